@@ -1,0 +1,1 @@
+"""Bridge OpenTelemetry and structlog."""

@@ -1,0 +1,79 @@
+"""Every log key, span attribute and environment variable that crosses the package's border.
+
+In: nothing. Out: constants. Invariant: a name that a user, a collector or a
+log store can see is written here and nowhere else. Deliberately absent: logic.
+"""
+
+from typing import Final
+
+# --- keys of a log line; the three trace fields follow OpenTelemetry's
+# --- "Trace Context in non-OTLP Log Formats"
+TIMESTAMP: Final = "timestamp"
+LEVEL: Final = "level"
+EVENT: Final = "event"
+LOGGER: Final = "logger"
+TRACE_ID: Final = "trace_id"
+SPAN_ID: Final = "span_id"
+TRACE_FLAGS: Final = "trace_flags"
+JOB_TAG: Final = "job_tag"
+EXCEPTION: Final = "exception"
+STACK: Final = "stack"
+REQUEST_ID: Final = "request_id"  # a trace_id bound by hand, while a span is active
+FORMAT_ERROR: Final = "format_error"  # why "%"-arguments did not fit their message
+FORMAT_ARGS: Final = "format_args"
+
+#: What a line says of itself; a user's field of that name gets a trailing underscore.
+RESERVED: Final = frozenset(
+    {TIMESTAMP, LEVEL, EVENT, LOGGER, TRACE_ID, SPAN_ID, TRACE_FLAGS, JOB_TAG, EXCEPTION}
+)
+
+#: Key inside an event dict, between our own processors only: int, ns since the epoch.
+TIME_NS: Final = "_time_ns"
+
+# --- spans
+SCOPE: Final = "otel_logging"  # instrumentation scope of our own spans
+PROCESS_LOG: Final = "process log"  # root span that holds the lines outside any span
+LOG_SPAN: Final = "log"  # zero-length child span that holds lines its parent cannot
+LOG_PAGE: Final = "log.page"  # int from 1, on a LOG_SPAN
+BUDGET: Final = "budget_s"
+LATE: Final = "late"
+LATE_BY: Final = "late.by_s"
+CANCELLED: Final = "cancelled"
+
+# --- resource
+WHO: Final = "otel_logging.who"  # list of the keys that say on whose behalf
+
+# --- environment
+ENVIRONMENT: Final = "ENVIRONMENT"
+LOG_LEVEL: Final = "LOG_LEVEL"
+LOG_LEVELS: Final = "LOG_LEVELS"
+NO_COLOR: Final = "NO_COLOR"
+FORCE_COLOR: Final = "FORCE_COLOR"
+SPOOL_DIR: Final = "OTEL_LOGGING_SPOOL_DIR"
+SPOOL_BYTES: Final = "OTEL_LOGGING_SPOOL_BYTES"
+SPOOL_HOURS: Final = "OTEL_LOGGING_SPOOL_HOURS"
+LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
+
+OTEL_SERVICE_NAME: Final = "OTEL_SERVICE_NAME"
+OTEL_RESOURCE_ATTRIBUTES: Final = "OTEL_RESOURCE_ATTRIBUTES"
+OTEL_SDK_DISABLED: Final = "OTEL_SDK_DISABLED"
+OTEL_TRACES_EXPORTER: Final = "OTEL_TRACES_EXPORTER"
+OTEL_LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
+OTEL_PROPAGATORS: Final = "OTEL_PROPAGATORS"
+OTEL_TRACES_SAMPLER: Final = "OTEL_TRACES_SAMPLER"
+OTEL_TRACES_SAMPLER_ARG: Final = "OTEL_TRACES_SAMPLER_ARG"
+OTLP_PREFIX: Final = "OTEL_EXPORTER_OTLP_"  # + ENDPOINT, PROTOCOL, HEADERS, ...
+OTLP_TRACES_PREFIX: Final = "OTEL_EXPORTER_OTLP_TRACES_"  # the same, and it wins
+OTEL_BSP_PREFIX: Final = "OTEL_BSP_"  # no meaning here: the disk is the queue
+LIMITS: Final = {  # field of settings.Limits -> variables, the first one set wins
+    "span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "span_value_length": (
+        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    ),
+    "value_length": ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",),
+    "event_attributes": ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "link_attributes": ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "events": ("OTEL_SPAN_EVENT_COUNT_LIMIT",),
+    "links": ("OTEL_SPAN_LINK_COUNT_LIMIT",),
+}

@@ -1,0 +1,1 @@
+"""Log half: how a line is made."""

@@ -1,0 +1,1 @@
+"""Read side: how traces are read back, and what is made of them."""
