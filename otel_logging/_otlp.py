@@ -175,7 +175,8 @@ def scope(
     name: str, version: str = "", values: Mapping[str, Any] | None = None, schema_url: str = ""
 ) -> bytes:
     """Encode what stands before the spans in ScopeSpans: 1 scope (1 name, 2 version, 3 attributes),
-    3 schema URL."""
+    3 schema URL.
+    """
     body = _field(b"\x0a", _text(name))
     if version:
         body += _field(b"\x12", _text(version))

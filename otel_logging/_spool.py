@@ -43,7 +43,7 @@ from otel_logging import _trouble
 try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 SEAL_BYTES: Final = 1 << 20  # a request of 1 MiB: well under the 4 MiB that gRPC servers accept
 SEAL_S: Final = 0.5  # how long a span may wait for company
@@ -269,7 +269,13 @@ class Spool:
     """
 
     def __init__(
-        self, base: Path | None, destination: str, resource: bytes, *, bytes_bound: int, hours: float
+        self,
+        base: Path | None,
+        destination: str,
+        resource: bytes,
+        *,
+        bytes_bound: int,
+        hours: float,
     ) -> None:
         """Take a place below *base*; with None, frames are kept in memory alone."""
         self.base = base
@@ -399,7 +405,8 @@ class Spool:
 
     def seal(self, *, older_than_s: float = 0.0) -> None:
         """Close the segments whose first frame is older than that, and make segments of
-        the memory queue: on disk, or, where that takes nothing, in memory."""
+        the memory queue: on disk, or, where that takes nothing, in memory.
+        """
         with self._lock:
             self._settle()
             if not self._busy:
@@ -409,10 +416,10 @@ class Spool:
                         self._seal(scope)
             made = self._from_memory()
         # outside the lock: a stalled disk may hold the worker, never the application
-        for segment in made:
-            if not self._store(segment):
+        for kept in made:
+            if not self._store(kept):
                 with self._lock:
-                    self._in_memory.append(segment)
+                    self._in_memory.append(kept)
         while sum(len(w.data) for w in self._in_memory) > MEMORY_BYTES:
             lost = parse(self._in_memory.pop(0).data)
             _trouble.report(DROPPED_FULL, len(lost.spans) if lost else 1)
@@ -431,7 +438,8 @@ class Spool:
 
     def _store(self, segment: Waiting) -> bool:
         """Write a segment that was made in memory to the disk; appends go there again if
-        that was quick."""
+        that was quick.
+        """
         if self._place is None:
             self._stalled = self._home is None
             return False
@@ -503,7 +511,8 @@ class Spool:
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
-        oldest first, and of these it is said."""
+        oldest first, and of these it is said.
+        """
         if self._home is None:
             return
         oldest = time.time() - self._max_age_s
@@ -540,7 +549,7 @@ class Spool:
             if fd >= 0:
                 os.close(fd)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         # the parent goes on with its lock, its segments and what it has in memory;
         # an unlock here would free the parent's lock, a close does not
         inherited = [s.fd for s in self._segments.values()]
@@ -571,7 +580,7 @@ def read(base: Path) -> Iterator[Contents]:
 
 def _reset_all_after_fork() -> None:
     for spool in list(_all):
-        spool._after_fork()
+        spool.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,7 +7,8 @@ clocks, spans, files.
 
 def late_by(latency_s: float, budget_s: float | None) -> float | None:
     """Return by how many seconds *latency_s* is over *budget_s*; None where it is not,
-    or where there is no budget."""
+    or where there is no budget.
+    """
     if budget_s is None or latency_s <= budget_s:
         return None
     return latency_s - budget_s
