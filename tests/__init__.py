@@ -1,0 +1,1 @@
+"""Tests; a package so that ``tests.receiver`` is found however pytest is started."""
