@@ -1,0 +1,172 @@
+"""A ``with`` block as a decorator of any callable: function, coroutine, generator, method.
+
+In: a callable, and a function that makes a fresh context manager a call. Out:
+a callable of the same kind with the same metadata. Invariant: the body of a
+generator runs in a ``contextvars`` Context of its own, so that what it opens
+between two yields stays open for it and is never seen by whoever consumes it.
+Deliberately absent: what the context manager does.
+"""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context, copy_context
+from typing import Any, TypeVar, cast
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def around(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
+    """Return *function* so that each call runs inside ``with make():``.
+
+    Generators are inside from their first step until they are closed, and only
+    while their own code runs. ``classmethod`` and ``staticmethod`` objects are
+    wrapped around what they hold.
+    """
+    if isinstance(function, (classmethod, staticmethod)):
+        return cast(_F, type(function)(around(function.__func__, make)))
+    kind = _kind_of(function)
+
+    if kind == "coroutine":
+
+        @functools.wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            with make():
+                return await function(*args, **kwargs)
+
+        return cast(_F, coroutine)
+
+    if kind == "function":
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with make():
+                return function(*args, **kwargs)
+
+        return cast(_F, call)
+
+    return _generator_around(function, kind, copy_context, make)
+
+
+def inside(function: _F, begin: Callable[[], Context]) -> _F:
+    """Return *function* so that each call, and every step of it, runs in ``begin()``."""
+    kind = _kind_of(function)
+
+    if kind == "coroutine":
+
+        @functools.wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            own = begin()
+            return await _Within(own, own.run(function, *args, **kwargs))
+
+        return cast(_F, coroutine)
+
+    if kind == "function":
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return begin().run(function, *args, **kwargs)
+
+        return cast(_F, call)
+
+    return _generator_around(function, kind, begin, nullcontext)
+
+
+def _generator_around(
+    function: _F,
+    kind: str,
+    begin: Callable[[], Context],
+    make: Callable[[], AbstractContextManager[Any]],
+) -> _F:
+    if kind == "generator":
+
+        @functools.wraps(function)
+        def generator(*args: Any, **kwargs: Any) -> Any:
+            own = begin()
+            with _Entered(own, make()):
+                return (yield from _stepped(own, own.run(function, *args, **kwargs)))
+
+        return cast(_F, generator)
+
+    @functools.wraps(function)
+    async def async_generator(*args: Any, **kwargs: Any) -> Any:
+        own = begin()
+        with _Entered(own, make()):
+            steps = own.run(function, *args, **kwargs)
+            step, value = steps.asend, None
+            while True:
+                try:
+                    item = await _Within(own, step(value))
+                except StopAsyncIteration:
+                    return
+                try:
+                    value = yield item
+                    step = steps.asend
+                except GeneratorExit:
+                    await _Within(own, steps.aclose())
+                    raise
+                except BaseException as thrown:
+                    step, value = steps.athrow, thrown
+
+    return cast(_F, async_generator)
+
+
+def _kind_of(function: Callable[..., Any]) -> str:
+    # an instance with a __call__ is of the kind of its __call__
+    call = function if _is_function(function) else getattr(function, "__call__", function)  # noqa: B004
+    for candidate in (function, call):
+        if inspect.isasyncgenfunction(candidate):
+            return "async generator"
+        if inspect.isgeneratorfunction(candidate):
+            return "generator"
+        if inspect.iscoroutinefunction(candidate):
+            return "coroutine"
+    return "function"
+
+
+def _is_function(function: object) -> bool:
+    return inspect.isroutine(function) or inspect.isclass(function)
+
+
+class _Entered:
+    """A context manager entered and left inside *own*, whoever runs the ``with``."""
+
+    def __init__(self, own: Context, manager: AbstractContextManager[Any]) -> None:
+        self._own, self._manager = own, manager
+
+    def __enter__(self) -> None:
+        self._own.run(self._manager.__enter__)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._own.run(self._manager.__exit__, *error)
+
+
+class _Within:
+    """Await *awaitable* with every step of it run inside the Context *own*."""
+
+    __slots__ = ("_awaitable", "_own")
+
+    def __init__(self, own: Context, awaitable: Awaitable[Any]) -> None:
+        self._own, self._awaitable = own, awaitable
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return _stepped(self._own, self._awaitable.__await__())
+
+
+def _stepped(own: Context, steps: Any) -> Generator[Any, Any, Any]:
+    """Drive a generator, or a coroutine's steps, each step inside the Context *own*."""
+    step, value = steps.send, None
+    while True:
+        try:
+            item = own.run(step, value)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            value = yield item
+            step = steps.send
+        except GeneratorExit:
+            own.run(steps.close)
+            raise
+        except BaseException as thrown:
+            step, value = steps.throw, thrown

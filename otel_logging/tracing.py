@@ -1,0 +1,263 @@
+"""A stage: ``traced`` as ``with`` block and as decorator.
+
+In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and
+ended. Invariant: made of the OpenTelemetry API alone, so that a stage is a span
+of whoever's SDK is there, and nothing at all where there is none. After a stage
+has ended it never becomes current again. Deliberately absent: what a span is
+(``export``), and why it was late (``lateness``).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeVar, overload
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
+
+from otel_logging import _decorate, _names, _trouble
+from otel_logging import context as bindings
+from otel_logging._values import plain
+from otel_logging.lateness.verdict import late_by
+from otel_logging.settings import ConfigurationError, parse_seconds
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
+
+#: Set on an exception that an event tells of: the id of the trace that has it.
+_RECORDED: Final = "_otel_logging_recorded"
+#: Set on the span of a stage: the context around it, and, once it has ended, that it has.
+_OUTER: Final = "_otel_logging_outer"
+_CLOSED: Final = "_otel_logging_closed"
+
+#: The tracer that set-up gave us; None: look for somebody else's.
+tracer: trace.Tracer | None = None
+#: Budgets by stage name, in seconds; set by set-up.
+budgets: Mapping[str, float] = {}
+
+
+def _someones_tracer() -> trace.Tracer | None:
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        return None
+    return provider.get_tracer(_names.SCOPE)
+
+
+@overload
+def traced(function: _F, /) -> _F: ...
+
+
+@overload
+def traced(
+    name: str | None = None,
+    /,
+    *,
+    budget: float | None = None,
+    root: bool = False,
+    kind: str = "internal",
+    links: Iterable[Link | SpanContext | Span] = (),
+    attributes: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> "Stage": ...
+
+
+def traced(name: Any = None, /, **options: Any) -> Any:
+    """Open a stage: a span, for the length of a ``with`` block or of each call of a function.
+
+    *name* of the span; a decorated function's own name where it is left out.
+    *budget* in seconds: a stage that takes longer is late. *root*: begin a trace
+    of its own, linked to the current span. *kind*: internal, server, client,
+    producer or consumer. *links*: spans, span contexts or OpenTelemetry links.
+    *fields* and *attributes* are attributes of the span; a field that is called
+    like one of these options goes through *attributes*. ``with`` gives the
+    OpenTelemetry span; ``@traced`` works bare, and on functions, coroutine
+    functions, methods and generators of both kinds (these from their first step
+    until they are closed).
+
+    An exception that leaves the stage is recorded as an event of the innermost
+    span it was raised in, once, and gives every stage it passes the status
+    ERROR. A cancelled stage has the attribute ``cancelled``.
+
+    In the body of a generator that is not itself decorated, the stage is current
+    for the consumer between two yields: Python has it so.
+
+    Scope: this task. Failure: raises ``ConfigurationError`` for an empty name, an
+    unknown kind or a budget that is no positive number, when it is made; entering
+    and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the
+    spool, never the network; nothing where no tracing is set up. Concurrency: one
+    object may decorate anything, and serve as one ``with`` block at a time.
+    """
+    if callable(name) and not options:
+        return Stage(None)(name)
+    return Stage(name, **options)
+
+
+class Stage:
+    """What ``traced`` returns: the options of a stage, and the ``with`` blocks that are open."""
+
+    __slots__ = ("_open", "attributes", "budget", "kind", "links", "name", "root")
+
+    def __init__(
+        self,
+        name: str | None,
+        *,
+        budget: float | None = None,
+        root: bool = False,
+        kind: str = "internal",
+        links: Iterable[Link | SpanContext | Span] = (),
+        attributes: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> None:
+        if name is not None and not (isinstance(name, str) and name.strip()):
+            raise ConfigurationError("traced: name", name, "a text that is not empty")
+        if kind not in _KINDS:
+            raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
+        self.name = name
+        self.budget = None if budget is None else parse_seconds("traced: budget", budget)
+        self.root = root
+        self.kind = _KINDS[kind]
+        self.links = [_as_link(link) for link in links] if links else None
+        self.attributes = {**fields, **attributes} if attributes else fields
+        self._open: list[_Entered] = []
+
+    def __call__(self, function: _F) -> _F:
+        """Decorate *function*: each call is a stage."""
+        name = self.name
+        if name is None:
+            qualified: str = getattr(function, "__qualname__", type(function).__qualname__)
+            name = qualified.rpartition("<locals>.")[2]
+        return _decorate.around(function, lambda: _Entered(self, name))
+
+    def __enter__(self) -> Span:
+        entered = _Entered(self, self.name or "stage")
+        self._open.append(entered)
+        return entered.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.pop().__exit__(*error)
+
+
+class _Entered:
+    """One time that a stage is entered and left."""
+
+    __slots__ = ("bound", "budget", "current", "name", "span", "stage")
+
+    span: Span
+    current: otel_context.Context  # the one in which the span is the current one
+    budget: float | None
+    bound: Mapping[str, Any] | None  # what to bind again at the end, for an entry stage
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        self.stage = stage
+        self.name = name
+        self.span = trace.INVALID_SPAN
+
+    def __enter__(self) -> Span:
+        try:
+            self._start()
+        except Exception as error:  # a foreign sampler or processor
+            _trouble.report("stages lost: a span could not be started", detail=error)
+        return self.span
+
+    def _start(self) -> None:
+        using = tracer or _someones_tracer()
+        if using is None:
+            return
+        stage = self.stage
+        outer = context = otel_context.get_current()
+        parent = trace.get_current_span(outer)
+        around = parent.get_span_context()
+        links = stage.links
+        if stage.root:
+            context = trace.set_span_in_context(trace.INVALID_SPAN, outer)
+            if around.is_valid:
+                links = [*(links or ()), Link(around)]
+        self.budget = stage.budget or budgets.get(self.name)
+        attributes = stage.attributes
+        if self.budget is not None:
+            attributes = {**attributes, _names.BUDGET: self.budget}
+        span = using.start_span(self.name, context, stage.kind, attributes, links)
+        if span is parent or span is trace.INVALID_SPAN:  # an SDK that records nothing
+            return
+        setattr(span, _OUTER, outer)
+        self.current = trace.set_span_in_context(span, outer)
+        # what is bound in an entry stage ends with it
+        is_entry = stage.root or around.is_remote or not around.is_valid
+        self.bound = bindings.bound() if is_entry else None
+        otel_context.attach(self.current)
+        self.span = span
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if self.span is trace.INVALID_SPAN:
+            return
+        try:
+            if error is not None:
+                _record(self.span, error)
+            _end(self.span, self.budget)
+        except Exception as failure:
+            _trouble.report("stages lost: a span could not be ended", detail=failure)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Make what was around the stage current again, if the stage is what is current.
+
+        It is not where a generator was closed from elsewhere; and what was around it
+        may itself have been closed meanwhile, then it is what was around that.
+        """
+        setattr(self.span, _CLOSED, True)
+        if otel_context.get_current() is not self.current:
+            return
+        outer = getattr(self.span, _OUTER)
+        while getattr(around := trace.get_current_span(outer), _CLOSED, False):
+            outer = getattr(around, _OUTER)
+        otel_context.attach(outer)
+        if self.bound is not None:
+            bindings.replace_bound(self.bound)
+
+
+def _as_link(link: Link | SpanContext | Span) -> Link:
+    if isinstance(link, Link):
+        return link
+    context = link.get_span_context() if isinstance(link, Span) else link
+    if not isinstance(context, SpanContext):
+        raise ConfigurationError("traced: links", link, "spans, span contexts or links")
+    return Link(context)
+
+
+def _end(span: Span, budget: float | None) -> None:
+    start_ns: int | None = getattr(span, "start_time", None)
+    if budget is None or start_ns is None:
+        span.end()
+        return
+    end_ns = getattr(span, "now_ns", time.time_ns)()
+    over = late_by((end_ns - start_ns) / 1e9, budget)
+    if over is not None:
+        span.set_attribute(_names.LATE, True)  # noqa: FBT003 - an attribute's value
+        span.set_attribute(_names.LATE_BY, round(over, 6))
+    span.end(end_ns)
+
+
+def _record(span: Span, error: BaseException) -> None:
+    if isinstance(error, Exception):
+        trace_id = span.get_span_context().trace_id
+        if not was_told(error, trace_id):
+            span.record_exception(error)
+            note_told(error, trace_id)
+        span.set_status(StatusCode.ERROR, plain(error))
+    elif isinstance(error, asyncio.CancelledError):
+        span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
+
+
+def was_told(error: BaseException, trace_id: int) -> bool:
+    """Say whether an event of this trace tells of *error* already."""
+    return getattr(error, _RECORDED, None) == trace_id
+
+
+def note_told(error: BaseException, trace_id: int) -> None:
+    """Note that an event of this trace tells of *error*."""
+    with suppress(Exception):  # an exception may refuse attributes
+        setattr(error, _RECORDED, trace_id)
