@@ -1,0 +1,189 @@
+"""An event dict to one line: JSON for machines, aligned and coloured for people.
+
+In: an event dict that every processor has seen. Out: bytes without a newline at
+the end. Invariant: never raises for any value; the JSON is strict (no NaN, no
+lone surrogate) and one line, the console obeys no control character. Both draw
+from the same dict, so that they cannot drift. Deliberately absent: writing.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from otel_logging import _json, _names
+from otel_logging._values import MAX_CHARACTERS, plain, shorten
+
+#: What stands first in a JSON line, in this order.
+_FIRST: Final = (_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER)
+
+Renderer = Callable[[Mapping[str, Any]], bytes]
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def json_renderer(limit_bytes: int | None) -> Renderer:
+    """Return a renderer of JSON lines of at most *limit_bytes*; None: of any length."""
+
+    def render(event_dict: Mapping[str, Any]) -> bytes:
+        fields = {key: event_dict[key] for key in _FIRST if key in event_dict}
+        for key, value in event_dict.items():
+            if type(value) is str and len(value) <= MAX_CHARACTERS:
+                fields[key] = value
+            elif key != _names.TIME_NS:
+                fields[key] = plain(value)
+        line = _json.dumps(fields)
+        if limit_bytes is not None and len(line) >= limit_bytes:
+            line = _fit(fields, limit_bytes)
+        return line
+
+    return render
+
+
+def _fit(fields: dict[str, Any], limit_bytes: int) -> bytes:
+    """Shorten long strings in the middle, tracebacks first, until the line fits."""
+    short = {
+        key: value if isinstance(value, (str, int, float, type(None))) else _json_text(value)
+        for key, value in fields.items()
+    }
+    room = limit_bytes
+    while room > 16:
+        room //= 2
+        for key in sorted(short, key=lambda k: (k != _names.EXCEPTION, k != _names.STACK)):
+            value = short[key]
+            if isinstance(value, str) and key not in _names.RESERVED - _WORDY:
+                short[key] = shorten(value, room)
+            line = _json.dumps(short)
+            if len(line) < limit_bytes:
+                return line
+    # thousands of fields, or a character that takes many bytes: what a line must have, and
+    # how many others there were
+    kept = {key: value for key, value in short.items() if key in _names.RESERVED}
+    return _json.dumps({**kept, "fields_left_out": len(short) - len(kept)})
+
+
+_WORDY: Final = frozenset({_names.EVENT, _names.LOGGER, _names.EXCEPTION, _names.JOB_TAG})
+
+
+def _json_text(value: Any) -> str:
+    return _json.dumps(value).decode()
+
+
+# ---------------------------------------------------------------- console
+
+_RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
+_CYAN, _MAGENTA = "\x1b[36m", "\x1b[35m"
+_LEVEL_COLORS: Final = {
+    "debug": "\x1b[34m",
+    "info": "\x1b[32m",
+    "warning": "\x1b[33m",
+    "error": "\x1b[31m",
+    "critical": "\x1b[1;31m",
+}
+_EVENT_WIDTH: Final = 32
+_TRACE_CHARACTERS: Final = 8
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL_BUT_LINES = re.compile(r"(?![\n\t])" + _CONTROL.pattern)
+_BARE = re.compile(r"[^\s\"'=]+")
+_NOT_FIELDS: Final = frozenset(
+    {
+        *_FIRST,
+        _names.TRACE_ID,
+        _names.SPAN_ID,
+        _names.TRACE_FLAGS,
+        _names.JOB_TAG,
+        _names.EXCEPTION,
+        _names.STACK,
+        _names.TIME_NS,
+    }
+)
+
+
+def _shown(text: str) -> str:
+    """Return *text* with its control characters shown, so that a terminal obeys none."""
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def _shown_lines(text: str) -> str:
+    return _CONTROL_BUT_LINES.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def console_renderer(*, color: bool) -> Renderer:
+    """Return a renderer for people.
+
+    ``HH:MM:SS.mmm level message   key=value …  logger  ·trace``, tracebacks below.
+    """
+    if color:
+        _obey_colors_on_windows()
+
+    def paint(code: str, text: str) -> str:
+        return f"{code}{text}{_RESET}" if color and code and text else text
+
+    def render(event_dict: Mapping[str, Any]) -> bytes:
+        level = str(event_dict.get(_names.LEVEL, ""))
+        tag = event_dict.get(_names.JOB_TAG)
+        message = _shown(str(plain(event_dict.get(_names.EVENT, ""))))
+        head = f"[{_shown(str(tag))}] {message}" if tag else message
+        fields = " ".join(
+            f"{paint(_CYAN, _shown(key))}={paint(_MAGENTA, _value(value))}"
+            for key, value in event_dict.items()
+            if key not in _NOT_FIELDS
+        )
+        parts = [
+            paint(_DIM, _clock(event_dict.get(_names.TIME_NS))),
+            paint(_LEVEL_COLORS.get(level, ""), f"{level:<8}")
+            if level in _LEVEL_COLORS
+            else f"{_shown(level):<8}",
+            paint(_BOLD, head) + " " * (_EVENT_WIDTH - len(head)),
+        ]
+        if fields:
+            parts.append(fields)
+        parts.append(paint(_DIM, _shown(str(event_dict.get(_names.LOGGER, "")))))
+        trace_id = event_dict.get(_names.TRACE_ID)
+        if trace_id:
+            parts.append(paint(_DIM, "·" + _shown(str(trace_id))[:_TRACE_CHARACTERS]))
+        line = " ".join(parts)
+        for key in (_names.STACK, _names.EXCEPTION):
+            if event_dict.get(key):
+                line += "\n" + _indented(str(plain(event_dict[key])), paint)
+        return line.encode("utf-8", "backslashreplace")
+
+    return render
+
+
+def _clock(time_ns: int | None) -> str:
+    """Return local time, which is what a person at the terminal has on the wrist."""
+    seconds, rest = divmod(time.time_ns() if time_ns is None else time_ns, 1_000_000_000)
+    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1_000_000:03d}"
+
+
+def _value(value: Any) -> str:
+    kept = plain(value)
+    if isinstance(kept, str):
+        text = kept if _BARE.fullmatch(kept) else repr(kept)
+    elif isinstance(kept, (dict, list)):
+        text = _json_text(kept)
+    else:
+        text = str(kept)
+    return _shown(text)
+
+
+def _indented(traceback_text: str, paint: Callable[[str, str], str]) -> str:
+    """Set a traceback off from the lines around it: places dim, what was raised in red."""
+    lines = []
+    for line in _shown_lines(traceback_text).rstrip("\n").split("\n"):
+        if line.startswith(("  ", "Traceback ", "Stack ")) or not line:
+            code = _DIM if line.lstrip().startswith(("File ", "Traceback ", "^", "~")) else ""
+        else:
+            code = _LEVEL_COLORS["error"]
+        lines.append("    " + paint(code, line))
+    return "\n".join(lines)
+
+
+def _obey_colors_on_windows() -> None:
+    if sys.platform == "win32":  # pragma: no cover - Windows
+        import colorama
+
+        colorama.just_fix_windows_console()

@@ -1,0 +1,108 @@
+"""structlog processors, each usable alone in anyone's chain.
+
+In: an event dict, before it is rendered. Out: the same dict, with more in it.
+Invariant: none of them raises, and each works with stock OpenTelemetry and no
+set-up of ours. Deliberately absent: rendering (``logs``), and what a span of
+ours does with a line (``export``).
+"""
+
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Final
+
+from opentelemetry import trace
+
+from otel_logging import _json, _names, _trouble
+from otel_logging import context as bindings
+from otel_logging._values import plain
+
+EventDict = MutableMapping[str, Any]
+
+#: What a span says of itself, so its events need not.
+_NOT_ON_EVENTS: Final = frozenset(
+    {
+        _names.EVENT,
+        _names.TIMESTAMP,
+        _names.TRACE_ID,
+        _names.SPAN_ID,
+        _names.TRACE_FLAGS,
+        _names.TIME_NS,
+        # structlog.stdlib.ProcessorFormatter's own
+        "_record",
+        "_from_structlog",
+    }
+)
+
+#: Takes the lines that no span of ours does: (current span, ns since the epoch, message,
+#: fields). Set by set-up; None: stock OpenTelemetry, where only a recording span takes any.
+elsewhere: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = None
+
+
+def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
+    """Add what ``bind_context`` bound; a field of the call itself wins."""
+    for key, value in bindings.bound().items():
+        event_dict.setdefault(key, value)
+    return event_dict
+
+
+def add_trace_context(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
+    """Add ``trace_id``, ``span_id`` and ``trace_flags`` of the current span, where there is one.
+
+    A ``trace_id`` that the application gave stays where there is no span, and
+    becomes ``request_id`` (``trace_id_``, if there is one already) where there is.
+    """
+    span = trace.get_current_span()
+    fields = getattr(span, "line_fields", None) or _fields_of(span.get_span_context())
+    if fields:
+        given = event_dict.get(_names.TRACE_ID)
+        if given is not None:
+            taken = _names.REQUEST_ID in event_dict
+            event_dict[_names.TRACE_ID + "_" if taken else _names.REQUEST_ID] = given
+        event_dict.update(fields)
+    return event_dict
+
+
+def _fields_of(context: trace.SpanContext) -> dict[str, str]:
+    if not context.is_valid:
+        return {}
+    return {
+        _names.TRACE_ID: f"{context.trace_id:032x}",
+        _names.SPAN_ID: f"{context.span_id:016x}",
+        _names.TRACE_FLAGS: f"{context.trace_flags:02x}",
+    }
+
+
+def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
+    """Make the line an event of the current span: name = the message, attributes = the fields.
+
+    Belongs before the renderer and after whatever adds fields. With
+    ``setup_observability`` every line finds a place, also where the span has
+    ended, is full, or is not there; with stock OpenTelemetry a recording span's
+    lines do. Failure: never raises; a line that is lost is counted and reported.
+    """
+    try:
+        span = trace.get_current_span()
+        time_ns = event_dict.get(_names.TIME_NS) or time.time_ns()
+        name = event_dict.get(_names.EVENT)
+        name = name if type(name) is str else str(plain(name))
+        fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}
+        add_line = getattr(span, "add_line", None)
+        if add_line is not None:
+            add_line(time_ns, name, fields)
+        elif elsewhere is not None:
+            elsewhere(span, time_ns, name, fields)
+        elif span.is_recording():
+            span.add_event(name, for_foreign_span(fields), time_ns)
+    except Exception as error:
+        _trouble.report("log lines lost on their way to a span", detail=error)
+    return event_dict
+
+
+def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *fields* as attributes that any OpenTelemetry SDK takes: no dicts, no None."""
+    attributes = {}
+    for key, value in fields.items():
+        kept = plain(value)
+        simple = isinstance(kept, (str, bool, int, float))
+        attributes[key] = kept if simple else _json.dumps(kept).decode()
+    return attributes
