@@ -310,11 +310,12 @@ class _Handler(BaseHTTPRequestHandler):
         request = decode(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
         receiver = self.server.receiver
         answer = receiver._receive(request)
+        # kept before it is sent, as a collector does: who has the answer can count on it
+        receiver._answered(request, answer and answer[0])
         if answer is None:
             self.close_connection = True
         else:
             self._send(*answer)
-        receiver._answered(request, answer and answer[0])
 
     def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.send_response(status)
