@@ -2,12 +2,14 @@
 
 In: whatever a user logged or bound. Out: ``str | int | float | bool | None``
 and lists and string-keyed dicts of these. Invariant: ``plain`` never raises,
-is idempotent, and what it returns has at most ``MAX_NODES`` values of at most
-``MAX_CHARACTERS`` each. Deliberately absent: rendering to text.
+is idempotent, and what it returns has at most ``MAX_NODES`` values, of at most
+``MAX_CHARACTERS`` each. Deliberately absent: rendering to text, so a lone
+surrogate in a string is still there.
 """
 
 import numbers
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -18,6 +20,8 @@ from uuid import UUID
 MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
 MAX_DEPTH = 6
 MAX_NODES = 1000  # values in one field, all depths together
+MAX_TEXT = 65536  # characters in one field's values, all together: what a page of events may hold
+_MIN_TEXT = 32  # of each string, even where MAX_TEXT is used up: enough to tell what it was
 _MAX_KEY = 256
 
 _INT64 = 2**63
@@ -28,9 +32,21 @@ def shorten(text: str, limit: int) -> str:
     """Cut *text* in the middle to at most *limit* characters, saying how many are left out."""
     if len(text) <= limit:
         return text
-    mark = f"…[{len(text) - limit} more]…"
-    keep = max(limit - len(mark), 0)
-    return (text[: keep - keep // 2] + mark + (text[-(keep // 2) :] if keep > 1 else ""))[:limit]
+    keep = max(limit - len(f"…[{len(text)} more]…"), 0)
+    mark = f"…[{len(text) - keep} more]…"
+    return (text[: keep - keep // 2] + mark + text[len(text) - keep // 2 :])[:limit]
+
+
+@dataclass(slots=True)
+class _Left:
+    """What one field may still hold.
+
+    Each container that is cut has one more value than was left, its last one
+    or a note: so much is kept aside.
+    """
+
+    nodes: int = MAX_NODES - MAX_DEPTH - 1
+    characters: int = MAX_TEXT
 
 
 def plain(value: Any) -> Any:
@@ -46,66 +62,92 @@ def plain(value: Any) -> Any:
         return value
     if kind is int and -_INT64 <= value < _INT64:
         return value
-    return _walk(value, MAX_DEPTH, [MAX_NODES])
+    return _walk(value, MAX_DEPTH, _Left())
 
 
-def _walk(value: Any, depth: int, left: list[int]) -> Any:
-    left[0] -= 1
+def _walk(value: Any, depth: int, left: _Left) -> Any:
+    left.nodes -= 1
     try:
-        return _convert(value, depth, left)
+        found = _convert(value, depth, left)
     except Exception:
-        return f"<unprintable {type(value).__name__}>"
+        found = f"<unprintable {_type_name(value)}>"
+    if type(found) is str:
+        found = shorten(found, min(MAX_CHARACTERS, max(left.characters, _MIN_TEXT)))
+        left.characters -= len(found)
+    return found
 
 
-def _convert(value: Any, depth: int, left: list[int]) -> Any:
+def _type_name(value: Any) -> str:
+    # type's own: a metaclass may have a __name__ that raises
+    return str(type.__dict__["__name__"].__get__(type(value)))
+
+
+def _convert(value: Any, depth: int, left: _Left) -> Any:
     if value is None or isinstance(value, bool):
-        return value
+        return value if value is None else bool(value)  # a proxy of one says it is one
     if isinstance(value, Enum):
         return _convert(value.value, depth, left)
     if isinstance(value, str):
-        return shorten(str.__str__(value), MAX_CHARACTERS)
+        return str.__str__(value if issubclass(type(value), str) else str(value))
     if isinstance(value, numbers.Integral):  # numpy's are registered there too
         number = int(value)
         # f"{n:x}" has no limit on digits, str(n) has one of 4,300
-        return number if -_INT64 <= number < _INT64 else shorten(f"{number:#x}", MAX_CHARACTERS)
-    if isinstance(value, numbers.Real) and not isinstance(value, Decimal):
+        return number if -_INT64 <= number < _INT64 else f"{number:#x}"
+    if isinstance(value, numbers.Real):
         return float(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return shorten(repr(bytes(value[:MAX_CHARACTERS])), MAX_CHARACTERS)
+        more = len(value) - MAX_CHARACTERS
+        return repr(bytes(value[:MAX_CHARACTERS])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
         return _mapping(value, depth - 1, left)
     if isinstance(value, (list, tuple, Set)):
         return _sequence(value, depth - 1, left)
+    return _described(value)
+
+
+def _described(value: Any) -> str:
     if isinstance(value, BaseException):
-        return shorten(f"{type(value).__name__}: {value}", MAX_CHARACTERS)
+        return f"{_type_name(value)}: {value}"
     if isinstance(value, (date, time)):
-        return value.isoformat()
-    text = str(value) if isinstance(value, _AS_TEXT) else repr(value)
-    return shorten(str.__str__(text), MAX_CHARACTERS)
+        text = value.isoformat()
+    else:
+        text = str(value) if isinstance(value, _AS_TEXT) else repr(value)
+    return str.__str__(text)
 
 
-def _mapping(value: Mapping[Any, Any], depth: int, left: list[int]) -> Any:
-    if depth < 0:
-        return f"<{type(value).__name__} of {len(value)}>"
+def _mapping(value: Mapping[Any, Any], depth: int, left: _Left) -> Any:
+    if depth < 0 or left.nodes <= 0:
+        return f"<{_type_name(value)} of {len(value)}>"
     result: dict[str, Any] = {}
     for key, item in value.items():
-        remaining = len(value) - len(result)
-        if left[0] <= 1 and remaining > 1:
-            result["…"] = f"{remaining} more"
+        more = len(value) - len(result)
+        if left.nodes <= 0:  # the last one, or a note; what was handed in may not know its length
+            last = (key, item) if more == 1 else ("…", f"{more} more")
+            result[_key(last[0], result)] = _walk(last[1], depth, left)
             break
-        name = key if type(key) is str else str(_walk(key, 0, left))
-        result[shorten(name, _MAX_KEY)] = _walk(item, depth, left)
+        result[_key(key, result)] = _walk(item, depth, left)
     return result
 
 
-def _sequence(value: Any, depth: int, left: list[int]) -> Any:
-    if depth < 0:
-        return f"<{type(value).__name__} of {len(value)}>"
+def _key(key: Any, taken: dict[str, Any]) -> str:
+    """Return *key* as a string that is not among *taken*: 1 and "1" are two keys."""
+    text = key if type(key) is str else str(_walk(key, 1, _Left(nodes=8)))
+    name = text = shorten(text, _MAX_KEY)
+    number = len(taken)
+    while name in taken:
+        number += 1
+        name = f"{text[: _MAX_KEY - 8]}_{number}"
+    return name
+
+
+def _sequence(value: Any, depth: int, left: _Left) -> Any:
+    if depth < 0 or left.nodes <= 0:
+        return f"<{_type_name(value)} of {len(value)}>"
     result: list[Any] = []
     for item in value:
-        remaining = len(value) - len(result)
-        if left[0] <= 1 and remaining > 1:
-            result.append(f"… {remaining} more")
+        more = len(value) - len(result)
+        if left.nodes <= 0:
+            result.append(_walk(item if more == 1 else f"… {more} more", depth, left))
             break
         result.append(_walk(item, depth, left))
     return result

@@ -1,0 +1,318 @@
+"""``plain``: whatever a user logs becomes bounded plain data, and never an exception."""
+
+import math
+import numbers
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntFlag, StrEnum
+from fractions import Fraction
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_logging._values import MAX_CHARACTERS, MAX_NODES, MAX_TEXT, plain, shorten
+
+
+class Colour(Enum):
+    RED = "red"
+    PAIR = (1, 2)
+
+
+class Size(StrEnum):
+    BIG = "big"
+
+
+class Mode(IntFlag):
+    READ = 4
+
+
+class Hostile:
+    """Raises wherever Python lets it."""
+
+    def _no(self, *_: object) -> Any:
+        raise RuntimeError("no")
+
+    __repr__ = __str__ = __len__ = __iter__ = __bool__ = __hash__ = __eq__ = __getattr__ = _no
+
+
+class HostileClass(Hostile):
+    __class__ = property(Hostile._no)  # type: ignore[assignment]
+
+
+class HostileName(type):
+    __name__ = property(Hostile._no)  # type: ignore[assignment]
+
+
+class HostileType(Hostile, metaclass=HostileName):
+    pass
+
+
+class HostileList(list[int]):
+    __len__ = __iter__ = Hostile._no
+
+
+class HostileDict(dict[str, int]):
+    items = __len__ = Hostile._no
+
+
+class Endless(Mapping[str, int]):
+    """Says it is empty, and never ends."""
+
+    def __getitem__(self, key: str) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        number = 0
+        while True:
+            number += 1
+            yield str(number)
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Proxy:
+    """Says it is what it stands for, as werkzeug's LocalProxy does."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    __class__ = property(lambda self: type(self._target))  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        return str(self._target)
+
+    def __int__(self) -> int:
+        return int(self._target)
+
+    def __bool__(self) -> bool:
+        return bool(self._target)
+
+
+class Loud(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.upper()
+
+
+class NumpyLike:
+    """A number that is none of Python's types, registered as numpy registers its own."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __int__(self) -> int:
+        return int(self._value)
+
+    def __float__(self) -> float:
+        return float(self._value)
+
+
+class NumpyFloat(NumpyLike):
+    pass
+
+
+numbers.Integral.register(NumpyLike)
+numbers.Real.register(NumpyFloat)
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+ODD = [
+    Hostile(),
+    HostileClass(),
+    HostileType(),
+    HostileList(),
+    HostileDict(),
+    Endless(),
+    CYCLE,
+    Proxy("x"),
+    Proxy(1),
+    Proxy(True),
+    Loud("quiet"),
+    Colour.RED,
+    Colour.PAIR,
+    Size.BIG,
+    Mode.READ,
+    Fraction(10**400),
+    Decimal("1.50"),
+    10**5000,
+    -(2**63) - 1,
+    math.inf,
+    object,
+    ValueError("bad"),
+    b"\xff\x00",
+    memoryview(b"abc"),
+    "\ud800",
+    {1, 2},
+    range(3),
+]
+
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=40)
+    | st.binary(max_size=40)
+    | st.decimals()
+    | st.datetimes()
+    | st.uuids()
+    | st.integers(7000, 9000).map("ä".__mul__)
+    | st.integers(7000, 9000).map(bytes)
+    | st.integers(0, len(ODD) - 1).map(lambda n: ODD[n])  # a sampler would look at them
+)
+_KEYS = st.text(max_size=3) | st.integers(0, 3) | st.none() | st.just("k" * 300) | st.just((1, 2))
+
+
+def _containers(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return (
+        st.lists(items, max_size=5)
+        | st.lists(items, max_size=5).map(tuple)
+        | st.dictionaries(_KEYS, items, max_size=5)
+        # many of the same: what the bound on all depths together is about
+        | st.tuples(items, st.integers(0, 1200)).map(lambda pair: [pair[0]] * pair[1])
+    )
+
+
+VALUES = st.recursive(_SCALARS, _containers, max_leaves=12)
+
+
+def _nodes(value: Any) -> Iterator[Any]:
+    yield value
+    if type(value) is list:
+        for item in value:
+            yield from _nodes(item)
+    elif type(value) is dict:
+        for key, item in value.items():
+            assert type(key) is str
+            assert len(key) <= 256
+            yield from _nodes(item)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return repr(one) == repr(other)  # NaN is NaN, 1 is not True
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALUES)
+def test_every_value_becomes_bounded_plain_data_and_stays_as_it_is_then(value: Any) -> None:
+    """Total, of plain types alone, bounded, idempotent."""
+    result = plain(value)
+    nodes = list(_nodes(result))
+    assert {type(node) for node in nodes} <= {str, int, float, bool, type(None), list, dict}
+    assert len(nodes) <= MAX_NODES
+    texts = [len(node) for node in nodes if type(node) is str]
+    assert max(texts, default=0) <= MAX_CHARACTERS
+    assert sum(texts) <= MAX_TEXT + 32 * MAX_NODES
+    assert all(-(2**63) <= node < 2**63 for node in nodes if type(node) is int)
+    assert _same(plain(result), result)
+
+
+@given(st.text(), st.integers(0, 60))
+def test_a_shortened_text_says_how_much_is_missing(text: str, limit: int) -> None:
+    """Never longer than the limit; beginning, number of missing characters and end add up."""
+    result = shorten(text, limit)
+    assert len(result) <= limit or result == text
+    if len(text) <= limit:
+        assert result == text
+    elif limit >= 20:
+        head, rest = result.split("…[", 1) if "…[" not in text else ("", "")
+        if head or rest:
+            missing, tail = rest.split(" more]…", 1)
+            assert len(head) + int(missing) + len(tail) == len(text)
+            assert text.startswith(head)
+            assert text.endswith(tail)
+
+
+CASES: list[tuple[Any, Any]] = [
+    ("text", "text"),
+    (None, None),
+    (True, True),
+    (1.5, 1.5),
+    (2**63 - 1, 2**63 - 1),
+    (2**63, "0x8000000000000000"),
+    (-(2**63), -(2**63)),
+    (-(2**63) - 1, "-0x8000000000000001"),
+    (Colour.RED, "red"),
+    (Colour.PAIR, [1, 2]),
+    (Size.BIG, "big"),
+    (Mode.READ, 4),
+    (NumpyLike(7), 7),
+    (NumpyFloat(0.5), 0),  # both registered: an Integral first of all
+    (Fraction(1, 4), 0.25),
+    (Decimal("1.50"), "1.50"),
+    (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    (PurePosixPath("/a/b"), "/a/b"),
+    (timedelta(seconds=90), "0:01:30"),
+    (datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "2026-01-02T03:04:00+00:00"),
+    (date(2026, 1, 2), "2026-01-02"),
+    (time(3, 4), "03:04:00"),
+    (b"\xff\x00a", r"b'\xff\x00a'"),
+    (bytearray(b"a"), "b'a'"),
+    (memoryview(b"a"), "b'a'"),
+    (ValueError("bad"), "ValueError: bad"),
+    ((1, [2, {"a": 3}]), [1, [2, {"a": 3}]]),
+    (MappingProxyType({"a": (1,)}), {"a": [1]}),
+    (frozenset({1}), [1]),
+    ({1: "a", "1": "b", None: "c"}, {"1": "a", "1_2": "b", "None": "c"}),
+    ({(1, 2): "a"}, {"[1, 2]": "a"}),
+    (range(3), "range(0, 3)"),
+    (Loud("quiet"), "quiet"),
+    (Proxy("x"), "x"),
+    (Proxy(3), 3),
+    (Proxy(True), True),
+    ("\ud800", "\ud800"),
+    (Hostile(), "<unprintable Hostile>"),
+    (HostileClass(), "<unprintable HostileClass>"),
+    (HostileType(), "<unprintable HostileType>"),
+    ([HostileList()], ["<unprintable HostileList>"]),
+    (HostileDict(), "<unprintable HostileDict>"),
+    (Fraction(10**400), "<unprintable Fraction>"),
+]
+
+
+# by number: pytest would look at the values to name the tests
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_conformance(number: int) -> None:
+    """One value, one result."""
+    value, expected = CASES[number]
+    assert _same(plain(value), expected)
+
+
+def test_a_cycle_ends_at_the_depth_bound() -> None:
+    """A container that holds itself is told by its size where the depth ends."""
+    assert plain(CYCLE) == [[[[[["<list of 1>"]]]]]]
+    deep: dict[str, Any] = {}
+    deep["self"] = deep
+    assert "<dict of 1>" in str(plain(deep))
+
+
+def test_what_does_not_fit_is_counted() -> None:
+    """A cut container says how many are missing; a value that lies about its size still ends."""
+    result = plain(list(range(5000)))
+    assert result[-1] == f"… {5000 - len(result) + 1} more"
+    result = plain({str(n): n for n in range(5000)})
+    assert result["…"] == f"{5000 - len(result) + 1} more"
+    assert MAX_NODES - 10 < len(plain(Endless())) < MAX_NODES
+    nested = plain([list(range(5000)), [1, 2], {"a": 1}, 4])
+    assert nested[0][-1].endswith(" more")
+    assert nested[1:] == ["… 3 more"]
+    assert plain([list(range(5000)), {"a": 1}])[1] == "<dict of 1>"
+    assert plain({"a": list(range(5000)), "b": 1})["b"] == 1
+    assert plain(bytes(9000)).endswith("…[808 more]")
+
+
+def test_long_texts_share_one_bound() -> None:
+    """Many long strings in one field do not make megabytes of it."""
+    result = plain(["x" * 5000] * 20)
+    assert result[0] == "x" * 5000
+    assert len(result[-1]) == 32
+    assert sum(map(len, result)) < 2 * MAX_TEXT
