@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _FIXED64 = struct.Struct("<Q").pack
 _FIXED32 = struct.Struct("<I").pack
 _DOUBLE = struct.Struct("<d").pack
+_UINT32 = (1 << 32) - 1
+_UINT64 = (1 << 64) - 1
+_UINT128 = (1 << 128) - 1
 _ONE_BYTE = [bytes((n,)) for n in range(128)]
 
 #: Encoded attributes whose key and value are short strings: levels, loggers, user ids
@@ -45,6 +48,13 @@ def _field(tag: bytes, payload: bytes) -> bytes:
     return tag + (_ONE_BYTE[size] if size < 128 else _varint(size)) + payload
 
 
+def _time(ns: int) -> bytes:
+    try:
+        return _FIXED64(ns)
+    except struct.error:  # before 1970, after 2554, or a float: nearest rather than none
+        return _FIXED64(int(min(max(0, ns), _UINT64)))
+
+
 def _text(value: str) -> bytes:
     # a lone surrogate is no UTF-8; OTLP strings must be
     return value.encode("utf-8", "backslashreplace")
@@ -58,7 +68,7 @@ def _any_value(value: Any) -> bytes:
     if kind is bool:
         return b"\x10\x01" if value else b"\x10\x00"
     if kind is int:
-        return b"\x18" + _varint(value & 0xFFFFFFFFFFFFFFFF)
+        return b"\x18" + _varint(value & _UINT64)
     if kind is float:
         return b"\x21" + _DOUBLE(value)
     if kind is list:
@@ -77,6 +87,8 @@ def _key_value(key: str, value: Any) -> bytes:
 
 def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
+    if type(key) is not str:
+        key = str(plain(key))
     if type(value) is str and len(value) <= _REMEMBERED_CHARACTERS:
         encoded = _remembered.get((key, value))
         if encoded is None:
@@ -96,9 +108,9 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
 
 def event(time_ns: int, name: str, values: Mapping[str, Any], *, dropped: int = 0) -> bytes:
     """Encode an event as field 11 of Span. Event: 1 time, 2 name, 3 attributes, 4 dropped."""
-    body = b"\x09" + _FIXED64(time_ns) + _field(b"\x12", _text(name)) + attributes(b"\x1a", values)
+    body = b"\x09" + _time(time_ns) + _field(b"\x12", _text(name)) + attributes(b"\x1a", values)
     if dropped:
-        body += b"\x20" + _varint(dropped)
+        body += b"\x20" + _varint(dropped & _UINT32)
     return _field(b"\x5a", body)
 
 
@@ -106,10 +118,12 @@ def link(
     trace_id: int, span_id: int, trace_state: str, flags: int, values: Mapping[str, Any]
 ) -> bytes:
     """Encode a link as field 13 of Span. Link: 1, 2 ids, 3 state, 4 attributes, 6 flags."""
-    body = b"\x0a\x10" + trace_id.to_bytes(16, "big") + b"\x12\x08" + span_id.to_bytes(8, "big")
+    # ids and flags come from elsewhere and may be too large: a link that leads nowhere then
+    body = b"\x0a\x10" + (trace_id & _UINT128).to_bytes(16, "big")
+    body += b"\x12\x08" + (span_id & _UINT64).to_bytes(8, "big")
     if trace_state:
         body += _field(b"\x1a", _text(trace_state))
-    return _field(b"\x6a", body + attributes(b"\x22", values) + b"\x35" + _FIXED32(flags))
+    return _field(b"\x6a", body + attributes(b"\x22", values) + b"\x35" + _FIXED32(flags & _UINT32))
 
 
 def span(
@@ -137,31 +151,32 @@ def span(
     left out. ``parent_span_id`` is 0 for a root. Span: 1 trace id, 2 span id,
     3 state, 4 parent, 5 name, 6 kind, 7 start, 8 end, 9 attributes,
     10/12/14 dropped, 11 events, 13 links, 15 status (2 message, 3 code), 16 flags.
+    Failure: never raises for numbers of any size; a time is moved to the nearest that fits.
     """
-    parts = [b"\x0a\x10", trace_id, b"\x12\x08", span_id.to_bytes(8, "big")]
+    parts = [b"\x0a\x10", trace_id, b"\x12\x08", (span_id & _UINT64).to_bytes(8, "big")]
     if trace_state:
         parts.append(_field(b"\x1a", _text(trace_state)))
     if parent_span_id:
-        parts += (b"\x22\x08", parent_span_id.to_bytes(8, "big"))
+        parts += (b"\x22\x08", (parent_span_id & _UINT64).to_bytes(8, "big"))
     parts += (
         _field(b"\x2a", _text(name)),
         b"\x30",
         _ONE_BYTE[kind],
         b"\x39",
-        _FIXED64(start_ns),
+        _time(start_ns),
         b"\x41",
-        _FIXED64(end_ns),
+        _time(end_ns),
         attributes(b"\x4a", values),
     )
     parts += events
     parts += links
     for tag, count in zip((b"\x50", b"\x60", b"\x70"), dropped, strict=True):
         if count:
-            parts.append(tag + _varint(count))
+            parts.append(tag + _varint(count & _UINT32))
     if status:
         body = _field(b"\x12", _text(message)) if message else b""
         parts.append(_field(b"\x7a", body + b"\x18" + _ONE_BYTE[status]))
-    parts += (b"\x85\x01", _FIXED32(flags))
+    parts += (b"\x85\x01", _FIXED32(flags & _UINT32))
     return _field(b"\x12", b"".join(parts))
 
 
