@@ -1,0 +1,305 @@
+"""From an ended span to the spool; and a place for every line that no open span of ours takes.
+
+In: spans that end, lines. Out: frames in the spool, and calls of foreign span
+processors. Invariant: a line of a recorded trace, or outside any, is an event
+of exactly one span. Deliberately absent: the network (``delivery``).
+"""
+
+import os
+import random
+import socket
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, cast
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from otel_logging import _names, _otlp, _trouble
+from otel_logging import context as bindings
+from otel_logging._spool import Spool
+from otel_logging.export.span import PAGE_EVENTS, Span, bounded, encode
+from otel_logging.processors import for_foreign_span
+from otel_logging.settings import Limits, Settings
+
+#: How long the lines outside any span are collected on one `process log` span.
+PROCESS_LOG_S: Final = 60.0
+#: How many of its events a foreign span may have from us: SDKs keep 128 and drop the rest
+#: silently, and others add theirs.
+_FOREIGN_LINES: Final = 100
+#: Attribute of a foreign span that holds its ``_ForeignLines``.
+_LINES: Final = "_otel_logging_lines"
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+_random = random.Random()  # noqa: S311 - ids, not secrets; its own, so that nobody's seed() repeats them
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+
+def new_trace_id() -> int:
+    """Return a random trace id that is not 0."""
+    return _random.getrandbits(128) or 1
+
+
+def new_span_id() -> int:
+    """Return a random span id that is not 0."""
+    return _random.getrandbits(64) or 1
+
+
+def make_scope(scope: InstrumentationScope) -> tuple[bytes, InstrumentationScope]:
+    """Return *scope* with its OTLP bytes."""
+    encoded = _otlp.scope(
+        scope.name, scope.version or "", scope.attributes or {}, scope.schema_url or ""
+    )
+    return encoded, scope
+
+
+def make_resource(settings: Settings) -> Resource:
+    """Return the resource of this very process.
+
+    Without a host attribute Jaeger "corrects" the times of spans outside their parent.
+    """
+    return Resource.create(
+        {
+            "host.name": socket.gethostname(),
+            "service.instance.id": str(uuid.uuid4()),
+            "deployment.environment.name": settings.logs.environment,
+            **settings.resource,
+            "process.pid": os.getpid(),
+            _names.WHO: list(settings.who),
+        }
+    )
+
+
+class ProcessLog(Span):
+    """The root span of lines outside any: full, it ends, and the next line begins another."""
+
+    def turn_page(self, time_ns: int) -> None:
+        """End this one, or, if that is done, let a late line leave on a child span."""
+        if self.is_recording():
+            self._pipeline.roll(self)
+        else:
+            super().turn_page(time_ns)
+
+
+class _ForeignLines:
+    """How many lines another SDK's span has had from us, and those that wait for a page.
+
+    The span holds it, so that it goes when the span goes; an SDK shows us the
+    span itself when it starts and a copy when it ends, so it is found by id.
+    """
+
+    __slots__ = ("__weakref__", "had", "page", "pages")
+
+    def __init__(self) -> None:
+        self.had = 0
+        self.page: list[bytes] = []
+        self.pages = 0
+
+
+class Pipeline:
+    """What an ended span goes through. Scope: process. Failure: nothing here raises
+    into the application. Cost: one write to the spool a span, and whatever
+    foreign processors do. Concurrency: any thread; follows a fork.
+    """
+
+    def __init__(self, settings: Settings, resource: Resource, spool: Spool) -> None:
+        self.limits: Limits = settings.limits
+        self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
+        self.spool = spool
+        self.resource = resource
+        self.processors: tuple[SpanProcessor, ...] = ()
+        self.ended_spans = 0
+        #: Called when the spool may have work for the worker.
+        self.on_work: Callable[[], None] = lambda: None
+        self.is_open = True
+        self._settings = settings
+        self._seen_opened = -1
+        self._keeps_process_log = settings.sampler != "always_off"
+        self._process_log: ProcessLog | None = None
+        self._foreign: weakref.WeakValueDictionary[int, _ForeignLines] = (
+            weakref.WeakValueDictionary()
+        )
+        self._own_scope = make_scope(InstrumentationScope(_names.SCOPE))
+        _all.add(self)
+
+    # ---- spans
+
+    def ended(self, span: Span, encoded: bytes) -> None:
+        """Take an ended span: its bytes to the spool, itself to foreign processors."""
+        context = span.context
+        if context.trace_flags & _SAMPLED:
+            self.append(span.scope_bytes, context.trace_id, encoded)
+        for processor in self.processors:
+            try:
+                processor.on_end(span)
+            except Exception as error:
+                _trouble.report("errors of a foreign span processor", detail=error)
+
+    def started(self, span: Span, parent_context: Any) -> None:
+        """Show a span that has just started to foreign processors."""
+        for processor in self.processors:
+            try:
+                processor.on_start(cast(Any, span), parent_context)
+            except Exception as error:
+                _trouble.report("errors of a foreign span processor", detail=error)
+
+    def append(self, scope: bytes, trace_id: int, encoded: bytes) -> None:
+        """Put an encoded span into the spool."""
+        if not self.is_open:
+            _trouble.report("spans lost: they ended after shutdown")
+            return
+        self.ended_spans += 1
+        spool = self.spool
+        spool.append(scope, trace_id.to_bytes(16, "big"), encoded)
+        if spool.opened != self._seen_opened:
+            self._seen_opened = spool.opened
+            self.on_work()
+
+    def ended_elsewhere(self, span: ReadableSpan) -> None:
+        """Take an ended span of another SDK."""
+        scope = span.instrumentation_scope or InstrumentationScope("")
+        events = []
+        for event in span.events:
+            fields, dropped = bounded(event.attributes or {}, None, None)
+            events.append(_otlp.event(event.timestamp, event.name, fields, dropped=dropped))
+        encoded = encode(
+            span, events, links=span.links, values=span.attributes or {}, link_limit=None
+        )
+        self.append(make_scope(scope)[0], span.context.trace_id, encoded)
+        lines = self._foreign.get(span.context.span_id)
+        if lines is not None:
+            self._turn_foreign_page(span.context, lines, span.end_time or time.time_ns())
+
+    # ---- lines that no open span of ours takes
+
+    def place(self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
+        """Find a place for a line whose current span is not one of ours.
+
+        There are four cases: no span at all; one that is not recorded; one of
+        another SDK that is open; one that has ended, or is another process's.
+        """
+        context = span.get_span_context()
+        if not context.is_valid:
+            self._to_process_log(time_ns, name, fields)
+        elif not context.trace_flags & _SAMPLED:
+            return
+        elif span.is_recording():
+            self._to_foreign(span, time_ns, name, fields)
+        else:
+            self._log_span(context, time_ns, [self._event(time_ns, name, fields)], 1)
+
+    def _event(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
+        limits = self.limits
+        values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
+        return _otlp.event(time_ns, name, values, dropped=dropped)
+
+    def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
+        if not (self._keeps_process_log and self.is_open):
+            return
+        span = self._process_log
+        if span is None or not span.is_recording():
+            context = SpanContext(
+                new_trace_id(), new_span_id(), is_remote=False, trace_flags=_SAMPLED
+            )
+            span = ProcessLog(
+                self, self._own_scope, _names.PROCESS_LOG, context, None, start_ns=time_ns
+            )
+            self._process_log = span
+        span.add_line(time_ns, name, fields)
+
+    def roll(self, span: ProcessLog | None = None, *, older_than_s: float = 0.0) -> None:
+        """End the current `process log` span, if it is older than that."""
+        span = span or self._process_log
+        if span is not None and time.time_ns() - span.start_time >= older_than_s * 1e9:
+            if span is self._process_log:
+                self._process_log = None
+            span.end()
+
+    def _to_foreign(
+        self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]
+    ) -> None:
+        lines = getattr(span, _LINES, None)
+        if lines is None:
+            lines = _ForeignLines()
+            setattr(span, _LINES, lines)
+            self._foreign[span.get_span_context().span_id] = lines
+        if lines.had < min(_FOREIGN_LINES, self.page_events):
+            lines.had += 1
+            span.add_event(name, for_foreign_span(fields), time_ns)
+            return
+        lines.page.append(self._event(time_ns, name, fields))
+        if len(lines.page) >= self.page_events:
+            self._turn_foreign_page(span.get_span_context(), lines, time_ns)
+
+    def _turn_foreign_page(
+        self, context: SpanContext, lines: "_ForeignLines", time_ns: int
+    ) -> None:
+        page, lines.page = lines.page, []
+        if page:
+            lines.pages += 1
+            self._log_span(context, time_ns, page, lines.pages)
+
+    def stray(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
+        """Let *events* that one of our spans cannot hold leave at once on a child span."""
+        self._log_span(span.context, time_ns, events, span.next_page())
+
+    def _log_span(
+        self, parent: SpanContext, time_ns: int, events: Sequence[bytes], number: int
+    ) -> None:
+        context = SpanContext(
+            parent.trace_id,
+            new_span_id(),
+            is_remote=False,
+            trace_flags=parent.trace_flags,
+            trace_state=parent.trace_state,
+        )
+        child = Span(
+            self,
+            self._own_scope,
+            _names.LOG_SPAN,
+            context,
+            parent,
+            attributes={_names.LOG_PAGE: number},
+            start_ns=time_ns,
+        )
+        child.adopt_events(events)
+        self.started(child, None)
+        child.end(time_ns)
+
+    # ---- a forked child
+
+    def after_fork(self) -> None:
+        """Be this process: its own resource, none of the parent's lines."""
+        self._process_log = None
+        self.ended_spans = 0
+        self.resource = make_resource(self._settings)
+        self.spool.resource = encode_resource(self.resource)
+
+
+def encode_resource(resource: Resource) -> bytes:
+    """Return *resource* as ``_otlp.resource`` encodes it."""
+    return _otlp.resource(resource.attributes, resource.schema_url)
+
+
+def bound_attributes() -> dict[str, Any]:
+    """Return what a new span begins with: whatever is bound."""
+    return bindings.bound_attributes() if bindings.bound() else {}
+
+
+_all: "weakref.WeakSet[Pipeline]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pipeline in list(_all):
+        pipeline.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,239 @@
+"""What the OpenTelemetry SDK sees of us: a tracer provider, its tracers, a span processor.
+
+In: calls of the OpenTelemetry API by anyone. Out: our spans; for an SDK provider
+that somebody else has set, a processor that brings its spans to the same spool.
+Invariant: foreign processors, exporters, samplers and limits work on it as on
+the SDK's own provider. Deliberately absent: configuration from variables.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    DEFAULT_OFF,
+    DEFAULT_ON,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+
+from otel_logging import _decorate
+from otel_logging import context as bindings
+from otel_logging.export.pipeline import (
+    Pipeline,
+    bound_attributes,
+    make_scope,
+    new_span_id,
+    new_trace_id,
+)
+from otel_logging.export.span import Span
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
+
+
+def make_sampler(name: str, ratio: float) -> Sampler:
+    """Return OpenTelemetry's sampler of that name (``OTEL_TRACES_SAMPLER``)."""
+    return {
+        "always_on": ALWAYS_ON,
+        "always_off": ALWAYS_OFF,
+        "traceidratio": TraceIdRatioBased(ratio),
+        "parentbased_always_on": DEFAULT_ON,
+        "parentbased_always_off": DEFAULT_OFF,
+        "parentbased_traceidratio": ParentBased(TraceIdRatioBased(ratio)),
+    }[name]
+
+
+class Tracer(trace.Tracer):
+    """Starts spans for one instrumentation scope."""
+
+    def __init__(self, provider: "TracerProvider", scope: InstrumentationScope) -> None:
+        self._provider = provider
+        self._scope = make_scope(scope)
+
+    def start_span(
+        self,
+        name: str,
+        context: otel_context.Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,  # noqa: ARG002, FBT001, FBT002 - OpenTelemetry's signature
+        set_status_on_exception: bool = True,  # noqa: ARG002, FBT001, FBT002
+    ) -> trace.Span:
+        """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
+        parent_span = trace.get_current_span(context)
+        parent: SpanContext | None = parent_span.get_span_context()
+        if parent is None or not parent.is_valid:
+            parent = None
+        pipeline = self._provider.pipeline
+        if pipeline is None or not pipeline.is_open:
+            return NonRecordingSpan(parent or trace.INVALID_SPAN_CONTEXT)
+        trace_id = new_trace_id() if parent is None else parent.trace_id
+        bound = bound_attributes()
+        sampler = self._provider.sampler
+        if sampler is DEFAULT_ON:  # the same decision as it would take, without its cost
+            sampled = recording = parent is None or bool(parent.trace_flags & _SAMPLED)
+            state = None if parent is None else parent.trace_state
+        else:
+            result = sampler.should_sample(
+                context, trace_id, name, kind, {**bound, **(attributes or {})}, links or ()
+            )
+            decision: Any = result.decision  # its methods have no types
+            sampled, recording = decision.is_sampled(), decision.is_recording()
+            state, attributes = result.trace_state, dict(result.attributes)
+        span_context = SpanContext(
+            trace_id,
+            new_span_id(),
+            is_remote=False,
+            trace_flags=_SAMPLED if sampled else _NOT_SAMPLED,
+            trace_state=state,
+        )
+        if not recording:
+            return NonRecordingSpan(span_context)
+        if bound:
+            attributes = {**bound, **attributes} if attributes else bound
+        span = Span(
+            pipeline,
+            self._scope,
+            name,
+            span_context,
+            parent,
+            parent_span if isinstance(parent_span, Span) else None,
+            kind=kind,
+            attributes=attributes,
+            links=links or (),
+            start_ns=start_time,
+        )
+        if pipeline.processors:
+            pipeline.started(span, context)
+        return span
+
+    # the SDK's is a context manager that also decorates coroutine functions
+    def start_as_current_span(  # type: ignore[override]
+        self,
+        name: str,
+        context: otel_context.Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
+        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
+        end_on_exit: bool = True,  # noqa: FBT001, FBT002
+    ) -> "_CurrentSpan":
+        """Start a span and make it the current one. See OpenTelemetry's ``Tracer``."""
+
+        @contextmanager
+        def current() -> Iterator[trace.Span]:
+            span = self.start_span(name, context, kind, attributes, links, start_time)
+            with trace.use_span(
+                span,
+                end_on_exit=end_on_exit,
+                record_exception=record_exception,
+                set_status_on_exception=set_status_on_exception,
+            ):
+                yield span
+
+        return _CurrentSpan(current)
+
+
+class _CurrentSpan:
+    """A context manager, and a decorator of any callable."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._entered: list[Any] = []
+
+    def __enter__(self) -> trace.Span:
+        entered = self._make()
+        self._entered.append(entered)
+        span: trace.Span = entered.__enter__()
+        return span
+
+    def __exit__(self, *error: Any) -> bool | None:
+        result: bool | None = self._entered.pop().__exit__(*error)
+        return result
+
+    def __call__(self, function: _F) -> _F:
+        return _decorate.around(function, self._make)
+
+
+class TracerProvider(SdkTracerProvider):
+    """The SDK's provider with our tracers: ``isinstance`` checks and ``sampler`` hold.
+
+    Scope: process. OpenTelemetry lets a provider be set once, so this one stays
+    through ``shutdown`` and another set-up: its tracers follow ``pipeline``.
+    """
+
+    def __init__(self, sampler: Sampler, resource: Resource) -> None:
+        super().__init__(sampler=sampler, resource=resource, shutdown_on_exit=False)
+        self.pipeline: Pipeline | None = None
+
+    @property
+    def resource(self) -> Resource:
+        """The resource of this process."""
+        return super().resource if self.pipeline is None else self.pipeline.resource
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Tracer:
+        """Return a tracer for an instrumentation scope."""
+        scope = InstrumentationScope(
+            instrumenting_module_name or "",
+            instrumenting_library_version or "",
+            schema_url,
+            dict(attributes or {}),
+        )
+        return Tracer(self, scope)
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Show every span that starts and ends from here on to *span_processor* too."""
+        super().add_span_processor(span_processor)
+        if self.pipeline is not None:
+            self.pipeline.processors += (span_processor,)
+
+
+class AttachedProcessor(SpanProcessor):
+    """Brings the spans of somebody else's SDK provider into our pipeline.
+
+    An SDK cannot take a processor off again: without a pipeline it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.pipeline: Pipeline | None = None
+
+    def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
+        """Give it what is bound, and its place in its request."""
+        if self.pipeline is None:
+            return
+        parent = trace.get_current_span(parent_context)
+        setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, span))
+        bindings.set_attributes(span, bound_attributes())
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Bring it to the spool."""
+        if self.pipeline is not None and span.context.trace_flags & _SAMPLED:
+            self.pipeline.ended_elsewhere(span)
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
+        """Do nothing: what has ended is in the spool."""
+        return True

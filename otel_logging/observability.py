@@ -1,0 +1,306 @@
+"""Where log half and trace half are put together; the package's only global state.
+
+In: settings. Out: an ``Observability``, which holds what has to be ended.
+Invariant: one at a time in a process; set-up is idempotent, and works again
+after ``shutdown``. Deliberately absent: any logic of the halves.
+"""
+
+import atexit
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+
+from otel_logging import _names, _spool, _trouble, context, processors, tracing
+from otel_logging.logs import configure
+from otel_logging.settings import (
+    DEFAULT_SAMPLER,
+    ConfigurationError,
+    Settings,
+    load,
+)
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from otel_logging.export.delivery import Delivery
+    from otel_logging.export.pipeline import Pipeline
+    from otel_logging.export.provider import AttachedProcessor, TracerProvider
+
+#: Product requirement D9: exit within 5 s, whatever the collector does.
+EXIT_S: Final = 5.0
+
+_lock = threading.RLock()
+_current: "Observability | None" = None
+#: What OpenTelemetry keeps for good once it has it: our provider, or our processor on another's.
+_provider: "TracerProvider | None" = None
+_attached: "dict[int, AttachedProcessor]" = {}
+
+
+class Observability:
+    """What ``setup_observability`` has started. A context manager: leaving it shuts down.
+
+    Concurrency: any thread.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pipeline: Pipeline | None = None
+        self._delivery: Delivery | None = None
+        self._temporary: Path | None = None
+        self._is_open = True
+
+    @property
+    def service_name(self) -> str:
+        """The name under which the service is found."""
+        return self._settings.service_name
+
+    def force_flush(self, timeout: float = EXIT_S) -> bool:
+        """Wait until everything that has ended by now is at the collector.
+
+        Lines outside any span are brought too. *timeout* in seconds; returns
+        False if it ran out: nothing is lost then, it waits in the spool. Blocks
+        the calling thread. Failure: never raises.
+        """
+        if self._delivery is None or not self._is_open:
+            return True
+        return self._delivery.flush(timeout)
+
+    def shutdown(self, timeout: float = EXIT_S) -> bool:
+        """Bring what is there to the collector, and stop tracing; lines go on to stdout.
+
+        Waits up to *timeout* seconds if the collector has answered this process
+        before, and gives it one try of at most a second if not. What is left is
+        delivered by the service's next start; then the result is False. A second
+        call does nothing. Failure: never raises.
+        """
+        global _current
+        with _lock:
+            if not self._is_open:
+                return True
+            self._is_open = False
+            if _current is self:
+                _current = None
+            atexit.unregister(_at_exit)
+        _disconnect()
+        delivered = True
+        if self._delivery is not None and self._pipeline is not None:
+            for processor in self._pipeline.processors:
+                try:
+                    processor.shutdown()
+                except Exception as error:
+                    _trouble.report("errors of a foreign span processor", detail=error)
+            delivered = self._delivery.stop(timeout)
+            self._pipeline.is_open = False
+            self._pipeline.spool.close()
+        if self._temporary is not None:
+            _spool.remove(self._temporary)
+        _trouble.say_rest()
+        return delivered
+
+    def __enter__(self) -> "Observability":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        state = "open" if self._is_open else "shut down"
+        if self._pipeline is None or self._delivery is None:
+            return f"<Observability {self.service_name} [{state}, no tracing]>"
+        where = self._settings.exporter.endpoint if self._settings.exporter.network else "nowhere"
+        delivery, spool = self._delivery, self._pipeline.spool
+        parts = [
+            state,
+            f"spans ended: {self._pipeline.ended_spans}",
+            f"segments: {delivery.delivered_segments} delivered to {where}, "
+            f"{len(spool.waiting()) if self._is_open else 0} waiting",
+        ]
+        if delivery.last_failure:
+            parts.append(f"last failure: {delivery.last_failure}")
+        if _trouble.counts:
+            parts.append(f"troubles: {dict(_trouble.counts)}")
+        return f"<Observability {self.service_name} [{'; '.join(parts)}]>"
+
+
+def setup_observability(
+    service_name: str | None = None,
+    *,
+    environment: str | None = None,
+    log_level: str | int | None = None,
+    endpoint: str | None = None,
+    budgets: Mapping[str, float] | None = None,
+    who: Sequence[str] = ("user_id",),
+    propagate: Sequence[str] = (),
+    spool_dir: "str | PathLike[str] | None" = None,
+) -> Observability:
+    """Set logging and tracing up: every line knows its trace, every trace shows its lines.
+
+    *service_name*: under which the service is found (OTEL_SERVICE_NAME).
+    *environment*, *log_level*: as ``configure_logging``. *endpoint*: the
+    collector's OTLP address (OTEL_EXPORTER_OTLP_ENDPOINT); while none answers,
+    spans wait on disk, and ``otel-logging late`` and ``show`` read them there.
+    *budgets*: seconds by stage name, for stages without a ``budget`` of their
+    own. *who*: the bound keys that say on whose behalf something runs.
+    *propagate*: the bound keys that may go out as baggage; none. *spool_dir*:
+    where spans wait (OTEL_LOGGING_SPOOL_DIR); the user's state directory.
+    Arguments win over the environment, that over `.env` in the working
+    directory; ``docs/configuration.md`` lists all variables.
+
+    Where somebody has set an SDK tracer provider already, it stays, and its
+    spans come along. In the environment ``test``, and under pytest, the spool is
+    temporary, and without *endpoint* there is no network.
+
+    Scope: process; a second call returns what the first one set up. Failure:
+    raises ``ConfigurationError``, and nothing later does. Cost: imports the SDK,
+    some 100 ms; opens one directory. Concurrency: any thread; a forked child goes
+    on with a spool and a worker of its own.
+    """
+    global _current
+    settings = load(
+        service_name,
+        environment=environment,
+        log_level=log_level,
+        endpoint=endpoint,
+        budgets=budgets,
+        who=who,
+        propagate=propagate,
+        spool_dir=spool_dir,
+    )
+    with _lock:
+        if _current is not None:
+            if _current._settings != settings:  # noqa: SLF001 - this module's own class
+                _trouble.report("set-ups with other settings ignored: shutdown() comes first")
+            return _current
+        _trouble.forget()
+        made = Observability(settings)
+        if settings.traces:
+            _start_tracing(made, settings)
+        configure.apply(settings.logs)
+        context.propagated = settings.propagate
+        tracing.budgets = settings.budgets
+        _current = made
+        atexit.register(_at_exit)
+    for remark in settings.remarks:
+        _trouble.report(f"remark: {remark}")
+    if settings.traces and settings.sampler != DEFAULT_SAMPLER:
+        configure.get_logger(_names.SCOPE).info(
+            "requests are sampled", sampler=settings.sampler, ratio=settings.sampler_ratio
+        )
+    return made
+
+
+def _at_exit() -> None:
+    if _current is not None:
+        _current.shutdown(EXIT_S)
+
+
+def _start_tracing(made: Observability, settings: Settings) -> None:
+    from otel_logging.export.delivery import Delivery
+    from otel_logging.export.pipeline import Pipeline, encode_resource, make_resource
+    from otel_logging.export.transport import make_client
+
+    client = make_client(settings.exporter) if settings.exporter.network else None
+    set_propagators(settings.propagators)
+    resource = make_resource(settings)
+    if settings.temporary:
+        made._temporary = _spool.temporary_base()  # noqa: SLF001 - this module's own class
+    spool = _open_spool(settings, made._temporary, encode_resource(resource))  # noqa: SLF001
+    pipeline = Pipeline(settings, resource, spool)
+    delivery = Delivery(pipeline, client, timeout_s=settings.exporter.timeout_s)
+    pipeline.on_work = delivery.wake
+    made._pipeline, made._delivery = pipeline, delivery  # noqa: SLF001
+    _connect(pipeline, settings)
+    delivery.wake()  # what a dead process left waits already
+
+
+def _open_spool(settings: Settings, temporary: Path | None, resource: bytes) -> "_spool.Spool":
+    """Open the spool: where it was asked for, or nothing; else where it can be."""
+    exporter = settings.exporter
+    name = _spool.destination(settings.service_name, exporter.endpoint, exporter.protocol)
+    given = settings.spool_dir or temporary
+    failure: OSError | None = None
+    for base in [given] if given else [_spool.default_base(), _spool.fallback_base()]:
+        try:
+            return _spool.Spool(
+                base,
+                name,
+                resource,
+                bytes_bound=settings.spool_bytes,
+                hours=settings.spool_hours,
+            )
+        except OSError as error:
+            failure = error
+    if settings.spool_dir is not None:
+        raise ConfigurationError(
+            "spool_dir", str(settings.spool_dir), f"a directory that can be written ({failure})"
+        ) from failure
+    _trouble.report("spools in memory alone: there is no writable directory", detail=failure)
+    return _spool.Spool(
+        None, name, resource, bytes_bound=settings.spool_bytes, hours=settings.spool_hours
+    )
+
+
+def _connect(pipeline: "Pipeline", settings: Settings) -> None:
+    """Make OpenTelemetry's tracers lead to *pipeline*.
+
+    There are three cases: nobody has set a provider, or it is ours of an
+    earlier set-up; it is an SDK's, which we attach to; it is something else.
+    """
+    global _provider
+    from otel_logging.export.provider import AttachedProcessor, TracerProvider, make_sampler
+
+    sampler = make_sampler(settings.sampler, settings.sampler_ratio)
+    present = trace.get_tracer_provider()
+    if isinstance(present, trace.ProxyTracerProvider):
+        _provider = present = TracerProvider(sampler, pipeline.resource)
+        trace.set_tracer_provider(present)
+    if isinstance(present, TracerProvider):
+        present.sampler = sampler
+        present.pipeline = pipeline
+        tracing.tracer = present.get_tracer(_names.SCOPE)
+    elif hasattr(present, "add_span_processor"):
+        attached = _attached.get(id(present))
+        if attached is None:
+            attached = _attached[id(present)] = AttachedProcessor()
+            present.add_span_processor(attached)
+        attached.pipeline = pipeline
+        tracing.tracer = present.get_tracer(_names.SCOPE)
+    else:
+        _trouble.report("tracer providers that cannot be attached to", detail=type(present))
+    processors.elsewhere = pipeline.place
+
+
+def _disconnect() -> None:
+    """Make stages cost nothing again; lines stay on stdout."""
+    tracing.tracer = None
+    tracing.budgets = {}
+    context.propagated = ()
+    processors.elsewhere = None
+
+
+def set_propagators(names: tuple[str, ...] | None) -> None:
+    """Set OpenTelemetry's global propagator to those of OTEL_PROPAGATORS.
+
+    Failure: raises ``ConfigurationError`` for one that is not installed.
+    """
+    if names is None:
+        return
+    from importlib.metadata import entry_points
+
+    found: list[Any] = []
+    group = entry_points(group="opentelemetry_propagator")
+    for name in names:
+        if name == "none":
+            continue
+        if name not in group.names:
+            raise ConfigurationError(
+                _names.OTEL_PROPAGATORS, name, "of " + ", ".join(sorted({*group.names, "none"}))
+            )
+        found.append(group[name].load()())
+    from opentelemetry.propagate import set_global_textmap
+    from opentelemetry.propagators.composite import CompositePropagator
+
+    set_global_textmap(CompositePropagator(found))
