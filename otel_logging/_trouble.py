@@ -1,12 +1,15 @@
 """What went wrong inside the package: counted, and said on stderr at most once a minute.
 
 In: a short fixed sentence a kind of trouble, and how many times. Out: the
-counts, and lines on stderr. Invariant: never raises, never goes through the
-logger that it serves. Deliberately absent: levels, formats, destinations.
+counts, and lines on stderr. Invariant: never raises, never waits for a lock,
+never goes through the logger that it serves. Deliberately absent: levels,
+formats, destinations.
 """
 
 import contextlib
+import os
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -15,34 +18,25 @@ _QUIET_S = 60.0  # style: "at most once a minute", for each kind of trouble
 counts: Counter[str] = Counter()
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()
+_speaking = threading.Lock()  # tried, never waited for: who holds it says what others count
 
 
 def report(kind: str, times: int = 1, *, detail: object = "") -> None:
     """Count *times* of *kind* and say so on stderr unless it was said in the last minute.
 
     *kind* is a sentence without its number: "log lines lost on a closed stdout".
-    Failure: never raises. Concurrency: any thread; a count may be off by a race,
-    never by a lock.
+    Failure: never raises. Cost: two look-ups, a line a minute. Concurrency: any
+    thread, signal handlers, and a stderr that logs; counts are exact under the GIL.
     """
-    counts[kind] += times
-    now = time.monotonic()
-    said = _said_at.get(kind)
-    if said is not None and now - said < _QUIET_S:
-        return
-    _said_at[kind] = now
-    fresh = counts[kind] - _said_count[kind]
-    _said_count[kind] = counts[kind]
-    with contextlib.suppress(Exception):
-        because = f" ({detail})" if detail else ""
-        sys.stderr.write(f"otel_logging: {fresh} {kind}{because}\n")
+    counts.setdefault(kind, 0)
+    counts[kind] += times  # no call in between, so nothing else runs between its two halves
+    _say(kind, detail)
 
 
 def say_rest() -> None:
     """Say what was counted and kept quiet so far: at exit, nothing stays unsaid."""
-    for kind, count in list(counts.items()):
-        if count > _said_count[kind]:
-            _said_at.pop(kind, None)
-            report(kind, 0)
+    _said_at.clear()
+    _say()
 
 
 def forget() -> None:
@@ -50,3 +44,38 @@ def forget() -> None:
     counts.clear()
     _said_at.clear()
     _said_count.clear()
+
+
+def _is_due(kind: str) -> bool:
+    said = _said_at.get(kind)
+    quiet = said is not None and time.monotonic() - said < _QUIET_S
+    return not quiet and counts[kind] > _said_count[kind]
+
+
+def _say(reported: str = "", detail: object = "") -> None:
+    # looked at again after each release: who found it taken has left the saying to us
+    while any(map(_is_due, list(counts))) and _speaking.acquire(blocking=False):
+        try:
+            for kind in filter(_is_due, list(counts)):
+                _say_kind(kind, detail if kind == reported else "")
+        finally:
+            _speaking.release()
+
+
+def _say_kind(kind: str, detail: object) -> None:
+    _said_at[kind] = time.monotonic()
+    fresh = counts[kind] - _said_count[kind]
+    _said_count[kind] += fresh
+    with contextlib.suppress(Exception):
+        because = f" ({detail})" if detail else ""
+        sys.stderr.write(f"otel_logging: {fresh} {kind}{because}\n")
+
+
+def _after_fork() -> None:
+    # another thread of the parent may have been speaking
+    global _speaking
+    _speaking = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,218 @@
+"""Trouble is counted exactly and said seldom, whatever stderr does."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from otel_logging import _trouble
+
+LOST = "spans lost in a test"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of the module alone, at ``clock.now`` seconds."""
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(_trouble, "time", clock)
+    return clock
+
+
+def test_each_kind_is_said_at_most_once_a_minute(
+    clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first at once, the rest with their number a minute later; each kind by itself."""
+    _trouble.report(LOST, 3, detail=OSError("disk full"))
+    for _ in range(5):
+        _trouble.report(LOST, 2, detail="again")
+    _trouble.report("lines lost")
+    assert capsys.readouterr().err == (
+        f"otel_logging: 3 {LOST} (disk full)\notel_logging: 1 lines lost\n"
+    )
+    clock.now = 59.9
+    _trouble.report(LOST)
+    assert capsys.readouterr().err == ""
+    clock.now = 60.0
+    _trouble.report(LOST)
+    assert capsys.readouterr().err == f"otel_logging: 12 {LOST}\n"
+    assert _trouble.counts == {LOST: 15, "lines lost": 1}
+
+
+def test_at_exit_the_rest_is_said(
+    clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was kept quiet comes out by ``say_rest``, once."""
+    _trouble.report(LOST)
+    _trouble.report(LOST, 4)
+    _trouble.report("lines lost")
+    capsys.readouterr()
+    _trouble.say_rest()
+    _trouble.say_rest()
+    assert capsys.readouterr().err == f"otel_logging: 4 {LOST}\n"
+
+
+def test_a_new_set_up_counts_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    """``forget`` forgets counts, and when what was said."""
+    _trouble.report(LOST, 2)
+    _trouble.forget()
+    _trouble.report(LOST, 1)
+    assert capsys.readouterr().err == f"otel_logging: 2 {LOST}\notel_logging: 1 {LOST}\n"
+    assert _trouble.counts == {LOST: 1}
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("stderr", [None, Broken()])
+def test_a_stderr_that_takes_nothing_is_no_trouble(
+    stderr: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None (a Windows service), or one that raises: it is counted all the same."""
+    monkeypatch.setattr(sys, "stderr", stderr)
+    _trouble.report(LOST)
+    assert _trouble.counts[LOST] == 1
+
+
+def test_a_closed_stderr_or_an_unprintable_detail_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted all the same."""
+    _trouble.report("first", detail=Unprintable())
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    _trouble.report("second")
+    assert _trouble.counts == {"first": 1, "second": 1}
+
+
+def test_a_stderr_that_reports_again_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stderr whose write makes trouble of its own: counted, each kind said once."""
+
+    class Recursive(io.StringIO):
+        def write(self, text: str) -> int:
+            _trouble.report(LOST)
+            _trouble.report("found while speaking")
+            return super().write(text)
+
+    stderr = Recursive()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    _trouble.report(LOST)
+    assert _trouble.counts == {LOST: 3, "found while speaking": 2}
+    assert stderr.getvalue() == (f"otel_logging: 1 {LOST}\notel_logging: 1 found while speaking\n")
+
+
+def test_what_is_counted_while_another_thread_speaks_is_said_by_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread never waits for another's write to stderr, and its trouble is said still."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(io.StringIO):
+        def write(self, text: str) -> int:
+            entered.set()
+            assert go_on.wait(10)
+            return super().write(text)
+
+    stderr = Slow()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    speaker = threading.Thread(target=_trouble.report, args=(LOST,))
+    speaker.start()
+    assert entered.wait(10)
+    _trouble.report("of this thread")  # would hang if it waited
+    go_on.set()
+    speaker.join(10)
+    assert stderr.getvalue() == f"otel_logging: 1 {LOST}\notel_logging: 1 of this thread\n"
+
+
+def test_counts_are_exact_across_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    """Eight threads that switch as often as they can: nothing counted twice or lost."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [
+            threading.Thread(target=lambda: [_trouble.report(LOST, 3) for _ in range(2000)])
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert _trouble.counts[LOST] == 8 * 2000 * 3
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+def test_counts_are_exact_when_signal_handlers_report_too() -> None:
+    """A handler runs in the middle of a report: nothing lost, nothing stuck."""
+    script = """
+import signal
+from otel_logging import _trouble
+fired = 0
+def handler(*_):
+    global fired
+    fired += 1
+    _trouble.report("k")
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+reported = 0
+while fired < 500:
+    _trouble.report("k")
+    reported += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(_trouble.counts["k"] - fired - reported)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_speaks_though_a_thread_of_its_parent_was_speaking() -> None:
+    """What one thread holds during a fork is not held for ever in the child."""
+    script = """
+import os, sys, threading
+from otel_logging import _trouble
+entered, go_on = threading.Event(), threading.Event()
+class Slow:
+    def write(self, text):
+        entered.set()
+        go_on.wait()
+sys.stderr = Slow()
+speaker = threading.Thread(target=_trouble.report, args=("in the parent",))
+speaker.start()
+entered.wait()
+child = os.fork()
+if not child:
+    sys.stderr = sys.__stderr__
+    _trouble.report("in the child")
+    sys.exit()
+os.waitpid(child, 0)
+go_on.set()
+speaker.join()
+sys.stderr = sys.__stderr__
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stderr == "otel_logging: 1 in the child\n"
