@@ -1,4 +1,4 @@
-"""Frames of OTLP bytes on disk: the one queue, and the local store that `late` and `show` read.
+"""Segments on disk: the one queue, and the local store that `late` and `show` read.
 
     <base>/<service>-<hash of destination>/        0700, one per destination
         <pid>-<start>/                             0700, one per process, held by flock
@@ -7,10 +7,7 @@
             000002.segment                         sealed, waits for delivery
         sent/                                      delivered, kept within the bound
 
-    segment = magic "otspool1", u32 crc32 of the rest of the header,
-              u32 resource length, u32 scope length, resource bytes, scope bytes,
-              then frames: u32 span length, u32 crc32, 16 bytes trace id, span bytes
-    (big endian; the crc covers length, trace id and span; the bytes are those of ``_otlp``)
+(a segment's bytes: ``_segment``)
 
 Invariants: a frame is on disk before ``append`` returns, or in the bounded
 memory queue, or counted as lost. Nothing is pickled, no symbolic link is
@@ -22,112 +19,40 @@ promised. Deliberately absent: what the bytes mean, and the network.
 import contextlib
 import errno
 import hashlib
+import itertools
+import math
 import os
 import re
 import shutil
 import stat
-import struct
+import sys
 import tempfile
 import threading
 import time
 import weakref
-import zlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from otel_logging import _trouble
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows
-    fcntl = None
+from otel_logging._segment import MAX_FRAME, frame, header
+from otel_logging._segment import Contents as Contents
+from otel_logging._segment import parse as parse
 
 SEAL_BYTES: Final = 1 << 20  # a request of 1 MiB: well under the 4 MiB that gRPC servers accept
 SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
 MEMORY_BYTES: Final = 8 << 20
-MAX_FRAME: Final = 64 << 20
 _MAKING_S: Final = 60.0  # a place that is still unnamed after that belongs to a dead process
 
-_MAGIC = b"otspool1"
-_HEADER = struct.Struct(">8sIII")
-_FRAME = struct.Struct(">II16s")
 _OPEN, _SEALED, SENT = ".open", ".segment", "sent"
 
 DROPPED_FULL: Final = "spans dropped: the memory queue is full while the disk takes none"
 DROPPED_BOUND: Final = "segments dropped undelivered: the spool is over its bound"
+DROPPED_LARGE: Final = "spans dropped: larger than 64 MiB"
 DAMAGED: Final = "spans lost: a spool segment is damaged"
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a segment holds. *spans* are pairs of trace id (16 bytes) and span bytes."""
-
-    resource: bytes
-    scope: bytes
-    spans: list[tuple[bytes, bytes]]
-    damaged: int  # stretches of bytes that were no frame, a torn tail not counted
-
-
-def _header(resource: bytes, scope: bytes) -> bytes:
-    lengths = struct.pack(">II", len(resource), len(scope))
-    body = resource + scope
-    return _HEADER.pack(_MAGIC, zlib.crc32(lengths + body), len(resource), len(scope)) + body
-
-
-def _frame(trace_id: bytes, span: bytes) -> bytes:
-    length = len(span)
-    crc = zlib.crc32(span, zlib.crc32(trace_id, length))
-    return _FRAME.pack(length, crc, trace_id) + span
-
-
-def parse(data: bytes) -> Contents | None:
-    """Read a segment's bytes; None if its header is damaged or it is none.
-
-    A frame whose check fails is left out and the next good one is looked for,
-    so that one flipped bit costs one span. A torn tail, which a killed process
-    leaves, is left out silently: that append had not returned.
-    """
-    if len(data) < _HEADER.size:
-        return None
-    magic, crc, resource_length, scope_length = _HEADER.unpack_from(data)
-    start = _HEADER.size + resource_length + scope_length
-    if magic != _MAGIC or len(data) < start or zlib.crc32(data[12:start]) != crc:
-        return None
-    middle = _HEADER.size + resource_length
-    spans: list[tuple[bytes, bytes]] = []
-    damaged, position = 0, start
-    while (found := _next_frame(data, position)) is not None:
-        at, trace_id, span = found
-        damaged += at != position
-        spans.append((trace_id, span))
-        position = at + _FRAME.size + len(span)
-    # bytes left over: a torn tail if they may be the beginning of one frame, else damage
-    damaged += position < len(data) and not _torn(data, position)
-    return Contents(data[_HEADER.size : middle], data[middle:start], spans, damaged)
-
-
-def _next_frame(data: bytes, position: int) -> tuple[int, bytes, bytes] | None:
-    last = len(data) - _FRAME.size
-    while position <= last:
-        length, crc, trace_id = _FRAME.unpack_from(data, position)
-        begin = position + _FRAME.size
-        if begin + length <= len(data):
-            span = data[begin : begin + length]
-            if zlib.crc32(span, zlib.crc32(trace_id, length)) == crc:
-                return position, trace_id, span
-        position += 1
-    return None
-
-
-def _torn(data: bytes, position: int) -> bool:
-    if position > len(data) - _FRAME.size:
-        return True
-    length = _FRAME.unpack_from(data, position)[0]
-    return position + _FRAME.size + int(length) > len(data) and length <= MAX_FRAME
 
 
 # ---------------------------------------------------------------- where
@@ -135,8 +60,9 @@ def _torn(data: bytes, position: int) -> bool:
 
 def destination(service: str, endpoint: str, protocol: str) -> str:
     """Return the name of the directory for one destination; the same three give the same name."""
-    digest = hashlib.sha256("\0".join((service, endpoint, protocol)).encode()).hexdigest()[:12]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", service)[:48].strip(".-") + "-" + digest
+    told = "\0".join((service, endpoint, protocol)).encode("utf-8", "backslashreplace")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", service)[:48].strip(".-")
+    return name + "-" + hashlib.sha256(told).hexdigest()[:12]
 
 
 def default_base() -> Path:
@@ -149,6 +75,16 @@ def default_base() -> Path:
 def fallback_base() -> Path:
     """Return where the spool goes when the user has no writable home directory."""
     return Path(tempfile.gettempdir()) / f"otel_logging-{_user()}"
+
+
+def temporary_base() -> Path:
+    """Make a spool directory for this process alone; the caller removes it."""
+    return Path(tempfile.mkdtemp(prefix="otel_logging-"))
+
+
+def remove(base: Path) -> None:
+    """Remove a temporary spool directory. Never raises."""
+    shutil.rmtree(base, ignore_errors=True)
 
 
 def _user() -> int:
@@ -167,20 +103,29 @@ def _private_directory(path: Path) -> None:
         path.chmod(0o700)
 
 
-def _try_lock(fd: int) -> bool:
-    if fcntl is None:  # pragma: no cover - Windows
-        import msvcrt
+if sys.platform == "win32":  # pragma: no cover - Windows
+    import msvcrt
 
+    def _try_lock(fd: int) -> bool:
         try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+else:
+    import fcntl
+
+    def _try_lock(fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def _close(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 # ---------------------------------------------------------------- read side
@@ -189,13 +134,15 @@ def _try_lock(fd: int) -> bool:
 def segments(base: Path) -> list[Path]:
     """Return the segments of every service and process below *base*: open, waiting and sent.
 
-    Failure: never raises; what cannot be read is not there.
+    Each once, though it may be sealed or delivered meanwhile. Failure: never
+    raises; what cannot be read is not there.
     """
-    found: list[Path] = []
-    for pattern in (f"*/*/*{_OPEN}", f"*/*/*{_SEALED}"):
-        with contextlib.suppress(OSError):
-            found.extend(base.glob(pattern))
-    return found
+    places = [place for home in _listed(base) for place in _listed(home) if place.name != SENT]
+    found = [path for place in places for path in _files(place, _OPEN)]
+    # in this order: what moves on while we look is met twice rather than never
+    found += [path for place in places for path in _files(place, _SEALED)]
+    found += [path for home in _listed(base) for path in _files(home / SENT, _SEALED)]
+    return list({_sent(path): path for path in found}.values())
 
 
 def load(path: Path) -> Contents | None:
@@ -203,11 +150,51 @@ def load(path: Path) -> Contents | None:
 
     A segment that is being renamed meanwhile (sealed, delivered) is found under its new name.
     """
-    sent = path.parent.parent / SENT / (path.parent.name + "-" + path.stem + _SEALED)
-    for candidate in (path, path.with_suffix(_SEALED), sent):
+    for candidate in (path, path.with_suffix(_SEALED), _sent(path)):
         with contextlib.suppress(OSError):
-            return parse(candidate.read_bytes())
+            return parse(_content(candidate))
     return None
+
+
+def read(base: Path) -> Iterator[Contents]:
+    """Yield the contents of every readable segment below *base*."""
+    for path in segments(base):
+        contents = load(path)
+        if contents is not None:
+            yield contents
+
+
+def _listed(directory: Path) -> list[Path]:
+    """Return what is in *directory*, by name; nothing if it is none, or gone."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return sorted(Path(entry.path) for entry in entries)
+    return []
+
+
+def _files(place: Path, suffix: str) -> list[Path]:
+    """Return the segments in *place*, oldest first: they have rising numbers."""
+    found = [path for path in _listed(place) if path.suffix == suffix]
+    return sorted(found, key=lambda path: len(path.name))  # "1000000" after "999999"
+
+
+def _sent(path: Path) -> Path:
+    """Return where a segment is once it is delivered."""
+    if path.parent.name == SENT:
+        return path
+    return path.parent.parent / SENT / f"{path.parent.name}-{path.stem}{_SEALED}"
+
+
+def _content(path: Path) -> bytes:
+    """Read a regular file; raise OSError if it is anything else."""
+    special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would block
+    fd = os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
 
 
 # ---------------------------------------------------------------- write side
@@ -236,24 +223,50 @@ class Waiting:
         if self.path is None:
             return parse(self.data)
         try:
-            return parse(self.path.read_bytes())
+            return parse(_content(self.path))
         except OSError:
             return None
 
 
-@dataclass(slots=True)
+def _count(kept: list[Waiting]) -> int:
+    return sum(len(contents.spans) for segment in kept if (contents := segment.contents()))
+
+
 class _Memory:
-    """The bounded queue for the time in which the disk takes nothing."""
+    """The bounded queue for the time in which the disk takes nothing.
 
-    frames: deque[tuple[bytes, bytes]] = field(default_factory=deque)  # scope, frame
-    size: int = 0
+    Its lock is its own and never held during I/O: who cannot have the spool's
+    comes here. No statement both reads ``size`` and calls something, so that a
+    signal handler in between finds and leaves it right.
+    """
 
-    def put(self, scope: bytes, frame: bytes) -> None:
-        self.frames.append((scope, frame))
-        self.size += len(frame)
-        while self.size > MEMORY_BYTES and self.frames:
-            self.size -= len(self.frames.popleft()[1])
-            _trouble.report(DROPPED_FULL)
+    def __init__(self) -> None:
+        self.frames: deque[tuple[bytes, bytes]] = deque()  # scope, frame
+        self.size = 0
+        self._lock = threading.RLock()
+
+    def put(self, scope: bytes, data: bytes) -> None:
+        length = len(data)
+        dropped = 0
+        with self._lock:
+            self.frames.append((scope, data))
+            self.size += length
+            while self.size > MEMORY_BYTES and self._take() is not None:
+                dropped += 1
+        if dropped:
+            _trouble.report(DROPPED_FULL, dropped)
+
+    def take_all(self) -> list[tuple[bytes, bytes]]:
+        with self._lock:
+            return list(iter(self._take, None))
+
+    def _take(self) -> tuple[bytes, bytes] | None:
+        if not self.frames:
+            return None
+        taken = self.frames.popleft()
+        length = len(taken[1])
+        self.size -= length
+        return taken
 
 
 _all: "weakref.WeakSet[Spool]" = weakref.WeakSet()
@@ -286,12 +299,12 @@ class Spool:
         self._max_age_s = hours * 3600
         self._begin()
         if self._home is not None:
-            self._take_place()
+            self._take_place(self._home)
         _all.add(self)
 
     def _begin(self) -> None:
-        # one re-entrant lock covers append and rotation; _busy and _deferred are
-        # for a signal handler or a __del__ that logs while this thread is inside
+        # One re-entrant lock covers append and rotation; _busy and _deferred are
+        # for a signal handler or a __del__ that logs while this thread is inside.
         self._lock = threading.RLock()
         self._busy = False
         self._deferred: deque[tuple[bytes, bytes]] = deque()
@@ -302,72 +315,88 @@ class Spool:
         self._place: Path | None = None
         self._place_fd = -1
         self._adopted: dict[Path, int] = {}
-        self._count = 0
+        self._undeletable: set[Path] = set()  # delivered, and still where it was
+        self._numbers = itertools.count(1)
 
-    def _take_place(self) -> None:
-        assert self._home is not None
-        _private_directory(self._home)
-        _private_directory(self._home / SENT)
+    # ---- places
+
+    def _take_place(self, home: Path) -> Path:
+        if self.base == fallback_base():  # a name in /tmp that anyone may have taken first
+            _private_directory(self.base)
+        _private_directory(home)
+        _private_directory(home / SENT)
         name = f"{os.getpid()}-{time.time_ns()}"
         # locked before it has its name, so that no neighbour takes it for a dead one's
-        making = self._home / f".{name}"
+        making, place = home / f".{name}", home / name
         making.mkdir(mode=0o700)
-        fd = os.open(making / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        _try_lock(fd)
-        self._place = self._home / name
-        making.rename(self._place)
-        self._place_fd = fd
+        fd = -1
+        try:
+            fd = os.open(making / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            _try_lock(fd)
+            making.rename(place)
+        except OSError:
+            shutil.rmtree(making, ignore_errors=True)
+            _close(fd)
+            raise
+        _close(self._place_fd)  # of a place that somebody removed
+        self._place, self._place_fd = place, fd
+        return place
+
+    def _our_place(self) -> Path:
+        """Return our place, under the lock; a new one after a fork, or if somebody removed it."""
+        if self._place is not None and self._place.exists():
+            return self._place
+        if self._home is None:
+            raise FileNotFoundError(errno.ENOENT, "no directory was given")
+        return self._take_place(self._home)
 
     # ---- append
 
     def append(self, scope: bytes, trace_id: bytes, span: bytes) -> None:
         """Put one span at the end of the queue. Never raises."""
-        frame = _frame(trace_id, span)
-        if not self._lock.acquire(timeout=SLOW_S):  # another thread's append has stalled
-            self._remember(scope, frame)
+        if len(span) > MAX_FRAME:
+            _trouble.report(DROPPED_LARGE)
+            return
+        data = frame(trace_id, span)
+        lock = self._lock  # a fork in a signal handler replaces it
+        if self._stalled or not lock.acquire(timeout=SLOW_S):  # another thread's append stalls
+            self._stalled = True
+            self._remember(scope, data)
             return
         try:
-            self._deferred.append((scope, frame))
+            self._deferred.append((scope, data))
             self._settle()
         finally:
-            self._lock.release()
+            lock.release()
 
     def _settle(self) -> None:
         """Write what is deferred, under the lock; re-entered, leave it to the outer call."""
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._deferred:
-                scope, frame = self._deferred.popleft()
-                if self._stalled or not self._write(scope, frame):
-                    self._remember(scope, frame)
-        finally:
-            self._busy = False
+        while self._deferred and not self._busy:
+            self._busy = True
+            try:
+                while self._deferred:
+                    scope, data = self._deferred.popleft()
+                    if self._stalled or not self._write(scope, data):
+                        self._remember(scope, data)
+            finally:
+                self._busy = False
 
-    def _remember(self, scope: bytes, frame: bytes) -> None:
+    def _remember(self, scope: bytes, data: bytes) -> None:
         if not self._memory.frames:
             self.opened += 1
-        self._memory.put(scope, frame)
+        self._memory.put(scope, data)
 
-    def _write(self, scope: bytes, frame: bytes) -> bool:
-        """Append *frame* to its segment; False if the disk did not take it whole."""
+    def _write(self, scope: bytes, data: bytes) -> bool:
+        """Append a frame to its segment; False if the disk did not take it whole."""
         began = time.monotonic()
-        segment = None
         try:
             segment = self._segments.get(scope) or self._open_segment(scope, began)
-            written = os.write(segment.fd, frame)
-            if written != len(frame):
-                raise OSError(errno.ENOSPC, "short write")
+            _write_whole(segment.fd, data)
         except OSError as error:
             self._stalled = True
             _trouble.report("disk writes failed, spans wait in memory", detail=error)
-            if segment is not None:
-                # a torn frame in the middle would hide what is appended after it
-                with contextlib.suppress(OSError):
-                    os.ftruncate(segment.fd, segment.size)
             return False
-        segment.size += written
+        segment.size += len(data)
         now = time.monotonic()
         if now - began > SLOW_S:
             self._stalled = True
@@ -376,28 +405,34 @@ class Spool:
         return True
 
     def _open_segment(self, scope: bytes, now: float) -> _Open:
-        if self._place is None or not self._place.exists():  # forked; or somebody removed it
-            self._take_place()
-            assert self._place is not None
-        self._count += 1
-        path = self._place / f"{self._count:06d}{_OPEN}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        path = self._our_place() / f"{self._next_name()}{_OPEN}"
+        head = header(self.resource, scope)
+        # read as well, for the case that the file is removed; see _seal
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
-        header = _header(self.resource, scope)
-        segment = self._segments[scope] = _Open(path, fd, 0, now)
-        if os.write(fd, header) != len(header):
-            self._segments.pop(scope)
-            os.close(fd)
-            path.unlink()
-            raise OSError(errno.ENOSPC, "short write")
-        segment.size = len(header)
+        try:
+            _write_whole(fd, head)
+        except OSError:
+            _close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        segment = self._segments[scope] = _Open(path, fd, len(head), now)
         self.opened += 1
         return segment
 
+    def _next_name(self) -> str:
+        return f"{next(self._numbers):06d}"
+
     def _seal(self, scope: bytes) -> None:
         segment = self._segments.pop(scope)
-        with contextlib.suppress(OSError):
-            os.close(segment.fd)
+        rescued = b""
+        with contextlib.suppress(OSError), os.fdopen(segment.fd, "rb") as file:
+            if os.fstat(segment.fd).st_nlink == 0:  # somebody removed it, but not from us
+                file.seek(0)
+                rescued = file.read()
+        if rescued:
+            self._in_memory.append(Waiting(segment.path.stem, data=rescued))
+            return
         with contextlib.suppress(OSError):
             segment.path.rename(segment.path.with_suffix(_SEALED))
 
@@ -410,104 +445,118 @@ class Spool:
         with self._lock:
             self._settle()
             if not self._busy:
-                now = time.monotonic()
-                for scope, segment in list(self._segments.items()):
-                    if now - segment.since >= older_than_s:
-                        self._seal(scope)
-            made = self._from_memory()
+                self._seal_old(time.monotonic() - older_than_s)
+            self._settle()
         # outside the lock: a stalled disk may hold the worker, never the application
-        for kept in made:
-            if not self._store(kept):
-                with self._lock:
-                    self._in_memory.append(kept)
-        while sum(len(w.data) for w in self._in_memory) > MEMORY_BYTES:
-            lost = parse(self._in_memory.pop(0).data)
-            _trouble.report(DROPPED_FULL, len(lost.spans) if lost else 1)
+        kept = [segment for segment in self._from_memory() if not self._store(segment)]
+        with self._lock:
+            self._in_memory += kept
+            lost = []
+            while sum(len(segment.data) for segment in self._in_memory) > MEMORY_BYTES:
+                lost.append(self._in_memory.pop(0))
+        if lost:
+            _trouble.report(DROPPED_FULL, _count(lost))
+
+    def _seal_old(self, since: float) -> None:
+        self._busy = True
+        try:
+            for scope, segment in list(self._segments.items()):
+                if segment.since <= since:
+                    self._seal(scope)
+        finally:
+            self._busy = False
 
     def _from_memory(self) -> list[Waiting]:
-        by_scope: dict[bytes, list[bytes]] = {}
-        while self._memory.frames:
-            scope, frame = self._memory.frames.popleft()
-            by_scope.setdefault(scope, [_header(self.resource, scope)]).append(frame)
-        self._memory.size = 0
-        made = []
-        for parts in by_scope.values():
-            self._count += 1
-            made.append(Waiting(f"{self._count:06d}", data=b"".join(parts)))
-        return made
+        made: list[bytearray] = []
+        filling: dict[bytes, bytearray] = {}
+        for scope, data in self._memory.take_all():
+            if scope not in filling or len(filling[scope]) >= SEAL_BYTES:
+                filling[scope] = bytearray(header(self.resource, scope))
+                made.append(filling[scope])
+            filling[scope] += data
+        return [Waiting(self._next_name(), data=bytes(data)) for data in made]
 
     def _store(self, segment: Waiting) -> bool:
         """Write a segment that was made in memory to the disk; appends go there again if
         that was quick.
         """
-        if self._place is None:
-            self._stalled = self._home is None
-            return False
-        path = self._place / f"{segment.name}{_SEALED}"
-        making = path.with_suffix(".making")
         began = time.monotonic()
+        making = None
         try:
+            with self._lock:
+                path = self._our_place() / f"{segment.name}{_SEALED}"
+            making = path.with_suffix(".making")
             making.write_bytes(segment.data)
             making.rename(path)
         except OSError:
-            with contextlib.suppress(OSError):
-                making.unlink()
+            if making is not None:
+                with contextlib.suppress(OSError):
+                    making.unlink()
             return False
         # what is in memory counts for nothing here: it was there because of the stall
         self._stalled = time.monotonic() - began > SLOW_S
         return True
 
     def waiting(self) -> list[Waiting]:
-        """Return the sealed segments to deliver, oldest first: our own, and adopted ones."""
+        """Return the sealed segments to deliver: those in memory, adopted ones, our own, each
+        kind oldest first.
+        """
         with self._lock:
             found = list(self._in_memory)
-            places = [p for p in (*self._adopted, self._place) if p is not None]
-        for place in places:
-            with contextlib.suppress(OSError):
-                found += [Waiting(str(p), p) for p in sorted(place.glob(f"*{_SEALED}"))]
-        return found
+            places = [*self._adopted, *([self._place] if self._place else [])]
+        paths = [path for place in places for path in _files(place, _SEALED)]
+        return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:
         """Take *segment* out of the queue and into the flight recorder."""
-        with self._lock:
-            if segment.path is None:
+        if segment.path is None:
+            with self._lock:
                 self._in_memory = [w for w in self._in_memory if w.name != segment.name]
-                return
-        assert self._home is not None
-        kept = self._home / SENT / f"{segment.path.parent.name}-{segment.path.name}"
+            return
         with contextlib.suppress(OSError):
-            segment.path.rename(kept)
+            segment.path.rename(_sent(segment.path))
+            return
+        # better out of the recorder than delivered twice
+        try:
+            segment.path.unlink(missing_ok=True)
+        except OSError:
+            self._undeletable.add(segment.path)
 
     def adopt(self) -> None:
         """Take over the places of dead processes, and give back those that are empty now."""
+        self._give_back()
         if self._home is None:
             return
-        for place, fd in list(self._adopted.items()):
-            if not any(place.glob(f"*{_SEALED}")):
-                shutil.rmtree(place, ignore_errors=True)
-                os.close(fd)
-                del self._adopted[place]
-        with contextlib.suppress(OSError):
-            for lock in self._home.glob("*/lock"):
-                making = lock.parent.name.startswith(".")
-                if lock.parent in (*self._adopted, self._place) or (
-                    making and time.time() - lock.stat().st_mtime < _MAKING_S
-                ):
-                    continue
-                self._adopt(lock)
+        places = (place for place in _listed(self._home) if place.name != SENT)
+        for place in sorted(places, key=_started):
+            if place != self._place and place not in self._adopted and not _is_new(place):
+                self._adopt(place)
 
-    def _adopt(self, lock: Path) -> None:
+    def _adopt(self, place: Path) -> None:
         try:
-            fd = os.open(lock, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+            fd = os.open(place / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
         except OSError:
+            with contextlib.suppress(OSError):
+                place.rmdir()  # if it is empty: its maker died before it had a lock
             return
-        if not _try_lock(fd) or not lock.exists():  # alive, or another neighbour was quicker
-            os.close(fd)
+        if not _try_lock(fd) or not (place / "lock").exists():
+            _close(fd)  # alive, or another neighbour was quicker
             return
+        for left in _files(place, _OPEN):
+            with contextlib.suppress(OSError):
+                left.rename(left.with_suffix(_SEALED))
         with self._lock:
-            self._adopted[lock.parent] = fd
-        for left in lock.parent.glob(f"*{_OPEN}"):
-            left.rename(left.with_suffix(_SEALED))
+            self._adopted[place] = fd
+
+    def _give_back(self) -> None:
+        with self._lock:
+            adopted = list(self._adopted.items())
+        for place, fd in adopted:
+            if _is_empty(place):
+                with self._lock:
+                    self._adopted.pop(place, None)
+                shutil.rmtree(place, ignore_errors=True)
+                _close(fd)
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
@@ -515,67 +564,83 @@ class Spool:
         """
         if self._home is None:
             return
+        with contextlib.suppress(OSError):
+            _private_directory(self._home / SENT)  # somebody may have cleared it away
         oldest = time.time() - self._max_age_s
         total, rows = 0, []
-        for path in (*self._home.glob(f"*/*{_SEALED}"), *self._home.glob(f"*/*{_OPEN}")):
-            with contextlib.suppress(OSError):
-                found = path.stat()
-                total += found.st_size
-                rows.append((path.parent.name != SENT, found.st_mtime, found.st_size, path))
+        for place in _listed(self._home):
+            for path in (*_files(place, _SEALED), *_files(place, _OPEN)):
+                with contextlib.suppress(OSError):
+                    found = path.lstat()
+                    total += found.st_size
+                    rows.append((place.name != SENT, found.st_mtime, found.st_size, path))
         for waits, modified, size, path in sorted(rows):
             if path.suffix == _OPEN or (total <= self._bytes_bound and modified >= oldest):
                 continue
             with contextlib.suppress(OSError):
-                path.unlink()
+                # a neighbour that prunes too may have been quicker: no less room for that
                 total -= size
+                path.unlink()
                 if waits:
                     _trouble.report(DROPPED_BOUND)
 
     def close(self) -> None:
-        """Seal what is open and leave the place; what waits is delivered by the next process."""
+        """Seal what is open and leave the place; what waits is delivered by the next process.
+
+        Idempotent. What is appended afterwards takes another place, and waits there.
+        """
         self.seal()
+        self._give_back()
+        lost = _count([segment for segment in list(self._in_memory) if not self._store(segment)])
+        if lost:
+            _trouble.report("spans lost at exit: they waited in memory alone", lost)
         with self._lock:
-            place, self._place = self._place, None
-            fds = [*self._adopted.values(), self._place_fd]
-            self._adopted.clear()
-            self._place_fd = -1
-            left = sum(len(c.spans) for w in self._in_memory if (c := w.contents()))
             self._in_memory.clear()
-        if left:
-            _trouble.report("spans lost at exit: they waited in memory alone", left)
-        if place is not None and not any(place.glob(f"*{_SEALED}")):
+            if self._busy:  # a signal handler's, within an append: the lock goes with the process
+                return
+            self._seal_old(math.inf)
+            place, fd = self._place, self._place_fd
+            self._place, self._place_fd = None, -1
+            adopted, self._adopted = self._adopted, {}
+        for other in adopted.values():
+            _close(other)
+        if place is not None and _is_empty(place):
             shutil.rmtree(place, ignore_errors=True)
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
+        _close(fd)
 
     def after_fork(self) -> None:
-        # the parent goes on with its lock, its segments and what it has in memory;
+        """Begin anew in a child, in a place of its own; what there was is the parent's."""
         # an unlock here would free the parent's lock, a close does not
-        inherited = [s.fd for s in self._segments.values()]
-        for fd in (*inherited, *self._adopted.values(), self._place_fd):
-            if fd >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+        for fd in (*self._adopted.values(), self._place_fd):
+            _close(fd)
+        for segment in self._segments.values():
+            _close(segment.fd)
+            segment.fd = -1  # an append that forked midway must not write to another's file
         self._begin()
 
 
-def temporary_base() -> Path:
-    """Make a spool directory for this process alone; the caller removes it."""
-    return Path(tempfile.mkdtemp(prefix="otel_logging-"))
+def _write_whole(fd: int, data: bytes) -> None:
+    """Append *data*, or leave the file as it was and raise OSError."""
+    written = os.write(fd, data)
+    if written != len(data):
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def remove(base: Path) -> None:
-    """Remove a temporary spool directory. Never raises."""
-    shutil.rmtree(base, ignore_errors=True)
+def _started(place: Path) -> str:
+    return place.name.rpartition("-")[2]
 
 
-def read(base: Path) -> Iterator[Contents]:
-    """Yield the contents of every readable segment below *base*."""
-    for path in segments(base):
-        contents = load(path)
-        if contents is not None:
-            yield contents
+def _is_new(place: Path) -> bool:
+    """Whether *place* may still be on its way to a lock and a name."""
+    try:
+        return place.name.startswith(".") and time.time() - place.lstat().st_mtime < _MAKING_S
+    except OSError:
+        return True  # it has its name by now, or is gone
+
+
+def _is_empty(place: Path) -> bool:
+    return not any(_files(place, suffix) for suffix in (_SEALED, _OPEN))
 
 
 def _reset_all_after_fork() -> None:
@@ -583,5 +648,5 @@ def _reset_all_after_fork() -> None:
         spool.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_reset_all_after_fork)
