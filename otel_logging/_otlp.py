@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FIXED64 = struct.Struct("<Q").pack
 _FIXED32 = struct.Struct("<I").pack
+_KIND_AND_TIMES = struct.Struct("<BBBQBQ").pack
 _DOUBLE = struct.Struct("<d").pack
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
@@ -27,7 +28,7 @@ _ONE_BYTE = [bytes((n,)) for n in range(128)]
 
 #: Encoded attributes whose key and value are short strings: levels, loggers, user ids
 #: come again and again. Emptied when full.
-_remembered: dict[tuple[str, str], bytes] = {}
+_remembered: dict[tuple[bytes, str, str], bytes] = {}
 _REMEMBERED = 4096
 _REMEMBERED_CHARACTERS = 64
 
@@ -35,6 +36,8 @@ _REMEMBERED_CHARACTERS = 64
 def _varint(number: int) -> bytes:
     if number < 128:
         return _ONE_BYTE[number]
+    if number < 16384:
+        return bytes((number & 127 | 128, number >> 7))
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -89,21 +92,25 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
     if type(key) is not str:
         key = str(plain(key))
-    if type(value) is str and len(value) <= _REMEMBERED_CHARACTERS:
-        encoded = _remembered.get((key, value))
-        if encoded is None:
-            encoded = _key_value(key, value)
-            if len(key) <= _REMEMBERED_CHARACTERS:
-                if len(_remembered) >= _REMEMBERED:
-                    _remembered.clear()
-                _remembered[key, value] = encoded
-        return _field(tag, encoded)
-    return _field(tag, _key_value(key, plain(value)))
+    if type(value) is not str or max(len(value), len(key)) > _REMEMBERED_CHARACTERS:
+        return _field(tag, _key_value(key, plain(value)))
+    encoded = _field(tag, _key_value(key, value))
+    if len(_remembered) >= _REMEMBERED:
+        _remembered.clear()
+    _remembered[tag, key, value] = encoded
+    return encoded
 
 
 def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     """Encode all of *values*, each as the field *tag*."""
-    return b"".join([attribute(tag, key, value) for key, value in values.items()])
+    return b"".join(
+        [
+            # of strings alone: 1, 1.0 and True are one key of a dict
+            (type(value) is str and _remembered.get((tag, key, value)))
+            or attribute(tag, key, value)
+            for key, value in values.items()
+        ]
+    )
 
 
 def event(time_ns: int, name: str, values: Mapping[str, Any], *, dropped: int = 0) -> bytes:
@@ -127,7 +134,6 @@ def link(
 
 
 def span(
-    *,
     trace_id: bytes,
     span_id: int,
     parent_span_id: int,
@@ -138,11 +144,12 @@ def span(
     start_ns: int,
     end_ns: int,
     values: Mapping[str, Any],
-    dropped: tuple[int, int, int],
-    events: Iterable[bytes],
-    links: Iterable[bytes],
-    status: int,
-    message: str,
+    events: Iterable[bytes] = (),
+    links: Iterable[bytes] = (),
+    *,
+    dropped: tuple[int, int, int] | None = None,
+    status: int = 0,
+    message: str = "",
 ) -> bytes:
     """Encode a span as field 2 of ScopeSpans, its tag and length included.
 
@@ -153,31 +160,42 @@ def span(
     10/12/14 dropped, 11 events, 13 links, 15 status (2 message, 3 code), 16 flags.
     Failure: never raises for numbers of any size; a time is moved to the nearest that fits.
     """
-    parts = [b"\x0a\x10", trace_id, b"\x12\x08", (span_id & _UINT64).to_bytes(8, "big")]
-    if trace_state:
-        parts.append(_field(b"\x1a", _text(trace_state)))
-    if parent_span_id:
-        parts += (b"\x22\x08", (parent_span_id & _UINT64).to_bytes(8, "big"))
-    parts += (
-        _field(b"\x2a", _text(name)),
-        b"\x30",
-        _ONE_BYTE[kind],
-        b"\x39",
-        _time(start_ns),
-        b"\x41",
-        _time(end_ns),
-        attributes(b"\x4a", values),
+    named = _text(name)
+    body = b"".join(
+        (
+            b"\x0a\x10",
+            trace_id,
+            b"\x12\x08",
+            (span_id & _UINT64).to_bytes(8, "big"),
+            b"\x22\x08" + (parent_span_id & _UINT64).to_bytes(8, "big") if parent_span_id else b"",
+            b"\x2a",
+            _varint(len(named)),
+            named,
+            _kind_and_times(kind, start_ns, end_ns),
+            attributes(b"\x4a", values) if values else b"",
+            *events,
+            *links,
+            b"\x85\x01",
+            _FIXED32(flags & _UINT32),
+        )
     )
-    parts += events
-    parts += links
-    for tag, count in zip((b"\x50", b"\x60", b"\x70"), dropped, strict=True):
-        if count:
-            parts.append(tag + _varint(count & _UINT32))
+    if trace_state:
+        body += _field(b"\x1a", _text(trace_state))
+    if dropped is not None:
+        for tag, count in zip((b"\x50", b"\x60", b"\x70"), dropped, strict=True):
+            if count:
+                body += tag + _varint(count & _UINT32)
     if status:
-        body = _field(b"\x12", _text(message)) if message else b""
-        parts.append(_field(b"\x7a", body + b"\x18" + _ONE_BYTE[status]))
-    parts += (b"\x85\x01", _FIXED32(flags & _UINT32))
-    return _field(b"\x12", b"".join(parts))
+        told = _field(b"\x12", _text(message)) if message else b""
+        body += _field(b"\x7a", told + b"\x18" + _ONE_BYTE[status])
+    return _field(b"\x12", body)
+
+
+def _kind_and_times(kind: int, start_ns: int, end_ns: int) -> bytes:
+    try:
+        return _KIND_AND_TIMES(0x30, kind, 0x39, start_ns, 0x41, end_ns)
+    except struct.error:
+        return b"\x30" + _ONE_BYTE[kind] + b"\x39" + _time(start_ns) + b"\x41" + _time(end_ns)
 
 
 def resource(values: Mapping[str, Any], schema_url: str = "") -> bytes:

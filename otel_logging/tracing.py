@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -29,9 +29,9 @@ _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 #: Set on an exception that an event tells of: the id of the trace that has it.
 _RECORDED: Final = "_otel_logging_recorded"
-#: Set on the span of a stage: the context around it, and, once it has ended, that it has.
-_OUTER: Final = "_otel_logging_outer"
-_CLOSED: Final = "_otel_logging_closed"
+#: Set on the span of a stage, whoever's it is: ``otel_logging_outer``, the context around it,
+#: and ``otel_logging_closed``, once it has ended.
+_CLOSED: Final = "otel_logging_closed"
 
 #: The tracer that set-up gave us; None: look for somebody else's.
 tracer: trace.Tracer | None = None
@@ -168,24 +168,23 @@ class _Entered:
             return
         stage = self.stage
         outer = context = otel_context.get_current()
-        parent = trace.get_current_span(outer)
-        around = parent.get_span_context()
+        around = trace.get_current_span(outer)
+        # what is bound in an entry stage ends with it
+        is_entry = stage.root or not _is_local(around)
         links = stage.links
         if stage.root:
             context = trace.set_span_in_context(trace.INVALID_SPAN, outer)
-            if around.is_valid:
-                links = [*(links or ()), Link(around)]
-        self.budget = stage.budget or budgets.get(self.name)
+            if around.get_span_context().is_valid:
+                links = [*(links or ()), Link(around.get_span_context())]
+        budget = self.budget = stage.budget or budgets.get(self.name)
         attributes = stage.attributes
-        if self.budget is not None:
-            attributes = {**attributes, _names.BUDGET: self.budget}
-        span = using.start_span(self.name, context, stage.kind, attributes, links)
-        if span is parent or span is trace.INVALID_SPAN:  # an SDK that records nothing
+        if budget is not None:
+            attributes = {**attributes, _names.BUDGET: budget}
+        span: Any = using.start_span(self.name, context, stage.kind, attributes, links)
+        if span is around or span is trace.INVALID_SPAN:  # an SDK that records nothing
             return
-        setattr(span, _OUTER, outer)
+        span.otel_logging_outer = outer
         self.current = trace.set_span_in_context(span, outer)
-        # what is bound in an entry stage ends with it
-        is_entry = stage.root or around.is_remote or not around.is_valid
         self.bound = bindings.bound() if is_entry else None
         otel_context.attach(self.current)
         self.span = span
@@ -208,12 +207,13 @@ class _Entered:
         It is not where a generator was closed from elsewhere; and what was around it
         may itself have been closed meanwhile, then it is what was around that.
         """
-        setattr(self.span, _CLOSED, True)
+        span: Any = self.span
+        span.otel_logging_closed = True
         if otel_context.get_current() is not self.current:
             return
-        outer = getattr(self.span, _OUTER)
-        while getattr(around := trace.get_current_span(outer), _CLOSED, False):
-            outer = getattr(around, _OUTER)
+        outer = span.otel_logging_outer
+        while outer and getattr(around := trace.get_current_span(outer), _CLOSED, False):
+            outer = cast(Any, around).otel_logging_outer
         otel_context.attach(outer)
         if self.bound is not None:
             bindings.replace_bound(self.bound)
@@ -228,8 +228,16 @@ def _as_link(link: Link | SpanContext | Span) -> Link:
     return Link(context)
 
 
+def _is_local(span: Span) -> bool:
+    """Say whether *span* is a stage of this process, rather than none or one come from outside."""
+    if hasattr(span, bindings.ENTRY):
+        return True
+    context = span.get_span_context()
+    return context.is_valid and not context.is_remote
+
+
 def _end(span: Span, budget: float | None) -> None:
-    start_ns: int | None = getattr(span, "start_time", None)
+    start_ns: int | None = getattr(span, "start_time", None) if budget is not None else None
     if budget is None or start_ns is None:
         span.end()
         return

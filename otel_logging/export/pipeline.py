@@ -21,9 +21,16 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _names, _otlp, _trouble
-from otel_logging import context as bindings
 from otel_logging._spool import Spool
-from otel_logging.export.span import PAGE_EVENTS, Span, bounded, encode
+from otel_logging.export.span import (
+    HAS_IS_REMOTE,
+    IS_REMOTE,
+    PAGE_EVENTS,
+    Ids,
+    Span,
+    bounded,
+    encode_link,
+)
 from otel_logging.processors import for_foreign_span
 from otel_logging.settings import Limits, Settings
 
@@ -34,8 +41,6 @@ PROCESS_LOG_S: Final = 60.0
 _FOREIGN_LINES: Final = 100
 #: Attribute of a foreign span that holds its ``_ForeignLines``.
 _LINES: Final = "_otel_logging_lines"
-
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 _random = random.Random()  # noqa: S311 - ids, not secrets; its own, so that nobody's seed() repeats them
 if hasattr(os, "register_at_fork"):
@@ -83,7 +88,7 @@ class ProcessLog(Span):
     def turn_page(self, time_ns: int) -> None:
         """End this one, or, if that is done, let a late line leave on a child span."""
         if self.is_recording():
-            self._pipeline.roll(self)
+            self.pipeline.roll(self)
         else:
             super().turn_page(time_ns)
 
@@ -133,9 +138,9 @@ class Pipeline:
 
     def ended(self, span: Span, encoded: bytes) -> None:
         """Take an ended span: its bytes to the spool, itself to foreign processors."""
-        context = span.context
-        if context.trace_flags & _SAMPLED:
-            self.append(span.scope_bytes, context.trace_id, encoded)
+        ids = span.ids
+        if ids.flags & TraceFlags.SAMPLED:
+            self.append(span.scope_bytes, ids.trace_bytes, encoded)
         for processor in self.processors:
             try:
                 processor.on_end(span)
@@ -150,14 +155,14 @@ class Pipeline:
             except Exception as error:
                 _trouble.report("errors of a foreign span processor", detail=error)
 
-    def append(self, scope: bytes, trace_id: int, encoded: bytes) -> None:
+    def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:
         """Put an encoded span into the spool."""
         if not self.is_open:
             _trouble.report("spans lost: they ended after shutdown")
             return
         self.ended_spans += 1
         spool = self.spool
-        spool.append(scope, trace_id.to_bytes(16, "big"), encoded)
+        spool.append(scope, trace_id, encoded)
         if spool.opened != self._seen_opened:
             self._seen_opened = spool.opened
             self.on_work()
@@ -169,10 +174,8 @@ class Pipeline:
         for event in span.events:
             fields, dropped = bounded(event.attributes or {}, None, None)
             events.append(_otlp.event(event.timestamp, event.name, fields, dropped=dropped))
-        encoded = encode(
-            span, events, links=span.links, values=span.attributes or {}, link_limit=None
-        )
-        self.append(make_scope(scope)[0], span.context.trace_id, encoded)
+        trace_id = span.context.trace_id.to_bytes(16, "big")
+        self.append(make_scope(scope)[0], trace_id, _encode_foreign(span, trace_id, events))
         lines = self._foreign.get(span.context.span_id)
         if lines is not None:
             self._turn_foreign_page(span.context, lines, span.end_time or time.time_ns())
@@ -188,7 +191,7 @@ class Pipeline:
         context = span.get_span_context()
         if not context.is_valid:
             self._to_process_log(time_ns, name, fields)
-        elif not context.trace_flags & _SAMPLED:
+        elif not context.trace_flags & TraceFlags.SAMPLED:
             return
         elif span.is_recording():
             self._to_foreign(span, time_ns, name, fields)
@@ -205,12 +208,8 @@ class Pipeline:
             return
         span = self._process_log
         if span is None or not span.is_recording():
-            context = SpanContext(
-                new_trace_id(), new_span_id(), is_remote=False, trace_flags=_SAMPLED
-            )
-            span = ProcessLog(
-                self, self._own_scope, _names.PROCESS_LOG, context, None, start_ns=time_ns
-            )
+            ids = Ids(new_trace_id(), new_span_id())
+            span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, ids, start_ns=time_ns)
             self._process_log = span
         span.add_line(time_ns, name, fields)
 
@@ -253,18 +252,11 @@ class Pipeline:
     def _log_span(
         self, parent: SpanContext, time_ns: int, events: Sequence[bytes], number: int
     ) -> None:
-        context = SpanContext(
-            parent.trace_id,
-            new_span_id(),
-            is_remote=False,
-            trace_flags=parent.trace_flags,
-            trace_state=parent.trace_state,
-        )
         child = Span(
             self,
             self._own_scope,
             _names.LOG_SPAN,
-            context,
+            Ids(parent.trace_id, new_span_id(), parent.trace_flags, parent.trace_state),
             parent,
             attributes={_names.LOG_PAGE: number},
             start_ns=time_ns,
@@ -283,14 +275,33 @@ class Pipeline:
         self.spool.resource = encode_resource(self.resource)
 
 
+def _encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]) -> bytes:
+    context, parent = span.context, span.parent
+    flags = int(context.trace_flags) | HAS_IS_REMOTE
+    if parent is not None and parent.is_remote:
+        flags |= IS_REMOTE
+    return _otlp.span(
+        trace_id,
+        context.span_id,
+        parent.span_id if parent is not None else 0,
+        context.trace_state.to_header() if context.trace_state else "",
+        flags,
+        span.name,
+        span.kind.value + 1,  # OTLP counts from "unspecified"
+        span.start_time or 0,
+        span.end_time or 0,
+        span.attributes or {},
+        events,
+        [encode_link(link) for link in span.links],
+        dropped=(span.dropped_attributes, span.dropped_events, span.dropped_links),
+        status=span.status.status_code.value,
+        message=span.status.description or "",
+    )
+
+
 def encode_resource(resource: Resource) -> bytes:
     """Return *resource* as ``_otlp.resource`` encodes it."""
     return _otlp.resource(resource.attributes, resource.schema_url)
-
-
-def bound_attributes() -> dict[str, Any]:
-    """Return what a new span begins with: whatever is bound."""
-    return bindings.bound_attributes() if bindings.bound() else {}
 
 
 _all: "weakref.WeakSet[Pipeline]" = weakref.WeakSet()

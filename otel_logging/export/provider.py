@@ -32,17 +32,13 @@ from otel_logging import _decorate
 from otel_logging import context as bindings
 from otel_logging.export.pipeline import (
     Pipeline,
-    bound_attributes,
     make_scope,
     new_span_id,
     new_trace_id,
 )
-from otel_logging.export.span import Span
+from otel_logging.export.span import Ids, Span
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 
 
 def make_sampler(name: str, ratio: float) -> Sampler:
@@ -76,47 +72,48 @@ class Tracer(trace.Tracer):
         set_status_on_exception: bool = True,  # noqa: ARG002, FBT001, FBT002
     ) -> trace.Span:
         """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
-        parent_span = trace.get_current_span(context)
-        parent: SpanContext | None = parent_span.get_span_context()
-        if parent is None or not parent.is_valid:
-            parent = None
+        around = trace.get_current_span(context)
         pipeline = self._provider.pipeline
         if pipeline is None or not pipeline.is_open:
-            return NonRecordingSpan(parent or trace.INVALID_SPAN_CONTEXT)
-        trace_id = new_trace_id() if parent is None else parent.trace_id
-        bound = bound_attributes()
-        sampler = self._provider.sampler
-        if sampler is DEFAULT_ON:  # the same decision as it would take, without its cost
-            sampled = recording = parent is None or bool(parent.trace_flags & _SAMPLED)
-            state = None if parent is None else parent.trace_state
+            return NonRecordingSpan(around.get_span_context())
+        parent: SpanContext | Span | None = around if isinstance(around, Span) else None
+        if isinstance(parent, Span):
+            of = parent.ids
+            ids = Ids(of.trace_id, new_span_id(), of.flags, of.state, of.trace_bytes)
         else:
-            result = sampler.should_sample(
-                context, trace_id, name, kind, {**bound, **(attributes or {})}, links or ()
-            )
-            decision: Any = result.decision  # its methods have no types
-            sampled, recording = decision.is_sampled(), decision.is_recording()
-            state, attributes = result.trace_state, dict(result.attributes)
-        span_context = SpanContext(
-            trace_id,
-            new_span_id(),
-            is_remote=False,
-            trace_flags=_SAMPLED if sampled else _NOT_SAMPLED,
-            trace_state=state,
-        )
-        if not recording:
-            return NonRecordingSpan(span_context)
+            parent = around.get_span_context()
+            if parent.is_valid:
+                flags = parent.trace_flags & TraceFlags.SAMPLED
+                ids = Ids(parent.trace_id, new_span_id(), flags, parent.trace_state)
+            else:
+                parent = None
+                ids = Ids(new_trace_id(), new_span_id())
+        bound = bindings.bound_attributes()
         if bound:
             attributes = {**bound, **attributes} if attributes else bound
+        recording = bool(ids.flags & TraceFlags.SAMPLED)
+        sampler = self._provider.sampler
+        if sampler is not DEFAULT_ON:  # which would decide just this, at ten times the cost
+            result = sampler.should_sample(
+                context, ids.trace_id, name, kind, attributes, links or ()
+            )
+            decision: Any = result.decision  # its methods have no types
+            ids.flags = int(decision.is_sampled())
+            ids.state = result.trace_state
+            recording, attributes = decision.is_recording(), result.attributes
+        if not recording:
+            return NonRecordingSpan(
+                SpanContext(ids.trace_id, ids.span_id, False, TraceFlags(ids.flags), ids.state)  # noqa: FBT003
+            )
         span = Span(
             pipeline,
             self._scope,
             name,
-            span_context,
+            ids,
             parent,
-            parent_span if isinstance(parent_span, Span) else None,
             kind=kind,
             attributes=attributes,
-            links=links or (),
+            links=links,
             start_ns=start_time,
         )
         if pipeline.processors:
@@ -227,11 +224,11 @@ class AttachedProcessor(SpanProcessor):
             return
         parent = trace.get_current_span(parent_context)
         setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, span))
-        bindings.set_attributes(span, bound_attributes())
+        bindings.set_attributes(span, bindings.bound_attributes())
 
     def on_end(self, span: ReadableSpan) -> None:
         """Bring it to the spool."""
-        if self.pipeline is not None and span.context.trace_flags & _SAMPLED:
+        if self.pipeline is not None and span.context.trace_flags & TraceFlags.SAMPLED:
             self.pipeline.ended_elsewhere(span)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002

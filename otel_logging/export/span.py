@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import (
+    Link,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
 
 from otel_logging import _names, _otlp
-from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.tracing import note_told, was_told
 
@@ -34,8 +41,10 @@ if TYPE_CHECKING:
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 64 << 10  # Jaeger's default limits of a tag's and a UDP packet's size
 
-# OTLP: SpanFlags, whether the parent is known to be remote, and whether it is
-_HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
+# OTLP: SpanFlags, whether it is known if the parent is remote, and whether it is
+HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
+
+_UNSET = Status()
 
 _generation = 0  # of this process: one more in every forked child
 
@@ -49,51 +58,76 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+class Ids:
+    """A span's identity, in the forms in which it is used: numbers, and the trace id's bytes."""
+
+    __slots__ = ("flags", "span_id", "state", "trace_bytes", "trace_id")
+
+    def __init__(
+        self,
+        trace_id: int,
+        span_id: int,
+        flags: int = TraceFlags.SAMPLED,
+        state: TraceState | None = None,
+        trace_bytes: bytes | None = None,
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.flags = flags
+        self.state = state
+        self.trace_bytes = trace_bytes or trace_id.to_bytes(16, "big")
+
+
 class Span(trace.Span, ReadableSpan):
     """A recording span. Concurrency: any thread; a forked child never ends its parent's."""
+
+    # what most spans never have is the class's
+    end_ns: int | None = None
+    dropped_count = 0
+    _state = _UNSET
+    _span_context: SpanContext | None = None
+    _line_fields: dict[str, str] | None = None
+    _page_bytes = 0
+    _pages = 0
+    _events_at_end: Sequence[bytes] = ()
 
     def __init__(
         self,
         pipeline: "Pipeline",
         scope: "tuple[bytes, InstrumentationScope]",
         name: str,
-        context: SpanContext,
-        parent: SpanContext | None,
-        local_parent: "Span | None" = None,
+        ids: "Ids",
+        parent: "SpanContext | Span | None" = None,
         *,
         kind: SpanKind = SpanKind.INTERNAL,
         attributes: Mapping[str, Any] | None = None,
-        links: Sequence[Link] = (),
+        links: Iterable[Link] | None = None,
         start_ns: int | None = None,
     ) -> None:
-        # ReadableSpan's own constructor is left out: it would fill fields that
-        # every property below answers from ours
-        self._pipeline = pipeline
+        """Begin it. *parent* is the span itself where it is one of ours, else its context.
+
+        ReadableSpan's own constructor is left out: it would fill fields that
+        every property below answers from ours.
+        """
+        self.pipeline = pipeline
+        self.ids = ids
         self._scope = scope
         self._span_name = name
-        self._span_context = context
-        self._parent_context = parent
+        self._parent_span = parent
         self._span_kind = kind
-        self._values: dict[str, Any] = {}
-        self._links_given = list(links)
+        self._given_links = list(links) if links else []
         self._encoded_events: deque[bytes] = deque()
-        self._events_at_end: list[bytes] = []
-        self._state = Status()
-        self._page_bytes = 0
-        self._pages = 0
-        self._dropped_attributes = 0
         self._open = [True]  # popped once, by whoever ends it
-        self._end_ns: int | None = None
         self._generation = _generation
         # the wall clock is read once a trace and process; after that time only goes forward
-        if local_parent is None:
-            self.clock_ns = time.time_ns() - time.perf_counter_ns()
-            entry = self
+        if isinstance(parent, Span):
+            self.clock_ns: int = parent.clock_ns
+            self.otel_logging_entry: Span = parent.otel_logging_entry
         else:
-            self.clock_ns = local_parent.clock_ns
-            entry = getattr(local_parent, bindings.ENTRY)
-        setattr(self, bindings.ENTRY, entry)
-        self._start_ns = time.perf_counter_ns() + self.clock_ns if start_ns is None else start_ns
+            self.clock_ns = time.time_ns() - time.perf_counter_ns()
+            self.otel_logging_entry = self
+        self.start_ns = time.perf_counter_ns() + self.clock_ns if start_ns is None else start_ns
+        self._values: dict[str, Any] = {}
         if attributes:
             self.set_attributes(attributes)
 
@@ -102,13 +136,13 @@ class Span(trace.Span, ReadableSpan):
     @property
     def line_fields(self) -> dict[str, str]:
         """The three trace fields of a line inside this span."""
-        fields: dict[str, str] | None = self.__dict__.get("_line_fields")
+        fields = self._line_fields
         if fields is None:
-            context = self._span_context
+            ids = self.ids
             fields = self._line_fields = {
-                _names.TRACE_ID: f"{context.trace_id:032x}",
-                _names.SPAN_ID: f"{context.span_id:016x}",
-                _names.TRACE_FLAGS: f"{context.trace_flags:02x}",
+                _names.TRACE_ID: f"{ids.trace_id:032x}",
+                _names.SPAN_ID: f"{ids.span_id:016x}",
+                _names.TRACE_FLAGS: f"{ids.flags:02x}",
             }
         return fields
 
@@ -118,19 +152,19 @@ class Span(trace.Span, ReadableSpan):
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         """Add a log line, or any event, wherever it has to go."""
-        limits = self._pipeline.limits
+        limits = self.pipeline.limits
         values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
         encoded = _otlp.event(time_ns, name, values, dropped=dropped)
         if not self.is_recording():
-            self._pipeline.stray(self, time_ns, [encoded])
+            self.pipeline.stray(self, time_ns, [encoded])
             return
         events = self._encoded_events
         events.append(encoded)
         self._page_bytes += len(encoded)
         if (
             self._page_bytes >= PAGE_BYTES
-            or len(events) >= self._pipeline.page_events
-            or self._end_ns is not None  # it ended meanwhile, perhaps without this event
+            or len(events) >= self.pipeline.page_events
+            or self.end_ns is not None  # it ended meanwhile, perhaps without this event
         ):
             self.turn_page(time_ns)
 
@@ -138,7 +172,7 @@ class Span(trace.Span, ReadableSpan):
         """Let the events held so far leave on a child span."""
         page = self._take_events()
         if page:
-            self._pipeline.stray(self, time_ns, page)
+            self.pipeline.stray(self, time_ns, page)
 
     def next_page(self) -> int:
         """Return the number of the next child span that holds lines, from 1."""
@@ -158,12 +192,22 @@ class Span(trace.Span, ReadableSpan):
     # ---- trace.Span
 
     def get_span_context(self) -> SpanContext:
-        """Return the context."""
-        return self._span_context
+        """Return the context; made when somebody asks, few spans are."""
+        context = self._span_context
+        if context is None:
+            ids = self.ids
+            context = self._span_context = SpanContext(
+                ids.trace_id,
+                ids.span_id,
+                is_remote=False,
+                trace_flags=TraceFlags(ids.flags),
+                trace_state=ids.state,
+            )
+        return context
 
     def is_recording(self) -> bool:
         """Say whether it is open, in this process."""
-        return self._end_ns is None and self._generation == _generation
+        return self.end_ns is None and self._generation == _generation
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute; after the end it is too late, and nothing happens."""
@@ -173,14 +217,14 @@ class Span(trace.Span, ReadableSpan):
         """Set *attributes*; values are copied as plain data at once."""
         if not self.is_recording():
             return
-        limits, values = self._pipeline.limits, self._values
+        limits, values = self.pipeline.limits, self._values
         most, length = limits.span_attributes, limits.span_value_length
         for key, value in attributes.items():
             kept = plain(value)
             if length is not None and type(kept) is str:
                 kept = kept[:length]
             if most is not None and len(values) >= most and key not in values:
-                self._dropped_attributes += 1
+                self.dropped_count += 1
             elif key:
                 values[key if type(key) is str else str(key)] = kept
 
@@ -194,7 +238,7 @@ class Span(trace.Span, ReadableSpan):
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a link while it is open."""
         if context is not None and context.is_valid and self.is_recording():
-            self._links_given.append(Link(context, dict(attributes or {})))
+            self._given_links.append(Link(context, dict(attributes or {})))
 
     def update_name(self, name: str) -> None:
         """Change the name while it is open."""
@@ -220,7 +264,7 @@ class Span(trace.Span, ReadableSpan):
         escaped: bool = False,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
     ) -> None:
         """Add an event that tells of *exception*, unless one of this trace does already."""
-        trace_id = self._span_context.trace_id
+        trace_id = self.ids.trace_id
         if was_told(exception, trace_id) or not self.is_recording():
             return
         kind = type(exception)
@@ -249,8 +293,12 @@ class Span(trace.Span, ReadableSpan):
         end_ns = self.now_ns() if end_time is None else end_time
         if self._generation != _generation:  # the parent process ends it
             return
-        self._end_ns = max(end_ns, self._start_ns)
-        self._pipeline.ended(self, self._encode())
+        self.end_ns = max(end_ns, self.start_ns)
+        pipeline = self.pipeline
+        events = self._take_events()
+        if pipeline.processors:
+            self._events_at_end = events
+        pipeline.ended(self, self._encode(events))
 
     def __exit__(self, kind: Any, error: BaseException | None, trace_back: Any) -> None:
         """End it, and tell of *error*."""
@@ -259,16 +307,33 @@ class Span(trace.Span, ReadableSpan):
             self.set_status(StatusCode.ERROR, plain(error))
         self.end()
 
-    def _encode(self) -> bytes:
-        events = self._take_events()
-        if self._pipeline.processors:
-            self._events_at_end = events
-        return encode(
-            self,
+    def _encode(self, events: list[bytes]) -> bytes:
+        ids, parent, links, state = self.ids, self._parent_span, self._given_links, self._state
+        parent_span_id, remote = 0, 0
+        if isinstance(parent, Span):
+            parent_span_id = parent.ids.span_id
+        elif parent is not None:
+            parent_span_id = parent.span_id
+            remote = IS_REMOTE if parent.is_remote else 0
+        dropped: tuple[int, int, int] | None = None
+        if self.dropped_count or self.dropped_links:
+            dropped = (self.dropped_count, 0, self.dropped_links)
+        return _otlp.span(
+            ids.trace_bytes,
+            ids.span_id,
+            parent_span_id,
+            ids.state.to_header() if ids.state else "",
+            ids.flags | HAS_IS_REMOTE | remote,
+            self._span_name,
+            1 if self._span_kind is SpanKind.INTERNAL else self._span_kind.value + 1,
+            self.start_ns,
+            self.end_ns or 0,
+            dict(self._values),
             events,
-            links=self._links_given,
-            values=dict(self._values),
-            link_limit=self._pipeline.limits.links,
+            [encode_link(link) for link in links[: self.pipeline.limits.links]] if links else (),
+            dropped=dropped,
+            status=0 if state is _UNSET else state.status_code.value,
+            message=state.description or "",
         )
 
     def adopt_events(self, events: Iterable[bytes]) -> None:
@@ -290,7 +355,7 @@ class Span(trace.Span, ReadableSpan):
     @property
     def context(self) -> SpanContext:
         """The context."""
-        return self._span_context
+        return self.get_span_context()
 
     @property
     def kind(self) -> SpanKind:
@@ -300,17 +365,18 @@ class Span(trace.Span, ReadableSpan):
     @property
     def parent(self) -> SpanContext | None:
         """The parent's context; None for a root."""
-        return self._parent_context
+        parent = self._parent_span
+        return parent.get_span_context() if isinstance(parent, Span) else parent
 
     @property
     def start_time(self) -> int:
         """Ns since the epoch."""
-        return self._start_ns
+        return self.start_ns
 
     @property
     def end_time(self) -> int | None:
         """Ns since the epoch; None while it is open."""
-        return self._end_ns
+        return self.end_ns
 
     @property
     def status(self) -> Status:
@@ -333,12 +399,12 @@ class Span(trace.Span, ReadableSpan):
     @property
     def links(self) -> tuple[Link, ...]:
         """The links."""
-        return tuple(self._links_given)
+        return tuple(self._given_links)
 
     @property
     def resource(self) -> "Resource":
         """The resource."""
-        return self._pipeline.resource
+        return self.pipeline.resource
 
     @property
     def instrumentation_scope(self) -> "InstrumentationScope":
@@ -348,7 +414,7 @@ class Span(trace.Span, ReadableSpan):
     @property
     def dropped_attributes(self) -> int:
         """How many attributes were over the limit."""
-        return self._dropped_attributes
+        return self.dropped_count
 
     @property
     def dropped_events(self) -> int:
@@ -358,8 +424,8 @@ class Span(trace.Span, ReadableSpan):
     @property
     def dropped_links(self) -> int:
         """How many links are over the limit."""
-        most = self._pipeline.limits.links
-        return 0 if most is None else max(len(self._links_given) - most, 0)
+        most = self.pipeline.limits.links
+        return 0 if most is None else max(len(self._given_links) - most, 0)
 
     def to_json(self, indent: int | None = 4) -> str:
         """Return it as the SDK prints a span."""
@@ -380,8 +446,8 @@ class Span(trace.Span, ReadableSpan):
         return str(copy.to_json(indent))
 
     def __repr__(self) -> str:
-        state = "open" if self._end_ns is None else "ended"
-        return f"<Span {self._span_name!r} {self._span_context.span_id:016x} [{state}]>"
+        state = "open" if self.end_ns is None else "ended"
+        return f"<Span {self._span_name!r} {self.ids.span_id:016x} [{state}]>"
 
 
 def _events_of(encoded: Iterable[bytes]) -> Any:
@@ -403,40 +469,9 @@ def bounded(
     return fields, dropped
 
 
-def encode(
-    span: ReadableSpan,
-    events: Iterable[bytes],
-    *,
-    links: Sequence[Link],
-    values: Mapping[str, Any],
-    link_limit: int | None,
-) -> bytes:
-    """Return an ended span as OTLP bytes: ours, or another SDK's."""
-    context, parent = span.context, span.parent
-    flags = int(context.trace_flags) | _HAS_IS_REMOTE
-    if parent is not None and parent.is_remote:
-        flags |= _IS_REMOTE
-    return _otlp.span(
-        trace_id=context.trace_id.to_bytes(16, "big"),
-        span_id=context.span_id,
-        parent_span_id=parent.span_id if parent is not None else 0,
-        trace_state=context.trace_state.to_header() if context.trace_state else "",
-        flags=flags,
-        name=span.name,
-        kind=span.kind.value + 1,  # OTLP counts from unspecified
-        start_ns=span.start_time or 0,
-        end_ns=span.end_time or 0,
-        values=values,
-        dropped=(span.dropped_attributes, span.dropped_events, span.dropped_links),
-        events=events,
-        links=[_encode_link(link) for link in links[:link_limit]],
-        status=span.status.status_code.value,
-        message=span.status.description or "",
-    )
-
-
-def _encode_link(link: Link) -> bytes:
+def encode_link(link: Link) -> bytes:
+    """Return *link* as ``_otlp.link`` encodes it."""
     context = link.context
-    flags = int(context.trace_flags) | _HAS_IS_REMOTE | (_IS_REMOTE if context.is_remote else 0)
+    flags = int(context.trace_flags) | HAS_IS_REMOTE | (IS_REMOTE if context.is_remote else 0)
     state = context.trace_state.to_header() if context.trace_state else ""
     return _otlp.link(context.trace_id, context.span_id, state, flags, link.attributes or {})

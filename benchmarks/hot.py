@@ -1,0 +1,185 @@
+"""What a line and a stage cost, as multiples of the same thing written by hand.
+
+Both sides run in this one process, in turns, so that a busy machine slows both
+alike; what is printed is the median of the ratios of neighbouring turns.
+
+    python benchmarks/hot.py            the table
+    python benchmarks/hot.py --json     {name: {floor_us, ours_us, ratio}}
+
+The floors are what somebody would write who wants just this, nothing else:
+
+- a line: the fields as a dict, orjson, one ``os.write``, and the line kept as an
+  event of the current span;
+- a stage: two random ids, two clock readings, a context variable set and reset,
+  its OTLP bytes, and one ``os.write`` of them to a file.
+"""
+
+import contextvars
+import json
+import os
+import random
+import statistics
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+import otel_logging
+
+TURNS = 40
+CALLS = 500  # in each turn
+
+# stdout becomes a file, as it is for a service under a process manager; the report has the old one
+report = os.fdopen(os.dup(1), "w")
+_sink = tempfile.TemporaryFile()  # noqa: SIM115 - for the life of the process
+os.dup2(_sink.fileno(), 1)
+
+
+# ---------------------------------------------------------------- floors
+
+_current: contextvars.ContextVar[dict[str, object] | None] = contextvars.ContextVar(
+    "floor", default=None
+)
+_spool = os.open(tempfile.mkstemp()[1], os.O_WRONLY | os.O_APPEND)
+
+
+def floor_line() -> None:
+    span = _current.get()
+    assert span is not None
+    now = time.time_ns()
+    event = {
+        "timestamp": datetime.fromtimestamp(now / 1e9, UTC).isoformat(),
+        "level": "info",
+        "event": "message handled",
+        "logger": "shop",
+        "trace_id": span["trace_hex"],
+        "span_id": span["span_hex"],
+        "trace_flags": "01",
+        "user_id": "user-42",
+        "words": 12,
+    }
+    os.write(1, orjson.dumps(event) + b"\n")
+    span["events"].append((now, event))  # type: ignore[attr-defined]
+
+
+def floor_stage() -> None:
+    trace_id, span_id = random.getrandbits(128), random.getrandbits(64)
+    start = time.time_ns()
+    token = _current.set({"events": []})
+    _current.reset(token)
+    end = time.time_ns()
+    attribute = b"J\x14\n\x07user_id\x12\t\n\x07user-42"
+    body = b"".join(
+        (
+            b"\x0a\x10",
+            trace_id.to_bytes(16, "big"),
+            b"\x12\x08",
+            span_id.to_bytes(8, "big"),
+            b"*\x05stage0\x01",
+            struct.pack("<cQcQ", b"9", start, b"A", end),
+            attribute,
+        )
+    )
+    os.write(_spool, b"\x12" + bytes((len(body),)) + body)
+
+
+# ---------------------------------------------------------------- ours
+
+log = otel_logging.get_logger("shop")
+
+
+def our_line() -> None:
+    log.info("message handled", words=12)
+
+
+def our_stage() -> None:
+    with otel_logging.traced("stage"):
+        pass
+
+
+def stage_before_setup() -> None:
+    with otel_logging.traced("stage"):
+        pass
+
+
+def nothing() -> None:
+    pass
+
+
+# ---------------------------------------------------------------- in turns
+
+
+def timed(call: Callable[[], None]) -> float:
+    began = time.perf_counter_ns()
+    for _ in range(CALLS):
+        call()
+    return (time.perf_counter_ns() - began) / CALLS / 1000
+
+
+def compare(floor: Callable[[], None], ours: Callable[[], None]) -> dict[str, float]:
+    timed(floor), timed(ours)  # warm
+    pairs = [(timed(floor), timed(ours)) for _ in range(TURNS)]
+    return {
+        "floor_us": statistics.median(a for a, _ in pairs),
+        "ours_us": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(b / a for a, b in pairs),
+    }
+
+
+def in_span(call: Callable[[], None]) -> Callable[[], None]:
+    """Open one span for each turn's calls, so that pages are turned as they are in life."""
+
+    def turn() -> None:
+        with otel_logging.traced("request"):
+            otel_logging.bind_context(user_id="user-42")
+            for _ in range(20):
+                call()
+
+    return turn
+
+
+def in_floor_span(call: Callable[[], None]) -> Callable[[], None]:
+    def turn() -> None:
+        _current.set({"events": [], "trace_hex": "0" * 32, "span_hex": "0" * 16})
+        for _ in range(20):
+            call()
+
+    return turn
+
+
+def main() -> None:
+    """Measure, and print."""
+    results = {"a stage before set-up, against an empty call": compare(nothing, stage_before_setup)}
+    with tempfile.TemporaryDirectory() as spool:
+        observability = otel_logging.setup_observability(
+            "benchmark",
+            environment="production",
+            endpoint="http://127.0.0.1:9",
+            spool_dir=Path(spool),
+        )
+        with otel_logging.bound_context(user_id="user-42"):
+            results["a sampled stage, to the spool"] = compare(floor_stage, our_stage)
+        lines = compare(in_floor_span(floor_line), in_span(our_line))
+        results["a JSON line inside a sampled span (20 a span, the span included)"] = {
+            "floor_us": lines["floor_us"] / 20,
+            "ours_us": lines["ours_us"] / 20,
+            "ratio": lines["ratio"],
+        }
+        observability.shutdown(0.1)
+    if "--json" in sys.argv:
+        report.write(json.dumps(results, indent=2) + "\n")
+        return
+    report.write(f"{'':66}{'floor':>9}{'ours':>10}{'ratio':>8}\n")
+    for name, row in results.items():
+        report.write(
+            f"{name:66}{row['floor_us']:6.2f} µs{row['ours_us']:7.2f} µs{row['ratio']:7.1f}x\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
