@@ -22,7 +22,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("otel_logging.bound", default=_NOTHING)
 
-#: Attribute of a span that names its request's entry span: the outermost one in this process.
+#: Attribute of a span: its request's entry span, the outermost one in this process, or None
+#: where it is that itself.
 ENTRY = "otel_logging_entry"
 
 #: Keys of the bound context that go out as baggage; set by set-up.
@@ -73,7 +74,7 @@ def bind_context(**fields: Any) -> None:
     safe = _safe_names(fields)
     _bound.set({**_bound.get(), **safe})
     span = trace.get_current_span()
-    entry = getattr(span, ENTRY, span)
+    entry = getattr(span, ENTRY, None) or span
     for target in (span,) if entry is span else (span, entry):
         set_attributes(target, _as_attributes(safe))
 

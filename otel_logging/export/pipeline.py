@@ -257,7 +257,7 @@ class Pipeline:
             self._own_scope,
             _names.LOG_SPAN,
             Ids(parent.trace_id, new_span_id(), parent.trace_flags, parent.trace_state),
-            parent,
+            parent_context=parent,
             attributes={_names.LOG_PAGE: number},
             start_ns=time_ns,
         )

@@ -86,6 +86,9 @@ class Span(trace.Span, ReadableSpan):
     dropped_count = 0
     _state = _UNSET
     _span_context: SpanContext | None = None
+    _parent_context: SpanContext | None = None
+    #: The request's outermost span in this process; None: it is this one (no cycle for the GC).
+    otel_logging_entry: "Span | None" = None
     _line_fields: dict[str, str] | None = None
     _page_bytes = 0
     _pages = 0
@@ -97,14 +100,15 @@ class Span(trace.Span, ReadableSpan):
         scope: "tuple[bytes, InstrumentationScope]",
         name: str,
         ids: "Ids",
-        parent: "SpanContext | Span | None" = None,
+        parent: "Span | None" = None,
         *,
+        parent_context: SpanContext | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
         attributes: Mapping[str, Any] | None = None,
         links: Iterable[Link] | None = None,
         start_ns: int | None = None,
     ) -> None:
-        """Begin it. *parent* is the span itself where it is one of ours, else its context.
+        """Begin it. *parent* is one of ours; of another's there is but *parent_context*.
 
         ReadableSpan's own constructor is left out: it would fill fields that
         every property below answers from ours.
@@ -114,18 +118,19 @@ class Span(trace.Span, ReadableSpan):
         self._scope = scope
         self._span_name = name
         self._parent_span = parent
+        if parent_context is not None:
+            self._parent_context = parent_context
         self._span_kind = kind
         self._given_links = list(links) if links else []
         self._encoded_events: deque[bytes] = deque()
         self._open = [True]  # popped once, by whoever ends it
         self._generation = _generation
         # the wall clock is read once a trace and process; after that time only goes forward
-        if isinstance(parent, Span):
-            self.clock_ns: int = parent.clock_ns
-            self.otel_logging_entry: Span = parent.otel_logging_entry
+        if parent is None:
+            self.clock_ns: int = time.time_ns() - time.perf_counter_ns()
         else:
-            self.clock_ns = time.time_ns() - time.perf_counter_ns()
-            self.otel_logging_entry = self
+            self.clock_ns = parent.clock_ns
+            self.otel_logging_entry = parent.otel_logging_entry or parent
         self.start_ns = time.perf_counter_ns() + self.clock_ns if start_ns is None else start_ns
         self._values: dict[str, Any] = {}
         if attributes:
@@ -180,14 +185,15 @@ class Span(trace.Span, ReadableSpan):
         return self._pages
 
     def _take_events(self) -> list[bytes]:
-        taken: list[bytes] = []
         events = self._encoded_events
+        taken: list[bytes] = []
         self._page_bytes = 0
-        try:
-            while True:
+        while events:
+            try:
                 taken.append(events.popleft())
-        except IndexError:
-            return taken
+            except IndexError:  # another thread took the last one
+                break
+        return taken
 
     # ---- trace.Span
 
@@ -309,14 +315,15 @@ class Span(trace.Span, ReadableSpan):
 
     def _encode(self, events: list[bytes]) -> bytes:
         ids, parent, links, state = self.ids, self._parent_span, self._given_links, self._state
+        outside = self._parent_context
         parent_span_id, remote = 0, 0
-        if isinstance(parent, Span):
+        if parent is not None:
             parent_span_id = parent.ids.span_id
-        elif parent is not None:
-            parent_span_id = parent.span_id
-            remote = IS_REMOTE if parent.is_remote else 0
-        dropped: tuple[int, int, int] | None = None
-        if self.dropped_count or self.dropped_links:
+        elif outside is not None:
+            parent_span_id = outside.span_id
+            remote = IS_REMOTE if outside.is_remote else 0
+        dropped = None
+        if self.dropped_count or links:
             dropped = (self.dropped_count, 0, self.dropped_links)
         return _otlp.span(
             ids.trace_bytes,
@@ -366,7 +373,7 @@ class Span(trace.Span, ReadableSpan):
     def parent(self) -> SpanContext | None:
         """The parent's context; None for a root."""
         parent = self._parent_span
-        return parent.get_span_context() if isinstance(parent, Span) else parent
+        return self._parent_context if parent is None else parent.get_span_context()
 
     @property
     def start_time(self) -> int:
