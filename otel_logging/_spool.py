@@ -633,10 +633,9 @@ def _started(place: Path) -> str:
 
 def _is_new(place: Path) -> bool:
     """Whether *place* may still be on its way to a lock and a name."""
-    try:
-        return place.name.startswith(".") and time.time() - place.lstat().st_mtime < _MAKING_S
-    except OSError:
-        return True  # it has its name by now, or is gone
+    started = _started(place)
+    made = started.isdecimal() and time.time_ns() - int(started) > _MAKING_S * 1e9
+    return place.name.startswith(".") and not made
 
 
 def _is_empty(place: Path) -> bool:

@@ -1,0 +1,88 @@
+"""What the spool's tests share: numbered spans, and child processes that use a spool."""
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from otel_logging import _otlp, _spool
+from otel_logging._spool import Contents, Spool, Waiting
+
+ROOT = Path(__file__).parent.parent
+SCOPE = b"scope"
+RESOURCE = b"resource"
+
+
+def encoded(number: int, size: int = 0) -> bytes:
+    """Return the bytes of a span named after *number*, *size* bytes longer than need be."""
+    return _otlp.span(
+        trace_id=trace_id(number),
+        span_id=number + 1,
+        parent_span_id=0,
+        trace_state="",
+        flags=1,
+        name=f"span {number}",
+        kind=1,
+        start_ns=1,
+        end_ns=2,
+        values={"filling": "x" * size} if size else {},
+        dropped=(0, 0, 0),
+        events=(),
+        links=(),
+        status=0,
+        message="",
+    )
+
+
+def trace_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def make(base: Path | None, name: str = "shop-1", **bounds: Any) -> Spool:
+    return Spool(base, name, RESOURCE, **({"bytes_bound": 64 << 20, "hours": 24} | bounds))
+
+
+def append(spool: Spool, *numbers: int, size: int = 0, scope: bytes = SCOPE) -> None:
+    for number in numbers:
+        spool.append(scope, trace_id(number), encoded(number, size))
+
+
+def numbers(found: Iterable[Contents | Waiting | None]) -> list[int]:
+    """Return the numbers of the spans in segments, in order, damaged ones failing the test."""
+    result = []
+    for item in found:
+        contents = item.contents() if isinstance(item, Waiting) else item
+        assert contents is not None
+        assert not contents.damaged
+        result += [int.from_bytes(identifier, "big") for identifier, _ in contents.spans]
+    return result
+
+
+def on_disk(base: Path) -> list[int]:
+    return sorted(numbers(_spool.read(base)))
+
+
+def waiting(spool: Spool) -> list[int]:
+    """Return the numbers of the spans that wait once everything is sealed."""
+    spool.seal()
+    return sorted(numbers(spool.waiting()))
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    """Return how to run *script* in a child; it finds us as ``tests.spools``."""
+    return [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)]
+
+
+def run(script: str, *arguments: object) -> str:
+    """Run *script* to its end, which must be a good one, and return what it printed."""
+    done = subprocess.run(
+        command(script, *arguments),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
