@@ -1,0 +1,70 @@
+"""The local store, as it is read."""
+
+from pathlib import Path
+
+import pytest
+
+from otel_logging import _spool, _trouble
+from otel_logging.traces import local
+from otel_logging.traces.trees import by_trace
+from tests.stored import NOON, SCOPE, TRACE, Planted, open_spool, store
+
+
+def test_every_segment_of_every_service_is_read(tmp_path: Path) -> None:
+    """Open, waiting and delivered ones; of all processes; below all places."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    store(one, Planted(1, 0, "waits", 0, 1))
+    store(one, Planted(2, 0, "elsewhere", 0, 1), service="billing")
+    spool = open_spool(other, "chat-gateway", {})
+    spool.append(SCOPE, bytes(16), Planted(3, 0, "delivered", 0, 1).encoded(NOON))
+    spool.seal()
+    (waiting,) = spool.waiting()
+    spool.delivered(waiting)
+    spool.append(SCOPE, bytes(16), Planted(4, 0, "open", 0, 1).encoded(NOON))
+
+    spans = local.read([one, other, tmp_path / "nowhere"])
+    spool.close()
+
+    assert {(s.name, s.resource.service) for s in spans} == {
+        ("waits", "chat-gateway"),
+        ("elsewhere", "billing"),
+        ("delivered", "chat-gateway"),
+        ("open", "chat-gateway"),
+    }
+
+
+def test_a_span_that_is_read_twice_is_there_once(tmp_path: Path) -> None:
+    """A segment may be met under both names while it is renamed."""
+    planted = Planted(1, 0, "message", 0, 1)
+
+    spans = local.read([store(tmp_path / "a", planted), store(tmp_path / "b", planted)])
+
+    assert len(spans) == 2
+    assert list(by_trace(spans)[TRACE].spans) == [f"{1:016x}"]
+
+
+def test_what_is_no_otlp_hides_no_neighbour(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is left out and said on stderr."""
+    spool = open_spool(tmp_path, "chat-gateway", {})
+    spool.append(SCOPE, bytes(16), Planted(1, 0, "before", 0, 1).encoded(NOON))
+    spool.append(SCOPE, bytes(16), b"\x12\x02\x0a\x7f")
+    spool.append(SCOPE, bytes(16), Planted(2, 0, "after", 0, 1).encoded(NOON))
+    spool.close()
+
+    assert [span.name for span in local.read([tmp_path])] == ["before", "after"]
+    assert _trouble.counts == {_spool.DAMAGED: 1}
+    assert _spool.DAMAGED in capsys.readouterr().err
+
+
+def test_a_damaged_frame_costs_one_span_and_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rest of its segment is read."""
+    store(tmp_path, *(Planted(n, 0, f"stage {n}", 0, 1) for n in (1, 2, 3)))
+    (segment,) = _spool.segments(tmp_path)
+    segment.write_bytes(segment.read_bytes().replace(b"stage 2", b"stage X"))
+
+    assert [span.name for span in local.read([tmp_path])] == ["stage 1", "stage 3"]
+    assert _spool.DAMAGED in capsys.readouterr().err

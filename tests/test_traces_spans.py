@@ -1,0 +1,148 @@
+"""Spans as they are read back."""
+
+from pathlib import Path
+
+import pytest
+
+from otel_logging.traces.spans import Event, Link, Resource, rfc3339
+from tests.stored import MS, NOON, TRACE, Planted, line, open_spool, read_back
+
+
+def test_a_span_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """Ids are hex, times are ns since the epoch, attributes are plain data."""
+    planted = Planted(
+        2,
+        1,
+        "transcribe",
+        5,
+        905,
+        {"budget_s": 0.3, "words": ["a", "b"], "deep": {"n": 1}},
+        [line(12, "model is cold", "warning", device="cpu")],
+        [("a" * 32, 77)],
+        status=2,
+        message="ValueError: boom",
+        kind=2,
+    )
+
+    (span,) = read_back(tmp_path, planted)
+
+    assert (span.trace_id, span.span_id, span.parent_span_id) == (TRACE, f"{2:016x}", f"{1:016x}")
+    assert (span.name, span.kind, span.status) == ("transcribe", "server", "error")
+    assert span.status_message == "ValueError: boom"
+    assert (span.start_ns, span.end_ns) == (NOON + 5 * MS, NOON + 905 * MS)
+    assert (span.duration_s, span.budget_s) == (0.9, 0.3)
+    assert span.resource == Resource("chat-gateway", ("user_id",))
+    assert span.get("deep") == {"n": 1}
+    assert span.attributes == {"budget_s": 0.3, "words": ["a", "b"], "deep": {"n": 1}}
+    assert span.get("deep") == {"n": 1}
+    assert span.get("nothing") is None
+    assert not span.remote_parent
+    assert span.events == [
+        Event(
+            NOON + 12 * MS,
+            "model is cold",
+            {"level": "warning", "logger": "chat", "device": "cpu"},
+        )
+    ]
+    assert span.links == [Link("a" * 32, f"{77:016x}", {"why": "asked"})]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "words"),
+    [
+        (0, 0, ("unspecified", "unset")),
+        (1, 1, ("internal", "ok")),
+        (5, 2, ("consumer", "error")),
+        (99, 99, ("unspecified", "unset")),
+    ],
+)
+def test_kind_and_status_are_words(
+    tmp_path: Path, kind: int, status: int, words: tuple[str, str]
+) -> None:
+    """Numbers that no version of OTLP has are unspecified and unset."""
+    (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1, kind=kind, status=status))
+
+    assert (span.kind, span.status) == words
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_duration(tmp_path: Path) -> None:
+    """The duration is 0."""
+    (span,) = read_back(tmp_path, Planted(1, 0, "x", 5, 1))
+
+    assert span.duration_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("value", "budget_s"), [(1, 1.0), (0.5, 0.5), ("0.5", None), (True, None), (None, None)]
+)
+def test_a_budget_is_a_number(tmp_path: Path, value: object, budget_s: float | None) -> None:
+    """What another program calls budget_s and is no number is no budget."""
+    (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1, {"budget_s": value}))
+
+    assert span.budget_s == budget_s
+
+
+def test_a_value_that_reads_like_the_budget_key_is_no_budget(tmp_path: Path) -> None:
+    """Only an attribute of that name is one."""
+    (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1, {"note": "budget_s"}))
+
+    assert span.budget_s is None
+
+
+@pytest.mark.parametrize(
+    ("planted", "is_stage"),
+    [
+        (Planted(1, 0, "message", 0, 1), True),
+        (Planted(1, 0, "process log", 0, 1), False),
+        (Planted(1, 7, "process log", 0, 1), True),
+        (Planted(1, 7, "log", 0, 0, {"log.page": 1}), False),
+        (Planted(1, 7, "log", 0, 1), True),
+    ],
+)
+def test_holders_of_log_lines_are_no_stages(
+    tmp_path: Path, planted: Planted, is_stage: bool
+) -> None:
+    """A user's own stage may be called the same: the page number and the missing parent tell."""
+    (span,) = read_back(tmp_path, planted)
+
+    assert span.is_stage is is_stage
+
+
+def test_a_resource_that_says_little_has_the_defaults(tmp_path: Path) -> None:
+    """The default of who= holds where the process did not say, as with another SDK's resource."""
+    (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1), service="", who=None)
+
+    assert span.resource == Resource("unknown_service", ("user_id",))
+
+
+def test_keys_that_say_on_whose_behalf_come_from_the_resource(tmp_path: Path) -> None:
+    """They are what was given to who=."""
+    (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1), who=["tenant", "user_id"])
+
+    assert span.resource.who == ("tenant", "user_id")
+
+
+def test_a_who_that_is_no_list_is_ignored(tmp_path: Path) -> None:
+    """It is somebody else's attribute."""
+    from otel_logging.traces import local
+    from tests.stored import SCOPE
+
+    spool = open_spool(tmp_path, "x", {"otel_logging.who": "user_id"})
+    spool.append(SCOPE, bytes(16), Planted(1, 0, "x", 0, 1).encoded(NOON))
+    spool.close()
+
+    assert local.read([tmp_path])[0].resource.who == ("user_id",)
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (NOON + 1_999, "2023-11-14T22:13:20.000001Z"),
+        (NOON + 999_999_999, "2023-11-14T22:13:20.999999Z"),
+        (2**64 - 1, "2554-07-21T23:34:33.709551Z"),
+    ],
+)
+def test_times_are_rfc3339_with_microseconds(time_ns: int, text: str) -> None:
+    """They are cut, not rounded: no moment is said to be later than it was."""
+    assert rfc3339(time_ns) == text

@@ -1,0 +1,71 @@
+"""Who is under whom."""
+
+from pathlib import Path
+
+from otel_logging.traces.trees import Trace, by_trace, last
+from tests.stored import Planted, read_back, trace_of
+
+
+def names(spans: object) -> list[str]:
+    return [span.name for span in spans]  # type: ignore[attr-defined]
+
+
+def tree(base: Path) -> Trace:
+    return trace_of(
+        base,
+        Planted(3, 2, "leaf", 2, 3),
+        Planted(1, 0, "root", 0, 9),
+        Planted(4, 1, "later", 5, 6),
+        Planted(2, 1, "branch", 1, 4),
+    )
+
+
+def test_a_trace_knows_what_is_above_and_below(tmp_path: Path) -> None:
+    """Children are in the order in which they started."""
+    trace = tree(tmp_path)
+    root, branch, leaf, later = trace.in_order
+
+    assert names((root, branch, leaf, later)) == ["root", "branch", "leaf", "later"]
+    assert names(trace.children(root)) == ["branch", "later"]
+    assert names(trace.ancestors(leaf)) == ["branch", "root"]
+    assert set(names(trace.descendants(root))) == {"branch", "leaf", "later"}
+    assert trace.root(leaf) is root
+    assert trace.root(root) is root
+    assert [s.name for s in trace.in_order if trace.is_root(s)] == ["root"]
+    assert repr(trace) == f"<Trace {trace.trace_id} [4 spans]>"
+
+
+def test_a_circle_of_parents_ends_every_walk(tmp_path: Path) -> None:
+    """Broken senders make spans that are their own ancestors."""
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 2, "one", 0, 1),
+        Planted(2, 1, "two", 0, 1),
+        Planted(3, 3, "self", 0, 1),
+    )
+    one, two, alone = (trace.spans[f"{n:016x}"] for n in (1, 2, 3))
+
+    assert names(trace.ancestors(one)) == ["two"]
+    assert names(trace.descendants(one)) == ["two"]
+    assert trace.root(one) is two
+    assert list(trace.ancestors(alone)) == []
+    assert list(trace.descendants(alone)) == []
+
+
+def test_the_last_trace_is_the_one_whose_root_stage_ended_last(tmp_path: Path) -> None:
+    """A later child, a log page, and lines outside any stage do not count."""
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "early", 0, 5, trace="a" * 32),
+        Planted(2, 1, "child that outlives it", 0, 90, trace="a" * 32),
+        Planted(1, 0, "late", 1, 6, trace="b" * 32),
+        Planted(1, 0, "process log", 0, 95, trace="c" * 32),
+        Planted(1, 7, "log", 96, 96, {"log.page": 1}, trace="d" * 32),
+    )
+    spans += read_back(tmp_path / "x", Planted(1, 0, "x", 0, 9, trace="e" * 32), service="billing")
+    traces = by_trace(spans).values()
+
+    assert last(traces).trace_id == "e" * 32  # type: ignore[union-attr]
+    assert last(traces, service="chat-gateway").trace_id == "b" * 32  # type: ignore[union-attr]
+    assert last(traces, service="nobody") is None
+    assert last([]) is None
