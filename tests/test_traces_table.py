@@ -1,0 +1,135 @@
+"""The table of late stages: whole tables."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from otel_logging.traces import table, terminal
+from otel_logging.traces.late import Question, late
+from otel_logging.traces.spans import Span
+from tests.stored import Planted, read_back
+
+
+@pytest.fixture(autouse=True)
+def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def drawn(spans: list[Span], *, limit: int | None = None, width: int = 80) -> list[str]:
+    answer = late(spans, Question(), limit=limit)
+    out = Console(width=width, force_terminal=False, color_system=None, highlight=False)
+    with out.capture() as captured:
+        terminal.show(out, table.draw(answer, width=width))
+    lines = captured.get().splitlines()
+    assert all(cell_len(text) <= width for text in lines)
+    return lines
+
+
+def test_a_whole_table(tmp_path: Path) -> None:
+    """When, how long, how late, whose, which stage; where the time went, and the trace."""
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "message", 0, 1204, {"user_id": "user-456", "budget_s": 0.3}),
+        Planted(2, 1, "transcribe", 5, 905),
+        Planted(3, 2, "load model", 10, 650),
+        Planted(1, 0, "message", 70, 500, {"budget_s": 0.3}, trace="a" * 32),
+    )
+
+    assert drawn(spans) == [
+        "late · 2 of 2 stages",
+        "",
+        "when                        took  late by  who       stage",
+        "2023-11-14 22:13:20.000  1.204 s   904 ms  user-456  message",
+        "  └ transcribe 900 ms → load model 640 ms       4bf92f3577b34da6a3ce929d0e0e4736",
+        "2023-11-14 22:13:20.070   430 ms   130 ms  -         message",
+        "                                                aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    ]
+
+
+def test_without_budgets_the_title_is_slowest(tmp_path: Path) -> None:
+    """Nothing is called late that nothing said is."""
+    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1204))
+
+    assert drawn(spans)[:4] == [
+        "slowest · 1 stage, none with a budget",
+        "",
+        "when                        took  who  stage",
+        "2023-11-14 22:13:20.000  1.204 s  -    message",
+    ]
+
+
+def test_none_late_is_one_line(tmp_path: Path) -> None:
+    """With how many were looked at."""
+    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1, {"budget_s": 9.0}))
+
+    assert drawn(spans) == ["none late of 1 stage"]
+
+
+def test_nothing_to_look_at_is_one_line() -> None:
+    """The question was too narrow."""
+    assert drawn([]) == ["no stage matches"]
+
+
+def test_what_the_limit_leaves_out_is_said(tmp_path: Path) -> None:
+    """With what to type to see it."""
+    spans = read_back(
+        tmp_path, *(Planted(1, 0, "message", 0, n, trace=f"{n:032x}") for n in (1, 2, 3))
+    )
+
+    assert drawn(spans, limit=1)[-1] == "and 2 more: --limit 3"
+    assert len(drawn(spans, limit=3)) == 9
+
+
+def test_a_chain_that_is_too_long_keeps_its_innermost_stages(tmp_path: Path) -> None:
+    """They are the answer."""
+    spans = read_back(
+        tmp_path, *(Planted(n + 1, n, f"stage number {n}", n, 1000 - n) for n in range(9))
+    )
+
+    assert drawn(spans)[4].split("  ")[1] == "└ … → stage number 8 984 ms"
+    wide = drawn(spans, width=120)[4]
+    assert wide.startswith("  └ … → stage number 6 988 ms → stage number 7 ")
+
+
+def test_one_stage_that_is_too_long_is_cut(tmp_path: Path) -> None:
+    """It never reaches the trace's id."""
+    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000), Planted(2, 1, "x" * 99, 0, 1000))
+
+    assert drawn(spans)[4] == "  └ " + "x" * 41 + "…  4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def test_services_are_named_where_there_are_several(tmp_path: Path) -> None:
+    """And only then."""
+    spans = read_back(tmp_path / "a", Planted(1, 0, "message", 0, 1000))
+    spans += read_back(
+        tmp_path / "b", Planted(1, 0, "job", 0, 9, trace="a" * 32), service="billing"
+    )
+
+    lines = drawn(spans)
+    assert lines[3].endswith("  message @chat-gateway")
+    assert lines[5].endswith("  job @billing")
+
+
+def test_todays_rows_have_no_date(tmp_path: Path) -> None:
+    """It would be noise; yesterday's have one."""
+    today = time.time_ns() // 10**9 * 10**9
+    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000), origin=today)
+
+    expected = time.strftime("%H:%M:%S.000", time.gmtime(today // 10**9))
+    assert drawn(spans)[3].startswith(f"{expected}  1.000 s")
+
+
+def test_long_names_of_people_are_cut(tmp_path: Path) -> None:
+    """And what they typed is not obeyed."""
+    values = {"user_id": "\x1b" + "u" * 50}
+    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000, values))
+
+    assert drawn(spans)[3].split("  ")[2] == r"\x1b" + "u" * 19 + "…"

@@ -1,0 +1,131 @@
+"""How values look in a terminal."""
+
+import contextlib
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.text import Text
+
+from otel_logging.traces import terminal
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain, ünïcode, 日本", "plain, ünïcode, 日本"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x1b[31mred\x07\x9b0m", r"\x1b[31mred\x07\x9b0m"),
+        ("abc\u202edcba\u2028", r"abc\u202edcba\u2028"),
+        ("[bold]not markup[/]", "[bold]not markup[/]"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_written_out(text: str, expected: str) -> None:
+    """All else stays as it is."""
+    assert terminal.visible(text) == expected
+
+
+@given(st.text())
+def test_nothing_that_is_obeyed_is_left(text: str) -> None:
+    """Whatever the text, and doing it again changes nothing."""
+    shown = terminal.visible(text)
+
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in shown)
+    assert terminal.visible(shown) == shown
+    shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("word", "word"),
+        ("two words", '"two words"'),
+        ("", '""'),
+        ("a\nb", r"a\nb"),
+        (12, "12"),
+        (0.123456789, "0.123457"),
+        (float("nan"), "nan"),
+        (True, "true"),
+        (None, "null"),
+        (["a", 1], '["a", 1]'),
+        ({"k": "ü\x1b"}, '{"k": "ü\\u001b"}'),
+    ],
+)
+def test_a_value_stands_in_one_line(value: object, expected: str) -> None:
+    """Strings with blanks are quoted, so that one sees where they end."""
+    assert terminal.shown(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0 µs"),
+        (0.00085, "850 µs"),
+        (0.0032, "3.2 ms"),
+        (0.00996, "10 ms"),
+        (0.604, "604 ms"),
+        (0.9996, "1.000 s"),
+        (1.204, "1.204 s"),
+        (59.9996, "1 min 0 s"),
+        (1023, "17 min 3 s"),
+        (3599.7, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+        (90_061, "25 h 1 min"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, expected: str) -> None:
+    """Rounded without a jump from one unit to the next."""
+    assert terminal.duration(seconds) == expected
+
+
+@given(st.text(), st.integers(1, 40), st.booleans())
+def test_a_cell_is_exactly_as_wide_as_asked_for(text: str, width: int, right: bool) -> None:
+    """Wide characters count twice, as they do on the screen."""
+    assert cell_len(terminal.cell(terminal.visible(text), width, right=right).plain) == width
+
+
+def test_a_cell_that_is_too_narrow_says_that_there_was_more() -> None:
+    """With an ellipsis."""
+    assert terminal.cell("transcribe", 6).plain == "trans…"
+    assert terminal.cell(Text("日本語"), 5).plain == "日本…"
+    assert terminal.cell("ab", 4, right=True).plain == "  ab"
+
+
+@pytest.mark.parametrize(("columns", "width"), [("40", 80), ("100", 100), ("500", 120)])
+def test_without_a_terminal_it_is_80_to_120_columns_wide(
+    monkeypatch: pytest.MonkeyPatch, columns: str, width: int
+) -> None:
+    """As COLUMNS says, within that."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert terminal.console().width == width
+
+
+def test_a_terminal_is_as_wide_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow."""
+    monkeypatch.setenv("COLUMNS", "44")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    assert terminal.console().width == 44
+
+
+def test_lines_are_cut_and_carry_no_blanks_at_their_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no markup of theirs is read."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+    lines = [Text("short   "), Text("x" * 100), Text("[red]:smile: http://x 12[/red]")]
+    terminal.show(terminal.console(), lines)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "short",
+        "x" * 79 + "…",
+        "[red]:smile: http://x 12[/red]",
+    ]
