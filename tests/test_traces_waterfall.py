@@ -1,0 +1,272 @@
+"""A trace as a picture: whole pictures, as somebody reads them."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from otel_logging.traces import waterfall
+from otel_logging.traces.trees import Trace, by_trace
+from tests.stored import Planted, line, read_back, trace_of
+
+USER = {"user_id": "user-456"}
+TRACEBACK = """Traceback (most recent call last):
+  File "/srv/shop/cart.py", line 12, in answer
+    boom()
+ValueError: no model
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def picture(trace: Trace, width: int = 80) -> list[str]:
+    """The picture as it stands in a pipe, without its two lines of heading."""
+    from rich.console import Console
+
+    from otel_logging.traces import terminal
+
+    out = Console(width=width, force_terminal=False, color_system=None, highlight=False)
+    with out.capture() as captured:
+        terminal.show(out, waterfall.draw(trace, width=width))
+    lines = captured.get().splitlines()
+    assert all(cell_len(text) <= width for text in lines)
+    return lines
+
+
+def below_heading(trace: Trace, width: int = 80) -> list[str]:
+    lines = picture(trace, width)
+    return lines[lines.index("") + 2 :]
+
+
+def test_a_whole_picture(tmp_path: Path) -> None:
+    """Stages with their bars, lines in time order inside theirs, what is late and what failed."""
+    trace = trace_of(
+        tmp_path,
+        Planted(
+            1,
+            0,
+            "websocket message",
+            0,
+            1200,
+            {**USER, "budget_s": 1.0, "http.route": "/ws"},
+            [line(3, "utterance received", words=12, **USER), line(1190, "answered")],
+            kind=2,
+        ),
+        Planted(
+            2,
+            1,
+            "transcribe",
+            150,
+            900,
+            {**USER, "budget_s": 0.3, "late": True, "late.by_s": 0.45},
+            [
+                line(160, "model is cold", "warning", why="evicted an hour ago"),
+                line(890, "done", "debug"),
+            ],
+        ),
+        Planted(3, 2, "load model", 200, 650, USER, [(300, "weights", {})]),
+        Planted(9, 2, "log", 700, 700, {"log.page": 1}, [line(700, "halfway")]),
+        Planted(
+            4,
+            1,
+            "answer",
+            900,
+            1175,
+            USER,
+            [line(1100, "could not answer", "error", exception=TRACEBACK)],
+            [("a" * 32, 77)],
+            status=2,
+            message="gave up",
+        ),
+        Planted(5, 4, "retry", 1110, 1112, {**USER, "cancelled": True}),
+    )
+
+    assert picture(trace) == [
+        "chat-gateway · user_id=user-456 · 1.200 s",
+        "trace 4bf92f3577b34da6a3ce929d0e0e4736 · 2023-11-14 22:13:20.000 +0000",
+        "",
+        "start   took  seconds                 0                                    1.200",
+        "0.000  1.200  websocket message LATE  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+        "              │ budget 1.000 s, over it by 200 ms",
+        "              │ http.route=/ws",
+        "0.003         │ info    utterance received  words=12 logger=chat",
+        "0.150  0.750  ├ transcribe LATE            ━━━━━━━━━━━━━━━━━━━━━━━━━━╸",
+        "              │ │ budget 300 ms, over it by 450 ms",
+        '0.160         │ │ warning model is cold  why="evicted an hour ago" logger=chat',
+        "0.200  0.450  │ └ load model                 ━━━━━━━━━━━━━━━━",
+        "0.300         │     event   weights",
+        "0.700         │   info    halfway  logger=chat",
+        "0.890         │   debug   done  logger=chat",
+        "0.900  0.275  └ answer ERROR                                         ╺━━━━━━━━━╸",
+        "                │ gave up",
+        "                │ linked to trace aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, span 000000…",
+        "1.100           │ ERROR   could not answer  logger=chat",
+        "                │         ValueError: no model  at answer (cart.py:12)",
+        "1.110  0.002    └ retry CANCELLED                                           ╺",
+        "1.190           info    answered  logger=chat",
+    ]
+
+
+def test_a_short_trace_counts_in_milliseconds(tmp_path: Path) -> None:
+    """Down to microseconds where it is very short."""
+    short = trace_of(tmp_path / "a", Planted(1, 0, "x", 0, 204.125))
+    assert picture(short)[3:] == [
+        "start   took  milliseconds  0                                              204.1",
+        "  0.0  204.1  x             ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+    ]
+    shorter = trace_of(tmp_path / "b", Planted(1, 0, "x", 0, 0.85))
+    assert picture(shorter)[4].startswith("0.000  0.850  x ")
+    nothing = trace_of(tmp_path / "c", Planted(1, 0, "x", 5, 5))
+    assert picture(nothing)[4] == "0.000  0.000  x             ╸"
+
+
+def test_an_exception_by_convention_is_an_error_with_its_frame(tmp_path: Path) -> None:
+    """The status that says the same, here and further up, is not said again."""
+    values = {
+        "exception.type": "ValueError",
+        "exception.message": "boom",
+        "exception.stacktrace": TRACEBACK,
+    }
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "message", 0, 100, status=2, message="ValueError: boom"),
+        Planted(
+            2,
+            1,
+            "answer",
+            0,
+            90,
+            {},
+            [(50, "exception", values)],
+            status=2,
+            message="ValueError: boom",
+        ),
+    )
+
+    assert [text[14:] for text in below_heading(trace)] == [
+        "message ERROR   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+        "└ answer ERROR  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+        "    ERROR   ValueError: boom",
+        "            at answer (cart.py:12)",
+    ]
+
+
+def test_the_frame_is_left_out_where_it_does_not_fit(tmp_path: Path) -> None:
+    """Type and message come first."""
+    text = TRACEBACK.replace("no model", "no model " * 6)
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "message", 0, 1000, {}, [line(1, "failed", "error", exception=text)]),
+    )
+
+    assert below_heading(trace)[-1].endswith("no model no mode…")
+    assert below_heading(trace, 120)[-1].endswith("at answer (cart.py:12)")
+
+
+def test_what_is_not_in_the_store_yet_leaves_room_for_what_is(tmp_path: Path) -> None:
+    """A stage that still runs is known by its children and its pages of lines."""
+    trace = trace_of(
+        tmp_path,
+        Planted(2, 77, "child", 0, 300, USER, [line(1, "working")]),
+        Planted(3, 77, "second child", 400, 1000, USER),
+        Planted(9, 77, "log", 350, 350, {"log.page": 1}, [line(350, "page one")]),
+    )
+
+    assert [text[:51].rstrip(" ━") for text in below_heading(trace)] == [
+        "0.000         … not ended yet, or not recorded here",
+        "0.000  0.300  ├ child",
+        "0.001         │   info    working  logger=chat",
+        "0.350         │ info    page one  logger=chat",
+        "0.400  0.600  └ second child",
+    ]
+
+
+def test_a_page_alone_is_shown(tmp_path: Path) -> None:
+    """Nothing else of its trace has ended."""
+    trace = trace_of(
+        tmp_path, Planted(9, 77, "log", 350, 350, {"log.page": 1}, [line(351, "page one")])
+    )
+
+    assert below_heading(trace) == [
+        "0.000         … not ended yet, or not recorded here",
+        "1.000           info    page one  logger=chat",
+    ]
+
+
+def test_a_caller_elsewhere_is_not_missed(tmp_path: Path) -> None:
+    """A parent that is known to be another process's leaves no gap in the picture."""
+    trace = trace_of(tmp_path, Planted(1, 77, "request", 0, 1000, flags=0x301))
+
+    assert below_heading(trace)[0].startswith("0.000  1.000  request ")
+
+
+def test_another_services_stages_are_named(tmp_path: Path) -> None:
+    """Beside their own names."""
+    spans = read_back(tmp_path / "a", Planted(1, 0, "message", 0, 1000))
+    spans += read_back(tmp_path / "b", Planted(2, 1, "bill", 500, 600), service="billing")
+    (trace,) = by_trace(spans).values()
+
+    lines = picture(trace)
+    assert lines[0] == "chat-gateway, billing · 1.000 s"
+    assert "└ bill @billing" in lines[5]
+
+
+def test_a_circle_of_parents_is_drawn_once(tmp_path: Path) -> None:
+    """Whichever began first stands outside."""
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 2, "one", 0, 900),
+        Planted(2, 1, "two", 100, 500),
+        Planted(3, 3, "self", 600, 1000),
+    )
+
+    assert [text[14:22] for text in below_heading(trace)] == ["one     ", "└ two   ", "self    "]
+
+
+def test_a_tree_a_thousand_stages_deep_is_drawn(tmp_path: Path) -> None:
+    """Of its lines on the left the innermost are left."""
+    spans = (Planted(n + 1, n, f"depth {n}", n, 2000 - n) for n in range(1000))
+    trace = trace_of(tmp_path, *spans)
+
+    lines = below_heading(trace)
+    assert len(lines) == 1000
+    assert "└ depth 999" in lines[-1]
+    assert lines[-1][14] == "…"
+
+
+def test_long_names_leave_room_for_the_bars(tmp_path: Path) -> None:
+    """And control characters are shown, not obeyed."""
+    trace = trace_of(tmp_path, Planted(1, 0, "\x1b[2J" + "x" * 200, 0, 1000, status=2))
+
+    (drawn,) = below_heading(trace)
+    assert "\\x1b[2Jxxx" in drawn
+    assert "…" in drawn
+    assert drawn.endswith("━" * 20)
+
+
+def test_a_message_is_never_obeyed_and_never_wraps(tmp_path: Path) -> None:
+    """A message may hold anything that a user typed."""
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "m", 0, 1000, {}, [line(1, "two\nlines \x1b[31m" + "y" * 90, "\x07odd")]),
+    )
+
+    assert (
+        below_heading(trace)[1] == r"0.001           \x07odd two\nlines \x1b[31m" + "y" * 36 + "…"
+    )
+
+
+def test_lines_outside_any_stage_can_be_drawn_by_their_trace_id(tmp_path: Path) -> None:
+    """Their holder is the only stage then."""
+    trace = trace_of(tmp_path, Planted(1, 0, "process log", 0, 1000, {}, [line(5, "ready")]))
+
+    assert below_heading(trace)[1] == "0.005           info    ready  logger=chat"
