@@ -1,0 +1,240 @@
+"""``otel-logging``: what the local store has to say, in a terminal.
+
+In: arguments. Out: text, or JSON by the contract of ``docs/commands.md``; exit
+code 0, 1 where there is nothing to show, 2 for a wrong command line.
+Invariant: nothing in the store is changed. Deliberately absent: reading,
+judging and drawing, which ``traces`` does.
+"""
+
+import gc
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from otel_logging import settings
+from otel_logging.traces import local, table, terminal, trees, waterfall
+from otel_logging.traces.late import Question
+from otel_logging.traces.late import late as late_stages
+from otel_logging.traces.spans import Span
+from otel_logging.traces.trees import Trace
+
+_ROWS = 20  # of a table, where nothing else is asked for: a screenful
+_NAMED = 5  # candidates for a prefix that fits several traces
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _seconds(given: str) -> float:
+    """Read ``0.3``, ``300ms``, ``2s``."""
+    return _duration(given, "0.3 is 0.3 seconds, so is 300ms", bare_unit="s")
+
+
+def _ago(given: str) -> float:
+    """Read ``90s``, ``15m``, ``2h``, ``1d``."""
+    return _duration(given, "say 90s, 15m, 2h or 1d", bare_unit="")
+
+
+def _duration(given: str, advice: str, *, bare_unit: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(ms|[smhd])?", given.strip())
+    unit = (found[2] or bare_unit) if found else ""
+    if found is None or not unit:
+        raise click.BadParameter(f"{given!r} is no duration: {advice}")
+    return float(found[1]) * _UNITS[unit]
+
+
+def _pair(given: str) -> tuple[str, str]:
+    """Read ``key=value``."""
+    key, equals, value = given.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"{given!r} is no attribute: say key=value")
+    return key, value
+
+
+def _of_store(command: _Command) -> _Command:
+    """Add the options that all commands have which read the store."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
+        click.option(
+            "--spool-dir",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Look here instead of where OTEL_LOGGING_SPOOL_DIR says.",
+        ),
+        click.option("--service", metavar="NAME", help="Only this service's stages."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Find out which user's message, at what moment, was handled late, and why."""
+
+
+@main.command()
+@click.option(
+    "--over",
+    type=_seconds,
+    metavar="SECONDS",
+    help="Late is what took longer, whatever its budget.",
+)
+@click.option("--since", type=_ago, metavar="15m", help="Only stages that ended since then.")
+@click.option("--who", metavar="U", help="Only on behalf of this user, or whatever who= names.")
+@click.option(
+    "--where",
+    type=_pair,
+    metavar="k=v",
+    multiple=True,
+    help="Only with this attribute on the stage, its root or below; several on the same span.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"At most so many rows, the worst ones; {_ROWS} unless --json.",
+)
+@_of_store
+def late(
+    *,
+    over: float | None,
+    since: float | None,
+    who: str | None,
+    where: tuple[tuple[str, str], ...],
+    limit: int | None,
+    service: str | None,
+    spool_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """List the late stages, worst first: when, whose, how late, where the time went."""
+    spans = _read(spool_dir)
+    since_ns = 0 if since is None else time.time_ns() - int(since * 1e9)
+    question = Question(over, since_ns, who, where, service)
+    if as_json:
+        rows = late_stages(spans, question, limit=limit).rows
+        _print_json(row.as_json() for row in rows)
+    elif not spans:
+        click.echo(_empty(spool_dir))
+    else:
+        answer = late_stages(spans, question, limit=limit or _ROWS)
+        out = terminal.console()
+        terminal.show(out, table.draw(answer, width=out.width))
+
+
+@main.command()
+@click.argument("trace_id", required=False)
+@click.option("--last", is_flag=True, help="The trace that ended last; so without TRACE_ID.")
+@_of_store
+def show(
+    *,
+    trace_id: str | None,
+    last: bool,
+    service: str | None,
+    spool_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Draw one trace: its stages, and their log lines inside them.
+
+    TRACE_ID may be cut to its first digits, at least four.
+    """
+    if trace_id is not None and last:
+        raise click.UsageError("say TRACE_ID or --last, not both")
+    prefix = None if trace_id is None else _prefix(trace_id)
+    traces = trees.by_trace(_read(spool_dir))
+    if not traces:
+        raise click.ClickException(_empty(spool_dir))
+    trace = _newest(traces, service) if prefix is None else _one(traces, prefix, service)
+    if as_json:
+        spans = ",\n".join(_strict(span.as_json()) for span in trace.in_order)
+        click.echo(f'{{"trace_id": "{trace.trace_id}", "spans": [\n{spans}\n]}}')
+    else:
+        out = terminal.console()
+        terminal.show(out, waterfall.draw(trace, width=out.width))
+
+
+# ---------------------------------------------------------------- which trace
+
+
+def _prefix(given: str) -> str:
+    wanted = given.strip().lower()
+    if not re.fullmatch("[0-9a-f]{4,32}", wanted):
+        message = f"{given!r} is no trace id: say 4 to 32 hexadecimal digits"
+        raise click.BadParameter(message, param_hint="TRACE_ID")
+    return wanted
+
+
+def _newest(traces: dict[str, Trace], service: str | None) -> Trace:
+    found = trees.last(traces.values(), service=service)
+    if found is None:
+        of_whom = f" of {service}" if service else ""
+        raise click.ClickException(f"No stage{of_whom} has ended yet; only log lines are there.")
+    return found
+
+
+def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
+    found = [
+        trace
+        for trace_id, trace in traces.items()
+        if trace_id.startswith(prefix)
+        and any(service in (None, span.resource.service) for span in trace.spans.values())
+    ]
+    if not found:
+        raise click.ClickException(f"No trace {prefix} among the {len(traces)} in the store.")
+    if len(found) > 1:
+        named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])
+        rest = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}{rest}")
+    return found[0]
+
+
+# ---------------------------------------------------------------- the store, and JSON
+
+
+def _read(spool_dir: Path | None) -> list[Span]:
+    """Read the store, without Python's garbage collector until the command ends.
+
+    It would look through 100,000 spans again and again, and none of them is garbage.
+    """
+    gc.disable()
+    click.get_current_context().call_on_close(gc.enable)
+    return local.read(_places(spool_dir))
+
+
+def _places(spool_dir: Path | None) -> list[Path]:
+    return settings.spool_base() if spool_dir is None else [spool_dir]
+
+
+def _empty(spool_dir: Path | None) -> str:
+    places = " or ".join(str(place) for place in _places(spool_dir))
+    return (
+        f"Nothing is recorded in {places} yet: a stage appears here when it ends, "
+        "once setup_observability() was called in its process."
+    )
+
+
+def _print_json(rows: Iterable[dict[str, Any]]) -> None:
+    """Print an array, a row a line."""
+    lines = ",\n".join(_strict(row) for row in rows)
+    click.echo(f"[\n{lines}\n]" if lines else "[]")
+
+
+def _strict(value: Any) -> str:
+    # non-ASCII is escaped: any terminal's encoding can print it, and none obeys it
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    """Write NaN and the infinities as OTLP's JSON does: as strings."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,379 @@
+"""``otel-logging late`` and ``otel-logging show``, as they are typed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from otel_logging.cli import main
+from tests.stored import TRACE, Planted, line, store
+
+USER = {"user_id": "user-456"}
+OTHER = "4bf9" + "0" * 28
+
+Run = Callable[..., Result]
+
+
+def strict(text: str) -> Any:
+    """Parse JSON as strict as it is meant."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def spool_dir(tmp_path: Path) -> Path:
+    """A store with a late trace, a good one that ended later, and lines outside any stage."""
+    return store(
+        tmp_path / "spool",
+        Planted(
+            1,
+            0,
+            "message",
+            0,
+            1204,
+            {**USER, "budget_s": 0.3, "ratio": float("nan")},
+            [line(3, "utterance received", words=12, low=float("-inf"), high=[float("inf"), 1])],
+            kind=2,
+        ),
+        Planted(2, 1, "transcribe", 5, 905, {"café": "\x1b"}, links=[("a" * 32, 77)], status=1),
+        Planted(9, 2, "log", 700, 700, {"log.page": 1}, [line(700, "halfway")]),
+        Planted(1, 0, "quick", 1000, 1300, {"budget_s": 1.0, "user_id": "user-1"}, trace=OTHER),
+        Planted(1, 0, "process log", 0, 60_000, trace="c" * 32),
+    )
+
+
+@pytest.fixture
+def run(spool_dir: Path) -> Run:
+    def running(*arguments: str, place: Path = spool_dir, **options: Any) -> Result:
+        return CliRunner().invoke(main, [*arguments, "--spool-dir", str(place)], **options)
+
+    return running
+
+
+def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    script = "from otel_logging.cli import main; main(prog_name='otel-logging')"
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+# ---------------------------------------------------------------- late
+
+
+def test_late_prints_a_table(run: Run) -> None:
+    """Without colours where there is no terminal."""
+    result = run("late")
+
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[0] == "late · 1 of 2 stages"
+    assert "1.204 s   904 ms  user-456  message" in lines[3]
+    assert lines[4].split() == ["└", "transcribe", "900", "ms", TRACE]
+    assert "\x1b" not in result.output
+
+
+def test_late_as_json_is_the_documented_array(run: Run) -> None:
+    """Strict JSON."""
+    result = run("late", "--json")
+
+    assert result.exit_code == 0
+    assert strict(result.output) == [
+        {
+            "trace_id": TRACE,
+            "span_id": f"{1:016x}",
+            "service": "chat-gateway",
+            "stage": "message",
+            "start": "2023-11-14T22:13:20.000000Z",
+            "latency_s": 1.204,
+            "budget_s": 0.3,
+            "late_by_s": 0.904,
+            "late": True,
+            "who": USER,
+            "path": [
+                {"stage": "message", "took_s": 1.204},
+                {"stage": "transcribe", "took_s": 0.9},
+            ],
+            "cause": None,
+            "link": None,
+        }
+    ]
+
+
+def found(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return [row["stage"] for row in strict(result.output)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stages"),
+    [
+        (("--over", "0.1"), ["message", "quick"]),
+        (("--over", ".1"), ["message", "quick"]),
+        (("--over", "500ms"), ["message"]),
+        (("--over", "2s"), []),
+        (("--over", "0.1", "--who", "user-1"), ["quick"]),
+        (("--over", "0.1", "--where", "budget_s=1.0"), ["quick"]),
+        (("--over", "0.1", "--where", "budget_s=1.0", "--where", "user_id=user-456"), []),
+        (("--over", "0.1", "--where", "user_id=user-1", "--where", "budget_s=1.0"), ["quick"]),
+        (("--over", "0.1", "--limit", "1"), ["message"]),
+        (("--service", "chat-gateway"), ["message"]),
+        (("--service", "billing"), []),
+        (("--since", "1d"), []),
+    ],
+)
+def test_late_answers_what_was_asked(
+    run: Run, arguments: tuple[str, ...], stages: list[str]
+) -> None:
+    """Each option by itself and together."""
+    assert found(run("late", "--json", *arguments)) == stages
+
+
+@pytest.mark.parametrize("since", ["90s", "1.5m", "2h", "1d", "90000ms"])
+def test_since_counts_back_from_now(run: Run, tmp_path: Path, since: str) -> None:
+    """In seconds, minutes, hours or days."""
+    minute_ago = time.time_ns() - 60 * 10**9
+    place = store(tmp_path / "now", Planted(1, 0, "recent", -1000, 0), origin=minute_ago)
+
+    assert found(run("late", "--json", "--since", since, place=place)) == ["recent"]
+    assert found(run("late", "--json", "--since", "59s", place=place)) == []
+
+
+def test_a_table_has_a_screenful_of_rows_and_json_has_all(run: Run, tmp_path: Path) -> None:
+    """Unless a limit is given."""
+    spans = [Planted(1, 0, "m", 0, n, trace=f"{n:032x}") for n in range(1, 26)]
+    place = store(tmp_path / "many", *spans)
+
+    assert len(found(run("late", "--json", place=place))) == 25
+    assert "and 5 more: --limit 25" in run("late", place=place).output
+    assert "more" not in run("late", "--limit", "25", place=place).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--since", "90"), "'90' is no duration: say 90s, 15m, 2h or 1d"),
+        (("--since", "yesterday"), "'yesterday' is no duration"),
+        (("--over", "nan"), "'nan' is no duration: 0.3 is 0.3 seconds"),
+        (("--over", "-1"), "'-1' is no duration"),
+        (("--where", "room"), "'room' is no attribute: say key=value"),
+        (("--where", "=x"), "'=x' is no attribute"),
+        (("--limit", "0"), "0 is not in the range x>=1"),
+    ],
+)
+def test_a_wrong_option_is_said(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    """With what would have been right; exit code 2."""
+    result = run("late", *arguments)
+
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+# ---------------------------------------------------------------- show
+
+
+def test_show_draws_the_trace_that_ended_last(run: Run) -> None:
+    """With and without --last."""
+    result = run("show")
+
+    assert result.exit_code == 0
+    assert result.output == run("show", "--last").output
+    assert f"trace {OTHER} · " in result.output
+    assert "\x1b" not in result.output
+
+
+def test_show_draws_the_trace_asked_for(run: Run) -> None:
+    """By its id or the first digits of it, in any case."""
+    result = run("show", TRACE)
+
+    assert "utterance received" in result.output
+    assert run("show", TRACE[:8].upper()).output == result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (("abcd",), 1, "Error: No trace abcd among the 3 in the store."),
+        (("4bf9",), 1, f"2 traces begin with 4bf9:\n  {TRACE}\n  {OTHER}\n"),
+        (("4bf", "--json"), 2, "'4bf' is no trace id: say 4 to 32 hexadecimal digits"),
+        (("message",), 2, "'message' is no trace id"),
+        ((TRACE, "--last"), 2, "say TRACE_ID or --last, not both"),
+        ((TRACE, "--service", "billing"), 1, "No trace"),
+        (("--service", "billing"), 1, "No stage of billing has ended yet"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(
+    run: Run, arguments: tuple[str, ...], exit_code: int, message: str
+) -> None:
+    """Clearly; nothing else is shown in its place."""
+    result = run("show", *arguments)
+
+    assert result.exit_code == exit_code
+    assert message in result.output
+
+
+def test_of_many_candidates_a_few_are_named(run: Run, tmp_path: Path) -> None:
+    """Five, and how many more."""
+    place = store(
+        tmp_path / "many", *(Planted(1, 0, "m", 0, 1, trace=f"{n:032x}") for n in range(1, 8))
+    )
+
+    result = run("show", "0000", place=place)
+
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: 7 traces begin with 0000:")
+    assert result.output.endswith("\n  and 2 more\n")
+
+
+def test_lines_alone_are_no_last_trace(run: Run, tmp_path: Path) -> None:
+    """There is nothing that took time."""
+    place = store(tmp_path / "lines", Planted(1, 0, "process log", 0, 9, {}, [line(1, "ready")]))
+
+    result = run("show", place=place)
+
+    assert result.exit_code == 1
+    assert "No stage has ended yet; only log lines are there." in result.output
+
+
+def test_show_as_json_is_the_documented_object(run: Run) -> None:
+    """Every span as it was recorded, by start; strict JSON, whatever the values."""
+    result = run("show", TRACE, "--json")
+
+    assert result.exit_code == 0
+    assert strict(result.output) == {
+        "trace_id": TRACE,
+        "spans": [
+            {
+                "span_id": f"{1:016x}",
+                "parent_span_id": None,
+                "service": "chat-gateway",
+                "name": "message",
+                "kind": "server",
+                "start": "2023-11-14T22:13:20.000000Z",
+                "duration_s": 1.204,
+                "status": "unset",
+                "attributes": {**USER, "budget_s": 0.3, "ratio": "NaN"},
+                "links": [],
+                "events": [
+                    {
+                        "time": "2023-11-14T22:13:20.003000Z",
+                        "name": "utterance received",
+                        "attributes": {
+                            "level": "info",
+                            "logger": "chat",
+                            "words": 12,
+                            "low": "-Infinity",
+                            "high": ["Infinity", 1],
+                        },
+                    }
+                ],
+            },
+            {
+                "span_id": f"{2:016x}",
+                "parent_span_id": f"{1:016x}",
+                "service": "chat-gateway",
+                "name": "transcribe",
+                "kind": "internal",
+                "start": "2023-11-14T22:13:20.005000Z",
+                "duration_s": 0.9,
+                "status": "ok",
+                "attributes": {"café": "\x1b"},
+                "links": [
+                    {
+                        "trace_id": "a" * 32,
+                        "span_id": f"{77:016x}",
+                        "attributes": {"why": "asked"},
+                    }
+                ],
+                "events": [],
+            },
+            {
+                "span_id": f"{9:016x}",
+                "parent_span_id": f"{2:016x}",
+                "service": "chat-gateway",
+                "name": "log",
+                "kind": "internal",
+                "start": "2023-11-14T22:13:20.700000Z",
+                "duration_s": 0.0,
+                "status": "unset",
+                "attributes": {"log.page": 1},
+                "links": [],
+                "events": [
+                    {
+                        "time": "2023-11-14T22:13:20.700000Z",
+                        "name": "halfway",
+                        "attributes": {"level": "info", "logger": "chat"},
+                    }
+                ],
+            },
+        ],
+    }
+    assert result.output.isascii()
+
+
+# ---------------------------------------------------------------- an empty store
+
+
+def test_an_empty_store_is_no_error_for_late(run: Run, tmp_path: Path) -> None:
+    """A sentence that says where was looked, or an empty array."""
+    result = run("late", place=tmp_path / "nowhere")
+
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Nothing is recorded in {tmp_path / 'nowhere'} yet: ")
+    assert result.output.count("\n") == 1
+    assert run("late", "--json", place=tmp_path / "nowhere").output == "[]\n"
+
+
+def test_an_empty_store_has_nothing_to_show(tmp_path: Path) -> None:
+    """Exit code 1, and nothing on standard output."""
+    result = process("show", "--json", "--spool-dir", str(tmp_path / "nowhere"))
+
+    assert result.returncode == 1
+    assert result.stdout == b""
+    assert result.stderr.startswith(b"Error: Nothing is recorded in ")
+
+
+# ---------------------------------------------------------------- as a process
+
+
+def test_the_store_is_where_the_settings_say(spool_dir: Path) -> None:
+    """Without --spool-dir: the variable, or else the user's own place."""
+    given = process("late", "--json", OTEL_LOGGING_SPOOL_DIR=str(spool_dir))
+    own = process("late", OTEL_LOGGING_SPOOL_DIR="")
+
+    assert [row["stage"] for row in strict(given.stdout.decode())] == ["message"]
+    assert own.returncode == 0
+    assert b"otel_logging" in own.stdout
+
+
+def test_an_encoding_without_the_signs_is_no_error(spool_dir: Path) -> None:
+    """They become question marks."""
+    result = process("show", TRACE, "--spool-dir", str(spool_dir), PYTHONIOENCODING="ascii")
+
+    assert result.returncode == 0
+    assert b"transcribe" in result.stdout
+    assert result.stderr == b""
+
+
+def test_colour_is_asked_for_and_taken_away(spool_dir: Path) -> None:
+    """FORCE_COLOR paints in a pipe, NO_COLOR leaves weight alone."""
+    colours = b"\x1b[33m"  # yellow: what is late
+    place = ("--spool-dir", str(spool_dir))
+
+    assert colours in process("show", TRACE, *place, FORCE_COLOR="1", TERM="xterm").stdout
+    bare = process("show", TRACE, *place, FORCE_COLOR="1", TERM="xterm", NO_COLOR="1").stdout
+    assert colours not in bare
+    assert b"LATE" in bare
