@@ -118,7 +118,9 @@ def _columns(listed: list[Row], service: str, width: int) -> _Columns:
     labels = (cell_len(_label(row, rough).plain) for row in drawn if row.stage.span)
     longest = max([_LEAST_LABEL, *labels])
     bar = min(max(room - longest, room * 2 // 5, _LEAST_BAR), _MOST_BAR)
-    return _Columns(start, total, service, width, number, max(room - bar, _LEAST_LABEL), bar)
+    return _Columns(
+        start, total, service, width, number, max(min(longest, room - bar), _LEAST_LABEL), bar
+    )
 
 
 # ---------------------------------------------------------------- what is said
