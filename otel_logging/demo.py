@@ -1,0 +1,271 @@
+"""A small chat service in which one user's messages are late: whose, and why, is then shown.
+
+In: nothing; the service, its users and their WebSockets are in this process, on
+loopback. Out: log lines, the late table, the worst message's waterfall.
+Invariant: nothing is canned, and nobody sleeps to be late. Every user's history
+is searched by the same query, which compares each message with each of the
+others; one user has never deleted any. Deliberately absent: reading back and
+drawing, which ``traces`` does as for ``otel-logging late`` and ``show``.
+"""
+
+import asyncio
+import contextlib
+import math
+import random
+import shlex
+import socket
+import sqlite3
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.asyncio.client import connect
+
+from otel_logging import (
+    bind_context,
+    bound_context,
+    extract,
+    get_logger,
+    inject,
+    setup_observability,
+    traced,
+)
+from otel_logging.settings import load, spool_base
+from otel_logging.traces import local, table, terminal, trees, waterfall
+from otel_logging.traces.late import Question, late
+
+SERVICE: Final = "chat-gateway"
+BUDGET_S: Final = 0.5  # a reply that takes longer feels slow in a chat
+USERS: Final = (
+    *("ada", "ben", "carla", "dmitri", "elif", "farah"),
+    *("grace", "hugo", "ines", "jonas", "kira", "liam"),
+)
+HOARDER: Final = "grace"  # the one who has never deleted a message
+MESSAGES: Final = (
+    "what do I keep coming back to?",
+    "and what else did I ask about it?",
+    "then please close it, thank you",
+)
+_WORKERS: Final = 4
+
+log = get_logger("chat")
+
+
+# ---------------------------------------------------------------- the service
+
+
+@dataclass(frozen=True)
+class Job:
+    """A message on its way to a worker. *headers*: of the trace it belongs to."""
+
+    headers: dict[str, str]
+    user_id: str
+    text: str
+    answer: asyncio.Future[str]
+
+
+class ChatService:
+    """Answers messages out of each user's own history."""
+
+    def __init__(self, history: "History") -> None:
+        self.history = history
+        self.jobs: asyncio.Queue[Job] = asyncio.Queue()
+
+    def application(self) -> Starlette:
+        """Return it as an ASGI application."""
+        routes = [WebSocketRoute("/chat/{user_id}", self.chat)]
+        return Starlette(routes=routes, lifespan=self.working)
+
+    @contextlib.asynccontextmanager
+    async def working(self, _: Starlette) -> AsyncIterator[None]:
+        """Keep the workers running."""
+        workers = [asyncio.create_task(self.work()) for _ in range(_WORKERS)]
+        yield
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
+
+    async def chat(self, websocket: WebSocket) -> None:
+        """Serve one user's connection: each message is a trace of its own."""
+        user_id = websocket.path_params["user_id"]
+        await websocket.accept()
+        log.info("connected", user_id=user_id)
+        with contextlib.suppress(WebSocketDisconnect):
+            async for text in websocket.iter_text():
+                with traced("message", root=True, kind="server", budget=BUDGET_S):
+                    bind_context(user_id=user_id)
+                    log.info("message received", chars=len(text))
+                    answer = await self.ask(user_id, text)
+                    with traced("reply"):
+                        await websocket.send_text(answer)
+                    log.info("reply sent")
+
+    async def ask(self, user_id: str, text: str) -> str:
+        """Hand a message to the workers, together with its trace, and wait for the answer."""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        await self.jobs.put(Job(inject(), user_id, text, answer))
+        return await answer
+
+    async def work(self) -> None:
+        """Answer messages of all users: each on its own user's behalf, in its own trace."""
+        while True:
+            job = await self.jobs.get()
+            with extract(job.headers), bound_context(user_id=job.user_id):
+                try:
+                    job.answer.set_result(await self.answer(job))
+                except Exception as error:
+                    job.answer.set_exception(error)
+
+    @traced("answer")
+    async def answer(self, job: Job) -> str:
+        """Return the answer to a message."""
+        favourite = await asyncio.to_thread(self.search, job.user_id)
+        return f"{job.text} You wrote most about: {favourite}"
+
+    @traced("search history")
+    def search(self, user_id: str) -> str:
+        """Return what *user_id* wrote about most. Blocks: to be called in a thread."""
+        count = self.history.count(user_id)
+        favourite = self.history.favourite(user_id)
+        log.info("history searched", messages=count, compared=count * count)
+        return favourite
+
+
+class History:
+    """What everybody wrote before, in an SQLite file."""
+
+    _TOPICS: Final = ("invoice", "delivery", "password", "refund", "meeting", "printer")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(self._path)) as database, database:
+            yield database
+
+    def write(self, user_id: str, count: int) -> None:
+        """Add *count* messages of *user_id*."""
+        topics = random.choices(self._TOPICS, k=count)  # noqa: S311 - small talk
+        rows = [(user_id, topic, f"please look at last week's {topic} again") for topic in topics]
+        with self._open() as database:
+            database.execute("CREATE TABLE IF NOT EXISTS messages (user_id, topic, text)")
+            database.execute("CREATE INDEX IF NOT EXISTS of_user ON messages (user_id)")
+            database.executemany("INSERT INTO messages VALUES (?, ?, ?)", rows)
+
+    def count(self, user_id: str) -> int:
+        """Return how many messages *user_id* has."""
+        with self._open() as database:
+            query = "SELECT count(*) FROM messages WHERE user_id = ?"
+            return int(database.execute(query, [user_id]).fetchone()[0])
+
+    def favourite(self, user_id: str) -> str:
+        """Return the message whose topic is named by most others.
+
+        It compares each with each: with twice the messages it takes four times as long.
+        """
+        with self._open() as database:
+            query = """
+                SELECT one.text FROM messages AS one
+                JOIN messages AS other ON other.text LIKE '%' || one.topic || '%'
+                WHERE one.user_id = ?1 AND other.user_id = ?1
+                GROUP BY one.rowid ORDER BY count(*) DESC LIMIT 1
+            """
+            return str(database.execute(query, [user_id]).fetchone()[0])
+
+    def grow_until(self, seconds: float, user_id: str) -> None:
+        """Add messages of *user_id* until a search takes *seconds* of this machine's CPU."""
+        took = 0.0
+        while took < 0.1:  # less says little: the clock ticks every 16 ms on Windows
+            self.write(user_id, 100)
+            before = time.thread_time()
+            self.favourite(user_id)
+            took = time.thread_time() - before
+        self.write(user_id, int(self.count(user_id) * (math.sqrt(seconds / took) - 1)))
+
+
+# ---------------------------------------------------------------- the users
+
+
+async def talk(user_id: str, address: tuple[str, int]) -> None:
+    """Be a user: connect, type, send, wait for the reply; several times."""
+    typing = random.Random(user_id)  # noqa: S311 - rhythm, not secrets
+    # with a socket of our own no HTTP proxy of the environment comes between
+    with socket.create_connection(address) as to_server:
+        async with connect(f"ws://localhost/chat/{user_id}", sock=to_server) as connection:
+            for text in MESSAGES:
+                await asyncio.sleep(typing.uniform(0.3, 2.5))
+                await connection.send(text)
+                await connection.recv()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # Ctrl-C stays asyncio's, which cancels the users first
+
+
+async def serve_everybody(history: History) -> None:
+    """Serve all users at once, until the last one has left."""
+    service = ChatService(history)
+    server = _Server(uvicorn.Config(service.application(), log_config=None, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            async with asyncio.TaskGroup() as users:
+                for user_id in USERS:
+                    users.create_task(talk(user_id, listening.getsockname()))
+        finally:
+            server.should_exit = True
+            await serving
+
+
+# ---------------------------------------------------------------- the demo
+
+
+def run(*, environment: str | None = None, spool_dir: Path | None = None) -> None:
+    """Run the service for about ten seconds, then show whose messages were late, and why.
+
+    Scope: process. Failure: raises ``ConfigurationError``. Blocks.
+    """
+    since_ns = time.time_ns()
+    with (
+        setup_observability(SERVICE, environment=environment, spool_dir=spool_dir),
+        tempfile.TemporaryDirectory(prefix="otel-logging-demo-") as directory,
+    ):
+        history = History(Path(directory) / "history.db")
+        for user_id in USERS:
+            history.write(user_id, 30)
+        history.grow_until(2 * BUDGET_S, HOARDER)
+        asyncio.run(serve_everybody(history))
+    show(since_ns, spool_dir)
+
+
+def show(since_ns: int, spool_dir: Path | None) -> None:
+    """Print what ``otel-logging late`` and ``show`` know of the service *since_ns*."""
+    spans = local.read(spool_base() if spool_dir is None else [spool_dir])
+    answer = late(spans, Question(since_ns=since_ns, service=SERVICE))
+    out = terminal.console()
+    click.echo()
+    terminal.show(out, table.draw(answer, width=out.width))
+    if not answer.rows:
+        click.echo("Is a sampler at work, OTEL_SDK_DISABLED or ENVIRONMENT=test?")
+        return
+    worst = answer.rows[0].trace_id
+    click.echo()
+    terminal.show(out, waterfall.draw(trees.by_trace(spans)[worst], width=out.width))
+    option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"
+    collector = load(SERVICE).exporter.endpoint
+    click.echo("\nLook further:")
+    click.echo(f"  otel-logging late{option}")
+    click.echo(f"  otel-logging show {worst[:8]}{option}")
+    click.echo(f"With a collector at {collector} the same traces are in Jaeger:")
+    click.echo("until one answers there, they wait on disk, and the next run brings them.")

@@ -1,0 +1,218 @@
+"""The demo as a stranger runs it: a child process, and what it left in its spool and sent."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_logging import demo
+from tests.receiver import Receiver, Span
+
+MAIN = "from otel_logging.cli import main; main()"
+MESSAGES = len(demo.USERS) * len(demo.MESSAGES)
+OURS = re.compile("OTEL_|LOG_|ENVIRONMENT$|NO_COLOR$|FORCE_COLOR$|COLUMNS$")
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """What this process has, but for what would change what the demo does."""
+    inherited = {name: value for name, value in os.environ.items() if not OURS.match(name)}
+    homes = dict.fromkeys(("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_STATE_HOME"), str(home))
+    # should something go by a proxy, it does not arrive
+    proxies = dict.fromkeys(("http_proxy", "ws_proxy", "all_proxy"), "http://127.0.0.1:9")
+    return {**inherited, **homes, **proxies, **variables}
+
+
+def otel_logging(*arguments: str, **variables: Any) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", variables.pop("main", MAIN), *arguments]
+    return subprocess.run(
+        command,
+        env=environment(**variables),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+def lines_and_pictures(output: str) -> tuple[list[str], str]:
+    lines, late, rest = output.partition("\nlate · ")
+    return lines.splitlines(), late[1:] + rest
+
+
+class Ran:
+    """A demo that has ended, without a collector; its store is where the user's own would be."""
+
+    def __init__(self, home: Path, endpoint: str) -> None:
+        self.home, self.endpoint = home, endpoint
+        self.result = self.cli("demo")
+        self.lines, self.pictures = lines_and_pictures(self.result.stdout)
+
+    def cli(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return otel_logging(*arguments, home=self.home, OTEL_EXPORTER_OTLP_ENDPOINT=self.endpoint)
+
+    def late(self, *arguments: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(self.cli("late", "--json", *arguments).stdout)
+        return rows
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    with Receiver() as nobody:
+        pass
+    return Ran(tmp_path_factory.mktemp("home"), nobody.endpoint)
+
+
+def test_ends_well_and_says_nothing_on_stderr(ran: Ran) -> None:
+    assert (ran.result.returncode, ran.result.stderr) == (0, "")
+
+
+def test_prints_each_step_of_each_message_as_a_plain_line(ran: Ran) -> None:
+    steps = Counter(line[22:54].strip() for line in ran.lines)
+    assert steps == {
+        "connected": len(demo.USERS),
+        "message received": MESSAGES,
+        "history searched": MESSAGES,
+        "reply sent": MESSAGES,
+    }
+    assert "\x1b" not in ran.result.stdout
+
+
+def test_the_lines_of_a_message_have_one_trace_id_and_one_user(ran: Ran) -> None:
+    found = [re.search(r"user_id=(\w+) chat ·([0-9a-f]{8})$", line) for line in ran.lines]
+    lines_of = Counter(match.groups() for match in found if match)
+    assert set(lines_of.values()) == {3}
+    assert Counter(user_id for user_id, _ in lines_of) == dict.fromkeys(demo.USERS, 3)
+
+
+def test_the_late_table_names_the_user_and_the_stage(ran: Ran) -> None:
+    table, _ = ran.pictures.split("\n\nchat-gateway · ")
+    assert table.startswith(f"late · {len(demo.MESSAGES)} of {MESSAGES} stages\n")
+    rows = table.splitlines()[3:]
+    assert [row.split()[-2:] for row in rows[::2]] == [[demo.HOARDER, "message"]] * 3
+    assert all(re.match("  └ answer .* → search history ", path) for path in rows[1::2])
+
+
+def test_the_table_is_what_the_command_says(ran: Ran) -> None:
+    table, _ = ran.pictures.split("\n\nchat-gateway · ")
+    assert ran.cli("late").stdout.strip() == table
+    assert re.findall("[0-9a-f]{32}", table) == [row["trace_id"] for row in ran.late()]
+
+
+def test_all_messages_of_that_user_are_late_and_no_other(ran: Ran) -> None:
+    everything = ran.late("--over", "0.000001", "--service", demo.SERVICE)
+    assert Counter(row["who"]["user_id"] for row in everything) == dict.fromkeys(demo.USERS, 3)
+    over = [row["who"]["user_id"] for row in everything if row["latency_s"] > row["budget_s"]]
+    assert over == [demo.HOARDER] * 3
+    assert {step["stage"] for row in ran.late() for step in row["path"]} == {
+        *("message", "answer", "search history")
+    }
+
+
+def test_the_picture_is_that_of_the_worst_message(ran: Ran) -> None:
+    worst = ran.late()[0]["trace_id"]
+    assert ran.cli("show", worst).stdout in ran.pictures
+    for line in ("message received", "history searched", "reply sent"):
+        assert f" info    {line}" in ran.pictures
+
+
+def test_names_the_commands_and_the_collector_to_look_further(ran: Ran) -> None:
+    said = ran.pictures.partition("Look further:")[2].splitlines()
+    assert said[1] == "  otel-logging late"
+    shown = ran.cli(*said[2].split()[1:])
+    assert f"trace {ran.late()[0]['trace_id']}" in shown.stdout
+    assert said[3].startswith(f"With a collector at {ran.endpoint}/v1/traces the same traces")
+
+
+def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receiver) -> None:
+    """Beside the first one's store: each message's trace arrives, under its own user."""
+    spool = ran.home / "of one's own"
+    second = otel_logging(
+        *("demo", "--spool-dir", str(spool)),
+        home=ran.home,
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        ENVIRONMENT="production",
+    )
+    assert (second.returncode, second.stderr) == (0, "")
+    lines, pictures = lines_and_pictures(second.stdout)
+    assert pictures.startswith(f"late · 3 of {MESSAGES} stages\n")
+    assert f"  otel-logging late --spool-dir {shlex.quote(str(spool))}\n" in pictures
+
+    said = [json.loads(line) for line in lines]
+    user_of = {line["trace_id"]: line["user_id"] for line in said if line["event"] == "reply sent"}
+    arrived: dict[str, list[Span]] = {}
+    for span in receiver.spans:
+        arrived.setdefault(span.trace_id, []).append(span)
+    assert len(user_of) == MESSAGES
+    for trace_id, user_id in user_of.items():
+        spans = arrived.pop(trace_id)
+        assert {span.name for span in spans} == {"message", "answer", "search history", "reply"}
+        assert [span.attributes["user_id"] for span in spans] == [user_id] * 4
+    assert {span.name for rest in arrived.values() for span in rest} == {"process log"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a child cannot be sent Ctrl-C alone")
+def test_ctrl_c_ends_it_also_in_the_middle_of_a_slow_search(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, "demo"],
+        env=environment(tmp_path, OTEL_TRACES_EXPORTER="none"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as running:
+        assert running.stdout is not None
+        any("message received" in line and demo.HOARDER in line for line in running.stdout)
+        running.send_signal(signal.SIGINT)
+        output, errors = running.communicate(timeout=20)
+    assert (running.returncode, errors.split()) == (1, ["Aborted!"])
+    assert "late" not in output
+
+
+def test_a_search_that_fails_is_the_askers_error_and_the_worker_goes_on(tmp_path: Path) -> None:
+    async def ask_three_times() -> list[str]:
+        service = demo.ChatService(history := demo.History(tmp_path / "history.db"))
+        worker = asyncio.create_task(service.work())
+        with pytest.raises(Exception, match="no such table"):
+            await service.ask("ada", "before there is anything")
+        history.write("ada", 1)
+        answers = [await service.ask("ada", text) for text in ("now?", "and now?")]
+        worker.cancel()
+        return answers
+
+    first, second = asyncio.run(ask_three_times())
+    assert re.fullmatch(r"now\? You wrote most about: please look at .* again", first)
+    assert second == f"and {first}"
+
+
+def test_with_nothing_recorded_it_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo.show(0, tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "no stage matches",
+        "Is a sampler at work, OTEL_SDK_DISABLED or ENVIRONMENT=test?",
+    ]
+
+
+def test_without_what_it_needs_it_names_the_extra(tmp_path: Path) -> None:
+    without = f"import sys; sys.modules['uvicorn'] = None; {MAIN}"
+    result = otel_logging("demo", main=without, home=tmp_path)
+    assert result.returncode == 1
+    assert "pip install 'otel-logging[demo]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_setting_that_cannot_be_is_named(tmp_path: Path) -> None:
+    result = otel_logging("demo", home=tmp_path, LOG_LEVEL="loud")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: LOG_LEVEL='loud': a level is one of ")
