@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from otel_logging import settings
+from otel_logging import _names, settings
 from otel_logging.traces import local, table, terminal, trees, waterfall
 from otel_logging.traces.late import Question
 from otel_logging.traces.late import late as late_stages
@@ -57,15 +57,18 @@ def _pair(given: str) -> tuple[str, str]:
     return key, value
 
 
+_spool_dir = click.option(
+    "--spool-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The local store is here, not where OTEL_LOGGING_SPOOL_DIR says.",
+)
+
+
 def _of_store(command: _Command) -> _Command:
     """Add the options that all commands have which read the store."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
-        click.option(
-            "--spool-dir",
-            type=click.Path(file_okay=False, path_type=Path),
-            help="Look here instead of where OTEL_LOGGING_SPOOL_DIR says.",
-        ),
+        _spool_dir,
         click.option("--service", metavar="NAME", help="Only this service's stages."),
     ):
         command = option(command)
@@ -155,6 +158,29 @@ def show(
     else:
         out = terminal.console()
         terminal.show(out, waterfall.draw(trace, width=out.width))
+
+
+@main.command()
+@click.option(
+    "--environment",
+    envvar=_names.ENVIRONMENT,
+    default="development",
+    show_default=True,
+    metavar="NAME",
+    help="As for any service: production prints JSON.",
+)
+@_spool_dir
+def demo(*, environment: str, spool_dir: Path | None) -> None:
+    """Run a small chat service for ten seconds, and find out who was answered late, and why."""
+    try:
+        from otel_logging.demo import run
+    except ModuleNotFoundError as error:
+        message = f"The demo needs {error.name}: pip install 'otel-logging[demo]'"
+        raise click.ClickException(message) from None
+    try:
+        run(environment=environment, spool_dir=spool_dir)
+    except settings.ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
 
 
 # ---------------------------------------------------------------- which trace
