@@ -9,7 +9,8 @@ Deliberately absent: what the context manager does.
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, cast
@@ -94,12 +95,15 @@ def _generator_around(
         own = begin()
         with _Entered(own, make()):
             steps = own.run(function, *args, **kwargs)
-            step, value = steps.asend, None
+            step: Any = functools.partial(_first_step, steps)
+            value: Any = None
             while True:
                 try:
                     item = await _Within(own, step(value))
                 except StopAsyncIteration:
                     return
+                finally:
+                    value = None  # an exception must not hold the frame that it holds
                 try:
                     value = yield item
                     step = steps.asend
@@ -110,6 +114,20 @@ def _generator_around(
                     step, value = steps.athrow, thrown
 
     return cast(_F, async_generator)
+
+
+def _first_step(steps: AsyncGenerator[Any, Any], _: None) -> Awaitable[Any]:
+    """Begin the inner generator unseen by the event loop, which knows the outer one.
+
+    At its end a loop closes all generators that it knows, at once: the inner one
+    would be closed by the loop while the outer one closes it, which is an error.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return steps.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def _kind_of(function: Callable[..., Any]) -> str:
@@ -162,6 +180,8 @@ def _stepped(own: Context, steps: Any) -> Generator[Any, Any, Any]:
             item = own.run(step, value)
         except StopIteration as stop:
             return stop.value
+        finally:
+            value = None  # an exception must not hold the frame that it holds
         try:
             value = yield item
             step = steps.send

@@ -12,6 +12,8 @@ import sysconfig
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from otel_logging._values import plain
+
 
 def dumps_stdlib(value: Any) -> bytes:
     """Write *value* by the standard library."""
@@ -44,3 +46,9 @@ def _choose() -> Callable[[Any], bytes]:
 
 
 dumps = _choose()
+
+
+def flat(value: Any) -> str | bool | int | float:
+    """Return any value as what every OpenTelemetry SDK takes: no dicts, no lists, no None."""
+    kept = plain(value)
+    return kept if isinstance(kept, (str, bool, int, float)) else dumps(kept).decode()

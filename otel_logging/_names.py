@@ -21,6 +21,7 @@ STACK: Final = "stack"
 REQUEST_ID: Final = "request_id"  # a trace_id bound by hand, while a span is active
 FORMAT_ERROR: Final = "format_error"  # why "%"-arguments did not fit their message
 FORMAT_ARGS: Final = "format_args"
+FIELDS_LEFT_OUT: Final = "fields_left_out"  # int: how many fields found no room on the line
 
 #: What a line says of itself; a user's field of that name gets a trailing underscore.
 RESERVED: Final = frozenset(

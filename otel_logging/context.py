@@ -9,12 +9,12 @@ Deliberately absent: spans (``tracing``), queues and threads of libraries.
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar, copy_context
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 
-from otel_logging import _decorate, _names, _trouble
+from otel_logging import _decorate, _json, _names, _trouble
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -46,18 +46,42 @@ def bound_attributes() -> dict[str, Any]:
 
 
 def _as_attributes(fields: Mapping[str, Any]) -> dict[str, Any]:
-    attributes = dict(fields)
+    attributes = dict(safe_names(fields))
     if _names.TRACE_ID in attributes:
-        attributes.setdefault(_names.REQUEST_ID, attributes.pop(_names.TRACE_ID))
+        put_request_id(attributes, attributes.pop(_names.TRACE_ID))
     return attributes
 
 
-def _safe_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a field that would hide a reserved name a trailing underscore; ``trace_id`` may stay."""
-    return {
-        key + "_" if key in _names.RESERVED and key != _names.TRACE_ID else key: value
-        for key, value in fields.items()
-    }
+def put_request_id(fields: MutableMapping[str, Any], given: Any) -> None:
+    """Keep in *fields* a ``trace_id`` that was *given* by hand, where a span has the real one."""
+    if _names.REQUEST_ID in fields:
+        put_aside(fields, _names.TRACE_ID, given)
+    else:
+        fields[_names.REQUEST_ID] = given
+
+
+def put_aside(fields: MutableMapping[str, Any], key: str, value: Any) -> None:
+    """Keep *value* in *fields* under *key* and as many underscores as make it a new one."""
+    key += "_"
+    while key in fields:
+        key += "_"
+    fields[key] = value
+
+
+#: Names that a bound field cannot have on a line; a ``trace_id`` may be given by hand.
+_GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID}
+_RENAMED: Final = _GUARDED | {_names.TRACE_ID, _names.REQUEST_ID}
+
+
+def safe_names(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return *fields* with a trailing underscore where one would hide a reserved name."""
+    if _GUARDED.isdisjoint(fields):
+        return fields
+    safe = {key: value for key, value in fields.items() if key not in _GUARDED}
+    for key, value in fields.items():
+        if key in _GUARDED:
+            put_aside(safe, key, value)
+    return safe
 
 
 def bind_context(**fields: Any) -> None:
@@ -71,20 +95,24 @@ def bind_context(**fields: Any) -> None:
     Scope: this task, and tasks it starts from here on. Failure: never raises.
     Cost: two dict copies and two span attributes a field; never blocks.
     """
-    safe = _safe_names(fields)
-    _bound.set({**_bound.get(), **safe})
+    now = {**_bound.get(), **fields}
+    _bound.set(now)
+    if not _RENAMED.isdisjoint(now):  # those that are renamed may give way to one another
+        fields = {k: v for k, v in now.items() if k in fields or k.rstrip("_") in _RENAMED}
+        fields = _as_attributes(fields)
     span = trace.get_current_span()
     entry = getattr(span, ENTRY, None) or span
     for target in (span,) if entry is span else (span, entry):
-        set_attributes(target, _as_attributes(safe))
+        set_attributes(target, fields)
 
 
 def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
     """Set *fields* on *span* if it is recording, whoever made it. Never raises."""
     try:
         if span.is_recording():
+            take = plain if hasattr(span, "add_line") else _json.flat
             for key, value in fields.items():
-                span.set_attribute(key, plain(value))
+                span.set_attribute(key, take(value))
     except Exception as error:
         _trouble.report("fields lost: a span did not take them", detail=error)
 
@@ -94,8 +122,7 @@ def unbind_context(*keys: str) -> None:
 
     Spans that have them keep them. Scope: this task. Failure: never raises.
     """
-    gone = _safe_names(dict.fromkeys(keys))
-    _bound.set({key: value for key, value in _bound.get().items() if key not in gone})
+    _bound.set({key: value for key, value in _bound.get().items() if key not in keys})
 
 
 def clear_context() -> None:
@@ -103,20 +130,43 @@ def clear_context() -> None:
     _bound.set(_NOTHING)
 
 
+#: The scopes that this task is in: each with what was current and bound before it.
+_open: ContextVar[tuple[tuple["_Scoped", Mapping[str, Any], otel_context.Context], ...]] = (
+    ContextVar("otel_logging.open", default=())
+)
+
+
 class _Scoped:
-    """A ``with`` block that is also a decorator of any callable."""
+    """A ``with`` block that is also a decorator of any callable.
+
+    What it has to restore is kept in the task, not in the object: one object may
+    be entered by any number of tasks at once, and a block that is left in
+    another task than it was entered in (a generator that is closed from
+    elsewhere) changes nothing there.
+    """
+
+    def _begin(self) -> None:
+        raise NotImplementedError  # pragma: no cover - each subclass has its own
+
+    def _end(self, before: Mapping[str, Any], context: otel_context.Context) -> None:
+        otel_context.attach(context)
+        _bound.set(before)
 
     def __enter__(self) -> None:
-        raise NotImplementedError  # pragma: no cover - each subclass has its own
+        _open.set((*_open.get(), (self, _bound.get(), otel_context.get_current())))
+        self._begin()
 
     def __exit__(self, *error: object) -> None:
-        raise NotImplementedError  # pragma: no cover - each subclass has its own
-
-    def _again(self) -> "_Scoped":
-        raise NotImplementedError  # pragma: no cover - each subclass has its own
+        scopes = _open.get()
+        for at in reversed(range(len(scopes))):
+            scope, before, context = scopes[at]
+            if scope is self:
+                _open.set(scopes[:at] + scopes[at + 1 :])
+                self._end(before, context)
+                return
 
     def __call__(self, function: _F) -> _F:
-        return _decorate.around(function, self._again)
+        return _decorate.around(function, lambda: self)
 
 
 class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
@@ -126,25 +176,20 @@ class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
     loop over orders would leave its last order on the request. At the end the
     keys are what they were before; other bindings made inside stay.
 
-    Scope: this task. Failure: never raises. Concurrency: one object may serve as
-    decorator everywhere, as a ``with`` block one at a time.
+    Scope: this task. Failure: never raises. Concurrency: one object may serve
+    everywhere, and be nested in itself.
     """
 
-    def __init__(self, **fields: Any) -> None:
-        self._fields = _safe_names(fields)
-        self._before: list[dict[str, Any]] = []
+    def __init__(self, /, **fields: Any) -> None:
+        self._fields = fields
 
-    def _again(self) -> "bound_context":
-        return bound_context(**self._fields)
+    def _begin(self) -> None:
+        _bound.set({**_bound.get(), **self._fields})
 
-    def __enter__(self) -> None:
-        now = _bound.get()
-        self._before.append({key: now[key] for key in self._fields if key in now})
-        _bound.set({**now, **self._fields})
-
-    def __exit__(self, *error: object) -> None:
-        others = {k: v for k, v in _bound.get().items() if k not in self._fields}
-        _bound.set({**others, **self._before.pop()})
+    def _end(self, before: Mapping[str, Any], _: otel_context.Context) -> None:
+        fields = {k: v for k, v in _bound.get().items() if k not in self._fields}
+        fields.update({k: before[k] for k in self._fields if k in before})
+        _bound.set(fields)
 
 
 class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
@@ -154,21 +199,9 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
     before. Scope: this task. Failure: never raises.
     """
 
-    def __init__(self) -> None:
-        self._before: list[tuple[otel_context.Context, Mapping[str, Any]]] = []
-
-    def _again(self) -> "detached":
-        return detached()
-
-    def __enter__(self) -> None:
-        self._before.append((otel_context.get_current(), _bound.get()))
+    def _begin(self) -> None:
         otel_context.attach(otel_context.Context())
         _bound.set(_NOTHING)
-
-    def __exit__(self, *error: object) -> None:
-        context, fields = self._before.pop()
-        otel_context.attach(context)
-        _bound.set(fields)
 
 
 def carry(function: _F, /) -> _F:
@@ -203,10 +236,10 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
             if key in fields:
                 context = baggage.set_baggage(key, str(plain(fields[key])), context)
         propagate.inject(headers, context)
+        if carrier is not None:
+            carrier.update(headers)
     except Exception as error:
-        _trouble.report("headers lost: a propagator failed", detail=error)
-    if carrier is not None:
-        carrier.update(headers)
+        _trouble.report("headers lost: a propagator or a carrier failed", detail=error)
     return headers
 
 
@@ -214,10 +247,10 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
     """Run a ``with`` block as part of the trace that came in with *carrier*.
 
     *carrier* is a mapping of headers or an iterable of pairs, strings or bytes,
-    names in any case. Of its baggage the keys named in ``propagate=`` are bound
-    inside the block, the rest is left out. Without a trace in it, the current
-    one stays. Scope: this task. Failure: never raises; malformed headers count
-    as none.
+    names in any case; a name that comes twice is one list, as in HTTP. Of its
+    baggage the keys named in ``propagate=`` are bound inside the block, the rest
+    is left out. Without a trace in it, the current one stays. Scope: this task.
+    Failure: never raises; malformed headers count as none.
     """
 
     def __init__(
@@ -226,27 +259,16 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
         /,
     ) -> None:
         self._carrier = carrier
-        self._before: list[tuple[otel_context.Context, Mapping[str, Any]]] = []
 
-    def _again(self) -> "extract":
-        return extract(self._carrier)
-
-    def __enter__(self) -> None:
-        before = otel_context.get_current()
-        self._before.append((before, _bound.get()))
+    def _begin(self) -> None:
         try:
-            context, arrived = _read(self._carrier, before)
+            context, arrived = _read(self._carrier, otel_context.get_current())
         except Exception as error:
             _trouble.report("incoming headers not understood", detail=error)
             return
         otel_context.attach(context)
         if arrived:
-            _bound.set({**_bound.get(), **_safe_names(arrived)})
-
-    def __exit__(self, *error: object) -> None:
-        context, fields = self._before.pop()
-        otel_context.attach(context)
-        _bound.set(fields)
+            _bound.set({**_bound.get(), **arrived})
 
 
 def _read(
@@ -254,8 +276,10 @@ def _read(
 ) -> tuple[otel_context.Context, dict[str, str]]:
     from opentelemetry import propagate
 
-    pairs = carrier.items() if isinstance(carrier, Mapping) else carrier
-    headers = {_text(name).lower(): _text(value) for name, value in pairs}
+    headers: dict[str, str] = {}
+    for name, value in carrier.items() if isinstance(carrier, Mapping) else carrier:
+        key, text = _text(name).lower(), _text(value)
+        headers[key] = f"{headers[key]},{text}" if key in headers else text
     context = propagate.extract(headers, baggage.clear(before))
     items = baggage.get_all(context)
     arrived = {key: str(items[key]) for key in propagated if key in items}

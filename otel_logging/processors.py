@@ -16,6 +16,8 @@ from otel_logging import _json, _names, _trouble
 from otel_logging import context as bindings
 from otel_logging._values import plain
 
+__all__ = ["EventDict", "add_bound_context", "add_trace_context", "record_on_span"]
+
 EventDict = MutableMapping[str, Any]
 
 #: What a span says of itself, so its events need not.
@@ -40,8 +42,10 @@ elsewhere: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = No
 
 def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
     """Add what ``bind_context`` bound; a field of the call itself wins."""
-    for key, value in bindings.bound().items():
-        event_dict.setdefault(key, value)
+    bound = bindings.bound()
+    if bound:
+        for key, value in bindings.safe_names(bound).items():
+            event_dict.setdefault(key, value)
     return event_dict
 
 
@@ -49,17 +53,29 @@ def add_trace_context(logger: Any, method_name: str, event_dict: EventDict) -> E
     """Add ``trace_id``, ``span_id`` and ``trace_flags`` of the current span, where there is one.
 
     A ``trace_id`` that the application gave stays where there is no span, and
-    becomes ``request_id`` (``trace_id_``, if there is one already) where there is.
+    becomes ``request_id`` (``trace_id_``, if there is one already) where there
+    is; a ``span_id`` or ``trace_flags`` of its own gets a trailing underscore.
     """
-    span = trace.get_current_span()
+    return add_ids(trace.get_current_span(), event_dict)
+
+
+def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
+    """Do what ``add_trace_context`` does, for *span*."""
     fields = getattr(span, "line_fields", None) or _fields_of(span.get_span_context())
     if fields:
-        given = event_dict.get(_names.TRACE_ID)
-        if given is not None:
-            taken = _names.REQUEST_ID in event_dict
-            event_dict[_names.TRACE_ID + "_" if taken else _names.REQUEST_ID] = given
+        if not event_dict.keys().isdisjoint(fields):
+            _make_way(event_dict)
         event_dict.update(fields)
     return event_dict
+
+
+def _make_way(event_dict: EventDict) -> None:
+    given = event_dict.pop(_names.TRACE_ID, None)
+    if given is not None:
+        bindings.put_request_id(event_dict, given)
+    for key in (_names.SPAN_ID, _names.TRACE_FLAGS):
+        if key in event_dict:
+            bindings.put_aside(event_dict, key, event_dict.pop(key))
 
 
 def _fields_of(context: trace.SpanContext) -> dict[str, str]:
@@ -80,8 +96,12 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
     ended, is full, or is not there; with stock OpenTelemetry a recording span's
     lines do. Failure: never raises; a line that is lost is counted and reported.
     """
+    return record_on(trace.get_current_span(), event_dict)
+
+
+def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:
+    """Do what ``record_on_span`` does, for *span*."""
     try:
-        span = trace.get_current_span()
         time_ns = event_dict.get(_names.TIME_NS) or time.time_ns()
         name = event_dict.get(_names.EVENT)
         name = name if type(name) is str else str(plain(name))
@@ -99,10 +119,5 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
 
 
 def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *fields* as attributes that any OpenTelemetry SDK takes: no dicts, no None."""
-    attributes = {}
-    for key, value in fields.items():
-        kept = plain(value)
-        simple = isinstance(kept, (str, bool, int, float))
-        attributes[key] = kept if simple else _json.dumps(kept).decode()
-    return attributes
+    """Return *fields* as attributes that any OpenTelemetry SDK takes."""
+    return {key: _json.flat(value) for key, value in fields.items()}

@@ -5,82 +5,135 @@ loss. Invariant: no lock, so that a signal handler or ``__del__`` may log while
 a line is written. Deliberately absent: levels and formats.
 """
 
-import contextlib
+import errno
 import os
 import select
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 from otel_logging import _trouble
 
-#: How long a reader of a pipe may stop before lines are dropped rather than waited for.
+#: How long a reader may stop before lines are dropped rather than waited for.
 PATIENCE_S: Final = 1.0
 LOST: Final = "log lines lost: stdout takes none"
+
+#: What the system says where a way to write is not there: try the next one.
+_NOT_THERE: Final = frozenset(
+    {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOENT, errno.ENXIO, errno.EACCES}
+)
 
 
 class Stdout:
     """Writes lines to whatever ``sys.stdout`` is at the time.
 
-    While it is the original with a descriptor on POSIX, a line is one
-    ``os.write``; else (pytest's capture, Jupyter, Windows) ``sys.stdout.write``.
+    While it is the original with a descriptor on POSIX, a line is one write to
+    that; else (pytest's capture, Jupyter, Windows) ``sys.stdout.write``. A write
+    to a pipe, a socket or a terminal waits for its reader, and when that has not
+    read for ``PATIENCE_S`` lines are dropped, without a wait, until it reads again.
     """
 
     def __init__(self) -> None:
         self.is_pipe = False  # or a socket: there a long line may be torn by another process
         self._fd = -1
-        self._may_block = False
-        self._patient = True
-        with contextlib.suppress(Exception):
+        self._ways: list[Callable[[bytes], int]] = [self._write]
+        self._deadline = 0.0  # of the wait for a reader; 0: the last write went through
+        self._torn = False  # the last line stands there without its end
+        try:
             fd = sys.__stdout__.fileno() if sys.__stdout__ is not None else -1
             mode = os.fstat(fd).st_mode
-            self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-            self._may_block = not stat.S_ISREG(mode)
-            self._fd = fd if os.name == "posix" else -1
+        except (OSError, ValueError):  # closed, or nothing with a descriptor
+            return
+        self._fd = fd if os.name == "posix" else -1
+        self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        if self.is_pipe or os.isatty(fd):
+            self._ways = [self._write_reopened, self._write_if_ready]
+            if hasattr(os, "RWF_NOWAIT"):
+                self._ways.insert(0, self._write_nowait)
 
     def write(self, line: bytes) -> None:
         """Write *line* and a newline. Never raises: a loss is counted and reported."""
         try:
             if self._fd >= 0 and sys.stdout is sys.__stdout__:
-                self._write_whole(line + b"\n")
+                self._write_whole(b"\n%b\n" % line if self._torn else line + b"\n")
             else:
                 _write_text(line)
         except Exception as error:
             _trouble.report(LOST, detail=error)
 
     def _write_whole(self, data: bytes) -> None:
-        # a blocking write to a full pipe would hold the caller for as long as the
-        # reader sleeps, so one that may block is asked first
-        while data:
-            if self._may_block and not self._is_ready():
-                raise TimeoutError("its reader has stopped reading")
-            with contextlib.suppress(BlockingIOError):
-                data = data[os.write(self._fd, data) :]
+        left = data
+        try:
+            while left:
+                try:
+                    left = left[self._ways[0](left) :]
+                    self._deadline = 0.0
+                except BlockingIOError:
+                    self._wait()
+                except OSError as error:
+                    if error.errno not in _NOT_THERE or len(self._ways) == 1:
+                        raise
+                    del self._ways[0]
+        finally:
+            if len(left) < len(data):
+                self._torn = bool(left)
 
-    def _is_ready(self) -> bool:
+    def _wait(self) -> None:
+        """Wait until there is room; all threads that wait give up together."""
+        self._deadline = self._deadline or time.monotonic() + PATIENCE_S
+        patience_s = self._deadline - time.monotonic()
+        if patience_s <= 0:
+            raise TimeoutError("its reader has stopped reading")
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        if poll.poll(0):
-            self._patient = True
-            return True
-        # waited once: the lines after that are dropped at once until it reads again
-        patience, self._patient = (PATIENCE_S if self._patient else 0.0), False
-        deadline = time.monotonic() + patience
-        while (left := deadline - time.monotonic()) > 0:
-            if poll.poll(left * 1000):
-                self._patient = True
-                return True
-        return False
+        poll.poll(patience_s * 1000)
+
+    # ---- ways to write, the best one first: os.write alone would hold the caller for as
+    # ---- long as the reader sleeps, and O_NONBLOCK on the descriptor would hold for every
+    # ---- process that shares it
+
+    def _write_nowait(self, data: bytes) -> int:
+        """Linux from 6.4 on, pipes and sockets: this one write does not block."""
+        return os.pwritev(self._fd, (data,), -1, os.RWF_NOWAIT)
+
+    def _write_reopened(self, data: bytes) -> int:
+        """Linux, pipes and terminals: write through a description of our own.
+
+        Not kept: an application that closes descriptors would give it to another file.
+        """
+        fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            return os.write(fd, data)
+        finally:
+            os.close(fd)
+
+    def _write_if_ready(self, data: bytes) -> int:
+        """Ask, then write what fits for certain.
+
+        Two writers that take the last room at the same moment can still block
+        each other until there is more.
+        """
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if not poll.poll(0):
+            raise BlockingIOError
+        return os.write(self._fd, data[: select.PIPE_BUF])
+
+    def _write(self, data: bytes) -> int:
+        """Write to a file, or to a device like /dev/null: no reader that could stop."""
+        return os.write(self._fd, data)
 
 
 def _write_text(line: bytes) -> None:
     stream = sys.stdout
     if stream is None:
-        raise OSError("there is no stdout")
+        raise OSError("there is none")
     text = line.decode() + "\n"
     try:
         stream.write(text)
     except UnicodeEncodeError:
         encoding = getattr(stream, "encoding", None) or "ascii"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()

@@ -16,7 +16,9 @@ from otel_logging import _json, _names
 from otel_logging._values import MAX_CHARACTERS, plain, shorten
 
 #: What stands first in a JSON line, in this order.
-_FIRST: Final = (_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER)
+_HEAD: Final[Mapping[str, Any]] = dict.fromkeys(
+    (_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER)
+)
 
 Renderer = Callable[[Mapping[str, Any]], bytes]
 
@@ -28,11 +30,10 @@ def json_renderer(limit_bytes: int | None) -> Renderer:
     """Return a renderer of JSON lines of at most *limit_bytes*; None: of any length."""
 
     def render(event_dict: Mapping[str, Any]) -> bytes:
-        fields = {key: event_dict[key] for key in _FIRST if key in event_dict}
-        for key, value in event_dict.items():
-            if type(value) is str and len(value) <= MAX_CHARACTERS:
-                fields[key] = value
-            elif key != _names.TIME_NS:
+        fields = {**_HEAD, **event_dict}
+        fields.pop(_names.TIME_NS, None)
+        for key, value in fields.items():
+            if type(value) is not str or len(value) > MAX_CHARACTERS:
                 fields[key] = plain(value)
         line = _json.dumps(fields)
         if limit_bytes is not None and len(line) >= limit_bytes:
@@ -42,33 +43,43 @@ def json_renderer(limit_bytes: int | None) -> Renderer:
     return render
 
 
+#: Characters that a string keeps at least: as many as a trace id has.
+_SHORTEST: Final = 32
+
+
 def _fit(fields: dict[str, Any], limit_bytes: int) -> bytes:
-    """Shorten long strings in the middle, tracebacks first, until the line fits."""
-    short = {
-        key: value if isinstance(value, (str, int, float, type(None))) else _json_text(value)
-        for key, value in fields.items()
-    }
+    """Shorten long values in the middle, tracebacks first, until the line fits."""
+    tracebacks = [key for key in (_names.EXCEPTION, _names.STACK) if key in fields]
     room = limit_bytes
-    while room > 16:
-        room //= 2
-        for key in sorted(short, key=lambda k: (k != _names.EXCEPTION, k != _names.STACK)):
-            value = short[key]
-            if isinstance(value, str) and key not in _names.RESERVED - _WORDY:
-                short[key] = shorten(value, room)
-            line = _json.dumps(short)
+    while room > _SHORTEST:
+        room = max(room // 2, _SHORTEST)
+        for keys in (tracebacks, list(fields)):
+            for key in keys:
+                fields[key] = _shortened(fields[key], room)
+            line = _json.dumps(fields)
             if len(line) < limit_bytes:
                 return line
-    # thousands of fields, or a character that takes many bytes: what a line must have, and
-    # how many others there were
-    kept = {key: value for key, value in short.items() if key in _names.RESERVED}
-    return _json.dumps({**kept, "fields_left_out": len(short) - len(kept)})
+    return _first_that_fit(fields, limit_bytes)
 
 
-_WORDY: Final = frozenset({_names.EVENT, _names.LOGGER, _names.EXCEPTION, _names.JOB_TAG})
+def _shortened(value: Any, room: int) -> Any:
+    if isinstance(value, str):
+        return shorten(value, room)
+    if isinstance(value, (dict, list)) and len(text := _json.dumps(value).decode()) > room:
+        return shorten(text, room)
+    return value
 
 
-def _json_text(value: Any) -> str:
-    return _json.dumps(value).decode()
+def _first_that_fit(fields: dict[str, Any], limit_bytes: int) -> bytes:
+    """Leave out fields that find no room, the application's before ours, and say how many."""
+    room = limit_bytes - len(_json.dumps({_names.FIELDS_LEFT_OUT: len(fields)})) - 1
+    kept: dict[str, Any] = {}
+    for key in sorted(fields, key=lambda key: key not in _names.RESERVED):
+        taken = len(_json.dumps({key: fields[key]})) - 1  # a comma for two braces
+        if taken <= room:
+            kept[key] = fields[key]
+            room -= taken
+    return _json.dumps({**kept, _names.FIELDS_LEFT_OUT: len(fields) - len(kept)})
 
 
 # ---------------------------------------------------------------- console
@@ -84,12 +95,15 @@ _LEVEL_COLORS: Final = {
 }
 _EVENT_WIDTH: Final = 32
 _TRACE_CHARACTERS: Final = 8
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+#: C0 and C1 controls, line separators, and what changes the direction of writing.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
 _CONTROL_BUT_LINES = re.compile(r"(?![\n\t])" + _CONTROL.pattern)
 _BARE = re.compile(r"[^\s\"'=]+")
 _NOT_FIELDS: Final = frozenset(
     {
-        *_FIRST,
+        *_HEAD,
         _names.TRACE_ID,
         _names.SPAN_ID,
         _names.TRACE_FLAGS,
@@ -164,7 +178,7 @@ def _value(value: Any) -> str:
     if isinstance(kept, str):
         text = kept if _BARE.fullmatch(kept) else repr(kept)
     elif isinstance(kept, (dict, list)):
-        text = _json_text(kept)
+        text = _json.dumps(kept).decode()
     else:
         text = str(kept)
     return _shown(text)

@@ -1,0 +1,115 @@
+"""The one chain of processors that every line goes through.
+
+In: an event dict with the message and the fields of the call. Out: a line on
+stdout and an event on a span. Invariant: whatever a call is given, every field
+of it is there, under its own name or with underscores behind it. Deliberately
+absent: levels, and who calls (``logger``).
+"""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from opentelemetry import trace
+from structlog.contextvars import merge_contextvars
+from structlog.processors import StackInfoRenderer
+
+from otel_logging import _names
+from otel_logging import context as bindings
+from otel_logging._values import plain
+from otel_logging.processors import EventDict, add_bound_context, add_ids, record_on
+from otel_logging.tracing import note_told
+
+
+class Lines(Protocol):
+    """Where the lines of one logger go."""
+
+    name: str
+
+    def write(self, event_dict: EventDict) -> None:
+        """Render and write a line."""
+
+
+#: Fields that a line says of itself; ``trace_id`` may be given by hand, ``event`` cannot.
+_GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID, _names.EVENT}
+_second: tuple[int, str] = (0, "")
+_render_stack: Final = StackInfoRenderer(additional_ignores=["otel_logging"])
+
+
+def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
+    """Add what was bound, trace ids, traceback, time, level and logger; tell the span of it.
+
+    One processor, not five: each would look for the current span again.
+    """
+    add_bound_context(logger, method_name, event_dict)
+    if not _GUARDED.isdisjoint(event_dict):
+        for key in _GUARDED.intersection(event_dict):
+            bindings.put_aside(event_dict, key, event_dict.pop(key))
+    span = trace.get_current_span()
+    add_ids(span, event_dict)
+    if "exc_info" in event_dict:
+        _format_exception(span, event_dict)
+    if "stack_info" in event_dict:
+        _format_stack(event_dict)
+    # by the span's own clock, inside one of ours
+    _stamp(event_dict, getattr(span, "now_ns", time.time_ns)())
+    event_dict[_names.LEVEL] = method_name
+    event_dict[_names.LOGGER] = logger.name
+    return record_on(span, event_dict)
+
+
+def _stamp(event_dict: EventDict, now_ns: int) -> None:
+    global _second
+    seconds, rest = divmod(now_ns, 1_000_000_000)
+    known, text = _second
+    if known != seconds:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        _second = (seconds, text)
+    event_dict[_names.TIME_NS] = now_ns
+    event_dict[_names.TIMESTAMP] = f"{text}.{rest // 1000:06d}Z"
+
+
+def _format_exception(span: trace.Span, event_dict: EventDict) -> None:
+    """Make ``exc_info`` a traceback, and note that this line tells of the exception."""
+    error = _exception_of(event_dict.pop("exc_info"))
+    if error is None:
+        return
+    try:
+        event_dict[_names.EXCEPTION] = "".join(traceback.format_exception(error)).rstrip("\n")
+    except Exception:  # its own code raises
+        event_dict[_names.EXCEPTION] = plain(error)
+    if span.is_recording():
+        note_told(error, span.get_span_context().trace_id)
+
+
+def _exception_of(given: Any) -> BaseException | None:
+    """Return what ``exc_info=`` means: an exception, ``sys.exc_info()``, or the one being handled.
+
+    An exception is asked for its type, never for its truth: it may have a ``__bool__``.
+    """
+    if isinstance(given, BaseException):
+        return given
+    if isinstance(given, tuple) and len(given) == 3:
+        return given[1] if isinstance(given[1], BaseException) else None
+    return sys.exc_info()[1] if given else None
+
+
+def _format_stack(event_dict: EventDict) -> None:
+    if event_dict["stack_info"] and _names.STACK in event_dict:
+        bindings.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
+    _render_stack(None, "", event_dict)
+
+
+def _write(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
+    logger.write(event_dict)
+    return event_dict
+
+
+#: structlog keeps this very list in every logger, and its ``capture_logs`` changes it in place.
+CHAIN: Final[list[Callable[..., EventDict]]] = [
+    merge_contextvars,  # for those who bind with structlog's own functions
+    _complete,
+    _write,
+]
