@@ -335,7 +335,7 @@ class Spool:
             _try_lock(fd)
             making.rename(place)
         except OSError:
-            shutil.rmtree(making, ignore_errors=True)
+            _remove_place(making)
             _close(fd)
             raise
         _close(self._place_fd)  # of a place that somebody removed
@@ -391,12 +391,11 @@ class Spool:
         began = time.monotonic()
         try:
             segment = self._segments.get(scope) or self._open_segment(scope, began)
-            _write_whole(segment.fd, data)
+            _write_whole(segment, data)
         except OSError as error:
             self._stalled = True
             _trouble.report("disk writes failed, spans wait in memory", detail=error)
             return False
-        segment.size += len(data)
         now = time.monotonic()
         if now - began > SLOW_S:
             self._stalled = True
@@ -406,17 +405,17 @@ class Spool:
 
     def _open_segment(self, scope: bytes, now: float) -> _Open:
         path = self._our_place() / f"{self._next_name()}{_OPEN}"
-        head = header(self.resource, scope)
         # read as well, for the case that the file is removed; see _seal
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
+        segment = _Open(path, fd, 0, now)
         try:
-            _write_whole(fd, head)
+            _write_whole(segment, header(self.resource, scope))
         except OSError:
             _close(fd)
             path.unlink(missing_ok=True)
             raise
-        segment = self._segments[scope] = _Open(path, fd, len(head), now)
+        self._segments[scope] = segment
         self.opened += 1
         return segment
 
@@ -555,7 +554,7 @@ class Spool:
             if _is_empty(place):
                 with self._lock:
                     self._adopted.pop(place, None)
-                shutil.rmtree(place, ignore_errors=True)
+                _remove_place(place)
                 _close(fd)
 
     def prune(self) -> None:
@@ -605,7 +604,7 @@ class Spool:
         for other in adopted.values():
             _close(other)
         if place is not None and _is_empty(place):
-            shutil.rmtree(place, ignore_errors=True)
+            _remove_place(place)
         _close(fd)
 
     def after_fork(self) -> None:
@@ -619,12 +618,15 @@ class Spool:
         self._begin()
 
 
-def _write_whole(fd: int, data: bytes) -> None:
+def _write_whole(segment: _Open, data: bytes) -> None:
     """Append *data*, or leave the file as it was and raise OSError."""
-    written = os.write(fd, data)
+    # the descriptor is looked up with no call before the write: a fork in a signal
+    # handler takes it away, and its number may be another file's by then
+    written = os.write(segment.fd, data)
     if written != len(data):
-        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        os.ftruncate(segment.fd, os.fstat(segment.fd).st_size - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    segment.size += written
 
 
 def _started(place: Path) -> str:
@@ -639,7 +641,21 @@ def _is_new(place: Path) -> bool:
 
 
 def _is_empty(place: Path) -> bool:
-    return not any(_files(place, suffix) for suffix in (_SEALED, _OPEN))
+    """Whether no segment is in *place*; False where that cannot be told."""
+    try:
+        return not any(path.suffix in (_SEALED, _OPEN) for path in place.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:  # too many open files, say
+        return False
+
+
+def _remove_place(place: Path) -> None:
+    """Remove a place that is empty but for its lock, and what was never finished."""
+    with contextlib.suppress(OSError):
+        for path in (place / "lock", *_files(place, ".making")):
+            path.unlink(missing_ok=True)
+        place.rmdir()  # and not its whole tree: this fails rather than lose a span
 
 
 def _reset_all_after_fork() -> None:

@@ -1,5 +1,6 @@
 """What the spool's tests share: numbered spans, and child processes that use a spool."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -22,11 +23,11 @@ def encoded(number: int, size: int = 0) -> bytes:
         parent_span_id=0,
         trace_state="",
         flags=1,
-        name=f"span {number}",
+        name=f"span {number}" + "x" * size,  # a value would be shortened
         kind=1,
         start_ns=1,
         end_ns=2,
-        values={"filling": "x" * size} if size else {},
+        values={},
         dropped=(0, 0, 0),
         events=(),
         links=(),
@@ -74,11 +75,17 @@ def command(script: str, *arguments: object) -> list[str]:
     return [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)]
 
 
-def run(script: str, *arguments: object) -> str:
-    """Run *script* to its end, which must be a good one, and return what it printed."""
+def run(script: str, *arguments: object, traced: bool = True) -> str:
+    """Run *script* to its end, which must be a good one, and return what it printed.
+
+    Without *traced* if it forks beside a running thread: that may hold coverage's
+    lock, which is then held for ever in the child.
+    """
+    hidden = () if traced else ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
     done = subprocess.run(
         command(script, *arguments),
         cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if key not in hidden},
         capture_output=True,
         text=True,
         timeout=60,

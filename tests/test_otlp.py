@@ -213,11 +213,6 @@ def _span(**changed: Any) -> Span:
         "start_ns": 1,
         "end_ns": 2,
         "values": {},
-        "dropped": (0, 0, 0),
-        "events": (),
-        "links": (),
-        "status": 0,
-        "message": "",
     }
     encoded = _otlp.span(**(fields | changed))
     (resource_spans,) = _otlp.resource_spans(

@@ -92,9 +92,10 @@ _LONG = frame(trace_id(1), encoded(1, 8000))
         bytes(_MIB),
         b"\xff" * _MIB,
         bytes(range(256)) * (_MIB // 256),
+        (b"\x12" + b"\xff" * 15) * (_MIB // 16),
         (_LONG[:50] + b"!" + _LONG[51:]) * (_MIB // len(_LONG)),
     ],
-    ids=["tags", "zeros", "ones", "counting", "damaged frames"],
+    ids=["tags", "zeros", "ones", "counting", "endless lengths", "damaged frames"],
 )
 def test_a_mebibyte_of_garbage_is_read_in_seconds(garbage: bytes) -> None:
     """A check of every length at every byte would take minutes."""

@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from otel_logging import _trouble
+from tests.spools import run
 
 LOST = "spans lost in a test"
 
@@ -177,10 +177,7 @@ while fired < 500:
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(_trouble.counts["k"] - fired - reported)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
-    )
-    assert done.stdout == "0\n"
+    assert run(script) == "0\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -200,7 +197,7 @@ speaker.start()
 entered.wait()
 child = os.fork()
 if not child:
-    sys.stderr = sys.__stderr__
+    sys.stderr = sys.stdout
     _trouble.report("in the child")
     sys.exit()
 os.waitpid(child, 0)
@@ -208,11 +205,21 @@ go_on.set()
 speaker.join()
 sys.stderr = sys.__stderr__
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    assert done.stderr == "otel_logging: 1 in the child\n"
+    assert run(script, traced=False) == "otel_logging: 1 in the child\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_speaks() -> None:
+    """A fork in between changes nothing."""
+    script = """
+import os, sys
+from otel_logging import _trouble
+sys.stderr = sys.stdout
+_trouble.report("in the parent")
+sys.stdout.flush()
+if not os.fork():
+    _trouble.report("in the child", 2)
+    sys.exit()
+os.wait()
+"""
+    assert run(script) == "otel_logging: 1 in the parent\notel_logging: 2 in the child\n"
