@@ -1,14 +1,5 @@
 """Segments on disk: the one queue, and the local store that `late` and `show` read.
 
-    <base>/<service>-<hash of destination>/        0700, one per destination
-        <pid>-<start>/                             0700, one per process, held by flock
-            lock
-            000001.open                            being appended to
-            000002.segment                         sealed, waits for delivery
-        sent/                                      delivered, kept within the bound
-
-(a segment's bytes: ``_segment``)
-
 Invariants: a frame is on disk before ``append`` returns, or in the bounded
 memory queue, or counted as lost. Nothing is pickled, no symbolic link is
 followed, no other user's directory is used. Only processes of the same
@@ -18,186 +9,64 @@ promised. Deliberately absent: what the bytes mean, and the network.
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import math
 import os
-import re
-import shutil
-import stat
-import sys
-import tempfile
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from otel_logging import _trouble
-from otel_logging._segment import MAX_FRAME, frame, header
-from otel_logging._segment import Contents as Contents
-from otel_logging._segment import parse as parse
+from otel_logging import _places, _trouble
+from otel_logging._places import (
+    DROPPED_BOUND,
+    MAKING,
+    OPEN,
+    SEALED,
+    default_base,
+    destination,
+    fallback_base,
+    load,
+    read,
+    remove,
+    segments,
+    temporary_base,
+)
+from otel_logging._segment import MAX_FRAME, Contents, frame, header, parse
+
+__all__ = [  # the one door to the spool: _places and _segment are behind it
+    "DAMAGED",
+    "DROPPED_BOUND",
+    "DROPPED_FULL",
+    "DROPPED_LARGE",
+    "MEMORY_BYTES",
+    "SEAL_BYTES",
+    "SEAL_S",
+    "SLOW_S",
+    "Contents",
+    "Spool",
+    "Waiting",
+    "default_base",
+    "destination",
+    "fallback_base",
+    "load",
+    "read",
+    "remove",
+    "segments",
+    "temporary_base",
+]
 
 SEAL_BYTES: Final = 1 << 20  # a request of 1 MiB: well under the 4 MiB that gRPC servers accept
 SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
 MEMORY_BYTES: Final = 8 << 20
-_MAKING_S: Final = 60.0  # a place that is still unnamed after that belongs to a dead process
-
-_OPEN, _SEALED, SENT = ".open", ".segment", "sent"
 
 DROPPED_FULL: Final = "spans dropped: the memory queue is full while the disk takes none"
-DROPPED_BOUND: Final = "segments dropped undelivered: the spool is over its bound"
 DROPPED_LARGE: Final = "spans dropped: larger than 64 MiB"
 DAMAGED: Final = "spans lost: a spool segment is damaged"
-
-
-# ---------------------------------------------------------------- where
-
-
-def destination(service: str, endpoint: str, protocol: str) -> str:
-    """Return the name of the directory for one destination; the same three give the same name."""
-    told = "\0".join((service, endpoint, protocol)).encode("utf-8", "backslashreplace")
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", service)[:48].strip(".-")
-    return name + "-" + hashlib.sha256(told).hexdigest()[:12]
-
-
-def default_base() -> Path:
-    """Return the user's own place for state that outlives a process."""
-    from platformdirs import user_state_path
-
-    return user_state_path("otel_logging", appauthor=False)
-
-
-def fallback_base() -> Path:
-    """Return where the spool goes when the user has no writable home directory."""
-    return Path(tempfile.gettempdir()) / f"otel_logging-{_user()}"
-
-
-def temporary_base() -> Path:
-    """Make a spool directory for this process alone; the caller removes it."""
-    return Path(tempfile.mkdtemp(prefix="otel_logging-"))
-
-
-def remove(base: Path) -> None:
-    """Remove a temporary spool directory. Never raises."""
-    shutil.rmtree(base, ignore_errors=True)
-
-
-def _user() -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else 0
-
-
-def _private_directory(path: Path) -> None:
-    """Make *path* a directory of ours alone, or raise OSError."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "not a directory, or a symbolic link", str(path))
-    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
-        raise PermissionError(errno.EPERM, "belongs to another user", str(path))
-    if found.st_mode & 0o077:
-        path.chmod(0o700)
-
-
-if sys.platform == "win32":  # pragma: no cover - Windows
-    import msvcrt
-
-    def _try_lock(fd: int) -> bool:
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-else:
-    import fcntl
-
-    def _try_lock(fd: int) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-
-def _close(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
-
-
-# ---------------------------------------------------------------- read side
-
-
-def segments(base: Path) -> list[Path]:
-    """Return the segments of every service and process below *base*: open, waiting and sent.
-
-    Each once, though it may be sealed or delivered meanwhile. Failure: never
-    raises; what cannot be read is not there.
-    """
-    places = [place for home in _listed(base) for place in _listed(home) if place.name != SENT]
-    found = [path for place in places for path in _files(place, _OPEN)]
-    # in this order: what moves on while we look is met twice rather than never
-    found += [path for place in places for path in _files(place, _SEALED)]
-    found += [path for home in _listed(base) for path in _files(home / SENT, _SEALED)]
-    return list({_sent(path): path for path in found}.values())
-
-
-def load(path: Path) -> Contents | None:
-    """Read one segment; None if it is gone or no segment.
-
-    A segment that is being renamed meanwhile (sealed, delivered) is found under its new name.
-    """
-    for candidate in (path, path.with_suffix(_SEALED), _sent(path)):
-        with contextlib.suppress(OSError):
-            return parse(_content(candidate))
-    return None
-
-
-def read(base: Path) -> Iterator[Contents]:
-    """Yield the contents of every readable segment below *base*."""
-    for path in segments(base):
-        contents = load(path)
-        if contents is not None:
-            yield contents
-
-
-def _listed(directory: Path) -> list[Path]:
-    """Return what is in *directory*, by name; nothing if it is none, or gone."""
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        return sorted(Path(entry.path) for entry in entries)
-    return []
-
-
-def _files(place: Path, suffix: str) -> list[Path]:
-    """Return the segments in *place*, oldest first: they have rising numbers."""
-    found = [path for path in _listed(place) if path.suffix == suffix]
-    return sorted(found, key=lambda path: len(path.name))  # "1000000" after "999999"
-
-
-def _sent(path: Path) -> Path:
-    """Return where a segment is once it is delivered."""
-    if path.parent.name == SENT:
-        return path
-    return path.parent.parent / SENT / f"{path.parent.name}-{path.stem}{_SEALED}"
-
-
-def _content(path: Path) -> bytes:
-    """Read a regular file; raise OSError if it is anything else."""
-    special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would block
-    fd = os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0))
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(fd)
-
-
-# ---------------------------------------------------------------- write side
 
 
 @dataclass(slots=True)
@@ -223,7 +92,7 @@ class Waiting:
         if self.path is None:
             return parse(self.data)
         try:
-            return parse(_content(self.path))
+            return parse(_places.content(self.path))
         except OSError:
             return None
 
@@ -321,24 +190,8 @@ class Spool:
     # ---- places
 
     def _take_place(self, home: Path) -> Path:
-        if self.base == fallback_base():  # a name in /tmp that anyone may have taken first
-            _private_directory(self.base)
-        _private_directory(home)
-        _private_directory(home / SENT)
-        name = f"{os.getpid()}-{time.time_ns()}"
-        # locked before it has its name, so that no neighbour takes it for a dead one's
-        making, place = home / f".{name}", home / name
-        making.mkdir(mode=0o700)
-        fd = -1
-        try:
-            fd = os.open(making / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            _try_lock(fd)
-            making.rename(place)
-        except OSError:
-            _remove_place(making)
-            _close(fd)
-            raise
-        _close(self._place_fd)  # of a place that somebody removed
+        place, fd = _places.take(home)
+        _places.close(self._place_fd)  # of a place that somebody removed
         self._place, self._place_fd = place, fd
         return place
 
@@ -404,7 +257,7 @@ class Spool:
         return True
 
     def _open_segment(self, scope: bytes, now: float) -> _Open:
-        path = self._our_place() / f"{self._next_name()}{_OPEN}"
+        path = self._our_place() / f"{self._next_name()}{OPEN}"
         # read as well, for the case that the file is removed; see _seal
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
@@ -412,7 +265,7 @@ class Spool:
         try:
             _write_whole(segment, header(self.resource, scope))
         except OSError:
-            _close(fd)
+            _places.close(fd)
             path.unlink(missing_ok=True)
             raise
         self._segments[scope] = segment
@@ -433,7 +286,7 @@ class Spool:
             self._in_memory.append(Waiting(segment.path.stem, data=rescued))
             return
         with contextlib.suppress(OSError):
-            segment.path.rename(segment.path.with_suffix(_SEALED))
+            segment.path.rename(segment.path.with_suffix(SEALED))
 
     # ---- the worker's side
 
@@ -483,8 +336,8 @@ class Spool:
         making = None
         try:
             with self._lock:
-                path = self._our_place() / f"{segment.name}{_SEALED}"
-            making = path.with_suffix(".making")
+                path = self._our_place() / f"{segment.name}{SEALED}"
+            making = path.with_suffix(MAKING)
             making.write_bytes(segment.data)
             making.rename(path)
         except OSError:
@@ -503,7 +356,7 @@ class Spool:
         with self._lock:
             found = list(self._in_memory)
             places = [*self._adopted, *([self._place] if self._place else [])]
-        paths = [path for place in places for path in _files(place, _SEALED)]
+        paths = [path for place in places for path in _places.files(place, SEALED)]
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:
@@ -513,7 +366,7 @@ class Spool:
                 self._in_memory = [w for w in self._in_memory if w.name != segment.name]
             return
         with contextlib.suppress(OSError):
-            segment.path.rename(_sent(segment.path))
+            segment.path.rename(_places.sent(segment.path))
             return
         # better out of the recorder than delivered twice
         try:
@@ -526,62 +379,27 @@ class Spool:
         self._give_back()
         if self._home is None:
             return
-        places = (place for place in _listed(self._home) if place.name != SENT)
-        for place in sorted(places, key=_started):
-            if place != self._place and place not in self._adopted and not _is_new(place):
-                self._adopt(place)
-
-    def _adopt(self, place: Path) -> None:
-        try:
-            fd = os.open(place / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
-        except OSError:
-            with contextlib.suppress(OSError):
-                place.rmdir()  # if it is empty: its maker died before it had a lock
-            return
-        if not _try_lock(fd) or not (place / "lock").exists():
-            _close(fd)  # alive, or another neighbour was quicker
-            return
-        for left in _files(place, _OPEN):
-            with contextlib.suppress(OSError):
-                left.rename(left.with_suffix(_SEALED))
-        with self._lock:
-            self._adopted[place] = fd
+        for place, fd in _places.abandoned(self._home, {self._place, *self._adopted}):
+            with self._lock:
+                self._adopted[place] = fd
 
     def _give_back(self) -> None:
         with self._lock:
             adopted = list(self._adopted.items())
         for place, fd in adopted:
-            if _is_empty(place):
+            if _places.is_empty(place):
                 with self._lock:
                     self._adopted.pop(place, None)
-                _remove_place(place)
-                _close(fd)
+                _places.remove_place(place)
+                _places.close(fd)
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
         oldest first, and of these it is said.
         """
-        if self._home is None:
-            return
-        with contextlib.suppress(OSError):
-            _private_directory(self._home / SENT)  # somebody may have cleared it away
-        oldest = time.time() - self._max_age_s
-        total, rows = 0, []
-        for place in _listed(self._home):
-            for path in (*_files(place, _SEALED), *_files(place, _OPEN)):
-                with contextlib.suppress(OSError):
-                    found = path.lstat()
-                    total += found.st_size
-                    rows.append((place.name != SENT, found.st_mtime, found.st_size, path))
-        for waits, modified, size, path in sorted(rows):
-            if path.suffix == _OPEN or (total <= self._bytes_bound and modified >= oldest):
-                continue
-            with contextlib.suppress(OSError):
-                # a neighbour that prunes too may have been quicker: no less room for that
-                total -= size
-                path.unlink()
-                if waits:
-                    _trouble.report(DROPPED_BOUND)
+        if self._home is not None:
+            oldest = time.time() - self._max_age_s
+            _places.prune(self._home, bytes_bound=self._bytes_bound, oldest=oldest)
 
     def close(self) -> None:
         """Seal what is open and leave the place; what waits is delivered by the next process.
@@ -602,18 +420,18 @@ class Spool:
             self._place, self._place_fd = None, -1
             adopted, self._adopted = self._adopted, {}
         for other in adopted.values():
-            _close(other)
-        if place is not None and _is_empty(place):
-            _remove_place(place)
-        _close(fd)
+            _places.close(other)
+        if place is not None and _places.is_empty(place):
+            _places.remove_place(place)
+        _places.close(fd)
 
     def after_fork(self) -> None:
         """Begin anew in a child, in a place of its own; what there was is the parent's."""
         # an unlock here would free the parent's lock, a close does not
         for fd in (*self._adopted.values(), self._place_fd):
-            _close(fd)
+            _places.close(fd)
         for segment in self._segments.values():
-            _close(segment.fd)
+            _places.close(segment.fd)
             segment.fd = -1  # an append that forked midway must not write to another's file
         self._begin()
 
@@ -627,35 +445,6 @@ def _write_whole(segment: _Open, data: bytes) -> None:
         os.ftruncate(segment.fd, os.fstat(segment.fd).st_size - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     segment.size += written
-
-
-def _started(place: Path) -> str:
-    return place.name.rpartition("-")[2]
-
-
-def _is_new(place: Path) -> bool:
-    """Whether *place* may still be on its way to a lock and a name."""
-    started = _started(place)
-    made = started.isdecimal() and time.time_ns() - int(started) > _MAKING_S * 1e9
-    return place.name.startswith(".") and not made
-
-
-def _is_empty(place: Path) -> bool:
-    """Whether no segment is in *place*; False where that cannot be told."""
-    try:
-        return not any(path.suffix in (_SEALED, _OPEN) for path in place.iterdir())
-    except FileNotFoundError:
-        return True
-    except OSError:  # too many open files, say
-        return False
-
-
-def _remove_place(place: Path) -> None:
-    """Remove a place that is empty but for its lock, and what was never finished."""
-    with contextlib.suppress(OSError):
-        for path in (place / "lock", *_files(place, ".making")):
-            path.unlink(missing_ok=True)
-        place.rmdir()  # and not its whole tree: this fails rather than lose a span
 
 
 def _reset_all_after_fork() -> None:

@@ -13,6 +13,7 @@ from otel_logging._spool import Contents, Spool, Waiting
 ROOT = Path(__file__).parent.parent
 SCOPE = b"scope"
 RESOURCE = b"resource"
+PATIENT_S = 10.0  # for an append, where the test is not about stalls: a test machine may be busy
 
 
 def encoded(number: int, size: int = 0) -> bytes:
@@ -72,7 +73,8 @@ def waiting(spool: Spool) -> list[int]:
 
 def command(script: str, *arguments: object) -> list[str]:
     """Return how to run *script* in a child; it finds us as ``tests.spools``."""
-    return [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)]
+    patient = f"from otel_logging import _spool; _spool.SLOW_S = {PATIENT_S}\n"
+    return [sys.executable, "-W", "ignore", "-c", patient + script, *map(str, arguments)]
 
 
 def run(script: str, *arguments: object, traced: bool = True) -> str:
@@ -93,3 +95,45 @@ def run(script: str, *arguments: object, traced: bool = True) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def places(base: Path) -> list[Path]:
+    """Return the processes' directories, our own included."""
+    return sorted(path.parent for path in base.glob("*/*/lock"))
+
+
+def die(base: Path, *spans: int) -> None:
+    """Leave behind what a process killed after these spans leaves."""
+    run(
+        "import os, sys; from pathlib import Path; from tests.spools import *\n"
+        "append(make(Path(sys.argv[1])), *map(int, sys.argv[2:]))\n"
+        "os._exit(0)",
+        base,
+        *spans,
+    )
+
+
+def together(script: str, *arguments: object) -> list[int]:
+    """Run four of *script*, which says "ready" and waits for a line; return the numbers it prints
+    afterwards, of all four.
+    """
+    children = [
+        subprocess.Popen(
+            command(script, *arguments),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    printed = [child.communicate(timeout=30)[0] for child in children]
+    assert [child.returncode for child in children] == [0] * 4
+    return sorted(int(number) for text in printed for number in text.split())

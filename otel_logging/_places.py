@@ -1,0 +1,288 @@
+"""The spool's directories: where they are, who holds them, and which segments are in them.
+
+    <base>/<service>-<hash of destination>/        0700, one per destination: a home
+        <pid>-<start>/                             0700, one per process: a place, held by flock
+            lock
+            000001.open                            being appended to
+            000002.segment                         sealed, waits for delivery
+        sent/                                      delivered, kept within the bound
+
+In: paths. Out: paths, and what ``_segment`` reads in them. Invariant: no
+symbolic link is followed, no other user's directory is used, and a place
+with a segment in it is never removed. Deliberately absent: writing segments.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Final
+
+from otel_logging import _trouble
+from otel_logging._segment import Contents, parse
+
+OPEN: Final = ".open"
+SEALED: Final = ".segment"
+MAKING: Final = ".making"  # unfinished: gone with its process
+SENT: Final = "sent"
+_MAKING_S: Final = 60.0  # a place that is still unnamed after that belongs to a dead process
+
+DROPPED_BOUND: Final = "segments dropped undelivered: the spool is over its bound"
+
+
+def destination(service: str, endpoint: str, protocol: str) -> str:
+    """Return the name of the directory for one destination; the same three give the same name."""
+    told = "\0".join((service, endpoint, protocol)).encode("utf-8", "backslashreplace")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", service)[:48].strip(".-")
+    return name + "-" + hashlib.sha256(told).hexdigest()[:12]
+
+
+def default_base() -> Path:
+    """Return the user's own place for state that outlives a process."""
+    from platformdirs import user_state_path
+
+    return user_state_path("otel_logging", appauthor=False)
+
+
+def fallback_base() -> Path:
+    """Return where the spool goes when the user has no writable home directory."""
+    return Path(tempfile.gettempdir()) / f"otel_logging-{_user()}"
+
+
+def temporary_base() -> Path:
+    """Make a spool directory for this process alone; the caller removes it."""
+    return Path(tempfile.mkdtemp(prefix="otel_logging-"))
+
+
+def remove(base: Path) -> None:
+    """Remove a temporary spool directory. Never raises."""
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def _private_directory(path: Path) -> None:
+    """Make *path* a directory of ours alone, or raise OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory, or a symbolic link", str(path))
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "belongs to another user", str(path))
+    if found.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    import msvcrt
+
+    def _try_lock(fd: int) -> bool:
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+else:
+    import fcntl
+
+    def _try_lock(fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def close(fd: int) -> None:
+    """Close *fd*, or nothing if it is none. Never raises."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+# ---------------------------------------------------------------- places
+
+
+def take(home: Path) -> tuple[Path, int]:
+    """Make a place for this process; return it and the descriptor that holds its lock.
+
+    Failure: raises OSError, and leaves nothing half made.
+    """
+    if home.parent == fallback_base():  # a name in /tmp that anyone may have taken first
+        _private_directory(home.parent)
+    _private_directory(home)
+    _private_directory(home / SENT)
+    name = f"{os.getpid()}-{time.time_ns()}"
+    # locked before it has its name, so that no neighbour takes it for a dead one's
+    making, place = home / f".{name}", home / name
+    making.mkdir(mode=0o700)
+    fd = -1
+    try:
+        fd = os.open(making / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        _try_lock(fd)
+        making.rename(place)
+    except OSError:
+        remove_place(making)
+        close(fd)
+        raise
+    return place, fd
+
+
+def abandoned(home: Path, ours: Container[Path | None]) -> Iterator[tuple[Path, int]]:
+    """Take the lock of each place whose process is dead, oldest first, and seal what it left.
+
+    Failure: never raises; a place that cannot be had is alive, or a neighbour's.
+    """
+    for place in sorted(_listed(home), key=_started):
+        # not even tried on ours: where flock is made of fcntl's (NFS), we would lose it
+        if place.name != SENT and place not in ours and not _is_new(place):
+            fd = _take_over(place)
+            if fd is not None:
+                yield place, fd
+
+
+def _take_over(place: Path) -> int | None:
+    try:
+        fd = os.open(place / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        with contextlib.suppress(OSError):
+            place.rmdir()  # if it is empty: its maker died before it had a lock
+        return None
+    if not _try_lock(fd) or not (place / "lock").exists():
+        close(fd)  # alive, or another neighbour was quicker
+        return None
+    for left in files(place, OPEN):
+        with contextlib.suppress(OSError):
+            left.rename(left.with_suffix(SEALED))
+    return fd
+
+
+def _started(place: Path) -> str:
+    return place.name.rpartition("-")[2]
+
+
+def _is_new(place: Path) -> bool:
+    """Whether *place* may still be on its way to a lock and a name."""
+    started = _started(place)
+    made = started.isdecimal() and time.time_ns() - int(started) > _MAKING_S * 1e9
+    return place.name.startswith(".") and not made
+
+
+def is_empty(place: Path) -> bool:
+    """Whether no segment is in *place*; False where that cannot be told."""
+    try:
+        return not any(path.suffix in (SEALED, OPEN) for path in place.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:  # too many open files, say
+        return False
+
+
+def remove_place(place: Path) -> None:
+    """Remove a place that is empty but for its lock, and what was never finished."""
+    with contextlib.suppress(OSError):
+        for path in (place / "lock", *files(place, MAKING)):
+            path.unlink(missing_ok=True)
+        place.rmdir()  # and not its whole tree: this fails rather than lose a span
+
+
+def prune(home: Path, *, bytes_bound: int, oldest: float) -> None:
+    """Keep *home* within its bounds: sent segments go first, then waiting ones, oldest first,
+    and of these it is said. *oldest* is in seconds since the epoch. Never raises.
+    """
+    with contextlib.suppress(OSError):
+        _private_directory(home / SENT)  # somebody may have cleared it away
+    total, rows = 0, []
+    for place in _listed(home):
+        for path in (*files(place, SEALED), *files(place, OPEN)):
+            with contextlib.suppress(OSError):
+                found = path.lstat()
+                total += found.st_size
+                rows.append((place.name != SENT, found.st_mtime, found.st_size, path))
+    for waits, modified, size, path in sorted(rows):
+        if path.suffix == OPEN or (total <= bytes_bound and modified >= oldest):
+            continue
+        with contextlib.suppress(OSError):
+            # a neighbour that prunes too may have been quicker: no less room for that
+            total -= size
+            path.unlink()
+            if waits:
+                _trouble.report(DROPPED_BOUND)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def segments(base: Path) -> list[Path]:
+    """Return the segments of every service and process below *base*: open, waiting and sent.
+
+    Each once, though it may be sealed or delivered meanwhile. Failure: never
+    raises; what cannot be read is not there.
+    """
+    places = [place for home in _listed(base) for place in _listed(home) if place.name != SENT]
+    found = [path for place in places for path in files(place, OPEN)]
+    # in this order: what moves on while we look is met twice rather than never
+    found += [path for place in places for path in files(place, SEALED)]
+    found += [path for home in _listed(base) for path in files(home / SENT, SEALED)]
+    return list({sent(path): path for path in found}.values())
+
+
+def load(path: Path) -> Contents | None:
+    """Read one segment; None if it is gone or no segment.
+
+    A segment that is being renamed meanwhile (sealed, delivered) is found under its new name.
+    """
+    for candidate in (path, path.with_suffix(SEALED), sent(path)):
+        with contextlib.suppress(OSError):
+            return parse(content(candidate))
+    return None
+
+
+def read(base: Path) -> Iterator[Contents]:
+    """Yield the contents of every readable segment below *base*."""
+    for path in segments(base):
+        contents = load(path)
+        if contents is not None:
+            yield contents
+
+
+def _listed(directory: Path) -> list[Path]:
+    """Return what is in *directory*, by name; nothing if it is none, or gone."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return sorted(Path(entry.path) for entry in entries)
+    return []
+
+
+def files(place: Path, suffix: str) -> list[Path]:
+    """Return the segments in *place*, oldest first: they have rising numbers."""
+    found = [path for path in _listed(place) if path.suffix == suffix]
+    return sorted(found, key=lambda path: len(path.name))  # "1000000" after "999999"
+
+
+def sent(path: Path) -> Path:
+    """Return where a segment is once it is delivered."""
+    if path.parent.name == SENT:
+        return path
+    return path.parent.parent / SENT / f"{path.parent.name}-{path.stem}{SEALED}"
+
+
+def content(path: Path) -> bytes:
+    """Read a regular file; raise OSError if it is anything else."""
+    special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would block
+    fd = os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)

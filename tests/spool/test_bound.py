@@ -1,0 +1,89 @@
+"""The bound: what goes first, and what is said of it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+from otel_logging import _spool, _trouble
+from otel_logging._spool import DROPPED_BOUND, Spool
+from tests.spools import append, make, numbers, on_disk, together, waiting
+
+
+def _deliver(spool: Spool, *spans: int, size: int = 0) -> None:
+    for number in spans:
+        append(spool, number, size=size)
+        spool.seal()
+        for segment in spool.waiting():
+            spool.delivered(segment)
+
+
+def _age(base: Path, seconds: Callable[[int], float]) -> None:
+    """Set how long ago each segment was written, by the number of its first span."""
+    now = 1e9
+    for path in _spool.segments(base):
+        written = now - seconds(numbers([_spool.load(path)])[0])
+        os.utime(path, (written, written))
+
+
+def test_over_its_bound_sent_segments_go_first_then_the_oldest_waiting(
+    base: Path, clock: SimpleNamespace
+) -> None:
+    """And of the undelivered ones it is said."""
+    clock.now = 1e9
+    spool = make(base, bytes_bound=45_000)
+    _deliver(spool, 7, 8, 9, size=10_000)
+    for number in (1, 2, 3):
+        append(spool, number, size=10_000)
+        spool.seal()
+    _age(base, lambda number: 100 - number)  # those delivered are the youngest
+    spool.prune()
+    assert on_disk(base) == [1, 2, 3, 9]
+    assert _trouble.counts == {}
+    for number in (4, 5):
+        append(spool, number, size=10_000)
+        spool.seal()
+    append(spool, 6, size=10_000)
+    _age(base, lambda number: 100 - number)
+    spool.prune()
+    assert on_disk(base) == [3, 4, 5, 6]
+    assert _trouble.counts == {DROPPED_BOUND: 2}
+    spool.close()
+
+
+def test_segments_too_old_go(base: Path, clock: SimpleNamespace) -> None:
+    """Sent or waiting; one that is appended to never."""
+    clock.now = 1e9
+    spool = make(base, hours=1)
+    _deliver(spool, 1, 2)
+    for number in (3, 4):
+        append(spool, number)
+        spool.seal()
+    append(spool, 5)
+    _age(base, lambda number: 3601 if number in (1, 3, 5) else 3599)
+    spool.prune()
+    assert on_disk(base) == [2, 4, 5]
+    assert _trouble.counts == {DROPPED_BOUND: 1}
+    spool.close()
+
+
+def test_neighbours_prune_no_more_than_one_alone(base: Path) -> None:
+    """Four at the same time: what one removed, the others do not make up for."""
+    spool = make(base)
+    for number in range(200):
+        append(spool, number, size=1000)
+        spool.seal()
+    size = _spool.segments(base)[0].stat().st_size
+    script = """
+import sys; from pathlib import Path; from tests.spools import *
+from otel_logging import _spool, _trouble
+spool = make(Path(sys.argv[1]), bytes_bound=int(sys.argv[2]))
+print("ready", flush=True)
+input()
+spool.prune()
+print(_trouble.counts[_spool.DROPPED_BOUND])
+"""
+    dropped = together(script, base, size * 100 + size // 2)
+    assert sum(dropped) == 100
+    assert len(waiting(spool)) == 100
+    spool.close()

@@ -1,0 +1,134 @@
+"""Threads, signal handlers and finalisers in the middle of an append: every frame once."""
+
+import gc
+import io
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from otel_logging import _trouble
+from otel_logging._spool import Spool
+from tests.spools import append, numbers, on_disk, run, waiting
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+
+
+def test_everything_can_be_called_from_inside_an_append(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a signal handler; here from the stderr that an append's trouble is said on."""
+
+    class Reentrant(io.StringIO):
+        def write(self, text: str) -> int:
+            sys.stderr = self.__class__.__base__()
+            append(spool, 2)
+            spool.seal()
+            spool.close()
+            return super().write(text)
+
+    append(spool, 0, scope=b"other")
+    kept = base.rename(base.with_name("kept"))
+    base.touch()
+    monkeypatch.setattr(sys, "stderr", Reentrant())
+    append(spool, 1)
+    monkeypatch.undo()
+    base.unlink()
+    kept.rename(base)
+    spool.close()
+    assert on_disk(base) == [0, 1]
+    assert _trouble.counts["spans lost at exit: they waited in memory alone"] == 1
+
+
+@posix
+def test_signal_handlers_append_in_the_middle_of_an_append(base: Path) -> None:
+    """Every frame once, those of the handler and those it interrupts."""
+    printed = run(
+        """
+import signal, sys; from pathlib import Path; from tests.spools import *
+base = Path(sys.argv[1])
+spool = make(base)
+fired = appended = 0
+def handler(*_):
+    global fired
+    fired += 1
+    append(spool, 1_000_000 + fired, size=20_000)
+    if fired % 10 == 0:
+        spool.seal()
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 5e-4, 5e-4)
+while fired < 1000:
+    appended += 1
+    append(spool, appended, size=5_000, scope=b"%d" % (appended % 3))
+    if appended % 50 == 0:
+        spool.seal()
+signal.setitimer(signal.ITIMER_REAL, 0)
+spool.close()
+print(appended, fired)
+""",
+        base,
+    )
+    appended, fired = map(int, printed.split())
+    expected = [*range(1, appended + 1), *range(1_000_001, 1_000_001 + fired)]
+    assert on_disk(base) == expected
+
+
+def test_a_finaliser_appends_in_the_middle_of_an_append(spool: Spool, base: Path) -> None:
+    """The collector of garbage runs anywhere, and what it finds may end a span."""
+    appended: list[int] = []
+
+    class Ending:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            appended.append(1_000_000 + len(appended))
+            append(spool, appended[-1], size=3000)
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(7)
+    try:
+        for number in range(1000):
+            Ending()
+            append(spool, number, size=5000)
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+    assert len(appended) == 1000
+    spool.seal()
+    assert on_disk(base) == [*range(1000), *appended]
+
+
+def test_threads_append_while_segments_are_sealed_and_delivered(spool: Spool, base: Path) -> None:
+    """Eight of them, a worker beside: every frame once, on disk and at every look."""
+    done = threading.Event()
+    delivered: list[int] = []
+
+    def work() -> None:
+        while not done.is_set():
+            spool.seal(older_than_s=0.001)
+            for segment in spool.waiting():
+                delivered.extend(numbers([segment]))
+                spool.delivered(segment)
+            spool.adopt()
+            spool.prune()
+
+    def appending(first: int) -> None:
+        append(spool, *range(first, first + 2000), size=200, scope=b"%d" % (first % 3))
+
+    worker = threading.Thread(target=work)
+    threads = [threading.Thread(target=appending, args=(n * 2000,)) for n in range(8)]
+    for thread in (worker, *threads):
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        seen = on_disk(base)
+        assert len(seen) == len(set(seen))
+    for thread in threads:
+        thread.join()
+    done.set()
+    worker.join()
+    assert sorted(delivered + waiting(spool)) == list(range(16_000))
+    assert on_disk(base) == list(range(16_000))
+    assert _trouble.counts == {}

@@ -1,0 +1,253 @@
+"""The spool's directories: ours alone, and missed by nobody when removed."""
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_logging import _spool, _trouble
+from otel_logging._spool import Spool, Waiting
+from tests.spools import (
+    append,
+    die,
+    make,
+    numbers,
+    on_disk,
+    places,
+    waiting,
+)
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+
+
+def test_directories_and_files_are_the_user_s_alone(spool: Spool, base: Path) -> None:
+    """0700 and 0600, whatever they were."""
+    append(spool, 1)
+    base.joinpath("open-1").mkdir(mode=0o777)
+    base.joinpath("open-1").chmod(0o777)
+    make(base, "open-1").close()
+    for path in base.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+@posix
+def test_a_symbolic_link_is_not_followed(base: Path, tmp_path: Path) -> None:
+    """In place of the destination or of ``sent/``: an error at set-up."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    base.mkdir()
+    base.joinpath("shop-1").symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError):
+        make(base)
+    base.joinpath("other-1").mkdir()
+    base.joinpath("other-1", "sent").symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError):
+        make(base, "other-1")
+    assert list(elsewhere.iterdir()) == []
+
+
+@posix
+def test_another_user_s_directory_is_not_used(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a name in /tmp that another user took first."""
+    base.joinpath("shop-1").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    fallback = _spool.fallback_base()
+    fallback.mkdir()
+    if os.geteuid() == 0:
+        os.chown(base / "shop-1", 65534, 65534)
+        os.chown(fallback, 65534, 65534)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 65534)
+        fallback = _spool.fallback_base()
+        fallback.mkdir()
+    with pytest.raises(PermissionError, match="another user"):
+        make(base)
+    with pytest.raises(PermissionError, match="another user"):
+        make(fallback)
+    assert list(fallback.iterdir()) == []
+
+
+def test_an_unusable_base_raises_at_set_up(tmp_path: Path) -> None:
+    """The one place where the spool raises."""
+    tmp_path.joinpath("file").touch()
+    with pytest.raises(OSError, match="file"):
+        make(tmp_path / "file")
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """No file can be opened meanwhile."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@posix
+def test_running_out_of_descriptors_leaves_nothing_half_made(spool: Spool, base: Path) -> None:
+    """At set-up an error; later the spans wait in memory, and what waits on disk stays."""
+    die(base, 1)
+    spool.adopt()
+    with no_descriptors():
+        with pytest.raises(OSError, match="open files"):
+            make(base, "other-1")
+        append(spool, 2)
+        spool.adopt()
+        spool.prune()
+        assert spool.waiting() == []
+    assert [path.name for path in base.joinpath("other-1").iterdir()] == ["sent"]
+    assert waiting(spool) == [1, 2]
+
+
+@given(st.text(), st.text(), st.text())
+def test_a_destination_is_a_safe_name_of_its_own(service: str, endpoint: str, other: str) -> None:
+    """One path component, the same for the same three, different for others."""
+    name = _spool.destination(service, endpoint, "http/protobuf")
+    assert name == _spool.destination(service, endpoint, "http/protobuf")
+    assert name.isascii()
+    assert not set(name) & set('/\\:*?"<>|\0 ')
+    assert not name.startswith(".")
+    assert len(name) <= 61
+    assert (name == _spool.destination(service, other, "http/protobuf")) == (endpoint == other)
+    assert _spool.destination("\ud800", "", "")
+
+
+def test_where_the_spool_is_without_being_told(tmp_path: Path) -> None:
+    """The user's state directory; a temporary one that can be removed."""
+    assert tmp_path in _spool.default_base().parents
+    made = _spool.temporary_base()
+    assert made.is_dir()
+    _spool.remove(made)
+    _spool.remove(made)
+    assert not made.exists()
+    assert _spool.fallback_base().parent == Path(tempfile.gettempdir())
+
+
+def test_a_directory_removed_while_running_costs_nothing(spool: Spool, base: Path) -> None:
+    """What was in the open file is rescued; what comes next has a new place."""
+    append(spool, 1)
+    append(spool, 2, scope=b"other")
+    shutil.rmtree(base)
+    append(spool, 3)
+    append(spool, 4, scope=b"third")
+    assert waiting(spool) == [1, 2, 3, 4]
+    append(spool, 5)
+    for segment in spool.waiting():
+        spool.delivered(segment)
+    assert waiting(spool) == [5]
+    assert _trouble.counts == {}
+
+
+def test_a_removed_flight_recorder_is_made_again(spool: Spool, base: Path) -> None:
+    """A delivered segment leaves the queue, recorder or not; never delivered twice."""
+    append(spool, 1)
+    spool.seal()
+    shutil.rmtree(base / "shop-1" / "sent")
+    for segment in spool.waiting():
+        spool.delivered(segment)
+    assert spool.waiting() == []
+    spool.prune()
+    append(spool, 2)
+    spool.seal()
+    for segment in spool.waiting():
+        spool.delivered(segment)
+    assert on_disk(base) == [2]
+
+
+@contextlib.contextmanager
+def no_rights(place: Path) -> Iterator[None]:
+    """Nothing in *place* can be renamed or removed meanwhile, by root neither."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    else:
+        place.chmod(0o500)
+        yield
+        place.chmod(0o700)
+
+
+@posix
+def test_a_delivered_segment_that_cannot_be_moved_is_not_delivered_again(
+    spool: Spool, base: Path
+) -> None:
+    """On a disk that became read-only it stays where it is, out of the queue."""
+    append(spool, 1)
+    spool.seal()
+    (segment,) = spool.waiting()
+    with no_rights(places(base)[0]):
+        spool.delivered(segment)
+    assert segment.path is not None
+    assert segment.path.exists()
+    assert spool.waiting() == []
+
+
+def test_what_is_no_segment_is_not_read(spool: Spool, base: Path, tmp_path: Path) -> None:
+    """Gone, a directory, a link, a pipe that nobody writes to, garbage: None, at once."""
+    place = places(base)[0]
+    (place / "1.segment").mkdir()
+    (place / "2.segment").symlink_to(tmp_path / "elsewhere")
+    (place / "3.segment").write_bytes(b"garbage")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(place / "4.segment")
+    assert list(_spool.read(base)) == []
+    assert len(spool.waiting()) >= 3
+    assert all(segment.contents() is None for segment in spool.waiting())
+    assert _spool.load(place / "9.open") is None
+    assert Waiting("x", place / "9.segment").contents() is None
+    assert list(_spool.read(tmp_path / "nowhere")) == []
+
+
+def test_a_segment_that_moves_on_is_found_where_it_went(spool: Spool, base: Path) -> None:
+    """Listed while open: read when sealed, read when delivered."""
+    append(spool, 1)
+    (listed,) = _spool.segments(base)
+    spool.seal()
+    assert numbers([_spool.load(listed)]) == [1]
+    (sealed,) = _spool.segments(base)
+    spool.delivered(spool.waiting()[0])
+    assert numbers([_spool.load(listed)]) == numbers([_spool.load(sealed)]) == [1]
+    (sent,) = _spool.segments(base)
+    assert numbers([_spool.load(sent)]) == [1]
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_no_descriptor_leaks(base: Path) -> None:
+    """Rotation, removal, adoption, close: as many are open as before."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc")
+    before = _open_files()
+    for number in range(3):
+        die(base, number)
+        spool = make(base)
+        spool.adopt()
+        append(spool, 10 + number)
+        append(spool, 20 + number, scope=b"other")
+        shutil.rmtree(places(base)[-1], ignore_errors=True)
+        append(spool, 30 + number, scope=b"third")
+        spool.seal()
+        for segment in spool.waiting():
+            spool.delivered(segment)
+        spool.close()
+    with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
+        make(base, "x" * 300)
+    assert _open_files() == before

@@ -1,0 +1,140 @@
+"""A disk that takes nothing, or takes it slowly: memory, and back."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from otel_logging import _spool
+from otel_logging._spool import Spool
+from tests.spools import PATIENT_S, append, encoded, on_disk, run, waiting
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+
+
+@posix
+def test_a_short_write_is_taken_back() -> None:
+    """The file ends with a whole frame, the frame is in memory, and later all are on disk."""
+    printed = run("""
+import resource, sys, tempfile; from pathlib import Path; from tests.spools import *
+from otel_logging import _spool
+base = Path(tempfile.mkdtemp())
+spool = make(base)
+append(spool, 1)
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))
+append(spool, 2, 3, size=600)        # the second does not fit whole
+append(spool, 4)                     # memory, though it would fit: order
+print(on_disk(base))                 # asserts that nothing is damaged
+resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+print(waiting(spool), sum(segment.path is None for segment in spool.waiting()))
+append(spool, 5)
+print(on_disk(base))
+_spool.remove(base)
+""")
+    assert printed.splitlines() == ["[1, 2]", "[1, 2, 3, 4] 0", "[1, 2, 3, 4, 5]"]
+
+
+@posix
+@pytest.mark.parametrize("limit", [0, 10])
+def test_a_full_disk_is_gone_around_in_memory(limit: int) -> None:
+    """Not even a header fits: spans are delivered from memory, and later the disk is back."""
+    printed = run(
+        """
+import os, resource, sys, tempfile; from pathlib import Path; from tests.spools import *
+from otel_logging import _spool
+base = Path(tempfile.mkdtemp())
+spool = make(base)
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), unlimited[1]))
+open_files = len(os.listdir("/proc/self/fd"))
+append(spool, 1, 2)
+print(waiting(spool), sum(segment.path is None for segment in spool.waiting()))
+append(spool, 3)
+print(waiting(spool), [path.name for path in base.rglob("0*")])
+for segment in spool.waiting():
+    spool.delivered(segment)
+append(spool, 4)
+print(waiting(spool), len(os.listdir("/proc/self/fd")) - open_files)
+resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+append(spool, 5)
+spool.seal()
+append(spool, 6)
+print(on_disk(base))
+spool.close()
+print(on_disk(base))
+_spool.remove(base)
+""",
+        limit,
+    )
+    assert printed.splitlines() == [
+        "[1, 2] 1",
+        "[1, 2, 3] []",
+        "[4] 0",
+        "[5, 6]",
+        "[4, 5, 6]",  # close() tried again what was in memory
+    ]
+
+
+def test_a_stalled_disk_is_gone_around_until_it_is_quick_again(
+    spool: Spool, base: Path, clock: SimpleNamespace
+) -> None:
+    """An append over 20 ms sends the next into memory; the worker finds the disk quick."""
+    clock.ticks = [0, 2 * PATIENT_S]
+    append(spool, 1)
+    append(spool, 2)
+    assert on_disk(base) == [1]
+    clock.ticks = [0, 0, 2 * PATIENT_S]  # still slow
+    assert waiting(spool) == [1, 2]
+    append(spool, 3)
+    assert on_disk(base) == [1, 2]
+    assert waiting(spool) == [1, 2, 3]
+    append(spool, 4)
+    assert on_disk(base) == [1, 2, 3, 4]
+
+
+def test_no_thread_waits_for_another_s_stalled_append(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a write hangs, the others' spans are in memory after 20 ms, once."""
+    entered, go_on = threading.Event(), threading.Event()
+    write = os.write
+
+    def hang(fd: int, data: bytes) -> int:
+        if encoded(1) in data:
+            entered.set()
+            assert go_on.wait(10)
+        return write(fd, data)
+
+    monkeypatch.setattr(_spool, "SLOW_S", 0.02)
+    monkeypatch.setattr(os, "write", hang)
+    hung = threading.Thread(target=append, args=(spool, 1))
+    hung.start()
+    assert entered.wait(10)
+    append(spool, *range(2, 200))  # 4 s, if each waited for the lock
+    go_on.set()
+    hung.join(10)
+    assert waiting(spool) == list(range(1, 200))
+    append(spool, 200)
+    assert on_disk(base) == list(range(1, 201))
+
+
+def test_a_base_that_becomes_unusable_is_said_and_gone_around(
+    spool: Spool, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No place can be taken any more: memory, and the disk again when it is there again."""
+    shutil.rmtree(base)
+    base.touch()
+    append(spool, 1)
+    assert "disk writes failed, spans wait in memory" in capsys.readouterr().err
+    assert waiting(spool) == [1]
+    spool.adopt()
+    spool.prune()
+    base.unlink()
+    append(spool, 2)
+    spool.seal()
+    append(spool, 3)
+    assert on_disk(base) == [2, 3]

@@ -1,0 +1,203 @@
+"""Forks, kills and neighbours: every frame once."""
+
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from otel_logging import _trouble
+from otel_logging._spool import Spool
+from tests.spools import ROOT, command, die, make, on_disk, places, run, together, waiting
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+
+
+@posix
+def test_a_forked_child_has_a_place_of_its_own(base: Path) -> None:
+    """Forked while another thread appends: both go on, the parent's lock stays its own."""
+    printed = run(
+        """
+import os, sys, threading; from pathlib import Path; from tests.spools import *
+base = Path(sys.argv[1])
+spool = make(base)
+stop = threading.Event()
+def work():
+    number = 0
+    while not stop.is_set():
+        append(spool, number, size=1000)
+        number += 1
+        if number % 100 == 0:
+            spool.seal()
+    print(number, flush=True)
+append(spool, 9_000_000, scope=b"other")
+thread = threading.Thread(target=work, daemon=True)
+thread.start()
+children = []
+for number in range(8):
+    child = os.fork()
+    if not child:
+        neighbour = make(base)
+        neighbour.adopt()                        # other children's perhaps; the parent lives
+        append(spool, *range((number + 1) * 1_000_000, (number + 1) * 1_000_000 + 10))
+        assert all(1_000_000 <= found < 9_000_000 for found in waiting(neighbour))
+        neighbour.close()
+        if number % 2:
+            spool.close()
+        sys.exit()
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+stop.set()
+thread.join()
+spool.close()
+""",
+        base,
+        traced=False,
+    )
+    spans = [*range(int(printed)), 9_000_000]
+    for number in range(8):
+        spans += range((number + 1) * 1_000_000, (number + 1) * 1_000_000 + 10)
+    assert on_disk(base) == sorted(spans)
+    last = make(base)
+    last.adopt()
+    assert waiting(last) == sorted(spans)
+    last.close()
+
+
+@posix
+def test_an_append_that_forks_midway_writes_to_no_other_file(base: Path) -> None:
+    """A signal handler that forks: the child's descriptors may be another file's by then."""
+    printed = run(
+        """
+import os, signal, sys, time; from pathlib import Path; from tests.spools import *
+base = Path(sys.argv[1])
+spool = make(base)
+append(spool, 1)
+child = None
+def handler(*_):
+    global child
+    child = os.fork()
+    if not child:
+        # takes the numbers that were the segment's and the lock's
+        sys.others = [os.open(base / f"other-{n}", os.O_CREAT | os.O_RDWR) for n in range(4)]
+monotonic = time.monotonic
+def raising():
+    if child is None:
+        signal.raise_signal(signal.SIGALRM)
+    return monotonic()
+signal.signal(signal.SIGALRM, handler)
+time.monotonic = raising
+append(spool, 2)
+if child:
+    os.waitpid(child, 0)
+    spool.close()
+    print([(base / f"other-{n}").read_bytes() for n in range(4)])
+""",
+        base,
+    )
+    assert printed == "[b'', b'', b'', b'']\n"
+
+
+@posix
+def test_a_killed_process_loses_nothing_that_had_ended(spool: Spool, base: Path) -> None:
+    """Signal 9 in the middle: a neighbour adopts every append that had returned."""
+    script = """
+import itertools, sys; from pathlib import Path; from tests.spools import *
+spool = make(Path(sys.argv[1]))
+for number in itertools.count():
+    append(spool, number, size=1000)
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+"""
+    with subprocess.Popen(
+        command(script, base), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(2000)]
+        spool.adopt()
+        assert waiting(spool) == []  # alive
+        child.kill()
+        lines += child.stdout.read().splitlines()
+    spool.adopt()
+    found = waiting(spool)
+    assert found == list(range(len(found)))
+    assert len(found) >= len(lines)
+
+
+def test_a_torn_tail_of_a_killed_process_costs_that_append_alone(spool: Spool, base: Path) -> None:
+    """And is not said: it had not returned."""
+    die(base, 1, 2, 3)
+    (left,) = base.glob("*/*/*.open")
+    os.truncate(left, left.stat().st_size - 5)
+    spool.adopt()
+    assert waiting(spool) == [1, 2]
+    assert _trouble.counts == {}
+
+
+def test_only_the_same_destination_adopts(spool: Spool, base: Path) -> None:
+    """Spans for one collector never reach another."""
+    die(base, 1)
+    other = make(base, "shop-2")
+    other.adopt()
+    assert waiting(other) == []
+    other.close()
+    spool.adopt()
+    spool.adopt()
+    assert waiting(spool) == [1]
+
+
+def test_an_adopted_place_is_given_back_when_it_is_empty(spool: Spool, base: Path) -> None:
+    """Delivered, its directory goes; what is in it still, stays."""
+    die(base, 1)
+    spool.adopt()
+    assert len(places(base)) == 2
+    spool.seal()
+    for segment in spool.waiting():
+        spool.delivered(segment)
+    spool.adopt()
+    assert len(places(base)) == 1
+    assert on_disk(base) == [1]
+
+
+def test_places_in_the_making_are_left_alone(base: Path, clock: SimpleNamespace) -> None:
+    """For a minute; then their maker is dead, and what it left is tidied up."""
+    clock.now = 2e9
+    spool = make(base)
+    home = base / "shop-1"
+    made = home / f".1-{clock.time_ns()}"
+    half_made = home / f".2-{clock.time_ns()}"
+    for place in (made, half_made, home / ".not-ours"):
+        place.mkdir()
+    made.joinpath("lock").touch()
+    spool.adopt()
+    assert made.exists()
+    assert half_made.exists()
+    clock.now += 61
+    spool.adopt()
+    spool.adopt()
+    assert not made.exists()
+    assert not half_made.exists()
+    assert home.joinpath(".not-ours").exists()
+    spool.close()
+
+
+def test_neighbours_adopt_each_place_once(base: Path) -> None:
+    """Four at the same time: every span is delivered by exactly one."""
+    for number in range(5):
+        die(base, *range(number * 10, number * 10 + 10))
+    script = """
+import sys; from pathlib import Path; from tests.spools import *
+spool = make(Path(sys.argv[1]))
+print("ready", flush=True)
+input()
+spool.adopt()
+for segment in spool.waiting():
+    print(*numbers([segment]))
+    spool.delivered(segment)
+spool.adopt()
+spool.close()
+"""
+    assert together(script, base) == list(range(50))
+    assert places(base) == []
+    assert on_disk(base) == list(range(50))
