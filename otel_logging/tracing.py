@@ -90,8 +90,8 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     spool, never the network; nothing where no tracing is set up. Concurrency: one
     object may decorate anything, and serve as one ``with`` block at a time.
     """
-    if callable(name) and not options:
-        return Stage(None)(name)
+    if callable(name) or isinstance(name, (classmethod, staticmethod)):
+        return Stage(None, **options)(name)
     return Stage(name, **options)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import _trouble
-from tests.receiver import Receiver
+from otel_logging import Observability, _trouble, clear_context, setup_observability
+from tests.receiver import Receiver, Span
 
 
 @pytest.fixture
@@ -32,3 +32,36 @@ def _clean_slate() -> Iterator[None]:
     _trouble.forget()
     yield
     _trouble.forget()
+
+
+class Service:
+    """A set-up that delivers to *receiver*; what it delivered is asked for by name."""
+
+    def __init__(self, receiver: Receiver, spool_dir: Path) -> None:
+        self.receiver = receiver
+        self.spool_dir = spool_dir
+        self.observability: Observability = setup_observability(
+            "shop", environment="production", endpoint=receiver.endpoint, spool_dir=spool_dir
+        )
+
+    def spans(self) -> list[Span]:
+        """Return every span that has ended by now, from the receiver."""
+        assert self.observability.force_flush(10)
+        return self.receiver.spans
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans() if span.name == name]
+
+    def one(self, name: str) -> Span:
+        """Return the one span of that name; no other may have it."""
+        (span,) = self.named(name)
+        return span
+
+
+@pytest.fixture
+def service(receiver: Receiver, tmp_path: Path) -> Iterator[Service]:
+    """The package set up, delivering to ``receiver``, shut down afterwards."""
+    running = Service(receiver, tmp_path / "spool")
+    yield running
+    running.observability.shutdown()
+    clear_context()

@@ -73,13 +73,16 @@ def make_resource(settings: Settings) -> Resource:
     return Resource.create(
         {
             "host.name": socket.gethostname(),
-            "service.instance.id": str(uuid.uuid4()),
             "deployment.environment.name": settings.logs.environment,
-            **settings.resource,
-            "process.pid": os.getpid(),
             _names.WHO: list(settings.who),
+            **_of_this_process(),
+            **settings.resource,
         }
     )
+
+
+def _of_this_process() -> dict[str, str | int]:
+    return {"service.instance.id": str(uuid.uuid4()), "process.pid": os.getpid()}
 
 
 class ProcessLog(Span):
@@ -124,7 +127,6 @@ class Pipeline:
         #: Called when the spool may have work for the worker.
         self.on_work: Callable[[], None] = lambda: None
         self.is_open = True
-        self._settings = settings
         self._seen_opened = -1
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
@@ -271,7 +273,8 @@ class Pipeline:
         """Be this process: its own resource, none of the parent's lines."""
         self._process_log = None
         self.ended_spans = 0
-        self.resource = make_resource(self._settings)
+        # not Resource.create: it runs detectors in threads, and hangs in a fork's hook
+        self.resource = self.resource.merge(Resource(_of_this_process()))
         self.spool.resource = encode_resource(self.resource)
 
 
