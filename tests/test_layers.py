@@ -1,0 +1,143 @@
+"""The direction of the arrows, and the gates: who may touch what."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import otel_logging
+from tests.spools import ROOT
+
+PACKAGE = ROOT / "otel_logging"
+
+#: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
+FLOORS = [
+    {"_names", "_trouble"},
+    {"_values"},
+    {"_json", "_otlp", "_decorate", "_segment"},
+    {"_places"},
+    {"_spool"},
+    {"settings", "lateness"},
+    {"context"},
+    {"tracing"},
+    {"processors"},
+    {"logs", "export"},
+    {"observability"},
+    {"traces"},
+    {"demo"},
+    {"cli"},
+    {"__init__"},
+]
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+#: What may be imported, beside the standard library, and by whom.
+GATES = {
+    "opentelemetry.sdk": {"export"},
+    "opentelemetry.proto": {"_otlp", "export", "traces"},
+    "opentelemetry.exporter": {"export"},
+    "google": {"traces", "export"},
+    "structlog": {"logs"},
+    "orjson": {"_json"},
+    "urllib3": {"export"},
+    "grpc": {"export"},
+    "dotenv": {"settings"},
+    "platformdirs": {"_places", "_spool"},
+    "colorama": {"logs"},
+    "click": {"cli", "demo"},
+    "rich": {"cli", "traces"},
+    "starlette": {"demo"},
+    "uvicorn": {"demo"},
+    "websockets": {"demo"},
+    "opentelemetry": {"context", "tracing", "processors", "logs", "export", "observability"},
+}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield every module that *path* imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_floors_below_its_own(path: Path) -> None:
+    """The listing explains the architecture: arrows point down."""
+    mine = room_of(path)
+    for name in imports_of(path):
+        if name.startswith("otel_logging."):
+            theirs = name.split(".")[1]
+            if theirs not in FLOOR_OF:  # ``from otel_logging import traced``: the front door
+                theirs = "__init__"
+                assert mine in ("demo",), f"{path}: {name}"
+                continue
+            assert theirs == mine or FLOOR_OF[theirs] < FLOOR_OF[mine], f"{path}: {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_comes_from_outside_comes_through_its_gate(path: Path) -> None:
+    """The SDK, a framework, a library: each has its room."""
+    for name in imports_of(path):
+        top = name.split(".")[0]
+        if top == "otel_logging" or top in sys.stdlib_module_names:
+            continue
+        gate = next((g for g in GATES if name == g or name.startswith(g + ".")), None)
+        assert gate is not None, f"{path}: {name} has no gate"
+        assert room_of(path) in GATES[gate], f"{path}: {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_settings_reads_the_environment(path: Path) -> None:
+    """``os.environ`` and ``os.getenv`` are in one file."""
+    if room_of(path) == "settings":
+        return
+    tree = ast.parse(path.read_text("utf-8"))
+    touched = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+    touched += [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    assert not {"environ", "getenv", "environb"} & set(touched)
+
+
+def test_every_room_has_its_floor() -> None:
+    """A new room is put on a floor; a room that is gone leaves none."""
+    assert {room_of(path) for path in FILES} == set(FLOOR_OF)
+
+
+def test_the_public_names_are_there() -> None:
+    """``__all__`` is what the package offers, in order."""
+    assert otel_logging.__all__ == sorted(otel_logging.__all__, key=lambda n: (n.islower(), n))
+    assert all(hasattr(otel_logging, name) for name in otel_logging.__all__)
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    """Beyond structlog and OpenTelemetry's API: no SDK, no protobuf, no client, no command line."""
+    script = (
+        "import sys, structlog, opentelemetry.trace, opentelemetry.baggage\n"
+        "before = set(sys.modules)\n"
+        "import otel_logging\n"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"
+        "print(*[name for name in sys.modules if name.startswith('opentelemetry.')])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    loaded, opentelemetry = (set(line.split()) for line in done.stdout.splitlines())
+    stdlib = sys.stdlib_module_names
+    foreign = {n for n in loaded if n not in stdlib and not n.startswith("_sysconfigdata")}
+    assert foreign <= {"otel_logging", "orjson", "opentelemetry"}
+    assert not {
+        name
+        for name in opentelemetry
+        if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto"))
+    }

@@ -1,0 +1,445 @@
+"""One call, and what it promises: idempotent, again after shutdown, clear errors, nothing lost."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from otel_logging import (
+    ConfigurationError,
+    bind_context,
+    configure_logging,
+    get_logger,
+    inject,
+    setup_observability,
+    traced,
+)
+from tests.conftest import Service
+from tests.receiver import Receiver
+from tests.spools import ROOT
+
+log = get_logger("shop")
+
+
+def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run *script* as somebody's program would be run, from a directory of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def cli(*arguments: object) -> Any:
+    """Run ``otel-logging … --json`` and return what it printed."""
+    done = run("from otel_logging.cli import main; main()", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# ---------------------------------------------------------------- the set-up
+
+
+def test_set_up_is_idempotent(service: Service) -> None:
+    """A second call returns the first one's; with other settings it says so on stderr."""
+    same = setup_observability(
+        "shop",
+        environment="production",
+        endpoint=service.receiver.endpoint,
+        spool_dir=service.spool_dir,
+    )
+    assert same is service.observability
+    assert "troubles" not in repr(same)
+    assert setup_observability("other") is service.observability
+    assert "set-ups with other settings ignored" in repr(same)
+
+
+def test_set_up_works_again_after_shutdown(receiver: Receiver, tmp_path: Path) -> None:
+    """Each set-up delivers its own; shutdown twice is once."""
+    tracer = trace.get_tracer("theirs")
+    for turn in range(3):
+        service = Service(receiver, tmp_path)
+        with traced(f"turn {turn}"), tracer.start_as_current_span("theirs"):
+            log.info("line")
+        assert service.observability.shutdown() is True
+        assert service.observability.shutdown() is True
+        with traced("between"), tracer.start_as_current_span("theirs"):
+            log.info("line")
+    assert sorted(s.name for s in receiver.spans) == [
+        "theirs",
+        "theirs",
+        "theirs",
+        "turn 0",
+        "turn 1",
+        "turn 2",
+    ]
+
+
+def test_it_is_a_context_manager_and_shows_what_it_did(receiver: Receiver, tmp_path: Path) -> None:
+    """Leaving it shuts down; its repr tells a debugger the state."""
+    with setup_observability("shop", endpoint=receiver.endpoint, spool_dir=tmp_path) as running:
+        with traced("x"):
+            pass
+        assert running.service_name == "shop"
+        assert running.force_flush()
+        assert "[open; spans ended: 1; segments: 1 delivered" in repr(running)
+    assert "[shut down; spans ended: 1" in repr(running)
+    assert running.force_flush() is True
+
+
+def test_what_ends_after_shutdown_is_counted(service: Service) -> None:
+    """A stage that is open at shutdown cannot be kept: it is said, and nothing is raised."""
+    with traced("open"):
+        service.observability.shutdown()
+        log.info("still on stdout")
+    assert "'spans lost: they ended after shutdown'" in repr(service.observability)
+
+
+def test_without_a_collector_everything_waits(tmp_path: Path) -> None:
+    """Nothing answers: flush runs out of time, shutdown is quick, the segments are there."""
+    running = setup_observability(
+        "shop", environment="production", endpoint="http://127.0.0.1:9", spool_dir=tmp_path
+    )
+    with traced("x"):
+        pass
+    assert running.force_flush(0.5) is False
+    assert "last failure: " in repr(running)
+    assert "1 waiting" in repr(running)
+    assert running.shutdown() is False
+    assert len(list(tmp_path.glob("*/*/*.segment"))) == 1
+
+
+@pytest.mark.parametrize("variable", ["OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"])
+def test_tracing_can_be_left_out(
+    variable: str, tmp_path: Path, monkeypatch: Any, capfd: Any
+) -> None:
+    """Then lines are lines, stages are nothing, and nothing is written."""
+    monkeypatch.setenv(variable, "none" if variable.endswith("EXPORTER") else "true")
+    spool = tmp_path / "spool"
+    with setup_observability("shop", environment="production", spool_dir=spool) as running:
+        with traced("x") as span:
+            assert not span.is_recording()
+            log.info("hello")
+        assert running.force_flush() is True
+        assert repr(running) == "<Observability shop [open, no tracing]>"
+    assert json.loads(capfd.readouterr().out)["event"] == "hello"
+    assert not spool.exists()
+
+
+def test_under_test_there_is_no_network_and_no_spool_left(
+    receiver: Receiver, monkeypatch: Any, tmp_path: Path
+) -> None:
+    """Under pytest the variables that would lead to production are not followed."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with setup_observability("shop") as running:
+        with traced("x"):
+            pass
+        assert running.force_flush() is True
+        assert "delivered to nowhere" in repr(running)
+        assert list(tmp_path.glob("otel_logging-*"))
+    assert receiver.requests == []
+    assert list(tmp_path.glob("otel_logging-*")) == []
+
+
+def test_a_sampler_that_is_not_the_default_is_named_first(
+    receiver: Receiver, tmp_path: Path, monkeypatch: Any, capfd: Any
+) -> None:
+    """Who misses a trace is told why by the first line."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    Service(receiver, tmp_path).observability.shutdown()
+    line = json.loads(capfd.readouterr().out.splitlines()[0])
+    assert (line["sampler"], line["ratio"], line["logger"]) == ("traceidratio", 0.5, "otel_logging")
+
+
+def test_variables_without_a_meaning_are_said_once(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """OTEL_BSP_* configure a queue that is not there."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    setup_observability("shop", spool_dir=tmp_path).shutdown()
+    assert capsys.readouterr().err.count("OTEL_BSP_MAX_QUEUE_SIZE") == 1
+
+
+def test_a_spool_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    """Where it was asked for, and nothing is left set up."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match=r"spool_dir=.*a directory that can be written"):
+        setup_observability("shop", spool_dir=tmp_path / "file")
+    with traced("x") as span:
+        assert not span.is_recording()
+
+
+def test_without_any_writable_place_spans_wait_in_memory(
+    receiver: Receiver, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Where none was asked for it is a warning, and delivery works."""
+    import tempfile
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with setup_observability("shop", environment="production", endpoint=receiver.endpoint) as o:
+        with traced("x"):
+            pass
+        assert o.force_flush()
+    assert [s.name for s in receiver.spans] == ["x"]
+    assert "spools in memory alone" in capsys.readouterr().err
+
+
+def test_a_home_that_cannot_be_written_falls_back(
+    receiver: Receiver, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The directory for temporary files holds the spool of a user without a home."""
+    import tempfile
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    setup_observability("shop", environment="production", endpoint=receiver.endpoint).shutdown()
+    assert list(tmp_path.glob("otel_logging-*/shop-*"))
+
+
+def test_propagators_are_honoured(receiver: Receiver, tmp_path: Path, monkeypatch: Any) -> None:
+    """OTEL_PROPAGATORS chooses the headers; one that is not installed is an error."""
+    from opentelemetry import propagate
+
+    before = propagate.get_global_textmap()
+    monkeypatch.setenv("OTEL_PROPAGATORS", "nonsense")
+    with pytest.raises(ConfigurationError, match="OTEL_PROPAGATORS='nonsense': of baggage"):
+        Service(receiver, tmp_path)
+    monkeypatch.setenv("OTEL_PROPAGATORS", "none")
+    try:
+        service = Service(receiver, tmp_path)
+        with traced("x"):
+            assert inject() == {}
+        service.observability.shutdown()
+        monkeypatch.setenv("OTEL_PROPAGATORS", "tracecontext, none")
+        service = Service(receiver, tmp_path)
+        with traced("x"):
+            assert set(inject()) == {"traceparent"}
+        service.observability.shutdown()
+    finally:
+        propagate.set_global_textmap(before)
+
+
+def test_a_provider_that_takes_no_processor_is_said(tmp_path: Path) -> None:
+    """Lines go on; stages are whatever that provider makes of them."""
+    done = run(
+        "import sys\n"
+        "from opentelemetry import trace\n"
+        "trace.set_tracer_provider(trace.NoOpTracerProvider())\n"
+        "from otel_logging import *\n"
+        "with setup_observability('shop', environment='production', spool_dir=sys.argv[1]):\n"
+        "    with traced('x') as span:\n"
+        "        get_logger('shop').info('hello')\n",
+        tmp_path,
+    )
+    assert json.loads(done.stdout)["event"] == "hello"
+    assert "tracer providers that cannot be attached to" in done.stderr
+    assert done.returncode == 0
+
+
+# ---------------------------------------------------------------- what it must show
+
+PRODUCTION = """
+import sys
+from otel_logging import bind_context, get_logger, setup_observability, traced
+
+setup_observability("orders")
+log = get_logger("orders.web")
+log.info("starting", nan=float("nan"), odd=object(), text="line\\nbreak \\udc80")
+for n in range(50):
+    with traced("order", kind="server"):
+        bind_context(user_id=f"user-{n}")
+        log.info("received", n=n)
+        with traced("charge"):
+            log.warning("card declined", amount=12.5)
+        try:
+            raise LookupError("no stock")
+        except LookupError:
+            log.exception("failed")
+"""
+
+
+def test_a_script_in_production(receiver: Receiver, tmp_path: Path) -> None:
+    """Every stdout line is strict JSON with its names, and the same ids reach the collector,
+    though the script is over in no time and never flushes.
+    """
+    done = run(
+        PRODUCTION,
+        ENVIRONMENT="production",
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        OTEL_LOGGING_SPOOL_DIR=str(tmp_path),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    lines = [json.loads(line, parse_constant=refuse) for line in done.stdout.splitlines()]
+    assert len(lines) == 151
+    for line in lines:
+        assert {"timestamp", "level", "event", "logger"} <= set(line)
+    sent = {(s.trace_id, s.span_id): [e.name for e in s.events] for s in receiver.spans}
+    for line in lines[1:]:
+        assert line["event"] in sent[line["trace_id"], line["span_id"]]
+        assert line["trace_flags"] == "01"
+    assert "trace_id" not in lines[0]
+    times = {(s.span_id, e.name): e.time_ns for s in receiver.spans for e in s.events}
+    microseconds = times[lines[1]["span_id"], "received"] // 1_000 % 1_000_000
+    assert lines[1]["timestamp"].endswith(f".{microseconds:06d}Z")
+
+
+def test_ten_thousand_lines_of_two_hundred_tasks(service: Service, capfd: Any) -> None:
+    """In open spans, in ended ones, outside any, 3,000 in one: each an event, once, under its
+    own task's user.
+    """
+
+    async def task(number: int, ended: otel_context.Context) -> None:
+        bind_context(user_id=f"user-{number}")
+        for n in range(5):
+            log.info("outside", id=f"{number}-outside-{n}")
+            await asyncio.sleep(0)
+        with traced("turn"):
+            for n in range(20):
+                log.info("inside", id=f"{number}-inside-{n}")
+                with traced("step"):
+                    await asyncio.sleep(0)
+        token = otel_context.attach(ended)
+        for n in range(10):
+            log.info("ended", id=f"{number}-ended-{n}")
+        otel_context.detach(token)
+
+    async def main() -> None:
+        with traced("ended"):
+            ended = otel_context.get_current()
+        await asyncio.gather(*(task(number, ended) for number in range(200)))
+        with traced("many"):
+            bind_context(user_id="user-many")
+            for n in range(3_000):
+                log.info("one of many", id=f"many-many-{n}")
+
+    asyncio.run(main())
+    assert service.observability.force_flush(30)
+    events = [e for _, e in service.receiver.events]
+    assert len(events) == 10_000
+    assert len({e.attributes["id"] for e in events}) == 10_000
+    for event in events:
+        assert event.attributes["user_id"] == f"user-{event.attributes['id'].split('-')[0]}"
+    for span in service.receiver.spans:
+        if span.name == "turn":
+            (user,) = {e.attributes["user_id"] for e in span.events}
+            assert span.attributes["user_id"] == user
+    assert len(capfd.readouterr().out.splitlines()) == 10_000
+
+
+LATER = """
+import sys, time
+from otel_logging import *
+
+observability = setup_observability("orders", environment="production",
+                                    endpoint=sys.argv[1], spool_dir=sys.argv[2])
+log = get_logger("orders")
+for n in range(20):
+    with traced("order", budget=0.001):
+        bind_context(user_id=f"user-{n}")
+        log.info("received", n=n)
+        with traced("charge"):
+            time.sleep(0.002 if n % 4 == 0 else 0)
+print("ready", flush=True)
+sys.stdin.readline()
+assert observability.force_flush(20)
+"""
+
+
+def test_a_receiver_that_comes_up_later_gets_everything_once(tmp_path: Path) -> None:
+    """And ``late`` and ``show`` say before what they say after."""
+    with Receiver() as first:
+        port, endpoint = first.port, first.endpoint
+    child = subprocess.Popen(
+        [sys.executable, "-c", LATER, endpoint, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert child.stdout is not None
+    while "ready" not in child.stdout.readline():
+        pass
+    before = cli("late", "--spool-dir", tmp_path)
+    assert len(before) >= 5
+    picture = cli("show", before[0]["trace_id"], "--spool-dir", tmp_path)
+    with Receiver(port) as receiver:
+        child.communicate("go\n", timeout=30)
+        assert child.returncode == 0
+        spans = receiver.spans
+    assert len(spans) == len({s.span_id for s in spans}) == 40
+    assert sorted(e.attributes["n"] for s in spans for e in s.events) == list(range(20))
+    assert cli("late", "--spool-dir", tmp_path) == before
+    assert cli("show", before[0]["trace_id"], "--spool-dir", tmp_path) == picture
+
+
+KILLED = """
+import os, signal, sys
+from otel_logging import *
+
+setup_observability("orders", environment="production", endpoint=sys.argv[1], spool_dir=sys.argv[2])
+log = get_logger("orders")
+for n in range(1_000):
+    with traced("order", n=n):
+        log.info("received", n=n)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no signal 9 here")
+def test_what_a_killed_process_ended_is_delivered_by_the_next(tmp_path: Path) -> None:
+    """Nothing that had ended is lost by signal 9; the next start of the service brings it."""
+    with Receiver() as first:
+        port, endpoint = first.port, first.endpoint
+    done = run(KILLED, endpoint, tmp_path)
+    assert done.returncode == -signal.SIGKILL
+    with Receiver(port) as receiver:
+        script = KILLED.replace("range(1_000)", "range(0)").split("os.kill")[0]
+        assert run(script, endpoint, tmp_path).returncode == 0
+        receiver.wait_for(lambda r: len(r.spans) >= 1_000)
+    assert sorted(s.attributes["n"] for s in receiver.spans) == list(range(1_000))
+    assert sorted(e.attributes["n"] for _, e in receiver.events) == list(range(1_000))
+
+
+def test_no_warning_is_raised_by_the_package_itself(tmp_path: Path) -> None:
+    """Not at import, set-up, work or exit, with every warning an error."""
+    with Receiver() as receiver:
+        done = run(
+            PRODUCTION,
+            PYTHONWARNINGS="error",
+            ENVIRONMENT="production",
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+            OTEL_LOGGING_SPOOL_DIR=str(tmp_path),
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_logging_alone_needs_no_tracing(capfd: Any) -> None:
+    """``configure_logging`` is enough for lines; stages are nothing then."""
+    configure_logging(environment="production")
+    with traced("x"):
+        log.info("hello")
+    line = json.loads(capfd.readouterr().out)
+    assert set(line) == {"timestamp", "level", "event", "logger"}
