@@ -8,13 +8,17 @@ was lost on its way a segment is sent again: delivery is at least once.
 Deliberately absent: encoding, and how a request is made (``transport``).
 """
 
+import math
 import os
 import queue
 import random
+import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry import context as otel_context
@@ -22,25 +26,39 @@ from opentelemetry import context as otel_context
 from otel_logging import _otlp, _trouble
 from otel_logging._spool import DAMAGED, SEAL_S, Contents, Spool, Waiting
 from otel_logging.export.pipeline import PROCESS_LOG_S, Pipeline
-from otel_logging.export.transport import Answer, Client, Verdict, unobserved
+from otel_logging.export.transport import Answer, Client, Verdict, failed, unobserved
 
 #: How long a dead neighbour's spans, or a bound that is passed, may go unnoticed.
 ROUND_S: Final = 5.0
-_FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 30.0
-_FLUSH_PAUSE_S: Final = 0.1
+_FIRST_PAUSE_S: Final = 0.5  # doubled with each failure
+_LONGEST_PAUSE_S: Final = 10.0  # so long after a collector has come up it has everything
+_FLUSH_PAUSE_S: Final = 0.2  # while somebody waits
+_LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked again all the same
 #: At exit, for a collector that has never answered this process: a try, not a wait.
 UNKNOWN_COLLECTOR_S: Final = 1.0
+_WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does not end by itself
 
 REFUSED: Final = "spans lost: the collector refused them"
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """What of a segment is still to be sent: ranges of its spans.
+
+    It outlives a failure in the middle, so that no span is sent twice.
+    """
+
+    left: deque[range]
 
 
 class Delivery:
     """Brings segments to the collector in a thread of its own.
 
     Scope: process. Failure: nothing here raises into the application. Cost: one
-    daemon thread, started with the first span. Concurrency: any thread; a
-    forked child has a worker of its own.
+    daemon thread, started with the first ``wake``. Concurrency: any thread; a
+    forked child has a worker of its own. Requests are made by the worker alone,
+    so that a wait for it can be given up; where no thread can be started, by
+    the thread that waits.
     """
 
     def __init__(self, pipeline: Pipeline, client: Client | None, *, timeout_s: float) -> None:
@@ -49,28 +67,35 @@ class Delivery:
         self._spool: Spool = pipeline.spool
         self._client = client
         self._timeout_s = timeout_s
-        self.delivered_segments = 0
-        #: Whether a collector has ever answered this process.
-        self.answered = False
-        self.last_failure = ""
         self._begin()
         _all.add(self)
 
     def _begin(self) -> None:
+        self.delivered_segments = 0
+        #: Whether a collector has ever answered this process.
+        self.answered = False
+        self.last_failure = ""
+        self._has_accepted = False
         # SimpleQueue: its put may be interrupted by a signal handler that puts
         self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._may_start = [True]  # popped by the one thread that starts the worker
         self._stopping = False
-        self._round = threading.Lock()  # one round at a time: the worker's, or that of a stop
-        self._not_before = 0.0  # monotonic: the next try, after a failure
-        self._pause_s = _FIRST_PAUSE_S
-        self._next_housekeeping = 0.0
-        self._begun: dict[str, int] = {}  # segment name -> how many of its spans are delivered
-        self._flush_asked = 0
-        self._flush_done = 0
-        self._flush_until = 0.0  # monotonic: nobody waits for a flush any more after that
+        self._sending = threading.Lock()  # one round at a time
+        self._parcels: dict[str, _Parcel] = {}  # by name of a segment that was tried in vain
+        self._pause_s = 0.0
+        # monotonic; the last is for a round that somebody waits for
+        self._next_housekeeping = self._next_try = self._next_flush_try = -math.inf
+        # numbers of flushes, under the condition: asked for; tried since; done
         self._flushed = threading.Condition()
+        self._asked = self._tried = self._done = 0
+        self._asked_until = -math.inf  # monotonic: nobody waits any more after that
+
+    def after_fork(self) -> None:
+        """Be a worker that has not begun: the parent's goes on in the parent."""
+        self._begin()
+        if self._client is not None:
+            self._client.reset()
 
     # ---- the application's side
 
@@ -85,36 +110,62 @@ class Delivery:
 
     def _start(self) -> None:
         try:
-            self._may_start.pop()
-        except IndexError:
+            token = self._may_start.pop()
+        except IndexError:  # another thread was quicker
             return
         thread = threading.Thread(target=self._run, name="otel_logging delivery", daemon=True)
         self._thread = thread
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            self._may_start.append(token)
+            raise
+
+    def _is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that has ended by now is delivered; False if the time ran out."""
+        return self._bring(timeout_s)
+
+    def _bring(self, timeout_s: float, *, once: bool = False) -> bool:
+        """Flush; with *once*, give up as soon as it was tried."""
+        timeout_s = min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
         deadline = time.monotonic() + timeout_s
         with self._flushed:
-            self._flush_asked += 1
-            mine = self._flush_asked
-            self._flush_until = max(self._flush_until, deadline)
+            self._asked += 1
+            mine = self._asked
+            self._asked_until = max(self._asked_until, deadline)
         self.wake()
-        if self._thread is None or not self._thread.is_alive():
-            return self._flush_here(deadline)
+        if not self._is_running():
+            return self._bring_here(deadline, once=once)
         with self._flushed:
-            return self._flushed.wait_for(
-                lambda: self._flush_done >= mine, max(deadline - time.monotonic(), 0)
+            self._flushed.wait_for(
+                lambda: self._done >= mine or (once and self._tried >= mine), timeout_s
             )
+            return self._done >= mine
 
-    def _flush_here(self, deadline: float) -> bool:
+    def _bring_here(self, deadline: float, *, once: bool) -> bool:
         # at the interpreter's exit no thread can be started any more
-        while True:
-            if self._deliver_all(deadline):
-                return True
-            if time.monotonic() + _FLUSH_PAUSE_S >= deadline:
-                return False
-            time.sleep(_FLUSH_PAUSE_S)
+        token = otel_context.attach(unobserved())
+        try:
+            while True:
+                done = self._round_here(deadline)
+                pause = max(self._next_flush_try - time.monotonic(), 0.0)
+                if done or once or time.monotonic() + pause >= deadline:
+                    return done
+                time.sleep(pause)
+        finally:
+            otel_context.detach(token)
+
+    def _round_here(self, deadline: float) -> bool:
+        # with a deadline: a signal handler may have come into this very thread's round
+        if not self._sending.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            return False
+        try:
+            return self._round(deadline)
+        finally:
+            self._sending.release()
 
     def stop(self, timeout_s: float) -> bool:
         """Deliver what is there and end the worker; False if something is left in the spool.
@@ -123,15 +174,19 @@ class Delivery:
         that has not gets one short try.
         """
         deadline = time.monotonic() + timeout_s
-        patience = timeout_s if self.answered else min(timeout_s, UNKNOWN_COLLECTOR_S)
+        give_up = time.monotonic() + timeout_s * _WAIT
+        done = False
+        if not self.answered:
+            done = self._bring(min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S), once=True)
+        if not done and self.answered:
+            done = self._bring(give_up - time.monotonic())
         self._stopping = True
         self._signals.put(None)
-        if self._thread is not None and self._thread.is_alive():
-            self._thread.join(patience)
-        done = self._deliver_all(min(deadline, time.monotonic() + patience))
-        if self.answered and not done and time.monotonic() < deadline:
-            done = self._flush_here(deadline)
         if self._client is not None:
+            self._client.interrupt()
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(max(deadline - time.monotonic(), 0.0))
+        elif self._client is not None:
             self._client.reset()
         return done
 
@@ -139,146 +194,169 @@ class Delivery:
 
     def _run(self) -> None:
         otel_context.attach(unobserved())
+        _survive_broken_pipes()
         while not self._stopping:
             try:
-                self._one_round()
+                with self._sending:
+                    self._round(math.inf)
             except Exception as error:
                 _trouble.report("errors of the delivery thread", detail=error)
-                self._not_before = time.monotonic() + _LONGEST_PAUSE_S
+                self._failed(failed(error))
             self._wait()
+        if self._client is not None:
+            self._client.reset()
 
     def _wait(self) -> None:
-        """Sleep until there is work: a flush, a segment to seal, a try that is due."""
-        if self._is_flushing():
-            time.sleep(_FLUSH_PAUSE_S)
-            return
+        """Sleep until there is something to do: a flush, a try that is due, a segment to seal."""
+        flushing = self._is_flushing()
+        due = self._next_housekeeping
+        if flushing or self._parcels:
+            due = min(due, self._next_flush_try if flushing else self._next_try)
         try:
-            self._signals.get(timeout=ROUND_S)
-            if not (self._is_flushing() or self._stopping):
-                # let the segment fill: it is sealed half a second after its first span
-                self._signals.get(timeout=SEAL_S)
+            self._signals.get(timeout=max(due - time.monotonic(), 0.0))
+            seal_at = time.monotonic() + SEAL_S  # until then the new segment may fill
+            while not (self._stopping or self._is_flushing()):
+                self._signals.get(timeout=max(seal_at - time.monotonic(), 0.0))
         except queue.Empty:
             pass
 
     def _is_flushing(self) -> bool:
-        return self._flush_done < self._flush_asked and time.monotonic() < self._flush_until
+        return self._done < self._asked and time.monotonic() < self._asked_until
 
-    def _one_round(self) -> None:
-        asked = self._flush_asked
-        flushing = self._is_flushing()
-        if flushing:
-            self._pipeline.roll()
-            self._spool.seal()
-        else:
-            self._pipeline.roll(older_than_s=PROCESS_LOG_S)
-            self._spool.seal(older_than_s=SEAL_S * 0.9)
-        now = time.monotonic()
-        if now >= self._next_housekeeping:
-            self._next_housekeeping = now + ROUND_S
+    def _round(self, deadline: float) -> bool:
+        """Deliver what waits if a try is due; return whether nothing of it is left."""
+        with self._flushed:
+            asked, flushing = self._asked, self._is_flushing()
+        due = time.monotonic() >= (self._next_flush_try if flushing else self._next_try)
+        self._pipeline.roll(older_than_s=0.0 if flushing and due else PROCESS_LOG_S)
+        self._gather(older_than_s=0.0 if due else SEAL_S)
+        if not due:
+            return False
+        done = self._deliver_waiting(deadline)
+        with self._flushed:
+            self._tried = asked
+            if done:
+                self._done = asked
+            self._flushed.notify_all()
+        return done
+
+    def _gather(self, *, older_than_s: float = SEAL_S) -> None:
+        """Bring the queue up to date."""
+        self._spool.seal(older_than_s=older_than_s)
+        if time.monotonic() >= self._next_housekeeping:
+            self._next_housekeeping = time.monotonic() + ROUND_S
             self._spool.adopt()
             self._spool.prune()
-        if flushing or now >= self._not_before:
-            done = self._deliver_waiting(now + 3600)
-            if flushing and done:
-                with self._flushed:
-                    self._flush_done = asked
-                    self._flushed.notify_all()
-
-    def _deliver_all(self, deadline: float) -> bool:
-        """Deliver everything from the calling thread."""
-        token = otel_context.attach(unobserved())
-        try:
-            self._pipeline.roll()
-            self._spool.seal()
-            return self._deliver_waiting(deadline)
-        finally:
-            otel_context.detach(token)
 
     def _deliver_waiting(self, deadline: float) -> bool:
-        """Deliver the segments that wait now; False if one has to be tried again."""
+        """Deliver the segments that wait now; False on the first failure."""
         if self._client is None:
             return True
-        left = deadline - time.monotonic()
-        if not self._round.acquire(timeout=min(max(left, 0), threading.TIMEOUT_MAX)):
-            return False
-        try:
-            for segment in _both_ends(self._spool.waiting()):
+        waiting = self._spool.waiting()
+        owed = {segment.name for segment in waiting}
+        self._parcels = {name: kept for name, kept in self._parcels.items() if name in owed}
+        # it may take long, and the queue changes: newer segments are not to wait for all of it
+        while not owed.isdisjoint(segment.name for segment in waiting):
+            stale_at = time.monotonic() + SEAL_S
+            for segment in _in_turn(waiting, self._parcels):
                 if time.monotonic() >= deadline or not self._deliver(segment, deadline):
                     return False
-            return True
-        finally:
-            self._round.release()
+                if time.monotonic() >= stale_at:
+                    break
+            self._gather()
+            waiting = self._spool.waiting()
+        return True
 
     def _deliver(self, segment: Waiting, deadline: float) -> bool:
         contents = segment.contents()
         if contents is None:
             _trouble.report(DAMAGED, detail=segment.name)
-        else:
-            if contents.damaged and segment.name not in self._begun:
-                _trouble.report(DAMAGED, contents.damaged, detail=segment.name)
-            if not self._send(segment.name, contents, deadline):
-                return False
-        self._begun.pop(segment.name, None)
+        elif not self._send(segment.name, contents, deadline):
+            return False
+        self._parcels.pop(segment.name, None)
         self._spool.delivered(segment)
         self.delivered_segments += 1
         return True
 
     def _send(self, name: str, contents: Contents, deadline: float) -> bool:
-        """Send the spans of a segment that are not delivered yet, in halves where it has to be.
-
-        How far it came is kept, so that a failure in the middle sends no span twice.
-        """
+        """Send the spans of a segment that are not delivered yet, in halves where it has to be."""
         spans = [span for _, span in contents.spans]
-        done = self._begun.get(name, 0)
-        size = len(spans) - done
-        while done < len(spans):
-            batch = spans[done : done + size]
-            answer = self._ask(_otlp.request(contents.resource, contents.scope, batch), deadline)
-            if answer.verdict is Verdict.AGAIN:
-                self._begun[name] = done
+        parcel = self._parcels.get(name)
+        if parcel is None:
+            parcel = self._parcels[name] = _Parcel(deque([range(len(spans))] if spans else []))
+            if contents.damaged:
+                _trouble.report(DAMAGED, contents.damaged, detail=name)
+        while parcel.left:
+            part = parcel.left[0]
+            body = _otlp.request(contents.resource, contents.scope, spans[part.start : part.stop])
+            timeout_s = min(self._timeout_s, max(deadline - time.monotonic(), 0.01))
+            assert self._client is not None
+            answer = self._client.send(body, timeout_s)
+            self.answered = self.answered or answer.answered
+            parcel.left.popleft()
+            if not self._settle(parcel, part, answer):
+                self._failed(answer)
                 return False
-            if answer.verdict is not Verdict.DELIVERED and len(batch) > 1:
-                size = len(batch) // 2
-                continue
-            if answer.verdict is not Verdict.DELIVERED:
-                _trouble.report(REFUSED, detail=answer.detail)
-            elif answer.rejected_spans:
-                _trouble.report(REFUSED, answer.rejected_spans, detail=answer.detail)
-            done += len(batch)
-            size = len(spans) - done
+            self.last_failure, self._pause_s = "", 0.0
         return True
 
-    def _ask(self, body: bytes, deadline: float) -> Answer:
-        assert self._client is not None
-        timeout_s = min(self._timeout_s, max(deadline - time.monotonic(), 0.01))
-        answer = self._client.send(body, timeout_s)
-        self.answered = self.answered or answer.answered
-        if answer.verdict is Verdict.AGAIN:
-            self.last_failure = answer.detail
-            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
-            jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
-            pause = answer.after_s if answer.after_s is not None else self._pause_s * jitter
-            self._not_before = time.monotonic() + pause
+    def _settle(self, parcel: _Parcel, part: range, answer: Answer) -> bool:
+        """Do what *answer* says with the spans of *part*; False if they have to be sent again.
+
+        What has to be sent again comes last, so that it holds up nothing. The
+        refusal of a single span is taken at its word when this collector has
+        taken something before; until then it may be a mistake of the set-up (a
+        server that speaks TLS answers 400 to all that is plain), and is tried
+        again like one.
+        """
+        if answer.verdict is Verdict.DELIVERED:
+            self._has_accepted = True
+            self._say_partial(answer, len(part))
+        elif answer.verdict is not Verdict.AGAIN and len(part) > 1:
+            half = len(part) // 2
+            parcel.left.extendleft((part[half:], part[:half]))
+        elif answer.verdict is Verdict.AGAIN or not self._has_accepted:
+            parcel.left.append(part)
+            return False
         else:
-            self.last_failure = ""
-            self._pause_s = _FIRST_PAUSE_S
-        return answer
+            _trouble.report(REFUSED, detail=answer.detail)
+        return True
 
-    def after_fork(self) -> None:
-        """Be a worker that has not begun: the parent's goes on in the parent."""
-        self._begin()
-        self.answered = False
-        self.delivered_segments = 0
-        if self._client is not None:
-            self._client.reset()
+    def _say_partial(self, answer: Answer, spans: int) -> None:
+        if answer.rejected_spans:
+            _trouble.report(REFUSED, min(answer.rejected_spans, spans), detail=answer.detail)
+        elif answer.detail:
+            _trouble.report("warnings of the collector", detail=answer.detail)
+
+    def _failed(self, answer: Answer) -> None:
+        """Put off the next try: longer with each failure, and as the collector asks."""
+        now = time.monotonic()
+        self.last_failure = answer.detail
+        self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
+        asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
+        self._next_try = now + max(self._pause_s * jitter, asked_s)
+        self._next_flush_try = now + max(_FLUSH_PAUSE_S, asked_s)
 
 
-def _both_ends(segments: list[Waiting]) -> Iterable[Waiting]:
-    """Yield the newest and the oldest in turn: after an outage, now matters as much as then."""
-    while segments:
-        yield segments.pop()
-        if segments:
-            yield segments.pop(0)
+def _in_turn(segments: list[Waiting], tried: Collection[str]) -> Iterator[Waiting]:
+    """Yield the newest and the oldest in turn: after an outage, now matters as much as then.
+
+    Those that were *tried* in vain come last.
+    """
+    fresh = deque(segment for segment in segments if segment.name not in tried)
+    again = deque(segment for segment in segments if segment.name in tried)
+    for left in (fresh, again):
+        while left:
+            yield left.pop()
+            if left:
+                yield left.popleft()
+
+
+def _survive_broken_pipes() -> None:
+    """Let a collector that hangs up be an error, in programs that die of SIGPIPE as well."""
+    if hasattr(signal, "pthread_sigmask"):  # pragma: no branch - not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGPIPE,))
 
 
 _all: "weakref.WeakSet[Delivery]" = weakref.WeakSet()
@@ -289,5 +367,5 @@ def _after_fork() -> None:
         delivery.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_after_fork)

@@ -1,39 +1,35 @@
-"""One OTLP request to a collector, by HTTP or gRPC, and what its answer means.
+"""One OTLP request to a collector, and what its answer means.
 
-In: an encoded request and a deadline. Out: an ``Answer``. Invariant: ``send``
-never raises and is done by its deadline, whatever the collector does; nothing
-is followed (no redirects), nothing is asked but the endpoint (no proxies, no
-`.netrc`), and at most 64 KiB of an answer are read. Deliberately absent: when
-to try again (``delivery``).
+In: an encoded request and how long it may take. Out: an ``Answer``. Here is what
+both protocols share; each has its file: ``http_client``, ``grpc_client``.
+Deliberately absent: when to try again (``delivery``).
 """
 
 import contextlib
-import gzip
-import time
-from collections.abc import Callable
+import re
+import ssl
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import Enum
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from opentelemetry import context as otel_context
 
+from otel_logging import _names
 from otel_logging.settings import ConfigurationError, Exporter
 
+#: How much of an answer is read: a partial success, with its message, has a few hundred bytes.
 ANSWER_BYTES: Final = 64 << 10
-_GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
-_CONNECT_S: Final = 3.0
-
-_GRPC_METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_TOLD_CHARACTERS: Final = 300
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110: token
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")  # what HTTP and gRPC both take
 
 
 class Verdict(Enum):
     """What to do with the spans of a request."""
 
     DELIVERED = "delivered"
-    AGAIN = "again"  # the collector cannot take them now
+    AGAIN = "again"  # not now, or not until somebody has mended the set-up
     TOO_LARGE = "too large"  # in two halves
     REFUSED = "refused"  # something in it is bad: look for it in the halves
 
@@ -50,126 +46,97 @@ class Answer:
 
 
 class Client(Protocol):
-    """Sends requests, one at a time, from the worker's thread alone."""
+    """Sends requests, one at a time; by one thread, but for ``interrupt``."""
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
-        """Send an encoded ExportTraceServiceRequest. Never raises."""
+        """Send an encoded ExportTraceServiceRequest. Never raises.
+
+        Takes no longer than *timeout_s*, whatever the collector does; looking up
+        its name alone takes as long as the system's resolver.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """End the request that is under way, and every later one, until ``reset``.
+
+        From any thread.
+        """
         ...
 
     def reset(self) -> None:
-        """Forget connections: they belong to the parent process, or are to be closed."""
+        """Begin anew: drop the connection, which after a fork is the parent's."""
         ...
 
 
 def make_client(exporter: Exporter) -> Client:
     """Return the client for the protocol. Failure: raises ``ConfigurationError``."""
-    return GrpcClient(exporter) if exporter.protocol == "grpc" else HttpClient(exporter)
+    # each where it is asked for: gRPC is an extra, and heavy
+    if exporter.protocol == "grpc":
+        from otel_logging.export.grpc_client import GrpcClient
+
+        return GrpcClient(exporter)
+    from otel_logging.export.http_client import HttpClient
+
+    return HttpClient(exporter)
 
 
 def unobserved() -> otel_context.Context:
     """Return a context in which OpenTelemetry's instrumentations make no span of what is sent."""
-    context = otel_context.Context()
+    context = otel_context.set_value("suppress_instrumentation", True)  # noqa: FBT003 - a value
+    # the names under which instrumentations look, by their age
     for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
-        key = getattr(otel_context, name, "suppress_instrumentation")
-        context = otel_context.set_value(key, True, context)  # noqa: FBT003 - a value
-    return otel_context.set_value("suppress_instrumentation", True, context)  # noqa: FBT003
+        key = getattr(otel_context, name, name)
+        context = otel_context.set_value(key, True, context)  # noqa: FBT003
+    return context
 
 
-# ---------------------------------------------------------------- HTTP
+# ---------------------------------------------------------------- what was asked for
 
 
-class HttpClient:
-    """OTLP/HTTP with protobuf, on one kept connection."""
+def checked_headers(exporter: Exporter) -> dict[str, str]:
+    """Return the headers to send, names in lower case.
 
-    def __init__(self, exporter: Exporter) -> None:
-        import urllib3
-
-        self._urllib3 = urllib3
-        self._exporter = exporter
-        self._headers = {
-            "Content-Type": "application/x-protobuf",
-            "User-Agent": "otel-logging",
-            **dict(exporter.headers),
-        }
-        if exporter.gzip:
-            self._headers["Content-Encoding"] = "gzip"
-        self._pool = self._make_pool()
-
-    def _make_pool(self) -> Any:
-        exporter = self._exporter
-        certificates = {
-            "ca_certs": exporter.certificate,
-            "key_file": exporter.client_key,
-            "cert_file": exporter.client_certificate,
-        }
-        given: dict[str, Any] = {k: v for k, v in certificates.items() if v is not None}
-        return self._urllib3.PoolManager(num_pools=1, maxsize=1, **given)
-
-    def reset(self) -> None:
-        """Begin with a new connection."""
-        self._pool = self._make_pool()
-
-    def send(self, body: bytes, timeout_s: float) -> Answer:
-        """Send *body*; see ``Client``."""
-        deadline = time.monotonic() + timeout_s
-        if self._exporter.gzip:
-            body = gzip.compress(body, _GZIP_LEVEL)
-        response = None
-        try:
-            response = self._pool.urlopen(
-                "POST",
-                self._exporter.endpoint,
-                body=body,
-                headers=self._headers,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                timeout=self._urllib3.Timeout(
-                    connect=min(_CONNECT_S, timeout_s), read=timeout_s, total=timeout_s
-                ),
-            )
-            return _judge(response.status, response.headers, _read(response, deadline))
-        except Exception as error:
-            self._pool.clear()
-            return Answer(Verdict.AGAIN, _cause(error), answered=response is not None)
-
-
-def _cause(error: BaseException) -> str:
-    reason = getattr(error, "reason", None) or error
-    return f"{type(reason).__name__}: {reason}"[:300]
-
-
-def _read(response: Any, deadline: float) -> bytes:
-    """Read at most 64 KiB, by the deadline; a connection with more on it is not kept."""
-    data = bytearray()
-    while chunk := response.read(8192):
-        data += chunk
-        if len(data) > ANSWER_BYTES or time.monotonic() > deadline:
-            response.close()
-            break
-    response.release_conn()
-    return bytes(data[:ANSWER_BYTES])
-
-
-def _judge(status: int, headers: Any, body: bytes) -> Answer:
-    """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
-
-    There are five cases: taken, perhaps in part; too large; bad data, which it
-    never will take; not now; and everything that is a mistake of the set-up (a
-    redirect, a wrong path, no permission), which somebody may mend.
+    Failure: raises ``ConfigurationError``, which does not show the value: it may be a key.
     """
-    text = f"HTTP {status}"
-    if 200 <= status < 300:
-        return _accepted(body)
-    if status == 413:
-        return Answer(Verdict.TOO_LARGE, text)
-    if status in (400, 422):
-        return Answer(Verdict.REFUSED, text)
-    after = headers.get("Retry-After") if status in (429, 503) else None
-    return Answer(Verdict.AGAIN, text, after_s=_seconds(after))
+    for name, value in exporter.headers:
+        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+            raise ConfigurationError(
+                _names.OTLP_PREFIX + "HEADERS", name, "names and values of headers, in ASCII"
+            )
+    return {name.lower(): value for name, value in exporter.headers}
 
 
-def _accepted(body: bytes) -> Answer:
+def checked_tls(exporter: Exporter) -> ssl.SSLContext | None:
+    """Return how TLS is spoken, None where it is not. Failure: raises ``ConfigurationError``."""
+    if urlsplit(exporter.endpoint).scheme != "https":
+        return None
+    prefix, names = _names.OTLP_PREFIX, ("CERTIFICATE", exporter.certificate)
+    try:
+        context = ssl.create_default_context(cafile=exporter.certificate)
+        names = ("CLIENT_CERTIFICATE", exporter.client_certificate)
+        if exporter.client_certificate is not None:
+            # without a password OpenSSL would ask for it on the terminal, and wait
+            context.load_cert_chain(
+                exporter.client_certificate, exporter.client_key, password=lambda: b""
+            )
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(
+            prefix + names[0],
+            names[1],
+            f"a file in PEM format, its key without a password ({error})",
+        ) from error
+    if exporter.client_key is not None and exporter.client_certificate is None:
+        raise ConfigurationError(
+            prefix + "CLIENT_KEY", exporter.client_key, f"needs {prefix}CLIENT_CERTIFICATE"
+        )
+    return context
+
+
+# ---------------------------------------------------------------- what was answered
+
+
+def accepted(body: bytes) -> Answer:
+    """Return what an ExportTraceServiceResponse says."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
         ExportTraceServiceResponse,
     )
@@ -177,92 +144,21 @@ def _accepted(body: bytes) -> Answer:
     with contextlib.suppress(Exception):  # an answer that is no protobuf is an answer
         partial = ExportTraceServiceResponse.FromString(body).partial_success
         return Answer(
-            Verdict.DELIVERED, partial.error_message, rejected_spans=partial.rejected_spans
+            Verdict.DELIVERED,
+            told(partial.error_message),
+            rejected_spans=max(partial.rejected_spans, 0),
         )
     return Answer(Verdict.DELIVERED)
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Parse Retry-After: seconds, or a date."""
-    if not retry_after:
-        return None
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        if retry_after.strip().isdecimal():
-            return float(retry_after)
-        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
-    return None
+def failed(error: BaseException) -> Answer:
+    """Return the answer of a collector that gave none."""
+    return Answer(Verdict.AGAIN, told(f"{type(error).__name__}: {error}"), answered=False)
 
 
-# ---------------------------------------------------------------- gRPC
-
-
-class GrpcClient:
-    """OTLP/gRPC: a raw unary call, since the bytes are there already."""
-
-    def __init__(self, exporter: Exporter) -> None:
-        try:
-            import grpc
-        except ImportError as error:
-            raise ConfigurationError(
-                "OTEL_EXPORTER_OTLP_PROTOCOL",
-                "grpc",
-                "needs grpcio: pip install 'otel-logging[grpc]'",
-            ) from error
-        self._grpc = grpc
-        self._exporter = exporter
-        self._metadata = tuple((key.lower(), value) for key, value in exporter.headers)
-        self._call: Callable[..., Any] | None = None
-
-    def reset(self) -> None:
-        """Begin with a new channel."""
-        self._call = None
-
-    def _connect(self) -> Callable[..., Any]:
-        parts = urlsplit(self._exporter.endpoint)
-        target = f"{parts.hostname}:{parts.port or 4317}"
-        if parts.scheme == "https":
-            exporter = self._exporter
-            credentials = self._grpc.ssl_channel_credentials(
-                _bytes_of(exporter.certificate),
-                _bytes_of(exporter.client_key),
-                _bytes_of(exporter.client_certificate),
-            )
-            channel = self._grpc.secure_channel(target, credentials)
-        else:
-            channel = self._grpc.insecure_channel(target)
-        call: Callable[..., Any] = channel.unary_unary(_GRPC_METHOD)
-        return call
-
-    def send(self, body: bytes, timeout_s: float) -> Answer:
-        """Send *body*; see ``Client``."""
-        grpc = self._grpc
-        try:
-            if self._call is None:
-                self._call = self._connect()
-            compression = grpc.Compression.Gzip if self._exporter.gzip else None
-            answer = self._call(
-                body, timeout=timeout_s, metadata=self._metadata, compression=compression
-            )
-            return _accepted(answer)
-        except grpc.RpcError as error:
-            return self._judge(error)
-        except Exception as error:
-            self._call = None
-            return Answer(Verdict.AGAIN, _cause(error), answered=False)
-
-    def _judge(self, error: Any) -> Answer:
-        codes = self._grpc.StatusCode
-        code, details = error.code(), str(error.details())
-        text = f"gRPC {code.name}: {details}"[:300]
-        if code is codes.INVALID_ARGUMENT:
-            return Answer(Verdict.REFUSED, text)
-        if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
-            return Answer(Verdict.TOO_LARGE, text)
-        unheard = code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED)
-        return Answer(Verdict.AGAIN, text, answered=not unheard)
-
-
-def _bytes_of(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    return Path(path).read_bytes()
+def told(text: str | bytes) -> str:
+    """Return what a collector says as one short line that is safe on a terminal."""
+    if isinstance(text, bytes):
+        text = text[: 4 * _TOLD_CHARACTERS].decode("utf-8", "ignore")
+    printable = "".join(c if c.isprintable() else " " for c in text[:_TOLD_CHARACTERS])
+    return " ".join(printable.split())

@@ -1,0 +1,146 @@
+"""OTLP over gRPC (extra ``grpc``): a raw unary call, since the bytes are there already.
+
+Invariant: between two requests nothing of gRPC runs. Its core does not survive
+a fork while it has a channel [seen with 1.85: calls of the child never return,
+not at their deadline either; its own fork support ends a child that was forked
+during a call]; without one it starts anew in the child. So each request, at
+most two a second, has a channel of its own. Deliberately absent: a second try
+(gRPC's own are switched off; ``delivery``).
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from otel_logging import _names
+from otel_logging.export.transport import (
+    ANSWER_BYTES,
+    Answer,
+    Verdict,
+    accepted,
+    checked_headers,
+    checked_tls,
+    failed,
+    told,
+)
+from otel_logging.settings import ConfigurationError, Exporter
+
+_METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_PORT: Final = 4317  # OpenTelemetry specification
+_OPTIONS: Final = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits an old one's pauses
+    ("grpc.max_receive_message_length", ANSWER_BYTES),
+)
+
+
+class GrpcClient:
+    """OTLP/gRPC."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        try:
+            import grpc
+        except ImportError as error:
+            raise ConfigurationError(
+                _names.OTLP_PREFIX + "PROTOCOL",
+                "grpc",
+                "needs grpcio: pip install 'otel-logging[grpc]'",
+            ) from error
+        self._grpc = grpc
+        self._exporter = exporter
+        self._metadata = tuple(checked_headers(exporter).items())
+        self._is_secure = checked_tls(exporter) is not None
+        parts = urlsplit(exporter.endpoint)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        self._target = f"{host}:{parts.port or _PORT}"
+        self._compression = grpc.Compression.Gzip if exporter.gzip else None
+        #: That of the request under way. In a child forked meanwhile it stays: it must not be
+        #: touched, and neither is there another way to send.
+        self._channel: Any = None
+        self._interrupted = False
+
+    def reset(self) -> None:
+        """Begin anew. See ``Client``."""
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """End what is under way. See ``Client``."""
+        self._interrupted = True
+        channel = self._channel
+        if channel is not None:
+            channel.close()
+
+    def _open(self) -> Any:
+        if not self._is_secure:
+            return self._grpc.insecure_channel(self._target, _OPTIONS)
+        exporter = self._exporter
+        credentials = self._grpc.ssl_channel_credentials(
+            _content(exporter.certificate),
+            # a client's certificate may have its key in the same file
+            _content(exporter.client_key or exporter.client_certificate),
+            _content(exporter.client_certificate),
+        )
+        return self._grpc.secure_channel(self._target, credentials, _OPTIONS)
+
+    def send(self, body: bytes, timeout_s: float) -> Answer:
+        """Send *body*. See ``Client``."""
+        if self._channel is not None:
+            return failed(RuntimeError("this process was forked during a gRPC call"))
+        try:
+            self._channel = self._open()
+            return self._call(body, timeout_s)
+        except self._grpc.RpcError as error:
+            return _judge(error, self._grpc.StatusCode)
+        except Exception as error:
+            return failed(error)
+        finally:
+            if self._channel is not None:
+                self._channel.close()
+            self._channel = None
+
+    def _call(self, body: bytes, timeout_s: float) -> Answer:
+        if self._interrupted:
+            raise InterruptedError("shut down")
+        call = self._channel.unary_unary(_METHOD)
+        answer = call(
+            body, timeout=timeout_s, metadata=self._metadata, compression=self._compression
+        )
+        return accepted(answer)
+
+
+def _content(path: str | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()
+
+
+def _judge(error: Any, codes: Any) -> Answer:
+    """Say what a gRPC status means (OpenTelemetry protocol specification, OTLP/gRPC response).
+
+    As for HTTP, what is neither bad data nor too large is tried again.
+    """
+    code, details = error.code(), str(error.details())
+    text = told(f"gRPC {code.name}: {details}")
+    if code is codes.INVALID_ARGUMENT:
+        return Answer(Verdict.REFUSED, text)
+    if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
+        # of two messages: what we sent, or what was answered when that was taken
+        answer_was = "CLIENT: Received" in details
+        return Answer(Verdict.DELIVERED if answer_was else Verdict.TOO_LARGE, text)
+    unheard = code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED)
+    return Answer(Verdict.AGAIN, text, answered=not unheard, after_s=_seconds(error))
+
+
+def _seconds(error: Any) -> float | None:
+    """Return the RetryInfo of a status, in which gRPC servers say what HTTP's Retry-After does."""
+    from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+    with contextlib.suppress(Exception):  # whatever the collector has put there
+        for detail in Status.FromString(
+            dict(error.trailing_metadata())["grpc-status-details-bin"]
+        ).details:
+            info = RetryInfo()
+            if detail.Unpack(info):
+                return float(max(info.retry_delay.ToTimedelta().total_seconds(), 0.0))
+    return None

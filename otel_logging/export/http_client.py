@@ -1,0 +1,228 @@
+"""OTLP over HTTP, on one kept connection.
+
+Invariant: a request is done by its deadline, whatever the collector does:
+drips its answer, reads nothing, says nothing. ``http.client`` speaks, over
+sockets of ours: the timeouts of urllib3, requests and the standard library are
+per socket operation, so that a byte now and then keeps a request alive for ever.
+Nothing is followed (no redirects), nothing is asked but the endpoint (no proxies,
+no `.netrc`), and at most 64 KiB of an answer are read. Deliberately absent: a
+second try, also on a connection that broke (``delivery``).
+"""
+
+import contextlib
+import gzip
+import http.client
+import socket
+import ssl
+import threading
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from otel_logging.export.transport import (
+    ANSWER_BYTES,
+    Answer,
+    Verdict,
+    accepted,
+    checked_headers,
+    checked_tls,
+    failed,
+    told,
+)
+from otel_logging.settings import Exporter
+
+_GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
+_CONNECT_S: Final = 3.0  # for each address of the name: the next one may answer
+
+
+class _Socket(socket.socket):
+    """A socket whose operations are all done by one deadline, and read so much together."""
+
+    deadline = 0.0  # monotonic, s
+    allowance = 0  # bytes that may still be received; after that it is at its end
+
+    def left(self) -> float:
+        """Return the seconds that are left. Failure: raises ``TimeoutError`` if none are."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("not answered in time")
+        return left
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:  # noqa: ARG002
+        """Receive as ``socket.makefile`` asks for it."""
+        with memoryview(buffer)[: self.allowance] as view:
+            if not view.nbytes:
+                return 0
+            self.settimeout(self.left())
+            received = super().recv_into(view)
+        self.allowance -= received
+        return received
+
+    def sendall(self, data: Any, flags: int = 0) -> None:  # noqa: ARG002
+        """Send all of *data*; that of ``ssl`` has the whole time for each of its parts."""
+        rest = memoryview(data)
+        while rest:
+            self.settimeout(self.left())
+            rest = rest[self.send(rest) :]
+
+
+class _TlsSocket(_Socket, ssl.SSLSocket):
+    """The same over TLS."""
+
+
+class HttpClient:
+    """OTLP/HTTP with protobuf."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        parts = urlsplit(exporter.endpoint)
+        self._tls = checked_tls(exporter)
+        if self._tls is not None:
+            self._tls.sslsocket_class = _TlsSocket
+        self._host = parts.hostname or ""
+        self._port = parts.port or (80 if self._tls is None else 443)
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._gzip = exporter.gzip
+        self._headers = {
+            "user-agent": "otel-logging",
+            **checked_headers(exporter),
+            "content-type": "application/x-protobuf",
+        }
+        if self._gzip:
+            self._headers["content-encoding"] = "gzip"
+        self._socket: _Socket | None = None
+        self.reset()
+
+    # ---- the connection
+
+    def reset(self) -> None:
+        """Begin anew. See ``Client``."""
+        # the lock keeps an interrupt from a descriptor that is another file's meanwhile
+        self._lock = threading.Lock()
+        self._drop()
+        self._interrupted = False
+
+    def _drop(self) -> None:
+        with self._lock:
+            dropped, self._socket = self._socket, None
+            if dropped is not None:
+                # not close(), which waits for readers: after a fork these are the parent's
+                with contextlib.suppress(OSError):
+                    socket.close(dropped.detach())
+        self._connection = http.client.HTTPConnection(self._host, self._port)
+        self._connection.default_port = 80 if self._tls is None else 443
+
+    def interrupt(self) -> None:
+        """End what is under way. See ``Client``."""
+        self._interrupted = True
+        with self._lock:
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    # not that of SSLSocket, which makes it a socket without TLS
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def _publish(self, made: _Socket) -> _Socket:
+        """Let ``interrupt`` find *made*, unless it was there already."""
+        with self._lock:
+            self._socket = made
+        if self._interrupted:
+            raise InterruptedError("shut down")
+        return made
+
+    def _connect(self, deadline: float) -> _Socket:
+        """Return a connection; the kept one, if it is still there."""
+        if self._socket is not None and _is_idle(self._socket):
+            return self._publish(self._socket)
+        self._drop()
+        failure = OSError("the collector's name has no address")
+        addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses:
+            try:
+                return self._open(_Socket(family, kind, protocol), address, deadline)
+            except OSError as error:
+                failure = error
+                self._drop()
+        raise failure
+
+    def _open(self, plain: _Socket, address: Any, deadline: float) -> _Socket:
+        self._publish(plain)
+        plain.deadline = deadline
+        plain.settimeout(min(_CONNECT_S, plain.left()))
+        plain.connect(address)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is None:
+            return plain
+        secured = self._tls.wrap_socket(
+            plain, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        assert isinstance(secured, _TlsSocket)
+        self._publish(secured)
+        secured.deadline = deadline
+        secured.settimeout(secured.left())
+        secured.do_handshake()
+        return secured
+
+    # ---- a request
+
+    def send(self, body: bytes, timeout_s: float) -> Answer:
+        """Send *body*. See ``Client``."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            if self._gzip:
+                body = gzip.compress(body, _GZIP_LEVEL)
+            line = self._connect(deadline)
+            line.deadline, line.allowance = deadline, ANSWER_BYTES
+            self._connection.sock = line
+            self._connection.request("POST", self._path, body, self._headers)
+            response = self._connection.getresponse()
+        except Exception as error:
+            self._drop()
+            return failed(error)
+        text = b""
+        with contextlib.suppress(Exception):  # the status is there: that is the answer
+            text = response.read(ANSWER_BYTES)
+        if response.will_close or not response.isclosed():
+            self._drop()
+        return _judge(response, text)
+
+
+def _is_idle(kept: socket.socket) -> bool:
+    """Whether a connection waits for a request: nothing came on it, not even its end."""
+    try:
+        kept.settimeout(0)
+        # below TLS: a record that came meanwhile is none of an answer to us
+        socket.socket.recv(kept, 1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _judge(response: http.client.HTTPResponse, body: bytes) -> Answer:
+    """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
+
+    There are five cases: taken, perhaps in part; too large; bad data, which it
+    never will take; not now; and everything that is a mistake of the set-up (a
+    redirect, a wrong path, no permission). The specification drops the last at
+    once; somebody may mend it, so here they wait within the spool's bound.
+    """
+    status = response.status
+    if 200 <= status < 300:
+        return accepted(body)
+    text = told(f"HTTP {status} {response.reason} {told(body)}")
+    if status == 413:
+        return Answer(Verdict.TOO_LARGE, text)
+    if status in (400, 422):
+        return Answer(Verdict.REFUSED, text)
+    return Answer(Verdict.AGAIN, text, after_s=_seconds(response.headers.get("Retry-After")))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Parse Retry-After: seconds, or a date."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        text = (retry_after or "").strip()
+        if text.isdecimal():
+            return float(text)
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    return None

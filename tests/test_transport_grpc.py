@@ -1,0 +1,352 @@
+"""What becomes of one OTLP/gRPC request, at a real gRPC server."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from otel_logging.export.transport import Answer, Client, Verdict, make_client
+from otel_logging.settings import ConfigurationError, Exporter
+from tests import rude
+from tests.receiver import decode_spans
+from tests.rude import Certificates, Rude
+from tests.test_transport import request
+
+ROOT = Path(__file__).parent.parent
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+CODES = grpc.StatusCode
+
+
+class Collector:
+    """A gRPC server that keeps what came; *answer* gets the call's context."""
+
+    def __init__(self, *, credentials: Any = None, host: str = "127.0.0.1") -> None:
+        self.answer: Callable[[Any], bytes] = lambda _: b""
+        self.bodies: list[bytes] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(4),
+            options=(("grpc.max_receive_message_length", 100_000), ("grpc.so_reuseport", 0)),
+        )
+        handler = grpc.unary_unary_rpc_method_handler(self._export)
+        service, method = EXPORT.strip("/").split("/")
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
+        if credentials is None:
+            self.port = self._server.add_insecure_port(f"{host}:0")
+        else:
+            self.port = self._server.add_secure_port(f"{host}:0", credentials)
+        self.endpoint = f"http{'s' if credentials else ''}://{host}:{self.port}"
+        self._server.start()
+
+    def __enter__(self) -> "Collector":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(None).wait()
+
+    def _export(self, body: bytes, context: Any) -> bytes:
+        self.bodies.append(body)
+        self.metadata.append(dict(context.invocation_metadata()))
+        return self.answer(context)
+
+    def names(self) -> list[str]:
+        return [span.name for body in self.bodies for span in decode_spans(body)]
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return rude.make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def connect(endpoint: str, **settings: Any) -> Client:
+    return make_client(Exporter(endpoint=endpoint, protocol="grpc", **settings))
+
+
+def abort(code: grpc.StatusCode, details: str = "no") -> Callable[[Any], bytes]:
+    def answer(context: Any) -> bytes:
+        context.abort(code, details)
+        raise AssertionError
+
+    return answer
+
+
+def test_a_request_arrives_as_it_was_made(collector: Collector) -> None:
+    """The spans are there, and the headers asked for, their names in lower case."""
+    client = connect(collector.endpoint, headers=(("X-Api-Key", "a b"),))
+    assert client.send(request(1, 2), 5) == Answer(Verdict.DELIVERED)
+    assert collector.names() == ["span 1", "span 2"]
+    assert collector.metadata[0]["x-api-key"] == "a b"
+
+
+def test_gzip_packs_the_request(collector: Collector) -> None:
+    """It arrives whole, and a server to which it is too large has unpacked it to see that."""
+    client = connect(collector.endpoint, gzip=True)
+    assert client.send(request(1, size=90_000), 5).verdict is Verdict.DELIVERED
+    assert collector.bodies == [request(1, size=90_000)]
+    answer = client.send(request(1, size=200_000), 5)
+    assert answer.verdict is Verdict.TOO_LARGE
+    assert "Decompressed" in answer.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict", "answered"),
+    [
+        (CODES.INVALID_ARGUMENT, Verdict.REFUSED, True),
+        (CODES.UNAVAILABLE, Verdict.AGAIN, False),  # also what a call says when nobody is there
+        (CODES.UNAUTHENTICATED, Verdict.AGAIN, True),
+        (CODES.UNIMPLEMENTED, Verdict.AGAIN, True),
+        (CODES.INTERNAL, Verdict.AGAIN, True),
+        (CODES.RESOURCE_EXHAUSTED, Verdict.AGAIN, True),
+    ],
+)
+def test_a_status_has_a_meaning(
+    collector: Collector, code: grpc.StatusCode, verdict: Verdict, answered: bool
+) -> None:
+    """Bad data is refused, everything else that is no success comes again."""
+    collector.answer = abort(code, "not\nlike this")
+    assert connect(collector.endpoint).send(request(1), 5) == Answer(
+        verdict, f"gRPC {code.name}: not like this", answered=answered
+    )
+
+
+def test_a_request_over_the_servers_limit_is_too_large(collector: Collector) -> None:
+    """To be sent in halves."""
+    answer = connect(collector.endpoint).send(request(1, 2, size=60_000), 5)
+    assert answer.verdict is Verdict.TOO_LARGE
+    assert not collector.bodies
+
+
+def test_no_more_than_64_kib_of_an_answer_are_read(collector: Collector) -> None:
+    """An answer that long was given to spans that were taken."""
+    collector.answer = lambda _: bytes(100_000)
+    assert connect(collector.endpoint).send(request(1), 5).verdict is Verdict.DELIVERED
+
+
+def test_a_partial_success_says_how_many_were_rejected(collector: Collector) -> None:
+    """As over HTTP."""
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans = 2
+    response.partial_success.error_message = "no room"
+    collector.answer = lambda _: response.SerializeToString()
+    assert connect(collector.endpoint).send(request(1, 2), 5) == Answer(
+        Verdict.DELIVERED, "no room", rejected_spans=2
+    )
+
+
+def test_a_retry_info_is_read(collector: Collector) -> None:
+    """A server's word of when to come again; what is no RetryInfo is as if it were not there."""
+
+    def refuse(*details: Any) -> Callable[[Any], bytes]:
+        status = Status(code=CODES.UNAVAILABLE.value[0], message="later")
+        for detail in details:
+            packed = AnyMessage()
+            packed.Pack(detail)
+            status.details.append(packed)
+
+        def answer(context: Any) -> bytes:
+            told = ("grpc-status-details-bin", status.SerializeToString())
+            context.set_trailing_metadata((told,))
+            return abort(CODES.UNAVAILABLE)(context)
+
+        return answer
+
+    client = connect(collector.endpoint)
+    retry = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
+    collector.answer = refuse(ErrorInfo(reason="full"), retry)
+    assert client.send(request(1), 5).after_s == 2.5
+    collector.answer = refuse(ErrorInfo(reason="full"))
+    assert client.send(request(1), 5).after_s is None
+    collector.answer = refuse(RetryInfo(retry_delay=Duration(seconds=-2)))
+    assert client.send(request(1), 5).after_s == 0
+
+
+@pytest.mark.parametrize("behave", [rude.read_nothing, rude.hang_up])
+def test_a_request_is_done_by_its_deadline(
+    behave: Callable[[Rude, Any], None], collector: Collector
+) -> None:
+    """Whether the server is slow, or no gRPC server at all."""
+    with Rude(behave) as no_grpc:
+        began = time.monotonic()
+        answer = connect(no_grpc.endpoint).send(request(1), 0.5)
+        assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+        assert time.monotonic() - began < 3
+    release = threading.Event()
+    collector.answer = lambda _: bytes(not release.wait(10))
+    began = time.monotonic()
+    assert connect(collector.endpoint).send(request(1), 0.5).verdict is Verdict.AGAIN
+    assert time.monotonic() - began < 3
+    release.set()
+
+
+def test_an_interrupt_ends_a_request_at_once() -> None:
+    """From another thread; later requests do not begin, until the client begins anew."""
+    with Rude(rude.read_nothing) as silent:
+        client = connect(silent.endpoint)
+        client.interrupt()
+        assert client.send(request(1), 30).verdict is Verdict.AGAIN
+        assert not silent.connections
+        client.reset()
+        answers: list[Answer] = []
+        thread = threading.Thread(target=lambda: answers.append(client.send(request(1), 30)))
+        thread.start()
+        silent.wait_for_connections(1)
+        client.interrupt()
+        thread.join(10)
+        assert [answer.verdict for answer in answers] == [Verdict.AGAIN]
+
+
+def test_tls_with_an_authority_and_a_certificate_of_our_own(certificates: Certificates) -> None:
+    """Key and certificate in two files or in one; strangers of either side do not speak."""
+    credentials = grpc.ssl_server_credentials(
+        [(certificates.server_key.read_bytes(), certificates.server.read_bytes())],
+        certificates.authority.read_bytes(),
+        require_client_auth=True,
+    )
+    authority = {"certificate": str(certificates.authority)}
+    known: list[dict[str, str]] = [
+        {
+            "client_certificate": str(certificates.client),
+            "client_key": str(certificates.client_key),
+        },
+        {"client_certificate": str(certificates.client_both)},
+    ]
+    with Collector(credentials=credentials) as collector:
+        for number, client in enumerate(known, 1):
+            answer = connect(collector.endpoint, **authority, **client).send(request(number), 5)
+            assert answer.verdict is Verdict.DELIVERED
+        assert collector.names() == ["span 1", "span 2"]
+        for settings in (authority, known[0]):
+            answer = connect(collector.endpoint, **settings).send(request(3), 5)
+            assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+
+
+def test_an_ipv6_address_is_an_endpoint() -> None:
+    """Its brackets stay, as gRPC wants them."""
+    try:
+        collector = Collector(host="[::1]")
+    except RuntimeError:
+        pytest.skip("no IPv6 on this machine")
+    with collector:
+        assert connect(collector.endpoint).send(request(1), 5).verdict is Verdict.DELIVERED
+
+
+def test_proxies_have_no_say(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC would obey these variables."""
+    for name in ("grpc_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert connect(collector.endpoint).send(request(1), 5).verdict is Verdict.DELIVERED
+
+
+def test_what_cannot_be_sent_is_named_at_set_up(tmp_path: Path) -> None:
+    """Headers and certificates, as over HTTP."""
+    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_HEADERS"):
+        connect("http://127.0.0.1:1", headers=(("a b", "c"),))
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("no certificate")
+    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_CERTIFICATE"):
+        connect("https://127.0.0.1:1", certificate=str(garbage))
+
+
+def test_certificates_that_are_gone_are_no_answer(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    """They are read for each connection, so that renewed ones are used; nothing raises."""
+    moved = tmp_path / "authority.pem"
+    moved.write_bytes(certificates.authority.read_bytes())
+    client = connect("https://127.0.0.1:1", certificate=str(moved))
+    moved.unlink()
+    answer = client.send(request(1), 5)
+    assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+    assert "FileNotFoundError" in answer.detail
+
+
+def test_without_grpcio_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra."""
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'otel-logging\[grpc\]'"):
+        connect("http://127.0.0.1:4317")
+
+
+FORK = """
+import os, sys, threading
+from otel_logging.export.transport import make_client
+from otel_logging.settings import Exporter
+from tests.test_transport import request
+client = make_client(Exporter(endpoint=sys.argv[1], protocol="grpc"))
+print(client.send(request(1), 5).verdict.name, flush=True)
+{before}
+pid = os.fork()
+if pid == 0:
+    client.reset()
+    print(client.send(request(2), 5), flush=True)
+    sys.exit()  # not _exit: the coverage of the child counts
+os.waitpid(pid, 0)
+{after}
+print(client.send(request(3), 5).verdict.name, flush=True)
+"""
+
+
+def forked(endpoint: str, *, before: str = "", after: str = "") -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK.format(before=before, after=after), endpoint],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_parent_and_child_of_a_fork_both_send(collector: Collector) -> None:
+    """gRPC's core does not survive a fork in use: between two requests it is not."""
+    first, child, parent = forked(collector.endpoint)
+    assert (first, parent) == ("DELIVERED", "DELIVERED")
+    assert "DELIVERED" in child
+    assert collector.names() == ["span 1", "span 2", "span 3"]
+
+
+def test_a_child_forked_during_a_request_says_so(collector: Collector, tmp_path: Path) -> None:
+    """It does not touch the parent's call, and hangs in none of its own; its spans wait on disk."""
+    arrived, release = tmp_path / "arrived", threading.Event()
+
+    def answer(_: Any) -> bytes:
+        if len(collector.bodies) == 2:
+            arrived.touch()
+            release.wait(30)
+        return b""
+
+    collector.answer = answer
+    first, child, parent = forked(
+        collector.endpoint,
+        before=(
+            "thread = threading.Thread(target=client.send, args=(request(4), 2))\n"
+            "thread.start()\n"
+            f"while not os.path.exists({str(arrived)!r}): pass"
+        ),
+        after="thread.join()",
+    )
+    release.set()
+    assert (first, parent) == ("DELIVERED", "DELIVERED")
+    assert "forked during a gRPC call" in child
