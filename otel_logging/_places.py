@@ -157,8 +157,8 @@ def _take_over(place: Path) -> int | None:
         with contextlib.suppress(OSError):
             place.rmdir()  # if it is empty: its maker died before it had a lock
         return None
-    if not _try_lock(fd) or not (place / "lock").exists():
-        close(fd)  # alive, or another neighbour was quicker
+    if not _try_lock(fd):  # alive, or another neighbour was quicker
+        close(fd)
         return None
     for left in files(place, OPEN):
         with contextlib.suppress(OSError):

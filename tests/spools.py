@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from otel_logging import _otlp, _spool
@@ -95,6 +96,19 @@ def run(script: str, *arguments: object, traced: bool = True) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def at_call(name: str, act: Callable[[], object]) -> None:
+    """Call *act* once when a function called *name* is about to run: what a signal handler may
+    do there. Only in a child that is not traced.
+    """
+
+    def look(frame: FrameType, *_: object) -> None:
+        if frame.f_code.co_name == name:
+            sys.settrace(None)
+            act()
+
+    sys.settrace(look)
 
 
 def places(base: Path) -> list[Path]:

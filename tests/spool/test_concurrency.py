@@ -11,7 +11,7 @@ import pytest
 
 from otel_logging import _trouble
 from otel_logging._spool import Spool
-from tests.spools import append, numbers, on_disk, run, waiting
+from tests.spools import append, make, numbers, on_disk, run, waiting
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 
@@ -132,3 +132,73 @@ def test_threads_append_while_segments_are_sealed_and_delivered(spool: Spool, ba
     assert sorted(delivered + waiting(spool)) == list(range(16_000))
     assert on_disk(base) == list(range(16_000))
     assert _trouble.counts == {}
+
+
+def test_threads_append_to_memory_while_segments_are_made_of_it() -> None:
+    """Without a disk: every frame once, and what was taken out does not count any more."""
+    spool = make(None)
+    found: list[int] = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [
+            threading.Thread(target=append, args=(spool, *range(first, first + 1000)))
+            for first in range(0, 8000, 1000)
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            found += _deliver(spool)
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(found + _deliver(spool)) == list(range(8000))
+    append(spool, *range(7), size=1 << 20)  # fits, if nothing else is counted
+    assert waiting(spool) == list(range(7))
+    assert _trouble.counts == {}
+
+
+def _deliver(spool: Spool) -> list[int]:
+    spool.seal()
+    segments = spool.waiting()
+    for segment in segments:
+        spool.delivered(segment)
+    return numbers(segments)
+
+
+def test_a_signal_handler_closes_in_the_middle_of_an_append(base: Path) -> None:
+    """As a handler of SIGTERM does: the descriptor is not taken from under the write."""
+    printed = run(
+        """
+import sys; from pathlib import Path; from tests.spools import *
+from otel_logging import _trouble
+spool = make(Path(sys.argv[1]))
+append(spool, 1)
+at_call("_write_whole", spool.close)
+append(spool, 2)
+append(spool, 3)
+print(_trouble.counts)
+""",
+        base,
+        traced=False,
+    )
+    assert printed == "Counter()\n"
+    assert on_disk(base) == [1, 2, 3]
+
+
+def test_an_append_in_the_middle_of_close_is_kept(base: Path) -> None:
+    """Sealed with the rest: a neighbour may take the place over from then on."""
+    run(
+        """
+import sys; from pathlib import Path; from tests.spools import *
+spool = make(Path(sys.argv[1]))
+at_call("_give_back", lambda: append(spool, 1))
+spool.close()
+append(spool, 2)
+""",
+        base,
+        traced=False,
+    )
+    assert on_disk(base) == [1, 2]
+    assert len(list(base.glob("*/*/*.segment"))) == 1

@@ -66,7 +66,40 @@ spool.close()
 
 
 @posix
-def test_an_append_that_forks_midway_writes_to_no_other_file(base: Path) -> None:
+def test_a_forked_child_leaves_to_its_parent_what_was_there(base: Path) -> None:
+    """Open segments, adopted places, memory: delivered once, by the parent."""
+    die(base, 1)
+    printed = run(
+        """
+import os, sys; from pathlib import Path; from tests.spools import *
+spool, memory = make(Path(sys.argv[1])), make(None)
+spool.adopt()
+append(spool, 2)
+append(memory, 3)
+if not os.fork():
+    print("child", waiting(spool), waiting(memory), flush=True)
+    append(spool, 4)
+    print("child", waiting(spool), flush=True)
+    spool.close()
+    sys.exit()
+os.wait()
+print("parent", waiting(spool), waiting(memory))
+spool.adopt()
+print("parent", waiting(spool))
+""",
+        base,
+    )
+    assert printed.splitlines() == [
+        "child [] []",
+        "child [4]",
+        "parent [1, 2] [3]",
+        "parent [1, 2, 4]",
+    ]
+
+
+@posix
+@pytest.mark.parametrize("function", ["_write", "_write_whole"])
+def test_an_append_that_forks_midway_writes_to_no_other_file(base: Path, function: str) -> None:
     """A signal handler that forks: the child's descriptors may be another file's by then."""
     printed = run(
         """
@@ -74,29 +107,27 @@ import os, signal, sys, time; from pathlib import Path; from tests.spools import
 base = Path(sys.argv[1])
 spool = make(base)
 append(spool, 1)
-child = None
-def handler(*_):
+def fork():
     global child
     child = os.fork()
     if not child:
         # takes the numbers that were the segment's and the lock's
         sys.others = [os.open(base / f"other-{n}", os.O_CREAT | os.O_RDWR) for n in range(4)]
-monotonic = time.monotonic
-def raising():
-    if child is None:
-        signal.raise_signal(signal.SIGALRM)
-    return monotonic()
-signal.signal(signal.SIGALRM, handler)
-time.monotonic = raising
+at_call(sys.argv[2], fork)
 append(spool, 2)
+append(spool, 3 + (child > 0))
 if child:
     os.waitpid(child, 0)
-    spool.close()
+    append(spool, 5)
     print([(base / f"other-{n}").read_bytes() for n in range(4)])
+spool.close()
 """,
         base,
+        function,
+        traced=False,
     )
     assert printed == "[b'', b'', b'', b'']\n"
+    assert set(on_disk(base)) == {1, 2, 3, 4, 5}
 
 
 @posix
