@@ -227,7 +227,7 @@ def _emitter(resource: Resource) -> Callable[[Any, trace.Span, dict[str, Any]], 
     """Return what emits a record of a span through a logger, in any version of the SDK.
 
     There are three cases: until 1.34 a logger takes a LogRecord with ids and a
-    resource; until 1.36, one with a context and a resource; from then on, the
+    resource; until 1.37, one with a context and a resource; from then on, the
     record's parts.
     """
 
@@ -239,7 +239,7 @@ def _emitter(resource: Resource) -> Callable[[Any, trace.Span, dict[str, Any]], 
     return _old_emitter(resource)  # pragma: no cover - as said there
 
 
-def _old_emitter(  # pragma: no cover - SDKs before 1.37, which the newest one excludes
+def _old_emitter(  # pragma: no cover - SDKs before 1.38, which the newest one excludes
     resource: Resource,
 ) -> Callable[[Any, trace.Span, dict[str, Any]], None]:
     kind: Any = vars(sdk_logs)["LogRecord"]
