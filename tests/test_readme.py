@@ -1,0 +1,59 @@
+"""Every block of the README is executed: here, or, where it installs from an index, by CI."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.readme import blocks
+from tests.spools import ROOT
+
+CI = (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_the_example_does_what_it_says(tmp_path: Path) -> None:
+    """Its lines are JSON with a trace, and its late stage is found by the command."""
+    (example,) = blocks("python")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OTEL_LOGGING_SPOOL_DIR": str(tmp_path / "spool")}
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=env, capture_output=True, check=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["utterance received", "transcribed"]
+    assert all(line["user_id"] == "user-456" and line["trace_id"] for line in lines)
+    late = subprocess.run(
+        [sys.executable, "-c", "from otel_logging.cli import main; main()", "late", "--json"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        check=True,
+    )
+    (row,) = json.loads(late.stdout)
+    assert (row["stage"], row["who"]) == ("transcribe", {"user_id": "user-456"})
+
+
+def test_ci_runs_every_shell_block_letter_by_letter() -> None:
+    """What installs is run by .ci/run in a clean copy; a new block needs its line there."""
+    run = {int(number) for number in re.findall(r"tests/readme\.py sh (\d+)", CI)}
+    assert run == set(range(len(blocks("sh"))))
+
+
+def test_the_commands_of_the_shell_blocks_exist() -> None:
+    """Each ``otel-logging`` command that is named answers to --help."""
+    named = set(re.findall(r"otel-logging (\w+)", "\n".join(blocks("sh"))))
+    assert named == {"demo", "late", "show"}
+    for command in sorted(named):
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from otel_logging.cli import main; main()",
+                *shlex.split(f"{command} --help"),
+            ],
+            check=True,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
