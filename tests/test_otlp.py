@@ -148,6 +148,7 @@ def _normal(request: bytes) -> bytes:
     return data.SerializeToString(deterministic=True)
 
 
+@settings(deadline=None)
 @given(_FIELDS, st.integers(-(2**70), 2**70))
 def test_values_read_back_as_they_were_written(fields: dict[str, Any], number: int) -> None:
     """``values_of`` undoes ``attributes``, types and all."""

@@ -216,6 +216,7 @@ def test_every_value_becomes_bounded_plain_data_and_stays_as_it_is_then(value: A
     assert _same(plain(result), result)
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(0, 60))
 def test_a_shortened_text_says_how_much_is_missing(text: str, limit: int) -> None:
     """Never longer than the limit; beginning, number of missing characters and end add up."""

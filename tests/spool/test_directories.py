@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_logging import _spool, _trouble
@@ -113,6 +113,7 @@ def test_running_out_of_descriptors_leaves_nothing_half_made(spool: Spool, base:
     assert waiting(spool) == [1, 2]
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_a_destination_is_a_safe_name_of_its_own(service: str, endpoint: str, other: str) -> None:
     """One path component, the same for the same three, different for others."""

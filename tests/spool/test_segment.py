@@ -17,6 +17,7 @@ def _segment(sizes: list[int]) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     return header(b"resource", b"scope") + b"".join(frame(*span) for span in spans), spans
 
 
+@settings(deadline=None)
 @given(
     st.binary(), st.binary(), st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.binary()))
 )
@@ -64,6 +65,7 @@ def test_a_torn_tail_is_left_out_silently(sizes: list[int], data: st.DataObject)
     assert contents.damaged == 0
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1), st.binary())
 def test_good_frames_are_found_after_any_garbage(garbage: bytes, tail: bytes) -> None:
     """Whatever stands between two frames, the second is found."""
@@ -74,6 +76,7 @@ def test_good_frames_are_found_after_any_garbage(garbage: bytes, tail: bytes) ->
     assert contents.damaged >= 1
 
 
+@settings(deadline=None)
 @given(st.binary() | st.binary().map(header(b"r", b"s").__add__))
 def test_anything_can_be_read(data: bytes) -> None:
     """Never raises, finds nothing where nothing is."""
