@@ -12,19 +12,16 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from otel_logging import _names, _spool
 
-DEFAULT_SPOOL_BYTES: Final = 64 << 20
-DEFAULT_SPOOL_HOURS: Final = 24.0
-DEFAULT_TIMEOUT_S: Final = 10.0  # OpenTelemetry specification, OTLP exporter: default
-#: POSIX: a write of at most PIPE_BUF bytes to a pipe is atomic; Linux has 4,096.
-DEFAULT_LINE_BYTES: Final = 4096
+_T = TypeVar("_T")
 
 SAMPLERS: Final = (
     "always_on",
@@ -50,13 +47,18 @@ _LEVELS: Final = {
 
 
 class ConfigurationError(ValueError):
-    """Something that was asked for cannot be: names the variable, the value, what is allowed."""
+    """Something that was asked for cannot be: names the variable, the value, what is allowed.
+
+    Headers and the user part of a URL are not shown: they hold passwords.
+    """
 
     def __init__(self, variable: str, value: object, allowed: str) -> None:
-        super().__init__(f"{variable}={value!r}: {allowed}")
+        shown = re.sub(r"//[^/@]*@", "//…@", repr(value))
+        shown = "…" if variable.endswith("HEADERS") else shown
+        super().__init__(f"{variable}={shown}: {allowed}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """How lines look and which are made. Levels are the numbers of ``logging``."""
 
@@ -65,7 +67,9 @@ class LogSettings:
     color: bool
     level: int
     levels: Mapping[str, int]  # logger name, or a parent of it -> level
-    line_bytes: int  # bound of a line on a pipe
+    #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
+    #: Linux has 4,096.
+    line_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Exporter:
     endpoint: str = "http://localhost:4318/v1/traces"
     protocol: str = "http/protobuf"
     headers: tuple[tuple[str, str], ...] = ()
-    timeout_s: float = DEFAULT_TIMEOUT_S
+    timeout_s: float = 10.0  # OpenTelemetry specification, OTLP exporter: default
     gzip: bool = False
     certificate: str | None = None
     client_key: str | None = None
@@ -96,7 +100,7 @@ class Exporter:
     network: bool = True  # False: spans wait in the spool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All that ``setup_observability`` acts on."""
 
@@ -117,7 +121,7 @@ class Settings:
     spool_bytes: int
     spool_hours: float
     temporary: bool  # test: a spool for this process alone
-    remarks: tuple[str, ...] = field(default=())  # what is to be said once
+    remarks: tuple[str, ...]  # what is to be said once
 
 
 class _Variables:
@@ -129,12 +133,12 @@ class _Variables:
     def get(self, name: str) -> str | None:
         return os.environ.get(name, "").strip() or (self._dotenv.get(name) or "").strip() or None
 
-    def first(self, *names: str) -> tuple[str, str | None]:
-        """Return the first of *names* that is set, and its value."""
+    def read(self, parse: Callable[[str, str], _T], default: _T, *names: str) -> _T:
+        """Parse the first of *names* that is set: *parse* gets the name and the value."""
         for name in names:
             if (value := self.get(name)) is not None:
-                return name, value
-        return names[0], None
+                return parse(name, value)
+        return default
 
     def names(self) -> set[str]:
         return {*os.environ, *self._dotenv}
@@ -142,104 +146,157 @@ class _Variables:
 
 def _read_dotenv() -> Mapping[str, str | None]:
     path = Path(".env")
-    if not path.is_file():
-        return {}
+    with suppress(OSError):  # a working directory that is gone, or that we may not enter
+        if path.is_file():
+            return _parse_dotenv(path)
+    return {}
+
+
+def _parse_dotenv(path: Path) -> Mapping[str, str | None]:
     from dotenv import dotenv_values
 
     try:
-        return dotenv_values(path)
+        return dotenv_values(path, encoding="utf-8-sig")  # Windows' editors put a BOM first
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(".env", str(path), f"cannot be read: {error}") from error
 
 
 # ---------------------------------------------------------------- one value each
+# A parser takes the name to blame and the value: of a variable a string, of an argument
+# whatever was given.
 
 
-def parse_level(variable: str, value: str | int) -> int:
+def parse_level(name: str, value: object) -> int:
     """Return the number of a level: a name in any case, or a number."""
-    text = str(value).strip()
-    if isinstance(value, bool) or not (text.lower() in _LEVELS or text.isdecimal()):
-        raise ConfigurationError(
-            variable, value, "a level is one of " + ", ".join(_LEVELS) + ", or a number from 0"
-        )
-    return _LEVELS[text.lower()] if text.lower() in _LEVELS else int(text)
+    text = str(value).strip().lower()
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        if text in _LEVELS:
+            return _LEVELS[text]
+        if re.fullmatch(r"[0-9]{1,9}", text):
+            return int(text)
+    raise ConfigurationError(
+        name, value, f"a level is one of {', '.join(_LEVELS)}, or a number from 0"
+    )
 
 
-def parse_seconds(variable: str, value: object) -> float:
+def parse_seconds(name: str, value: object) -> float:
     """Return a positive, finite number of seconds."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = _number(value)
     if not (math.isfinite(number) and number > 0):
-        raise ConfigurationError(variable, value, "a positive number of seconds")
+        raise ConfigurationError(name, value, "a positive number of seconds")
     return number
 
 
-def _parse_count(variable: str, value: str, *, least: int) -> int:
-    if not (value.isdecimal() and int(value) >= least):
-        raise ConfigurationError(variable, value, f"a whole number from {least}")
-    return int(value)
+def _number(value: Any) -> float:
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
-def _parse_bool(variable: str, value: str | None) -> bool:
-    text = (value or "false").lower()
-    if text not in ("true", "false"):
-        raise ConfigurationError(variable, value, "true or false")
-    return text == "true"
+def _ratio(name: str, value: str) -> float:
+    number = _number(value)
+    if not 0.0 <= number <= 1.0:
+        raise ConfigurationError(name, value, "a number from 0 to 1, the ratio to keep")
+    return number
 
 
-def _parse_choice(variable: str, value: str, choices: Sequence[str]) -> str:
-    if value.lower() not in choices:
-        raise ConfigurationError(variable, value, "one of " + ", ".join(choices))
-    return value.lower()
+def _count(least: int) -> Callable[[str, str], int]:
+    def parse(name: str, value: str) -> int:
+        if not (re.fullmatch(r"[0-9]{1,18}", value) and int(value) >= least):
+            raise ConfigurationError(name, value, f"a whole number from {least}")
+        return int(value)
+
+    return parse
 
 
-def _parse_pairs(variable: str, value: str | None) -> tuple[tuple[str, str], ...]:
+def _one_of(*choices: str) -> Callable[[str, str], str]:
+    def parse(name: str, value: str) -> str:
+        if value.lower() not in choices:
+            raise ConfigurationError(name, value, "one of " + ", ".join(choices))
+        return value.lower()
+
+    return parse
+
+
+def _pairs(name: str, value: str) -> tuple[tuple[str, str], ...]:
     """Parse ``k=v,k2=v2``, percent-encoded, as W3C Baggage has it."""
     pairs = []
-    for item in (value or "").split(","):
-        if not item.strip():
-            continue
+    for item in filter(str.strip, value.split(",")):
         key, equals, text = item.partition("=")
         if not (equals and key.strip()):
-            raise ConfigurationError(variable, value, "pairs like key=value,key2=value2")
+            raise ConfigurationError(name, value, "pairs like key=value,key2=value2")
         pairs.append((unquote(key.strip()), unquote(text.strip())))
     return tuple(pairs)
 
 
-def _parse_levels(value: str | Mapping[str, str | int] | None) -> Mapping[str, int]:
-    variable = _names.LOG_LEVELS
-    pairs = value.items() if isinstance(value, Mapping) else _parse_pairs(variable, value)
-    return {name: parse_level(f"{variable}: {name}", level) for name, level in pairs}
+def _resource(name: str, value: str) -> Mapping[str, str]:
+    return dict(_pairs(name, value))
 
 
-def _names_tuple(argument: str, value: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(key, str) and key for key in value):
-        raise ConfigurationError(argument, value, 'a sequence of names like ("user_id",)')
-    return tuple(value)
+def _levels(name: str, value: object) -> Mapping[str, int]:
+    if not isinstance(value, (str, Mapping)):
+        raise ConfigurationError(name, value, "levels by logger name, like shop=debug")
+    pairs = value.items() if isinstance(value, Mapping) else _pairs(name, value)
+    return {logger: parse_level(f"{name}: {logger}", level) for logger, level in pairs}
 
 
-def _parse_environment(argument: str | None, variables: _Variables) -> str:
-    given = argument if argument is not None else variables.get(_names.ENVIRONMENT)
-    if given is None:
-        if "pytest" in sys.modules:
-            return "test"
-        return "development" if _is_terminal() else "production"
-    if not isinstance(given, str) or not re.fullmatch(r"[\w.-]+", given):
-        raise ConfigurationError(
-            _names.ENVIRONMENT, given, "a name like development, production, test or staging"
-        )
-    return given.lower()
+def _strings(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, str):
+        names = tuple(value)
+        if all(isinstance(each, str) and each for each in names):
+            return names
+    raise ConfigurationError(name, value, 'a sequence of names like ("user_id",)')
 
 
-def _is_terminal() -> bool:
+def _budgets(name: str, value: object) -> Mapping[str, float]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(name, value, "seconds by stage name")
+    return {stage: parse_seconds(f"{name}: {stage}", budget) for stage, budget in value.items()}
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(name, value, "a name that is not empty")
+    return value
+
+
+def _environment(name: str, value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.-]+", value):
+        allowed = "a name like development, production, test or staging"
+        raise ConfigurationError(name, value, allowed)
+    return value.lower()
+
+
+def _url(name: str, value: object) -> str:
     try:
-        return sys.stdout.isatty()
-    except (AttributeError, ValueError, OSError):  # None, or closed
-        return False
+        parts = urlsplit(value) if isinstance(value, str) else None
+        good = parts and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigurationError(name, value, "a URL like http://localhost:4318")
+    return str(value)
+
+
+def _url_with_path(name: str, value: object) -> str:
+    url = _url(name, value).rstrip("/")
+    return url if url.endswith("/v1/traces") else url + "/v1/traces"
+
+
+def _file(name: str, value: str) -> str:
+    if not Path(value).is_file():
+        raise ConfigurationError(name, value, "a file that exists")
+    return value
+
+
+def _directory(name: str, value: Any) -> Path:
+    try:
+        if os.fspath(value):
+            return Path(value).expanduser()
+    except (TypeError, RuntimeError):  # no path; nobody's home
+        pass
+    raise ConfigurationError(name, value, "a directory")
 
 
 # ---------------------------------------------------------------- groups of values
@@ -261,129 +318,65 @@ def _logs(
     log_level: str | int | None,
     log_levels: str | Mapping[str, str | int] | None,
 ) -> LogSettings:
-    name = _parse_environment(environment, variables)
-    level = log_level if log_level is not None else variables.get(_names.LOG_LEVEL)
-    levels = log_levels if log_levels is not None else variables.get(_names.LOG_LEVELS)
+    read = variables.read
+    if environment is None:
+        name = read(_environment, _usual_environment(), _names.ENVIRONMENT)
+    else:
+        name = _environment("environment", environment)
+    level = None if log_level is None else parse_level("log_level", log_level)
+    levels = None if log_levels is None else _levels("log_levels", log_levels)
     forced = variables.get(_names.FORCE_COLOR) not in (None, "0")
-    terminal = _is_terminal() and variables.get("TERM") != "dumb"
-    line_bytes = variables.get(_names.LINE_BYTES)
+    terminal = _is_terminal() and variables.get(_names.TERM) != "dumb"
     return LogSettings(
         environment=name,
         console=name in _CONSOLE,
         color=(forced or terminal) and variables.get(_names.NO_COLOR) is None,
-        level=parse_level(_names.LOG_LEVEL, level if level is not None else logging.INFO),
-        levels=_parse_levels(levels),
-        line_bytes=_parse_count(_names.LINE_BYTES, line_bytes, least=512)
-        if line_bytes
-        else DEFAULT_LINE_BYTES,
+        level=read(parse_level, logging.INFO, _names.LOG_LEVEL) if level is None else level,
+        levels=read(_levels, {}, _names.LOG_LEVELS) if levels is None else levels,
+        line_bytes=read(_count(512), 4096, _names.LINE_BYTES),
     )
 
 
-def _otlp(variables: _Variables, option: str) -> tuple[str, str | None]:
-    """Look up an exporter variable: the one for traces wins."""
-    return variables.first(_names.OTLP_TRACES_PREFIX + option, _names.OTLP_PREFIX + option)
+def _usual_environment() -> str:
+    if "pytest" in sys.modules:
+        return "test"
+    return "development" if _is_terminal() else "production"
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stdout.isatty()
+    except (AttributeError, ValueError, OSError):  # None, or closed
+        return False
 
 
 def _exporter(variables: _Variables, endpoint: str | None, *, test: bool) -> Exporter:
-    protocol_name, protocol = _otlp(variables, "PROTOCOL")
-    protocol = _parse_choice(protocol_name, protocol or "http/protobuf", tuple(_PORTS))
-    headers_name, headers = _otlp(variables, "HEADERS")
-    timeout_name, timeout = _otlp(variables, "TIMEOUT")
-    compression_name, compression = _otlp(variables, "COMPRESSION")
+    def read(parse: Callable[[str, str], _T], default: _T, option: str) -> _T:
+        # the variable for traces wins
+        names = (_names.OTLP_TRACES_PREFIX + option, _names.OTLP_PREFIX + option)
+        return variables.read(parse, default, *names)
+
+    usual = Exporter()
+    protocol = read(_one_of(*_PORTS), usual.protocol, "PROTOCOL")
+    whole = _url if protocol == "grpc" else _url_with_path
+    if endpoint is not None:
+        url = whole("endpoint", endpoint)
+    else:
+        # OpenTelemetry specification: the variable for traces is taken as it is
+        url = whole("", f"http://localhost:{_PORTS[protocol]}")
+        url = variables.read(whole, url, _names.OTLP_PREFIX + "ENDPOINT")
+        url = variables.read(_url, url, _names.OTLP_TRACES_PREFIX + "ENDPOINT")
     return Exporter(
-        endpoint=_endpoint(variables, endpoint, protocol),
+        endpoint=url,
         protocol=protocol,
-        headers=_parse_pairs(headers_name, headers),
-        timeout_s=parse_seconds(timeout_name, timeout or DEFAULT_TIMEOUT_S),
-        gzip=_parse_choice(compression_name, compression or "none", ("none", "gzip")) == "gzip",
-        certificate=_file(variables, "CERTIFICATE"),
-        client_key=_file(variables, "CLIENT_KEY"),
-        client_certificate=_file(variables, "CLIENT_CERTIFICATE"),
+        headers=read(_pairs, usual.headers, "HEADERS"),
+        timeout_s=read(parse_seconds, usual.timeout_s, "TIMEOUT"),
+        gzip=read(_one_of("none", "gzip"), "none", "COMPRESSION") == "gzip",
+        certificate=read(_file, None, "CERTIFICATE"),
+        client_key=read(_file, None, "CLIENT_KEY"),
+        client_certificate=read(_file, None, "CLIENT_CERTIFICATE"),
         network=endpoint is not None or not test,
     )
-
-
-def _endpoint(variables: _Variables, argument: str | None, protocol: str) -> str:
-    traces = _names.OTLP_TRACES_PREFIX + "ENDPOINT"
-    name, value = _otlp(variables, "ENDPOINT")
-    if argument is not None:
-        name, value = "endpoint", argument
-    value = value if value is not None else f"http://localhost:{_PORTS[protocol]}"
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, AttributeError, TypeError):
-        good = False
-    if not good:
-        raise ConfigurationError(name, value, "a URL like http://localhost:4318")
-    # OpenTelemetry specification: the variable for traces is taken as it is
-    if protocol == "grpc" or name == traces or value.rstrip("/").endswith("/v1/traces"):
-        return value
-    return value.rstrip("/") + "/v1/traces"
-
-
-def _file(variables: _Variables, option: str) -> str | None:
-    name, value = _otlp(variables, option)
-    if value is not None and not Path(value).is_file():
-        raise ConfigurationError(name, value, "a file that exists")
-    return value
-
-
-def _sampler(variables: _Variables) -> tuple[str, float]:
-    given = variables.get(_names.OTEL_TRACES_SAMPLER) or DEFAULT_SAMPLER
-    name = _parse_choice(_names.OTEL_TRACES_SAMPLER, given, SAMPLERS)
-    argument = variables.get(_names.OTEL_TRACES_SAMPLER_ARG)
-    if not name.endswith("traceidratio") or argument is None:
-        return name, 1.0
-    try:
-        ratio = float(argument)
-    except ValueError:
-        ratio = math.nan
-    if not 0.0 <= ratio <= 1.0:
-        raise ConfigurationError(
-            _names.OTEL_TRACES_SAMPLER_ARG, argument, "a number from 0 to 1, the ratio to keep"
-        )
-    return name, ratio
-
-
-def _limits(variables: _Variables) -> Limits:
-    values: dict[str, int] = {}
-    for limit, names in _names.LIMITS.items():
-        name, value = variables.first(*names)
-        if value is not None:
-            values[limit] = _parse_count(name, value, least=1 if limit == "events" else 0)
-    return Limits(**values)
-
-
-def _service(variables: _Variables, service_name: str | None) -> tuple[str, Mapping[str, str]]:
-    resource = dict(
-        _parse_pairs(
-            _names.OTEL_RESOURCE_ATTRIBUTES, variables.get(_names.OTEL_RESOURCE_ATTRIBUTES)
-        )
-    )
-    if service_name is not None and not (isinstance(service_name, str) and service_name.strip()):
-        raise ConfigurationError("service_name", service_name, "a name that is not empty")
-    name = (
-        service_name
-        or variables.get(_names.OTEL_SERVICE_NAME)
-        or resource.get("service.name")
-        or "unknown_service:python"  # OpenTelemetry specification
-    )
-    return name, resource | {"service.name": name}
-
-
-def _spool_settings(
-    variables: _Variables, argument: str | os.PathLike[str] | None
-) -> dict[str, Any]:
-    directory = argument if argument is not None else variables.get(_names.SPOOL_DIR)
-    size, hours = variables.get(_names.SPOOL_BYTES), variables.get(_names.SPOOL_HOURS)
-    return {
-        "spool_dir": None if directory is None else Path(directory).expanduser(),
-        "spool_bytes": _parse_count(_names.SPOOL_BYTES, size, least=_spool.SEAL_BYTES)
-        if size
-        else DEFAULT_SPOOL_BYTES,
-        "spool_hours": parse_seconds(_names.SPOOL_HOURS, hours) if hours else DEFAULT_SPOOL_HOURS,
-    }
 
 
 def load(
@@ -399,39 +392,52 @@ def load(
 ) -> Settings:
     """Return all settings. Failure: raises ``ConfigurationError`` for the first bad one."""
     variables = _Variables()
+    read = variables.read
     logs = _logs(variables, environment, log_level, None)
-    name, resource = _service(variables, service_name)
-    sampler, ratio = _sampler(variables)
-    exporters = ("otlp", "none")
-    traces = variables.get(_names.OTEL_TRACES_EXPORTER) or "otlp"
-    records = variables.get(_names.OTEL_LOGS_EXPORTER) or "none"
-    propagators = variables.get(_names.OTEL_PROPAGATORS)
     test = logs.environment == "test"
-    spool = _spool_settings(variables, spool_dir)
+    resource: Mapping[str, str] = read(_resource, {}, _names.OTEL_RESOURCE_ATTRIBUTES)
+    if service_name is None:
+        # OpenTelemetry specification: the name of a service that has none
+        usual = resource.get("service.name") or "unknown_service:python"
+        service_name = read(_text, usual, _names.OTEL_SERVICE_NAME)
+    exporter = _one_of("otlp", "none")
+    sampler = read(_one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
+    has_ratio = sampler.endswith("traceidratio")
+    spool = None if spool_dir is None else _directory("spool_dir", spool_dir)
+    spool = spool or read(_directory, None, _names.SPOOL_DIR)
     return Settings(
-        service_name=name,
-        resource=resource,
+        service_name=_text("service_name", service_name),
+        resource={**resource, "service.name": service_name},
         logs=logs,
-        traces=_parse_choice(_names.OTEL_TRACES_EXPORTER, traces, exporters) == "otlp"
-        and not _parse_bool(_names.OTEL_SDK_DISABLED, variables.get(_names.OTEL_SDK_DISABLED)),
-        log_records=_parse_choice(_names.OTEL_LOGS_EXPORTER, records, exporters) == "otlp",
+        traces=read(exporter, "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp"
+        and read(_one_of("true", "false"), "false", _names.OTEL_SDK_DISABLED) == "false",
+        log_records=read(exporter, "none", _names.OTEL_LOGS_EXPORTER) == "otlp",
         exporter=_exporter(variables, endpoint, test=test),
         sampler=sampler,
-        sampler_ratio=ratio,
+        sampler_ratio=read(_ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG) if has_ratio else 1.0,
         limits=_limits(variables),
-        propagators=None
-        if propagators is None
-        else tuple(part.strip() for part in propagators.split(",") if part.strip()),
-        who=_names_tuple("who", who),
-        propagate=_names_tuple("propagate", propagate),
-        budgets={
-            stage: parse_seconds(f"budgets: {stage}", budget)
-            for stage, budget in (budgets or {}).items()
-        },
-        temporary=test and spool["spool_dir"] is None,
+        propagators=read(_comma_list, None, _names.OTEL_PROPAGATORS),
+        who=_strings("who", who),
+        propagate=_strings("propagate", propagate),
+        budgets={} if budgets is None else _budgets("budgets", budgets),
+        spool_dir=spool,
+        spool_bytes=read(_count(_spool.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES),
+        spool_hours=read(parse_seconds, 24.0, _names.SPOOL_HOURS),
+        temporary=test and spool is None,
         remarks=_remarks(variables),
-        **spool,
     )
+
+
+def _comma_list(_: str, value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _limits(variables: _Variables) -> Limits:
+    found = {
+        limit: variables.read(_count(1 if limit == "events" else 0), -1, *names)
+        for limit, names in _names.LIMITS.items()
+    }
+    return Limits(**{limit: value for limit, value in found.items() if value >= 0})
 
 
 def _remarks(variables: _Variables) -> tuple[str, ...]:
@@ -443,7 +449,5 @@ def _remarks(variables: _Variables) -> tuple[str, ...]:
 
 def spool_base() -> list[Path]:
     """Return the directories in which the local store may be, for the read side."""
-    given = _Variables().get(_names.SPOOL_DIR)
-    if given is not None:
-        return [Path(given).expanduser()]
-    return [_spool.default_base(), _spool.fallback_base()]
+    given = _Variables().read(_directory, None, _names.SPOOL_DIR)
+    return [_spool.default_base(), _spool.fallback_base()] if given is None else [given]
