@@ -1,0 +1,575 @@
+"""What was asked for, from where, and what is said of what cannot be."""
+
+import logging
+import math
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_logging import ConfigurationError, _names
+from otel_logging.settings import (
+    SAMPLERS,
+    Exporter,
+    Limits,
+    load,
+    load_logs,
+    parse_level,
+    parse_seconds,
+    spool_base,
+)
+from tests.lines import ROOT, script
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No variable of ours is set, and the working directory is an empty one."""
+    for name in list(os.environ):
+        if name.startswith(("OTEL_", "LOG_LEVEL")) or name in (
+            _names.ENVIRONMENT,
+            _names.NO_COLOR,
+            _names.FORCE_COLOR,
+        ):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---------------------------------------------------------------- precedence
+
+
+def test_defaults() -> None:
+    """With nothing asked for, this is what holds."""
+    settings = load(environment="production")
+    assert settings.service_name == "unknown_service:python"
+    assert settings.resource == {"service.name": "unknown_service:python"}
+    assert settings.logs.level == logging.INFO
+    assert settings.logs.levels == {}
+    assert settings.logs.line_bytes == 4096
+    assert settings.exporter == Exporter()
+    assert settings.limits == Limits()
+    assert (settings.sampler, settings.sampler_ratio) == ("parentbased_always_on", 1.0)
+    assert (settings.traces, settings.log_records) == (True, False)
+    assert settings.propagators is None
+    assert (settings.who, settings.propagate, settings.budgets) == (("user_id",), (), {})
+    assert (settings.spool_dir, settings.spool_bytes, settings.spool_hours) == (None, 64 << 20, 24)
+    assert not settings.temporary
+    assert settings.remarks == ()
+
+
+def test_an_argument_wins_over_the_environment_and_that_over_dotenv(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Argument, environment, .env, default: the first one there is."""
+    assert load().logs.level == logging.INFO
+    (clean / ".env").write_text("LOG_LEVEL=error\nOTEL_SERVICE_NAME=from-dotenv\n")
+    assert load().logs.level == logging.ERROR
+    assert load().service_name == "from-dotenv"
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    assert load().logs.level == logging.DEBUG
+    assert load(log_level="critical").logs.level == logging.CRITICAL
+    assert load("given").service_name == "given"
+
+
+def test_an_empty_variable_is_an_unset_one(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry has it so, and what is behind it counts."""
+    (clean / ".env").write_text("LOG_LEVEL=error\nOTEL_SERVICE_NAME=\n")
+    monkeypatch.setenv("LOG_LEVEL", "  ")
+    assert load().logs.level == logging.ERROR
+    assert load().service_name == "unknown_service:python"
+
+
+def test_dotenv_is_read_in_the_working_directory_alone(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in one above it: that may be another project's."""
+    (clean / ".env").write_text("LOG_LEVEL=error\n")
+    below = clean / "below"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    assert load().logs.level == logging.INFO
+
+
+def test_dotenv_is_never_exported(clean: Path) -> None:
+    """A child process, or another library, does not see it."""
+    (clean / ".env").write_text("LOG_LEVEL=error\nANOTHERS_SECRET=x\n")
+    before = dict(os.environ)
+    load()
+    load_logs()
+    assert dict(os.environ) == before
+
+
+def test_dotenv_of_a_windows_editor(clean: Path) -> None:
+    """A byte order mark is not part of the first name."""
+    (clean / ".env").write_bytes(b"\xef\xbb\xbfLOG_LEVEL=error\r\nLOG_LEVELS='shop=debug'\r\n")
+    assert load().logs.level == logging.ERROR
+    assert load().logs.levels == {"shop": logging.DEBUG}
+
+
+def test_a_line_of_dotenv_that_is_none_is_left_out(
+    clean: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is other tools' as well: python-dotenv warns, the rest counts."""
+    (clean / ".env").write_text("LOG_LEVEL=error\n{ not a line }\n")
+    assert load().logs.level == logging.ERROR
+    assert "could not parse" in caplog.text
+
+
+def test_dotenv_that_is_not_text_is_an_error(clean: Path) -> None:
+    """What was written there on purpose would silently not hold."""
+    (clean / ".env").write_bytes(b"LOG_LEVEL=\xff\xfe\n")
+    with pytest.raises(ConfigurationError, match=r"\.env.*cannot be read"):
+        load()
+
+
+def test_a_directory_called_dotenv_is_none(clean: Path) -> None:
+    """Virtual environments are called so."""
+    (clean / ".env").mkdir()
+    assert load().logs.level == logging.INFO
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a directory that is in use")
+def test_a_working_directory_that_is_gone(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no .env in it."""
+    gone = clean / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    shutil.rmtree(gone)
+    monkeypatch.setenv("LOG_LEVEL", "warning")
+    assert load().logs.level == logging.WARNING
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no other user to be")
+def test_a_working_directory_that_may_not_be_entered(clean: Path) -> None:
+    """A service whose user may not look there starts all the same."""
+    code = """
+import os, sys
+from otel_logging.settings import load_logs
+os.chdir(sys.argv[1])
+os.chmod(sys.argv[1], 0)
+if os.getuid() == 0:
+    os.setuid(65534)
+print(load_logs().level)
+"""
+    locked = clean / "locked"
+    locked.mkdir()
+    try:
+        assert script(code, str(locked)).stdout == b"20\n"
+    finally:
+        locked.chmod(0o700)
+
+
+# ---------------------------------------------------------------- one value each
+
+
+@pytest.mark.parametrize(
+    ("given", "number"),
+    [("debug", 10), ("DEBUG", 10), (" Info ", 20), ("warn", 30), ("Warning", 30), ("error", 40)]
+    + [("critical", 50), ("FATAL", 50), ("notset", 0), ("15", 15), (15, 15), (logging.ERROR, 40)],
+)
+def test_levels(given: Any, number: int) -> None:
+    """Names in any case, or numbers."""
+    assert parse_level("LOG_LEVEL", given) == number
+    assert load(log_level=given).logs.level == number
+
+
+@pytest.mark.parametrize("given", ["loud", "-1", "1.5", "", True, None, 1.5, [], "9" * 5000])
+def test_no_levels(given: Any) -> None:
+    """Anything else is an error that says what is allowed."""
+    with pytest.raises(ConfigurationError, match=r"^LOG_LEVEL=.*: a level is one of notset, debug"):
+        parse_level("LOG_LEVEL", given)
+
+
+def test_levels_by_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the variable as text, from the argument as text or as a mapping."""
+    wanted = {"uvicorn.access": 30, "shop": 10}
+    monkeypatch.setenv("LOG_LEVELS", "uvicorn.access=warning, shop=DEBUG,")
+    assert load().logs.levels == wanted
+    assert load_logs(log_levels="uvicorn.access=30,shop=10").levels == wanted
+    assert load_logs(log_levels={"uvicorn.access": "warning", "shop": 10}).levels == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("shop", "LOG_LEVELS='shop': pairs like"),
+        ("=debug", "LOG_LEVELS='=debug': pairs like"),
+        ("shop=loud", "LOG_LEVELS: shop='loud': a level is one of"),
+        ("shop=", "LOG_LEVELS: shop='': a level is one of"),
+    ],
+)
+def test_no_levels_by_logger(given: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the logger too."""
+    monkeypatch.setenv("LOG_LEVELS", given)
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        load()
+
+
+@given(st.floats() | st.integers() | st.text() | st.booleans() | st.none() | st.lists(st.none()))
+def test_seconds_are_positive_and_finite(value: Any) -> None:
+    """Whatever is given: seconds, or an error."""
+    try:
+        seconds = parse_seconds("budget", value)
+    except ConfigurationError:
+        return
+    assert math.isfinite(seconds)
+    assert seconds > 0
+    assert seconds == float(value)
+
+
+BAD_ARGUMENTS: list[tuple[str, Any, str]] = [
+    ("service_name", "", "service_name='': a name"),
+    ("service_name", "  ", "service_name='  ': a name"),
+    ("service_name", 5, "service_name=5: a name"),
+    ("environment", "", "environment='': a name like development"),
+    ("environment", "in production", "environment='in production': a name like"),
+    ("environment", 1, "environment=1: a name like"),
+    ("log_level", "loud", "log_level='loud': a level"),
+    ("endpoint", "collector:4318", "endpoint='collector:4318': a URL like"),
+    ("endpoint", "http://", "endpoint='http://': a URL like"),
+    ("endpoint", "http://host:99999", "a URL like http://localhost:4318"),
+    ("endpoint", "http://[::1", "a URL like"),
+    ("endpoint", "", "endpoint='': a URL like"),
+    ("endpoint", 4318, "endpoint=4318: a URL like"),
+    ("budgets", {"answer": 0}, "budgets: answer=0: a positive number of seconds"),
+    ("budgets", {"answer": "soon"}, "budgets: answer='soon': a positive number"),
+    ("budgets", {"answer": True}, "budgets: answer=True: a positive number"),
+    ("budgets", {"answer": 10**400}, "a positive number of seconds"),
+    ("budgets", 0.3, "budgets=0.3: seconds by stage name"),
+    ("who", "user_id", "who='user_id': a sequence of names"),
+    ("who", 5, "who=5: a sequence of names"),
+    ("who", ("",), "who=('',): a sequence of names"),
+    ("propagate", [1], "propagate=[1]: a sequence of names"),
+    ("spool_dir", "", "spool_dir='': a directory"),
+    ("spool_dir", 5, "spool_dir=5: a directory"),
+    ("spool_dir", "~nobody-of-that-name/x", "a directory"),
+]
+
+
+@pytest.mark.parametrize(("argument", "value", "said"), BAD_ARGUMENTS)
+def test_a_bad_argument_is_an_error_at_once(argument: str, value: Any, said: str) -> None:
+    """It names the argument, the value and what is allowed."""
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        load(**{argument: value})
+
+
+def test_bad_levels_by_logger_as_an_argument() -> None:
+    """Neither text nor mapping."""
+    with pytest.raises(ConfigurationError, match=r"log_levels=\['shop'\]: levels by logger name"):
+        load_logs(log_levels=["shop"])  # type: ignore[arg-type]
+
+
+BAD_VARIABLES = [
+    ("ENVIRONMENT", "in production", "ENVIRONMENT='in production': a name like"),
+    ("LOG_LEVEL", "loud", "LOG_LEVEL='loud': a level is one of"),
+    ("OTEL_LOGGING_LINE_BYTES", "511", "a whole number from 512"),
+    ("OTEL_LOGGING_LINE_BYTES", "many", "OTEL_LOGGING_LINE_BYTES='many': a whole number"),
+    ("OTEL_LOGGING_SPOOL_BYTES", "1", "OTEL_LOGGING_SPOOL_BYTES='1': a whole number from 1048576"),
+    ("OTEL_LOGGING_SPOOL_HOURS", "-1", "OTEL_LOGGING_SPOOL_HOURS='-1': a positive number"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a", "OTEL_RESOURCE_ATTRIBUTES='a': pairs like key=value"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "=b", "OTEL_RESOURCE_ATTRIBUTES='=b': pairs like key=value"),
+    ("OTEL_SDK_DISABLED", "yes", "OTEL_SDK_DISABLED='yes': one of true, false"),
+    ("OTEL_TRACES_EXPORTER", "jaeger", "OTEL_TRACES_EXPORTER='jaeger': one of otlp, none"),
+    ("OTEL_LOGS_EXPORTER", "console", "OTEL_LOGS_EXPORTER='console': one of otlp, none"),
+    ("OTEL_TRACES_SAMPLER", "sometimes", "OTEL_TRACES_SAMPLER='sometimes': one of always_on"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "one of http/protobuf, grpc"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "host", "OTEL_EXPORTER_OTLP_ENDPOINT='host': a URL like"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "host", "OTLP_TRACES_ENDPOINT='host': a URL like"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "OTEL_EXPORTER_OTLP_TIMEOUT='0': a positive number"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "deflate", "one of none, gzip"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/file", "='/no/file': a file that exists"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/no/file", "='/no/file': a file that exists"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "/no/file", "a file that exists"),
+    ("OTEL_SPAN_EVENT_COUNT_LIMIT", "0", "OTEL_SPAN_EVENT_COUNT_LIMIT='0': a whole number from 1"),
+    ("OTEL_ATTRIBUTE_COUNT_LIMIT", "-1", "OTEL_ATTRIBUTE_COUNT_LIMIT='-1': a whole number from 0"),
+    ("OTEL_SPAN_LINK_COUNT_LIMIT", "9" * 5000, "a whole number from 0"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "said"), BAD_VARIABLES)
+@pytest.mark.parametrize("dotenv", [False, True])
+def test_a_bad_variable_is_an_error_at_once(
+    variable: str,
+    value: str,
+    said: str,
+    dotenv: bool,
+    clean: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It names the variable, the value and what is allowed, wherever it stands."""
+    if dotenv:
+        (clean / ".env").write_text(f"{variable}='{value}'\n")
+    else:
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        load()
+
+
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "half", ""])
+def test_a_bad_ratio(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 0 to 1; where the sampler takes none, it is not looked at."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", value)
+    assert load().sampler_ratio == 1.0
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    if value:
+        with pytest.raises(ConfigurationError, match="OTEL_TRACES_SAMPLER_ARG=.*from 0 to 1"):
+            load()
+    else:
+        assert load().sampler_ratio == 1.0
+
+
+def test_secrets_are_not_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error is printed; headers and the user part of a URL hold passwords."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization Bearer s3cret")
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert str(caught.value).startswith("OTEL_EXPORTER_OTLP_HEADERS=…: pairs like")
+    with pytest.raises(ConfigurationError) as caught:
+        load(endpoint="http://me:s3cret@host:port/")
+    assert "s3cret" not in str(caught.value)
+    assert "http://…@host:port/" in str(caught.value)
+
+
+# ---------------------------------------------------------------- groups of values
+
+
+@pytest.mark.parametrize("name", ["development", "Development", "dev", "local", "test"])
+def test_environments_with_a_console(name: str) -> None:
+    """A person looks at these."""
+    settings = load_logs(environment=name)
+    assert settings.console
+    assert settings.environment == name.lower()
+
+
+@pytest.mark.parametrize("name", ["production", "staging", "eu-west.1", "qa_2"])
+def test_environments_with_json(name: str) -> None:
+    """A log collector looks at all others."""
+    assert not load_logs(environment=name).console
+
+
+def test_under_pytest_the_environment_is_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And then the spool is temporary, and there is no network unless asked for by argument."""
+    settings = load()
+    assert settings.logs.environment == "test"
+    assert settings.temporary
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://host:1")
+    assert not load().exporter.network
+    assert load(endpoint="http://host:1").exporter.network
+    assert load(environment="production").exporter.network
+    assert not load(spool_dir="here").temporary
+
+
+SHOW = "from otel_logging.settings import load_logs; s = load_logs(); print(s.environment, s.color)"
+
+
+def test_without_a_terminal_the_environment_is_production() -> None:
+    """And without colours, unless they are forced."""
+    assert script(SHOW).stdout == b"production False\n"
+    assert script(SHOW, FORCE_COLOR="1").stdout == b"production True\n"
+    assert script(SHOW, FORCE_COLOR="0").stdout == b"production False\n"
+    assert script(SHOW, FORCE_COLOR="1", NO_COLOR="1").stdout == b"production False\n"
+
+
+class Terminal:
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_environment_is_development(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With colours, unless they are not wanted or the terminal has none."""
+    monkeypatch.delitem(sys.modules, "pytest")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    assert (load_logs().environment, load_logs().color) == ("development", True)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not load_logs().color
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not load_logs().color
+
+
+@pytest.mark.parametrize("stdout", [None, object()])
+def test_a_stdout_that_is_none_is_no_terminal(stdout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service without one starts all the same."""
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert not load_logs().color
+
+
+def test_service_name_and_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Percent-encoded pairs; the name of the argument, of its variable, of the resource."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "a=1, b = x%2Cy ,c=d=e,service.name=r,")
+    settings = load()
+    assert settings.service_name == "r"
+    assert settings.resource == {"a": "1", "b": "x,y", "c": "d=e", "service.name": "r"}
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "v")
+    assert load().resource["service.name"] == load().service_name == "v"
+    assert load("a").resource["service.name"] == load("a").service_name == "a"
+
+
+ENDPOINTS = [
+    ({}, None, "http://localhost:4318/v1/traces"),
+    ({"PROTOCOL": "grpc"}, None, "http://localhost:4317"),
+    ({"PROTOCOL": "GRPC"}, "https://host:1", "https://host:1"),
+    ({"ENDPOINT": "http://host:1"}, None, "http://host:1/v1/traces"),
+    ({"ENDPOINT": "http://host:1/"}, None, "http://host:1/v1/traces"),
+    ({"ENDPOINT": "http://host:1/otlp/v1/traces"}, None, "http://host:1/otlp/v1/traces"),
+    ({"ENDPOINT": "http://host:1"}, "http://given:2", "http://given:2/v1/traces"),
+    ({"ENDPOINT": "http://host:1", "TRACES_ENDPOINT": "http://t:2/"}, None, "http://t:2/"),
+    ({"TRACES_PROTOCOL": "grpc", "ENDPOINT": "http://host:1"}, None, "http://host:1"),
+]
+
+
+@pytest.mark.parametrize(("variables", "argument", "endpoint"), ENDPOINTS)
+def test_endpoint(
+    variables: dict[str, str],
+    argument: str | None,
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The path is appended as the specification says, and never twice."""
+    for option, value in variables.items():
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_" + option, value)
+    assert load(endpoint=argument).exporter.endpoint == endpoint
+
+
+def test_the_other_options_of_the_exporter(monkeypatch: pytest.MonkeyPatch, clean: Path) -> None:
+    """Each has a variable for traces, which wins."""
+    for name in ("ca.pem", "key.pem", "cert.pem"):
+        (clean / name).touch()
+    for option, value in {
+        "HEADERS": "api-key=secret%20one,x=1",
+        "TIMEOUT": "3",
+        "TRACES_TIMEOUT": "2.5",
+        "COMPRESSION": "GZIP",
+        "CERTIFICATE": "ca.pem",
+        "CLIENT_KEY": "key.pem",
+        "TRACES_CLIENT_CERTIFICATE": "cert.pem",
+    }.items():
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_" + option, value)
+    assert load(environment="production").exporter == Exporter(
+        headers=(("api-key", "secret one"), ("x", "1")),
+        timeout_s=2.5,
+        gzip=True,
+        certificate="ca.pem",
+        client_key="key.pem",
+        client_certificate="cert.pem",
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the specification's own; the ratio counts where the sampler has one."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", name)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
+    ratio = 0.25 if name.endswith("traceidratio") else 1.0
+    assert (load().sampler, load().sampler_ratio) == (name, ratio)
+
+
+def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of all attributes holds where there is none of its own."""
+    monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "10")
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "0")
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "99")
+    monkeypatch.setenv("OTEL_SPAN_EVENT_COUNT_LIMIT", "7")
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "3")
+    assert load().limits == Limits(
+        span_attributes=0,
+        event_attributes=10,
+        link_attributes=10,
+        links=3,
+        events=7,
+        span_value_length=99,
+        value_length=99,
+    )
+
+
+def test_what_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either variable leaves logging alone."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    assert not load().traces
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    assert load().traces
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
+    assert not load().traces
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    assert load().log_records
+
+
+def test_propagators_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the settings."""
+    monkeypatch.setenv("OTEL_PROPAGATORS", "tracecontext, b3,")
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "~/spool")
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_BYTES", "1048576")
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_HOURS", "0.5")
+    settings = load(who=["tenant", "user_id"], propagate={"tenant"}, budgets={"answer": 1})  # type: ignore[arg-type]
+    assert settings.propagators == ("tracecontext", "b3")
+    assert (settings.who, settings.propagate) == (("tenant", "user_id"), ("tenant",))
+    assert settings.budgets == {"answer": 1.0}
+    assert settings.spool_dir == Path.home() / "spool"
+    assert (settings.spool_bytes, settings.spool_hours) == (1 << 20, 0.5)
+    assert load(spool_dir=Path("given")).spool_dir == Path("given")
+
+
+def test_where_the_read_side_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the variable says, else in the user's own place and its fallback."""
+    assert len(spool_base()) == 2
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "here")
+    assert spool_base() == [Path("here")]
+
+
+def test_batching_variables_are_remarked_upon(monkeypatch: pytest.MonkeyPatch, clean: Path) -> None:
+    """Whoever sets them must not believe that they do something."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+    (clean / ".env").write_text("OTEL_BSP_MAX_QUEUE_SIZE=1\n")
+    (remark,) = load().remarks
+    assert remark.startswith("OTEL_BSP_MAX_QUEUE_SIZE, OTEL_BSP_SCHEDULE_DELAY set, without")
+
+
+# ---------------------------------------------------------------- the table in the documentation
+
+
+def variables_of_names() -> set[str]:
+    """Return every variable that ``_names`` knows."""
+    found = {
+        value
+        for name, value in vars(_names).items()
+        if name.isupper() and isinstance(value, str) and re.fullmatch(r"[A-Z][A-Z0-9_]+", value)
+    }
+    prefixes = {name for name in found if name.endswith("_")}
+    limits = {variable for names in _names.LIMITS.values() for variable in names}
+    options = ("ENDPOINT", "PROTOCOL", "HEADERS", "TIMEOUT", "COMPRESSION")
+    options += ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+    exporter = {
+        prefix + option
+        for prefix in (_names.OTLP_PREFIX, _names.OTLP_TRACES_PREFIX)
+        for option in options
+    }
+    assert prefixes == {_names.OTLP_PREFIX, _names.OTLP_TRACES_PREFIX, _names.OTEL_BSP_PREFIX}
+    return (found - prefixes) | limits | exporter
+
+
+def test_the_table_names_exactly_the_variables_there_are() -> None:
+    """docs/configuration.md: one row each, none left out, none made up."""
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    honoured = text.split("## Not read")[0]
+    rows = re.findall(r"^\| *`([A-Z][A-Z0-9_]+)`", honoured, re.MULTILINE)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == variables_of_names()
+
+
+def test_the_table_names_exactly_the_arguments_there_are() -> None:
+    """Of both doors."""
+    import inspect
+
+    from otel_logging import configure_logging, setup_observability
+
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| *`([a-z_]+)`", text, re.MULTILINE))
+    doors = (setup_observability, configure_logging)
+    assert rows == {name for door in doors for name in inspect.signature(door).parameters}
