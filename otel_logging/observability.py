@@ -7,6 +7,7 @@ after ``shutdown``. Deliberately absent: any logic of the halves.
 
 import atexit
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,9 +26,12 @@ from otel_logging.settings import (
 if TYPE_CHECKING:
     from os import PathLike
 
+    from opentelemetry.sdk.resources import Resource
+
     from otel_logging.export.delivery import Delivery
     from otel_logging.export.pipeline import Pipeline
     from otel_logging.export.provider import AttachedProcessor, TracerProvider
+    from otel_logging.export.records import Records
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
 EXIT_S: Final = 5.0
@@ -49,6 +53,7 @@ class Observability:
         self._settings = settings
         self._pipeline: Pipeline | None = None
         self._delivery: Delivery | None = None
+        self._records: Records | None = None
         self._temporary: Path | None = None
         self._is_open = True
 
@@ -64,9 +69,14 @@ class Observability:
         False if it ran out: nothing is lost then, it waits in the spool. Blocks
         the calling thread. Failure: never raises.
         """
-        if self._delivery is None or not self._is_open:
+        if not self._is_open:
             return True
-        return self._delivery.flush(timeout)
+        deadline = time.monotonic() + timeout
+        delivered = self._delivery is None or self._delivery.flush(timeout)
+        if self._records is not None:
+            left = max(deadline - time.monotonic(), 0.0)
+            delivered = self._records.force_flush(left) and delivered
+        return delivered
 
     def shutdown(self, timeout: float = EXIT_S) -> bool:
         """Bring what is there to the collector, and stop tracing; lines go on to stdout.
@@ -85,16 +95,16 @@ class Observability:
                 _current = None
             atexit.unregister(_at_exit)
         _disconnect()
+        deadline = time.monotonic() + timeout
         delivered = True
         if self._delivery is not None and self._pipeline is not None:
-            for processor in self._pipeline.processors:
-                try:
-                    processor.shutdown()
-                except Exception as error:
-                    _trouble.report("errors of a foreign span processor", detail=error)
+            self._pipeline.shut_processors_down()
             delivered = self._delivery.stop(timeout)
             self._pipeline.is_open = False
             self._pipeline.spool.close()
+        if self._records is not None:
+            left = max(deadline - time.monotonic(), 0.0)
+            delivered = self._records.shutdown(left) and delivered
         if self._temporary is not None:
             _spool.remove(self._temporary)
         _trouble.say_rest()
@@ -111,12 +121,12 @@ class Observability:
         if self._pipeline is None or self._delivery is None:
             return f"<Observability {self.service_name} [{state}, no tracing]>"
         where = self._settings.exporter.endpoint if self._settings.exporter.network else "nowhere"
-        delivery, spool = self._delivery, self._pipeline.spool
+        delivery = self._delivery
+        waiting = len(self._pipeline.spool.waiting()) if self._is_open else 0
         parts = [
             state,
             f"spans ended: {self._pipeline.ended_spans}",
-            f"segments: {delivery.delivered_segments} delivered to {where}, "
-            f"{len(spool.waiting()) if self._is_open else 0} waiting",
+            f"segments: {delivery.delivered_segments} delivered to {where}, {waiting} waiting",
         ]
         if delivery.last_failure:
             parts.append(f"last failure: {delivery.last_failure}")
@@ -176,8 +186,8 @@ def setup_observability(
             return _current
         _trouble.forget()
         made = Observability(settings)
-        if settings.traces:
-            _start_tracing(made, settings)
+        if settings.traces or settings.log_records:
+            _start(made, settings)
         configure.apply(settings.logs)
         context.propagated = settings.propagate
         tracing.budgets = settings.budgets
@@ -197,16 +207,28 @@ def _at_exit() -> None:
         _current.shutdown(EXIT_S)
 
 
-def _start_tracing(made: Observability, settings: Settings) -> None:
+def _start(made: Observability, settings: Settings) -> None:
+    from otel_logging.export.pipeline import make_resource
+
+    resource = make_resource(settings)
+    if settings.traces:
+        _start_tracing(made, settings, resource)
+    if settings.log_records and settings.exporter.network:
+        from otel_logging.export.records import Records
+
+        made._records = Records(settings, resource)  # noqa: SLF001 - this module's own class
+        processors.as_record = made._records.emit  # noqa: SLF001
+
+
+def _start_tracing(made: Observability, settings: Settings, resource: "Resource") -> None:
     from otel_logging.export.delivery import Delivery
-    from otel_logging.export.pipeline import Pipeline, encode_resource, make_resource
+    from otel_logging.export.pipeline import Pipeline, encode_resource
     from otel_logging.export.transport import make_client
 
     client = make_client(settings.exporter) if settings.exporter.network else None
     set_propagators(settings.propagators)
-    resource = make_resource(settings)
     if settings.temporary:
-        made._temporary = _spool.temporary_base()  # noqa: SLF001 - this module's own class
+        made._temporary = _spool.temporary_base()  # noqa: SLF001
     spool = _open_spool(settings, made._temporary, encode_resource(resource))  # noqa: SLF001
     pipeline = Pipeline(settings, resource, spool)
     delivery = Delivery(pipeline, client, timeout_s=settings.exporter.timeout_s)
@@ -279,6 +301,7 @@ def _disconnect() -> None:
     tracing.budgets = {}
     context.propagated = ()
     processors.elsewhere = None
+    processors.as_record = None
 
 
 def set_propagators(names: tuple[str, ...] | None) -> None:

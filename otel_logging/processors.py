@@ -39,6 +39,10 @@ _NOT_ON_EVENTS: Final = frozenset(
 #: fields). Set by set-up; None: stock OpenTelemetry, where only a recording span takes any.
 elsewhere: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = None
 
+#: Takes every line as a log record, in place of any span; with the same arguments. Set by set-up
+#: for OTEL_LOGS_EXPORTER=otlp.
+as_record: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = None
+
 
 def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
     """Add what ``bind_context`` bound; a field of the call itself wins."""
@@ -107,7 +111,9 @@ def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:
         name = name if type(name) is str else str(plain(name))
         fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}
         add_line = getattr(span, "add_line", None)
-        if add_line is not None:
+        if as_record is not None:
+            as_record(span, time_ns, name, fields)
+        elif add_line is not None:
             add_line(time_ns, name, fields)
         elif elsewhere is not None:
             elsewhere(span, time_ns, name, fields)

@@ -402,6 +402,7 @@ def load(
         service_name = read(_text, usual, _names.OTEL_SERVICE_NAME)
     exporter = _one_of("otlp", "none")
     sampler = read(_one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
+    disabled = read(_one_of("true", "false"), "false", _names.OTEL_SDK_DISABLED) == "true"
     has_ratio = sampler.endswith("traceidratio")
     spool = None if spool_dir is None else _directory("spool_dir", spool_dir)
     spool = spool or read(_directory, None, _names.SPOOL_DIR)
@@ -409,9 +410,8 @@ def load(
         service_name=_text("service_name", service_name),
         resource={**resource, "service.name": service_name},
         logs=logs,
-        traces=read(exporter, "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp"
-        and read(_one_of("true", "false"), "false", _names.OTEL_SDK_DISABLED) == "false",
-        log_records=read(exporter, "none", _names.OTEL_LOGS_EXPORTER) == "otlp",
+        traces=read(exporter, "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp" and not disabled,
+        log_records=read(exporter, "none", _names.OTEL_LOGS_EXPORTER) == "otlp" and not disabled,
         exporter=_exporter(variables, endpoint, test=test),
         sampler=sampler,
         sampler_ratio=read(_ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG) if has_ratio else 1.0,

@@ -35,13 +35,14 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 
 #: What may be imported, beside the standard library, and by whom.
 GATES = {
-    "opentelemetry.sdk": {"export"},
+    "opentelemetry.sdk": {"export", "observability"},  # here a type alone
     "opentelemetry.proto": {"_otlp", "export", "traces"},
     "opentelemetry.exporter": {"export"},
     "google": {"traces", "export"},
     "structlog": {"logs"},
     "orjson": {"_json"},
     "urllib3": {"export"},
+    "requests": {"export"},  # what the SDK's log exporter sends with
     "grpc": {"export"},
     "dotenv": {"settings"},
     "platformdirs": {"_places", "_spool"},

@@ -255,6 +255,38 @@ def test_a_provider_that_takes_no_processor_is_said(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def test_lines_can_leave_as_log_records_instead(
+    receiver: Receiver, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """OTEL_LOGS_EXPORTER=otlp: every line a record with its trace, none an event of a span."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    with setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path
+    ) as alone:
+        log.info("without traces")
+        assert alone.force_flush()
+    assert [record.body for record in receiver.log_records] == ["without traces"]
+    receiver.clear()
+    monkeypatch.delenv("OTEL_TRACES_EXPORTER")
+    service = Service(receiver, tmp_path)
+    log.info("outside")
+    with traced("x"):
+        log.warning("inside", n=1)
+    span = service.one("x")
+    assert span.events == ()
+    outside, inside = sorted(receiver.log_records, key=lambda r: r.body, reverse=True)
+    assert (outside.body, outside.trace_id) == ("outside", None)
+    assert (inside.body, inside.trace_id, inside.span_id) == (
+        "inside",
+        span.trace_id,
+        span.span_id,
+    )
+    assert service.observability.shutdown() is True
+    log.info("afterwards")
+    assert len(receiver.log_records) == 2
+
+
 # ---------------------------------------------------------------- what it must show
 
 PRODUCTION = """

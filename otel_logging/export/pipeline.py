@@ -157,6 +157,14 @@ class Pipeline:
             except Exception as error:
                 _trouble.report("errors of a foreign span processor", detail=error)
 
+    def shut_processors_down(self) -> None:
+        """Tell foreign processors that no more spans will come."""
+        for processor in self.processors:
+            try:
+                processor.shutdown()
+            except Exception as error:
+                _trouble.report("errors of a foreign span processor", detail=error)
+
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:
         """Put an encoded span into the spool."""
         if not self.is_open:
