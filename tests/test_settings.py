@@ -168,11 +168,22 @@ print(load_logs().level)
 # ---------------------------------------------------------------- one value each
 
 
-@pytest.mark.parametrize(
-    ("given", "number"),
-    [("debug", 10), ("DEBUG", 10), (" Info ", 20), ("warn", 30), ("Warning", 30), ("error", 40)]
-    + [("critical", 50), ("FATAL", 50), ("notset", 0), ("15", 15), (15, 15), (logging.ERROR, 40)],
-)
+LEVELS: dict[Any, int] = {
+    "notset": 0,
+    "debug": 10,
+    "DEBUG": 10,
+    " Info ": 20,
+    "warn": 30,
+    "Warning": 30,
+    "error": 40,
+    "critical": 50,
+    "FATAL": 50,
+    "15": 15,
+    15: 15,
+}
+
+
+@pytest.mark.parametrize(("given", "number"), LEVELS.items())
 def test_levels(given: Any, number: int) -> None:
     """Names in any case, or numbers."""
     assert parse_level("LOG_LEVEL", given) == number
@@ -318,7 +329,7 @@ def test_a_bad_ratio(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().sampler_ratio == 1.0
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     if value:
-        with pytest.raises(ConfigurationError, match="OTEL_TRACES_SAMPLER_ARG=.*from 0 to 1"):
+        with pytest.raises(ConfigurationError, match=r"OTEL_TRACES_SAMPLER_ARG=.*from 0 to 1"):
             load()
     else:
         assert load().sampler_ratio == 1.0
@@ -495,10 +506,10 @@ def test_what_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not load().traces
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     assert load().traces
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
-    assert not load().traces
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
     assert load().log_records
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
+    assert (load().traces, load().log_records) == (False, False)
 
 
 def test_propagators_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,68 @@
+"""Plain data as strict JSON: one table and one law for both writers."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_logging import _json
+from otel_logging._values import plain
+from tests.lines import parsed
+
+WRITERS = [_json.dumps, _json.dumps_stdlib]
+
+TABLE: list[tuple[str, Any, bytes]] = [
+    ("a string", "a", b'"a"'),
+    ("not ASCII", "é日", '"é日"'.encode()),
+    ("quotes and backslashes", '"\\', b'"\\"\\\\"'),
+    ("newlines", "a\nb\r\tc", b'"a\\nb\\r\\tc"'),
+    ("a line separator", "\u2028", '"\u2028"'.encode()),
+    ("a lone surrogate", "a\ud800", b'"a\\\\ud800"'),
+    ("none", None, b"null"),
+    ("booleans", [True, False], b"[true,false]"),
+    ("integers", [0, -1, 2**63 - 1, -(2**63)], b"[0,-1,9223372036854775807,-9223372036854775808]"),
+    ("a float", 0.5, b"0.5"),
+    ("no number", math.nan, b"null"),
+    ("infinite", [math.inf, -math.inf], b"[null,null]"),
+    ("no number beside a lone surrogate", [math.nan, "\udfff"], b'[null,"\\\\udfff"]'),
+    ("a mapping", {"b": 1, "a": {}}, b'{"b":1,"a":{}}'),
+    ("a lone surrogate as a key", {"\ud800": [1]}, b'{"\\\\ud800":[1]}'),
+]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(("explanation", "value", "written"), TABLE, ids=[t[0] for t in TABLE])
+def test_conformance(write: Any, explanation: str, value: Any, written: bytes) -> None:
+    """Both writers give the same bytes."""
+    assert write(value) == written
+
+
+plain_data = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.text(alphabet=st.characters()), plain_data))
+def test_any_plain_data_is_one_line_of_strict_json(value: Any) -> None:
+    """And both writers mean the same."""
+    lines = [write(value) for write in WRITERS]
+    assert b"\n" not in lines[0] + lines[1]
+    (first,), (second,) = (parsed(line + b"\n") for line in lines)
+    assert first == second
+
+
+@given(plain_data | st.binary() | st.complex_numbers() | st.dates())
+def test_a_flat_value_is_what_any_sdk_takes(value: Any) -> None:
+    """A scalar, or JSON text of the rest."""
+    kept = plain(value)
+    flat = _json.flat(value)
+    assert type(flat) in (str, bool, int, float)
+    if kept is None or type(kept) in (list, dict):
+        assert flat == _json.dumps(kept).decode()
+        json.loads(flat)  # type: ignore[arg-type]
+    else:
+        assert flat == kept or flat != flat

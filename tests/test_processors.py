@@ -1,0 +1,196 @@
+"""The public processors, alone in somebody else's chain, with OpenTelemetry as it comes."""
+
+from typing import Any
+
+import pytest
+import structlog
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from otel_logging import _trouble, bind_context, bound_context, clear_context, processors, traced
+from otel_logging.processors import add_bound_context, add_trace_context, record_on_span
+from tests.conftest import Service
+
+
+class Stock:
+    """OpenTelemetry's own SDK, and what it exported."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = provider.get_tracer("stock")
+
+    def events(self) -> list[tuple[str, dict[str, Any]]]:
+        spans = self.exporter.get_finished_spans()
+        return [(e.name, dict(e.attributes or {})) for s in spans for e in s.events]
+
+
+@pytest.fixture
+def stock() -> Stock:
+    return Stock()
+
+
+@pytest.fixture(autouse=True)
+def nothing_bound() -> None:
+    clear_context()
+
+
+def line(processor: Any, **fields: Any) -> dict[str, Any]:
+    return dict(processor(None, "info", dict(fields)))
+
+
+# ---------------------------------------------------------------- add_bound_context
+
+
+def test_bound_fields_are_added_and_the_calls_own_win() -> None:
+    """What is bound is the background."""
+    assert line(add_bound_context, event="e") == {"event": "e"}
+    bind_context(user_id="u", step=1)
+    assert line(add_bound_context, event="e", step=2) == {"event": "e", "step": 2, "user_id": "u"}
+
+
+def test_bound_fields_with_reserved_names_get_an_underscore() -> None:
+    """In anyone's chain: whatever comes after would overwrite them."""
+    bind_context(level="mine", event="mine", timestamp=1, level_="also mine", trace_id="req-1")
+    assert line(add_bound_context, event="e") == {
+        "event": "e",
+        "level_": "also mine",
+        "level__": "mine",
+        "event_": "mine",
+        "timestamp_": 1,
+        "trace_id": "req-1",
+    }
+
+
+# ---------------------------------------------------------------- add_trace_context
+
+
+def test_without_a_span_nothing_is_added() -> None:
+    """And a trace id given by hand stays."""
+    assert line(add_trace_context, trace_id="req-1", span_id=5) == {
+        "trace_id": "req-1",
+        "span_id": 5,
+    }
+
+
+def test_the_current_spans_ids_are_added(stock: Stock) -> None:
+    """In OpenTelemetry's format for other logs: lower-case hex of fixed width."""
+    with stock.tracer.start_as_current_span("s") as span:
+        context = span.get_span_context()
+        assert line(add_trace_context) == {
+            "trace_id": f"{context.trace_id:032x}",
+            "span_id": f"{context.span_id:016x}",
+            "trace_flags": f"{context.trace_flags:02x}",
+        }
+
+
+def test_inside_a_span_what_was_given_by_hand_is_kept_under_another_name(stock: Stock) -> None:
+    """``request_id``; ``trace_id_`` where that is taken; underscores for the rest."""
+    with stock.tracer.start_as_current_span("s"):
+        assert line(add_trace_context, trace_id="r")["request_id"] == "r"
+        both = line(add_trace_context, trace_id="r", request_id="q", span_id=1, trace_flags=2)
+        assert (both["request_id"], both["trace_id_"]) == ("q", "r")
+        assert (both["span_id_"], both["trace_flags_"]) == (1, 2)
+        assert "request_id" not in line(add_trace_context, trace_id=None)
+
+
+def test_a_span_that_is_not_recorded_has_ids_too() -> None:
+    """An inbound trace that is not sampled still tells lines where they belong."""
+    context = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(0))
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        assert line(add_trace_context)["trace_flags"] == "00"
+        assert line(record_on_span, event="e") == {"event": "e"}
+
+
+# ---------------------------------------------------------------- record_on_span
+
+
+def test_a_line_is_an_event_of_the_recording_span(stock: Stock) -> None:
+    """Its name is the message; what the span says itself is not said again."""
+    with stock.tracer.start_as_current_span("s"):
+        before = {"event": "hello", "timestamp": "t", "level": "info", "trace_id": "x", "n": 1}
+        assert line(record_on_span, **before, _record=object()).items() >= before.items()
+    assert stock.events() == [("hello", {"level": "info", "n": 1})]
+
+
+def test_any_value_becomes_an_attribute_that_the_sdk_takes(stock: Stock) -> None:
+    """No dict, no None, no exception: none of them would arrive."""
+    with stock.tracer.start_as_current_span("s"):
+        line(record_on_span, event=["not", "text"], a={"b": None}, c=None, d=ValueError("x"))
+    ((name, attributes),) = stock.events()
+    assert name == "['not', 'text']"
+    assert attributes == {"a": '{"b":null}', "c": "null", "d": "ValueError: x"}
+
+
+def test_without_a_span_there_is_no_event(stock: Stock) -> None:
+    """Nor with one that has ended."""
+    line(record_on_span, event="outside")
+    with stock.tracer.start_as_current_span("s") as span:
+        span.end()
+        line(record_on_span, event="too late")
+    assert stock.events() == []
+
+
+def test_a_span_that_fails_is_a_counted_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log call never raises, whoever's span it is."""
+
+    class Failing(trace.NonRecordingSpan):
+        def is_recording(self) -> bool:
+            raise OSError("broken")
+
+    context = trace.SpanContext(1, 2, is_remote=False)
+    with trace.use_span(Failing(context)):
+        assert line(record_on_span, event="e") == {"event": "e"}
+        bind_context(user_id="u")
+    assert _trouble.counts["log lines lost on their way to a span"] == 1
+    assert _trouble.counts["fields lost: a span did not take them"] == 1
+
+
+def test_after_set_up_every_other_line_goes_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside any span too: with its time, or that of now."""
+    taken: list[Any] = []
+    monkeypatch.setattr(processors, "elsewhere", lambda *line: taken.append(line))
+    line(record_on_span, event="e", _time_ns=5, n=1)
+    line(record_on_span, event="f")
+    assert taken[0] == (trace.INVALID_SPAN, 5, "e", {"n": 1})
+    assert taken[1][1] > 1e18
+
+
+def test_lines_that_leave_as_records_are_no_events(
+    stock: Stock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OTEL_LOGS_EXPORTER=otlp: instead, never as well."""
+    taken: list[Any] = []
+    monkeypatch.setattr(processors, "as_record", lambda *line: taken.append(line))
+    with stock.tracer.start_as_current_span("s") as span:
+        line(record_on_span, event="e", _time_ns=5, n=1)
+    assert taken == [(span, 5, "e", {"n": 1})]
+    assert stock.events() == []
+
+
+def test_a_span_of_ours_takes_its_lines_itself(service: Service) -> None:
+    """Also from a chain of somebody else's."""
+    with traced("s"):
+        line(record_on_span, event="e", n=1)
+    (event,) = service.one("s").events
+    assert (event.name, event.attributes) == ("e", {"n": 1})
+
+
+# ---------------------------------------------------------------- all three, in a chain
+
+
+def test_in_a_chain_of_somebody_elses(stock: Stock) -> None:
+    """``structlog.configure`` with just these: the README's third way."""
+    output = structlog.testing.LogCapture()
+    logger: Any = structlog.wrap_logger(
+        None, processors=[add_bound_context, add_trace_context, record_on_span, output]
+    )
+    with stock.tracer.start_as_current_span("s"), bound_context(user_id="u"):
+        logger.info("hello", n=1)
+    (entry,) = output.entries
+    assert entry["user_id"] == "u"
+    assert len(entry["trace_id"]) == 32
+    assert stock.events() == [("hello", {"n": 1, "user_id": "u"})]
