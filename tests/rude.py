@@ -53,9 +53,11 @@ class Rude:
     def stop(self) -> None:
         """Break every connection and wait for the threads. Idempotent."""
         self.stopping.set()
-        for opened in (self._listening, *self._open):
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(opened, socket.SHUT_RDWR)
+        accepting, *_ = self._threads
+        _break(self._listening)
+        accepting.join()
+        for opened in self._open:
+            _break(opened)
         for thread in self._threads:
             thread.join()
         self._listening.close()
@@ -71,13 +73,13 @@ class Rude:
                 if self.stopping.is_set():
                     connection.close()
                     return
+                with self.changed:
+                    self.connections += 1
+                    self.changed.notify_all()
                 self._open.append(connection)
                 thread = threading.Thread(target=self._treat, args=(connection,))
                 self._threads.append(thread)
                 thread.start()
-                with self.changed:
-                    self.connections += 1
-                    self.changed.notify_all()
 
     def _treat(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
@@ -96,6 +98,11 @@ class Rude:
                 connection.sendall(bytes((byte,)))
                 if self.stopping.wait(pace_s):
                     return
+
+
+def _break(opened: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the other end was quicker
+        socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
 def read_request(connection: socket.socket) -> bytes:
@@ -185,7 +192,9 @@ def make_certificates(directory: Path) -> Certificates:
         **{name: directory / f"{name}.pem" for name in Certificates.__dataclass_fields__}
     )
     extensions = directory / "extensions"
-    extensions.write_text("subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost\n")
+    extensions.write_text(
+        "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost\nauthorityKeyIdentifier=keyid\n"
+    )
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     authority_key = directory / "authority.key"
 
@@ -194,6 +203,7 @@ def make_certificates(directory: Path) -> Certificates:
 
     openssl(
         *("req", "-x509", *key, "-subj", "/CN=authority", "-days", 1),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # Python 3.13 insists on it
         *("-keyout", authority_key, "-out", made.authority),
     )
     for name, certificate, own_key in (

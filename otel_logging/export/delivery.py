@@ -102,7 +102,7 @@ class Delivery:
     def wake(self) -> None:
         """Say that there may be work. Never blocks, never raises."""
         try:
-            if self._may_start and not self._stopping:
+            if not self._stopping:
                 self._start()
             self._signals.put(None)
         except Exception as error:  # no more threads to be had: the spans wait on disk
@@ -111,7 +111,7 @@ class Delivery:
     def _start(self) -> None:
         try:
             token = self._may_start.pop()
-        except IndexError:  # another thread was quicker
+        except IndexError:  # started, perhaps by another thread just now
             return
         thread = threading.Thread(target=self._run, name="otel_logging delivery", daemon=True)
         self._thread = thread
