@@ -216,7 +216,9 @@ def _start(made: Observability, settings: Settings) -> None:
     if settings.log_records and settings.exporter.network:
         from otel_logging.export.records import Records
 
-        made._records = Records(settings, resource)  # noqa: SLF001 - this module's own class
+        pipeline = made._pipeline  # noqa: SLF001 - this module's own class
+        in_child = None if pipeline is None else lambda: pipeline.resource
+        made._records = Records(settings, resource, child_resource=in_child)  # noqa: SLF001
         processors.as_record = made._records.emit  # noqa: SLF001
 
 

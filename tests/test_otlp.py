@@ -1,6 +1,7 @@
 """OTLP bytes: what is written reads back the same, by OpenTelemetry's own classes and encoder."""
 
 import math
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -124,6 +125,12 @@ def _encode(span: ReadableSpan) -> bytes:
     )
 
 
+#: What the encoder of older releases leaves out: None inside a value (until 1.41), and a
+#: scope's attributes and schema URL (until 1.30).
+_ORACLE = tuple(int(part) for part in version("opentelemetry-sdk").split(".")[:2])
+
+
+@pytest.mark.skipif(_ORACLE < (1, 42), reason="the oracle leaves out what OTLP has a place for")
 @settings(max_examples=200, deadline=None)
 @given(_spans())
 def test_a_span_is_what_the_official_encoder_makes_of_it(span: ReadableSpan) -> None:

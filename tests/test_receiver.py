@@ -6,10 +6,8 @@ import threading
 
 import pytest
 import urllib3
-from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -70,19 +68,23 @@ def test_what_the_official_exporter_sends_is_decoded_whole(receiver: Receiver) -
 
 
 def test_log_records_are_decoded(receiver: Receiver) -> None:
-    """A record of the SDK's logs exporter arrives at /v1/logs."""
-    provider = LoggerProvider(resource=Resource({"service.name": "shop"}))
-    provider.add_log_record_processor(
-        SimpleLogRecordProcessor(OTLPLogExporter(receiver.endpoint + "/v1/logs"))
-    )
-    provider.get_logger("shop").emit(timestamp=5, body="hello", attributes={"n": 1})
-    provider.shutdown()
+    """A record that is posted to /v1/logs is kept as plain data."""
+    sent = ExportLogsServiceRequest()
+    resource = sent.resource_logs.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = "shop"
+    scope = resource.scope_logs.add()
+    scope.scope.name = "shop"
+    record = scope.log_records.add(time_unix_nano=5)
+    record.body.string_value = "hello"
+    record.attributes.add(key="n").value.int_value = 1
+    url = receiver.endpoint + "/v1/logs"
+    urllib3.request("POST", url, body=sent.SerializeToString(), retries=False)
 
     receiver.wait_for(lambda r: r.log_records)
-    (record,) = receiver.log_records
-    assert (record.time_ns, record.body, record.attributes) == (5, "hello", {"n": 1})
-    assert (record.trace_id, record.scope) == (None, "shop")
-    assert record.resource == {"service.name": "shop"}
+    (kept,) = receiver.log_records
+    assert (kept.time_ns, kept.body, kept.attributes) == (5, "hello", {"n": 1})
+    assert (kept.trace_id, kept.scope) == (None, "shop")
+    assert kept.resource == {"service.name": "shop"}
 
 
 def test_refusals_keep_the_request_and_not_its_spans(receiver: Receiver) -> None:
