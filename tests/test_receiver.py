@@ -19,10 +19,12 @@ PROTOBUF = {"Content-Type": "application/x-protobuf"}
 
 
 def _post(receiver: Receiver, body: bytes, **headers: str) -> urllib3.BaseHTTPResponse:
+    return _post_to(receiver.endpoint + "/v1/traces", body, **headers)
+
+
+def _post_to(url: str, body: bytes, **headers: str) -> urllib3.BaseHTTPResponse:
     with urllib3.PoolManager(retries=False, timeout=5) as http:
-        return http.request(
-            "POST", receiver.endpoint + "/v1/traces", body=body, headers=PROTOBUF | headers
-        )
+        return http.request("POST", url, body=body, headers=PROTOBUF | headers)
 
 
 def test_what_the_official_exporter_sends_is_decoded_whole(receiver: Receiver) -> None:
@@ -77,10 +79,7 @@ def test_log_records_are_decoded(receiver: Receiver) -> None:
     record = scope.log_records.add(time_unix_nano=5)
     record.body.string_value = "hello"
     record.attributes.add(key="n").value.int_value = 1
-    url = receiver.endpoint + "/v1/logs"
-    urllib3.request("POST", url, body=sent.SerializeToString(), retries=False)
-
-    receiver.wait_for(lambda r: r.log_records)
+    _post_to(receiver.endpoint + "/v1/logs", sent.SerializeToString())
     (kept,) = receiver.log_records
     assert (kept.time_ns, kept.body, kept.attributes) == (5, "hello", {"n": 1})
     assert (kept.trace_id, kept.scope) == (None, "shop")
