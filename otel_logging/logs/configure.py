@@ -5,12 +5,14 @@ one chain, one renderer, one output in a process. Deliberately absent: tracing,
 and other libraries' loggers.
 """
 
+import atexit
 import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
 import structlog
 
+from otel_logging import _trouble
 from otel_logging.logs import logger
 from otel_logging.logs.chain import CHAIN
 from otel_logging.logs.output import Stdout
@@ -66,6 +68,8 @@ def apply(settings: LogSettings) -> None:
         stdout.write(render(event_dict))
 
     logger.use(logger.Configured(settings.level, settings.levels, write))
+    atexit.unregister(_trouble.say_rest)
+    atexit.register(_trouble.say_rest)  # lines that were lost in the last minute
     structlog.configure(
         processors=CHAIN,
         wrapper_class=logger.BoundLogger,

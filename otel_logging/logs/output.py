@@ -38,7 +38,7 @@ class Stdout:
     def __init__(self) -> None:
         self.is_pipe = False  # or a socket: there a long line may be torn by another process
         self._fd = -1
-        self._ways: list[Callable[[bytes], int]] = [self._write]
+        self._ways: tuple[Callable[[bytes], int], ...] = (self._write,)
         self._deadline = 0.0  # of the wait for a reader; 0: the last write went through
         self._torn = False  # the last line stands there without its end
         try:
@@ -49,9 +49,9 @@ class Stdout:
         self._fd = fd if os.name == "posix" else -1
         self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         if self.is_pipe or os.isatty(fd):
-            self._ways = [self._write_reopened, self._write_if_ready]
+            self._ways = (self._write_reopened, self._write_if_ready)
             if hasattr(os, "RWF_NOWAIT"):
-                self._ways.insert(0, self._write_nowait)
+                self._ways = (self._write_nowait, *self._ways)
 
     def write(self, line: bytes) -> None:
         """Write *line* and a newline. Never raises: a loss is counted and reported."""
@@ -67,18 +67,18 @@ class Stdout:
         left = data
         try:
             while left:
+                ways = self._ways  # another thread may find out the same meanwhile
                 try:
-                    left = left[self._ways[0](left) :]
+                    left = left[ways[0](left) :]
                     self._deadline = 0.0
                 except BlockingIOError:
                     self._wait()
                 except OSError as error:
-                    if error.errno not in _NOT_THERE or len(self._ways) == 1:
+                    if error.errno not in _NOT_THERE or len(ways) == 1:
                         raise
-                    del self._ways[0]
+                    self._ways = ways[1:]
         finally:
-            if len(left) < len(data):
-                self._torn = bool(left)
+            self._torn = bool(left) and (self._torn or len(left) < len(data))
 
     def _wait(self) -> None:
         """Wait until there is room; all threads that wait give up together."""

@@ -136,35 +136,36 @@ def console_renderer(*, color: bool) -> Renderer:
         return f"{code}{text}{_RESET}" if color and code and text else text
 
     def render(event_dict: Mapping[str, Any]) -> bytes:
-        level = str(event_dict.get(_names.LEVEL, ""))
-        tag = event_dict.get(_names.JOB_TAG)
-        message = _shown(str(plain(event_dict.get(_names.EVENT, ""))))
-        head = f"[{_shown(str(tag))}] {message}" if tag else message
-        fields = " ".join(
-            f"{paint(_CYAN, _shown(key))}={paint(_MAGENTA, _value(value))}"
-            for key, value in event_dict.items()
-            if key not in _NOT_FIELDS
-        )
+        level = _text_of(event_dict, _names.LEVEL)
+        tag = _text_of(event_dict, _names.JOB_TAG)
+        message = _text_of(event_dict, _names.EVENT)
+        message = f"[{tag}] {message}" if tag else message
+        trace_id = _text_of(event_dict, _names.TRACE_ID)
         parts = [
             paint(_DIM, _clock(event_dict.get(_names.TIME_NS))),
-            paint(_LEVEL_COLORS.get(level, ""), f"{level:<8}")
-            if level in _LEVEL_COLORS
-            else f"{_shown(level):<8}",
-            paint(_BOLD, head) + " " * (_EVENT_WIDTH - len(head)),
+            paint(_LEVEL_COLORS.get(level, ""), f"{level:<8}"),
+            paint(_BOLD, message) + " " * (_EVENT_WIDTH - len(message)),
+            *[
+                f"{paint(_CYAN, _shown(key))}={paint(_MAGENTA, _value(value))}"
+                for key, value in event_dict.items()
+                if key not in _NOT_FIELDS
+            ],
+            " " + paint(_DIM, _text_of(event_dict, _names.LOGGER)),
+            *([paint(_DIM, f"·{trace_id[:_TRACE_CHARACTERS]}")] if trace_id else []),
         ]
-        if fields:
-            parts.append(fields)
-        parts.append(paint(_DIM, _shown(str(event_dict.get(_names.LOGGER, "")))))
-        trace_id = event_dict.get(_names.TRACE_ID)
-        if trace_id:
-            parts.append(paint(_DIM, "·" + _shown(str(trace_id))[:_TRACE_CHARACTERS]))
-        line = " ".join(parts)
-        for key in (_names.STACK, _names.EXCEPTION):
-            if event_dict.get(key):
-                line += "\n" + _indented(str(plain(event_dict[key])), paint)
-        return line.encode("utf-8", "backslashreplace")
+        below = [
+            _indented(str(plain(event_dict[key])), paint)
+            for key in (_names.STACK, _names.EXCEPTION)
+            if key in event_dict
+        ]
+        return "\n".join([" ".join(parts), *below]).encode("utf-8", "backslashreplace")
 
     return render
+
+
+def _text_of(event_dict: Mapping[str, Any], key: str) -> str:
+    value = event_dict.get(key)
+    return "" if value is None else _shown(str(plain(value)))
 
 
 def _clock(time_ns: int | None) -> str:

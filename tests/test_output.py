@@ -1,0 +1,466 @@
+"""stdout in every state: a line or a counted loss, never an exception, never a hang."""
+
+import contextlib
+import io
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_logging import _trouble, configure_logging, get_logger
+from otel_logging.logs.output import LOST, PATIENCE_S
+from tests.lines import child_environment, parsed, script
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
+
+SAID = b"otel_logging: 1 log lines lost: stdout takes none"
+
+
+def child(code: str, **popen: Any) -> "subprocess.Popen[bytes]":
+    variables = popen.pop("variables", {})
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=child_environment(ENVIRONMENT="production", **variables),
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        **popen,
+    )
+
+
+def ended(process: "subprocess.Popen[bytes]") -> bytes:
+    """Wait for a good end, and return what was said on stderr."""
+    with process:
+        assert process.stderr
+        said = process.stderr.read()
+    assert process.returncode == 0, said.decode()
+    return said
+
+
+# ---------------------------------------------------------------- closed, dead, full
+
+COUNTS = """
+import sys
+from otel_logging import configure_logging, get_logger, _trouble
+configure_logging()
+log = get_logger("shop")
+for number in range(100):
+    log.info("line", number=number)
+assert sum(_trouble.counts.values()) == 100, _trouble.counts
+"""
+
+
+def test_a_stdout_that_was_closed_from_the_start() -> None:
+    """``>&-``: Python has none then; and whoever gets descriptor 1 next is left alone."""
+    code = COUNTS.replace("log =", "f = open(sys.argv[1], 'w'); assert f.fileno() == 1\nlog =")
+    path = os.devnull
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-c", code, path],
+        env=child_environment(ENVIRONMENT="production"),
+        stderr=subprocess.PIPE,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr.startswith(SAID + b" (there is none)\n")
+    assert done.stderr.endswith(b"otel_logging: 99 log lines lost: stdout takes none\n")
+
+
+def test_a_stdout_that_is_closed_later() -> None:
+    """By ``os.close``: each line is a counted loss, said once a minute."""
+    done = script(COUNTS.replace("for number", "import os; os.close(1)\nfor number"))
+    assert done.stdout == b""
+    assert done.stderr.count(b"log lines lost") == 2  # the first at once, the others at exit
+
+
+def test_a_stdout_object_that_is_closed_leaves_the_descriptor() -> None:
+    """Python keeps descriptor 1 open, and so lines still come out."""
+    code = """
+import sys
+from otel_logging import configure_logging, get_logger
+configure_logging(environment="production")
+sys.stdout.close()
+get_logger("shop").info("line")
+"""
+    (line,) = parsed(script(code).stdout)
+    assert line["event"] == "line"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_a_full_disk() -> None:
+    """/dev/full: the application goes on."""
+    with Path("/dev/full").open("wb") as full:
+        said = ended(child(COUNTS, stdout=full))
+    assert said.startswith(SAID + b" ([Errno 28]")
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    """The half line gets an end, so that the next one is whole."""
+    code = """
+import resource, signal, sys
+from otel_logging import configure_logging, get_logger
+configure_logging(environment="production")
+log = get_logger("shop")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+log.info("first", text="x" * 500)
+log.info("second")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+log.info("third")
+log.info("fourth")
+"""
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        said = ended(child(code, stdout=file))
+    half, *whole = path.read_bytes().split(b"\n")
+    assert len(half) == 200
+    assert [line["event"] for line in parsed(b"\n".join(whole))] == ["third", "fourth"]
+    assert b"File too large" in said
+
+
+def test_a_reader_that_has_died() -> None:
+    """BrokenPipeError, and no signal: the application goes on."""
+    read, write = os.pipe()
+    os.close(read)
+    said = ended(child(COUNTS, stdout=write))
+    os.close(write)
+    assert said.startswith(SAID + b" ([Errno 32]")
+
+
+# ---------------------------------------------------------------- a reader that stops
+
+STALLED = """
+import os, sys, threading, time
+OLDER_KERNEL
+from otel_logging import configure_logging, get_logger, _trouble
+configure_logging()
+log = get_logger("shop")
+stopped = threading.Event()
+
+def work(number):
+    while not stopped.is_set():
+        began = time.monotonic()
+        log.info("line", number=number, text="x" * 300)
+        longest[number] = max(longest[number], time.monotonic() - began)
+        lines[number] += 1
+
+THREADS = 8
+longest, lines = [0.0] * THREADS, [0] * THREADS
+threads = [threading.Thread(target=work, args=(n,)) for n in range(THREADS)]
+began = time.monotonic()
+for thread in threads:
+    thread.start()
+while not any(_trouble.counts.values()):
+    time.sleep(0.01)
+waited = time.monotonic() - began
+time.sleep(0.3)
+stopped.set()
+for thread in threads:
+    thread.join(10)
+    assert not thread.is_alive(), "blocked for ever"
+lost = sum(_trouble.counts.values())
+sys.stderr.write(f"\\nREPORT {waited} {max(longest)} {lost} {sum(lines)}\\n")
+sys.stderr.flush()
+sys.stdin.readline()
+log.info("reads again")
+"""
+OLDER = "if hasattr(os, 'RWF_NOWAIT'): del os.RWF_NOWAIT"
+
+
+def report_of(said: bytes) -> tuple[float, float, int, int]:
+    (line,) = [line for line in said.decode().splitlines() if line.startswith("REPORT")]
+    waited, longest, lost, lines = line.split()[1:]
+    return float(waited), float(longest), int(lost), int(lines)
+
+
+def read_all(read: int, *, until_end: bool) -> bytes:
+    """Read what is there now, or all there will be."""
+    found = b""
+    os.set_blocking(read, until_end)
+    with contextlib.suppress(OSError):  # nothing more now; or what a terminal says at its end
+        while part := os.read(read, 1 << 16):
+            found += part
+    return found
+
+
+@contextlib.contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    os.close(ends[0])
+
+
+@contextlib.contextmanager
+def sockets() -> Iterator[tuple[int, int]]:
+    ours, theirs = socket.socketpair()
+    yield ours.fileno(), theirs.detach()
+    ours.close()
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, int]]:
+    ends = pty.openpty()
+    yield ends
+    os.close(ends[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel"),
+    [(pipe, "this"), (pipe, "older"), (sockets, "older"), (terminal, "this")],
+)
+def test_a_reader_that_stops(kind: Any, kernel: str) -> None:
+    """Its writers wait a second together, once; then lines are dropped until it reads again."""
+    code = STALLED.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
+    with kind() as (read, write):
+        process = child(code, stdout=write, stdin=subprocess.PIPE)
+        os.close(write)
+        assert process.stdin
+        assert process.stderr
+        said = b""
+        while b"REPORT" not in said:
+            said += process.stderr.readline() or pytest.fail(said.decode())
+        found = read_all(read, until_end=False)
+        process.stdin.write(b"go on\n")
+        process.stdin.close()
+        found += read_all(read, until_end=True)
+        said += ended(process)
+    waited, longest, lost, lines = report_of(said)
+    assert waited < PATIENCE_S + 2
+    assert longest < PATIENCE_S + 1
+    assert lost > 100
+    assert said.count(b"log lines lost") == 2  # at once, and the rest at exit
+    if kind is terminal:  # it takes lines in parts
+        found = b"".join(found.replace(b"\r", b"").splitlines(keepends=True)[-1:])
+        assert [line["event"] for line in parsed(found)] == ["reads again"]
+    else:
+        events = [line["event"] for line in parsed(found)]
+        assert events == ["line"] * (lines - lost) + ["reads again"]
+
+
+def test_a_reader_that_is_slow_gets_every_line() -> None:
+    """As long as it reads at all, it is waited for."""
+    code = """
+from otel_logging import configure_logging, get_logger
+configure_logging()
+log = get_logger("shop")
+for number in range(1000):
+    log.info("line", number=number, text="x" * 500)
+"""
+    with pipe() as (read, write):
+        process = child(code, stdout=write)
+        os.close(write)
+        found = b""
+        while part := os.read(read, 8192):
+            found += part
+            time.sleep(0.005)
+        assert ended(process) == b""
+    assert [line["number"] for line in parsed(found)] == list(range(1000))
+
+
+@pytest.mark.parametrize("kernel", ["this", "older"])
+def test_a_long_line_whose_reader_stops_in_the_middle_of_it(kernel: str) -> None:
+    """With the bound raised, a line may be longer than the pipe; the next one is whole."""
+    code = """
+import os, sys
+OLDER_KERNEL
+from otel_logging import configure_logging, get_logger
+configure_logging()
+log = get_logger("shop")
+log.info("long", **{f"text{n}": "x" * 8000 for n in range(20)})
+sys.stderr.write("\\nREPORT\\n")
+sys.stdin.readline()
+log.info("next")
+"""
+    code = code.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
+    with pipe() as (read, write):
+        process = child(
+            code,
+            stdout=write,
+            stdin=subprocess.PIPE,
+            variables={"OTEL_LOGGING_LINE_BYTES": "1000000"},
+        )
+        os.close(write)
+        assert process.stdin
+        assert process.stderr
+        while b"REPORT" not in (process.stderr.readline() or b"REPORT"):
+            pass
+        half = read_all(read, until_end=False)
+        process.stdin.close()
+        whole = read_all(read, until_end=True)
+        ended(process)
+    assert b"\n" not in half
+    assert whole.startswith(b"\n")
+    assert [line["event"] for line in parsed(whole[1:])] == ["next"]
+
+
+def test_a_non_blocking_stdout() -> None:
+    """Somebody else's event loop made it so: it is waited for all the same."""
+    code = """
+import os
+os.set_blocking(1, False)
+from otel_logging import configure_logging, get_logger
+configure_logging()
+log = get_logger("shop")
+for number in range(2000):
+    log.info("line", number=number, text="x" * 500)
+"""
+    done = script(code, ENVIRONMENT="production")
+    assert done.stderr == b""
+    assert [line["number"] for line in parsed(done.stdout)] == list(range(2000))
+
+
+# ---------------------------------------------------------------- one pipe, several processes
+
+MANY = """
+import sys
+from otel_logging import configure_logging, get_logger
+configure_logging()
+log = get_logger("shop")
+for number in range(60):
+    try:
+        1 / 0
+    except ZeroDivisionError as error:
+        for _ in range(10):
+            error.add_note("n" * 500)
+        log.exception("line", who=sys.argv[1], number=number, text="é" * 3000, words=[1] * 2000)
+"""
+
+
+def test_long_lines_of_several_processes_on_one_pipe() -> None:
+    """Every one is whole, and of its own."""
+    read, write = os.pipe()
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", MANY, str(who)],
+            stdout=write,
+            env=child_environment(ENVIRONMENT="production"),
+        )
+        for who in range(4)
+    ]
+    os.close(write)
+    found = read_all(read, until_end=True)
+    os.close(read)
+    assert [process.wait(30) for process in children] == [0] * 4
+    lines = parsed(found)
+    wanted = [(str(who), number) for who in range(4) for number in range(60)]
+    assert sorted((line["who"], line["number"]) for line in lines) == wanted
+    assert all("more]" in line["exception"] for line in lines)
+
+
+def test_a_file_and_a_raised_bound_take_long_lines(tmp_path: Path) -> None:
+    """The bound is one of pipes; and the setting raises it there."""
+    code = MANY.replace("range(60)", "range(1)")
+    with (tmp_path / "log").open("wb") as file:
+        subprocess.run(
+            [sys.executable, "-c", code, "me"],
+            stdout=file,
+            env=child_environment(ENVIRONMENT="production"),
+            check=True,
+        )
+    in_file = (tmp_path / "log").read_bytes()
+    on_pipe = script(code, "me", ENVIRONMENT="production", OTEL_LOGGING_LINE_BYTES="100000").stdout
+    for written in (in_file, on_pipe):
+        (line,) = parsed(written)
+        assert line["text"] == "é" * 3000
+    assert len(script(code, "me", ENVIRONMENT="production").stdout) <= 4096
+
+
+# ---------------------------------------------------------------- stdout replaced
+
+
+@pytest.fixture(autouse=True)
+def in_production() -> None:
+    configure_logging(environment="production")
+
+
+def test_pytests_capture_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """As from ``print``."""
+    get_logger("shop").info("line")
+    (line,) = parsed(capsys.readouterr().out)
+    assert line["event"] == "line"
+
+
+def test_a_redirected_stdout_gets_lines() -> None:
+    """For as long as it is redirected."""
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        get_logger("shop").info("é日\ud800")
+    (line,) = parsed(stream.getvalue())
+    assert line["event"] == "é日\\ud800"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_stdout_that_cannot_say_it_gets_an_escaped_line(encoding: str) -> None:
+    """Flushed, so that a crash loses none."""
+    raw = io.BytesIO()
+    with contextlib.redirect_stdout(io.TextIOWrapper(raw, encoding=encoding, newline="\n")):
+        get_logger("shop").info("日")
+        written = raw.getvalue()
+    assert json.loads(written.decode(encoding).replace("\\u", "\\\\u"))["event"] == "\\u65e5"
+
+
+class Refusing(io.StringIO):
+    """A stream that takes ASCII alone, and does not say so."""
+
+    encoding = ""  # type: ignore[assignment]
+
+    def write(self, text: str) -> int:
+        text.encode("ascii")
+        return super().write(text)
+
+
+def test_a_stdout_that_does_not_say_what_it_can() -> None:
+    """ASCII is understood everywhere."""
+    with contextlib.redirect_stdout(Refusing()) as stream:
+        get_logger("shop").info("é")
+    assert "\\xe9" in stream.getvalue()
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError("broken")
+
+
+@pytest.mark.parametrize("stream", [Broken(), None, object()])
+def test_a_stdout_that_fails_is_a_counted_loss(
+    stream: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said once a minute."""
+    monkeypatch.setattr(sys, "stdout", stream)
+    for _ in range(3):
+        get_logger("shop").info("line")
+    assert _trouble.counts[LOST] == 3
+    assert capsys.readouterr().err.count("log lines lost") == 1
+
+
+def test_a_stdout_that_logs_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    """What writes to a logger must not be what the logger writes to; the stack is not filled."""
+    depths: list[int] = []
+
+    class Logs(io.StringIO):
+        def write(self, text: str) -> int:
+            depths.append(len(depths))
+            get_logger("shop").info("again", text=text)
+            return super().write(text)
+
+    with contextlib.redirect_stdout(Logs()):
+        get_logger("shop").info("line")
+    assert len(depths) == 4
+    assert sum(_trouble.counts.values()) == 1
+
+
+def test_configured_while_there_is_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own stdout may be none, or a stream without one (an embedded interpreter)."""
+    for stream in (None, io.StringIO()):
+        monkeypatch.setattr(sys, "__stdout__", stream)
+        monkeypatch.setattr(sys, "stdout", stream)
+        configure_logging(environment="production")
+        get_logger("shop").info("line")
+    assert stream is not None
+    assert parsed(stream.getvalue())[0]["event"] == "line"
+    assert _trouble.counts[LOST] == 1

@@ -1,0 +1,311 @@
+"""How a line looks: strict JSON for machines, aligned and coloured for people."""
+
+import json
+import math
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_logging import _names
+from otel_logging._values import MAX_CHARACTERS, plain
+from otel_logging.logs.render import console_renderer, json_renderer
+from tests.lines import parsed
+
+HEAD = {"timestamp": "2026-01-02T03:04:05.678901Z", "level": "info", "event": "e", "logger": "shop"}
+
+
+def as_json(limit: int | None = None, /, **fields: Any) -> dict[str, Any]:
+    (line,) = parsed(json_renderer(limit)({**fields, **HEAD}) + b"\n")
+    return line
+
+
+class Rude:
+    """Everything that can raise does."""
+
+    def __repr__(self) -> str:
+        raise OSError("rude")
+
+    __str__ = __bool__ = __len__ = __hash__ = __iter__ = __eq__ = __repr__  # type: ignore[assignment]
+
+
+class RuderStill(Rude):
+    def __getattribute__(self, name: str) -> Any:
+        raise OSError("rude")
+
+
+class RudeMapping(dict[str, Any]):
+    def keys(self) -> Any:
+        raise OSError("rude")
+
+    items = __len__ = __iter__ = keys
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def test_what_every_line_has_stands_first() -> None:
+    """Time, level, message, logger: a person reads JSON too."""
+    line = as_json(user_id="u", trace_id="t")
+    assert list(line) == ["timestamp", "level", "event", "logger", "user_id", "trace_id"]
+
+
+def test_what_processors_tell_each_other_is_not_on_the_line() -> None:
+    """The time in nanoseconds is the timestamp."""
+    assert "_time_ns" not in as_json(_time_ns=5)
+
+
+VALUES: list[tuple[Any, Any]] = [
+    (math.nan, None),
+    (2**64, "0x10000000000000000"),
+    (b"\xff", "b'\\xff'"),
+    ("\ud800", "\\ud800"),
+    ("\x00\n\u2028", "\x00\n\u2028"),
+    ({1: 2, "1": 3, None: {b"k": ()}}, {"1": 2, "1_2": 3, "None": {"b'k'": []}}),
+    ({"deep": [{"er": {"a"}}]}, {"deep": [{"er": ["a"]}]}),
+    (ValueError("v"), "ValueError: v"),
+    (True, True),
+    (0.5, 0.5),
+]
+
+
+@pytest.mark.parametrize(("value", "shown"), VALUES)
+def test_any_value_is_rendered(value: Any, shown: Any) -> None:
+    """As plain data."""
+    assert as_json(value=value)["value"] == shown
+
+
+@pytest.mark.parametrize("kind", [Rude, RuderStill, RudeMapping])
+def test_values_whose_own_code_raises_are_rendered(kind: Any) -> None:
+    """By the name of their type, alone and inside others."""
+    shown = f"<unprintable {kind.__name__}>"
+    assert as_json(a=kind(), b=[kind()]) == {**HEAD, "a": shown, "b": [shown]}
+    assert f"a='{shown}'" in console(a=kind())
+
+
+def test_an_endless_number_is_rendered() -> None:
+    """Python itself refuses to write one of more than 4,300 digits in decimal."""
+    assert as_json(value=10**5000)["value"].startswith("0x")
+
+
+def test_a_value_that_holds_itself_ends() -> None:
+    """At a bounded depth."""
+    endless: list[Any] = []
+    endless.append(endless)
+    assert "[" in json.dumps(as_json(value=endless)["value"])
+
+
+def test_a_long_text_is_cut_in_the_middle() -> None:
+    """And says how much is left out."""
+    text = "a" * 5000 + "b" * 5000
+    found = as_json(value=text)["value"]
+    assert MAX_CHARACTERS - 2 < len(found) <= MAX_CHARACTERS
+    assert re.fullmatch(r"a+…\[\d+ more\]…b+", found)
+
+
+def test_ten_thousand_fields() -> None:
+    """In a file all of them are there."""
+    fields = {f"field_{n}": n for n in range(10_000)}
+    assert as_json(**fields) == {**fields, **HEAD}
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    # and what json.dumps would refuse
+    | st.complex_numbers()
+    | st.decimals()
+    | st.builds(Rude),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.integers() | st.binary() | st.none(), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+keys = st.text() | st.text(alphabet=st.characters(categories=["Cs"])) | st.sampled_from(["e", "x"])
+
+
+@given(st.dictionaries(keys.filter(lambda k: k not in HEAD and k != "_time_ns"), anything))
+def test_any_fields_are_one_line_of_strict_json(fields: dict[str, Any]) -> None:
+    """With what every line has, and every field."""
+    line = as_json(**fields)
+    assert {key: line[key] for key in HEAD} == HEAD
+    assert len(line) == len(HEAD) + len({k.encode("utf-8", "backslashreplace") for k in fields})
+
+
+# ---------------------------------------------------------------- JSON on a pipe
+
+
+def on_pipe(limit: int = 4096, /, **fields: Any) -> dict[str, Any]:
+    """Return the line that fits, with its newline."""
+    rendered = json_renderer(limit)({**fields, **HEAD})
+    assert len(rendered) < limit
+    (line,) = parsed(rendered + b"\n")
+    return line
+
+
+def test_a_line_that_fits_is_left_alone() -> None:
+    """To the byte."""
+    room = 4095 - len(json_renderer(None)({**HEAD, "text": ""}))
+    assert on_pipe(text="x" * room)["text"] == "x" * room
+    assert "more]" in on_pipe(text="x" * (room + 1))["text"]
+
+
+def test_tracebacks_give_way_first() -> None:
+    """To the message and the fields."""
+    line = on_pipe(exception="t" * 8000, stack="s" * 8000, text="x" * 1000, ids=["a"] * 50)
+    assert "more]" in line["exception"]
+    assert "more]" in line["stack"]
+    assert line["text"] == "x" * 1000
+    assert line["ids"] == ["a"] * 50
+
+
+def test_then_long_values_of_all_kinds() -> None:
+    """A list or mapping becomes the beginning and end of its JSON; short fields stay."""
+    line = on_pipe(many=list(range(900)), text="é" * 4000, words=12, ok=None, trace_id="f" * 32)
+    assert line["many"].startswith("[0,1,2,")
+    assert line["many"].endswith("899]")
+    assert "more]" in line["text"]
+    assert (line["words"], line["ok"], line["trace_id"]) == (12, None, "f" * 32)
+
+
+def test_then_fields_are_left_out_and_counted() -> None:
+    """The application's, never what every line has."""
+    fields = {f"field_{n}": n for n in range(10_000)}
+    line = on_pipe(**fields, trace_id="f" * 32)
+    assert {**HEAD, "trace_id": "f" * 32}.items() <= line.items()
+    left = line.pop("fields_left_out")
+    kept = [key for key in line if key in fields]
+    assert kept[:3] == ["field_0", "field_1", "field_2"]
+    assert len(kept) > 100
+    assert left == 10_000 - len(kept)
+
+
+def test_ten_thousand_fields_on_a_pipe_are_fast() -> None:
+    """Not a second of somebody's event loop."""
+    fields = {f"field_{n}": "text " * 20 for n in range(10_000)}
+    began = time.perf_counter()
+    on_pipe(**fields)
+    assert time.perf_counter() - began < 1
+
+
+@given(
+    st.dictionaries(keys.filter(lambda k: k not in HEAD), anything | st.text(min_size=300)),
+    st.sampled_from([512, 600, 4096]),
+    st.text(alphabet='\x00"é\U0001f600a', max_size=5000),
+)
+def test_any_line_fits(fields: dict[str, Any], limit: int, text: str) -> None:
+    """Whatever is on it, in strict JSON, with the time and the level."""
+    line = on_pipe(limit, **fields, stack=text, trace_id=text, job_tag=text)
+    assert (line["timestamp"], line["level"]) == (HEAD["timestamp"], HEAD["level"])
+
+
+# ---------------------------------------------------------------- console
+
+NOON = {**HEAD, "_time_ns": 1_700_000_000_123_456_789}
+
+
+def console(*, color: bool = False, **fields: Any) -> str:
+    return console_renderer(color=color)({**NOON, **fields}).decode()
+
+
+def plain_text(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_a_console_line() -> None:
+    """Local time, level, message, fields, logger, and a short trace id at the very end."""
+    clock = time.strftime("%H:%M:%S", time.localtime(1_700_000_000)) + ".123"
+    assert console(event="order placed", order="o-1", n=3, trace_id="0af7651916cd43dd") == (
+        f"{clock} info     order placed                     order=o-1 n=3  shop ·0af76519"
+    )
+    assert console() == f"{clock} info     e                                 shop"
+
+
+def test_messages_and_fields_are_aligned() -> None:
+    """Whatever the level; a long message moves its own line's fields alone."""
+    lines = [
+        console(level=level, event=event, key="value")
+        for level in ("debug", "info", "warning", "error", "critical")
+        for event in ("short", "a longer message")
+    ]
+    assert len({line.index("key=value") for line in lines}) == 1
+    assert len({line.index("short") for line in lines if "short" in line}) == 1
+    assert " x key=value" in console(event="x" * 50 + " x", key="value")
+
+
+def test_colours_change_nothing_else() -> None:
+    """Without them it is the same text."""
+    fields = {"a": 1, "trace_id": "0" * 32, "exception": "Traceback (most\n  File x\nE: e"}
+    for level in ("debug", "info", "warning", "error", "critical", "level 25"):
+        colored = console(color=True, level=level, **fields)
+        assert colored != plain_text(colored) == console(level=level, **fields)
+
+
+def test_values_that_are_not_one_word_are_quoted() -> None:
+    """So that a field's end can be seen."""
+    line = console(a="one", b="two words", c="", d="k=v", e=None, f=[1, "x"], g={"k": True}, h=1.5)
+    assert "a=one b='two words' c='' d='k=v' e=None f=[1,\"x\"] g={\"k\":true} h=1.5" in line
+
+
+def test_a_job_tag_stands_in_front_of_the_message() -> None:
+    """Once, and not among the fields."""
+    assert "info     [PRICE_CACHE] e " in console(job_tag="PRICE_CACHE")
+    assert "job_tag" not in console(job_tag="PRICE_CACHE")
+
+
+def test_tracebacks_are_set_off() -> None:
+    """Below the line, indented; what was raised is in red, places are dim."""
+    trace_back = 'Traceback (most recent call last):\n  File "a.py"\n    code\nValueError: no\nnote'
+    first, *below = console(exception=trace_back, stack="Stack (most\n  File").split("\n")
+    assert "exception" not in first
+    assert below == ["    Stack (most", "      File"] + [f"    {t}" for t in trace_back.split("\n")]
+    colored = console(color=True, exception=trace_back)
+    assert "    \x1b[31mValueError: no\x1b[0m\n" in colored
+    assert '    \x1b[2m  File "a.py"\x1b[0m\n' in colored
+    assert "\n        code\n" in colored
+
+
+def test_a_line_without_a_time_is_of_now() -> None:
+    """From a chain of somebody else's."""
+    assert re.match(r"\d\d:\d\d:\d\d\.\d\d\d info ", console_renderer(color=False)(HEAD).decode())
+
+
+@pytest.mark.parametrize("place", [*HEAD, "trace_id", "job_tag", "field"])
+@pytest.mark.parametrize("value", [5, None, "\x1b[31m", {"a": "\x07"}, "x" * 9000])
+def test_any_value_in_any_place_is_shown(place: str, value: Any) -> None:
+    """On one line, obeying nothing."""
+    line = console(**{place: value})
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", line)
+
+
+evil = st.text(alphabet=st.characters(categories=["Cc", "Cf", "Zl", "Zp", "Cs", "L"]))
+OBEYED = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]"
+
+
+@given(st.dictionaries(evil, anything | evil), evil, evil, st.booleans())
+def test_no_control_character_is_ever_obeyed(
+    fields: dict[str, Any], event: str, exception: str, color: bool
+) -> None:
+    """None is there but colours of ours, and the newlines (and tabs) of a traceback."""
+    fields = {key: value for key, value in fields.items() if key not in NOON}
+    line = console(color=color, **{**fields, "event": event, "exception": exception})
+    first, *rest = (plain_text(line) if color else line).split("\n")
+    assert not re.search(OBEYED, first)
+    assert not any(re.search(OBEYED, text.replace("\t", "")) for text in rest)
+    assert len(rest) == (str(plain(exception)).rstrip("\n").count("\n") + 1)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), anything))
+def test_console_and_json_tell_the_same(fields: dict[str, Any]) -> None:
+    """Every field is on both."""
+    fields = {k: v for k, v in fields.items() if k not in _names.RESERVED and k != "stack"}
+    line = console(**fields)
+    assert all(f"{key}=" in line for key in as_json(**fields) if key not in HEAD)
