@@ -117,7 +117,10 @@ def read_request(connection: socket.socket) -> bytes:
     lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
     missing = int(lines[b"content-length"]) - len(body)
     while missing > 0:
-        missing -= len(connection.recv(65536))
+        chunk = connection.recv(65536)
+        if not chunk:
+            raise ConnectionResetError
+        missing -= len(chunk)
     return head
 
 
