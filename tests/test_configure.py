@@ -1,0 +1,743 @@
+"""``get_logger`` and ``configure_logging``: whatever a log call is given, wherever it is made."""
+
+import asyncio
+import copy
+import gc
+import logging
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_logging import (
+    _trouble,
+    bind_context,
+    bound_context,
+    clear_context,
+    configure_logging,
+    get_logger,
+    traced,
+)
+from otel_logging.logs import logger as loggers
+from tests.conftest import Service
+from tests.lines import parsed, script
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def in_production() -> Iterator[None]:
+    configure_logging(environment="production", log_level="debug")
+    clear_context()
+    yield
+    clear_context()
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Return the lines since it was called last; nothing is counted as lost meanwhile."""
+
+    def read() -> list[dict[str, Any]]:
+        assert _trouble.counts == {}
+        return parsed(capsys.readouterr().out)
+
+    return read
+
+
+log: Any = get_logger("shop")
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+
+def fields(line: dict[str, Any]) -> dict[str, Any]:
+    """Return what is not on every line."""
+    return {k: v for k, v in line.items() if k not in ("timestamp", "level", "logger")}
+
+
+# ---------------------------------------------------------------- a line
+
+
+def test_a_line(lines: Lines) -> None:
+    """Time in UTC to the microsecond, level, message, logger; then the fields."""
+    log.info("order placed", order_id="o-1", amount=3.5)
+    (line,) = lines()
+    assert line.pop("timestamp")[10:11] == "T"
+    assert line == {
+        "level": "info",
+        "event": "order placed",
+        "logger": "shop",
+        "order_id": "o-1",
+        "amount": 3.5,
+    }
+
+
+def test_the_time_is_rfc_3339(lines: Lines) -> None:
+    """In every second anew."""
+    import datetime
+
+    before = datetime.datetime.now(datetime.UTC)
+    log.info("e")
+    after = datetime.datetime.now(datetime.UTC)
+    (line,) = lines()
+    assert len(line["timestamp"]) == len("2026-01-02T03:04:05.678901Z")
+    assert line["timestamp"].endswith("Z")
+    at = datetime.datetime.fromisoformat(line["timestamp"])
+    assert before.replace(microsecond=0) <= at <= after
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_levels(name: str, lines: Lines) -> None:
+    """Each by its method, by ``log`` with its number, and with its name."""
+    getattr(log, name)("e")
+    log.log(LEVELS[name], "e")
+    log.log(name, "e")
+    assert [line["level"] for line in lines()] == [name] * 3
+
+
+def test_other_names_of_levels(lines: Lines) -> None:
+    """As structlog and logging have them."""
+    log.warn("e")
+    log.fatal("e")
+    log.msg("e")
+    log.err("e")
+    assert [line["level"] for line in lines()] == ["warning", "critical", "info", "error"]
+
+
+def test_levels_of_ones_own(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers with and without a name; a name that nobody knows is info."""
+    logging.addLevelName(25, "NOTICE")
+    try:
+        log.log(25, "e")
+        log.log("notice", "e")
+        log.log(26, "e")
+        log.log("loud", "e")
+        log.log(object(), "e")
+    finally:
+        logging._levelToName.pop(25)
+        logging._nameToLevel.pop("NOTICE")
+    assert [line["level"] for line in lines()] == ["notice", "notice", "level 26", "info", "info"]
+
+
+def test_percent_arguments(lines: Lines) -> None:
+    """As ``logging`` puts them in: one, several, a mapping."""
+    log.info("%s of %d", "one", 2)
+    log.info("%(a)s", {"a": 1})
+    log.info("100%")
+    log.info("%s", {})
+    log.info("%s", ("a", "b"))
+    assert [line["event"] for line in lines()] == ["one of 2", "1", "100%", "{}", "('a', 'b')"]
+
+
+def test_percent_arguments_that_do_not_fit(lines: Lines) -> None:
+    """The line has the message, the arguments, and what was wrong."""
+    log.info("%s and %s", "one", key="value")
+    log.info("no place", 1, 2)
+    log.info(5, 6)
+    log.info("%d", Rude())
+    first, second, third, fourth = map(fields, lines())
+    assert first == {
+        "event": "%s and %s",
+        "key": "value",
+        "format_error": "TypeError: not enough arguments for format string",
+        "format_args": ["one"],
+    }
+    assert (second["event"], second["format_args"]) == ("no place", [1, 2])
+    assert (third["event"], third["format_args"]) == (5, [6])
+    assert fourth["format_args"] == ["<unprintable Rude>"]
+
+
+class Rude:
+    def __repr__(self) -> str:
+        raise OSError("rude")
+
+    __str__ = __bool__ = __len__ = __hash__ = __eq__ = __iter__ = __repr__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        (None, None),
+        (5, 5),
+        (b"bytes", "b'bytes'"),
+        (["a", 1], ["a", 1]),
+        (ValueError("v"), "ValueError: v"),
+        (Rude(), "<unprintable Rude>"),
+        ("\ud800", "\\ud800"),
+        ("a\nb", "a\nb"),
+    ],
+)
+def test_a_message_that_is_not_text(message: Any, event: Any, lines: Lines) -> None:
+    """Is plain data too."""
+    log.info(message)
+    assert lines()[0]["event"] == event
+
+
+def test_no_message_at_all(lines: Lines) -> None:
+    """Or one given by name."""
+    log.info()
+    log.info(user_id="u")
+    log.info(event="named")
+    assert [fields(line) for line in lines()] == [
+        {"event": ""},
+        {"event": "", "user_id": "u"},
+        {"event": "named"},
+    ]
+
+
+# ---------------------------------------------------------------- names that are taken
+
+RESERVED = ["timestamp", "level", "logger", "span_id", "trace_flags", "job_tag", "exception"]
+
+
+@pytest.mark.parametrize("name", [*RESERVED, "event", "_time_ns"])
+@pytest.mark.parametrize("how", ["call", "bind", "bind_context", "initial", "structlog"])
+def test_a_field_with_a_reserved_name_is_never_lost(how: str, name: str, lines: Lines) -> None:
+    """It gets a trailing underscore; two where that is taken too."""
+    both = {name: "mine", f"{name}_": "also mine"}
+    if how == "call":
+        log.info("message", **both)
+    elif how == "bind":
+        log.bind(**both).info("message")
+    elif how == "initial":
+        get_logger("shop", **both).info("message")
+    elif how == "bind_context":
+        bind_context(**both)
+        log.info("message")
+    elif name == "event":  # structlog itself lets the message win
+        return
+    else:
+        structlog.contextvars.bind_contextvars(**both)
+        log.info("message")
+    (line,) = lines()
+    assert (line["event"], line["logger"]) == ("message", "shop")
+    assert (line[f"{name}_"], line[f"{name}__"]) == ("also mine", "mine")
+
+
+def test_fields_may_be_called_as_python_calls_things(lines: Lines) -> None:
+    """``self``, ``level`` of ``log``, ``args``: everywhere."""
+    names = {"self": 1, "args": 2, "fields": 3, "method_name": 4, "name": 5, "processors": 6}
+    log.info("e", **names)
+    log.log(20, "e", **names)
+    log.bind(**names).info("e")
+    log.new(**names).info("e")
+    get_logger("shop", **names).info("e")
+    try:
+        raise ValueError
+    except ValueError:
+        log.exception("e", **names)
+    assert all(line.items() >= names.items() for line in lines())
+
+
+def test_a_trace_id_by_hand(lines: Lines, service: Service) -> None:
+    """Is the line's where there is no span, and ``request_id`` where there is one."""
+    bind_context(trace_id="req-123")
+    log.info("outside")
+    with traced("turn") as span:
+        log.info("inside")
+        log.info("by call", trace_id="req-456")
+        log.info("both", request_id="q")
+    outside, inside, by_call, both = lines()
+    real = f"{span.get_span_context().trace_id:032x}"
+    assert outside["trace_id"] == "req-123"
+    assert (inside["trace_id"], inside["request_id"]) == (real, "req-123")
+    assert (by_call["trace_id"], by_call["request_id"]) == (real, "req-456")
+    assert (both["request_id"], both["trace_id_"]) == ("q", "req-123")
+
+
+def test_a_line_and_its_event_tell_the_same(lines: Lines, service: Service) -> None:
+    """The time too, and every field."""
+    with traced("turn"), bound_context(user_id="u"):
+        log.info("said", words=12, level="mine")
+    (line,) = lines()
+    (event,) = service.one("turn").events
+    assert event.name == line["event"]
+    assert event.attributes == {
+        key: line[key] for key in ("level", "logger", "user_id", "words", "level_")
+    }
+    assert f"{event.time_ns // 1000 % 1_000_000:06d}" == line["timestamp"][-7:-1]
+
+
+def test_a_long_line_is_whole_in_its_event(service: Service) -> None:
+    """What a pipe has no room for, the span has."""
+    with traced("turn"):
+        log.info("said", text="x" * 8000)
+    (event,) = service.one("turn").events
+    assert event.attributes["text"] == "x" * 8000
+
+
+@given(st.dictionaries(st.text(), st.text() | st.integers() | st.builds(Rude), max_size=8))
+def test_no_field_is_ever_lost(values: dict[str, Any]) -> None:
+    """Whatever it is called."""
+    written: list[dict[str, Any]] = []
+    configured = loggers.Configured(0, {}, lambda event_dict: written.append(dict(event_dict)))
+    before = loggers._configured
+    loggers.use(configured)
+    try:
+        log.info("message", **values)
+    finally:
+        loggers.use(before)  # type: ignore[arg-type]
+    given = {"exc_info", "stack_info"}
+    (line,) = written
+    assert line["event"] == "message"
+    for key, value in values.items():
+        if key not in given:
+            kept = [k for k in line if k.rstrip("_") == key.rstrip("_")]
+            assert any(line[k] is value for k in kept)
+
+
+# ---------------------------------------------------------------- exceptions
+
+
+def raised() -> ValueError:
+    try:
+        raise ValueError("no price")
+    except ValueError as error:
+        return error
+
+
+def test_all_forms_of_exc_info(lines: Lines) -> None:
+    """An exception, ``sys.exc_info()``, true while one is handled; a traceback each time."""
+    error = raised()
+    log.info("e", exc_info=error)
+    try:
+        raise error
+    except ValueError:
+        log.info("e", exc_info=True)
+        log.info("e", exc_info=1)
+        log.info("e", exc_info=sys.exc_info())
+        log.info("e", exc_info=ValueError)
+        log.exception("e")
+        log.exception("e", exc_info=KeyError("another"))
+    *same, another = (line["exception"] for line in lines())
+    for text in same:
+        assert text.startswith("Traceback (most recent call last):\n")
+        assert text.endswith("\nValueError: no price")
+    assert another == "KeyError: 'another'"
+
+
+@pytest.mark.parametrize("given", [None, False, 0, "", (None, None, None), (1, 2, 3), True, ()])
+def test_exc_info_without_an_exception(given: Any, lines: Lines) -> None:
+    """There is nothing to tell."""
+    log.info("e", exc_info=given)
+    assert fields(lines()[0]) == {"event": "e"}
+
+
+class RudeError(Exception):
+    def __str__(self) -> str:
+        raise OSError("rude")
+
+    def __bool__(self) -> bool:
+        raise OSError("rude")
+
+    __repr__ = __str__
+
+
+class RuderError(Exception):
+    @property
+    def __notes__(self) -> Any:
+        raise OSError("rude")
+
+    @property  # type: ignore[misc]
+    def __cause__(self) -> Any:  # type: ignore[override]
+        raise OSError("rude")
+
+
+def test_exceptions_whose_own_code_raises(lines: Lines) -> None:
+    """Are told all the same."""
+    log.info("e", exc_info=RudeError())
+    log.info("e", exc_info=RuderError("because"))
+    first, second = lines()
+    assert "RudeError" in first["exception"]
+    assert "RuderError" in second["exception"]
+
+
+def test_exception_groups_and_chains(lines: Lines) -> None:
+    """Whole."""
+    try:
+        try:
+            raise raised()
+        except ValueError as error:
+            raise ExceptionGroup("two", [error, KeyError("k")]) from error
+    except ExceptionGroup:
+        log.exception("e")
+    text = lines()[0]["exception"]
+    assert "ExceptionGroup: two (2 sub-exceptions)" in text
+    assert "KeyError: 'k'" in text
+    assert "direct cause" in text
+
+
+def test_an_exception_is_recorded_once(service: Service) -> None:
+    """By the line that tells of it, or by the stage it leaves; not by both."""
+
+    @traced("turn")
+    def turn() -> None:
+        try:
+            raise raised()
+        except ValueError:
+            log.exception("failed")
+            raise
+
+    with pytest.raises(ValueError, match="no price"):
+        turn()
+    (event,) = service.one("turn").events
+    assert event.name == "failed"
+    assert "no price" in event.attributes["exception"]
+
+
+def test_a_stack(lines: Lines) -> None:
+    """Of the call, without this package's own frames; a field of that name is kept."""
+    log.info("e", stack_info=True, stack="mine")
+    log.info("e", stack_info=False, stack="mine")
+    first, second = lines()
+    assert first["stack"].splitlines()[-1].strip().startswith("log.info(")
+    assert first["stack_"] == "mine"
+    assert fields(second) == {"event": "e", "stack": "mine"}
+
+
+# ---------------------------------------------------------------- levels by logger
+
+
+def test_levels_by_name_of_the_logger(lines: Lines) -> None:
+    """The nearest parent that has one counts; and names that only look alike are none."""
+    configure_logging(
+        environment="production",
+        log_level="warning",
+        log_levels={"shop": "debug", "shop.db": "error", "shop.db.slow": "info"},
+    )
+    wanted = {"shop": 10, "shop.cart": 10, "shop.db": 40, "shop.db.x": 40, "shop.db.slow": 20}
+    wanted |= {"shopping": 30, "root": 30, "": 30}
+    for name, level in wanted.items():
+        logger: Any = get_logger(name)
+        assert logger.get_effective_level() == level
+        for number in (10, 20, 30, 40):
+            assert logger.is_enabled_for(number) == (number >= level)
+            logger.log(number, "e")
+    found = [(line["logger"], line["level"]) for line in lines()]
+    assert found == [
+        (name, method)
+        for name, level in wanted.items()
+        for method, number in LEVELS.items()
+        if level <= number < 50
+    ]
+
+
+def test_a_logger_without_a_name_has_that_of_its_module(lines: Lines) -> None:
+    """As people write ``__name__``."""
+    get_logger().info("e")
+    get_logger(5).info("e")  # type: ignore[arg-type]
+    structlog.get_logger().info("e")
+    structlog.get_logger("third").info("e")
+    assert [line["logger"] for line in lines()] == [__name__, "5", "root", "third"]
+
+
+def test_loggers_follow_every_configuration(lines: Lines, capsys: Any) -> None:
+    """Those that exist too, with what is bound to them."""
+    kept: Any = get_logger("shop").bind(part="cart")
+    theirs = structlog.get_logger("theirs").bind(part="theirs")
+    kept.debug("e")
+    theirs.debug("e")
+    assert [line["part"] for line in lines()] == ["cart", "theirs"]
+    configure_logging(environment="development", log_level="error")
+    kept.info("e")
+    theirs.info("e")
+    kept.error("on the console")
+    assert " error    on the console " in capsys.readouterr().out
+    configure_logging(environment="production", log_level="debug")
+    kept.debug("e")
+    theirs.debug("e")
+    assert [line["part"] for line in lines()] == ["cart", "theirs"]
+
+
+BEFORE = """
+import structlog
+from otel_logging import configure_logging, get_logger
+log = get_logger("shop", part="cart")
+bound = log.bind(more=1)
+assert log.is_enabled_for(10)
+log.info("before set-up", n=1)
+log.info("%s fields", "two", n=1, event="mine")
+log.info(user_id="u")
+log.info(event="named")
+print("---", flush=True)
+with structlog.testing.capture_logs() as captured:
+    bound.warning("captured")
+assert captured == [{"event": "captured", "log_level": "warning", "part": "cart", "more": 1}]
+for _ in range(2):
+    configure_logging(environment="production")
+    log.info("after")
+    bound.info("after", n=2)
+"""
+
+
+def test_loggers_made_before_set_up() -> None:
+    """Before it structlog does what it is configured to do; from then on it is ours."""
+    before, after = script(BEFORE).stdout.split(b"---\n")
+    said = before.decode().splitlines()
+    assert len(said) == 4
+    assert "before set-up" in said[0]
+    assert "part=cart" in said[0]
+    assert "two fields" in said[1]
+    assert "event_=mine" in said[1]
+    assert "named" in said[3]
+    assert [(line["part"], line.get("more"), line.get("n")) for line in parsed(after)] == [
+        ("cart", None, None),
+        ("cart", 1, 2),
+    ] * 2
+
+
+def test_structlogs_own_capture_works(lines: Lines) -> None:
+    """People's tests use it."""
+    with structlog.testing.capture_logs() as captured:
+        log.bind(part="cart").info("hello", n=1)
+        structlog.get_logger("shop").info("hello")
+    assert captured[0] == {"event": "hello", "log_level": "info", "part": "cart", "n": 1}
+    assert len(captured) == 2
+    log.info("again")
+    assert [line["event"] for line in lines()] == ["again"]
+
+
+# ---------------------------------------------------------------- the bound logger
+
+
+def test_bind_new_unbind(lines: Lines) -> None:
+    """Each returns a logger of its own; the one it was called on stays as it is."""
+    first: Any = get_logger("shop", a=1)
+    second = first.bind(b=2)
+    second.new(c=3).info("new")
+    second.unbind("a").info("unbound")
+    second.try_unbind("b", "x").info("tried")
+    with pytest.raises(KeyError):
+        second.unbind("x")
+    second.info("second")
+    first.info("first")
+    assert [fields(line) for line in lines()] == [
+        {"event": "new", "c": 3},
+        {"event": "unbound", "b": 2},
+        {"event": "tried", "a": 1},
+        {"event": "second", "a": 1, "b": 2},
+        {"event": "first", "a": 1},
+    ]
+
+
+def test_it_is_structlogs_bound_logger() -> None:
+    """For those who look."""
+    assert isinstance(log, structlog.BoundLoggerBase)
+    assert structlog.get_context(log.bind(a=1)) == {"a": 1}
+    assert repr(log).startswith("<BoundLogger(context={}")
+    assert "<Channel shop>" in repr(log._logger)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))]
+)
+def test_a_logger_can_be_copied_and_sent(copied: Any, lines: Lines) -> None:
+    """It logs as before; what is bound to it is a copy where that is asked for."""
+    original = log.bind(ids=["a"])
+    twin = copied(original)
+    twin.info("e")
+    assert fields(lines()[0]) == {"event": "e", "ids": ["a"]}
+    assert pickle.loads(pickle.dumps(log._logger)) is log._logger
+
+
+def test_structlogs_and_our_context_in_one_line(lines: Lines) -> None:
+    """The call wins over the logger, that over structlog's own context variables, over ours."""
+    bind_context(a="ours", b="ours", c="ours", d="ours")
+    with structlog.contextvars.bound_contextvars(a="structlog's", b="structlog's", c="structlog's"):
+        log.bind(a="logger's", b="logger's").info("e", a="call's")
+    assert fields(lines()[0]) == {
+        "event": "e",
+        "a": "call's",
+        "b": "logger's",
+        "c": "structlog's",
+        "d": "ours",
+    }
+
+
+# ---------------------------------------------------------------- asynchronous methods
+
+
+@pytest.mark.parametrize("name", [*LEVELS, "warn", "fatal"])
+def test_asynchronous_methods_make_the_same_line(name: str, lines: Lines) -> None:
+    """In the calling task: context, exception, stack and time are its own."""
+
+    async def main() -> None:
+        with bound_context(user_id="u"), traced("turn"):
+            try:
+                raise raised()
+            except ValueError:
+                await getattr(log, f"a{name}")("e", exc_info=True, stack_info=True)
+
+    asyncio.run(main())
+    (line,) = lines()
+    assert line["user_id"] == "u"
+    assert line["exception"].endswith("ValueError: no price")
+    assert 'await getattr(log, f"a{name}")' in line["stack"]
+
+
+def test_asynchronous_log_and_exception(lines: Lines) -> None:
+    """With a level as number or name; with the exception that is handled."""
+
+    async def main() -> None:
+        await log.alog(30, "%s", "number")
+        await log.alog("error", "name")
+        try:
+            raise raised()
+        except ValueError:
+            await log.aexception("exception", user_id="u")
+
+    asyncio.run(main())
+    number, name, exception = lines()
+    assert (number["level"], number["event"]) == ("warning", "number")
+    assert name["level"] == "error"
+    assert (exception["level"], exception["user_id"]) == ("error", "u")
+    assert exception["exception"].endswith("ValueError: no price")
+
+
+def test_asynchronous_methods_need_no_event_loop(lines: Lines) -> None:
+    """Nothing is waited for."""
+    with pytest.raises(StopIteration):
+        log.ainfo("e").send(None)
+    assert len(lines()) == 1
+
+
+# ---------------------------------------------------------------- from everywhere
+
+
+def test_from_many_threads_and_tasks(lines: Lines) -> None:
+    """Every line whole, once, with its own user."""
+
+    async def task(who: int) -> None:
+        bind_context(user_id=who)
+        for number in range(20):
+            await asyncio.sleep(0)
+            log.info("line", number=number)
+
+    async def main(first: int) -> None:
+        await asyncio.gather(*(task(first + n) for n in range(25)))
+
+    threads = [threading.Thread(target=asyncio.run, args=(main(n * 25),)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = sorted((line["user_id"], line["number"]) for line in lines())
+    assert found == [(who, number) for who in range(200) for number in range(20)]
+
+
+def test_from_a_finalizer(lines: Lines) -> None:
+    """``__del__`` runs in the middle of anything."""
+
+    class Finalized:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            log.info("finalized")
+
+    class Collects:
+        def __repr__(self) -> str:
+            gc.collect()
+            return "collects"
+
+    Finalized()
+    log.info("outer", value=Collects())
+    assert sorted(line["event"] for line in lines()) == ["finalized", "outer"]
+
+
+def test_a_value_that_logs_itself_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    """After a few levels, not when the stack is full."""
+
+    class LogsItself:
+        def __repr__(self) -> str:
+            log.info("again", value=self)
+            return "logs itself"
+
+    log.info("outer", value=LogsItself())
+    found = parsed(capsys.readouterr().out)
+    assert 1 < len(found) < 50
+    assert found[-1]["event"] == "outer"
+    assert found[-1]["value"] == "logs itself"
+    assert set(_trouble.counts) == {"log lines lost: a line could not be made"}
+    _trouble.forget()
+    log.info("as ever")
+    assert _trouble.counts == {}
+
+
+IN_A_SIGNAL_HANDLER = """
+import itertools, signal, sys
+from otel_logging import bound_context, setup_observability, get_logger, traced
+observability = setup_observability("shop", endpoint="http://127.0.0.1:9", spool_dir=sys.argv[1])
+log = get_logger("shop")
+numbers, fired = itertools.count(), []
+def handler(*_):
+    number = next(numbers)  # the handler is interrupted by itself, too
+    fired.append(number)
+    log.info("handler", number=number)
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+lines = 0
+with traced("turn"):
+    while len(fired) < 1000:
+        log.info("line", number=lines, text="x" * 100, words=[1, 2])
+        lines += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+log.info("done", lines=lines, fired=len(fired))
+observability.shutdown(0.1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers on this platform")
+def test_from_a_signal_handler_in_the_middle_of_a_log_call(tmp_path: Any) -> None:
+    """A thousand times: nothing waits for itself, no line is torn or lost."""
+    done = script(IN_A_SIGNAL_HANDLER, str(tmp_path), ENVIRONMENT="production")
+    found = parsed(done.stdout)
+    (end,) = [line for line in found if line["event"] == "done"]
+    for event, many in (("line", end["lines"]), ("handler", end["fired"])):
+        numbers = [line["number"] for line in found if line["event"] == event]
+        assert len(numbers) == len(set(numbers)) == many
+    assert b"lost" not in done.stderr
+
+
+def test_a_processor_that_somebody_put_in_fails(lines: Lines) -> None:
+    """A counted loss, never an exception from a log call."""
+
+    def fails(*_: Any) -> Any:
+        raise OSError("broken")
+
+    def drops(*_: Any) -> Any:
+        raise structlog.DropEvent
+
+    broken = loggers.BoundLogger(loggers.channel("shop"), [fails], {})
+    broken.info("e")
+    broken.exception("e")
+    assert _trouble.counts["log lines lost: a line could not be made"] == 2
+    _trouble.forget()
+    loggers.BoundLogger(loggers.channel("shop"), [drops], {}).info("e")
+    assert lines() == []
+
+
+def test_two_threads_that_ask_for_one_logger(lines: Lines) -> None:
+    """Get the same channel, configured as things are now."""
+    names = [f"new-{n}" for n in range(200)]
+    barrier = threading.Barrier(4)
+    found: list[list[Any]] = []
+
+    def ask() -> None:
+        barrier.wait()
+        found.append([loggers.channel(name) for name in names])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(other == found[0] for other in found)
+    assert {channel.threshold for channel in found[0]} == {10}
