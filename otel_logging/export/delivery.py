@@ -18,7 +18,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry import context as otel_context
@@ -39,16 +38,6 @@ UNKNOWN_COLLECTOR_S: Final = 1.0
 _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does not end by itself
 
 REFUSED: Final = "spans lost: the collector refused them"
-
-
-@dataclass(slots=True)
-class _Parcel:
-    """What of a segment is still to be sent: ranges of its spans.
-
-    It outlives a failure in the middle, so that no span is sent twice.
-    """
-
-    left: deque[range]
 
 
 class Delivery:
@@ -82,7 +71,8 @@ class Delivery:
         self._may_start = [True]  # popped by the one thread that starts the worker
         self._stopping = False
         self._sending = threading.Lock()  # one round at a time
-        self._parcels: dict[str, _Parcel] = {}  # by name of a segment that was tried in vain
+        # segments tried in vain, by name: ranges of their spans that are still to be sent
+        self._unsent: dict[str, deque[range]] = {}
         self._pause_s = 0.0
         # monotonic; the last is for a round that somebody waits for
         self._next_housekeeping = self._next_try = self._next_flush_try = -math.inf
@@ -130,7 +120,7 @@ class Delivery:
 
     def _bring(self, timeout_s: float, *, once: bool = False) -> bool:
         """Flush; with *once*, give up as soon as it was tried."""
-        timeout_s = min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
+        timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         with self._flushed:
             self._asked += 1
@@ -173,6 +163,7 @@ class Delivery:
         Waits only for a collector that has answered this process before; one
         that has not gets one short try.
         """
+        timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         give_up = time.monotonic() + timeout_s * _WAIT
         done = False
@@ -202,6 +193,7 @@ class Delivery:
             except Exception as error:
                 _trouble.report("errors of the delivery thread", detail=error)
                 self._failed(failed(error))
+                self._next_housekeeping = time.monotonic() + ROUND_S
             self._wait()
         if self._client is not None:
             self._client.reset()
@@ -210,7 +202,7 @@ class Delivery:
         """Sleep until there is something to do: a flush, a try that is due, a segment to seal."""
         flushing = self._is_flushing()
         due = self._next_housekeeping
-        if flushing or self._parcels:
+        if flushing or self._unsent:
             due = min(due, self._next_flush_try if flushing else self._next_try)
         try:
             self._signals.get(timeout=max(due - time.monotonic(), 0.0))
@@ -254,11 +246,11 @@ class Delivery:
             return True
         waiting = self._spool.waiting()
         owed = {segment.name for segment in waiting}
-        self._parcels = {name: kept for name, kept in self._parcels.items() if name in owed}
+        self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
         # it may take long, and the queue changes: newer segments are not to wait for all of it
         while not owed.isdisjoint(segment.name for segment in waiting):
             stale_at = time.monotonic() + SEAL_S
-            for segment in _in_turn(waiting, self._parcels):
+            for segment in _in_turn(waiting, self._unsent):
                 if time.monotonic() >= deadline or not self._deliver(segment, deadline):
                     return False
                 if time.monotonic() >= stale_at:
@@ -273,34 +265,36 @@ class Delivery:
             _trouble.report(DAMAGED, detail=segment.name)
         elif not self._send(segment.name, contents, deadline):
             return False
-        self._parcels.pop(segment.name, None)
+        self._unsent.pop(segment.name, None)
         self._spool.delivered(segment)
         self.delivered_segments += 1
         return True
 
     def _send(self, name: str, contents: Contents, deadline: float) -> bool:
-        """Send the spans of a segment that are not delivered yet, in halves where it has to be."""
+        """Send the spans of a segment that are not delivered yet, in halves where it has to be.
+
+        What is left after a failure in the middle is remembered: no span is sent twice.
+        """
         spans = [span for _, span in contents.spans]
-        parcel = self._parcels.get(name)
-        if parcel is None:
-            parcel = self._parcels[name] = _Parcel(deque([range(len(spans))] if spans else []))
+        unsent = self._unsent.get(name)
+        if unsent is None:
+            unsent = self._unsent[name] = deque([range(len(spans))] if spans else [])
             if contents.damaged:
                 _trouble.report(DAMAGED, contents.damaged, detail=name)
-        while parcel.left:
-            part = parcel.left[0]
+        while unsent:
+            part = unsent[0]
             body = _otlp.request(contents.resource, contents.scope, spans[part.start : part.stop])
             timeout_s = min(self._timeout_s, max(deadline - time.monotonic(), 0.01))
             assert self._client is not None
             answer = self._client.send(body, timeout_s)
             self.answered = self.answered or answer.answered
-            parcel.left.popleft()
-            if not self._settle(parcel, part, answer):
+            unsent.popleft()
+            if not self._settle(unsent, part, answer):
                 self._failed(answer)
                 return False
-            self.last_failure, self._pause_s = "", 0.0
         return True
 
-    def _settle(self, parcel: _Parcel, part: range, answer: Answer) -> bool:
+    def _settle(self, unsent: deque[range], part: range, answer: Answer) -> bool:
         """Do what *answer* says with the spans of *part*; False if they have to be sent again.
 
         What has to be sent again comes last, so that it holds up nothing. The
@@ -311,12 +305,13 @@ class Delivery:
         """
         if answer.verdict is Verdict.DELIVERED:
             self._has_accepted = True
+            self.last_failure, self._pause_s = "", 0.0
             self._say_partial(answer, len(part))
         elif answer.verdict is not Verdict.AGAIN and len(part) > 1:
             half = len(part) // 2
-            parcel.left.extendleft((part[half:], part[:half]))
+            unsent.extendleft((part[half:], part[:half]))
         elif answer.verdict is Verdict.AGAIN or not self._has_accepted:
-            parcel.left.append(part)
+            unsent.append(part)
             return False
         else:
             _trouble.report(REFUSED, detail=answer.detail)
@@ -337,6 +332,11 @@ class Delivery:
         asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
         self._next_try = now + max(self._pause_s * jitter, asked_s)
         self._next_flush_try = now + max(_FLUSH_PAUSE_S, asked_s)
+
+
+def _possible(timeout_s: float) -> float:
+    """Return the nearest time that a thread can wait; none for what is no number."""
+    return min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
 
 
 def _in_turn(segments: list[Waiting], tried: Collection[str]) -> Iterator[Waiting]:
