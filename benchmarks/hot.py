@@ -189,7 +189,12 @@ def in_floor_span(call: Callable[[], None]) -> Callable[[], None]:
 
 def main() -> None:
     """Measure, and print."""
-    results = {"a stage before set-up, against an empty call": compare(nothing, stage_before_setup)}
+    results = {
+        "a stage before set-up, against an empty call": compare(nothing, stage_before_setup),
+        "the job tag looked up, against an empty call": compare(
+            nothing, otel_logging.current_job_tag
+        ),
+    }
     with tempfile.TemporaryDirectory() as spool:
         observability = otel_logging.setup_observability(
             "benchmark",

@@ -15,24 +15,36 @@ from otel_logging.context import (
     inject,
     unbind_context,
 )
+from otel_logging.jobs import (
+    BackgroundJobTag,
+    TaggedLogger,
+    current_job_tag,
+    format_background_log,
+    tag_background_logger,
+)
 from otel_logging.logs.configure import configure_logging, get_logger
 from otel_logging.observability import Observability, setup_observability
 from otel_logging.settings import ConfigurationError
 from otel_logging.tracing import traced
 
 __all__ = [
+    "BackgroundJobTag",
     "ConfigurationError",
     "Observability",
+    "TaggedLogger",
     "bind_context",
     "bound_context",
     "carry",
     "clear_context",
     "configure_logging",
+    "current_job_tag",
     "detached",
     "extract",
+    "format_background_log",
     "get_logger",
     "inject",
     "setup_observability",
+    "tag_background_logger",
     "traced",
     "unbind_context",
 ]

@@ -9,7 +9,7 @@ Deliberately absent: spans (``tracing``), queues and threads of libraries.
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar, copy_context
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
@@ -21,6 +21,10 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("otel_logging.bound", default=_NOTHING)
+
+#: The tag of the background job that this runs for (``jobs``): on every line and span, as a
+#: bound field is, and not to be unbound.
+job_tag: ContextVar[str | None] = ContextVar("otel_logging.job_tag", default=None)
 
 #: Attribute of a span: its request's entry span, the outermost one in this process, or None
 #: where it is that itself.
@@ -41,8 +45,15 @@ def replace_bound(fields: Mapping[str, Any]) -> None:
 
 
 def bound_attributes() -> dict[str, Any]:
-    """Return what is bound, as a span names it: a ``trace_id`` bound by hand is ``request_id``."""
-    return _as_attributes(_bound.get())
+    """Return what a new span begins with: what is bound, and the job tag.
+
+    A ``trace_id`` bound by hand is ``request_id`` on a span.
+    """
+    attributes = _as_attributes(_bound.get())
+    tag = job_tag.get()
+    if tag is not None:
+        attributes[_names.JOB_TAG] = tag
+    return attributes
 
 
 def _as_attributes(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,9 +142,15 @@ def clear_context() -> None:
 
 
 #: The scopes that this task is in: each with what was current and bound before it.
-_open: ContextVar[tuple[tuple["_Scoped", Mapping[str, Any], otel_context.Context], ...]] = (
-    ContextVar("otel_logging.open", default=())
+_open: ContextVar[tuple[tuple["_Scoped", "_Before"], ...]] = ContextVar(
+    "otel_logging.open", default=()
 )
+
+
+class _Before(NamedTuple):
+    bound: Mapping[str, Any]
+    context: otel_context.Context
+    job_tag: str | None
 
 
 class _Scoped:
@@ -148,21 +165,23 @@ class _Scoped:
     def _begin(self) -> None:
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
-    def _end(self, before: Mapping[str, Any], context: otel_context.Context) -> None:
-        otel_context.attach(context)
-        _bound.set(before)
+    def _end(self, before: _Before) -> None:
+        otel_context.attach(before.context)
+        _bound.set(before.bound)
+        job_tag.set(before.job_tag)
 
     def __enter__(self) -> None:
-        _open.set((*_open.get(), (self, _bound.get(), otel_context.get_current())))
+        before = _Before(_bound.get(), otel_context.get_current(), job_tag.get())
+        _open.set((*_open.get(), (self, before)))
         self._begin()
 
     def __exit__(self, *error: object) -> None:
         scopes = _open.get()
         for at in reversed(range(len(scopes))):
-            scope, before, context = scopes[at]
+            scope, before = scopes[at]
             if scope is self:
                 _open.set(scopes[:at] + scopes[at + 1 :])
-                self._end(before, context)
+                self._end(before)
                 return
 
     def __call__(self, function: _F) -> _F:
@@ -186,14 +205,14 @@ class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
     def _begin(self) -> None:
         _bound.set({**_bound.get(), **self._fields})
 
-    def _end(self, before: Mapping[str, Any], _: otel_context.Context) -> None:
+    def _end(self, before: _Before) -> None:
         fields = {k: v for k, v in _bound.get().items() if k not in self._fields}
-        fields.update({k: before[k] for k in self._fields if k in before})
+        fields.update({k: before.bound[k] for k in self._fields if k in before.bound})
         _bound.set(fields)
 
 
 class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
-    """Run a ``with`` block or a function on nobody's behalf: no span, nothing bound.
+    """Run a ``with`` block or a function on nobody's behalf: no span, no job tag, nothing bound.
 
     For work that outlives the request it was started in. At the end all is as
     before. Scope: this task. Failure: never raises.
@@ -202,6 +221,7 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
     def _begin(self) -> None:
         otel_context.attach(otel_context.Context())
         _bound.set(_NOTHING)
+        job_tag.set(None)
 
 
 def carry(function: _F, /) -> _F:

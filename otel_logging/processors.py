@@ -15,6 +15,7 @@ from opentelemetry import trace
 from otel_logging import _json, _names, _trouble
 from otel_logging import context as bindings
 from otel_logging._values import plain
+from otel_logging.jobs import TaggedText, current_job_tag
 
 __all__ = ["EventDict", "add_bound_context", "add_trace_context", "record_on_span"]
 
@@ -50,6 +51,20 @@ def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> E
     if bound:
         for key, value in bindings.safe_names(bound).items():
             event_dict.setdefault(key, value)
+    return event_dict
+
+
+def add_job_tag(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
+    """Add ``job_tag``, inside a tagged job; a tag that the message begins with moves there."""
+    event = event_dict.get(_names.EVENT)
+    tag = current_job_tag()
+    if isinstance(event, TaggedText):
+        tag, event_dict[_names.EVENT] = event.tag, event.message
+    if tag is not None:
+        given = event_dict.get(_names.JOB_TAG)
+        if given is not None and given != tag:
+            bindings.put_aside(event_dict, _names.JOB_TAG, given)
+        event_dict[_names.JOB_TAG] = tag
     return event_dict
 
 

@@ -22,7 +22,7 @@ FLOORS = [
     {"_spool"},
     {"settings", "lateness"},
     {"context"},
-    {"tracing"},
+    {"tracing", "jobs"},
     {"processors"},
     {"logs", "export"},
     {"observability"},

@@ -88,7 +88,7 @@ class Tracer(trace.Tracer):
             else:
                 outside = None
                 ids = Ids(new_trace_id(), new_span_id())
-        if bindings.bound():
+        if bindings.bound() or bindings.job_tag.get() is not None:
             bound = bindings.bound_attributes()
             attributes = {**bound, **attributes} if attributes else bound
         recording = bool(ids.flags & TraceFlags.SAMPLED)

@@ -19,7 +19,13 @@ from structlog.processors import StackInfoRenderer
 from otel_logging import _names
 from otel_logging import context as bindings
 from otel_logging._values import plain
-from otel_logging.processors import EventDict, add_bound_context, add_ids, record_on
+from otel_logging.processors import (
+    EventDict,
+    add_bound_context,
+    add_ids,
+    add_job_tag,
+    record_on,
+)
 from otel_logging.tracing import note_told
 
 
@@ -39,7 +45,7 @@ _render_stack: Final = StackInfoRenderer(additional_ignores=["otel_logging"])
 
 
 def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
-    """Add what was bound, trace ids, traceback, time, level and logger; tell the span of it.
+    """Add what was bound, the tag, trace ids, traceback, time, level, logger; tell the span.
 
     One processor, not five: each would look for the current span again.
     """
@@ -47,6 +53,7 @@ def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDi
     if not _GUARDED.isdisjoint(event_dict):
         for key in _GUARDED.intersection(event_dict):
             bindings.put_aside(event_dict, key, event_dict.pop(key))
+    add_job_tag(logger, method_name, event_dict)
     span = trace.get_current_span()
     add_ids(span, event_dict)
     if "exc_info" in event_dict:
