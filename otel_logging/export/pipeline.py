@@ -22,15 +22,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _names, _otlp, _trouble
 from otel_logging._spool import Spool
-from otel_logging.export.span import (
-    HAS_IS_REMOTE,
-    IS_REMOTE,
-    PAGE_EVENTS,
-    Ids,
-    Span,
-    bounded,
-    encode_link,
-)
+from otel_logging.export.readable import HAS_IS_REMOTE, IS_REMOTE, Ids, encode_link
+from otel_logging.export.span import PAGE_EVENTS, Span, bounded
 from otel_logging.processors import for_foreign_span
 from otel_logging.settings import Limits, Settings
 

@@ -36,7 +36,8 @@ from otel_logging.export.pipeline import (
     new_span_id,
     new_trace_id,
 )
-from otel_logging.export.span import Ids, Span
+from otel_logging.export.readable import Ids
+from otel_logging.export.span import Span
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
