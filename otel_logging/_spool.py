@@ -59,7 +59,9 @@ __all__ = [  # the one door to the spool: _places and _segment are behind it
     "temporary_base",
 ]
 
-SEAL_BYTES: Final = 1 << 20  # a request of 1 MiB: well under the 4 MiB that gRPC servers accept
+#: A request stays under 1 MiB, nginx's default limit, and the 4 MiB that gRPC servers accept.
+SEAL_BYTES: Final = 900_000
+_FOR_NOW: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN})
 SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
 MEMORY_BYTES: Final = 8 << 20
@@ -88,12 +90,19 @@ class Waiting:
     data: bytes = b""
 
     def contents(self) -> Contents | None:
-        """Read it; None if it is gone or damaged at its head."""
+        """Read it; None if it is no segment, or damaged at its head; nothing if it is gone.
+
+        Failure: raises OSError where the system has no means to read it now.
+        """
         if self.path is None:
             return parse(self.data)
         try:
             return parse(_places.content(self.path))
-        except OSError:
+        except FileNotFoundError:  # a neighbour was quicker, or kept the bound
+            return Contents(b"", b"", [], 0)
+        except OSError as error:
+            if error.errno in _FOR_NOW:
+                raise
             return None
 
 
@@ -162,6 +171,9 @@ class Spool:
         """Take a place below *base*; with None, frames are kept in memory alone."""
         self.base = base
         self.resource = resource
+        #: Seconds after its first span at which a segment is sealed; the worker makes it longer
+        #: while nothing can be delivered, for a store of some large files rather than many small.
+        self.seal_after_s = SEAL_S
         self.opened = 0  # segments opened so far: the worker looks at it to know of new work
         self._home = None if base is None else base / destination
         self._bytes_bound = bytes_bound
@@ -252,7 +264,7 @@ class Spool:
         now = time.monotonic()
         if now - began > SLOW_S:
             self._stalled = True
-        if segment.size >= SEAL_BYTES or now - segment.since >= SEAL_S:
+        if segment.size >= SEAL_BYTES or now - segment.since >= self.seal_after_s:
             self._seal(scope)
         return True
 
@@ -289,6 +301,11 @@ class Spool:
             segment.path.rename(segment.path.with_suffix(SEALED))
 
     # ---- the worker's side
+
+    @property
+    def is_stalled(self) -> bool:
+        """Say whether spans go to memory because the disk was slow or took none."""
+        return self._stalled
 
     def seal(self, *, older_than_s: float = 0.0) -> None:
         """Close the segments whose first frame is older than that, and make segments of
@@ -348,6 +365,10 @@ class Spool:
         # what is in memory counts for nothing here: it was there because of the stall
         self._stalled = time.monotonic() - began > SLOW_S
         return True
+
+    def backlog(self) -> int:
+        """Return how many segments are to be delivered, those that still fill included."""
+        return len(self._segments) + bool(self._memory.frames) + len(self.waiting())
 
     def waiting(self) -> list[Waiting]:
         """Return the sealed segments to deliver: those in memory, adopted ones, our own, each

@@ -246,10 +246,10 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
     as ``baggage`` the bound keys named in ``setup_observability(propagate=)``;
     nothing else of what is bound, and no other baggage. Failure: never raises.
     """
-    from opentelemetry import propagate
-
     headers: dict[str, str] = {}
     try:
+        from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
+
         context = baggage.clear(otel_context.get_current())
         fields = _bound.get()
         for key in propagated:

@@ -13,8 +13,10 @@ import contextlib
 import math
 import random
 import shlex
+import shutil
 import socket
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -265,7 +267,11 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"
     collector = load(SERVICE).exporter.endpoint
     click.echo("\nLook further:")
-    click.echo(f"  otel-logging late{option}")
-    click.echo(f"  otel-logging show {worst[:8]}{option}")
+    # as it was called, where it is not on the PATH: a virtual environment that is not active
+    called = sys.argv[0]
+    is_elsewhere = called.endswith("otel-logging") and not shutil.which("otel-logging")
+    command = shlex.quote(called) if is_elsewhere else "otel-logging"
+    click.echo(f"  {command} late{option}")
+    click.echo(f"  {command} show {worst[:8]}{option}")
     click.echo(f"With a collector at {collector} the same traces are in Jaeger:")
     click.echo("until one answers there, they wait on disk, and the next run brings them.")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 
@@ -56,6 +57,7 @@ class Observability:
         self._records: Records | None = None
         self._temporary: Path | None = None
         self._is_open = True
+        self._left = 0
 
     @property
     def service_name(self) -> str:
@@ -101,6 +103,7 @@ class Observability:
             self._pipeline.shut_processors_down()
             delivered = self._delivery.stop(timeout)
             self._pipeline.is_open = False
+            self._left = self._pipeline.spool.backlog()
             self._pipeline.spool.close()
         if self._records is not None:
             left = max(deadline - time.monotonic(), 0.0)
@@ -120,9 +123,10 @@ class Observability:
         state = "open" if self._is_open else "shut down"
         if self._pipeline is None or self._delivery is None:
             return f"<Observability {self.service_name} [{state}, no tracing]>"
-        where = self._settings.exporter.endpoint if self._settings.exporter.network else "nowhere"
+        exporter = self._settings.exporter
+        where = _without_password(exporter.endpoint) if exporter.network else "nowhere"
         delivery = self._delivery
-        waiting = len(self._pipeline.spool.waiting()) if self._is_open else 0
+        waiting = self._pipeline.spool.backlog() if self._is_open else self._left
         parts = [
             state,
             f"spans ended: {self._pipeline.ended_spans}",
@@ -133,6 +137,11 @@ class Observability:
         if _trouble.counts:
             parts.append(f"troubles: {dict(_trouble.counts)}")
         return f"<Observability {self.service_name} [{'; '.join(parts)}]>"
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def setup_observability(
@@ -185,6 +194,7 @@ def setup_observability(
                 _trouble.report("set-ups with other settings ignored: shutdown() comes first")
             return _current
         _trouble.forget()
+        set_propagators(settings.propagators)
         made = Observability(settings)
         if settings.traces or settings.log_records:
             _start(made, settings)
@@ -228,7 +238,6 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     from otel_logging.export.transport import make_client
 
     client = make_client(settings.exporter) if settings.exporter.network else None
-    set_propagators(settings.propagators)
     if settings.temporary:
         made._temporary = _spool.temporary_base()  # noqa: SLF001
     spool = _open_spool(settings, made._temporary, encode_resource(resource))  # noqa: SLF001
@@ -259,7 +268,9 @@ def _open_spool(settings: Settings, temporary: Path | None, resource: bytes) -> 
             failure = error
     if settings.spool_dir is not None:
         raise ConfigurationError(
-            "spool_dir", str(settings.spool_dir), f"a directory that can be written ({failure})"
+            settings.spool_dir_named,
+            str(settings.spool_dir),
+            f"a directory that can be written ({failure})",
         ) from failure
     _trouble.report("spools in memory alone: there is no writable directory", detail=failure)
     return _spool.Spool(
@@ -302,6 +313,8 @@ def _disconnect() -> None:
     tracing.tracer = None
     tracing.budgets = {}
     context.propagated = ()
+    for attached in _attached.values():
+        attached.pipeline = None
     processors.elsewhere = None
     processors.as_record = None
 

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -118,6 +118,7 @@ class Settings:
     propagate: tuple[str, ...]
     budgets: Mapping[str, float]
     spool_dir: Path | None  # None: the user's own place, or the fallback
+    spool_dir_named: str = field(compare=False)  # who asked for it: the argument or the variable
     spool_bytes: int
     spool_hours: float
     temporary: bool  # test: a spool for this process alone
@@ -187,6 +188,13 @@ def parse_seconds(name: str, value: object) -> float:
     return number
 
 
+def parse_budget(name: str, value: object) -> float:
+    """Return a budget in seconds: a number, where a variable's would be a text."""
+    if isinstance(value, str):
+        raise ConfigurationError(name, value, "a positive number of seconds")
+    return parse_seconds(name, value)
+
+
 def _number(value: Any) -> float:
     try:
         return math.nan if isinstance(value, bool) else float(value)
@@ -226,7 +234,13 @@ def _pairs(name: str, value: str) -> tuple[tuple[str, str], ...]:
         key, equals, text = item.partition("=")
         if not (equals and key.strip()):
             raise ConfigurationError(name, value, "pairs like key=value,key2=value2")
-        pairs.append((unquote(key.strip()), unquote(text.strip())))
+        try:
+            decoded = [unquote(part.strip(), errors="strict") for part in (key, text)]
+        except UnicodeDecodeError:
+            decoded = []
+        if not decoded or re.search("%(?![0-9A-Fa-f]{2})", item):
+            raise ConfigurationError(name, value, "percent-encoded UTF-8, as in key=a%20b")
+        pairs.append((decoded[0], decoded[1]))
     return tuple(pairs)
 
 
@@ -238,7 +252,7 @@ def _levels(name: str, value: object) -> Mapping[str, int]:
     if not isinstance(value, (str, Mapping)):
         raise ConfigurationError(name, value, "levels by logger name, like shop=debug")
     pairs = value.items() if isinstance(value, Mapping) else _pairs(name, value)
-    return {logger: parse_level(f"{name}: {logger}", level) for logger, level in pairs}
+    return {_text(name, logger): parse_level(f"{name}: {logger}", lvl) for logger, lvl in pairs}
 
 
 def _strings(name: str, value: object) -> tuple[str, ...]:
@@ -249,10 +263,18 @@ def _strings(name: str, value: object) -> tuple[str, ...]:
     raise ConfigurationError(name, value, 'a sequence of names like ("user_id",)')
 
 
+def _baggage_keys(name: str, value: object) -> tuple[str, ...]:
+    keys = _strings(name, value)
+    # W3C Baggage: a key is a token
+    if not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", key) for key in keys):
+        raise ConfigurationError(name, value, "names without spaces, commas or the like")
+    return keys
+
+
 def _budgets(name: str, value: object) -> Mapping[str, float]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(name, value, "seconds by stage name")
-    return {stage: parse_seconds(f"{name}: {stage}", budget) for stage, budget in value.items()}
+    return {_text(name, stage): parse_budget(f"{name}: {stage}", s) for stage, s in value.items()}
 
 
 def _text(name: str, value: object) -> str:
@@ -270,7 +292,9 @@ def _environment(name: str, value: object) -> str:
 
 def _url(name: str, value: object) -> str:
     try:
-        parts = urlsplit(value) if isinstance(value, str) else None
+        # spaces, control characters and what is no ASCII cannot be sent; a fragment is not
+        fits = isinstance(value, str) and re.fullmatch(r"[!-\"$-~]+", value)
+        parts = urlsplit(value) if fits and isinstance(value, str) else None
         good = parts and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         good = False
@@ -403,7 +427,8 @@ def load(
     exporter = _one_of("otlp", "none")
     sampler = read(_one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
     disabled = read(_one_of("true", "false"), "false", _names.OTEL_SDK_DISABLED) == "true"
-    has_ratio = sampler.endswith("traceidratio")
+    ratio = read(_ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
+    named = _names.SPOOL_DIR if spool_dir is None else "spool_dir"
     spool = None if spool_dir is None else _directory("spool_dir", spool_dir)
     spool = spool or read(_directory, None, _names.SPOOL_DIR)
     return Settings(
@@ -414,13 +439,14 @@ def load(
         log_records=read(exporter, "none", _names.OTEL_LOGS_EXPORTER) == "otlp" and not disabled,
         exporter=_exporter(variables, endpoint, test=test),
         sampler=sampler,
-        sampler_ratio=read(_ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG) if has_ratio else 1.0,
+        sampler_ratio=ratio if sampler.endswith("traceidratio") else 1.0,
         limits=_limits(variables),
         propagators=read(_comma_list, None, _names.OTEL_PROPAGATORS),
         who=_strings("who", who),
-        propagate=_strings("propagate", propagate),
+        propagate=_baggage_keys("propagate", propagate),
         budgets={} if budgets is None else _budgets("budgets", budgets),
         spool_dir=spool,
+        spool_dir_named=named,
         spool_bytes=read(_count(_spool.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES),
         spool_hours=read(parse_seconds, 24.0, _names.SPOOL_HOURS),
         temporary=test and spool is None,

@@ -21,7 +21,7 @@ from otel_logging import _decorate, _names, _trouble
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.lateness.verdict import late_by
-from otel_logging.settings import ConfigurationError, parse_seconds
+from otel_logging.settings import ConfigurationError, parse_budget
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -39,11 +39,19 @@ tracer: trace.Tracer | None = None
 budgets: Mapping[str, float] = {}
 
 
+#: Somebody else's provider, and the tracer that it gave us.
+_found: tuple[trace.TracerProvider, trace.Tracer] | None = None
+
+
 def _someones_tracer() -> trace.Tracer | None:
+    global _found
     provider = trace.get_tracer_provider()
-    if isinstance(provider, trace.ProxyTracerProvider):
+    # none is set; or it is ours, and shut down
+    if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "is_idle", False):
         return None
-    return provider.get_tracer(_names.SCOPE)
+    if _found is None or _found[0] is not provider:
+        _found = provider, provider.get_tracer(_names.SCOPE)
+    return _found[1]
 
 
 @overload
@@ -88,7 +96,7 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     unknown kind or a budget that is no positive number, when it is made; entering
     and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the
     spool, never the network; nothing where no tracing is set up. Concurrency: one
-    object may decorate anything, and serve as one ``with`` block at a time.
+    object may decorate anything, and be entered by any number of tasks at once.
     """
     if callable(name) or isinstance(name, (classmethod, staticmethod)):
         return Stage(None, **options)(name)
@@ -103,6 +111,7 @@ class Stage:
     def __init__(
         self,
         name: str | None,
+        /,
         *,
         budget: float | None = None,
         root: bool = False,
@@ -113,13 +122,17 @@ class Stage:
     ) -> None:
         if name is not None and not (isinstance(name, str) and name.strip()):
             raise ConfigurationError("traced: name", name, "a text that is not empty")
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
         self.name = name
-        self.budget = None if budget is None else parse_seconds("traced: budget", budget)
+        self.budget = None if budget is None else parse_budget("traced: budget", budget)
         self.root = root
         self.kind = _KINDS[kind]
-        self.links = [_as_link(link) for link in links] if links else None
+        if not isinstance(links, Iterable):
+            raise ConfigurationError("traced: links", links, "spans, span contexts or links")
+        self.links = [_as_link(link) for link in links] or None
+        if attributes is not None and not isinstance(attributes, Mapping):
+            raise ConfigurationError("traced: attributes", attributes, "a mapping")
         self.attributes = {**fields, **attributes} if attributes else fields
         self._open: list[_Entered] = []
 
@@ -137,7 +150,13 @@ class Stage:
         return entered.__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        self._open.pop().__exit__(*error)
+        # several tasks may have entered this object: the one to leave is the current one
+        current = otel_context.get_current()
+        entered = self._open[-1]
+        if entered.current is not current:
+            entered = next((e for e in reversed(self._open) if e.current is current), entered)
+        self._open.remove(entered)
+        entered.__exit__(*error)
 
 
 class _Entered:
@@ -146,7 +165,7 @@ class _Entered:
     __slots__ = ("bound", "budget", "current", "name", "span", "stage")
 
     span: Span
-    current: otel_context.Context  # the one in which the span is the current one
+    current: otel_context.Context | None  # the one in which the span is the current one
     budget: float | None
     bound: Mapping[str, Any] | None  # what to bind again at the end, for an entry stage
 
@@ -154,6 +173,7 @@ class _Entered:
         self.stage = stage
         self.name = name
         self.span = trace.INVALID_SPAN
+        self.current = None
 
     def __enter__(self) -> Span:
         try:
@@ -184,9 +204,9 @@ class _Entered:
         if span is around or span is trace.INVALID_SPAN:  # an SDK that records nothing
             return
         span.otel_logging_outer = outer
-        self.current = trace.set_span_in_context(span, outer)
+        self.current = current = trace.set_span_in_context(span, outer)
         self.bound = bindings.bound() if is_entry else None
-        otel_context.attach(self.current)
+        otel_context.attach(current)
         self.span = span
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -267,5 +287,6 @@ def was_told(error: BaseException, trace_id: int) -> bool:
 
 def note_told(error: BaseException, trace_id: int) -> None:
     """Note that an event of this trace tells of *error*."""
-    with suppress(Exception):  # an exception may refuse attributes
-        setattr(error, _RECORDED, trace_id)
+    # past its own __setattr__: that of a frozen dataclass, say, refuses
+    with suppress(Exception):
+        BaseException.__setattr__(error, _RECORDED, trace_id)

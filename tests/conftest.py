@@ -4,9 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from otel_logging import Observability, _trouble, clear_context, setup_observability
 from tests.receiver import Receiver, Span
+
+# a busy machine is no finding
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What waits reaches the collector: everything, once, in time, whatever the collector does."""
 
+import errno
 import itertools
 import os
 import queue
@@ -18,7 +19,7 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from otel_logging import _otlp, _spool, _trouble
+from otel_logging import _otlp, _places, _spool, _trouble
 from otel_logging.export import delivery, transport
 from otel_logging.export.delivery import REFUSED, Delivery
 from otel_logging.export.pipeline import Pipeline, encode_resource, make_resource
@@ -308,6 +309,52 @@ def test_damaged_segments_are_counted_once(receiver: Receiver, base: Path) -> No
         assert _trouble.counts[_spool.DAMAGED] == 2
     assert sorted(came(receiver)) == [4, 6, 10, 11, 12]
     assert all(request.spans for request in receiver.requests)
+
+
+def test_a_segment_that_cannot_be_read_for_now_is_delivered_later(
+    receiver: Receiver, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a descriptor to be had nothing is taken for damaged, and nothing is lost."""
+    read = _places.content
+    failures = iter((errno.EMFILE, errno.ENFILE))
+
+    def content(path: Path) -> bytes:
+        for number in failures:
+            raise OSError(number, "too many open files")
+        return read(path)
+
+    monkeypatch.setattr(_places, "content", content)
+    with Shop(base, receiver.endpoint, works=False) as shop:
+        shop.end_segments(1, 2)
+        shop.work()
+        assert shop.flush()
+    assert sorted(came(receiver)) == [1, 2]
+    assert _trouble.counts == {}
+
+
+def test_in_an_outage_segments_fill_longer(base: Path) -> None:
+    """Some large files rather than many small; after the first answer it is as before."""
+    with Receiver() as gone:
+        port, endpoint = gone.port, gone.endpoint
+    with Shop(base, endpoint) as shop:
+        shop.end(1)
+        assert not shop.flush(1)
+        assert shop.spool.seal_after_s > _spool.SEAL_S
+        with Receiver(port) as receiver:
+            assert shop.flush()
+            assert came(receiver) == [1]
+        assert shop.spool.seal_after_s == _spool.SEAL_S
+
+
+def test_what_a_stall_put_into_memory_is_on_disk_at_once(base: Path) -> None:
+    """A kill would take it: the worker does not wait for company then."""
+    with Shop(base, None) as shop:
+        shop.spool._stalled = True
+        began = time.monotonic()
+        shop.end(1)
+        while not _spool.segments(base):
+            assert time.monotonic() - began < _spool.SEAL_S * 0.8
+        assert not shop.spool.is_stalled
 
 
 # ---------------------------------------------------------------- when to try again

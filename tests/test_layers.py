@@ -41,7 +41,6 @@ GATES = {
     "google": {"traces", "export"},
     "structlog": {"logs"},
     "orjson": {"_json"},
-    "urllib3": {"export"},
     "requests": {"export"},  # what the SDK's log exporter sends with
     "grpc": {"export"},
     "dotenv": {"settings"},

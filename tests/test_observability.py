@@ -116,8 +116,12 @@ def test_without_a_collector_everything_waits(tmp_path: Path) -> None:
     assert running.force_flush(0.5) is False
     assert "last failure: " in repr(running)
     assert "1 waiting" in repr(running)
+    with traced("y"):
+        pass
+    assert "2 waiting" in repr(running)
     assert running.shutdown() is False
-    assert len(list(tmp_path.glob("*/*/*.segment"))) == 1
+    assert "0 delivered to http://127.0.0.1:9/v1/traces, 2 waiting" in repr(running)
+    assert len(list(tmp_path.glob("*/*/*.segment"))) == 2
 
 
 @pytest.mark.parametrize("variable", ["OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"])
@@ -176,11 +180,16 @@ def test_variables_without_a_meaning_are_said_once(
     assert capsys.readouterr().err.count("OTEL_BSP_MAX_QUEUE_SIZE") == 1
 
 
-def test_a_spool_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_a_spool_directory_that_cannot_be_written_is_an_error(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     """Where it was asked for, and nothing is left set up."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"spool_dir=.*a directory that can be written"):
         setup_observability("shop", spool_dir=tmp_path / "file")
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match=r"OTEL_LOGGING_SPOOL_DIR=.*can be written"):
+        setup_observability("shop")
     with traced("x") as span:
         assert not span.is_recording()
 
@@ -223,6 +232,10 @@ def test_propagators_are_honoured(receiver: Receiver, tmp_path: Path, monkeypatc
     monkeypatch.setenv("OTEL_PROPAGATORS", "nonsense")
     with pytest.raises(ConfigurationError, match="OTEL_PROPAGATORS='nonsense': of baggage"):
         Service(receiver, tmp_path)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    with pytest.raises(ConfigurationError, match="OTEL_PROPAGATORS='nonsense'"):
+        Service(receiver, tmp_path)
+    monkeypatch.delenv("OTEL_SDK_DISABLED")
     monkeypatch.setenv("OTEL_PROPAGATORS", "none")
     try:
         service = Service(receiver, tmp_path)
@@ -282,9 +295,16 @@ def test_lines_can_leave_as_log_records_instead(
         span.trace_id,
         span.span_id,
     )
+    with pytest.raises(KeyError), traced("y"):  # noqa: PT012
+        try:
+            raise KeyError("k")
+        except KeyError:
+            log.exception("a record, and no event")
+            raise
+    assert [event.name for event in service.one("y").events] == ["exception"]
     assert service.observability.shutdown() is True
     log.info("afterwards")
-    assert len(receiver.log_records) == 2
+    assert len(receiver.log_records) == 3
 
 
 # ---------------------------------------------------------------- what it must show
@@ -475,3 +495,12 @@ def test_logging_alone_needs_no_tracing(capfd: Any) -> None:
         log.info("hello")
     line = json.loads(capfd.readouterr().out)
     assert set(line) == {"timestamp", "level", "event", "logger"}
+
+
+def test_its_repr_has_no_password(tmp_path: Path) -> None:
+    """A debugger's screen is seen by many."""
+    with setup_observability(
+        "shop", endpoint="http://user:secret@127.0.0.1:9", spool_dir=tmp_path
+    ) as running:
+        assert "secret" not in repr(running)
+        assert "http://127.0.0.1:9/v1/traces" in repr(running)

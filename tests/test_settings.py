@@ -257,6 +257,9 @@ BAD_ARGUMENTS: list[tuple[str, Any, str]] = [
     ("who", 5, "who=5: a sequence of names"),
     ("who", ("",), "who=('',): a sequence of names"),
     ("propagate", [1], "propagate=[1]: a sequence of names"),
+    ("propagate", ["a b"], "propagate=['a b']: names without spaces"),
+    ("budgets", {5: 1}, "budgets=5: a name that is not empty"),
+    ("budgets", {"x": "1"}, "budgets: x='1': a positive number"),
     ("spool_dir", "", "spool_dir='': a directory"),
     ("spool_dir", 5, "spool_dir=5: a directory"),
     ("spool_dir", "~nobody-of-that-name/x", "a directory"),
@@ -274,6 +277,8 @@ def test_bad_levels_by_logger_as_an_argument() -> None:
     """Neither text nor mapping."""
     with pytest.raises(ConfigurationError, match=r"log_levels=\['shop'\]: levels by logger name"):
         load_logs(log_levels=["shop"])  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="log_levels=1: a name that is not empty"):
+        load_logs(log_levels={1: "debug"})  # type: ignore[dict-item]
 
 
 BAD_VARIABLES = [
@@ -281,10 +286,14 @@ BAD_VARIABLES = [
     ("LOG_LEVEL", "loud", "LOG_LEVEL='loud': a level is one of"),
     ("OTEL_LOGGING_LINE_BYTES", "511", "a whole number from 512"),
     ("OTEL_LOGGING_LINE_BYTES", "many", "OTEL_LOGGING_LINE_BYTES='many': a whole number"),
-    ("OTEL_LOGGING_SPOOL_BYTES", "1", "OTEL_LOGGING_SPOOL_BYTES='1': a whole number from 1048576"),
+    ("OTEL_LOGGING_SPOOL_BYTES", "1", "OTEL_LOGGING_SPOOL_BYTES='1': a whole number from 900000"),
     ("OTEL_LOGGING_SPOOL_HOURS", "-1", "OTEL_LOGGING_SPOOL_HOURS='-1': a positive number"),
     ("OTEL_RESOURCE_ATTRIBUTES", "a", "OTEL_RESOURCE_ATTRIBUTES='a': pairs like key=value"),
     ("OTEL_RESOURCE_ATTRIBUTES", "=b", "OTEL_RESOURCE_ATTRIBUTES='=b': pairs like key=value"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a=%ZZ", "percent-encoded UTF-8"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a=%FF", "percent-encoded UTF-8"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://local host", "a URL like"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://host/x#y", "a URL like"),
     ("OTEL_SDK_DISABLED", "yes", "OTEL_SDK_DISABLED='yes': one of true, false"),
     ("OTEL_TRACES_EXPORTER", "jaeger", "OTEL_TRACES_EXPORTER='jaeger': one of otlp, none"),
     ("OTEL_LOGS_EXPORTER", "console", "OTEL_LOGS_EXPORTER='console': one of otlp, none"),
@@ -324,15 +333,15 @@ def test_a_bad_variable_is_an_error_at_once(
 
 @pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "half", ""])
 def test_a_bad_ratio(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 0 to 1; where the sampler takes none, it is not looked at."""
+    """From 0 to 1, also where the sampler takes none."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", value)
-    assert load().sampler_ratio == 1.0
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
-    if value:
-        with pytest.raises(ConfigurationError, match=r"OTEL_TRACES_SAMPLER_ARG=.*from 0 to 1"):
-            load()
-    else:
-        assert load().sampler_ratio == 1.0
+    for sampler in ("", "traceidratio"):
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+        if value:
+            with pytest.raises(ConfigurationError, match=r"OTEL_TRACES_SAMPLER_ARG=.*from 0 to 1"):
+                load()
+        else:
+            assert load().sampler_ratio == 1.0
 
 
 def test_secrets_are_not_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,14 +525,14 @@ def test_propagators_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the settings."""
     monkeypatch.setenv("OTEL_PROPAGATORS", "tracecontext, b3,")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "~/spool")
-    monkeypatch.setenv("OTEL_LOGGING_SPOOL_BYTES", "1048576")
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_BYTES", "900000")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_HOURS", "0.5")
     settings = load(who=["tenant", "user_id"], propagate={"tenant"}, budgets={"answer": 1})  # type: ignore[arg-type]
     assert settings.propagators == ("tracecontext", "b3")
     assert (settings.who, settings.propagate) == (("tenant", "user_id"), ("tenant",))
     assert settings.budgets == {"answer": 1.0}
     assert settings.spool_dir == Path.home() / "spool"
-    assert (settings.spool_bytes, settings.spool_hours) == (1 << 20, 0.5)
+    assert (settings.spool_bytes, settings.spool_hours) == (900_000, 0.5)
     assert load(spool_dir=Path("given")).spool_dir == Path("given")
 
 

@@ -473,6 +473,7 @@ for turn in range(2):
         assert observability.force_flush(10)
     with traced("between"):
         pass
+assert "lost" not in repr(observability), observability
 names = [s.name for s in exporter.get_finished_spans()]
 assert names == ["inner", "failing", "request", "between"] * 2, names
 """

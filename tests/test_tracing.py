@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import dataclasses
 import gc
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,7 @@ from otel_logging import (
     detached,
     extract,
     get_logger,
+    inject,
     setup_observability,
     traced,
 )
@@ -125,7 +127,11 @@ def test_budgets_of_set_up_hold_for_stages_without_one(service: Service) -> None
         (("x",), {"budget": True}, "budget=True"),
         (("x",), {"budget": "soon"}, "budget='soon'"),
         (("x",), {"kind": "batch"}, "one of internal, server, client, producer, consumer"),
+        (("x",), {"budget": "0.3"}, "budget='0.3'"),
+        (("x",), {"kind": []}, "traced: kind=[]"),
         (("x",), {"links": [3]}, "traced: links=3"),
+        (("x",), {"links": 5}, "traced: links=5"),
+        (("x",), {"attributes": 5}, "traced: attributes=5: a mapping"),
     ],
 )
 def test_bad_options_raise_when_the_stage_is_made(arguments, options, says) -> None:
@@ -145,6 +151,35 @@ def test_a_stage_object_can_be_entered_again_and_nested(service: Service) -> Non
     first, inner, outer = service.named("again")
     assert first.trace_id != outer.trace_id
     assert inner.parent_span_id == outer.span_id
+
+
+def test_one_stage_object_serves_many_tasks_at_once(service: Service) -> None:
+    """Each task leaves the stage that it entered, in whatever order they end."""
+    stage = traced("shared")
+
+    async def task(number: int) -> None:
+        with stage as span:
+            span.set_attribute("number", number)
+            await asyncio.sleep(0.001 * (number * 7 % 5))
+            assert trace.get_current_span() is span
+            log.info("line", number=number)
+        assert current_name() is None
+
+    async def main() -> None:
+        await asyncio.gather(*(task(number) for number in range(20)))
+
+    asyncio.run(main())
+    spans = service.named("shared")
+    assert len(spans) == 20
+    for span in spans:
+        assert [e.attributes["number"] for e in span.events] == [span.attributes["number"]]
+
+
+def test_any_field_name_can_be_given(service: Service) -> None:
+    """``self`` and ``name`` are names like others."""
+    with traced("x", self=1, name="n", function="f"):
+        pass
+    assert service.one("x").attributes == {"self": 1, "name": "n", "function": "f"}
 
 
 def test_a_stage_without_a_name_is_called_stage(service: Service) -> None:
@@ -194,6 +229,18 @@ def test_one_exception_in_two_traces_is_told_in_both(service: Service) -> None:
         with pytest.raises(RuntimeError), traced(name):
             raise error
     assert [len(service.one(name).events) for name in ("first", "second")] == [1, 1]
+
+
+def test_an_exception_that_refuses_attributes_is_told_once(service: Service) -> None:
+    """A frozen dataclass, for one."""
+
+    @dataclasses.dataclass(frozen=True)
+    class FrozenError(Exception):
+        code: int
+
+    with pytest.raises(FrozenError), traced("outer"), traced("middle"), traced("inner"):
+        raise FrozenError(3)
+    assert [len(service.one(n).events) for n in ("inner", "middle", "outer")] == [1, 0, 0]
 
 
 def test_a_cancelled_stage_is_no_error(service: Service) -> None:
@@ -489,6 +536,7 @@ def test_before_set_up_and_after_shutdown_a_stage_is_nothing(service: Service) -
     assert otel_context.get_current() is before
     with pytest.raises(ValueError, match="x"), traced("y"):
         raise ValueError("x")
+    assert inject() == {}
 
     @traced
     def add(a: int, b: int) -> int:

@@ -37,6 +37,9 @@ _LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked
 UNKNOWN_COLLECTOR_S: Final = 1.0
 _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does not end by itself
 
+#: How long spans may be in memory after a disk stall before the disk is tried again.
+_STALL_S: Final = 0.02
+
 REFUSED: Final = "spans lost: the collector refused them"
 
 
@@ -206,7 +209,8 @@ class Delivery:
             due = min(due, self._next_flush_try if flushing else self._next_try)
         try:
             self._signals.get(timeout=max(due - time.monotonic(), 0.0))
-            seal_at = time.monotonic() + SEAL_S  # until then the new segment may fill
+            # until then the new segment may fill; but what is in memory, a kill would take
+            seal_at = time.monotonic() + (_STALL_S if self._spool.is_stalled else SEAL_S)
             while not (self._stopping or self._is_flushing()):
                 self._signals.get(timeout=max(seal_at - time.monotonic(), 0.0))
         except queue.Empty:
@@ -221,7 +225,7 @@ class Delivery:
             asked, flushing = self._asked, self._is_flushing()
         due = time.monotonic() >= (self._next_flush_try if flushing else self._next_try)
         self._pipeline.roll(older_than_s=0.0 if flushing and due else PROCESS_LOG_S)
-        self._gather(older_than_s=0.0 if due else SEAL_S)
+        self._gather(older_than_s=0.0 if due else self._spool.seal_after_s)
         if not due:
             return False
         done = self._deliver_waiting(deadline)
@@ -260,7 +264,11 @@ class Delivery:
         return True
 
     def _deliver(self, segment: Waiting, deadline: float) -> bool:
-        contents = segment.contents()
+        try:
+            contents = segment.contents()
+        except OSError as error:  # too many open files, say: it is tried again
+            self._failed(failed(error))
+            return False
         if contents is None:
             _trouble.report(DAMAGED, detail=segment.name)
         elif not self._send(segment.name, contents, deadline):
@@ -306,6 +314,7 @@ class Delivery:
         if answer.verdict is Verdict.DELIVERED:
             self._has_accepted = True
             self.last_failure, self._pause_s = "", 0.0
+            self._spool.seal_after_s = SEAL_S
             self._say_partial(answer, len(part))
         elif answer.verdict is not Verdict.AGAIN and len(part) > 1:
             half = len(part) // 2
@@ -328,6 +337,7 @@ class Delivery:
         now = time.monotonic()
         self.last_failure = answer.detail
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        self._spool.seal_after_s = max(SEAL_S, self._pause_s)
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
         asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
         self._next_try = now + max(self._pause_s * jitter, asked_s)

@@ -184,6 +184,11 @@ class TracerProvider(SdkTracerProvider):
         self.pipeline: Pipeline | None = None
 
     @property
+    def is_idle(self) -> bool:
+        """Say whether nothing is set up: before set-up, and after shutdown."""
+        return self.pipeline is None or not self.pipeline.is_open
+
+    @property
     def resource(self) -> Resource:
         """The resource of this process."""
         return super().resource if self.pipeline is None else self.pipeline.resource

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import StackInfoRenderer
 
-from otel_logging import _names
+from otel_logging import _names, processors
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.processors import (
@@ -87,7 +87,7 @@ def _format_exception(span: trace.Span, event_dict: EventDict) -> None:
         event_dict[_names.EXCEPTION] = "".join(traceback.format_exception(error)).rstrip("\n")
     except Exception:  # its own code raises
         event_dict[_names.EXCEPTION] = plain(error)
-    if span.is_recording():
+    if span.is_recording() and processors.as_record is None:
         note_told(error, span.get_span_context().trace_id)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_logging import _spool, _trouble
+from otel_logging import _places, _spool, _trouble
 from otel_logging._spool import Spool, Waiting
 from tests.spools import (
     append,
@@ -200,7 +200,7 @@ def test_a_delivered_segment_that_cannot_be_moved_is_not_delivered_again(
 
 
 def test_what_is_no_segment_is_not_read(spool: Spool, base: Path, tmp_path: Path) -> None:
-    """Gone, a directory, a link, a pipe that nobody writes to, garbage: None, at once."""
+    """A directory, a link, a pipe that nobody writes to, garbage: None, at once; gone: nothing."""
     place = places(base)[0]
     (place / "1.segment").mkdir()
     (place / "2.segment").symlink_to(tmp_path / "elsewhere")
@@ -211,8 +211,28 @@ def test_what_is_no_segment_is_not_read(spool: Spool, base: Path, tmp_path: Path
     assert len(spool.waiting()) >= 3
     assert all(segment.contents() is None for segment in spool.waiting())
     assert _spool.load(place / "9.open") is None
-    assert Waiting("x", place / "9.segment").contents() is None
+    gone = Waiting("x", place / "9.segment").contents()
+    assert gone is not None
+    assert gone.spans == []
     assert list(_spool.read(tmp_path / "nowhere")) == []
+
+
+def test_what_cannot_be_read_for_now_is_not_taken_for_damaged(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a descriptor to be had it raises, and whoever delivers tries again."""
+    append(spool, 1)
+    spool.seal()
+    (segment,) = spool.waiting()
+
+    def no_descriptor(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "too many open files", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_places, "content", no_descriptor)
+        with pytest.raises(OSError, match="too many open files"):
+            segment.contents()
+    assert numbers([segment]) == [1]
 
 
 def test_a_segment_that_moves_on_is_found_where_it_went(spool: Spool, base: Path) -> None:

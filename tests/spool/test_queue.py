@@ -43,11 +43,11 @@ def test_scopes_have_segments_of_their_own(spool: Spool) -> None:
     assert found == {b"scope": [1, 3], b"other": [2]}
 
 
-def test_a_segment_is_sealed_at_a_mebibyte_or_half_a_second(
+def test_a_segment_is_sealed_when_it_is_full_or_after_half_a_second(
     spool: Spool, clock: SimpleNamespace
 ) -> None:
     """Without anyone asking, so that a busy process delivers too."""
-    append(spool, *range(4), size=300_000)
+    append(spool, *range(4), size=_spool.SEAL_BYTES // 4)
     assert numbers(spool.waiting()) == [0, 1, 2, 3]
     append(spool, 4)
     clock.now += _spool.SEAL_S
