@@ -7,7 +7,7 @@ absent: schedulers; the tag's way into a line is a processor like any other.
 """
 
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -111,12 +111,6 @@ class TaggedLogger(_Adapter):
     def __init__(self, logger: logging.Logger) -> None:
         """Wrap *logger*; one that is wrapped already is not wrapped twice."""
         super().__init__(logger.logger if isinstance(logger, TaggedLogger) else logger, None)
-
-    def process(
-        self, msg: Any, kwargs: MutableMapping[str, Any]
-    ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Leave *msg* and *kwargs* as they are: ``log`` knows if there are arguments."""
-        return msg, kwargs
 
     def log(self, level: int, msg: Any, *args: Any, **kwargs: Any) -> None:
         """Log at *level*, tagged."""

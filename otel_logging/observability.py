@@ -93,8 +93,7 @@ class Observability:
             if not self._is_open:
                 return True
             self._is_open = False
-            if _current is self:
-                _current = None
+            _current = None
             atexit.unregister(_at_exit)
         _disconnect()
         deadline = time.monotonic() + timeout
@@ -213,7 +212,7 @@ def setup_observability(
 
 
 def _at_exit() -> None:
-    if _current is not None:
+    if _current is not None:  # pragma: no branch - else it is not registered
         _current.shutdown(EXIT_S)
 
 
@@ -243,7 +242,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     spool = _open_spool(settings, made._temporary, encode_resource(resource))  # noqa: SLF001
     pipeline = Pipeline(settings, resource, spool)
     delivery = Delivery(pipeline, client, timeout_s=settings.exporter.timeout_s)
-    pipeline.on_work = delivery.wake
+    pipeline.on_work, pipeline.on_flush = delivery.wake, delivery.flush
     made._pipeline, made._delivery = pipeline, delivery  # noqa: SLF001
     _connect(pipeline, settings)
     delivery.wake()  # what a dead process left waits already
@@ -290,7 +289,7 @@ def _connect(pipeline: "Pipeline", settings: Settings) -> None:
     sampler = make_sampler(settings.sampler, settings.sampler_ratio)
     present = trace.get_tracer_provider()
     if isinstance(present, trace.ProxyTracerProvider):
-        _provider = present = TracerProvider(sampler, pipeline.resource)
+        _provider = present = TracerProvider(sampler, pipeline)
         trace.set_tracer_provider(present)
     if isinstance(present, TracerProvider):
         present.sampler = sampler

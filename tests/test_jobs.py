@@ -243,6 +243,8 @@ def test_the_processor_alone() -> None:
     assert add_job_tag(None, "info", {"event": "x"}) == {"event": "x"}
     tagged = tag_background_logger("T")(lambda: add_job_tag(None, "info", {"event": "x"}))
     assert tagged() == {"event": "x", "job_tag": "T"}
+    mine = tag_background_logger("T")(lambda: add_job_tag(None, "info", {"job_tag": "mine"}))
+    assert mine() == {"job_tag": "T", "job_tag_": "mine"}
 
 
 # ---------------------------------------------------------------- TaggedLogger, with no set-up

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +31,8 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
-from otel_logging import bind_context, get_logger, traced
+from otel_logging import _otlp, bind_context, get_logger, traced
+from otel_logging.export import readable
 from tests.conftest import Service
 from tests.receiver import Receiver
 from tests.spools import ROOT
@@ -187,6 +190,7 @@ def test_opentelemetrys_limits_hold(
     link = SpanContext(1, 2, is_remote=True)
     with traced("x", a="abcdef", b=1, c=2, links=[link, link]) as span:
         span.set_attribute("a", "uvwxyz")
+        assert getattr(span, "dropped_attributes") == 1  # noqa: B009 - ReadableSpan's
         for n in range(3):
             span.add_event(f"e{n}", {"a": "abcdef", "b": 2})
     sent, page = service.one("x"), service.one("log")
@@ -325,6 +329,68 @@ def test_a_line_from_del_inside_a_span_is_not_lost(service: Service) -> None:
     assert sorted(gone) == list(range(300))
 
 
+class Racing(deque[bytes]):
+    """A deque at which another thread acts at the worst moment."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self.then = then
+
+    def append(self, item: bytes) -> None:
+        super().append(item)
+        self.then()
+
+
+def test_an_event_that_is_taken_along_by_the_end_leaves_once(service: Service) -> None:
+    """The span ends, in another thread, just after its last event was put to it."""
+    with traced("x") as span:
+        span._encoded_events = Racing(span.end)  # type: ignore[attr-defined]
+        log.info("last")
+    assert [e.name for e in service.one("x").events] == ["last"]
+    assert service.named("log") == []
+
+
+def test_an_event_that_the_end_has_missed_leaves_on_a_child(service: Service) -> None:
+    """The span has ended, in another thread, just before."""
+
+    class Late(Racing):
+        def popleft(self) -> bytes:
+            raise IndexError  # as if another thread had taken the last one
+
+    with traced("x") as span:
+        held = Late(span.end)
+        span._encoded_events = held  # type: ignore[attr-defined]
+        log.info("missed")
+        span._encoded_events = deque(held)  # type: ignore[attr-defined]
+        span.turn_page(1)  # type: ignore[attr-defined]
+    assert service.one("x").events == ()
+    assert [e.name for e in service.one("log").events] == ["missed"]
+
+
+def test_a_process_log_that_ends_meanwhile_loses_nothing(service: Service) -> None:
+    """Neither when it is rolled twice, nor when a line comes too late."""
+    log.info("one")
+    pipeline: Any = service.observability._pipeline
+    held = pipeline._process_log
+    pipeline.roll(held)
+    pipeline.roll(held)
+    held._encoded_events.append(_otlp.event(1, "late", {}))
+    held.turn_page(1)
+    assert [e.name for e in service.one("process log").events] == ["one"]
+    assert [e.name for e in service.one("log").events] == ["late"]
+
+
+def test_a_span_of_the_process_that_forked_is_not_ended_here(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent ends it; here it is as if it had ended."""
+    with monkeypatch.context() as forked:
+        with traced("parents") as span:
+            forked.setattr(readable, "_generation", [1])
+            assert not span.is_recording()
+        assert service.named("parents") == []
+
+
 # ---------------------------------------------------------------- processors, samplers, exporters
 
 
@@ -337,6 +403,8 @@ def test_foreign_processors_and_exporters_work(service: Service, tracer: trace.T
     provider.add_span_processor(processor)
     with traced("x", user="u1", links=[SpanContext(1, 2, is_remote=True)]):
         log.info("hello", n=1)
+    assert provider.force_flush(10_000) is True
+    assert [s.name for s in service.receiver.spans] == ["x"]
     (span,) = exporter.get_finished_spans()
     assert (span.name, dict(span.attributes or {})) == ("x", {"user": "u1"})
     (event,) = span.events
@@ -462,10 +530,14 @@ for turn in range(2):
                 log.info("line", n=n, odd={"a": None})
             try:
                 with traced("failing"):
+                    log.info("line of few")
                     raise ValueError("bad")
             except ValueError:
                 pass
         log.info("outside")
+        with extract({"traceparent": f"00-{7:032x}-{8:016x}-01"}), traced("remote"):
+            pass
+        theirs.force_flush()
         from opentelemetry import context
         token = context.attach(trace.set_span_in_context(span))
         log.info("afterwards")
@@ -475,7 +547,7 @@ for turn in range(2):
         pass
 assert "lost" not in repr(observability), observability
 names = [s.name for s in exporter.get_finished_spans()]
-assert names == ["inner", "failing", "request", "between"] * 2, names
+assert names == ["inner", "failing", "request", "remote", "between"] * 2, names
 """
 
 
@@ -495,7 +567,8 @@ def test_where_a_provider_is_set_already_we_attach_to_it(receiver: Receiver, tmp
     assert all(r.attributes["user_id"] == "u1" for r in requests)
     lines = [e for s in spans for e in s.events if e.name == "line"]
     assert sorted(e.attributes["n"] for e in lines) == sorted([*range(700)] * 2)
-    assert [len(s.events) for s in spans if s.name == "failing"] == [1, 1]
+    assert [len(s.events) for s in spans if s.name == "failing"] == [2, 2]
+    assert [s.flags for s in spans if s.name == "remote"] == [0x301] * 2
     assert len([s for s in spans if s.name == "inner"]) == 2
     pages = [s for s in spans if s.name == "log"]
     assert {p.parent_span_id for p in pages} == {r.span_id for r in requests}

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
@@ -22,6 +23,7 @@ from otel_logging import (
     inject,
     setup_observability,
     traced,
+    tracing,
 )
 from tests.conftest import Service
 
@@ -544,6 +546,24 @@ def test_before_set_up_and_after_shutdown_a_stage_is_nothing(service: Service) -
 
     assert add(1, 2) == 3
     assert service.receiver.spans == []
+
+
+def test_a_span_that_cannot_end_is_a_counted_loss(service: Service, monkeypatch: Any) -> None:
+    """Somebody else's span may raise; leaving the stage does not."""
+
+    class Broken(trace.NonRecordingSpan):
+        def end(self, end_time: int | None = None) -> None:
+            raise RuntimeError("end")
+
+    class Tracer(trace.NoOpTracer):
+        def start_span(self, *args: Any, **kwargs: Any) -> trace.Span:
+            return Broken(SpanContext(1, 2, is_remote=False))
+
+    monkeypatch.setattr(tracing, "tracer", Tracer())
+    with traced("x"):
+        pass
+    assert "stages lost: a span could not be ended" in repr(service.observability)
+    assert not trace.get_current_span().get_span_context().is_valid
 
 
 def test_a_sampler_that_fails_costs_the_stage_and_nothing_else(service: Service) -> None:

@@ -36,7 +36,7 @@ _FOREIGN_LINES: Final = 100
 _LINES: Final = "_otel_logging_lines"
 
 _random = random.Random()  # noqa: S311 - ids, not secrets; its own, so that nobody's seed() repeats them
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
     os.register_at_fork(after_in_child=_random.seed)
 
 
@@ -119,6 +119,8 @@ class Pipeline:
         self.ended_spans = 0
         #: Called when the spool may have work for the worker.
         self.on_work: Callable[[], None] = lambda: None
+        #: Called to deliver what has ended within so many seconds; whether it did.
+        self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
         self._seen_opened = -1
         self._keeps_process_log = settings.sampler != "always_off"
@@ -316,5 +318,5 @@ def _after_fork() -> None:
         pipeline.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
     os.register_at_fork(after_in_child=_after_fork)

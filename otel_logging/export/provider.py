@@ -6,6 +6,7 @@ Invariant: foreign processors, exporters, samplers and limits work on it as on
 the SDK's own provider. Deliberately absent: configuration from variables.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -75,7 +76,7 @@ class Tracer(trace.Tracer):
         """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
         around = trace.get_current_span(context)
         pipeline = self._provider.pipeline
-        if pipeline is None or not pipeline.is_open:
+        if not pipeline.is_open:
             return NonRecordingSpan(around.get_span_context())
         of: Ids | None = getattr(around, "ids", None)  # isinstance costs ten times that: an ABC
         outside = None
@@ -179,19 +180,19 @@ class TracerProvider(SdkTracerProvider):
     through ``shutdown`` and another set-up: its tracers follow ``pipeline``.
     """
 
-    def __init__(self, sampler: Sampler, resource: Resource) -> None:
-        super().__init__(sampler=sampler, resource=resource, shutdown_on_exit=False)
-        self.pipeline: Pipeline | None = None
+    def __init__(self, sampler: Sampler, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        super().__init__(sampler=sampler, resource=pipeline.resource, shutdown_on_exit=False)
 
     @property
     def is_idle(self) -> bool:
-        """Say whether nothing is set up: before set-up, and after shutdown."""
-        return self.pipeline is None or not self.pipeline.is_open
+        """Say whether nothing is set up any more."""
+        return not self.pipeline.is_open
 
     @property
     def resource(self) -> Resource:
         """The resource of this process."""
-        return super().resource if self.pipeline is None else self.pipeline.resource
+        return self.pipeline.resource
 
     def get_tracer(
         self,
@@ -211,9 +212,15 @@ class TracerProvider(SdkTracerProvider):
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Show every span that starts and ends from here on to *span_processor* too."""
-        super().add_span_processor(span_processor)
-        if self.pipeline is not None:
-            self.pipeline.processors += (span_processor,)
+        super().add_span_processor(span_processor)  # for its force_flush and shutdown
+        self.pipeline.processors += (span_processor,)
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Bring what has ended to the collector, and let foreign processors do the same."""
+        began = time.monotonic()
+        flushed = super().force_flush(timeout_millis)
+        left_s = max(timeout_millis / 1000 - (time.monotonic() - began), 0.0)
+        return self.pipeline.on_flush(left_s) and flushed
 
 
 class AttachedProcessor(SpanProcessor):

@@ -42,7 +42,7 @@ def _after_fork() -> None:
     _generation[0] += 1
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
     os.register_at_fork(after_in_child=_after_fork)
 
 
