@@ -403,6 +403,7 @@ def test_foreign_processors_and_exporters_work(service: Service, tracer: trace.T
     provider.add_span_processor(processor)
     with traced("x", user="u1", links=[SpanContext(1, 2, is_remote=True)]):
         log.info("hello", n=1)
+    assert provider.resource.attributes["service.name"] == "shop"
     assert provider.force_flush(10_000) is True
     assert [s.name for s in service.receiver.spans] == ["x"]
     (span,) = exporter.get_finished_spans()
