@@ -128,9 +128,7 @@ class Stage:
         self.budget = None if budget is None else parse_budget("traced: budget", budget)
         self.root = root
         self.kind = _KINDS[kind]
-        if not isinstance(links, Iterable):
-            raise ConfigurationError("traced: links", links, "spans, span contexts or links")
-        self.links = [_as_link(link) for link in links] or None
+        self.links = None if links == () else _as_links(links)
         if attributes is not None and not isinstance(attributes, Mapping):
             raise ConfigurationError("traced: attributes", attributes, "a mapping")
         self.attributes = {**fields, **attributes} if attributes else fields
@@ -237,6 +235,12 @@ class _Entered:
         otel_context.attach(outer)
         if self.bound is not None:
             bindings.replace_bound(self.bound)
+
+
+def _as_links(links: Any) -> list[Link]:
+    if not isinstance(links, Iterable):
+        raise ConfigurationError("traced: links", links, "spans, span contexts or links")
+    return [_as_link(link) for link in links]
 
 
 def _as_link(link: Link | SpanContext | Span) -> Link:
