@@ -22,7 +22,7 @@ from otel_logging.export.readable import Readable
 from otel_logging.tracing import note_told, was_told
 
 PAGE_EVENTS: Final = 500
-PAGE_BYTES: Final = 64 << 10  # Jaeger's default limits of a tag's and a UDP packet's size
+PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a viewer opens at once
 
 
 class Span(Readable, trace.Span):
