@@ -21,6 +21,10 @@ STACK: Final = "stack"
 REQUEST_ID: Final = "request_id"  # a trace_id bound by hand, while a span is active
 FORMAT_ERROR: Final = "format_error"  # why "%"-arguments did not fit their message
 FORMAT_ARGS: Final = "format_args"
+# OpenTelemetry semantic conventions: code attributes
+CODE_FILE: Final = "code.file.path"
+CODE_LINE: Final = "code.line.number"
+CODE_FUNCTION: Final = "code.function.name"
 FIELDS_LEFT_OUT: Final = "fields_left_out"  # int: how many fields found no room on the line
 
 #: What a line says of itself; a user's field of that name gets a trailing underscore.
@@ -55,6 +59,7 @@ SPOOL_DIR: Final = "OTEL_LOGGING_SPOOL_DIR"
 SPOOL_BYTES: Final = "OTEL_LOGGING_SPOOL_BYTES"
 SPOOL_HOURS: Final = "OTEL_LOGGING_SPOOL_HOURS"
 LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
+CALLER: Final = "OTEL_LOGGING_CALLER"
 
 OTEL_SERVICE_NAME: Final = "OTEL_SERVICE_NAME"
 OTEL_RESOURCE_ATTRIBUTES: Final = "OTEL_RESOURCE_ATTRIBUTES"

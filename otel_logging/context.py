@@ -7,7 +7,8 @@ Deliberately absent: spans (``tracing``), queues and threads of libraries.
 """
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from contextvars import ContextVar, copy_context
+from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -224,6 +225,59 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
         job_tag.set(None)
 
 
+# ---------------------------------------------------------------- where an exception came from
+
+
+class _Origin:
+    """The context that an exception left; a copy of the exception has none: contexts are local."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(None), ())
+
+
+class _Noting:
+    """A ``with`` block that notes itself on an exception that leaves it."""
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        note_origin(error)
+
+
+#: Attribute of an exception: the ``_Origin`` it has left last.
+_ORIGIN: Final = "_otel_logging_origin"
+
+
+def note_origin(error: BaseException | None) -> None:
+    """Note that *error* leaves this context, so that a later line about it knows whose it was.
+
+    Each stage, job and carried function on its way notes itself, so the outermost
+    is what stays: an exception object that is raised again elsewhere is there
+    that one's. Never raises.
+    """
+    if isinstance(error, Exception):
+        with suppress(Exception):  # past its own __setattr__: a frozen dataclass's refuses
+            BaseException.__setattr__(error, _ORIGIN, _Origin(copy_context()))
+
+
+def origin_of(error: BaseException) -> Context | None:
+    """Return a copy of the context that *error* left, None where it left none."""
+    origin = getattr(error, _ORIGIN, None)
+    return origin.context.copy() if isinstance(origin, _Origin) else None
+
+
+def is_nobodys() -> bool:
+    """Say whether this runs on nobody's behalf: no span, no job, nothing bound."""
+    context = trace.get_current_span().get_span_context()
+    return not (context.is_valid or _bound.get() or job_tag.get())
+
+
 def carry(function: _F, /) -> _F:
     """Return *function* so that, wherever it is called, it runs on behalf of whoever carried it.
 
@@ -233,7 +287,7 @@ def carry(function: _F, /) -> _F:
     Concurrency: the result may be called from many threads and tasks at once.
     """
     captured = copy_context()
-    return _decorate.inside(function, captured.copy)
+    return _decorate.inside(_decorate.around(function, _Noting), captured.copy)
 
 
 # ---------------------------------------------------------------- across a border

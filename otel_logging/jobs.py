@@ -86,7 +86,8 @@ class _Tagged:
         self._before = bindings.job_tag.get()
         bindings.job_tag.set(self._tag)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        bindings.note_origin(error)
         bindings.job_tag.set(self._before)
 
 

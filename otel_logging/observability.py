@@ -151,6 +151,7 @@ def setup_observability(
     budgets: Mapping[str, float] | None = None,
     who: Sequence[str] = ("user_id",),
     propagate: Sequence[str] = (),
+    takeover: bool = True,
     spool_dir: "str | PathLike[str] | None" = None,
 ) -> Observability:
     """Set logging and tracing up: every line knows its trace, every trace shows its lines.
@@ -161,8 +162,9 @@ def setup_observability(
     spans wait on disk, and ``otel-logging late`` and ``show`` read them there.
     *budgets*: seconds by stage name, for stages without a ``budget`` of their
     own. *who*: the bound keys that say on whose behalf something runs.
-    *propagate*: the bound keys that may go out as baggage; none. *spool_dir*:
-    where spans wait (OTEL_LOGGING_SPOOL_DIR); the user's state directory.
+    *propagate*: the bound keys that may go out as baggage; none. *takeover*: as
+    ``configure_logging``; False leaves other loggers alone. *spool_dir*: where
+    spans wait (OTEL_LOGGING_SPOOL_DIR); the user's state directory.
     Arguments win over the environment, that over `.env` in the working
     directory; ``docs/configuration.md`` lists all variables.
 
@@ -184,6 +186,7 @@ def setup_observability(
         budgets=budgets,
         who=who,
         propagate=propagate,
+        takeover=takeover,
         spool_dir=spool_dir,
     )
     with _lock:

@@ -61,6 +61,9 @@ def add_job_tag(logger: Any, method_name: str, event_dict: EventDict) -> EventDi
     if isinstance(event, TaggedText):
         tag, event_dict[_names.EVENT] = event.tag, event.message
     if tag is not None:
+        event = event_dict.get(_names.EVENT)
+        if type(event) is str and event.startswith(shown := f"[{tag}] "):
+            event_dict[_names.EVENT] = event[len(shown) :]
         given = event_dict.get(_names.JOB_TAG)
         if given is not None and given != tag:
             bindings.put_aside(event_dict, _names.JOB_TAG, given)

@@ -70,6 +70,8 @@ class LogSettings:
     #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
     #: Linux has 4,096.
     line_bytes: int
+    caller: bool  # each line says which file and line of code it comes from
+    takeover: bool  # other loggers' lines, warnings and uncaught exceptions are ours too
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,12 @@ def _count(least: int) -> Callable[[str, str], int]:
     return parse
 
 
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(name, value, "True or False")
+    return value
+
+
 def _one_of(*choices: str) -> Callable[[str, str], str]:
     def parse(name: str, value: str) -> str:
         if value.lower() not in choices:
@@ -333,7 +341,7 @@ def load_logs(
     log_levels: str | Mapping[str, str | int] | None = None,
 ) -> LogSettings:
     """Return how lines are made. Failure: raises ``ConfigurationError``."""
-    return _logs(_Variables(), environment, log_level, log_levels)
+    return _logs(_Variables(), environment, log_level, log_levels, takeover=True)
 
 
 def _logs(
@@ -341,6 +349,8 @@ def _logs(
     environment: str | None,
     log_level: str | int | None,
     log_levels: str | Mapping[str, str | int] | None,
+    *,
+    takeover: bool,
 ) -> LogSettings:
     read = variables.read
     if environment is None:
@@ -358,6 +368,8 @@ def _logs(
         level=read(parse_level, logging.INFO, _names.LOG_LEVEL) if level is None else level,
         levels=read(_levels, {}, _names.LOG_LEVELS) if levels is None else levels,
         line_bytes=read(_count(512), 4096, _names.LINE_BYTES),
+        caller=read(_one_of("true", "false"), "false", _names.CALLER) == "true",
+        takeover=_boolean("takeover", takeover),
     )
 
 
@@ -412,12 +424,13 @@ def load(
     budgets: Mapping[str, float] | None = None,
     who: Sequence[str] = ("user_id",),
     propagate: Sequence[str] = (),
+    takeover: bool = True,
     spool_dir: str | os.PathLike[str] | None = None,
 ) -> Settings:
     """Return all settings. Failure: raises ``ConfigurationError`` for the first bad one."""
     variables = _Variables()
     read = variables.read
-    logs = _logs(variables, environment, log_level, None)
+    logs = _logs(variables, environment, log_level, None, takeover=takeover)
     test = logs.environment == "test"
     resource: Mapping[str, str] = read(_resource, {}, _names.OTEL_RESOURCE_ATTRIBUTES)
     if service_name is None:

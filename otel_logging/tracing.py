@@ -213,6 +213,7 @@ class _Entered:
         try:
             if error is not None:
                 _record(self.span, error)
+                bindings.note_origin(error)
             _end(self.span, self.budget)
         except Exception as failure:
             _trouble.report("stages lost: a span could not be ended", detail=failure)

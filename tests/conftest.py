@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from otel_logging import Observability, _trouble, clear_context, setup_observability
+from otel_logging.logs import takeover
 from tests.receiver import Receiver, Span
 
 # a busy machine is no finding
@@ -33,9 +34,10 @@ def _no_place_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
-    """Trouble that one test caused is not counted in the next."""
+    """Trouble that one test caused is not counted in the next, nor are loggers still ours."""
     _trouble.forget()
     yield
+    takeover.release()
     _trouble.forget()
 
 

@@ -34,7 +34,8 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture(autouse=True)
 def in_production() -> Iterator[None]:
-    configure_logging(environment="production", log_level="debug")
+    levels = {"asyncio": "info"}  # it says at DEBUG which selector it uses
+    configure_logging(environment="production", log_level="debug", log_levels=levels)
     clear_context()
     yield
     clear_context()

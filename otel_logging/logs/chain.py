@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
-from structlog.processors import StackInfoRenderer
+from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
 from otel_logging import _names, processors
 from otel_logging import context as bindings
@@ -26,7 +26,7 @@ from otel_logging.processors import (
     add_job_tag,
     record_on,
 )
-from otel_logging.tracing import note_told
+from otel_logging.tracing import note_told, was_told
 
 
 class Lines(Protocol):
@@ -47,8 +47,25 @@ _render_stack: Final = StackInfoRenderer(additional_ignores=["otel_logging"])
 def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
     """Add what was bound, the tag, trace ids, traceback, time, level, logger; tell the span.
 
-    One processor, not five: each would look for the current span again.
+    One processor, not five: each would look for the current span again. A line
+    that tells of an exception, and is itself on nobody's behalf (a server's, a
+    scheduler's, of a request that is over), is on behalf of whom it was raised for.
     """
+    if "exc_info" not in event_dict:
+        return _fill(logger, method_name, event_dict)
+    error = _exception_of(event_dict.pop("exc_info"))
+    origin = None if error is None else bindings.origin_of(error)
+    if origin is not None and bindings.is_nobodys():
+        return origin.run(_fill, logger, method_name, event_dict, error)
+    return _fill(logger, method_name, event_dict, error)
+
+
+def _fill(
+    logger: Lines,
+    method_name: str,
+    event_dict: EventDict,
+    error: BaseException | None = None,
+) -> EventDict:
     add_bound_context(logger, method_name, event_dict)
     if not _GUARDED.isdisjoint(event_dict):
         for key in _GUARDED.intersection(event_dict):
@@ -56,15 +73,16 @@ def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDi
     add_job_tag(logger, method_name, event_dict)
     span = trace.get_current_span()
     add_ids(span, event_dict)
-    if "exc_info" in event_dict:
-        _format_exception(span, event_dict)
+    told = error is not None and _format_exception(span, event_dict, error)
     if "stack_info" in event_dict:
         _format_stack(event_dict)
     # by the span's own clock, inside one of ours
     _stamp(event_dict, getattr(span, "now_ns", time.time_ns)())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
-    return record_on(span, event_dict)
+    # the trace has the traceback already
+    record_on(span, {**event_dict, _names.EXCEPTION: plain(error)} if told else event_dict)
+    return event_dict
 
 
 def _stamp(event_dict: EventDict, now_ns: int) -> None:
@@ -78,17 +96,19 @@ def _stamp(event_dict: EventDict, now_ns: int) -> None:
     event_dict[_names.TIMESTAMP] = f"{text}.{rest // 1000:06d}Z"
 
 
-def _format_exception(span: trace.Span, event_dict: EventDict) -> None:
-    """Make ``exc_info`` a traceback, and note that this line tells of the exception."""
-    error = _exception_of(event_dict.pop("exc_info"))
-    if error is None:
-        return
+def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseException) -> bool:
+    """Add the traceback, and note that this line tells of it; say whether its trace did already."""
     try:
         event_dict[_names.EXCEPTION] = "".join(traceback.format_exception(error)).rstrip("\n")
     except Exception:  # its own code raises
         event_dict[_names.EXCEPTION] = plain(error)
-    if span.is_recording() and processors.as_record is None:
-        note_told(error, span.get_span_context().trace_id)
+    if processors.as_record is not None:
+        return False
+    trace_id = span.get_span_context().trace_id
+    told = trace_id != 0 and was_told(error, trace_id)
+    if span.is_recording():
+        note_told(error, trace_id)
+    return told
 
 
 def _exception_of(given: Any) -> BaseException | None:
@@ -107,6 +127,22 @@ def _format_stack(event_dict: EventDict) -> None:
     if event_dict["stack_info"] and _names.STACK in event_dict:
         bindings.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
     _render_stack(None, "", event_dict)
+
+
+_find_caller: Final[Any] = CallsiteParameterAdder(
+    {CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME},
+    additional_ignores=["otel_logging"],
+)
+
+
+def add_caller(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
+    """Add which line of code made this line; a log record has brought it along."""
+    if _names.CODE_FILE not in event_dict:
+        found = _find_caller(None, method_name, {})
+        event_dict[_names.CODE_FILE] = found["pathname"]
+        event_dict[_names.CODE_LINE] = found["lineno"]
+        event_dict[_names.CODE_FUNCTION] = found["func_name"]
+    return event_dict
 
 
 def _write(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:

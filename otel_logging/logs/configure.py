@@ -1,8 +1,8 @@
 """The doors to the log half: ``get_logger`` and ``configure_logging``.
 
-In: ``LogSettings``. Out: structlog and every logger of ours set up. Invariant:
-one chain, one renderer, one output in a process. Deliberately absent: tracing,
-and other libraries' loggers.
+In: ``LogSettings``. Out: structlog and every logger of the process set up.
+Invariant: one chain, one renderer, one output in a process. Deliberately
+absent: tracing.
 """
 
 import atexit
@@ -13,8 +13,8 @@ from typing import Any, cast
 import structlog
 
 from otel_logging import _trouble
-from otel_logging.logs import logger
-from otel_logging.logs.chain import CHAIN
+from otel_logging.logs import logger, takeover
+from otel_logging.logs.chain import CHAIN, add_caller
 from otel_logging.logs.output import Stdout
 from otel_logging.logs.render import console_renderer, json_renderer
 from otel_logging.processors import EventDict
@@ -50,6 +50,9 @@ def configure_logging(
     for the names below it too. Variables are read from the environment, then from
     `.env` in the working directory.
 
+    Lines of the standard library's loggers, warnings and uncaught exceptions are
+    made and written in the same way, each once (``docs/logging.md``).
+
     Scope: process; calling it again configures anew, for loggers that exist too.
     Failure: raises ``ConfigurationError``.
     """
@@ -68,6 +71,13 @@ def apply(settings: LogSettings) -> None:
         stdout.write(render(event_dict))
 
     logger.use(logger.Configured(settings.level, settings.levels, write))
+    CHAIN[:] = [processor for processor in CHAIN if processor is not add_caller]
+    if settings.caller:
+        CHAIN.insert(0, add_caller)
+    if settings.takeover:
+        takeover.take_over(settings)
+    else:
+        takeover.release()
     atexit.unregister(_trouble.say_rest)
     atexit.register(_trouble.say_rest)  # lines that were lost in the last minute
     structlog.configure(

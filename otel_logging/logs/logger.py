@@ -8,7 +8,7 @@ Deliberately absent: what is in a line (``chain``) and how it looks (``render``)
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self, cast
 
 import structlog
@@ -101,6 +101,36 @@ def use(configured: Configured) -> None:
         existing.follow()
 
 
+def make_line(
+    logger: Channel,
+    level: int,
+    make: Callable[..., EventDict],
+    /,
+    *args: Any,
+    processors: Iterable[Callable[..., EventDict]] = CHAIN,
+) -> None:
+    """Send what *make* returns for *args*, an event dict, through the chain: a line of *level*.
+
+    Failure: never raises; a line that is lost is counted and reported. Cost: what
+    the processors cost. Concurrency: any thread, signal handlers, finalisers.
+    """
+    depth = _nesting.depth
+    try:
+        if depth >= _DEEPEST:
+            raise RecursionError("a value or an output logs while it is logged")
+        _nesting.depth = depth + 1
+        event_dict = make(*args)
+        name = _NAMES.get(level) or logging.getLevelName(level).lower()
+        for processor in processors:
+            event_dict = processor(logger, name, event_dict)
+    except structlog.DropEvent:
+        pass
+    except Exception as error:
+        _trouble.report("log lines lost: a line could not be made", detail=error)
+    finally:
+        _nesting.depth = depth
+
+
 # ---------------------------------------------------------------- the bound logger
 
 
@@ -112,31 +142,20 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
     """
 
     def _emit(self, level: int, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        logger: Channel = self._logger
-        if level < logger.threshold:
-            return
-        depth = _nesting.depth
-        try:
-            if depth >= _DEEPEST:
-                raise RecursionError("a value or an output logs while it is logged")
-            _nesting.depth = depth + 1
-            if _configured is None:
-                _as_structlog_is_configured(logger.name, level, args, {**self._context, **fields})
-                return
-            event_dict: EventDict = {**self._context, **fields}
-            if args:
-                _put_message(args, event_dict)
-            else:
-                event_dict.setdefault(_names.EVENT, "")
-            name = _NAMES.get(level) or logging.getLevelName(level).lower()
-            for processor in self._processors:
-                event_dict = processor(logger, name, event_dict)
-        except structlog.DropEvent:
-            pass
-        except Exception as error:
-            _trouble.report("log lines lost: a line could not be made", detail=error)
-        finally:
-            _nesting.depth = depth
+        if level >= self._logger.threshold:
+            chain = self._processors
+            make_line(self._logger, level, self._event_of, args, fields, level, processors=chain)
+
+    def _event_of(self, args: tuple[Any, ...], fields: dict[str, Any], level: int) -> EventDict:
+        event_dict: dict[str, Any] = {**self._context, **fields}
+        if _configured is None:
+            _as_structlog_is_configured(self._logger.name, level, args, event_dict)
+            raise structlog.DropEvent
+        if args:
+            put_message(args, event_dict)
+        else:
+            event_dict.setdefault(_names.EVENT, "")
+        return event_dict
 
     def log(self, level: int | str, /, *args: Any, **fields: Any) -> None:
         """Log at *level*, a number or a name."""
@@ -208,7 +227,7 @@ def _number_of(level: Any) -> int:
     return number if isinstance(number, int) else logging.INFO
 
 
-def _put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
+def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
     """Put the message into *event_dict*, with its arguments in it, as ``logging`` does."""
     if _names.EVENT in event_dict:  # a field of that name is none less
         bindings.put_aside(event_dict, _names.EVENT, event_dict[_names.EVENT])

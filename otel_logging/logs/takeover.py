@@ -1,0 +1,220 @@
+"""Everybody else's lines: log records of any logger of the standard library, as lines of ours.
+
+In: log records. Out: one line each. Invariant: the line is made where a logger
+calls its handlers, so it matters for nothing which handlers there are, on which
+logger, and who put them there when. A handler that writes to the process's own
+stdout or stderr writes no more, since the line stands there already; every other one
+(files, pytest's ``caplog``, error trackers) goes on as it did. Deliberately
+absent: what is in a line (``chain``); warnings and exceptions (``uncaught``).
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from otel_logging import _names, _trouble
+from otel_logging._values import plain
+from otel_logging.jobs import TaggedText, tagged_text
+from otel_logging.logs import logger as loggers
+from otel_logging.logs import uncaught
+from otel_logging.processors import EventDict
+from otel_logging.settings import LogSettings
+
+_python: Any = logging  # whose methods we replace
+#: What was there before us, Python's own or somebody's who came first; None: not taken over.
+_call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = None
+_handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
+#: Levels of the standard library's loggers before ours, by name.
+_levels_before: Final[dict[str, int]] = {}
+_with_caller = False
+
+
+def take_over(settings: LogSettings) -> None:
+    """Make a line of every record, warning and uncaught exception.
+
+    A logger has the level that LOG_LEVELS or LOG_LEVEL gives its name, or a
+    stricter one of its own. Scope: process; again, it takes over anew. Failure:
+    never raises.
+    """
+    global _call_handlers, _handle, _with_caller
+    _with_caller = settings.caller
+    if _call_handlers is None:
+        _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
+        _python.Logger.callHandlers = _to_line_and_handlers
+        _python.Handler.handle = _unless_console
+    _restore_levels()
+    for name, level in {"": settings.level, **settings.levels}.items():
+        logger = logging.getLogger(name)
+        _levels_before[name] = logger.level
+        logger.setLevel(level)
+    uncaught.take_over()
+    if not settings.console:
+        _silence_banners()
+
+
+def release() -> None:
+    """Give everything back, where nobody has put something of theirs before it."""
+    global _call_handlers
+    if (
+        logging.Logger.callHandlers is _to_line_and_handlers
+        and logging.Handler.handle is _unless_console
+    ):
+        _python.Logger.callHandlers = _call_handlers
+        _python.Handler.handle = _handle
+        _call_handlers = None
+    _restore_levels()
+    uncaught.release()
+
+
+def _restore_levels() -> None:
+    while _levels_before:
+        name, level = _levels_before.popitem()
+        logging.getLogger(name).setLevel(level)
+
+
+# ---------------------------------------------------------------- a record
+
+#: Set on a record that is a line already, or too low to be one.
+_DONE: Final = "_otel_logging_done"
+_PLAIN: Final = frozenset(vars(logging.makeLogRecord({})))
+#: What is no ``extra=`` field: what every record has, what formatters add, and copies of what a
+#: line has anyway, from OpenTelemetry's logging instrumentation and from uvicorn.
+_NO_FIELDS: Final = _PLAIN | {
+    *("message", "asctime", _DONE, "color_message"),
+    *("otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName"),
+}
+#: ECMA-48 SGR: colours that a library puts into its message.
+_COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
+    _to_line(record)
+    try:
+        if _call_handlers is not None:  # pragma: no branch - given back by another thread
+            _call_handlers(self, record)
+    except Exception as error:
+        _trouble.report("errors of a logging handler", detail=error)
+
+
+def _to_line(record: logging.LogRecord) -> None:
+    if _DONE in record.__dict__:
+        return
+    channel = loggers.channel(record.name)
+    if record.levelno >= channel.threshold:
+        where = uncaught.place_of(record)
+        if where is None:
+            loggers.make_line(channel, record.levelno, _event_of, record)
+        else:
+            where.run(loggers.make_line, channel, record.levelno, _event_of, record)
+    record.__dict__[_DONE] = True
+
+
+def _event_of(record: logging.LogRecord) -> EventDict:
+    """Return the event dict of a record, with every field that it was given."""
+    given = record.__dict__
+    event_dict: EventDict = {}
+    if len(given) > len(_PLAIN):
+        event_dict = {k: v for k, v in given.items() if k not in _NO_FIELDS}
+    if _with_caller:
+        event_dict[_names.CODE_FILE] = record.pathname
+        event_dict[_names.CODE_LINE] = record.lineno
+        event_dict[_names.CODE_FUNCTION] = record.funcName
+    loggers.put_message((_text_of(record), *_arguments_of(record)), event_dict)
+    event = event_dict[_names.EVENT]
+    if "\x1b" in event:
+        event = event_dict[_names.EVENT] = _COLORS.sub("", event)
+    if isinstance(record.msg, TaggedText):
+        event_dict[_names.EVENT] = tagged_text(record.msg.tag, event)
+    if record.exc_info:
+        event_dict["exc_info"] = record.exc_info
+    elif record.exc_text:  # of another process, which could not send the exception itself
+        event_dict[_names.EVENT] = f"{event}\n{record.exc_text}"
+    if record.stack_info:
+        event_dict[_names.STACK] = record.stack_info
+    return event_dict
+
+
+def _text_of(record: logging.LogRecord) -> str:
+    message = record.msg
+    if isinstance(message, TaggedText):
+        return message.message
+    if type(message) is str:
+        return message
+    try:
+        return str(message)  # as logging does
+    except Exception:
+        return str(plain(message))
+
+
+def _arguments_of(record: logging.LogRecord) -> tuple[Any, ...]:
+    arguments = record.args or ()
+    return arguments if isinstance(arguments, tuple) else (arguments,)
+
+
+# ---------------------------------------------------------------- handlers
+
+#: Set on a handler: the stream that was looked at last, and whether it is stdout or stderr.
+_SEEN: Final = "_otel_logging_seen"
+
+
+def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
+    """Handle *record*, unless that would write it where its line is.
+
+    Of a record that has none, brought by a queue from a process without us, the
+    line is made here.
+    """
+    if not _is_console(self):
+        return _handle(self, record)
+    _to_line(record)
+    return False
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    stream = getattr(handler, "stream", None)
+    if stream is None:
+        stream = getattr(getattr(handler, "console", None), "file", None)  # rich's handler
+        if stream is None:
+            return False
+    if stream is sys.stderr or stream is sys.stdout:
+        return True
+    seen: tuple[Any, bool] = getattr(handler, _SEEN, (None, False))
+    if seen[0] is not stream:
+        seen = (stream, _is_standard(stream) or handler is _flasks_handler())
+        setattr(handler, _SEEN, seen)
+    return seen[1]
+
+
+def _is_standard(stream: Any) -> bool:
+    """Say whether *stream* leads where the process's stdout or stderr does."""
+    if stream is sys.__stderr__ or stream is sys.__stdout__:
+        return True
+    try:
+        status = os.fstat(stream.fileno())
+        return any(os.path.samestat(status, os.fstat(fd)) for fd in (1, 2))
+    except Exception:  # without a descriptor, or closed
+        return False
+
+
+def _flasks_handler() -> Any:
+    # it writes to the request's ``wsgi.errors``, an object of whichever server
+    return getattr(sys.modules.get("flask.logging"), "default_handler", None)
+
+
+# ---------------------------------------------------------------- what is printed, not logged
+
+
+def _silence_banners() -> None:
+    """Where stdout is for machines nobody prints there what is no line.
+
+    ``flask run`` does, and has no option for it; it looks the function up when it prints.
+    """
+    flask_cli: Any = sys.modules.get("flask.cli")
+    if hasattr(flask_cli, "show_server_banner"):
+        flask_cli.show_server_banner = _no_banner
+
+
+def _no_banner(*_: Any, **__: Any) -> None:
+    """Say nothing: where it listens werkzeug logs."""
