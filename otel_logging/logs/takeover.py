@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
@@ -24,9 +24,10 @@ from otel_logging.processors import EventDict
 from otel_logging.settings import LogSettings
 
 _python: Any = logging  # whose methods we replace
-#: What was there before us, Python's own or somebody's who came first; None: not taken over.
+#: What was there before us: Python's own, or that of somebody who came first.
 _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = None
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
+_is_taken = False
 #: Levels of the standard library's loggers before ours, by name.
 _levels_before: Final[dict[str, int]] = {}
 _with_caller = False
@@ -39,9 +40,9 @@ def take_over(settings: LogSettings) -> None:
     stricter one of its own. Scope: process; again, it takes over anew. Failure:
     never raises.
     """
-    global _call_handlers, _handle, _with_caller
-    _with_caller = settings.caller
-    if _call_handlers is None:
+    global _call_handlers, _handle, _is_taken, _with_caller
+    _is_taken, _with_caller = True, settings.caller
+    if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
         _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
         _python.Logger.callHandlers = _to_line_and_handlers
         _python.Handler.handle = _unless_console
@@ -56,15 +57,9 @@ def take_over(settings: LogSettings) -> None:
 
 
 def release() -> None:
-    """Give everything back, where nobody has put something of theirs before it."""
-    global _call_handlers
-    if (
-        logging.Logger.callHandlers is _to_line_and_handlers
-        and logging.Handler.handle is _unless_console
-    ):
-        _python.Logger.callHandlers = _call_handlers
-        _python.Handler.handle = _handle
-        _call_handlers = None
+    """Let everything be as it was before."""
+    global _is_taken
+    _is_taken = False
     _restore_levels()
     uncaught.release()
 
@@ -91,12 +86,40 @@ _COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
-    _to_line(record)
+    call_handlers = cast(Any, _call_handlers)
+    if not _is_taken:
+        call_handlers(self, record)
+        return
+    passed: logging.LogRecord | None = record
     try:
-        if _call_handlers is not None:  # pragma: no branch - given back by another thread
-            _call_handlers(self, record)
+        passed = _through_filters(self, record)
+    except Exception as error:
+        _trouble.report("errors of a logging handler's filter", detail=error)
+    if passed is not None:
+        _to_line(passed)
+    record.__dict__[_DONE] = True
+    try:
+        call_handlers(self, record)
     except Exception as error:
         _trouble.report("errors of a logging handler", detail=error)
+
+
+def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
+    """Return *record* as the filters of the handlers leave it whose place our line takes.
+
+    None where each of them refuses it. A filter may add fields, or hide secrets.
+    """
+    refused = False
+    at: logging.Logger | None = logger
+    while at is not None:
+        for handler in at.handlers:
+            if _is_console(handler):
+                passed: Any = handler.filter(record)
+                if passed:  # from Python 3.12 on the record itself, or another one
+                    return record if passed is True else cast(logging.LogRecord, passed)
+                refused = True
+        at = at.parent if at.propagate else None
+    return None if refused else record
 
 
 def _to_line(record: logging.LogRecord) -> None:
@@ -166,7 +189,7 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     Of a record that has none, brought by a queue from a process without us, the
     line is made here.
     """
-    if not _is_console(self):
+    if not (_is_taken and _is_console(self)):
         return _handle(self, record)
     _to_line(record)
     return False

@@ -18,25 +18,33 @@ from typing import Any, Final, TextIO
 from otel_logging import _names
 from otel_logging.logs import logger as loggers
 
+#: The hooks that were there before ours.
 _before: Final[dict[str, Any]] = {}
+_is_taken = False
 #: Set while asyncio tells of a task: the current context is the task's already, or nobody's.
 _placed: ContextVar[bool] = ContextVar("otel_logging.placed", default=False)
 
 
 def take_over() -> None:
-    """Put our hooks before those that are there. Scope: process."""
+    """Put our hooks before those that are there. Scope: process.
+
+    Where somebody has put another one before ours since, that stays: it may lead to ours.
+    """
+    global _is_taken
+    _is_taken = True
     for key, (owner, name, hook) in _HOOKS.items():
         there = getattr(owner, name)
-        if there is not hook:
-            _before[key] = there
+        if there is not hook and _before.setdefault(key, there) is there:
             setattr(owner, name, hook)
 
 
 def release() -> None:
-    """Give the hooks back, where nobody has put another one before them."""
+    """Give the hooks back; one that somebody has put another before only passes on."""
+    global _is_taken
+    _is_taken = False
     for key, (owner, name, hook) in _HOOKS.items():
         if getattr(owner, name) is hook:
-            setattr(owner, name, _before.pop(key))
+            setattr(owner, name, _before[key])  # kept: ``catch_warnings`` may bring ours back
 
 
 def place_of(record: logging.LogRecord) -> Context | None:
@@ -59,34 +67,36 @@ def _line(name: str, level: int, event: str, **fields: Any) -> None:
         loggers.make_line(channel, level, lambda: {_names.EVENT: event, **fields})
 
 
-def _go_on(key: str, usual: Any, *args: Any) -> None:
-    """Let the hook that was there before ours see it too, unless it only prints."""
-    there = _before.get(key)
-    if there is not None and there is not usual:
-        there(*args)
+# ---------------------------------------------------------------- the hooks
+# Each lets the one that was there before see it too, unless that is Python's own, which prints.
 
 
 def _on_exception(kind: Any, error: Any, traceback: Any) -> None:
-    if not isinstance(error, Exception):  # Ctrl-C: Python's own ending
-        _before.get("main", sys.__excepthook__)(kind, error, traceback)
-        return
-    _line("sys.excepthook", logging.CRITICAL, "uncaught exception", exc_info=error)
-    _go_on("main", sys.__excepthook__, kind, error, traceback)
+    before = _before["main"]
+    is_ours = _is_taken and isinstance(error, Exception)  # Ctrl-C has Python's own ending
+    if is_ours:
+        _line("sys.excepthook", logging.CRITICAL, "uncaught exception", exc_info=error)
+    if not is_ours or before is not sys.__excepthook__:
+        before(kind, error, traceback)
 
 
 def _on_thread_exception(args: Any) -> None:
-    if args.exc_type is not SystemExit:
-        name = getattr(args.thread, "name", None)
-        event = "uncaught exception in a thread"
-        _line("threading.excepthook", logging.ERROR, event, exc_info=args.exc_value, thread=name)
-    _go_on("thread", threading.__excepthook__, args)
+    before = _before["thread"]
+    if _is_taken and args.exc_type is not SystemExit:
+        fields = {"exc_info": args.exc_value, "thread": getattr(args.thread, "name", None)}
+        _line("threading.excepthook", logging.ERROR, "uncaught exception in a thread", **fields)
+    if not _is_taken or before is not threading.__excepthook__:
+        before(args)
 
 
 def _on_unraisable(args: Any) -> None:
-    event = (args.err_msg or "exception ignored").removesuffix(" in")
-    fields = {"exc_info": args.exc_value, "object": args.object}
-    Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
-    _go_on("unraisable", sys.__unraisablehook__, args)
+    before = _before["unraisable"]
+    if _is_taken:
+        event = (args.err_msg or "exception ignored").removesuffix(" in")
+        fields = {"exc_info": args.exc_value, "object": args.object}
+        Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
+    if not _is_taken or before is not sys.__unraisablehook__:
+        before(args)
 
 
 def _on_warning(
@@ -97,7 +107,7 @@ def _on_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    if file is not None:
+    if file is not None or not _is_taken:
         _before["warning"](message, category, filename, lineno, file, line)
         return
     fields = {_names.CODE_FILE: filename, _names.CODE_LINE: lineno}
@@ -109,6 +119,9 @@ def _on_warning(
 
 def _on_asyncio(loop: asyncio.BaseEventLoop, context: dict[str, Any]) -> None:
     """Tell of what a task did on the task's own behalf: Python 3.12 and later know it."""
+    if not _is_taken:
+        _before["asyncio"](loop, context)
+        return
     owner = context.get("task") or context.get("future") or context.get("handle")
     known = getattr(owner, "get_context", None)
     where = Context() if known is None else known().copy()
