@@ -6,6 +6,7 @@ and nothing of it leaves in outgoing headers unless ``propagate=`` names it.
 Deliberately absent: spans (``tracing``), queues and threads of libraries.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
@@ -231,10 +232,11 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
 class _Origin:
     """The context that an exception left; a copy of the exception has none: contexts are local."""
 
-    __slots__ = ("context",)
+    __slots__ = ("context", "noted_ns")
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.noted_ns = time.time_ns()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(None), ())
@@ -243,27 +245,31 @@ class _Origin:
 class _Noting:
     """A ``with`` block that notes itself on an exception that leaves it."""
 
+    __slots__ = ("_entered_ns",)
+
     def __enter__(self) -> None:
-        """Do nothing."""
+        self._entered_ns = time.time_ns()
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        note_origin(error)
+        note_origin(error, self._entered_ns)
 
 
-#: Attribute of an exception: the ``_Origin`` it has left last.
+#: Attribute of an exception: the ``_Origin`` it has left.
 _ORIGIN: Final = "_otel_logging_origin"
 
 
-def note_origin(error: BaseException | None) -> None:
+def note_origin(error: BaseException | None, entered_ns: int) -> None:
     """Note that *error* leaves this context, so that a later line about it knows whose it was.
 
-    Each stage, job and carried function on its way notes itself, so the outermost
-    is what stays: an exception object that is raised again elsewhere is there
-    that one's. Never raises.
+    A stage, a job or a carried function says when it was entered: what was noted
+    since then is the context of one inside it, which knows more; what was noted
+    before is an earlier raise of the same exception object. Never raises.
     """
     if isinstance(error, Exception):
-        with suppress(Exception):  # past its own __setattr__: a frozen dataclass's refuses
-            BaseException.__setattr__(error, _ORIGIN, _Origin(copy_context()))
+        with suppress(Exception):  # it may have attribute methods of its own, that raise
+            known = getattr(error, _ORIGIN, None)
+            if not (isinstance(known, _Origin) and known.noted_ns >= entered_ns):
+                BaseException.__setattr__(error, _ORIGIN, _Origin(copy_context()))
 
 
 def origin_of(error: BaseException) -> Context | None:

@@ -7,6 +7,7 @@ absent: schedulers; the tag's way into a line is a processor like any other.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -77,17 +78,18 @@ def _text_of(tag: str) -> str:
 
 
 class _Tagged:
-    __slots__ = ("_before", "_tag")
+    __slots__ = ("_before", "_entered_ns", "_tag")
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
 
     def __enter__(self) -> None:
+        self._entered_ns = time.time_ns()
         self._before = bindings.job_tag.get()
         bindings.job_tag.set(self._tag)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        bindings.note_origin(error)
+        bindings.note_origin(error, self._entered_ns)
         bindings.job_tag.set(self._before)
 
 

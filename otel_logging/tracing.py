@@ -213,7 +213,8 @@ class _Entered:
         try:
             if error is not None:
                 _record(self.span, error)
-                bindings.note_origin(error)
+                started_ns: int | None = getattr(self.span, "start_time", None)
+                bindings.note_origin(error, started_ns or time.time_ns())
             _end(self.span, self.budget)
         except Exception as failure:
             _trouble.report("stages lost: a span could not be ended", detail=failure)

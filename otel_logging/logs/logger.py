@@ -23,14 +23,14 @@ _NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "criti
 
 #: A signal handler or ``__del__`` may log inside a log call; a value whose ``__repr__`` logs
 #: itself must not do so for ever.
-_DEEPEST: Final = 4
+DEEPEST: Final = 4
 
 
 class _Nesting(threading.local):
     depth = 0
 
 
-_nesting = _Nesting()
+nesting = _Nesting()
 
 
 class Configured:
@@ -114,11 +114,11 @@ def make_line(
     Failure: never raises; a line that is lost is counted and reported. Cost: what
     the processors cost. Concurrency: any thread, signal handlers, finalisers.
     """
-    depth = _nesting.depth
+    depth = nesting.depth
     try:
-        if depth >= _DEEPEST:
+        if depth >= DEEPEST:
             raise RecursionError("a value or an output logs while it is logged")
-        _nesting.depth = depth + 1
+        nesting.depth = depth + 1
         event_dict = make(*args)
         name = _NAMES.get(level) or logging.getLevelName(level).lower()
         for processor in processors:
@@ -128,7 +128,7 @@ def make_line(
     except Exception as error:
         _trouble.report("log lines lost: a line could not be made", detail=error)
     finally:
-        _nesting.depth = depth
+        nesting.depth = depth
 
 
 # ---------------------------------------------------------------- the bound logger

@@ -98,10 +98,16 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if passed is not None:
         _to_line(passed)
     record.__dict__[_DONE] = True
+    depth = loggers.nesting.depth
     try:
+        if depth >= loggers.DEEPEST:
+            raise RecursionError("a value or a handler logs while it is logged")
+        loggers.nesting.depth = depth + 1
         call_handlers(self, record)
     except Exception as error:
         _trouble.report("errors of a logging handler", detail=error)
+    finally:
+        loggers.nesting.depth = depth
 
 
 def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:

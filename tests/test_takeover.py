@@ -1,0 +1,696 @@
+"""Everybody else's lines: whatever the application did to ``logging``, each record is one line."""
+
+import asyncio
+import contextlib
+import copy
+import io
+import json
+import logging
+import logging.config
+import logging.handlers
+import pickle
+import queue
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_logging import (
+    TaggedLogger,
+    _trouble,
+    bind_context,
+    bound_context,
+    clear_context,
+    configure_logging,
+    format_background_log,
+    get_logger,
+    setup_observability,
+    tag_background_logger,
+    traced,
+)
+from otel_logging.logs.takeover import release
+from tests.conftest import Service
+from tests.lines import parsed, script
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def _taken_over(_clean_slate: None) -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    configure_logging(environment="production")
+    clear_context()
+    yield
+    clear_context()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("shop")]:
+        del logging.root.manager.loggerDict[name]
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Return the lines since it was called last; there is nothing else on stdout or stderr."""
+
+    def read() -> list[dict[str, Any]]:
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return parsed(captured.out)
+
+    return read
+
+
+def logger(name: str = "shop") -> logging.Logger:
+    return logging.getLogger(name)
+
+
+# ---------------------------------------------------------------- what is in a line
+
+
+def test_a_record_is_a_line_of_ours(lines: Lines) -> None:
+    """Message with its arguments, level, logger, fields, and what is bound."""
+    with bound_context(user_id="u1"):
+        logger("shop.orders").warning("%s of %d", "one", 2, extra={"order": "o1"})
+    (line,) = lines()
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "level": "warning",
+        "event": "one of 2",
+        "logger": "shop.orders",
+        "user_id": "u1",
+        "order": "o1",
+    }
+
+
+def test_fields_with_reserved_names_are_kept(lines: Lines) -> None:
+    """With a trailing underscore, as on a structlog line."""
+    given = {"event": 1, "level": 2, "logger": 3, "timestamp": 4, "job_tag": 5, "span_id": 6}
+    logger().info("message", extra=given)
+    (line,) = lines()
+    assert {key: line[f"{key}_"] for key in given} == given
+    assert (line["event"], line["level"]) == ("message", "info")
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "event"),
+    [
+        ("plain", (), "plain"),
+        ("100%", (), "100%"),
+        ("%s%%", (5,), "5%"),
+        ("%(a)s", ({"a": 1},), "1"),
+        ("%s", ({},), "{}"),
+        ("%s", ((1, 2),), "(1, 2)"),
+        (ValueError("no price"), (), "no price"),
+        ({"a": 1}, (), "{'a': 1}"),
+        (7, (), "7"),
+        (None, (), "None"),
+        ("\x1b[31mred\x1b[0m", (), "red"),
+    ],
+)
+def test_messages_are_what_logging_makes_of_them(
+    message: Any, arguments: tuple[Any, ...], event: str, lines: Lines
+) -> None:
+    """A ``%`` format, an object's text; colours that a library put in are left out."""
+    logger().info(message, *arguments)
+    assert [line["event"] for line in lines()] == [event]
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError("broken")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"), [("%d", ("x",)), ("%s %s", (1,)), ("none", (1,)), ("%s", (Broken(),))]
+)
+def test_arguments_that_do_not_fit_are_a_line_that_says_so(
+    message: str, arguments: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where Python prints a traceback on stderr and loses the line."""
+    logging.root.handlers.clear()  # pytest's own raises at such a record
+    logger().info(message, *arguments)
+    (line,) = parsed(capsys.readouterr().out)
+    assert line["event"] == message
+    assert "Error" in line["format_error"]
+    assert len(line["format_args"]) == len(arguments)
+
+
+def test_a_message_without_a_text_is_a_line(lines: Lines) -> None:
+    """Its ``__str__`` raises."""
+    logging.root.handlers.clear()  # pytest's own ask it too
+    logger().info(Broken())
+    assert [line["event"] for line in lines()] == ["<unprintable Broken>"]
+
+
+def test_exceptions_and_stacks(lines: Lines) -> None:
+    """In every way in which ``logging`` takes them."""
+    try:
+        raise ValueError("no price")
+    except ValueError as error:
+        logger().exception("handled")
+        logger().error("given", exc_info=error)
+        logger().error("tuple", exc_info=sys.exc_info())
+    logger().error("nothing", exc_info=True)
+    logger().info("stack", stack_info=True)
+    handled, given, as_tuple, nothing, stack = lines()
+    for line in (handled, given, as_tuple):
+        assert line["exception"].endswith("ValueError: no price")
+        assert line["level"] == "error"
+    assert "exception" not in nothing
+    assert "test_exceptions_and_stacks" in stack["stack"]
+
+
+def test_levels_of_ones_own(lines: Lines) -> None:
+    """A number between two levels, and a name that was added."""
+    logging.addLevelName(25, "NOTICE")
+    try:
+        logger().log(25, "named")
+        logger().log(26, "numbered")
+    finally:
+        logging._levelToName.pop(25), logging._nameToLevel.pop("NOTICE")
+    assert [line["level"] for line in lines()] == ["notice", "level 26"]
+
+
+def test_the_caller_is_named_on_request(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's own file and line, whichever of the three ways it logs."""
+    monkeypatch.setenv("OTEL_LOGGING_CALLER", "true")
+    configure_logging(environment="production")
+    logger().info("plain")
+    TaggedLogger(logger()).info("tagged")
+    get_logger("shop").info("structlog")
+    first = sys._getframe().f_lineno - 3
+    found = lines()
+    assert [line["code.file.path"] for line in found] == [__file__] * 3
+    assert [line["code.line.number"] for line in found] == [first, first + 1, first + 2]
+    name = "test_the_caller_is_named_on_request"
+    assert [line["code.function.name"] for line in found] == [name] * 3
+    monkeypatch.undo()
+    configure_logging(environment="production")
+    get_logger("shop").info("not asked for")
+    assert "code.file.path" not in lines()[0]
+
+
+def test_copies_of_what_a_line_has_are_left_out(lines: Lines) -> None:
+    """Those of OpenTelemetry's logging instrumentation, and uvicorn's coloured message."""
+    logger().info("m", extra={"otelTraceID": "0", "otelSpanID": "0", "color_message": "m", "a": 1})
+    (line,) = lines()
+    assert set(line) == {"timestamp", "level", "event", "logger", "a"}
+
+
+def test_a_record_that_came_from_another_process(lines: Lines) -> None:
+    """``logger.handle`` of an unpickled one: with the traceback's text, as it could be sent."""
+    record = logger().makeRecord("shop.child", 40, "f", 1, "failed %s", ("x",), None)
+    record.exc_text = "Traceback\nValueError: no price"
+    record = logging.makeLogRecord(pickle.loads(pickle.dumps(record.__dict__)))
+    logger("shop.child").handle(record)
+    (line,) = lines()
+    assert line["event"] == "failed x\nTraceback\nValueError: no price"
+
+
+# ---------------------------------------------------------------- whoever set logging up, and when
+
+CONSOLES = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"theirs": {"format": "THEIRS %(message)s"}},
+    "handlers": {
+        "out": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": "theirs",
+        },
+        "err": {"class": "logging.StreamHandler", "formatter": "theirs"},
+    },
+    "root": {"handlers": ["out", "err"], "level": "INFO"},
+    "loggers": {"shop.own": {"handlers": ["out"], "propagate": False, "level": "INFO"}},
+}
+
+
+def basic() -> None:
+    logging.basicConfig(level=logging.INFO, force=True, format="THEIRS %(message)s")
+
+
+def basic_stdout() -> None:
+    logging.basicConfig(
+        level=logging.INFO, force=True, stream=sys.stdout, format="THEIRS %(message)s"
+    )
+
+
+def from_dict() -> None:
+    logging.config.dictConfig(CONSOLES)
+
+
+def several() -> None:
+    for stream in (sys.stdout, sys.stderr, None):
+        logger().addHandler(logging.StreamHandler(stream))
+        logging.root.addHandler(logging.StreamHandler(stream))
+
+
+def no_handler_at_all() -> None:
+    logging.root.handlers.clear()
+
+
+def with_rich() -> None:
+    from rich.logging import RichHandler
+
+    logging.root.addHandler(RichHandler())
+
+
+SETUPS = [basic, basic_stdout, from_dict, several, no_handler_at_all, with_rich]
+
+
+@pytest.mark.parametrize("theirs", SETUPS)
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_each_record_is_one_line(theirs: Callable[[], None], order: str, lines: Lines) -> None:
+    """Whatever the application calls, before set-up or after it: none doubled, none missing."""
+    if order == "before":
+        release()
+        theirs()
+        configure_logging(environment="production")
+    else:
+        theirs()
+    logger().info("a")
+    logger("shop.own").warning("b")
+    logging.warning("c")
+    found = [(line["logger"], line["event"]) for line in lines()]
+    assert found == [("shop", "a"), ("shop.own", "b"), ("root", "c")]
+
+
+def test_a_logger_that_does_not_propagate_has_lines(lines: Lines) -> None:
+    """With a handler of its own, or with none."""
+    for name in ("shop.closed", "shop.muted"):
+        logger(name).propagate = False
+    logger("shop.closed").addHandler(logging.StreamHandler())
+    logger("shop.closed").info("a")
+    logger("shop.muted").info("b")
+    assert [line["event"] for line in lines()] == ["a", "b"]
+
+
+def test_other_handlers_go_on(lines: Lines, tmp_path: Path) -> None:
+    """A file, a stream of one's own, one that is added later: in their own form."""
+    stream = io.StringIO()
+    logger().addHandler(file := logging.FileHandler(tmp_path / "shop.log"))
+    logger().addHandler(logging.StreamHandler(stream))
+    logger().warning("a %s", 1)
+    assert [line["event"] for line in lines()] == ["a 1"]
+    file.close()
+    assert (tmp_path / "shop.log").read_text() == stream.getvalue() == "a 1\n"
+
+
+def test_a_handler_may_change_where_it_writes(lines: Lines) -> None:
+    """From the console to a stream of one's own, and back."""
+    handler = logging.StreamHandler()
+    logger().addHandler(handler)
+    logger().info("console")
+    handler.setStream(stream := io.StringIO())
+    logger().info("stream")
+    handler.setStream(sys.stderr)
+    logger().info("console again")
+    assert stream.getvalue() == "stream\n"
+    assert len(lines()) == 3
+
+
+def test_filters_of_a_handler_whose_place_a_line_takes_hold(lines: Lines) -> None:
+    """They refuse records, add fields, hide secrets."""
+
+    def health(record: logging.LogRecord) -> bool:
+        record.msg = str(record.msg).replace("hunter2", "***")
+        record.request = "r1"
+        return "/health" not in record.getMessage()
+
+    handler = logging.StreamHandler()
+    handler.addFilter(health)
+    logger().addHandler(handler)
+    logger().info("GET /health")
+    logger().info("password hunter2")
+    (line,) = lines()
+    assert (line["event"], line["request"]) == ("password ***", "r1")
+    logging.root.addHandler(logging.StreamHandler())  # which takes them all
+    logger().info("GET /health")
+    assert [line["event"] for line in lines()] == ["GET /health"]
+
+
+def test_a_filter_that_raises_loses_no_line(lines: Lines) -> None:
+    """It is counted, and the line is there."""
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda _: 1 / 0 > 1)
+    logger().addHandler(handler)
+    logger().info("a")
+    assert _trouble.counts == {"errors of a logging handler's filter": 1}
+
+
+def test_a_handler_that_raises_is_contained(capsys: pytest.CaptureFixture[str]) -> None:
+    """Counted and said: never an exception from a log call, nor a line less."""
+
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("no disk")
+
+    logger().addHandler(Raising())
+    logger().info("a")
+    captured = capsys.readouterr()
+    assert [line["event"] for line in parsed(captured.out)] == ["a"]
+    assert captured.err == "otel_logging: 1 errors of a logging handler (no disk)\n"
+
+
+def test_a_queue_of_records(lines: Lines) -> None:
+    """One that a listener writes to the console: once, also from a process without us."""
+    records: queue.Queue[logging.LogRecord] = queue.Queue()
+    logger().addHandler(logging.handlers.QueueHandler(records))
+    listener = logging.handlers.QueueListener(records, logging.StreamHandler())
+    listener.start()
+    logger().info("ours")
+    foreign = logging.makeLogRecord({"name": "shop.child", "msg": "theirs", "levelno": 20})
+    records.put(foreign)
+    listener.stop()
+    assert [line["event"] for line in lines()] == ["ours", "theirs"]
+
+
+def test_memory_handlers_flush_into_no_second_line(lines: Lines) -> None:
+    """Their target is not among a logger's handlers."""
+    memory = logging.handlers.MemoryHandler(10, target=logging.StreamHandler())
+    logger().addHandler(memory)
+    logger().info("a")
+    memory.flush()
+    assert len(lines()) == 1
+
+
+def test_caplog_goes_on_working(caplog: pytest.LogCaptureFixture, lines: Lines) -> None:
+    """At its own level, which may be lower than ours."""
+    with caplog.at_level(logging.DEBUG):
+        logger().debug("below")
+        logger().info("above %s", 1)
+    assert caplog.messages == ["below", "above 1"]
+    assert [line["event"] for line in lines()] == ["above 1"]
+
+
+def test_without_takeover_other_loggers_are_left_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Handlers, levels, warnings and hooks are as they were."""
+    release()
+    hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning)
+    basic_stdout()
+    with setup_observability("shop", environment="production", takeover=False):
+        logger().info("a")
+        get_logger("shop").info("b")
+        now = (sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning)
+        assert now == hooks
+    theirs, ours = capsys.readouterr().out.splitlines()
+    assert theirs == "THEIRS a"
+    assert json.loads(ours)["event"] == "b"
+
+
+def test_a_later_set_up_gives_loggers_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """Levels too; and takes them again."""
+    logging.root.setLevel(logging.WARNING)
+    configure_logging(environment="production", log_level="debug", log_levels="shop.db=error")
+    assert logger("shop.db").level == logging.ERROR
+    setup_observability("shop", environment="production", takeover=False).shutdown()
+    assert logger("shop.db").level == logging.NOTSET
+    basic()
+    logger().info("a")
+    assert capsys.readouterr() == ("", "THEIRS a\n")
+    configure_logging(environment="production")
+    logger().info("a")
+    assert len(parsed(capsys.readouterr().out)) == 1
+
+
+def test_takeover_is_true_or_false() -> None:
+    """Else an error at set-up."""
+    with pytest.raises(ValueError, match="takeover='yes'"):
+        setup_observability("shop", takeover="yes")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- levels
+
+
+def test_levels_are_the_same_for_every_way_to_log(lines: Lines) -> None:
+    """LOG_LEVEL, and LOG_LEVELS by name; a logger's own level may be stricter, not looser."""
+    levels = {"shop": "warning", "shop.db": "debug"}
+    configure_logging(environment="production", log_levels=levels)
+    for name in ("other", "shop", "shop.db"):
+        for log in (logger(name), get_logger(name)):
+            log.debug("debug")
+            log.info("info")
+            log.warning("warning")
+    found = Counter((line["logger"], line["level"]) for line in lines())
+    assert found == {
+        ("other", "info"): 2,
+        ("other", "warning"): 2,
+        ("shop", "warning"): 2,
+        ("shop.db", "debug"): 2,
+        ("shop.db", "info"): 2,
+        ("shop.db", "warning"): 2,
+    }
+    logger("shop.db").setLevel(logging.ERROR)
+    logger("shop").setLevel(logging.DEBUG)
+    logger("shop.db").warning("stricter")
+    logger("shop").info("looser")
+    assert lines() == []
+
+
+# ---------------------------------------------------------------- job tags
+
+
+@pytest.mark.parametrize("environment", ["production", "development"])
+def test_a_tag_stands_once_whoever_puts_it_there(
+    environment: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decorated function, a TaggedLogger in it, and a formatted message, alone and in another."""
+    configure_logging(environment=environment)
+    tagged = TaggedLogger(logger())
+
+    @tag_background_logger("AUTO_REBAL")
+    def job() -> None:
+        logger().info("progress %d%%", 50)
+        tagged.info("progress %d%%", 50)
+        tagged.info("progress 50%")
+        logger().info(format_background_log("AUTO_REBAL", "progress 50%"))
+        tagged.info(format_background_log("AUTO_REBAL", "progress 50%"))
+        logger().info(f"{format_background_log('AUTO_REBAL', 'progress')} 50%")
+        get_logger("shop").info("progress 50%")
+        get_logger("shop").info(format_background_log("AUTO_REBAL", "progress 50%"))
+
+    job()
+    logger().info(format_background_log("AUTO_REBAL", "progress 50%"))
+    out = capsys.readouterr().out
+    if environment == "development":
+        assert [line[22:].split("  ")[0] for line in out.splitlines()] == [
+            "[AUTO_REBAL] progress 50%"
+        ] * 9
+    else:
+        found = {(line["event"], line["job_tag"]) for line in parsed(out)}
+        assert found == {("progress 50%", "AUTO_REBAL")}
+        assert out.count("\n") == 9
+
+
+def test_a_plain_line_in_a_job_is_tagged_in_its_span(service: Service) -> None:
+    """``job_tag`` is on the line, the event and the span."""
+    log = logger()
+
+    @tag_background_logger("PRICE_CACHE")
+    @traced("refresh")
+    def job() -> None:
+        log.info("refreshed %d prices", 3)
+
+    job()
+    span = service.one("refresh")
+    (event,) = span.events
+    assert event.name == "refreshed 3 prices"
+    assert event.attributes["job_tag"] == span.attributes["job_tag"] == "PRICE_CACHE"
+
+
+# ---------------------------------------------------------------- lines in spans
+
+
+def test_ten_thousand_lines_of_every_origin(
+    service: Service, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Mixed, in tasks and threads, inside spans, after them and outside any: each once."""
+    structlog_line, plain = get_logger("shop"), logger()
+    tagged = TaggedLogger(plain)
+
+    def line(way: int, number: int) -> None:
+        match way:
+            case 0:
+                structlog_line.info("n", id=number)
+            case 1:
+                plain.info("n", extra={"id": number})
+            case 2:
+                tagged.info("n", extra={"id": number})
+            case 3:
+                warnings.warn_explicit(f"n {number}", UserWarning, "f.py", number)
+            case _:
+                try:
+                    raise ValueError(number)
+                except ValueError:
+                    plain.exception("n", extra={"id": number})
+
+    async def task(first: int) -> None:
+        for number in range(first, first + 50):
+            await asyncio.sleep(0)
+            if number % 3:
+                with traced("stage"):
+                    line(number % 5, number)
+            else:
+                line(number % 5, number)
+
+    async def tasks(first: int) -> None:
+        await asyncio.gather(*(task(first + 50 * n) for n in range(50)))
+
+    def thread(first: int) -> None:
+        with traced("long"):
+            for number in range(first, first + 1250):
+                line(number % 5, number)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        configure_logging(environment="production")
+        threads = [threading.Thread(target=thread, args=(5000 + 1250 * n,)) for n in range(4)]
+        for each in threads:
+            each.start()
+        asyncio.run(tasks(0))
+        asyncio.run(tasks(2500))
+        for each in threads:
+            each.join()
+    events = [event for span in service.spans() for event in span.events]
+    ids = Counter(e.attributes.get("id", e.attributes.get("code.line.number")) for e in events)
+    assert ids == dict.fromkeys(range(10_000), 1)
+    assert len(parsed(capfd.readouterr().out)) == 10_000
+
+
+# ---------------------------------------------------------------- nothing recurses
+
+
+def test_a_value_that_logs_while_it_is_logged(lines: Lines) -> None:
+    """It has its line, and there is an end to it."""
+    logging.root.handlers.clear()  # pytest's own ask it too
+
+    class Chatty:
+        def __str__(self) -> str:
+            logger("shop.chatty").info("I am asked")
+            return "chatty"
+
+    logger().info("%s", Chatty())
+    assert [line["event"] for line in lines()] == ["I am asked", "chatty"]
+
+
+def test_a_value_that_logs_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Is counted as lost: there is no end to it."""
+
+    class Endless:
+        def __str__(self) -> str:
+            logger().info("%s", self)
+            return "endless"
+
+    logger().info("%s", Endless())
+    assert _trouble.counts["log lines lost: a line could not be made"] > 0
+    capsys.readouterr()
+
+
+def test_a_handler_that_logs(lines: Lines) -> None:
+    """Through its own logger: contained."""
+
+    class Logging(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name != "shop.handler":
+                logger("shop.handler").info("wrote %s", record.getMessage())
+
+    logger().addHandler(Logging())
+    logger().info("a")
+    assert [line["event"] for line in lines()] == ["a", "wrote a"]
+
+
+def test_a_warning_while_a_line_is_made(lines: Lines) -> None:
+    """Becomes a line of its own, every time."""
+    logging.root.handlers.clear()  # pytest's own make it again
+
+    class Deprecated:
+        def __str__(self) -> str:
+            warnings.warn("do not ask", DeprecationWarning, stacklevel=1)
+            return "deprecated"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        configure_logging(environment="production")
+        logger().info("%s", Deprecated())
+    assert [line["event"] for line in lines()] == ["do not ask", "deprecated"]
+
+
+def test_libraries_at_debug_do_not_feed_on_delivery(tmp_path: Path) -> None:
+    """Delivery of lines makes no lines that are delivered: over HTTP, gRPC and as log records."""
+    code = """if True:
+        import logging, sys, time, warnings
+        warnings.simplefilter("always")
+        import otel_logging, urllib3
+        from tests.receiver import Receiver
+        with Receiver() as receiver:
+            with otel_logging.setup_observability(
+                "shop", environment="production", log_level="debug",
+                endpoint=receiver.endpoint, spool_dir=sys.argv[1],
+            ) as observability:
+                for _ in range(5):
+                    logging.getLogger("shop").debug("line")
+                    assert observability.force_flush(10)
+            events = len([e for s in receiver.spans for e in s.events])
+            sys.stderr.write(f"{events} {len(receiver.log_records)}")
+    """
+    for exporter in ("none", "otlp"):
+        spool = str(tmp_path / exporter)
+        done = script(code, spool, OTEL_LOGS_EXPORTER=exporter)
+        events = [line["event"] for line in parsed(done.stdout)]
+        assert events.count("line") == 5
+        spans, records = (int(n) for n in done.stderr.split())
+        assert spans + records <= len(events) < 60
+        assert (records if exporter == "otlp" else spans) >= 5
+
+
+# ---------------------------------------------------------------- costs nothing it should not
+
+
+def test_copies_of_a_record_are_no_second_line(lines: Lines) -> None:
+    """``logger.handle`` of a copy that a handler forwards to another logger's handlers."""
+
+    class Forwarding(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logger("shop.sink").handle(copy.copy(record))
+
+    logger("shop.source").propagate = False
+    logger("shop.source").addHandler(Forwarding())
+    logger("shop.source").info("a")
+    assert len(lines()) == 1
+
+
+def test_a_hidden_stdout_loses_no_line(lines: Lines) -> None:
+    """``redirect_stdout``: lines go where stdout goes, and so do not the handlers' ones."""
+    with contextlib.redirect_stdout(io.StringIO()) as elsewhere:
+        logging.root.addHandler(logging.StreamHandler(sys.stdout))
+        logger().info("a")
+    assert len(parsed(elsewhere.getvalue())) == 1
+    assert lines() == []
+
+
+def test_bound_fields_are_the_tasks_own(lines: Lines) -> None:
+    """Plain lines of two tasks, interleaved."""
+
+    async def task(user: str) -> None:
+        bind_context(user_id=user)
+        for _ in range(20):
+            await asyncio.sleep(0)
+            logger().info("%s", user)
+
+    async def main() -> None:
+        await asyncio.gather(*(task(f"u{n}") for n in range(10)))
+
+    asyncio.run(main())
+    found = lines()
+    assert len(found) == 200
+    assert all(line["user_id"] == line["event"] for line in found)

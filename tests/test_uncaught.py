@@ -1,0 +1,432 @@
+"""What nobody caught is a line, once, on behalf of whom it was raised for."""
+
+import asyncio
+import copy
+import gc
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from otel_logging import (
+    bind_context,
+    bound_context,
+    carry,
+    clear_context,
+    configure_logging,
+    get_logger,
+    tag_background_logger,
+    traced,
+)
+from otel_logging.logs.takeover import release
+from tests.conftest import Service
+from tests.lines import child_environment, parsed
+from tests.receiver import Receiver
+
+Lines = Callable[[], list[dict[str, Any]]]
+log: Any = get_logger("shop")
+
+
+@pytest.fixture(autouse=True)
+def _hooks(_clean_slate: None) -> Iterator[None]:
+    """Python's own hooks, not pytest's, which would fail the test; ours before them."""
+    kept = sys.unraisablehook, threading.excepthook
+    sys.unraisablehook, threading.excepthook = sys.__unraisablehook__, threading.__excepthook__
+    configure_logging(environment="production")
+    clear_context()
+    yield
+    release()
+    sys.unraisablehook, threading.excepthook = kept
+    clear_context()
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Return the lines since it was called last; there is nothing else on stdout or stderr."""
+
+    def read() -> list[dict[str, Any]]:
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return parsed(captured.out)
+
+    return read
+
+
+def run_in_thread(function: Callable[[], object]) -> None:
+    thread = threading.Thread(target=function, name="worker")
+    thread.start()
+    thread.join()
+
+
+def boom() -> None:
+    raise ValueError("boom")
+
+
+def dying(code: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run *code* in a child process that ends by an exception."""
+    begin = "import otel_logging as o, sys, threading, logging, warnings, asyncio\n"
+    return subprocess.run(
+        [sys.executable, "-c", begin + code],
+        env=child_environment(ENVIRONMENT="production", **variables),
+        capture_output=True,
+        timeout=60,
+    )
+
+
+# ---------------------------------------------------------------- each hook
+
+
+def test_of_the_main_thread(receiver: Receiver) -> None:
+    """The last line of the process, in the trace that it left, at the collector before the end."""
+    code = (
+        f"o.setup_observability('shop', endpoint={receiver.endpoint!r})\n"
+        "with o.traced('turn'):\n"
+        "    o.bind_context(user_id='u1')\n"
+        "    raise ValueError('no price')\n"
+    )
+    done = dying(code)
+    assert (done.returncode, done.stderr) == (1, b"")
+    (line,) = parsed(done.stdout)
+    assert (line["level"], line["event"]) == ("critical", "uncaught exception")
+    assert line["exception"].endswith("ValueError: no price")
+    assert line["user_id"] == "u1"
+    turn = next(span for span in receiver.spans if span.name == "turn")
+    assert (line["trace_id"], line["span_id"]) == (turn.trace_id, turn.span_id)
+    (child,) = (span for span in receiver.spans if span.name == "log")
+    (event,) = child.events
+    assert (child.parent_span_id, event.name) == (turn.span_id, "uncaught exception")
+    # the traceback stands once in the trace, where the exception left its stage
+    assert event.attributes["exception"] == "ValueError: no price"
+    assert "Traceback" in turn.events[0].attributes["exception.stacktrace"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "stderr"),
+    [
+        ("sys.exit(3)", 3, b""),
+        ("raise KeyboardInterrupt", -2, b"KeyboardInterrupt"),
+        ("raise SystemExit('bye')", 1, b"bye"),
+    ],
+)
+def test_a_wanted_end_is_no_line(ending: str, code: int, stderr: bytes) -> None:
+    """``sys.exit`` and Ctrl-C have Python's own endings."""
+    done = dying(f"o.configure_logging()\n{ending}\n")
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert stderr in done.stderr
+
+
+def test_of_a_thread(lines: Lines) -> None:
+    """Named, and in its own trace, though the stage is over by then."""
+
+    def work() -> None:
+        with traced("work"):
+            bind_context(user_id="u2")
+            boom()
+
+    run_in_thread(work)
+    (line,) = lines()
+    assert (line["level"], line["event"]) == ("error", "uncaught exception in a thread")
+    assert line["thread"] == "worker"
+    assert line["exception"].endswith("ValueError: boom")
+
+
+def test_of_a_thread_in_its_own_trace(service: Service, lines: Lines) -> None:
+    """A stage's, or whoever's its function was carried for."""
+
+    def work() -> None:
+        with traced("work"):
+            bind_context(user_id="u2")
+            boom()
+
+    run_in_thread(work)
+    with traced("request"):
+        bind_context(user_id="u3")
+        run_in_thread(carry(boom))
+    first, second = lines()
+    work_span, request = service.one("work"), service.one("request")
+    assert (first["trace_id"], first["user_id"]) == (work_span.trace_id, "u2")
+    assert (second["span_id"], second["user_id"]) == (request.span_id, "u3")
+
+
+def test_a_thread_that_exits_is_no_line(lines: Lines) -> None:
+    """``sys.exit`` in a thread ends it quietly."""
+    run_in_thread(sys.exit)
+    assert lines() == []
+
+
+def test_of_a_finaliser_is_nobodys(service: Service, lines: Lines) -> None:
+    """Whoever happens to run when an object is collected has nothing to do with it."""
+
+    class Finalised:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            boom()
+
+    with traced("request"):
+        bind_context(user_id="u4")
+        Finalised()
+        gc.collect()
+    (line,) = lines()
+    assert line["event"] == "exception ignored"
+    assert "Finalised.__del__" in line["object"]
+    assert "user_id" not in line
+    assert "trace_id" not in line
+    assert service.one("request").events == ()
+
+
+def test_a_warning(lines: Lines) -> None:
+    """Category, file and line as fields; where a file is given, there and nowhere else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        release()
+        configure_logging(environment="production")
+        with bound_context(user_id="u5"):
+            warnings.warn_explicit("old way", DeprecationWarning, "shop.py", 7)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.warn("kept", stacklevel=1)
+    (line,) = lines()
+    assert (line["level"], line["logger"], line["event"]) == ("warning", "py.warnings", "old way")
+    assert (line["category"], line["user_id"]) == ("DeprecationWarning", "u5")
+    assert (line["code.file.path"], line["code.line.number"]) == ("shop.py", 7)
+    assert [str(warning.message) for warning in caught] == ["kept"]
+
+
+def test_a_warning_into_a_file_of_ones_own() -> None:
+    """``showwarning(file=)`` writes there."""
+    call = "warnings.showwarning('old', UserWarning, 'shop.py', 7, file=sys.stderr)"
+    done = dying(f"o.configure_logging()\n{call}\n")
+    assert (done.stdout, done.stderr) == (b"", b"shop.py:7: UserWarning: old\n")
+
+
+def test_captured_warnings_are_one_line(lines: Lines) -> None:
+    """``logging.captureWarnings``, before set-up or after it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        try:
+            logging.captureWarnings(True)
+            configure_logging(environment="production")
+            warnings.warn("a", stacklevel=1)
+            logging.captureWarnings(False)
+            logging.captureWarnings(True)
+            warnings.warn("b", stacklevel=1)
+        finally:
+            logging.captureWarnings(False)
+    first, second = lines()
+    assert "a" in first["event"]
+    assert "b" in second["event"]
+
+
+def test_what_was_not_closed_is_nobodys(service: Service, lines: Lines) -> None:
+    """A ResourceWarning comes from a finaliser, in the middle of anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        configure_logging(environment="production")
+        with traced("request"):
+            bind_context(user_id="u6")
+            warnings.warn("unclosed file", ResourceWarning, stacklevel=1)
+    (line,) = lines()
+    assert line["event"] == "unclosed file"
+    assert "user_id" not in line
+    assert service.one("request").events == ()
+
+
+# ---------------------------------------------------------------- asyncio
+
+
+def test_of_a_task_in_its_own_trace(service: Service, lines: Lines) -> None:
+    """asyncio tells of it when the task is collected, in the middle of another request."""
+
+    async def work() -> None:
+        with traced("work", root=True):
+            bind_context(user_id="u7")
+            boom()
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await asyncio.wait([task])
+        with traced("another"):
+            bind_context(user_id="u8")
+            del task
+            gc.collect()
+            log.info("another")
+
+    asyncio.run(main())
+    lost, another = lines()
+    assert lost["event"].startswith("Task exception was never retrieved")
+    assert (lost["user_id"], another["user_id"]) == ("u7", "u8")
+    assert lost["trace_id"] == service.one("work").trace_id
+    assert [event.name for event in service.one("another").events] == ["another"]
+
+
+def test_of_a_task_without_a_stage_of_its_own(service: Service, lines: Lines) -> None:
+    """Filed under who started it from Python 3.12 on; before, under nobody, never another."""
+
+    async def work() -> None:
+        boom()
+
+    async def main() -> None:
+        with traced("request"):
+            bind_context(user_id="u9")
+            task = asyncio.create_task(work())
+        await asyncio.wait([task])
+        with traced("another"):
+            bind_context(user_id="u10")
+            del task
+            gc.collect()
+
+    asyncio.run(main())
+    (lost,) = lines()
+    expected = "u9" if sys.version_info >= (3, 12) else None
+    assert lost.get("user_id") == expected
+    assert service.one("another").events == ()
+
+
+def test_a_loop_that_tells_by_itself(service: Service, lines: Lines) -> None:
+    """Another event loop's own line about a failure is not whoever's runs then."""
+    with traced("request"):
+        bind_context(user_id="u11")
+        logging.getLogger("asyncio").error("Unclosed connection")
+    (line,) = lines()
+    assert "user_id" not in line
+    assert service.one("request").events == ()
+
+
+# ---------------------------------------------------------------- others' hooks
+
+
+def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error tracker that came first: told once, and so is our line."""
+    release()
+    seen: list[str] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *a: seen.append("main"))
+    monkeypatch.setattr(threading, "excepthook", lambda a: seen.append("thread"))
+    monkeypatch.setattr(sys, "unraisablehook", lambda a: seen.append("unraisable"))
+    from otel_logging.logs import uncaught
+
+    monkeypatch.setattr(uncaught, "_before", {})
+    monkeypatch.setitem(uncaught._HOOKS, "main", (sys, "excepthook", uncaught._HOOKS["main"][2]))
+    configure_logging(environment="production")
+    configure_logging(environment="production")
+    run_in_thread(boom)
+    error = ValueError("x")
+    sys.excepthook(ValueError, error, None)
+    release()
+    assert seen == ["thread", "main"]
+    assert len(lines()) == 2
+
+
+def test_a_hook_put_before_ours_stays(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may lead to ours: another set-up puts nothing before it."""
+    ours = threading.excepthook
+    monkeypatch.setattr(threading, "excepthook", lambda args: ours(args))
+    configure_logging(environment="production")
+    run_in_thread(boom)
+    assert len(lines()) == 1
+
+
+# ---------------------------------------------------------------- where an exception came from
+
+
+def test_a_servers_line_about_a_request_that_is_over(service: Service, lines: Lines) -> None:
+    """Whatever logs it, outside of everything, it is the request's: trace, user, job."""
+
+    @tag_background_logger("PRICE_CACHE")
+    @traced("request", root=True)
+    def handle() -> None:
+        bind_context(user_id="u12")
+        boom()
+
+    try:
+        handle()
+    except ValueError as error:
+        logging.getLogger("server").exception("Exception on /prices")
+        log.error("structlog's", exc_info=error)
+    first, second = lines()
+    span = service.one("request")
+    for line in (first, second):
+        assert (line["span_id"], line["user_id"]) == (span.span_id, "u12")
+        assert line["job_tag"] == "PRICE_CACHE"
+
+
+def test_a_schedulers_line_about_its_job_has_the_tag(lines: Lines) -> None:
+    """With no tracing at all."""
+
+    @tag_background_logger("PRICE_CACHE")
+    def job() -> None:
+        boom()
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(job).result()
+        except ValueError:
+            logging.getLogger("scheduler").exception("job raised an exception")
+    (line,) = lines()
+    assert line["job_tag"] == "PRICE_CACHE"
+
+
+def test_who_runs_on_somebodys_behalf_keeps_it(service: Service, lines: Lines) -> None:
+    """An exception that came from another request does not take its line there."""
+
+    def failing() -> None:
+        with traced("theirs", root=True):
+            bind_context(user_id="theirs")
+            boom()
+
+    with traced("ours", root=True):
+        bind_context(user_id="ours")
+        try:
+            failing()
+        except ValueError:
+            log.exception("failed")
+    (line,) = lines()
+    assert (line["user_id"], line["span_id"]) == ("ours", service.one("ours").span_id)
+
+
+def test_an_exception_object_raised_again_is_the_last_ones(lines: Lines) -> None:
+    """One object, raised for one user and then for another."""
+    shared = ValueError("shared")
+
+    def failing(user: str) -> None:
+        with bound_context(user_id=user), traced("stage"):
+            raise shared
+
+    for user in ("a", "b"):
+        try:
+            carry(failing)(user)
+        except ValueError:
+            log.exception("failed")
+    assert [line.get("user_id") for line in lines()] == [None, None]
+
+
+def test_an_exception_travels_as_before(service: Service) -> None:
+    """It can be pickled and copied, as it leaves a process pool; there it has no origin."""
+    with pytest.raises(ValueError, match="boom") as caught, traced("stage"):
+        boom()
+    for twin in (pickle.loads(pickle.dumps(caught.value)), copy.deepcopy(caught.value)):
+        assert twin.args == ("boom",)
+
+
+def failing_stage() -> None:
+    """Run in a process of a pool."""
+    configure_logging(environment="production")
+    carry(boom)()
+
+
+def test_out_of_a_process_pool() -> None:
+    """A carried function's exception comes back whole."""
+    import multiprocessing
+
+    with (
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
+        pytest.raises(ValueError, match="boom"),
+    ):
+        pool.submit(failing_stage).result(60)
