@@ -464,3 +464,94 @@ def test_configured_while_there_is_no_descriptor(monkeypatch: pytest.MonkeyPatch
     assert stream is not None
     assert parsed(stream.getvalue())[0]["event"] == "line"
     assert _trouble.counts[LOST] == 1
+
+
+# ---------------------------------------------------------------- a stdout that logs
+
+LOGGING_STDOUT = """
+import logging, sys
+from otel_logging import _trouble, configure_logging, get_logger
+configure_logging(environment=sys.argv[1])
+plain = logging.getLogger("redirected")
+
+class Kept(logging.Handler):
+    def emit(self, record):
+        sys.stderr.write(f"KEPT {record.getMessage()}\\n")
+
+class Quiet(logging.Logger):
+    def isEnabledFor(self, level):
+        return False
+
+class HasLogger:  # as Celery's
+    def __init__(self, logger):
+        self.logger = logger
+    def write(self, text):
+        for line in text.rstrip("\\n").splitlines():
+            self.logger.warning(line)
+    def flush(self):
+        pass
+
+class LooksItUp:
+    def write(self, text):
+        for line in text.rstrip("\\n").splitlines():
+            plain.warning("said: %s", line)
+    def flush(self):
+        pass
+
+plain.addHandler(Kept())
+sys.stdout = eval(sys.argv[2])
+try:
+    raise ValueError("two lines\\nof it")
+except ValueError:
+    get_logger("shop").exception("first")
+logging.getLogger("shop.plain").warning("second")
+print("printed")
+assert not _trouble.counts, _trouble.counts
+"""
+
+
+@pytest.mark.parametrize(
+    ("stream", "printed"),
+    [
+        ("HasLogger(plain)", ["printed"]),
+        ("HasLogger(logging.LoggerAdapter(plain))", ["printed"]),
+        ("HasLogger(Quiet('quiet'))", []),
+        ("LooksItUp()", ["said: printed"]),
+    ],
+)
+def test_a_stdout_that_logs_what_it_is_given(stream: str, printed: list[str]) -> None:
+    """As Celery's does: lines go past it, each once; what is printed becomes a line."""
+    done = script(LOGGING_STDOUT, "production", stream)
+    lines = parsed(done.stdout)
+    assert [line["event"] for line in lines] == ["first", "second", *printed]
+    assert lines[0]["exception"].endswith("two lines\nof it")
+
+
+def test_a_stdout_that_logs_in_development() -> None:
+    """A line of several lines comes back in parts; none of them becomes a line."""
+    text = script(LOGGING_STDOUT, "development", "LooksItUp()", NO_COLOR="1").stdout.decode()
+    assert text.count("first") == text.count("Traceback") == text.count("second") == 1
+    assert text.count("said: ") == 1
+
+
+def test_a_line_of_a_signal_handler_is_no_echo() -> None:
+    """A handler that logs while ``sys.stdout`` is written to makes its own line."""
+    code = """
+import io, signal, sys
+from otel_logging import configure_logging, get_logger
+configure_logging(environment="production")
+log = get_logger("shop")
+signal.signal(signal.SIGUSR1, lambda *_: log.info("inside"))
+
+class Interrupted(io.StringIO):
+    def write(self, text):
+        if "outside" in text:
+            signal.raise_signal(signal.SIGUSR1)
+        return super().write(text)
+
+sys.stdout = Interrupted()
+log.info("outside")
+sys.__stdout__.write(sys.stdout.getvalue())
+"""
+    lines = parsed(script(code).stdout)
+    assert [line["event"] for line in lines] == ["inside", "outside"]

@@ -17,6 +17,7 @@ from otel_logging import _names, _trouble
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.logs.chain import CHAIN
+from otel_logging.logs.output import is_echo
 from otel_logging.processors import EventDict
 
 _NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
@@ -120,6 +121,8 @@ def make_line(
             raise RecursionError("a value or an output logs while it is logged")
         nesting.depth = depth + 1
         event_dict = make(*args)
+        if depth and is_echo(event_dict.get(_names.EVENT)):
+            return
         name = _NAMES.get(level) or logging.getLevelName(level).lower()
         for processor in processors:
             event_dict = processor(logger, name, event_dict)

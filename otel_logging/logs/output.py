@@ -6,13 +6,15 @@ a line is written. Deliberately absent: levels and formats.
 """
 
 import errno
+import logging
 import os
 import select
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from otel_logging import _trouble
 
@@ -33,6 +35,8 @@ class Stdout:
     that; else (pytest's capture, Jupyter, Windows) ``sys.stdout.write``. A write
     to a pipe, a socket or a terminal waits for its reader, and when that has not
     read for ``PATIENCE_S`` lines are dropped, without a wait, until it reads again.
+    A ``sys.stdout`` that logs what it is given (Celery's) is none: then it is the
+    original as well.
     """
 
     def __init__(self) -> None:
@@ -41,6 +45,7 @@ class Stdout:
         self._ways: tuple[Callable[[bytes], int], ...] = (self._write,)
         self._deadline = 0.0  # of the wait for a reader; 0: the last write went through
         self._torn = False  # the last line stands there without its end
+        self._judged: tuple[Any, bool] = (None, False)  # the last ``sys.stdout``; does it log?
         try:
             fd = sys.__stdout__.fileno() if sys.__stdout__ is not None else -1
             mode = os.fstat(fd).st_mode
@@ -56,12 +61,29 @@ class Stdout:
     def write(self, line: bytes) -> None:
         """Write *line* and a newline. Never raises: a loss is counted and reported."""
         try:
-            if self._fd >= 0 and sys.stdout is sys.__stdout__:
+            stream = sys.stdout
+            if stream is not sys.__stdout__ and not self._logs(stream):
+                if _write_text(stream, line):
+                    return
+                self._judged = (stream, True)
+            if self._fd >= 0:
                 self._write_whole(b"\n%b\n" % line if self._torn else line + b"\n")
             else:
-                _write_text(line)
+                _write_text(sys.__stdout__, line)
         except Exception as error:
             _trouble.report(LOST, detail=error)
+
+    def _logs(self, stream: Any) -> bool:
+        """Say whether *stream* makes log records of what it is given.
+
+        One that has a logger does, whether or not that one's level lets any through.
+        """
+        seen, logs = self._judged
+        if seen is not stream:
+            parts = getattr(stream, "__dict__", {}).values()
+            logs = any(isinstance(part, (logging.Logger, logging.LoggerAdapter)) for part in parts)
+            self._judged = (stream, logs)
+        return logs
 
     def _write_whole(self, data: bytes) -> None:
         left = data
@@ -126,11 +148,39 @@ class Stdout:
         return os.write(self._fd, data)
 
 
-def _write_text(line: bytes) -> None:
-    stream = sys.stdout
+class _Writing(threading.local):
+    """What this thread gives to ``sys.stdout`` just now, and whether it came back as a record."""
+
+    first_line = ""
+    came_back = False
+
+
+_writing = _Writing()
+
+
+def is_echo(event: Any) -> bool:
+    """Say whether *event*, logged while a line is written, is that line: ``sys.stdout`` logs."""
+    first_line = _writing.first_line
+    if first_line and isinstance(event, str) and first_line in event:
+        _writing.came_back = True
+    return _writing.came_back
+
+
+def _write_text(stream: Any, line: bytes) -> bool:
+    """Write *line* to *stream*; say whether it was one that does not log it."""
     if stream is None:
         raise OSError("there is none")
-    text = line.decode() + "\n"
+    text = line.decode()
+    outer = _writing.first_line, _writing.came_back
+    _writing.first_line, _writing.came_back = text.partition("\n")[0], False
+    try:
+        _write_encoded(stream, text + "\n")
+        return not _writing.came_back
+    finally:
+        _writing.first_line, _writing.came_back = outer
+
+
+def _write_encoded(stream: Any, text: str) -> None:
     try:
         stream.write(text)
     except UnicodeEncodeError:
