@@ -18,8 +18,8 @@ from typing import Any, Final, cast
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
+from otel_logging.logs import banners, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.logs import uncaught
 from otel_logging.processors import EventDict
 from otel_logging.settings import LogSettings
 
@@ -27,6 +27,7 @@ _python: Any = logging  # whose methods we replace
 #: What was there before us: Python's own, or that of somebody who came first.
 _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = None
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
+_has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
 _is_taken = False
 #: Levels of the standard library's loggers before ours, by name.
 _levels_before: Final[dict[str, int]] = {}
@@ -40,12 +41,14 @@ def take_over(settings: LogSettings) -> None:
     stricter one of its own. Scope: process; again, it takes over anew. Failure:
     never raises.
     """
-    global _call_handlers, _handle, _is_taken, _with_caller
+    global _call_handlers, _handle, _has_handlers, _is_taken, _with_caller
     _is_taken, _with_caller = True, settings.caller
     if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
         _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
+        _has_handlers = logging.Logger.hasHandlers
         _python.Logger.callHandlers = _to_line_and_handlers
         _python.Handler.handle = _unless_console
+        _python.Logger.hasHandlers = _has_handlers_or_line
     _restore_levels()
     for name, level in {"": settings.level, **settings.levels}.items():
         logger = logging.getLogger(name)
@@ -53,7 +56,7 @@ def take_over(settings: LogSettings) -> None:
         logger.setLevel(level)
     uncaught.take_over()
     if not settings.console:
-        _silence_banners()
+        banners.silence()
 
 
 def release() -> None:
@@ -227,23 +230,21 @@ def _is_standard(stream: Any) -> bool:
         return False
 
 
+def _has_handlers_or_line(self: logging.Logger) -> bool:
+    """Say that the root logger has a handler: our line is as good as one.
+
+    uvicorn makes access lines only where there is one, and ``--no-access-log``
+    takes that logger's handlers and its way to the root.
+    """
+    if _is_taken:
+        at = self
+        while at.parent is not None and at.propagate:
+            at = at.parent
+        if at.parent is None:
+            return True
+    return _has_handlers(self)
+
+
 def _flasks_handler() -> Any:
     # it writes to the request's ``wsgi.errors``, an object of whichever server
     return getattr(sys.modules.get("flask.logging"), "default_handler", None)
-
-
-# ---------------------------------------------------------------- what is printed, not logged
-
-
-def _silence_banners() -> None:
-    """Where stdout is for machines nobody prints there what is no line.
-
-    ``flask run`` does, and has no option for it; it looks the function up when it prints.
-    """
-    flask_cli: Any = sys.modules.get("flask.cli")
-    if hasattr(flask_cli, "show_server_banner"):
-        flask_cli.show_server_banner = _no_banner
-
-
-def _no_banner(*_: Any, **__: Any) -> None:
-    """Say nothing: where it listens werkzeug logs."""
