@@ -44,7 +44,7 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != _FLASK:
             return None
-        spec = PathFinder.find_spec(fullname, path)
+        spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:  # pragma: no branch - it is a file
             loader: Any = spec.loader
             execute = loader.exec_module

@@ -1,0 +1,1 @@
+"""Real servers in child processes, and the applications that they serve."""
