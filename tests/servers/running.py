@@ -1,0 +1,150 @@
+"""One server in a child process: started, asked, ended, and everything that it said."""
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lines import child_environment, parsed
+from tests.servers.page import LOGGING_JSON
+
+#: Of a server that takes no more; on a busy machine a start takes seconds.
+_DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A server, how it is started, and what its lines are."""
+
+    server: str
+    started: str  # as the page calls it
+    order: str
+    command: str
+    access: str  # name of the logger
+    error: str
+    #: Lines of a process that never imports the application, on stderr; None: there are none.
+    supervisor: str | None = None
+    variables: dict[str, str] = field(default_factory=dict, hash=False)
+    files: dict[str, str] = field(default_factory=dict, hash=False)
+    processes: int = 1
+    end: signal.Signals = signal.SIGTERM
+
+    def __str__(self) -> str:
+        steps = self.variables.get("STEPS", "")
+        return " ".join(filter(None, (self.started, steps.replace(" ", ", then ")))).replace(
+            "`", ""
+        )
+
+    @property
+    def is_wsgi(self) -> bool:
+        return "tests.servers.wsgi" in self.command
+
+    @property
+    def paths(self) -> list[str]:
+        paths = ["/around", "/around/fail", "/inside", "/inside/fail"]
+        return [*paths, "/around/raise"] if self.is_wsgi else paths
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a server said from its start to its end."""
+
+    lines: list[dict[str, Any]]
+    stderr: str
+    statuses: dict[str, int]
+
+    def of(self, logger: str, pattern: str) -> list[dict[str, Any]]:
+        """Return the lines of *logger* whose message or traceback *pattern* is found in."""
+        return [
+            line
+            for line in self.lines
+            if line["logger"] == logger
+            and re.search(pattern, f"{line['event']}\n{line.get('exception', '')}")
+        ]
+
+
+def asked(path: str) -> str:
+    """Return the pattern of an access line about *path*."""
+    return rf'"GET {path} (HTTP/)?1\.1"'
+
+
+def run(cell: Cell, directory: Path) -> Said:
+    """Start the server of *cell*, ask it for each path once, end it, and read what it said."""
+    for name, text in {"logging.json": LOGGING_JSON, **cell.files}.items():
+        (directory / name).write_text(text, "utf-8")
+    out, err = directory / "stdout", directory / "stderr"
+    env = child_environment(
+        ENVIRONMENT="production",
+        HOME=str(directory),
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",  # nobody there
+        OTEL_LOGGING_SPOOL_DIR=str(directory / "spool"),
+        **cell.variables,
+    )
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *cell.command.split()],
+            cwd=directory,
+            env=env,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,  # Ctrl-C reaches a whole group
+        )
+        try:
+            statuses = _ask(cell, process, out, err)
+            os.killpg(process.pid, cell.end) if cell.end == signal.SIGINT else process.terminate()
+            process.wait(_DEADLINE_S)
+        except AssertionError as error:
+            error.add_note(f"{out.read_text('utf-8')}\n{err.read_text('utf-8')}")
+            raise
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    assert process.returncode in (0, -cell.end), err.read_text("utf-8")
+    return Said(parsed(out.read_bytes()), err.read_text("utf-8"), statuses)
+
+
+def _ask(cell: Cell, process: "subprocess.Popen[bytes]", out: Path, err: Path) -> dict[str, int]:
+    def said() -> str:
+        text = out.read_text("utf-8") + err.read_text("utf-8")
+        assert process.poll() is None, text
+        return text
+
+    listening = _until(lambda: re.search(r"127\.0\.0\.1:(\d+)\D", said()))
+    statuses = {path: _get(int(listening[1]), path) for path in cell.paths}
+    # some say it after they have answered
+    for path in cell.paths:
+        pattern = asked(path).replace('"', r"\\\"")
+        _until(lambda pattern=pattern: re.search(pattern, said()))
+        if statuses[path] != 200:
+            _until(lambda path=path: re.search(f"cannot do {path}\\b", said()))
+    return statuses
+
+
+def _get(port: int, path: str) -> int:
+    def get() -> int | None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_DEADLINE_S)
+        try:
+            connection.request("GET", path, headers={"Connection": "close"})
+            return connection.getresponse().status
+        except ConnectionRefusedError:  # bound, and not listening yet
+            return None
+        finally:
+            connection.close()
+
+    return _until(get)
+
+
+def _until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + _DEADLINE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.02)
+    return found

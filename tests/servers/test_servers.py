@@ -1,0 +1,212 @@
+"""Real servers, set-up before and after them: each line of theirs is ours, once, with its trace."""
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from tests.servers.page import GUNICORN_CONF, table
+from tests.servers.running import Cell, Said, asked, run
+from tests.servers.wiring import user_of
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers that are ended by a signal")
+
+_UVICORN = {"access": "uvicorn.access", "error": "uvicorn.error"}
+_GUNICORN = {"access": "gunicorn.access", "error": "gunicorn.error"}
+_WERKZEUG = {"access": "werkzeug", "error": "werkzeug", "end": signal.SIGINT}
+_HYPERCORN = {"access": "hypercorn.access", "error": "hypercorn.error"}
+_ASGI, _WSGI = "tests.servers.asgi", "tests.servers.wsgi"
+_RUN_UVICORN = f"uvicorn {_ASGI}:app --port 0"
+_RUN_GUNICORN = "gunicorn -b 127.0.0.1:0 --access-logfile -"
+_RUN_FLASK = f"flask --app {_WSGI} run --port 0"
+_UVICORNS_OWN = r"(INFO|WARNING): +\S"
+_GUNICORNS_OWN = r"\[[\d: +-]+\] \[\d+\] \[[A-Z]+\] \S"
+_CONF = {"gunicorn.conf.py": GUNICORN_CONF}
+
+CELLS = [
+    Cell("uvicorn", "`uvicorn app:app`", "after", _RUN_UVICORN, **_UVICORN),
+    Cell(
+        *("uvicorn", "`uvicorn app:app --reload`", "after", f"{_RUN_UVICORN} --reload"),
+        supervisor=_UVICORNS_OWN,
+        **_UVICORN,
+    ),
+    Cell(
+        *("uvicorn", "`uvicorn app:app --reload --log-config logging.json`", "before"),
+        f"{_RUN_UVICORN} --reload --log-config logging.json",
+        **_UVICORN,
+    ),
+    Cell(
+        *("uvicorn", "`uvicorn app:app --workers 2`", "after", f"{_RUN_UVICORN} --workers 2"),
+        supervisor=_UVICORNS_OWN,
+        processes=2,
+        **_UVICORN,
+    ),
+    Cell(
+        *("uvicorn", "`uvicorn app:app --workers 2 --log-config logging.json`", "before"),
+        f"{_RUN_UVICORN} --workers 2 --log-config logging.json",
+        processes=2,
+        **_UVICORN,
+    ),
+    Cell("uvicorn", "`uvicorn.run(app)`", "before", f"{_ASGI} uvicorn", **_UVICORN),
+    Cell(
+        *("uvicorn", "`uvicorn.run(app, log_config=None)`", "before"),
+        f"{_ASGI} uvicorn log_config",
+        **_UVICORN,
+    ),
+    Cell(
+        *("gunicorn", "`gunicorn app:app`", "after", f"{_RUN_GUNICORN} {_WSGI}:app"),
+        supervisor=_GUNICORNS_OWN,
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn", "`gunicorn -k gthread app:app`", "after"),
+        f"{_RUN_GUNICORN} -k gthread --threads 2 {_WSGI}:app",
+        supervisor=_GUNICORNS_OWN,
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn", "`gunicorn --preload app:app`", "after"),
+        f"{_RUN_GUNICORN} --preload {_WSGI}:app",
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn", "`gunicorn app:app`, gunicorn.conf.py", "before"),
+        f"{_RUN_GUNICORN} {_WSGI}:app",
+        files=_CONF,
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn", "`gunicorn -k gthread --log-config-json logging.json app:app`", "before"),
+        f"{_RUN_GUNICORN} -k gthread --threads 2 --log-config-json logging.json {_WSGI}:app",
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn, uvicorn's worker", "`gunicorn -k uvicorn_worker.UvicornWorker app:app`"),
+        "after",
+        f"{_RUN_GUNICORN} -k uvicorn_worker.UvicornWorker {_ASGI}:app",
+        supervisor=_GUNICORNS_OWN,
+        **_UVICORN,
+    ),
+    Cell(
+        "gunicorn, uvicorn's worker",
+        "`gunicorn -k uvicorn_worker.UvicornWorker app:app`, gunicorn.conf.py",
+        "before",
+        f"{_RUN_GUNICORN} -k uvicorn_worker.UvicornWorker {_ASGI}:app",
+        files=_CONF,
+        **_UVICORN,
+    ),
+    Cell("werkzeug", "`flask run`", "after", _RUN_FLASK, **_WERKZEUG),
+    Cell(
+        *("werkzeug", "`flask run --reload`", "after", f"{_RUN_FLASK} --reload"),
+        processes=2,
+        **_WERKZEUG,
+    ),
+    Cell("werkzeug", "`app.run()`", "before", f"{_WSGI} flask", **_WERKZEUG),
+    Cell(
+        *("werkzeug", "`app.run()`, set-up before `import flask`", "before", f"{_WSGI} flask"),
+        variables={"BEFORE_FLASK": "1"},
+        **_WERKZEUG,
+    ),
+    Cell("werkzeug", "`run_simple(...)`", "before", f"{_WSGI} run_simple", **_WERKZEUG),
+    Cell(
+        *("hypercorn", "`hypercorn app:app`", "after"),
+        f"hypercorn -b 127.0.0.1:0 --access-logfile - {_ASGI}:app",
+        **_HYPERCORN,
+    ),
+    Cell(
+        "hypercorn", "`hypercorn.asyncio.serve(...)`", "before", f"{_ASGI} hypercorn", **_HYPERCORN
+    ),
+]
+
+
+def _named(started: str) -> Cell:
+    return next(cell for cell in CELLS if cell.started == started)
+
+
+#: The application's own console handlers, before set-up and after it.
+CONSOLES = [
+    replace(_named(started), variables={"STEPS": steps})
+    for started in ("`uvicorn app:app`", "`flask run`", "`gunicorn --preload app:app`")
+    for steps in ("basicConfig setup", "setup basicConfig", "dictConfig setup", "setup dictConfig")
+]
+
+
+@pytest.fixture(scope="module")
+def _running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Cell, Future[Said]]]:
+    """Every server that is asked for, a few at a time."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    cells = [call.params["cell"] for call in calls if call and "cell" in call.params]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        directories = [tmp_path_factory.mktemp("server") for _ in cells]
+        yield {
+            cell: pool.submit(run, cell, directory)
+            for cell, directory in zip(cells, directories, strict=True)
+        }
+
+
+@pytest.fixture
+def said(_running: dict[Cell, Future[Said]], cell: Cell) -> Said:
+    return _running[cell].result()
+
+
+@pytest.mark.parametrize("cell", [*CELLS, *CONSOLES], ids=str)
+def test_a_server(cell: Cell, said: Said) -> None:
+    """Each line is ours and there once, an access or error line with its request's trace."""
+    assert said.statuses == {path: 500 if len(path) > 7 else 200 for path in cell.paths}
+    _whose_are_they(cell, said)
+    _nothing_is_doubled(cell, said)
+    _what_is_on_stderr(cell, said)
+
+
+def _whose_are_they(cell: Cell, said: Said) -> None:
+    for path in cell.paths:
+        own = [*said.of("shop.plain", f"^plain {path}\n"), *said.of("shop", "^structured\n")]
+        own = [line for line in own if line.get("path", path) == path]
+        (access,) = said.of(cell.access, asked(path))
+        trace_id = own[0]["trace_id"]
+        assert [(line["trace_id"], line["user_id"]) for line in own] == [
+            (trace_id, user_of(path)),
+            (trace_id, user_of(path)),
+        ]
+        is_open = path.startswith("/around") and not path.endswith("/raise")
+        assert access.get("trace_id") == (trace_id if is_open else None)
+        if path.endswith(("/fail", "/raise")):
+            # Flask tells of its own
+            teller = "shop" if cell.is_wsgi and path.endswith("/fail") else cell.error
+            (error,) = said.of(teller, f"RuntimeError: cannot do {path}$")
+            if teller == "werkzeug":  # which has it in its message, and no exception
+                assert "trace_id" not in error
+            else:
+                assert (error["trace_id"], error["user_id"]) == (trace_id, user_of(path))
+
+
+def _nothing_is_doubled(cell: Cell, said: Said) -> None:
+    times = Counter((line["logger"], line["event"], line.get("path")) for line in said.lines)
+    for (logger, event, _), count in times.items():
+        # the same words once a process, and once a failed request
+        assert count <= max(cell.processes, 2 if logger == cell.error else 1), event
+    assert not [line for line in said.lines if line["event"].startswith("OWN ")]
+
+
+def _what_is_on_stderr(cell: Cell, said: Said) -> None:
+    foreign = said.stderr.splitlines()
+    assert bool(foreign) == (cell.supervisor is not None)
+    for line in foreign:
+        assert re.match(cell.supervisor or "$.", line)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_page_lists_what_is_run() -> None:
+    """Each row of the table is a cell of the matrix, and each cell a row."""
+    where = {None: "", _UVICORNS_OWN: "supervisor", _GUNICORNS_OWN: "master"}
+    rows = [(c.server, c.started, c.order, where[c.supervisor]) for c in CELLS]
+    assert table("server") == rows
