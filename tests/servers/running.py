@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ class Cell:
 
     @property
     def paths(self) -> list[str]:
-        paths = ["/around", "/around/fail", "/inside", "/inside/fail"]
+        """What the server is asked for, each by another user, all at once."""
+        paths = [f"/{place}/{n}" for n in range(5) for place in ("around", "inside")]
+        paths += ["/around/fail", "/inside/fail"]
         return [*paths, "/around/raise"] if self.is_wsgi else paths
 
 
@@ -76,7 +79,7 @@ def asked(path: str) -> str:
 
 
 def run(cell: Cell, directory: Path) -> Said:
-    """Start the server of *cell*, ask it for each path once, end it, and read what it said."""
+    """Start the server of *cell*, ask it for everything at once, end it, and read what it said."""
     for name, text in {"logging.json": LOGGING_JSON, **cell.files}.items():
         (directory / name).write_text(text, "utf-8")
     out, err = directory / "stdout", directory / "stderr"
@@ -118,7 +121,9 @@ def _ask(cell: Cell, process: "subprocess.Popen[bytes]", out: Path, err: Path) -
         return text
 
     listening = _until(lambda: re.search(r"127\.0\.0\.1:(\d+)\D", said()))
-    statuses = {path: _get(int(listening[1]), path) for path in cell.paths}
+    with ThreadPoolExecutor() as users:
+        got = users.map(lambda path: _get(int(listening[1]), path), cell.paths)
+        statuses = dict(zip(cell.paths, got, strict=True))
     # some say it after they have answered
     for path in cell.paths:
         pattern = asked(path).replace('"', r"\\\"")

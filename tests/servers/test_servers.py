@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers.page import GUNICORN_CONF, table
 from tests.servers.running import Cell, Said, asked, run
-from tests.servers.wiring import user_of
+from tests.servers.wiring import FAILING, user_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers that are ended by a signal")
 
@@ -159,7 +159,7 @@ def said(_running: dict[Cell, Future[Said]], cell: Cell) -> Said:
 @pytest.mark.parametrize("cell", [*CELLS, *CONSOLES], ids=str)
 def test_a_server(cell: Cell, said: Said) -> None:
     """Each line is ours and there once, an access or error line with its request's trace."""
-    assert said.statuses == {path: 500 if len(path) > 7 else 200 for path in cell.paths}
+    assert said.statuses == {p: 500 if p.endswith(FAILING) else 200 for p in cell.paths}
     _whose_are_they(cell, said)
     _nothing_is_doubled(cell, said)
     _what_is_on_stderr(cell, said)
@@ -177,7 +177,7 @@ def _whose_are_they(cell: Cell, said: Said) -> None:
         ]
         is_open = path.startswith("/around") and not path.endswith("/raise")
         assert access.get("trace_id") == (trace_id if is_open else None)
-        if path.endswith(("/fail", "/raise")):
+        if path.endswith(FAILING):
             # Flask tells of its own
             teller = "shop" if cell.is_wsgi and path.endswith("/fail") else cell.error
             (error,) = said.of(teller, f"RuntimeError: cannot do {path}$")

@@ -3,7 +3,7 @@
 STEPS in the environment is what happens, in that order, when the module of the
 application is imported; default: ``setup``. A request under ``/around`` has its
 stage around all of the application, one under ``/inside`` in its endpoint alone;
-one that ends in ``/fail`` or ``/raise`` raises.
+some raise.
 """
 
 import logging
@@ -12,6 +12,9 @@ import os
 from contextlib import nullcontext
 
 from otel_logging import bind_context, get_logger, setup_observability, traced
+
+#: How the paths end of requests that raise.
+FAILING = ("/fail", "/raise")
 
 _FORMATTED = {"class": "logging.StreamHandler", "formatter": "own"}
 _CONSOLES = {
@@ -49,6 +52,6 @@ def endpoint(path: str) -> str:
         bind_context(user_id=user_of(path))
         logging.getLogger("shop.plain").info("plain %s", path)
         get_logger("shop").info("structured", path=path)
-        if path.endswith(("/fail", "/raise")):
+        if path.endswith(FAILING):
             raise RuntimeError(f"cannot do {path}")
         return "done"
