@@ -31,7 +31,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 def _uvicorn(*options: str) -> None:
     import uvicorn
 
-    uvicorn.run(app, port=0, **dict.fromkeys(options))
+    if options == ("workers",):
+        uvicorn.run("tests.servers.asgi:app", port=0, workers=2)
+    else:
+        uvicorn.run(app, port=0, **dict.fromkeys(options))
 
 
 def _hypercorn() -> None:

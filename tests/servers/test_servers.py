@@ -59,6 +59,11 @@ CELLS = [
         **_UVICORN,
     ),
     Cell(
+        *("uvicorn", '`uvicorn.run("app:app", workers=2)`', "before", f"{_ASGI} uvicorn workers"),
+        processes=2,
+        **_UVICORN,
+    ),
+    Cell(
         *("gunicorn", "`gunicorn app:app`", "after", f"{_RUN_GUNICORN} {_WSGI}:app"),
         supervisor=_GUNICORNS_OWN,
         **_GUNICORN,
