@@ -4,6 +4,8 @@ import http.client
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tests.lines import child_environment, parsed
 from tests.servers.page import LOGGING_JSON
@@ -78,8 +80,28 @@ def asked(path: str) -> str:
     return rf'"GET {path} (HTTP/)?1\.1"'
 
 
-def run(cell: Cell, directory: Path) -> Said:
-    """Start the server of *cell*, ask it for everything at once, end it, and read what it said."""
+#: Asks the server on a port; is given what waits for a pattern in what the server says.
+Ask = Callable[[Cell, int, Callable[[str], Any]], dict[str, int]]
+
+
+def ask_all(cell: Cell, port: int, wait_for: Callable[[str], Any]) -> dict[str, int]:
+    """Ask for everything at once, and return what was answered."""
+    with ThreadPoolExecutor() as users:
+        got = users.map(lambda path: get(port, path), cell.paths)
+        statuses = dict(zip(cell.paths, got, strict=True))
+    for path, status in statuses.items():  # some say it after they have answered
+        wait_for_access(wait_for, path)
+        if status != 200:
+            wait_for(f"cannot do {path}\\b")
+    return statuses
+
+
+def wait_for_access(wait_for: Callable[[str], Any], path: str) -> None:
+    wait_for(asked(path).replace('"', r"\\\""))
+
+
+def run(cell: Cell, directory: Path, ask: Ask = ask_all) -> Said:
+    """Start the server of *cell*, *ask* it, end it, and read what it said."""
     for name, text in {"logging.json": LOGGING_JSON, **cell.files}.items():
         (directory / name).write_text(text, "utf-8")
     out, err = directory / "stdout", directory / "stderr"
@@ -90,6 +112,14 @@ def run(cell: Cell, directory: Path) -> Said:
         OTEL_LOGGING_SPOOL_DIR=str(directory / "spool"),
         **cell.variables,
     )
+
+    def said() -> str:
+        assert process.poll() is None, "it has ended"
+        return out.read_text("utf-8") + err.read_text("utf-8")
+
+    def wait_for(pattern: str) -> Any:
+        return _until(lambda: re.search(pattern, said()))
+
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", *cell.command.split()],
@@ -100,7 +130,8 @@ def run(cell: Cell, directory: Path) -> Said:
             start_new_session=True,  # Ctrl-C reaches a whole group
         )
         try:
-            statuses = _ask(cell, process, out, err)
+            listening = wait_for(r"127\.0\.0\.1:(\d+)\D")
+            statuses = ask(cell, int(listening[1]), wait_for)
             os.killpg(process.pid, cell.end) if cell.end == signal.SIGINT else process.terminate()
             process.wait(_DEADLINE_S)
         except AssertionError as error:
@@ -114,37 +145,31 @@ def run(cell: Cell, directory: Path) -> Said:
     return Said(parsed(out.read_bytes()), err.read_text("utf-8"), statuses)
 
 
-def _ask(cell: Cell, process: "subprocess.Popen[bytes]", out: Path, err: Path) -> dict[str, int]:
-    def said() -> str:
-        text = out.read_text("utf-8") + err.read_text("utf-8")
-        assert process.poll() is None, text
-        return text
+def get(port: int, path: str) -> int:
+    """Ask for *path*, and return the status of the answer."""
 
-    listening = _until(lambda: re.search(r"127\.0\.0\.1:(\d+)\D", said()))
-    with ThreadPoolExecutor() as users:
-        got = users.map(lambda path: _get(int(listening[1]), path), cell.paths)
-        statuses = dict(zip(cell.paths, got, strict=True))
-    # some say it after they have answered
-    for path in cell.paths:
-        pattern = asked(path).replace('"', r"\\\"")
-        _until(lambda pattern=pattern: re.search(pattern, said()))
-        if statuses[path] != 200:
-            _until(lambda path=path: re.search(f"cannot do {path}\\b", said()))
-    return statuses
-
-
-def _get(port: int, path: str) -> int:
-    def get() -> int | None:
+    def answered() -> int | None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_DEADLINE_S)
         try:
             connection.request("GET", path, headers={"Connection": "close"})
-            return connection.getresponse().status
+            response = connection.getresponse()
+            response.read()
+            return response.status
         except ConnectionRefusedError:  # bound, and not listening yet
             return None
         finally:
             connection.close()
 
-    return _until(get)
+    return cast(int, _until(answered))
+
+
+def hang_up(port: int, path: str) -> None:
+    """Ask for *path*, and break the connection as soon as the answer begins."""
+    with socket.create_connection(("127.0.0.1", port), _DEADLINE_S) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        connection.recv(1, socket.MSG_PEEK)
+        reset = struct.pack("ii", 1, 0)  # SO_LINGER for no time: RST
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
 
 
 def _until(condition: Callable[[], Any]) -> Any:

@@ -4,14 +4,16 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.servers.page import GUNICORN_CONF, table
-from tests.servers.running import Cell, Said, asked, run
+from tests.servers.running import Cell, Said, asked, get, hang_up, run, wait_for_access
 from tests.servers.wiring import FAILING, user_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers that are ended by a signal")
@@ -205,6 +207,24 @@ def _what_is_on_stderr(cell: Cell, said: Said) -> None:
     assert bool(foreign) == (cell.supervisor is not None)
     for line in foreign:
         assert re.match(cell.supervisor or "$.", line)
+
+
+@pytest.mark.parametrize("started", ["`run_simple(...)`", "`gunicorn --preload app:app`"])
+def test_clients_that_hang_up(started: str, tmp_path: Path) -> None:
+    """A stage that the server does not close is not the next request's."""
+
+    def ask(cell: Cell, port: int, wait_for: Callable[[str], Any]) -> dict[str, int]:
+        for _ in range(20):
+            hang_up(port, "/around/0")
+        got = {"/inside/0": get(port, "/inside/0")}
+        wait_for_access(wait_for, "/inside/0")
+        return got
+
+    cell = _named(started)
+    said = run(cell, tmp_path, ask)
+    assert len(said.of("shop.plain", "^plain /around/0\n")) == 20
+    (access,) = said.of(cell.access, asked("/inside/0"))
+    assert not access.keys() & {"trace_id", "user_id"}
 
 
 # ---------------------------------------------------------------- the page
