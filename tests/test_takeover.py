@@ -110,12 +110,13 @@ def test_fields_with_reserved_names_are_kept(lines: Lines) -> None:
         (7, (), "7"),
         (None, (), "None"),
         ("\x1b[31mred\x1b[0m", (), "red"),
+        ("Exception in ASGI application\n", (), "Exception in ASGI application"),
     ],
 )
 def test_messages_are_what_logging_makes_of_them(
     message: Any, arguments: tuple[Any, ...], event: str, lines: Lines
 ) -> None:
-    """A ``%`` format, an object's text; colours that a library put in are left out."""
+    """A ``%`` format, an object's text; without a library's colours and the newline at its end."""
     logger().info(message, *arguments)
     assert [line["event"] for line in lines()] == [event]
 

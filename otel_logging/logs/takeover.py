@@ -155,7 +155,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         event_dict[_names.CODE_LINE] = record.lineno
         event_dict[_names.CODE_FUNCTION] = record.funcName
     loggers.put_message((_text_of(record), *_arguments_of(record)), event_dict)
-    event = event_dict[_names.EVENT]
+    event = event_dict[_names.EVENT] = event_dict[_names.EVENT].rstrip("\n")
     if "\x1b" in event:
         event = event_dict[_names.EVENT] = _COLORS.sub("", event)
     if isinstance(record.msg, TaggedText):
