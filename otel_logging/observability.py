@@ -8,7 +8,8 @@ after ``shutdown``. Deliberately absent: any logic of the halves.
 import atexit
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -41,6 +42,9 @@ _lock = threading.RLock()
 _current: "Observability | None" = None
 #: Our processors on other SDKs' providers, which keep them for good.
 _attached: "dict[int, AttachedProcessor]" = {}
+
+#: Takes the settings of a set-up while a test captures: nothing is started then.
+_stand_in: Callable[[Settings], None] | None = None
 
 
 class Observability:
@@ -92,8 +96,9 @@ class Observability:
             if not self._is_open:
                 return True
             self._is_open = False
-            _current = None
-            atexit.unregister(_at_exit)
+            if _current is self:
+                _current = None
+                atexit.unregister(_at_exit)
         _disconnect()
         deadline = time.monotonic() + timeout
         delivered = True
@@ -197,7 +202,9 @@ def setup_observability(
         _trouble.forget()
         set_propagators(settings.propagators)
         made = Observability(settings)
-        if settings.traces or settings.log_records:
+        if _stand_in is not None:
+            _stand_in(settings)
+        elif settings.traces or settings.log_records:
             _start(made, settings)
         configure.apply(settings.logs)
         context.propagated = settings.propagate
@@ -246,7 +253,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     delivery = Delivery(pipeline, client, timeout_s=settings.exporter.timeout_s)
     pipeline.on_work, pipeline.on_flush = delivery.wake, delivery.flush
     made._pipeline, made._delivery = pipeline, delivery  # noqa: SLF001
-    _connect(pipeline, settings)
+    connect(pipeline, settings)
     delivery.wake()  # what a dead process left waits already
 
 
@@ -279,7 +286,7 @@ def _open_spool(settings: Settings, temporary: Path | None, resource: bytes) -> 
     )
 
 
-def _connect(pipeline: "Pipeline", settings: Settings) -> None:
+def connect(pipeline: "Pipeline", settings: Settings) -> None:
     """Make OpenTelemetry's tracers lead to *pipeline*.
 
     There are three cases: nobody has set a provider, or it is ours of an
@@ -310,9 +317,11 @@ def _connect(pipeline: "Pipeline", settings: Settings) -> None:
 
 def _disconnect() -> None:
     """Make stages cost nothing again; lines stay on stdout."""
-    tracing.tracer = None
     tracing.budgets = {}
     context.propagated = ()
+    if _stand_in is not None:  # a test captures until the end of its block
+        return
+    tracing.tracer = None
     for attached in _attached.values():
         attached.pipeline = None
     processors.elsewhere = None
@@ -342,3 +351,66 @@ def set_propagators(names: tuple[str, ...] | None) -> None:
     from opentelemetry.propagators.composite import CompositePropagator
 
     set_global_textmap(CompositePropagator(found))
+
+
+# ---------------------------------------------------------------- while a test captures
+
+
+def settings_in_use() -> Settings | None:
+    """Return what is set up; None where nothing is."""
+    return None if _current is None else _current._settings  # noqa: SLF001 - this module's own class
+
+
+@contextmanager
+def standing_in(
+    pipeline: "Pipeline", settings: Settings, take: Callable[[Settings], None]
+) -> Iterator[None]:
+    """Make *pipeline* take every span and line of a ``with`` block, whatever is set up.
+
+    A set-up inside the block has its settings checked, and *take* called with
+    them; nothing is started. Afterwards all is as before, but for a tracer
+    provider of ours where there was none: OpenTelemetry lets it be set once.
+    Scope: process.
+    """
+    global _current, _stand_in
+    from opentelemetry import propagate
+
+    current, outer, propagator = _current, _stand_in, propagate.get_global_textmap()
+    before = [(place, name, getattr(place, name)) for place, name in _what_connects()]
+    _current, _stand_in = None, take
+    try:
+        connect(pipeline, settings)
+        processors.as_record = None
+        yield
+    finally:
+        if _current is not None:
+            _current.shutdown()
+        pipeline.is_open = False
+        for attached in _attached.values():  # one more, perhaps
+            attached.pipeline = None
+        for place, name, value in before:
+            setattr(place, name, value)
+        propagate.set_global_textmap(propagator)
+        _current, _stand_in = current, outer
+        if current is not None:
+            _restored(current)
+
+
+def _restored(current: Observability) -> None:
+    """Be set up by *current* again, unless it was shut down meanwhile."""
+    global _current
+    if current._is_open:  # noqa: SLF001 - this module's own class
+        atexit.register(_at_exit)
+    else:
+        _current = None
+        _disconnect()
+
+
+def _what_connects() -> Iterator[tuple[Any, str]]:
+    """Yield where a set-up leaves what leads to it: objects, and the names of their attributes."""
+    yield from [(tracing, "tracer"), (tracing, "budgets"), (context, "propagated")]
+    yield from [(processors, "elsewhere"), (processors, "as_record")]
+    yield from [(attached, "pipeline") for attached in _attached.values()]
+    provider = trace.get_tracer_provider()
+    if hasattr(provider, "is_idle"):  # ours
+        yield from [(provider, "sampler"), (provider, "pipeline")]

@@ -44,6 +44,9 @@ elsewhere: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = No
 #: for OTEL_LOGS_EXPORTER=otlp.
 as_record: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = None
 
+#: The clock of lines outside our spans, ns since the epoch; ``testing`` has a fixed one.
+now_ns: Callable[[], int] = time.time_ns
+
 
 def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
     """Add what ``bind_context`` bound; a field of the call itself wins."""
@@ -124,7 +127,7 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
 def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:
     """Do what ``record_on_span`` does, for *span*."""
     try:
-        time_ns = event_dict.get(_names.TIME_NS) or time.time_ns()
+        time_ns = event_dict.get(_names.TIME_NS) or now_ns()
         name = event_dict.get(_names.EVENT)
         name = name if type(name) is str else str(plain(name))
         fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}

@@ -27,6 +27,7 @@ FLOORS = [
     {"logs", "export"},
     {"observability"},
     {"traces"},
+    {"testing"},
     {"demo"},
     {"cli"},
     {"__init__"},
@@ -51,7 +52,9 @@ GATES = {
     "starlette": {"demo"},
     "uvicorn": {"demo"},
     "websockets": {"demo"},
-    "opentelemetry": {"context", "tracing", "processors", "logs", "export", "observability"},
+    "opentelemetry": {
+        *("context", "tracing", "processors", "logs", "export", "observability", "testing")
+    },
 }
 
 

@@ -39,15 +39,18 @@ _random = random.Random()  # noqa: S311 - ids, not secrets; its own, so that nob
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
     os.register_at_fork(after_in_child=_random.seed)
 
+#: Where ids come from: as many random bits as it is asked for. ``testing`` has one that counts.
+random_bits: Callable[[int], int] = _random.getrandbits
+
 
 def new_trace_id() -> int:
     """Return a random trace id that is not 0."""
-    return _random.getrandbits(128) or 1
+    return random_bits(128) or 1
 
 
 def new_span_id() -> int:
     """Return a random span id that is not 0."""
-    return _random.getrandbits(64) or 1
+    return random_bits(64) or 1
 
 
 def make_scope(scope: InstrumentationScope) -> tuple[bytes, InstrumentationScope]:
@@ -110,11 +113,12 @@ class Pipeline:
     foreign processors do. Concurrency: any thread; follows a fork.
     """
 
+    #: What its tracers make; ``testing`` has one with a clock of its own.
+    span_type: type[Span] = Span
+
     def __init__(self, settings: Settings, resource: Resource, spool: Spool) -> None:
-        self.limits: Limits = settings.limits
-        self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
+        self.follow(settings, resource)
         self.spool = spool
-        self.resource = resource
         self.processors: tuple[SpanProcessor, ...] = ()
         self.ended_spans = 0
         #: Called when the spool may have work for the worker.
@@ -130,6 +134,12 @@ class Pipeline:
         )
         self._own_scope = make_scope(InstrumentationScope(_names.SCOPE))
         _all.add(self)
+
+    def follow(self, settings: Settings, resource: Resource) -> None:
+        """Take over what *settings* say of spans."""
+        self.limits: Limits = settings.limits
+        self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
+        self.resource = resource
 
     # ---- spans
 

@@ -107,7 +107,7 @@ class Tracer(trace.Tracer):
             return NonRecordingSpan(
                 SpanContext(ids.trace_id, ids.span_id, False, TraceFlags(ids.flags), ids.state)  # noqa: FBT003
             )
-        span = Span(
+        span = pipeline.span_type(
             pipeline,
             self._scope,
             name,

@@ -77,7 +77,7 @@ def _fill(
     if "stack_info" in event_dict:
         _format_stack(event_dict)
     # by the span's own clock, inside one of ours
-    _stamp(event_dict, getattr(span, "now_ns", time.time_ns)())
+    _stamp(event_dict, getattr(span, "now_ns", processors.now_ns)())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
     # the trace has the traceback already

@@ -7,7 +7,8 @@ absent: tracing.
 
 import atexit
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import structlog
@@ -87,3 +88,30 @@ def apply(settings: LogSettings) -> None:
         context_class=dict,
         cache_logger_on_first_use=True,
     )
+
+
+@contextmanager
+def listening(listener: Callable[[logger.Configured], logger.Configured]) -> Iterator[None]:
+    """Put *listener* between whatever is configured and the loggers, for a ``with`` block.
+
+    Where nothing is, what the variables say is, for as long. Afterwards all is as
+    before, whatever was configured inside. Scope: process. Failure: raises
+    ``ConfigurationError``.
+    """
+    was_configured, before = structlog.is_configured(), structlog.get_config()
+    lines, outer = logger.in_use(), logger.listener
+    settings = load_logs()
+    logger.listener = listener
+    try:
+        if lines is None:
+            apply(settings)
+        else:
+            logger.use(lines)
+        yield
+    finally:
+        logger.listener = outer
+        logger.use(lines)
+        if was_configured:
+            structlog.configure(**before)
+        else:
+            structlog.reset_defaults()

@@ -55,6 +55,9 @@ class Configured:
 #: None before set-up: structlog does with a line what it is configured to do.
 _configured: Configured | None = None
 
+#: Stands between whatever is configured and the loggers, while a test captures (``testing``).
+listener: Callable[[Configured], Configured] | None = None
+
 
 class Channel:
     """Where the lines of one logger name go: structlog's "wrapped logger"."""
@@ -66,8 +69,7 @@ class Channel:
 
     def follow(self) -> None:
         """Take over what is configured now."""
-        if _configured is not None:
-            self.threshold = _configured.level_of(self.name)
+        self.threshold = logging.NOTSET if _configured is None else _configured.level_of(self.name)
 
     def write(self, event_dict: EventDict) -> None:
         """Render and write a line."""
@@ -94,10 +96,15 @@ def channel(name: Any = "root", *_: Any) -> Channel:
     return known
 
 
-def use(configured: Configured) -> None:
+def in_use() -> Configured | None:
+    """Return what is configured; None before set-up."""
+    return _configured
+
+
+def use(configured: Configured | None) -> None:
     """Make every logger, of today and from now on, follow *configured*. Scope: process."""
     global _configured
-    _configured = configured
+    _configured = configured if configured is None or listener is None else listener(configured)
     for existing in list(_channels.values()):
         existing.follow()
 

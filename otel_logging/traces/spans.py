@@ -41,6 +41,10 @@ class Event:
     name: str
     attributes: Mapping[str, Any]
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as ``Span.as_json`` has it."""
+        return {"time": rfc3339(self.time_ns), "name": self.name, "attributes": self.attributes}
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -159,10 +163,7 @@ class Span:
                 {"trace_id": k.trace_id, "span_id": k.span_id, "attributes": k.attributes}
                 for k in self.links
             ],
-            "events": [
-                {"time": rfc3339(e.time_ns), "name": e.name, "attributes": e.attributes}
-                for e in self.events
-            ],
+            "events": [event.as_json() for event in self.events],
         }
 
 

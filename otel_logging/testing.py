@@ -1,0 +1,283 @@
+"""Spans and lines of a test as plain data, in one tree.
+
+In: a ``with`` block around the code under test. Out: a ``Captured``. Invariant:
+what is captured is what would have left: spans are OTLP bytes read back, lines
+are what the JSON renderer makes of them. Nothing goes to disk or network, and
+afterwards the process is as before. Deliberately absent: assertions.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+from opentelemetry.trace import SpanContext
+
+from otel_logging import _names, _otlp, observability, processors
+from otel_logging import context as bindings
+from otel_logging._spool import Spool
+from otel_logging.export import pipeline
+from otel_logging.export.span import Span
+from otel_logging.logs import configure
+from otel_logging.logs.logger import Configured
+from otel_logging.logs.render import json_renderer
+from otel_logging.processors import EventDict
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, load, parse_level
+from otel_logging.traces import spans as reading
+
+__all__ = ["Captured", "capture"]
+
+_FIXED_START_NS: Final = 946_684_800_000_000_000  # 2000-01-01T00:00:00Z
+_FIXED_STEP_NS: Final = 1_000_000  # small, so that no ordinary budget is exceeded by counting
+
+_render: Final = json_renderer(None)
+
+
+@contextmanager
+def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Iterator["Captured"]:
+    """Capture the spans and lines of a ``with`` block.
+
+    *fixed*: ids count from 1, and the clock begins at 2000-01-01T00:00:00Z and
+    goes on by a millisecond each time it is read, so that the whole of
+    ``Captured.tree`` can be compared. *log_level*: lines from this level on; left
+    out, those that set-up, or LOG_LEVEL and LOG_LEVELS, let through.
+
+    The block begins on nobody's behalf: no current span, no job tag, nothing
+    bound. It works with and without a set-up; one inside it is checked and takes
+    effect, but opens no spool and sends nothing. Every trace is sampled. Lines go
+    to stdout as well, as ever. Nested, the innermost block has it all. Afterwards
+    everything is as before.
+
+    Scope: process; blocks may be nested, not overlap. Failure: raises
+    ``ConfigurationError``.
+    """
+    level = None if log_level is None else parse_level("log_level", log_level)
+    settings = replace(observability.settings_in_use() or load(), sampler=DEFAULT_SAMPLER)
+    kept = _Kept(settings)
+
+    def listener(configured: Configured) -> Configured:
+        return _Listening(configured, level, kept)
+
+    with ExitStack() as blocks:
+        if fixed:
+            blocks.enter_context(_fixed(kept))
+        blocks.enter_context(observability.standing_in(kept, settings, kept.take_settings))
+        blocks.enter_context(configure.listening(listener))
+        blocks.enter_context(bindings.detached())
+        yield Captured(kept)
+
+
+# ---------------------------------------------------------------- what is kept
+
+
+class _Line(NamedTuple):
+    time_ns: int
+    fields: dict[str, Any]
+
+
+class _Kept(pipeline.Pipeline):
+    """A pipeline that ends in lists. Lines that no open span takes stay events: no page,
+    no ``process log``, whose ids would be among those of the test.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.spans: list[tuple[bytes, bytes, bytes]] = []  # resource, scope, span
+        self.pages: list[bytes] = []  # each a span that holds events of its parent
+        self.lines: list[_Line] = []
+        nowhere = Spool(None, "", b"", bytes_bound=0, hours=0)
+        super().__init__(settings, pipeline.make_resource(settings), nowhere)
+
+    def take_settings(self, settings: Settings) -> None:
+        """Take over what a set-up inside the block says."""
+        self.follow(settings, pipeline.make_resource(settings))
+
+    def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:  # noqa: ARG002
+        """Keep an encoded span; one that ends after the block, too."""
+        self.spans.append((pipeline.encode_resource(self.resource), scope, encoded))
+
+    def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
+        self._keep_page(0, 0, [self._event(time_ns, name, fields)])
+
+    def _log_span(
+        self,
+        parent: SpanContext,
+        time_ns: int,  # noqa: ARG002 - each event has its own
+        events: Sequence[bytes],
+        number: int,  # noqa: ARG002
+    ) -> None:
+        self._keep_page(parent.trace_id, parent.span_id, events)
+
+    def _keep_page(self, trace_id: int, span_id: int, events: Sequence[bytes]) -> None:
+        trace_bytes = trace_id.to_bytes(16, "big")
+        page = _otlp.span(trace_bytes, 0, span_id, "", 0, _names.LOG_SPAN, 1, 0, 0, {}, events)
+        self.pages.append(page)
+
+
+class _Listening(Configured):
+    """What is configured, with every line kept too."""
+
+    def __init__(self, configured: Configured, level: int | None, kept: _Kept) -> None:
+        # around another block's: that has none of our lines
+        self.under: Configured = (
+            configured.under if isinstance(configured, _Listening) else configured
+        )
+        self._least = level
+        write = self.under.write
+
+        def keep_and_write(event_dict: EventDict) -> None:
+            fields = json.loads(_render(event_dict))
+            kept.lines.append(_Line(event_dict.get(_names.TIME_NS, 0), fields))
+            write(event_dict)
+
+        super().__init__(0, {}, keep_and_write)
+
+    def level_of(self, name: str) -> int:
+        """Return the level that was asked for, or else what is configured."""
+        return self.under.level_of(name) if self._least is None else self._least
+
+
+# ---------------------------------------------------------------- fixed clock and ids
+
+
+@contextmanager
+def _fixed(kept: _Kept) -> Iterator[None]:
+    """Give *kept* and the lines outside its spans one clock and ids that count.
+
+    Spans that began before the block keep their own clock: a worker that ends one
+    meanwhile takes no reading from the test.
+    """
+    readings = count(_FIXED_START_NS, _FIXED_STEP_NS)
+    ids = {128: count(1), 64: count(1)}
+    before = processors.now_ns, pipeline.random_bits
+
+    class FixedSpan(Span):
+        def __init__(self, *args: Any, start_ns: int | None = None, **options: Any) -> None:
+            start_ns = next(readings) if start_ns is None else start_ns
+            super().__init__(*args, start_ns=start_ns, **options)
+
+        def now_ns(self) -> int:
+            return next(readings)
+
+    kept.span_type = FixedSpan
+    processors.now_ns = lambda: next(readings)
+    pipeline.random_bits = lambda bits: next(ids[bits])
+    try:
+        yield
+    finally:
+        processors.now_ns, pipeline.random_bits = before
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+class Captured:
+    """What a block has logged and traced so far, as plain data; each reading a new copy.
+
+    ``print`` draws the tree. Concurrency: any thread, also while the block runs.
+    """
+
+    def __init__(self, kept: _Kept) -> None:
+        self._kept = kept
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines in the order in which they were logged, as the JSON renderer has them."""
+        return [dict(line.fields) for line in list(self._kept.lines)]
+
+    @property
+    def spans(self) -> list[dict[str, Any]]:
+        """The spans that have ended, by start: ``trace_id``, and what ``show --json`` has.
+
+        Lines are among their ``events``, all of them, on however many pages they
+        would have left.
+        """
+        events = self._events()
+        return [
+            {
+                "trace_id": span.trace_id,
+                **span.as_json(),
+                "events": [event.as_json() for event in events[span.span_id]],
+            }
+            for span in self._ended()
+        ]
+
+    @property
+    def tree(self) -> list[dict[str, Any]]:
+        """The same as one tree: ``inside`` each span its lines and the spans below it, by time.
+
+        A span has ``inside`` in place of ``events``. A line is what ``lines`` has,
+        an event that is no line what ``spans`` has. At the top is what is in no
+        span, or in one that has not ended.
+        """
+        tree: list[dict[str, Any]] = []
+        inside: dict[str, list[dict[str, Any]]] = {}
+        parts: list[tuple[int, str, dict[str, Any]]] = []
+        for span in self._ended():
+            below = inside[span.span_id] = []
+            node = {"trace_id": span.trace_id, **span.as_json(), "inside": below}
+            del node["events"]
+            parts.append((span.start_ns, span.parent_span_id, node))
+        parts += self._lines_and_events()
+        for _, parent, node in sorted(parts, key=lambda part: part[0]):
+            inside.get(parent, tree).append(node)
+        return tree
+
+    def span(self, name: str) -> dict[str, Any]:
+        """Return the one span of that name. Failure: ``LookupError``, listing what is there."""
+        return _one(self.spans, "name", name)
+
+    def line(self, event: str) -> dict[str, Any]:
+        """Return the one line with that message. Failure: ``LookupError``, listing what is there."""
+        return _one(self.lines, _names.EVENT, event)
+
+    def __str__(self) -> str:
+        from otel_logging.traces.outline import draw
+
+        return "\n".join(draw(self.tree))
+
+    def __repr__(self) -> str:
+        return f"<Captured [{len(self._kept.spans)} spans, {len(self._kept.lines)} lines]>"
+
+    def _ended(self) -> list[reading.Span]:
+        ended = [
+            span
+            for resource, scope, encoded in list(self._kept.spans)
+            for span in reading.decode(resource, scope, [encoded])
+        ]
+        return sorted(ended, key=lambda span: (span.start_ns, -span.end_ns))
+
+    def _events(self) -> dict[str, list[reading.Event]]:
+        """Return the events by span id, "" for those in no span, each by time."""
+        found: dict[str, list[reading.Event]] = defaultdict(list)
+        for page in reading.decode(b"", b"", list(self._kept.pages)):
+            found[page.parent_span_id] += page.events
+        for span in self._ended():
+            found[span.span_id] += span.events
+        for events in found.values():
+            events.sort(key=lambda event: event.time_ns)
+        return found
+
+    def _lines_and_events(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Yield each with its time and its span's id; what is a line and its event, as the line."""
+        told: Counter[tuple[str, int]] = Counter()
+        for time_ns, fields in list(self._kept.lines):
+            span_id = fields.get(_names.SPAN_ID, "")
+            told[span_id, time_ns] += 1
+            yield time_ns, span_id, dict(fields)
+        for span_id, events in self._events().items():
+            for event in events:
+                told[span_id, event.time_ns] -= 1
+                if told[span_id, event.time_ns] < 0:
+                    yield event.time_ns, span_id, event.as_json()
+
+
+def _one(found: list[dict[str, Any]], key: str, wanted: str) -> dict[str, Any]:
+    fitting = [each for each in found if each[key] == wanted]
+    if len(fitting) != 1:
+        there = Counter(str(each[key]) for each in found)
+        listed = ", ".join(f"{name!r} ({times})" for name, times in there.items())
+        raise LookupError(f"{len(fitting)} with {key} {wanted!r}; there are: {listed or 'none'}")
+    return fitting[0]

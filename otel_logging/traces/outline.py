@@ -1,0 +1,55 @@
+"""A tree of plain spans and lines, indented: for a failing test's report.
+
+In: what ``testing.Captured.tree`` gives. Out: lines of text. Invariant: no
+control character is obeyed. Deliberately absent: bars and widths (``waterfall``).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from otel_logging import _names
+from otel_logging.traces import exceptions
+from otel_logging.traces.terminal import duration, fields, visible
+
+#: What is said by its place, in words before the fields, or below.
+_SAID: Final = frozenset(
+    {
+        *(_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.TRACE_ID, _names.SPAN_ID),
+        *(_names.TRACE_FLAGS, _names.EXCEPTION, _names.STACK, *exceptions.ATTRIBUTES),
+        *(_names.LATE, _names.CANCELLED),
+    }
+)
+
+
+def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the tree line by line; fields that a span above has shown are not repeated.
+
+    A loop, not a recursion: a recursive function that is traced makes a deep tree.
+    """
+    waiting = [(node, "", frozenset[tuple[str, str]]()) for node in reversed(nodes)]
+    while waiting:
+        node, lead, told = waiting.pop()
+        # a line's fields may be called anything but what it says of itself
+        is_line = _names.TIMESTAMP in node
+        values = node if is_line else node["attributes"]
+        message = str(node[_names.EVENT] if is_line else node["name"])
+        own = {k: v for k, v in values.items() if k not in _SAID and (k, repr(v)) not in told}
+        shown = f"  {fields(own.items())}" if own else ""
+        if is_line or "inside" not in node:
+            level = visible(str(values.get(_names.LEVEL, "event")))
+            yield f"{lead}{level} {visible(message)}{shown}"
+            if raised := exceptions.raised(message, values):
+                yield f"{lead}  {visible(f'{raised.what}  {raised.where}'.rstrip())}"
+            continue
+        yield f"{lead}{visible(message)} {duration(node['duration_s'])}{_words(node)}{shown}"
+        below = told | {(key, repr(value)) for key, value in own.items()}
+        waiting += [(inner, lead + "  ", below) for inner in reversed(node["inside"])]
+
+
+def _words(span: Mapping[str, Any]) -> str:
+    facts = {
+        " ERROR": span["status"] == "error",
+        " LATE": span["attributes"].get(_names.LATE) is True,
+        " CANCELLED": span["attributes"].get(_names.CANCELLED) is True,
+    }
+    return "".join(word for word, holds in facts.items() if holds)
