@@ -230,7 +230,7 @@ class Captured:
         return _one(self.spans, "name", name)
 
     def line(self, event: str) -> dict[str, Any]:
-        """Return the one line with that message. Failure: ``LookupError``, listing what is there."""
+        """Return the one line with that message. Failure: ``LookupError``, as ``span``."""
         return _one(self.lines, _names.EVENT, event)
 
     def __str__(self) -> str:
