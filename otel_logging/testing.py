@@ -22,7 +22,6 @@ from otel_logging._spool import Spool
 from otel_logging.export import pipeline
 from otel_logging.export.span import Span
 from otel_logging.logs import configure
-from otel_logging.logs.logger import Configured
 from otel_logging.logs.render import json_renderer
 from otel_logging.processors import EventDict
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load, parse_level
@@ -57,15 +56,11 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     level = None if log_level is None else parse_level("log_level", log_level)
     settings = replace(observability.settings_in_use() or load(), sampler=DEFAULT_SAMPLER)
     kept = _Kept(settings)
-
-    def listener(configured: Configured) -> Configured:
-        return _Listening(configured, level, kept)
-
     with ExitStack() as blocks:
         if fixed:
             blocks.enter_context(_fixed(kept))
         blocks.enter_context(observability.standing_in(kept, settings, kept.take_settings))
-        blocks.enter_context(configure.listening(listener))
+        blocks.enter_context(configure.listening(kept.take_line, level=level))
         blocks.enter_context(bindings.detached())
         yield Captured(kept)
 
@@ -94,6 +89,11 @@ class _Kept(pipeline.Pipeline):
         """Take over what a set-up inside the block says."""
         self.follow(settings, pipeline.make_resource(settings))
 
+    def take_line(self, event_dict: EventDict) -> None:
+        """Keep a line, as the JSON renderer has it now."""
+        fields = json.loads(_render(event_dict))
+        self.lines.append(_Line(event_dict[_names.TIME_NS], fields))
+
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:  # noqa: ARG002
         """Keep an encoded span; one that ends after the block, too."""
         self.spans.append((pipeline.encode_resource(self.resource), scope, encoded))
@@ -114,29 +114,6 @@ class _Kept(pipeline.Pipeline):
         trace_bytes = trace_id.to_bytes(16, "big")
         page = _otlp.span(trace_bytes, 0, span_id, "", 0, _names.LOG_SPAN, 1, 0, 0, {}, events)
         self.pages.append(page)
-
-
-class _Listening(Configured):
-    """What is configured, with every line kept too."""
-
-    def __init__(self, configured: Configured, level: int | None, kept: _Kept) -> None:
-        # around another block's: that has none of our lines
-        self.under: Configured = (
-            configured.under if isinstance(configured, _Listening) else configured
-        )
-        self._least = level
-        write = self.under.write
-
-        def keep_and_write(event_dict: EventDict) -> None:
-            fields = json.loads(_render(event_dict))
-            kept.lines.append(_Line(event_dict.get(_names.TIME_NS, 0), fields))
-            write(event_dict)
-
-        super().__init__(0, {}, keep_and_write)
-
-    def level_of(self, name: str) -> int:
-        """Return the level that was asked for, or else what is configured."""
-        return self.under.level_of(name) if self._least is None else self._least
 
 
 # ---------------------------------------------------------------- fixed clock and ids

@@ -9,6 +9,7 @@ import atexit
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import structlog
@@ -20,6 +21,11 @@ from otel_logging.logs.output import Stdout
 from otel_logging.logs.render import console_renderer, json_renderer
 from otel_logging.processors import EventDict
 from otel_logging.settings import LogSettings, load_logs
+
+#: What was configured last; None before set-up.
+_applied: LogSettings | None = None
+#: Who is shown every line, and the level asked for, while a test captures.
+_listening: tuple[Callable[[EventDict], None] | None, int | None] = (None, None)
 
 
 def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.FilteringBoundLogger:
@@ -62,6 +68,11 @@ def configure_logging(
 
 def apply(settings: LogSettings) -> None:
     """Configure structlog as *settings* say. Scope: process."""
+    global _applied
+    _applied = settings
+    listen, level = _listening
+    if level is not None:
+        settings = replace(settings, level=level, levels={})
     stdout = Stdout()
     if settings.console:
         render = console_renderer(color=settings.color)
@@ -71,7 +82,8 @@ def apply(settings: LogSettings) -> None:
     def write(event_dict: EventDict) -> None:
         stdout.write(render(event_dict))
 
-    logger.use(logger.Configured(settings.level, settings.levels, write))
+    written = write if listen is None else _shown_first(listen, write)
+    logger.use(logger.Configured(settings.level, settings.levels, written))
     CHAIN[:] = [processor for processor in CHAIN if processor is not add_caller]
     if settings.caller:
         CHAIN.insert(0, add_caller)
@@ -90,28 +102,40 @@ def apply(settings: LogSettings) -> None:
     )
 
 
-@contextmanager
-def listening(listener: Callable[[logger.Configured], logger.Configured]) -> Iterator[None]:
-    """Put *listener* between whatever is configured and the loggers, for a ``with`` block.
+# ---------------------------------------------------------------- while a test captures
 
-    Where nothing is, what the variables say is, for as long. Afterwards all is as
-    before, whatever was configured inside. Scope: process. Failure: raises
-    ``ConfigurationError``.
+
+def _shown_first(
+    listen: Callable[[EventDict], None], write: Callable[[EventDict], None]
+) -> Callable[[EventDict], None]:
+    def both(event_dict: EventDict) -> None:
+        listen(event_dict)
+        write(event_dict)
+
+    return both
+
+
+@contextmanager
+def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iterator[None]:
+    """Show *listen* every line of a ``with`` block before it is written.
+
+    Lines are made as is configured, else as the variables say; from *level* on,
+    where it is given, whoever configures what inside. Afterwards all is as before.
+    Scope: process. Failure: raises ``ConfigurationError``.
     """
-    was_configured, before = structlog.is_configured(), structlog.get_config()
-    lines, outer = logger.in_use(), logger.listener
-    settings = load_logs()
-    logger.listener = listener
-    try:
-        if lines is None:
+    global _applied, _listening
+    applied, outer, lines = _applied, _listening, logger.in_use()
+    chain, ours, structlogs = list(CHAIN), structlog.is_configured(), structlog.get_config()
+    settings = applied or load_logs()
+    with takeover.given_back():
+        _listening = (listen, level)
+        try:
             apply(settings)
-        else:
+            yield
+        finally:
+            _applied, _listening = applied, outer
             logger.use(lines)
-        yield
-    finally:
-        logger.listener = outer
-        logger.use(lines)
-        if was_configured:
-            structlog.configure(**before)
-        else:
-            structlog.reset_defaults()
+            CHAIN[:] = chain
+            structlog.configure(**structlogs)
+            if not ours:
+                structlog.reset_defaults()

@@ -55,9 +55,6 @@ class Configured:
 #: None before set-up: structlog does with a line what it is configured to do.
 _configured: Configured | None = None
 
-#: Stands between whatever is configured and the loggers, while a test captures (``testing``).
-listener: Callable[[Configured], Configured] | None = None
-
 
 class Channel:
     """Where the lines of one logger name go: structlog's "wrapped logger"."""
@@ -104,7 +101,7 @@ def in_use() -> Configured | None:
 def use(configured: Configured | None) -> None:
     """Make every logger, of today and from now on, follow *configured*. Scope: process."""
     global _configured
-    _configured = configured if configured is None or listener is None else listener(configured)
+    _configured = configured
     for existing in list(_channels.values()):
         existing.follow()
 

@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from otel_logging import _names, _trouble
@@ -65,6 +66,24 @@ def release() -> None:
     _is_taken = False
     _restore_levels()
     uncaught.release()
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """Let everything be as it was after a ``with`` block, whatever is taken over inside."""
+    global _is_taken, _with_caller
+    taken, caller, before = _is_taken, _with_caller, dict(_levels_before)
+    levels = {name: logging.getLogger(name).level for name in before}
+    try:
+        yield
+    finally:
+        release()
+        if taken:
+            _is_taken, _with_caller = True, caller
+            _levels_before.update(before)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+            uncaught.take_over()
 
 
 def _restore_levels() -> None:
