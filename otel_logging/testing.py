@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry.trace import SpanContext
 
@@ -68,11 +68,6 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
 # ---------------------------------------------------------------- what is kept
 
 
-class _Line(NamedTuple):
-    time_ns: int
-    fields: dict[str, Any]
-
-
 class _Kept(pipeline.Pipeline):
     """A pipeline that ends in lists. Lines that no open span takes stay events: no page,
     no ``process log``, whose ids would be among those of the test.
@@ -81,7 +76,7 @@ class _Kept(pipeline.Pipeline):
     def __init__(self, settings: Settings) -> None:
         self.spans: list[tuple[bytes, bytes, bytes]] = []  # resource, scope, span
         self.pages: list[bytes] = []  # each a span that holds events of its parent
-        self.lines: list[_Line] = []
+        self.lines: list[tuple[int, bytes]] = []  # ns since the epoch, JSON
         nowhere = Spool(None, "", b"", bytes_bound=0, hours=0)
         super().__init__(settings, pipeline.make_resource(settings), nowhere)
 
@@ -91,8 +86,7 @@ class _Kept(pipeline.Pipeline):
 
     def take_line(self, event_dict: EventDict) -> None:
         """Keep a line, as the JSON renderer has it now."""
-        fields = json.loads(_render(event_dict))
-        self.lines.append(_Line(event_dict[_names.TIME_NS], fields))
+        self.lines.append((event_dict[_names.TIME_NS], _render(event_dict)))
 
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:  # noqa: ARG002
         """Keep an encoded span; one that ends after the block, too."""
@@ -162,7 +156,7 @@ class Captured:
     @property
     def lines(self) -> list[dict[str, Any]]:
         """The lines in the order in which they were logged, as the JSON renderer has them."""
-        return [dict(line.fields) for line in list(self._kept.lines)]
+        return [json.loads(line) for _, line in list(self._kept.lines)]
 
     @property
     def spans(self) -> list[dict[str, Any]]:
@@ -240,10 +234,11 @@ class Captured:
     def _lines_and_events(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Yield each with its time and its span's id; what is a line and its event, as the line."""
         told: Counter[tuple[str, int]] = Counter()
-        for time_ns, fields in list(self._kept.lines):
+        for time_ns, line in list(self._kept.lines):
+            fields = json.loads(line)
             span_id = fields.get(_names.SPAN_ID, "")
             told[span_id, time_ns] += 1
-            yield time_ns, span_id, dict(fields)
+            yield time_ns, span_id, fields
         for span_id, events in self._events().items():
             for event in events:
                 told[span_id, event.time_ns] -= 1

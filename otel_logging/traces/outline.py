@@ -34,6 +34,8 @@ def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         values = node if is_line else node["attributes"]
         message = str(node[_names.EVENT] if is_line else node["name"])
         own = {k: v for k, v in values.items() if k not in _SAID and (k, repr(v)) not in told}
+        if _names.LOGGER in own:
+            own[_names.LOGGER] = own.pop(_names.LOGGER)  # last: it says least
         shown = f"  {fields(own.items())}" if own else ""
         if is_line or "inside" not in node:
             level = visible(str(values.get(_names.LEVEL, "event")))
