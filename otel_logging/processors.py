@@ -6,7 +6,12 @@ set-up of ours. Deliberately absent: rendering (``logs``), and what a span of
 ours does with a line (``export``).
 """
 
+import logging
+import sys
+import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final
 
@@ -17,9 +22,18 @@ from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, current_job_tag
 
-__all__ = ["EventDict", "add_bound_context", "add_trace_context", "record_on_span"]
+__all__ = [
+    "EventDict",
+    "add_bound_context",
+    "add_job_tag",
+    "add_trace_context",
+    "record_on_span",
+]
 
 EventDict = MutableMapping[str, Any]
+
+#: Set on a log record that was made a line of ours (``logs.takeover``), or is too low for one.
+DONE: Final = "_otel_logging_done"
 
 #: What a span says of itself, so its events need not.
 _NOT_ON_EVENTS: Final = frozenset(
@@ -116,12 +130,68 @@ def _fields_of(context: trace.SpanContext) -> dict[str, str]:
 def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
     """Make the line an event of the current span: name = the message, attributes = the fields.
 
-    Belongs before the renderer and after whatever adds fields. With
-    ``setup_observability`` every line finds a place, also where the span has
+    Belongs before the renderer and after whatever adds fields, once on a line's
+    way. In ``structlog.stdlib.ProcessorFormatter``, which runs its processors once
+    for each handler, a log record is an event once all the same. An ``exc_info``
+    that is not rendered yet stays in the line, and is ``exception`` on the span.
+    With ``setup_observability`` every line finds a place, also where the span has
     ended, is full, or is not there; with stock OpenTelemetry a recording span's
     lines do. Failure: never raises; a line that is lost is counted and reported.
     """
-    return record_on(trace.get_current_span(), event_dict)
+    record = event_dict.get("_record")
+    if isinstance(record, logging.LogRecord) and _is_recorded(record):
+        return event_dict
+    fields = event_dict
+    if "exc_info" in event_dict:
+        fields = {**event_dict}
+        error = exception_of(fields.pop("exc_info"))
+        if error is not None:
+            fields[_names.EXCEPTION] = traceback_of(error)
+    record_on(trace.get_current_span(), fields)
+    return event_dict
+
+
+class _Recent(threading.local):
+    """The log records that this thread recorded last, by an object that only they have.
+
+    A formatter sees a copy of the record, and each handler's formatter another one;
+    the copies share the float, and no two records have the same one: each computes
+    its own, also in a test that holds the clock.
+    """
+
+    def __init__(self) -> None:
+        self.seen: deque[float] = deque(maxlen=8)  # handlers may log while they handle
+
+
+_recent = _Recent()
+
+
+def _is_recorded(record: logging.LogRecord) -> bool:
+    mark = record.relativeCreated
+    if hasattr(record, DONE) or any(mark is seen for seen in _recent.seen):
+        return True
+    _recent.seen.append(mark)
+    return False
+
+
+def exception_of(given: Any) -> BaseException | None:
+    """Return what ``exc_info=`` means: an exception, ``sys.exc_info()``, or the one being handled.
+
+    An exception is asked for its type, never for its truth: it may have a ``__bool__``.
+    """
+    if isinstance(given, BaseException):
+        return given
+    if isinstance(given, tuple) and len(given) == 3:
+        return given[1] if isinstance(given[1], BaseException) else None
+    return sys.exc_info()[1] if given else None
+
+
+def traceback_of(error: BaseException) -> Any:
+    """Return the traceback of *error* as text. Never raises."""
+    try:
+        return "".join(traceback.format_exception(error)).rstrip("\n")
+    except Exception:  # its own code raises
+        return plain(error)
 
 
 def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:

@@ -1,5 +1,9 @@
 """The public processors, alone in somebody else's chain, with OpenTelemetry as it comes."""
 
+import io
+import json
+import logging
+import time
 from typing import Any
 
 import pytest
@@ -10,8 +14,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_logging import _trouble, bind_context, bound_context, clear_context, processors, traced
-from otel_logging.processors import add_bound_context, add_trace_context, record_on_span
+from otel_logging.processors import (
+    add_bound_context,
+    add_job_tag,
+    add_trace_context,
+    record_on_span,
+)
 from tests.conftest import Service
+from tests.lines import ROOT, script
+from tests.readme import blocks
 
 
 class Stock:
@@ -179,7 +190,78 @@ def test_a_span_of_ours_takes_its_lines_itself(service: Service) -> None:
     assert (event.name, event.attributes) == ("e", {"n": 1})
 
 
-# ---------------------------------------------------------------- all three, in a chain
+# ---------------------------------------------------------------- in a formatter
+
+
+def formatting(stream: io.StringIO) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[add_job_tag, record_on_span],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.KeyValueRenderer(),
+        ],
+    )
+    handler.setFormatter(formatter)
+    return handler
+
+
+@pytest.fixture
+def others() -> logging.Logger:
+    """A logger with two handlers, each with a formatter that records on spans."""
+    logger = logging.Logger("others")
+    logger.addHandler(formatting(io.StringIO()))
+    logger.addHandler(formatting(io.StringIO()))
+    return logger
+
+
+def test_a_record_is_an_event_once_however_many_formatters(
+    stock: Stock, others: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of records that are equal in all, and where the clock stands still."""
+    now, now_ns = time.time(), time.time_ns()
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns)
+    with stock.tracer.start_as_current_span("s"):
+        for _ in range(3):
+            others.info("hello")
+    assert [name for name, _ in stock.events()] == ["hello"] * 3
+
+
+def test_a_record_that_is_a_line_of_ours_is_no_second_event(service: Service) -> None:
+    """With a set-up of ours beside somebody's formatter."""
+    logger = logging.getLogger("others.of.ours")
+    stream = io.StringIO()
+    logger.addHandler(handler := formatting(stream))
+    try:
+        with traced("s"):
+            logger.warning("hello")
+    finally:
+        logger.removeHandler(handler)
+    assert [event.name for event in service.one("s").events] == ["hello"]
+    assert stream.getvalue() == "event='hello'\n"
+
+
+def test_a_field_that_is_called_as_the_formatters_own_is_no_record(stock: Stock) -> None:
+    """A line is a line, whatever it has."""
+    with stock.tracer.start_as_current_span("s"):
+        line(record_on_span, event="e", _record="mine")
+        line(record_on_span, event="e", _record="mine")
+    assert [name for name, _ in stock.events()] == ["e", "e"]
+
+
+def test_an_exception_that_is_not_rendered_yet_is_on_the_span(stock: Stock) -> None:
+    """The line keeps it as it is: a console renderer draws it itself."""
+    error = ValueError("no stock")
+    with stock.tracer.start_as_current_span("s"):
+        assert line(record_on_span, event="e", exc_info=error)["exc_info"] is error
+        line(record_on_span, event="f", exc_info=None)
+    (_, fields), (_, none) = stock.events()
+    assert fields == {"exception": "ValueError: no stock"}
+    assert none == {}
+
+
+# ---------------------------------------------------------------- all, in a chain
 
 
 def test_in_a_chain_of_somebody_elses(stock: Stock) -> None:
@@ -194,3 +276,61 @@ def test_in_a_chain_of_somebody_elses(stock: Stock) -> None:
     assert entry["user_id"] == "u"
     assert len(entry["trace_id"]) == 32
     assert stock.events() == [("hello", {"n": 1, "user_id": "u"})]
+
+
+def test_all_of_them_are_public() -> None:
+    """What a module says it offers is there, and sorted."""
+    assert processors.__all__ == sorted(processors.__all__)
+    offered = {name for name in dir(processors) if name.startswith(("add_", "record_on_span"))}
+    assert offered - {"add_ids"} <= set(processors.__all__)
+
+
+# ---------------------------------------------------------------- docs/processors.md
+
+IN_STRUCTLOG, IN_FORMATTER = blocks("python", ROOT / "docs" / "processors.md")
+
+
+def printed(code: str) -> tuple[list[Any], list[Any], str]:
+    """Run *code*; return its lines and its spans, both JSON on stdout, and stderr."""
+    done = script(code)
+    text, found = done.stdout.decode().strip(), []
+    while text:
+        value, end = json.JSONDecoder().raw_decode(text)
+        found.append(value)
+        text = text[end:].lstrip()
+    spans = [value for value in found if "context" in value]
+    return [value for value in found if value not in spans], spans, done.stderr.decode()
+
+
+def without_ids(line: dict[str, Any], span: dict[str, Any]) -> dict[str, Any]:
+    """Check that *line* has the ids of *span*, and return the rest of it."""
+    assert f"0x{line.pop('trace_id')}" == span["context"]["trace_id"]
+    assert f"0x{line.pop('span_id')}" == span["context"]["span_id"]
+    assert int(line.pop("trace_flags"), 16) & 1  # sampled; newer SDKs say more
+    assert line.pop("timestamp").startswith("20")
+    return line
+
+
+def test_the_example_of_a_chain() -> None:
+    """Letter by letter, with stock OpenTelemetry: the line, and the same as an event, once."""
+    (line,), (span,), _ = printed(IN_STRUCTLOG)
+    fields = {"count": 12, "level": "info", "market": "EU", "job_tag": "PRICE_CACHE"}
+    assert without_ids(line, span) == {"event": "prices refreshed", **fields}
+    (event,) = span["events"]
+    assert (event["name"], event["attributes"]) == ("prices refreshed", fields)
+
+
+def test_the_example_of_a_formatter() -> None:
+    """Two origins, two handlers: each line on both, and once on the span."""
+    lines, (span,), errors = printed(IN_FORMATTER)
+    of_ours = {"items": 3, "level": "info", "logger": "shop", "user_id": "user-456"}
+    of_theirs = {"level": "warning", "logger": "library", "user_id": "user-456"}
+    assert [without_ids(line, span) for line in lines] == [
+        {"event": "order placed", **of_ours},
+        {"event": "stock of tea is low", **of_theirs},
+    ]
+    assert [(event["name"], event["attributes"]) for event in span["events"]] == [
+        ("order placed", of_ours),
+        ("stock of tea is low", of_theirs),
+    ]
+    assert [errors.count(text) for text in ("order placed", "stock of tea is low")] == [1, 1]

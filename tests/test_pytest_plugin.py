@@ -6,10 +6,12 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
-from tests.lines import child_environment
+from tests.lines import ROOT, child_environment
+from tests.readme import blocks
 
 #: Of a user's test directory, which has no configuration.
 ALONE = ("-p", "no:cacheprovider", "--rootdir", ".", "-c", os.devnull)
@@ -151,3 +153,16 @@ def test_in_this_very_process(request: pytest.FixtureRequest) -> None:
     """The plugin is loaded here too."""
     captured = request.getfixturevalue("captured")
     assert repr(captured) == "<Captured [0 spans, 0 lines]>"
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    """docs/testing.md, letter by letter; and what it says a report looks like."""
+    page = ROOT / "docs" / "testing.md"
+    (example,) = blocks("python", page)
+    assert "2 passed" in run(tmp_path, example)
+    failing = example.replace('"order_id": "o-1",\n', "")
+    out = run(tmp_path, failing)
+    assert "1 failed, 1 passed" in out
+    report = "checkout 2.0 ms  order_id=o-1\n  info order placed  items=3 logger=shop\n"
+    assert report in out
+    assert indent(report, "    ") in page.read_text("utf-8")

@@ -6,9 +6,7 @@ of it is there, under its own name or with underscores behind it. Deliberately
 absent: levels, and who calls (``logger``).
 """
 
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -24,7 +22,9 @@ from otel_logging.processors import (
     add_bound_context,
     add_ids,
     add_job_tag,
+    exception_of,
     record_on,
+    traceback_of,
 )
 from otel_logging.tracing import note_told, was_told
 
@@ -53,7 +53,7 @@ def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDi
     """
     if "exc_info" not in event_dict:
         return _fill(logger, method_name, event_dict)
-    error = _exception_of(event_dict.pop("exc_info"))
+    error = exception_of(event_dict.pop("exc_info"))
     origin = None if error is None else bindings.origin_of(error)
     if origin is not None and bindings.is_nobodys():
         return origin.run(_fill, logger, method_name, event_dict, error)
@@ -98,10 +98,7 @@ def _stamp(event_dict: EventDict, now_ns: int) -> None:
 
 def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseException) -> bool:
     """Add the traceback, and note that this line tells of it; say whether its trace did already."""
-    try:
-        event_dict[_names.EXCEPTION] = "".join(traceback.format_exception(error)).rstrip("\n")
-    except Exception:  # its own code raises
-        event_dict[_names.EXCEPTION] = plain(error)
+    event_dict[_names.EXCEPTION] = traceback_of(error)
     if processors.as_record is not None:
         return False
     trace_id = span.get_span_context().trace_id
@@ -109,18 +106,6 @@ def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseExcept
     if span.is_recording():
         note_told(error, trace_id)
     return told
-
-
-def _exception_of(given: Any) -> BaseException | None:
-    """Return what ``exc_info=`` means: an exception, ``sys.exc_info()``, or the one being handled.
-
-    An exception is asked for its type, never for its truth: it may have a ``__bool__``.
-    """
-    if isinstance(given, BaseException):
-        return given
-    if isinstance(given, tuple) and len(given) == 3:
-        return given[1] if isinstance(given[1], BaseException) else None
-    return sys.exc_info()[1] if given else None
 
 
 def _format_stack(event_dict: EventDict) -> None:

@@ -21,7 +21,7 @@ from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import banners, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.processors import EventDict
+from otel_logging.processors import DONE, EventDict
 from otel_logging.settings import LogSettings
 
 _python: Any = logging  # whose methods we replace
@@ -94,13 +94,11 @@ def _restore_levels() -> None:
 
 # ---------------------------------------------------------------- a record
 
-#: Set on a record that is a line already, or too low to be one.
-_DONE: Final = "_otel_logging_done"
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({})))
 #: What is no ``extra=`` field: what every record has, what formatters add, and copies of what a
 #: line has anyway, from OpenTelemetry's logging instrumentation and from uvicorn.
 _NO_FIELDS: Final = _PLAIN | {
-    *("message", "asctime", _DONE, "color_message"),
+    *("message", "asctime", DONE, "color_message"),
     *("otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName"),
 }
 #: ECMA-48 SGR: colours that a library puts into its message.
@@ -119,7 +117,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         _trouble.report("errors of a logging handler's filter", detail=error)
     if passed is not None:
         _to_line(passed)
-    record.__dict__[_DONE] = True
+    record.__dict__[DONE] = True
     depth = loggers.nesting.depth
     try:
         if depth >= loggers.DEEPEST:
@@ -151,7 +149,7 @@ def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggi
 
 
 def _to_line(record: logging.LogRecord) -> None:
-    if _DONE in record.__dict__:
+    if DONE in record.__dict__:
         return
     channel = loggers.channel(record.name)
     if record.levelno >= channel.threshold:
@@ -160,7 +158,7 @@ def _to_line(record: logging.LogRecord) -> None:
             loggers.make_line(channel, record.levelno, _event_of, record)
         else:
             where.run(loggers.make_line, channel, record.levelno, _event_of, record)
-    record.__dict__[_DONE] = True
+    record.__dict__[DONE] = True
 
 
 def _event_of(record: logging.LogRecord) -> EventDict:
