@@ -46,7 +46,7 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
 
     The block begins on nobody's behalf: no current span, no job tag, nothing
     bound. It works with and without a set-up; one inside it is checked and takes
-    effect, but opens no spool and sends nothing. Every trace is sampled. Lines go
+    effect, but opens no spool and sends nothing. Every trace that begins here is sampled. Lines go
     to stdout as well, as ever. Nested, the innermost block has it all. Afterwards
     everything is as before.
 

@@ -114,6 +114,12 @@ def job(call: Callable[[], Any], tag: str = "PRICE_CACHE") -> Callable[[], None]
     return tag_background_logger(tag)(lambda: call())
 
 
+NOT_FITTING = {
+    "event": "%d items",
+    "format_error": "TypeError: %d format: a real number is required, not str",
+    "format_args": ["three"],
+}
+
 OF_GET_LOGGER = [
     Row("a message", lambda: log.info("order placed"), {"event": "order placed"}),
     Row("no message at all", lambda: log.info(), {"event": ""}),
@@ -138,11 +144,7 @@ OF_GET_LOGGER = [
     Row(
         "%-arguments that do not fit",
         lambda: log.info("%d items", "three"),
-        {
-            "event": "%d items",
-            "format_error": "TypeError: %d format: a real number is required, not str",
-            "format_args": ["three"],
-        },
+        NOT_FITTING,
     ),
     Row(
         "a logger with fields of its own, and more bound to it",
@@ -313,11 +315,7 @@ OF_OTHERS = [
     Row(
         "%-arguments of the standard library that do not fit",
         lambda: stdlib.info("%d items", "three"),
-        {
-            "event": "%d items",
-            "format_error": "TypeError: %d format: a real number is required, not str",
-            "format_args": ["three"],
-        },
+        NOT_FITTING,
     ),
     Row(
         "an exception of the standard library",

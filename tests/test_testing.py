@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from opentelemetry import trace
 
 from otel_logging import (
     ConfigurationError,
     bind_context,
+    clear_context,
     configure_logging,
     get_logger,
     setup_observability,
@@ -422,6 +424,23 @@ def test_a_span_from_before_keeps_its_own_clock(service: Service) -> None:
     assert captured.span("second")["start"] == at(2)
     (span,) = service.spans()
     assert 0 <= span.end_ns - span.start_ns < 60e9
+
+
+def test_what_is_bound_outside_is_not_inside() -> None:
+    """Nor the other way round; whoever's functions bound it."""
+    bind_context(of_ours=1)
+    structlog.contextvars.bind_contextvars(of_theirs=1)
+    try:
+        with capture() as captured:
+            structlog.contextvars.bind_contextvars(inside=1)
+            log.info("inside")
+        assert captured.line("inside").keys() == {
+            *("timestamp", "level", "event", "logger", "inside")
+        }
+        assert structlog.contextvars.get_contextvars() == {"of_theirs": 1}
+    finally:
+        clear_context()
+        structlog.contextvars.clear_contextvars()
 
 
 @pytest.mark.parametrize(

@@ -120,20 +120,25 @@ def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iter
     """Show *listen* every line of a ``with`` block before it is written.
 
     Lines are made as is configured, else as the variables say; from *level* on,
-    where it is given, whoever configures what inside. Afterwards all is as before.
+    where it is given, whoever configures what inside; what was bound by structlog's
+    functions is not on them. Afterwards all is as before.
     Scope: process. Failure: raises ``ConfigurationError``.
     """
     global _applied, _listening
     applied, outer, lines = _applied, _listening, logger.in_use()
     chain, ours, structlogs = list(CHAIN), structlog.is_configured(), structlog.get_config()
+    bound = structlog.contextvars.get_contextvars()
     settings = applied or load_logs()
     with takeover.given_back():
+        structlog.contextvars.clear_contextvars()
         _listening = (listen, level)
         try:
             apply(settings)
             yield
         finally:
             _applied, _listening = applied, outer
+            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.bind_contextvars(**bound)
             logger.use(lines)
             CHAIN[:] = chain
             structlog.configure(**structlogs)
