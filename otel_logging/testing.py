@@ -46,12 +46,12 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
 
     The block begins on nobody's behalf: no current span, no job tag, nothing
     bound. It works with and without a set-up; one inside it is checked and takes
-    effect, but opens no spool and sends nothing. Every trace that begins here is sampled. Lines go
-    to stdout as well, as ever. Nested, the innermost block has it all. Afterwards
-    everything is as before.
+    effect, but opens no spool and sends nothing. Every trace that begins here is
+    sampled. Lines go to stdout as well, as ever. Nested, the innermost block has
+    it all. Afterwards everything is as before.
 
     Scope: process; blocks may be nested, not overlap. Failure: raises
-    ``ConfigurationError``.
+    ``ConfigurationError``. Cost: some milliseconds a block; memory for all that it keeps.
     """
     level = None if log_level is None else parse_level("log_level", log_level)
     settings = replace(observability.settings_in_use() or load(), sampler=DEFAULT_SAMPLER)

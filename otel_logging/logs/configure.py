@@ -120,9 +120,9 @@ def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iter
     """Show *listen* every line of a ``with`` block before it is written.
 
     Lines are made as is configured, else as the variables say; from *level* on,
-    where it is given, whoever configures what inside; what was bound by structlog's
-    functions is not on them. Afterwards all is as before.
-    Scope: process. Failure: raises ``ConfigurationError``.
+    where it is given, whoever configures what inside. What was bound by structlog's
+    functions is not on them. Afterwards all is as before. Scope: process. Failure:
+    raises ``ConfigurationError``.
     """
     global _applied, _listening
     applied, outer, lines = _applied, _listening, logger.in_use()
