@@ -310,10 +310,6 @@ def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "excepthook", lambda *a: seen.append("main"))
     monkeypatch.setattr(threading, "excepthook", lambda a: seen.append("thread"))
     monkeypatch.setattr(sys, "unraisablehook", lambda a: seen.append("unraisable"))
-    from otel_logging.logs import uncaught
-
-    monkeypatch.setattr(uncaught, "_before", {})
-    monkeypatch.setitem(uncaught._HOOKS, "main", (sys, "excepthook", uncaught._HOOKS["main"][2]))
     configure_logging(environment="production")
     configure_logging(environment="production")
     run_in_thread(boom)
@@ -324,13 +320,46 @@ def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatc
     assert len(lines()) == 2
 
 
-def test_a_hook_put_before_ours_stays(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may lead to ours: another set-up puts nothing before it."""
-    ours = threading.excepthook
-    monkeypatch.setattr(threading, "excepthook", lambda args: ours(args))
+def test_a_hook_put_before_ours_is_no_second_line(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lead to ours: a later set-up stands before both, and one line is made."""
+    first, seen = threading.excepthook, []
+
+    def theirs(args: Any) -> None:
+        seen.append("theirs")
+        first(args)
+
+    monkeypatch.setattr(threading, "excepthook", theirs)
+    run_in_thread(boom)
     configure_logging(environment="production")
     run_in_thread(boom)
-    assert len(lines()) == 1
+    assert seen == ["theirs"] * 2
+    assert len(lines()) == 2
+
+
+def test_what_a_tracker_fails_at_is_told(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception inside its hook, of a finaliser there, is no part of what it was shown."""
+
+    class Finalised:
+        def __del__(self) -> None:
+            boom()
+
+    release()
+    monkeypatch.setattr(threading, "excepthook", lambda _: Finalised() and None)
+    configure_logging(environment="production")
+    run_in_thread(boom)
+    assert [line["logger"] for line in lines()] == ["threading.excepthook", "sys.unraisablehook"]
+
+
+def test_in_every_test_anew(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest puts hooks of its own before each test: a set-up in it takes over again."""
+    for _ in range(3):
+        monkeypatch.setattr(threading, "excepthook", lambda _: None)
+        configure_logging(environment="production")
+        run_in_thread(boom)
+        release()
+    assert len(lines()) == 3
 
 
 # ---------------------------------------------------------------- where an exception came from

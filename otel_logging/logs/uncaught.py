@@ -12,39 +12,40 @@ import logging
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any, Final, TextIO
 
 from otel_logging import _names
 from otel_logging.logs import logger as loggers
 
-#: The hooks that were there before ours.
-_before: Final[dict[str, Any]] = {}
 _is_taken = False
 #: Set while asyncio tells of a task: the current context is the task's already, or nobody's.
 _placed: ContextVar[bool] = ContextVar("otel_logging.placed", default=False)
+_asyncios: Final = asyncio.BaseEventLoop.default_exception_handler
 
 
 def take_over() -> None:
-    """Put our hooks before those that are there. Scope: process.
-
-    Where somebody has put another one before ours since, that stays: it may lead to ours.
-    """
+    """Put our hooks before those that are there. Scope: process."""
     global _is_taken
     _is_taken = True
-    for key, (owner, name, hook) in _HOOKS.items():
+    for owner, name, tell, usual in _HOOKS:
         there = getattr(owner, name)
-        if there is not hook and _before.setdefault(key, there) is there:
-            setattr(owner, name, hook)
+        if not isinstance(there, _Hook):
+            setattr(owner, name, _Hook(tell, there, usual))
+    _asyncio.BaseEventLoop.default_exception_handler = _on_asyncio
 
 
 def release() -> None:
     """Give the hooks back; one that somebody has put another before only passes on."""
     global _is_taken
     _is_taken = False
-    for key, (owner, name, hook) in _HOOKS.items():
-        if getattr(owner, name) is hook:
-            setattr(owner, name, _before[key])  # kept: ``catch_warnings`` may bring ours back
+    for owner, name, _, _ in _HOOKS:
+        there = getattr(owner, name)
+        if isinstance(there, _Hook):
+            setattr(owner, name, there.before)
+    if _asyncio.BaseEventLoop.default_exception_handler is _on_asyncio:
+        _asyncio.BaseEventLoop.default_exception_handler = _asyncios
 
 
 def place_of(record: logging.LogRecord) -> Context | None:
@@ -57,6 +58,79 @@ def place_of(record: logging.LogRecord) -> Context | None:
     return Context() if accidental and not _placed.get() else None
 
 
+class _Passing(threading.local):
+    tell: Any = None  # of our hook that lets those before it see what it has told
+
+
+_passing = _Passing()
+
+
+class _Hook:
+    """A hook of ours, and the one that it was put before.
+
+    There are three cases: the other one is Python's own and only prints, which our
+    line has done (*usual*; None: any would); it is somebody's (an error tracker's),
+    who sees it too; it leads to an older hook of ours, which passes on.
+    """
+
+    def __init__(self, tell: Callable[..., bool], before: Any, usual: Any) -> None:
+        self._tell, self.before, self._usual = tell, before, usual
+
+    def __call__(self, *args: Any, **options: Any) -> None:
+        outer = _passing.tell
+        told = outer is self._tell or (_is_taken and self._tell(*args, **options))
+        if told and (self._usual is None or self.before is self._usual):
+            return
+        _passing.tell = self._tell if told else None
+        try:
+            self.before(*args, **options)
+        finally:
+            _passing.tell = outer
+
+
+# ---------------------------------------------------------------- what each tells: was it ours?
+
+
+def _of_main(_: Any, error: Any, __: Any) -> bool:
+    if not isinstance(error, Exception):  # Ctrl-C has Python's own ending
+        return False
+    _line("sys.excepthook", logging.CRITICAL, "uncaught exception", exc_info=error)
+    return True
+
+
+def _of_thread(args: Any) -> bool:
+    if args.exc_type is SystemExit:
+        return False
+    fields = {"exc_info": args.exc_value, "thread": getattr(args.thread, "name", None)}
+    _line("threading.excepthook", logging.ERROR, "uncaught exception in a thread", **fields)
+    return True
+
+
+def _of_finaliser(args: Any) -> bool:
+    event = (args.err_msg or "exception ignored").removesuffix(" in")
+    fields = {"exc_info": args.exc_value, "object": args.object}
+    Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
+    return True
+
+
+def _of_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,  # noqa: ARG001 - the signature of ``warnings.showwarning``
+) -> bool:
+    if file is not None:
+        return False
+    fields = {_names.CODE_FILE: filename, _names.CODE_LINE: lineno}
+    fields["category"] = category.__name__
+    # of what was not closed, a finaliser warns
+    run = Context().run if issubclass(category, ResourceWarning) else _run_here
+    run(_line, "py.warnings", logging.WARNING, str(message), **fields)  # logging's name for them
+    return True
+
+
 def _run_here(function: Any, *args: Any, **fields: Any) -> None:
     function(*args, **fields)
 
@@ -67,73 +141,28 @@ def _line(name: str, level: int, event: str, **fields: Any) -> None:
         loggers.make_line(channel, level, lambda: {_names.EVENT: event, **fields})
 
 
-# ---------------------------------------------------------------- the hooks
-# Each lets the one that was there before see it too, unless that is Python's own, which prints.
+#: What Python asks when nobody caught something: where, by which name, what tells of it, and
+#: Python's own answer.
+_HOOKS: Final[list[tuple[Any, str, Callable[..., bool], Any]]] = [
+    (sys, "excepthook", _of_main, sys.__excepthook__),
+    (threading, "excepthook", _of_thread, threading.__excepthook__),
+    (sys, "unraisablehook", _of_finaliser, sys.__unraisablehook__),
+    (warnings, "showwarning", _of_warning, None),
+]
 
 
-def _on_exception(kind: Any, error: Any, traceback: Any) -> None:
-    before = _before["main"]
-    is_ours = _is_taken and isinstance(error, Exception)  # Ctrl-C has Python's own ending
-    if is_ours:
-        _line("sys.excepthook", logging.CRITICAL, "uncaught exception", exc_info=error)
-    if not is_ours or before is not sys.__excepthook__:
-        before(kind, error, traceback)
+# ---------------------------------------------------------------- asyncio
 
-
-def _on_thread_exception(args: Any) -> None:
-    before = _before["thread"]
-    if _is_taken and args.exc_type is not SystemExit:
-        fields = {"exc_info": args.exc_value, "thread": getattr(args.thread, "name", None)}
-        _line("threading.excepthook", logging.ERROR, "uncaught exception in a thread", **fields)
-    if not _is_taken or before is not threading.__excepthook__:
-        before(args)
-
-
-def _on_unraisable(args: Any) -> None:
-    before = _before["unraisable"]
-    if _is_taken:
-        event = (args.err_msg or "exception ignored").removesuffix(" in")
-        fields = {"exc_info": args.exc_value, "object": args.object}
-        Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
-    if not _is_taken or before is not sys.__unraisablehook__:
-        before(args)
-
-
-def _on_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    if file is not None or not _is_taken:
-        _before["warning"](message, category, filename, lineno, file, line)
-        return
-    fields = {_names.CODE_FILE: filename, _names.CODE_LINE: lineno}
-    fields["category"] = category.__name__
-    # of what was not closed, a finaliser warns
-    run = Context().run if issubclass(category, ResourceWarning) else _run_here
-    run(_line, "py.warnings", logging.WARNING, str(message), **fields)  # logging's name for them
+_asyncio: Any = asyncio  # whose method we replace
 
 
 def _on_asyncio(loop: asyncio.BaseEventLoop, context: dict[str, Any]) -> None:
     """Tell of what a task did on the task's own behalf: Python 3.12 and later know it."""
     if not _is_taken:
-        _before["asyncio"](loop, context)
+        _asyncios(loop, context)
         return
     owner = context.get("task") or context.get("future") or context.get("handle")
     known = getattr(owner, "get_context", None)
     where = Context() if known is None else known().copy()
     where.run(_placed.set, True)  # noqa: FBT003 - a variable's value
-    where.run(_before["asyncio"], loop, context)
-
-
-#: What Python asks when nobody caught something: where, by which name, our answer.
-_HOOKS: Final[dict[str, tuple[Any, str, Any]]] = {
-    "main": (sys, "excepthook", _on_exception),
-    "thread": (threading, "excepthook", _on_thread_exception),
-    "unraisable": (sys, "unraisablehook", _on_unraisable),
-    "warning": (warnings, "showwarning", _on_warning),
-    "asyncio": (asyncio.BaseEventLoop, "default_exception_handler", _on_asyncio),
-}
+    where.run(_asyncios, loop, context)
