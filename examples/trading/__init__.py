@@ -1,8 +1,4 @@
-"""A trading desk: a Flask application with ten background jobs, as there are many.
-
-flask --app trading run                                                  from this directory's parent
-gunicorn --workers 2 --access-logfile - 'trading:create_app()'
-"""
+"""A trading desk: a Flask application with ten background jobs. How to run it: README.md."""
 
 import logging
 import os
