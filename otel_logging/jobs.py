@@ -119,13 +119,14 @@ class TaggedLogger(_Adapter):
         """Log at *level*, tagged."""
         tag = bindings.job_tag.get()
         if tag is not None and self.isEnabledFor(level):
-            # with arguments the message is a %-format, and a tag may have a "%" in it
-            shown = tag.replace("%", "%%") if args else tag
-            msg = tagged_text(tag, str(msg), shown)
+            msg = _with_tag(tag, msg, is_format=bool(args))
         # this frame is none of the caller's
         self.logger.log(
             level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1}
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.logger,))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.logger, name)
@@ -135,3 +136,15 @@ class TaggedLogger(_Adapter):
             object.__setattr__(self, name, value)
         else:
             setattr(self.logger, name, value)
+
+
+def _with_tag(tag: str, message: Any, *, is_format: bool) -> Any:
+    """Return *message* with *tag* before it; as it is, where it has one, or is no text at all."""
+    if isinstance(message, TaggedText):
+        return message
+    try:
+        text = str(message)
+    except Exception:  # for the handlers to find out, as it is without a tag
+        return message
+    shown = tag.replace("%", "%%") if is_format else tag  # a tag may have a "%" in it
+    return message if text.startswith(f"[{shown}] ") else tagged_text(tag, text, shown)
