@@ -52,7 +52,7 @@ def test_every_line_is_one_object_with_its_message_s_trace(receiver: Receiver) -
         assert ask(port, "GET", "/rooms/none/messages")[0] == 404
         program.stop()
         lines = program.lines()
-        assert program.err == []
+        assert b"".join(program.err).strip() in (b"", b"Aborted!")  # older uvicorns, at Ctrl-C
 
     assert Counter(line["event"] for line in lines)["message delivered"] == len(MESSAGES)
     of_library = [line for line in lines if line["logger"] == "chat.rooms"]

@@ -149,50 +149,6 @@ def test_tags_go_with_the_context() -> None:
     assert job() == (None, "T", None, "T")
 
 
-def test_ten_jobs_at_once_never_mix() -> None:
-    """10,000 runs in threads, and as many as tasks, exceptions and cancellation among them."""
-    jobs = {f"JOB_{n}": tag_background_logger(f"JOB_{n}") for n in range(10)}
-    wrong: list[Any] = []
-
-    def run(name: str, n: int) -> None:
-        if current_job_tag() != name:
-            wrong.append((name, current_job_tag()))
-        if n % 7 == 0:
-            raise ValueError
-
-    def in_thread(name: str) -> None:
-        tagged = jobs[name](run)
-        for n in range(1_000):
-            with contextlib.suppress(ValueError):
-                tagged(name, n)
-            if current_job_tag() is not None:
-                wrong.append((name, "left"))
-
-    threads = [threading.Thread(target=in_thread, args=(name,)) for name in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    async def job(name: str, n: int) -> None:
-        await asyncio.sleep(0)
-        run(name, n)
-        await asyncio.sleep(10 if n % 11 == 0 else 0)
-
-    async def main() -> None:
-        tasks = [
-            asyncio.create_task(jobs[name](job)(name, n)) for name in jobs for n in range(1_000)
-        ]
-        await asyncio.sleep(0.05)
-        for n, task in enumerate(tasks):
-            if n % 1_000 % 11 == 0:
-                task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    asyncio.run(main())
-    assert wrong == []
-
-
 # ---------------------------------------------------------------- lines and spans
 
 
