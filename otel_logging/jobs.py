@@ -125,6 +125,12 @@ class TaggedLogger(_Adapter):
             level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1}
         )
 
+    fatal = _Adapter.critical  # which an adapter has not by itself
+
+    def getChild(self, suffix: str) -> "TaggedLogger":  # noqa: N802 - logging's name
+        """Return the logger's child, wrapped too."""
+        return type(self)(self.logger.getChild(suffix))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.logger,))
 

@@ -1,11 +1,12 @@
 """Job tags: on whose lines they are, and on whose not."""
 
 import asyncio
-import contextlib
+import copy
+import functools
 import io
 import json
 import logging
-import threading
+import pickle
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,6 +29,7 @@ from otel_logging import (
 )
 from otel_logging.processors import add_job_tag
 from tests.conftest import Service
+from tests.lines import parsed, script
 
 log = get_logger("shop")
 
@@ -101,6 +103,11 @@ def test_every_kind_of_callable_can_be_tagged() -> None:
         def static() -> str | None:
             return current_job_tag()
 
+        @classmethod
+        @tag
+        def inside_out(cls) -> str | None:
+            return current_job_tag()
+
         async def __call__(self) -> str | None:
             await asyncio.sleep(0)
             return current_job_tag()
@@ -114,9 +121,16 @@ def test_every_kind_of_callable_can_be_tagged() -> None:
     async def stream() -> AsyncIterator[str | None]:
         await asyncio.sleep(0)
         yield current_job_tag()
+        yield current_job_tag()
+
+    def sends_back(value: Any) -> tuple[Any, str | None]:
+        return value, current_job_tag()
 
     async def main() -> None:
         assert await tag(Jobs())() == "T"
+        steps = stream()
+        assert (await anext(steps), current_job_tag()) == ("T", None)
+        await steps.aclose()  # type: ignore[attr-defined]
         async for seen in stream():
             assert (seen, current_job_tag()) == ("T", None)
         task = asyncio.create_task(tag(asyncio.Event().wait)())
@@ -126,7 +140,8 @@ def test_every_kind_of_callable_can_be_tagged() -> None:
         assert current_job_tag() is None
 
     jobs = Jobs()
-    assert [jobs.method(), jobs.of_class(), jobs.static()] == ["T"] * 3
+    assert [jobs.method(), jobs.of_class(), jobs.static(), jobs.inside_out()] == ["T"] * 4
+    assert tag(functools.partial(sends_back, 1))() == (1, "T")
     steps = generator()
     assert (next(steps), current_job_tag()) == ("T", None)
     steps.close()  # type: ignore[attr-defined]
@@ -212,7 +227,8 @@ def plain() -> tuple[logging.Logger, io.StringIO]:
     stream = io.StringIO()
     logger = logging.Logger("shop.jobs", logging.DEBUG)
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(filename)s %(funcName)s %(message)s"))
+    form = "%(levelname)s %(filename)s %(funcName)s %(message)s at %(lineno)d, %(order)s"
+    handler.setFormatter(logging.Formatter(form, defaults={"order": "no order"}))
     logger.addHandler(handler)
     return logger, stream
 
@@ -231,20 +247,21 @@ def everything(logger: Any) -> None:
     except KeyError:
         logger.exception("f")
         logger.info("g", exc_info=True)
-    logger.info("h", stack_info=False, extra={"order": 7}, stacklevel=1)
+    logger.info("h", stack_info=True, extra={"order": 7}, stacklevel=1)
     logger.info({"not": "text"})
+    logger.fatal("i %s", 1, exc_info=ValueError("given"))
 
 
 def test_without_a_tag_the_output_is_the_plain_loggers(plain: Any) -> None:
     """Byte for byte, file and function the caller's."""
     logger, stream = plain
-    everything(logger)
-    expected = stream.getvalue()
-    stream.seek(0)
-    stream.truncate()
-    everything(TaggedLogger(logger))
-    assert stream.getvalue() == expected
-    assert "test_jobs.py everything" in expected
+    for given in (logger, TaggedLogger(logger)):
+        everything(given)
+    output = stream.getvalue()
+    expected = output[: len(output) // 2]
+    assert output == expected * 2
+    assert "test_jobs.py everything h at" in expected
+    assert ", 7\nStack (most recent call last):" in expected
 
 
 def test_inside_a_job_every_message_has_the_tag_before_it(plain: Any) -> None:
@@ -253,7 +270,7 @@ def test_inside_a_job_every_message_has_the_tag_before_it(plain: Any) -> None:
     wrapped = TaggedLogger(TaggedLogger(logger))
     tag_background_logger("50%")(everything)(wrapped)
     lines = [line for line in stream.getvalue().splitlines() if "test_jobs.py everything" in line]
-    assert [line.split(" everything ")[1] for line in lines] == [
+    assert [line.split(" everything ")[1].partition(" at ")[0] for line in lines] == [
         "[50%] a 1",
         "[50%] b",
         "[50%] 100%",
@@ -264,6 +281,7 @@ def test_inside_a_job_every_message_has_the_tag_before_it(plain: Any) -> None:
         "[50%] g",
         "[50%] h",
         "[50%] {'not': 'text'}",
+        "[50%] i 1",
     ]
 
 
@@ -290,3 +308,157 @@ def test_the_rest_of_the_logger_is_the_loggers(plain: Any) -> None:
     assert not wrapped.isEnabledFor(logging.INFO)
     with pytest.raises(AttributeError):
         _ = wrapped.nonsense
+
+
+def test_a_tag_is_never_there_twice(plain: Any) -> None:
+    """Put there by the function for single calls, or by hand, it is not put there again."""
+    logger, stream = plain
+
+    @tag_background_logger("50%")
+    def job() -> None:
+        wrapped = TaggedLogger(logger)
+        wrapped.info(format_background_log("50%", "one"))
+        wrapped.info(format_background_log("OTHER", "two"))
+        wrapped.info("[50%] three")
+        wrapped.info("[50%%] %s", "four")
+
+    job()
+    lines = [line.split(" job ")[1].partition(" at ")[0] for line in stream.getvalue().splitlines()]
+    assert lines == ["[50%] one", "[OTHER] two", "[50%] three", "[50%] four"]
+
+
+def test_a_message_that_cannot_be_text_is_the_handler_s_to_find_out(
+    plain: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As without a tag: the log call never raises, and logging says what is wrong."""
+
+    class Wordless:
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    logger, stream = plain
+    tag_background_logger("T")(TaggedLogger(logger).info)(Wordless())
+    assert stream.getvalue() == ""
+    assert "ValueError: no words" in capsys.readouterr().err
+
+
+def test_a_child_is_wrapped_too() -> None:
+    """As the line that is logged through it has to be tagged."""
+    child = TaggedLogger(logging.getLogger("shop")).getChild("jobs")
+    assert type(child) is TaggedLogger
+    assert child.logger is logging.getLogger("shop.jobs")
+
+
+def test_a_copy_is_around_the_same_logger() -> None:
+    """Copied, pickled, or on its way to another process."""
+    wrapped = TaggedLogger(logging.getLogger("shop.copied"))
+    for copied in (copy.copy(wrapped), copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))):
+        assert type(copied) is TaggedLogger
+        assert copied.logger is wrapped.logger
+
+
+# ---------------------------------------------------------------- TaggedLogger, after set-up
+
+
+@pytest.mark.parametrize("tag", [None, "50%"])
+def test_after_set_up_its_lines_are_the_plain_loggers(
+    tag: str | None, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a job both have the field, no prefix, and the same caller, fields and tracebacks."""
+    monkeypatch.setenv("OTEL_LOGGING_CALLER", "true")
+    configure_logging(environment="production", log_level="debug")
+    logger = logging.getLogger("shop.after")
+    job = tag_background_logger(tag)(everything) if tag else everything
+    for given in (logger, TaggedLogger(logger)):
+        job(given)
+    lines = json_lines(capfd)
+    for line in lines:
+        del line["timestamp"]
+        assert line["code.function.name"] == "everything"
+        assert line.get("job_tag") == tag
+    half = len(lines) // 2
+    assert lines[:half] == lines[half:]
+    events = [line["event"] for line in lines[:half]]
+    assert events == [
+        *("a 1", "b", "100%", "c 2", "d", "e", "f", "g", "h"),
+        "{'not': 'text'}",
+        "i 1",
+    ]
+    assert lines[8]["order"] == 7
+    assert "in everything" in lines[8]["stack"]
+
+
+# ---------------------------------------------------------------- a Flask application
+
+FLASK = """
+import logging, sys
+from flask import Flask, current_app
+from flask.logging import default_handler
+from otel_logging import TaggedLogger, configure_logging, tag_background_logger
+
+app = Flask("shop")
+if "set-up" in sys.argv:
+    configure_logging()
+app.logger.setLevel(logging.INFO)
+default_handler.setFormatter(logging.Formatter("%(levelname)s %(funcName)s: %(message)s"))
+
+@app.get("/fail")
+def fail():
+    current_app.logger.warning("about to %s", "fail")
+    raise ValueError("planted")
+
+@app.get("/work")
+def work():
+    job_in_context()
+    current_app.logger.info("after the %s", "job")
+    return {}
+
+@tag_background_logger("PNL_CALC")
+def job_in_context():
+    current_app.logger.info("pnl: %+.2f", 7)
+
+@tag_background_logger("PRICE_CACHE")
+def job_with_app(app, *, depth=1):
+    app.logger.info("price cache: %s symbols", depth)
+    with app.app_context():
+        job_in_context()
+
+client = app.test_client()
+assert client.get("/fail").status_code == 500
+if "wrapped" in sys.argv:
+    app.logger = TaggedLogger(app.logger)
+job_with_app(app, depth=6)
+assert client.get("/work").status_code == 200
+assert client.get("/fail").status_code == 500
+"""
+
+
+def test_flask_s_own_logger_can_be_wrapped() -> None:
+    """Its jobs' lines get the tag, with and without ``current_app``; a request's are as before."""
+    printed = script(FLASK, "wrapped").stderr.decode()
+    failure, *jobs = printed.partition("INFO job_with_app")
+    assert "ERROR log_exception: Exception on /fail [GET]\nTraceback" in failure
+    assert printed.endswith(failure)
+    assert "".join(jobs).removesuffix(failure).splitlines() == [
+        "INFO job_with_app: [PRICE_CACHE] price cache: 6 symbols",
+        "INFO job_in_context: [PNL_CALC] pnl: +7.00",
+        "INFO job_in_context: [PNL_CALC] pnl: +7.00",
+        "INFO work: after the job",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [("set-up",), ("set-up", "wrapped")])
+def test_after_set_up_flask_s_lines_are_tagged_wrapped_or_not(arguments: tuple[str, ...]) -> None:
+    """Each once, in the same form."""
+    done = script(FLASK, *arguments, ENVIRONMENT="production")
+    assert done.stderr == b""
+    found = [(line["event"], line.get("job_tag")) for line in parsed(done.stdout)]
+    failure = [("about to fail", None), ("Exception on /fail [GET]", None)]
+    assert found == [
+        *failure,
+        ("price cache: 6 symbols", "PRICE_CACHE"),
+        ("pnl: +7.00", "PNL_CALC"),
+        ("pnl: +7.00", "PNL_CALC"),
+        ("after the job", None),
+        *failure,
+    ]

@@ -1,0 +1,37 @@
+"""docs/jobs.md: each program is run, and prints what stands under it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lines import ROOT, child_environment
+from tests.readme import blocks
+
+PAGE = ROOT / "docs" / "jobs.md"
+PROGRAMS = blocks("python", PAGE)
+PRINTED = blocks("text", PAGE)
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_a_program_prints_what_stands_under_it(number: int, tmp_path: Path) -> None:
+    """But for the time of day, and the places in a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAMS[number]],
+        cwd=tmp_path,
+        env=child_environment(OTEL_TRACES_EXPORTER="none", ENVIRONMENT="development"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=True,
+    )
+    printed = re.sub(r"^\d\d:\d\d:\d\d\.\d{3}", "14:03:07.123", done.stdout, flags=re.M)
+    printed = re.sub(r"(^ {6}.*\n)+", "      ...\n", printed, flags=re.M)
+    assert printed == PRINTED[number]
+
+
+def test_every_program_says_what_it_prints() -> None:
+    """A new one needs its output."""
+    assert len(PROGRAMS) == len(PRINTED)
