@@ -84,14 +84,13 @@ def rebalance(app: Flask) -> None:
         with desk.locked(PORTFOLIO, "rebalancing"):
             equity = desk.equity()
             for n, (symbol, share) in enumerate(TARGETS.items(), start=1):
-                price = desk.prices.get(symbol)
-                if price is None:
+                if price := desk.prices.get(symbol):
+                    drift = share - desk.positions.get(symbol, 0.0) * price / equity
+                    if abs(drift) > 0.01:
+                        limit = price * (1.002 if drift > 0 else 0.998)
+                        desk.place(symbol, drift * equity / price, limit, source="rebalancing")
+                else:
                     app.logger.warning("rebalancing: no price of %s yet", symbol)
-                    continue
-                drift = share - desk.positions.get(symbol, 0.0) * price / equity
-                if abs(drift) > 0.01:
-                    limit = price * (1.002 if drift > 0 else 0.998)
-                    desk.place(symbol, drift * equity / price, limit, source="rebalancing")
                 app.logger.info("rebalancing: progress %s%%", 100 * n // len(TARGETS))
     except Locked:
         app.logger.exception("rebalancing: skipped")
