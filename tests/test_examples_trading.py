@@ -80,28 +80,17 @@ def use(port: int) -> dict[str, int]:
     return {"POST /orders": 3, "GET /portfolio": 5, "GET /prices": 1}
 
 
-SERVERS = {
-    "flask run": (["flask", "--app", "trading", "run", "--port", "0"], 1),
-    "gunicorn": (
-        [
-            "gunicorn",
-            "-w",
-            "2",
-            "-b",
-            "127.0.0.1:0",
-            "--access-logfile",
-            "-",
-            "trading:create_app()",
-        ],
-        2,
-    ),
+LOGS = ["--access-logfile", "-", "-c", "trading/gunicorn.conf.py"]
+SERVERS = {  # what is started, how many processes run the jobs, and how many there are
+    "flask run": (["flask", "--app", "trading", "run", "--port", "0"], 1, 1),
+    "gunicorn": (["gunicorn", "-w", "2", "-b", "127.0.0.1:0", *LOGS, "trading:create_app()"], 2, 3),
 }
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_every_line_is_one_object_with_the_tag_of_its_job(server: str, receiver: Receiver) -> None:
     """Under both servers, theirs too; none doubled; each is at the receiver as well, once."""
-    command, workers = SERVERS[server]
+    command, workers, processes = SERVERS[server]
     variables = {
         "ENVIRONMENT": "production",
         "TRADING_SPEED": SPEED,
@@ -114,8 +103,7 @@ def test_every_line_is_one_object_with_the_tag_of_its_job(server: str, receiver:
         program.wait_for(lambda p: has_run_for_a_while(p, workers))
         assert program.stop() == 0
         lines = program.lines()
-        if server == "flask run":
-            assert program.err == []
+        assert program.err == []
 
     assert [line for line in lines if line.get("job_tag") != expected_tag(line["event"])] == []
     tags = Counter(line["job_tag"] for line in lines if "job_tag" in line)
@@ -130,7 +118,7 @@ def test_every_line_is_one_object_with_the_tag_of_its_job(server: str, receiver:
     assert asked == requests
 
     assert Counter((line["timestamp"], line["event"]) for line in lines) == at(receiver)
-    assert len({span.resource["process.pid"] for span in receiver.spans}) == workers
+    assert len({span.resource["process.pid"] for span in receiver.spans}) == processes
     check_runs(receiver)
 
 
@@ -169,6 +157,8 @@ def check_runs(receiver: Receiver) -> None:
 
 # ---------------------------------------------------------------- what was changed for that
 
+MODULES = [p for p in (EXAMPLES / "trading").glob("*.py") if p.name != "gunicorn.conf.py"]
+
 
 def before_the_change(diff: str, now: dict[str, list[str]]) -> dict[str, list[str]]:
     """Take *diff*, which only adds, off the files *now*; each line in it has to be there."""
@@ -195,10 +185,7 @@ def before(tmp_path: Path) -> Path:
     trading = tmp_path / "before" / "trading"
     trading.mkdir(parents=True)
     diff = (EXAMPLES / "trading" / "change.diff").read_text("utf-8")
-    now = {
-        path.name: path.read_text("utf-8").splitlines(keepends=True)
-        for path in (EXAMPLES / "trading").glob("*.py")
-    }
+    now = {path.name: path.read_text("utf-8").splitlines(keepends=True) for path in MODULES}
     for name, lines in (now | before_the_change(diff, now)).items():
         if lines:
             (trading / name).write_text("".join(lines), "utf-8")
@@ -208,7 +195,7 @@ def before(tmp_path: Path) -> Path:
 def test_the_change_is_one_call_and_a_decorator_a_job(before: Path) -> None:
     """Beside imports and the list of tags; no line that was there is another one now."""
     added: defaultdict[str, list[str]] = defaultdict(list)
-    for path in (EXAMPLES / "trading").glob("*.py"):
+    for path in MODULES:
         was = before / path.name
         old = was.read_text("utf-8").splitlines() if was.exists() else []
         for line in difflib.ndiff(old, path.read_text("utf-8").splitlines()):
@@ -233,7 +220,7 @@ def test_the_change_is_one_call_and_a_decorator_a_job(before: Path) -> None:
 
 def test_the_application_ran_before_and_told_nobody_whose_lines_these_are(before: Path) -> None:
     """The same messages, on stderr, without a tag."""
-    command, _ = SERVERS["flask run"]
+    command, *_ = SERVERS["flask run"]
     with Program(command, cwd=before.parent, TRADING_SPEED=SPEED) as program:
         port = int(program.wait_for_text(LISTENS)[1])
         assert ask(port, "GET", "/portfolio")[0] == 200  # from here on Ctrl-C is the server's
