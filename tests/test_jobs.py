@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import pickle
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -386,6 +387,37 @@ def test_after_set_up_its_lines_are_the_plain_loggers(
     ]
     assert lines[8]["order"] == 7
     assert "in everything" in lines[8]["stack"]
+
+
+@pytest.mark.parametrize("environment", ["production", "development"])
+def test_the_tag_is_there_once_whoever_put_it_there(environment: str, capfd: Any) -> None:
+    """Decorator, wrapper, function for single calls, or hand, in any combination."""
+    logger = logging.getLogger("shop.once")
+    message = format_background_log("PNL_CALC", "done 50%")
+
+    @tag_background_logger("PNL_CALC")
+    def job() -> None:
+        for each in (log, logger, TaggedLogger(logger)):
+            each.info("done 50%")
+            each.info("done %s%%", 50)
+            each.info(message)
+            each.info(str(message))
+            each.info(format_background_log("PNL_CALC", "done %s%%"), 50)
+        warnings.warn("done 50%", stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        configure_logging(environment=environment)
+        job()
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 16
+    for line in lines:
+        if environment == "production":
+            found = json.loads(line)
+            assert (found["event"], found["job_tag"]) == ("done 50%", "PNL_CALC")
+        else:
+            assert " [PNL_CALC] done 50% " in line
+            assert line.count("PNL_CALC") == 1
 
 
 # ---------------------------------------------------------------- a Flask application
