@@ -15,6 +15,20 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Real programs are for who asks for them: they take minutes, a Docker engine among them."""
+    parser.addoption(
+        "--backends", action="store_true", help="run tests/backends and tests/compose as well"
+    )
+
+
+@pytest.fixture(scope="session")
+def asked(request: pytest.FixtureRequest) -> None:
+    """Skip what needs real programs, unless somebody has asked for it."""
+    if not request.config.getoption("--backends"):
+        pytest.skip("needs a real collector and Jaeger: tests/backends/install, then --backends")
+
+
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """An OTLP/HTTP receiver that accepts everything until told otherwise."""
