@@ -60,6 +60,17 @@ SPOOL_BYTES: Final = "OTEL_LOGGING_SPOOL_BYTES"
 SPOOL_HOURS: Final = "OTEL_LOGGING_SPOOL_HOURS"
 LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
 CALLER: Final = "OTEL_LOGGING_CALLER"
+JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"
+
+#: Of terminals, which say by these who they are; the rest of the names: ``settings``.
+FORCE_HYPERLINK: Final = "FORCE_HYPERLINK"  # "0": never
+MULTIPLEXERS: Final = ("TMUX", "STY")  # tmux and screen, which let hyperlinks through or not
+TERM_PROGRAM: Final = "TERM_PROGRAM"
+VTE_VERSION: Final = "VTE_VERSION"
+WITH_HYPERLINKS: Final = ("WT_SESSION", "KITTY_WINDOW_ID", "KONSOLE_VERSION")
+#: In either case of letters; deliveries go through none of them.
+PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
+OTEL_PYTHON_TRACER_PROVIDER: Final = "OTEL_PYTHON_TRACER_PROVIDER"
 
 OTEL_SERVICE_NAME: Final = "OTEL_SERVICE_NAME"
 OTEL_RESOURCE_ATTRIBUTES: Final = "OTEL_RESOURCE_ATTRIBUTES"

@@ -1,8 +1,8 @@
-"""``otel-logging``: what the local store has to say, in a terminal.
+"""``otel-logging``: what the local store and Jaeger have to say, in a terminal.
 
 In: arguments. Out: text, or JSON by the contract of ``docs/commands.md``; exit
 code 0, 1 where there is nothing to show, 2 for a wrong command line.
-Invariant: nothing in the store is changed. Deliberately absent: reading,
+Invariant: nothing in a store is changed. Deliberately absent: reading,
 judging and drawing, which ``traces`` does.
 """
 
@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from rich.text import Text
 
 from otel_logging import _names, settings
-from otel_logging.traces import local, table, terminal, trees, waterfall
+from otel_logging.traces import sources, table, terminal, trees, waterfall
+from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.late import Question
 from otel_logging.traces.late import late as late_stages
-from otel_logging.traces.spans import Span
+from otel_logging.traces.sources import Answered, Sources
 from otel_logging.traces.trees import Trace
 
 _ROWS = 20  # of a table, where nothing else is asked for: a screenful
@@ -70,6 +72,11 @@ def _of_store(command: _Command) -> _Command:
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
         _spool_dir,
         click.option("--service", metavar="NAME", help="Only this service's stages."),
+        click.option(
+            "--source",
+            type=click.Choice([sources.LOCAL, sources.JAEGER]),
+            help="Read this one alone; else both, where they answer.",
+        ),
     ):
         command = option(command)
     return command
@@ -111,22 +118,25 @@ def late(
     where: tuple[tuple[str, str], ...],
     limit: int | None,
     service: str | None,
+    source: str | None,
     spool_dir: Path | None,
     as_json: bool,
 ) -> None:
     """List the late stages, worst first: when, whose, how late, where the time went."""
-    spans = _read(spool_dir)
     since_ns = 0 if since is None else time.time_ns() - int(since * 1e9)
     question = Question(over, since_ns, who, where, service)
+    found = _read(source, spool_dir, lambda asked: asked.late(question))
     if as_json:
-        rows = late_stages(spans, question, limit=limit).rows
-        _print_json(row.as_json() for row in rows)
-    elif not spans:
-        click.echo(_empty(spool_dir))
+        rows = late_stages(found.spans, question, limit=limit).rows
+        _print_json(row.as_json(found.link(row.trace_id, row.span_id)) for row in rows)
+        click.echo(found.said, err=True)
+    elif not found.spans:
+        click.echo(_empty(found, source, spool_dir))
     else:
-        answer = late_stages(spans, question, limit=limit or _ROWS)
+        answer = late_stages(found.spans, question, limit=limit or _ROWS)
         out = terminal.console()
-        terminal.show(out, table.draw(answer, width=out.width))
+        drawn = table.draw(answer, width=out.width, links=_links(found), narrowed=found.narrowed)
+        terminal.show(out, [*drawn, *_footer(found)])
 
 
 @main.command()
@@ -138,6 +148,7 @@ def show(
     trace_id: str | None,
     last: bool,
     service: str | None,
+    source: str | None,
     spool_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -148,16 +159,23 @@ def show(
     if trace_id is not None and last:
         raise click.UsageError("say TRACE_ID or --last, not both")
     prefix = None if trace_id is None else _prefix(trace_id)
-    traces = trees.by_trace(_read(spool_dir))
+    found = _read(
+        source,
+        spool_dir,
+        lambda asked: asked.last(service) if prefix is None else asked.trace(prefix),
+    )
+    traces = trees.by_trace(found.spans)
     if not traces:
-        raise click.ClickException(_empty(spool_dir))
+        raise click.ClickException(_empty(found, source, spool_dir))
     trace = _newest(traces, service) if prefix is None else _one(traces, prefix, service)
     if as_json:
         spans = ",\n".join(_strict(span.as_json()) for span in trace.in_order)
         click.echo(f'{{"trace_id": "{trace.trace_id}", "spans": [\n{spans}\n]}}')
+        click.echo(found.said, err=True)
     else:
         out = terminal.console()
-        terminal.show(out, waterfall.draw(trace, width=out.width))
+        drawn = waterfall.draw(trace, width=out.width, links=_links(found))
+        terminal.show(out, [*drawn, *_footer(found)])
 
 
 @main.command()
@@ -218,24 +236,40 @@ def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
     return found[0]
 
 
-# ---------------------------------------------------------------- the store, and JSON
+# ---------------------------------------------------------------- the sources, and JSON
 
 
-def _read(spool_dir: Path | None) -> list[Span]:
-    """Read the store, without Python's garbage collector until the command ends.
+def _read(
+    source: str | None, spool_dir: Path | None, ask: Callable[[Sources], Answered]
+) -> Answered:
+    """Read the sources, without Python's garbage collector until the command ends.
 
     It would look through 100,000 spans again and again, and none of them is garbage.
     """
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
-    return local.read(_places(spool_dir))
+    try:
+        url = settings.jaeger_url()
+        return ask(Sources(source or sources.BOTH, tuple(_places(spool_dir)), url))
+    except (JaegerError, settings.ConfigurationError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _links(found: Answered) -> terminal.Links:
+    return terminal.Links(found.link, are_taken=settings.takes_links())
+
+
+def _footer(found: Answered) -> list[Text]:
+    return [Text(), Text(found.said, "dim", overflow="ignore")]
 
 
 def _places(spool_dir: Path | None) -> list[Path]:
     return settings.spool_base() if spool_dir is None else [spool_dir]
 
 
-def _empty(spool_dir: Path | None) -> str:
+def _empty(found: Answered, source: str | None, spool_dir: Path | None) -> str:
+    if source == sources.JAEGER:
+        return f"Nothing of the last 24 hours that fits is in Jaeger: read {found.said}."
     places = " or ".join(str(place) for place in _places(spool_dir))
     return (
         f"Nothing is recorded in {places} yet: a stage appears here when it ends, "

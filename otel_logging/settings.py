@@ -34,6 +34,10 @@ SAMPLERS: Final = (
 DEFAULT_SAMPLER: Final = "parentbased_always_on"  # OpenTelemetry specification
 _PORTS: Final = {"http/protobuf": 4318, "grpc": 4317}  # OpenTelemetry specification
 _CONSOLE: Final = frozenset({"development", "dev", "local", "test"})
+#: Terminals whose documentation says that they take hyperlinks (OSC 8); see docs/jaeger.md.
+_LINKING_PROGRAMS: Final = frozenset({"iTerm.app", "WezTerm", "vscode", "ghostty"})
+_LINKING_TERMS: Final = re.compile(r"(xterm-)?(kitty|ghostty)|alacritty.*|foot(-.*)?|wezterm")
+_LINKING_VTE: Final = 5001  # 0.50.1: the first without a crash on them
 _LEVELS: Final = {
     "notset": logging.NOTSET,
     "debug": logging.DEBUG,
@@ -67,6 +71,8 @@ class LogSettings:
     color: bool
     level: int
     levels: Mapping[str, int]  # logger name, or a parent of it -> level
+    #: Jaeger's address, where the terminal takes hyperlinks to it.
+    links_to: str | None
     #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
     #: Linux has 4,096.
     line_bytes: int
@@ -298,7 +304,7 @@ def _environment(name: str, value: object) -> str:
     return value.lower()
 
 
-def _url(name: str, value: object) -> str:
+def _url(name: str, value: object, allowed: str = "a URL like http://localhost:4318") -> str:
     try:
         # spaces, control characters and what is no ASCII cannot be sent; a fragment is not
         fits = isinstance(value, str) and re.fullmatch(r"[!-\"$-~]+", value)
@@ -307,7 +313,7 @@ def _url(name: str, value: object) -> str:
     except ValueError:
         good = False
     if not good:
-        raise ConfigurationError(name, value, "a URL like http://localhost:4318")
+        raise ConfigurationError(name, value, allowed)
     return str(value)
 
 
@@ -367,6 +373,7 @@ def _logs(
         color=(forced or terminal) and variables.get(_names.NO_COLOR) is None,
         level=read(parse_level, logging.INFO, _names.LOG_LEVEL) if level is None else level,
         levels=read(_levels, {}, _names.LOG_LEVELS) if levels is None else levels,
+        links_to=_jaeger_url(variables) if _takes_links(variables) else None,
         line_bytes=read(_count(512), 4096, _names.LINE_BYTES),
         caller=read(_one_of("true", "false"), "false", _names.CALLER) == "true",
         takeover=_boolean("takeover", takeover),
@@ -384,6 +391,36 @@ def _is_terminal() -> bool:
         return sys.stdout.isatty()
     except (AttributeError, ValueError, OSError):  # None, or closed
         return False
+
+
+def _takes_links(variables: _Variables) -> bool:
+    """Whether stdout is a terminal that is known to take hyperlinks, by what it says of itself."""
+    get = variables.get
+    term = get(_names.TERM) or ""
+    if not _is_terminal() or term == "dumb":
+        return False
+    if (forced := get(_names.FORCE_HYPERLINK)) is not None:
+        return forced != "0"
+    # inside of these the variables are those of the terminal outside
+    if any(map(get, _names.MULTIPLEXERS)) or term.startswith(("tmux", "screen")):
+        return False
+    vte = get(_names.VTE_VERSION) or ""
+    return (
+        any(map(get, _names.WITH_HYPERLINKS))
+        or get(_names.TERM_PROGRAM) in _LINKING_PROGRAMS
+        or _LINKING_TERMS.fullmatch(term) is not None
+        or (vte.isdecimal() and int(vte) >= _LINKING_VTE)
+    )
+
+
+def _jaeger_url(variables: _Variables) -> str:
+    def parse(name: str, value: str) -> str:
+        like = "a URL like http://localhost:16686, without a password or a query"
+        if re.search("[?@]", value):
+            raise ConfigurationError(name, value, like)
+        return _url(name, value, like).rstrip("/")
+
+    return variables.read(parse, "http://localhost:16686", _names.JAEGER_URL)
 
 
 def _exporter(variables: _Variables, endpoint: str | None, *, test: bool) -> Exporter:
@@ -490,3 +527,13 @@ def spool_base() -> list[Path]:
     """Return the directories in which the local store may be, for the read side."""
     given = _Variables().read(_directory, None, _names.SPOOL_DIR)
     return [_spool.default_base(), _spool.fallback_base()] if given is None else [given]
+
+
+def jaeger_url() -> str:
+    """Return where Jaeger is asked, for the read side. Failure: raises ``ConfigurationError``."""
+    return _jaeger_url(_Variables())
+
+
+def takes_links() -> bool:
+    """Whether stdout is a terminal that is known to take hyperlinks."""
+    return _takes_links(_Variables())

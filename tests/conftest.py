@@ -10,6 +10,9 @@ from otel_logging import Observability, _trouble, clear_context, setup_observabi
 from otel_logging.logs import takeover
 from tests.receiver import Receiver, Span
 
+#: A port of loopback that nobody listens at.
+NOWHERE = "http://127.0.0.1:1"
+
 # a busy machine is no finding
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -44,6 +47,7 @@ def _no_place_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", NOWHERE)  # nor is theirs asked
 
 
 @pytest.fixture(autouse=True)

@@ -91,7 +91,7 @@ def test_late_as_json_is_the_documented_array(run: Run) -> None:
     result = run("late", "--json")
 
     assert result.exit_code == 0
-    assert strict(result.output) == [
+    assert strict(result.stdout) == [
         {
             "trace_id": TRACE,
             "span_id": f"{1:016x}",
@@ -115,7 +115,7 @@ def test_late_as_json_is_the_documented_array(run: Run) -> None:
 
 def found(result: Result) -> list[str]:
     assert result.exit_code == 0, result.output
-    return [row["stage"] for row in strict(result.output)]
+    return [row["stage"] for row in strict(result.stdout)]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_show_as_json_is_the_documented_object(run: Run) -> None:
     result = run("show", TRACE, "--json")
 
     assert result.exit_code == 0
-    assert strict(result.output) == {
+    assert strict(result.stdout) == {
         "trace_id": TRACE,
         "spans": [
             {
@@ -321,7 +321,7 @@ def test_show_as_json_is_the_documented_object(run: Run) -> None:
             },
         ],
     }
-    assert result.output.isascii()
+    assert result.stdout.isascii()
 
 
 # ---------------------------------------------------------------- an empty store
@@ -334,7 +334,7 @@ def test_an_empty_store_is_no_error_for_late(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.output.startswith(f"Nothing is recorded in {tmp_path / 'nowhere'} yet: ")
     assert result.output.count("\n") == 1
-    assert run("late", "--json", place=tmp_path / "nowhere").output == "[]\n"
+    assert run("late", "--json", place=tmp_path / "nowhere").stdout == "[]\n"
 
 
 def test_an_empty_store_has_nothing_to_show(tmp_path: Path) -> None:

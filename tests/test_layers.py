@@ -16,8 +16,8 @@ PACKAGE = ROOT / "otel_logging"
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
     {"_names", "_trouble"},
-    {"_values"},
-    {"_json", "_otlp", "_decorate", "_segment"},
+    {"_values", "_links"},
+    {"_sockets", "_json", "_otlp", "_decorate", "_segment"},
     {"_places"},
     {"_spool"},
     {"settings", "lateness"},

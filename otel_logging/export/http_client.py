@@ -13,13 +13,13 @@ import contextlib
 import gzip
 import http.client
 import socket
-import ssl
 import threading
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from otel_logging._sockets import Socket, TlsSocket
 from otel_logging.export.transport import (
     ANSWER_BYTES,
     Answer,
@@ -36,41 +36,6 @@ _GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more ab
 _CONNECT_S: Final = 3.0  # for each address of the name: the next one may answer
 
 
-class _Socket(socket.socket):
-    """A socket whose operations are all done by one deadline, and read so much together."""
-
-    deadline = 0.0  # monotonic, s
-    allowance = 0  # bytes that may still be received; after that it is at its end
-
-    def left(self) -> float:
-        """Return the seconds that are left. Failure: raises ``TimeoutError`` if none are."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("not answered in time")
-        return left
-
-    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:  # noqa: ARG002
-        """Receive as ``socket.makefile`` asks for it."""
-        with memoryview(buffer)[: self.allowance] as view:
-            if not view.nbytes:
-                return 0
-            self.settimeout(self.left())
-            received = super().recv_into(view)
-        self.allowance -= received
-        return received
-
-    def sendall(self, data: Any, flags: int = 0) -> None:  # noqa: ARG002
-        """Send all of *data*; that of ``ssl`` has the whole time for each of its parts."""
-        rest = memoryview(data)
-        while rest:
-            self.settimeout(self.left())
-            rest = rest[self.send(rest) :]
-
-
-class _TlsSocket(_Socket, ssl.SSLSocket):
-    """The same over TLS."""
-
-
 class HttpClient:
     """OTLP/HTTP with protobuf."""
 
@@ -78,7 +43,7 @@ class HttpClient:
         parts = urlsplit(exporter.endpoint)
         self._tls = checked_tls(exporter)
         if self._tls is not None:
-            self._tls.sslsocket_class = _TlsSocket
+            self._tls.sslsocket_class = TlsSocket
         self._host = parts.hostname or ""
         self._port = parts.port or (80 if self._tls is None else 443)
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -90,7 +55,7 @@ class HttpClient:
         }
         if self._gzip:
             self._headers["content-encoding"] = "gzip"
-        self._socket: _Socket | None = None
+        self._socket: Socket | None = None
         self.reset()
 
     # ---- the connection
@@ -121,7 +86,7 @@ class HttpClient:
                     # not that of SSLSocket, which makes it a socket without TLS
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def _publish(self, made: _Socket) -> _Socket:
+    def _publish(self, made: Socket) -> Socket:
         """Let ``interrupt`` find *made*, unless it was there already."""
         with self._lock:
             self._socket = made
@@ -129,7 +94,7 @@ class HttpClient:
             raise InterruptedError("shut down")
         return made
 
-    def _connect(self, deadline: float) -> _Socket:
+    def _connect(self, deadline: float) -> Socket:
         """Return a connection; the kept one, if it is still there."""
         if self._socket is not None and _is_idle(self._socket):
             return self._publish(self._socket)
@@ -138,13 +103,13 @@ class HttpClient:
         addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, address in addresses:
             try:
-                return self._open(_Socket(family, kind, protocol), address, deadline)
+                return self._open(Socket(family, kind, protocol), address, deadline)
             except OSError as error:
                 failure = error
                 self._drop()
         raise failure
 
-    def _open(self, plain: _Socket, address: Any, deadline: float) -> _Socket:
+    def _open(self, plain: Socket, address: Any, deadline: float) -> Socket:
         self._publish(plain)
         plain.deadline = deadline
         plain.settimeout(min(_CONNECT_S, plain.left()))
@@ -155,7 +120,7 @@ class HttpClient:
         secured = self._tls.wrap_socket(
             plain, server_hostname=self._host, do_handshake_on_connect=False
         )
-        assert isinstance(secured, _TlsSocket)
+        assert isinstance(secured, TlsSocket)
         self._publish(secured)
         secured.deadline = deadline
         secured.settimeout(secured.left())

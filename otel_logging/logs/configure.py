@@ -75,7 +75,7 @@ def apply(settings: LogSettings) -> None:
         settings = replace(settings, level=level, levels={})
     stdout = Stdout()
     if settings.console:
-        render = console_renderer(color=settings.color)
+        render = console_renderer(color=settings.color, links_to=settings.links_to)
     else:
         render = json_renderer(settings.line_bytes if stdout.is_pipe else None)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from otel_logging import _json, _names
+from otel_logging import _json, _links, _names
 from otel_logging._values import MAX_CHARACTERS, plain, shorten
 
 #: What stands first in a JSON line, in this order.
@@ -100,6 +100,7 @@ _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 _CONTROL_BUT_LINES = re.compile(r"(?![\n\t])" + _CONTROL.pattern)
+_IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}")
 _BARE = re.compile(r"[^\s\"'=]+")
 _NOT_FIELDS: Final = frozenset(
     {
@@ -124,10 +125,11 @@ def _shown_lines(text: str) -> str:
     return _CONTROL_BUT_LINES.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
-def console_renderer(*, color: bool) -> Renderer:
+def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
     """Return a renderer for people.
 
     ``HH:MM:SS.mmm level message   key=value …  logger  ·trace``, tracebacks below.
+    *links_to*: Jaeger's address, to which the trace is a link on terminals that take them.
     """
     if color:
         _obey_colors_on_windows()
@@ -140,7 +142,7 @@ def console_renderer(*, color: bool) -> Renderer:
         tag = _text_of(event_dict, _names.JOB_TAG)
         message = _text_of(event_dict, _names.EVENT)
         message = f"[{tag}] {message}" if tag else message
-        trace_id = _text_of(event_dict, _names.TRACE_ID)
+        short = _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]
         parts = [
             paint(_DIM, _clock(event_dict.get(_names.TIME_NS))),
             paint(_LEVEL_COLORS.get(level, ""), f"{level:<8}"),
@@ -151,7 +153,7 @@ def console_renderer(*, color: bool) -> Renderer:
                 if key not in _NOT_FIELDS
             ],
             " " + paint(_DIM, _text_of(event_dict, _names.LOGGER)),
-            *([paint(_DIM, f"·{trace_id[:_TRACE_CHARACTERS]}")] if trace_id else []),
+            *([_linked(paint(_DIM, f"·{short}"), event_dict, links_to)] if short else []),
         ]
         below = [
             _indented(str(plain(event_dict[key])), paint)
@@ -161,6 +163,14 @@ def console_renderer(*, color: bool) -> Renderer:
         return "\n".join([" ".join(parts), *below]).encode("utf-8", "backslashreplace")
 
     return render
+
+
+def _linked(text: str, event_dict: Mapping[str, Any], jaeger_url: str | None) -> str:
+    """Make *text* a link, where the ids are OpenTelemetry's and not bound by hand."""
+    ids = event_dict.get(_names.TRACE_ID), event_dict.get(_names.SPAN_ID)
+    if jaeger_url is None or not _IDS.fullmatch(f"{ids[0]}/{ids[1]}"):
+        return text
+    return _links.hyperlink(text, _links.trace_url(jaeger_url, f"{ids[0]}", f"{ids[1]}"))
 
 
 def _text_of(event_dict: Mapping[str, Any], key: str) -> str:

@@ -16,6 +16,9 @@ from otel_logging.traces.trees import Trace, by_trace
 
 #: How values that are no strings may be written: lists, booleans, numbers, bytes as hex.
 _NOT_ONLY_TEXT: Final = re.compile(r"[\[{].*|true|false|-?inf|nan|[-+.0-9a-f]*", re.DOTALL)
+#: Those of them that are written the same everywhere.
+_SAME_EVERYWHERE: Final = re.compile(r"true|false|0|-?[1-9][0-9]*")
+_INDEXED_CHARACTERS: Final = 256  # longer ones Jaeger's Elasticsearch does not find
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Row:
     who: dict[str, Any]
     path: tuple[Step, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``otel-logging late --json`` prints it; docs/commands.md is the contract."""
         return {
             "trace_id": self.trace_id,
@@ -72,7 +75,7 @@ class Row:
             "who": self.who,
             "path": [{"stage": step.stage, "took_s": step.took_s} for step in self.path],
             "cause": None,
-            "link": None,
+            "link": link,
         }
 
 
@@ -225,6 +228,14 @@ def _is(value: Any, wanted: str) -> bool:
     """Compare an attribute with what somebody typed: booleans as Jaeger has them."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return value is not None and text == wanted
+
+
+def finds_the_same(key: str, wanted: str) -> bool:
+    """Whether a store that compares attributes as text of its own, like Jaeger, finds all that
+    have this one here. Jaeger's ``error`` is the span's status.
+    """
+    alike = not _NOT_ONLY_TEXT.fullmatch(wanted) or _SAME_EVERYWHERE.fullmatch(wanted) is not None
+    return alike and len(wanted) <= _INDEXED_CHARACTERS and key != "error"
 
 
 # ---------------------------------------------------------------- where the time went

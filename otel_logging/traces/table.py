@@ -13,15 +13,28 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from otel_logging.traces.late import Answer, Row, Step
-from otel_logging.traces.terminal import cell, duration, local_time, shown, visible
+from otel_logging.traces.terminal import (
+    NO_LINKS,
+    Links,
+    cell,
+    duration,
+    local_time,
+    shown,
+    visible,
+)
 
 _GAP: Final = "  "
 _WHO_MOST: Final = 24  # columns
 
 
-def draw(answer: Answer, *, width: int) -> Iterator[Text]:
-    """Yield the table line by line, to be cut to *width* columns (``terminal.show``)."""
-    yield _title(answer)
+def draw(
+    answer: Answer, *, width: int, links: Links = NO_LINKS, narrowed: bool = False
+) -> Iterator[Text]:
+    """Yield the table line by line, to be cut to *width* columns (``terminal.show``).
+
+    *narrowed*: not all stages that are not late were looked at, so how many there are is not said.
+    """
+    yield _title(answer, narrowed=narrowed)
     if not answer.rows:
         return
     yield Text()
@@ -29,14 +42,21 @@ def draw(answer: Answer, *, width: int) -> Iterator[Text]:
     yield columns.heading()
     for row in answer.rows:
         yield columns.what(row)
-        yield columns.where(row)
+        yield columns.where(row, links)
+        yield from links.below(row.trace_id, row.span_id, _GAP)
     left_out = answer.found - len(answer.rows)
     if left_out:
         yield Text(f"and {left_out} more: --limit {answer.found}", "dim")
 
 
-def _title(answer: Answer) -> Text:
+def _title(answer: Answer, *, narrowed: bool) -> Text:
     looked_at = f"{answer.looked_at} stage" + "s" * (answer.looked_at != 1)
+    if narrowed:
+        return (
+            Text.assemble(("late", "bold"), f" · {answer.found}")
+            if answer.found
+            else Text("none late")
+        )
     if answer.judged and not answer.found:
         return Text(f"none late of {looked_at}")
     if answer.judged:
@@ -73,11 +93,12 @@ class _Columns:
         when = _when(row, self.format)
         return self._line(when, duration(row.latency_s), _over(row), _who(row), stage)
 
-    def where(self, row: Row) -> Text:
+    def where(self, row: Row, links: Links) -> Text:
         """Return the chain below the stage, and the trace's id at the right end."""
         room = self.width - 2 * len(_GAP) - len(row.trace_id)
         path = cell(_path(row.path[1:], room - len(_GAP)), room)
-        return Text(_GAP).append(path).append(_GAP).append(row.trace_id, "dim")
+        trace = links.mark(Text(row.trace_id, "dim"), row.trace_id, row.span_id)
+        return Text(_GAP).append(path).append(_GAP).append(trace)
 
     def _line(self, when: str, took: str, over: str, who: str, stage: Text) -> Text:
         line = cell(when, self.when).append(_GAP).append(cell(took, self.took, right=True))

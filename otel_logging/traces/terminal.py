@@ -9,7 +9,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -41,10 +42,37 @@ def console() -> Console:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where spans are seen in Jaeger. *of*: trace id and span id to a URL, None where it is not
+    there; *are_taken*: whether the terminal makes a link of any text.
+    """
+
+    of: Callable[[str, str], str | None]
+    are_taken: bool
+
+    def mark(self, text: Text, trace_id: str, span_id: str) -> Text:
+        """Make *text* a link, where the terminal takes it."""
+        url = self.of(trace_id, span_id)
+        if url is not None and self.are_taken:
+            text.stylize(f"link {url}")
+        return text
+
+    def below(self, trace_id: str, span_id: str, indent: str = "") -> Iterator[Text]:
+        """Yield the URL as a line of its own, whole, where no text can be made a link."""
+        url = self.of(trace_id, span_id)
+        if url is not None and not self.are_taken:
+            yield Text(indent + url, "dim", overflow="ignore")
+
+
+NO_LINKS: Final = Links(lambda *_: None, are_taken=False)
+
+
 def show(out: Console, lines: Iterable[Text]) -> None:
-    """Print *lines*, each cut to the width of *out*."""
+    """Print *lines*, each cut to the width of *out*, but for URLs: a part of one is nothing."""
     for line in lines:
-        line.truncate(out.width, overflow="ellipsis")
+        if line.overflow != "ignore":
+            line.truncate(out.width, overflow="ellipsis")
         line.rstrip()
         out.print(line, soft_wrap=True)
 

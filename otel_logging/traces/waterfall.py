@@ -18,7 +18,15 @@ from otel_logging.traces import exceptions
 from otel_logging.traces.late import who
 from otel_logging.traces.spans import Event, Span
 from otel_logging.traces.stages import Row, Stage, rows, stages
-from otel_logging.traces.terminal import cell, duration, fields, local_time, visible
+from otel_logging.traces.terminal import (
+    NO_LINKS,
+    Links,
+    cell,
+    duration,
+    fields,
+    local_time,
+    visible,
+)
 from otel_logging.traces.trees import Trace
 
 _LEAST_BAR, _MOST_BAR = 20, 60  # columns; less shows nothing, more shows no more
@@ -38,7 +46,7 @@ _LOUD: Final = frozenset({"error", "critical"})  # in capitals, for those who se
 _LEVEL_WIDTH = 7  # "warning"
 
 
-def draw(trace: Trace, *, width: int) -> Iterator[Text]:
+def draw(trace: Trace, *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
     """Yield the picture of *trace* line by line, to be cut to *width* columns
     (``terminal.show``).
 
@@ -48,7 +56,7 @@ def draw(trace: Trace, *, width: int) -> Iterator[Text]:
     for_whom = who(trace, first)
     listed = list(rows(stages(trace), for_whom))
     columns = _columns(listed, first.resource.service, width)
-    yield from _header(trace, columns, for_whom)
+    yield from _header(trace, columns, for_whom, links)
     yield Text()
     yield columns.heading()
     for row in listed:
@@ -126,7 +134,9 @@ def _columns(listed: list[Row], service: str, width: int) -> _Columns:
 # ---------------------------------------------------------------- what is said
 
 
-def _header(trace: Trace, columns: _Columns, for_whom: Mapping[str, Any]) -> Iterator[Text]:
+def _header(
+    trace: Trace, columns: _Columns, for_whom: Mapping[str, Any], links: Links
+) -> Iterator[Text]:
     services = dict.fromkeys(span.resource.service for span in trace.in_order)
     started = local_time(columns.start_ns)
     line = Text().append(visible(", ".join(services)), "bold")
@@ -135,7 +145,10 @@ def _header(trace: Trace, columns: _Columns, for_whom: Mapping[str, Any]) -> Ite
             line.append(" · ", "dim").append(part)
     yield line
     moment = f"{started:%Y-%m-%d %H:%M:%S}.{started.microsecond // 1000:03} {started:%z}"
-    yield Text(f"trace {trace.trace_id} · {moment}", "dim")
+    ids = trace.trace_id, trace.in_order[0].span_id
+    identity = links.mark(Text(trace.trace_id, "dim"), *ids)
+    yield Text("trace ", "dim").append(identity).append(f" · {moment}", "dim")
+    yield from links.below(*ids)
 
 
 def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
