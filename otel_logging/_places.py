@@ -195,19 +195,39 @@ def remove_place(place: Path) -> None:
         place.rmdir()  # and not its whole tree: this fails rather than lose a span
 
 
+def _sizes(home: Path) -> Iterator[tuple[bool, float, int, Path]]:
+    """Yield whether it waits, when it was written (s since the epoch), its bytes: each segment."""
+    for place in _listed(home):
+        for path in (*files(place, SEALED), *files(place, OPEN)):
+            with contextlib.suppress(OSError):
+                found = path.lstat()
+                yield place.name != SENT, found.st_mtime, found.st_size, path
+
+
+def waiting_bytes(base: Path) -> dict[str, int]:
+    """Return how much waits for delivery in each home below *base*, by its name. Never raises."""
+    return {
+        home.name: sum(size for waits, _, size, _ in _sizes(home) if waits)
+        for home in _listed(base)
+    }
+
+
+def try_to_write(base: Path, size: int) -> None:
+    """Write *size* bytes into *base*, and leave nothing. Failure: raises OSError."""
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=base, buffering=0) as file:
+        if file.write(bytes(size)) < size:  # the next one would say why
+            raise OSError(errno.ENOSPC, "not all bytes could be written", str(base))
+
+
 def prune(home: Path, *, bytes_bound: int, oldest: float) -> None:
     """Keep *home* within its bounds: sent segments go first, then waiting ones, oldest first,
     and of these it is said. *oldest* is in seconds since the epoch. Never raises.
     """
     with contextlib.suppress(OSError):
         _private_directory(home / SENT)  # somebody may have cleared it away
-    total, rows = 0, []
-    for place in _listed(home):
-        for path in (*files(place, SEALED), *files(place, OPEN)):
-            with contextlib.suppress(OSError):
-                found = path.lstat()
-                total += found.st_size
-                rows.append((place.name != SENT, found.st_mtime, found.st_size, path))
+    rows = list(_sizes(home))
+    total = sum(size for _, _, size, _ in rows)
     for waits, modified, size, path in sorted(rows):
         if path.suffix == OPEN or (total <= bytes_bound and modified >= oldest):
             continue

@@ -34,6 +34,8 @@ from otel_logging._places import (
     remove,
     segments,
     temporary_base,
+    try_to_write,
+    waiting_bytes,
 )
 from otel_logging._segment import MAX_FRAME, Contents, frame, header, parse
 
@@ -57,6 +59,8 @@ __all__ = [  # the one door to the spool: _places and _segment are behind it
     "remove",
     "segments",
     "temporary_base",
+    "try_to_write",
+    "waiting_bytes",
 ]
 
 #: A request stays under 1 MiB, nginx's default limit, and the 4 MiB that gRPC servers accept.

@@ -201,6 +201,34 @@ def demo(*, environment: str, spool_dir: Path | None) -> None:
         raise click.ClickException(str(error)) from None
 
 
+@main.command()
+@click.option(
+    "--wait",
+    type=_seconds,
+    default="15",
+    metavar="SECONDS",
+    show_default=True,
+    help="How long the probe may take to Jaeger.",
+)
+@_spool_dir
+def doctor(*, wait: float, spool_dir: Path | None) -> None:
+    """Send a probe and read it back from Jaeger; say what is wrong on the way, and what to do.
+
+    Start it as the service is started: same environment, same directory, same machine.
+    """
+    # here: it needs the SDK, which no other command does
+    from otel_logging.doctor import picture
+    from otel_logging.doctor.examine import examine
+
+    out = terminal.console()
+    findings = []
+    for finding in examine(spool_dir=spool_dir, patience_s=wait):
+        findings.append(finding)
+        terminal.show(out, picture.draw(finding, width=out.width, encoding=out.encoding))
+    terminal.show(out, picture.result(findings))
+    click.get_current_context().exit(picture.problems(findings) > 0)
+
+
 # ---------------------------------------------------------------- which trace
 
 

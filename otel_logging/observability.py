@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from opentelemetry import trace
 
@@ -127,7 +126,7 @@ class Observability:
         if self._pipeline is None or self._delivery is None:
             return f"<Observability {self.service_name} [{state}, no tracing]>"
         exporter = self._settings.exporter
-        where = _without_password(exporter.endpoint) if exporter.network else "nowhere"
+        where = exporter.shown if exporter.network else "nowhere"
         delivery = self._delivery
         waiting = self._pipeline.spool.backlog() if self._is_open else self._left
         parts = [
@@ -140,11 +139,6 @@ class Observability:
         if _trouble.counts:
             parts.append(f"troubles: {dict(_trouble.counts)}")
         return f"<Observability {self.service_name} [{'; '.join(parts)}]>"
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def setup_observability(

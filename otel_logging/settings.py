@@ -32,6 +32,7 @@ SAMPLERS: Final = (
     "parentbased_traceidratio",
 )
 DEFAULT_SAMPLER: Final = "parentbased_always_on"  # OpenTelemetry specification
+NAMELESS: Final = "unknown_service:python"  # OpenTelemetry specification: a service without a name
 _PORTS: Final = {"http/protobuf": 4318, "grpc": 4317}  # OpenTelemetry specification
 _CONSOLE: Final = frozenset({"development", "dev", "local", "test"})
 #: Terminals whose documentation says that they take hyperlinks (OSC 8); see docs/jaeger.md.
@@ -107,6 +108,12 @@ class Exporter:
     client_certificate: str | None = None
     network: bool = True  # False: spans wait in the spool
 
+    @property
+    def shown(self) -> str:
+        """The endpoint as it may be shown: without a password."""
+        parts = urlsplit(self.endpoint)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -116,6 +123,7 @@ class Settings:
     resource: Mapping[str, str]
     logs: LogSettings
     traces: bool  # False: OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER=none
+    traces_off_by: str = field(compare=False)  # which of them, as it was set; or empty
     log_records: bool  # OTEL_LOGS_EXPORTER=otlp: lines leave as log records, not as events
     exporter: Exporter
     sampler: str
@@ -471,8 +479,7 @@ def load(
     test = logs.environment == "test"
     resource: Mapping[str, str] = read(_resource, {}, _names.OTEL_RESOURCE_ATTRIBUTES)
     if service_name is None:
-        # OpenTelemetry specification: the name of a service that has none
-        usual = resource.get("service.name") or "unknown_service:python"
+        usual = resource.get("service.name") or NAMELESS
         service_name = read(_text, usual, _names.OTEL_SERVICE_NAME)
     exporter = _one_of("otlp", "none")
     sampler = read(_one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
@@ -481,11 +488,15 @@ def load(
     named = _names.SPOOL_DIR if spool_dir is None else "spool_dir"
     spool = None if spool_dir is None else _directory("spool_dir", spool_dir)
     spool = spool or read(_directory, None, _names.SPOOL_DIR)
+    traced = read(exporter, "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp"
+    off_by = f"{_names.OTEL_TRACES_EXPORTER}=none" * (not traced)
+    off_by = f"{_names.OTEL_SDK_DISABLED}=true" if disabled else off_by
     return Settings(
         service_name=_text("service_name", service_name),
         resource={**resource, "service.name": service_name},
         logs=logs,
-        traces=read(exporter, "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp" and not disabled,
+        traces=not off_by,
+        traces_off_by=off_by,
         log_records=read(exporter, "none", _names.OTEL_LOGS_EXPORTER) == "otlp" and not disabled,
         exporter=_exporter(variables, endpoint, test=test),
         sampler=sampler,
@@ -537,3 +548,14 @@ def jaeger_url() -> str:
 def takes_links() -> bool:
     """Whether stdout is a terminal that is known to take hyperlinks."""
     return _takes_links(_Variables())
+
+
+def proxies() -> tuple[str, ...]:
+    """Return the variables that are set and name a proxy, which neither delivery nor Jaeger use."""
+    variables = _Variables()
+    return tuple(
+        name
+        for proxy in _names.PROXIES
+        for name in (proxy, proxy.lower())
+        if variables.get(name) is not None
+    )

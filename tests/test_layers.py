@@ -28,7 +28,7 @@ FLOORS = [
     {"observability"},
     {"traces"},
     {"testing"},
-    {"demo"},
+    {"demo", "doctor"},
     {"cli"},
     {"__init__"},
 ]
@@ -48,12 +48,13 @@ GATES = {
     "platformdirs": {"_places", "_spool"},
     "colorama": {"logs"},
     "click": {"cli", "demo"},
-    "rich": {"cli", "traces"},
+    "rich": {"cli", "doctor", "traces"},
     "starlette": {"demo"},
     "uvicorn": {"demo"},
     "websockets": {"demo"},
     "opentelemetry": {
-        *("context", "tracing", "processors", "logs", "export", "observability", "testing")
+        *("context", "tracing", "processors", "logs", "export", "observability", "testing"),
+        "doctor",  # whose tracer provider there is
     },
 }
 

@@ -130,13 +130,15 @@ def _judge(error: Any, codes: Any) -> Answer:
     code, details = error.code(), str(error.details())
     text = told(f"gRPC {code.name}: {details}")
     if code is codes.INVALID_ARGUMENT:
-        return Answer(Verdict.REFUSED, text)
+        return Answer(Verdict.REFUSED, text, code=code.name)
     if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
         # of two messages: what we sent, or what was answered when that was taken
         answer_was = "CLIENT: Received" in details
-        return Answer(Verdict.DELIVERED if answer_was else Verdict.TOO_LARGE, text)
+        verdict = Verdict.DELIVERED if answer_was else Verdict.TOO_LARGE
+        return Answer(verdict, text, code=code.name)
     unheard = code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED)
-    return Answer(Verdict.AGAIN, text, answered=not unheard, after_s=_seconds(error))
+    after_s = _seconds(error)
+    return Answer(Verdict.AGAIN, text, answered=not unheard, after_s=after_s, code=code.name)
 
 
 def _seconds(error: Any) -> float | None:

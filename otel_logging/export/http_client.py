@@ -172,15 +172,16 @@ def _judge(response: http.client.HTTPResponse, body: bytes) -> Answer:
     redirect, a wrong path, no permission). The specification drops the last at
     once; somebody may mend it, so here they wait within the spool's bound.
     """
-    status = response.status
+    status, code = response.status, str(response.status)
     if 200 <= status < 300:
         return accepted(body)
     text = told(f"HTTP {status} {response.reason} {told(body)}")
     if status == 413:
-        return Answer(Verdict.TOO_LARGE, text)
+        return Answer(Verdict.TOO_LARGE, text, code=code)
     if status in (400, 422):
-        return Answer(Verdict.REFUSED, text)
-    return Answer(Verdict.AGAIN, text, after_s=_seconds(response.headers.get("Retry-After")))
+        return Answer(Verdict.REFUSED, text, code=code)
+    after_s = _seconds(response.headers.get("Retry-After"))
+    return Answer(Verdict.AGAIN, text, after_s=after_s, code=code)
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -36,13 +36,16 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """*answered*: there is a collector. *after_s*: when it wants to be asked again."""
+    """*answered*: there is a collector. *after_s*: when it wants to be asked again. *code*: the
+    protocol's own: HTTP's number, gRPC's name.
+    """
 
     verdict: Verdict
     detail: str = ""
     answered: bool = True
     after_s: float | None = None
     rejected_spans: int = 0
+    code: str = ""
 
 
 class Client(Protocol):

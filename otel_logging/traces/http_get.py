@@ -1,4 +1,4 @@
-"""GET over HTTP, on one kept connection, by one deadline and into bounded memory.
+"""GET over HTTP, by one deadline and into bounded memory.
 
 In: a base URL, paths and parameters. Out: a ``Reply``. Invariant: what is asked
 for is there by the deadline, or an error is. Nothing is followed (no redirects),
@@ -6,6 +6,7 @@ nothing is asked but the URL (no proxies, no `.netrc`). Deliberately absent: wha
 the reply means.
 """
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -35,7 +36,10 @@ class Reply:
 
 
 class Getter:
-    """Asks one server. Concurrency: one request at a time."""
+    """Asks one server, over a new connection each time: Jaeger keeps none open.
+
+    Concurrency: any thread.
+    """
 
     def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)
@@ -43,12 +47,6 @@ class Getter:
         self._host = parts.hostname or ""
         self._port = parts.port or (80 if self._tls is None else 443)
         self._base_path = parts.path.rstrip("/")
-        self._connection = http.client.HTTPConnection(self._host, self._port)
-        self._connection.default_port = 80 if self._tls is None else 443
-
-    def close(self) -> None:
-        """Drop the connection."""
-        self._connection.close()
 
     def get(self, path: str, params: Mapping[str, str], *, deadline: float) -> Reply:
         """Ask for *path*. *deadline*: monotonic, s.
@@ -57,32 +55,23 @@ class Getter:
         ``http.client.HTTPException``, ``TooLargeError``.
         """
         target = self._base_path + path + (f"?{urlencode(params)}" if params else "")
-        kept = self._connection.sock is not None
-        try:
-            return self._ask(target, deadline)
-        except BaseException as error:
-            self.close()
-            # a kept connection may have been closed by the server meanwhile: ask again
-            if not (kept and isinstance(error, ConnectionError)):
-                raise
-        return self._ask(target, deadline)
-
-    def _ask(self, target: str, deadline: float) -> Reply:
-        connected = self._connection.sock or self._connect(deadline)
-        assert isinstance(connected, Socket)  # http.client takes any
-        self._connection.sock = connected
-        connected.deadline, connected.allowance = deadline, REPLY_BYTES
-        self._connection.request("GET", target, headers={"user-agent": "otel-logging"})
-        response = self._connection.getresponse()
-        try:
-            body = response.read()
-        finally:
-            if connected.allowance == 0:  # it was cut there, and may look whole
-                raise TooLargeError(target)
+        connected = self._connect(deadline)
+        connection = http.client.HTTPConnection(self._host, self._port)
+        connection.default_port = 80 if self._tls is None else 443
+        connection.sock = connected
+        with contextlib.closing(connection):
+            headers = {"user-agent": "otel-logging", "connection": "close"}
+            connection.request("GET", target, headers=headers)
+            response = connection.getresponse()
+            try:
+                body = response.read()
+            finally:
+                if connected.allowance == 0:  # it was cut there, and may look whole
+                    raise TooLargeError(target)
         return Reply(response.status, body, response.headers.get("Date", ""))
 
     def _connect(self, deadline: float) -> Socket:
-        """Connect to the first address of the name that takes us, each within the deadline."""
+        """Connect to the first address of the name that takes us."""
         failure = OSError("the name has no address")
         addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, address in addresses:
@@ -91,15 +80,18 @@ class Getter:
                 opened.deadline = deadline
                 opened.settimeout(opened.left())
                 opened.connect(address)
-                return opened if self._tls is None else self._secured(opened)
+                if self._tls is not None:
+                    opened = self._secured(opened)
             except OSError as error:
                 failure = error
                 opened.close()
+                continue
+            opened.deadline, opened.allowance = deadline, REPLY_BYTES
+            return opened
         raise failure
 
     def _secured(self, opened: Socket) -> Socket:
         assert self._tls is not None
-        opened.settimeout(opened.left())
         secured = self._tls.wrap_socket(opened, server_hostname=self._host)
         assert isinstance(secured, TlsSocket)
         return secured

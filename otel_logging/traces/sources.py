@@ -103,8 +103,6 @@ class Sources:
             if self.which == JAEGER:
                 raise
             return Answered(here, f"from the local store{_why_not(error)}")
-        finally:
-            jaeger.close()
         stores = "" if self.which == JAEGER else "the local store and "
         missing = f", incomplete: {found.incomplete}" if found.incomplete else ""
         return Answered(

@@ -1,0 +1,105 @@
+"""The way to the collector: a probe is sent as every span is, and what was answered is explained.
+
+In: the settings, a probe. Out: findings. Invariant: the request is the one that
+delivery makes, by the same client. Deliberately absent: what becomes of it there.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from otel_logging import _names
+from otel_logging.doctor.finding import Finding, Mark, good, note, problem
+from otel_logging.doctor.ports import Speech, reach, speech
+from otel_logging.export.transport import Answer, Verdict, make_client
+from otel_logging.settings import ConfigurationError, Exporter
+
+_MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is waiting
+_PORTS: Final = {"https": 443, "http": 80, "grpc": 4317}
+_ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
+_PROTOCOL: Final = _names.OTLP_PREFIX + "PROTOCOL"
+_HEADERS: Final = _names.OTLP_PREFIX + "HEADERS"
+_CERTIFICATE: Final = _names.OTLP_PREFIX + "CERTIFICATE"
+
+_NOT_ALLOWED: Final = frozenset({"401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED"})
+_NOT_THERE: Final = frozenset({"404", "405", "UNIMPLEMENTED"})
+
+
+def deliver(exporter: Exporter, probe: bytes) -> Iterator[Finding]:
+    """Send *probe*, an ExportTraceServiceRequest; say whether the collector took it."""
+    try:
+        client = make_client(exporter)
+    except ConfigurationError as error:
+        yield problem(f"{error}.", "correct it; docs/configuration.md says what is allowed")
+        return
+    host, port = _address(exporter)
+    if unreachable := reach(host, port):
+        yield problem(
+            f"The collector cannot be reached. {unreachable}",
+            f"start it (docker compose up -d), or set {_ENDPOINT} to where it is",
+        )
+        return
+    answer = client.send(probe, min(exporter.timeout_s, _MOST_S))
+    if answer.verdict is not Verdict.DELIVERED:
+        yield _explained(answer, exporter, speech(host, port))
+    elif answer.rejected_spans:
+        yield problem(f"The collector rejects the probe: {answer.detail}.", "look at its log")
+    else:
+        yield good(f"The collector takes spans at {exporter.shown}.")
+        if answer.detail:
+            yield note(f"It warns: {answer.detail}.")
+
+
+def is_delivered(findings: list[Finding]) -> bool:
+    """Whether *findings* say that the probe arrived."""
+    return all(finding.mark is not Mark.PROBLEM for finding in findings)
+
+
+def _address(exporter: Exporter) -> tuple[str, int]:
+    parts = urlsplit(exporter.endpoint)
+    usual = _PORTS["grpc" if exporter.protocol == "grpc" else parts.scheme]
+    return parts.hostname or "", parts.port or usual
+
+
+def _explained(answer: Answer, exporter: Exporter, spoken: Speech) -> Finding:
+    """Say why the probe was not taken, and what to do.
+
+    There are four cases: the two ends do not speak the same; whoever asks is not
+    allowed; what is asked is not there; and all others, in the collector's words.
+    """
+    where, is_grpc = exporter.shown, exporter.protocol == "grpc"
+    is_secure = exporter.endpoint.startswith("https:")
+    if spoken is Speech.TLS and not is_secure:
+        return problem(f"{where} expects TLS.", f"write https:// in {_ENDPOINT}")
+    if spoken in (Speech.HTTP_1, Speech.HTTP_2) and is_secure:
+        return problem(f"{where} does not speak TLS.", f"write http:// in {_ENDPOINT}")
+    if spoken is Speech.HTTP_1 and is_grpc:
+        return problem(
+            f"{where} is a port for HTTP, and gRPC is spoken to it.",
+            f"set {_PROTOCOL}=http/protobuf, or take the port for gRPC, usually 4317",
+        )
+    if spoken is Speech.HTTP_2 and not is_grpc:
+        return problem(
+            f"{where} is a port for gRPC, and HTTP is spoken to it.",
+            f"set {_PROTOCOL}=grpc, or take the port for HTTP, usually 4318",
+        )
+    if answer.code in _NOT_ALLOWED:
+        return problem(
+            f"The collector does not let us in: {answer.detail}.",
+            f"set {_HEADERS} to what it wants, such as authorization=Bearer%20…",
+        )
+    if answer.code in _NOT_THERE:
+        return problem(
+            f"There is no OTLP at {where}: {answer.detail}.",
+            f"correct the path: {_ENDPOINT} gets /v1/traces appended,"
+            f" {_names.OTLP_TRACES_PREFIX}ENDPOINT is taken as it is",
+        )
+    if re.search("CERTIFICATE_VERIFY|certificate verify", answer.detail):
+        return problem(
+            f"The collector's certificate is not trusted: {answer.detail}.",
+            f"set {_CERTIFICATE} to the file of the authority that signed it",
+        )
+    return problem(
+        f"The collector did not take the probe: {answer.detail}.", "look at the collector's log"
+    )

@@ -1,0 +1,144 @@
+"""What can be seen without the network: settings, proxies, the tracer provider, the spool.
+
+In: the settings. Out: findings. Invariant: nothing is left behind. Deliberately
+absent: anything that another machine has to answer.
+"""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from opentelemetry import trace
+
+from otel_logging import _names, _spool, settings
+from otel_logging.doctor.finding import Finding, good, note, problem
+from otel_logging.settings import Settings
+
+_TRIED_BYTES: Final = 1 << 20  # a segment
+_NEARLY: Final = 0.9  # of the bound: the next outage loses something
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def recording(chosen: Settings) -> Iterator[Finding]:
+    """Say whether spans are made and sent at all."""
+    exporter = chosen.exporter
+    if chosen.traces_off_by:
+        yield problem(
+            f"Nothing is traced: {chosen.traces_off_by}.",
+            f"unset {chosen.traces_off_by.partition('=')[0]}",
+        )
+    elif not exporter.network:
+        yield problem(
+            f"In the environment {chosen.logs.environment!r} nothing is delivered.",
+            f"set {_names.ENVIRONMENT}=development, say, or another name than test",
+        )
+    elif chosen.sampler.endswith("always_off") or chosen.sampler_ratio == 0.0:
+        yield problem(
+            f"The sampler {chosen.sampler} drops every trace.",
+            f"unset {_names.OTEL_TRACES_SAMPLER} and {_names.OTEL_TRACES_SAMPLER_ARG}",
+        )
+    else:
+        yield good(f"The settings are sound: {exporter.protocol} to {exporter.shown}.")
+        if chosen.sampler_ratio < 1.0:
+            yield note(f"The sampler keeps {chosen.sampler_ratio:.2%} of the traces.")
+    if chosen.log_records:
+        yield note(
+            f"{_names.OTEL_LOGS_EXPORTER}=otlp: log lines leave as log records, which Jaeger does"
+            " not keep.",
+            f"unset {_names.OTEL_LOGS_EXPORTER} to see them in their traces",
+        )
+
+
+def proxies() -> Iterator[Finding]:
+    """Say which proxies are not used."""
+    if named := settings.proxies():
+        yield note(
+            f"{' and '.join(named)} set: neither the collector nor Jaeger is asked through a"
+            " proxy.",
+            "make both reachable directly from here",
+        )
+
+
+def provider() -> Iterator[Finding]:
+    """Say whose tracer provider there is in a process that is started as this one was."""
+    try:
+        present = trace.get_tracer_provider()
+    except Exception as error:  # whatever an entry point raises
+        yield problem(
+            f"The tracer provider that is asked for cannot be loaded: {error}.",
+            f"unset {_names.OTEL_PYTHON_TRACER_PROVIDER}",
+        )
+        return
+    from otel_logging.export.provider import TracerProvider
+
+    if isinstance(present, (trace.ProxyTracerProvider, TracerProvider)):
+        return
+    kind = f"{type(present).__module__}.{type(present).__qualname__}"
+    because = (
+        f"do not set {_names.OTEL_PYTHON_TRACER_PROVIDER}, nor start with opentelemetry-instrument"
+    )
+    if hasattr(present, "add_span_processor"):
+        yield note(
+            f"Somebody else's tracer provider is set already ({kind}): ours is attached to it, and"
+            " spans that it exports too arrive twice.",
+            f"take its exporter off; or {because}",
+        )
+    else:
+        yield problem(
+            f"Somebody else's tracer provider is set already ({kind}), and no other can be attached"
+            " to it: your spans are not recorded.",
+            because,
+        )
+
+
+def spool(chosen: Settings) -> Iterator[Finding]:
+    """Say whether spans can wait on disk, and whether there is room."""
+    if chosen.temporary:
+        return
+    bases = [_spool.default_base(), _spool.fallback_base()]
+    failure: OSError | None = None
+    for base in [chosen.spool_dir] if chosen.spool_dir else bases:
+        try:
+            _spool.try_to_write(base, _TRIED_BYTES)
+        except OSError as error:
+            failure = failure or error
+        else:
+            yield from _room(base, chosen.spool_bytes, failure)
+            return
+    assert failure is not None  # there is at least one place
+    yield _unwritable(failure, chosen.spool_dir or bases[0])
+
+
+def _unwritable(error: OSError, base: Path) -> Finding:
+    if error.errno in _FULL:
+        return problem(f"The disk of the spool is full ({base}).", "make room on it")
+    return problem(
+        f"The spool cannot be written ({base}: {error.strerror}): spans wait in memory alone.",
+        f"set {_names.SPOOL_DIR} to a directory that can be",
+    )
+
+
+def _room(base: Path, bound: int, failure: OSError | None) -> Iterator[Finding]:
+    if failure is not None:
+        yield note(
+            f"The user's own place for the spool cannot be written ({failure}): {base} is used,"
+            " which may not outlive a restart.",
+            f"set {_names.SPOOL_DIR}",
+        )
+    waiting = _spool.waiting_bytes(base)
+    full = {home: size for home, size in waiting.items() if size >= _NEARLY * bound}
+    for home, size in full.items():
+        yield problem(
+            f"The spool is full: {_megabytes(size)} of at most {_megabytes(bound)} wait in"
+            f" {base / home}, and the oldest are dropped.",
+            f"get the collector to take them; until then raise {_names.SPOOL_BYTES}",
+        )
+    if not full:
+        size = sum(waiting.values())
+        said = f"{_megabytes(size)} wait" if size else "none does now"
+        yield good(f"Spans wait in {base}: {said}, and there is room.")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

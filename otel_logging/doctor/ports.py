@@ -1,0 +1,65 @@
+"""What is at the other end of a port: nothing, and why; or what it speaks.
+
+In: a host and a port. Out: a word. Invariant: each question is over within
+``PATIENCE_S``. Deliberately absent: what should be there.
+"""
+
+import contextlib
+import socket
+import ssl
+from enum import Enum
+from typing import Final
+
+PATIENCE_S: Final = 3.0
+
+#: RFC 9113: what a client of HTTP/2 begins with, and an empty SETTINGS frame.
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_SETTINGS: Final = 4  # RFC 9113: type of the first frame of a server, at the fourth byte
+
+
+class Speech(Enum):
+    """What a port speaks."""
+
+    TLS = "TLS"
+    HTTP_1 = "HTTP/1"
+    HTTP_2 = "HTTP/2"
+    OTHER = "other"
+
+
+def reach(host: str, port: int) -> str:
+    """Return why nothing can be reached there, as a plain sentence; empty where it can."""
+    try:
+        _connect(host, port).close()
+    except socket.gaierror as error:
+        return f"The name {host} cannot be resolved here ({error.strerror})."
+    except ConnectionRefusedError:
+        return f"Nothing listens at {host}:{port}."
+    except TimeoutError:
+        return f"{host}:{port} does not answer: a firewall is in between, or the host is off."
+    except OSError as error:
+        return f"{host}:{port} cannot be reached ({error.strerror})."
+    return ""
+
+
+def speech(host: str, port: int) -> Speech:
+    """Find out what is spoken there. Failure: never raises."""
+    with contextlib.suppress(OSError), _connect(host, port) as opened:
+        context = ssl.create_default_context()
+        # whoever it is: nothing but this question is asked, and nothing is sent
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(opened, server_hostname=host):
+            return Speech.TLS
+    with contextlib.suppress(OSError), _connect(host, port) as opened:
+        opened.sendall(_PREFACE)
+        answer = b""
+        while len(answer) < len("HTTP/1") and (more := opened.recv(64)):
+            answer += more
+        if answer.startswith(b"HTTP/1"):
+            return Speech.HTTP_1
+        if len(answer) > 3 and answer[3] == _SETTINGS:
+            return Speech.HTTP_2
+    return Speech.OTHER
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    return socket.create_connection((host, port), timeout=PATIENCE_S)
