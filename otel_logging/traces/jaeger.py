@@ -1,9 +1,8 @@
 """Jaeger: the spans of every service that delivers to it, asked for over its query API.
 
-In: the address of Jaeger, a ``Question`` or a trace id. Out: spans, and whether
-they are all. Invariant: whatever Jaeger does, an answer or a ``JaegerError`` is
-there within a bounded time; every trace that ``late`` could make a row of is
-among the spans. Deliberately absent: judging; merging (``sources``).
+In: the address of Jaeger, a trace id, or a service and a window of time. Out:
+spans. Invariant: whatever Jaeger does, an answer or a ``JaegerError`` is there
+within a bounded time. Deliberately absent: what to ask (``search``).
 
 Two dialects are spoken [2.13 seen; the later one as documented], and told apart
 by the answer: Jaeger up to 2.18 refuses the later one's names with 400. The
@@ -15,9 +14,8 @@ import contextlib
 import http.client
 import json
 import re
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from otel_logging.traces import otlp_json
@@ -28,20 +26,12 @@ from otel_logging.traces.http_get import (
     TooLargeError,
     in_seconds,
 )
-from otel_logging.traces.late import Question, finds_the_same
 from otel_logging.traces.spans import Span, rfc3339
 
-#: Most traces in one answer: what Jaeger's own user interface asks for at most.
-MOST_TRACES: Final = 1500
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
 READ_S: Final = 60.0  # for all [run: 100,000 spans in 25 s, from one service, on two busy cores]
 _US: Final = 1_000  # ns; Jaeger's storages compare microseconds
-_S: Final = 1_000_000_000
-_DAY_NS: Final = 86_400 * _S  # how far back, where nobody said: what the local store keeps
-_AHEAD_NS: Final = 3_600 * _S  # for clocks that are ahead of ours
-_LONG_NS: Final = 60 * _S  # stages that took longer are looked for by themselves
-_MOST_PARTS: Final = 16
 _TOLD_BYTES: Final = 300
 
 
@@ -61,6 +51,10 @@ class TooMuchError(JaegerError):
     """One answer is larger than what is read of one."""
 
 
+class TooDeepError(JaegerError):
+    """More traces were asked for than its memory storage could ever hold."""
+
+
 class UnknownServiceError(JaegerError):
     """Jaeger has nothing of that service."""
 
@@ -73,23 +67,16 @@ class Window:
     end_ns: int
     min_duration_s: float = 0.0
 
+    def at_least(self, min_duration_s: float) -> "Window":
+        """Return it for spans that took at least so long."""
+        return replace(self, min_duration_s=min_duration_s)
+
     def parts(self, number: int) -> "list[Window]":
         """Return it cut in *number* of the same length, as far as microseconds go."""
         step = max((self.end_ns - self.start_ns) // number // _US * _US, _US)
         cuts = [*range(self.start_ns, self.end_ns, step)][:number]
         ends = [*cuts[1:], self.end_ns]
         return [Window(s, e, self.min_duration_s) for s, e in zip(cuts, ends, strict=True)]
-
-
-@dataclass(slots=True)
-class Found:
-    """*incomplete*: why some may be missing, or empty. *narrowed*: whether stages that are not
-    over ``Question.over_s`` were left out.
-    """
-
-    spans: list[Span] = field(default_factory=list)
-    incomplete: str = ""
-    narrowed: bool = False
 
 
 class Jaeger:
@@ -104,7 +91,6 @@ class Jaeger:
         self.url = url
         self._getter = Getter(url)
         self._is_later = True  # the dialect; until it refuses
-        self._most = MOST_TRACES
         self._deadline: float | None = None
         self.date = ""  # of its last answer
 
@@ -137,7 +123,8 @@ class Jaeger:
         if reply.status != 200:
             text = reply.body[:_TOLD_BYTES].decode("utf-8", "replace")
             told = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-            raise JaegerError(f"{self.url} answers HTTP {reply.status}: {told}")
+            kind = TooDeepError if "search depth" in told else JaegerError
+            raise kind(f"{self.url} answers HTTP {reply.status}: {told}")
         with contextlib.suppress(ValueError, RecursionError):
             parsed = json.loads(reply.body)
             if isinstance(parsed, dict):
@@ -173,76 +160,12 @@ class Jaeger:
 
     # ---- a search
 
-    def read(self, question: Question, *, keys: frozenset[str] = frozenset()) -> Found:
-        """Return the spans of all traces in which *question* could find a row.
-
-        What Jaeger can, it selects itself; what it cannot, ``late`` does. *keys*:
-        attributes that are known to say on whose behalf; those that each service's
-        newest trace names are added.
-        """
-        known = self.services()
-        if question.service is not None and question.service not in known:
-            there = ", ".join(known) or "none yet"
-            message = f"{self.url} has no service {question.service!r}; it has: {there}"
-            raise UnknownServiceError(message)
-        found = Found()
-        try:
-            self._read(question, known, keys, found)
-        except UnreachableError as error:
-            if not found.spans:
-                raise
-            found.incomplete = str(error)
-        return found
-
-    def _read(
-        self, question: Question, known: list[str], keys: frozenset[str], found: Found
-    ) -> None:
-        windows = _windows(question.since_ns, time.time_ns())
-        pairs = {key: value for key, value in question.where if finds_the_same(key, value)}
-        choices = [pairs] if pairs else []
-        if question.who is not None and finds_the_same("", question.who):
-            newest = [self._search(s, windows[-1], {}, most=1)[0] for s in known]
-            told = {key for spans in newest for s in spans for key in s.resource.who}
-            choices = [{key: question.who} for key in sorted(keys | told)]
-        # Pairs stand on one span, which may be another one than the late stage: with pairs the
-        # search is over all services and durations, and without them over those asked for.
-        asked = [question.service] if question.service and not choices else known
-        if question.over_s is not None and not choices:
-            found.narrowed = True
-        for window in windows:
-            is_long = window.min_duration_s > 0
-            for tags in choices if choices and not is_long else [{}]:
-                over_s = (question.over_s or 0.0) if not choices else 0.0
-                wanted = Window(window.start_ns, window.end_ns, max(window.min_duration_s, over_s))
-                for service in known if is_long else asked:
-                    self._all(service, wanted, tags, found)
-
-    def _all(self, service: str, window: Window, tags: dict[str, str], found: Found) -> None:
-        """Search *window*, and where it holds more than one answer can, its parts."""
-        waiting = [window]
-        while waiting:
-            window = waiting.pop()
-            try:
-                spans, is_full = self._search(service, window, tags, most=self._most)
-                found.spans += spans
-            except TooMuchError:
-                spans, is_full = [], True
-            except JaegerError as error:
-                # its memory storage refuses to be asked for more than it could hold
-                if "search depth" not in str(error) or self._most == 1:
-                    raise
-                self._most //= 2
-                waiting.append(window)
-                continue
-            if is_full and window.end_ns - window.start_ns > _US:
-                waiting += window.parts(_parts(window, spans))
-            elif is_full:
-                found.incomplete = "more traces began in one microsecond than Jaeger gives at once"
-
-    def _search(
+    def search(
         self, service: str, window: Window, tags: dict[str, str], *, most: int
     ) -> tuple[list[Span], bool]:
-        """Return spans, and whether there may be more."""
+        """Return the spans of at most so many traces that have a span of *service* in *window*
+        with all *tags*; and whether there may be more traces.
+        """
         if self._is_later:
             reply = self._get("/api/v3/traces", _later(service, window, tags, most))
             if reply.status != 400:
@@ -305,38 +228,3 @@ def _duration(seconds: float) -> str:
 
 def _counted(spans: list[Span], most: int) -> tuple[list[Span], bool]:
     return spans, len({span.trace_id for span in spans}) >= most
-
-
-def _windows(since_ns: int, now_ns: int) -> list[Window]:
-    """Return when the spans began that ended since then.
-
-    Jaeger searches by when a span began. Those that began shortly before are
-    looked for as all others are; what began long before, and ended since, took long.
-    """
-    end = (now_ns + _AHEAD_NS) // _US * _US
-    if not since_ns:
-        return [Window((now_ns - _DAY_NS) // _US * _US, end)]
-    near = (since_ns - _LONG_NS) // _US * _US
-    far = (since_ns - _DAY_NS) // _US * _US
-    return [Window(far, near, _LONG_NS / _S), Window(near, end)]
-
-
-def _parts(window: Window, spans: list[Span]) -> int:
-    """Return in how many parts to go on, by how much of the window one answer covered.
-
-    A guess: Jaeger gives the newest first, as a rule. If it is wrong that costs time alone.
-    """
-    starts = [span.start_ns for span in spans]
-    covered = max(max(starts) - min(starts), 1) if starts else 0
-    wanted = 2 * (window.end_ns - window.start_ns) // covered if covered else 2
-    return int(min(max(wanted, 2), _MOST_PARTS))
-
-
-def newest(jaeger: Jaeger, back_s: float) -> Iterator[Found]:
-    """Yield what ended within *back_s*, within ten times that, and so on up to a day."""
-    now = time.time_ns()
-    back = int(back_s * _S)
-    while back < _DAY_NS:
-        yield jaeger.read(Question(since_ns=now - back))
-        back *= 10
-    yield jaeger.read(Question())

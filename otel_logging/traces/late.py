@@ -16,8 +16,9 @@ from otel_logging.traces.trees import Trace, by_trace
 
 #: How values that are no strings may be written: lists, booleans, numbers, bytes as hex.
 _NOT_ONLY_TEXT: Final = re.compile(r"[\[{].*|true|false|-?inf|nan|[-+.0-9a-f]*", re.DOTALL)
-#: Those of them that are written the same everywhere.
-_SAME_EVERYWHERE: Final = re.compile(r"true|false|0|-?[1-9][0-9]*")
+#: Lists and numbers with a fraction, which others write otherwise; whole numbers nobody does.
+_OTHERWISE: Final = re.compile(r"|[\[{].*|-?inf|nan|-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?", re.DOTALL)
+_WHOLE: Final = re.compile(r"0|-?[1-9][0-9]*")
 _INDEXED_CHARACTERS: Final = 256  # longer ones Jaeger's Elasticsearch does not find
 
 
@@ -234,7 +235,7 @@ def finds_the_same(key: str, wanted: str) -> bool:
     """Whether a store that compares attributes as text of its own, like Jaeger, finds all that
     have this one here. Jaeger's ``error`` is the span's status.
     """
-    alike = not _NOT_ONLY_TEXT.fullmatch(wanted) or _SAME_EVERYWHERE.fullmatch(wanted) is not None
+    alike = not _OTHERWISE.fullmatch(wanted) or _WHOLE.fullmatch(wanted) is not None
     return alike and len(wanted) <= _INDEXED_CHARACTERS and key != "error"
 
 

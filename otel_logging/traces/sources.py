@@ -12,15 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _links
-from otel_logging.traces import local
-from otel_logging.traces.jaeger import (
-    Found,
-    Jaeger,
-    JaegerError,
-    UnknownServiceError,
-    newest,
-)
+from otel_logging.traces import local, search
+from otel_logging.traces.jaeger import Jaeger, JaegerError, UnknownServiceError
 from otel_logging.traces.late import Question
+from otel_logging.traces.search import Found
 from otel_logging.traces.spans import Span
 from otel_logging.traces.trees import by_trace, last
 
@@ -65,14 +60,14 @@ class Sources:
         """Return the spans in which *question* finds its answer."""
         here = self._local()
         keys = frozenset(key for origin in {s.resource for s in here} for key in origin.who)
-        return self._with_jaeger(here, lambda jaeger: jaeger.read(question, keys=keys))
+        return self._with_jaeger(here, lambda jaeger: search.read(jaeger, question, keys))
 
     def trace(self, prefix: str) -> Answered:
         """Return the spans of the traces whose id begins with *prefix*, and others."""
 
         def ask(jaeger: Jaeger) -> Found:
             if len(prefix) < _WHOLE_ID:  # Jaeger looks for whole ids alone
-                return jaeger.read(Question())
+                return search.read(jaeger, Question())
             jaeger.services()  # is it one?
             return Found(jaeger.trace(prefix))
 
@@ -83,7 +78,7 @@ class Sources:
 
         def ask(jaeger: Jaeger) -> Found:
             found = Found()
-            for found in newest(jaeger, _FIRST_LOOK_BACK_S):
+            for found in search.newest(jaeger, _FIRST_LOOK_BACK_S):
                 if last(by_trace(found.spans).values(), service=service) is not None:
                     break
             return found
