@@ -191,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         jaeger: FakeJaeger = self.server.receiver
         status, kind, body = jaeger.answer(parts.path, dict(parse_qsl(parts.query)))
         self.send_response_only(status)
-        self.send_header("Date", formatdate(time.time() + jaeger.ahead_s, usegmt=True))
+        if jaeger.ahead_s == jaeger.ahead_s:  # not NaN
+            self.send_header("Date", formatdate(time.time() + jaeger.ahead_s, usegmt=True))
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from otel_logging.cli import main
+from tests.jaeger import FakeJaeger
 from tests.stored import TRACE, Planted, line, store
 
 USER = {"user_id": "user-456"}
@@ -344,6 +345,97 @@ def test_an_empty_store_has_nothing_to_show(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stdout == b""
     assert result.stderr.startswith(b"Error: Nothing is recorded in ")
+
+
+# ---------------------------------------------------------------- Jaeger
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJaeger]:
+    """A Jaeger that has the late trace, of now, and another."""
+    with FakeJaeger() as running:
+        monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", running.url)
+        late = Planted(1, 0, "message", -1204, 0, {**USER, "budget_s": 0.3})
+        running.plant(late, origin=time.time_ns())
+        good = Planted(1, 0, "charge", -900, -700, {"budget_s": 0.5}, trace="b" * 32)
+        running.plant(good, origin=time.time_ns(), service="billing")
+        yield running
+
+
+def test_both_are_read_and_said(run: Run, fake: FakeJaeger) -> None:
+    """Below the table; each row has its link where Jaeger has its trace, whole in any width."""
+    lines = run("late").output.splitlines()
+
+    assert lines[0] == "late · 1 of 3 stages"
+    assert lines[5] == f"  {fake.url}/trace/{TRACE}?uiFind={1:016x}"
+    assert lines[-1] == f"from the local store and Jaeger at {fake.url}"
+
+
+def test_json_has_the_link_and_stderr_the_sources(run: Run, fake: FakeJaeger) -> None:
+    """Programs get nothing but JSON."""
+    result = run("late", "--json")
+
+    assert strict(result.stdout)[0]["link"] == f"{fake.url}/trace/{TRACE}?uiFind={1:016x}"
+    assert result.stderr == f"from the local store and Jaeger at {fake.url}\n"
+
+
+def test_one_source_alone(run: Run, fake: FakeJaeger) -> None:
+    """The same trace, read from Jaeger."""
+    local = run("late", "--source", "local")
+    jaeger = run("late", "--source", "jaeger")
+
+    assert "late · 1 of 2 stages" in local.output
+    assert local.output.endswith("\nfrom the local store\n")
+    assert "late · 1 of 2 stages" in jaeger.output
+    assert jaeger.output.endswith(f"\nfrom Jaeger at {fake.url}\n")
+    assert run("late", "--source", "nobody").exit_code == 2
+
+
+def test_what_was_not_counted_is_not_said(run: Run, fake: FakeJaeger) -> None:
+    """With --over Jaeger looks for those over it alone."""
+    assert run("late", "--over", "1").output.startswith("late · 1\n")
+    assert run("late", "--over", "9").output.startswith("none late\n")
+
+
+def test_show_reads_both_and_has_the_link(run: Run, fake: FakeJaeger) -> None:
+    """Of the outermost span; also in JSON the sources are said, on stderr."""
+    lines = run("show", TRACE).output.splitlines()
+
+    assert lines[2] == f"{fake.url}/trace/{TRACE}?uiFind={1:016x}"
+    assert lines[-1] == f"from the local store and Jaeger at {fake.url}"
+    assert run("show", "--source", "jaeger").exit_code == 0
+    as_json = run("show", "b" * 32, "--source", "jaeger", "--json")
+    assert [span["name"] for span in strict(as_json.stdout)["spans"]] == ["charge"]
+    assert as_json.stderr == f"from Jaeger at {fake.url}\n"
+
+
+@pytest.mark.parametrize("command", ["late", "show"])
+def test_a_jaeger_that_was_asked_for_and_is_not_there_is_an_error(run: Run, command: str) -> None:
+    """Exit code 1, and nothing on standard output."""
+    result = run(command, "--source", "jaeger")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: nothing listens at http://127.0.0.1:1\n"
+
+
+def test_an_empty_jaeger_is_no_error_for_late(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an empty store."""
+    with FakeJaeger() as empty:
+        monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", empty.url)
+        result = run("late", "--source", "jaeger")
+        assert result.exit_code == 0
+        assert result.output.startswith("Nothing of the last 24 hours that fits is in Jaeger")
+        assert run("show", "--source", "jaeger").exit_code == 1
+
+
+def test_a_bad_address_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what is allowed."""
+    monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", "localhost:16686")
+
+    result = run("late")
+
+    assert result.exit_code == 1
+    assert "Error: OTEL_LOGGING_JAEGER_URL='localhost:16686': a URL like" in result.output
 
 
 # ---------------------------------------------------------------- as a process

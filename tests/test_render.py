@@ -209,6 +209,7 @@ def test_any_line_fits(fields: dict[str, Any], limit: int, text: str) -> None:
 
 # ---------------------------------------------------------------- console
 
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 NOON = {**HEAD, "_time_ns": 1_700_000_000_123_456_789}
 
 
@@ -227,6 +228,39 @@ def test_a_console_line() -> None:
         f"{clock} info     order placed                     order=o-1 n=3  shop ·0af76519"
     )
     assert console() == f"{clock} info     e                                 shop"
+
+
+def linked(**ids: object) -> str:
+    render = console_renderer(color=False, links_to="http://localhost:16686")
+    return render({**NOON, **ids}).decode()
+
+
+def test_the_short_trace_id_is_a_link_to_its_span() -> None:
+    """In the form of OSC 8, which shows nothing of it; the rest of the line is as ever."""
+    url = f"http://localhost:16686/trace/{TRACE}?uiFind={SPAN}"
+
+    line = linked(trace_id=TRACE, span_id=SPAN)
+
+    assert line.endswith(f" \x1b]8;;{url}\x1b\\·{TRACE[:8]}\x1b]8;;\x1b\\")
+    assert line.partition("\x1b")[0] == console(trace_id=TRACE, span_id=SPAN).partition("·")[0]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {},
+        {"trace_id": "req-123"},
+        {"trace_id": TRACE},
+        {"trace_id": TRACE, "span_id": "\x1b]8;;"},
+        {"trace_id": TRACE.upper(), "span_id": SPAN},
+        {"trace_id": TRACE + "\n", "span_id": SPAN},
+        {"trace_id": 7, "span_id": SPAN},
+    ],
+)
+def test_what_is_no_span_of_ours_is_no_link(ids: dict[str, object]) -> None:
+    """An id bound by hand leads nowhere, and nothing of it is obeyed."""
+    assert linked(**ids) == console(**ids)
+    assert "\x1b" not in linked(**ids)
 
 
 def test_messages_and_fields_are_aligned() -> None:

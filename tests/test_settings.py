@@ -18,11 +18,14 @@ from otel_logging.settings import (
     SAMPLERS,
     Exporter,
     Limits,
+    jaeger_url,
     load,
     load_logs,
     parse_level,
     parse_seconds,
+    proxies,
     spool_base,
+    takes_links,
 )
 from tests.lines import ROOT, script
 
@@ -414,6 +417,114 @@ def test_on_a_terminal_the_environment_is_development(monkeypatch: pytest.Monkey
     assert not load_logs().color
 
 
+LINKING = [
+    {"WT_SESSION": "1"},
+    {"KITTY_WINDOW_ID": "1"},
+    {"KONSOLE_VERSION": "230400"},
+    {"TERM_PROGRAM": "iTerm.app"},
+    {"TERM_PROGRAM": "vscode"},
+    {"TERM": "xterm-kitty"},
+    {"TERM": "xterm-ghostty"},
+    {"TERM": "alacritty-direct"},
+    {"TERM": "foot"},
+    {"VTE_VERSION": "5001"},
+    {"FORCE_HYPERLINK": "1"},
+    {"FORCE_HYPERLINK": "1", "TMUX": "/tmp/tmux"},
+]
+NOT_LINKING = [
+    {},
+    {"TERM_PROGRAM": "Apple_Terminal"},
+    {"VTE_VERSION": "5000"},
+    {"VTE_VERSION": "new"},
+    {"WT_SESSION": "1", "TERM": "dumb"},
+    {"FORCE_HYPERLINK": "1", "TERM": "dumb"},
+    {"WT_SESSION": "1", "FORCE_HYPERLINK": "0"},
+    {"KITTY_WINDOW_ID": "1", "TMUX": "/tmp/tmux"},
+    {"KITTY_WINDOW_ID": "1", "STY": "1.pts"},
+    {"KITTY_WINDOW_ID": "1", "TERM": "screen-256color"},
+    {"KITTY_WINDOW_ID": "1", "TERM": "tmux-256color"},
+]
+
+
+@pytest.fixture
+def said_by_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of the terminal that the tests run in."""
+    terminals = (*_names.MULTIPLEXERS, *_names.WITH_HYPERLINKS)
+    for name in (*terminals, "TERM_PROGRAM", "VTE_VERSION", "FORCE_HYPERLINK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.mark.usefixtures("said_by_terminals")
+@pytest.mark.parametrize("variables", LINKING + NOT_LINKING, ids=str)
+def test_hyperlinks_go_to_terminals_that_are_known_to_take_them(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what they say of themselves; tmux and screen may keep them to themselves."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert not takes_links()  # it is no terminal
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+
+    assert takes_links() is (variables in LINKING)
+    url = "http://localhost:16686"
+    assert load_logs().links_to == (url if variables in LINKING else None)
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("", "http://localhost:16686"),
+        ("http://jaeger:16686/", "http://jaeger:16686"),
+        ("https://tools.example/jaeger", "https://tools.example/jaeger"),
+    ],
+)
+def test_where_jaeger_is_asked(monkeypatch: pytest.MonkeyPatch, value: str, url: str) -> None:
+    """Without a slash at its end."""
+    monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", value)
+    assert jaeger_url() == url
+
+
+@pytest.mark.parametrize(
+    "value", ["jaeger:16686", "ftp://jaeger", "http://me:secret@jaeger", "http://jaeger/?x=1"]
+)
+def test_an_address_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Which does not show a password."""
+    monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", value)
+    with pytest.raises(ConfigurationError, match=r"OTEL_LOGGING_JAEGER_URL=.*a URL like") as raised:
+        jaeger_url()
+    assert "secret" not in str(raised.value)
+
+
+def test_proxies_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In either case of letters; nobody goes through them."""
+    for name in _names.PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    assert proxies() == ()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    monkeypatch.setenv("all_proxy", "http://proxy")
+    assert proxies() == ("HTTPS_PROXY", "all_proxy")
+
+
+@pytest.mark.parametrize(
+    ("variables", "off_by"),
+    [
+        ({}, ""),
+        ({"OTEL_TRACES_EXPORTER": "none"}, "OTEL_TRACES_EXPORTER=none"),
+        ({"OTEL_SDK_DISABLED": "TRUE"}, "OTEL_SDK_DISABLED=true"),
+    ],
+)
+def test_what_turned_tracing_off_is_known(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], off_by: str
+) -> None:
+    """Of what the doctor says then."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (load().traces_off_by, load().traces) == (off_by, not off_by)
+
+
 @pytest.mark.parametrize("stdout", [None, object()])
 def test_a_stdout_that_is_none_is_no_terminal(stdout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service without one starts all the same."""
@@ -571,7 +682,8 @@ def variables_of_names() -> set[str]:
         for option in options
     }
     assert prefixes == {_names.OTLP_PREFIX, _names.OTLP_TRACES_PREFIX, _names.OTEL_BSP_PREFIX}
-    return (found - prefixes) | limits | exporter
+    terminals = {*_names.MULTIPLEXERS, *_names.WITH_HYPERLINKS}
+    return (found - prefixes) | limits | exporter | terminals | {*_names.PROXIES}
 
 
 def test_the_table_names_exactly_the_variables_there_are() -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from otel_logging.traces import table, terminal
 from otel_logging.traces.late import Question, late
 from otel_logging.traces.spans import Span
+from otel_logging.traces.terminal import Links
 from tests.stored import Planted, read_back
 
 
@@ -133,3 +134,29 @@ def test_long_names_of_people_are_cut(tmp_path: Path) -> None:
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000, values))
 
     assert drawn(spans)[3].split("  ")[2] == r"\x1b" + "u" * 19 + "…"
+
+
+def test_each_row_has_its_link_below(tmp_path: Path) -> None:
+    """Where Jaeger has its trace."""
+    links = Links(
+        lambda t, s: f"http://jaeger/{t[:2]}/{s}" if t != "a" * 32 else None, are_taken=False
+    )
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "message", 0, 1000),
+        Planted(1, 0, "other", 0, 900, trace="a" * 32),
+    )
+
+    lines = [line.plain for line in table.draw(late(spans, Question()), width=80, links=links)]
+
+    assert lines[5] == f"  http://jaeger/4b/{1:016x}"
+    assert len(lines) == 8
+
+
+def test_what_was_not_all_looked_at_is_not_counted(tmp_path: Path) -> None:
+    """Jaeger left out what was quick."""
+    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000))
+
+    for over_s, title in ((0.5, "late · 1"), (2.0, "none late")):
+        answer = late(spans, Question(over_s=over_s))
+        assert next(table.draw(answer, width=80, narrowed=True)).plain == title

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from otel_logging.traces import terminal
+from otel_logging.traces.terminal import NO_LINKS, Links
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,43 @@ def test_a_terminal_is_as_wide_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("FORCE_COLOR", "1")
 
     assert terminal.console().width == 44
+
+
+def of(trace_id: str, span_id: str) -> str | None:
+    return f"http://jaeger/trace/{trace_id}?uiFind={span_id}" if trace_id == "a" else None
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, lines: list[Text]) -> str:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        terminal.show(terminal.console(), lines)
+    return out.getvalue()
+
+
+def test_a_text_is_a_link_where_the_terminal_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the URL is on no line of its own; what Jaeger has not is no link."""
+    links = Links(of, are_taken=True)
+
+    out = printed(monkeypatch, [links.mark(Text("text"), "a", "b")])
+
+    assert re.fullmatch(
+        r"\x1b\]8;id=\d+;http://jaeger/trace/a\?uiFind=b\x1b\\text\x1b\]8;;\x1b\\\n", out
+    )
+    assert list(links.below("a", "b")) == []
+    assert printed(monkeypatch, [links.mark(Text("text"), "x", "b")]) == "text\n"
+
+
+def test_elsewhere_the_whole_url_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal; none where Jaeger has nothing of it."""
+    links = Links(of, are_taken=False)
+
+    assert printed(monkeypatch, [links.mark(Text("text"), "a", "b")]) == "text\n"
+    (line,) = links.below("a", "b", "  ")
+    assert line.plain == "  http://jaeger/trace/a?uiFind=b"
+    assert "http://jaeger/trace/a?uiFind=b" in printed(monkeypatch, [line])
+    assert list(links.below("x", "b")) == list(NO_LINKS.below("a", "b")) == []
 
 
 def test_lines_are_cut_and_carry_no_blanks_at_their_end(

@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from otel_logging.traces import waterfall
+from otel_logging.traces.terminal import Links
 from otel_logging.traces.trees import Trace, by_trace
 from tests.stored import Planted, line, read_back, trace_of
 
@@ -114,6 +115,17 @@ def test_a_whole_picture(tmp_path: Path) -> None:
         "1.110  0.002    └ retry CANCELLED                                           ╺",
         "1.190           info    answered  logger=chat",
     ]
+
+
+def test_its_link_stands_in_the_heading(tmp_path: Path) -> None:
+    """Of the outermost span."""
+    links = Links(lambda *ids: "http://jaeger/" + "/".join(ids), are_taken=False)
+    trace = trace_of(tmp_path, Planted(1, 0, "message", 0, 9), Planted(2, 1, "answer", 1, 2))
+
+    lines = [line.plain for line in waterfall.draw(trace, width=80, links=links)]
+
+    assert lines[2] == f"http://jaeger/{trace.trace_id}/{1:016x}"
+    assert lines[3] == ""
 
 
 def test_a_short_trace_counts_in_milliseconds(tmp_path: Path) -> None:

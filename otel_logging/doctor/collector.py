@@ -41,6 +41,7 @@ def deliver(exporter: Exporter, probe: bytes) -> Iterator[Finding]:
         )
         return
     answer = client.send(probe, min(exporter.timeout_s, _MOST_S))
+    client.reset()
     if answer.verdict is not Verdict.DELIVERED:
         yield _explained(answer, exporter, speech(host, port))
     elif answer.rejected_spans:

@@ -16,6 +16,7 @@ from otel_logging.doctor.finding import Finding, good, note, problem
 from otel_logging.settings import Settings
 
 _TRIED_BYTES: Final = 1 << 20  # a segment
+_PROVIDER: Final = "OTEL_PYTHON_TRACER_PROVIDER"  # OpenTelemetry's API reads it, we do not
 _NEARLY: Final = 0.9  # of the bound: the next outage loses something
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -67,7 +68,7 @@ def provider() -> Iterator[Finding]:
     except Exception as error:  # whatever an entry point raises
         yield problem(
             f"The tracer provider that is asked for cannot be loaded: {error}.",
-            f"unset {_names.OTEL_PYTHON_TRACER_PROVIDER}",
+            f"unset {_PROVIDER}",
         )
         return
     from otel_logging.export.provider import TracerProvider
@@ -75,9 +76,7 @@ def provider() -> Iterator[Finding]:
     if isinstance(present, (trace.ProxyTracerProvider, TracerProvider)):
         return
     kind = f"{type(present).__module__}.{type(present).__qualname__}"
-    because = (
-        f"do not set {_names.OTEL_PYTHON_TRACER_PROVIDER}, nor start with opentelemetry-instrument"
-    )
+    because = f"do not set {_PROVIDER}, nor start with opentelemetry-instrument"
     if hasattr(present, "add_span_processor"):
         yield note(
             f"Somebody else's tracer provider is set already ({kind}): ours is attached to it, and"

@@ -14,7 +14,8 @@ PATIENCE_S: Final = 3.0
 
 #: RFC 9113: what a client of HTTP/2 begins with, and an empty SETTINGS frame.
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-_SETTINGS: Final = 4  # RFC 9113: type of the first frame of a server, at the fourth byte
+_SETTINGS: Final = b"\x04"  # RFC 9113: type of the first frame of a server, at the fourth byte
+_REQUEST: Final = b"GET / HTTP/1.1\r\nHost: doctor\r\nConnection: close\r\n\r\n"
 
 
 class Speech(Enum):
@@ -49,16 +50,24 @@ def speech(host: str, port: int) -> Speech:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with context.wrap_socket(opened, server_hostname=host):
             return Speech.TLS
-    with contextlib.suppress(OSError), _connect(host, port) as opened:
-        opened.sendall(_PREFACE)
-        answer = b""
-        while len(answer) < len("HTTP/1") and (more := opened.recv(64)):
-            answer += more
+    # not every server of HTTP/1 has a good answer to the first
+    for question in (_PREFACE, _REQUEST):
+        answer = _answer(host, port, question)
         if answer.startswith(b"HTTP/1"):
             return Speech.HTTP_1
-        if len(answer) > 3 and answer[3] == _SETTINGS:
+        if answer[3:4] == _SETTINGS:
             return Speech.HTTP_2
     return Speech.OTHER
+
+
+def _answer(host: str, port: int, question: bytes) -> bytes:
+    """Return how the answer begins; nothing where there is none."""
+    answer = b""
+    with contextlib.suppress(OSError), _connect(host, port) as opened:
+        opened.sendall(question)
+        while len(answer) < len("HTTP/1") and (more := opened.recv(64)):
+            answer += more
+    return answer
 
 
 def _connect(host: str, port: int) -> socket.socket:

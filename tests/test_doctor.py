@@ -1,0 +1,678 @@
+"""``otel-logging doctor``: every fault is named rightly, with what mends it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from click.testing import CliRunner, Result
+
+from otel_logging.cli import main
+from tests import rude
+from tests.conftest import NOWHERE
+from tests.jaeger import FakeJaeger
+from tests.lines import child_environment
+from tests.receiver import Answer, Receiver, Request, accept, partial_success, refuse
+from tests.rude import Rude
+from tests.spools import make
+from tests.test_transport_grpc import Collector, abort
+
+Run = Callable[..., Result]
+
+NOT_TRIED = "! The round trip was not tried."
+
+
+class Way:
+    """A collector that delivers to a Jaeger, both on loopback."""
+
+    def __init__(self, receiver: Receiver, jaeger: FakeJaeger) -> None:
+        self.receiver, self.jaeger = receiver, jaeger
+        receiver.answer = self.forward
+
+    def forward(self, request: Request) -> Answer:
+        self.jaeger.keep(request.body)
+        return accept(request)
+
+
+@pytest.fixture
+def way(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+    """All is as it should be, by the variables."""
+    with FakeJaeger() as jaeger:
+        monkeypatch.setenv("ENVIRONMENT", "production")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", jaeger.url)
+        monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", str(tmp_path / "spool"))
+        monkeypatch.setenv("COLUMNS", "120")
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.lower(), raising=False)
+        yield Way(receiver, jaeger)
+
+
+@pytest.fixture
+def run(way: Way, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the doctor with more variables; it waits shortly."""
+
+    def running(**variables: str) -> Result:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return CliRunner().invoke(main, ["doctor", "--wait", "300ms"])
+
+    return running
+
+
+def said(result: Result) -> str:
+    """Return what it said, without its line breaks."""
+    return " ".join(result.output.split())
+
+
+def assert_problem(result: Result, sentence: str, to_do: str) -> None:
+    """It is the only one, it says what to do, and the exit status tells."""
+    assert result.exit_code == 1
+    assert f"✗ {sentence}" in said(result)
+    assert f"do: {to_do}" in said(result)
+    assert result.output.count("✗") == 1
+    assert result.output.endswith("\n1 problem found.\n")
+
+
+def test_all_is_well(run: Run, way: Way, tmp_path: Path) -> None:
+    """Sentence by sentence; the probe went to Jaeger, with its line, under a name of its own."""
+    result = run()
+
+    assert result.exit_code == 0, result.output
+    assert said(result).startswith(
+        f"✓ The settings are sound: http/protobuf to {way.receiver.endpoint}/v1/traces."
+        f" ✓ Spans wait in {tmp_path / 'spool'}: none does now, and there is room."
+        f" ✓ The collector takes spans at {way.receiver.endpoint}/v1/traces."
+        f" ✓ Jaeger 2.13.0 answers at {way.jaeger.url}."
+        " ✓ The clocks agree."
+        " ✓ The probe came back with its log line, after "
+    )
+    assert result.output.endswith("\n\nAll is well: a span and its log line made the whole way.\n")
+    ((span, event),) = way.receiver.events
+    assert (span.name, span.resource["service.name"]) == ("probe", "otel-logging-doctor")
+    assert (event.name, event.attributes["level"]) == ("the doctor was here", "info")
+
+
+def test_it_waits_for_a_probe_that_is_slow(run: Run, way: Way) -> None:
+    """A collector collects for a moment."""
+    kept: list[bytes] = []
+
+    def later(path: str) -> None:
+        if kept and sum("/api/v3/traces/" in p for p, _ in way.jaeger.asked) > 1:
+            way.jaeger.keep(kept.pop())
+
+    def keep(request: Request) -> Answer:
+        kept.append(request.body)
+        return accept(request)
+
+    way.receiver.answer, way.jaeger.instead = keep, later
+
+    assert run().exit_code == 0
+
+
+def test_it_speaks_grpc_where_delivery_does(run: Run, way: Way) -> None:
+    """By the same client."""
+    with Collector() as collector:
+
+        def forward(_: object) -> bytes:
+            way.jaeger.keep(collector.bodies[-1])
+            return b""
+
+        collector.answer = forward
+        result = run(
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
+        )
+
+    assert result.exit_code == 0, result.output
+    assert f"✓ The settings are sound: grpc to {collector.endpoint}." in result.output
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_a_setting_that_is_none_ends_it(run: Run) -> None:
+    """Nothing else can be said then."""
+    result = run(OTEL_EXPORTER_OTLP_TIMEOUT="soon")
+
+    assert_problem(
+        result,
+        "OTEL_EXPORTER_OTLP_TIMEOUT='soon': a positive number of seconds.",
+        "correct it; docs/configuration.md says what is allowed",
+    )
+    assert len(result.output.splitlines()) == 4
+
+
+def test_a_jaeger_address_that_is_none_ends_it(run: Run) -> None:
+    """As any other setting."""
+    assert "✗ OTEL_LOGGING_JAEGER_URL='jaeger': a URL" in said(
+        run(OTEL_LOGGING_JAEGER_URL="jaeger")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OTEL_TRACES_EXPORTER", "none"), ("OTEL_SDK_DISABLED", "true")]
+)
+def test_tracing_that_is_off_is_named(run: Run, way: Way, name: str, value: str) -> None:
+    """With what turned it off; nothing is sent."""
+    result = run(**{name: value})
+
+    assert_problem(result, f"Nothing is traced: {name}={value}.", f"unset {name}\n".strip())
+    assert "! The collector and Jaeger were not asked: nothing is sent." in result.output
+    assert way.receiver.requests == []
+
+
+def test_the_test_environment_sends_nothing(run: Run, way: Way) -> None:
+    """Which is right in tests alone; its spool is a temporary one."""
+    result = run(ENVIRONMENT="test", OTEL_LOGGING_SPOOL_DIR="")
+
+    assert_problem(result, "In the environment 'test' nothing is delivered.", "set ENVIRONMENT=")
+    assert "Spans wait" not in result.output
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"OTEL_TRACES_SAMPLER": "always_off"},
+        {"OTEL_TRACES_SAMPLER": "parentbased_always_off"},
+        {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"},
+    ],
+)
+def test_a_sampler_that_drops_all_is_named(run: Run, sampler: dict[str, str]) -> None:
+    """The way is looked at all the same."""
+    result = run(**sampler)
+
+    name = sampler["OTEL_TRACES_SAMPLER"]
+    assert_problem(result, f"The sampler {name} drops every trace.", "unset OTEL_TRACES_SAMPLER")
+    assert "✓ The probe came back" in result.output
+
+
+def test_a_sampler_that_drops_some_is_told(run: Run) -> None:
+    """That is no problem."""
+    result = run(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.05")
+
+    assert result.exit_code == 0
+    assert "! The sampler keeps 5.00% of the traces." in result.output
+
+
+def test_lines_that_go_elsewhere_are_told(run: Run) -> None:
+    """Jaeger keeps no log records."""
+    result = run(OTEL_LOGS_EXPORTER="otlp")
+
+    assert result.exit_code == 0
+    assert "! OTEL_LOGS_EXPORTER=otlp: log lines leave as log records" in said(result)
+
+
+def test_proxies_in_the_way_are_told(run: Run) -> None:
+    """Nothing goes through them."""
+    result = run(HTTPS_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1")
+
+    assert result.exit_code == 0
+    assert "! http_proxy and HTTPS_PROXY set: neither the collector nor" in said(result)
+
+
+# ---------------------------------------------------------------- the provider
+
+
+def doctor(directory: Path, sitecustomize: str = "", **variables: str) -> str:
+    """Run the doctor in a process that begins with *sitecustomize*; return what it said."""
+    (directory / "sitecustomize.py").write_text(sitecustomize)
+    environment = child_environment(
+        ENVIRONMENT="production", OTEL_SDK_DISABLED="true", PYTHONIOENCODING="utf-8", **variables
+    )
+    environment["PYTHONPATH"] = f"{directory}:{environment['PYTHONPATH']}"
+    script = "from otel_logging.cli import main; main(['doctor'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=60, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    return " ".join(done.stdout.split())
+
+
+SET = "from opentelemetry import trace\n"
+
+
+def test_a_provider_that_keeps_ours_out_is_named(tmp_path: Path) -> None:
+    """Whatever starts before the program may have set it."""
+    output = doctor(tmp_path, f"{SET}trace.set_tracer_provider(trace.NoOpTracerProvider())")
+
+    assert (
+        "✗ Somebody else's tracer provider is set already"
+        " (opentelemetry.trace.NoOpTracerProvider)" in output
+    )
+    assert "do: do not set OTEL_PYTHON_TRACER_PROVIDER" in output
+
+
+def test_a_provider_that_ours_is_attached_to_is_told(tmp_path: Path) -> None:
+    """It may deliver the same spans once more."""
+    output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider")
+
+    assert "! Somebody else's tracer provider is set already (opentelemetry.sdk.trace." in output
+    assert "arrive twice" in output
+
+
+def test_a_provider_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    """OpenTelemetry's own variable names it."""
+    output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="nobody's")
+
+    assert "✗ The tracer provider that is asked for cannot be loaded" in output
+    assert "do: unset OTEL_PYTHON_TRACER_PROVIDER" in output
+
+
+# ---------------------------------------------------------------- the spool
+
+
+def test_a_spool_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> None:
+    """With the place."""
+    (tmp_path / "file").write_text("")
+
+    assert_problem(
+        run(OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "file")),
+        f"The spool cannot be written ({tmp_path / 'file'}: File exists)",
+        "set OTEL_LOGGING_SPOOL_DIR to a directory that can be",
+    )
+
+
+def test_a_place_that_stands_in_is_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's own cannot be written: spans are in a temporary one."""
+    (tmp_path / "home" / "state").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    result = run(OTEL_LOGGING_SPOOL_DIR="")
+
+    assert result.exit_code == 0
+    assert "! The user's own place for the spool cannot be written" in said(result)
+    assert f"✓ Spans wait in {tmp_path / 'otel_logging-'}" in said(result)
+
+
+def test_a_spool_that_is_full_is_named(run: Run, tmp_path: Path) -> None:
+    """Nearly: with the next spans the oldest that wait are dropped."""
+    spool = make(tmp_path / "spool", "shop-1")
+    spool.append(b"scope", bytes(16), bytes(850_000))
+    spool.close()
+
+    assert_problem(
+        run(OTEL_LOGGING_SPOOL_BYTES="900000"),
+        "The spool is full: 0.9 MB of at most 0.9 MB wait in"
+        f" {tmp_path / 'spool' / 'shop-1'}, and the oldest are dropped.",
+        "get the collector to take them",
+    )
+    result = run(OTEL_LOGGING_SPOOL_BYTES="1800000")
+    assert result.exit_code == 0
+    assert "0.9 MB wait, and there is room." in said(result)
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    """It is not the same as a directory that may not be written."""
+    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+    # coverage could not write either
+    hidden = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+
+    output = doctor(tmp_path, full, OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"), **hidden)
+
+    assert f"✗ The disk of the spool is full ({tmp_path / 'spool'}). do: make room on it" in output
+
+
+# ---------------------------------------------------------------- the collector
+
+
+def test_a_collector_that_is_down_is_named(run: Run) -> None:
+    """With what starts it."""
+    result = run(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)
+
+    assert_problem(
+        result,
+        "The collector cannot be reached. Nothing listens at 127.0.0.1:1.",
+        "start it (docker compose up -d), or set OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
+    assert NOT_TRIED in result.output
+
+
+def test_a_name_that_is_none_is_named(run: Run) -> None:
+    """The resolver's words are told."""
+    result = run(OTEL_EXPORTER_OTLP_ENDPOINT="http://nowhere.invalid")
+
+    assert "✗ The collector cannot be reached. The name nowhere.invalid" in said(result)
+
+
+def test_a_grpc_port_given_to_http_is_named(run: Run) -> None:
+    """With both ways out."""
+    with Collector() as collector:
+        result = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
+
+    assert_problem(
+        result,
+        f"{collector.endpoint}/v1/traces is a port for gRPC, and HTTP is spoken to it.",
+        "set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or take the port for HTTP, usually 4318",
+    )
+
+
+def test_an_http_port_given_to_grpc_is_named(run: Run, way: Way) -> None:
+    """With both ways out."""
+    assert_problem(
+        run(OTEL_EXPORTER_OTLP_PROTOCOL="grpc"),
+        f"{way.receiver.endpoint} is a port for HTTP, and gRPC is spoken to it.",
+        "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or take the port for gRPC, usually 4317",
+    )
+
+
+def test_a_wrong_path_is_named(run: Run, way: Way) -> None:
+    """Which variable is taken as it is, and which is not."""
+    way.receiver.answer = refuse(404)
+
+    assert_problem(
+        run(),
+        f"There is no OTLP at {way.receiver.endpoint}/v1/traces: HTTP 404",
+        "correct the path",
+    )
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> rude.Certificates:
+    return rude.make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_tls_that_is_expected_is_named(
+    run: Run, certificates: rude.Certificates, protocol: str
+) -> None:
+    """Whatever is spoken over it."""
+    with Rude(rude.hang_up, tls=certificates.server_context()) as server:
+        plain = f"http://127.0.0.1:{server.port}"
+        result = run(
+            OTEL_EXPORTER_OTLP_ENDPOINT=plain,
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_TIMEOUT="2",
+        )
+
+    assert_problem(result, plain, "write https:// in OTEL_EXPORTER_OTLP_ENDPOINT")
+    assert "expects TLS." in said(result)
+
+
+def test_tls_that_is_not_spoken_is_named(run: Run, way: Way) -> None:
+    """The other way round."""
+    assert_problem(
+        run(OTEL_EXPORTER_OTLP_ENDPOINT=way.receiver.endpoint.replace("http:", "https:")),
+        f"{way.receiver.endpoint.replace('http:', 'https:')}/v1/traces does not speak TLS.",
+        "write http:// in OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
+
+
+def test_a_certificate_that_is_not_trusted_is_named(
+    run: Run, certificates: rude.Certificates
+) -> None:
+    """With the variable that names whom to trust."""
+    with Rude(rude.hang_up, tls=certificates.server_context()) as server:
+        result = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"https://127.0.0.1:{server.port}")
+
+    assert_problem(
+        result,
+        "The collector's certificate is not trusted",
+        "set OTEL_EXPORTER_OTLP_CERTIFICATE to the file of the authority",
+    )
+
+
+def test_a_certificate_file_that_is_none_is_named(run: Run, tmp_path: Path) -> None:
+    """Which only the client finds out."""
+    (tmp_path / "bad.pem").write_text("no certificate")
+
+    result = run(
+        OTEL_EXPORTER_OTLP_ENDPOINT="https://127.0.0.1:1",
+        OTEL_EXPORTER_OTLP_CERTIFICATE=str(tmp_path / "bad.pem"),
+    )
+
+    assert_problem(result, "OTEL_EXPORTER_OTLP_CERTIFICATE=", "correct it")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_collector_that_lets_nobody_in_is_named(run: Run, way: Way, status: int) -> None:
+    """With where the password belongs."""
+    way.receiver.answer = refuse(status)
+
+    assert_problem(
+        run(),
+        f"The collector does not let us in: HTTP {status}",
+        "set OTEL_EXPORTER_OTLP_HEADERS to what it wants",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, "The collector does not let us in: gRPC UNAUTHENTICATED"),
+        (grpc.StatusCode.UNIMPLEMENTED, "There is no OTLP at"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "The collector did not take the probe"),
+    ],
+)
+def test_grpc_says_it_in_its_own_words(run: Run, code: grpc.StatusCode, sentence: str) -> None:
+    """The advice is the same."""
+    with Collector() as collector:
+        collector.answer = abort(code)
+        result = run(
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
+        )
+
+    assert_problem(result, sentence, "")
+
+
+def test_another_refusal_is_told_in_the_collectors_words(run: Run, way: Way) -> None:
+    """Its log knows more."""
+    way.receiver.answer = lambda _: (503, {}, b"no room")
+
+    assert_problem(
+        run(),
+        "The collector did not take the probe: HTTP 503 Service Unavailable no room.",
+        "look at the collector's log",
+    )
+
+
+def test_a_probe_that_is_rejected_is_named(run: Run, way: Way) -> None:
+    """It answered with success, and took nothing."""
+    way.receiver.answer = partial_success(1, "too old")
+
+    assert_problem(run(), "The collector rejects the probe: too old.", "look at its log")
+
+
+def test_a_warning_of_the_collector_is_told(run: Run, way: Way) -> None:
+    """It took the probe all the same."""
+    warn = partial_success(0, "deprecated")
+
+    def forward(request: Request) -> Answer:
+        way.forward(request)
+        return warn(request)
+
+    way.receiver.answer = forward
+
+    result = run()
+    assert result.exit_code == 0
+    assert "! It warns: deprecated." in result.output
+
+
+# ---------------------------------------------------------------- Jaeger
+
+
+def test_a_jaeger_that_is_down_is_named(run: Run) -> None:
+    """With what starts it."""
+    result = run(OTEL_LOGGING_JAEGER_URL=NOWHERE)
+
+    assert_problem(
+        result,
+        f"Jaeger does not answer: nothing listens at {NOWHERE}.",
+        "start it (docker compose up -d), or set OTEL_LOGGING_JAEGER_URL",
+    )
+    assert NOT_TRIED in result.output
+
+
+@pytest.mark.parametrize("version", ["1.35.2", "2.12.0"])
+def test_a_jaeger_that_is_too_old_is_named(run: Run, way: Way, version: str) -> None:
+    """By what it says of itself; the oldest ones have not even the API."""
+    way.jaeger.version = version
+    if version.startswith("1."):
+        page = way.jaeger.answer("/", {})
+        way.jaeger.instead = lambda _: page
+
+    assert_problem(run(), f"Jaeger {version} at {way.jaeger.url} is too old.", "take 2.13 or later")
+
+
+@pytest.mark.parametrize("version", ["2.13.0", "2.20.0", "3.0-rc1", ""])
+def test_a_jaeger_that_is_new_enough_is_good(run: Run, way: Way, version: str) -> None:
+    """Also one that was built without a version."""
+    way.jaeger.version = version
+
+    result = run()
+
+    assert result.exit_code == 0
+    assert f"✓ Jaeger {version} answers".replace("  ", " ") in result.output
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_what_is_no_jaeger_is_named(run: Run, way: Way, hangs_up: bool) -> None:
+    """Another server has the port; it may not even have a front page."""
+    if hangs_up:
+
+        def greet(server: Rude, connection: "rude.socket.socket") -> None:
+            connection.recv(65536)
+            connection.sendall(b"220 mail\r\n" if server.connections == 1 else b"")
+
+        with Rude(greet) as server:
+            result = run(OTEL_LOGGING_JAEGER_URL=f"http://127.0.0.1:{server.port}")
+    else:
+        way.jaeger.instead = lambda _: (404, "text/plain", b"not found")
+        result = run()
+
+    assert_problem(result, "There is no Jaeger that can be asked", "set OTEL_LOGGING_JAEGER_URL")
+
+
+def test_a_jaeger_that_is_not_well_is_named(run: Run, way: Way) -> None:
+    """In its own words."""
+    way.jaeger.instead = lambda _: (500, "text/plain", b"disk gone")
+
+    assert_problem(run(), "Jaeger is not well:", "look at its log")
+
+
+def test_a_jaeger_that_fails_later_is_named(run: Run, way: Way) -> None:
+    """While the probe is looked for."""
+
+    def fails(path: str) -> tuple[int, str, bytes] | None:
+        return (500, "text/plain", b"disk gone") if "/traces/" in path else None
+
+    way.jaeger.instead = fails
+
+    assert_problem(run(), "Jaeger does not answer any more:", "look at its log")
+
+
+def test_a_jaeger_without_the_service_is_named(run: Run, way: Way) -> None:
+    """The collector takes everything, and delivers it to another."""
+    way.receiver.answer = accept
+
+    assert_problem(
+        run(),
+        "Jaeger has no service 'otel-logging-doctor': the collector took the probe, and in 300 ms"
+        f" nothing of it came to {way.jaeger.url}.",
+        "look at the collector's exporters, and whether OTEL_LOGGING_JAEGER_URL",
+    )
+
+
+def test_a_probe_that_does_not_come_is_named(run: Run, way: Way) -> None:
+    """Though earlier ones did."""
+    run()
+    way.receiver.answer = accept
+
+    assert_problem(
+        run(),
+        f"The probe did not come to {way.jaeger.url} in 300 ms",
+        "look at the collector's log",
+    )
+
+
+def test_a_log_line_that_was_lost_is_named(run: Run, way: Way) -> None:
+    """The span came, the event did not."""
+
+    def without_events(request: Request) -> Answer:
+        way.jaeger.keep(request.body.replace(b"the doctor was here", b"the doctor is else."))
+        return accept(request)
+
+    way.receiver.answer = without_events
+
+    assert_problem(
+        run(), "The probe came back without its log line", "look for processors in the collector"
+    )
+
+
+def test_an_own_service_that_is_not_there_yet_is_told(run: Run, way: Way) -> None:
+    """It may not have run yet."""
+    result = run(OTEL_SERVICE_NAME="shop")
+    assert result.exit_code == 0
+    assert "! Jaeger has nothing of the service 'shop' yet." in result.output
+    assert "nothing of the service" not in run(OTEL_SERVICE_NAME="otel-logging-doctor").output
+
+
+@pytest.mark.parametrize(("ahead_s", "words"), [(90.0, "ahead of"), (-3600.0, "behind")])
+def test_a_clock_that_is_off_is_named(run: Run, way: Way, ahead_s: float, words: str) -> None:
+    """By more than a minute, and which way."""
+    way.jaeger.ahead_s = ahead_s
+
+    result = run()
+
+    assert f" s {words} ours" in said(result)
+    assert_problem(result, "Jaeger's clock is ", "set both clocks by NTP")
+    assert "✓ The probe came back" in result.output
+
+
+def test_a_clock_that_is_off_by_less_is_good(run: Run, way: Way) -> None:
+    """Nobody would notice."""
+    way.jaeger.ahead_s = -45.0
+    assert run().exit_code == 0
+
+
+def test_a_jaeger_without_a_clock_is_told(run: Run, way: Way) -> None:
+    """A proxy in between may take the header off."""
+    way.jaeger.ahead_s = float("nan")
+    result = run()
+    assert result.exit_code == 0
+    assert "! Jaeger does not say what time it is" in result.output
+
+
+# ---------------------------------------------------------------- in a terminal
+
+
+def test_signs_are_words_where_the_encoding_has_none(way: Way) -> None:
+    """And nothing is said by colour alone."""
+    script = "from otel_logging.cli import main; main(['doctor', '--wait', '0.3'])"
+    variables = {"OTEL_SDK_DISABLED": "true", "ENVIRONMENT": "x", "PYTHONIOENCODING": "ascii"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=child_environment(**variables),
+        capture_output=True,
+        timeout=60,
+    )
+
+    lines = done.stdout.decode("ascii").splitlines()
+    assert lines[0] == "NO Nothing is traced: OTEL_SDK_DISABLED=true."
+    assert lines[1] == "   do: unset OTEL_SDK_DISABLED"
+    assert lines[2].startswith("ok Spans wait in")
+
+
+def test_sentences_are_wrapped_below_their_beginning(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the width of the terminal."""
+    result = run(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE, COLUMNS="80")
+
+    lines = result.output.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("  do: start it"))
+    assert lines[at + 1].startswith("      ")
+    assert max(map(len, lines[at : at + 2])) <= 80
+
+
+def test_it_is_quick(run: Run) -> None:
+    """When all is well."""
+    began = time.monotonic()
+    run()
+    assert time.monotonic() - began < 5.0

@@ -1,0 +1,138 @@
+"""The local store and Jaeger, together and each alone."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from otel_logging.traces import sources
+from otel_logging.traces.jaeger import JaegerError, UnknownServiceError
+from otel_logging.traces.late import Question, late
+from otel_logging.traces.sources import BOTH, JAEGER, LOCAL, Answered, Sources
+from otel_logging.traces.trees import by_trace
+from tests.conftest import NOWHERE
+from tests.jaeger import FakeJaeger
+from tests.stored import MS, TRACE, Planted, store
+
+OTHER = "b" * 32
+ROOT, BELOW = Planted(1, 0, "message", -900, -1), Planted(2, 1, "answer", -800, -2)
+ELSEWHERE = Planted(1, 0, "charge", -700, -600, trace=OTHER)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeJaeger]:
+    with FakeJaeger() as running:
+        yield running
+
+
+@pytest.fixture
+def both(tmp_path: Path, fake: FakeJaeger) -> Sources:
+    """A trace of which one span is in both; and one that is in Jaeger alone."""
+    origin = time.time_ns() // MS * MS
+    store(tmp_path, ROOT, BELOW, origin=origin)
+    fake.plant(ROOT, origin=origin)
+    fake.plant(ELSEWHERE, origin=origin, service="billing")
+    return Sources(BOTH, (tmp_path,), fake.url)
+
+
+def only(which: str, asked: Sources) -> Sources:
+    return Sources(which, asked.places, asked.jaeger_url)
+
+
+def names(answered: Answered) -> list[str]:
+    traces = by_trace(answered.spans).values()
+    return sorted(span.name for trace in traces for span in trace.spans.values())
+
+
+def test_a_span_that_is_in_both_is_there_once(both: Sources) -> None:
+    """What each has alone is there too."""
+    answered = both.late(Question())
+
+    assert names(answered) == ["answer", "charge", "message"]
+    assert late(answered.spans, Question()).looked_at == 2
+    assert answered.said == f"from the local store and Jaeger at {both.jaeger_url}"
+
+
+def test_each_can_be_asked_alone(both: Sources) -> None:
+    """The other is not even asked."""
+    local, jaeger = only(LOCAL, both).late(Question()), only(JAEGER, both).late(Question())
+
+    assert (names(local), local.said) == (["answer", "message"], "from the local store")
+    assert names(jaeger) == ["charge", "message"]
+    assert jaeger.said == f"from Jaeger at {both.jaeger_url}"
+
+
+def test_a_link_leads_to_what_jaeger_has(both: Sources) -> None:
+    """It is there for every span of a trace of which Jaeger has one, and for no other."""
+    answered = both.late(Question())
+    assert answered.link(TRACE, "0" * 15 + "2") == (
+        f"{both.jaeger_url}/trace/{TRACE}?uiFind=0000000000000002"
+    )
+    assert answered.link("c" * 32, "0" * 15 + "1") is None
+    assert only(LOCAL, both).late(Question()).link(TRACE, "0" * 15 + "1") is None
+
+
+@pytest.mark.parametrize(
+    ("prefix", "found"),
+    [(TRACE, ["answer", "message"]), (TRACE[:6], ["answer", "charge", "message"])],
+)
+def test_a_trace_is_put_together_from_both(both: Sources, prefix: str, found: list[str]) -> None:
+    """Of a whole id that trace alone; Jaeger knows no others, so of a part all it has."""
+    assert names(both.trace(prefix)) == found
+
+
+def test_the_last_one_is_looked_for_in_both(both: Sources, fake: FakeJaeger) -> None:
+    """As far back as it takes to find one, of the service asked for."""
+    far = Planted(1, 0, "refund", -7_200_000, -7_199_000, trace="d" * 32)
+    fake.plant(far, origin=time.time_ns(), service="refunds")
+
+    assert names(both.last(None)) == ["answer", "charge", "message"]
+    assert names(both.last("refunds")) == ["answer", "charge", "message", "refund"]
+    assert names(both.last("nobody")) == ["answer", "charge", "message", "refund"]
+
+
+def test_a_jaeger_that_is_not_there_keeps_nobody_from_the_local_store(both: Sources) -> None:
+    """That it is not is said; asked for alone it is an error."""
+    alone = Sources(BOTH, both.places, NOWHERE).late(Question())
+
+    assert names(alone) == ["answer", "message"]
+    assert alone.said == f"from the local store; no Jaeger: nothing listens at {NOWHERE}"
+    with pytest.raises(JaegerError, match="nothing listens"):
+        Sources(JAEGER, both.places, NOWHERE).trace(TRACE)
+
+
+def test_what_is_no_jaeger_has_no_traces(both: Sources, fake: FakeJaeger) -> None:
+    """A 404 of some other server is not taken for a trace that is not there."""
+    fake.instead = lambda _: (404, "text/plain", b"not found")
+
+    assert "no Jaeger, or older than 2.13" in both.trace(TRACE).said
+
+
+def test_a_service_may_be_in_the_local_store_alone(both: Sources) -> None:
+    """That is no error, unless Jaeger alone was asked."""
+    answered = both.late(Question(service="shop"))
+
+    assert answered.said == "from the local store; Jaeger has nothing of this service"
+    with pytest.raises(UnknownServiceError):
+        only(JAEGER, both).late(Question(service="shop"))
+
+
+def test_what_is_missing_is_said(
+    both: Sources, fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside which sources answered."""
+    monkeypatch.setattr(sources.search, "MOST_TRACES", 1)
+    origin = time.time_ns() // MS * MS
+    for trace_id in ("c" * 32, "d" * 32):
+        fake.plant(Planted(1, 0, "at once", -1, 0, trace=trace_id), origin=origin)
+
+    assert both.late(Question()).said.endswith(
+        ", incomplete: one microsecond holds more than Jaeger gives at once"
+    )
+
+
+def test_what_jaeger_left_out_is_told(both: Sources) -> None:
+    """Those that are not over what was asked for are not counted."""
+    assert both.late(Question(over_s=0.5)).narrowed
+    assert not both.late(Question()).narrowed
