@@ -276,6 +276,20 @@ def test_a_spool_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> No
     )
 
 
+def test_no_place_at_all_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the user's own nor a temporary one."""
+    (tmp_path / "home" / "state").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "home" / "state"))
+
+    assert_problem(
+        run(OTEL_LOGGING_SPOOL_DIR=""),
+        f"The spool cannot be written ({tmp_path / 'home' / 'state' / 'otel_logging'}:",
+        "set OTEL_LOGGING_SPOOL_DIR",
+    )
+
+
 def test_a_place_that_stands_in_is_told(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,11 +323,10 @@ def test_a_spool_that_is_full_is_named(run: Run, tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
     """It is not the same as a directory that may not be written."""
-    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
-    # coverage could not write either
-    hidden = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+    bytes_left = 800_000  # not enough for a segment, enough for what measures coverage
+    full = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_left},) * 2)"
 
-    output = doctor(tmp_path, full, OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"), **hidden)
+    output = doctor(tmp_path, full, OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"))
 
     assert f"✗ The disk of the spool is full ({tmp_path / 'spool'}). do: make room on it" in output
 

@@ -156,7 +156,7 @@ def test_a_status_has_a_meaning(
     """Bad data is refused, everything else that is no success comes again."""
     collector.answer = abort(code, "not\nlike this")
     assert connect(collector.endpoint).send(request(1), 5) == Answer(
-        verdict, f"gRPC {code.name}: not like this", answered=answered
+        verdict, f"gRPC {code.name}: not like this", answered=answered, code=code.name
     )
 
 

@@ -106,14 +106,16 @@ def spool(chosen: Settings) -> Iterator[Finding]:
             yield from _room(base, chosen.spool_bytes, failure)
             return
     assert failure is not None  # there is at least one place
-    yield _unwritable(failure, chosen.spool_dir or bases[0])
+    yield _unwritable(failure, chosen.spool_dir)
 
 
-def _unwritable(error: OSError, base: Path) -> Finding:
+def _unwritable(error: OSError, given: Path | None) -> Finding:
+    base = given or _spool.default_base()
     if error.errno in _FULL:
         return problem(f"The disk of the spool is full ({base}).", "make room on it")
+    then = "spans wait in memory alone" if given is None else "set-up refuses that"
     return problem(
-        f"The spool cannot be written ({base}: {error.strerror}): spans wait in memory alone.",
+        f"The spool cannot be written ({base}: {error.strerror}): {then}.",
         f"set {_names.SPOOL_DIR} to a directory that can be",
     )
 
