@@ -27,7 +27,7 @@ def draw(finding: Finding, *, width: int, encoding: str) -> Iterator[Text]:
     sign, word, style = _SIGNS[finding.mark]
     lead = f"{sign} " if encoding.lower().startswith("utf") else f"{word:<2} "
     indent = " " * len(lead)
-    yield from _wrapped(Text(lead, style), finding.said, indent, width)
+    yield from _wrapped(Text().append(lead, style), finding.said, indent, width)
     if finding.to_do:
         below = Text(indent).append(_TO_DO, "bold")
         yield from _wrapped(below, finding.to_do, indent + " " * len(_TO_DO), width)
