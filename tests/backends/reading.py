@@ -88,7 +88,7 @@ class ReadingCases:
     def test_the_demos_late_message_is_read_back_the_same(
         self, stack: Stack, service: Service
     ) -> None:
-        """The same rows from Jaeger as from the local store, each with its link; so is its picture."""
+        """From Jaeger as from the local store: the rows, with their links, and all of a trace."""
         service.finish(service.demo())
         service.all_in_jaeger()
         where = {"OTEL_LOGGING_JAEGER_URL": stack.addresses.jaeger}
@@ -160,7 +160,7 @@ class ReadingCases:
         assert {row.stage for row in rows} == {"job", "quick"}
 
     def test_more_than_one_answer_holds_is_read_in_parts(self, reader: Reader) -> None:
-        """Ten thousand spans, none missing, none doubled; whose they are, and how long they took."""
+        """Ten thousand traces, none missing; whose they are, and how long they took."""
         planted = [
             Planted(
                 n + 1,

@@ -1,4 +1,4 @@
-"""``late``, ``show`` and ``doctor`` at a real Jaeger, through the compose file's published ports."""
+"""``late``, ``show`` and ``doctor`` at a real Jaeger, through the published ports."""
 
 from tests.backends.reading import ReadingCases, reader
 
