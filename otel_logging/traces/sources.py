@@ -59,8 +59,13 @@ class Sources:
     def late(self, question: Question) -> Answered:
         """Return the spans in which *question* finds its answer."""
         here = self._local()
-        keys = frozenset(key for origin in {s.resource for s in here} for key in origin.who)
-        return self._with_jaeger(here, lambda jaeger: search.read(jaeger, question, keys))
+
+        def ask(jaeger: Jaeger) -> Found:
+            origins = {id(span.resource): span.resource for span in here}  # one for many spans
+            keys = frozenset(key for origin in origins.values() for key in origin.who)
+            return search.read(jaeger, question, keys)
+
+        return self._with_jaeger(here, ask)
 
     def trace(self, prefix: str) -> Answered:
         """Return the spans of the traces whose id begins with *prefix*, and others."""
