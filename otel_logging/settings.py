@@ -374,6 +374,7 @@ def _logs(
     level = None if log_level is None else parse_level("log_level", log_level)
     levels = None if log_levels is None else _levels("log_levels", log_levels)
     forced = variables.get(_names.FORCE_COLOR) not in (None, "0")
+    jaeger_url = _jaeger_url(variables)  # wrong is wrong, whatever the terminal takes
     terminal = _is_terminal() and variables.get(_names.TERM) != "dumb"
     return LogSettings(
         environment=name,
@@ -381,7 +382,7 @@ def _logs(
         color=(forced or terminal) and variables.get(_names.NO_COLOR) is None,
         level=read(parse_level, logging.INFO, _names.LOG_LEVEL) if level is None else level,
         levels=read(_levels, {}, _names.LOG_LEVELS) if levels is None else levels,
-        links_to=_jaeger_url(variables) if _takes_links(variables) else None,
+        links_to=jaeger_url if _takes_links(variables) else None,
         line_bytes=read(_count(512), 4096, _names.LINE_BYTES),
         caller=read(_one_of("true", "false"), "false", _names.CALLER) == "true",
         takeover=_boolean("takeover", takeover),

@@ -490,9 +490,11 @@ def test_where_jaeger_is_asked(monkeypatch: pytest.MonkeyPatch, value: str, url:
     "value", ["jaeger:16686", "ftp://jaeger", "http://me:secret@jaeger", "http://jaeger/?x=1"]
 )
 def test_an_address_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """Which does not show a password."""
+    """Also at set-up, whatever is linked; a password is not shown."""
     monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", value)
     with pytest.raises(ConfigurationError, match=r"OTEL_LOGGING_JAEGER_URL=.*a URL like") as raised:
+        load()
+    with pytest.raises(ConfigurationError):
         jaeger_url()
     assert "secret" not in str(raised.value)
 

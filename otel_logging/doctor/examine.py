@@ -55,7 +55,7 @@ def _round_trip(chosen: Settings, jaeger: Jaeger, patience_s: float) -> Iterator
         back.append(finding)
         yield finding
     if collector.is_delivered(there) and back[0].mark is Mark.GOOD:
-        yield from round_trip.read_back(jaeger, probe, patience_s=patience_s)
+        yield from round_trip.read_back(jaeger.url, probe, patience_s=patience_s)
     else:
         yield note("The round trip was not tried.")
 

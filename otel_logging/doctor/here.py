@@ -18,7 +18,8 @@ from otel_logging.settings import Settings
 _TRIED_BYTES: Final = 1 << 20  # a segment
 _PROVIDER: Final = "OTEL_PYTHON_TRACER_PROVIDER"  # OpenTelemetry's API reads it, we do not
 _NEARLY: Final = 0.9  # of the bound: the next outage loses something
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Of the disk, of what the user may have (Windows has no number for it), of a process's files.
+_FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
 
 def recording(chosen: Settings) -> Iterator[Finding]:

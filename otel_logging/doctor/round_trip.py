@@ -1,7 +1,7 @@
 """The way back: the probe is looked for in Jaeger, with its log line; and the clocks.
 
-In: the address of Jaeger, the probe's ids. Out: findings. Invariant: done within
-*patience_s* after Jaeger's first answer. Deliberately absent: how the probe got there.
+In: Jaeger, the probe's ids. Out: findings. Invariant: done within
+*patience_s*, and two seconds for each question. Deliberately absent: how the probe got there.
 """
 
 import time
@@ -96,18 +96,17 @@ def _clock(date: str) -> Iterator[Finding]:
         yield good("The clocks agree.")
 
 
-def read_back(jaeger: Jaeger, probe: Probe, *, patience_s: float) -> Iterator[Finding]:
-    """Wait until *probe* is in Jaeger, with its log line."""
+def read_back(url: str, probe: Probe, *, patience_s: float) -> Iterator[Finding]:
+    """Wait until *probe* is in the Jaeger at *url*, with its log line."""
     began = time.monotonic()
     try:
-        spans = jaeger.trace(probe.trace_id)
-        while not spans and time.monotonic() - began < patience_s:
+        # each time another, since one answers for a minute at most
+        while not (spans := Jaeger(url).trace(probe.trace_id)):
+            if time.monotonic() - began >= patience_s:
+                yield _missing(Jaeger(url), probe, patience_s)
+                return
             time.sleep(_PAUSE_S)
-            spans = jaeger.trace(probe.trace_id)
-        if spans:
-            yield _came_back(spans, probe, time.monotonic() - began)
-        else:
-            yield _missing(jaeger, probe, patience_s)
+        yield _came_back(spans, probe, time.monotonic() - began)
     except JaegerError as error:
         yield problem(f"Jaeger does not answer any more: {error}.", "look at its log")
 

@@ -30,6 +30,7 @@ _DAY_NS: Final = 86_400 * _S  # how far back, where nobody said: what the local 
 _AHEAD_NS: Final = 3_600 * _S  # for clocks that are ahead of ours
 _LONG_S: Final = 60.0  # stages that took longer are looked for by themselves
 _MOST_PARTS: Final = 16
+_NAMED: Final = 10  # services, where another one was asked for
 
 Tags = dict[str, str]
 
@@ -54,7 +55,9 @@ def read(jaeger: Jaeger, question: Question, keys: frozenset[str] = frozenset())
     """
     known = jaeger.services()
     if question.service is not None and question.service not in known:
-        there = ", ".join(known) or "none yet"
+        named = [repr(name) for name in known[:_NAMED]]  # anyone's: no character is obeyed
+        more = [f"{len(known) - _NAMED} more"] if len(known) > _NAMED else []
+        there = ", ".join(named + more) or "none yet"
         message = f"{jaeger.url} has no service {question.service!r}; it has: {there}"
         raise UnknownServiceError(message)
     reading = _Reading(jaeger, question, known)
