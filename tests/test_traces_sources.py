@@ -132,6 +132,24 @@ def test_what_is_missing_is_said(
     )
 
 
+@pytest.mark.parametrize(("which", "seconds"), [(BOTH, 10.0), (JAEGER, 60.0)])
+def test_beside_the_local_store_jaeger_has_less_time(
+    both: Sources, monkeypatch: pytest.MonkeyPatch, which: str, seconds: float
+) -> None:
+    """Whoever asks both has an answer already."""
+    given: list[float] = []
+
+    def in_seconds(seconds: float) -> float:
+        given.append(seconds)
+        return time.monotonic() + 5
+
+    monkeypatch.setattr("otel_logging.traces.jaeger.in_seconds", in_seconds)
+
+    only(which, both).trace(TRACE)
+
+    assert given[:2] == [2.0, seconds]
+
+
 def test_what_jaeger_left_out_is_told(both: Sources) -> None:
     """Those that are not over what was asked for are not counted."""
     assert both.late(Question(over_s=0.5)).narrowed

@@ -82,13 +82,14 @@ class Window:
 class Jaeger:
     """One Jaeger, for the time of one command, asked by one thread.
 
-    *url*: its address, without a slash at the end.
+    *url*: its address, without a slash at the end. *read_s*: for all its answers.
 
     Failure: every method raises ``JaegerError`` and nothing else.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, read_s: float = READ_S) -> None:
         self.url = url
+        self._read_s = read_s
         self._getter = Getter(url)
         self._is_later = True  # the dialect; until it refuses
         self._deadline: float | None = None
@@ -98,7 +99,7 @@ class Jaeger:
 
     def _get(self, path: str, params: Mapping[str, str]) -> Reply:
         if self._deadline is None:  # the first answer says whether there is a Jaeger at all
-            deadline, self._deadline = in_seconds(HELLO_S), in_seconds(READ_S)
+            deadline, self._deadline = in_seconds(HELLO_S), in_seconds(self._read_s)
         else:
             deadline = min(in_seconds(ANSWER_S), self._deadline)
         try:

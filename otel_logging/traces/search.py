@@ -66,7 +66,7 @@ def read(jaeger: Jaeger, question: Question, keys: frozenset[str] = frozenset())
     except UnreachableError as error:
         if not reading.found.spans:
             raise
-        reading.found.incomplete = str(error)
+        reading.found.incomplete = f"{error} (--since, --service, --who or --over ask for less)"
     return reading.found
 
 

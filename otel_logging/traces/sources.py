@@ -13,7 +13,7 @@ from typing import Final
 
 from otel_logging import _links
 from otel_logging.traces import local, search
-from otel_logging.traces.jaeger import Jaeger, JaegerError, UnknownServiceError
+from otel_logging.traces.jaeger import READ_S, Jaeger, JaegerError, UnknownServiceError
 from otel_logging.traces.late import Question
 from otel_logging.traces.search import Found
 from otel_logging.traces.spans import Span
@@ -23,6 +23,7 @@ BOTH: Final = "both"
 LOCAL: Final = "local"
 JAEGER: Final = "jaeger"
 _FIRST_LOOK_BACK_S: Final = 60.0
+_BESIDE_S: Final = 10.0  # for Jaeger, where the local store has answered and somebody is waiting
 _WHOLE_ID: Final = 32  # hex digits of a trace id
 
 
@@ -96,7 +97,7 @@ class Sources:
     def _with_jaeger(self, here: list[Span], ask: Callable[[Jaeger], Found]) -> Answered:
         if self.which == LOCAL:
             return Answered(here, "from the local store")
-        jaeger = Jaeger(self.jaeger_url)
+        jaeger = Jaeger(self.jaeger_url, read_s=READ_S if self.which == JAEGER else _BESIDE_S)
         try:
             found = ask(jaeger)
         except JaegerError as error:
