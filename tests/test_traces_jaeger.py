@@ -256,6 +256,34 @@ def test_a_trace_of_another_shape_is_said(body: bytes) -> None:
             Jaeger(fake.url).trace(TRACE)
 
 
+def test_an_answer_may_come_in_several_objects() -> None:
+    """As gRPC's gateways stream it."""
+    with FakeJaeger() as fake:
+        plant(fake)
+        one = fake.answer(f"/api/v3/traces/{TRACE}", {})[2]
+        other = fake.answer("/api/v3/traces/" + "a" * 32, {})[2]
+        fake.instead = lambda _: (200, "application/json", one + b"\n" + other + b"\n")
+
+        assert names(Jaeger(fake.url).trace(TRACE)) == ["charge u", "message u", "message v"]
+
+
+@pytest.mark.parametrize("traces", [b"[3]", b"[{}]", b"7"])
+def test_ids_of_another_shape_are_said(traces: bytes) -> None:
+    """It is another API."""
+    with FakeJaeger() as fake:
+
+        def instead(path: str) -> tuple[int, str, bytes] | None:
+            return (
+                (200, "application/json", b'{"data": %b}' % traces)
+                if path == "/api/traces"
+                else None
+            )
+
+        fake.instead = instead
+        with pytest.raises(NotUnderstoodError, match="what is no trace"):
+            Jaeger(fake.url).search("chat-gateway", ALL_DAY, {"a": "b"}, most=6)
+
+
 def test_more_than_it_could_hold_may_not_be_asked_for() -> None:
     """Its memory storage says so."""
     with FakeJaeger() as fake:

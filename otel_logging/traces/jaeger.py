@@ -14,7 +14,7 @@ import contextlib
 import http.client
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -119,16 +119,16 @@ class Jaeger:
         self.date = reply.date
         return reply
 
-    def _good(self, reply: Reply) -> dict[str, Any]:
-        """Return the object that a good reply holds."""
+    def _good(self, reply: Reply) -> list[dict[str, Any]]:
+        """Return the objects that a good reply holds: one, or more where it was streamed."""
         if reply.status != 200:
             text = reply.body[:_TOLD_BYTES].decode("utf-8", "replace")
             told = " ".join("".join(c if c.isprintable() else " " for c in text).split())
             kind = TooDeepError if "search depth" in told else JaegerError
             raise kind(f"{self.url} answers HTTP {reply.status}: {told}")
         with contextlib.suppress(ValueError, RecursionError):
-            parsed = json.loads(reply.body)
-            if isinstance(parsed, dict):
+            parsed = list(_documents(reply.body.decode()))
+            if parsed and all(isinstance(one, dict) for one in parsed):
                 return parsed
         raise NotUnderstoodError(f"what answers at {self.url} is no Jaeger, or older than 2.13")
 
@@ -137,7 +137,7 @@ class Jaeger:
         reply = self._get("/api/v3/services", {})
         if reply.status == 404:  # servers of other things; and Jaeger before it had this API
             reply = Reply(200, b"", reply.date)
-        named = self._good(reply).get("services", [])
+        named = self._good(reply)[0].get("services", [])
         return sorted(map(str, named)) if isinstance(named, list) else []
 
     def version(self) -> str:
@@ -155,7 +155,7 @@ class Jaeger:
         if reply.status == 404:
             return []
         try:
-            return list(otlp_json.spans(self._good(reply)["result"]))
+            return [s for one in self._good(reply) for s in otlp_json.spans(one["result"])]
         except (ValueError, KeyError) as error:
             raise NotUnderstoodError(f"{self.url} answers what is no OTLP: {error}") from error
 
@@ -186,8 +186,19 @@ class Jaeger:
             "limit": str(most),
             "tags": json.dumps(tags),
         }
-        traces = self._good(self._get("/api/traces", asked)).get("data") or []
-        return [str(trace["traceID"]).rjust(32, "0") for trace in traces]
+        traces = self._good(self._get("/api/traces", asked))[0].get("data") or []
+        try:
+            return [str(trace["traceID"]).rjust(32, "0") for trace in traces]
+        except (KeyError, TypeError) as error:
+            raise NotUnderstoodError(f"{self.url} answers what is no trace: {error}") from error
+
+
+def _documents(text: str) -> Iterator[Any]:
+    """Yield the JSON values of *text*, one after another."""
+    decoder, at = json.JSONDecoder(), 0
+    while text := text[at:].lstrip():
+        value, at = decoder.raw_decode(text)
+        yield value
 
 
 def _later(service: str, window: Window, tags: dict[str, str], most: int) -> dict[str, str]:
