@@ -82,7 +82,11 @@ def _of_this_process() -> dict[str, str | int]:
 
 
 class ProcessLog(Span):
-    """The root span of lines outside any: full, it ends, and the next line begins another."""
+    """The root span of lines outside any: full, it ends, and the next line begins another.
+
+    It has no length, like a page: a minute of lines is no work that took a minute, and
+    would be found among what did by whoever searches for long spans.
+    """
 
     def turn_page(self, time_ns: int) -> None:
         """End this one, or, if that is done, let a late line leave on a child span."""
@@ -234,7 +238,7 @@ class Pipeline:
         if span is not None and time.time_ns() - span.start_time >= older_than_s * 1e9:
             if span is self._process_log:
                 self._process_log = None
-            span.end()
+            span.end(span.start_ns)
 
     def _to_foreign(
         self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.backends.cases import Service
-from tests.backends.stack import Stack, until
 
 from otel_logging import _otlp
 from otel_logging.export.http_client import HttpClient
@@ -22,6 +20,8 @@ from otel_logging.traces import local, search
 from otel_logging.traces.jaeger import Jaeger
 from otel_logging.traces.late import Question, late
 from otel_logging.traces.trees import by_trace
+from tests.backends.cases import Service
+from tests.backends.stack import Stack, until
 from tests.stored import MS, SCOPE, Planted, store
 
 COMMAND = ("-c", "from otel_logging.cli import main; main()")
