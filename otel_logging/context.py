@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
-from types import MappingProxyType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from opentelemetry import baggage, trace
@@ -230,13 +230,49 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
 
 
 class _Origin:
-    """The context that an exception left; a copy of the exception has none: contexts are local."""
+    """The context that an exception left, and where; a copy of the exception has none.
 
-    __slots__ = ("context", "noted_ns")
+    *left*: the step of its traceback at which it did; *callers*: who called that
+    frame, innermost first. By id, so that no frame is kept alive.
+    """
 
-    def __init__(self, context: Context) -> None:
+    __slots__ = ("callers", "context", "left", "noted_ns")
+
+    def __init__(self, context: Context, step: TracebackType) -> None:
         self.context = context
         self.noted_ns = time.time_ns()
+        self.left = id(step)
+        callers = []
+        frame: FrameType | None = step.tb_frame
+        while frame is not None:
+            callers.append(id(frame))
+            frame = frame.f_back
+        self.callers = callers
+
+    def is_of(self, error: BaseException) -> bool:
+        """Say whether *error* has come here from there and nowhere else.
+
+        An exception object may be raised again, for somebody else: a future's, by each
+        who awaits it, or one that is kept in a variable. Its traceback then leads
+        back to the first time too, but through frames that had no part in it.
+        """
+        path: list[FrameType] = []
+        step = error.__traceback__
+        while step is not None and id(step) != self.left:
+            path.append(step.tb_frame)
+            step = step.tb_next
+        if step is None:
+            return False
+        path.append(step.tb_frame)
+        if len(path) > 1 and path[0] is path[1]:  # raised again where it is told of
+            return False
+        called = iter(self.callers)
+        at: FrameType | None = None
+        for frame in reversed(path):  # one that raised it again while it handled it is there twice
+            if frame is not at and id(frame) != next(called, 0):
+                return False
+            at = frame
+        return True
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(None), ())
@@ -267,15 +303,19 @@ def note_origin(error: BaseException | None, entered_ns: int) -> None:
     """
     if isinstance(error, Exception):
         with suppress(Exception):  # it may have attribute methods of its own, that raise
-            known = getattr(error, _ORIGIN, None)
-            if not (isinstance(known, _Origin) and known.noted_ns >= entered_ns):
-                BaseException.__setattr__(error, _ORIGIN, _Origin(copy_context()))
+            known, step = getattr(error, _ORIGIN, None), error.__traceback__
+            is_known = isinstance(known, _Origin) and known.noted_ns >= entered_ns
+            if step is not None and not is_known:
+                BaseException.__setattr__(error, _ORIGIN, _Origin(copy_context(), step))
 
 
 def origin_of(error: BaseException) -> Context | None:
-    """Return a copy of the context that *error* left, None where it left none."""
-    origin = getattr(error, _ORIGIN, None)
-    return origin.context.copy() if isinstance(origin, _Origin) else None
+    """Return a copy of the context that *error* has come from, None where that is not known."""
+    with suppress(Exception):
+        origin = getattr(error, _ORIGIN, None)
+        if isinstance(origin, _Origin) and origin.is_of(error):
+            return origin.context.copy()
+    return None
 
 
 def is_nobodys() -> bool:

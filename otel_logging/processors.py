@@ -32,9 +32,6 @@ __all__ = [
 
 EventDict = MutableMapping[str, Any]
 
-#: Set on a log record that was made a line of ours (``logs.takeover``), or is too low for one.
-DONE: Final = "_otel_logging_done"
-
 #: What a span says of itself, so its events need not.
 _NOT_ON_EVENTS: Final = frozenset(
     {
@@ -166,9 +163,32 @@ class _Recent(threading.local):
 _recent = _Recent()
 
 
+class _Done(str):
+    """The name of a log record that is a line of ours: copies have it, another process has not."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (str, (str(self),))
+
+    def __deepcopy__(self, _: Any) -> "_Done":
+        return self
+
+
+def is_done(record: logging.LogRecord) -> bool:
+    """Say whether *record* was made a line of ours (``logs.takeover``), or is too low for one."""
+    return type(record.name) is _Done
+
+
+def mark_done(record: logging.LogRecord) -> None:
+    """Let *record* and its copies be known as done, in a way that no formatter sees."""
+    if not is_done(record):
+        record.name = _Done(record.name)
+
+
 def _is_recorded(record: logging.LogRecord) -> bool:
     mark = record.relativeCreated
-    if hasattr(record, DONE) or any(mark is seen for seen in _recent.seen):
+    if is_done(record) or any(mark is seen for seen in _recent.seen):
         return True
     _recent.seen.append(mark)
     return False

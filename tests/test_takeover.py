@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from otel_logging import (
     TaggedLogger,
@@ -43,10 +44,12 @@ Lines = Callable[[], list[dict[str, Any]]]
 @pytest.fixture(autouse=True)
 def _taken_over(_clean_slate: None) -> Iterator[None]:
     handlers, level = logging.root.handlers[:], logging.root.level
+    logging.root.setLevel(logging.INFO)  # the application's own
     configure_logging(environment="production")
     clear_context()
     yield
     clear_context()
+    release()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("shop")]:
@@ -200,9 +203,12 @@ def test_the_caller_is_named_on_request(lines: Lines, monkeypatch: pytest.Monkey
 
 def test_copies_of_what_a_line_has_are_left_out(lines: Lines) -> None:
     """Those of OpenTelemetry's logging instrumentation, and uvicorn's coloured message."""
-    logger().info("m", extra={"otelTraceID": "0", "otelSpanID": "0", "color_message": "m", "a": 1})
-    (line,) = lines()
-    assert set(line) == {"timestamp", "level", "event", "logger", "a"}
+    logger().info("m", extra={"otelTraceID": "0", "otelSpanID": "0", "a": 1})
+    logger("uvicorn.error").info("m", extra={"color_message": "m", "a": 1})
+    logger().info("m", extra={"color_message": "an application's own", "a": 1})
+    first, second, third = lines()
+    assert set(first) == set(second) == {"timestamp", "level", "event", "logger", "a"}
+    assert third["color_message"] == "an application's own"
 
 
 def test_a_record_that_came_from_another_process(lines: Lines) -> None:
@@ -213,6 +219,66 @@ def test_a_record_that_came_from_another_process(lines: Lines) -> None:
     logger("shop.child").handle(record)
     (line,) = lines()
     assert line["event"] == "failed x\nTraceback\nValueError: no price"
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_structlog_of_the_applications_own(order: str, lines: Lines) -> None:
+    """Through the standard library to a formatter: its fields are the line's."""
+
+    def theirs() -> Any:
+        structlog.configure(
+            processors=[
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(),
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            cache_logger_on_first_use=True,
+        )
+        made = structlog.get_logger("shop")
+        return made.bind()
+
+    structlog.reset_defaults()
+    log = theirs() if order == "before" else None
+    configure_logging(environment="production")
+    log = log or theirs()
+    try:
+        log.warning("order placed", items=3)
+        log.warning(n=1)
+    finally:
+        configure_logging(environment="production")
+    first, second = lines()
+    first.pop("timestamp")
+    assert first == {"level": "warning", "event": "order placed", "logger": "shop", "items": 3}
+    assert (second["event"], second["n"]) == ("", 1)
+
+
+def test_fields_of_a_record_factory_are_kept(lines: Lines) -> None:
+    """One that was there before us, and one that is taken away again."""
+    usual = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **options: Any) -> logging.LogRecord:
+        record = usual(*args, **options)
+        record.request = "r1"
+        return record
+
+    logging.setLogRecordFactory(factory)
+    try:
+        logger().info("a", extra={"b": 1})
+    finally:
+        logging.setLogRecordFactory(usual)
+    logger().info("a", extra={404: "not found"})
+    first, second = lines()
+    assert (first["request"], first["b"]) == ("r1", 1)
+    assert second["404"] == "not found"
+
+
+def test_a_key_that_is_no_text_is_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    """As in JSON."""
+    configure_logging(environment="development")
+    logger().error("payment failed", extra={404: "not found"})
+    assert "404='not found'" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- whoever set logging up, and when
@@ -383,6 +449,44 @@ def test_memory_handlers_flush_into_no_second_line(lines: Lines) -> None:
     assert len(lines()) == 1
 
 
+def test_handlers_that_go_past_handle(lines: Lines) -> None:
+    """One that has its own ``handle``, and one inside another."""
+
+    class Own(logging.StreamHandler):  # type: ignore[type-arg]
+        def handle(self, record: logging.LogRecord) -> bool:
+            self.emit(record)
+            return True
+
+    class Fan(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logging.StreamHandler(sys.stdout).emit(record)
+
+    logger().addHandler(Own())
+    logger().addHandler(Fan())
+    logger().info("a")
+    assert len(lines()) == 1
+
+
+def test_nothing_is_seen_on_the_record(lines: Lines) -> None:
+    """Not by a handler that takes all that is there, nor by whom it is sent to."""
+    records: list[logging.LogRecord] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    logger().addHandler(Keeping())
+    logger().info("a")
+    plain = vars(logging.makeLogRecord({})).keys() | {"message"}  # pytest's formatter's
+    (record,) = records
+    assert vars(record).keys() <= plain
+    assert record.name == "shop"
+    sent = logging.makeLogRecord(pickle.loads(pickle.dumps(record.__dict__)))
+    logger("shop").handle(sent)  # of a log server: its line
+    logger("shop").handle(copy.deepcopy(record))
+    assert len(lines()) == 2
+
+
 def test_caplog_goes_on_working(caplog: pytest.LogCaptureFixture, lines: Lines) -> None:
     """At its own level, which may be lower than ours."""
     with caplog.at_level(logging.DEBUG):
@@ -411,11 +515,10 @@ def test_without_takeover_other_loggers_are_left_alone(
 
 def test_a_later_set_up_gives_loggers_back(capsys: pytest.CaptureFixture[str]) -> None:
     """Levels too; and takes them again."""
-    logging.root.setLevel(logging.WARNING)
     configure_logging(environment="production", log_level="debug", log_levels="shop.db=error")
-    assert logger("shop.db").level == logging.ERROR
+    assert logging.root.level == logging.DEBUG
     setup_observability("shop", environment="production", takeover=False).shutdown()
-    assert logger("shop.db").level == logging.NOTSET
+    assert (logging.root.level, logger("shop.db").level) == (logging.INFO, logging.NOTSET)
     basic()
     logger().info("a")
     assert capsys.readouterr() == ("", "THEIRS a\n")
@@ -434,9 +537,11 @@ def test_takeover_is_true_or_false() -> None:
 
 
 def test_levels_are_the_same_for_every_way_to_log(lines: Lines) -> None:
-    """LOG_LEVEL, and LOG_LEVELS by name; a logger's own level may be stricter, not looser."""
+    """LOG_LEVEL, and LOG_LEVELS by name; of another logger, its own may be stricter, not looser."""
     levels = {"shop": "warning", "shop.db": "debug"}
     configure_logging(environment="production", log_levels=levels)
+    logger("shop.db").setLevel(logging.INFO)  # as uvicorn does, whenever it is configured
+    logging.config.dictConfig({**CONSOLES, "root": {"handlers": ["out"], "level": "ERROR"}})
     for name in ("other", "shop", "shop.db"):
         for log in (logger(name), get_logger(name)):
             log.debug("debug")
@@ -451,11 +556,50 @@ def test_levels_are_the_same_for_every_way_to_log(lines: Lines) -> None:
         ("shop.db", "info"): 2,
         ("shop.db", "warning"): 2,
     }
-    logger("shop.db").setLevel(logging.ERROR)
+    logger("shop.db.pool").setLevel(logging.ERROR)
     logger("shop").setLevel(logging.DEBUG)
-    logger("shop.db").warning("stricter")
+    logger("shop.db.pool").warning("stricter")
     logger("shop").info("looser")
     assert lines() == []
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_other_handlers_have_the_levels_that_the_application_gave(order: str, lines: Lines) -> None:
+    """Higher or lower than ours, before set-up or after it; a filter of a console is not theirs."""
+    release()
+    for name, theirs, ours in (("shop.a", "DEBUG", "info"), ("shop.b", "ERROR", "info")):
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        console = logging.StreamHandler()
+        console.addFilter(lambda record: setattr(record, "msg", f"<{record.msg}>") or True)
+
+        def setup(levels: dict[str, str]) -> None:
+            configure_logging(environment="production", log_levels=levels)
+
+        if order == "after":
+            setup({name: ours})
+        logger(name).setLevel(theirs)
+        logger(name).addHandler(handler)
+        logger(name).addHandler(console)
+        if order == "before":
+            setup({name: ours})
+        for level in ("DEBUG", "INFO", "ERROR"):
+            logger(name).log(getattr(logging, level), level)
+        assert [line["event"] for line in lines()] == ["<INFO>", "<ERROR>"]
+        wanted = ["DEBUG", "INFO", "ERROR"] if theirs == "DEBUG" else ["ERROR"]
+        assert stream.getvalue().split() == wanted
+        assert logger(name).level <= logging.INFO
+
+
+def test_a_level_that_is_none_is_refused_as_ever(lines: Lines) -> None:
+    """``setLevel`` raises what it always does; what pytest puts back is the application's."""
+    with pytest.raises(ValueError, match="NONE"):
+        logging.root.setLevel("NONE")
+    kept = logging.root.level
+    logging.root.setLevel(logging.CRITICAL)
+    logging.root.setLevel(kept)
+    release()
+    assert logging.root.level == logging.INFO
 
 
 # ---------------------------------------------------------------- job tags
@@ -552,7 +696,8 @@ def test_ten_thousand_lines_of_every_origin(
             for number in range(first, first + 1250):
                 line(number % 5, number)
 
-    with warnings.catch_warnings():
+    release()
+    with warnings.catch_warnings(record=True):  # else pytest lists them all
         warnings.simplefilter("always")
         configure_logging(environment="production")
         threads = [threading.Thread(target=thread, args=(5000 + 1250 * n,)) for n in range(4)]

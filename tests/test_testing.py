@@ -308,7 +308,7 @@ def test_lines_are_printed_as_ever(
     """``capsys`` and ``caplog`` have what they would have."""
     with capture() as captured:
         log.info("ours")
-        logging.getLogger("theirs").info("theirs")
+        logging.getLogger("theirs").warning("theirs")
     assert parsed(capsys.readouterr().out) == captured.lines
     assert caplog.messages == ["theirs"]
 

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,22 +208,58 @@ def test_a_warning_into_a_file_of_ones_own() -> None:
     assert (done.stdout, done.stderr) == (b"", b"shop.py:7: UserWarning: old\n")
 
 
-def test_captured_warnings_are_one_line(lines: Lines) -> None:
-    """``logging.captureWarnings``, before set-up or after it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        try:
-            logging.captureWarnings(True)
-            configure_logging(environment="production")
-            warnings.warn("a", stacklevel=1)
-            logging.captureWarnings(False)
-            logging.captureWarnings(True)
-            warnings.warn("b", stacklevel=1)
-        finally:
-            logging.captureWarnings(False)
-    first, second = lines()
-    assert "a" in first["event"]
-    assert "b" in second["event"]
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_captured_warnings_are_one_line(order: str, tmp_path: Path) -> None:
+    """``logging.captureWarnings``, before set-up or after it: in our form; a file has them too."""
+    capture = "logging.captureWarnings(True)\n"
+    setup = "o.configure_logging()\n"
+    code = (
+        f"logging.getLogger().addHandler(logging.FileHandler({str(tmp_path / 'log')!r}))\n"
+        f"{capture + setup if order == 'before' else setup + capture}"
+        "warnings.warn_explicit('old\\nway', UserWarning, 'shop.py', 7)\n"
+        "logging.getLogger('py.warnings').warning('no warning')\n"
+    )
+    done = dying(code)
+    assert done.stderr == b""
+    line, other = parsed(done.stdout)
+    assert (line["event"], line["category"]) == ("old\nway", "UserWarning")
+    assert (line["code.file.path"], line["code.line.number"]) == ("shop.py", 7)
+    assert other["event"] == "no warning"
+    assert "shop.py:7: UserWarning: old" in (tmp_path / "log").read_text()
+
+
+def test_a_tracker_of_warnings_sees_them_too() -> None:
+    """Its own ``showwarning``, there before set-up."""
+    code = (
+        "warnings.showwarning = lambda message, *_, **__: sys.stderr.write(f'saw {message}')\n"
+        "o.configure_logging()\n"
+        "warnings.warn('old')\n"
+    )
+    done = dying(code)
+    assert done.stderr == b"saw old"
+    assert [line["event"] for line in parsed(done.stdout)] == ["old"]
+
+
+def test_a_test_that_expects_a_warning_of_what_sets_up(lines: Lines) -> None:
+    """``pytest.warns`` around it: recorded there, and a line."""
+    release()
+    with pytest.warns(UserWarning, match="old"):  # noqa: PT031 - set-up inside it is the case
+        configure_logging(environment="production")
+        warnings.warn("old", stacklevel=1)
+    assert [line["event"] for line in lines()] == ["old"]
+
+
+def test_the_caller_of_an_uncaught_exception_is_who_raised_it(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On request, as of every line; an exception without a traceback has none."""
+    monkeypatch.setenv("OTEL_LOGGING_CALLER", "true")
+    configure_logging(environment="production")
+    run_in_thread(boom)
+    sys.excepthook(ValueError, ValueError("never raised"), None)
+    first, _ = lines()
+    assert first["code.function.name"] == "boom"
+    monkeypatch.undo()
 
 
 def test_what_was_not_closed_is_nobodys(service: Service, lines: Lines) -> None:
@@ -393,11 +430,79 @@ def test_a_schedulers_line_about_its_job_has_the_tag(lines: Lines) -> None:
     def job() -> None:
         boom()
 
-    with ThreadPoolExecutor(1) as pool:
+    def run_job() -> None:
         try:
-            pool.submit(job).result()
+            job()
         except ValueError:
             logging.getLogger("scheduler").exception("job raised an exception")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run_job).result()
+    (line,) = lines()
+    assert line["job_tag"] == "PRICE_CACHE"
+
+
+def test_an_exception_raised_again_by_nobody_is_nobodys(lines: Lines) -> None:
+    """One that is kept in a variable; a future's, which two await."""
+    kept = ValueError("no connection")
+
+    @tag_background_logger("PRICE_CACHE")
+    def job() -> None:
+        raise kept
+
+    def elsewhere() -> None:
+        raise kept
+
+    for again in (job, elsewhere, None):
+        try:
+            if again is None:
+                raise kept
+            again()
+        except ValueError:
+            log.exception("failed")
+
+    async def main() -> None:
+        shared = asyncio.get_running_loop().create_future()
+
+        async def turn() -> None:
+            with bound_context(user_id="u1"), traced("turn"):
+                await shared
+
+        async def nobody() -> None:
+            try:
+                await shared
+            except ValueError:
+                log.exception("failed")
+
+        tasks = [asyncio.create_task(turn()), asyncio.create_task(nobody())]
+        await asyncio.sleep(0)
+        shared.set_exception(kept)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    first, *rest = lines()
+    assert first["job_tag"] == "PRICE_CACHE"
+    assert len(rest) == 3
+    assert not any({"job_tag", "user_id", "trace_id"} & set(line) for line in rest)
+
+
+def test_through_frameworks_that_raise_it_again(lines: Lines) -> None:
+    """Middleware does, while it handles it: that is no other raise."""
+
+    @tag_background_logger("PRICE_CACHE")
+    def job() -> None:
+        boom()
+
+    def middleware() -> None:
+        try:
+            job()
+        except ValueError as error:
+            raise error
+
+    try:
+        middleware()
+    except ValueError:
+        log.exception("failed")
     (line,) = lines()
     assert line["job_tag"] == "PRICE_CACHE"
 

@@ -24,7 +24,7 @@ _NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "criti
 
 #: A signal handler or ``__del__`` may log inside a log call; a value whose ``__repr__`` logs
 #: itself must not do so for ever.
-DEEPEST: Final = 4
+DEEPEST: Final = 8
 
 
 class _Nesting(threading.local):

@@ -8,6 +8,7 @@ stdout or stderr writes no more, since the line stands there already; every othe
 absent: what is in a line (``chain``); warnings and exceptions (``uncaught``).
 """
 
+import copy
 import logging
 import os
 import re
@@ -19,9 +20,9 @@ from typing import Any, Final, cast
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
-from otel_logging.logs import banners, uncaught
+from otel_logging.logs import banners, levels, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.processors import DONE, EventDict
+from otel_logging.processors import EventDict, is_done, mark_done
 from otel_logging.settings import LogSettings
 
 _python: Any = logging  # whose methods we replace
@@ -29,32 +30,26 @@ _python: Any = logging  # whose methods we replace
 _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = None
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
+_emit: Callable[[logging.StreamHandler[Any], logging.LogRecord], None] = logging.StreamHandler.emit
 _is_taken = False
-#: Levels of the standard library's loggers before ours, by name.
-_levels_before: Final[dict[str, int]] = {}
 _with_caller = False
 
 
 def take_over(settings: LogSettings) -> None:
     """Make a line of every record, warning and uncaught exception.
 
-    A logger has the level that LOG_LEVELS or LOG_LEVEL gives its name, or a
-    stricter one of its own. Scope: process; again, it takes over anew. Failure:
-    never raises.
+    Scope: process; again, it takes over anew. Failure: never raises.
     """
-    global _call_handlers, _handle, _has_handlers, _is_taken, _with_caller
+    global _call_handlers, _handle, _emit, _has_handlers, _is_taken, _with_caller
     _is_taken, _with_caller = True, settings.caller
     if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
         _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
-        _has_handlers = logging.Logger.hasHandlers
+        _has_handlers, _emit = logging.Logger.hasHandlers, logging.StreamHandler.emit
         _python.Logger.callHandlers = _to_line_and_handlers
         _python.Handler.handle = _unless_console
+        _python.StreamHandler.emit = _emit_unless_console
         _python.Logger.hasHandlers = _has_handlers_or_line
-    _restore_levels()
-    for name, level in {"": settings.level, **settings.levels}.items():
-        logger = logging.getLogger(name)
-        _levels_before[name] = logger.level
-        logger.setLevel(level)
+    levels.hold(levels.of(settings))
     uncaught.take_over()
     if not settings.console:
         banners.silence()
@@ -64,7 +59,7 @@ def release() -> None:
     """Let everything be as it was before."""
     global _is_taken
     _is_taken = False
-    _restore_levels()
+    levels.give_back()
     uncaught.release()
 
 
@@ -72,34 +67,25 @@ def release() -> None:
 def given_back() -> Iterator[None]:
     """Let everything be as it was after a ``with`` block, whatever is taken over inside."""
     global _is_taken, _with_caller
-    taken, caller, before = _is_taken, _with_caller, dict(_levels_before)
-    levels = {name: logging.getLogger(name).level for name in before}
+    taken, caller, held = _is_taken, _with_caller, levels.held()
     try:
         yield
     finally:
         release()
         if taken:
             _is_taken, _with_caller = True, caller
-            _levels_before.update(before)
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
+            levels.hold(held)
             uncaught.take_over()
-
-
-def _restore_levels() -> None:
-    while _levels_before:
-        name, level = _levels_before.popitem()
-        logging.getLogger(name).setLevel(level)
 
 
 # ---------------------------------------------------------------- a record
 
-_PLAIN: Final = frozenset(vars(logging.makeLogRecord({})))
+_PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None)).keys()  # not of a factory
 #: What is no ``extra=`` field: what every record has, what formatters add, and copies of what a
-#: line has anyway, from OpenTelemetry's logging instrumentation and from uvicorn.
+#: line has anyway, from OpenTelemetry's logging instrumentation.
 _NO_FIELDS: Final = _PLAIN | {
-    *("message", "asctime", DONE, "color_message"),
-    *("otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName"),
+    *("message", "asctime", "otelSpanID", "otelTraceID"),
+    *("otelTraceSampled", "otelServiceName"),
 }
 #: ECMA-48 SGR: colours that a library puts into its message.
 _COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -117,7 +103,9 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         _trouble.report("errors of a logging handler's filter", detail=error)
     if passed is not None:
         _to_line(passed)
-    record.__dict__[DONE] = True
+    mark_done(record)
+    if not levels.wanted_by_handlers(self, record.levelno):
+        return
     depth = loggers.nesting.depth
     try:
         if depth >= loggers.DEEPEST:
@@ -140,16 +128,21 @@ def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggi
     while at is not None:
         for handler in at.handlers:
             if _is_console(handler):
-                passed: Any = handler.filter(record)
+                # what it does to the record is done to the line, not to other handlers' records
+                seen = copy.copy(record) if handler.filters else record
+                passed: Any = handler.filter(seen)
                 if passed:  # from Python 3.12 on the record itself, or another one
-                    return record if passed is True else cast(logging.LogRecord, passed)
+                    return seen if passed is True else cast(logging.LogRecord, passed)
                 refused = True
         at = at.parent if at.propagate else None
     return None if refused else record
 
 
 def _to_line(record: logging.LogRecord) -> None:
-    if DONE in record.__dict__:
+    if is_done(record):
+        return
+    mark_done(record)
+    if uncaught.has_told(record):
         return
     channel = loggers.channel(record.name)
     if record.levelno >= channel.threshold:
@@ -158,31 +151,50 @@ def _to_line(record: logging.LogRecord) -> None:
             loggers.make_line(channel, record.levelno, _event_of, record)
         else:
             where.run(loggers.make_line, channel, record.levelno, _event_of, record)
-    record.__dict__[DONE] = True
 
 
 def _event_of(record: logging.LogRecord) -> EventDict:
     """Return the event dict of a record, with every field that it was given."""
     given = record.__dict__
     event_dict: EventDict = {}
-    if len(given) > len(_PLAIN):
-        event_dict = {k: v for k, v in given.items() if k not in _NO_FIELDS}
+    if not given.keys() <= _PLAIN:
+        event_dict = {str(plain(k)): v for k, v in given.items() if k not in _NO_FIELDS}
+        if record.name.startswith("uvicorn"):  # its message once more, in colours
+            event_dict.pop("color_message", None)
     if _with_caller:
         event_dict[_names.CODE_FILE] = record.pathname
         event_dict[_names.CODE_LINE] = record.lineno
         event_dict[_names.CODE_FUNCTION] = record.funcName
+    if isinstance(record.msg, dict) and "_logger" in event_dict:
+        return _of_structlog(record, event_dict)
     loggers.put_message((_text_of(record), *_arguments_of(record)), event_dict)
     event = event_dict[_names.EVENT] = event_dict[_names.EVENT].rstrip("\n")
     if "\x1b" in event:
         event = event_dict[_names.EVENT] = _COLORS.sub("", event)
     if isinstance(record.msg, TaggedText):
         event_dict[_names.EVENT] = tagged_text(record.msg.tag, event)
+    elif record.name == uncaught.WARNINGS:
+        event_dict.update(uncaught.parts_of_warning(event))
     if record.exc_info:
         event_dict["exc_info"] = record.exc_info
     elif record.exc_text:  # of another process, which could not send the exception itself
         event_dict[_names.EVENT] = f"{event}\n{record.exc_text}"
     if record.stack_info:
         event_dict[_names.STACK] = record.stack_info
+    return event_dict
+
+
+def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict:
+    """Return the event dict that a structlog of the application's own handed to a formatter.
+
+    ``ProcessorFormatter.wrap_for_formatter`` makes it the record's message.
+    """
+    for key in ("_logger", "_name", "_from_structlog", "_record"):
+        event_dict.pop(key, None)
+    event_dict.update(cast(dict[str, Any], record.msg))
+    for key in (_names.TIMESTAMP, _names.LEVEL, _names.LOGGER):  # the line has its own
+        event_dict.pop(key, None)
+    event_dict.setdefault(_names.EVENT, "")
     return event_dict
 
 
@@ -219,6 +231,14 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
         return _handle(self, record)
     _to_line(record)
     return False
+
+
+def _emit_unless_console(self: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
+    """Emit *record*, with the same exception: where ``handle`` is overridden, or passed by."""
+    if not (_is_taken and _is_console(self)):
+        _emit(self, record)
+        return
+    _to_line(record)
 
 
 def _is_console(handler: logging.Handler) -> bool:

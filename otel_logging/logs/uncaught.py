@@ -9,8 +9,10 @@ kept by ``context``.
 
 import asyncio
 import logging
+import re
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
 from contextvars import Context, ContextVar
@@ -18,6 +20,10 @@ from typing import Any, Final, TextIO
 
 from otel_logging import _names
 from otel_logging.logs import logger as loggers
+from otel_logging.logs.chain import CHAIN, add_caller
+
+#: The standard library's name for them.
+WARNINGS: Final = "py.warnings"
 
 _is_taken = False
 #: Set while asyncio tells of a task: the current context is the task's already, or nobody's.
@@ -29,10 +35,10 @@ def take_over() -> None:
     """Put our hooks before those that are there. Scope: process."""
     global _is_taken
     _is_taken = True
-    for owner, name, tell, usual in _HOOKS:
+    for owner, name, tell in _HOOKS:
         there = getattr(owner, name)
         if not isinstance(there, _Hook):
-            setattr(owner, name, _Hook(tell, there, usual))
+            setattr(owner, name, _Hook(tell, there))
     _asyncio.BaseEventLoop.default_exception_handler = _on_asyncio
 
 
@@ -40,7 +46,7 @@ def release() -> None:
     """Give the hooks back; one that somebody has put another before only passes on."""
     global _is_taken
     _is_taken = False
-    for owner, name, _, _ in _HOOKS:
+    for owner, name, _ in _HOOKS:
         there = getattr(owner, name)
         if isinstance(there, _Hook):
             setattr(owner, name, there.before)
@@ -58,6 +64,10 @@ def place_of(record: logging.LogRecord) -> Context | None:
     return Context() if accidental and not _placed.get() else None
 
 
+#: Modules of Python's own hooks.
+_PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
+
+
 class _Passing(threading.local):
     tell: Any = None  # of our hook that lets those before it see what it has told
 
@@ -69,23 +79,28 @@ class _Hook:
     """A hook of ours, and the one that it was put before.
 
     There are three cases: the other one is Python's own and only prints, which our
-    line has done (*usual*; None: any would); it is somebody's (an error tracker's),
-    who sees it too; it leads to an older hook of ours, which passes on.
+    line has done; it is somebody's (an error tracker's), who sees it too; it leads
+    to an older hook of ours, which passes on.
     """
 
-    def __init__(self, tell: Callable[..., bool], before: Any, usual: Any) -> None:
-        self._tell, self.before, self._usual = tell, before, usual
+    def __init__(self, tell: Callable[..., bool], before: Any) -> None:
+        self._tell, self.before = tell, before
 
     def __call__(self, *args: Any, **options: Any) -> None:
         outer = _passing.tell
         told = outer is self._tell or (_is_taken and self._tell(*args, **options))
-        if told and (self._usual is None or self.before is self._usual):
+        if told and self._before_prints():
             return
         _passing.tell = self._tell if told else None
         try:
             self.before(*args, **options)
         finally:
             _passing.tell = outer
+
+    def _before_prints(self) -> bool:
+        if getattr(self.before, "__module__", None) not in _PYTHONS:
+            return False
+        return self._tell is not _of_warning or not _is_recorded()
 
 
 # ---------------------------------------------------------------- what each tells: was it ours?
@@ -127,8 +142,33 @@ def _of_warning(
     fields["category"] = category.__name__
     # of what was not closed, a finaliser warns
     run = Context().run if issubclass(category, ResourceWarning) else _run_here
-    run(_line, "py.warnings", logging.WARNING, str(message), **fields)  # logging's name for them
+    run(_line, WARNINGS, logging.WARNING, str(message), **fields)
     return True
+
+
+def _is_recorded() -> bool:
+    """Say whether Python's own hook for warnings keeps them: ``catch_warnings(record=True)``."""
+    show = getattr(warnings, "_showwarnmsg_impl", None)  # what it replaces, and has no name for
+    return show is not None and getattr(show, "__module__", None) not in _PYTHONS
+
+
+def has_told(record: logging.LogRecord) -> bool:
+    """Say whether *record* is a warning that is a line already: ``captureWarnings`` before us."""
+    return record.name == WARNINGS and _passing.tell is _of_warning
+
+
+#: ``warnings.formatwarning``: the place, the category, the message, the line of code.
+_FORMATTED: Final = re.compile(r"(.+?):(\d+): (\w+): (.*?)(?:\n  [^\n]*)?", re.DOTALL)
+
+
+def parts_of_warning(text: str) -> dict[str, Any]:
+    """Return the fields of a warning that ``captureWarnings``, called after us, made a text of."""
+    found = _FORMATTED.fullmatch(text.rstrip("\n"))
+    if found is None:
+        return {}
+    path, line, category, message = found.groups()
+    place = {_names.CODE_FILE: path, _names.CODE_LINE: int(line)}
+    return {_names.EVENT: message, "category": category, **place}
 
 
 def _run_here(function: Any, *args: Any, **fields: Any) -> None:
@@ -138,16 +178,28 @@ def _run_here(function: Any, *args: Any, **fields: Any) -> None:
 def _line(name: str, level: int, event: str, **fields: Any) -> None:
     channel = loggers.channel(name)
     if level >= channel.threshold:
+        if add_caller in CHAIN:
+            fields = {**_place_of(fields.get("exc_info")), **fields}
         loggers.make_line(channel, level, lambda: {_names.EVENT: event, **fields})
 
 
-#: What Python asks when nobody caught something: where, by which name, what tells of it, and
-#: Python's own answer.
-_HOOKS: Final[list[tuple[Any, str, Callable[..., bool], Any]]] = [
-    (sys, "excepthook", _of_main, sys.__excepthook__),
-    (threading, "excepthook", _of_thread, threading.__excepthook__),
-    (sys, "unraisablehook", _of_finaliser, sys.__unraisablehook__),
-    (warnings, "showwarning", _of_warning, None),
+def _place_of(error: BaseException | None) -> dict[str, Any]:
+    """Return where *error* was raised: the caller of a line that a hook makes."""
+    steps = list(traceback.walk_tb(None if error is None else error.__traceback__))
+    if not steps:
+        return {}
+    frame, line = steps[-1]
+    code = frame.f_code
+    place = {_names.CODE_FILE: code.co_filename, _names.CODE_LINE: line}
+    return {**place, _names.CODE_FUNCTION: code.co_name}
+
+
+#: What Python asks when nobody caught something: where, by which name, and what tells of it.
+_HOOKS: Final[list[tuple[Any, str, Callable[..., bool]]]] = [
+    (sys, "excepthook", _of_main),
+    (threading, "excepthook", _of_thread),
+    (sys, "unraisablehook", _of_finaliser),
+    (warnings, "showwarning", _of_warning),
 ]
 
 
