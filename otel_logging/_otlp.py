@@ -4,10 +4,12 @@ In: ids as integers, times as ns since the epoch, attribute values as
 ``_values.plain`` returns them. Out: protobuf wire format of
 ``opentelemetry/proto/trace/v1/trace.proto`` (v1.x, field numbers beside each
 writer). Invariant: what is written here reads back the same through the
-official ``opentelemetry-proto`` classes; a test compares with the official
+official ``opentelemetry-proto`` classes, but for numbers that are not finite,
+which are texts; a test compares with the official
 encoder. Deliberately absent: disks and sockets. Only reading imports protobuf.
 """
 
+import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ _DOUBLE = struct.Struct("<d").pack
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
 _UINT128 = (1 << 128) - 1
+#: As OTLP's JSON form has them; anything else that is not finite is "NaN".
+_NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
 _ONE_BYTE = [bytes((n,)) for n in range(128)]
 
 #: Encoded attributes whose key and value are short strings: levels, loggers, user ids
@@ -73,6 +77,8 @@ def _any_value(value: Any) -> bytes:
     if kind is int:
         return b"\x18" + _varint(value & _UINT64)
     if kind is float:
+        if not math.isfinite(value):  # JSON has none: Jaeger's pages of such a trace fail
+            return _any_value(_NOT_FINITE.get(value, "NaN"))
         return b"\x21" + _DOUBLE(value)
     if kind is list:
         return _field(b"\x2a", b"".join([_field(b"\x0a", _any_value(v)) for v in value]))

@@ -18,7 +18,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from otel_logging import _otlp
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)
-_SCALARS = st.text(max_size=80) | st.booleans() | _INT64 | st.floats() | st.none()
+_FINITE = st.floats(allow_nan=False, allow_infinity=False)
+_SCALARS = st.text(max_size=80) | st.booleans() | _INT64 | _FINITE | st.none()
 _VALUES = st.recursive(
     _SCALARS,
     lambda items: (
@@ -283,3 +284,16 @@ def test_what_is_no_request_raises() -> None:
     """Reading says so where the bytes are none."""
     with pytest.raises(DecodeError):
         list(_otlp.resource_spans(b"\xff"))
+
+
+def test_numbers_that_are_not_finite_are_texts() -> None:
+    """Jaeger answers in JSON, which has none: one such value would fail a whole search."""
+    given = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": [math.nan], "e": -math.nan}
+    encoded = Span.FromString(_otlp.attributes(b"\x4a", given))
+    assert _otlp.values_of(encoded.attributes) == {
+        "a": "NaN",
+        "b": "Infinity",
+        "c": "-Infinity",
+        "d": ["NaN"],
+        "e": "NaN",
+    }

@@ -73,7 +73,8 @@ def test_a_clock_that_was_set_back_makes_no_negative_duration(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("value", "budget_s"), [(1, 1.0), (0.5, 0.5), ("0.5", None), (True, None), (None, None)]
+    ("value", "budget_s"),
+    [(1, 1.0), (0.5, 0.5), ("0.5", None), (True, None), (None, None), (0, None), (-2.0, None)],
 )
 def test_a_budget_is_a_number(tmp_path: Path, value: object, budget_s: float | None) -> None:
     """What another program calls budget_s and is no number is no budget."""

@@ -199,6 +199,15 @@ def test_an_answer_that_is_no_protobuf_is_an_answer(receiver: Receiver) -> None:
     assert ask(receiver.endpoint, request(1)) == Answer(Verdict.DELIVERED)
 
 
+def test_a_server_of_pages_is_no_collector(receiver: Receiver) -> None:
+    """Jaeger's own port, say: it answers everything with its page, and would have taken nothing."""
+    page = b"<!doctype html><title>Jaeger UI</title>"
+    receiver.answer = lambda _: (200, {"Content-Type": "text/html; charset=utf-8"}, page)
+    answer = ask(receiver.endpoint, request(1))
+    assert answer.verdict is Verdict.AGAIN
+    assert answer.detail == "HTTP 200 with a page: no collector"
+
+
 def test_what_a_collector_says_of_an_error_is_told(receiver: Receiver) -> None:
     """On one line, without control characters."""
     receiver.answer = lambda _: (404, {}, b"\x08\x05\x12\x0aunknown\r\ntenant\xff")

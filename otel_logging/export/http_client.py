@@ -169,13 +169,17 @@ def _judge(response: http.client.HTTPResponse, body: bytes) -> Answer:
 
     There are five cases: taken, perhaps in part; too large; bad data, which it
     never will take; not now; and everything that is a mistake of the set-up (a
-    redirect, a wrong path, no permission). The specification drops the last at
-    once; somebody may mend it, so here they wait within the spool's bound.
+    redirect, a wrong path, no permission, a server of pages that says yes to all).
+    The specification drops the last at once; somebody may mend it, so here they
+    wait within the spool's bound.
     """
     status, code = response.status, str(response.status)
-    if 200 <= status < 300:
+    is_page = response.headers.get_content_type() == "text/html"
+    if 200 <= status < 300 and not is_page:
         return accepted(body)
     text = told(f"HTTP {status} {response.reason} {told(body)}")
+    if is_page and status < 300:
+        text = f"HTTP {status} with a page: no collector"
     if status == 413:
         return Answer(Verdict.TOO_LARGE, text, code=code)
     if status in (400, 422):

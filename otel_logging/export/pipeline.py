@@ -84,7 +84,7 @@ def _of_this_process() -> dict[str, str | int]:
 class ProcessLog(Span):
     """The root span of lines outside any: full, it ends, and the next line begins another.
 
-    It has no length, like a page: a minute of lines is no work that took a minute, and
+    It lasts a nanosecond, like a page: a minute of lines is no work that took a minute, and
     would be found among what did by whoever searches for long spans.
     """
 
@@ -309,7 +309,7 @@ def _encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]
         span.name,
         span.kind.value + 1,  # OTLP counts from "unspecified"
         span.start_time or 0,
-        span.end_time or 0,
+        max(span.end_time or 0, (span.start_time or 0) + 1),  # as our own
         span.attributes or {},
         events,
         [encode_link(link) for link in span.links],

@@ -160,7 +160,8 @@ class Span(Readable, trace.Span):
         end_ns = self.now_ns() if end_time is None else end_time
         if not self.is_ours:  # the parent process ends it
             return
-        self.end_ns = max(end_ns, self.start_ns)
+        # a span without length has a clock that went wrong, Jaeger says on its page
+        self.end_ns = max(end_ns, self.start_ns + 1)
         pipeline = self.pipeline
         events = self._take_events()
         if pipeline.processors:

@@ -7,6 +7,7 @@ read a screenful is shown, and messages cost four times the memory of their
 bytes. Deliberately absent: where the bytes come from, and what is made of them.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -202,7 +203,8 @@ def _span(message: Any, encoded: bytes, resource: Resource) -> Span:
 
 def _budget(message: Any) -> float | None:
     value = _value(message, _names.BUDGET)
-    return float(value) if type(value) in (int, float) else None
+    is_budget = type(value) in (int, float) and math.isfinite(value) and value > 0
+    return float(value) if is_budget else None
 
 
 def _value(message: Any, key: str) -> Any:
