@@ -38,7 +38,7 @@ TIME_NS: Final = "_time_ns"
 # --- spans
 SCOPE: Final = "otel_logging"  # instrumentation scope of our own spans
 PROCESS_LOG: Final = "process log"  # root span that holds the lines outside any span
-LOG_SPAN: Final = "log"  # zero-length child span that holds lines its parent cannot
+LOG_SPAN: Final = "log"  # child span of a nanosecond that holds lines its parent cannot
 LOG_PAGE: Final = "log.page"  # int from 1, on a LOG_SPAN
 BUDGET: Final = "budget_s"
 LATE: Final = "late"
