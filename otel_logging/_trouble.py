@@ -1,6 +1,7 @@
 """What went wrong inside the package: counted, and said on stderr at most once a minute.
 
-In: a short fixed sentence a kind of trouble, and how many times. Out: the
+When the interpreter exits, each is said at once: nobody comes later to say the
+rest. In: a short fixed sentence a kind of trouble, and how many times. Out: the
 counts, and lines on stderr. Invariant: never raises, never waits for a lock,
 never goes through the logger that it serves. Deliberately absent: levels,
 formats, destinations.
@@ -12,17 +13,20 @@ import sys
 import threading
 import time
 from collections import Counter
+from typing import Final
 
-_QUIET_S = 60.0  # style: "at most once a minute", for each kind of trouble
+QUIET_S: Final = 60.0  # for each kind of trouble
 
 counts: Counter[str] = Counter()
+_quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()
 _speaking = threading.Lock()  # tried, never waited for: who holds it says what others count
 
 
 def report(kind: str, times: int = 1, *, detail: object = "") -> None:
-    """Count *times* of *kind* and say so on stderr unless it was said in the last minute.
+    """Count *times* of *kind* and say so on stderr unless it was said in the last minute (at exit:
+    in any case).
 
     *kind* is a sentence without its number: "log lines lost on a closed stdout".
     Failure: never raises. Cost: two look-ups, a line a minute. Concurrency: any
@@ -34,13 +38,22 @@ def report(kind: str, times: int = 1, *, detail: object = "") -> None:
 
 
 def say_rest() -> None:
-    """Say what was counted and kept quiet so far: at exit, nothing stays unsaid."""
+    """Say what was counted and kept quiet so far."""
     _said_at.clear()
+    _say()
+
+
+def at_exit() -> None:
+    """Say what was kept quiet, and keep nothing quiet from here on: there may be no later."""
+    global _quiet_s
+    _quiet_s = 0.0
     _say()
 
 
 def forget() -> None:
     """Start counting anew: a new set-up begins with a clean slate."""
+    global _quiet_s
+    _quiet_s = QUIET_S
     counts.clear()
     _said_at.clear()
     _said_count.clear()
@@ -48,7 +61,7 @@ def forget() -> None:
 
 def _is_due(kind: str) -> bool:
     said = _said_at.get(kind)
-    quiet = said is not None and time.monotonic() - said < _QUIET_S
+    quiet = said is not None and time.monotonic() - said < _quiet_s
     return not quiet and counts[kind] > _said_count[kind]
 
 

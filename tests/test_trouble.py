@@ -58,6 +58,22 @@ def test_at_exit_the_rest_is_said(
     assert capsys.readouterr().err == f"otel_logging: 4 {LOST}\n"
 
 
+def test_once_the_interpreter_exits_nothing_is_kept_quiet(
+    clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody comes later to say the rest; a new set-up keeps quiet again."""
+    _trouble.report(LOST)
+    _trouble.report(LOST, 4)
+    _trouble.at_exit()
+    _trouble.report(LOST)
+    _trouble.report(LOST, 2)
+    assert capsys.readouterr().err == "".join(f"otel_logging: {n} {LOST}\n" for n in (1, 4, 1, 2))
+    _trouble.forget()
+    _trouble.report(LOST)
+    _trouble.report(LOST)
+    assert capsys.readouterr().err == f"otel_logging: 1 {LOST}\n"
+
+
 def test_a_new_set_up_counts_anew(capsys: pytest.CaptureFixture[str]) -> None:
     """``forget`` forgets counts, and when what was said."""
     _trouble.report(LOST, 2)

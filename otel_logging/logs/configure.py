@@ -91,8 +91,8 @@ def apply(settings: LogSettings) -> None:
         takeover.take_over(settings)
     else:
         takeover.release()
-    atexit.unregister(_trouble.say_rest)
-    atexit.register(_trouble.say_rest)  # lines that were lost in the last minute
+    atexit.unregister(_trouble.at_exit)
+    atexit.register(_trouble.at_exit)  # lines that were lost in the last minute
     structlog.configure(
         processors=CHAIN,
         wrapper_class=logger.BoundLogger,
