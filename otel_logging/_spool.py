@@ -44,6 +44,7 @@ __all__ = [  # the one door to the spool: _places and _segment are behind it
     "DROPPED_BOUND",
     "DROPPED_FULL",
     "DROPPED_LARGE",
+    "LOST_LATE",
     "MEMORY_BYTES",
     "SEAL_BYTES",
     "SEAL_S",
@@ -72,6 +73,7 @@ MEMORY_BYTES: Final = 8 << 20
 
 DROPPED_FULL: Final = "spans dropped: the memory queue is full while the disk takes none"
 DROPPED_LARGE: Final = "spans dropped: larger than 64 MiB"
+LOST_LATE: Final = "spans lost: they ended at exit, and no disk takes them"
 DAMAGED: Final = "spans lost: a spool segment is damaged"
 
 
@@ -182,6 +184,8 @@ class Spool:
         self._home = None if base is None else base / destination
         self._bytes_bound = bytes_bound
         self._max_age_s = hours * 3600
+        self._made_by = os.getpid()
+        self._is_closed = False  # and stays so in a child: nobody empties the memory queue
         self._begin()
         if self._home is not None:
             self._take_place(self._home)
@@ -228,7 +232,7 @@ class Spool:
             return
         data = frame(trace_id, span)
         lock = self._lock  # a fork in a signal handler replaces it
-        if self._stalled or not lock.acquire(timeout=SLOW_S):  # another thread's append stalls
+        if self.is_stalled or not lock.acquire(timeout=SLOW_S):  # another thread's append stalls
             self._stalled = True
             self._remember(scope, data)
             return
@@ -245,15 +249,38 @@ class Spool:
             try:
                 while self._deferred:
                     scope, data = self._deferred.popleft()
-                    if self._stalled or not self._write(scope, data):
+                    if self.is_stalled or not self._write(scope, data):
                         self._remember(scope, data)
             finally:
                 self._busy = False
 
     def _remember(self, scope: bytes, data: bytes) -> None:
+        if self._is_closed:
+            self._set_apart(scope, data)
+            return
         if not self._memory.frames:
             self.opened += 1
         self._memory.put(scope, data)
+
+    def _set_apart(self, scope: bytes, data: bytes) -> None:
+        """Give a frame that comes after ``close`` a place of its own, without our lock.
+
+        A daemon thread that the interpreter's exit has stopped for good may hold it.
+        """
+        if self._home is None:
+            _trouble.report(LOST_LATE)
+            return
+        try:
+            place, fd = _places.take(self._home)
+            try:
+                _write_segment(place / f"000001{SEALED}", header(self.resource, scope) + data)
+            except OSError:
+                _places.remove_place(place)
+                raise
+            finally:
+                _places.close(fd)
+        except OSError as error:
+            _trouble.report(LOST_LATE, detail=error)
 
     def _write(self, scope: bytes, data: bytes) -> bool:
         """Append a frame to its segment; False if the disk did not take it whole."""
@@ -263,7 +290,8 @@ class Spool:
             _write_whole(segment, data)
         except OSError as error:
             self._stalled = True
-            _trouble.report("disk writes failed, spans wait in memory", detail=error)
+            if not self._is_closed:
+                _trouble.report("disk writes failed, spans wait in memory", detail=error)
             return False
         now = time.monotonic()
         if now - began > SLOW_S:
@@ -308,8 +336,11 @@ class Spool:
 
     @property
     def is_stalled(self) -> bool:
-        """Say whether spans go to memory because the disk was slow or took none."""
-        return self._stalled
+        """Say whether spans go to memory because the disk was slow or took none.
+
+        After ``close`` none do: nobody would bring them out of there.
+        """
+        return self._stalled and not self._is_closed
 
     def seal(self, *, older_than_s: float = 0.0) -> None:
         """Close the segments whose first frame is older than that, and make segments of
@@ -354,17 +385,11 @@ class Spool:
         that was quick.
         """
         began = time.monotonic()
-        making = None
         try:
             with self._lock:
                 path = self._our_place() / f"{segment.name}{SEALED}"
-            making = path.with_suffix(MAKING)
-            making.write_bytes(segment.data)
-            making.rename(path)
+            _write_segment(path, segment.data)
         except OSError:
-            if making is not None:
-                with contextlib.suppress(OSError):
-                    making.unlink()
             return False
         # what is in memory counts for nothing here: it was there because of the stall
         self._stalled = time.monotonic() - began > SLOW_S
@@ -429,8 +454,11 @@ class Spool:
     def close(self) -> None:
         """Seal what is open and leave the place; what waits is delivered by the next process.
 
-        Idempotent. What is appended afterwards takes another place, and waits there.
+        Idempotent. What is appended afterwards is on disk at once, in another place, and
+        waits there; where there is no disk, it is lost, which is counted and said.
         """
+        with self._lock:  # busy: a signal handler's, within an append, which is still to end
+            self._is_closed = self._is_closed or not self._busy
         self.seal()
         self._give_back()
         lost = _count([segment for segment in list(self._in_memory) if not self._store(segment)])
@@ -450,6 +478,16 @@ class Spool:
             _places.remove_place(place)
         _places.close(fd)
 
+    def remove(self) -> None:
+        """Close, and delete everything below the base: the end of a temporary spool.
+
+        A forked child only closes: the base is its parent's.
+        """
+        self._home = None
+        self.close()
+        if self.base is not None and self._made_by == os.getpid():
+            remove(self.base)
+
     def after_fork(self) -> None:
         """Begin anew in a child, in a place of its own; what there was is the parent's."""
         # an unlock here would free the parent's lock, a close does not
@@ -459,6 +497,18 @@ class Spool:
             _places.close(segment.fd)
             segment.fd = -1  # an append that forked midway must not write to another's file
         self._begin()
+
+
+def _write_segment(path: Path, data: bytes) -> None:
+    """Write a whole segment, or leave nothing and raise OSError."""
+    making = path.with_suffix(MAKING)
+    try:
+        making.write_bytes(data)
+        making.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            making.unlink()
+        raise
 
 
 def _write_whole(segment: _Open, data: bytes) -> None:

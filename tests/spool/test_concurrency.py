@@ -187,6 +187,37 @@ print(_trouble.counts)
     assert on_disk(base) == [1, 2, 3]
 
 
+def test_after_close_an_append_that_never_ends_holds_up_no_other(base: Path) -> None:
+    """The interpreter's exit stops daemon threads wherever they are, within a write as well."""
+    printed = run(
+        """
+import os, sys, threading; from pathlib import Path; from tests.spools import *
+from otel_logging import _spool, _trouble
+_spool.SLOW_S = 0.02
+spool = make(Path(sys.argv[1]))
+spool.close()
+append(spool, 1)
+inside = threading.Event()
+def never_ends():
+    at_call("_write_whole", lambda: (inside.set(), threading.Event().wait()))
+    append(spool, 4)
+threading.Thread(target=never_ends, daemon=True).start()
+inside.wait()
+append(spool, 2, 3)
+print(_trouble.counts, flush=True)
+os._exit(0)
+""",
+        base,
+        traced=False,
+    )
+    assert printed == "Counter()\n"
+    assert on_disk(base) == [1, 2, 3]
+    neighbour = make(base)
+    neighbour.adopt()
+    assert waiting(neighbour) == [1, 2, 3]
+    neighbour.close()
+
+
 def test_an_append_in_the_middle_of_close_is_kept(base: Path) -> None:
     """Sealed with the rest: a neighbour may take the place over from then on."""
     run(

@@ -11,7 +11,7 @@ import pytest
 
 from otel_logging import _spool
 from otel_logging._spool import Spool
-from tests.spools import PATIENT_S, append, encoded, on_disk, run, waiting
+from tests.spools import PATIENT_S, append, encoded, on_disk, places, run, waiting
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 
@@ -40,6 +40,30 @@ print(on_disk(base))
 _spool.remove(base)
 """)
     assert printed.splitlines() == ["[1, 2] 0", "[1, 2, 3, 4] 0", "[1, 2, 3, 4, 5]"]
+
+
+@posix
+def test_a_full_disk_loses_what_comes_after_close(base: Path) -> None:
+    """It is counted, and nothing of it is left behind."""
+    printed = run(
+        """
+import os, resource, sys; from pathlib import Path; from tests.spools import *
+from otel_logging import _trouble
+spool = make(Path(sys.argv[1]))
+spool.close()
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, unlimited[1]))
+append(spool, 1, 2)
+resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+append(spool, 3)
+spool.close()
+print(dict(_trouble.counts))
+""",
+        base,
+    )
+    assert printed == "{'spans lost: they ended at exit, and no disk takes them': 2}\n"
+    assert on_disk(base) == [3]
+    assert len(places(base)) == 1
 
 
 @posix

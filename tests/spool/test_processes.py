@@ -66,6 +66,27 @@ spool.close()
 
 
 @posix
+def test_a_forked_child_does_not_remove_its_parents_temporary_spool(base: Path) -> None:
+    """The directory is gone with who made it."""
+    printed = run(
+        """
+import os, sys; from pathlib import Path; from tests.spools import *
+spool = make(Path(sys.argv[1]))
+append(spool, 1)
+if (child := os.fork()) == 0:
+    spool.remove()
+    os._exit(0)
+os.waitpid(child, 0)
+print(waiting(spool))
+spool.remove()
+""",
+        base,
+    )
+    assert printed == "[1]\n"
+    assert not base.exists()
+
+
+@posix
 def test_a_forked_child_leaves_to_its_parent_what_was_there(base: Path) -> None:
     """Open segments, adopted places, memory: delivered once, by the parent."""
     die(base, 1)

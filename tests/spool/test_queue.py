@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from otel_logging import _segment, _spool, _trouble
-from otel_logging._spool import DROPPED_FULL, DROPPED_LARGE, Spool
-from tests.spools import append, encoded, make, numbers, on_disk, places, waiting
+from otel_logging._spool import DROPPED_FULL, DROPPED_LARGE, LOST_LATE, Spool
+from tests.spools import PATIENT_S, append, encoded, make, numbers, on_disk, places, waiting
 
 
 def test_a_span_is_on_disk_when_append_returns(spool: Spool, base: Path) -> None:
@@ -146,4 +146,43 @@ def test_after_close_a_late_span_still_waits_on_disk(base: Path) -> None:
     spool.close()
     append(spool, 1)
     assert on_disk(base) == [1]
+    assert not spool.is_stalled
     spool.close()
+
+
+def test_after_close_there_is_no_memory_queue(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody would empty it: where the disk takes nothing, a late span is counted as lost."""
+    spool, memory = make(base), make(None)
+    for closed in (spool, memory):
+        closed.close()
+    base.rename(base.with_name("kept"))
+    base.touch()
+    append(spool, 1)
+    append(memory, 2)
+    assert _trouble.counts == {LOST_LATE: 2}
+    assert "1 spans lost: they ended at exit, and no disk takes them (" in capsys.readouterr().err
+    base.unlink()
+    append(spool, 3)
+    assert on_disk(base) == [3]
+
+
+def test_after_close_a_slow_disk_is_waited_for(base: Path, clock: SimpleNamespace) -> None:
+    """Each late span goes straight to it, however long that takes."""
+    spool = make(base)
+    spool.close()
+    for number in (1, 2, 3):
+        clock.ticks = [0.0, PATIENT_S + 1]
+        append(spool, number)
+        assert on_disk(base) == list(range(1, number + 1))
+
+
+def test_a_temporary_spool_is_removed_with_its_end(tmp_path: Path) -> None:
+    """Its directory does not come back with a late span; one in memory has none."""
+    base = tmp_path / "temporary"
+    for spool in (make(base), make(None)):
+        append(spool, 1)
+        spool.remove()
+        append(spool, 2)
+    assert not base.exists()
