@@ -6,11 +6,12 @@ after ``shutdown``. Deliberately absent: any logic of the halves.
 """
 
 import atexit
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
@@ -39,6 +40,8 @@ EXIT_S: Final = 5.0
 
 _lock = threading.RLock()
 _current: "Observability | None" = None
+#: Whether multiprocessing's children know of our exit handler; they inherit it.
+_children_know = False
 #: Our processors on other SDKs' providers, which keep them for good.
 _attached: "dict[int, AttachedProcessor]" = {}
 
@@ -57,7 +60,7 @@ class Observability:
         self._pipeline: Pipeline | None = None
         self._delivery: Delivery | None = None
         self._records: Records | None = None
-        self._temporary: Path | None = None
+        self._is_temporary = settings.temporary
         self._is_open = True
         self._left = 0
 
@@ -99,20 +102,44 @@ class Observability:
                 _current = None
                 atexit.unregister(_at_exit)
         _disconnect()
+        delivered = self._end(timeout, exiting=False)
+        _trouble.say_rest()
+        return delivered
+
+    def _leave(self, timeout: float) -> None:
+        """Do what ``shutdown`` does, when the interpreter exits, and stay connected.
+
+        Exit handlers that were registered before the set-up, and finalisers, come
+        after this: their spans and lines go to the spool at once, for the service's
+        next start to deliver. What has no disk to wait on (log records, a spool in
+        memory or a temporary one) is counted and said. Failure: never raises.
+        """
+        if not self._is_open:  # done by multiprocessing's finaliser
+            return
+        self._is_open = False
+        self._end(timeout, exiting=True)
+        _trouble.at_exit()
+
+    def _end(self, timeout: float, *, exiting: bool) -> bool:
         deadline = time.monotonic() + timeout
         delivered = True
         if self._delivery is not None and self._pipeline is not None:
-            self._pipeline.shut_processors_down()
+            pipeline = self._pipeline
+            pipeline.is_exiting = exiting
+            pipeline.roll()
+            pipeline.shut_processors_down()
             delivered = self._delivery.stop(timeout)
-            self._pipeline.is_open = False
-            self._left = self._pipeline.spool.backlog()
-            self._pipeline.spool.close()
+            pipeline.is_open = exiting
+            self._left = pipeline.spool.backlog()
+            if self._is_temporary:
+                pipeline.spool.remove()
+            else:
+                pipeline.spool.close()
         if self._records is not None:
+            if exiting:
+                processors.as_record = self._records.refuse
             left = max(deadline - time.monotonic(), 0.0)
             delivered = self._records.shutdown(left) and delivered
-        if self._temporary is not None:
-            _spool.remove(self._temporary)
-        _trouble.say_rest()
         return delivered
 
     def __enter__(self) -> "Observability":
@@ -205,6 +232,7 @@ def setup_observability(
         tracing.budgets = settings.budgets
         _current = made
         atexit.register(_at_exit)
+        _exit_with_multiprocessing()
     for remark in settings.remarks:
         _trouble.report(f"remark: {remark}")
     if settings.traces and settings.sampler != DEFAULT_SAMPLER:
@@ -215,8 +243,35 @@ def setup_observability(
 
 
 def _at_exit() -> None:
-    if _current is not None:  # pragma: no branch - else it is not registered
-        _current.shutdown(EXIT_S)
+    if _current is not None:
+        _current._leave(EXIT_S)  # noqa: SLF001 - this module's own class
+
+
+def _exit_with_multiprocessing() -> None:
+    """Let ``_at_exit`` run in children of multiprocessing too, which may end in ``os._exit``.
+
+    There are three cases: a child is forked from what is set up here; a child
+    sets up while it imports its main module, before it forgets its finalisers; it
+    sets up in the midst of its work.
+    """
+    global _children_know
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return
+    if not _children_know:
+        _children_know = True
+        util.register_after_fork(_at_exit, _finalise)
+    if sys.modules["multiprocessing.process"].parent_process() is not None:
+        _finalise(_at_exit)
+
+
+def _finalise(at_exit: Callable[[], None]) -> None:
+    util: Any = sys.modules["multiprocessing.util"]
+    util.Finalize(None, at_exit, exitpriority=-100)  # after those of the application
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_exit_with_multiprocessing)
 
 
 def _start(made: Observability, settings: Settings) -> None:
@@ -240,9 +295,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     from otel_logging.export.transport import make_client
 
     client = make_client(settings.exporter) if settings.exporter.network else None
-    if settings.temporary:
-        made._temporary = _spool.temporary_base()  # noqa: SLF001
-    spool = _open_spool(settings, made._temporary, encode_resource(resource))  # noqa: SLF001
+    spool = _open_spool(settings, encode_resource(resource))
     pipeline = Pipeline(settings, resource, spool)
     delivery = Delivery(pipeline, client, timeout_s=settings.exporter.timeout_s)
     pipeline.on_work, pipeline.on_flush = delivery.wake, delivery.flush
@@ -251,11 +304,11 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     delivery.wake()  # what a dead process left waits already
 
 
-def _open_spool(settings: Settings, temporary: Path | None, resource: bytes) -> "_spool.Spool":
+def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
     """Open the spool: where it was asked for, or nothing; else where it can be."""
     exporter = settings.exporter
     name = _spool.destination(settings.service_name, exporter.endpoint, exporter.protocol)
-    given = settings.spool_dir or temporary
+    given = _spool.temporary_base() if settings.temporary else settings.spool_dir
     failure: OSError | None = None
     for base in [given] if given else [_spool.default_base(), _spool.fallback_base()]:
         try:

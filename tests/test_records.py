@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from otel_logging import _trouble
-from otel_logging.export.outlet import QUEUE_RECORDS
+from otel_logging.export.outlet import QUEUE_RECORDS, this_thread
 from otel_logging.export.records import Records, severity
 from otel_logging.settings import ConfigurationError, Settings, load
 from tests.receiver import (
@@ -525,6 +525,21 @@ def test_any_time_out_is_taken(make: Make) -> None:
     assert records.force_flush(10)
     assert _trouble.counts == {"errors of the SDK's batch processor": 1}
     assert records.shutdown(float("nan"))
+
+
+def test_a_refused_line_of_the_delivery_itself_is_no_loss(make: Make) -> None:
+    """What its threads log at exit is about their own end."""
+    records = make()
+    records.refuse(trace.INVALID_SPAN, 1, "application", {})
+
+    def deliver() -> None:
+        this_thread.delivers = True
+        records.refuse(trace.INVALID_SPAN, 1, "delivery", {})
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    thread.join()
+    assert _trouble.counts == {"log records lost: they came at exit, after the last delivery": 1}
 
 
 SCRIPT = """

@@ -59,6 +59,7 @@ class Delivery:
         self._spool: Spool = pipeline.spool
         self._client = client
         self._timeout_s = timeout_s
+        self._stopping = False  # and no child starts what the interpreter's exit has ended
         self._begin()
         _all.add(self)
 
@@ -72,7 +73,6 @@ class Delivery:
         self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._may_start = [True]  # popped by the one thread that starts the worker
-        self._stopping = False
         self._sending = threading.Lock()  # one round at a time
         # segments tried in vain, by name: ranges of their spans that are still to be sent
         self._unsent: dict[str, deque[range]] = {}

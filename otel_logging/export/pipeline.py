@@ -5,6 +5,7 @@ processors. Invariant: a line of a recorded trace, or outside any, is an event
 of exactly one span. Deliberately absent: the network (``delivery``).
 """
 
+import math
 import os
 import random
 import socket
@@ -130,6 +131,8 @@ class Pipeline:
         #: Called to deliver what has ended within so many seconds; whether it did.
         self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
+        #: The interpreter exits: nothing comes later to end a `process log` span.
+        self.is_exiting = False
         self._seen_opened = -1
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
@@ -167,8 +170,9 @@ class Pipeline:
                 _trouble.report("errors of a foreign span processor", detail=error)
 
     def shut_processors_down(self) -> None:
-        """Tell foreign processors that no more spans will come."""
-        for processor in self.processors:
+        """Tell foreign processors that no more spans will come, and bring them none."""
+        shut_down, self.processors = self.processors, ()
+        for processor in shut_down:
             try:
                 processor.shutdown()
             except Exception as error:
@@ -231,9 +235,13 @@ class Pipeline:
             span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, ids, start_ns=time_ns)
             self._process_log = span
         span.add_line(time_ns, name, fields)
+        if self.is_exiting:
+            self.roll(span)
 
-    def roll(self, span: ProcessLog | None = None, *, older_than_s: float = 0.0) -> None:
-        """End the current `process log` span, if it is older than that."""
+    def roll(self, span: ProcessLog | None = None, *, older_than_s: float = -math.inf) -> None:
+        """End the current `process log` span, if it is older than that; the clock may be set back
+        meanwhile.
+        """
         span = span or self._process_log
         if span is not None and time.time_ns() - span.start_time >= older_than_s * 1e9:
             if span is self._process_log:

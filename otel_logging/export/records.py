@@ -118,6 +118,14 @@ class Records:
         finally:
             this_thread.emits = False
 
+    def refuse(self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:  # noqa: ARG002 - the arguments of ``emit``
+        """Count a line as lost that comes when the interpreter exits: no disk keeps records.
+
+        Failure: never raises.
+        """
+        if not this_thread.delivers:
+            _trouble.report("log records lost: they came at exit, after the last delivery")
+
     def _hand_over(
         self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]
     ) -> None:

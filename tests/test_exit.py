@@ -1,0 +1,312 @@
+"""What comes when the interpreter exits, after the package's own exit handler: nothing is lost
+silently. The next start of the service delivers it.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.receiver import Receiver, accept
+from tests.spools import ROOT
+from tests.test_delivery import in_turn
+
+#: Exit handlers run in reverse order of registration: ``late`` is called after ours.
+LATE = """
+import atexit, builtins, logging, os, sys, threading, time
+log = logging.getLogger("shop")
+atexit.register(lambda: late())
+from opentelemetry import trace
+from otel_logging import setup_observability, traced
+{before}
+observability = setup_observability("shop")
+log.info("normal")
+{main}
+def late():
+    {late}
+"""
+LINES = 'log.info("late"); log.info("later")'
+NEXT = 'from otel_logging import setup_observability\nsetup_observability("shop")'
+
+
+def script(late: str = LINES, *, main: str = "", before: str = "") -> str:
+    return LATE.format(late=late, main=main, before=before)
+
+
+class Shop:
+    """A service that is started again and again on one spool."""
+
+    def __init__(self, receiver: Receiver, spool_dir: Path) -> None:
+        self.receiver = receiver
+        self.spool_dir = spool_dir
+        self.err = ""
+
+    def run(self, source: str, **environment: str) -> list[str]:
+        """Run *source* to its end, and return its lines, where they are JSON."""
+        variables = {
+            "PYTHONPATH": str(ROOT),
+            "ENVIRONMENT": "production",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.endpoint,
+            "OTEL_LOGGING_SPOOL_DIR": str(self.spool_dir),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", source],
+            env={**os.environ, **variables, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.err = done.stderr
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        return [json.loads(line)["event"] for line in lines]
+
+    def delivered(self) -> list[str]:
+        """Return the lines at the receiver."""
+        return [event.name for _, event in self.receiver.events]
+
+
+@pytest.fixture
+def shop(receiver: Receiver, tmp_path: Path) -> Shop:
+    return Shop(receiver, tmp_path / "spool")
+
+
+STAGES = """
+    log.info("outside")
+    if opened: opened.pop().__exit__(None, None, None)
+    with traced("stage"):
+        log.info("inside")
+        with traced("inner"): log.info("further inside")
+"""
+SCHEDULER = """
+from apscheduler.schedulers.background import BackgroundScheduler
+scheduler = BackgroundScheduler()
+atexit.register(scheduler.shutdown)
+"""
+FINALISER = """
+class Last:
+    def __del__(self, log=log): log.info("finaliser")
+builtins.last = Last()
+"""
+OTHERS = """
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "last"),
+    [
+        (script(), "later"),
+        (
+            script(
+                STAGES,
+                main='opened = [traced("open")]; opened[0].__enter__(); log.info("held")',
+            ),
+            "further inside",
+        ),
+        (script(before=SCHEDULER, main="scheduler.start()"), "later"),
+        (script(main=FINALISER), "finaliser"),
+        (script(STAGES, main="opened = []", before=OTHERS), "further inside"),
+        (script("[log.info(str(n)) for n in range(2_000)]"), "1999"),
+    ],
+    ids=["lines", "stages", "scheduler", "finaliser", "another SDK's provider", "many"],
+)
+def test_what_comes_after_our_exit_handler_is_delivered_by_the_next_start(
+    shop: Shop, source: str, last: str
+) -> None:
+    """Handlers registered before the set-up, and finalisers: on disk at once, each line once."""
+    said = shop.run(source)
+    assert (said[-1], shop.err) == (last, "")
+    assert "normal" in shop.delivered()
+    assert last not in shop.delivered()
+    assert list(shop.spool_dir.glob("*/*/*.open"))
+    shop.run(NEXT)
+    assert Counter(shop.delivered()) == Counter(said)
+    assert len({span.span_id for span in shop.receiver.spans}) == len(shop.receiver.spans)
+    assert {path.parent.name for path in shop.spool_dir.rglob("*.*")} == {"sent"}
+
+
+def test_a_late_line_outside_any_span_waits_for_no_other(shop: Shop) -> None:
+    """Each is a `process log` span of its own, also when the clock is set back."""
+    shop.run(
+        script(
+            'log.info("late"); log.handle(logging.makeLogRecord('
+            '{"created": time.time() + 3600, "msg": "of the future", "levelno": 20}))'
+        )
+    )
+    shop.run(NEXT)
+    spans = [(span.name, [event.name for event in span.events]) for span in shop.receiver.spans]
+    names = ["late", "normal", "of the future"]
+    assert sorted(spans) == [("process log", [name]) for name in names]
+
+
+def test_daemon_threads_log_until_the_interpreter_stops_them(shop: Shop) -> None:
+    """One may be stopped for good within a write: the finalisers' lines get around it."""
+    threads = """
+def work(number):
+    while True:
+        log.info(f"{number} {next(counts[number])}")
+        time.sleep(0.001)
+import itertools
+counts = [itertools.count() for _ in range(4)]
+for number in range(4):
+    threading.Thread(target=work, args=(number,), daemon=True).start()
+"""
+    said = shop.run(script("time.sleep(0.2)", main=threads + FINALISER))
+    assert (said[-1], shop.err) == ("finaliser", "")
+    shop.run(NEXT)
+    delivered = Counter(shop.delivered())
+    assert set(said) <= delivered.keys()
+    assert set(delivered.values()) == {1}
+    # each thread may have been stopped between its last line's way to the spool and to stdout
+    assert len(delivered) - len(said) <= 4
+
+
+def test_foreign_processors_hear_nothing_after_their_end(shop: Shop) -> None:
+    """They would log about it, at each of these lines another one."""
+    processor = """
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+provider = trace.get_tracer_provider()
+provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(
+    out=sys.stderr, formatter=lambda span: ",".join(e.name for e in span.events) + ";"
+)))
+"""
+    assert shop.run(script(main=processor)) == ["normal", "late", "later"]
+    assert shop.err == "normal;"
+    shop.run(NEXT)
+    assert sorted(shop.delivered()) == ["late", "later", "normal"]
+
+
+@pytest.mark.parametrize("end", ["observability.shutdown()", "with observability: pass"])
+def test_who_shuts_down_explicitly_has_ended_it(shop: Shop, end: str) -> None:
+    """What is logged afterwards is on stdout, as ``shutdown`` says; nothing is lost before."""
+    assert shop.run(script(main=end)) == ["normal", "late", "later"]
+    assert shop.err == ""
+    shop.run(NEXT)
+    assert shop.delivered() == ["normal"]
+    assert {path.parent.name for path in shop.spool_dir.rglob("*.*")} == {"sent"}
+
+
+def test_a_shutdown_after_it_has_nothing_to_do(shop: Shop) -> None:
+    """Exit handlers of the application may call it once more, and set up: it stays as it is."""
+    late = 'observability.shutdown(); setup_observability("shop"); log.info("late")'
+    shop.run(script(late))
+    shop.run(NEXT)
+    assert (sorted(shop.delivered()), shop.err) == (["late", "normal"], "")
+
+
+def test_exit_is_in_time_though_the_collector_hangs(shop: Shop) -> None:
+    """Late lines wait for nothing: 5 s at most, as without them."""
+    shop.receiver.answer = in_turn(accept, shop.receiver.hang)
+    began = time.monotonic()
+    shop.run(script(main='observability.force_flush(); log.info("held")'))
+    assert time.monotonic() - began < 10  # the interpreter's own start and end included
+    assert shop.delivered() == ["normal"]
+    shop.run(NEXT)
+    assert sorted(shop.delivered()) == ["held", "late", "later", "normal"]
+
+
+def test_log_records_have_no_disk_to_wait_on(shop: Shop) -> None:
+    """OTEL_LOGS_EXPORTER=otlp: each late one is counted and said; spans wait as ever."""
+    late = 'log.info("late"); log.info("later"); traced("stage").__enter__().end()'
+    shop.run(script(late), OTEL_LOGS_EXPORTER="otlp")
+    assert [record.body for record in shop.receiver.log_records] == ["normal"]
+    said = "otel_logging: 1 log records lost: they came at exit, after the last delivery\n"
+    assert shop.err == 2 * said
+    shop.run(NEXT)
+    assert [span.name for span in shop.receiver.spans] == ["stage"]
+
+
+def test_a_temporary_spool_is_gone_by_then(shop: Shop, tmp_path: Path) -> None:
+    """The environment ``test``: counted and said, and no directory is left."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    variables = {"TMPDIR": str(temporary), "OTEL_LOGGING_SPOOL_DIR": "", "ENVIRONMENT": "test"}
+    shop.run(script(), **variables)
+    assert shop.err.count("1 spans lost: they ended at exit, and no disk takes them") == 2
+    assert list(temporary.iterdir()) == []
+
+
+def test_without_any_writable_place_late_lines_are_counted(shop: Shop, tmp_path: Path) -> None:
+    """A spool in memory alone ends with its process."""
+    (tmp_path / "file").write_text("")
+    nowhere = 'import tempfile; tempfile.tempdir = os.environ["XDG_STATE_HOME"]'
+    variables = {"XDG_STATE_HOME": str(tmp_path / "file"), "OTEL_LOGGING_SPOOL_DIR": ""}
+    shop.run(script(before=nowhere), **variables)
+    assert shop.delivered() == ["normal"]
+    assert shop.err.count("1 spans lost: they ended at exit, and no disk takes them") == 2
+    assert "wait in memory" not in shop.err
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "fork") or sys.version_info >= (3, 12), reason="no fork at exit"
+)
+def test_a_fork_in_an_exit_handler(shop: Shop) -> None:
+    """Parent and child both leave their lines on disk; the child is no user of the parent's."""
+    late = """
+    child = os.fork()
+    log.info("parent" if child else "child")
+    if child: os.waitpid(child, 0)
+"""
+    said = shop.run(script(late))
+    shop.run(NEXT)
+    assert Counter(shop.delivered()) == Counter(said)
+    assert {"parent", "child"} <= set(said)
+
+
+WORKERS = """
+import atexit, logging, multiprocessing, sys
+log = logging.getLogger("shop")
+def late():
+    log.info("late")
+
+atexit.register(late)
+from otel_logging import setup_observability
+if sys.argv[1:] != ["late"]:
+    setup_observability("shop")
+
+def work():
+    setup_observability("shop")
+    log.info("child")
+
+def work_and_end():
+    with setup_observability("shop"):
+        log.info("child")
+    atexit.unregister(late)
+
+if __name__ == "__main__":
+    setup_observability("shop")
+    context = multiprocessing.get_context("{method}")
+    for target in (work, work, work_and_end):
+        child = context.Process(target=target)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+    log.info("parent")
+"""
+
+
+@pytest.mark.parametrize("setup", ["", "late"], ids=["set up by all", "set up by each"])
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_children_of_multiprocessing_exit_in_the_same_way(
+    shop: Shop, tmp_path: Path, method: str, setup: str
+) -> None:
+    """Though some end in ``os._exit``: their lines outside any span are not lost with them."""
+    program = tmp_path / "program.py"
+    program.write_text(WORKERS.replace("{method}", method))
+    argv = [str(program), *setup.split()]
+    source = (
+        f"import runpy, sys; sys.argv = {argv!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    said = shop.run(source)
+    assert (said.count("child"), said.count("parent")) == (3, 1)
+    shop.run(NEXT)
+    assert Counter(shop.delivered()) == Counter(said)
