@@ -10,25 +10,36 @@ Deliberately absent: what the context manager does.
 import functools
 import inspect
 import sys
+import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, copy_context
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def around(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
+def around(
+    function: _F, make: Callable[[], AbstractContextManager[Any]], *, later: bool = False
+) -> _F:
     """Return *function* so that each call runs inside ``with make():``.
 
     Generators are inside from their first step until they are closed, and only
     while their own code runs. ``classmethod`` and ``staticmethod`` objects are
-    wrapped around what they hold.
+    wrapped around what they hold. *later*: a coroutine or generator that a plain
+    function returns is inside as well, entered and left on its own.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return cast(_F, type(function)(around(function.__func__, make)))
-    kind = _kind_of(function)
+        return cast(_F, type(function)(around(function.__func__, make, later=later)))
+    wrapper = _around(function, _kind_of(function), make, later=later)
+    if not isinstance(function, (types.FunctionType, types.MethodType)):
+        _put_on(wrapper, function)
+    return wrapper
 
+
+def _around(
+    function: _F, kind: str, make: Callable[[], AbstractContextManager[Any]], *, later: bool = False
+) -> _F:
     if kind == "coroutine":
 
         @functools.wraps(function)
@@ -43,11 +54,63 @@ def around(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             with make():
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+            return _result_around(result, make) if later else result
 
         return cast(_F, call)
 
     return _generator_around(function, kind, copy_context, make)
+
+
+#: What a call may return that is still to run; each has the name of what made it.
+_LATER: Final[dict[type, str]] = {
+    types.CoroutineType: "coroutine",
+    types.GeneratorType: "generator",
+    types.AsyncGeneratorType: "async generator",
+}
+
+
+def _result_around(result: Any, make: Callable[[], AbstractContextManager[Any]]) -> Any:
+    kind = _LATER.get(type(result))
+    if kind == "coroutine" and inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
+        return result  # it runs for somebody already
+    if kind == "generator" and _is_awaitable(result.gi_code):
+        kind = "generator coroutine"
+    if kind is None:
+        return result
+    outer: Any = _around(_Given(result), kind, make)()
+    outer.__name__, outer.__qualname__ = result.__name__, result.__qualname__
+    return outer
+
+
+class _Given:
+    """A function of what there is already."""
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def __call__(self) -> Any:
+        return self._result
+
+    def __del__(self) -> None:
+        # a coroutine that ended before its first step: Python is to complain of the outer one alone
+        ours = sys.getrefcount(self._result) <= 2  # this object, and that call
+        if ours and isinstance(self._result, types.CoroutineType):
+            self._result.close()
+
+
+def _put_on(wrapper: Any, function: Any) -> None:
+    """Give *wrapper* what ``functools.wraps`` does not find on what is no function."""
+    named = _unwrapped(function)
+    qualified = getattr(named, "__qualname__", named.__class__.__qualname__)
+    wrapper.__qualname__ = qualified
+    wrapper.__name__ = getattr(named, "__name__", qualified.rpartition(".")[2])
+    for name in dir(function):
+        found = inspect.getattr_static(function, name, None)  # a property may do anything
+        if not name.startswith("_") and (callable(found) or isinstance(found, classmethod)):
+            setattr(wrapper, name, getattr(function, name))
 
 
 def inside(function: _F, begin: Callable[[], Context]) -> _F:
@@ -80,7 +143,7 @@ def _generator_around(
     begin: Callable[[], Context],
     make: Callable[[], AbstractContextManager[Any]],
 ) -> _F:
-    if kind == "generator":
+    if kind != "async generator":
 
         @functools.wraps(function)
         def generator(*args: Any, **kwargs: Any) -> Any:
@@ -88,7 +151,8 @@ def _generator_around(
             with _Entered(own, make()):
                 return (yield from _stepped(own, own.run(function, *args, **kwargs)))
 
-        return cast(_F, generator)
+        # which marks it as one to be awaited
+        return cast(_F, types.coroutine(generator) if kind == "generator coroutine" else generator)
 
     @functools.wraps(function)
     async def async_generator(*args: Any, **kwargs: Any) -> Any:
@@ -137,10 +201,23 @@ def _kind_of(function: Callable[..., Any]) -> str:
         if inspect.isasyncgenfunction(candidate):
             return "async generator"
         if inspect.isgeneratorfunction(candidate):
-            return "generator"
+            code = _unwrapped(candidate).__code__
+            return "generator coroutine" if _is_awaitable(code) else "generator"
         if inspect.iscoroutinefunction(candidate):
             return "coroutine"
     return "function"
+
+
+def _unwrapped(function: Any) -> Any:
+    """Return what a partial, of however many, is of."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _is_awaitable(code: types.CodeType) -> bool:
+    """Say whether a generator's *code* is a coroutine by ``types.coroutine``."""
+    return bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
 def _is_function(function: object) -> bool:

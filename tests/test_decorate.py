@@ -6,6 +6,7 @@ import contextvars
 import functools
 import gc
 import inspect
+import types
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -162,6 +163,55 @@ def test_callables_that_are_no_functions(manager: Inside) -> None:
         assert inspect.iscoroutinefunction(result)
         assert asyncio.run(result()) == "inside"
     assert isinstance(decorated(manager, Handler)(), Handler)
+
+
+def test_what_is_no_function_keeps_its_name_and_its_methods(manager: Inside) -> None:
+    """A scheduler shows the one; ``cache_clear`` is the other. A property is not looked at."""
+
+    class Job:
+        count = 3
+
+        def __call__(self) -> str:
+            return where.get()
+
+        def stop(self) -> "Job":
+            return self
+
+        @classmethod
+        def make(cls) -> "Job":
+            return cls()
+
+        @property
+        def connection(self) -> None:
+            raise AssertionError("opened")
+
+    job = Job()
+    result = decorated(manager, job)
+    assert (result.__name__, result.__qualname__) == ("Job", Job.__qualname__)
+    assert (result(), result.stop()) == ("inside", job)
+    assert isinstance(result.make(), Job)
+    assert not hasattr(result, "connection")
+    twice = functools.partial(functools.partial(plain_function, 1), 2)
+    assert decorated(manager, twice).__qualname__ == "plain_function"
+    cached = functools.lru_cache(where.get)
+    assert decorated(manager, cached).cache_clear == cached.cache_clear
+    assert decorated(manager, [].append).__qualname__ == "list.append"
+
+
+def test_a_coroutine_of_old_can_be_awaited(manager: Inside) -> None:
+    """A generator function under ``types.coroutine``, or a partial of one."""
+
+    @types.coroutine
+    def old(value: int) -> Any:
+        yield
+        return where.get(), value
+
+    async def main(function: Any, *args: int) -> Any:
+        return await decorated(manager, function)(*args)
+
+    assert asyncio.run(main(old, 1)) == ("inside", 1)
+    assert asyncio.run(main(functools.partial(old, 2))) == ("inside", 2)
+    assert not inspect.isawaitable(decorated(manager, generator_function)(1))
 
 
 # ---------------------------------------------------------------- generators
