@@ -9,8 +9,10 @@ absent: schedulers; the tag's way into a line is a processor like any other.
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import cache
+from typing import Any, Self, TypeVar
 
 from otel_logging import _decorate
 from otel_logging import context as bindings
@@ -62,95 +64,113 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
     """Decorate a function so that everything logged inside it carries *tag*.
 
     Works on any callable: functions of any signature, coroutine functions,
-    methods, generators of both kinds (while their own code runs). Nested, the inner
+    methods, generators of both kinds (while their own code runs), also where a plain
+    function returns one of these. Nested, the inner
     tag holds, then the outer one again. Scope: the task or thread that runs the
     function, and tasks it starts. Failure: raises ``ConfigurationError`` for a tag
     that is no text, when it decorates. Cost: under a microsecond a call.
     """
     text = _text_of(tag)
-    return lambda function: _decorate.around(function, lambda: _Tagged(text))
+    return lambda function: _decorate.around(function, lambda: _Tagged(text), later=True)
 
 
 def _text_of(tag: str) -> str:
-    if not isinstance(tag, str) or not tag.strip() or not str(tag).isprintable():
+    # of a member the value, also where its enum is none of Python's string enums
+    text = str.__str__(tag) if isinstance(tag, str) else ""
+    if not text.strip() or not text.isprintable():
         raise ConfigurationError("job tag", tag, "a text like PRICE_CACHE, or a BackgroundJobTag")
-    return str(tag)
+    return text
 
 
 class _Tagged:
-    __slots__ = ("_before", "_entered_ns", "_tag")
+    __slots__ = ("_entered_ns", "_tag", "_token")
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
 
     def __enter__(self) -> None:
         self._entered_ns = time.time_ns()
-        self._before = bindings.job_tag.get()
-        bindings.job_tag.set(self._tag)
+        self._token = bindings.job_tag.set(self._tag)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         bindings.note_origin(error, self._entered_ns)
-        bindings.job_tag.set(self._before)
+        with suppress(ValueError):  # a dropped coroutine is left where it is collected
+            bindings.job_tag.reset(self._token)
 
 
-if TYPE_CHECKING:
-    _Adapter = logging.LoggerAdapter[logging.Logger]
-else:
-    _Adapter = logging.LoggerAdapter
+class TaggedLogger(logging.Logger):
+    """A drop-in for a ``logging.Logger`` that puts ``[TAG]`` before what a tagged job logs.
 
-#: What an adapter has of its own; everything else is its logger's.
-_OWN: Final = frozenset({"logger", "extra", "merge_extra"})
-
-
-class TaggedLogger(_Adapter):
-    """A drop-in around a ``logging.Logger`` that puts ``[TAG]`` before what a tagged job logs.
-
-    ``app.logger = TaggedLogger(app.logger)``. Whatever else the logger has, it has:
-    levels, handlers, filters, children, ``extra``, ``exc_info``, ``stack_info``,
-    ``stacklevel``; file and line stay the caller's; without a tag the output is
-    the plain logger's. Failure: raises what the plain logger would.
+    ``app.logger = TaggedLogger(app.logger)``. It is a logger of the same class,
+    with the same state: whatever is read, set or called on it is the logger's.
+    Records are tagged where they are made; without a tag they are the plain
+    logger's. Failure: raises what the plain logger would, and
+    ``ConfigurationError`` for what is no ``logging.Logger``.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    #: The logger that is wrapped.
+    logger: logging.Logger
+
+    def __new__(cls, logger: logging.Logger) -> Self:
         """Wrap *logger*; one that is wrapped already is not wrapped twice."""
-        super().__init__(logger.logger if isinstance(logger, TaggedLogger) else logger, None)
+        if not isinstance(logger, logging.Logger):
+            raise ConfigurationError(
+                "TaggedLogger", logger, "a logging.Logger; adapters go around it"
+            )
+        if isinstance(logger, TaggedLogger):
+            logger = logger.logger
+        self: Self = object.__new__(_like((cls, logger.__class__)))
+        object.__setattr__(self, "__dict__", logger.__dict__)
+        self.logger = logger
+        return self
 
-    def log(self, level: int, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Log at *level*, tagged."""
+    def __init__(self, logger: logging.Logger) -> None:
+        """Leave the state alone: it is the logger's."""
+
+    def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802 - logging's
+        """Make a record, tagged."""
+        record = super().makeRecord(*args, **kwargs)
         tag = bindings.job_tag.get()
-        if tag is not None and self.isEnabledFor(level):
-            msg = _with_tag(tag, msg, is_format=bool(args))
-        # this frame is none of the caller's
-        self.logger.log(
-            level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1}
-        )
+        if tag is not None or type(record.msg) is not str:
+            record.msg = _with_tag(tag, record.msg, is_format=bool(record.args))
+        return record
 
-    fatal = _Adapter.critical  # which an adapter has not by itself
-
-    def getChild(self, suffix: str) -> "TaggedLogger":  # noqa: N802 - logging's name
+    def getChild(self, suffix: str) -> Self:  # noqa: N802 - logging's name
         """Return the logger's child, wrapped too."""
-        return type(self)(self.logger.getChild(suffix))
+        child: Self = self._around(self.logger.getChild(suffix))
+        return child
+
+    def getChildren(self) -> Any:  # noqa: N802 - logging's name, from Python 3.12 on
+        """Return the logger's children, wrapped too."""
+        logger: Any = self.logger
+        return {self._around(child) for child in logger.getChildren()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.logger,))
+        return self._around, (self.logger,)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.logger, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _OWN:
-            object.__setattr__(self, name, value)
-        else:
-            setattr(self.logger, name, value)
+    @property
+    def _around(self) -> Any:
+        return type(self).__bases__[0]
 
 
-def _with_tag(tag: str, message: Any, *, is_format: bool) -> Any:
+@cache
+def _like(kinds: tuple[Any, ...]) -> Any:
+    """Return the class that is both *kinds*, a wrapper and a logger; only its slot is its own."""
+    return type(kinds[0].__name__, kinds, {"__slots__": ("logger",), "__module__": __name__})
+
+
+def _with_tag(tag: str | None, message: Any, *, is_format: bool) -> Any:
     """Return *message* with *tag* before it; as it is, where it has one, or is no text at all."""
     if isinstance(message, TaggedText):
+        tag, text = message.tag, message.message
+        if not (is_format and "%" in tag):
+            return message
+    elif tag is None:
         return message
-    try:
-        text = str(message)
-    except Exception:  # for the handlers to find out, as it is without a tag
-        return message
-    shown = tag.replace("%", "%%") if is_format else tag  # a tag may have a "%" in it
+    else:
+        try:
+            text = str(message)
+        except Exception:  # for the handlers to find out, as it is without a tag
+            return message
+    shown = tag.replace("%", "%%") if is_format else tag
     return message if text.startswith(f"[{shown}] ") else tagged_text(tag, text, shown)

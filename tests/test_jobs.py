@@ -1,15 +1,21 @@
 """Job tags: on whose lines they are, and on whose not."""
 
 import asyncio
+import contextvars
 import copy
 import functools
+import gc
+import inspect
 import io
 import json
 import logging
 import pickle
+import types
+import unittest
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -148,6 +154,169 @@ def test_every_kind_of_callable_can_be_tagged() -> None:
     steps.close()  # type: ignore[attr-defined]
     asyncio.run(main())
     assert current_job_tag() is None
+
+
+def test_a_string_of_any_enum_is_its_value() -> None:
+    """Not ``Tag.PRICE``, as ``str()`` of a ``(str, Enum)`` member has it."""
+
+    class Tag(str, Enum):  # noqa: UP042 - which is what applications have
+        PRICE = "PRICE_CACHE"
+
+    assert tag_background_logger(Tag.PRICE)(current_job_tag)() == "PRICE_CACHE"
+    assert format_background_log(Tag.PRICE, "x") == "[PRICE_CACHE] x"
+
+
+def test_what_a_plain_function_returns_to_be_run_later_is_tagged_too() -> None:
+    """A coroutine or generator that comes through somebody's plain wrapper, or is made by hand."""
+    tag = tag_background_logger("T")
+
+    def through(function: Any) -> Any:
+        @functools.wraps(function)
+        def plain(*args: Any) -> Any:
+            return function(*args)
+
+        return plain
+
+    @tag
+    @through
+    async def job() -> str | None:
+        await asyncio.sleep(0)
+        return current_job_tag()
+
+    @tag
+    @through
+    def steps() -> Iterator[str | None]:
+        yield current_job_tag()
+
+    @tag
+    @through
+    async def stream() -> AsyncIterator[str | None]:
+        yield current_job_tag()
+
+    @tag
+    @through
+    @types.coroutine
+    def older() -> Any:
+        yield
+        return current_job_tag()
+
+    @tag
+    @types.coroutine
+    def oldest() -> Any:
+        yield
+        return current_job_tag()
+
+    async def main() -> None:
+        coroutine = job()
+        assert inspect.iscoroutine(coroutine)
+        assert (coroutine.__name__, coroutine.__qualname__.rpartition(".")[2]) == ("job", "job")
+        assert [await coroutine, await older(), await oldest()] == ["T"] * 3
+        assert [(seen, current_job_tag()) async for seen in stream()] == [("T", None)]
+
+    asyncio.run(main())
+    assert [(seen, current_job_tag()) for seen in steps()] == [("T", None)]
+    assert list(tag(lambda: (current_job_tag() for _ in range(1)))()) == ["T"]
+
+
+def test_a_returned_coroutine_that_never_begins_says_so_once() -> None:
+    """As without a tag, and not at all where it was closed; one that has begun is left alone."""
+
+    async def job() -> None:
+        await asyncio.sleep(0)
+
+    tagged = tag_background_logger("T")(lambda: job())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tagged().close()
+        assert caught == []
+        tagged()
+    assert [str(each.message).partition(" was ")[2] for each in caught] == ["never awaited"]
+    begun = job()
+    begun.send(None)
+    assert tag_background_logger("T")(lambda: begun)() is begun
+    begun.close()
+
+
+def test_a_returned_coroutine_that_somebody_keeps_is_not_ended() -> None:
+    """A function may schedule it, and return it to whom it is nothing."""
+
+    async def job() -> str | None:
+        return current_job_tag()
+
+    async def main() -> None:
+        kept: list[asyncio.Task[str | None]] = []
+
+        @tag_background_logger("T")
+        def start() -> Any:
+            coroutine = job()
+            kept.append(asyncio.create_task(coroutine))
+            return coroutine
+
+        start().close()
+        assert await kept[0] == "T"
+
+    asyncio.run(main())
+
+
+def test_a_dropped_coroutine_leaves_its_tag_nowhere() -> None:
+    """Whoever collects it, in a job or not, in whatever context."""
+
+    @types.coroutine
+    def pause() -> Any:
+        yield
+
+    @tag_background_logger("INNER")
+    async def inner() -> None:
+        await pause()
+
+    dropped: list[Any] = []
+
+    @tag_background_logger("OUTER")
+    def start() -> None:
+        dropped.append(inner())
+        contextvars.copy_context().run(dropped[0].send, None)
+
+    @tag_background_logger("OTHER")
+    def other() -> str | None:
+        dropped.clear()
+        return current_job_tag()
+
+    start()
+    dropped.clear()
+    assert current_job_tag() is None
+    start()
+    assert (other(), current_job_tag()) == ("OTHER", None)
+
+
+def test_a_task_that_is_collected_leaves_its_tag_nowhere() -> None:
+    """One that nobody kept: its coroutine ends in the task that runs the collection."""
+
+    @tag_background_logger("LOST")
+    async def lost() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    @tag_background_logger("OUTER")
+    async def start() -> None:
+        asyncio.create_task(lost())  # noqa: RUF006 - the very thing
+        await asyncio.sleep(0)
+
+    @tag_background_logger("OTHER")
+    async def other() -> str | None:
+        gc.collect()
+        return current_job_tag()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: ended.append(context))
+        await asyncio.create_task(start())
+        assert await asyncio.create_task(other()) == "OTHER"
+        await asyncio.create_task(start())
+        gc.collect()
+        assert current_job_tag() is None
+
+    ended: list[Any] = []
+    gc.collect()
+    asyncio.run(main())
+    assert len(ended) == 2
 
 
 def test_tags_go_with_the_context() -> None:
@@ -295,6 +464,10 @@ def test_stacklevel_counts_from_the_caller(plain: Any) -> None:
 
     helper()
     assert "test_stacklevel_counts_from_the_caller x" in stream.getvalue()
+    for given in (logger, TaggedLogger(logger)):
+        given.info("0", stacklevel=0)
+    lines = stream.getvalue().splitlines()
+    assert lines[-1] == lines[-2]
 
 
 def test_the_rest_of_the_logger_is_the_loggers(plain: Any) -> None:
@@ -322,10 +495,15 @@ def test_a_tag_is_never_there_twice(plain: Any) -> None:
         wrapped.info(format_background_log("OTHER", "two"))
         wrapped.info("[50%] three")
         wrapped.info("[50%%] %s", "four")
+        wrapped.info(format_background_log("50%", "%s"), "five")
 
     job()
+    TaggedLogger(logger).info(format_background_log("5%", "job %s"), "six")
     lines = [line.split(" job ")[1].partition(" at ")[0] for line in stream.getvalue().splitlines()]
-    assert lines == ["[50%] one", "[OTHER] two", "[50%] three", "[50%] four"]
+    assert lines == [
+        *("[50%] one", "[OTHER] two", "[50%] three", "[50%] four", "[50%] five"),
+        "six",
+    ]
 
 
 def test_a_message_that_cannot_be_text_is_the_handler_s_to_find_out(
@@ -346,7 +524,20 @@ def test_a_message_that_cannot_be_text_is_the_handler_s_to_find_out(
 def test_a_child_is_wrapped_too() -> None:
     """As the line that is logged through it has to be tagged."""
     child = TaggedLogger(logging.getLogger("shop")).getChild("jobs")
-    assert type(child) is TaggedLogger
+    assert isinstance(child, TaggedLogger)
+    assert child.logger is logging.getLogger("shop.jobs")
+    assert child.getChild("x").logger is logging.getLogger("shop.jobs.x")
+
+
+def test_children_are_wrapped_too() -> None:
+    """Python 3.12's ``getChildren``; before, there is none, as there is none of a logger."""
+
+    class Parent(logging.Logger):
+        def getChildren(self) -> set[logging.Logger]:  # noqa: N802 - logging's name
+            return {logging.getLogger("shop.jobs")}
+
+    (child,) = TaggedLogger(Parent("shop")).getChildren()
+    assert isinstance(child, TaggedLogger)
     assert child.logger is logging.getLogger("shop.jobs")
 
 
@@ -354,8 +545,110 @@ def test_a_copy_is_around_the_same_logger() -> None:
     """Copied, pickled, or on its way to another process."""
     wrapped = TaggedLogger(logging.getLogger("shop.copied"))
     for copied in (copy.copy(wrapped), copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))):
-        assert type(copied) is TaggedLogger
+        assert isinstance(copied, TaggedLogger)
         assert copied.logger is wrapped.logger
+        assert type(copied) is type(wrapped)
+
+
+def test_it_is_a_logger() -> None:
+    """``isinstance``, the tests of other people, an adapter around it; the two share all."""
+    logger = logging.getLogger("shop.real")
+    wrapped = TaggedLogger(logger)
+    assert isinstance(wrapped, logging.Logger)
+    assert vars(wrapped) is vars(logger)
+    assert repr(wrapped) == "<TaggedLogger shop.real (WARNING)>"
+    with unittest.TestCase().assertLogs(wrapped, "INFO") as caught:
+        tag_background_logger("T")(wrapped.info)("x %s", 1)
+        logger.info("plain")
+        tag_background_logger("T")(logging.LoggerAdapter(wrapped, {}).info)("adapted")
+    assert [record.getMessage() for record in caught.records] == ["[T] x 1", "plain", "[T] adapted"]
+
+
+@pytest.mark.parametrize("other", [logging.LoggerAdapter(logging.root, {}), log, None, "shop"])
+def test_what_is_no_logger_is_refused(other: Any) -> None:
+    """With a word on what it may be."""
+    with pytest.raises(ConfigurationError, match=r"a logging\.Logger; adapters go around it"):
+        TaggedLogger(other)
+
+
+class Own(logging.Logger):
+    """A logger as applications have them."""
+
+    def info(self, msg: object, *args: Any, user: str = "", **kwargs: Any) -> None:
+        super().info(f"{msg} of {user}", *args, **kwargs)
+
+    def success(self, msg: str, *args: Any) -> None:
+        self._log(25, msg, args)
+
+    def _log(self, level: int, msg: object, args: Any, exc_info: Any = None) -> None:  # type: ignore[override]
+        super()._log(level, msg, args, exc_info=exc_info)
+
+
+def test_a_logger_class_of_one_s_own_stays_what_it_is(plain: Any) -> None:
+    """Its methods, with whatever signatures, are there, and what they log is tagged."""
+    logger, stream = plain
+    own = Own("shop.own")
+    own.handlers = logger.handlers
+    own.handlers[0].setFormatter(None)
+    wrapped = TaggedLogger(own)
+    assert isinstance(wrapped, Own)
+
+    @tag_background_logger("50%")
+    def job() -> None:
+        wrapped.info("by %s", "name", user="u")
+        wrapped.success("done")
+
+    for given in (own, wrapped):
+        given.info("a", user="u")
+        given.success("b")
+    job()
+    assert stream.getvalue().splitlines() == ["a of u", "b"] * 2 + [
+        "[50%] by name of u",
+        "[50%] done",
+    ]
+
+
+def test_what_a_plain_logger_refuses_it_refuses_in_the_same_words(
+    plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a job as well; with ``raiseExceptions`` off, nothing, and no line."""
+    logger, stream = plain
+    wrapped = TaggedLogger(logger)
+    calls: list[Callable[[Any], Any]] = [
+        lambda given: given.info(),
+        lambda given: given.info("x", nonsense=1),
+        lambda given: given.log("INFO", "x"),
+        lambda given: given.info("x", extra={"message": "taken"}),
+    ]
+    said = []
+    for given in (logger, wrapped):
+        for call in calls:
+            with pytest.raises((TypeError, KeyError)) as caught:
+                tag_background_logger("T")(call)(given)
+            said.append(str(caught.value))
+    assert said[:4] == said[4:]
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    tag_background_logger("T")(wrapped.log)("INFO", "x")
+    assert stream.getvalue() == ""
+
+
+def test_a_record_that_somebody_else_made_is_left_alone(plain: Any) -> None:
+    """One forwarded to it is as its maker left it, tagged once or not at all."""
+    logger, stream = plain
+    wrapped = TaggedLogger(logger)
+    wrapped.handlers[0].setFormatter(None)
+
+    @tag_background_logger("T")
+    def job() -> None:
+        foreign = logging.makeLogRecord({"msg": "foreign %s", "args": (1,), "levelno": 20})
+        wrapped.handle(foreign)
+        assert foreign.msg == "foreign %s"
+        mine = wrapped.makeRecord("shop", 20, "f.py", 1, "mine %s", (2,), None)
+        wrapped.handle(mine)
+        TaggedLogger(logger).handle(mine)
+
+    job()
+    assert stream.getvalue().splitlines() == ["foreign 1", "[T] mine 2", "[T] mine 2"]
 
 
 # ---------------------------------------------------------------- TaggedLogger, after set-up
