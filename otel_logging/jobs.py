@@ -53,9 +53,9 @@ def format_background_log(tag: str, message: str) -> str:
     return tagged_text(_text_of(tag), str(message))
 
 
-def tagged_text(tag: str, message: str, shown: str | None = None) -> TaggedText:
-    """Return *message* with its tag before it, which may be *shown* otherwise than it is."""
-    text = TaggedText(f"[{tag if shown is None else shown}] {message}")
+def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText:
+    """Return *message* with its tag *before* it, which may stand there otherwise than it is."""
+    text = TaggedText((f"[{tag}] " if before is None else before) + message)
     text.tag, text.message = tag, message
     return text
 
@@ -172,5 +172,7 @@ def _with_tag(tag: str | None, message: Any, *, is_format: bool) -> Any:
             text = str(message)
         except Exception:  # for the handlers to find out, as it is without a tag
             return message
-    shown = tag.replace("%", "%%") if is_format else tag
-    return message if text.startswith(f"[{shown}] ") else tagged_text(tag, text, shown)
+    before = f"[{tag}] "
+    if is_format and "%" in tag:
+        before = before.replace("%", "%%")
+    return message if text.startswith(before) else tagged_text(tag, text, before)
