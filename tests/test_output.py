@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from otel_logging import _trouble, configure_logging, get_logger
+from otel_logging.logs.logger import DEEPEST
 from otel_logging.logs.output import LOST, PATIENCE_S
 from tests.lines import child_environment, parsed, script
 
@@ -450,7 +451,7 @@ def test_a_stdout_that_logs_is_stopped(capsys: pytest.CaptureFixture[str]) -> No
 
     with contextlib.redirect_stdout(Logs()):
         get_logger("shop").info("line")
-    assert len(depths) == 4
+    assert len(depths) == DEEPEST
     assert sum(_trouble.counts.values()) == 1
 
 

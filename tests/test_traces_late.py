@@ -242,7 +242,7 @@ def test_who_is_that_of_the_stage_where_another_one_is_below(tmp_path: Path) -> 
         (12, "12"),
         (-0.5, "-0.5"),
         (1e-7, "1e-07"),
-        (float("inf"), "inf"),
+        (float("inf"), "Infinity"),  # as it is stored
         (["a"], "['a']"),
         ("[a]", "[a]"),
     ],

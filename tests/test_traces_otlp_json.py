@@ -84,7 +84,7 @@ def with_attribute(value: object) -> dict[str, Any]:
         ({"boolValue": False}, False),
         ({"intValue": "-3"}, -3),
         ({"intValue": 3}, 3),
-        ({"doubleValue": "Infinity"}, float("inf")),
+        ({"doubleValue": "Infinity"}, "Infinity"),
         ({"arrayValue": {"values": [{"intValue": "1"}, {}]}}, [1, None]),
         ({"arrayValue": {}}, []),
         ({"kvlistValue": {"values": [{"key": "a", "value": {"stringValue": "b"}}]}}, {"a": "b"}),

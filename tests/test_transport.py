@@ -232,17 +232,18 @@ def test_nobody_there_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("behave", "verdict"),
+    ("behave", "size", "verdict"),
     [
-        (rude.say_nothing, Verdict.AGAIN),
-        (rude.read_nothing, Verdict.AGAIN),
-        (rude.drip_head, Verdict.AGAIN),
-        (rude.drip_body, Verdict.DELIVERED),  # the status was there
+        (rude.say_nothing, 1, Verdict.AGAIN),
+        (rude.read_nothing, 32 << 20, Verdict.AGAIN),  # more than the system keeps for it
+        (rude.drip_head, 1, Verdict.AGAIN),
+        (rude.drip_body, 1, Verdict.DELIVERED),  # the status was there
     ],
 )
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_request_is_done_by_its_deadline(
     behave: Callable[[Rude, socket.socket], None],
+    size: int,
     verdict: Verdict,
     tls: bool,
     certificates: Certificates,
@@ -252,7 +253,7 @@ def test_a_request_is_done_by_its_deadline(
         certificate = str(certificates.authority) if tls else None
         with connected(collector.endpoint, certificate=certificate) as client:
             began = time.monotonic()
-            answer = client.send(bytes(32 << 20), 0.5)
+            answer = client.send(bytes(size), 0.5)
             took = time.monotonic() - began
             assert answer.verdict is verdict
             assert 0.4 < took < 2
