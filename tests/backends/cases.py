@@ -24,6 +24,21 @@ from tests.lines import child_environment, parsed
 
 DEMO = "chat-gateway"
 
+PAGES = """
+from opentelemetry import trace
+import otel_logging
+
+with otel_logging.setup_observability():
+    log = otel_logging.get_logger("pages")
+    with otel_logging.traced("long", root=True) as span:
+        for n in range(1_100):
+            log.info("line", n=n)
+        log.info("ratio", sharpe=float("nan"), top=float("inf"))
+    with trace.use_span(span):
+        log.info("late")
+    log.info("outside")
+"""
+
 
 class Service:
     """A process of the package's user, its store, and what Jaeger has of it."""
@@ -142,6 +157,22 @@ class Cases:
             told = service.jaeger.trace(trace_id)
             assert not any("@jaeger@warnings" in span["attributes"] for span in told)
             _is_shown_as_it_was(service.jaeger.shown(trace_id), spans)
+
+    def test_pages_and_what_json_has_no_number_for(self, service: Service) -> None:
+        """More lines than a stage holds, one after its end, a NaN: no warning, all found."""
+        service.run("-c", PAGES)
+        ours = service.all_in_jaeger()
+        events = Counter(
+            name
+            for trace_id in ours
+            for span in service.jaeger.trace(trace_id)
+            for _, name, _ in span["events"]
+        )
+        assert events == {"line": 1_100, "ratio": 1, "late": 1, "outside": 1}
+        for trace_id in ours:
+            told = service.jaeger.trace(trace_id)
+            assert not any("@jaeger@warnings" in span["attributes"] for span in told)
+        assert service.jaeger.search(service.name, {"level": "info"}) == set(ours)
 
     def test_it_takes_grpc_as_well(self, stack: Stack, tmp_path: Path) -> None:
         """The other protocol, on the other port."""
