@@ -18,6 +18,7 @@ from tests.lines import child_environment
 from tests.receiver import Answer, Receiver, Request, accept, partial_success, refuse
 from tests.rude import Rude
 from tests.spools import make
+from tests.stored import Planted
 from tests.test_transport_grpc import Collector, abort
 
 Run = Callable[..., Result]
@@ -95,6 +96,20 @@ def test_all_is_well(run: Run, way: Way, tmp_path: Path) -> None:
     ((span, event),) = way.receiver.events
     assert (span.name, span.resource["service.name"]) == ("probe", "otel-logging-doctor")
     assert (event.name, event.attributes["level"]) == ("the doctor was here", "info")
+    assert span.end_ns > span.start_ns  # Jaeger warns of those without length
+
+
+def test_a_probe_is_nobodys_message(run: Run, way: Way) -> None:
+    """It is no row, nor counted, nor the trace that ended last; by its id it is shown."""
+    way.jaeger.plant(Planted(1, 0, "message", -900, -100), origin=time.time_ns())
+    run()
+    ask = ["--source", "jaeger"]
+
+    assert "slowest · 1 stage," in CliRunner().invoke(main, ["late", *ask]).output
+    assert "message" in CliRunner().invoke(main, ["show", *ask]).output
+    ((span, _),) = way.receiver.events
+    shown = CliRunner().invoke(main, ["show", span.trace_id, *ask]).output
+    assert "the doctor was here" in shown
 
 
 def test_it_waits_for_a_probe_that_is_slow(run: Run, way: Way) -> None:

@@ -109,6 +109,13 @@ def test_holders_of_log_lines_are_no_stages(
     assert span.is_stage is is_stage
 
 
+def test_a_probe_of_the_doctor_is_no_stage(tmp_path: Path) -> None:
+    """It is nobody's work, whatever it is called."""
+    (span,) = read_back(tmp_path, Planted(1, 0, "probe", 0, 1), service="otel-logging-doctor")
+
+    assert not span.is_stage
+
+
 def test_a_resource_that_says_little_has_the_defaults(tmp_path: Path) -> None:
     """The default of who= holds where the process did not say, as with another SDK's resource."""
     (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1), service="", who=None)

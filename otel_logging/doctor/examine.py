@@ -19,8 +19,6 @@ from otel_logging.export.pipeline import new_span_id, new_trace_id
 from otel_logging.settings import ConfigurationError, Settings
 from otel_logging.traces.jaeger import Jaeger
 
-#: Under which the probes are found in Jaeger.
-SERVICE: Final = "otel-logging-doctor"
 _LINE: Final = "the doctor was here"
 
 
@@ -44,7 +42,7 @@ def examine(*, spool_dir: Path | None = None, patience_s: float) -> Iterator[Fin
 
 
 def _round_trip(chosen: Settings, jaeger: Jaeger, patience_s: float) -> Iterator[Finding]:
-    probe = Probe(SERVICE, f"{new_trace_id():032x}", _LINE)
+    probe = Probe(_names.DOCTOR, f"{new_trace_id():032x}", _LINE)
     there = []
     for finding in collector.deliver(chosen.exporter, _encoded(probe)):
         there.append(finding)
@@ -62,7 +60,7 @@ def _round_trip(chosen: Settings, jaeger: Jaeger, patience_s: float) -> Iterator
 
 def _encoded(probe: Probe) -> bytes:
     now = time.time_ns()
-    fields = {_names.LEVEL: "info", _names.LOGGER: SERVICE}
+    fields = {_names.LEVEL: "info", _names.LOGGER: _names.DOCTOR}
     span = _otlp.span(
         trace_id=bytes.fromhex(probe.trace_id),
         span_id=new_span_id(),
@@ -72,7 +70,7 @@ def _encoded(probe: Probe) -> bytes:
         name="probe",
         kind=1,
         start_ns=now,
-        end_ns=now,
+        end_ns=now + 1,  # Jaeger warns of spans without length
         values={},
         events=[_otlp.event(now, probe.line, fields)],
     )

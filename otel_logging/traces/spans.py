@@ -143,7 +143,9 @@ class Span:
 
     @property
     def is_stage(self) -> bool:
-        """Whether it is work that took time, rather than a holder of log lines."""
+        """Whether it is work that took time, rather than a holder of log lines or a probe."""
+        if self.resource.service == _names.DOCTOR:
+            return False
         if self.name == _names.PROCESS_LOG:
             return bool(self.parent_span_id)
         return not self.is_log_page
