@@ -232,10 +232,19 @@ def test_what_is_no_jaeger_or_too_old_is_said(answer: tuple[int, str, bytes]) ->
             Jaeger(fake.url).services()
 
 
-def test_services_of_another_shape_are_none() -> None:
-    """A server of something else."""
+@pytest.mark.parametrize("body", [b'{"services": 3}', b'{"status": "Server available"}'])
+def test_services_of_another_shape_are_no_jaegers(body: bytes) -> None:
+    """A server of something else: the collector's health check."""
     with FakeJaeger() as fake:
-        fake.instead = lambda _: (200, "application/json", b'{"services": 3}')
+        fake.instead = lambda _: (200, "application/json", body)
+        with pytest.raises(NotUnderstoodError, match="is no Jaeger"):
+            Jaeger(fake.url).services()
+
+
+def test_a_jaeger_may_be_empty() -> None:
+    """Its memory storage then leaves the key out."""
+    with FakeJaeger() as fake:
+        fake.instead = lambda _: (200, "application/json", b"{}")
         assert Jaeger(fake.url).services() == []
 
 
@@ -267,7 +276,13 @@ def test_an_answer_may_come_in_several_objects() -> None:
         assert names(Jaeger(fake.url).trace(TRACE)) == ["charge u", "message u", "message v"]
 
 
-@pytest.mark.parametrize("traces", [b"[3]", b"[{}]", b"7"])
+@pytest.mark.parametrize(
+    "traces",
+    [
+        *(b"[3]", b"[{}]", b"7", b'[{"traceID": 12}]'),
+        *(b'[{"traceID": "%b"}]' % i for i in ("é".encode(), b"../../x", b"", b"a" * 33)),
+    ],
+)
 def test_ids_of_another_shape_are_said(traces: bytes) -> None:
     """It is another API."""
     with FakeJaeger() as fake:

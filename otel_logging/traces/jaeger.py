@@ -137,8 +137,11 @@ class Jaeger:
         reply = self._get("/api/v3/services", {})
         if reply.status == 404:  # servers of other things; and Jaeger before it had this API
             reply = Reply(200, b"", reply.date)
-        named = self._good(reply)[0].get("services", [])
-        return sorted(map(str, named)) if isinstance(named, list) else []
+        told = self._good(reply)[0]
+        named = told.get("services") if told else []  # {}: its memory storage, as long as empty
+        if not isinstance(named, list):
+            raise NotUnderstoodError(f"what answers at {self.url} is no Jaeger")
+        return sorted(map(str, named))
 
     def version(self) -> str:
         """Return its version where its front page says so, like ``2.13.0``; else empty."""
@@ -188,9 +191,16 @@ class Jaeger:
         }
         traces = self._good(self._get("/api/traces", asked))[0].get("data") or []
         try:
-            return [str(trace["traceID"]).rjust(32, "0") for trace in traces]
-        except (KeyError, TypeError) as error:
+            return [_hex_id(trace["traceID"]) for trace in traces]
+        except (KeyError, TypeError, ValueError) as error:
             raise NotUnderstoodError(f"{self.url} answers what is no trace: {error}") from error
+
+
+def _hex_id(given: str) -> str:
+    """Return an id in full; it becomes a part of a path."""
+    if not re.fullmatch("[0-9a-f]{1,32}", given):
+        raise ValueError(f"the id {given!r}")
+    return given.rjust(32, "0")
 
 
 def _documents(text: str) -> Iterator[Any]:
