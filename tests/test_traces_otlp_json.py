@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from otel_logging.traces import otlp_json
-from otel_logging.traces.spans import Event, Link, Resource
+from otel_logging.traces.spans import Event, Link, Resource, Span
 from tests.stored import NOON, TRACE
 
 #: As Jaeger 2.13 answered for a span of this package, shortened.
@@ -54,9 +54,16 @@ RECORDED: dict[str, Any] = {
 }
 
 
+def read(data: dict[str, Any]) -> list[Span]:
+    left_out: set[str] = set()
+    found = list(otlp_json.spans(data, left_out=left_out))
+    assert not left_out
+    return found
+
+
 def test_a_span_reads_back_as_from_the_local_store() -> None:
     """To the nanosecond; the list that Jaeger's storage made a text of is one again."""
-    (span,) = otlp_json.spans(RECORDED)
+    (span,) = read(RECORDED)
 
     assert (span.trace_id, span.span_id, span.parent_span_id) == (
         TRACE,
@@ -94,7 +101,7 @@ def with_attribute(value: object) -> dict[str, Any]:
 )
 def test_every_kind_of_value_is_read(json: object, value: object) -> None:
     """As ``show`` prints it from the local store."""
-    (span,) = otlp_json.spans(with_attribute(json))
+    (span,) = read(with_attribute(json))
 
     assert span.attributes == {"k": value}
 
@@ -102,11 +109,11 @@ def test_every_kind_of_value_is_read(json: object, value: object) -> None:
 def test_what_is_left_out_has_its_default() -> None:
     """OTLP's JSON leaves out zeros; a later version's enums may be names."""
     span = {"traceId": TRACE, "spanId": "1", "kind": "SPAN_KIND_NEW"}
-    (read,) = otlp_json.spans({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
+    (got,) = read({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
 
-    assert (read.kind, read.status, read.parent_span_id) == ("unspecified", "unset", "")
-    assert read.resource == Resource("unknown_service", ("user_id",))
-    assert list(otlp_json.spans({})) == []
+    assert (got.kind, got.status, got.parent_span_id) == ("unspecified", "unset", "")
+    assert got.resource == Resource("unknown_service", ("user_id",))
+    assert read({}) == []
 
 
 @pytest.mark.parametrize(
@@ -114,15 +121,66 @@ def test_what_is_left_out_has_its_default() -> None:
     [
         {"resourceSpans": 3},
         {"resourceSpans": [3]},
-        {"resourceSpans": [{"scopeSpans": [{"spans": [{"spanId": "1"}]}]}]},
-        {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "ab", "spanId": "1"}]}]}]},
-        {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xy", "spanId": "1"}]}]}]},
-        with_attribute(3),
-        with_attribute({"intValue": "three"}),
-        with_attribute({"bytesValue": "a"}),
+        {"resourceSpans": [{"scopeSpans": [{"spans": [3]}]}]},
+        {"resourceSpans": [{"scopeSpans": [{"spans": ["x"]}]}]},
     ],
 )
 def test_what_is_no_otlp_is_a_value_error(data: dict[str, Any]) -> None:
-    """Whatever is wrong with it."""
-    with pytest.raises(ValueError):  # noqa: PT011 - any
-        list(otlp_json.spans(data))
+    """There are no spans at all."""
+    with pytest.raises(ValueError, match="no OTLP"):
+        read(data)
+
+
+def deep(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"arrayValue": {"values": [value]}}
+    return value
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"spanId": "1"},
+        {"traceId": "ab", "spanId": "1"},
+        {"traceId": "xy", "spanId": "1"},
+        {"traceId": TRACE, "spanId": "1", "name": 3},
+        *(
+            {"traceId": TRACE, "spanId": "1", "attributes": [{"key": "k", "value": value}]}
+            for value in (3, {"intValue": "three"}, {"bytesValue": "a"}, deep(5000))
+        ),
+    ],
+    ids=range(8),
+)
+def test_a_span_that_is_no_otlp_hides_no_other(bad: Any) -> None:
+    """It is left out, and known to be, once."""
+    good = {"traceId": TRACE, "spanId": "2"}
+    group = {"scopeSpans": [{"spans": [bad, good, bad]}]}
+    left_out: set[str] = set()
+
+    (got,) = otlp_json.spans({"resourceSpans": [group]}, left_out=left_out)
+
+    assert got.span_id == "0000000000000002"
+    assert len(left_out) == 1
+
+
+def test_spans_of_a_resource_that_is_none_are_left_out() -> None:
+    """Of whom they are is not known."""
+    scoped = [{"spans": [{"traceId": TRACE, "spanId": n} for n in "12"]}]
+    left_out: set[str] = set()
+
+    data = {"resourceSpans": [{"resource": 3, "scopeSpans": scoped}]}
+
+    assert list(otlp_json.spans(data, left_out=left_out)) == []
+    assert len(left_out) == 2
+
+
+@pytest.mark.parametrize("who", ["[broken", "[" * 100_000])
+def test_a_who_that_only_looks_like_a_list_is_a_text(who: str) -> None:
+    """Somebody else wrote it: the default holds."""
+    resource = {"attributes": [{"key": "otel_logging.who", "value": {"stringValue": who}}]}
+    scoped = [{"spans": [{"traceId": TRACE, "spanId": "1"}]}]
+
+    (got,) = read({"resourceSpans": [{"resource": resource, "scopeSpans": scoped}]})
+
+    assert got.resource.who == ("user_id",)

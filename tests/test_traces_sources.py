@@ -132,6 +132,18 @@ def test_what_is_missing_is_said(
     )
 
 
+def test_a_span_that_is_not_understood_is_said(both: Sources, fake: FakeJaeger) -> None:
+    """All others are read."""
+    good, bad = (fake.answer(f"/api/v3/traces/{t}", {})[2] for t in (TRACE, OTHER))
+    bad = bad.replace(OTHER.encode(), b"x")
+    fake.instead = lambda path: (200, "application/json", good + bad) if "/traces" in path else None
+
+    answered = both.trace(TRACE)
+
+    assert names(answered) == ["answer", "message"]
+    assert answered.said.endswith(", incomplete: 1 span not understood")
+
+
 @pytest.mark.parametrize(("which", "seconds"), [(BOTH, 10.0), (JAEGER, 60.0)])
 def test_beside_the_local_store_jaeger_has_less_time(
     both: Sources, monkeypatch: pytest.MonkeyPatch, which: str, seconds: float

@@ -94,6 +94,7 @@ class Jaeger:
         self._is_later = True  # the dialect; until it refuses
         self._deadline: float | None = None
         self.date = ""  # of its last answer
+        self.left_out: set[str] = set()  # ids of spans that are no OTLP
 
     # ---- asking
 
@@ -158,7 +159,11 @@ class Jaeger:
         if reply.status == 404:
             return []
         try:
-            return [s for one in self._good(reply) for s in otlp_json.spans(one["result"])]
+            return [
+                span
+                for one in self._good(reply)
+                for span in otlp_json.spans(one["result"], left_out=self.left_out)
+            ]
         except (ValueError, KeyError) as error:
             raise NotUnderstoodError(f"{self.url} answers what is no OTLP: {error}") from error
 

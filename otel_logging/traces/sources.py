@@ -105,7 +105,8 @@ class Sources:
                 raise
             return Answered(here, f"from the local store{_why_not(error)}")
         stores = "" if self.which == JAEGER else "the local store and "
-        missing = f", incomplete: {found.incomplete}" if found.incomplete else ""
+        incomplete = ", ".join(filter(None, (found.incomplete, _left_out(jaeger))))
+        missing = f", incomplete: {incomplete}" if incomplete else ""
         return Answered(
             here + found.spans,
             f"from {stores}Jaeger at {self.jaeger_url}{missing}",
@@ -117,6 +118,11 @@ class Sources:
 
 def _ids(spans: Iterable[Span]) -> set[str]:
     return {span.trace_id for span in spans}
+
+
+def _left_out(jaeger: Jaeger) -> str:
+    number = len(jaeger.left_out)
+    return f"{number} span{'s' * (number > 1)} not understood" if number else ""
 
 
 def _why_not(error: JaegerError) -> str:
