@@ -551,6 +551,18 @@ def takes_links() -> bool:
     return _takes_links(_Variables())
 
 
+def value_of(name: str) -> str:
+    """Return a variable of somebody else's, of the environment alone; empty where it is unset."""
+    return os.environ.get(name, "").strip()
+
+
+def set_in(name: str) -> str:
+    """Return where a variable gets its value from: "environment", ".env", or "" for nowhere."""
+    if value_of(name):
+        return "environment"
+    return ".env" if _Variables().get(name) is not None else ""
+
+
 def proxies() -> tuple[str, ...]:
     """Return the variables that are set and name a proxy, which neither delivery nor Jaeger use."""
     variables = _Variables()

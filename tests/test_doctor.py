@@ -210,7 +210,30 @@ def test_a_sampler_that_drops_some_is_told(run: Run) -> None:
     result = run(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.05")
 
     assert result.exit_code == 0
-    assert "! The sampler keeps 5.00% of the traces." in result.output
+    assert "! The sampler keeps 5% of the traces." in result.output
+    assert "keeps 0.0001% of" in run(OTEL_TRACES_SAMPLER_ARG="0.000001").output
+
+
+@pytest.mark.parametrize(
+    ("line", "to_do"),
+    [
+        ("OTEL_SDK_DISABLED=true", "take OTEL_SDK_DISABLED out of {}"),
+        (
+            "OTEL_TRACES_SAMPLER=always_off",
+            "unset OTEL_TRACES_SAMPLER_ARG, and take OTEL_TRACES_SAMPLER out of {}",
+        ),
+    ],
+)
+def test_what_is_set_in_a_file_is_taken_out_of_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, to_do: str
+) -> None:
+    """To unset it helps nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(line)
+
+    result = run(OTEL_TRACES_SAMPLER_ARG="0.5")
+
+    assert f"do: {to_do.format(tmp_path / '.env')} " in said(result)
 
 
 def test_lines_that_go_elsewhere_are_told(run: Run) -> None:
@@ -244,7 +267,7 @@ def doctor(directory: Path, sitecustomize: str = "", **variables: str) -> str:
         [sys.executable, "-c", script], env=environment, capture_output=True, timeout=60, text=True
     )
     assert done.returncode == 1, done.stderr
-    return " ".join(done.stdout.split())
+    return " ".join(f"{done.stdout}\n{done.stderr}".split())
 
 
 SET = "from opentelemetry import trace\n"
@@ -273,8 +296,16 @@ def test_a_provider_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     """OpenTelemetry's own variable names it."""
     output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="nobody's")
 
-    assert "✗ The tracer provider that is asked for cannot be loaded" in output
+    assert "provider that OTEL_PYTHON_TRACER_PROVIDER=nobody's asks for cannot be loaded" in output
     assert "do: unset OTEL_PYTHON_TRACER_PROVIDER" in output
+    assert "Traceback" not in output
+
+
+def test_why_a_provider_cannot_be_loaded_is_said(tmp_path: Path) -> None:
+    """Where it says so itself."""
+    fails = "def _fails(): raise RuntimeError('no key')\ntrace.get_tracer_provider = _fails"
+
+    assert "cannot be loaded (RuntimeError: no key)." in doctor(tmp_path, f"{SET}{fails}")
 
 
 # ---------------------------------------------------------------- the spool
@@ -334,6 +365,15 @@ def test_a_spool_that_is_full_is_named(run: Run, tmp_path: Path) -> None:
     result = run(OTEL_LOGGING_SPOOL_BYTES="1800000")
     assert result.exit_code == 0
     assert "0.9 MB wait, and there is room." in said(result)
+
+
+def test_a_little_that_waits_is_more_than_nothing(run: Run, tmp_path: Path) -> None:
+    """In its own unit."""
+    spool = make(tmp_path / "spool", "shop-1")
+    spool.append(b"scope", bytes(16), bytes(2000))
+    spool.close()
+
+    assert "2.1 kB wait, and there is room." in said(run())
 
 
 def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
@@ -455,6 +495,57 @@ def test_a_certificate_file_that_is_none_is_named(run: Run, tmp_path: Path) -> N
     )
 
     assert_problem(result, "OTEL_EXPORTER_OTLP_CERTIFICATE=", "correct it")
+
+
+def test_a_grpc_port_given_to_http_over_tls_is_named(
+    run: Run, certificates: rude.Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what it takes in the handshake."""
+    keys = certificates.server_key.read_bytes(), certificates.server.read_bytes()
+    with Collector(credentials=grpc.ssl_server_credentials([keys])) as collector:
+        result = run(
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(certificates.authority),
+        )
+
+    assert_problem(
+        result,
+        f"{collector.endpoint}/v1/traces is a port for gRPC, and HTTP is spoken to it.",
+        "set OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+    )
+
+
+def not_found(_: Rude, connection: "rude.socket.socket") -> None:
+    """Answer as a server of HTTP/2 that has nothing there (RFC 9113, RFC 7541)."""
+    connection.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # SETTINGS
+    received = b""
+    while b"grpc" not in received and (more := connection.recv(65536)):  # the content type
+        received += more
+    # HEADERS of stream 1, its end: ":status 404" of the static table
+    connection.sendall(bytes((0, 0, 1, 1, 5, 0, 0, 0, 1, 0x8D)))
+    connection.recv(65536)
+
+
+@pytest.mark.parametrize("protocols", [["http/1.1"], ["h2", "http/1.1"]])
+def test_an_http_port_given_to_grpc_over_tls_is_named(
+    run: Run, certificates: rude.Certificates, protocols: list[str]
+) -> None:
+    """It may speak HTTP/2, as gRPC does, and yet have nothing for it."""
+    context = certificates.server_context()
+    context.set_alpn_protocols(protocols)
+    with Rude(not_found, tls=context) as server:
+        result = run(
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"https://127.0.0.1:{server.port}",
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(certificates.authority),
+            OTEL_EXPORTER_OTLP_TIMEOUT="2",
+        )
+
+    assert_problem(
+        result,
+        f"https://127.0.0.1:{server.port} is a port for HTTP, and gRPC is spoken to it.",
+        "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+    )
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -581,6 +672,68 @@ def test_a_jaeger_that_is_not_well_is_named(run: Run, way: Way) -> None:
     way.jaeger.instead = lambda _: (500, "text/plain", b"disk gone")
 
     assert_problem(run(), "Jaeger is not well:", "look at its log")
+
+
+def test_a_grpc_port_given_as_jaeger_is_named(run: Run) -> None:
+    """There is something, so that starting it would help nothing."""
+    with Collector() as collector:
+        result = run(OTEL_LOGGING_JAEGER_URL=collector.endpoint)
+
+    assert_problem(
+        result,
+        f"{collector.endpoint} is a port for gRPC, and not the one of Jaeger's pages.",
+        "set OTEL_LOGGING_JAEGER_URL to that, usually http://…:16686",
+    )
+
+
+def test_tls_that_jaeger_does_not_speak_is_named(run: Run, way: Way) -> None:
+    """It is up."""
+    url = way.jaeger.url.replace("http:", "https:")
+
+    assert_problem(
+        run(OTEL_LOGGING_JAEGER_URL=url),
+        f"{url} does not speak TLS.",
+        "write http:// in OTEL_LOGGING_JAEGER_URL",
+    )
+
+
+def test_tls_that_jaeger_expects_is_named(run: Run, certificates: rude.Certificates) -> None:
+    """The other way round."""
+    with Rude(rude.hang_up, tls=certificates.server_context()) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        result = run(OTEL_LOGGING_JAEGER_URL=url)
+
+    assert_problem(result, f"{url} expects TLS.", "write https:// in OTEL_LOGGING_JAEGER_URL")
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        (
+            b"302 Found\r\nLocation: https://login.example/\x1b[31m",
+            "sends us elsewhere: to https://login.example/ [31m.",
+        ),
+        (b"307 Temporary Redirect", "sends us elsewhere: to nowhere."),
+        (b"401 Unauthorized", "lets nobody in: HTTP 401."),
+        (b"403 Forbidden", "lets nobody in: HTTP 403."),
+    ],
+)
+def test_a_login_before_jaeger_is_named(run: Run, head: bytes, sentence: str) -> None:
+    """With where it leads; Jaeger itself is well."""
+
+    def answer(_: Rude, connection: "rude.socket.socket") -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n")
+
+    with Rude(answer) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        result = run(OTEL_LOGGING_JAEGER_URL=url)
+
+    assert_problem(
+        result,
+        f"Jaeger cannot be asked: {url} {sentence}",
+        "set OTEL_LOGGING_JAEGER_URL to where Jaeger itself answers",
+    )
 
 
 def test_a_jaeger_that_fails_later_is_named(run: Run, way: Way) -> None:

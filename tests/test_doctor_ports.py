@@ -1,15 +1,17 @@
 """What is at the other end of a port."""
 
 import socket
+import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from otel_logging.doctor import ports
 from otel_logging.doctor.ports import Speech, reach, speech
 from tests.jaeger import FakeJaeger
-from tests.rude import Rude
+from tests.rude import Rude, hang_up, make_certificates
 from tests.test_transport_grpc import Collector
 
 
@@ -77,6 +79,38 @@ def test_what_is_spoken_is_told_by_the_first_bytes(
     """Of the answer to a greeting."""
     with Rude(greets(*words)) as server:
         assert speech("127.0.0.1", server.port) is spoken
+
+
+@pytest.mark.parametrize(
+    ("protocols", "spoken"),
+    [
+        (["http/1.1"], Speech.TLS_HTTP_1),
+        (["h2"], Speech.TLS_HTTP_2),
+        (["h2", "http/1.1"], Speech.TLS_BOTH),
+        ([], Speech.TLS),
+    ],
+)
+def test_what_is_spoken_over_tls_is_told_by_what_is_taken(
+    protocols: list[str], spoken: Speech, tmp_path: Path
+) -> None:
+    """Of the protocols that are offered (ALPN)."""
+    context = make_certificates(tmp_path).server_context()
+    context.set_alpn_protocols(protocols)
+    with Rude(hang_up, tls=context) as server:
+        assert speech("127.0.0.1", server.port) is spoken
+
+
+def test_a_server_that_hangs_up_over_the_wrong_protocol_is_known() -> None:
+    """It breaks the connection rather than the handshake."""
+
+    def behave(_: Rude, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if connection.recv(3, socket.MSG_PEEK) == b"PRI":
+            connection.sendall(bytes((0, 0, 6, 4, 0, 0, 0, 0, 0)))
+            connection.recv(65536)
+
+    with Rude(behave) as server:
+        assert speech("127.0.0.1", server.port) is Speech.HTTP_2
 
 
 def test_real_servers_are_known() -> None:

@@ -69,22 +69,9 @@ def _explained(answer: Answer, exporter: Exporter, spoken: Speech) -> Finding:
     There are four cases: the two ends do not speak the same; whoever asks is not
     allowed; what is asked is not there; and all others, in the collector's words.
     """
-    where, is_grpc = exporter.shown, exporter.protocol == "grpc"
-    is_secure = exporter.endpoint.startswith("https:")
-    if spoken is Speech.TLS and not is_secure:
-        return problem(f"{where} expects TLS.", f"write https:// in {_ENDPOINT}")
-    if spoken in (Speech.HTTP_1, Speech.HTTP_2) and is_secure:
-        return problem(f"{where} does not speak TLS.", f"write http:// in {_ENDPOINT}")
-    if spoken is Speech.HTTP_1 and is_grpc:
-        return problem(
-            f"{where} is a port for HTTP, and gRPC is spoken to it.",
-            f"set {_PROTOCOL}=http/protobuf, or take the port for gRPC, usually 4317",
-        )
-    if spoken is Speech.HTTP_2 and not is_grpc:
-        return problem(
-            f"{where} is a port for gRPC, and HTTP is spoken to it.",
-            f"set {_PROTOCOL}=grpc, or take the port for HTTP, usually 4318",
-        )
+    if finding := _spoken_wrongly(answer, exporter, spoken):
+        return finding
+    where = exporter.shown
     if answer.code in _NOT_ALLOWED:
         return problem(
             f"The collector does not let us in: {answer.detail}.",
@@ -93,7 +80,9 @@ def _explained(answer: Answer, exporter: Exporter, spoken: Speech) -> Finding:
     if answer.code in _NOT_THERE:
         return problem(
             f"There is no OTLP at {where}: {answer.detail}.",
-            f"correct the path: {_ENDPOINT} gets /v1/traces appended,"
+            f"set {_ENDPOINT} to the collector's port for gRPC, usually 4317"
+            if exporter.protocol == "grpc"
+            else f"correct the path: {_ENDPOINT} gets /v1/traces appended,"
             f" {_names.OTLP_TRACES_PREFIX}ENDPOINT is taken as it is",
         )
     if re.search("CERTIFICATE_VERIFY|certificate verify", answer.detail):
@@ -104,3 +93,25 @@ def _explained(answer: Answer, exporter: Exporter, spoken: Speech) -> Finding:
     return problem(
         f"The collector did not take the probe: {answer.detail}.", "look at the collector's log"
     )
+
+
+def _spoken_wrongly(answer: Answer, exporter: Exporter, spoken: Speech) -> Finding | None:
+    where, is_grpc = exporter.shown, exporter.protocol == "grpc"
+    is_secure = exporter.endpoint.startswith("https:")
+    if spoken.is_tls and not is_secure:
+        return problem(f"{where} expects TLS.", f"write https:// in {_ENDPOINT}")
+    if spoken in (Speech.HTTP_1, Speech.HTTP_2) and is_secure:
+        return problem(f"{where} does not speak TLS.", f"write http:// in {_ENDPOINT}")
+    # what speaks both may take gRPC; that it does not it says itself
+    takes_none = spoken is Speech.TLS_BOTH and answer.code in _NOT_THERE
+    if is_grpc and (takes_none or spoken in (Speech.HTTP_1, Speech.TLS_HTTP_1)):
+        return problem(
+            f"{where} is a port for HTTP, and gRPC is spoken to it.",
+            f"set {_PROTOCOL}=http/protobuf, or take the port for gRPC, usually 4317",
+        )
+    if not is_grpc and spoken in (Speech.HTTP_2, Speech.TLS_HTTP_2):
+        return problem(
+            f"{where} is a port for gRPC, and HTTP is spoken to it.",
+            f"set {_PROTOCOL}=grpc, or take the port for HTTP, usually 4318",
+        )
+    return None

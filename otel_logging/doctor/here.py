@@ -4,7 +4,9 @@ In: the settings. Out: findings. Invariant: nothing is left behind. Deliberately
 absent: anything that another machine has to answer.
 """
 
+import contextlib
 import errno
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -28,7 +30,7 @@ def recording(chosen: Settings) -> Iterator[Finding]:
     if chosen.traces_off_by:
         yield problem(
             f"Nothing is traced: {chosen.traces_off_by}.",
-            f"unset {chosen.traces_off_by.partition('=')[0]}",
+            _unset(chosen.traces_off_by.partition("=")[0]),
         )
     elif not exporter.network:
         yield problem(
@@ -38,18 +40,30 @@ def recording(chosen: Settings) -> Iterator[Finding]:
     elif chosen.sampler.endswith("always_off") or chosen.sampler_ratio == 0.0:
         yield problem(
             f"The sampler {chosen.sampler} drops every trace.",
-            f"unset {_names.OTEL_TRACES_SAMPLER} and {_names.OTEL_TRACES_SAMPLER_ARG}",
+            _unset(_names.OTEL_TRACES_SAMPLER, _names.OTEL_TRACES_SAMPLER_ARG),
         )
     else:
         yield good(f"The settings are sound: {exporter.protocol} to {exporter.shown}.")
         if chosen.sampler_ratio < 1.0:
-            yield note(f"The sampler keeps {chosen.sampler_ratio:.2%} of the traces.")
+            yield note(f"The sampler keeps {chosen.sampler_ratio * 100:g}% of the traces.")
     if chosen.log_records:
         yield note(
             f"{_names.OTEL_LOGS_EXPORTER}=otlp: log lines leave as log records, which Jaeger does"
             " not keep.",
-            f"unset {_names.OTEL_LOGS_EXPORTER} to see them in their traces",
+            f"{_unset(_names.OTEL_LOGS_EXPORTER)} to see them in their traces",
         )
+
+
+def _unset(*names: str) -> str:
+    """Return what to do so that none of *names* is set any more."""
+    here = [name for name in names if settings.set_in(name) == "environment"]
+    there = [name for name in names if settings.set_in(name) == ".env"]
+    return ", and ".join(
+        [
+            *([f"unset {' and '.join(here)}"] if here else []),
+            *([f"take {' and '.join(there)} out of {Path('.env').absolute()}"] if there else []),
+        ]
+    )
 
 
 def proxies() -> Iterator[Finding]:
@@ -65,11 +79,14 @@ def proxies() -> Iterator[Finding]:
 def provider() -> Iterator[Finding]:
     """Say whose tracer provider there is in a process that is started as this one was."""
     try:
-        present = trace.get_tracer_provider()
-    except Exception as error:  # whatever an entry point raises
+        with _silent("opentelemetry.util._providers"):  # it tells all of the traceback
+            present = trace.get_tracer_provider()
+    except Exception as error:  # whatever an entry point raises; StopIteration for none
+        asked = f"{_PROVIDER}={settings.value_of(_PROVIDER)}"
         yield problem(
-            f"The tracer provider that is asked for cannot be loaded: {error}.",
-            f"unset {_PROVIDER}",
+            f"The tracer provider that {asked} asks for cannot be loaded"
+            f" ({type(error).__name__}{f': {error}' if str(error) else ''}).",
+            f"unset {_PROVIDER}, or install the package that has it",
         )
         return
     from otel_logging.export.provider import TracerProvider
@@ -90,6 +107,16 @@ def provider() -> Iterator[Finding]:
             " to it: your spans are not recorded.",
             because,
         )
+
+
+@contextlib.contextmanager
+def _silent(logger_name: str) -> Iterator[None]:
+    logger = logging.getLogger(logger_name)
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 def spool(chosen: Settings) -> Iterator[Finding]:
@@ -132,15 +159,17 @@ def _room(base: Path, bound: int, failure: OSError | None) -> Iterator[Finding]:
     full = {home: size for home, size in waiting.items() if size >= _NEARLY * bound}
     for home, size in full.items():
         yield problem(
-            f"The spool is full: {_megabytes(size)} of at most {_megabytes(bound)} wait in"
+            f"The spool is full: {_size(size)} of at most {_size(bound)} wait in"
             f" {base / home}, and the oldest are dropped.",
             f"get the collector to take them; until then raise {_names.SPOOL_BYTES}",
         )
     if not full:
         size = sum(waiting.values())
-        said = f"{_megabytes(size)} wait" if size else "none does now"
+        said = f"{_size(size)} wait" if size else "none does now"
         yield good(f"Spans wait in {base}: {said}, and there is room.")
 
 
-def _megabytes(size: int) -> str:
+def _size(size: int) -> str:
+    if size < 100_000:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e6:.1f} MB"

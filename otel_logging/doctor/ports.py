@@ -21,10 +21,28 @@ _REQUEST: Final = b"GET / HTTP/1.1\r\nHost: doctor\r\nConnection: close\r\n\r\n"
 class Speech(Enum):
     """What a port speaks."""
 
-    TLS = "TLS"
+    TLS = "TLS"  # and does not say what is spoken over it
+    TLS_HTTP_1 = "HTTP/1 over TLS"
+    TLS_HTTP_2 = "HTTP/2 alone over TLS"
+    TLS_BOTH = "HTTP/1 and HTTP/2 over TLS"
     HTTP_1 = "HTTP/1"
     HTTP_2 = "HTTP/2"
     OTHER = "other"
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it begins with TLS."""
+        return self.value.endswith("TLS")
+
+
+#: By which protocols are taken of those offered by ALPN (RFC 7301), each offered alone: offered
+#: both, servers of HTTP choose HTTP/2 as gRPC's do.
+_OVER_TLS: Final = {
+    (True, True): Speech.TLS_BOTH,
+    (True, False): Speech.TLS_HTTP_1,
+    (False, True): Speech.TLS_HTTP_2,
+    (False, False): Speech.TLS,
+}
 
 
 def reach(host: str, port: int) -> str:
@@ -44,12 +62,12 @@ def reach(host: str, port: int) -> str:
 
 def speech(host: str, port: int) -> Speech:
     """Find out what is spoken there. Failure: never raises."""
-    with contextlib.suppress(OSError), _connect(host, port) as opened:
-        context = ssl.create_default_context()
-        # whoever it is: nothing but this question is asked, and nothing is sent
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with context.wrap_socket(opened, server_hostname=host):
-            return Speech.TLS
+    try:
+        first, second = _takes(host, port, "http/1.1"), _takes(host, port, "h2")
+    except OSError:
+        first = second = None
+    if first is not None or second is not None:
+        return _OVER_TLS[bool(first), bool(second)]
     # not every server of HTTP/1 has a good answer to the first
     for question in (_PREFACE, _REQUEST):
         answer = _answer(host, port, question)
@@ -58,6 +76,25 @@ def speech(host: str, port: int) -> Speech:
         if answer[3:4] == _SETTINGS:
             return Speech.HTTP_2
     return Speech.OTHER
+
+
+def _takes(host: str, port: int, protocol: str) -> bool | None:
+    """Return whether *protocol* is taken over TLS; None where there is no TLS, or not for it.
+
+    Failure: raises OSError where nothing is there that could be asked once more.
+    """
+    context = ssl.create_default_context()
+    # whoever it is: nothing but this question is asked, and nothing is sent
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    try:
+        with (
+            _connect(host, port) as opened,
+            context.wrap_socket(opened, server_hostname=host) as secured,
+        ):
+            return secured.selected_alpn_protocol() == protocol
+    except (ssl.SSLError, ConnectionError):
+        return None
 
 
 def _answer(host: str, port: int, question: bytes) -> bytes:

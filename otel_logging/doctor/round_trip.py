@@ -9,10 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 from otel_logging import _names
 from otel_logging.doctor.finding import Finding, good, note, problem
-from otel_logging.traces.jaeger import Jaeger, JaegerError, NotUnderstoodError, UnreachableError
+from otel_logging.doctor.ports import Speech, reach, speech
+from otel_logging.traces.jaeger import (
+    Jaeger,
+    JaegerError,
+    NotLetInError,
+    NotUnderstoodError,
+    UnreachableError,
+)
 from otel_logging.traces.spans import Span
 from otel_logging.traces.terminal import duration
 
@@ -37,17 +45,8 @@ def reach_jaeger(jaeger: Jaeger, service: str | None) -> Iterator[Finding]:
     try:
         services = jaeger.services()
         version = jaeger.version()
-    except UnreachableError as error:
-        yield problem(
-            f"Jaeger does not answer: {error}.",
-            f"start it (docker compose up -d), or set {_names.JAEGER_URL} to where it is",
-        )
-        return
-    except NotUnderstoodError as error:
-        yield _too_old(jaeger, error)
-        return
     except JaegerError as error:
-        yield problem(f"Jaeger is not well: {error}.", "look at its log")
+        yield _spoken_wrongly(jaeger.url, error) or _unasked(jaeger, error)
         return
     if version and _is_too_old(version):
         yield problem(
@@ -58,6 +57,42 @@ def reach_jaeger(jaeger: Jaeger, service: str | None) -> Iterator[Finding]:
     yield from _clock(jaeger.date)
     if service is not None and service not in services:
         yield note(f"Jaeger has nothing of the service {service!r} yet.")
+
+
+def _spoken_wrongly(url: str, error: JaegerError) -> Finding | None:
+    """Say what is spoken there, where it is nothing that pages come by."""
+    if isinstance(error.__cause__, TimeoutError):  # it would say nothing to us either
+        return None
+    parts = urlsplit(url)
+    is_secure = parts.scheme == "https"
+    host, port = parts.hostname or "", parts.port or (443 if is_secure else 80)
+    spoken = Speech.OTHER if reach(host, port) else speech(host, port)
+    if spoken in (Speech.HTTP_2, Speech.TLS_HTTP_2):
+        return problem(
+            f"{url} is a port for gRPC, and not the one of Jaeger's pages.",
+            f"set {_names.JAEGER_URL} to that, usually http://…:16686",
+        )
+    if spoken.is_tls and not is_secure:
+        return problem(f"{url} expects TLS.", f"write https:// in {_names.JAEGER_URL}")
+    if spoken is Speech.HTTP_1 and is_secure:
+        return problem(f"{url} does not speak TLS.", f"write http:// in {_names.JAEGER_URL}")
+    return None
+
+
+def _unasked(jaeger: Jaeger, error: JaegerError) -> Finding:
+    if isinstance(error, UnreachableError):
+        return problem(
+            f"Jaeger does not answer: {error}.",
+            f"start it (docker compose up -d), or set {_names.JAEGER_URL} to where it is",
+        )
+    if isinstance(error, NotLetInError):
+        return problem(
+            f"Jaeger cannot be asked: {error}.",
+            f"set {_names.JAEGER_URL} to where Jaeger itself answers, without a login",
+        )
+    if isinstance(error, NotUnderstoodError):
+        return _too_old(jaeger, error)
+    return problem(f"Jaeger is not well: {error}.", "look at its log")
 
 
 def _too_old(jaeger: Jaeger, error: JaegerError) -> Finding:

@@ -28,11 +28,14 @@ class TooLargeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """*date*: the server's clock, as the header ``Date`` has it; empty where it has none."""
+    """*date*: the server's clock, as the header ``Date`` has it; *location*: where it sends us
+    instead. Empty where it says neither.
+    """
 
     status: int
     body: bytes
     date: str
+    location: str = ""
 
 
 class Getter:
@@ -68,7 +71,8 @@ class Getter:
             finally:
                 if connected.allowance == 0:  # it was cut there, and may look whole
                     raise TooLargeError(target)
-        return Reply(response.status, body, response.headers.get("Date", ""))
+        told = response.headers
+        return Reply(response.status, body, told.get("Date", ""), told.get("Location", ""))
 
     def _connect(self, deadline: float) -> Socket:
         """Connect to the first address of the name that takes us."""

@@ -47,6 +47,10 @@ class NotUnderstoodError(JaegerError):
     """What answers is no Jaeger, or one that is too old."""
 
 
+class NotLetInError(JaegerError):
+    """Something before Jaeger sends us elsewhere, or wants to know who we are."""
+
+
 class TooMuchError(JaegerError):
     """One answer is larger than what is read of one."""
 
@@ -123,8 +127,14 @@ class Jaeger:
     def _good(self, reply: Reply) -> list[dict[str, Any]]:
         """Return the objects that a good reply holds: one, or more where it was streamed."""
         if reply.status != 200:
-            text = reply.body[:_TOLD_BYTES].decode("utf-8", "replace")
-            told = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+            told = _on_a_line(reply.body[:_TOLD_BYTES].decode("utf-8", "replace"))
+            if reply.status in (401, 403):
+                raise NotLetInError(
+                    f"{self.url} lets nobody in: HTTP {reply.status} {told}".rstrip()
+                )
+            if 300 <= reply.status < 400:
+                elsewhere = _on_a_line(reply.location[:_TOLD_BYTES])
+                raise NotLetInError(f"{self.url} sends us elsewhere: to {elsewhere or 'nowhere'}")
             kind = TooDeepError if "search depth" in told else JaegerError
             raise kind(f"{self.url} answers HTTP {reply.status}: {told}")
         with contextlib.suppress(ValueError, RecursionError):
@@ -199,6 +209,10 @@ class Jaeger:
             return [_hex_id(trace["traceID"]) for trace in traces]
         except (KeyError, TypeError, ValueError) as error:
             raise NotUnderstoodError(f"{self.url} answers what is no trace: {error}") from error
+
+
+def _on_a_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _hex_id(given: str) -> str:
