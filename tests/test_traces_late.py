@@ -1,5 +1,6 @@
 """Late stages."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,22 @@ def test_a_late_stage_is_said_with_whose_it_is_and_where_the_time_went(tmp_path:
         }
     ]
     assert (answer.found, answer.looked_at, answer.judged) == (1, 2, True)
+
+
+@pytest.mark.parametrize(
+    "question", [{}, {"who": "user-456"}, {"where": (("user_id", "user-456"),)}], ids=str
+)
+def test_a_trace_of_many_roots_takes_no_longer_than_many_traces(
+    tmp_path: Path, question: dict[str, Any]
+) -> None:
+    """Its time grows as their number does, not as the square of it."""
+    roots = [Planted(n, 0, "message", n, n + 9, USER) for n in range(1, 10_001)]
+    spans = read_back(tmp_path, *roots)
+    began = time.monotonic()
+
+    assert late(spans, Question(**question)).found == len(roots)
+
+    assert time.monotonic() - began < 5  # [run: 0.3 s; as the square, 12 s]
 
 
 def test_without_budgets_the_slowest_come_first_and_none_is_late(tmp_path: Path) -> None:

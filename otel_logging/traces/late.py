@@ -127,7 +127,7 @@ def _asked_for(trace: Trace, question: Question) -> list[_Candidate]:
         found = [c for c in found if c.span.resource.service == question.service]
     if found and question.where:
         marked = [s for s in trace.spans.values() if _has(s, question.where)]
-        found = [c for c in found if any(_related(c, span) for span in marked)]
+        found = _related(found, trace, marked)
     if found and question.who is not None and _names_anywhere(trace, question.who):
         return [c for c in found if _is_for(c, question.who)]
     return found if question.who is None else []
@@ -145,10 +145,16 @@ def _has(span: Span, pairs: tuple[tuple[str, str], ...]) -> bool:
     return all(_may_hold(span, value) and _is(span.get(key), value) for key, value in pairs)
 
 
-def _related(candidate: _Candidate, span: Span) -> bool:
-    """Whether *span* is the candidate's, below it, or its root."""
-    trace, own = candidate.trace, candidate.span
-    return span is own or own in trace.ancestors(span) or span is trace.root(own)
+def _related(found: list[_Candidate], trace: Trace, marked: list[Span]) -> list[_Candidate]:
+    """Return those of which one of *marked* is the span, below it, or its root."""
+    at_or_above: set[str] = set()
+    for span in marked:
+        for above in (span, *trace.ancestors(span)):
+            if above.span_id in at_or_above:  # so are all above that
+                break
+            at_or_above.add(above.span_id)
+    own = {span.span_id for span in marked}
+    return [c for c in found if c.span.span_id in at_or_above or trace.root(c.span).span_id in own]
 
 
 def _worst(considered: list[_Candidate]) -> list[_Candidate]:
@@ -187,13 +193,8 @@ def who(trace: Trace, span: Span) -> dict[str, Any]:
     its descendants that have one. Where these disagree it is left out: one
     user's work is never filed under another's name.
     """
-    found = {key: _values(trace, span, key) for key in _who_keys(trace)}
+    found = {key: _values(trace, span, key) for key in trace.who_keys}
     return {key: values[0] for key, values in found.items() if len(values) == 1}
-
-
-def _who_keys(trace: Trace) -> list[str]:
-    # of all processes that took part: the outermost may be somebody else's
-    return list(dict.fromkeys(key for s in trace.spans.values() for key in s.resource.who))
 
 
 def _values(trace: Trace, span: Span, key: str) -> list[Any]:
@@ -208,16 +209,14 @@ def _values(trace: Trace, span: Span, key: str) -> list[Any]:
 
 
 def _names_anywhere(trace: Trace, wanted: str) -> bool:
-    keys = _who_keys(trace)
+    keys = trace.who_keys
     spans = [span for span in trace.spans.values() if _may_hold(span, wanted)]
     return any(_is(span.get(key), wanted) for span in spans for key in keys)
 
 
 def _is_for(candidate: _Candidate, wanted: str) -> bool:
     trace, span = candidate.trace, candidate.span
-    return any(
-        _is(value, wanted) for key in _who_keys(trace) for value in _values(trace, span, key)
-    )
+    return any(_is(value, wanted) for key in trace.who_keys for value in _values(trace, span, key))
 
 
 def _may_hold(span: Span, wanted: str) -> bool:

@@ -33,6 +33,13 @@ class Trace:
             found.setdefault(span.parent_span_id, []).append(span)
         return found
 
+    @cached_property
+    def who_keys(self) -> tuple[str, ...]:
+        """Keys that say on whose behalf, of all processes that took part: the outermost may be
+        somebody else's.
+        """
+        return tuple(dict.fromkeys(key for s in self.spans.values() for key in s.resource.who))
+
     def is_root(self, span: Span) -> bool:
         """Whether *span* has no parent, or one that is not here."""
         return span.parent_span_id not in self.spans
