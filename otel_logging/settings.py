@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -72,7 +72,7 @@ class LogSettings:
     color: bool
     level: int
     levels: Mapping[str, int]  # logger name, or a parent of it -> level
-    #: Jaeger's address, where the terminal takes hyperlinks to it.
+    #: Jaeger's address, where the terminal takes hyperlinks to it and something is delivered.
     links_to: str | None
     #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
     #: Linux has 4,096.
@@ -482,24 +482,25 @@ def load(
     if service_name is None:
         usual = resource.get("service.name") or NAMELESS
         service_name = read(_text, usual, _names.OTEL_SERVICE_NAME)
-    exporter = _one_of("otlp", "none")
+    sends = _one_of("otlp", "none")
+    exporter = _exporter(variables, endpoint, test=test)
     sampler = read(_one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
     disabled = read(_one_of("true", "false"), "false", _names.OTEL_SDK_DISABLED) == "true"
     ratio = read(_ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
     named = _names.SPOOL_DIR if spool_dir is None else "spool_dir"
     spool = None if spool_dir is None else _directory("spool_dir", spool_dir)
     spool = spool or read(_directory, None, _names.SPOOL_DIR)
-    traced = read(exporter, "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp"
+    traced = read(sends, "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp"
     off_by = f"{_names.OTEL_TRACES_EXPORTER}=none" * (not traced)
     off_by = f"{_names.OTEL_SDK_DISABLED}=true" if disabled else off_by
     return Settings(
         service_name=_text("service_name", service_name),
         resource={**resource, "service.name": service_name},
-        logs=logs,
+        logs=logs if exporter.network and not off_by else replace(logs, links_to=None),
         traces=not off_by,
         traces_off_by=off_by,
-        log_records=read(exporter, "none", _names.OTEL_LOGS_EXPORTER) == "otlp" and not disabled,
-        exporter=_exporter(variables, endpoint, test=test),
+        log_records=read(sends, "none", _names.OTEL_LOGS_EXPORTER) == "otlp" and not disabled,
+        exporter=exporter,
         sampler=sampler,
         sampler_ratio=ratio if sampler.endswith("traceidratio") else 1.0,
         limits=_limits(variables),

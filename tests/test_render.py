@@ -232,14 +232,21 @@ def test_a_console_line() -> None:
 
 def linked(**ids: object) -> str:
     render = console_renderer(color=False, links_to="http://localhost:16686")
-    return render({**NOON, **ids}).decode()
+    return render({**NOON, "trace_flags": "01", **ids}).decode()
+
+
+def test_a_span_that_is_not_recorded_is_no_link() -> None:
+    """The sampler left it out: it is nowhere."""
+    for flags in ("00", "02", None):
+        assert "\x1b" not in linked(trace_id=TRACE, span_id=SPAN, trace_flags=flags)
+    assert "\x1b" in linked(trace_id=TRACE, span_id=SPAN, trace_flags="03")
 
 
 def test_the_short_trace_id_is_a_link_to_its_span() -> None:
     """In the form of OSC 8, which shows nothing of it; the rest of the line is as ever."""
     url = f"http://localhost:16686/trace/{TRACE}?uiFind={SPAN}"
 
-    line = linked(trace_id=TRACE, span_id=SPAN)
+    line = linked(trace_id=TRACE, span_id=SPAN, trace_flags="01")
 
     assert line.endswith(f" \x1b]8;;{url}\x1b\\·{TRACE[:8]}\x1b]8;;\x1b\\")
     assert line.partition("\x1b")[0] == console(trace_id=TRACE, span_id=SPAN).partition("·")[0]

@@ -470,6 +470,23 @@ def test_hyperlinks_go_to_terminals_that_are_known_to_take_them(
     assert takes_links() is (variables in LINKING)
     url = "http://localhost:16686"
     assert load_logs().links_to == (url if variables in LINKING else None)
+    assert load(environment="x").logs.links_to == load_logs().links_to
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"ENVIRONMENT": "test"}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_SDK_DISABLED": "true"}],
+    ids=str,
+)
+def test_links_are_made_where_something_is_delivered(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would lead nowhere."""
+    for name, value in {"FORCE_HYPERLINK": "1", "ENVIRONMENT": "x", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+
+    assert load().logs.links_to is None
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 _CONTROL_BUT_LINES = re.compile(r"(?![\n\t])" + _CONTROL.pattern)
-_IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}")
+#: With flags that say "sampled" (W3C Trace Context: the lowest bit).
+_IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
 _BARE = re.compile(r"[^\s\"'=]+")
 _NOT_FIELDS: Final = frozenset(
     {
@@ -166,9 +167,11 @@ def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
 
 
 def _linked(text: str, event_dict: Mapping[str, Any], jaeger_url: str | None) -> str:
-    """Make *text* a link, where the ids are OpenTelemetry's and not bound by hand."""
-    ids = event_dict.get(_names.TRACE_ID), event_dict.get(_names.SPAN_ID)
-    if jaeger_url is None or not _IDS.fullmatch(f"{ids[0]}/{ids[1]}"):
+    """Make *text* a link, where the ids are OpenTelemetry's and not bound by hand, and their span
+    is recorded: of no other is anything in Jaeger.
+    """
+    ids = [event_dict.get(key) for key in (_names.TRACE_ID, _names.SPAN_ID, _names.TRACE_FLAGS)]
+    if jaeger_url is None or not _IDS.fullmatch("/".join(map(str, ids))):
         return text
     return _links.hyperlink(text, _links.trace_url(jaeger_url, f"{ids[0]}", f"{ids[1]}"))
 
