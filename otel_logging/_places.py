@@ -213,11 +213,20 @@ def waiting_bytes(base: Path) -> dict[str, int]:
 
 
 def try_to_write(base: Path, size: int) -> None:
-    """Write *size* bytes into *base*, and leave nothing. Failure: raises OSError."""
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=base, buffering=0) as file:
-        if file.write(bytes(size)) < size:  # the next one would say why
-            raise OSError(errno.ENOSPC, "not all bytes could be written", str(base))
+    """Write *size* bytes into *base*, and leave nothing, nor directories that were not there.
+
+    Failure: raises OSError.
+    """
+    missing = [place for place in (base, *base.parents) if not place.exists()]
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=base, buffering=0) as file:
+            if file.write(bytes(size)) < size:  # the next one would say why
+                raise OSError(errno.ENOSPC, "not all bytes could be written", str(base))
+    finally:
+        for place in missing:
+            with contextlib.suppress(OSError):  # it was not made; a service has begun to use it
+                place.rmdir()
 
 
 def prune(home: Path, *, bytes_bound: int, oldest: float) -> None:

@@ -367,6 +367,16 @@ def test_a_spool_that_is_full_is_named(run: Run, tmp_path: Path) -> None:
     assert "0.9 MB wait, and there is room." in said(result)
 
 
+def test_no_directory_is_left_behind(run: Run, tmp_path: Path) -> None:
+    """Where the service has made none yet, and where it cannot."""
+    before = sorted(tmp_path.iterdir())
+
+    assert run(OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "x" / "y" / "z")).exit_code == 0
+    assert sorted(tmp_path.iterdir()) == before
+    assert run(OTEL_LOGGING_SPOOL_DIR=f"{tmp_path}/new/{'n' * 300}").exit_code == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_little_that_waits_is_more_than_nothing(run: Run, tmp_path: Path) -> None:
     """In its own unit."""
     spool = make(tmp_path / "spool", "shop-1")
