@@ -100,6 +100,27 @@ def test_a_chain_that_is_too_long_keeps_its_innermost_stages(tmp_path: Path) -> 
     assert wide.startswith("  └ … → stage number 6 988 ms → stage number 7 ")
 
 
+@pytest.mark.parametrize("width", [40, 60, 75])
+def test_where_there_is_no_room_the_trace_has_a_line_of_its_own(tmp_path: Path, width: int) -> None:
+    """The chain is the answer; where there is none the id stays on the only line."""
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "message", 0, 1204),
+        Planted(2, 1, "answer", 0, 1200),
+        Planted(3, 2, "search history", 0, 1100),
+        Planted(1, 0, "other", 0, 9, trace="a" * 32),
+    )
+
+    lines = drawn(spans, width=width)
+
+    assert lines[4] == {40: "  └ … → search history 1.100 s"}.get(
+        width, "  └ answer 1.200 s → search history 1.100 s"
+    )
+    assert lines[5] == "  4bf92f3577b34da6a3ce929d0e0e4736"
+    assert lines[7].strip() == "a" * 32
+    assert len(lines) == 8
+
+
 def test_one_stage_that_is_too_long_is_cut(tmp_path: Path) -> None:
     """It never reaches the trace's id."""
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000), Planted(2, 1, "x" * 99, 0, 1000))

@@ -25,6 +25,7 @@ from otel_logging.traces.terminal import (
 
 _GAP: Final = "  "
 _WHO_MOST: Final = 24  # columns
+_LEAST_PATH: Final = 40  # columns: in less there is hardly one stage and its time
 
 
 def draw(
@@ -42,7 +43,7 @@ def draw(
     yield columns.heading()
     for row in answer.rows:
         yield columns.what(row)
-        yield columns.where(row, links)
+        yield from columns.where(row, links)
         yield from links.below(row.trace_id, row.span_id, _GAP)
     left_out = answer.found - len(answer.rows)
     if left_out:
@@ -93,12 +94,18 @@ class _Columns:
         when = _when(row, self.format)
         return self._line(when, duration(row.latency_s), _over(row), _who(row), stage)
 
-    def where(self, row: Row, links: Links) -> Text:
-        """Return the chain below the stage, and the trace's id at the right end."""
+    def where(self, row: Row, links: Links) -> Iterator[Text]:
+        """Yield the chain below the stage, and the trace's id at the right end, or below it."""
         room = self.width - 2 * len(_GAP) - len(row.trace_id)
-        path = cell(_path(row.path[1:], room - len(_GAP)), room)
         trace = links.mark(Text(row.trace_id, "dim"), row.trace_id, row.span_id)
-        return Text(_GAP).append(path).append(_GAP).append(trace)
+        inner = row.path[1:]
+        if inner and room < _LEAST_PATH:
+            room = self.width - len(_GAP)
+            yield Text(_GAP).append(cell(_path(inner, room), room))
+            yield Text(_GAP).append(trace)
+        else:
+            path = cell(_path(inner, room - len(_GAP)), max(room, 0))
+            yield Text(_GAP).append(path).append(_GAP).append(trace)
 
     def _line(self, when: str, took: str, over: str, who: str, stage: Text) -> Text:
         line = cell(when, self.when).append(_GAP).append(cell(took, self.took, right=True))
