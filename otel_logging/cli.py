@@ -28,6 +28,7 @@ from otel_logging.traces.trees import Trace
 
 _ROWS = 20  # of a table, where nothing else is asked for: a screenful
 _NAMED = 5  # candidates for a prefix that fits several traces
+_A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read, where nobody says
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -131,7 +132,8 @@ def late(
         _print_json(row.as_json(found.link(row.trace_id, row.span_id)) for row in rows)
         click.echo(found.said, err=True)
     elif not found.spans:
-        click.echo(_empty(found, source, spool_dir))
+        when = _A_DAY if since is None else ""
+        click.echo(_empty(found, source, spool_dir, when=when))
     else:
         answer = late_stages(found.spans, question, limit=limit or _ROWS)
         out = terminal.console()
@@ -166,7 +168,8 @@ def show(
     )
     traces = trees.by_trace(found.spans)
     if not traces:
-        raise click.ClickException(_empty(found, source, spool_dir))
+        when = "" if prefix is not None and len(prefix) == sources.WHOLE_ID else _A_DAY
+        raise click.ClickException(_empty(found, source, spool_dir, when=when))
     trace = _newest(traces, service) if prefix is None else _one(traces, prefix, service)
     if as_json:
         spans = ",\n".join(_strict(span.as_json()) for span in trace.in_order)
@@ -295,9 +298,9 @@ def _places(spool_dir: Path | None) -> list[Path]:
     return settings.spool_base() if spool_dir is None else [spool_dir]
 
 
-def _empty(found: Answered, source: str | None, spool_dir: Path | None) -> str:
+def _empty(found: Answered, source: str | None, spool_dir: Path | None, *, when: str) -> str:
     if source == sources.JAEGER:
-        return f"Nothing of the last 24 hours that fits is in Jaeger: read {found.said}."
+        return f"Nothing{when} that fits is in Jaeger: read {found.said}."
     places = " or ".join(str(place) for place in _places(spool_dir))
     return (
         f"Nothing is recorded in {places} yet: a stage appears here when it ends, "

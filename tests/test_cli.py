@@ -428,6 +428,25 @@ def test_an_empty_jaeger_is_no_error_for_late(run: Run, monkeypatch: pytest.Monk
         assert run("show", "--source", "jaeger").exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "beginning"),
+    [
+        (["late", "--since", "30s"], "Nothing that fits is in Jaeger"),
+        (["show", "c" * 32], "Error: Nothing that fits is in Jaeger"),
+        (["show", "c" * 6], "Error: Nothing of the last 24 hours that fits is in Jaeger"),
+        (["show"], "Error: Nothing of the last 24 hours that fits is in Jaeger"),
+    ],
+    ids=str,
+)
+def test_how_far_back_was_looked_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: list[str], beginning: str
+) -> None:
+    """Of a whole id Jaeger has all there is, and --since says itself how far."""
+    with FakeJaeger() as empty:
+        monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", empty.url)
+        assert run(*command, "--source", "jaeger").output.startswith(beginning)
+
+
 def test_a_bad_address_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what is allowed."""
     monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", "localhost:16686")

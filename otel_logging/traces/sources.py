@@ -24,7 +24,7 @@ LOCAL: Final = "local"
 JAEGER: Final = "jaeger"
 _FIRST_LOOK_BACK_S: Final = 60.0
 _BESIDE_S: Final = 10.0  # for Jaeger, where the local store has answered and somebody is waiting
-_WHOLE_ID: Final = 32  # hex digits of a trace id
+WHOLE_ID: Final = 32  # hex digits of a trace id
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Sources:
         """Return the spans of the traces whose id begins with *prefix*, and others."""
 
         def ask(jaeger: Jaeger) -> Found:
-            if len(prefix) < _WHOLE_ID:  # Jaeger looks for whole ids alone
+            if len(prefix) < WHOLE_ID:  # Jaeger looks for whole ids alone
                 return search.read(jaeger, Question())
             jaeger.services()  # is it one?
             return Found(jaeger.trace(prefix))
