@@ -684,6 +684,20 @@ def test_a_jaeger_that_is_not_well_is_named(run: Run, way: Way) -> None:
     assert_problem(run(), "Jaeger is not well:", "look at its log")
 
 
+def test_a_jaeger_that_hangs_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not asked what it speaks: it would say nothing to that either."""
+    monkeypatch.setattr("otel_logging.traces.jaeger.HELLO_S", 0.3)
+
+    def hang(server: Rude, _: "rude.socket.socket") -> None:
+        server.stopping.wait()
+
+    with Rude(hang) as server:
+        result = run(OTEL_LOGGING_JAEGER_URL=f"http://127.0.0.1:{server.port}")
+        assert server.connections == 1
+
+    assert "does not answer in time. do: start it" in said(result)
+
+
 def test_a_grpc_port_given_as_jaeger_is_named(run: Run) -> None:
     """There is something, so that starting it would help nothing."""
     with Collector() as collector:

@@ -100,6 +100,17 @@ def test_what_is_spoken_over_tls_is_told_by_what_is_taken(
         assert speech("127.0.0.1", server.port) is spoken
 
 
+def say_nothing(server: Rude, _: socket.socket) -> None:
+    server.stopping.wait()
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for more than is asked."""
+    monkeypatch.setattr(ports, "PATIENCE_S", 0.1)
+    with Rude(say_nothing) as server:
+        assert speech("127.0.0.1", server.port) is Speech.OTHER
+
+
 def test_a_server_that_hangs_up_over_the_wrong_protocol_is_known() -> None:
     """It breaks the connection rather than the handshake."""
 
