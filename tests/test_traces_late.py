@@ -75,6 +75,14 @@ def test_a_trace_of_many_roots_takes_no_longer_than_many_traces(
     assert time.monotonic() - began < 5  # [run: 0.3 s; as the square, 12 s]
 
 
+def test_what_is_marked_below_a_deep_stage_is_found_once(tmp_path: Path) -> None:
+    """All above it have it, each; of what the root has, all below it."""
+    deep = [Planted(n, n - 1, f"{n}", 0, 9, {"budget_s": 9.0, "k": n // 3}) for n in range(1, 9)]
+
+    for value, found in (("0", 8), ("1", 5), ("2", 8), ("3", 0)):
+        assert asked(tmp_path / value, *deep, where=(("k", value),)).looked_at == found
+
+
 def test_without_budgets_the_slowest_come_first_and_none_is_late(tmp_path: Path) -> None:
     """Nothing said what late is, so nothing is called late."""
     answer = asked(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 from otel_logging.traces import terminal
@@ -168,3 +169,13 @@ def test_lines_are_cut_and_carry_no_blanks_at_their_end(
         "x" * 79 + "…",
         "[red]:smile: http://x 12[/red]",
     ]
+
+
+def test_many_lines_are_the_same_lines() -> None:
+    """However many are printed at once: in order, blank ones too."""
+    out = Console(width=80, force_terminal=False, highlight=False)
+    texts = ["" if n % 7 == 0 else f"line {n}" for n in range(200)]
+    with out.capture() as captured:
+        terminal.show(out, map(Text, texts))
+
+    assert captured.get() == "".join(f"{text}\n" for text in texts)

@@ -8,6 +8,7 @@ listed for the same delay. Deliberately absent: files, clocks, drawing.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from otel_logging.lateness.verdict import late_by
@@ -149,7 +150,7 @@ def _related(found: list[_Candidate], trace: Trace, marked: list[Span]) -> list[
     """Return those of which one of *marked* is the span, below it, or its root."""
     at_or_above: set[str] = set()
     for span in marked:
-        for above in (span, *trace.ancestors(span)):
+        for above in chain([span], trace.ancestors(span)):
             if above.span_id in at_or_above:  # so are all above that
                 break
             at_or_above.add(above.span_id)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -19,6 +20,8 @@ from rich.console import Console
 from rich.text import Text
 
 _PIPED_LEAST, _PIPED_MOST = 80, 120  # what a reader of a file or a ticket can bear
+
+_AT_ONCE: Final = 50  # lines: Rich takes 0.12 ms for one alone, 0.04 ms for one of these [run]
 
 #: Control characters, line separators, and the marks that turn or hide text (Unicode's
 #: bidirectional controls; "Trojan Source", CVE-2021-42574).
@@ -70,11 +73,16 @@ NO_LINKS: Final = Links(lambda *_: None, are_taken=False)
 
 def show(out: Console, lines: Iterable[Text]) -> None:
     """Print *lines*, each cut to the width of *out*, but for URLs: a part of one is nothing."""
-    for line in lines:
-        if line.overflow != "ignore":
-            line.truncate(out.width, overflow="ellipsis")
-        line.rstrip()
-        out.print(line, soft_wrap=True)
+    waiting, width = iter(lines), out.width
+    while some := [_fitting(line, width) for line in islice(waiting, _AT_ONCE)]:
+        out.print(Text("\n").join(some), soft_wrap=True)
+
+
+def _fitting(line: Text, width: int) -> Text:
+    if line.overflow != "ignore":
+        line.truncate(width, overflow="ellipsis")
+    line.rstrip()
+    return line
 
 
 def visible(text: str) -> str:
