@@ -218,7 +218,7 @@ def _on_a_line(text: str) -> str:
 def _hex_id(given: str) -> str:
     """Return an id in full; it becomes a part of a path."""
     if not re.fullmatch("[0-9a-f]{1,32}", given):
-        raise ValueError(f"the id {given!r}")
+        raise ValueError(f"the id {given[:40]!r}")
     return given.rjust(32, "0")
 
 
