@@ -257,6 +257,8 @@ def value_of(any_value: Any) -> Any:
         return [value_of(item) for item in value.values]
     if which == "kvlist_value":
         return values_of(value.values)
+    if which == "double_value" and not math.isfinite(value):  # another writer's
+        return _NOT_FINITE.get(value, "NaN")
     return value.hex() if which == "bytes_value" else value
 
 

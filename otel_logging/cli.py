@@ -8,7 +8,6 @@ judging and drawing, which ``traces`` does.
 
 import gc
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -316,16 +315,4 @@ def _print_json(rows: Iterable[dict[str, Any]]) -> None:
 
 def _strict(value: Any) -> str:
     # non-ASCII is escaped: any terminal's encoding can print it, and none obeys it
-    try:
-        return json.dumps(value, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value))
-
-
-def _finite(value: Any) -> Any:
-    """Write NaN and the infinities as OTLP's JSON does: as strings."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+    return json.dumps(value, allow_nan=False)

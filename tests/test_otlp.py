@@ -290,6 +290,9 @@ def test_numbers_that_are_not_finite_are_texts() -> None:
     """Jaeger answers in JSON, which has none: one such value would fail a whole search."""
     given = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": [math.nan], "e": -math.nan}
     encoded = Span.FromString(_otlp.attributes(b"\x4a", given))
+    foreign = Span()
+    foreign.attributes.add(key="f").value.double_value = -math.inf
+    assert _otlp.values_of(foreign.attributes) == {"f": "-Infinity"}
     assert _otlp.values_of(encoded.attributes) == {
         "a": "NaN",
         "b": "Infinity",
