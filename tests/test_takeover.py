@@ -591,6 +591,15 @@ def test_other_handlers_have_the_levels_that_the_application_gave(order: str, li
         assert logger(name).level <= logging.INFO
 
 
+def test_a_root_logger_without_a_level_keeps_nothing_from_handlers(lines: Lines) -> None:
+    """Ours is for lines alone."""
+    logging.root.setLevel(logging.NOTSET)
+    stream = io.StringIO()
+    logger().addHandler(logging.StreamHandler(stream))
+    logger().debug("a")
+    assert (lines(), stream.getvalue()) == ([], "a\n")
+
+
 def test_a_level_that_is_none_is_refused_as_ever(lines: Lines) -> None:
     """``setLevel`` raises what it always does; what pytest puts back is the application's."""
     with pytest.raises(ValueError, match="NONE"):

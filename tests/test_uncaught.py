@@ -375,6 +375,26 @@ def test_a_hook_put_before_ours_is_no_second_line(
     assert len(lines()) == 2
 
 
+def test_given_back_though_somebody_has_put_theirs_before_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs leads to ours, which only passes on: Python's own tells of it, on stderr."""
+    thread, loop = threading.excepthook, asyncio.BaseEventLoop.default_exception_handler
+    monkeypatch.setattr(threading, "excepthook", lambda args: thread(args))
+    wrapped = lambda *args: loop(*args)  # noqa: E731
+    monkeypatch.setattr(asyncio.BaseEventLoop, "default_exception_handler", wrapped)
+    release()
+    run_in_thread(boom)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_exception_handler({"message": "told as ever"})
+
+    asyncio.run(main())
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "ValueError: boom" in captured.err
+
+
 def test_what_a_tracker_fails_at_is_told(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception inside its hook, of a finaliser there, is no part of what it was shown."""
 
