@@ -36,7 +36,8 @@ from otel_logging import (
 )
 from otel_logging.logs.takeover import release
 from tests.conftest import Service
-from tests.lines import parsed, script
+from tests.lines import ROOT, parsed, script
+from tests.readme import blocks
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -806,6 +807,21 @@ def test_libraries_at_debug_do_not_feed_on_delivery(tmp_path: Path) -> None:
         spans, records = (int(n) for n in done.stderr.split())
         assert spans + records <= len(events) < 60
         assert (records if exporter == "otlp" else spans) >= 5
+
+
+# ---------------------------------------------------------------- what is said of it
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    """docs/logging.md: three lines, in one trace."""
+    (example,) = blocks("python", ROOT / "docs" / "logging.md")
+    done = script(example, ENVIRONMENT="production", OTEL_LOGGING_SPOOL_DIR=str(tmp_path))
+    first, second, third = parsed(done.stdout)
+    assert (first["event"], first["amount"]) == ("order o-17 placed", 12)
+    assert "format_error" in second
+    assert (third["event"], third["category"]) == ("old prices", "UserWarning")
+    assert first["trace_id"] == second["trace_id"] == third["trace_id"]
+    assert done.stderr == b""
 
 
 # ---------------------------------------------------------------- costs nothing it should not
