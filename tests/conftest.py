@@ -1,13 +1,15 @@
 """Fixtures of all tests, and a guard that keeps them out of the user's own directories."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from otel_logging import Observability, _trouble, clear_context, setup_observability
 from otel_logging.logs import takeover
+from tests.lines import parsed
 from tests.receiver import Receiver, Span
 
 #: A port of loopback that nobody listens at.
@@ -57,6 +59,21 @@ def _clean_slate() -> Iterator[None]:
     yield
     takeover.release()
     _trouble.forget()
+
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Return the lines since it was called last; there is nothing else on stdout or stderr."""
+
+    def read() -> list[dict[str, Any]]:
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return parsed(captured.out)
+
+    return read
 
 
 class Service:

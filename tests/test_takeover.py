@@ -35,11 +35,9 @@ from otel_logging import (
     traced,
 )
 from otel_logging.logs.takeover import release
-from tests.conftest import Service
+from tests.conftest import Lines, Service
 from tests.lines import ROOT, parsed, script
 from tests.readme import blocks
-
-Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture(autouse=True)
@@ -55,18 +53,6 @@ def _taken_over(_clean_slate: None) -> Iterator[None]:
     logging.root.setLevel(level)
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("shop")]:
         del logging.root.manager.loggerDict[name]
-
-
-@pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
-    """Return the lines since it was called last; there is nothing else on stdout or stderr."""
-
-    def read() -> list[dict[str, Any]]:
-        captured = capsys.readouterr()
-        assert captured.err == ""
-        return parsed(captured.out)
-
-    return read
 
 
 def logger(name: str = "shop") -> logging.Logger:

@@ -27,11 +27,10 @@ from otel_logging import (
     traced,
 )
 from otel_logging.logs.takeover import release
-from tests.conftest import Service
+from tests.conftest import Lines, Service
 from tests.lines import child_environment, parsed
 from tests.receiver import Receiver
 
-Lines = Callable[[], list[dict[str, Any]]]
 log: Any = get_logger("shop")
 
 
@@ -46,18 +45,6 @@ def _hooks(_clean_slate: None) -> Iterator[None]:
     release()
     sys.unraisablehook, threading.excepthook = kept
     clear_context()
-
-
-@pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
-    """Return the lines since it was called last; there is nothing else on stdout or stderr."""
-
-    def read() -> list[dict[str, Any]]:
-        captured = capsys.readouterr()
-        assert captured.err == ""
-        return parsed(captured.out)
-
-    return read
 
 
 def run_in_thread(function: Callable[[], object]) -> None:
