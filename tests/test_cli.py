@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from otel_logging.cli import main
+from tests.commands import Runner
 from tests.jaeger import FakeJaeger
 from tests.stored import TRACE, Planted, line, store
 
@@ -56,7 +57,7 @@ def spool_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(spool_dir: Path) -> Run:
     def running(*arguments: str, place: Path = spool_dir, **options: Any) -> Result:
-        return CliRunner().invoke(main, [*arguments, "--spool-dir", str(place)], **options)
+        return Runner().invoke(main, [*arguments, "--spool-dir", str(place)], **options)
 
     return running
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from otel_logging.cli import main
 from tests import rude
+from tests.commands import Runner
 from tests.conftest import NOWHERE
 from tests.jaeger import FakeJaeger
 from tests.lines import child_environment
@@ -60,7 +61,7 @@ def run(way: Way, monkeypatch: pytest.MonkeyPatch) -> Run:
     def running(**variables: str) -> Result:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return CliRunner().invoke(main, ["doctor", "--wait", "300ms"])
+        return Runner().invoke(main, ["doctor", "--wait", "300ms"])
 
     return running
 
@@ -105,10 +106,10 @@ def test_a_probe_is_nobodys_message(run: Run, way: Way) -> None:
     run()
     ask = ["--source", "jaeger"]
 
-    assert "slowest · 1 stage," in CliRunner().invoke(main, ["late", *ask]).output
-    assert "message" in CliRunner().invoke(main, ["show", *ask]).output
+    assert "slowest · 1 stage," in Runner().invoke(main, ["late", *ask]).output
+    assert "message" in Runner().invoke(main, ["show", *ask]).output
     ((span, _),) = way.receiver.events
-    shown = CliRunner().invoke(main, ["show", span.trace_id, *ask]).output
+    shown = Runner().invoke(main, ["show", span.trace_id, *ask]).output
     assert "the doctor was here" in shown
 
 
