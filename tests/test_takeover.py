@@ -436,6 +436,16 @@ def test_memory_handlers_flush_into_no_second_line(lines: Lines) -> None:
     assert len(lines()) == 1
 
 
+def test_the_original_streams_are_the_console_too(lines: Lines) -> None:
+    """Also while ``sys.stdout`` is another."""
+    logger().addHandler(logging.StreamHandler(sys.__stdout__))
+    logger().addHandler(logging.StreamHandler(sys.__stderr__))
+    with contextlib.redirect_stdout(io.StringIO()) as elsewhere:
+        logger().info("a")
+    assert len(parsed(elsewhere.getvalue())) == 1
+    assert lines() == []
+
+
 def test_handlers_that_go_past_handle(lines: Lines) -> None:
     """One that has its own ``handle``, and one inside another."""
 

@@ -188,6 +188,12 @@ def test_a_warning(lines: Lines) -> None:
     assert [str(warning.message) for warning in caught] == ["kept"]
 
 
+def test_a_warning_below_the_level_is_no_line() -> None:
+    """LOG_LEVELS=py.warnings=error keeps them off, and Python's own line with them."""
+    done = dying("o.configure_logging()\nwarnings.warn('old')\n", LOG_LEVELS="py.warnings=error")
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
 def test_a_warning_into_a_file_of_ones_own() -> None:
     """``showwarning(file=)`` writes there."""
     call = "warnings.showwarning('old', UserWarning, 'shop.py', 7, file=sys.stderr)"
