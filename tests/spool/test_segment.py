@@ -1,5 +1,6 @@
 """A segment: what a broken disk does to it costs one span, and never gives a wrong one."""
 
+import sys
 import time
 
 import pytest
@@ -102,8 +103,15 @@ _LONG = frame(trace_id(1), encoded(1, 8000))
 )
 def test_a_mebibyte_of_garbage_is_read_in_seconds(garbage: bytes) -> None:
     """A check of every length at every byte would take minutes."""
-    began = time.perf_counter()
-    contents = parse(header(b"", b"") + garbage + _LONG)
-    assert time.perf_counter() - began < 30  # 0.6 s at worst; measured for coverage, 18 s
+    assert parse(header(b"", b"") + garbage[:4096] + _LONG) is not None
+    tracer = sys.gettrace()
+    sys.settrace(None)  # what coverage costs is not what is timed
+    try:
+        began = time.perf_counter()
+        contents = parse(header(b"", b"") + garbage + _LONG)
+        took = time.perf_counter() - began
+    finally:
+        sys.settrace(tracer)
+    assert took < 5  # 0.6 s at worst on two cores
     assert contents is not None
     assert len(contents.spans) == 1
