@@ -357,9 +357,9 @@ _SET_UP = (
 _IMPORTS = "import structlog, orjson, opentelemetry.sdk.trace;"
 #: Not ``ru_maxrss``, which begins at what the process had that started it.
 _PRINT_OWN = (
-    "import os, sys, time; used = time.process_time();"
+    "import os, resource, sys, time; used = time.process_time();"
     "pages = open('/proc/self/statm').read().split()[1];"
-    "sys.stderr.write(f'{used} {int(pages) * os.sysconf('SC_PAGE_SIZE')}');"
+    "sys.stderr.write(f'{used} {int(pages) * resource.getpagesize()}');"
     "sys.stderr.flush(); os._exit(0)"
 )
 
