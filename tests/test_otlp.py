@@ -147,6 +147,68 @@ def test_a_span_is_what_the_official_encoder_makes_of_it(span: ReadableSpan) -> 
     assert _normal(ours) == _normal(official)
 
 
+@pytest.mark.skipif(_ORACLE < (1, 42), reason="the oracle's classes had other names")
+@settings(max_examples=100, deadline=None)
+@given(
+    times=st.tuples(_TIMES, _TIMES),
+    severity=st.sampled_from([(1, "TRACE"), (9, "INFO"), (24, "FATAL4")]),
+    body=st.text(),
+    fields=st.dictionaries(st.text(max_size=80), _SCALARS.filter(lambda v: v is not None)),
+    ids=st.none() | st.tuples(_TRACE_IDS, _SPAN_IDS, st.sampled_from([0, 1])),
+)
+def test_a_log_record_is_what_the_official_encoder_makes_of_it(
+    times: tuple[int, int],
+    severity: tuple[int, str],
+    body: str,
+    fields: dict[str, Any],
+    ids: tuple[int, int, int] | None,
+) -> None:
+    """The same message, field by field, inside a span and outside any."""
+    from opentelemetry._logs import LogRecord, SeverityNumber
+    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
+    from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry.trace import TraceFlags
+
+    trace_id, span_id, flags = ids or (0, 0, 0)
+    record = LogRecord(
+        timestamp=times[0],
+        observed_timestamp=times[1],
+        trace_id=trace_id,
+        span_id=span_id,
+        trace_flags=TraceFlags(flags),
+        severity_number=SeverityNumber(severity[0]),
+        severity_text=severity[1],
+        body=body,
+        attributes=fields,
+    )
+    official = encode_logs(
+        [ReadableLogRecord(record, Resource({"a": "b"}), InstrumentationScope("shop"))]
+    ).SerializeToString()
+    encoded = _otlp.log_record(
+        *times,
+        *severity,
+        body,
+        fields,
+        trace_id=trace_id.to_bytes(16, "big") if trace_id else b"",
+        span_id=span_id,
+        flags=flags,
+    )
+    ours = _otlp.request(_otlp.resource({"a": "b"}), _otlp.scope("shop"), [encoded])
+    read, expected = LogsData.FromString(ours), LogsData.FromString(official)
+    assert read.SerializeToString(deterministic=True) == expected.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_a_log_record_counts_the_fields_that_were_dropped() -> None:
+    """A log store shows that something was left out."""
+    from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
+
+    encoded = _otlp.log_record(1, 2, 9, "INFO", "said", {}, dropped=2**32 + 3)
+    assert ScopeLogs.FromString(encoded).log_records[0].dropped_attributes_count == 3
+
+
 def _normal(request: bytes) -> bytes:
     """In the order of field numbers; an unset status says nothing, whether there or not."""
     data = TracesData.FromString(request)
