@@ -18,6 +18,7 @@ class Socket(socket.socket):
 
     deadline = 0.0  # monotonic, s
     allowance = 0  # bytes that may still be received; after that it is at its end
+    has_ended = False  # the other end has said that nothing more comes
 
     def left(self) -> float:
         """Return the seconds that are left. Failure: raises ``TimeoutError`` if none are."""
@@ -33,6 +34,7 @@ class Socket(socket.socket):
                 return 0
             self.settimeout(self.left())
             received = super().recv_into(view)
+        self.has_ended = not received
         self.allowance -= received
         return received
 

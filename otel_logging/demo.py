@@ -265,7 +265,7 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     click.echo()
     terminal.show(out, waterfall.draw(trees.by_trace(spans)[worst], width=out.width))
     option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"
-    collector = load(SERVICE).exporter.endpoint
+    collector = load(SERVICE).exporter.shown
     click.echo("\nLook further:")
     # as it was called, where it is not on the PATH: a virtual environment that is not active
     called = sys.argv[0]

@@ -89,7 +89,8 @@ class Observability:
         """Bring what is there to the collector, and stop tracing; lines go on to stdout.
 
         Waits up to *timeout* seconds if the collector has answered this process
-        before, and gives it one try of at most a second if not. What is left is
+        before, and gives it one try of at most a second if not, or if it says no
+        (a wrong key, a wrong path). What is left is
         delivered by the service's next start; then the result is False. A second
         call does nothing. Failure: never raises.
         """
@@ -307,7 +308,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
 def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
     """Open the spool: where it was asked for, or nothing; else where it can be."""
     exporter = settings.exporter
-    name = _spool.destination(settings.service_name, exporter.endpoint, exporter.protocol)
+    name = _spool.destination(settings.service_name, exporter.shown, exporter.protocol)
     given = _spool.temporary_base() if settings.temporary else settings.spool_dir
     failure: OSError | None = None
     for base in [given] if given else [_spool.default_base(), _spool.fallback_base()]:

@@ -7,6 +7,7 @@ is wrong is a ``ConfigurationError`` here, and never appears later.
 Deliberately absent: acting on any of it. ``docs/configuration.md`` has the table.
 """
 
+import base64
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from otel_logging import _names, _spool
 
@@ -34,6 +35,14 @@ SAMPLERS: Final = (
 DEFAULT_SAMPLER: Final = "parentbased_always_on"  # OpenTelemetry specification
 NAMELESS: Final = "unknown_service:python"  # OpenTelemetry specification: a service without a name
 _PORTS: Final = {"http/protobuf": 4318, "grpc": 4317}  # OpenTelemetry specification
+_ENCODED: Final = (
+    ", its user and password percent-encoded (/ is %2F, ? is %3F, @ is %40), without a colon in"
+    " the user, control characters, or another @"
+)
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # RFC 7617: in neither of them
+#: A scheme, all to a query or fragment, the sign before that, and it.
+_URL: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
+_NO_PORT: Final = re.compile(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
 _CONSOLE: Final = frozenset({"development", "dev", "local", "test"})
 #: Terminals whose documentation says that they take hyperlinks (OSC 8); see docs/jaeger.md.
 _LINKING_PROGRAMS: Final = frozenset({"iTerm.app", "WezTerm", "vscode", "ghostty"})
@@ -54,13 +63,26 @@ _LEVELS: Final = {
 class ConfigurationError(ValueError):
     """Something that was asked for cannot be: names the variable, the value, what is allowed.
 
-    Headers and the user part of a URL are not shown: they hold passwords.
+    Headers, and the user and query of a URL, are not shown: they hold passwords.
     """
 
     def __init__(self, variable: str, value: object, allowed: str) -> None:
-        shown = re.sub(r"//[^/@]*@", "//…@", repr(value))
+        shown = repr(value)
+        if variable.lower().endswith(("endpoint", "url")) or "://" in shown:
+            shown = repr(shown_url(value)) if isinstance(value, str) else shown_url(shown)
         shown = "…" if variable.endswith("HEADERS") else shown
         super().__init__(f"{variable}={shown}: {allowed}")
+
+
+def shown_url(url: str) -> str:
+    """Return *url* as it may be shown: without user, password and query, whatever its shape is."""
+    scheme, rest, sign, query = _URL.match(url).groups()  # type: ignore[union-attr]  # all fits
+    if "@" in query:  # perhaps of a password with such a sign in it
+        return f"{scheme}…"
+    _, at, address = rest.rpartition("@")
+    # without an @ a password may stand where a port belongs
+    rest = f"…@{address}" if at else _NO_PORT.sub(r"\1:…", rest)
+    return scheme + rest + sign + "…" * bool(sign)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +118,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """Where spans go, and how. *endpoint* is complete: nothing is appended to it."""
+    """Where spans go, and how. *endpoint* is complete: nothing is appended to it. Its user and
+    password are a header.
+    """
 
-    endpoint: str = "http://localhost:4318/v1/traces"
+    endpoint: str = field(default="http://localhost:4318/v1/traces", repr=False)
     protocol: str = "http/protobuf"
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     timeout_s: float = 10.0  # OpenTelemetry specification, OTLP exporter: default
     gzip: bool = False
     certificate: str | None = None
@@ -110,9 +134,8 @@ class Exporter:
 
     @property
     def shown(self) -> str:
-        """The endpoint as it may be shown: without a password."""
-        parts = urlsplit(self.endpoint)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        """The endpoint as it may be shown: its query may hold a key."""
+        return shown_url(self.endpoint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,14 +279,19 @@ def _pairs(name: str, value: str) -> tuple[tuple[str, str], ...]:
         key, equals, text = item.partition("=")
         if not (equals and key.strip()):
             raise ConfigurationError(name, value, "pairs like key=value,key2=value2")
-        try:
-            decoded = [unquote(part.strip(), errors="strict") for part in (key, text)]
-        except UnicodeDecodeError:
-            decoded = []
-        if not decoded or re.search("%(?![0-9A-Fa-f]{2})", item):
+        decoded = _decoded(key.strip()), _decoded(text.strip())
+        if decoded[0] is None or decoded[1] is None:
             raise ConfigurationError(name, value, "percent-encoded UTF-8, as in key=a%20b")
         pairs.append((decoded[0], decoded[1]))
     return tuple(pairs)
+
+
+def _decoded(text: str) -> str | None:
+    """Decode percent-encoded UTF-8; return None where it is not."""
+    with suppress(UnicodeDecodeError):
+        if not re.search("%(?![0-9A-Fa-f]{2})", text):
+            return unquote(text, errors="strict")
+    return None
 
 
 def _resource(name: str, value: str) -> Mapping[str, str]:
@@ -312,22 +340,46 @@ def _environment(name: str, value: object) -> str:
     return value.lower()
 
 
-def _url(name: str, value: object, allowed: str = "a URL like http://localhost:4318") -> str:
+def _url(name: str, value: object, like: str = "a URL like http://localhost:4318") -> str:
+    # spaces, control characters and what is not ASCII cannot be sent
+    text = value if isinstance(value, str) and re.fullmatch("[!-~]+", value) else ""
     try:
-        # spaces, control characters and what is no ASCII cannot be sent; a fragment is not
-        fits = isinstance(value, str) and re.fullmatch(r"[!-\"$-~]+", value)
-        parts = urlsplit(value) if fits and isinstance(value, str) else None
-        good = parts and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        good = False
-    if not good:
-        raise ConfigurationError(name, value, allowed)
-    return str(value)
+        host, port = "", None
+    if not host or "%" in host or parts.scheme not in ("http", "https") or port == 0:
+        raise ConfigurationError(name, value, like + _ENCODED * ("@" in text))
+    if "#" in text:
+        raise ConfigurationError(name, value, f"{like}, without a fragment (#)")
+    if "@" in parts.path + parts.query or _credentials(parts) is None:
+        raise ConfigurationError(name, value, like + _ENCODED)
+    return parts.geturl()
+
+
+def _credentials(parts: SplitResult) -> str | None:
+    """Return user and password with a colon between them (RFC 7617), None where they cannot be."""
+    encoded, _, encoded_password = parts.netloc.rpartition("@")[0].partition(":")
+    user, password = _decoded(encoded), _decoded(encoded_password)
+    if user is None or password is None or ":" in user or _CONTROLS.search(user + password):
+        return None
+    return f"{user}:{password}"
 
 
 def _url_with_path(name: str, value: object) -> str:
-    url = _url(name, value).rstrip("/")
-    return url if url.endswith("/v1/traces") else url + "/v1/traces"
+    parts = urlsplit(_url(name, value))
+    path = parts.path.rstrip("/").removesuffix("/v1/traces") + "/v1/traces"
+    return parts._replace(path=path).geturl()
+
+
+def _url_of_grpc(name: str, value: object) -> str:
+    url = _url(name, value, "a URL like http://localhost:4317")
+    parts = urlsplit(url)
+    if parts.path.strip("/") or parts.query:
+        raise ConfigurationError(
+            name, value, "a URL like http://localhost:4317: gRPC has no path and no query"
+        )
+    return url
 
 
 def _file(name: str, value: str) -> str:
@@ -440,18 +492,25 @@ def _exporter(variables: _Variables, endpoint: str | None, *, test: bool) -> Exp
 
     usual = Exporter()
     protocol = read(_one_of(*_PORTS), usual.protocol, "PROTOCOL")
-    whole = _url if protocol == "grpc" else _url_with_path
+    is_grpc = protocol == "grpc"
+    whole, taken = (_url_of_grpc, _url_of_grpc) if is_grpc else (_url_with_path, _url)
     if endpoint is not None:
         url = whole("endpoint", endpoint)
     else:
         # OpenTelemetry specification: the variable for traces is taken as it is
         url = whole("", f"http://localhost:{_PORTS[protocol]}")
         url = variables.read(whole, url, _names.OTLP_PREFIX + "ENDPOINT")
-        url = variables.read(_url, url, _names.OTLP_TRACES_PREFIX + "ENDPOINT")
+        url = variables.read(taken, url, _names.OTLP_TRACES_PREFIX + "ENDPOINT")
+    headers = read(_pairs, usual.headers, "HEADERS")
+    parts = urlsplit(url)
+    credentials = _credentials(parts)
+    if credentials != ":" and "authorization" not in {key.lower() for key, _ in headers}:
+        encoded = base64.b64encode(f"{credentials}".encode()).decode()
+        headers = (*headers, ("authorization", f"Basic {encoded}"))
     return Exporter(
-        endpoint=url,
+        endpoint=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
         protocol=protocol,
-        headers=read(_pairs, usual.headers, "HEADERS"),
+        headers=headers,
         timeout_s=read(parse_seconds, usual.timeout_s, "TIMEOUT"),
         gzip=read(_one_of("none", "gzip"), "none", "COMPRESSION") == "gzip",
         certificate=read(_file, None, "CERTIFICATE"),

@@ -344,9 +344,10 @@ def decode(path: str, headers: dict[str, str], sent: bytes) -> Request:
             body = gzip.decompress(sent)
         elif encoding != "identity":
             raise ValueError(f"content-encoding {encoding!r}")
-        if path == "/v1/traces":
+        place = path.partition("?")[0]
+        if place == "/v1/traces":
             return Request(path, headers, len(sent), body, spans=decode_spans(body))
-        if path == "/v1/logs":
+        if place == "/v1/logs":
             return Request(path, headers, len(sent), body, log_records=decode_logs(body))
         raise ValueError(f"path {path!r}")
     except (ValueError, OSError, EOFError, zlib.error, DecodeError) as error:

@@ -1,6 +1,7 @@
 """One call, and what it promises: idempotent, again after shutdown, clear errors, nothing lost."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from otel_logging import (
     traced,
 )
 from tests.conftest import Service
-from tests.receiver import Receiver
+from tests.receiver import Receiver, refuse
 from tests.spools import ROOT
 
 log = get_logger("shop")
@@ -495,6 +496,47 @@ def test_logging_alone_needs_no_tracing(capfd: Any) -> None:
         log.info("hello")
     line = json.loads(capfd.readouterr().out)
     assert set(line) == {"timestamp", "level", "event", "logger"}
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_password_is_sent_and_stays_nowhere(tmp_path: Path, protocol: str) -> None:
+    """In no file, no name of one, no line and no repr; another one leaves the spool where it is."""
+    from tests.test_transport_grpc import Collector
+
+    script = """
+import sys
+from otel_logging import setup_observability, traced
+with setup_observability("shop", endpoint=sys.argv[1], environment="production") as running:
+    with traced("turn"):
+        pass
+    running.force_flush(1)
+    print(running, running._settings, file=sys.stderr)
+"""
+    spool = tmp_path / "spool"
+    with Receiver() as receiver, Collector() as collector:
+        receiver.answer = refuse(401, www_authenticate="Basic")
+        at = receiver.endpoint if protocol == "http/protobuf" else collector.endpoint
+        query = "?key=s3cret" if protocol == "http/protobuf" else ""
+        for password in ("s3cret-1", "s3cret-2"):
+            done = run(
+                script,
+                at.replace("//", f"//me:{password}@") + query,
+                OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+                OTEL_LOGGING_SPOOL_DIR=str(spool),
+            )
+            assert done.returncode == 0, done.stderr
+            assert "[open; spans ended: 1" in done.stderr
+            for text in ("s3cret", base64.b64encode(f"me:{password}".encode()).decode()):
+                assert text not in done.stdout + done.stderr
+                assert not [path for path in spool.rglob("*") if text in str(path)]
+                files = [path for path in spool.rglob("*") if path.is_file()]
+                assert not [path for path in files if text.encode() in path.read_bytes()]
+        headers = [dict(came.headers) for came in receiver.requests] + collector.metadata
+        assert [*{h["authorization"]: None for h in headers}] == [
+            "Basic " + base64.b64encode(f"me:s3cret-{number}".encode()).decode()
+            for number in (1, 2)
+        ]
+    assert len(list(spool.iterdir())) == 1
 
 
 def test_its_repr_has_no_password(tmp_path: Path) -> None:

@@ -264,6 +264,21 @@ def test_an_endpoint_of_traces_alone_does_not_say_where_records_go(
     assert receiver.requests[0].path == "/v1/logs"
 
 
+def test_records_go_beside_an_endpoint_with_a_user_and_a_query(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are sent with them."""
+    endpoint = receiver.endpoint.replace("//", "//me:pw@") + "?x=1"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    records = Records(load("shop", environment="production"), RESOURCE)
+    say(records, "hello")
+    assert records.shutdown(10)
+    (request,) = receiver.requests
+    assert request.path == "/v1/logs?x=1"
+    assert request.headers["authorization"] == "Basic bWU6cHc="
+    assert bodies(receiver) == ["hello"]
+
+
 def test_no_global_logger_provider_is_set(make: Make) -> None:
     """OpenTelemetry's own logs of somebody else go where they went before."""
     before = _logs.get_logger_provider()

@@ -1,11 +1,13 @@
 """What was asked for, from where, and what is said of what cannot be."""
 
+import base64
 import logging
 import math
 import os
 import re
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -572,6 +574,16 @@ ENDPOINTS = [
     ({"ENDPOINT": "http://host:1"}, "http://given:2", "http://given:2/v1/traces"),
     ({"ENDPOINT": "http://host:1", "TRACES_ENDPOINT": "http://t:2/"}, None, "http://t:2/"),
     ({"TRACES_PROTOCOL": "grpc", "ENDPOINT": "http://host:1"}, None, "http://host:1"),
+    ({"TRACES_PROTOCOL": "grpc", "ENDPOINT": "http://host:1/"}, None, "http://host:1/"),
+    ({"ENDPOINT": "http://host:1?x=1"}, None, "http://host:1/v1/traces?x=1"),
+    ({"ENDPOINT": "http://host:1/base?x=1&y"}, None, "http://host:1/base/v1/traces?x=1&y"),
+    ({"ENDPOINT": "http://host:1/base//?x=/"}, None, "http://host:1/base/v1/traces?x=/"),
+    ({"ENDPOINT": "http://h/v1/traces/?x=/v1/traces"}, None, "http://h/v1/traces?x=/v1/traces"),
+    ({}, "http://host/a%2Fb/?", "http://host/a%2Fb/v1/traces"),
+    ({}, "HTTP://[::1]:1/base", "http://[::1]:1/base/v1/traces"),
+    ({}, "http://me:pw@[::1]?x=1", "http://[::1]/v1/traces?x=1"),
+    ({"TRACES_ENDPOINT": "http://me:pw@t:2/in/?x=1"}, None, "http://t:2/in/?x=1"),
+    ({"TRACES_ENDPOINT": "https://t"}, None, "https://t"),
 ]
 
 
@@ -582,10 +594,155 @@ def test_endpoint(
     endpoint: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The path is appended as the specification says, and never twice."""
+    """The path is appended as the specification says, and never twice; a query stays one."""
     for option, value in variables.items():
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_" + option, value)
     assert load(endpoint=argument).exporter.endpoint == endpoint
+
+
+AUTHORIZATIONS: list[tuple[str, str | None]] = [
+    ("http://host", None),
+    ("http://@host", None),
+    ("http://:@host", None),
+    ("http://me:pw@host", "me:pw"),
+    ("http://us%65r:p%40ss@host", "user:p@ss"),
+    ("http://me@host", "me:"),
+    ("http://:key@host", ":key"),
+    ("http://me:a:b@host", "me:a:b"),
+    ("http://me:p@ss@host", "me:p@ss"),
+    ("http://m%C3%BC:%F0%9F%94%91%20%2F%3F%23%25@host", "mü:🔑 /?#%"),
+]
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize(("url", "credentials"), AUTHORIZATIONS)
+def test_the_user_of_a_url_is_basic_authentication(
+    url: str, credentials: str | None, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Percent-decoded, in UTF-8, whichever names the endpoint; and it stays nowhere else."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    encoded = base64.b64encode((credentials or "").encode()).decode()
+    wanted = () if credentials is None else (("authorization", f"Basic {encoded}"),)
+    loaded = [load(endpoint=url)]
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.setenv(name, url)
+        loaded.append(load())
+    for settings in loaded:
+        assert settings.exporter.headers == wanted
+        assert "@" not in settings.exporter.endpoint
+        assert encoded not in repr(settings) or not encoded
+
+
+@pytest.mark.parametrize("name", ["authorization", "Authorization", "AUTHORIZATION"])
+def test_a_header_wins_over_the_user_of_a_url(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever set it has meant it; other headers are sent beside the user."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"{name}=Bearer%20key,x=1")
+    exporter = load(endpoint="http://me:pw@host").exporter
+    assert exporter.headers == ((name, "Bearer key"), ("x", "1"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x=1")
+    assert [key for key, _ in load(endpoint="http://me:pw@host").exporter.headers] == [
+        "x",
+        "authorization",
+    ]
+
+
+S3CRET = "s3cret"
+UNSUPPORTED = [
+    (
+        "http/protobuf",
+        "http://host/x#y",
+        "http://host/x#…': a URL like http://localhost:4318, without a",
+    ),
+    ("http/protobuf", "unix:/run/otel.sock", "a URL like http://localhost:4318"),
+    ("http/protobuf", "unix:///run/otel.sock", "unix:///run/otel.sock': a URL like"),
+    ("http/protobuf", "http+unix://%2Frun%2Fotel.sock", "http+unix://%2Frun%2Fotel.sock': a URL"),
+    ("http/protobuf", "ftp://me:s3cret@host", "ftp://…@host': a URL like"),
+    ("http/protobuf", "grpc://host:4317", "grpc://host:4317': a URL like"),
+    ("http/protobuf", "//me:s3cret@host", "a URL like"),
+    ("http/protobuf", "me:s3cret@host", "…@host': a URL like"),
+    ("http/protobuf", "http:me:s3cret@host", "…@host': a URL like"),
+    ("http/protobuf", "http:/me:s3cret@host", "…@host': a URL like"),
+    ("http/protobuf", "http://me:s3cret", "http://me:…': a URL like"),
+    ("http/protobuf", "http://[::1]:s3cret", "http://[::1]:…': a URL like"),
+    ("http/protobuf", "http://me:s3/cret@host", "http://…@host': a URL like"),
+    ("http/protobuf", "http://me:1234/s3cret@host", "percent-encoded (/ is %2F"),
+    ("http/protobuf", "http://me:s3?cret@host", "http://…': a URL like"),
+    ("http/protobuf", "http://me:1?s3cret@host", "http://…': a URL like"),
+    ("http/protobuf", "http://me:s3#cret@host", "http://…': a URL like"),
+    ("http/protobuf", "http://me:s3cret@ho st?k=s3cret", "http://…@ho st?…': a URL like"),
+    ("http/protobuf", "http://me:s3cret\n@host", "a URL like"),
+    ("http/protobuf", "http://me:s3cret-é@host", "a URL like"),
+    ("http/protobuf", "http://me:s3cret%@host", "user and password percent-encoded"),
+    ("http/protobuf", "http://me:s3cret%ZZ@host", "user and password percent-encoded"),
+    ("http/protobuf", "http://me:s3cret%FF@host", "user and password percent-encoded"),
+    ("http/protobuf", "http://me:s3cret%0D%0Ax:y@host", "without a colon in the user, control"),
+    ("http/protobuf", "http://m%3Ae:s3cret@host", "without a colon in the user"),
+    ("http/protobuf", "http://host:0?key=s3cret", "http://host:0?…': a URL like"),
+    ("http/protobuf", "http://host/x?key=s3cret#y", "http://host/x?…': a URL like"),
+    ("http/protobuf", "http://ho%73t", "a URL like"),
+    ("http/protobuf", "http://[fe80::1%25eth0]:1", "a URL like"),
+    ("http/protobuf", "http://::1:4318", "a URL like"),
+    ("http/protobuf", "'http://me:s3cret@host'", "a URL like"),
+    ("grpc", "http://host:4317/v1/traces", "gRPC has no path and no query"),
+    ("grpc", "http://me:s3cret@host:4317/x", "gRPC has no path and no query"),
+    ("grpc", "http://host:4317?key=s3cret", "gRPC has no path and no query"),
+    ("grpc", "host:4317", "host:4317': a URL like http://localhost:4317"),
+    ("grpc", "unix:///run/otel.sock", "a URL like http://localhost:4317"),
+    ("grpc", "dns:///me:s3cret@host:4317", "a URL like http://localhost:4317"),
+]
+
+
+@pytest.mark.parametrize("name", ["ENDPOINT", "TRACES_ENDPOINT"])
+@pytest.mark.parametrize(("protocol", "url", "said"), UNSUPPORTED)
+def test_an_endpoint_that_is_not_supported_is_an_error_without_a_password(
+    protocol: str, url: str, said: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the variable, and what would do."""
+    variable = f"OTEL_EXPORTER_OTLP_{name}"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv(variable, url)
+    with pytest.raises(ConfigurationError, match=f"^{variable}=") as raised:
+        load()
+    assert said in str(raised.value)
+    assert "cret" not in "".join(traceback.format_exception(raised.value))
+    monkeypatch.delenv(variable)
+    with pytest.raises(ConfigurationError, match=r"^endpoint=") as raised:
+        load(endpoint=url)
+    assert "cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [b"http://me:s3cret@host", ["http://me:s3cret@host"]])
+def test_an_endpoint_that_is_not_text_is_shown_without_a_password(value: Any) -> None:
+    """Whatever was given."""
+    with pytest.raises(ConfigurationError, match=r"^endpoint=…@host") as raised:
+        load(endpoint=value)
+    assert S3CRET not in str(raised.value)
+
+
+def test_a_url_in_the_wrong_variable_is_shown_without_a_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is easily put there."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http://me:s3cret@host?key=s3cret")
+    with pytest.raises(ConfigurationError, match="PROTOCOL='http://…@host") as raised:
+        load()
+    assert S3CRET not in str(raised.value)
+
+
+@given(
+    st.text("ab1:/?#@%[] é\n", max_size=6),
+    st.text("ab1:/?#@%[] é\n", max_size=6),
+    st.sampled_from(["http://", "https://", "http:", "", "//", "unix://", "[", "1a://"]),
+)
+def test_a_password_is_in_no_error_and_not_in_the_endpoint(
+    before: str, after: str, scheme: str
+) -> None:
+    """Whatever else stands in a URL with a user and a password."""
+    try:
+        shown = load(endpoint=f"{scheme}{before}:x{S3CRET}x{after}@host/path").exporter.endpoint
+    except ConfigurationError as error:
+        shown = str(error)
+    assert S3CRET not in shown
 
 
 def test_the_other_options_of_the_exporter(monkeypatch: pytest.MonkeyPatch, clean: Path) -> None:

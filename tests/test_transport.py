@@ -1,7 +1,9 @@
 """What becomes of one OTLP/HTTP request, with collectors of every temper."""
 
+import base64
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -237,7 +239,7 @@ def test_nobody_there_is_no_answer() -> None:
         (rude.say_nothing, 1, Verdict.AGAIN),
         (rude.read_nothing, 32 << 20, Verdict.AGAIN),  # more than the system keeps for it
         (rude.drip_head, 1, Verdict.AGAIN),
-        (rude.drip_body, 1, Verdict.DELIVERED),  # the status was there
+        (rude.drip_body, 1, Verdict.AGAIN),  # a status is not the whole answer
     ],
 )
 @pytest.mark.parametrize("tls", [False, True])
@@ -288,7 +290,10 @@ def test_one_that_reads_slowly_is_given_up() -> None:
 
 
 def test_no_more_than_64_kib_of_an_answer_are_read() -> None:
-    """Head or body without end: the rest stays unread, and the connection is not used again."""
+    """Head or body without end: the rest stays unread, and the connection is not used again.
+
+    It is taken for what its status says: we cut it off, and the next one would be as long.
+    """
     sent: list[int] = []
 
     def flood(start: bytes) -> Callable[[Rude, socket.socket], None]:
@@ -307,12 +312,212 @@ def test_no_more_than_64_kib_of_an_answer_are_read() -> None:
         b"HTTP/1.1 200 OK\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5f5e100\r\n",
     ):
         with Rude(flood(start)) as collector, connected(collector.endpoint) as client:
             assert client.send(b"", 20) == Answer(Verdict.DELIVERED)
             assert client.send(b"", 20) == Answer(Verdict.DELIVERED)
             assert collector.connections == 2
     assert sum(sent) < 100_000_000  # what the two sockets hold, and no more
+
+
+# ---------------------------------------------------------------- answers that are cut off
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CUT_OFF = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n\x0a",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n\x0a\x00",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 10\r\n\r\n\x0a\x00",
+    CHUNKED,
+    CHUNKED + b"2",
+    CHUNKED + b"2\r\n\x0a",
+    CHUNKED + b"2\r\n\x0a\x00",
+    CHUNKED + b"2\r\n\x0a\x00\r\n",
+    CHUNKED + b"2\r\n\x0a\x00\r\n0",
+    CHUNKED + b"2\r\n\x0a\x00\r\n0\r\n",
+    CHUNKED + b"rubbish\r\n",
+    OK.replace(b"200 OK", b"400 Bad Request").replace(b"h: 0", b"h: 9"),
+    OK.replace(b"200 OK", b"413 Too Large").replace(b"h: 0", b"h: 9"),
+]
+CUT_OFF_IN_THE_HEAD = [
+    b"HTTP/1.1 200",
+    b"HTTP/1.1 200 OK",
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\n",
+]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("said", CUT_OFF + CUT_OFF_IN_THE_HEAD)
+def test_an_answer_that_is_cut_off_acknowledges_nothing(
+    said: bytes, tls: bool, certificates: Certificates
+) -> None:
+    """Whatever its status says: fewer bytes came than were announced, and nobody knows why."""
+    with Rude(always(said), tls=certificates.server_context() if tls else None) as collector:
+        answer = ask(collector.endpoint, request(1), certificate=str(certificates.authority))
+    assert answer.verdict is Verdict.AGAIN
+    assert answer.answered == (said in CUT_OFF)
+    assert "the answer was cut off" in answer.detail
+    assert not answer.mistake
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n",  # ends with the connection, as HTTP/1.0 has it
+        b"HTTP/1.0 200 OK\r\n\r\n\x0a\x00",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 10\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n\x0a\x00",
+        CHUNKED + b"1\r\n\x0a\r\n1;x=y\r\n\x00\r\n0\r\nX-Trailer: x\r\n\r\n",
+    ],
+)
+def test_an_answer_that_is_whole_acknowledges(said: bytes) -> None:
+    """In each form in which HTTP announces its end."""
+    with Rude(always(said)) as collector:
+        assert ask(collector.endpoint, request(1)) == Answer(Verdict.DELIVERED)
+
+
+def test_a_refusal_that_is_cut_off_is_one() -> None:
+    """Nothing is lost by believing it, and it says what has to be mended."""
+    said = OK.replace(b"200 OK", b"401 Unauthorized").replace(b"h: 0", b"h: 9")
+    with Rude(always(said)) as collector:
+        answer = ask(collector.endpoint, request(1))
+    assert (answer.verdict, answer.code) == (Verdict.AGAIN, "401")
+    assert answer.mistake
+
+
+def test_a_connection_that_is_reset_in_the_answer_acknowledges_nothing() -> None:
+    """As when the collector is killed while it answers."""
+
+    def behave(collector: Rude, connection: socket.socket) -> None:
+        always(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n\x0a")(collector, connection)
+        linger = b"\1\0\0\0\0\0\0\0"  # on, 0 s: close() sends a reset
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    with Rude(behave) as collector:
+        assert ask(collector.endpoint, request(1)).verdict is Verdict.AGAIN
+
+
+# ---------------------------------------------------------------- mistakes of the set-up
+
+NOT_LET_IN = "the collector does not let us in"
+NO_OTLP = "there is no OTLP at {endpoint}"
+REDIRECTS = "the collector redirects what it is sent"
+PATH = "correct the path: OTEL_EXPORTER_OTLP_ENDPOINT gets /v1/traces appended"
+PAGE = {"Content-Type": "text/html"}
+
+
+@pytest.mark.parametrize(
+    ("status", "mistake", "to_do"),
+    [
+        (401, NOT_LET_IN, "set OTEL_EXPORTER_OTLP_HEADERS to what it wants"),
+        (403, NOT_LET_IN, "set OTEL_EXPORTER_OTLP_HEADERS to what it wants"),
+        (407, NOT_LET_IN, "set OTEL_EXPORTER_OTLP_HEADERS to what it wants"),
+        (404, NO_OTLP, PATH),
+        (405, NO_OTLP, PATH),
+        (410, NO_OTLP, PATH),
+        (415, NO_OTLP, PATH),
+        (501, NO_OTLP, PATH),
+        (301, REDIRECTS, "set OTEL_EXPORTER_OTLP_ENDPOINT to where it leads"),
+        (308, REDIRECTS, "set OTEL_EXPORTER_OTLP_ENDPOINT to where it leads"),
+        (400, "the collector takes none of the spans", "look at the collector's log"),
+        (408, "", ""),
+        (429, "", ""),
+        (500, "", ""),
+        (502, "", ""),
+        (503, "", ""),
+        (504, "", ""),
+        (200, "", ""),
+    ],
+)
+@pytest.mark.parametrize("page", [False, True])
+def test_what_does_not_pass_by_itself_says_what_mends_it(
+    receiver: Receiver, status: int, mistake: str, to_do: str, page: bool
+) -> None:
+    """A key, an address; what a restart or a pause of the collector mends says nothing."""
+    receiver.answer = lambda _: (status, PAGE if page else {}, b"<html>" if page else b"")
+    if page and status in (200, 500):  # gateways alone have pages that pass
+        mistake, to_do = NO_OTLP, PATH
+    answer = ask(receiver.endpoint, request(1))
+    assert answer.mistake == mistake.format(endpoint=f"{receiver.endpoint}/v1/traces")
+    assert answer.to_do.startswith(to_do)
+    assert "<" not in answer.detail
+    assert not mistake or f"{answer.mistake} (HTTP {status}" in answer.said
+    assert mistake or answer.said == answer.detail
+
+
+@pytest.mark.parametrize("start", [b"<!DOCTYPE html>", b"\r\n <html lang='en'>", b"<HTML>"])
+def test_a_page_is_known_by_how_it_begins(receiver: Receiver, start: bytes) -> None:
+    """Some servers do not say what they send, or say something else."""
+    receiver.answer = lambda _: (200, {"Content-Type": "text/plain"}, start + b"<p>hello")
+    answer = ask(receiver.endpoint, request(1))
+    assert answer.verdict is Verdict.AGAIN
+    assert answer.detail == "HTTP 200 with a page: no collector"
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://there:1/v1/traces", "https://there:1/v1/traces"),
+        ("/login", "{endpoint}/login"),
+        ("https://me:s3cret@there/x?key=s3cret", "https://…@there/x?…"),
+        ("http://[::1/\x1b[31m", "http://[:…"),
+    ],
+)
+def test_a_redirect_says_where_it_leads(receiver: Receiver, location: str, shown: str) -> None:
+    """In whole, whatever form it has, but for passwords."""
+    receiver.answer = refuse(302, location=location)
+    answer = ask(receiver.endpoint, request(1))
+    assert answer.detail == f"HTTP 302 Found to {shown.format(endpoint=receiver.endpoint)}"
+
+
+def test_a_key_of_ours_is_in_nothing_that_is_shown(receiver: Receiver) -> None:
+    """A collector that repeats what it was sent, in any of its forms, has it taken out."""
+    basic = "Basic " + base64.b64encode(b"me:pass/w\xc3\xb6rd").decode()
+    echo = f"{basic} pass/wörd pass%2Fw%C3%B6rd Bearer tok3n tok3n a%20key a key s3cret"
+    headers = (("authorization", basic), ("x-auth", "Bearer tok3n"), ("x-key", "a key"))
+    endpoint = receiver.endpoint + "/v1/traces?key=s3cret&x="
+    for said in (echo, "x" * 290 + " tok3n tok3n"):
+        for status in (401, 400, 503):
+            receiver.answer = lambda _, status=status, said=said: (status, {}, said.encode())  # type: ignore[misc]
+            answer = ask(endpoint, request(1), headers=headers)
+            receiver.answer = partial_success(1, said)
+            for shown in (answer, ask(endpoint, request(1), headers=headers)):
+                assert re.search("x{100}|… …", shown.detail)
+                for key in ("pass", "w%C3", "tok3n", "tok", "key", "s3cret", basic.split()[1]):
+                    assert key not in shown.said
+                assert len(shown.detail) <= 300
+
+
+def test_a_basic_header_that_is_not_base64_is_sent_all_the_same(receiver: Receiver) -> None:
+    """It is the collector's to judge."""
+    receiver.answer = lambda _: (401, {}, b"no abcde")
+    answer = ask(receiver.endpoint, request(1), headers=(("authorization", "Basic abcde"),))
+    assert answer.detail == "HTTP 401 Unauthorized no …"
+
+
+def test_a_port_that_speaks_something_else_says_so(certificates: Certificates) -> None:
+    """Not HTTP; no TLS; TLS of a stranger: none of them passes by itself."""
+    http2 = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # what a gRPC server begins with
+    for said in (http2, b"220 mail.example ESMTP\r\n"):
+        with Rude(always(said)) as other:
+            answer = ask(other.endpoint, request(1))
+        assert answer.mistake == f"there is no OTLP at {other.endpoint}"
+        assert answer.to_do.endswith("port for HTTP, usually 4318")
+    with Rude(lambda _, c: c.sendall(said)) as plain:
+        answer = ask(plain.endpoint.replace("http:", "https:"))
+    assert answer.mistake == f"there is no TLS at https:{plain.endpoint[5:]}"
+    assert answer.to_do == "write http:// in OTEL_EXPORTER_OTLP_ENDPOINT"
+    with Rude(always(OK), tls=certificates.server_context()) as stranger:
+        answer = ask(stranger.endpoint)
+    assert answer.mistake == "the collector's certificate is not trusted"
+    assert answer.to_do.startswith("set OTEL_EXPORTER_OTLP_CERTIFICATE")
+    with Rude(rude.hang_up) as gone:
+        assert not ask(gone.endpoint).mistake
+    assert not ask(gone.endpoint).mistake
 
 
 # ---------------------------------------------------------------- the connection

@@ -160,6 +160,75 @@ def test_a_status_has_a_meaning(
     )
 
 
+@pytest.mark.parametrize(
+    ("code", "mistake"),
+    [
+        (CODES.UNAUTHENTICATED, "the collector does not let us in"),
+        (CODES.PERMISSION_DENIED, "the collector does not let us in"),
+        (CODES.UNIMPLEMENTED, "there is no OTLP at {endpoint}"),
+        (CODES.INVALID_ARGUMENT, "the collector takes none of the spans"),
+        (CODES.UNAVAILABLE, ""),
+        (CODES.DEADLINE_EXCEEDED, ""),
+        (CODES.RESOURCE_EXHAUSTED, ""),
+        (CODES.INTERNAL, ""),
+    ],
+)
+def test_what_does_not_pass_by_itself_says_what_mends_it(
+    collector: Collector, code: grpc.StatusCode, mistake: str
+) -> None:
+    """As over HTTP; a key that the server repeats is taken out."""
+    collector.answer = abort(code, "not with Bearer tok3n")
+    headers = (("authorization", "Bearer tok3n"),)
+    answer = connect(collector.endpoint, headers=headers).send(request(1), 5)
+    assert answer.mistake == mistake.format(endpoint=collector.endpoint)
+    assert bool(answer.to_do) == bool(mistake)
+    assert answer.detail == f"gRPC {code.name}: not with …"
+
+
+def test_a_port_for_http_says_so() -> None:
+    """gRPC's own words for it are found."""
+
+    def behave(_: Rude, connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        connection.recv(65536)
+
+    with Rude(behave) as http:
+        endpoint = http.endpoint.removesuffix("/v1/traces")
+        answer = connect(endpoint).send(request(1), 5)
+    assert answer.mistake == f"there is no OTLP at {endpoint}"
+    assert answer.to_do.endswith("port for gRPC, usually 4317")
+
+
+#: RFC 9113, RFC 7541: SETTINGS; HEADERS of stream 1 with ":status 200" and a content type; DATA
+#: with an empty message of gRPC. The trailers with its status are missing.
+BEGUN = (
+    bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+    + bytes((0, 0, 20, 1, 4, 0, 0, 0, 1, 0x88, 0x0F, 0x10, 16))
+    + b"application/grpc"
+    + bytes((0, 0, 5, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0))
+)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_an_answer_that_is_cut_off_acknowledges_nothing(hangs: bool) -> None:
+    """The message alone is not the whole answer: its status comes last."""
+
+    def behave(collector: Rude, connection: socket.socket) -> None:
+        received = b""
+        while b"grpc" not in received and (more := connection.recv(65536)):  # the content type
+            received += more
+        connection.sendall(BEGUN)
+        if hangs:
+            collector.stopping.wait(10)
+
+    with Rude(behave) as collector:
+        client = connect(collector.endpoint.removesuffix("/v1/traces"))
+        answer = client.send(request(1), 1 if hangs else 10)
+    assert answer.verdict is Verdict.AGAIN
+    assert not answer.mistake
+
+
 def test_a_request_over_the_servers_limit_is_too_large(collector: Collector) -> None:
     """To be sent in halves."""
     answer = connect(collector.endpoint).send(request(1, 2, size=60_000), 5)

@@ -4,7 +4,6 @@ In: the settings, a probe. Out: findings. Invariant: the request is the one that
 delivery makes, by the same client. Deliberately absent: what becomes of it there.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,10 +18,6 @@ _MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is wa
 _PORTS: Final = {"https": 443, "http": 80, "grpc": 4317}
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
 _PROTOCOL: Final = _names.OTLP_PREFIX + "PROTOCOL"
-_HEADERS: Final = _names.OTLP_PREFIX + "HEADERS"
-_CERTIFICATE: Final = _names.OTLP_PREFIX + "CERTIFICATE"
-
-_NOT_ALLOWED: Final = frozenset({"401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 _NOT_THERE: Final = frozenset({"404", "405", "UNIMPLEMENTED"})
 
 
@@ -66,32 +61,17 @@ def _address(exporter: Exporter) -> tuple[str, int]:
 def _explained(answer: Answer, exporter: Exporter, spoken: Speech) -> Finding:
     """Say why the probe was not taken, and what to do.
 
-    There are four cases: the two ends do not speak the same; whoever asks is not
-    allowed; what is asked is not there; and all others, in the collector's words.
+    There are three cases: the two ends do not speak the same, which the port is asked
+    for; a mistake of the set-up that the answer tells; and all others, in the collector's words.
     """
     if finding := _spoken_wrongly(answer, exporter, spoken):
         return finding
-    where = exporter.shown
-    if answer.code in _NOT_ALLOWED:
-        return problem(
-            f"The collector does not let us in: {answer.detail}.",
-            f"set {_HEADERS} to what it wants, such as authorization=Bearer%20…",
-        )
-    if answer.code in _NOT_THERE:
-        return problem(
-            f"There is no OTLP at {where}: {answer.detail}.",
-            f"set {_ENDPOINT} to the collector's port for gRPC, usually 4317"
-            if exporter.protocol == "grpc"
-            else f"correct the path: {_ENDPOINT} gets /v1/traces appended,"
-            f" {_names.OTLP_TRACES_PREFIX}ENDPOINT is taken as it is",
-        )
-    if re.search("CERTIFICATE_VERIFY|certificate verify", answer.detail):
-        return problem(
-            f"The collector's certificate is not trusted: {answer.detail}.",
-            f"set {_CERTIFICATE} to the file of the authority that signed it",
-        )
+    # bad data is its word on this probe alone
+    said = answer.mistake if answer.verdict is Verdict.AGAIN else ""
+    said = said or "the collector did not take the probe"
     return problem(
-        f"The collector did not take the probe: {answer.detail}.", "look at the collector's log"
+        f"{said[0].upper()}{said[1:]}: {answer.detail}.",
+        answer.to_do or "look at the collector's log",
     )
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from opentelemetry import context as otel_context
@@ -40,6 +40,7 @@ _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does
 #: How long spans may be in memory after a disk stall before the disk is tried again.
 _STALL_S: Final = 0.02
 
+NOT_DELIVERED: Final = "deliveries failed, the spans wait"
 REFUSED: Final = "spans lost: the collector refused them"
 
 
@@ -68,6 +69,7 @@ class Delivery:
         #: Whether a collector has ever answered this process.
         self.answered = False
         self.last_failure = ""
+        self._refusal: Answer | None = None  # of the last try, for a mistake of the set-up
         self._has_accepted = False
         # SimpleQueue: its put may be interrupted by a signal handler that puts
         self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -119,10 +121,10 @@ class Delivery:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that has ended by now is delivered; False if the time ran out."""
-        return self._bring(timeout_s)
+        return self._bring(timeout_s, gives_up=lambda: False)
 
-    def _bring(self, timeout_s: float, *, once: bool = False) -> bool:
-        """Flush; with *once*, give up as soon as it was tried."""
+    def _bring(self, timeout_s: float, *, gives_up: Callable[[], bool]) -> bool:
+        """Flush; where *gives_up* says so, return as soon as it was tried."""
         timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         with self._flushed:
@@ -131,21 +133,21 @@ class Delivery:
             self._asked_until = max(self._asked_until, deadline)
         self.wake()
         if not self._is_running():
-            return self._bring_here(deadline, once=once)
+            return self._bring_here(deadline, gives_up)
         with self._flushed:
             self._flushed.wait_for(
-                lambda: self._done >= mine or (once and self._tried >= mine), timeout_s
+                lambda: self._done >= mine or (self._tried >= mine and gives_up()), timeout_s
             )
             return self._done >= mine
 
-    def _bring_here(self, deadline: float, *, once: bool) -> bool:
+    def _bring_here(self, deadline: float, gives_up: Callable[[], bool]) -> bool:
         # at the interpreter's exit no thread can be started any more
         token = otel_context.attach(unobserved())
         try:
             while True:
                 done = self._round_here(deadline)
                 pause = max(self._next_flush_try - time.monotonic(), 0.0)
-                if done or once or time.monotonic() + pause >= deadline:
+                if done or gives_up() or time.monotonic() + pause >= deadline:
                     return done
                 time.sleep(pause)
         finally:
@@ -163,17 +165,20 @@ class Delivery:
     def stop(self, timeout_s: float) -> bool:
         """Deliver what is there and end the worker; False if something is left in the spool.
 
-        Waits only for a collector that has answered this process before; one
-        that has not gets one short try.
+        Waits only for a collector that has answered this process before, and not for
+        one that says no; these get one short try.
         """
         timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         give_up = time.monotonic() + timeout_s * _WAIT
         done = False
-        if not self.answered:
-            done = self._bring(min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S), once=True)
-        if not done and self.answered:
-            done = self._bring(give_up - time.monotonic())
+        if self._refusal or not self.answered:
+            short_s = min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S)
+            done = self._bring(short_s, gives_up=lambda: True)
+        if not done and self.answered and not self._refusal:
+            done = self._bring(give_up - time.monotonic(), gives_up=lambda: bool(self._refusal))
+        if self._refusal and self._refusal.verdict is not Verdict.AGAIN:
+            self._say_refused(self._refusal)
         self._stopping = True
         self._signals.put(None)
         if self._client is not None:
@@ -313,7 +318,7 @@ class Delivery:
         """
         if answer.verdict is Verdict.DELIVERED:
             self._has_accepted = True
-            self.last_failure, self._pause_s = "", 0.0
+            self.last_failure, self._pause_s, self._refusal = "", 0.0, None
             self._spool.seal_after_s = SEAL_S
             self._say_partial(answer, len(part))
         elif answer.verdict is not Verdict.AGAIN and len(part) > 1:
@@ -333,15 +338,28 @@ class Delivery:
             _trouble.report("warnings of the collector", detail=answer.detail)
 
     def _failed(self, answer: Answer) -> None:
-        """Put off the next try: longer with each failure, and as the collector asks."""
+        """Put off the next try: longer with each failure, and as the collector asks.
+
+        What may pass by itself is not said: nothing is lost by waiting. A mistake of the
+        set-up is, since the spans would wait for ever.
+        """
         now = time.monotonic()
-        self.last_failure = answer.detail
+        self.last_failure = answer.said
+        self._refusal = answer if answer.mistake else None
+        # what looks like bad data may be that, and is found out with the next spans
+        lasts = answer.verdict is Verdict.AGAIN or self._pause_s == _LONGEST_PAUSE_S
+        if answer.mistake and lasts:
+            self._say_refused(answer)
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._spool.seal_after_s = max(SEAL_S, self._pause_s)
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
         asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
         self._next_try = now + max(self._pause_s * jitter, asked_s)
         self._next_flush_try = now + max(_FLUSH_PAUSE_S, asked_s)
+
+    def _say_refused(self, answer: Answer) -> None:
+        detail = f"{answer.detail}; {answer.to_do}"
+        _trouble.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
 
 
 def _possible(timeout_s: float) -> float:

@@ -22,6 +22,7 @@ from otel_logging.export.transport import (
     accepted,
     checked_headers,
     checked_tls,
+    explained,
     failed,
     told,
 )
@@ -90,6 +91,9 @@ class GrpcClient:
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send *body*. See ``Client``."""
+        return explained(self._send(body, timeout_s), self._exporter)
+
+    def _send(self, body: bytes, timeout_s: float) -> Answer:
         if self._channel is not None:
             return failed(RuntimeError("this process was forked during a gRPC call"))
         try:

@@ -5,34 +5,45 @@ drips its answer, reads nothing, says nothing. ``http.client`` speaks, over
 sockets of ours: the timeouts of urllib3, requests and the standard library are
 per socket operation, so that a byte now and then keeps a request alive for ever.
 Nothing is followed (no redirects), nothing is asked but the endpoint (no proxies,
-no `.netrc`), and at most 64 KiB of an answer are read. Deliberately absent: a
-second try, also on a connection that broke (``delivery``).
+no `.netrc`), and at most 64 KiB of an answer are read: what we cut off counts as
+answered, what the other end or the deadline cuts off does not. Deliberately absent:
+a second try, also on a connection that broke (``delivery``).
 """
 
 import contextlib
 import gzip
 import http.client
+import re
 import socket
 import threading
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from otel_logging._sockets import Socket, TlsSocket
 from otel_logging.export.transport import (
     ANSWER_BYTES,
+    PAGE,
     Answer,
     Verdict,
     accepted,
     checked_headers,
     checked_tls,
+    explained,
     failed,
     told,
 )
-from otel_logging.settings import Exporter
+from otel_logging.settings import Exporter, shown_url
 
 _GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
+#: By a status, beside success, after which the same spans are not sent again as they are.
+_FINAL: Final = {
+    400: Verdict.REFUSED,
+    413: Verdict.TOO_LARGE,
+    422: Verdict.REFUSED,
+}
+_PAGE: Final = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
 _CONNECT_S: Final = 3.0  # for each address of the name: the next one may answer
 
 
@@ -40,6 +51,7 @@ class HttpClient:
     """OTLP/HTTP with protobuf."""
 
     def __init__(self, exporter: Exporter) -> None:
+        self._exporter = exporter
         parts = urlsplit(exporter.endpoint)
         self._tls = checked_tls(exporter)
         if self._tls is not None:
@@ -131,7 +143,9 @@ class HttpClient:
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send *body*. See ``Client``."""
-        deadline = time.monotonic() + timeout_s
+        return explained(self._send(body, time.monotonic() + timeout_s), self._exporter)
+
+    def _send(self, body: bytes, deadline: float) -> Answer:
         try:
             if self._gzip:
                 body = gzip.compress(body, _GZIP_LEVEL)
@@ -140,15 +154,56 @@ class HttpClient:
             self._connection.sock = line
             self._connection.request("POST", self._path, body, self._headers)
             response = self._connection.getresponse()
+            if line.has_ended:  # which http.client takes for the end of the head
+                raise ConnectionError("the answer was cut off")
         except Exception as error:
             self._drop()
             return failed(error)
-        text = b""
-        with contextlib.suppress(Exception):  # the status is there: that is the answer
+        text, is_whole = b"", True
+        try:
             text = response.read(ANSWER_BYTES)
+        except Exception:
+            is_whole = not line.allowance
+        if line.has_ended and (response.chunked or response.length):
+            is_whole = False
         if response.will_close or not response.isclosed():
             self._drop()
-        return _judge(response, text)
+        return self._judge(response, text, is_whole=is_whole)
+
+    def _judge(self, response: http.client.HTTPResponse, body: bytes, *, is_whole: bool) -> Answer:
+        """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
+
+        There are six cases: taken, perhaps in part; too large; bad data, which it
+        never will take; one of these, but cut off, so that nobody knows; not now; and
+        everything that is a mistake of the set-up (a redirect, a wrong path, no
+        permission, a server of pages that says yes to all). The specification drops
+        the last at once; somebody may mend it, so here they wait within the spool's bound.
+        """
+        status = response.status
+        is_page = response.headers.get_content_type() == "text/html" or _PAGE.match(body)
+        final = _FINAL.get(status, Verdict.DELIVERED if 200 <= status < 300 else None)
+        text = f"HTTP {status} {response.reason}"
+        if is_page and 200 <= status < 300:
+            return Answer(Verdict.AGAIN, f"HTTP {status} with a page: no collector", code=PAGE)
+        if final and not is_whole:
+            return Answer(Verdict.AGAIN, f"{text}: the answer was cut off")
+        if final is Verdict.DELIVERED:
+            return accepted(body)
+        text += " with a page" if is_page else f" {told(body)}"
+        if location := 300 <= status < 400 and response.headers.get("Location"):
+            text = f"HTTP {status} {response.reason} to {self._whole(location)}"
+        return Answer(
+            final or Verdict.AGAIN,
+            told(text),
+            after_s=_seconds(response.headers.get("Retry-After")),
+            code=PAGE if is_page and status == 500 else str(status),
+        )
+
+    def _whole(self, location: str) -> str:
+        """Return a redirect's address, which may be relative, as it may be shown."""
+        with contextlib.suppress(ValueError):
+            location = urljoin(self._exporter.endpoint, location)
+        return shown_url(location)
 
 
 def _is_idle(kept: socket.socket) -> bool:
@@ -162,30 +217,6 @@ def _is_idle(kept: socket.socket) -> bool:
     except OSError:
         pass
     return False
-
-
-def _judge(response: http.client.HTTPResponse, body: bytes) -> Answer:
-    """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
-
-    There are five cases: taken, perhaps in part; too large; bad data, which it
-    never will take; not now; and everything that is a mistake of the set-up (a
-    redirect, a wrong path, no permission, a server of pages that says yes to all).
-    The specification drops the last at once; somebody may mend it, so here they
-    wait within the spool's bound.
-    """
-    status, code = response.status, str(response.status)
-    is_page = response.headers.get_content_type() == "text/html"
-    if 200 <= status < 300 and not is_page:
-        return accepted(body)
-    text = told(f"HTTP {status} {response.reason} {told(body)}")
-    if is_page and status < 300:
-        text = f"HTTP {status} with a page: no collector"
-    if status == 413:
-        return Answer(Verdict.TOO_LARGE, text, code=code)
-    if status in (400, 422):
-        return Answer(Verdict.REFUSED, text, code=code)
-    after_s = _seconds(response.headers.get("Retry-After"))
-    return Answer(Verdict.AGAIN, text, after_s=after_s, code=code)
 
 
 def _seconds(retry_after: str | None) -> float | None:

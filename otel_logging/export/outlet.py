@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from otel_logging import _names, _trouble
 from otel_logging.settings import ConfigurationError, Exporter
@@ -155,14 +156,15 @@ def _http_exporter(exporter: Exporter, judge: Callable[..., None]) -> Any:
 
 
 def _logs_endpoint(endpoint: str) -> str:
-    base, traces, rest = endpoint.rstrip("/").rpartition("/v1/traces")
+    parts = urlsplit(endpoint)
+    base, traces, rest = parts.path.rstrip("/").rpartition("/v1/traces")
     if rest or not traces:
         raise ConfigurationError(
             _names.OTLP_TRACES_PREFIX + "ENDPOINT",
             endpoint,
             "a URL that ends in /v1/traces, for log records to go to /v1/logs beside it",
         )
-    return base + "/v1/logs"
+    return parts._replace(path=base + "/v1/logs").geturl()
 
 
 def _grpc_exporter(exporter: Exporter) -> Any:

@@ -5,13 +5,15 @@ both protocols share; each has its file: ``http_client``, ``grpc_client``.
 Deliberately absent: when to try again (``delivery``).
 """
 
+import base64
 import contextlib
 import re
 import ssl
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from opentelemetry import context as otel_context
 
@@ -21,6 +23,8 @@ from otel_logging.settings import ConfigurationError, Exporter
 #: How much of an answer is read: a partial success, with its message, has a few hundred bytes.
 ANSWER_BYTES: Final = 64 << 10
 _TOLD_CHARACTERS: Final = 300
+_READ_CHARACTERS: Final = 4096  # of a text, before keys are taken out of it and it is cut
+_SECRET_CHARACTERS: Final = 3  # shorter ones would be found in any text
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110: token
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")  # what HTTP and gRPC both take
 
@@ -37,7 +41,8 @@ class Verdict(Enum):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """*answered*: there is a collector. *after_s*: when it wants to be asked again. *code*: the
-    protocol's own: HTTP's number, gRPC's name.
+    protocol's own: HTTP's number, gRPC's name; or ``PAGE``. *mistake*: what is wrong with the
+    set-up, and *to_do*, what mends it; both empty where it may pass by itself.
     """
 
     verdict: Verdict
@@ -46,6 +51,13 @@ class Answer:
     after_s: float | None = None
     rejected_spans: int = 0
     code: str = ""
+    mistake: str = field(default="", compare=False)  # these two follow from the rest
+    to_do: str = field(default="", compare=False)
+
+    @property
+    def said(self) -> str:
+        """The whole of it, as one phrase."""
+        return f"{self.mistake} ({self.detail}; {self.to_do})" if self.mistake else self.detail
 
 
 class Client(Protocol):
@@ -160,8 +172,94 @@ def failed(error: BaseException) -> Answer:
 
 
 def told(text: str | bytes) -> str:
-    """Return what a collector says as one short line that is safe on a terminal."""
+    """Return what a collector says as one line that is safe on a terminal."""
     if isinstance(text, bytes):
-        text = text[: 4 * _TOLD_CHARACTERS].decode("utf-8", "ignore")
-    printable = "".join(c if c.isprintable() else " " for c in text[:_TOLD_CHARACTERS])
+        text = text[:_READ_CHARACTERS].decode("utf-8", "ignore")
+    printable = "".join(c if c.isprintable() else " " for c in text[:_READ_CHARACTERS])
     return " ".join(printable.split())
+
+
+# ---------------------------------------------------------------- what is wrong, and what mends it
+
+#: The code of an answer that is a page for a browser.
+PAGE: Final = "page"
+_ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
+_CORRECT_THE_PATH: Final = (
+    f"correct the path: {_ENDPOINT} gets /v1/traces appended,"
+    f" {_names.OTLP_TRACES_PREFIX}ENDPOINT is taken as it is"
+)
+#: Statuses of 4xx that pass by themselves, and others that do not.
+_PASSING: Final = frozenset({"408", "425", "429"})
+_LASTING: Final = frozenset({PAGE, "501", "505", "UNIMPLEMENTED"})
+_NOT_ALLOWED: Final = frozenset(
+    {"401", "403", "407", "511", "UNAUTHENTICATED", "PERMISSION_DENIED"}
+)
+#: What the libraries say of a port that speaks something else: not HTTP; HTTP, and not gRPC.
+_SPOKEN_OTHERWISE: Final = re.compile("BadStatusLine|UnknownProtocol|.*http1.x server")
+_NO_TLS: Final = re.compile(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
+_UNTRUSTED: Final = re.compile(".*certificate.verify", re.IGNORECASE)
+
+
+def explained(answer: Answer, exporter: Exporter) -> Answer:
+    """Return *answer* with what is wrong with the set-up, if it is that, and with its detail short
+    and without a key or password of ours, which a collector may repeat.
+    """
+    mistake, to_do = _mistake(answer, exporter)
+    detail = answer.detail
+    for secret in sorted(_secrets(exporter), key=len, reverse=True):
+        if len(secret) >= _SECRET_CHARACTERS:
+            detail = detail.replace(secret, "…")
+    return replace(answer, detail=detail[:_TOLD_CHARACTERS], mistake=mistake, to_do=to_do)
+
+
+def _secrets(exporter: Exporter) -> Iterator[str]:
+    query = urlsplit(exporter.endpoint).query
+    values = [query, *(value for _, value in parse_qsl(query))]
+    for _, value in exporter.headers:
+        kind, _, token = value.rpartition(" ")
+        values += [value, token]
+        if kind.lower() == "basic":
+            with contextlib.suppress(ValueError):
+                values.append(base64.b64decode(token).decode().partition(":")[2])
+    for value in values:
+        yield from (value, quote(value), quote(value, safe=""))
+
+
+def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
+    """Return what of the set-up is wrong, and what mends it; neither where it may pass by itself.
+
+    These sentences are the only ones: stderr, ``repr`` and the doctor say them.
+    """
+    code, detail, is_grpc = answer.code, answer.detail, exporter.protocol == "grpc"
+    nothing = f"there is no OTLP at {exporter.shown}"
+    if answer.verdict is Verdict.DELIVERED:
+        return "", ""
+    if answer.verdict is not Verdict.AGAIN:
+        return "the collector takes none of the spans", "look at the collector's log"
+    if code in _NOT_ALLOWED:
+        return (
+            "the collector does not let us in",
+            f"set {_names.OTLP_PREFIX}HEADERS to what it wants, such as authorization=Bearer%20…",
+        )
+    if code.startswith("3"):
+        return (
+            "the collector redirects what it is sent",
+            f"set {_ENDPOINT} to where it leads, if that is a collector",
+        )
+    if code in _LASTING or (code.startswith("4") and code not in _PASSING):
+        if is_grpc:
+            return nothing, f"set {_ENDPOINT} to the collector's port for gRPC, usually 4317"
+        return nothing, _CORRECT_THE_PATH
+    if answer.answered:
+        return "", ""
+    if _SPOKEN_OTHERWISE.match(detail):
+        kind, port = ("gRPC", 4317) if is_grpc else ("HTTP", 4318)
+        return nothing, f"set {_ENDPOINT} to the collector's port for {kind}, usually {port}"
+    if _NO_TLS.match(detail):
+        return f"there is no TLS at {exporter.shown}", f"write http:// in {_ENDPOINT}"
+    if _UNTRUSTED.match(detail):
+        return (
+            "the collector's certificate is not trusted",
+            f"set {_names.OTLP_PREFIX}CERTIFICATE to the file of the authority that signed it",
+        )
+    return "", ""
