@@ -42,7 +42,7 @@ _ENCODED: Final = (
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # RFC 7617: in neither of them
 #: A scheme, all to a query or fragment, the sign before that, and it.
 _URL: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
-_NO_PORT: Final = re.compile(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
+_NO_PORT: Final = re.compile(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:/]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
 _CONSOLE: Final = frozenset({"development", "dev", "local", "test"})
 #: Terminals whose documentation says that they take hyperlinks (OSC 8); see docs/jaeger.md.
 _LINKING_PROGRAMS: Final = frozenset({"iTerm.app", "WezTerm", "vscode", "ghostty"})

@@ -228,12 +228,130 @@ def test_a_server_that_refuses_everything_gets_nothing_lost(receiver: Receiver, 
         while not shop.delivery.last_failure:
             assert not shop.flush(0.5)
         assert len(receiver.requests) < 50
-        assert not _trouble.counts
+        assert not _trouble.counts  # not yet: it may be the first spans that are bad
         assert "HTTP 400" in shop.delivery.last_failure
         receiver.answer = accept
         assert shop.flush()
         assert not shop.delivery.last_failure
     assert sorted(came(receiver)) == list(range(1, 1001))
+
+
+PAGE = {"Content-Type": "text/html"}
+REFUSALS: list[tuple[Callable[[Request], Answer], str, str]] = [
+    (refuse(401), "the collector does not let us in (HTTP 401", "OTEL_EXPORTER_OTLP_HEADERS"),
+    (refuse(403), "the collector does not let us in (HTTP 403", "OTEL_EXPORTER_OTLP_HEADERS"),
+    (refuse(404), "there is no OTLP at {endpoint}/v1/traces (HTTP 404", "correct the path"),
+    (refuse(302, location="/in"), "what it is sent (HTTP 302 Found to {endpoint}/in", "where it"),
+    (lambda _: (200, PAGE, b"<html>"), "no OTLP at {endpoint}/v1/traces (HTTP 200 with a", "path"),
+    (lambda _: (404, PAGE, b"<html>"), "no OTLP at {endpoint}/v1/traces (HTTP 404 Not", "path"),
+]
+
+
+@pytest.mark.parametrize(("answer", "said", "to_do"), REFUSALS)
+def test_a_collector_that_says_no_is_reported(
+    receiver: Receiver,
+    base: Path,
+    answer: Callable[[Request], Answer],
+    said: str,
+    to_do: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At once and then once a minute, with what mends it; when it is mended all is delivered."""
+    receiver.answer = answer
+    with Shop(base, receiver.endpoint) as shop:
+        shop.end(1)
+        assert not shop.flush(1)
+        (line,) = capsys.readouterr().err.splitlines()
+        start = f"otel_logging: 1 {delivery.NOT_DELIVERED}: "
+        assert line.startswith(start)
+        assert said.format(endpoint=receiver.endpoint) in line
+        assert to_do in line
+        assert shop.delivery.last_failure == line.removeprefix(start)
+        (kind,) = _trouble.counts
+        before = _trouble.counts[kind]
+        assert before > 1
+        monkeypatch.setattr(_trouble, "_quiet_s", 0)  # the minute is over
+        assert not shop.flush(0.5)
+        again = capsys.readouterr().err.splitlines()
+        assert again[0].startswith(f"otel_logging: {before} {delivery.NOT_DELIVERED}: ")
+        receiver.answer = accept
+        assert shop.flush()
+        assert not shop.delivery.last_failure
+    assert numbers_of(receiver.requests[-1]) == [1]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_collector_that_is_only_away_is_not_reported(
+    receiver: Receiver, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A restart or too much work: the spans wait, and nothing has to be done."""
+    receiver.answer = in_turn(
+        refuse(503), refuse(429), lambda _: (502, PAGE, b"<html>"), lambda _: None
+    )
+    with Shop(base, receiver.endpoint) as shop:
+        shop.end(1)
+        assert shop.flush()
+    with Shop(base / "other", f"http://127.0.0.1:{free_port()}") as shop:
+        shop.end(1)
+        assert not shop.flush(0.5)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
+    receiver: Receiver,
+    base: Path,
+    lasting: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a port for TLS: once the pauses are at their longest, or at the end."""
+    monkeypatch.setattr(delivery, "_LONGEST_PAUSE_S", 1 if lasting else 1000)
+    receiver.answer = lambda _: (400, {}, b"Client sent an HTTP request to an HTTPS server.")
+    with Shop(base, receiver.endpoint) as shop:
+        shop.end(1)
+        assert not shop.flush(1.5)
+        assert bool(capsys.readouterr().err) == lasting
+    _trouble.say_rest()
+    err = capsys.readouterr().err
+    assert f"{delivery.NOT_DELIVERED}: the collector takes none of the spans" in err
+    assert lasting or "HTTP request to an HTTPS server.; look at the collector's log)" in err
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n\x0a",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-",
+    ],
+)
+def test_a_segment_whose_answer_is_cut_off_is_sent_again(base: Path, cut: bytes) -> None:
+    """Until one is whole; then it is delivered, and not sent any more."""
+    answers = [cut, cut, rude.OK]
+
+    def behave(collector: Rude, connection: socket.socket) -> None:
+        rude.read_request(connection)
+        connection.sendall(answers.pop(0))
+
+    with Rude(behave) as collector, Shop(base, collector.endpoint) as shop:
+        shop.end(1)
+        assert shop.flush()
+        assert shop.flush()
+        assert (collector.connections, shop.delivery.delivered_segments) == (3, 1)
+
+
+def test_an_answer_that_is_cut_off_by_the_deadline_is_none(base: Path) -> None:
+    """The collector may have stored nothing."""
+    with Rude(rude.drip_body) as collector:
+        with Shop(base, collector.endpoint, timeout_s=0.3) as shop:
+            shop.end(1)
+            assert not shop.flush(1)
+            assert shop.delivery.delivered_segments == 0
+            assert "the answer was cut off" in shop.delivery.last_failure
+        assert collector.connections > 1
+    assert len(list(_spool.read(base))) == 1
 
 
 def test_what_is_too_large_comes_in_halves(receiver: Receiver, base: Path) -> None:
@@ -624,6 +742,48 @@ def test_a_process_ends_within_5_s_whatever_the_collector_does(tmp_path: Path) -
     assert [row for row in results if row[1] > row[2] or row[3]] == []
     for number in range(len(children)):  # nothing is lost
         assert list(_spool.segments(tmp_path / str(number)))
+
+
+@pytest.mark.parametrize("before", ["nothing", "refused", "accepted"])
+@pytest.mark.parametrize("status", [401, 404, 307, 400])
+def test_exit_asks_a_collector_that_says_no_once(
+    receiver: Receiver, base: Path, before: str, status: int
+) -> None:
+    """Whether it said so before or not: nobody mends that in five seconds."""
+    answers = [accept] if before == "accepted" else []
+    receiver.answer = in_turn(*answers, *[refuse(status, location="/in")] * 99)
+    flush = {"nothing": "", "refused": 'end("first"); observability.force_flush(0.5)'}
+    known = 'end("first"); assert observability.force_flush(10)'
+    child = start(EXIT.format(before=flush.get(before, known)), receiver.endpoint, base)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "exits\n"
+    began = time.monotonic()
+    _, err = child.communicate(timeout=60)
+    assert time.monotonic() - began < 4  # on a busy machine; one that is waited for costs 4.5 s
+    if status != 400:
+        # of each span once, once more by the worker where it was quick, and what the flush asked
+        most = {"nothing": 2, "accepted": 3, "refused": 6}
+        assert len(receiver.requests) <= most[before]
+        assert f"(HTTP {status}" in err
+        assert list(_spool.segments(base))
+    elif before == "accepted":  # one bad span, which is counted
+        assert "1 spans lost: the collector refused them (HTTP 400" in err
+    else:
+        assert "the collector takes none of the spans" in err
+
+
+def test_exit_over_grpc_asks_once(base: Path) -> None:
+    """By its own codes."""
+    from tests.test_transport_grpc import CODES, Collector, abort
+
+    with Collector() as collector:
+        collector.answer = abort(CODES.UNAUTHENTICATED)
+        child = start(
+            EXIT.format(before=""), collector.endpoint, base, OTEL_EXPORTER_OTLP_PROTOCOL="grpc"
+        )
+        _, err = child.communicate(timeout=60)
+        assert 1 <= len(collector.bodies) <= 2  # one by the worker, where it was quick
+    assert "the collector does not let us in (gRPC UNAUTHENTICATED: no; set OTEL_EXPORTER" in err
 
 
 def test_a_short_script_delivers_at_its_exit(receiver: Receiver, base: Path) -> None:

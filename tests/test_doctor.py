@@ -10,6 +10,7 @@ import grpc
 import pytest
 from click.testing import Result
 
+from otel_logging import setup_observability, traced
 from otel_logging.cli import main
 from tests import rude
 from tests.commands import Runner
@@ -559,16 +560,42 @@ def test_an_http_port_given_to_grpc_over_tls_is_named(
     )
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_collector_that_lets_nobody_in_is_named(run: Run, way: Way, status: int) -> None:
-    """With where the password belongs."""
-    way.receiver.answer = refuse(status)
+PAGE = {"Content-Type": "text/html"}
 
-    assert_problem(
-        run(),
-        f"The collector does not let us in: HTTP {status}",
-        "set OTEL_EXPORTER_OTLP_HEADERS to what it wants",
-    )
+
+@pytest.mark.parametrize(
+    ("answer", "sentence", "to_do"),
+    [
+        (refuse(401), "The collector does not let us in: HTTP 401", "set OTEL_EXPORTER_OTLP_HEAD"),
+        (refuse(403), "The collector does not let us in: HTTP 403", "set OTEL_EXPORTER_OTLP_HEAD"),
+        (refuse(302, location="/in"), "The collector redirects what it is sent: HTTP 302", "set "),
+        (lambda _: (200, PAGE, b"<html>"), "There is no OTLP at {}: HTTP 200 with a page", "corr"),
+    ],
+)
+def test_a_collector_that_says_no_is_named_as_the_service_names_it(
+    run: Run,
+    way: Way,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    answer: Callable[[Request], Answer],
+    sentence: str,
+    to_do: str,
+) -> None:
+    """On stderr and in its repr, with what mends it."""
+    way.receiver.answer = answer
+    result = run()
+    assert_problem(result, sentence.format(f"{way.receiver.endpoint}/v1/traces"), to_do)
+    problem, to_do = said(result).partition("✗ ")[2].partition(". do: ")[::2]
+    to_do = to_do.partition(" ✓ ")[0]
+    mistake, detail = problem.rsplit(": HTTP", 1)
+
+    with setup_observability("shop", spool_dir=tmp_path / "spool") as running:
+        with traced("turn"):
+            pass
+        assert not running.force_flush(0.3)
+        words = f"{mistake[0].lower()}{mistake[1:]} (HTTP{detail}; {to_do})"
+        assert f"last failure: {words}" in repr(running)
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -711,6 +711,13 @@ def test_an_endpoint_that_is_not_supported_is_an_error_without_a_password(
     assert "cret" not in str(raised.value)
 
 
+def test_what_is_shown_of_an_endpoint_leads_there() -> None:
+    """But for its query it is whole: the spool's place is known by it."""
+    for url in ("http://[::1]:1/v1/traces", "https://host:/a:b/v1/traces", "http://[::1]/a:b"):
+        assert Exporter(endpoint=url).shown == url
+        assert Exporter(endpoint=f"{url}?key=x:y").shown == f"{url}?…"
+
+
 @pytest.mark.parametrize("value", [b"http://me:s3cret@host", ["http://me:s3cret@host"]])
 def test_an_endpoint_that_is_not_text_is_shown_without_a_password(value: Any) -> None:
     """Whatever was given."""
