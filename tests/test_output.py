@@ -17,7 +17,7 @@ import pytest
 
 from otel_logging import _trouble, configure_logging, get_logger
 from otel_logging.logs.logger import DEEPEST
-from otel_logging.logs.output import LOST, PATIENCE_S
+from otel_logging.logs.output import LOST
 from tests.lines import child_environment, parsed, script
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
@@ -216,7 +216,7 @@ def terminal() -> Iterator[tuple[int, int]]:
     [(pipe, "this"), (pipe, "older"), (sockets, "older"), (terminal, "this")],
 )
 def test_a_reader_that_stops(kind: Any, kernel: str) -> None:
-    """Its writers wait a second together, once; then lines are dropped until it reads again."""
+    """Its writers wait 100 ms together, once; then lines are dropped until it reads again."""
     code = STALLED.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
     with kind() as (read, write):
         process = child(code, stdout=write, stdin=subprocess.PIPE)
@@ -232,8 +232,8 @@ def test_a_reader_that_stops(kind: Any, kernel: str) -> None:
         found += read_all(read, until_end=True)
         said += ended(process)
     waited, longest, lost, lines = report_of(said)
-    assert waited < PATIENCE_S + 2
-    assert longest < PATIENCE_S + 1
+    assert waited < 2
+    assert longest < 0.6  # 100 ms, and a busy machine
     assert lost > 100
     assert said.count(b"log lines lost") == 2  # at once, and the rest at exit
     if kind is terminal:  # it takes lines in parts
@@ -268,13 +268,14 @@ for number in range(1000):
 def test_a_long_line_whose_reader_stops_in_the_middle_of_it(kernel: str) -> None:
     """With the bound raised, a line may be longer than the pipe; the next one is whole."""
     code = """
-import os, sys
+import os, sys, time
 OLDER_KERNEL
 from otel_logging import configure_logging, get_logger
 configure_logging()
 log = get_logger("shop")
+began = time.monotonic()
 log.info("long", **{f"text{n}": "x" * 8000 for n in range(20)})
-sys.stderr.write("\\nREPORT\\n")
+sys.stderr.write(f"\\nREPORT {time.monotonic() - began}\\n")
 sys.stdin.readline()
 log.info("next")
 """
@@ -289,8 +290,9 @@ log.info("next")
         os.close(write)
         assert process.stdin
         assert process.stderr
-        while b"REPORT" not in (process.stderr.readline() or b"REPORT"):
+        while b"REPORT" not in (said := process.stderr.readline() or b"REPORT"):
             pass
+        assert float(said.split()[1]) < 0.6  # 100 ms, and a busy machine
         half = read_all(read, until_end=False)
         process.stdin.close()
         whole = read_all(read, until_end=True)

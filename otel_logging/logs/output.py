@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from otel_logging import _trouble
 
-#: How long a reader may stop before lines are dropped rather than waited for.
-PATIENCE_S: Final = 1.0
+#: How long a reader may stop before lines are dropped rather than waited for. Nobody notices so
+#: much in a request; a reader that lives empties a pipe of 64 KiB in less.
+PATIENCE_S: Final = 0.1
 LOST: Final = "log lines lost: stdout takes none"
 
 #: What the system says where a way to write is not there: try the next one.
