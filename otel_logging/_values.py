@@ -8,24 +8,39 @@ surrogate in a string is still there.
 """
 
 import numbers
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
 MAX_DEPTH = 6
 MAX_NODES = 1000  # values in one field, all depths together
 MAX_TEXT = 65536  # characters in one field's values, all together: what a page of events may hold
+#: Of a line, an event, a log record, with all that is around them: Google Cloud Logging takes
+#: entries of at most 256 KiB, and other stores about as much.
+MAX_RECORD_BYTES = 256 << 10
 _MIN_TEXT = 32  # of each string, even where MAX_TEXT is used up: enough to tell what it was
 _MAX_KEY = 256
 
 _INT64 = 2**63
 _AS_TEXT = (Decimal, UUID, PurePath, timedelta)
+
+
+#: What splits lines, or is obeyed by a terminal: C0 and C1 controls, line separators, and what
+#: changes the direction of writing. And lone surrogates, which no output takes.
+OBEYED: Final = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_OBEYED: Final = re.compile(OBEYED)
+
+
+def shown(text: str) -> str:
+    """Return *text* with its control characters shown, so that a terminal obeys none."""
+    return _OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def shorten(text: str, limit: int) -> str:

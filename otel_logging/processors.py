@@ -19,7 +19,7 @@ from opentelemetry import trace
 
 from otel_logging import _json, _names, _trouble
 from otel_logging import context as bindings
-from otel_logging._values import plain
+from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, plain
 from otel_logging.jobs import TaggedText, current_job_tag
 
 __all__ = [
@@ -72,14 +72,14 @@ def add_job_tag(logger: Any, method_name: str, event_dict: EventDict) -> EventDi
     """Add ``job_tag``, inside a tagged job; a tag that the message begins with moves there."""
     event = event_dict.get(_names.EVENT)
     tag = current_job_tag()
-    if isinstance(event, TaggedText):
+    if type(event) is TaggedText:  # by type: a message may have a __class__ that raises
         tag, event_dict[_names.EVENT] = event.tag, event.message
     if tag is not None:
         event = event_dict.get(_names.EVENT)
         if type(event) is str and event[:1] == "[" and event.startswith(f"[{tag}] "):
             event_dict[_names.EVENT] = event[len(tag) + 3 :]
         given = event_dict.get(_names.JOB_TAG)
-        if given is not None and given != tag:
+        if given is not None and plain(given) != tag:  # an array has no answer to that
             bindings.put_aside(event_dict, _names.JOB_TAG, given)
         event_dict[_names.JOB_TAG] = tag
     return event_dict
@@ -97,7 +97,11 @@ def add_trace_context(logger: Any, method_name: str, event_dict: EventDict) -> E
 
 def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
     """Do what ``add_trace_context`` does, for *span*."""
-    fields = getattr(span, "line_fields", None) or _fields_of(span.get_span_context())
+    try:
+        fields = getattr(span, "line_fields", None) or _fields_of(span.get_span_context())
+    except Exception as error:  # another SDK's, or a test's that is but a mock
+        _trouble.report("lines without their trace: a span did not say its ids", detail=error)
+        return event_dict
     if fields:
         if not event_dict.keys().isdisjoint(fields):
             _make_way(event_dict)
@@ -198,12 +202,16 @@ def exception_of(given: Any) -> BaseException | None:
     """Return what ``exc_info=`` means: an exception, ``sys.exc_info()``, or the one being handled.
 
     An exception is asked for its type, never for its truth: it may have a ``__bool__``.
+    Never raises: what has no truth is no exception.
     """
-    if isinstance(given, BaseException):
-        return given
-    if isinstance(given, tuple) and len(given) == 3:
-        return given[1] if isinstance(given[1], BaseException) else None
-    return sys.exc_info()[1] if given else None
+    try:
+        if isinstance(given, BaseException):
+            return given
+        if isinstance(given, tuple) and len(given) == 3:
+            return given[1] if isinstance(given[1], BaseException) else None
+        return sys.exc_info()[1] if given else None
+    except Exception:
+        return None
 
 
 def traceback_of(error: BaseException) -> Any:
@@ -219,7 +227,8 @@ def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:
     try:
         time_ns = event_dict.get(_names.TIME_NS) or now_ns()
         name = event_dict.get(_names.EVENT)
-        name = name if type(name) is str else str(plain(name))
+        if type(name) is not str or len(name) > MAX_CHARACTERS:
+            name = str(plain(name))
         fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}
         add_line = getattr(span, "add_line", None)
         if as_record is not None:
@@ -235,6 +244,13 @@ def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:
     return event_dict
 
 
+#: Of the fields as JSON: the rest is for the message, and for what OTLP needs around each.
+_FOREIGN_BYTES: Final = MAX_RECORD_BYTES * 3 // 4
+
+
 def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *fields* as attributes that any OpenTelemetry SDK takes."""
-    return {key: _json.flat(value) for key, value in fields.items()}
+    """Return *fields* as attributes that any OpenTelemetry SDK takes, not too much together."""
+    flat = {key: _json.flat(value) for key, value in fields.items()}
+    if len(_json.dumps(flat)) > _FOREIGN_BYTES:
+        return _json.fitted(flat, _FOREIGN_BYTES, _json.dumps)
+    return flat

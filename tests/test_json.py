@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -19,7 +20,20 @@ TABLE: list[tuple[str, Any, bytes]] = [
     ("not ASCII", "é日", '"é日"'.encode()),
     ("quotes and backslashes", '"\\', b'"\\"\\\\"'),
     ("newlines", "a\nb\r\tc", b'"a\\nb\\r\\tc"'),
-    ("a line separator", "\u2028", '"\u2028"'.encode()),
+    ("line separators", "\x85\u2028\u2029", b'"\\u0085\\u2028\\u2029"'),
+    ("what terminals obey", "a\x7f\x9b31m\u202eb", b'"a\\u007f\\u009b31m\\u202eb"'),
+    ("the same beside text", "\x80é\x9f\xa0", '"\\u0080é\\u009f\xa0"'.encode()),
+    (
+        "the same in keys, inside",
+        [{"\x7f": {"\u2028": "é"}}],
+        '[{"\\u007f":{"\\u2028":"é"}}]'.encode(),
+    ),
+    ("the same beside a lone surrogate", "\ud800\x7f\x9b", b'"\\\\ud800\\u007f\\u009b"'),
+    (
+        "neighbours of what is obeyed",
+        "~\xa0\u2027\u202f\u2065",
+        '"~\xa0\u2027\u202f\u2065"'.encode(),
+    ),
     ("a lone surrogate", "a\ud800", b'"a\\\\ud800"'),
     ("none", None, b"null"),
     ("booleans", [True, False], b"[true,false]"),
@@ -47,11 +61,17 @@ plain_data = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(alphabet=st.characters()), plain_data))
+#: What anything else means by a line or an instruction, beside ordinary text.
+obeyed = st.text(alphabet="a\x00\n\x7f\x80\x85\x9b\x9f\u061c\u200f\u2028\u2029\u202e\u2069é日")
+
+
+@given(st.dictionaries(st.text(alphabet=st.characters()) | obeyed, plain_data | obeyed))
 def test_any_plain_data_is_one_line_of_strict_json(value: Any) -> None:
     """And both writers mean the same."""
     lines = [write(value) for write in WRITERS]
-    assert b"\n" not in lines[0] + lines[1]
+    for line in lines:
+        assert len(line.decode().splitlines()) == 1
+        assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", line.decode())
     (first,), (second,) = (parsed(line + b"\n") for line in lines)
     assert first == second
 

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import structlog
@@ -13,7 +14,16 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_logging import _trouble, bind_context, bound_context, clear_context, processors, traced
+from otel_logging import (
+    _otlp,
+    _trouble,
+    bind_context,
+    bound_context,
+    clear_context,
+    processors,
+    traced,
+)
+from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.processors import (
     add_bound_context,
     add_job_tag,
@@ -116,6 +126,26 @@ def test_a_span_that_is_not_recorded_has_ids_too() -> None:
         assert line(record_on_span, event="e") == {"event": "e"}
 
 
+def test_a_span_that_does_not_say_its_ids_costs_no_line() -> None:
+    """A broken SDK's, or a test's mock; the line says all the rest."""
+
+    class Failing(trace.NonRecordingSpan):
+        def get_span_context(self) -> Any:
+            raise OSError("broken")
+
+    for span in (
+        Failing(trace.INVALID_SPAN_CONTEXT),
+        trace.NonRecordingSpan(None),
+        Mock(trace.Span),
+    ):  # type: ignore[arg-type]
+        with trace.use_span(span):
+            assert line(add_trace_context, event="e", trace_id="r") == {
+                "event": "e",
+                "trace_id": "r",
+            }
+    assert _trouble.counts["lines without their trace: a span did not say its ids"] == 3
+
+
 # ---------------------------------------------------------------- record_on_span
 
 
@@ -134,6 +164,25 @@ def test_any_value_becomes_an_attribute_that_the_sdk_takes(stock: Stock) -> None
     ((name, attributes),) = stock.events()
     assert name == "['not', 'text']"
     assert attributes == {"a": '{"b":null}', "c": "null", "d": "ValueError: x"}
+
+
+def test_a_line_that_is_too_much_in_all_is_shortened(stock: Stock) -> None:
+    """To 256 KiB, the message included; fields that find no room are counted."""
+    with stock.tracer.start_as_current_span("s"):
+        line(record_on_span, event="é" * 9_000, **{f"f{n}": "é" * 8_000 for n in range(60)})
+        line(
+            record_on_span, event="e", level="info", **{str(n) + "n" * 3_000: n for n in range(120)}
+        )
+    events = stock.events()
+    assert all(len(_otlp.event(0, *event)) <= MAX_RECORD_BYTES for event in events)
+    (name, long), (_, wide) = events
+    assert "more]" in name
+    assert len(long) == 60
+    assert all("more]" in value for value in long.values())
+    left = wide.pop("fields_left_out")
+    assert wide["level"] == "info"
+    assert len(wide) - 1 + left == 120
+    assert 40 < left < 80
 
 
 def test_without_a_span_there_is_no_event(stock: Stock) -> None:
@@ -256,9 +305,22 @@ def test_an_exception_that_is_not_rendered_yet_is_on_the_span(stock: Stock) -> N
     with stock.tracer.start_as_current_span("s"):
         assert line(record_on_span, event="e", exc_info=error)["exc_info"] is error
         line(record_on_span, event="f", exc_info=None)
-    (_, fields), (_, none) = stock.events()
+        for odd in (5, (1, 2, 3), Odd(), (Odd(), Odd(), Odd())):
+            line(record_on_span, event="g", exc_info=odd)
+    (_, fields), *others = stock.events()
     assert fields == {"exception": "ValueError: no stock"}
-    assert none == {}
+    assert [fields for _, fields in others] == [{}] * 5
+
+
+class Odd:
+    """Has neither a truth nor a class."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("which of them")
+
+    @property
+    def __class__(self) -> Any:
+        raise ValueError("none")
 
 
 # ---------------------------------------------------------------- all, in a chain

@@ -22,7 +22,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from otel_logging import _trouble
+from otel_logging import _otlp, _trouble
+from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.outlet import QUEUE_RECORDS, this_thread
 from otel_logging.export.records import Records, severity
 from otel_logging.settings import ConfigurationError, Settings, load
@@ -222,6 +223,22 @@ def test_more_attributes_than_the_sdk_keeps_are_counted(
     assert records.force_flush(10)
     assert len(receiver.log_records[0].attributes) == 128
     assert _trouble.counts["fields of log records dropped: over the limit of attributes"] == 2
+
+
+def test_a_record_that_is_too_much_in_all_is_shortened(make: Make, receiver: Receiver) -> None:
+    """To 256 KiB, its message included; it says so."""
+    records = make()
+    say(records, "é" * 9_000, **{f"f{n}": "é" * 8_000 for n in range(60)})
+    say(records, "wide", **{"n" * 1_000 + str(n): n for n in range(1_000)})
+    assert records.force_flush(10)
+    long, wide = receiver.log_records
+    for record in (long, wide):
+        encoded = _otlp.event(record.time_ns, record.body, record.attributes)
+        assert len(encoded) <= MAX_RECORD_BYTES
+    assert len(long.attributes) == 60
+    assert all("more]" in value for value in [long.body, *long.attributes.values()])
+    assert len(wide.attributes) == 128
+    assert _trouble.counts["fields of log records dropped: over the limit of attributes"] > 50
 
 
 # ---------------------------------------------------------------- how it gets there

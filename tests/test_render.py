@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_logging import _names
-from otel_logging._values import MAX_CHARACTERS, plain
+from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, plain
 from otel_logging.logs.render import console_renderer, json_renderer
 from tests.lines import parsed
 
@@ -151,6 +151,13 @@ def on_pipe(limit: int = 4096, /, **fields: Any) -> dict[str, Any]:
     return line
 
 
+def test_what_is_cut_off_is_counted_from_the_whole() -> None:
+    """However often it had to be made shorter."""
+    text = on_pipe(512, text="a" * 4000 + "b" * 4000)["text"]
+    (left,) = re.findall(r"^a+…\[(\d+) more\]…b+$", text)
+    assert int(left) + text.count("a") + text.count("b") == 8000
+
+
 def test_a_line_that_fits_is_left_alone() -> None:
     """To the byte."""
     room = 4095 - len(json_renderer(None)({**HEAD, "text": ""}))
@@ -199,12 +206,87 @@ def test_ten_thousand_fields_on_a_pipe_are_fast() -> None:
 @given(
     st.dictionaries(keys.filter(lambda k: k not in HEAD), anything | st.text(min_size=300)),
     st.sampled_from([512, 600, 4096]),
-    st.text(alphabet='\x00"é\U0001f600a', max_size=5000),
+    st.text(alphabet='\x00\x7f\x85\u2028"é\U0001f600a', max_size=5000),
 )
 def test_any_line_fits(fields: dict[str, Any], limit: int, text: str) -> None:
     """Whatever is on it, in strict JSON, with the time and the level."""
     line = on_pipe(limit, **fields, stack=text, trace_id=text, job_tag=text)
     assert (line["timestamp"], line["level"]) == (HEAD["timestamp"], HEAD["level"])
+
+
+# ---------------------------------------------------------------- anywhere
+
+#: Each part is within its own bound; together they are megabytes.
+TOO_MUCH: dict[str, dict[str, Any]] = {
+    "texts": {f"text_{n}": "x" * 8000 for n in range(130)},
+    "of the longest characters": {f"text_{n}": "\U0001f600" * 8000 for n in range(20)},
+    "that are all escaped": {f"text_{n}": "\x9b" * 8000 for n in range(20)},
+    "lists": {f"list_{n}": ["y" * 60] * 900 for n in range(20)},
+    "mappings": {f"map_{n}": {str(k): "z" * 60 for k in range(900)} for n in range(20)},
+    "numbers": {f"number_{n}": n for n in range(60_000)},
+    "names": {f"{n}" + "n" * 8000: n for n in range(130)},
+    "one name": {"n" * 1_000_000: 1},
+    "tracebacks": {f"text_{n}": "x" * 8000 for n in range(33)}
+    | {"exception": "Traceback\n" * 800, "stack": "\n" * 8000},
+}
+
+
+@pytest.mark.parametrize("fields", TOO_MUCH.values(), ids=TOO_MUCH)
+@pytest.mark.parametrize("limit", [None, 1_000_000])
+def test_a_record_that_is_too_much_in_all_is_shortened(
+    fields: dict[str, Any], limit: int | None
+) -> None:
+    """To 256 KiB with its newline, wherever it goes; it says what was cut, or how many fields."""
+    written = json_renderer(limit)({**HEAD, **fields})
+    assert len(written) < MAX_RECORD_BYTES
+    (line,) = parsed(written + b"\n")
+    assert line.items() >= HEAD.items()
+    missing = len(HEAD) + len(fields) + ("fields_left_out" in line) - len(line)
+    assert line.get("fields_left_out", 0) == missing
+    assert missing or b"more]" in written
+
+
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("fields", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_a_console_line_is_bounded_too(fields: dict[str, Any], color: bool) -> None:
+    """By its own bytes: colours, what is shown of control characters, indented tracebacks."""
+    line = console(color=color, event="e" * 8000, job_tag="T", trace_id=TRACE, **fields)
+    assert len(line.encode()) < MAX_RECORD_BYTES
+    first = plain_text(line).split("\n")[0]
+    assert first.startswith(time.strftime("%H:%M:%S", time.localtime(1_700_000_000)))
+    assert "info     [T] eee" in first
+    assert "more]" in line or "fields_left_out=" in line
+
+
+def test_a_record_of_just_the_bound_is_whole() -> None:
+    """To the byte; and with one more it is not."""
+    fields = {f"text_{n}": "x" * 8000 for n in range(32)}
+    room = MAX_RECORD_BYTES - 1 - len(json_renderer(None)({**HEAD, **fields, "rest": ""}))
+    whole = json_renderer(None)({**HEAD, **fields, "rest": "x" * room})
+    assert len(whole) + 1 == MAX_RECORD_BYTES
+    assert b"more]" not in whole
+    assert b"more]" in json_renderer(None)({**HEAD, **fields, "rest": "x" * (room + 1)})
+
+
+def test_tracebacks_give_way_first_in_a_file_too() -> None:
+    """The same order as on a pipe."""
+    line = as_json(**{f"text_{n}": "x" * 8000 for n in range(32)}, exception="t" * 8000)
+    assert "more]" in line["exception"]
+    assert all(line[f"text_{n}"] == "x" * 8000 for n in range(32))
+
+
+@given(
+    st.dictionaries(keys.filter(lambda k: k not in HEAD), anything | st.text(min_size=300)),
+    st.integers(20, 60),
+    st.text(alphabet='\x00\x7f\x85\u2028\n"é\U0001f600a', min_size=1, max_size=8),
+)
+@settings(max_examples=25)
+def test_any_line_is_bounded(fields: dict[str, Any], times: int, text: str) -> None:
+    """Whatever is on it, many times over, in JSON and on the console."""
+    many = {f"{key}_{n}": value for n in range(times) for key, value in fields.items()}
+    many |= {f"text_{n}": text * 1000 for n in range(times)}
+    assert len(json_renderer(None)({**HEAD, **many})) < MAX_RECORD_BYTES
+    assert len(console(exception=text * 1000, job_tag=text, **many).encode()) < MAX_RECORD_BYTES
 
 
 # ---------------------------------------------------------------- console
@@ -297,7 +379,9 @@ def test_values_that_are_not_one_word_are_quoted() -> None:
 
 
 def test_a_job_tag_stands_in_front_of_the_message() -> None:
-    """Once, and not among the fields."""
+    """Once, and not among the fields; also one that is empty."""
+    assert "info     [] e " in console(job_tag="")
+    assert "info     e " in console(job_tag=None)
     assert "info     [PRICE_CACHE] e " in console(job_tag="PRICE_CACHE")
     assert "job_tag" not in console(job_tag="PRICE_CACHE")
 

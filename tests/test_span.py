@@ -32,9 +32,11 @@ from opentelemetry.trace import (
 from opentelemetry.trace.span import TraceState
 
 from otel_logging import _otlp, bind_context, get_logger, traced
+from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import readable
-from tests.conftest import Service
-from tests.receiver import Receiver
+from tests.conftest import Lines, Service
+from tests.lines import script
+from tests.receiver import Event, Receiver
 from tests.spools import ROOT
 
 log = get_logger("shop")
@@ -227,6 +229,122 @@ def test_a_page_is_bounded_in_bytes_too(service: Service) -> None:
             log.info("line", text="x" * 8_000)
     pages = service.named("log")
     assert [len(page.events) for page in pages] == [9, 9]
+
+
+def size_of(event: Event) -> int:
+    return len(_otlp.event(event.time_ns, event.name, event.attributes))
+
+
+def test_a_line_that_is_too_much_in_all_is_shortened(service: Service, lines: Lines) -> None:
+    """To 256 KiB, with what is bound, the call's own, traceback and stack; on stdout and span."""
+    bind_context(**{f"bound_{n}": "é" * 8_000 for n in range(60)})
+    given = {f"given_{n}": ["x" * 600] * 100 for n in range(50)}
+    with traced("wide"):
+        try:
+            raise ValueError("v" * 8_000)
+        except ValueError:
+            log.exception("m" * 9_000, **given, stack_info=True)
+        log.info("next")
+    (line, _), (wide, next_) = lines(), [e for s in service.spans() for e in s.events]
+    assert size_of(wide) <= MAX_RECORD_BYTES
+    assert len(json.dumps(line, ensure_ascii=False).encode()) < MAX_RECORD_BYTES
+    assert wide.attributes.keys() >= {*given, "exception", "stack", "bound_0", "bound_59"}
+    for fields in (line, wide.attributes):
+        assert all("more]" in fields[key] for key in ("exception", "bound_0", "given_0"))
+        assert fields["level"] == "error"
+    assert len(line["event"]) <= len(wide.name) <= 8192
+    assert next_.name == "next"
+
+
+def test_fields_of_a_line_that_find_no_room_are_counted(
+    receiver: Receiver, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the number of fields is not limited; those that every line has are kept."""
+    monkeypatch.setenv("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "100000")
+    service = Service(receiver, tmp_path)
+    with traced("many"):
+        log.info("m", **{f"field_{n}": n for n in range(30_000)})
+    (event,) = service.one("log").events
+    kept = event.attributes
+    left = kept.pop("fields_left_out")
+    assert size_of(event) <= MAX_RECORD_BYTES
+    assert (kept.pop("level"), kept.pop("logger")) == ("info", "shop")
+    assert list(kept)[:2] == ["field_0", "field_1"]
+    assert len(kept) + left == 30_000
+    assert left < 30_000 * 3 / 4
+    service.observability.shutdown()
+
+
+@pytest.mark.parametrize("where", ["ended", "outside", "of the API"])
+def test_an_event_is_bounded_wherever_it_goes(service: Service, where: str) -> None:
+    """A span that has ended, the process log, and ``add_event`` with a name without end."""
+    fields = {f"given_{n}": "x" * 8_000 for n in range(100)}
+    if where == "of the API":
+        with traced("s") as span:
+            span.add_event("n" * 1_000_000, fields)
+    elif where == "ended":
+        with traced("s"):
+            context = otel_context.get_current()
+        token = otel_context.attach(context)
+        log.info("n", **fields)
+        otel_context.detach(token)
+    else:
+        log.info("n", **fields)
+    (event,) = [event for span in service.spans() for event in span.events]
+    assert size_of(event) <= MAX_RECORD_BYTES
+    assert event.name.startswith("n")
+    assert fields.keys() <= event.attributes.keys()
+    assert "more]" in event.attributes["given_99"]
+
+
+def test_attributes_of_a_span_are_bounded_together(service: Service) -> None:
+    """As those of a line; its events and links are its own, and it is shown as it is sent."""
+    with traced("s", **{f"given_{n}": "x" * 8_000 for n in range(100)}) as span:
+        bind_context(user_id="u1")
+        log.info("line")
+    sent = service.one("s")
+    assert len(_otlp.attributes(b"J", sent.attributes)) <= MAX_RECORD_BYTES
+    assert sent.attributes["user_id"] == "u1"
+    assert "more]" in sent.attributes["given_0"]
+    assert sent.attributes == getattr(span, "attributes")  # noqa: B009 - ReadableSpan's
+    assert [event.name for event in sent.events] == ["line"]
+
+
+def test_a_page_of_large_lines_does_not_shorten_its_span(service: Service) -> None:
+    """What a span says of itself has a bound of its own."""
+    with traced("s", text="x" * 8_000):
+        log.info("small")
+        log.info("large", **{f"given_{n}": "y" * 8_000 for n in range(100)})
+    with traced("t", text="x" * 8_000) as span:
+        for _ in range(7):
+            log.info("line", text="z" * 8_000)
+        span.add_event("large", {f"given_{n}": "y" * 2_000 for n in range(120)})
+    assert service.one("s").attributes == service.one("t").attributes == {"text": "x" * 8_000}
+
+
+THEIRS = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+from otel_logging import *
+observability = setup_observability("shop", environment="production", endpoint=sys.argv[1],
+                                    spool_dir=sys.argv[2])
+with trace.get_tracer("theirs").start_as_current_span("theirs"):
+    for n in range(130):
+        get_logger("shop").info("n", **{f"given_{n}": "é" * 8_000 for n in range(n % 2 * 60)})
+assert observability.shutdown()
+"""
+
+
+def test_an_event_of_another_sdks_span_is_bounded(receiver: Receiver, tmp_path: Any) -> None:
+    """As one of ours, in its span and on the pages."""
+    script(THEIRS, receiver.endpoint, str(tmp_path))
+    events = [event for span in receiver.spans for event in span.events]
+    assert len(events) == 130
+    assert max(map(size_of, events)) <= MAX_RECORD_BYTES
+    assert all("more]" in e.attributes.get("given_59", "more]") for e in events)
+    assert len([e for e in events if "given_59" in e.attributes]) == 65
 
 
 def test_a_line_after_the_span_ended_is_a_child_of_it(service: Service) -> None:

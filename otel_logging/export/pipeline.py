@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from otel_logging import _names, _otlp, _trouble
 from otel_logging._spool import Spool
 from otel_logging.export.readable import HAS_IS_REMOTE, IS_REMOTE, Ids, encode_link
-from otel_logging.export.span import PAGE_EVENTS, Span, bounded
+from otel_logging.export.span import PAGE_EVENTS, Span, bounded, encode_event
 from otel_logging.processors import for_foreign_span
 from otel_logging.settings import Limits, Settings
 
@@ -222,9 +222,7 @@ class Pipeline:
             self._log_span(context, time_ns, [self._event(time_ns, name, fields)], 1)
 
     def _event(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
-        limits = self.limits
-        values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
-        return _otlp.event(time_ns, name, values, dropped=dropped)
+        return encode_event(self.limits, time_ns, name, fields)
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):

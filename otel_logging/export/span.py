@@ -16,9 +16,10 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _otlp
-from otel_logging._values import plain
+from otel_logging import _json, _otlp
+from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.export.readable import Readable
+from otel_logging.settings import Limits
 from otel_logging.tracing import note_told, was_told
 
 PAGE_EVENTS: Final = 500
@@ -32,9 +33,7 @@ class Span(Readable, trace.Span):
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         """Add a log line, or any event, wherever it has to go."""
-        limits = self.pipeline.limits
-        values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
-        encoded = _otlp.event(time_ns, name, values, dropped=dropped)
+        encoded = encode_event(self.pipeline.limits, time_ns, name, fields)
         if not self.is_recording():
             self.pipeline.stray(self, time_ns, [encoded])
             return
@@ -164,9 +163,14 @@ class Span(Readable, trace.Span):
         self.end_ns = max(end_ns, self.start_ns + 1)
         pipeline = self.pipeline
         events = self._take_events()
+        encoded = self.encode(events)
+        # of its own: what it has of others' lines is a page
+        if len(encoded) > MAX_RECORD_BYTES and len(_attributes(self._values)) > MAX_RECORD_BYTES:
+            self._values = _json.fitted(dict(self._values), MAX_RECORD_BYTES, _attributes)
+            encoded = self.encode(events)
         if pipeline.processors:
             self._events_at_end = events
-        pipeline.ended(self, self.encode(events))
+        pipeline.ended(self, encoded)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace_back: Any) -> None:
         """End it, and tell of *error*."""
@@ -178,6 +182,26 @@ class Span(Readable, trace.Span):
     def __repr__(self) -> str:
         state = "open" if self.end_ns is None else "ended"
         return f"<Span {self._span_name!r} {self.ids.span_id:016x} [{state}]>"
+
+
+def _attributes(values: Mapping[str, Any]) -> bytes:
+    return _otlp.attributes(b"\x4a", values)
+
+
+def encode_event(limits: Limits, time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
+    """Return a line, or any event, as ``_otlp.event`` does, within *limits* and
+    ``MAX_RECORD_BYTES``.
+    """
+    values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
+    encoded = _otlp.event(time_ns, name, values, dropped=dropped)
+    if len(encoded) <= MAX_RECORD_BYTES:
+        return encoded
+    name = plain(name)
+
+    def encode(kept: Mapping[str, Any]) -> bytes:
+        return _otlp.event(time_ns, name, kept, dropped=dropped)
+
+    return encode(_json.fitted(values, MAX_RECORD_BYTES, encode))
 
 
 def bounded(

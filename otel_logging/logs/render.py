@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from otel_logging import _json, _links, _names
-from otel_logging._values import MAX_CHARACTERS, plain, shorten
+from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, plain, shown
 
 #: What stands first in a JSON line, in this order.
 _HEAD: Final[Mapping[str, Any]] = dict.fromkeys(
@@ -27,7 +27,10 @@ Renderer = Callable[[Mapping[str, Any]], bytes]
 
 
 def json_renderer(limit_bytes: int | None) -> Renderer:
-    """Return a renderer of JSON lines of at most *limit_bytes*; None: of any length."""
+    """Return a renderer of JSON lines of at most *limit_bytes* with their newline, and at most
+    ``MAX_RECORD_BYTES``; None: just that.
+    """
+    limit = min(limit_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES) - 1
 
     def render(event_dict: Mapping[str, Any]) -> bytes:
         fields = {**_HEAD, **event_dict}
@@ -36,50 +39,9 @@ def json_renderer(limit_bytes: int | None) -> Renderer:
             if type(value) is not str or len(value) > MAX_CHARACTERS:
                 fields[key] = plain(value)
         line = _json.dumps(fields)
-        if limit_bytes is not None and len(line) >= limit_bytes:
-            line = _fit(fields, limit_bytes)
-        return line
+        return line if len(line) <= limit else _json.dumps(_json.fitted(fields, limit, _json.dumps))
 
     return render
-
-
-#: Characters that a string keeps at least: as many as a trace id has.
-_SHORTEST: Final = 32
-
-
-def _fit(fields: dict[str, Any], limit_bytes: int) -> bytes:
-    """Shorten long values in the middle, tracebacks first, until the line fits."""
-    tracebacks = [key for key in (_names.EXCEPTION, _names.STACK) if key in fields]
-    room = limit_bytes
-    while room > _SHORTEST:
-        room = max(room // 2, _SHORTEST)
-        for keys in (tracebacks, list(fields)):
-            for key in keys:
-                fields[key] = _shortened(fields[key], room)
-            line = _json.dumps(fields)
-            if len(line) < limit_bytes:
-                return line
-    return _first_that_fit(fields, limit_bytes)
-
-
-def _shortened(value: Any, room: int) -> Any:
-    if isinstance(value, str):
-        return shorten(value, room)
-    if isinstance(value, (dict, list)) and len(text := _json.dumps(value).decode()) > room:
-        return shorten(text, room)
-    return value
-
-
-def _first_that_fit(fields: dict[str, Any], limit_bytes: int) -> bytes:
-    """Leave out fields that find no room, the application's before ours, and say how many."""
-    room = limit_bytes - len(_json.dumps({_names.FIELDS_LEFT_OUT: len(fields)})) - 1
-    kept: dict[str, Any] = {}
-    for key in sorted(fields, key=lambda key: key not in _names.RESERVED):
-        taken = len(_json.dumps({key: fields[key]})) - 1  # a comma for two braces
-        if taken <= room:
-            kept[key] = fields[key]
-            room -= taken
-    return _json.dumps({**kept, _names.FIELDS_LEFT_OUT: len(fields) - len(kept)})
 
 
 # ---------------------------------------------------------------- console
@@ -95,11 +57,6 @@ _LEVEL_COLORS: Final = {
 }
 _EVENT_WIDTH: Final = 32
 _TRACE_CHARACTERS: Final = 8
-#: C0 and C1 controls, line separators, and what changes the direction of writing.
-_CONTROL = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-)
-_CONTROL_BUT_LINES = re.compile(r"(?![\n\t])" + _CONTROL.pattern)
 #: With flags that say "sampled" (W3C Trace Context: the lowest bit).
 _IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
 _BARE = re.compile(r"[^\s\"'=]+")
@@ -117,15 +74,6 @@ _NOT_FIELDS: Final = frozenset(
 )
 
 
-def _shown(text: str) -> str:
-    """Return *text* with its control characters shown, so that a terminal obeys none."""
-    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
-
-
-def _shown_lines(text: str) -> str:
-    return _CONTROL_BUT_LINES.sub(lambda found: ascii(found.group())[1:-1], text)
-
-
 def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
     """Return a renderer for people.
 
@@ -138,18 +86,19 @@ def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
     def paint(code: str, text: str) -> str:
         return f"{code}{text}{_RESET}" if color and code and text else text
 
-    def render(event_dict: Mapping[str, Any]) -> bytes:
+    def draw(event_dict: Mapping[str, Any]) -> bytes:
         level = _text_of(event_dict, _names.LEVEL)
         tag = _text_of(event_dict, _names.JOB_TAG)
         message = _text_of(event_dict, _names.EVENT)
-        message = f"[{tag}] {message}" if tag else message
+        if event_dict.get(_names.JOB_TAG) is not None:
+            message = f"[{tag}] {message}"
         short = _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]
         parts = [
             paint(_DIM, _clock(event_dict.get(_names.TIME_NS))),
             paint(_LEVEL_COLORS.get(level, ""), f"{level:<8}"),
             paint(_BOLD, message) + " " * (_EVENT_WIDTH - len(message)),
             *[
-                f"{paint(_CYAN, _shown(key))}={paint(_MAGENTA, _value(value))}"
+                f"{paint(_CYAN, shown(key))}={paint(_MAGENTA, _value(value))}"
                 for key, value in event_dict.items()
                 if key not in _NOT_FIELDS
             ],
@@ -162,6 +111,11 @@ def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
             if key in event_dict
         ]
         return "\n".join([" ".join(parts), *below]).encode("utf-8", "backslashreplace")
+
+    def render(event_dict: Mapping[str, Any]) -> bytes:
+        line = draw(event_dict)
+        fits = len(line) < MAX_RECORD_BYTES
+        return line if fits else draw(_json.fitted(event_dict, MAX_RECORD_BYTES - 1, draw))
 
     return render
 
@@ -178,7 +132,7 @@ def _linked(text: str, event_dict: Mapping[str, Any], jaeger_url: str | None) ->
 
 def _text_of(event_dict: Mapping[str, Any], key: str) -> str:
     value = event_dict.get(key)
-    return "" if value is None else _shown(str(plain(value)))
+    return "" if value is None else shown(str(plain(value)))
 
 
 def _clock(time_ns: int | None) -> str:
@@ -195,13 +149,14 @@ def _value(value: Any) -> str:
         text = _json.dumps(kept).decode()
     else:
         text = str(kept)
-    return _shown(text)
+    return shown(text)
 
 
 def _indented(traceback_text: str, paint: Callable[[str, str], str]) -> str:
     """Set a traceback off from the lines around it: places dim, what was raised in red."""
     lines = []
-    for line in _shown_lines(traceback_text).rstrip("\n").split("\n"):
+    for written in traceback_text.rstrip("\n").split("\n"):
+        line = "\t".join(map(shown, written.split("\t")))
         if line.startswith(("  ", "Traceback ", "Stack ")) or not line:
             code = _DIM if line.lstrip().startswith(("File ", "Traceback ", "^", "~")) else ""
         else:
