@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from otel_logging import _decorate
 from otel_logging import context as bindings
+from otel_logging._values import plain, shown
 from otel_logging.settings import ConfigurationError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -48,9 +49,14 @@ class TaggedText(str):
 def format_background_log(tag: str, message: str) -> str:
     """Return *message* as a tagged line has it: ``[TAG] message``.
 
-    Failure: raises ``ConfigurationError`` for a tag that is no text.
+    Failure: never raises. A tag that ``tag_background_logger`` would refuse stands there
+    as it is, with its control characters shown.
     """
-    return tagged_text(_text_of(tag), str(message))
+    try:
+        text = str(message)
+    except Exception:  # its own code raises
+        text = str(plain(message))
+    return tagged_text(shown(_text_of(tag)), text)
 
 
 def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText:
@@ -70,16 +76,20 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
     function, and tasks it starts. Failure: raises ``ConfigurationError`` for a tag
     that is no text, when it decorates. Cost: under a microsecond a call.
     """
-    text = _text_of(tag)
+    text = _checked(tag)
     return lambda function: _decorate.around(function, lambda: _Tagged(text), later=True)
 
 
-def _text_of(tag: str) -> str:
-    # of a member the value, also where its enum is none of Python's string enums
-    text = str.__str__(tag) if isinstance(tag, str) else ""
-    if not text.strip() or not text.isprintable():
-        raise ConfigurationError("job tag", tag, "a text like PRICE_CACHE, or a BackgroundJobTag")
+def _checked(tag: str) -> str:
+    text = _text_of(tag)
+    if not isinstance(tag, str) or not text.strip() or not text.isprintable():
+        raise ConfigurationError("job tag", text, "a text like PRICE_CACHE, or a BackgroundJobTag")
     return text
+
+
+def _text_of(tag: Any) -> str:
+    # of a member the value, also where its enum is none of Python's string enums
+    return str.__str__(tag) if issubclass(type(tag), str) else str(plain(tag))
 
 
 class _Tagged:
@@ -161,7 +171,7 @@ def _like(kinds: tuple[Any, ...]) -> Any:
 
 def _with_tag(tag: str | None, message: Any, *, is_format: bool) -> Any:
     """Return *message* with *tag* before it; as it is, where it has one, or is no text at all."""
-    if isinstance(message, TaggedText):
+    if type(message) is TaggedText:  # by type: a message may have a __class__ that raises
         tag, text = message.tag, message.message
         if not (is_format and "%" in tag):
             return message

@@ -24,6 +24,7 @@ from otel_logging import (
     BackgroundJobTag,
     ConfigurationError,
     TaggedLogger,
+    _trouble,
     bind_context,
     carry,
     configure_logging,
@@ -65,8 +66,114 @@ def test_what_is_no_tag_is_refused_at_decoration(tag: Any) -> None:
     """Never in a log call."""
     with pytest.raises(ConfigurationError, match="job tag="):
         tag_background_logger(tag)
-    with pytest.raises(ConfigurationError, match="job tag="):
-        format_background_log(tag, "x")
+
+
+class Hostile:
+    """Raises whatever it is asked."""
+
+    def _no(self, *_: object) -> Any:
+        raise RuntimeError("no")
+
+    __str__ = __repr__ = __bool__ = __eq__ = __hash__ = __len__ = __format__ = _no  # type: ignore[assignment]
+    __class__ = property(_no)  # type: ignore[assignment]
+
+
+class Odd(BackgroundJobTag):
+    """Members that no decorator takes."""
+
+    EMPTY = ""
+    BLANK = "  "
+    LINES = "A\nB"
+    OBEYED = "\x1b[31m\x7f\x9b\u2028\u202e\ud800"
+
+
+class Pair(str, Enum):  # noqa: UP042 - as people have them
+    """A string whose value is not the string."""
+
+    TAG = ("T", "its description")
+
+    def __new__(cls, text: str, description: str) -> "Pair":
+        member = str.__new__(cls, text)
+        member._value_ = (text, description)
+        return member
+
+
+class Number(Enum):
+    ONE = 1
+
+
+class Loud(str):
+    """A string whose own code raises."""
+
+    __slots__ = ()
+    __str__ = __format__ = Hostile._no
+    isprintable = strip = Hostile._no
+
+
+ODD_TAGS: list[tuple[Any, str]] = [
+    ("", ""),
+    ("  ", "  "),
+    (None, "None"),
+    (3, "3"),
+    (True, "True"),
+    (b"T", "b'T'"),
+    (["T"], "['T']"),
+    (Hostile(), "<unprintable Hostile>"),
+    (Hostile, repr(Hostile)),
+    (Number.ONE, "1"),
+    (Pair.TAG, "T"),
+    (Loud("T"), "T"),
+    ("a\nb\tc\r", r"a\nb\tc\r"),
+    ("50% %s", "50% %s"),
+    ("价格 é", "价格 é"),
+    (Odd.EMPTY, ""),
+    (Odd.BLANK, "  "),
+    (Odd.LINES, r"A\nB"),
+    (Odd.OBEYED, r"\x1b[31m\x7f\x9b\u2028\u202e\ud800"),
+]
+
+
+# by number: pytest would look at the values to name the tests
+@pytest.mark.parametrize("number", range(len(ODD_TAGS)))
+def test_any_tag_is_rendered_in_a_log_call(number: int, capfd: Any) -> None:
+    """As it is, control characters shown; the same before set-up, in JSON, and on the console."""
+    tag, shown = ODD_TAGS[number]
+    assert format_background_log(tag, "done") == f"[{shown}] done"
+    for environment in ("production", "development"):
+        configure_logging(environment=environment)
+        log.info(format_background_log(tag, "done"))
+        logging.getLogger("plain").info(format_background_log(tag, "done"))
+    *lines, first, second = capfd.readouterr().out.splitlines()
+    found = [(json.loads(line)["event"], json.loads(line)["job_tag"]) for line in lines]
+    assert found == [("done", shown)] * 2
+    assert all(f"info     [{shown}] done " in line for line in (first, second))
+    assert not _trouble.counts
+
+
+def test_a_tag_of_any_string_type_is_taken_by_the_decorator() -> None:
+    """As the text that it is, whatever its own code does."""
+    assert tag_background_logger(Pair.TAG)(current_job_tag)() == "T"
+    assert tag_background_logger(Loud("T"))(current_job_tag)() == "T"
+
+
+def test_a_message_of_any_kind_is_rendered() -> None:
+    """Also one whose own code raises."""
+    assert format_background_log("T", None) == "[T] None"  # type: ignore[arg-type]
+    assert format_background_log("T", Hostile()) == "[T] <unprintable Hostile>"  # type: ignore[arg-type]
+    assert format_background_log("T", ValueError("x")) == "[T] x"  # type: ignore[arg-type]
+    assert format_background_log("T", "two\nlines") == "[T] two\nlines"
+
+
+def test_a_tagged_loggers_message_of_any_kind_is_the_handlers(
+    plain: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a job and outside one, the call itself never raises."""
+    logger, stream = plain
+    wrapped = TaggedLogger(logger)
+    for call in (wrapped.info, tag_background_logger("T")(wrapped.info)):
+        call(Hostile())
+    assert stream.getvalue() == ""
+    assert capsys.readouterr().err.count("RuntimeError: no") >= 2
 
 
 def test_a_tag_is_current_inside_the_function_and_nowhere_else() -> None:
@@ -386,6 +493,27 @@ def test_the_processor_alone() -> None:
     assert tagged() == {"event": "x", "job_tag": "T"}
     mine = tag_background_logger("T")(lambda: add_job_tag(None, "info", {"job_tag": "mine"}))
     assert mine() == {"job_tag": "T", "job_tag_": "mine"}
+    member = JobTag.AUTO_REBAL
+    same = tag_background_logger(member)(lambda: add_job_tag(None, "info", {"job_tag": member}))
+    assert same() == {"job_tag": "AUTO_REBAL"}
+
+
+def test_the_processor_takes_any_event_and_field() -> None:
+    """A field that has no truth, or whose own code raises, is kept beside the tag."""
+
+    class Array:  # as numpy's
+        def __ne__(self, other: object) -> Any:
+            return self
+
+        __bool__ = Hostile._no
+
+    for odd in (Array(), Hostile(), [Hostile()], 5):
+        tagged = tag_background_logger("T")(
+            lambda odd=odd: add_job_tag(None, "info", {"event": odd, "job_tag": odd})
+        )
+        fields = tagged()
+        assert fields["job_tag"] == "T"
+        assert fields["event"] is fields["job_tag_"] is odd
 
 
 # ---------------------------------------------------------------- TaggedLogger, with no set-up
