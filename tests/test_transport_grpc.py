@@ -200,33 +200,67 @@ def test_a_port_for_http_says_so() -> None:
     assert answer.to_do.endswith("port for gRPC, usually 4317")
 
 
-#: RFC 9113, RFC 7541: SETTINGS; HEADERS of stream 1 with ":status 200" and a content type; DATA
-#: with an empty message of gRPC. The trailers with its status are missing.
+def answer_with(*frames: bytes, hangs: bool = False) -> Callable[[Rude, socket.socket], None]:
+    """Answer a call by frames of HTTP/2 (RFC 9113, RFC 7541) of the stream 1."""
+
+    def behave(collector: Rude, connection: socket.socket) -> None:
+        connection.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # SETTINGS
+        received = b""
+        while b"application/grpc" not in received and (more := connection.recv(65536)):
+            received += more
+        connection.sendall(b"".join(frames))
+        if hangs:
+            collector.stopping.wait(10)
+
+    return behave
+
+
+def headers(block: bytes, *, last: bool) -> bytes:
+    return bytes((0, 0, len(block), 1, 5 if last else 4, 0, 0, 0, 1)) + block
+
+
+#: ":status 200" and a content type; an empty message of gRPC. The trailers with its status are
+#: missing.
 BEGUN = (
-    bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-    + bytes((0, 0, 20, 1, 4, 0, 0, 0, 1, 0x88, 0x0F, 0x10, 16))
-    + b"application/grpc"
-    + bytes((0, 0, 5, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0))
+    headers(b"\x88\x0f\x10\x10application/grpc", last=False),
+    bytes((0, 0, 5, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)),
 )
+TRAILERS = headers(b"\x00\x0bgrpc-status\x010", last=True)
 
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_an_answer_that_is_cut_off_acknowledges_nothing(hangs: bool) -> None:
     """The message alone is not the whole answer: its status comes last."""
-
-    def behave(collector: Rude, connection: socket.socket) -> None:
-        received = b""
-        while b"grpc" not in received and (more := connection.recv(65536)):  # the content type
-            received += more
-        connection.sendall(BEGUN)
-        if hangs:
-            collector.stopping.wait(10)
-
-    with Rude(behave) as collector:
+    with Rude(answer_with(*BEGUN, hangs=hangs)) as collector:
         client = connect(collector.endpoint.removesuffix("/v1/traces"))
         answer = client.send(request(1), 1 if hangs else 10)
     assert answer.verdict is Verdict.AGAIN
+    assert answer.code == ("DEADLINE_EXCEEDED" if hangs else "UNAVAILABLE")
     assert not answer.mistake
+    with Rude(answer_with(*BEGUN, TRAILERS, hangs=True)) as collector:
+        client = connect(collector.endpoint.removesuffix("/v1/traces"))
+        assert client.send(request(1), 10) == Answer(Verdict.DELIVERED)
+
+
+@pytest.mark.parametrize(
+    ("block", "passes"),
+    [
+        (b"\x08\x03301", False),
+        (b"\x08\x03405", False),
+        (b"\x8c", False),  # 400
+        (b"\x8d", False),  # 404
+        (b"\x88\x0f\x10\x09text/html", False),  # 200
+        (b"\x08\x03503", True),
+        (b"\x8e", True),  # 500
+    ],
+)
+def test_a_server_of_pages_is_no_collector(block: bytes, passes: bool) -> None:
+    """It speaks HTTP/2 as gRPC does: a redirect, a wrong port, a page."""
+    with Rude(answer_with(headers(block, last=True), hangs=True)) as server:
+        endpoint = server.endpoint.removesuffix("/v1/traces")
+        answer = connect(endpoint).send(request(1), 10)
+    assert answer.verdict is Verdict.AGAIN
+    assert answer.mistake == ("" if passes else f"there is no OTLP at {endpoint}")
 
 
 def test_a_request_over_the_servers_limit_is_too_large(collector: Collector) -> None:

@@ -194,8 +194,11 @@ _LASTING: Final = frozenset({PAGE, "501", "505", "UNIMPLEMENTED"})
 _NOT_ALLOWED: Final = frozenset(
     {"401", "403", "407", "511", "UNAUTHENTICATED", "PERMISSION_DENIED"}
 )
-#: What the libraries say of a port that speaks something else: not HTTP; HTTP, and not gRPC.
-_SPOKEN_OTHERWISE: Final = re.compile("BadStatusLine|UnknownProtocol|.*http1.x server")
+#: How the libraries' words begin about a port that speaks something else: not HTTP; HTTP, not gRPC.
+_SPOKEN_OTHERWISE: Final = re.compile(
+    r"BadStatusLine|UnknownProtocol|gRPC UNAVAILABLE: .*http1\.x server"
+    r"|gRPC (UNKNOWN|INTERNAL): (Received http2 header with status: [34]|No status received)"
+)
 _NO_TLS: Final = re.compile(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
 _UNTRUSTED: Final = re.compile(".*certificate.verify", re.IGNORECASE)
 
@@ -250,11 +253,11 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
         if is_grpc:
             return nothing, f"set {_ENDPOINT} to the collector's port for gRPC, usually 4317"
         return nothing, _CORRECT_THE_PATH
-    if answer.answered:
-        return "", ""
     if _SPOKEN_OTHERWISE.match(detail):
         kind, port = ("gRPC", 4317) if is_grpc else ("HTTP", 4318)
         return nothing, f"set {_ENDPOINT} to the collector's port for {kind}, usually {port}"
+    if answer.answered:
+        return "", ""
     if _NO_TLS.match(detail):
         return f"there is no TLS at {exporter.shown}", f"write http:// in {_ENDPOINT}"
     if _UNTRUSTED.match(detail):
