@@ -24,8 +24,6 @@ _OBEYED: Final = re.compile(OBEYED)
 
 
 def _escaped(line: bytes) -> bytes:
-    if line.isascii() and b"\x7f" not in line:  # nearly every line: this costs nothing
-        return line
     return _OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
 
 
@@ -53,9 +51,11 @@ def _choose() -> Callable[[Any], bytes]:
 
     def dumps_orjson(value: Any) -> bytes:
         try:
-            return _escaped(orjson.dumps(value))
+            line = orjson.dumps(value)
         except TypeError:  # a lone surrogate: orjson takes valid UTF-8 alone
             return dumps_stdlib(value)
+        plain_ascii = line.isascii() and 0x7F not in line  # nearly every line
+        return line if plain_ascii else _escaped(line)
 
     return dumps_orjson
 

@@ -23,8 +23,9 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _names, _otlp, _trouble
 from otel_logging._spool import Spool
+from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.readable import HAS_IS_REMOTE, IS_REMOTE, Ids, encode_link
-from otel_logging.export.span import PAGE_EVENTS, Span, bounded, encode_event
+from otel_logging.export.span import PAGE_EVENTS, Span, bounded, shorter_event
 from otel_logging.processors import for_foreign_span
 from otel_logging.settings import Limits, Settings
 
@@ -222,7 +223,12 @@ class Pipeline:
             self._log_span(context, time_ns, [self._event(time_ns, name, fields)], 1)
 
     def _event(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
-        return encode_event(self.limits, time_ns, name, fields)
+        limits = self.limits
+        values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
+        encoded = _otlp.event(time_ns, name, values, dropped=dropped)
+        if len(encoded) <= MAX_RECORD_BYTES:
+            return encoded
+        return shorter_event(time_ns, name, values, dropped)
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):

@@ -19,7 +19,6 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from otel_logging import _json, _otlp
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.export.readable import Readable
-from otel_logging.settings import Limits
 from otel_logging.tracing import note_told, was_told
 
 PAGE_EVENTS: Final = 500
@@ -33,7 +32,11 @@ class Span(Readable, trace.Span):
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         """Add a log line, or any event, wherever it has to go."""
-        encoded = encode_event(self.pipeline.limits, time_ns, name, fields)
+        limits = self.pipeline.limits
+        values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
+        encoded = _otlp.event(time_ns, name, values, dropped=dropped)
+        if len(encoded) > MAX_RECORD_BYTES:
+            encoded = shorter_event(time_ns, name, values, dropped)
         if not self.is_recording():
             self.pipeline.stray(self, time_ns, [encoded])
             return
@@ -188,14 +191,8 @@ def _attributes(values: Mapping[str, Any]) -> bytes:
     return _otlp.attributes(b"\x4a", values)
 
 
-def encode_event(limits: Limits, time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
-    """Return a line, or any event, as ``_otlp.event`` does, within *limits* and
-    ``MAX_RECORD_BYTES``.
-    """
-    values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
-    encoded = _otlp.event(time_ns, name, values, dropped=dropped)
-    if len(encoded) <= MAX_RECORD_BYTES:
-        return encoded
+def shorter_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int) -> bytes:
+    """Return what ``_otlp.event`` does, shortened to ``MAX_RECORD_BYTES``."""
     name = plain(name)
 
     def encode(kept: Mapping[str, Any]) -> bytes:
