@@ -109,16 +109,19 @@ class Stdout:
         patience_s = self._deadline - time.monotonic()
         if patience_s <= 0:
             raise TimeoutError("its reader has stopped reading")
+        self._has_room(patience_s)
+
+    def _has_room(self, patience_s: float) -> bool:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        poll.poll(patience_s * 1000)
+        return bool(poll.poll(patience_s * 1000))
 
     # ---- ways to write, the best one first: os.write alone would hold the caller for as
     # ---- long as the reader sleeps, and O_NONBLOCK on the descriptor would hold for every
     # ---- process that shares it
 
     def _write_nowait(self, data: bytes) -> int:
-        """Linux from 6.4 on, pipes and sockets: this one write does not block."""
+        """Linux from 6.4 on, pipes and sockets, no terminals: this one write does not block."""
         return os.pwritev(self._fd, (data,), -1, os.RWF_NOWAIT)
 
     def _write_reopened(self, data: bytes) -> int:
@@ -138,9 +141,7 @@ class Stdout:
         Two writers that take the last room at the same moment can still block
         each other until there is more.
         """
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        if not poll.poll(0):
+        if not self._has_room(0):
             raise BlockingIOError
         return os.write(self._fd, data[: select.PIPE_BUF])
 
