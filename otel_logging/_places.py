@@ -71,15 +71,41 @@ def _user() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
+class UnsafeError(PermissionError):
+    """A directory is not used, since another user could lead our files elsewhere by it."""
+
+    def __init__(self, reason: str, path: Path) -> None:
+        super().__init__(errno.EPERM, reason, str(path))
+
+
+def _make_directory(path: Path) -> None:
+    """Make *path*, and those above it that are missing: 0700, whatever the umask."""
+    for missing in reversed([place for place in (path, *path.parents) if not place.exists()]):
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            missing.mkdir()
+            missing.chmod(0o700)
+
+
+def _safe_base(base: Path) -> None:
+    """Make *base* if it is missing; raise OSError if others may rename what is in it."""
+    _make_directory(base)
+    mode = base.stat().st_mode
+    # on Windows the mode says nothing of others
+    if hasattr(os, "geteuid") and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise UnsafeError("others may write to it, and it has no sticky bit", base)
+
+
 def _private_directory(path: Path) -> None:
     """Make *path* a directory of ours alone, or raise OSError."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_directory(path)
     found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise UnsafeError("a symbolic link", path)
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "not a directory, or a symbolic link", str(path))
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
-        raise PermissionError(errno.EPERM, "belongs to another user", str(path))
-    if found.st_mode & 0o077:
+        raise UnsafeError("belongs to another user", path)
+    if found.st_mode & 0o777 != 0o700:
         path.chmod(0o700)
 
 
@@ -92,6 +118,21 @@ if sys.platform == "win32":  # pragma: no cover - Windows
         except OSError:
             return False
         return True
+
+    def hold(fd: int) -> None:
+        """Do nothing: a lock would keep readers out, and an open file cannot be renamed."""
+
+    def _is_held(segment: Path) -> bool:
+        return False
+
+    def pwrite(fd: int, data: bytes, position: int) -> int:
+        """Do what ``os.pwrite`` does elsewhere."""
+        mark = os.lseek(fd, 0, os.SEEK_CUR)
+        os.lseek(fd, position, os.SEEK_SET)
+        try:
+            return os.write(fd, data)
+        finally:
+            os.lseek(fd, mark, os.SEEK_SET)
 else:
     import fcntl
 
@@ -102,21 +143,70 @@ else:
             return False
         return True
 
+    def hold(fd: int) -> None:
+        """Lock an open segment too: who has closed our place's lock leaves us this one."""
+        _try_lock(fd)
 
-def close(fd: int) -> None:
-    """Close *fd*, or nothing if it is none. Never raises."""
-    with contextlib.suppress(OSError):
-        os.close(fd)
+    def _is_held(segment: Path) -> bool:
+        try:
+            fd = os.open(segment, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            return not _try_lock(fd)
+        finally:
+            os.close(fd)
+
+    pwrite = os.pwrite
+
+
+#: Positions from here to twice as far are where no file of an application is read or written.
+_FAR: Final = 1 << 30
+
+
+class Descriptor:
+    """An open file of ours, known again by a position in it that no other open file has.
+
+    Something may close every descriptor of the process, as a daemon does, and
+    give our number to a file of its own. Then nothing may be written to that
+    number, nor may it be closed. What is written is written with ``pwrite``, which
+    leaves the position alone. Cost of ``is_ours``: one ``lseek``, a fifth of an
+    ``fstat``. There is no lock around it and what follows: a number that changes
+    hands in that microsecond is not noticed.
+    """
+
+    __slots__ = ("_mark", "fd")
+
+    def __init__(self, fd: int) -> None:
+        # not of ``random``, whose numbers the application may have chosen
+        far = _FAR + int.from_bytes(os.urandom(4), "big") % _FAR
+        self._mark = os.lseek(fd, far, os.SEEK_SET)
+        self.fd = fd
+
+    def is_ours(self) -> bool:
+        """Say whether the number still is that of our file. Never raises."""
+        try:
+            return os.lseek(self.fd, 0, os.SEEK_CUR) == self._mark
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close it, if it is ours. Never raises."""
+        if self.is_ours():
+            with contextlib.suppress(OSError):
+                os.close(self.fd)
+        self.fd = -1
 
 
 # ---------------------------------------------------------------- places
 
 
-def take(home: Path) -> tuple[Path, int]:
+def take(home: Path) -> tuple[Path, Descriptor]:
     """Make a place for this process; return it and the descriptor that holds its lock.
 
     Failure: raises OSError, and leaves nothing half made.
     """
+    _safe_base(home.parent)
     if home.parent == fallback_base():  # a name in /tmp that anyone may have taken first
         _private_directory(home.parent)
     _private_directory(home)
@@ -125,19 +215,20 @@ def take(home: Path) -> tuple[Path, int]:
     # locked before it has its name, so that no neighbour takes it for a dead one's
     making, place = home / f".{name}", home / name
     making.mkdir(mode=0o700)
-    fd = -1
+    lock = None
     try:
-        fd = os.open(making / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        _try_lock(fd)
+        lock = Descriptor(os.open(making / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        _try_lock(lock.fd)
         making.rename(place)
     except OSError:
         remove_place(making)
-        close(fd)
+        if lock is not None:
+            lock.close()
         raise
-    return place, fd
+    return place, lock
 
 
-def abandoned(home: Path, ours: Container[Path | None]) -> Iterator[tuple[Path, int]]:
+def abandoned(home: Path, ours: Container[Path | None]) -> Iterator[tuple[Path, Descriptor]]:
     """Take the lock of each place whose process is dead, oldest first, and seal what it left.
 
     Failure: never raises; a place that cannot be had is alive, or a neighbour's.
@@ -145,25 +236,30 @@ def abandoned(home: Path, ours: Container[Path | None]) -> Iterator[tuple[Path, 
     for place in sorted(_listed(home), key=_started):
         # not even tried on ours: where flock is made of fcntl's (NFS), we would lose it
         if place.name != SENT and place not in ours and not _is_new(place):
-            fd = _take_over(place)
-            if fd is not None:
-                yield place, fd
+            lock = _take_over(place)
+            if lock is not None:
+                yield place, lock
 
 
-def _take_over(place: Path) -> int | None:
+def _take_over(place: Path) -> Descriptor | None:
     try:
-        fd = os.open(place / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+        lock = Descriptor(os.open(place / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)))
     except OSError:
         with contextlib.suppress(OSError):
             place.rmdir()  # if it is empty: its maker died before it had a lock
         return None
-    if not _try_lock(fd):  # alive, or another neighbour was quicker
-        close(fd)
+    opened = files(place, OPEN)
+    # there are two cases: it is alive, or another neighbour was quicker; its lock was closed by
+    # somebody, and it has not noticed yet
+    if not _try_lock(lock.fd) or any(map(_is_held, opened)):
+        lock.close()
         return None
-    for left in files(place, OPEN):
+    for left in opened:
         with contextlib.suppress(OSError):
             left.rename(left.with_suffix(SEALED))
-    return fd
+    return lock
+
+
 
 
 def _started(place: Path) -> str:
@@ -219,7 +315,7 @@ def try_to_write(base: Path, size: int) -> None:
     """
     missing = [place for place in (base, *base.parents) if not place.exists()]
     try:
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _safe_base(base)
         with tempfile.TemporaryFile(dir=base, buffering=0) as file:
             if file.write(bytes(size)) < size:  # the next one would say why
                 raise OSError(errno.ENOSPC, "not all bytes could be written", str(base))

@@ -7,6 +7,9 @@ and requests are per operation, so that a byte now and then keeps a request aliv
 for ever. Deliberately absent: what is spoken.
 """
 
+import contextlib
+import errno
+import os
 import socket
 import ssl
 import time
@@ -19,9 +22,36 @@ class Socket(socket.socket):
     deadline = 0.0  # monotonic, s
     allowance = 0  # bytes that may still be received; after that it is at its end
     has_ended = False  # the other end has said that nothing more comes
+    _identity: tuple[int, int] | None = None
+
+    def remember(self) -> None:
+        """Know the descriptor again from now on: something may close it, and open another file."""
+        self._identity = self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        with contextlib.suppress(OSError):  # on Windows a socket is no descriptor
+            found = os.fstat(self.fileno())
+            return found.st_dev, found.st_ino
+        return None
+
+    def is_ours(self) -> bool:
+        """Say whether the descriptor still is the one that is remembered, if any is."""
+        return self._identity is None or self._found() == self._identity
+
+    def drop(self) -> None:
+        """Close the descriptor, if it is ours, whoever reads from it."""
+        is_ours, fd = self.is_ours(), self.detach()
+        if is_ours:
+            # not close(), which waits for readers: after a fork these are the parent's
+            with contextlib.suppress(OSError):
+                socket.close(fd)
 
     def left(self) -> float:
-        """Return the seconds that are left. Failure: raises ``TimeoutError`` if none are."""
+        """Return the seconds that are left. Failure: raises ``TimeoutError`` if none are,
+        ``OSError`` if the descriptor is another file's.
+        """
+        if not self.is_ours():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("not answered in time")

@@ -14,18 +14,19 @@ import math
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from otel_logging import _places, _trouble
+from otel_logging import _forks, _places, _trouble
 from otel_logging._places import (
     DROPPED_BOUND,
     MAKING,
     OPEN,
     SEALED,
+    Descriptor,
+    UnsafeError,
     default_base,
     destination,
     fallback_base,
@@ -51,6 +52,7 @@ __all__ = [  # the one door to the spool: _places and _segment are behind it
     "SLOW_S",
     "Contents",
     "Spool",
+    "UnsafeError",
     "Waiting",
     "default_base",
     "destination",
@@ -74,17 +76,21 @@ MEMORY_BYTES: Final = 8 << 20
 DROPPED_FULL: Final = "spans dropped: the memory queue is full while the disk takes none"
 DROPPED_LARGE: Final = "spans dropped: larger than 64 MiB"
 LOST_LATE: Final = "spans lost: they ended at exit, and no disk takes them"
+LOST_REMOVED: Final = "spool segments lost: somebody closed and removed them"
+CLOSED: Final = "descriptors of the spool closed by somebody else: it goes on with new ones"
 DAMAGED: Final = "spans lost: a spool segment is damaged"
 
 
-@dataclass(slots=True)
-class _Open:
-    """A segment being appended to."""
+class _Open(Descriptor):
+    """A segment being appended to; *since* when is monotonic, in s."""
 
-    path: Path
-    fd: int
-    size: int
-    since: float  # monotonic, s
+    __slots__ = ("path", "since", "size")
+
+    def __init__(self, path: Path, fd: int, since: float) -> None:
+        super().__init__(fd)
+        self.path = path
+        self.size = 0
+        self.since = since
 
 
 @dataclass(slots=True)
@@ -153,9 +159,6 @@ class _Memory:
         return taken
 
 
-_all: "weakref.WeakSet[Spool]" = weakref.WeakSet()
-
-
 class Spool:
     """One process's place in the queue of one destination.
 
@@ -189,7 +192,7 @@ class Spool:
         self._begin()
         if self._home is not None:
             self._take_place(self._home)
-        _all.add(self)
+        _forks.join(_forks.Step.SPOOL, self)
 
     def _begin(self) -> None:
         # One re-entrant lock covers append and rotation; _busy and _deferred are
@@ -201,27 +204,42 @@ class Spool:
         self._memory = _Memory()
         self._in_memory: list[Waiting] = []
         self._stalled = self._home is None
-        self._place: Path | None = None
-        self._place_fd = -1
-        self._adopted: dict[Path, int] = {}
+        #: Our place, and what holds its lock.
+        self._place: tuple[Path, Descriptor] | None = None
+        self._adopted: dict[Path, Descriptor] = {}
         self._undeletable: set[Path] = set()  # delivered, and still where it was
         self._numbers = itertools.count(1)
 
     # ---- places
 
     def _take_place(self, home: Path) -> Path:
-        place, fd = _places.take(home)
-        _places.close(self._place_fd)  # of a place that somebody removed
-        self._place, self._place_fd = place, fd
-        return place
+        taken = _places.take(home)
+        if self._place is not None:  # somebody removed it
+            self._place[1].close()
+        self._place = taken
+        return taken[0]
 
     def _our_place(self) -> Path:
-        """Return our place, under the lock; a new one after a fork, or if somebody removed it."""
-        if self._place is not None and self._place.exists():
-            return self._place
+        """Return our place, under the lock; a new one after a fork, or if somebody removed it
+        or closed what holds it.
+        """
+        self._let_go()
+        if self._place is not None and self._place[0].exists():
+            return self._place[0]
         if self._home is None:
             raise FileNotFoundError(errno.ENOENT, "no directory was given")
         return self._take_place(self._home)
+
+    def _let_go(self) -> None:
+        """Give up, under the lock, the places whose own lock somebody has closed: a neighbour may
+        have it by now. What is in them is adopted, by it or by us.
+        """
+        lost = [place for place, lock in self._adopted.items() if not lock.is_ours()]
+        for place in lost:
+            del self._adopted[place]
+        if self._place is not None and not self._place[1].is_ours():
+            self._place = None
+            _trouble.report(CLOSED)
 
     # ---- append
 
@@ -271,14 +289,14 @@ class Spool:
             _trouble.report(LOST_LATE)
             return
         try:
-            place, fd = _places.take(self._home)
+            place, lock = _places.take(self._home)
             try:
                 _write_segment(place / f"000001{SEALED}", header(self.resource, scope) + data)
             except OSError:
                 _places.remove_place(place)
                 raise
             finally:
-                _places.close(fd)
+                lock.close()
         except OSError as error:
             _trouble.report(LOST_LATE, detail=error)
 
@@ -286,7 +304,9 @@ class Spool:
         """Append a frame to its segment; False if the disk did not take it whole."""
         began = time.monotonic()
         try:
-            segment = self._segments.get(scope) or self._open_segment(scope, began)
+            segment = self._segments.get(scope)
+            if segment is None or not segment.is_ours():
+                segment = self._open_segment(scope, began)
             _write_whole(segment, data)
         except OSError as error:
             self._stalled = True
@@ -301,15 +321,17 @@ class Spool:
         return True
 
     def _open_segment(self, scope: bytes, now: float) -> _Open:
+        if scope in self._segments:  # what was closed by somebody
+            self._seal(scope)
         path = self._our_place() / f"{self._next_name()}{OPEN}"
         # read as well, for the case that the file is removed; see _seal
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
-        segment = _Open(path, fd, 0, now)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        segment = _Open(path, os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600), now)
+        _places.hold(segment.fd)
         try:
             _write_whole(segment, header(self.resource, scope))
         except OSError:
-            _places.close(fd)
+            segment.close()
             path.unlink(missing_ok=True)
             raise
         self._segments[scope] = segment
@@ -321,16 +343,22 @@ class Spool:
 
     def _seal(self, scope: bytes) -> None:
         segment = self._segments.pop(scope)
-        rescued = b""
-        with contextlib.suppress(OSError), os.fdopen(segment.fd, "rb") as file:
-            if os.fstat(segment.fd).st_nlink == 0:  # somebody removed it, but not from us
-                file.seek(0)
-                rescued = file.read()
+        rescued, is_ours = b"", segment.is_ours()
+        with contextlib.suppress(OSError):
+            if is_ours and os.fstat(segment.fd).st_nlink == 0:  # removed, but not from us
+                rescued = os.pread(segment.fd, segment.size, 0)
+        segment.close()
         if rescued:
             self._in_memory.append(Waiting(segment.path.stem, data=rescued))
             return
+        sealed = segment.path.with_suffix(SEALED)
         with contextlib.suppress(OSError):
-            segment.path.rename(segment.path.with_suffix(SEALED))
+            segment.path.rename(sealed)
+        if not is_ours:
+            _trouble.report(CLOSED)
+            # a neighbour that had our lock meanwhile has it, or has delivered it
+            if not (sealed.exists() or _places.sent(sealed).exists()):
+                _trouble.report(LOST_REMOVED)
 
     # ---- the worker's side
 
@@ -404,8 +432,9 @@ class Spool:
         kind oldest first.
         """
         with self._lock:
+            self._let_go()
             found = list(self._in_memory)
-            places = [*self._adopted, *([self._place] if self._place else [])]
+            places = [*self._adopted, *([self._place[0]] if self._place else [])]
         paths = [path for place in places for path in _places.files(place, SEALED)]
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
@@ -429,19 +458,21 @@ class Spool:
         self._give_back()
         if self._home is None:
             return
-        for place, fd in _places.abandoned(self._home, {self._place, *self._adopted}):
+        ours = {*self._adopted, *([self._place[0]] if self._place else [])}
+        for place, lock in _places.abandoned(self._home, ours):
             with self._lock:
-                self._adopted[place] = fd
+                self._adopted[place] = lock
 
     def _give_back(self) -> None:
         with self._lock:
+            self._let_go()
             adopted = list(self._adopted.items())
-        for place, fd in adopted:
+        for place, lock in adopted:
             if _places.is_empty(place):
                 with self._lock:
                     self._adopted.pop(place, None)
                 _places.remove_place(place)
-                _places.close(fd)
+                lock.close()
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
@@ -469,14 +500,15 @@ class Spool:
             if self._busy:  # a signal handler's, within an append: the lock goes with the process
                 return
             self._seal_old(math.inf)
-            place, fd = self._place, self._place_fd
-            self._place, self._place_fd = None, -1
+            self._let_go()
+            place, self._place = self._place, None
             adopted, self._adopted = self._adopted, {}
         for other in adopted.values():
-            _places.close(other)
-        if place is not None and _places.is_empty(place):
-            _places.remove_place(place)
-        _places.close(fd)
+            other.close()
+        if place is not None:
+            if _places.is_empty(place[0]):
+                _places.remove_place(place[0])
+            place[1].close()
 
     def remove(self) -> None:
         """Close, and delete everything below the base: the end of a temporary spool.
@@ -491,11 +523,10 @@ class Spool:
     def after_fork(self) -> None:
         """Begin anew in a child, in a place of its own; what there was is the parent's."""
         # an unlock here would free the parent's lock, a close does not
-        for fd in (*self._adopted.values(), self._place_fd):
-            _places.close(fd)
-        for segment in self._segments.values():
-            _places.close(segment.fd)
-            segment.fd = -1  # an append that forked midway must not write to another's file
+        # and an append that forked midway must not write to another's file
+        place = [self._place[1]] if self._place else []
+        for inherited in (*self._adopted.values(), *place, *self._segments.values()):
+            inherited.close()
         self._begin()
 
 
@@ -515,17 +546,8 @@ def _write_whole(segment: _Open, data: bytes) -> None:
     """Append *data*, or leave the file as it was and raise OSError."""
     # the descriptor is looked up with no call before the write: a fork in a signal
     # handler takes it away, and its number may be another file's by then
-    written = os.write(segment.fd, data)
+    written = _places.pwrite(segment.fd, data, segment.size)
     if written != len(data):
-        os.ftruncate(segment.fd, os.fstat(segment.fd).st_size - written)
+        os.ftruncate(segment.fd, segment.size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     segment.size += written
-
-
-def _reset_all_after_fork() -> None:
-    for spool in list(_all):
-        spool.after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_all_after_fork)

@@ -21,7 +21,9 @@ counts: Counter[str] = Counter()
 _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()
-_speaking = threading.Lock()  # tried, never waited for: who holds it says what others count
+#: Tried, never waited for: who holds it says what others count. By process id: a thread of the
+#: parent may have been speaking when a child was forked.
+_speaking = (os.getpid(), threading.Lock())
 
 
 def report(kind: str, times: int = 1, *, detail: object = "") -> None:
@@ -67,12 +69,19 @@ def _is_due(kind: str) -> bool:
 
 def _say(reported: str = "", detail: object = "") -> None:
     # looked at again after each release: who found it taken has left the saying to us
-    while any(map(_is_due, list(counts))) and _speaking.acquire(blocking=False):
+    while any(map(_is_due, list(counts))) and (speaking := _turn()).acquire(blocking=False):
         try:
             for kind in filter(_is_due, list(counts)):
                 _say_kind(kind, detail if kind == reported else "")
         finally:
-            _speaking.release()
+            speaking.release()
+
+
+def _turn() -> threading.Lock:
+    global _speaking
+    if _speaking[0] != os.getpid():
+        _speaking = (os.getpid(), threading.Lock())
+    return _speaking[1]
 
 
 def _say_kind(kind: str, detail: object) -> None:
@@ -81,14 +90,15 @@ def _say_kind(kind: str, detail: object) -> None:
     _said_count[kind] += fresh
     with contextlib.suppress(Exception):
         because = f" ({detail})" if detail else ""
-        sys.stderr.write(f"otel_logging: {fresh} {kind}{because}\n")
+        if sys.stderr is not sys.__stderr__ or is_standard(2):
+            sys.stderr.write(f"otel_logging: {fresh} {kind}{because}\n")
 
 
-def _after_fork() -> None:
-    # another thread of the parent may have been speaking
-    global _speaking
-    _speaking = threading.Lock()
+def is_standard(fd: int) -> bool:
+    """Say whether descriptor *fd* (1, 2) is still a standard stream, also one that was redirected.
 
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork)
+    Failure: raises OSError if it is closed. What Python opens is not inherited by
+    other programs, unlike a standard stream: so a file is known that got the
+    number of one that was closed.
+    """
+    return os.name != "posix" or os.get_inheritable(fd)

@@ -6,7 +6,6 @@ after ``shutdown``. Deliberately absent: any logic of the halves.
 """
 
 import atexit
-import os
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _names, _spool, _trouble, context, processors, tracing
+from otel_logging import _forks, _names, _spool, _trouble, context, processors, tracing
 from otel_logging.logs import configure
 from otel_logging.settings import (
     DEFAULT_SAMPLER,
@@ -63,6 +62,11 @@ class Observability:
         self._is_temporary = settings.temporary
         self._is_open = True
         self._left = 0
+        _forks.join(_forks.Step.EXIT, self)
+
+    def after_fork(self) -> None:
+        """Exit as ``_exit_with_multiprocessing`` says; its parts follow by themselves."""
+        _exit_with_multiprocessing()
 
     @property
     def service_name(self) -> str:
@@ -122,6 +126,7 @@ class Observability:
         _trouble.at_exit()
 
     def _end(self, timeout: float, *, exiting: bool) -> bool:
+        _forks.check()
         deadline = time.monotonic() + timeout
         delivered = True
         if self._delivery is not None and self._pipeline is not None:
@@ -271,10 +276,6 @@ def _finalise(at_exit: Callable[[], None]) -> None:
     util.Finalize(None, at_exit, exitpriority=-100)  # after those of the application
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_exit_with_multiprocessing)
-
-
 def _start(made: Observability, settings: Settings) -> None:
     from otel_logging.export.pipeline import make_resource
 
@@ -302,7 +303,9 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     pipeline.on_work, pipeline.on_flush = delivery.wake, delivery.flush
     made._pipeline, made._delivery = pipeline, delivery  # noqa: SLF001
     connect(pipeline, settings)
-    delivery.wake()  # what a dead process left waits already
+    if not delivery.has_threads and client is not None:
+        _trouble.report("remark: uWSGI runs no threads: spans wait on disk without --enable-threads")
+    delivery.start()  # what a dead process left waits already
 
 
 def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
@@ -322,6 +325,8 @@ def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
             )
         except OSError as error:
             failure = error
+            if given is None and isinstance(error, _spool.UnsafeError):
+                _trouble.report("spool directories not used: they are not safe", detail=error)
     if settings.spool_dir is not None:
         raise ConfigurationError(
             settings.spool_dir_named,

@@ -505,7 +505,7 @@ def test_a_span_of_the_process_that_forked_is_not_ended_here(
     """The parent ends it; here it is as if it had ended."""
     with monkeypatch.context() as forked:
         with traced("parents") as span:
-            forked.setattr(readable, "_generation", [1])
+            forked.setattr(_forks, "pid", 1)
             assert not span.is_recording()
         assert service.named("parents") == []
 

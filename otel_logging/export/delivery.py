@@ -9,20 +9,19 @@ Deliberately absent: encoding, and how a request is made (``transport``).
 """
 
 import math
-import os
 import queue
 import random
 import signal
+import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from opentelemetry import context as otel_context
 
-from otel_logging import _otlp, _trouble
+from otel_logging import _forks, _otlp, _trouble
 from otel_logging._spool import DAMAGED, SEAL_S, Contents, Spool, Waiting
 from otel_logging.export.pipeline import PROCESS_LOG_S, Pipeline
 from otel_logging.export.transport import Answer, Client, Verdict, failed, unobserved
@@ -35,6 +34,9 @@ _FLUSH_PAUSE_S: Final = 0.2  # while somebody waits
 _LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked again all the same
 #: At exit, for a collector that has never answered this process: a try, not a wait.
 UNKNOWN_COLLECTOR_S: Final = 1.0
+#: A forked child may end by ``os._exit`` while it delivers, and its parent would then send the
+#: same again. So in this time it sends only where it is asked to (``flush``, ``stop``).
+CHILD_S: Final = 1.0
 _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does not end by itself
 
 #: How long spans may be in memory after a disk stall before the disk is tried again.
@@ -61,8 +63,10 @@ class Delivery:
         self._client = client
         self._timeout_s = timeout_s
         self._stopping = False  # and no child starts what the interpreter's exit has ended
+        #: False where threads stand still: nothing is sent but in ``flush``, ``stop`` and ``start``.
+        self.has_threads = _threads_run()
         self._begin()
-        _all.add(self)
+        _forks.join(_forks.Step.DELIVERY, self)
 
     def _begin(self) -> None:
         self.delivered_segments = 0
@@ -89,15 +93,22 @@ class Delivery:
     def after_fork(self) -> None:
         """Be a worker that has not begun: the parent's goes on in the parent."""
         self._begin()
+        self._next_try = self._next_housekeeping = time.monotonic() + CHILD_S
         if self._client is not None:
             self._client.reset()
 
     # ---- the application's side
 
+    def start(self) -> None:
+        """Bring what a dead process left: by the worker, or else at once, in at most a second."""
+        self.wake()
+        if not self.has_threads:
+            self._bring(UNKNOWN_COLLECTOR_S, once=True)
+
     def wake(self) -> None:
         """Say that there may be work. Never blocks, never raises."""
         try:
-            if not self._stopping:
+            if self.has_threads and not self._stopping:
                 self._start()
             self._signals.put(None)
         except Exception as error:  # no more threads to be had: the spans wait on disk
@@ -125,6 +136,8 @@ class Delivery:
 
     def _bring(self, timeout_s: float, *, gives_up: Callable[[], bool]) -> bool:
         """Flush; where *gives_up* says so, return as soon as it was tried."""
+        _forks.check()
+        self._next_housekeeping = -math.inf  # what children left that have ended by now, too
         timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         with self._flushed:
@@ -168,6 +181,7 @@ class Delivery:
         Waits only for a collector that has answered this process before, and not for
         one that says no; these get one short try.
         """
+        _forks.check()
         timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         give_up = time.monotonic() + timeout_s * _WAIT
@@ -387,13 +401,10 @@ def _survive_broken_pipes() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGPIPE,))
 
 
-_all: "weakref.WeakSet[Delivery]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for delivery in list(_all):
-        delivery.after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork)
+def _threads_run() -> bool:
+    """Say whether threads run by themselves: uWSGI without ``--enable-threads`` lets none go on
+    between two requests; it does where a loop of Python's waits for them.
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    loops = {"gevent", "asyncio"}
+    return bool(getattr(uwsgi, "has_threads", True)) or not loops.isdisjoint(uwsgi.opt)

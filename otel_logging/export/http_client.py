@@ -83,9 +83,7 @@ class HttpClient:
         with self._lock:
             dropped, self._socket = self._socket, None
             if dropped is not None:
-                # not close(), which waits for readers: after a fork these are the parent's
-                with contextlib.suppress(OSError):
-                    socket.close(dropped.detach())
+                dropped.drop()
         self._connection = http.client.HTTPConnection(self._host, self._port)
         self._connection.default_port = 80 if self._tls is None else 443
 
@@ -93,7 +91,7 @@ class HttpClient:
         """End what is under way. See ``Client``."""
         self._interrupted = True
         with self._lock:
-            if self._socket is not None:
+            if self._socket is not None and self._socket.is_ours():
                 with contextlib.suppress(OSError):
                     # not that of SSLSocket, which makes it a socket without TLS
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
@@ -108,8 +106,9 @@ class HttpClient:
 
     def _connect(self, deadline: float) -> Socket:
         """Return a connection; the kept one, if it is still there."""
-        if self._socket is not None and _is_idle(self._socket):
-            return self._publish(self._socket)
+        kept = self._socket
+        if kept is not None and kept.is_ours() and _is_idle(kept):
+            return self._publish(kept)
         self._drop()
         failure = OSError("the collector's name has no address")
         addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
@@ -122,6 +121,7 @@ class HttpClient:
         raise failure
 
     def _open(self, plain: Socket, address: Any, deadline: float) -> Socket:
+        plain.remember()
         self._publish(plain)
         plain.deadline = deadline
         plain.settimeout(min(_CONNECT_S, plain.left()))
@@ -133,6 +133,7 @@ class HttpClient:
             plain, server_hostname=self._host, do_handshake_on_connect=False
         )
         assert isinstance(secured, TlsSocket)
+        secured.remember()
         self._publish(secured)
         secured.deadline = deadline
         secured.settimeout(secured.left())

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _names, _otlp, _trouble
+from otel_logging import _forks, _names, _otlp, _trouble
 from otel_logging._spool import Spool
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.readable import HAS_IS_REMOTE, IS_REMOTE, Ids, encode_link
@@ -38,8 +38,6 @@ _FOREIGN_LINES: Final = 100
 _LINES: Final = "_otel_logging_lines"
 
 _random = random.Random()  # noqa: S311 - ids, not secrets; its own, so that nobody's seed() repeats them
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
-    os.register_at_fork(after_in_child=_random.seed)
 
 #: Where ids come from: as many random bits as it is asked for. ``testing`` has one that counts.
 random_bits: Callable[[int], int] = _random.getrandbits
@@ -141,7 +139,7 @@ class Pipeline:
             weakref.WeakValueDictionary()
         )
         self._own_scope = make_scope(InstrumentationScope(_names.SCOPE))
-        _all.add(self)
+        _forks.join(_forks.Step.PIPELINE, self)
 
     def follow(self, settings: Settings, resource: Resource) -> None:
         """Take over what *settings* say of spans."""
@@ -193,6 +191,7 @@ class Pipeline:
 
     def ended_elsewhere(self, span: ReadableSpan) -> None:
         """Take an ended span of another SDK."""
+        _forks.check()
         scope = span.instrumentation_scope or InstrumentationScope("")
         events = []
         for event in span.events:
@@ -212,6 +211,7 @@ class Pipeline:
         There are four cases: no span at all; one that is not recorded; one of
         another SDK that is open; one that has ended, or is another process's.
         """
+        _forks.check()
         context = span.get_span_context()
         if not context.is_valid:
             self._to_process_log(time_ns, name, fields)
@@ -299,7 +299,8 @@ class Pipeline:
     # ---- a forked child
 
     def after_fork(self) -> None:
-        """Be this process: its own resource, none of the parent's lines."""
+        """Be this process: its own ids and resource, none of the parent's lines."""
+        _random.seed()
         self._process_log = None
         self.ended_spans = 0
         # not Resource.create: it runs detectors in threads, and hangs in a fork's hook
@@ -334,15 +335,3 @@ def _encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]
 def encode_resource(resource: Resource) -> bytes:
     """Return *resource* as ``_otlp.resource`` encodes it."""
     return _otlp.resource(resource.attributes, resource.schema_url)
-
-
-_all: "weakref.WeakSet[Pipeline]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for pipeline in list(_all):
-        pipeline.after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
-    os.register_at_fork(after_in_child=_after_fork)

@@ -29,7 +29,7 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
-from otel_logging import _decorate
+from otel_logging import _decorate, _forks
 from otel_logging import context as bindings
 from otel_logging.export.pipeline import (
     Pipeline,
@@ -74,6 +74,7 @@ class Tracer(trace.Tracer):
         set_status_on_exception: bool = True,  # noqa: ARG002, FBT001, FBT002
     ) -> trace.Span:
         """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
+        _forks.check()  # two children of one process would have the same ids
         around = trace.get_current_span(context)
         pipeline = self._provider.pipeline
         if not pipeline.is_open:

@@ -6,7 +6,6 @@ never asked for (a ``SpanContext``, decoded events) is made when somebody asks.
 Deliberately absent: how it changes while it is open (``span``).
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from otel_logging import _names, _otlp
+from otel_logging import _forks, _names, _otlp
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -34,16 +33,6 @@ if TYPE_CHECKING:
 HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
 
 _UNSET = Status()
-
-_generation = [0]  # of this process: one more in every forked child
-
-
-def _after_fork() -> None:
-    _generation[0] += 1
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Ids:
@@ -112,7 +101,7 @@ class Readable(ReadableSpan):
         self._given_links = list(links) if links else []
         self._encoded_events: deque[bytes] = deque()
         self._open = [True]  # popped once, by whoever ends it
-        self._generation = _generation[0]
+        self._pid = _forks.pid
         # the wall clock is read once a trace and process; after that time only goes forward
         if parent is None:
             self.clock_ns: int = time.time_ns() - time.perf_counter_ns()
@@ -162,7 +151,7 @@ class Readable(ReadableSpan):
     @property
     def is_ours(self) -> bool:
         """Say whether it was begun in this process, and not in the one that forked it."""
-        return self._generation == _generation[0]
+        return self._pid == _forks.pid
 
     def encode(self, events: Iterable[bytes]) -> bytes:
         """Return the ended span, with its encoded *events*, as ``_otlp.span`` has it."""

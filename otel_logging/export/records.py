@@ -10,11 +10,9 @@ those who need more are events of their spans, the default.
 import functools
 import inspect
 import logging
-import os
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
@@ -27,7 +25,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
-from otel_logging import _names, _trouble
+from otel_logging import _forks, _names, _trouble
 from otel_logging._values import plain
 from otel_logging.export.delivery import UNKNOWN_COLLECTOR_S
 from otel_logging.export.outlet import QUEUE_RECORDS, Outlet, this_thread
@@ -76,15 +74,18 @@ class Records:
         self._child_resource = child_resource or functools.partial(make_resource, settings)
         self._is_open = True
         self._outlet = Outlet(settings.exporter)
-        self._processor = BatchLogRecordProcessor(
+        self._processor = self._make_processor()
+        self._begin(resource)
+        _forks.join(_forks.Step.RECORDS, self)
+
+    def _make_processor(self) -> BatchLogRecordProcessor:
+        return BatchLogRecordProcessor(
             self._outlet,  # type: ignore[arg-type]  # its base class has changed its name
             schedule_delay_millis=_DELAY_MS,
             max_export_batch_size=_BATCH_RECORDS,
             # the outlet refuses what would fill it, since the SDK says not how many it drops
             max_queue_size=2 * QUEUE_RECORDS,
         )
-        self._begin(resource)
-        _all.add(self)
 
     def _begin(self, resource: Resource) -> None:
         provider = LoggerProvider(resource, shutdown_on_exit=False)
@@ -103,6 +104,7 @@ class Records:
         Does nothing after ``shutdown``, and for what the delivery itself logs.
         Failure: never raises; a record that is lost is counted and reported.
         """
+        _forks.check()
         if not self._is_open or this_thread.delivers:
             return
         later = this_thread.later
@@ -169,6 +171,7 @@ class Records:
         Waits at most *timeout_s* seconds, and at most one if no collector has
         answered this process. A second call does nothing. Failure: never raises.
         """
+        _forks.check()
         if not self._is_open:
             return True
         self._is_open = False
@@ -192,8 +195,10 @@ class Records:
 
     def after_fork(self) -> None:
         """Be this process: its own resource, threads and connections, none of the records."""
-        if self._is_open:  # the SDK's processor follows by itself
+        if self._is_open:
             self._outlet.reset()
+            if _forks.is_in_c:  # else the SDK's processor follows by itself
+                self._processor = self._make_processor()
             self._begin(self._child_resource())
 
 
@@ -275,15 +280,3 @@ def _run_errands(errands: _Errands) -> None:
         except Exception as error:
             _trouble.report("errors of the SDK's batch processor", detail=error)
             done.set_result(False)
-
-
-_all: "weakref.WeakSet[Records]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for records in list(_all):
-        records.after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_after_fork)

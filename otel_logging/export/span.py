@@ -16,7 +16,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _json, _otlp
+from otel_logging import _forks, _json, _otlp
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.export.readable import Readable
 from otel_logging.tracing import note_told, was_told
@@ -32,6 +32,7 @@ class Span(Readable, trace.Span):
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         """Add a log line, or any event, wherever it has to go."""
+        _forks.check()
         limits = self.pipeline.limits
         values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
         encoded = _otlp.event(time_ns, name, values, dropped=dropped)
@@ -160,6 +161,7 @@ class Span(Readable, trace.Span):
         except IndexError:
             return
         end_ns = self.now_ns() if end_time is None else end_time
+        _forks.check()
         if not self.is_ours:  # the parent process ends it
             return
         # a span without length has a clock that went wrong, Jaeger says on its page

@@ -88,6 +88,8 @@ class Stdout:
 
     def _write_whole(self, data: bytes) -> None:
         left = data
+        if not _trouble.is_standard(self._fd):
+            raise OSError("it was closed, and its number is another file's")
         try:
             while left:
                 ways = self._ways  # another thread may find out the same meanwhile

@@ -45,11 +45,11 @@ def test_a_symbolic_link_is_not_followed(base: Path, tmp_path: Path) -> None:
     elsewhere.mkdir()
     base.mkdir()
     base.joinpath("shop-1").symlink_to(elsewhere)
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(_spool.UnsafeError, match="symbolic link"):
         make(base)
     base.joinpath("other-1").mkdir()
     base.joinpath("other-1", "sent").symlink_to(elsewhere)
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(_spool.UnsafeError, match="symbolic link"):
         make(base, "other-1")
     assert list(elsewhere.iterdir()) == []
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from otel_logging import _spool
+from otel_logging import _places, _spool
 from otel_logging._spool import Spool
 from tests.spools import PATIENT_S, append, encoded, on_disk, places, run, waiting
 
@@ -129,16 +129,16 @@ def test_no_thread_waits_for_another_s_stalled_append(
 ) -> None:
     """While a write hangs, the others' spans are in memory after 20 ms, once."""
     entered, go_on = threading.Event(), threading.Event()
-    write = os.write
+    write = _places.pwrite
 
-    def hang(fd: int, data: bytes) -> int:
+    def hang(fd: int, data: bytes, position: int) -> int:
         if encoded(1) in data:
             entered.set()
             assert go_on.wait(10)
-        return write(fd, data)
+        return write(fd, data, position)
 
     monkeypatch.setattr(_spool, "SLOW_S", 0.02)
-    monkeypatch.setattr(os, "write", hang)
+    monkeypatch.setattr(_places, "pwrite", hang)
     hung = threading.Thread(target=append, args=(spool, 1))
     hung.start()
     assert entered.wait(10)

@@ -1,0 +1,89 @@
+"""Forked children: each part of the package begins anew there, in one written order.
+
+In: parts that have something of their process (descriptors, locks, threads, a
+resource). Out: their ``after_fork``, once in each child. Python says where it
+forks; a fork in C (uWSGI's workers) it does not know of, so whoever is about to
+use what a child must not share calls ``check``. Invariant: never raises.
+Deliberately absent: what a part does.
+"""
+
+import os
+import threading
+import weakref
+from enum import IntEnum
+from typing import Final, Protocol
+
+from otel_logging import _trouble
+
+
+class Step(IntEnum):
+    """The order: a part finds those before it as the child's already."""
+
+    SPOOL = 1
+    PIPELINE = 2
+    DELIVERY = 3
+    RECORDS = 4
+    EXIT = 5
+
+
+class Part(Protocol):
+    """What begins anew."""
+
+    def after_fork(self) -> None:
+        """Be the child's; the parent's own goes on in the parent."""
+        ...
+
+
+#: The process that all parts are of.
+pid = os.getpid()
+#: Whether the fork that is followed was one in C, which nobody else's hooks know of.
+is_in_c = False
+
+_parts: Final[dict[Step, "weakref.WeakSet[Part]"]] = {step: weakref.WeakSet() for step in Step}
+#: By process id: a lock of the parent's may be held by a thread that the child does not have.
+_turns: Final[dict[int, threading.RLock]] = {}
+_is_following = False
+_is_told = False  # Python knows of us
+
+
+def join(step: Step, part: Part) -> None:
+    """Let *part* begin anew in every child, as long as it lives."""
+    global _is_told
+    _parts[step].add(part)
+    if not _is_told and hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+        # now, rather than on import: hooks run in order, and parts use what others' hooks mend
+        _is_told = True
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def check() -> None:
+    """Begin anew if this is a child that was forked in C. Cost: one ``getpid``.
+
+    Concurrency: any thread; who comes while another does it waits for that.
+    """
+    if os.getpid() != pid:
+        _follow_in_c()
+
+
+def _follow_in_c() -> None:
+    global is_in_c
+    with _turns.setdefault(os.getpid(), threading.RLock()):
+        is_in_c = True
+        _after_fork()
+        is_in_c = False
+
+
+def _after_fork() -> None:
+    global pid, _is_following
+    if os.getpid() == pid or _is_following:  # done; a signal handler logs in the middle of it
+        return
+    _is_following = True
+    for step in Step:
+        for part in list(_parts[step]):
+            try:
+                part.after_fork()
+            except Exception as error:
+                _trouble.report("errors in a forked child", detail=error)
+    pid = os.getpid()
+    _is_following = False
+    _turns.clear()
