@@ -33,7 +33,6 @@ from opentelemetry.trace.span import TraceState
 
 from otel_logging import _otlp, bind_context, get_logger, traced
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export import readable
 from tests.conftest import Lines, Service
 from tests.lines import script
 from tests.receiver import Event, Receiver
@@ -505,7 +504,7 @@ def test_a_span_of_the_process_that_forked_is_not_ended_here(
     """The parent ends it; here it is as if it had ended."""
     with monkeypatch.context() as forked:
         with traced("parents") as span:
-            forked.setattr(_forks, "pid", 1)
+            forked.setattr(span, "_pid", 1)
             assert not span.is_recording()
         assert service.named("parents") == []
 

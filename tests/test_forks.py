@@ -1,0 +1,268 @@
+"""Children: of Python's fork, of forks in C that Python knows nothing of, and short ones."""
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from otel_logging import _forks, _trouble, get_logger, traced
+from tests.conftest import Service
+from tests.receiver import Receiver
+from tests.test_exit import NEXT, Shop
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+
+
+@pytest.fixture
+def shop(receiver: Receiver, tmp_path: Path) -> Shop:
+    return Shop(receiver, tmp_path / "spool")
+
+
+#: As uWSGI forks: no hook of Python is called, and the child goes on with the interpreter's lock.
+FORK_IN_C = """
+import ctypes, logging, os, sys, threading, time, warnings
+warnings.simplefilter("ignore")  # fork beside threads, from Python 3.12 on
+from otel_logging import get_logger, setup_observability, traced
+fork_in_c = ctypes.PyDLL(None).fork
+log = get_logger("shop")
+"""
+
+
+def names(receiver: Receiver) -> list[str]:
+    return sorted(span.name for span in receiver.spans)
+
+
+def test_children_forked_in_c_deliver_while_they_run(shop: Shop) -> None:
+    """Each has ids, a resource, a worker and a place of its own; nothing is doubled."""
+    shop.run(
+        FORK_IN_C
+        + """
+observability = setup_observability("shop")
+with traced("master"): pass
+assert observability.force_flush()
+children = []
+for child in range(3):
+    if (pid := fork_in_c()) == 0:
+        threads = [threading.Thread(target=lambda: traced("first").__enter__().end())
+                   for _ in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        for number in range(20):
+            with traced("request", root=True): log.info("inside")
+        log.info("outside")
+        assert observability.force_flush(20)
+        assert len(observability._pipeline.spool.waiting()) == 0
+        os._exit(0)
+    children.append(pid)
+with traced("master, afterwards"): pass
+assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
+"""
+    )
+    spans = shop.receiver.spans
+    assert Counter(span.name for span in spans) == {
+        **{"master": 1, "master, afterwards": 1},
+        **{"first": 12, "request": 60, "process log": 3},
+    }
+    assert Counter(shop.delivered()) == {"inside": 60, "outside": 3}
+    assert len({span.span_id for span in spans}) == len(spans)
+    assert len({span.trace_id for span in spans}) == len(spans)
+    resources = {span.name: set[str]() for span in spans}
+    for span in spans:
+        resources[span.name].add(str(span.resource["process.pid"]))
+    assert len(resources["request"]) == 3
+    assert len(resources["master"] | resources["request"]) == 4
+
+
+def test_what_is_open_at_a_fork_in_c_is_ended_by_the_parent_alone(shop: Shop) -> None:
+    """And what the child logs on it is on a span of the child's, and lost by neither."""
+    said = shop.run(
+        FORK_IN_C
+        + """
+observability = setup_observability("shop")
+log.info("outside, before")
+with traced("open"):
+    log.info("before")
+    pid = fork_in_c()
+    log.info("child" if pid == 0 else "parent")
+log.info("outside, child" if pid == 0 else "outside, parent")
+if pid == 0:
+    assert observability.shutdown()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    )
+    assert Counter(shop.delivered()) == Counter(said)
+    assert names(shop.receiver) == ["log", "open", "process log", "process log"]
+
+
+def test_a_child_forked_in_c_that_did_nothing_ends_nothing_of_its_parents(shop: Shop) -> None:
+    """Its exit leaves the parent's place, and the connection that the parent has."""
+    shop.run(
+        FORK_IN_C
+        + """
+import atexit
+observability = setup_observability("shop")
+with traced("before"): pass
+assert observability.force_flush()
+with traced("waits"): pass
+if (pid := fork_in_c()) == 0:
+    atexit._run_exitfuncs()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert observability._pipeline.spool._place[0].exists()
+with traced("after"): pass
+"""
+    )
+    assert names(shop.receiver) == ["after", "before", "waits"]
+
+
+def test_log_records_of_a_child_forked_in_c(shop: Shop) -> None:
+    """OTEL_LOGS_EXPORTER=otlp: the SDK's batch processor is the child's own as well."""
+    shop.run(
+        FORK_IN_C
+        + """
+observability = setup_observability("shop")
+log.info("parent")
+assert observability.force_flush()
+if (pid := fork_in_c()) == 0:
+    log.info("child")
+    assert observability.shutdown()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+""",
+        OTEL_LOGS_EXPORTER="otlp",
+        OTEL_TRACES_EXPORTER="none",
+    )
+    assert sorted(str(record.body) for record in shop.receiver.log_records) == ["child", "parent"]
+
+
+def test_a_failing_part_is_reported_and_the_others_follow(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is raised where a line or a stage finds out about the fork."""
+
+    class Part:
+        def after_fork(self) -> None:
+            get_logger("shop").info("in the middle")
+            raise RuntimeError("planted")
+
+    part = Part()
+    _forks.join(_forks.Step.SPOOL, part)
+    with traced("before"):
+        pass
+    monkeypatch.setattr(_forks, "pid", 1)
+    with traced("after"):
+        pass
+    assert _forks.pid == os.getpid()
+    assert _trouble.counts == {"errors in a forked child": 1}
+    assert service.named("after")
+
+
+SHORT = """
+import os, random, sys, time, warnings
+warnings.simplefilter("ignore")  # fork beside threads, from Python 3.12 on
+from otel_logging import setup_observability, traced
+observability = setup_observability("shop")
+with traced("parent"): pass
+assert observability.force_flush()
+children = []
+for child in range(60):
+    if (pid := os.fork()) == 0:
+        random.seed(child)
+        for number in range(4):
+            with traced(f"{child} {number}"): pass
+            time.sleep(random.random() * 0.2)
+        os._exit(0)
+    children.append(pid)
+    if len(children) > 6:
+        os.waitpid(children.pop(0), 0)
+for pid in children: os.waitpid(pid, 0)
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    "end", ["assert observability.force_flush(30)", "os._exit(0)"], ids=["the parent", "the next"]
+)
+def test_short_children_leave_delivery_to_others(shop: Shop, end: str) -> None:
+    """They end by ``os._exit`` wherever they are: all of their spans arrive, and none twice."""
+    shop.run(SHORT.replace("{end}", end))
+    if "force_flush" not in end:
+        shop.run(NEXT)
+    expected = ["parent", *[f"{child} {number}" for child in range(60) for number in range(4)]]
+    assert names(shop.receiver) == sorted(expected)
+
+
+def test_a_child_that_lives_delivers_by_itself(shop: Shop) -> None:
+    """After a second; at once where it is asked to."""
+    shop.run(
+        """
+import os, sys, time, warnings
+warnings.simplefilter("ignore")
+from otel_logging import setup_observability, traced
+observability = setup_observability("shop")
+if (pid := os.fork()) == 0:
+    began = time.monotonic()
+    with traced("child"): pass
+    while observability._delivery.delivered_segments == 0:
+        assert time.monotonic() - began < 20
+        time.sleep(0.01)
+    assert time.monotonic() - began >= 0.9
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+if (pid := os.fork()) == 0:
+    began = time.monotonic()
+    with traced("asked"): pass
+    assert observability.force_flush()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+os._exit(0)
+"""
+    )
+    assert names(shop.receiver) == ["asked", "child"]
+
+
+WITHOUT_THREADS = """
+import sys, types
+sys.modules["uwsgi"] = types.SimpleNamespace(has_threads={threads}, opt={options})
+import os, threading, time
+from otel_logging import setup_observability, traced
+observability = setup_observability("shop")
+with traced({name!r}): pass
+time.sleep(1)
+names = [thread.name for thread in threading.enumerate()]
+print('{"event": "%s"}' % ("otel_logging delivery" in names))
+{end}
+"""
+
+
+def without_threads(name: str, end: str = "", threads: int = 0, options: str = "{}") -> str:
+    parts = {"{name!r}": repr(name), "{end}": end, "{threads}": str(threads)}
+    text = WITHOUT_THREADS
+    for part, by in {**parts, "{options}": options}.items():
+        text = text.replace(part, by)
+    return text
+
+
+def test_where_no_threads_run_spans_wait_on_disk(shop: Shop) -> None:
+    """uWSGI before 2.0.27, without --enable-threads: said once, delivered at exit or by the next."""
+    said = shop.run(without_threads("killed", "os._exit(0)"))
+    assert said == ["False"]
+    assert shop.err.count("otel_logging:") == 1
+    assert "uWSGI runs no threads" in shop.err
+    assert names(shop.receiver) == []
+    shop.run(without_threads("second", "os._exit(0)"))
+    assert names(shop.receiver) == ["killed"]
+    shop.run(without_threads("third"))
+    assert names(shop.receiver) == ["killed", "second", "third"]
+
+
+@pytest.mark.parametrize(("threads", "options"), [(1, "{}"), (0, "{'gevent': b'100'}")])
+def test_where_threads_run_they_deliver(shop: Shop, threads: int, options: str) -> None:
+    """uWSGI with threads, or with a loop that waits for them."""
+    assert shop.run(without_threads("span", threads=threads, options=options)) == ["True"]
+    assert "uWSGI" not in shop.err
+    assert names(shop.receiver) == ["span"]
+    assert sys.modules.get("uwsgi") is None
