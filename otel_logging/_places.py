@@ -214,9 +214,9 @@ def take(home: Path) -> tuple[Path, Descriptor]:
     name = f"{os.getpid()}-{time.time_ns()}"
     # locked before it has its name, so that no neighbour takes it for a dead one's
     making, place = home / f".{name}", home / name
-    making.mkdir(mode=0o700)
     lock = None
     try:
+        _make_directory(making)
         lock = Descriptor(os.open(making / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         _try_lock(lock.fd)
         making.rename(place)
@@ -258,8 +258,6 @@ def _take_over(place: Path) -> Descriptor | None:
         with contextlib.suppress(OSError):
             left.rename(left.with_suffix(SEALED))
     return lock
-
-
 
 
 def _started(place: Path) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,38 @@ def test_a_spool_directory_that_cannot_be_written_is_an_error(
         assert not span.is_recording()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes, symbolic links")
+def test_a_spool_directory_that_is_not_safe_is_not_used_and_reported(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Where it was asked for it is an error, else there is another; nothing is written into it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    state = tmp_path / "state"
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    base = state / "otel_logging"
+    base.mkdir(parents=True)
+    base.chmod(0o777)
+    with pytest.raises(ConfigurationError, match=r"spool_dir=.*no sticky bit"):
+        setup_observability("shop", spool_dir=base, endpoint="http://127.0.0.1:9")
+    with setup_observability("shop", endpoint="http://127.0.0.1:9", environment="production"):
+        with traced("x"):
+            pass
+    assert "spool directories not used: they are not safe" in capsys.readouterr().err
+    assert list(base.iterdir()) == []
+    base.chmod(0o700)
+    with setup_observability("shop", endpoint="http://127.0.0.1:9", environment="production"):
+        pass
+    (made,) = base.iterdir()
+    elsewhere = made.rename(tmp_path / "elsewhere")
+    before = sorted(elsewhere.rglob("*"))
+    made.symlink_to(elsewhere)
+    with setup_observability("shop", endpoint="http://127.0.0.1:9", environment="production"):
+        with traced("y"):
+            pass
+    assert "a symbolic link" in capsys.readouterr().err
+    assert sorted(elsewhere.rglob("*")) == before
+
+
 def test_without_any_writable_place_spans_wait_in_memory(
     receiver: Receiver, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
@@ -312,6 +345,7 @@ def test_lines_can_leave_as_log_records_instead(
 
 PRODUCTION = """
 import sys
+import tempfile
 from otel_logging import bind_context, get_logger, setup_observability, traced
 
 setup_observability("orders")

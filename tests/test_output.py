@@ -18,7 +18,7 @@ import pytest
 from otel_logging import _trouble, configure_logging, get_logger
 from otel_logging.logs.logger import DEEPEST
 from otel_logging.logs.output import LOST
-from tests.lines import child_environment, parsed, script
+from tests.lines import ROOT, child_environment, parsed, script
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
 
@@ -558,3 +558,43 @@ sys.__stdout__.write(sys.stdout.getvalue())
 """
     lines = parsed(script(code).stdout)
     assert [line["event"] for line in lines] == ["inside", "outside"]
+
+
+# ---------------------------------------------------------------- a number that is another file's
+
+CLOSED_ALL = """
+import os
+from otel_logging import _trouble, configure_logging, get_logger
+configure_logging(environment="production")
+log = get_logger("shop")
+log.info("before")
+os.closerange(0, 256)
+files = [open(f"data{n}", "wb", buffering=0) for n in range(4)]
+log.info("lost")
+_trouble.report("planted")
+for file in files: file.write(b"mine")
+assert [open(f"data{n}", "rb").read() for n in range(4)] == [b"mine"] * 4
+assert sorted(_trouble.counts.values()) == [1, 1], _trouble.counts
+os.dup2(os.open("redirected", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+os.dup2(1, 2)
+log.info("redirected")
+_trouble.say_rest()
+_trouble.report("said")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="numbers of closed descriptors are reused")
+def test_a_file_that_got_the_number_of_stdout_or_stderr_is_left_alone(tmp_path: Path) -> None:
+    """A daemon closes everything: lines are lost, counted; where it redirects both, they are there."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_ALL],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert [line["event"] for line in parsed(done.stdout)] == ["before"]
+    there = (tmp_path / "redirected").read_text().splitlines()
+    assert parsed(there[0] + "\n")[0]["event"] == "redirected"
+    assert there[1:] == ["otel_logging: 1 said"]
+    assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ import pytest
 from opentelemetry import context as otel_context
 
 from otel_logging import _otlp
+from otel_logging._sockets import Socket
 from otel_logging.export.transport import Answer, Client, Verdict, make_client, unobserved
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
@@ -701,3 +703,75 @@ def test_neither_the_package_nor_http_imports_grpc(tmp_path: Path) -> None:
         "assert 'grpc' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
+
+
+# ---------------------------------------------------------------- descriptors of others
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX: a socket is a descriptor")
+
+
+@posix
+@pytest.mark.parametrize("other", ["a file", "a socket", "nothing"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_kept_connection_whose_number_is_another_s_is_left_alone(
+    other: str, certificates: Certificates, tls: bool
+) -> None:
+    """Something has closed everything: no byte to that number, which stays as it is."""
+    secured = {"certificate": str(certificates.authority)} if tls else {}
+    server = certificates.server_context() if tls else None
+    with Rude(always(OK), tls=server) as rude, connected(rude.endpoint, **secured) as client:
+        assert client.send(b"first", 5).verdict is Verdict.DELIVERED
+        fd = client._socket.fileno()  # type: ignore[attr-defined]
+        near, far = socket.socketpair()
+        if other == "a file":
+            os.dup2(os.memfd_create("data"), fd)
+        elif other == "a socket":
+            os.dup2(near.fileno(), fd)
+        else:
+            os.close(fd)
+        client.interrupt()
+        assert client.send(b"interrupted", 5).verdict is Verdict.AGAIN
+        client.reset()
+        assert client.send(b"second", 5).verdict is Verdict.DELIVERED
+        assert rude.connections == 2
+        if other == "a socket":
+            far.sendall(b"not read")
+            far.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                far.recv(1)
+        if other != "nothing":
+            assert os.get_blocking(fd)
+            os.close(fd)
+        near.close()
+        far.close()
+
+
+@posix
+def test_a_kept_connection_is_looked_at_before_each_request(tmp_path: Path) -> None:
+    """Without a reset in between."""
+    with Rude(always(OK)) as rude, connected(rude.endpoint) as client:
+        assert client.send(b"first", 5).verdict is Verdict.DELIVERED
+        fd = client._socket.fileno()  # type: ignore[attr-defined]
+        with (tmp_path / "data").open("wb") as other:
+            os.dup2(other.fileno(), fd)
+        assert client.send(b"second", 5).verdict is Verdict.DELIVERED
+        os.close(fd)
+        assert (tmp_path / "data").read_bytes() == b""
+        assert rude.connections == 2
+
+
+@posix
+def test_a_number_that_changes_hands_within_a_request_ends_it(tmp_path: Path) -> None:
+    """Each part of it is for the connection that it began on; over TLS it would be a file's."""
+    with (tmp_path / "data").open("wb") as other, Socket() as line:
+        line.remember()
+        line.deadline, line.allowance = time.monotonic() + 5, 10
+        fd = line.fileno()
+        os.dup2(other.fileno(), fd)
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            line.sendall(b"span")
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            line.recv_into(bytearray(10))
+        line.drop()
+        os.close(fd)
+    assert (tmp_path / "data").read_bytes() == b""

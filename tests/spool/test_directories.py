@@ -272,3 +272,52 @@ def test_no_descriptor_leaks(base: Path) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
         make(base, "x" * 300)
     assert _open_files() == before
+
+
+@posix
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o177])
+def test_what_is_made_is_0700_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    """The base, what is above it, the destination, ``sent/`` and the place."""
+    base = tmp_path / "state" / "spool"
+    before = os.umask(umask)
+    try:
+        spool = make(base)
+        append(spool, 1)
+        made = [base.parent, base, base / "shop-1", base / "shop-1" / "sent", *places(base)]
+        assert {oct(path.stat().st_mode & 0o777) for path in made} == {"0o700"}
+        spool.close()
+        _spool.try_to_write(base, 1)
+    finally:
+        os.umask(before)
+    assert on_disk(base) == [1]
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o777, 0o703, 0o2777])
+def test_a_base_where_others_may_rename_what_is_ours_is_not_used(base: Path, mode: int) -> None:
+    """Without the sticky bit they may put a directory of theirs in place of it."""
+    base.mkdir()
+    base.chmod(mode)
+    for use in (lambda: make(base), lambda: _spool.try_to_write(base, 1)):
+        with pytest.raises(_spool.UnsafeError, match="no sticky bit"):
+            use()
+    assert list(base.iterdir()) == []
+    base.chmod(mode | 0o1000)
+    spool = make(base)
+    append(spool, 1)
+    spool.close()
+    assert on_disk(base) == [1]
+    assert base.stat().st_mode & 0o7777 == mode | 0o1000
+
+
+@posix
+def test_a_base_that_becomes_unsafe_takes_no_new_place(
+    spool: Spool, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said, and spans wait in memory."""
+    base.chmod(0o777)
+    shutil.rmtree(places(base)[0])
+    append(spool, 1)
+    assert waiting(spool) == [1]
+    assert "no sticky bit" in capsys.readouterr().err
+    base.chmod(0o700)
