@@ -6,44 +6,113 @@ and nothing of it leaves in outgoing headers unless ``propagate=`` names it.
 Deliberately absent: spans (``tracing``), queues and threads of libraries.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
-from contextvars import Context, ContextVar, copy_context
-from types import FrameType, MappingProxyType, TracebackType
-from typing import Any, Final, NamedTuple, TypeVar
+from contextvars import Context, ContextVar, Token, copy_context
+from types import FrameType, TracebackType
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
+from opentelemetry.trace import SpanKind
 
 from otel_logging import _decorate, _json, _names, _trouble
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-_bound: ContextVar[Mapping[str, Any]] = ContextVar("otel_logging.bound", default=_NOTHING)
-
-#: The tag of the background job that this runs for (``jobs``): on every line and span, as a
-#: bound field is, and not to be unbound.
-job_tag: ContextVar[str | None] = ContextVar("otel_logging.job_tag", default=None)
-
 #: Attribute of a span: its request's entry span, the outermost one in this process, or None
 #: where it is that itself.
-ENTRY = "otel_logging_entry"
+ENTRY: Final = "otel_logging_entry"
+#: Attributes of a stage's span, whoever's it is: the context around it; that it has ended.
+OUTER: Final = "otel_logging_outer"
+CLOSED: Final = "otel_logging_closed"
 
 #: Keys of the bound context that go out as baggage; set by set-up.
 propagated: tuple[str, ...] = ()
 
 
+class _Field(NamedTuple):
+    """A bound field: its value, what it ends with, and what the field is outside of that.
+
+    *owner*: the entry span of a request, the block of a ``bound_context``, the run of a tagged
+    job; None: nothing. Every copy of the context that is made meanwhile has the field for ever.
+    """
+
+    value: Any
+    owner: Any
+    around: "_Field | None" = None
+
+
+class Bound:
+    """What is bound in a task, with its owners. Immutable."""
+
+    __slots__ = ("fields", "requests", "values")
+
+    def __init__(self, fields: Mapping[str, _Field]) -> None:
+        self.fields = fields
+        self.values: Mapping[str, Any] = {key: field.value for key, field in fields.items()}
+        owners = [field.owner for field in fields.values()]
+        #: Owners that are spans, for stages that begin a trace and must not be slow.
+        self.requests = [each for each in owners if each is not None and type(each) is not _Block]
+
+    def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
+        """Return this with *values*, which end with *owner*."""
+        fields = {**self.fields}
+        for key, value in values.items():
+            old = fields.get(key)
+            around = old.around if old and old.owner is owner else _lasting(old, has_ended)
+            fields[key] = _Field(value, owner, None if owner is None else around)
+        return Bound(fields)
+
+    def without(self, keys: Iterable[str]) -> "Bound":
+        """Return this without the fields *keys*."""
+        return Bound({key: field for key, field in self.fields.items() if key not in keys})
+
+    def lasting(self, is_over: Callable[[Any], bool]) -> "Bound":
+        """Return this without what ends with an owner that is over."""
+        if not any(is_over(field.owner) for field in self.fields.values()):
+            return self
+        fields = {key: _lasting(field, is_over) for key, field in self.fields.items()}
+        return Bound({key: field for key, field in fields.items() if field})
+
+
+def _lasting(field: _Field | None, is_over: Callable[[Any], bool]) -> _Field | None:
+    while field and is_over(field.owner):
+        field = field.around
+    return field
+
+
+_NOTHING: Final = Bound({})
+_bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=_NOTHING)
+
+#: The tag of the background job that this runs for (``jobs``): on every line and span, as a
+#: bound field is, and not to be unbound.
+job_tag: ContextVar[str | None] = ContextVar("otel_logging.job_tag", default=None)
+#: The same with its owner.
+_tag: ContextVar[_Field | None] = ContextVar("otel_logging.tag", default=None)
+
+
 def bound() -> Mapping[str, Any]:
     """Return what is bound in this task. Not to be changed."""
-    return _bound.get()
+    return _bound.get().values
 
 
-def replace_bound(fields: Mapping[str, Any]) -> None:
-    """Make *fields* all that is bound in this task."""
-    _bound.set(fields)
+#: What is bound in this task, with its owners; to get it, and to bind that again.
+state: Final = _bound.get
+restore: Final = _bound.set
+
+
+def put_tag(tag: str, run: Any) -> tuple[Token[Any], ...]:
+    """Put *tag* on, for as long as *run* has not ended; return what takes it off."""
+    return job_tag.set(tag), _tag.set(_Field(tag, run, _lasting(_tag.get(), has_ended)))
+
+
+def _put_tag_back(field: _Field | None) -> None:
+    _tag.set(field)
+    job_tag.set(field and field.value)
 
 
 def bound_attributes() -> dict[str, Any]:
@@ -51,7 +120,7 @@ def bound_attributes() -> dict[str, Any]:
 
     A ``trace_id`` bound by hand is ``request_id`` on a span.
     """
-    attributes = _as_attributes(_bound.get())
+    attributes = _as_attributes(bound())
     tag = job_tag.get()
     if tag is not None:
         attributes[_names.JOB_TAG] = tag
@@ -108,13 +177,15 @@ def bind_context(**fields: Any) -> None:
     Scope: this task, and tasks it starts from here on. Failure: never raises.
     Cost: two dict copies and two span attributes a field; never blocks.
     """
-    now = {**_bound.get(), **fields}
-    _bound.set(now)
+    span = trace.get_current_span()
+    entry = entry_of(span)
+    # after the end of its request a task may have stages of its own
+    open_stages = [each for each in (entry, span) if is_local(each) and not has_ended(each)]
+    _bound.set(_bound.get().put(fields, open_stages[0] if open_stages else None))
+    now = bound()
     if not _RENAMED.isdisjoint(now):  # those that are renamed may give way to one another
         fields = {k: v for k, v in now.items() if k in fields or k.rstrip("_") in _RENAMED}
         fields = _as_attributes(fields)
-    span = trace.get_current_span()
-    entry = getattr(span, ENTRY, None) or span
     for target in (span,) if entry is span else (span, entry):
         set_attributes(target, fields)
 
@@ -135,7 +206,7 @@ def unbind_context(*keys: str) -> None:
 
     Spans that have them keep them. Scope: this task. Failure: never raises.
     """
-    _bound.set({key: value for key, value in _bound.get().items() if key not in keys})
+    _bound.set(_bound.get().without(keys))
 
 
 def clear_context() -> None:
@@ -143,16 +214,34 @@ def clear_context() -> None:
     _bound.set(_NOTHING)
 
 
+class _Block:
+    """One time that a scope is entered."""
+
+    otel_logging_closed = False
+    end_time = None  # as a span's
+
+
+class _Here(NamedTuple):
+    """What is current and bound in a context."""
+
+    bound: Bound
+    context: otel_context.Context
+    tag: _Field | None
+
+    @classmethod
+    def now(cls) -> "_Here":
+        return cls(_bound.get(), otel_context.get_current(), _tag.get())
+
+    def put_back(self) -> None:
+        otel_context.attach(self.context)
+        _bound.set(self.bound)
+        _put_tag_back(self.tag)
+
+
 #: The scopes that this task is in: each with what was current and bound before it.
-_open: ContextVar[tuple[tuple["_Scoped", "_Before"], ...]] = ContextVar(
+_open: ContextVar[tuple[tuple["_Scoped", _Block, _Here], ...]] = ContextVar(
     "otel_logging.open", default=()
 )
-
-
-class _Before(NamedTuple):
-    bound: Mapping[str, Any]
-    context: otel_context.Context
-    job_tag: str | None
 
 
 class _Scoped:
@@ -164,24 +253,23 @@ class _Scoped:
     elsewhere) changes nothing there.
     """
 
-    def _begin(self) -> None:
+    def _begin(self, block: _Block) -> None:
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
-    def _end(self, before: _Before) -> None:
-        otel_context.attach(before.context)
-        _bound.set(before.bound)
-        job_tag.set(before.job_tag)
+    def _end(self, before: _Here) -> None:
+        before.put_back()
 
     def __enter__(self) -> None:
-        before = _Before(_bound.get(), otel_context.get_current(), job_tag.get())
-        _open.set((*_open.get(), (self, before)))
-        self._begin()
+        block = _Block()
+        _open.set((*_open.get(), (self, block, _Here.now())))
+        self._begin(block)
 
     def __exit__(self, *error: object) -> None:
         scopes = _open.get()
         for at in reversed(range(len(scopes))):
-            scope, before = scopes[at]
+            scope, block, before = scopes[at]
             if scope is self:
+                block.otel_logging_closed = True
                 _open.set(scopes[:at] + scopes[at + 1 :])
                 self._end(before)
                 return
@@ -204,13 +292,13 @@ class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
     def __init__(self, /, **fields: Any) -> None:
         self._fields = fields
 
-    def _begin(self) -> None:
-        _bound.set({**_bound.get(), **self._fields})
+    def _begin(self, block: _Block) -> None:
+        _bound.set(_bound.get().put(self._fields, block))
 
-    def _end(self, before: _Before) -> None:
-        fields = {k: v for k, v in _bound.get().items() if k not in self._fields}
-        fields.update({k: before.bound[k] for k in self._fields if k in before.bound})
-        _bound.set(fields)
+    def _end(self, before: _Here) -> None:
+        old = before.bound.fields
+        fields = _bound.get().without(self._fields).fields
+        _bound.set(Bound({**fields, **{k: old[k] for k in self._fields if k in old}}))
 
 
 class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
@@ -220,10 +308,90 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
     before. Scope: this task. Failure: never raises.
     """
 
-    def _begin(self) -> None:
-        otel_context.attach(otel_context.Context())
-        _bound.set(_NOTHING)
-        job_tag.set(None)
+    def _begin(self, block: _Block) -> None:  # noqa: ARG002 - nothing is bound for it
+        _Here(_NOTHING, otel_context.Context(), None).put_back()
+
+
+# ---------------------------------------------------------------- requests that are over
+
+#: What begins when something arrives from outside.
+ARRIVING: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
+
+
+def entry_of(span: trace.Span) -> trace.Span:
+    """Return the entry span of the request that *span* is of."""
+    entry: trace.Span | None = getattr(span, ENTRY, None)
+    return entry or span
+
+
+def is_local(span: trace.Span) -> bool:
+    """Say whether *span* is a stage of this process, rather than none or one come from outside."""
+    if hasattr(span, ENTRY):
+        return True
+    context = span.get_span_context()
+    return context.is_valid and not context.is_remote
+
+
+def has_ended(owner: Any) -> bool:
+    """Say whether a span, whoever's, or another owner has ended."""
+    return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
+
+
+def begin(around: trace.Span, *, arrives: bool) -> Bound:
+    """Take off what is bound for requests that are over; return what to bind at the end.
+
+    For a stage that does not continue *around*, the current span: it begins a trace
+    of its own, or continues one from outside. *arrives*: it is of a kind in ``ARRIVING``.
+
+    A context that was copied while a request went on has its fields and its span for
+    ever, and so have the callbacks of a connection that is kept and the tasks of a
+    pool. There are two cases. Where the request around has ended, or something arrives,
+    this context has nothing to do with it any more, and is left for good. Else it
+    is a task that goes on, as it was, once the stage has ended.
+    """
+    if around is trace.INVALID_SPAN:
+        is_over = arrives and _has_leftovers()
+    elif is_local(around):
+        is_over = has_ended(around if arrives else entry_of(around))
+    else:
+        is_over = around.get_span_context().is_valid or arrives
+    if is_over:
+        _leave_behind(around)
+        return _bound.get()
+    before = _bound.get()
+    for request in before.requests:
+        if has_ended(request):
+            _bound.set(before.lasting(lambda owner: type(owner) is not _Block and has_ended(owner)))
+            break
+    return before
+
+
+def _has_leftovers() -> bool:
+    """Say whether something is bound here whose owner has ended."""
+    tag = _tag.get()
+    return (tag is not None and has_ended(tag.owner)) or any(
+        field.owner is not None and has_ended(field.owner)
+        for field in _bound.get().fields.values()
+    )
+
+
+def _leave_behind(around: trace.Span) -> None:
+    """Leave the request of *around*, and whatever has ended; scopes no longer give it back."""
+    request = entry_of(around)
+
+    def is_over(owner: Any) -> bool:
+        return owner is request or has_ended(owner)
+
+    def left(here: _Here) -> _Here:
+        context = here.context
+        while is_local(span := trace.get_current_span(context)) and (
+            entry_of(span) is request or has_ended(span)
+        ):
+            context = cast(otel_context.Context, getattr(span, OUTER, otel_context.Context()))
+        return _Here(here.bound.lasting(is_over), context, _lasting(here.tag, is_over))
+
+    left(_Here.now()).put_back()
+    _open.set(tuple((scope, block, left(before)) for scope, block, before in _open.get()))
 
 
 # ---------------------------------------------------------------- where an exception came from
@@ -236,10 +404,11 @@ class _Origin:
     frame, innermost first. By id, so that no frame is kept alive.
     """
 
-    __slots__ = ("callers", "context", "left", "noted_ns")
+    __slots__ = ("callers", "context", "left", "noted_ns", "trace_id")
 
-    def __init__(self, context: Context, step: TracebackType) -> None:
+    def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
         self.context = context
+        self.trace_id = trace_id
         self.noted_ns = time.time_ns()
         self.left = id(step)
         callers = []
@@ -297,16 +466,24 @@ _ORIGIN: Final = "_otel_logging_origin"
 def note_origin(error: BaseException | None, entered_ns: int) -> None:
     """Note that *error* leaves this context, so that a later line about it knows whose it was.
 
-    A stage, a job or a carried function says when it was entered: what was noted
-    since then is the context of one inside it, which knows more; what was noted
-    before is an earlier raise of the same exception object. Never raises.
+    A stage, a job or a carried function says when it was entered. A stage inside it
+    knows more, and its context stays: where *error* has come from there directly, or was
+    noted there since then, in the same trace, and raised anew on its way (by a task that
+    awaited another, a future). What was noted otherwise is an earlier raise of the same
+    exception object. From here on it has to go on directly. Never raises.
     """
     if isinstance(error, Exception):
         with suppress(Exception):  # it may have attribute methods of its own, that raise
             known, step = getattr(error, _ORIGIN, None), error.__traceback__
-            is_known = isinstance(known, _Origin) and known.noted_ns >= entered_ns
-            if step is not None and not is_known:
-                BaseException.__setattr__(error, _ORIGIN, _Origin(copy_context(), step))
+            if step is None:
+                return
+            context, trace_id = copy_context(), trace.get_current_span().get_span_context().trace_id
+            if isinstance(known, _Origin) and (
+                (known.noted_ns >= entered_ns and known.trace_id == trace_id != 0)
+                or known.is_of(error)
+            ):
+                context, trace_id = known.context, known.trace_id
+            BaseException.__setattr__(error, _ORIGIN, _Origin(context, trace_id, step))
 
 
 def origin_of(error: BaseException) -> Context | None:
@@ -318,10 +495,9 @@ def origin_of(error: BaseException) -> Context | None:
     return None
 
 
-def is_nobodys() -> bool:
-    """Say whether this runs on nobody's behalf: no span, no job, nothing bound."""
-    context = trace.get_current_span().get_span_context()
-    return not (context.is_valid or _bound.get() or job_tag.get())
+def is_unbound() -> bool:
+    """Say whether nothing is bound here, and there is no job."""
+    return not (bound() or job_tag.get())
 
 
 def carry(function: _F, /) -> _F:
@@ -351,7 +527,7 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
         from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
 
         context = baggage.clear(otel_context.get_current())
-        fields = _bound.get()
+        fields = bound()
         for key in propagated:
             if key in fields:
                 context = baggage.set_baggage(key, str(plain(fields[key])), context)
@@ -380,7 +556,13 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
     ) -> None:
         self._carrier = carrier
 
-    def _begin(self) -> None:
+    def __enter__(self) -> None:
+        around = trace.get_current_span()
+        if has_ended(entry_of(around)):
+            _leave_behind(around)
+        super().__enter__()
+
+    def _begin(self, block: _Block) -> None:
         try:
             context, arrived = _read(self._carrier, otel_context.get_current())
         except Exception as error:
@@ -388,7 +570,11 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
             return
         otel_context.attach(context)
         if arrived:
-            _bound.set({**_bound.get(), **arrived})
+            _bound.set(_bound.get().put(arrived, block))
+
+
+#: RFC 9110, field values: no control character but the tab.
+_NOT_IN_HEADERS: Final = re.compile(r"[^\t -~\x80-\U0010ffff]")
 
 
 def _read(
@@ -399,6 +585,8 @@ def _read(
     headers: dict[str, str] = {}
     for name, value in carrier.items() if isinstance(carrier, Mapping) else carrier:
         key, text = _text(name).lower(), _text(value)
+        if _NOT_IN_HEADERS.search(text):  # OpenTelemetry takes one with a newline at its end
+            text = ""
         headers[key] = f"{headers[key]},{text}" if key in headers else text
     context = propagate.extract(headers, baggage.clear(before))
     items = baggage.get_all(context)

@@ -93,19 +93,21 @@ def _text_of(tag: Any) -> str:
 
 
 class _Tagged:
-    __slots__ = ("_entered_ns", "_tag", "_token")
+    otel_logging_closed = False
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
 
     def __enter__(self) -> None:
         self._entered_ns = time.time_ns()
-        self._token = bindings.job_tag.set(self._tag)
+        self._tokens = bindings.put_tag(self._tag, self)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.otel_logging_closed = True
         bindings.note_origin(error, self._entered_ns)
         with suppress(ValueError):  # a dropped coroutine is left where it is collected
-            bindings.job_tag.reset(self._token)
+            for token in self._tokens:
+                token.var.reset(token)
 
 
 class TaggedLogger(logging.Logger):

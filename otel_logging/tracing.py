@@ -29,9 +29,8 @@ _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 #: Set on an exception that an event tells of: the id of the trace that has it.
 _RECORDED: Final = "_otel_logging_recorded"
-#: Set on the span of a stage, whoever's it is: ``otel_logging_outer``, the context around it,
-#: and ``otel_logging_closed``, once it has ended.
-_CLOSED: Final = "otel_logging_closed"
+#: Set on the span of a stage that was left while it was not what is current.
+_PASSED: Final = "otel_logging_passed"
 
 #: The tracer that set-up gave us; None: look for somebody else's.
 tracer: trace.Tracer | None = None
@@ -106,7 +105,7 @@ def traced(name: Any = None, /, **options: Any) -> Any:
 class Stage:
     """What ``traced`` returns: the options of a stage, and the ``with`` blocks that are open."""
 
-    __slots__ = ("_open", "attributes", "budget", "kind", "links", "name", "root")
+    __slots__ = ("_open", "arrives", "attributes", "budget", "kind", "links", "name", "root")
 
     def __init__(
         self,
@@ -126,8 +125,11 @@ class Stage:
             raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
         self.name = name
         self.budget = None if budget is None else parse_budget("traced: budget", budget)
+        if not isinstance(root, bool):
+            raise ConfigurationError("traced: root", root, "True or False")
         self.root = root
         self.kind = _KINDS[kind]
+        self.arrives = self.kind in bindings.ARRIVING
         self.links = None if links == () else _as_links(links)
         if attributes is not None and not isinstance(attributes, Mapping):
             raise ConfigurationError("traced: attributes", attributes, "a mapping")
@@ -165,7 +167,7 @@ class _Entered:
     span: Span
     current: otel_context.Context | None  # the one in which the span is the current one
     budget: float | None
-    bound: Mapping[str, Any] | None  # what to bind again at the end, for an entry stage
+    bound: bindings.Bound | None  # what to bind again at the end, for an entry stage
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.stage = stage
@@ -187,12 +189,19 @@ class _Entered:
         stage = self.stage
         outer = context = otel_context.get_current()
         around = trace.get_current_span(outer)
-        # what is bound in an entry stage ends with it
-        is_entry = stage.root or not _is_local(around)
+        # what arrives where a stage has ended has nothing to do with it
+        is_apart = stage.arrives and bindings.has_ended(around)
+        is_entry = stage.root or is_apart or not bindings.is_local(around)
+        self.bound = None
+        if is_entry:  # what is bound in it ends with it
+            self.bound = bindings.state()
+            if stage.arrives or self.bound.requests or around is not trace.INVALID_SPAN:
+                self.bound = bindings.begin(around, arrives=stage.arrives)
+                outer = context = otel_context.get_current()
         links = stage.links
-        if stage.root:
+        if stage.root or is_apart:
             context = trace.set_span_in_context(trace.INVALID_SPAN, outer)
-            if around.get_span_context().is_valid:
+            if not is_apart and around.get_span_context().is_valid:
                 links = [*(links or ()), Link(around.get_span_context())]
         budget = self.budget = stage.budget or budgets.get(self.name)
         attributes = stage.attributes
@@ -202,8 +211,9 @@ class _Entered:
         if span is around or span is trace.INVALID_SPAN:  # an SDK that records nothing
             return
         span.otel_logging_outer = outer
+        if not is_entry and not hasattr(span, bindings.ENTRY):  # another SDK's that is not sampled
+            span.otel_logging_entry = bindings.entry_of(around)
         self.current = current = trace.set_span_in_context(span, outer)
-        self.bound = bindings.bound() if is_entry else None
         otel_context.attach(current)
         self.span = span
 
@@ -224,19 +234,20 @@ class _Entered:
     def _leave(self) -> None:
         """Make what was around the stage current again, if the stage is what is current.
 
-        It is not where a generator was closed from elsewhere; and what was around it
-        may itself have been closed meanwhile, then it is what was around that.
+        It is not where a generator was closed from elsewhere. What was around it may
+        have been passed over like that meanwhile; then it is what was around that.
         """
         span: Any = self.span
         span.otel_logging_closed = True
         if otel_context.get_current() is not self.current:
+            span.otel_logging_passed = True
             return
         outer = span.otel_logging_outer
-        while outer and getattr(around := trace.get_current_span(outer), _CLOSED, False):
+        while outer and getattr(around := trace.get_current_span(outer), _PASSED, False):
             outer = cast(Any, around).otel_logging_outer
         otel_context.attach(outer)
         if self.bound is not None:
-            bindings.replace_bound(self.bound)
+            bindings.restore(self.bound)
 
 
 def _as_links(links: Any) -> list[Link]:
@@ -252,14 +263,6 @@ def _as_link(link: Link | SpanContext | Span) -> Link:
     if not isinstance(context, SpanContext):
         raise ConfigurationError("traced: links", link, "spans, span contexts or links")
     return Link(context)
-
-
-def _is_local(span: Span) -> bool:
-    """Say whether *span* is a stage of this process, rather than none or one come from outside."""
-    if hasattr(span, bindings.ENTRY):
-        return True
-    context = span.get_span_context()
-    return context.is_valid and not context.is_remote
 
 
 def _end(span: Span, budget: float | None) -> None:

@@ -79,6 +79,11 @@ class Tracer(trace.Tracer):
         pipeline = self._provider.pipeline
         if not pipeline.is_open:
             return NonRecordingSpan(around.get_span_context())
+        arrives = kind in bindings.ARRIVING
+        if arrives and bindings.has_ended(around):
+            bindings.begin(around, arrives=True)
+            around = trace.INVALID_SPAN
+            context = trace.set_span_in_context(around, context)
         of: Ids | None = getattr(around, "ids", None)  # isinstance costs ten times that: an ABC
         outside = None
         if of is not None:
@@ -91,6 +96,8 @@ class Tracer(trace.Tracer):
             else:
                 outside = None
                 ids = Ids(new_trace_id(), new_span_id())
+            if (arrives or outside or bindings.state().requests) and not bindings.is_local(around):
+                bindings.begin(around, arrives=arrives)
         if bindings.bound() or bindings.job_tag.get() is not None:
             bound = bindings.bound_attributes()
             attributes = {**bound, **attributes} if attributes else bound
@@ -105,8 +112,9 @@ class Tracer(trace.Tracer):
             ids.state = result.trace_state
             recording, attributes = decision.is_recording(), result.attributes
         if not recording:
-            return NonRecordingSpan(
-                SpanContext(ids.trace_id, ids.span_id, False, TraceFlags(ids.flags), ids.state)  # noqa: FBT003
+            return _Unrecorded(
+                SpanContext(ids.trace_id, ids.span_id, False, TraceFlags(ids.flags), ids.state),  # noqa: FBT003
+                bindings.entry_of(around) if bindings.is_local(around) else None,
             )
         span = pipeline.span_type(
             pipeline,
@@ -151,6 +159,20 @@ class Tracer(trace.Tracer):
                 yield span
 
         return _CurrentSpan(current)
+
+
+class _Unrecorded(NonRecordingSpan):
+    """A span that is not recorded, and yet has its place in its request, and an end."""
+
+    otel_logging_closed = False
+
+    def __init__(self, context: SpanContext, entry: trace.Span | None) -> None:
+        super().__init__(context)
+        self.otel_logging_entry = entry
+
+    def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
+        """End it."""
+        self.otel_logging_closed = True
 
 
 class _CurrentSpan:
@@ -241,6 +263,9 @@ class AttachedProcessor(SpanProcessor):
         around = parent.get_span_context()
         if around.is_valid and not around.is_remote:
             setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, None) or parent)
+        arrives = span.kind in bindings.ARRIVING
+        if not bindings.is_local(parent) or (arrives and bindings.has_ended(parent)):
+            bindings.begin(parent, arrives=arrives)
         bindings.set_attributes(span, bindings.bound_attributes())
 
     def on_end(self, span: ReadableSpan) -> None:

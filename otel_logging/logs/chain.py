@@ -50,14 +50,17 @@ def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDi
     One processor, not five: each would look for the current span again. A line
     that tells of an exception, and is itself on nobody's behalf (a server's, a
     scheduler's, of a request that is over), is on behalf of whom it was raised for.
+    Where something is bound, but there is no span, it is of that one's trace.
     """
     if "exc_info" not in event_dict:
         return _fill(logger, method_name, event_dict)
     error = exception_of(event_dict.pop("exc_info"))
     origin = None if error is None else bindings.origin_of(error)
-    if origin is not None and bindings.is_nobodys():
+    if origin is None or trace.get_current_span().get_span_context().is_valid:
+        return _fill(logger, method_name, event_dict, error)
+    if bindings.is_unbound():
         return origin.run(_fill, logger, method_name, event_dict, error)
-    return _fill(logger, method_name, event_dict, error)
+    return _fill(logger, method_name, event_dict, error, origin.run(trace.get_current_span))
 
 
 def _fill(
@@ -65,13 +68,14 @@ def _fill(
     method_name: str,
     event_dict: EventDict,
     error: BaseException | None = None,
+    span: trace.Span | None = None,
 ) -> EventDict:
     add_bound_context(logger, method_name, event_dict)
     if not _GUARDED.isdisjoint(event_dict):
         for key in _GUARDED.intersection(event_dict):
             bindings.put_aside(event_dict, key, event_dict.pop(key))
     add_job_tag(logger, method_name, event_dict)
-    span = trace.get_current_span()
+    span = span or trace.get_current_span()
     add_ids(span, event_dict)
     told = error is not None and _format_exception(span, event_dict, error)
     if "stack_info" in event_dict:
