@@ -1,9 +1,10 @@
 """On whose behalf does this run? What is bound, and how it goes along.
 
 In: fields of an application. Out: a mapping that every line and every span
-begins with. Invariant: task-local (a ``ContextVar`` holds an immutable mapping),
-and nothing of it leaves in outgoing headers unless ``propagate=`` names it.
-Deliberately absent: spans (``tracing``), queues and threads of libraries.
+begins with. Invariants: task-local (a ``ContextVar`` holds an immutable mapping);
+a request that begins in a copy of the context of one that is over has nothing of
+it; nothing leaves in outgoing headers unless ``propagate=`` names it. Deliberately
+absent: making spans (``tracing``), queues and threads of libraries.
 """
 
 import re
@@ -171,11 +172,13 @@ def bind_context(**fields: Any) -> None:
 
     They stay until ``unbind_context``, ``clear_context``, or the end of the
     request's entry stage, whichever is first: what a worker bound for one
-    message is never on the next one's lines. ``trace_id="req-123"`` is the
+    message is never on the next one's lines. A task that goes on after its request
+    keeps them; a stage in it that begins a request of its own (``traced``) does not.
+    ``trace_id="req-123"`` is the
     line's trace id where no span is active, and ``request_id`` where one is.
 
     Scope: this task, and tasks it starts from here on. Failure: never raises.
-    Cost: two dict copies and two span attributes a field; never blocks.
+    Cost: three dict copies and two span attributes a field; never blocks.
     """
     span = trace.get_current_span()
     entry = entry_of(span)
@@ -283,7 +286,8 @@ class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
 
     Unlike ``bind_context`` it leaves the spans that are already open alone: a
     loop over orders would leave its last order on the request. At the end the
-    keys are what they were before; other bindings made inside stay.
+    keys are what they were before; other bindings made inside stay. A task that was
+    started inside keeps them, as those of ``bind_context``.
 
     Scope: this task. Failure: never raises. Concurrency: one object may serve
     everywhere, and be nested in itself.
@@ -352,7 +356,7 @@ def begin(around: trace.Span, *, arrives: bool) -> Bound:
     if around is trace.INVALID_SPAN:
         is_over = arrives and _has_leftovers()
     elif is_local(around):
-        is_over = has_ended(around if arrives else entry_of(around))
+        is_over = has_ended(around) and (arrives or has_ended(entry_of(around)))
     else:
         is_over = around.get_span_context().is_valid or arrives
     if is_over:
@@ -370,8 +374,7 @@ def _has_leftovers() -> bool:
     """Say whether something is bound here whose owner has ended."""
     tag = _tag.get()
     return (tag is not None and has_ended(tag.owner)) or any(
-        field.owner is not None and has_ended(field.owner)
-        for field in _bound.get().fields.values()
+        field.owner is not None and has_ended(field.owner) for field in _bound.get().fields.values()
     )
 
 
@@ -472,11 +475,9 @@ def note_origin(error: BaseException | None, entered_ns: int) -> None:
     awaited another, a future). What was noted otherwise is an earlier raise of the same
     exception object. From here on it has to go on directly. Never raises.
     """
-    if isinstance(error, Exception):
+    if isinstance(error, Exception) and (step := error.__traceback__):
         with suppress(Exception):  # it may have attribute methods of its own, that raise
-            known, step = getattr(error, _ORIGIN, None), error.__traceback__
-            if step is None:
-                return
+            known = getattr(error, _ORIGIN, None)
             context, trace_id = copy_context(), trace.get_current_span().get_span_context().trace_id
             if isinstance(known, _Origin) and (
                 (known.noted_ns >= entered_ns and known.trace_id == trace_id != 0)
@@ -545,7 +546,8 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
     *carrier* is a mapping of headers or an iterable of pairs, strings or bytes,
     names in any case; a name that comes twice is one list, as in HTTP. Of its
     baggage the keys named in ``propagate=`` are bound inside the block, the rest
-    is left out. Without a trace in it, the current one stays. Scope: this task.
+    is left out. Without a trace in it, the current one stays; where that one's
+    request has ended it is left, with what was bound there. Scope: this task.
     Failure: never raises; malformed headers count as none.
     """
 
@@ -558,7 +560,7 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
 
     def __enter__(self) -> None:
         around = trace.get_current_span()
-        if has_ended(entry_of(around)):
+        if has_ended(around) and has_ended(entry_of(around)):
             _leave_behind(around)
         super().__enter__()
 

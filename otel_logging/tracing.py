@@ -3,7 +3,8 @@
 In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and
 ended. Invariant: made of the OpenTelemetry API alone, so that a stage is a span
 of whoever's SDK is there, and nothing at all where there is none. After a stage
-has ended it never becomes current again. Deliberately absent: what a span is
+has ended it never becomes current again, but in tasks that were started in it and
+go on. Deliberately absent: what a span is
 (``export``), and why it was late (``lateness``).
 """
 
@@ -88,11 +89,17 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     span it was raised in, once, and gives every stage it passes the status
     ERROR. A cancelled stage has the attribute ``cancelled``.
 
+    A task or a callback may go on after its request. Its stages are the request's
+    still, but not those that say that something else begins: a *root*, or a stage of
+    the *kind* server or consumer, has nothing of what was bound in a request that has
+    ended, and the latter a trace of its own where the current stage has.
+
     In the body of a generator that is not itself decorated, the stage is current
     for the consumer between two yields: Python has it so.
 
     Scope: this task. Failure: raises ``ConfigurationError`` for an empty name, an
-    unknown kind or a budget that is no positive number, when it is made; entering
+    unknown kind, a *root* that is not True or False, or a budget that is no positive
+    number, when it is made; entering
     and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the
     spool, never the network; nothing where no tracing is set up. Concurrency: one
     object may decorate anything, and be entered by any number of tasks at once.

@@ -501,6 +501,11 @@ MALFORMED: list[Any] = [
     {"traceparent": "00-" + "0" * 32 + "-" + "0" * 16 + "-01"},
     {"traceparent": "ff-" + TRACEPARENT[3:]},
     {"traceparent": TRACEPARENT + "-x"},
+    *({"traceparent": TRACEPARENT + end} for end in ("\n", "\r", "\r\n", "\0", "\x0b", "\x7f")),
+    {"traceparent": "\n" + TRACEPARENT},
+    {b"traceparent": TRACEPARENT.encode() + b"\n"},
+    [("traceparent", TRACEPARENT), ("traceparent", TRACEPARENT + "\n")],
+    {"baggage": "tenant=t\n"},
     {"traceparent": "\x00\ud800", "baggage": ";;;=,=\ud800"},
     {"traceparent": None, 5: 6},
     [("traceparent", TRACEPARENT), ("traceparent", TRACEPARENT)],
@@ -516,6 +521,15 @@ def test_malformed_headers_count_as_none(carrier: Any, propagating: None) -> Non
         assert bound() == {}
     with extract(carrier):
         assert current() == NO_SPAN
+
+
+def test_a_tracestate_with_a_newline_is_left_out() -> None:
+    """And the trace is there all the same; a tab is no control character in a header."""
+    for value, taken in (("a=1\n", ""), ("a=1,\tb=2", "a=1,b=2")):
+        with extract({"traceparent": TRACEPARENT, "tracestate": value}):
+            assert current() == (TRACE, SPAN)
+            state = trace.get_current_span().get_span_context().trace_state
+            assert state.to_header() == taken
 
 
 @pytest.mark.parametrize("carrier", [None, 5, ["ab c"], [("a",)], {"traceparent": Unreadable()}])

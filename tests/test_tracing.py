@@ -134,6 +134,10 @@ def test_budgets_of_set_up_hold_for_stages_without_one(service: Service) -> None
         (("x",), {"links": [3]}, "traced: links=3"),
         (("x",), {"links": 5}, "traced: links=5"),
         (("x",), {"attributes": 5}, "traced: attributes=5: a mapping"),
+        (("x",), {"root": 5}, "traced: root=5: True or False"),
+        (("x",), {"root": None}, "traced: root=None"),
+        (("x",), {"root": "yes"}, "traced: root='yes'"),
+        ((len,), {"root": 1}, "traced: root=1"),
     ],
 )
 def test_bad_options_raise_when_the_stage_is_made(arguments, options, says) -> None:

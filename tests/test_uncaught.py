@@ -9,12 +9,17 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import Route
 
 from otel_logging import (
     bind_context,
@@ -32,6 +37,7 @@ from tests.lines import child_environment, parsed
 from tests.receiver import Receiver
 
 log: Any = get_logger("shop")
+Failing = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -518,6 +524,263 @@ def test_through_frameworks_that_raise_it_again(lines: Lines) -> None:
         log.exception("failed")
     (line,) = lines()
     assert line["job_tag"] == "PRICE_CACHE"
+
+
+async def in_a_task(failing: Failing) -> None:
+    await asyncio.create_task(failing())
+
+
+async def in_gather(failing: Failing) -> None:
+    await asyncio.gather(asyncio.sleep(0), failing())
+
+
+async def in_wait_for(failing: Failing) -> None:
+    await asyncio.wait_for(failing(), 20)
+
+
+async def in_shield(failing: Failing) -> None:
+    await asyncio.shield(failing())
+
+
+async def in_to_thread(failing: Failing) -> None:
+    await asyncio.to_thread(lambda: asyncio.run(failing()))
+
+
+async def in_an_executor(failing: Failing) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(carry(lambda: asyncio.run(failing()))).result()
+
+
+async def in_a_future(failing: Failing) -> None:
+    future = asyncio.get_running_loop().create_future()
+    try:
+        await failing()
+    except ValueError as error:
+        future.set_exception(error)
+    await future
+
+
+async def in_a_queue(failing: Failing) -> None:
+    results: asyncio.Queue[Exception] = asyncio.Queue()
+
+    async def worker() -> None:
+        try:
+            await failing()
+        except ValueError as error:
+            results.put_nowait(error)
+
+    task = asyncio.create_task(worker())
+    error = await results.get()
+    await task
+    raise error
+
+
+async def in_a_task_group(failing: Failing) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(failing())
+    except* ValueError as errors:
+        raise errors.exceptions[0] from None
+
+
+async def in_a_group_that_goes_on(failing: Failing) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(failing())
+    except* KeyError:
+        raise AssertionError from None
+
+
+async def in_base_http_middleware(failing: Failing) -> None:
+    async def endpoint(_: Any) -> None:
+        await failing()
+
+    class Timing(BaseHTTPMiddleware):
+        async def dispatch(self, request: Any, call_next: Any) -> Any:
+            return await call_next(request)
+
+    async def nothing(*_: Any) -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    application = Starlette(routes=[Route("/", endpoint)], middleware=[Middleware(Timing)] * 2)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    await application(scope, nothing, nothing)
+
+
+async def in_a_def_endpoint(failing: Failing) -> None:
+    await run_in_threadpool(lambda: asyncio.run(failing()))
+
+
+CROSSINGS = [
+    in_a_task,
+    in_gather,
+    in_wait_for,
+    in_shield,
+    in_to_thread,
+    in_an_executor,
+    in_a_future,
+    in_a_queue,
+    in_a_task_group,
+    in_a_group_that_goes_on,
+    in_base_http_middleware,
+    in_a_def_endpoint,
+]
+
+
+@pytest.mark.parametrize("stage", ["inner stage", "no inner stage"])
+@pytest.mark.parametrize("crossing", CROSSINGS)
+def test_an_exception_that_crosses_tasks_and_threads_is_its_requests(
+    crossing: Callable[[Failing], Any], stage: str, service: Service, lines: Lines
+) -> None:
+    """The server's line has the trace of the request whose stage it left, and the user."""
+
+    async def failing() -> None:
+        bind_context(user_id="inner")
+        if stage == "no inner stage":
+            boom()
+        with traced("look up"):
+            boom()
+
+    async def handle(user: str) -> None:
+        with traced("request", root=True):
+            bind_context(user_id=user)
+            await crossing(failing)
+
+    async def serve() -> None:
+        try:
+            await handle("outer")
+        except Exception:
+            logging.getLogger("server").exception("Exception in ASGI application")
+
+    asyncio.run(serve())
+    (line,) = lines()
+    request = service.one("request")
+    assert line["trace_id"] == request.trace_id
+    if stage == "inner stage" and crossing is not in_a_group_that_goes_on:
+        assert line["span_id"] == service.one("look up").span_id
+        assert line["user_id"] == "inner"
+    else:
+        assert line["span_id"] == request.span_id
+
+
+def test_two_requests_that_fail_of_one_exception_have_a_line_each(
+    service: Service, lines: Lines
+) -> None:
+    """A connection that both wait for; and who waits for it on nobody's behalf has none."""
+
+    async def handle(user: str, shared: asyncio.Future[None]) -> None:
+        with traced(user, root=True), traced("wait"):
+            bind_context(user_id=user)
+            await shared
+
+    async def serve(user: str, shared: asyncio.Future[None]) -> None:
+        try:
+            await (handle(user, shared) if user else shared)
+        except ValueError:
+            logging.getLogger("server").exception("failed", extra={"for": user})
+
+    async def main() -> None:
+        shared = asyncio.get_running_loop().create_future()
+        tasks = [asyncio.create_task(serve(user, shared)) for user in ("a", "b", "", "c")]
+        await asyncio.sleep(0)
+        shared.set_exception(ValueError("no connection"))
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    found = lines()
+    assert [(line["for"], line.get("user_id", "")) for line in found] == [
+        (user, user) for user in ("a", "b", "", "c")
+    ]
+    for line in found:
+        expected = service.one(line["for"]).trace_id if line["for"] else None
+        assert line.get("trace_id") == expected
+
+
+def test_two_jobs_that_fail_of_one_exception_have_a_tag_each(lines: Lines) -> None:
+    """With no tracing at all: one that is tagged is never told of under another tag."""
+    shared: Future[None] = Future()
+
+    def job() -> None:
+        carry(shared.result)()
+
+    def run_job(tag: str) -> None:
+        try:
+            tag_background_logger(tag)(job)()
+        except ValueError:
+            logging.getLogger("scheduler").exception("job failed", extra={"for": tag})
+
+    shared.set_exception(ValueError("no connection"))
+    for tag in ("A", "B"):
+        run_in_thread(lambda tag=tag: run_job(tag))  # type: ignore[misc]
+    assert [(line["for"], line["job_tag"]) for line in lines()] == [("A", "A"), ("B", "B")]
+
+
+def test_a_request_of_another_trace_that_a_crossing_lies_before(
+    service: Service, lines: Lines
+) -> None:
+    """The server's line is of the request that the exception left last; without one, the inner."""
+
+    async def inner() -> None:
+        with traced("inner", root=True):
+            boom()
+
+    async def serve(crossing: Callable[[Failing], Any] | None) -> None:
+        try:
+            with traced("outer", root=True):
+                await (inner() if crossing is None else crossing(inner))
+        except ValueError:
+            log.exception("failed")
+
+    asyncio.run(serve(in_a_task))
+    asyncio.run(serve(None))
+    across, directly = lines()
+    assert across["trace_id"] == service.named("outer")[0].trace_id
+    assert directly["trace_id"] == service.named("inner")[1].trace_id
+
+
+def test_a_line_with_bound_fields_and_no_span_gets_the_trace(
+    service: Service, lines: Lines
+) -> None:
+    """And keeps its own fields: a server that binds who it is, a scheduler's tag."""
+
+    def handle() -> None:
+        with traced("request", root=True):
+            bind_context(user_id="u13")
+            boom()
+
+    def serve() -> None:
+        try:
+            handle()
+        except ValueError:
+            log.exception("failed", order=5)
+        log.info("next")
+
+    with bound_context(worker=1):
+        serve()
+    tag_background_logger("SCHEDULER")(serve)()
+    bound, after, tagged, _ = lines()
+    first, second = service.named("request")
+    assert (bound["trace_id"], bound["span_id"]) == (first.trace_id, first.span_id)
+    assert (bound["worker"], bound["order"], bound.get("user_id")) == (1, 5, None)
+    assert "trace_id" not in after
+    assert (tagged["trace_id"], tagged["job_tag"]) == (second.trace_id, "SCHEDULER")
+    children = [span for span in service.named("log") if span.trace_id == first.trace_id]
+    assert [event.name for child in children for event in child.events] == ["failed"]
+
+
+def test_a_line_with_bound_fields_about_a_job_without_a_trace(lines: Lines) -> None:
+    """There is no trace to be given."""
+
+    def serve() -> None:
+        try:
+            tag_background_logger("PRICE_CACHE")(boom)()
+        except ValueError:
+            log.exception("failed")
+
+    with bound_context(worker=1):
+        serve()
+    (line,) = lines()
+    assert (line["worker"], line.get("trace_id"), line.get("job_tag")) == (1, None, None)
 
 
 def test_who_runs_on_somebodys_behalf_keeps_it(service: Service, lines: Lines) -> None:

@@ -1,0 +1,644 @@
+"""A context that was copied while a request went on: nothing of that is the next request's."""
+
+import asyncio
+import contextvars
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from otel_logging import (
+    bind_context,
+    bound_context,
+    carry,
+    clear_context,
+    configure_logging,
+    detached,
+    extract,
+    get_logger,
+    inject,
+    tag_background_logger,
+    traced,
+    unbind_context,
+)
+from otel_logging.testing import Captured, capture
+from tests.lines import parsed, script
+
+log: Any = get_logger("shop")
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+HEADERS = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+
+Work = Callable[[], None]
+
+
+@pytest.fixture(autouse=True)
+def at_info() -> None:
+    configure_logging(environment="production", log_level="info")
+    clear_context()
+
+
+def copied(inner: str | None = None, *, root: bool = True) -> contextvars.Context:
+    """Return a copy of the context of Alice's request, which is over."""
+    with traced("alice's", root=root):
+        bind_context(user_id="alice")
+        if inner is None:
+            return contextvars.copy_context()
+        with traced(inner):
+            return contextvars.copy_context()
+
+
+def fields(captured: Captured, event: str) -> dict[str, Any]:
+    """Return what a line has that is bound, and the name of the span that it is in."""
+    line = captured.line(event)
+    own = {"timestamp", "level", "event", "logger", "trace_id", "span_id", "trace_flags"}
+    spans = {span["span_id"]: span["name"] for span in captured.spans}
+    found = {key: value for key, value in line.items() if key not in own}
+    return {"span": spans.get(line.get("span_id")), **found}
+
+
+def is_of_its_own(captured: Captured, name: str) -> bool:
+    """Say whether a span has a trace of its own, and on it nothing of Alice's."""
+    span, alices = captured.span(name), captured.span("alice's")
+    return (
+        span["trace_id"] != alices["trace_id"]
+        and not span["parent_span_id"]
+        and "user_id" not in span["attributes"]
+    )
+
+
+# ---------------------------------------------------------------- what begins then
+
+
+@contextmanager
+def api_span(name: str, kind: SpanKind) -> Iterator[None]:
+    with trace.get_tracer("instrumentation").start_as_current_span(name, kind=kind):
+        yield
+
+
+@contextmanager
+def api_span_by_hand(name: str, kind: SpanKind) -> Iterator[None]:
+    """As instrumentations of servers do."""
+    span = trace.get_tracer("instrumentation").start_span(name, kind=kind)
+    token = otel_context.attach(trace.set_span_in_context(span))
+    try:
+        yield
+    finally:
+        span.end()
+        otel_context.detach(token)
+
+
+ARRIVALS: dict[str, Callable[[], Any]] = {
+    "root": lambda: traced("next", root=True),
+    "root server": lambda: traced("next", root=True, kind="server"),
+    "server": lambda: traced("next", kind="server"),
+    "consumer": lambda: traced("next", kind="consumer"),
+    "the API's server": lambda: api_span("next", SpanKind.SERVER),
+    "the API's consumer": lambda: api_span("next", SpanKind.CONSUMER),
+    "the API's, by hand": lambda: api_span_by_hand("next", SpanKind.SERVER),
+    "the API's root": lambda: trace.get_tracer("theirs").start_as_current_span(
+        "next", context=otel_context.Context()
+    ),
+}
+
+
+@pytest.mark.parametrize("arrival", ARRIVALS)
+def test_the_next_request_begins_with_nothing_bound(arrival: str) -> None:
+    """And in a trace of its own, whatever opens it; bindings around the first one stay."""
+
+    def next_request() -> None:
+        with ARRIVALS[arrival]():
+            log.info("served")
+
+    with capture() as captured:
+        bind_context(worker=1)
+        copied().run(next_request)
+    assert fields(captured, "served") == {"span": "next", "worker": 1}
+    assert is_of_its_own(captured, "next")
+    assert captured.span("next")["attributes"]["worker"] == 1
+
+
+@pytest.mark.parametrize("arrival", ["server", "consumer", "the API's server"])
+def test_what_arrives_where_an_inner_stage_has_ended_is_none_of_its_requests(
+    arrival: str,
+) -> None:
+    """A connection that was opened in a request, and is kept: the request may still go on."""
+
+    def message() -> None:
+        with ARRIVALS[arrival]():
+            log.info("handled")
+
+    with capture() as captured, traced("alice's"):
+        bind_context(user_id="alice")
+        with traced("connect"):
+            keeper = contextvars.copy_context()
+        keeper.run(message)
+        log.info("goes on")
+    assert fields(captured, "handled") == {"span": "next"}
+    assert is_of_its_own(captured, "next")
+    assert fields(captured, "goes on") == {"span": "alice's", "user_id": "alice"}
+
+
+def test_a_message_of_a_connection_that_is_open_is_of_its_user() -> None:
+    """Whatever opens it: the connection's stage, and what is bound in it, go on."""
+    with capture() as captured, traced("connection"):
+        bind_context(user_id="bob")
+        for n, options in enumerate(({"root": True, "kind": "server"}, {"root": True}, {})):
+            with traced("message", **options):  # type: ignore[arg-type]
+                log.info(f"line {n}")
+    assert [line["user_id"] for line in captured.lines] == ["bob"] * 3
+
+
+@pytest.mark.parametrize("headers", [HEADERS, {}], ids=["a trace", "no trace"])
+@pytest.mark.parametrize("kind", ["internal", "server"])
+def test_extract_leaves_the_request_before(headers: dict[str, str], kind: str) -> None:
+    """With a trace in the headers and without; what fails after the stage is not Alice's."""
+
+    def next_request() -> None:
+        with extract(headers):
+            log.info("arrived")
+            with traced("next", kind=kind):
+                log.info("served")
+        log.info("afterwards")
+
+    with capture() as captured:
+        copied("inner").run(next_request)
+    assert fields(captured, "served") == {"span": "next"}
+    assert "user_id" not in captured.line("arrived")
+    assert "user_id" not in captured.line("afterwards")
+    assert "trace_id" not in captured.line("afterwards")
+    trace_id = captured.span("next")["trace_id"]
+    assert trace_id == TRACE if headers else trace_id != captured.span("alice's")["trace_id"]
+
+
+def test_a_trace_that_the_api_has_attached_hides_no_request_before() -> None:
+    """An instrumentation's own ``extract``: the ended span is current no more, its user bound."""
+    remote = trace.SpanContext(7, 8, is_remote=True, trace_flags=trace.TraceFlags(1))
+
+    def next_request() -> None:
+        with trace.use_span(trace.NonRecordingSpan(remote)):
+            with traced("next"):
+                log.info("staged")
+            with trace.get_tracer("theirs").start_as_current_span("theirs"):
+                log.info("theirs")
+
+    with capture() as captured:
+        copied().run(next_request)
+    assert fields(captured, "staged") == {"span": "next"}
+    assert fields(captured, "theirs") == {"span": "theirs"}
+
+
+def test_an_entry_span_of_the_api_owns_what_is_bound_in_it() -> None:
+    """A worker whose messages are the API's spans: never the last one's user on the next."""
+    tracer = trace.get_tracer("theirs")
+    with capture() as captured:
+        with tracer.start_as_current_span("first"), tracer.start_as_current_span("inner"):
+            bind_context(user_id="alice")
+        with tracer.start_as_current_span("second"):
+            log.info("second")
+    assert "user_id" in captured.span("first")["attributes"]
+    assert fields(captured, "second") == {"span": "second"}
+
+
+def test_requests_that_are_not_sampled_end_too(tmp_path: Path) -> None:
+    """99 of 100 of them; the next one, which is, has none of their users."""
+    code = """
+import sys
+from contextvars import copy_context
+from opentelemetry import trace
+from otel_logging import bind_context, get_logger, setup_observability, traced
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+setup_observability(
+    "shop", environment="production", endpoint="http://127.0.0.1:1", spool_dir=sys.argv[1]
+)
+log = get_logger("shop")
+trace.get_tracer_provider().sampler = ALWAYS_OFF
+tracer = trace.get_tracer("theirs")
+copies = []
+with traced("request"):
+    with traced("authenticate"):
+        bind_context(user_id="alice")
+    with traced("job", root=True):
+        log.info("in the request")
+    copies.append(copy_context())
+with tracer.start_as_current_span("request"), tracer.start_as_current_span("inner"):
+    bind_context(user_id="bob")
+    copies.append(copy_context())
+def again():
+    with traced("next", kind="server") as span:
+        assert span.get_span_context().trace_id != stale.get_span_context().trace_id
+        log.info("next")
+for copy in copies:
+    stale = copy.run(trace.get_current_span)
+    copy.run(again)
+"""
+    lines = parsed(script(code, str(tmp_path), LOG_LEVEL="info").stdout)
+    users = [(line["event"], line.get("user_id")) for line in lines]
+    assert users == [("in the request", "alice"), ("next", None), ("next", None)]
+
+
+@pytest.mark.parametrize("way", ["attached", "alone"])
+def test_spans_of_another_sdk_end_too(way: str, tmp_path: Path) -> None:
+    """Sampled and not, attached to or by themselves: its entry spans own what is bound."""
+    code = """
+import sys
+from contextvars import copy_context
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.trace import SpanKind
+from otel_logging import bind_context, configure_logging, get_logger, setup_observability, traced
+provider = TracerProvider(sampler=ALWAYS_ON)
+trace.set_tracer_provider(provider)
+if sys.argv[1] == "attached":
+    setup_observability(
+        "shop", environment="production", endpoint="http://127.0.0.1:1", spool_dir=sys.argv[2]
+    )
+else:
+    configure_logging(environment="production")
+log = get_logger("shop")
+tracer = trace.get_tracer("theirs")
+def again(kind):
+    with traced("next", kind=kind, root=kind == "internal") as span:
+        assert span.get_span_context().trace_id != stale.get_span_context().trace_id
+        log.info(kind)
+def theirs():
+    with tracer.start_as_current_span("next", kind=SpanKind.SERVER) as span:
+        if sys.argv[1] == "attached":
+            assert "user_id" not in span.attributes
+            log.info("theirs")
+for sampler in (ALWAYS_ON, ALWAYS_OFF):
+    provider.sampler = sampler
+    tracer = provider.get_tracer("theirs")
+    with traced("request"):
+        with traced("authenticate"):
+            bind_context(user_id="alice")
+        with traced("job", root=True):
+            log.info("in the request")
+        copies = [copy_context() for _ in range(4)]
+    with tracer.start_as_current_span("request"):
+        bind_context(user_id="bob")
+        of_api = copy_context()
+    for copy, kind in zip(copies, ("server", "consumer", "internal")):
+        stale = copy.run(trace.get_current_span)
+        copy.run(again, kind)
+    if sampler is ALWAYS_ON:
+        copies[-1].run(theirs)
+        stale = of_api.run(trace.get_current_span)
+        of_api.run(again, "server")
+"""
+    lines = parsed(script(code, way, str(tmp_path), LOG_LEVEL="info").stdout)
+    assert {line["event"] for line in lines} >= {"server", "consumer", "internal"}
+    for line in lines:
+        expected = "alice" if line["event"] == "in the request" else None
+        assert line.get("user_id") == expected, line
+
+
+# ---------------------------------------------------------------- what goes on
+
+
+def test_a_task_that_goes_on_keeps_its_user_and_its_trace() -> None:
+    """Its stages are the request's still, one after the other, and so is what is between them."""
+
+    def task() -> None:
+        bind_context(step=1)
+        for name in ("first", "second"):
+            with traced(name):
+                log.info(f"in {name}")
+            log.info(f"after {name}")
+
+    with capture() as captured:
+        copied().run(task)
+    request = captured.span("alice's")
+    assert len(captured.lines) == 4
+    for line in captured.lines:
+        assert (line["trace_id"], line["user_id"]) == (request["trace_id"], "alice")
+        assert line["step"] == 1
+    for name in ("first", "second"):
+        assert captured.span(name)["parent_span_id"] == request["span_id"]
+        assert captured.span(name)["attributes"]["user_id"] == "alice"
+
+
+def test_a_task_whose_request_ends_while_its_stage_is_open_keeps_them_too() -> None:
+    """The stage began in the request, and ends after it."""
+
+    async def task(is_over: asyncio.Event) -> None:
+        with traced("long"):
+            await is_over.wait()
+        log.info("after")
+        with traced("sub", root=True):
+            log.info("root")
+
+    async def main() -> None:
+        is_over = asyncio.Event()
+        with traced("alice's"):
+            bind_context(user_id="alice")
+            running = asyncio.create_task(task(is_over))
+            await asyncio.sleep(0)
+        is_over.set()
+        await running
+
+    with capture() as captured:
+        asyncio.run(main())
+    assert fields(captured, "after") == {"span": "alice's", "user_id": "alice"}
+    assert fields(captured, "root") == {"span": "sub"}
+
+
+def test_a_root_stage_inside_a_stage_that_goes_on_gives_its_user_back() -> None:
+    """The task is Alice's before and after."""
+
+    def task() -> None:
+        with traced("long"):
+            bind_context(step=1)
+            with traced("sub", root=True):
+                log.info("root")
+            log.info("after")
+
+    with capture() as captured:
+        copied().run(task)
+    assert fields(captured, "root") == {"span": "sub", "step": 1}
+    assert fields(captured, "after") == {"span": "long", "user_id": "alice", "step": 1}
+
+
+def test_what_the_next_request_binds_itself_is_its_own() -> None:
+    """Also what is bound before its stage begins: by a middleware, say, in a block or without."""
+
+    def next_request() -> None:
+        bind_context(plan="gold")
+        with bound_context(request_id="r-2"):
+            with traced("next", kind="server"):
+                log.info("begun")
+                bind_context(user_id="bob")
+                log.info("known")
+            log.info("answered")
+        log.info("over")
+
+    with capture() as captured:
+        bind_context(worker=1)
+        copied().run(next_request)
+    around = {"worker": 1, "plan": "gold"}
+    assert fields(captured, "begun") == {"span": "next", **around, "request_id": "r-2"}
+    assert captured.line("known")["user_id"] == "bob"
+    assert fields(captured, "answered") == {"span": None, **around, "request_id": "r-2"}
+    assert fields(captured, "over") == {"span": None, **around}
+
+
+def test_blocks_around_the_request_before_have_ended_too() -> None:
+    """A user that was bound around the stage, by a block, is not the next one's either."""
+    with capture() as captured:
+        with bound_context(user_id="alice", step=0), traced("alice's", root=True):
+            bind_context(step=1)
+            context = contextvars.copy_context()
+        with bound_context(worker=1):
+            with traced("other"):
+                bind_context(worker=2)
+                still_in_a_block = contextvars.copy_context()
+            still_in_a_block.run(traced("last", root=True)(lambda: log.info("last")))
+        context.run(traced("next", root=True)(lambda: log.info("next")))
+    assert fields(captured, "next") == {"span": "next"}
+    assert fields(captured, "last") == {"span": "last", "worker": 1}
+
+
+def test_a_root_stage_of_a_task_without_a_request_keeps_what_is_bound() -> None:
+    """A block that has ended meanwhile, with no request around, takes nothing from its tasks."""
+    with capture() as captured:
+        with bound_context(user_id="bob"):
+            context = contextvars.copy_context()
+        context.run(traced("job", root=True)(lambda: log.info("job")))
+    assert fields(captured, "job") == {"span": "job", "user_id": "bob"}
+
+
+def test_what_a_nested_request_hid_comes_back() -> None:
+    """Falling back goes outwards: to what is around the last request that has ended."""
+    with capture() as captured:
+        with traced("outer"):
+            bind_context(user_id="outer's", order="outer's", unbound=1)
+            with traced("inner", root=True):
+                bind_context(user_id="inner's", order="inner's")
+                bind_context(order="inner's last")
+                unbind_context("unbound")
+                context = contextvars.copy_context()
+            context.run(traced("first", root=True)(lambda: log.info("first")))
+        context.run(traced("second", root=True)(lambda: log.info("second")))
+    outers = {"user_id": "outer's", "order": "outer's"}
+    assert fields(captured, "first") == {"span": "first", **outers}
+    assert fields(captured, "second") == {"span": "second"}
+
+
+def test_detached_in_such_a_context_is_nobodys_and_gives_it_back() -> None:
+    """A task that goes on."""
+
+    def task() -> None:
+        with detached(), traced("sweep", root=True):
+            log.info("sweep")
+        log.info("after")
+
+    with capture() as captured:
+        copied().run(task)
+    assert fields(captured, "sweep") == {"span": "sweep"}
+    assert captured.line("after")["user_id"] == "alice"
+
+
+def test_headers_that_leave_have_no_trace_of_the_request_before() -> None:
+    """Nor is anything linked to it."""
+    found: list[dict[str, str]] = []
+
+    def next_request() -> None:
+        with traced("next", root=True, kind="server"):
+            found.append(inject())
+
+    with capture() as captured:
+        copied().run(next_request)
+    span = captured.span("next")
+    assert found[0]["traceparent"].split("-")[1] == span["trace_id"]
+    assert span["links"] == []
+
+
+def test_the_servers_error_line_is_the_next_requests() -> None:
+    """What the stage leaves is its own request's: the context has nothing of the first one."""
+
+    def next_request() -> None:
+        try:
+            with extract({}), traced("next", kind="server"):
+                bind_context(user_id="bob")
+                raise ValueError("boom")
+        except ValueError:
+            log.exception("failed")
+
+    with capture() as captured:
+        copied().run(next_request)
+    line = captured.line("failed")
+    assert (line["user_id"], line["span_id"]) == ("bob", captured.span("next")["span_id"])
+
+
+# ---------------------------------------------------------------- job tags
+
+
+@pytest.mark.parametrize("order", ["tag around stage", "stage around tag"])
+def test_the_job_tag_ends_with_its_job(order: str) -> None:
+    """A reader that a job has started handles messages afterwards: they are no work of the job."""
+    contexts: list[contextvars.Context] = []
+
+    def job() -> None:
+        contexts.append(contextvars.copy_context())
+
+    tagged, staged = tag_background_logger("WS_HEALTH"), traced("alice's", root=True)
+    with capture() as captured:
+        (tagged(staged(job)) if order == "tag around stage" else staged(tagged(job)))()
+        for name, kind in (("message", "consumer"), ("root", "internal")):
+            stage = traced(name, root=kind == "internal", kind=kind)
+            contexts[0].copy().run(stage(lambda name=name: log.info(name)))
+        contexts[0].run(traced("goes on")(lambda: log.info("goes on")))
+    for name in ("message", "root"):
+        assert fields(captured, name) == {"span": name}
+        assert "job_tag" not in captured.span(name)["attributes"]
+    assert captured.line("goes on")["job_tag"] == "WS_HEALTH"
+
+
+def test_the_tag_around_a_job_that_goes_on_is_there_again() -> None:
+    """Nested jobs, of which the inner one has ended; what a task of it does without a request."""
+    contexts: list[contextvars.Context] = []
+
+    @tag_background_logger("INNER")
+    def inner() -> None:
+        contexts.append(contextvars.copy_context())
+
+    @tag_background_logger("OUTER")
+    def outer() -> None:
+        inner()
+        contexts[0].run(traced("arrives", kind="consumer")(lambda: log.info("arrives")))
+
+    with capture() as captured:
+        outer()
+        inner()
+        contexts[1].copy().run(traced("task", root=True)(lambda: log.info("task")))
+        contexts[1].run(traced("reader", kind="server")(lambda: log.info("reader")))
+    assert fields(captured, "arrives") == {"span": "arrives", "job_tag": "OUTER"}
+    assert fields(captured, "task") == {"span": "task", "job_tag": "INNER"}
+    assert fields(captured, "reader") == {"span": "reader"}
+
+
+# ---------------------------------------------------------------- every way that copies a context
+
+
+def test_every_way_of_asyncio_that_copies_a_context() -> None:
+    """Callbacks, timers, done callbacks, readers, tasks of a pool, protocols, threads."""
+    ways: list[str] = []
+
+    def arrive(way: str) -> None:
+        with traced(way, root=True):
+            log.info(way)
+        ways.append(way)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        done = asyncio.Event()
+        future = loop.create_future()
+
+        async def keeper() -> None:
+            arrive(await queue.get())
+
+        def readable() -> None:
+            arrive(ours.recv(99).decode())
+            loop.remove_reader(ours)
+            done.set()
+
+        with traced("alice's", root=True):
+            bind_context(user_id="alice")
+            loop.call_soon(arrive, "call_soon")
+            loop.call_later(0.001, arrive, "call_later")
+            loop.call_soon_threadsafe(arrive, "call_soon_threadsafe")
+            future.add_done_callback(lambda _: arrive("done callback"))
+            loop.add_reader(ours, readable)
+            task = asyncio.create_task(keeper())
+            in_thread = asyncio.create_task(_later(lambda: asyncio.to_thread(arrive, "to_thread")))
+            context = contextvars.copy_context()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(context.run, arrive, "copy_context")
+        theirs.send(b"reader")
+        queue.put_nowait("pool task")
+        future.set_result(None)
+        await asyncio.gather(task, in_thread, done.wait())
+        while len(ways) < 8:
+            await asyncio.sleep(0.001)
+        ours.close()
+        theirs.close()
+
+    with capture() as captured:
+        asyncio.run(main())
+    assert sorted(ways) == sorted(line["event"] for line in captured.lines)
+    for way in ways:
+        assert fields(captured, way) == {"span": way}
+        assert is_of_its_own(captured, way)
+
+
+async def _later(work: Callable[[], Any]) -> None:
+    await asyncio.sleep(0)
+    await work()
+
+
+def test_carried_functions_and_generators() -> None:
+    """Made in a request and run after it: a stage of theirs is the request's, a root one is not."""
+
+    def rows() -> Iterator[None]:
+        with traced("row", root=True):
+            log.info("generator")
+        yield
+        with traced("child"):
+            log.info("goes on")
+
+    async def stream() -> AsyncIterator[None]:
+        yield
+        with traced("message", kind="consumer"):
+            log.info("async generator")
+
+    async def drain(steps: Any) -> None:
+        async for _ in steps:
+            pass
+
+    with capture() as captured:
+        with traced("alice's"):
+            bind_context(user_id="alice")
+            steps, messages = carry(rows)(), carry(stream)()
+            work = carry(traced("work", root=True)(lambda: log.info("function")))
+            child = carry(traced("child of")(lambda: log.info("child")))
+        list(steps)
+        asyncio.run(drain(messages))
+        for function in (work, child):
+            thread = threading.Thread(target=function)
+            thread.start()
+            thread.join()
+    for event in ("generator", "async generator", "function"):
+        assert "user_id" not in captured.line(event)
+    assert fields(captured, "child") == {"span": "child of", "user_id": "alice"}
+    # the generator's context has left the request with its root stage
+    assert "user_id" not in captured.line("goes on")
+    assert captured.line("child")["trace_id"] == captured.span("alice's")["trace_id"]
+
+
+def test_a_scope_that_ends_out_of_order_in_such_a_context() -> None:
+    """What it would give back has gone with the request."""
+
+    def next_request() -> None:
+        scope = bound_context(user_id="bob")
+        with scope:
+            with traced("next", kind="server"):
+                log.info("inside")
+            log.info("after")
+        log.info("over")
+
+    with capture() as captured:
+        copied().run(next_request)
+    assert fields(captured, "inside") == {"span": "next", "user_id": "bob"}
+    assert fields(captured, "after") == {"span": None, "user_id": "bob"}
+    assert fields(captured, "over") == {"span": None}
