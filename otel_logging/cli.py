@@ -1,7 +1,7 @@
-"""``otel-logging``: what the local store and Jaeger have to say, in a terminal.
+"""``otel-logging``: ask the local store and Jaeger, in a terminal.
 
 In: arguments. Out: text, or JSON by the contract of ``docs/commands.md``; exit
-code 0, 1 where there is nothing to show, 2 for a wrong command line.
+code 0, 1 if there is nothing to show, 2 for a wrong command line.
 Invariant: nothing in a store is changed. Deliberately absent: reading,
 judging and drawing, which ``traces`` does.
 """
@@ -10,7 +10,8 @@ import gc
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,16 +19,19 @@ import click
 from rich.text import Text
 
 from otel_logging import _names, settings
-from otel_logging.traces import sources, table, terminal, trees, waterfall
+from otel_logging.traces import sources
+from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.late import Question
 from otel_logging.traces.late import late as late_stages
+from otel_logging.traces.search import WHOLE_ID
 from otel_logging.traces.sources import Answered, Sources
-from otel_logging.traces.trees import Trace
+from otel_logging.traces.trace import Trace, by_trace
+from otel_logging.traces.trace import last as last_of
 
-_ROWS = 20  # of a table, where nothing else is asked for: a screenful
-_NAMED = 5  # candidates for a prefix that fits several traces
-_A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read, where nobody says
+_ROWS = 20  # of a table by default: a screenful
+_NAMED = 5  # candidates for a prefix of several traces
+_A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -47,7 +51,7 @@ def _duration(given: str, advice: str, *, bare_unit: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(ms|[smhd])?", given.strip())
     unit = (found[2] or bare_unit) if found else ""
     if found is None or not unit:
-        raise click.BadParameter(f"{given!r} is no duration: {advice}")
+        raise click.BadParameter(f"{given!r} is not a duration: {advice}")
     return float(found[1]) * _UNITS[unit]
 
 
@@ -55,7 +59,7 @@ def _pair(given: str) -> tuple[str, str]:
     """Read ``key=value``."""
     key, equals, value = given.partition("=")
     if not key or not equals:
-        raise click.BadParameter(f"{given!r} is no attribute: say key=value")
+        raise click.BadParameter(f"{given!r} is not an attribute: say key=value")
     return key, value
 
 
@@ -67,7 +71,7 @@ _spool_dir = click.option(
 
 
 def _of_store(command: _Command) -> _Command:
-    """Add the options that all commands have which read the store."""
+    """Add the options of all commands that read the store."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
         _spool_dir,
@@ -75,7 +79,7 @@ def _of_store(command: _Command) -> _Command:
         click.option(
             "--source",
             type=click.Choice([sources.LOCAL, sources.JAEGER]),
-            help="Read this one alone; else both, where they answer.",
+            help="Read only this one; by default both, if they answer.",
         ),
     ):
         command = option(command)
@@ -107,7 +111,7 @@ def main() -> None:
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"At most so many rows, the worst ones; {_ROWS} unless --json.",
+    help=f"At most N rows, the worst ones; {_ROWS} unless --json.",
 )
 @_of_store
 def late(
@@ -122,14 +126,15 @@ def late(
     spool_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """List the late stages, worst first: when, whose, how late, where the time went."""
+    """List the late stages, worst first: when, for whom, how late, where the time went."""
     since_ns = 0 if since is None else time.time_ns() - int(since * 1e9)
     question = Question(over, since_ns, who, where, service)
-    found = _read(source, spool_dir, lambda asked: asked.late(question))
+    with _sources(source, spool_dir) as asked:
+        found = asked.late(question)
     if as_json:
         rows = late_stages(found.spans, question, limit=limit).rows
         _print_json(row.as_json(found.link(row.trace_id, row.span_id)) for row in rows)
-        click.echo(found.said, err=True)
+        click.echo(found.origin, err=True)
     elif not found.spans:
         when = _A_DAY if since is None else ""
         click.echo(_empty(found, source, spool_dir, when=when))
@@ -160,20 +165,17 @@ def show(
     if trace_id is not None and last:
         raise click.UsageError("say TRACE_ID or --last, not both")
     prefix = None if trace_id is None else _prefix(trace_id)
-    found = _read(
-        source,
-        spool_dir,
-        lambda asked: asked.last(service) if prefix is None else asked.trace(prefix),
-    )
-    traces = trees.by_trace(found.spans)
+    with _sources(source, spool_dir) as asked:
+        found = asked.last(service) if prefix is None else asked.trace(prefix)
+    traces = by_trace(found.spans)
     if not traces:
-        when = "" if prefix is not None and len(prefix) == sources.WHOLE_ID else _A_DAY
+        when = "" if prefix is not None and len(prefix) == WHOLE_ID else _A_DAY
         raise click.ClickException(_empty(found, source, spool_dir, when=when))
     trace = _newest(traces, service) if prefix is None else _one(traces, prefix, service)
     if as_json:
         spans = ",\n".join(_strict(span.as_json()) for span in trace.in_order)
         click.echo(f'{{"trace_id": "{trace.trace_id}", "spans": [\n{spans}\n]}}')
-        click.echo(found.said, err=True)
+        click.echo(found.origin, err=True)
     else:
         out = terminal.console()
         drawn = waterfall.draw(trace, width=out.width, links=_links(found))
@@ -237,16 +239,16 @@ def doctor(*, wait: float, spool_dir: Path | None) -> None:
 def _prefix(given: str) -> str:
     wanted = given.strip().lower()
     if not re.fullmatch("[0-9a-f]{4,32}", wanted):
-        message = f"{given!r} is no trace id: say 4 to 32 hexadecimal digits"
+        message = f"{given!r} is not a trace id: say 4 to 32 hexadecimal digits"
         raise click.BadParameter(message, param_hint="TRACE_ID")
     return wanted
 
 
 def _newest(traces: dict[str, Trace], service: str | None) -> Trace:
-    found = trees.last(traces.values(), service=service)
+    found = last_of(traces.values(), service=service)
     if found is None:
-        of_whom = f" of {service}" if service else ""
-        raise click.ClickException(f"No stage{of_whom} has ended yet; only log lines are there.")
+        of_service = f" of {service}" if service else ""
+        raise click.ClickException(f"No stage{of_service} has ended yet; only log lines are there.")
     return found
 
 
@@ -269,18 +271,18 @@ def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
 # ---------------------------------------------------------------- the sources, and JSON
 
 
-def _read(
-    source: str | None, spool_dir: Path | None, ask: Callable[[Sources], Answered]
-) -> Answered:
-    """Read the sources, without Python's garbage collector until the command ends.
+@contextmanager
+def _sources(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
+    """Yield what is to be read. What it raises becomes the command's error.
 
-    It would look through 100,000 spans again and again, and none of them is garbage.
+    Python's garbage collector is off until the command ends: it would look through 100,000
+    spans again and again, and none of them is garbage.
     """
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
     try:
         url = settings.jaeger_url()
-        return ask(Sources(source or sources.BOTH, tuple(_places(spool_dir)), url))
+        yield Sources(source or sources.BOTH, tuple(_places(spool_dir)), url)
     except (JaegerError, settings.ConfigurationError) as error:
         raise click.ClickException(str(error)) from None
 
@@ -290,7 +292,7 @@ def _links(found: Answered) -> terminal.Links:
 
 
 def _footer(found: Answered) -> list[Text]:
-    return [Text(), Text(found.said, "dim", overflow="ignore")]
+    return [Text(), Text(found.origin, "dim", overflow="ignore")]
 
 
 def _places(spool_dir: Path | None) -> list[Path]:
@@ -299,7 +301,7 @@ def _places(spool_dir: Path | None) -> list[Path]:
 
 def _empty(found: Answered, source: str | None, spool_dir: Path | None, *, when: str) -> str:
     if source == sources.JAEGER:
-        return f"Nothing{when} that fits is in Jaeger: read {found.said}."
+        return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
     places = " or ".join(str(place) for place in _places(spool_dir))
     return (
         f"Nothing is recorded in {places} yet: a stage appears here when it ends, "

@@ -41,8 +41,10 @@ from otel_logging import (
     traced,
 )
 from otel_logging.settings import load, spool_base
-from otel_logging.traces import local, table, terminal, trees, waterfall
+from otel_logging.traces import local
+from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.late import Question, late
+from otel_logging.traces.trace import by_trace
 
 SERVICE: Final = "chat-gateway"
 BUDGET_S: Final = 0.5  # a reply that takes longer feels slow in a chat
@@ -263,7 +265,7 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
         return
     worst = answer.rows[0].trace_id
     click.echo()
-    terminal.show(out, waterfall.draw(trees.by_trace(spans)[worst], width=out.width))
+    terminal.show(out, waterfall.draw(by_trace(spans)[worst], width=out.width))
     option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"
     collector = load(SERVICE).exporter.shown
     click.echo("\nLook further:")

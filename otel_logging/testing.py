@@ -25,7 +25,7 @@ from otel_logging.logs import configure
 from otel_logging.logs.render import json_renderer
 from otel_logging.processors import EventDict
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load, parse_level
-from otel_logging.traces import spans as reading
+from otel_logging.traces import span as reading
 
 __all__ = ["Captured", "capture"]
 
@@ -74,7 +74,7 @@ class _Kept(pipeline.Pipeline):
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.spans: list[tuple[bytes, bytes, bytes]] = []  # resource, scope, span
+        self.spans: list[tuple[bytes, bytes]] = []  # resource, span
         self.pages: list[bytes] = []  # each a span that holds events of its parent
         self.lines: list[tuple[int, bytes]] = []  # ns since the epoch, JSON
         nowhere = Spool(None, "", b"", bytes_bound=0, hours=0)
@@ -90,7 +90,7 @@ class _Kept(pipeline.Pipeline):
 
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:  # noqa: ARG002
         """Keep an encoded span; one that ends after the block, too."""
-        self.spans.append((pipeline.encode_resource(self.resource), scope, encoded))
+        self.spans.append((pipeline.encode_resource(self.resource), encoded))
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         self._keep_page(0, 0, [self._event(time_ns, name, fields)])
@@ -205,7 +205,7 @@ class Captured:
         return _one(self.lines, _names.EVENT, event)
 
     def __str__(self) -> str:
-        from otel_logging.traces.outline import draw
+        from otel_logging.traces.draw.outline import draw
 
         return "\n".join(draw(self.tree))
 
@@ -214,16 +214,16 @@ class Captured:
 
     def _ended(self) -> list[reading.Span]:
         ended = [
-            span
-            for resource, scope, encoded in list(self._kept.spans)
-            for span in reading.decode(resource, scope, [encoded])
+            reading.from_bytes(encoded, reading.resource_from_bytes(resource))
+            for resource, encoded in list(self._kept.spans)
         ]
         return sorted(ended, key=lambda span: (span.start_ns, -span.end_ns))
 
     def _events(self) -> dict[str, list[reading.Event]]:
         """Return the events by span id, "" for those in no span, each by time."""
         found: dict[str, list[reading.Event]] = defaultdict(list)
-        for page in reading.decode(b"", b"", list(self._kept.pages)):
+        for encoded in list(self._kept.pages):
+            page = reading.from_bytes(encoded, reading.resource_from_bytes(b""))
             found[page.parent_span_id] += page.events
         for span in self._ended():
             found[span.span_id] += span.events

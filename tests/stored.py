@@ -11,8 +11,8 @@ from typing import Any
 
 from otel_logging import _names, _otlp, _spool
 from otel_logging.traces import local
-from otel_logging.traces.spans import Span
-from otel_logging.traces.trees import Trace, by_trace
+from otel_logging.traces.span import Span
+from otel_logging.traces.trace import Trace, by_trace
 
 NOON = 1_700_000_000_000_000_000  # 2023-11-14T22:13:20Z, ns since the epoch
 MS = 1_000_000

@@ -167,12 +167,12 @@ def test_a_table_has_a_screenful_of_rows_and_json_has_all(run: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--since", "90"), "'90' is no duration: say 90s, 15m, 2h or 1d"),
-        (("--since", "yesterday"), "'yesterday' is no duration"),
-        (("--over", "nan"), "'nan' is no duration: 0.3 is 0.3 seconds"),
-        (("--over", "-1"), "'-1' is no duration"),
-        (("--where", "room"), "'room' is no attribute: say key=value"),
-        (("--where", "=x"), "'=x' is no attribute"),
+        (("--since", "90"), "'90' is not a duration: say 90s, 15m, 2h or 1d"),
+        (("--since", "yesterday"), "'yesterday' is not a duration"),
+        (("--over", "nan"), "'nan' is not a duration: 0.3 is 0.3 seconds"),
+        (("--over", "-1"), "'-1' is not a duration"),
+        (("--where", "room"), "'room' is not an attribute: say key=value"),
+        (("--where", "=x"), "'=x' is not an attribute"),
         (("--limit", "0"), "0 is not in the range x>=1"),
     ],
 )
@@ -210,8 +210,8 @@ def test_show_draws_the_trace_asked_for(run: Run) -> None:
     [
         (("abcd",), 1, "Error: No trace abcd among the 3 in the store."),
         (("4bf9",), 1, f"2 traces begin with 4bf9:\n  {TRACE}\n  {OTHER}\n"),
-        (("4bf", "--json"), 2, "'4bf' is no trace id: say 4 to 32 hexadecimal digits"),
-        (("message",), 2, "'message' is no trace id"),
+        (("4bf", "--json"), 2, "'4bf' is not a trace id: say 4 to 32 hexadecimal digits"),
+        (("message",), 2, "'message' is not a trace id"),
         ((TRACE, "--last"), 2, "say TRACE_ID or --last, not both"),
         ((TRACE, "--service", "billing"), 1, "No trace"),
         (("--service", "billing"), 1, "No stage of billing has ended yet"),
@@ -425,17 +425,17 @@ def test_an_empty_jaeger_is_no_error_for_late(run: Run, monkeypatch: pytest.Monk
         monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", empty.url)
         result = run("late", "--source", "jaeger")
         assert result.exit_code == 0
-        assert result.output.startswith("Nothing of the last 24 hours that fits is in Jaeger")
+        assert result.output.startswith("Nothing of the last 24 hours that matches is in Jaeger")
         assert run("show", "--source", "jaeger").exit_code == 1
 
 
 @pytest.mark.parametrize(
     ("command", "beginning"),
     [
-        (["late", "--since", "30s"], "Nothing that fits is in Jaeger"),
-        (["show", "c" * 32], "Error: Nothing that fits is in Jaeger"),
-        (["show", "c" * 6], "Error: Nothing of the last 24 hours that fits is in Jaeger"),
-        (["show"], "Error: Nothing of the last 24 hours that fits is in Jaeger"),
+        (["late", "--since", "30s"], "Nothing that matches is in Jaeger"),
+        (["show", "c" * 32], "Error: Nothing that matches is in Jaeger"),
+        (["show", "c" * 6], "Error: Nothing of the last 24 hours that matches is in Jaeger"),
+        (["show"], "Error: Nothing of the last 24 hours that matches is in Jaeger"),
     ],
     ids=str,
 )

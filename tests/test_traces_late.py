@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_logging.traces.late import Answer, Question, finds_the_same, late
+from otel_logging.traces.late import Answer, Question, late
 from tests.stored import MS, NOON, TRACE, Planted, read_back
 
 USER = {"user_id": "user-456"}
@@ -311,32 +311,6 @@ def test_all_pairs_stand_on_one_span_of_the_row(tmp_path: Path) -> None:
     assert stages(late(spans, Question(where=(("city", "c"),)))) == ["stage"]
     beside = late(spans, Question(where=(("city", "e"),)))
     assert (stages(beside), beside.judged) == (["message"], False)
-
-
-@pytest.mark.parametrize(
-    ("key", "wanted", "same"),
-    [
-        ("user_id", "user-456", True),
-        ("user_id", "123e4567-e89b-12d3-a456-426614174000", True),
-        ("user_id", "42af", True),
-        ("n", "7", True),
-        ("n", "-12", True),
-        ("n", "0", True),
-        ("late", "true", True),
-        ("n", "7.0", False),
-        ("n", "1e-07", False),
-        ("n", "nan", False),
-        ("n", "-inf", False),
-        ("tags", "['a']", False),
-        ("tags", "{'a': 1}", False),
-        ("empty", "", False),
-        ("long", "x" * 257, False),
-        ("error", "true", False),
-    ],
-)
-def test_what_another_store_finds_by_its_own_text(key: str, wanted: str, same: bool) -> None:
-    """Fractions and lists are written otherwise there; what is long is not in its index."""
-    assert finds_the_same(key, wanted) is same
 
 
 # ---------------------------------------------------------------- where the time went

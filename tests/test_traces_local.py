@@ -6,7 +6,7 @@ import pytest
 
 from otel_logging import _spool, _trouble
 from otel_logging.traces import local
-from otel_logging.traces.trees import by_trace
+from otel_logging.traces.trace import by_trace
 from tests.stored import NOON, SCOPE, TRACE, Planted, open_spool, store
 
 

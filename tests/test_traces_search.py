@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_logging.traces import jaeger, search
-from otel_logging.traces.jaeger import Jaeger, TooDeepError, UnknownServiceError, UnreachableError
+from otel_logging.traces.jaeger import Jaeger, JaegerError, UnknownServiceError, UnreachableError
 from otel_logging.traces.late import Question, late
 from otel_logging.traces.search import Found
 from tests.jaeger import FakeJaeger
@@ -170,6 +170,34 @@ def test_attributes_may_stand_on_a_span_of_another_service(fake: FakeJaeger) -> 
         assert [row.stage for row in rows] == ["message"]
 
 
+@pytest.mark.parametrize(
+    ("key", "wanted", "same"),
+    [
+        ("user_id", "user-456", True),
+        ("user_id", "123e4567-e89b-12d3-a456-426614174000", True),
+        ("user_id", "42af", True),
+        ("n", "7", True),
+        ("n", "-12", True),
+        ("n", "0", True),
+        ("late", "true", True),
+        ("n", "7.0", False),
+        ("n", "1e-07", False),
+        ("n", "nan", False),
+        ("n", "-inf", False),
+        ("tags", "['a']", False),
+        ("tags", "{'a': 1}", False),
+        ("empty", "", False),
+        ("long", "x" * 257, False),
+        ("error", "true", False),
+    ],
+)
+def test_jaeger_is_asked_for_attributes_that_it_writes_as_text_alike(
+    key: str, wanted: str, same: bool
+) -> None:
+    """Floats and lists are formatted differently there; long values are not in its index."""
+    assert search.finds_the_same(key, wanted) is same
+
+
 # ---------------------------------------------------------------- since
 
 
@@ -204,76 +232,65 @@ def test_without_it_the_last_day_is_looked_at(fake: FakeJaeger) -> None:
     assert {span.name for span in read(fake).spans} == {"yesterday", "ahead"}
 
 
-def test_the_newest_is_looked_for_further_and_further_back(fake: FakeJaeger) -> None:
+def test_the_last_trace_is_looked_for_further_and_further_back(fake: FakeJaeger) -> None:
     """A minute, ten, and so on up to a day."""
     fake.plant(Planted(1, 0, "earlier", -HOUR, -HOUR + S), origin=now())
+    old = Planted(1, 0, "old", -20 * HOUR, -20 * HOUR + S, trace=trace(1))
+    fake.plant(old, origin=now(), service="jobs")
 
-    found = [bool(each.spans) for each in search.newest(Jaeger(fake.url), 60)]
-
-    assert found == [False, False, True, True, True]
+    assert {span.name for span in search.last(Jaeger(fake.url), None).spans} == {"earlier"}
+    assert "old" in {span.name for span in search.last(Jaeger(fake.url), "jobs").spans}
+    assert "old" in {span.name for span in search.last(Jaeger(fake.url), "nobody").spans}
 
 
 # ---------------------------------------------------------------- many
 
 
-def test_more_than_one_answer_holds_is_read_in_parts(
+def test_more_than_one_answer_holds_is_incomplete(
     fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever in the day they crowd; each is there, and nothing is said to be missing."""
+    """The newest are there, and which service has more; the other services are read whole."""
     monkeypatch.setattr(search, "MOST_TRACES", 7)
     origin = now()
-    crowd = [(-HOUR + n, n) for n in range(40)] + [(-n * HOUR, 40 + n) for n in range(20)]
-    for start, n in crowd:
-        fake.plant(
-            Planted(1, 0, "m", start, start + 1, {"k": "x"}, trace=trace(n + 1)), origin=origin
-        )
-
-    for question in ({}, {"where": (("k", "x"),)}):
-        found = read(fake, **question)
-        assert len(traces(found)) == 60
-        assert found.incomplete == ""
-    assert len(fake.asked) < 400
-
-
-def test_more_than_that_at_one_moment_is_said(
-    fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Below a microsecond there is nothing left to cut."""
-    monkeypatch.setattr(search, "MOST_TRACES", 3)
-    origin = now()
-    for n in range(5):
-        fake.plant(Planted(1, 0, "m", -S, 0, trace=trace(n + 1)), origin=origin)
+    for n in range(20):
+        fake.plant(Planted(1, 0, "m", n, n + 1, {"k": "x"}, trace=trace(n + 1)), origin=origin)
+    for n in range(20, 26):
+        fake.plant(Planted(1, 0, "m", n, n + 1, trace=trace(n + 1)), origin=origin, service="zoo")
 
     found = read(fake)
 
-    assert len(traces(found)) >= 3
-    assert "one microsecond holds more than Jaeger gives at once" in found.incomplete
+    assert traces(found) == {trace(n + 1) for n in range(13, 26)}
+    assert found.incomplete == (
+        "Jaeger holds more of 'chat-gateway' than it gives at once "
+        "(--since, --service, --who or --over ask for less)"
+    )
+    tagged = read(fake, where=(("k", "x"),))
+    assert len(traces(tagged)) == 7
+    assert "'chat-gateway'" in tagged.incomplete
 
 
-def test_answers_that_are_too_large_are_asked_for_in_parts(
+def test_an_answer_that_is_too_large_is_incomplete(
     fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a bounded number of bytes each."""
-    monkeypatch.setattr(jaeger, "REPLY_BYTES", 20_000)
+    """It is read up to a bounded number of bytes, and of no use then."""
     monkeypatch.setattr("otel_logging.traces.http_get.REPLY_BYTES", 20_000)
     origin = now()
     for n in range(50):
         fake.plant(Planted(1, 0, "m" * 500, -n * S, 1 - n * S, trace=trace(n + 1)), origin=origin)
+    fake.plant(Planted(1, 0, "m", -S, 0), origin=origin, service="zoo")
 
     found = read(fake)
 
-    assert len(traces(found)) == 50
-    assert found.incomplete == ""
+    assert {span.resource.service for span in found.spans} == {"zoo"}
+    assert found.incomplete.startswith("Jaeger holds more of 'chat-gateway' than it gives at once")
 
 
-def test_a_jaeger_that_holds_little_is_asked_for_less(fake: FakeJaeger) -> None:
-    """Its memory storage refuses to be asked for more traces than it could hold."""
+def test_a_jaeger_that_refuses_to_give_so_many_is_an_error(fake: FakeJaeger) -> None:
+    """Its memory storage may be set to hold fewer; it says so itself."""
     fake.most_traces = 20
     fake.plant(Planted(1, 0, "m", -S, 0), origin=now())
 
-    assert len(read(fake).spans) == 1
-    fake.most_traces = 0
-    with pytest.raises(TooDeepError):
+    with pytest.raises(JaegerError, match=r"HTTP 500: .*search depth must be"):
         read(fake)
 
 
@@ -303,12 +320,10 @@ def test_what_was_read_before_it_went_silent_is_kept(
     fake.plant(Planted(2, 1, "m", -S, 0), origin=now(), service="b")
     asked = Jaeger(fake.url)
     original = asked.search
-    searched: list[str] = []
+    good, silent_from = asked._getter._port, "b"
 
     def failing(service: str, *arguments: Any, **options: Any) -> Any:
-        searched.append(service)
-        if len(searched) == 2:
-            asked._getter._port = silent.port
+        asked._getter._port = silent.port if service >= silent_from else good
         return original(service, *arguments, **options)
 
     monkeypatch.setattr(asked, "search", failing)
@@ -316,8 +331,6 @@ def test_what_was_read_before_it_went_silent_is_kept(
         found = search.read(asked, Question())
         assert len(found.spans) == 2
         assert "does not answer in time" in found.incomplete
-        searched.clear()
-        asked._getter._port = int(fake.url.rpartition(":")[2])
-        searched.append("none")
+        asked._getter._port, silent_from = good, "a"
         with pytest.raises(UnreachableError):
             search.read(asked, Question())

@@ -10,7 +10,7 @@ from otel_logging.traces import sources
 from otel_logging.traces.jaeger import JaegerError, UnknownServiceError
 from otel_logging.traces.late import Question, late
 from otel_logging.traces.sources import BOTH, JAEGER, LOCAL, Answered, Sources
-from otel_logging.traces.trees import by_trace
+from otel_logging.traces.trace import by_trace
 from tests.conftest import NOWHERE
 from tests.jaeger import FakeJaeger
 from tests.stored import MS, TRACE, Planted, store
@@ -51,16 +51,16 @@ def test_a_span_that_is_in_both_is_there_once(both: Sources) -> None:
 
     assert names(answered) == ["answer", "charge", "message"]
     assert late(answered.spans, Question()).looked_at == 2
-    assert answered.said == f"from the local store and Jaeger at {both.jaeger_url}"
+    assert answered.origin == f"from the local store and Jaeger at {both.jaeger_url}"
 
 
 def test_each_can_be_asked_alone(both: Sources) -> None:
     """The other is not even asked."""
     local, jaeger = only(LOCAL, both).late(Question()), only(JAEGER, both).late(Question())
 
-    assert (names(local), local.said) == (["answer", "message"], "from the local store")
+    assert (names(local), local.origin) == (["answer", "message"], "from the local store")
     assert names(jaeger) == ["charge", "message"]
-    assert jaeger.said == f"from Jaeger at {both.jaeger_url}"
+    assert jaeger.origin == f"from Jaeger at {both.jaeger_url}"
 
 
 def test_a_link_leads_to_what_jaeger_has(both: Sources) -> None:
@@ -97,7 +97,7 @@ def test_a_jaeger_that_is_not_there_keeps_nobody_from_the_local_store(both: Sour
     alone = Sources(BOTH, both.places, NOWHERE).late(Question())
 
     assert names(alone) == ["answer", "message"]
-    assert alone.said == f"from the local store; no Jaeger: nothing listens at {NOWHERE}"
+    assert alone.origin == f"from the local store; no Jaeger: nothing listens at {NOWHERE}"
     with pytest.raises(JaegerError, match="nothing listens"):
         Sources(JAEGER, both.places, NOWHERE).trace(TRACE)
 
@@ -106,14 +106,14 @@ def test_what_is_no_jaeger_has_no_traces(both: Sources, fake: FakeJaeger) -> Non
     """A 404 of some other server is not taken for a trace that is not there."""
     fake.instead = lambda _: (404, "text/plain", b"not found")
 
-    assert "no Jaeger, or older than 2.13" in both.trace(TRACE).said
+    assert "not Jaeger, or older than 2.13" in both.trace(TRACE).origin
 
 
 def test_a_service_may_be_in_the_local_store_alone(both: Sources) -> None:
     """That is no error, unless Jaeger alone was asked."""
     answered = both.late(Question(service="shop"))
 
-    assert answered.said == "from the local store; Jaeger has nothing of this service"
+    assert answered.origin == "from the local store; Jaeger has nothing of this service"
     with pytest.raises(UnknownServiceError):
         only(JAEGER, both).late(Question(service="shop"))
 
@@ -127,8 +127,9 @@ def test_what_is_missing_is_said(
     for trace_id in ("c" * 32, "d" * 32):
         fake.plant(Planted(1, 0, "at once", -1, 0, trace=trace_id), origin=origin)
 
-    assert both.late(Question()).said.endswith(
-        ", incomplete: one microsecond holds more than Jaeger gives at once"
+    assert both.late(Question()).origin.endswith(
+        ", incomplete: Jaeger holds more of 'chat-gateway' than it gives at once "
+        "(--since, --service, --who or --over ask for less)"
     )
 
 
@@ -141,7 +142,7 @@ def test_a_span_that_is_not_understood_is_said(both: Sources, fake: FakeJaeger) 
     answered = both.trace(TRACE)
 
     assert names(answered) == ["answer", "message"]
-    assert answered.said.endswith(", incomplete: 1 span not understood")
+    assert answered.origin.endswith(", incomplete: 1 invalid span left out")
 
 
 @pytest.mark.parametrize(("which", "seconds"), [(BOTH, 10.0), (JAEGER, 60.0)])

@@ -8,10 +8,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from otel_logging.traces import table, terminal
+from otel_logging.traces.draw import table, terminal
+from otel_logging.traces.draw.terminal import Links
 from otel_logging.traces.late import Question, late
-from otel_logging.traces.spans import Span
-from otel_logging.traces.terminal import Links
+from otel_logging.traces.span import Span
 from tests.stored import Planted, read_back
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from otel_logging.traces import waterfall
-from otel_logging.traces.terminal import Links
-from otel_logging.traces.trees import Trace, by_trace
+from otel_logging.traces.draw import waterfall
+from otel_logging.traces.draw.terminal import Links
+from otel_logging.traces.trace import Trace, by_trace
 from tests.stored import Planted, line, read_back, trace_of
 
 USER = {"user_id": "user-456"}
@@ -33,7 +33,7 @@ def picture(trace: Trace, width: int = 80) -> list[str]:
     """The picture as it stands in a pipe, without its two lines of heading."""
     from rich.console import Console
 
-    from otel_logging.traces import terminal
+    from otel_logging.traces.draw import terminal
 
     out = Console(width=width, force_terminal=False, color_system=None, highlight=False)
     with out.capture() as captured:

@@ -10,8 +10,8 @@ from typing import Final
 
 from rich.text import Text
 
+from otel_logging._text import visible
 from otel_logging.doctor.finding import Finding, Mark
-from otel_logging.traces.terminal import visible
 
 _SIGNS: Final = {
     Mark.GOOD: ("✓", "ok", "green"),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from otel_logging import _names
 from otel_logging.doctor.finding import Finding, good, note, problem
 from otel_logging.doctor.ports import Speech, reach, speech
+from otel_logging.traces.draw.terminal import duration
 from otel_logging.traces.jaeger import (
     Jaeger,
     JaegerError,
@@ -21,8 +22,7 @@ from otel_logging.traces.jaeger import (
     NotUnderstoodError,
     UnreachableError,
 )
-from otel_logging.traces.spans import Span
-from otel_logging.traces.terminal import duration
+from otel_logging.traces.span import Span
 
 _PAUSE_S: Final = 0.2
 _SKEW_S: Final = 60.0  # issue: off by more than a minute

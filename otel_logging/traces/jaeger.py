@@ -4,21 +4,21 @@ In: the address of Jaeger, a trace id, or a service and a window of time. Out:
 spans. Invariant: whatever Jaeger does, an answer or a ``JaegerError`` is there
 within a bounded time. Deliberately absent: what to ask (``search``).
 
-Two dialects are spoken [2.13 seen; the later one as documented], and told apart
-by the answer: Jaeger up to 2.18 refuses the later one's names with 400. The
-first searches by attributes in an older API alone, whose times are cut to
-microseconds, so the ids are taken from there and the traces from the newer one.
+There are two dialects [2.13 seen; the later one as documented]. The answer tells
+which one a Jaeger speaks: up to 2.18 it refuses the later one's names with 400. The
+earlier one searches by attributes in an older API only, which cuts times to
+microseconds, so only the ids are taken from there.
 """
 
-import contextlib
 import http.client
 import json
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
-from otel_logging.traces import otlp_json
+from otel_logging._text import one_line
 from otel_logging.traces.http_get import (
     REPLY_BYTES,
     Getter,
@@ -26,13 +26,29 @@ from otel_logging.traces.http_get import (
     TooLargeError,
     in_seconds,
 )
-from otel_logging.traces.spans import Span, rfc3339
+from otel_logging.traces.span import (
+    INVALID,
+    Resource,
+    Span,
+    from_json,
+    resource_from_json,
+    rfc3339,
+)
 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
-READ_S: Final = 60.0  # for all [run: 100,000 spans in 25 s, from one service, on two busy cores]
+READ_S: Final = 60.0  # for all
 _US: Final = 1_000  # ns; Jaeger's storages compare microseconds
-_TOLD_BYTES: Final = 300
+
+#: Parameters of a search: service, start, end, most traces, raw, least duration.
+_EARLIER: Final = (
+    *("service_name", "start_time_min", "start_time_max", "num_traces", "raw_traces"),
+    "duration_min",
+)
+_LATER: Final = (
+    *("serviceName", "startTimeMin", "startTimeMax", "searchDepth", "rawTraces"),
+    "durationMin",
+)
 
 
 class JaegerError(Exception):
@@ -44,19 +60,15 @@ class UnreachableError(JaegerError):
 
 
 class NotUnderstoodError(JaegerError):
-    """What answers is no Jaeger, or one that is too old."""
+    """The server is not Jaeger, or too old."""
 
 
 class NotLetInError(JaegerError):
-    """Something before Jaeger sends us elsewhere, or wants to know who we are."""
+    """Something before Jaeger redirects us, or wants a login."""
 
 
 class TooMuchError(JaegerError):
-    """One answer is larger than what is read of one."""
-
-
-class TooDeepError(JaegerError):
-    """More traces were asked for than its memory storage could ever hold."""
+    """One answer is larger than ``REPLY_BYTES``."""
 
 
 class UnknownServiceError(JaegerError):
@@ -71,17 +83,6 @@ class Window:
     end_ns: int
     min_duration_s: float = 0.0
 
-    def at_least(self, min_duration_s: float) -> "Window":
-        """Return it for spans that took at least so long."""
-        return replace(self, min_duration_s=min_duration_s)
-
-    def parts(self, number: int) -> "list[Window]":
-        """Return it cut in *number* of the same length, as far as microseconds go."""
-        step = max((self.end_ns - self.start_ns) // number // _US * _US, _US)
-        cuts = [*range(self.start_ns, self.end_ns, step)][:number]
-        ends = [*cuts[1:], self.end_ns]
-        return [Window(s, e, self.min_duration_s) for s, e in zip(cuts, ends, strict=True)]
-
 
 class Jaeger:
     """One Jaeger, for the time of one command, asked by one thread.
@@ -95,15 +96,15 @@ class Jaeger:
         self.url = url
         self._read_s = read_s
         self._getter = Getter(url)
-        self._is_later = True  # the dialect; until it refuses
+        self._names = _LATER  # until it refuses them
         self._deadline: float | None = None
         self.date = ""  # of its last answer
-        self.left_out: set[str] = set()  # ids of spans that are no OTLP
+        self.left_out: set[str] = set()  # ids of spans that are not OTLP
 
     # ---- asking
 
     def _get(self, path: str, params: Mapping[str, str]) -> Reply:
-        if self._deadline is None:  # the first answer says whether there is a Jaeger at all
+        if self._deadline is None:  # the first answer shows whether there is a Jaeger at all
             deadline, self._deadline = in_seconds(HELLO_S), in_seconds(self._read_s)
         else:
             deadline = min(in_seconds(ANSWER_S), self._deadline)
@@ -124,79 +125,70 @@ class Jaeger:
         self.date = reply.date
         return reply
 
-    def _good(self, reply: Reply) -> list[dict[str, Any]]:
-        """Return the objects that a good reply holds: one, or more where it was streamed."""
-        if reply.status != 200:
-            told = _on_a_line(reply.body[:_TOLD_BYTES].decode("utf-8", "replace"))
-            if reply.status in (401, 403):
-                raise NotLetInError(
-                    f"{self.url} lets nobody in: HTTP {reply.status} {told}".rstrip()
-                )
-            if 300 <= reply.status < 400:
-                elsewhere = _on_a_line(reply.location[:_TOLD_BYTES])
-                raise NotLetInError(f"{self.url} sends us elsewhere: to {elsewhere or 'nowhere'}")
-            kind = TooDeepError if "search depth" in told else JaegerError
-            raise kind(f"{self.url} answers HTTP {reply.status}: {told}")
-        with contextlib.suppress(ValueError, RecursionError):
+    def _objects(self, reply: Reply) -> list[dict[str, Any]]:
+        """Return the JSON objects of a good reply: one, or more where it was streamed."""
+        status, text = reply.status, one_line(reply.body)
+        if status in (401, 403):
+            raise NotLetInError(f"{self.url} lets nobody in: HTTP {status} {text}".rstrip())
+        if 300 <= status < 400:
+            elsewhere = one_line(reply.location) or "nowhere"
+            raise NotLetInError(f"{self.url} sends us elsewhere: to {elsewhere}")
+        if status != 200:
+            raise JaegerError(f"{self.url} answers HTTP {status}: {text}")
+        try:
             parsed = list(_documents(reply.body.decode()))
-            if parsed and all(isinstance(one, dict) for one in parsed):
-                return parsed
-        raise NotUnderstoodError(f"what answers at {self.url} is no Jaeger, or older than 2.13")
+        except (ValueError, RecursionError):
+            parsed = []
+        if not parsed or not all(isinstance(one, dict) for one in parsed):
+            raise NotUnderstoodError(f"{self.url} is not Jaeger, or older than 2.13")
+        return parsed
 
     def services(self) -> list[str]:
         """Return the names of the services it knows, sorted."""
         reply = self._get("/api/v3/services", {})
         if reply.status == 404:  # servers of other things; and Jaeger before it had this API
             reply = Reply(200, b"", reply.date)
-        told = self._good(reply)[0]
-        named = told.get("services") if told else []  # {}: its memory storage, as long as empty
-        if not isinstance(named, list):
-            raise NotUnderstoodError(f"what answers at {self.url} is no Jaeger")
-        return sorted(map(str, named))
+        answer = self._objects(reply)[0]
+        names = answer.get("services") or []  # an empty memory storage leaves the key out
+        if set(answer) - {"services"} or not isinstance(names, list):
+            raise NotUnderstoodError(f"{self.url} is not Jaeger")
+        return sorted(map(str, names))
 
     def version(self) -> str:
-        """Return its version where its front page says so, like ``2.13.0``; else empty."""
+        """Return which one it is, where its front page says so, like ``2.13.0``; else empty."""
         found = re.search(rb'"gitVersion":"v?(\d[^"]*)"', self._get("/", {}).body)
         return "" if found is None else found[1].decode("ascii", "replace")
 
     def trace(self, trace_id: str) -> list[Span]:
-        """Return the spans of one trace; none where it has none of it."""
+        """Return the spans of one trace; none if it has none of it."""
         # raw: as they were sent, without Jaeger's "corrections" of clocks
-        asked = {"raw_traces": "true"}
-        return self._spans(self._get(f"/api/v3/traces/{trace_id}", asked))
-
-    def _spans(self, reply: Reply) -> list[Span]:
-        if reply.status == 404:
-            return []
-        try:
-            return [
-                span
-                for one in self._good(reply)
-                for span in otlp_json.spans(one["result"], left_out=self.left_out)
-            ]
-        except (ValueError, KeyError) as error:
-            raise NotUnderstoodError(f"{self.url} answers what is no OTLP: {error}") from error
-
-    # ---- a search
+        return self._spans(self._get(f"/api/v3/traces/{trace_id}", {"raw_traces": "true"}))
 
     def search(
-        self, service: str, window: Window, tags: dict[str, str], *, most: int
+        self, service: str, window: Window, tags: Mapping[str, str], *, most: int
     ) -> tuple[list[Span], bool]:
         """Return the spans of at most so many traces that have a span of *service* in *window*
         with all *tags*; and whether there may be more traces.
         """
-        if self._is_later:
-            reply = self._get("/api/v3/traces", _later(service, window, tags, most))
-            if reply.status != 400:
-                return _counted(self._spans(reply), most)
-            self._is_later = False
-        if not tags:
-            reply = self._get("/api/v3/traces", _earlier(service, window, most))
-            return _counted(self._spans(reply), most)
-        ids = self._ids(service, window, tags, most)
-        return [span for trace_id in ids for span in self.trace(trace_id)], len(ids) >= most
+        if tags and self._names is _EARLIER:
+            ids = self._ids(service, window, tags, most)
+            return [span for trace_id in ids for span in self.trace(trace_id)], len(ids) >= most
+        least = window.min_duration_s  # cut to microseconds, so that it finds more
+        values = (
+            *(service, rfc3339(window.start_ns), rfc3339(window.end_ns), str(most), "true"),
+            f"{int(least * 1e6) / 1e6:.6f}s" if least else "",
+        )
+        asked = {f"query.{k}": v for k, v in zip(self._names, values, strict=True) if v}
+        if tags:
+            asked["query.attributes"] = json.dumps(tags)
+        reply = self._get("/api/v3/traces", asked)
+        if reply.status == 400 and self._names is _LATER:
+            self._names = _EARLIER
+            return self.search(service, window, tags, most=most)
+        spans = self._spans(reply)
+        return spans, len({span.trace_id for span in spans}) >= most
 
-    def _ids(self, service: str, window: Window, tags: dict[str, str], most: int) -> list[str]:
+    def _ids(self, service: str, window: Window, tags: Mapping[str, str], most: int) -> list[str]:
         asked = {
             "service": service,
             "start": str(window.start_ns // _US),
@@ -204,15 +196,38 @@ class Jaeger:
             "limit": str(most),
             "tags": json.dumps(tags),
         }
-        traces = self._good(self._get("/api/traces", asked))[0].get("data") or []
+        traces = self._objects(self._get("/api/traces", asked))[0].get("data") or []
         try:
             return [_hex_id(trace["traceID"]) for trace in traces]
         except (KeyError, TypeError, ValueError) as error:
-            raise NotUnderstoodError(f"{self.url} answers what is no trace: {error}") from error
+            message = f"{self.url} answers with something other than traces"
+            raise NotUnderstoodError(message) from error
 
+    # ---- reading
 
-def _on_a_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    def _spans(self, reply: Reply) -> list[Span]:
+        if reply.status == 404:
+            return []
+        found: list[Span] = []
+        for one in self._objects(reply):
+            try:
+                groups = _groups(one["result"])
+            except INVALID as error:
+                message = f"{self.url} answers with something other than OTLP"
+                raise NotUnderstoodError(f"{message}: {type(error).__name__}") from error
+            for resource, spans in groups:
+                found += self._valid(resource, spans)
+        return found
+
+    def _valid(self, resource: Mapping[str, Any], spans: list[Mapping[str, Any]]) -> Iterator[Span]:
+        """Yield the spans, without those that are not OTLP: one would hide all its neighbours."""
+        origin: Resource | None = None
+        for span in spans:
+            try:
+                origin = origin or resource_from_json(resource)
+                yield from_json(span, origin)
+            except INVALID:
+                self.left_out.add(reprlib.repr((span.get("traceId"), span.get("spanId"))))
 
 
 def _hex_id(given: str) -> str:
@@ -222,50 +237,24 @@ def _hex_id(given: str) -> str:
     return given.rjust(32, "0")
 
 
+def _groups(
+    traces_data: Mapping[str, Any],
+) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """Return each resource of OTLP's TracesData with its spans, all of them not yet read."""
+    return [
+        (group.get("resource", {}), [dict(span) for span in scoped.get("spans", ())])
+        for group in traces_data.get("resourceSpans", ())
+        for scoped in group.get("scopeSpans", ())
+    ]
+
+
+#: Numbers that JSON has not become strings, as in OTLP's own form.
+_DECODER: Final = json.JSONDecoder(parse_constant=str)
+
+
 def _documents(text: str) -> Iterator[Any]:
     """Yield the JSON values of *text*, one after another."""
-    decoder, at = json.JSONDecoder(), 0
+    at = 0
     while text := text[at:].lstrip():
-        value, at = decoder.raw_decode(text)
+        value, at = _DECODER.raw_decode(text)
         yield value
-
-
-def _later(service: str, window: Window, tags: dict[str, str], most: int) -> dict[str, str]:
-    asked = {
-        "query.serviceName": service,
-        "query.startTimeMin": _time(window.start_ns),
-        "query.startTimeMax": _time(window.end_ns),
-        "query.searchDepth": str(most),
-        "query.rawTraces": "true",
-    }
-    if tags:
-        asked["query.attributes"] = json.dumps(tags)
-    if window.min_duration_s:
-        asked["query.durationMin"] = _duration(window.min_duration_s)
-    return asked
-
-
-def _earlier(service: str, window: Window, most: int) -> dict[str, str]:
-    asked = {
-        "query.service_name": service,
-        "query.start_time_min": _time(window.start_ns),
-        "query.start_time_max": _time(window.end_ns),
-        "query.num_traces": str(most),
-        "query.raw_traces": "true",
-    }
-    if window.min_duration_s:
-        asked["query.duration_min"] = _duration(window.min_duration_s)
-    return asked
-
-
-def _time(time_ns: int) -> str:
-    return rfc3339(time_ns)  # whole microseconds: nothing is cut
-
-
-def _duration(seconds: float) -> str:
-    """Write a least duration as Go and protobuf's JSON both read it; cut, so that it finds more."""
-    return f"{int(seconds * 1e6) / 1e6:.6f}s"
-
-
-def _counted(spans: list[Span], most: int) -> tuple[list[Span], bool]:
-    return spans, len({span.trace_id for span in spans}) >= most

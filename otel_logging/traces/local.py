@@ -1,18 +1,16 @@
-"""The local store: the spans of every service and process whose spool is on this machine.
+"""The local store: the spans of every service and process with a spool on this machine.
 
 In: spool directories. Out: spans, read once. Invariant: what cannot be read is
-left out and said on stderr, and never keeps the rest from being read. A span
+left out and reported on stderr, and never keeps the rest from being read. A span
 may come twice (its segment was renamed meanwhile, or delivered again):
-``trees.by_trace`` keeps one. Deliberately absent: selection.
+``trace.by_trace`` keeps one. Deliberately absent: selection.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
 from otel_logging import _spool, _trouble
-from otel_logging.traces.spans import Span, decode
+from otel_logging.traces.span import Span, from_bytes, resource_from_bytes
 
 
 def read(bases: Iterable[Path]) -> list[Span]:
@@ -25,18 +23,10 @@ def read(bases: Iterable[Path]) -> list[Span]:
         for contents in _spool.read(base):
             if contents.damaged:
                 _trouble.report(_spool.DAMAGED, contents.damaged)
-            found.extend(_decode(contents))
+            resource = resource_from_bytes(contents.resource)
+            for _, encoded in contents.spans:
+                try:
+                    found.append(from_bytes(encoded, resource))
+                except ValueError as error:
+                    _trouble.report(_spool.DAMAGED, detail=error)
     return found
-
-
-def _decode(contents: _spool.Contents) -> Iterator[Span]:
-    spans = [encoded for _, encoded in contents.spans]
-    try:
-        yield from decode(contents.resource, contents.scope, spans)
-    except DecodeError:
-        # one span that is no OTLP would hide a thousand neighbours
-        for encoded in spans:
-            try:
-                yield from decode(contents.resource, contents.scope, [encoded])
-            except DecodeError as error:
-                _trouble.report(_spool.DAMAGED, detail=error)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from otel_logging.traces import local
-from otel_logging.traces.spans import Span
+from otel_logging.traces.span import Span
 
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATUSES = ("unset", "ok", "error")
@@ -35,8 +35,8 @@ def stored(spool_dir: Path) -> Traces:
                 "parent_span_id": span.parent_span_id,
                 "service": span.resource.service,
                 "name": span.name,
-                "kind": span.kind,
-                "status": span.status,
+                "kind": span.details.kind,
+                "status": span.details.status,
                 "start_ns": span.start_ns,
                 "end_ns": span.end_ns,
                 "attributes": dict(span.attributes),

@@ -19,7 +19,7 @@ from otel_logging.settings import Exporter
 from otel_logging.traces import local, search
 from otel_logging.traces.jaeger import Jaeger
 from otel_logging.traces.late import Question, late
-from otel_logging.traces.trees import by_trace
+from otel_logging.traces.trace import by_trace
 from tests.backends.cases import Service
 from tests.backends.stack import Stack, until
 from tests.stored import MS, SCOPE, Planted, store

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging.traces.spans import Event, Link, Resource, rfc3339
+from otel_logging.traces.span import Event, Link, Resource, rfc3339
 from tests.stored import MS, NOON, TRACE, Planted, line, open_spool, read_back
 
 
@@ -27,8 +27,8 @@ def test_a_span_comes_back_as_it_was_written(tmp_path: Path) -> None:
     (span,) = read_back(tmp_path, planted)
 
     assert (span.trace_id, span.span_id, span.parent_span_id) == (TRACE, f"{2:016x}", f"{1:016x}")
-    assert (span.name, span.kind, span.status) == ("transcribe", "server", "error")
-    assert span.status_message == "ValueError: boom"
+    assert (span.name, span.details.kind, span.details.status) == ("transcribe", "server", "error")
+    assert span.details.status_message == "ValueError: boom"
     assert (span.start_ns, span.end_ns) == (NOON + 5 * MS, NOON + 905 * MS)
     assert (span.duration_s, span.budget_s) == (0.9, 0.3)
     assert span.resource == Resource("chat-gateway", ("user_id",))
@@ -36,7 +36,7 @@ def test_a_span_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert span.attributes == {"budget_s": 0.3, "words": ["a", "b"], "deep": {"n": 1}}
     assert span.get("deep") == {"n": 1}
     assert span.get("nothing") is None
-    assert not span.remote_parent
+    assert not span.details.remote_parent
     assert span.events == [
         Event(
             NOON + 12 * MS,
@@ -44,7 +44,7 @@ def test_a_span_comes_back_as_it_was_written(tmp_path: Path) -> None:
             {"level": "warning", "logger": "chat", "device": "cpu"},
         )
     ]
-    assert span.links == [Link("a" * 32, f"{77:016x}", {"why": "asked"})]
+    assert span.details.links == [Link("a" * 32, f"{77:016x}", {"why": "asked"})]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_kind_and_status_are_words(
     """Numbers that no version of OTLP has are unspecified and unset."""
     (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1, kind=kind, status=status))
 
-    assert (span.kind, span.status) == words
+    assert (span.details.kind, span.details.status) == words
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_duration(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One trace as a picture: stages with their bars, and their log lines where they were said.
+"""One trace as a picture: stages with their bars, and their log lines in between.
 
 In: a ``Trace`` and a width. Out: lines of text. Invariant: lateness and errors
 are words before they are colours; all numbers of a picture are in one unit,
@@ -6,34 +6,33 @@ from one zero. Deliberately absent: which trace, and what is under what.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from otel_logging import _names
+from otel_logging._text import visible
 from otel_logging.lateness.verdict import late_by
-from otel_logging.traces import exceptions
-from otel_logging.traces.late import who
-from otel_logging.traces.spans import Event, Span
-from otel_logging.traces.stages import Row, Stage, rows, stages
-from otel_logging.traces.terminal import (
+from otel_logging.traces.draw import exceptions
+from otel_logging.traces.draw.terminal import (
     NO_LINKS,
     Links,
     cell,
     duration,
     fields,
     local_time,
-    visible,
 )
-from otel_logging.traces.trees import Trace
+from otel_logging.traces.late import who
+from otel_logging.traces.span import Event, Span
+from otel_logging.traces.trace import Row, Stage, Trace
 
 _LEAST_BAR, _MOST_BAR = 20, 60  # columns; less shows nothing, more shows no more
 _LEAST_LABEL = 12
 _GAP: Final = "  "
 
-#: What stands in the picture by other means than as a field.
+#: Attributes that the picture shows otherwise than as a field.
 _OURS: Final = frozenset(
     {
         *(_names.BUDGET, _names.LATE, _names.LATE_BY, _names.CANCELLED),
@@ -53,17 +52,17 @@ def draw(trace: Trace, *, width: int, links: Links = NO_LINKS) -> Iterator[Text]
     Cost: everything of the trace is decoded, about 50 µs a line.
     """
     first = trace.in_order[0]
-    for_whom = who(trace, first)
-    listed = list(rows(stages(trace), for_whom))
+    users = who(trace, first)
+    listed = list(trace.rows(users))
     columns = _columns(listed, first.resource.service, width)
-    yield from _header(trace, columns, for_whom, links)
+    yield from _header(trace, columns, users, links)
     yield Text()
     yield columns.heading()
     for row in listed:
         yield from _stage(row, columns) if row.event is None else _line(row, row.event, columns)
 
 
-# ---------------------------------------------------------------- where things stand
+# ---------------------------------------------------------------- columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class _Columns:
 
     start_ns: int
     total_ns: int
-    service: str  # of the outermost stage; others are named beside theirs
+    service: str  # of the outermost stage; other stages are drawn with their own
     width: int
     number: int = 0
     label: int = 80
@@ -80,7 +79,7 @@ class _Columns:
 
     @property
     def unit(self) -> tuple[str, float, int]:
-        """Name, length in ns and decimals of the unit of all numbers."""
+        """The unit of all numbers: its name, its length in ns, decimals."""
         if self.total_ns >= 1_000_000_000:
             return "seconds", 1e9, 3
         return "milliseconds", 1e6, 1 if self.total_ns >= 10_000_000 else 3
@@ -90,7 +89,7 @@ class _Columns:
         return f"{time_ns / length:.{decimals}f}"
 
     def numbers(self, start_ns: int | None = None, took_ns: int | None = None) -> Text:
-        """Return the columns on the left: since the start of the trace, and how long."""
+        """Return the columns on the left: since the start of the trace, and duration."""
         at = "" if start_ns is None else self.count(start_ns - self.start_ns)
         took = "" if took_ns is None else self.count(took_ns)
         return Text.assemble((f"{at:>{self.number}}{_GAP}", "dim"), f"{took:>{self.number}}{_GAP}")
@@ -102,11 +101,11 @@ class _Columns:
 
     def heading(self) -> Text:
         line = Text(f"{'start':>{self.number}}{_GAP}{'took':>{self.number}}{_GAP}", "dim")
-        line.append(cell(self.unit[0], self.label)).append(_GAP)
+        line.append(cell(Text(self.unit[0]), self.label)).append(_GAP)
         return line.append("0" + self.count(self.total_ns).rjust(self.bar - 1))
 
     def bar_of(self, stage: Stage) -> str:
-        """Return a bar from start to end, to half a column, and never nothing."""
+        """Return a bar from start to end, to half a column, at least half a column long."""
         halves = 2 * self.bar
         first = min((stage.start_ns - self.start_ns) * halves // self.total_ns, halves - 1)
         last = -((self.start_ns - stage.end_ns) * halves // self.total_ns)
@@ -126,21 +125,20 @@ def _columns(listed: list[Row], service: str, width: int) -> _Columns:
     labels = (cell_len(_label(row, rough).plain) for row in drawn if row.stage.span)
     longest = max([_LEAST_LABEL, *labels])
     bar = min(max(room - longest, room * 2 // 5, _LEAST_BAR), _MOST_BAR)
-    return _Columns(
-        start, total, service, width, number, max(min(longest, room - bar), _LEAST_LABEL), bar
-    )
+    label = max(min(longest, room - bar), _LEAST_LABEL)
+    return replace(rough, number=number, label=label, bar=bar)
 
 
-# ---------------------------------------------------------------- what is said
+# ---------------------------------------------------------------- header, stages, lines
 
 
 def _header(
-    trace: Trace, columns: _Columns, for_whom: Mapping[str, Any], links: Links
+    trace: Trace, columns: _Columns, users: Mapping[str, Any], links: Links
 ) -> Iterator[Text]:
     services = dict.fromkeys(span.resource.service for span in trace.in_order)
     started = local_time(columns.start_ns)
     line = Text().append(visible(", ".join(services)), "bold")
-    for part in (fields(for_whom.items()), Text(duration(columns.total_ns / 1e9))):
+    for part in (fields(users.items()), Text(duration(columns.total_ns / 1e9))):
         if part:
             line.append(" · ", "dim").append(part)
     yield line
@@ -177,7 +175,7 @@ def _label(row: Row, columns: _Columns) -> Text:
 
 def _words(span: Span) -> list[str]:
     facts = {
-        "ERROR": span.status == "error",
+        "ERROR": span.details.status == "error",
         "LATE": late_by(span.duration_s, span.budget_s) is not None,
         "CANCELLED": span.get(_names.CANCELLED) is True,
     }
@@ -190,35 +188,35 @@ def _style(span: Span) -> str:
 
 
 def _remarks(row: Row, span: Span) -> Iterator[Text]:
-    """Yield what is to be said of a stage besides its times."""
-    over = late_by(span.duration_s, span.budget_s)
+    """Yield what there is to say of a stage besides its times."""
+    over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
-    if span.status_message and not _explained(row.stage, span.status_message):
-        yield Text(visible(span.status_message), "red")
-    if own := fields(_untold(span.attributes, row.told)):
+    if message and not _is_shown_below(row.stage, message):
+        yield Text(visible(message), "red")
+    if own := fields(_new(span.attributes, row.shown)):
         yield own
-    for link in span.links:
+    for link in span.details.links:
         yield Text(f"linked to trace {link.trace_id}, span {link.span_id}", "dim")
 
 
-def _explained(stage: Stage, message: str) -> bool:
-    """Whether it is said below: the stage that raised has the event, those above the status."""
+def _is_shown_below(stage: Stage, message: str) -> bool:
+    """Return whether the exception is shown below: by its event, or by a stage inside."""
     return any(event.name == exceptions.EVENT for event in stage.events) or any(
-        child.span is not None and child.span.status_message == message for child in stage.children
+        child.details.status_message == message for child in stage.children
     )
 
 
-def _untold(values: Mapping[str, Any], told: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def _new(values: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """Return the fields that are new here, the logger's name last: it is cut first."""
-    new = {k: v for k, v in values.items() if k not in _OURS and (k not in told or told[k] != v)}
+    new = {k: v for k, v in values.items() if k not in _OURS and (k not in shown or shown[k] != v)}
     if _names.LOGGER in new:
         new[_names.LOGGER] = new.pop(_names.LOGGER)
     return new.items()
 
 
 def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
-    """Yield a log line: its level, its message, its fields; below it what was raised."""
+    """Yield a log line: its level, its message, its fields; below it the exception."""
     raised = exceptions.raised(event.name, event.attributes)
     level, message, below = event.attributes.get(_names.LEVEL, "event"), event.name, ""
     if raised is not None and event.name == exceptions.EVENT:
@@ -229,8 +227,7 @@ def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
     line = (
         columns.numbers(event.time_ns).append(tree).append(_level(level)).append(visible(message))
     )
-    told = {**row.told, **row.stage.attributes}
-    if own := fields(_untold(event.attributes, told)):
+    if own := fields(_new(event.attributes, row.shown)):
         line.append(_GAP).append(own)
     yield line
     if below:
@@ -246,7 +243,7 @@ def _level(level: Any) -> Text:
 
 
 def _fitting(raised: exceptions.Raised, columns: _Columns, row: Row) -> str:
-    """Return type and message, and the innermost frame where there is room for both."""
+    """Return type and message, and the innermost frame if there is room for both."""
     both = f"{raised.what}{_GAP}{raised.where}"
     taken = 2 * (columns.number + len(_GAP)) + len(row.lead) + _LEVEL_WIDTH + 1
     return both if taken + cell_len(visible(both)) <= columns.width else raised.what

@@ -1,13 +1,12 @@
-"""What the pictures share: the terminal, and how values look in it.
+"""What the drawings share: the terminal, and how values look in it.
 
 In: values of other people's programs. Out: text of a known width. Invariant:
-no character of a value is ever obeyed by the terminal, no line is wider than
-it, and nothing is said by colour alone. Deliberately absent: what is drawn.
+no character of a value is a command to the terminal, no line is wider than it, and
+no fact is shown by colour alone. Deliberately absent: what is drawn.
 """
 
 import io
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,27 +14,20 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-_PIPED_LEAST, _PIPED_MOST = 80, 120  # what a reader of a file or a ticket can bear
+from otel_logging._text import visible
 
+_PIPED_LEAST, _PIPED_MOST = 80, 120  # columns that fit into a file or a ticket
 _AT_ONCE: Final = 50  # lines: Rich takes 0.12 ms for one alone, 0.04 ms for one of these [run]
-
-#: Control characters, line separators, and the marks that turn or hide text (Unicode's
-#: bidirectional controls; "Trojan Source", CVE-2021-42574).
-_OBEYED: Final = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
-_SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def console() -> Console:
     """Return standard output: in colour and as wide as it is where it is a terminal, else
     plain and 80 to 120 columns wide (``COLUMNS``, or the terminal that errors go to).
 
-    Scope: the process's standard output no longer raises for what its encoding lacks.
+    Scope: the process's standard output no longer raises for characters its encoding lacks.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -47,22 +39,22 @@ def console() -> Console:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where spans are seen in Jaeger. *of*: trace id and span id to a URL, None where it is not
-    there; *are_taken*: whether the terminal makes a link of any text.
+    """Links to spans in Jaeger. *of*: trace id and span id to a URL, None if Jaeger has not got it;
+    *are_taken*: whether the terminal supports hyperlinks.
     """
 
     of: Callable[[str, str], str | None]
     are_taken: bool
 
     def mark(self, text: Text, trace_id: str, span_id: str) -> Text:
-        """Make *text* a link, where the terminal takes it."""
+        """Make *text* a hyperlink, if the terminal supports them."""
         url = self.of(trace_id, span_id)
         if url is not None and self.are_taken:
             text.stylize(f"link {url}")
         return text
 
     def below(self, trace_id: str, span_id: str, indent: str = "") -> Iterator[Text]:
-        """Yield the URL as a line of its own, whole, where no text can be made a link."""
+        """Yield the whole URL as a line of its own, if the terminal supports no hyperlinks."""
         url = self.of(trace_id, span_id)
         if url is not None and not self.are_taken:
             yield Text(indent + url, "dim", overflow="ignore")
@@ -72,7 +64,7 @@ NO_LINKS: Final = Links(lambda *_: None, are_taken=False)
 
 
 def show(out: Console, lines: Iterable[Text]) -> None:
-    """Print *lines*, each cut to the width of *out*, but for URLs: a part of one is nothing."""
+    """Print *lines*, each cut to the width of *out*, except URLs: a part of one is useless."""
     waiting, width = iter(lines), out.width
     while some := [_fitting(line, width) for line in islice(waiting, _AT_ONCE)]:
         out.print(Text("\n").join(some), soft_wrap=True)
@@ -83,16 +75,6 @@ def _fitting(line: Text, width: int) -> Text:
         line.truncate(width, overflow="ellipsis")
     line.rstrip()
     return line
-
-
-def visible(text: str) -> str:
-    r"""Return *text* with what a terminal would obey written out: ``\n``, ``\x1b``, ``\u202e``."""
-    return _OBEYED.sub(_written_out, text)
-
-
-def _written_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return _SHORT.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
 def shown(value: Any) -> str:
@@ -112,20 +94,15 @@ def fields(values: Iterable[tuple[str, Any]]) -> Text:
     return line
 
 
-def cell(text: str | Text, width: int, *, right: bool = False) -> Text:
+def cell(text: Text, width: int) -> Text:
     """Return *text* in exactly *width* columns: cut with an ellipsis, or filled with blanks."""
-    made = Text(text) if isinstance(text, str) else text.copy()
-    made.truncate(width, overflow="ellipsis")
-    blanks = width - cell_len(made.plain)
-    if right:
-        made.pad_left(blanks)
-    else:
-        made.pad_right(blanks)
+    made = text.copy()
+    made.truncate(width, overflow="ellipsis", pad=True)
     return made
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it: 850 µs, 3.2 ms, 604 ms, 1.204 s, 17 min 3 s."""
+    """Return a duration as people write it: 850 µs, 3.2 ms, 604 ms, 1.204 s, 17 min 3 s."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.9995:
@@ -139,5 +116,5 @@ def duration(seconds: float) -> str:
 
 
 def local_time(time_ns: int) -> datetime:
-    """Return a time since the epoch in the zone of whoever reads it."""
+    """Return a time since the epoch in the reader's time zone."""
     return datetime.fromtimestamp(time_ns / 1e9).astimezone()

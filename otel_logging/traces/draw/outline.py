@@ -1,18 +1,19 @@
 """A tree of plain spans and lines, indented: for a failing test's report.
 
-In: what ``testing.Captured.tree`` gives. Out: lines of text. Invariant: no
-control character is obeyed. Deliberately absent: bars and widths (``waterfall``).
+In: what ``testing.Captured.tree`` gives. Out: lines of text. Invariant: control
+characters are escaped. Deliberately absent: bars and widths (``waterfall``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from otel_logging import _names
-from otel_logging.traces import exceptions
-from otel_logging.traces.terminal import duration, fields, visible
+from otel_logging._text import visible
+from otel_logging.traces.draw import exceptions
+from otel_logging.traces.draw.terminal import duration, fields
 
-#: What is said by its place, in words before the fields, or below.
-_SAID: Final = frozenset(
+#: Shown by its place, in words before the fields, or below.
+_SHOWN: Final = frozenset(
     {
         *(_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.TRACE_ID, _names.SPAN_ID),
         *(_names.TRACE_FLAGS, _names.EXCEPTION, _names.STACK, *exceptions.ATTRIBUTES),
@@ -28,12 +29,12 @@ def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """
     waiting = [(node, "", frozenset[tuple[str, str]]()) for node in reversed(nodes)]
     while waiting:
-        node, lead, told = waiting.pop()
+        node, lead, above = waiting.pop()
         # a line's fields may be called anything but what it says of itself
         is_line = _names.TIMESTAMP in node
         values = node if is_line else node["attributes"]
         message = str(node[_names.EVENT] if is_line else node["name"])
-        own = {k: v for k, v in values.items() if k not in _SAID and (k, repr(v)) not in told}
+        own = {k: v for k, v in values.items() if k not in _SHOWN and (k, repr(v)) not in above}
         if _names.LOGGER in own:
             own[_names.LOGGER] = own.pop(_names.LOGGER)  # last: it says least
         shown = f"  {fields(own.items())}" if own else ""
@@ -44,7 +45,7 @@ def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield f"{lead}  {visible(f'{raised.what}  {raised.where}'.rstrip())}"
             continue
         yield f"{lead}{visible(message)} {duration(node['duration_s'])}{_words(node)}{shown}"
-        below = told | {(key, repr(value)) for key, value in own.items()}
+        below = above | {(key, repr(value)) for key, value in own.items()}
         waiting += [(inner, lead + "  ", below) for inner in reversed(node["inside"])]
 
 

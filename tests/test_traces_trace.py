@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from otel_logging.traces.trees import Trace, by_trace, last
+from otel_logging.traces.trace import Trace, by_trace, last
 from tests.stored import Planted, read_back, trace_of
 
 

@@ -1,7 +1,7 @@
 """The one line of a traceback that is read first: what was raised, and where.
 
-In: attributes of an event. Out: a ``Raised``. Invariant: total; text that is no
-traceback is its own last line. Deliberately absent: the rest of the traceback,
+In: attributes of an event. Out: a ``Raised``. Invariant: never raises; text that is
+not a traceback is its own last line. Deliberately absent: the rest of the traceback,
 which ``show --json`` has.
 """
 
@@ -44,7 +44,7 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
 def _last(traceback: str) -> Raised:
     """Find the last frame, and below it what is indented less: the exception.
 
-    Of chained exceptions that is the one that arrived, which Python prints last.
+    Of chained exceptions that is the last one raised, which Python prints last.
     """
     lines = [line for line in traceback.splitlines() if line.strip()]
     for at in range(len(lines) - 1, -1, -1):

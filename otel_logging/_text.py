@@ -1,0 +1,35 @@
+"""Text of other programs, made safe for a terminal.
+
+In: names, messages, values, answers of servers. Out: text in which no character
+is a command to the terminal. Invariant: what was escaped once is not changed by
+a second time. Deliberately absent: widths and colours.
+"""
+
+import re
+from typing import Final
+
+#: Control characters, line separators, and the marks that turn or hide text (Unicode's
+#: bidirectional controls; "Trojan Source", CVE-2021-42574).
+_UNSAFE: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_MOST_CHARACTERS: Final = 300  # of a server's answer: four lines of a terminal
+
+
+def visible(text: str) -> str:
+    r"""Return *text* with unsafe characters escaped: ``\n``, ``\x1b``, ``\u202e``."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return _SHORT.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def one_line(text: str | bytes) -> str:
+    """Return the beginning of what a server says as one line: unsafe characters are blanks."""
+    if isinstance(text, bytes):
+        text = text[: 4 * _MOST_CHARACTERS].decode("utf-8", "ignore")
+    printable = "".join(c if c.isprintable() else " " for c in text[:_MOST_CHARACTERS])
+    return " ".join(printable.split())

@@ -1,0 +1,1 @@
+"""Spans in a terminal: the table of `late`, the waterfall of `show`, the outline of a test."""

@@ -1,0 +1,204 @@
+"""Spans put together to traces, and the one tree of each.
+
+In: spans in any order, some of them twice. Out: a ``Trace`` each; the rows of its
+tree from top to bottom. Invariant: every walk ends, also where broken senders made
+a span its own ancestor; every span and every line of a trace is in one row, log
+pages as lines of their stage. Deliberately absent: widths, colours, lateness.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+from otel_logging.traces.span import Event, Span
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """Work that took time. *span* is None where only what is below it is known: it has not
+    ended yet, or was recorded elsewhere; its times are then those of what is below.
+    """
+
+    span: Span | None
+    start_ns: int
+    end_ns: int
+    events: list[Event]
+    children: list[Span]
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """The attributes of its span."""
+        return {} if self.span is None else self.span.attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the tree: a stage, or one of its lines.
+
+    *lead*: the tree's lines left of it; *inner*: the same for remarks below it;
+    *event*: a line of the stage, or None for the stage itself; *shown*:
+    attributes that the rows above have.
+    """
+
+    lead: str
+    inner: str
+    stage: Stage
+    event: Event | None
+    shown: Mapping[str, Any]
+
+
+class Trace:
+    """The spans of one trace, each once. *spans*: by span id."""
+
+    def __init__(self, trace_id: str) -> None:
+        self.trace_id = trace_id
+        self.spans: dict[str, Span] = {}
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.trace_id} [{len(self.spans)} spans]>"
+
+    @cached_property
+    def in_order(self) -> list[Span]:
+        """Its spans by start, of those that started together the longest first."""
+        return sorted(self.spans.values(), key=lambda s: (s.start_ns, -s.end_ns, s.span_id))
+
+    @cached_property
+    def _children(self) -> dict[str, list[Span]]:
+        found: dict[str, list[Span]] = {}
+        for span in self.in_order:
+            found.setdefault(span.parent_span_id, []).append(span)
+        return found
+
+    @cached_property
+    def who_keys(self) -> tuple[str, ...]:
+        """Keys of the attributes that name the user, of all processes that took part."""
+        return tuple(dict.fromkeys(key for s in self.spans.values() for key in s.resource.who))
+
+    def is_root(self, span: Span) -> bool:
+        """Whether *span* has no parent, or one that is not here."""
+        return span.parent_span_id not in self.spans
+
+    def children(self, span: Span) -> list[Span]:
+        """Return the spans right below *span*, by start."""
+        return self._children.get(span.span_id, [])
+
+    def ancestors(self, span: Span) -> Iterator[Span]:
+        """Yield the parent of *span*, its parent, and so on up to the root."""
+        seen = {span.span_id}
+        while (parent := self.spans.get(span.parent_span_id)) and parent.span_id not in seen:
+            seen.add(parent.span_id)
+            yield parent
+            span = parent
+
+    def descendants(self, span: Span) -> Iterator[Span]:
+        """Yield all spans below *span*."""
+        seen = {span.span_id}
+        waiting = [span]
+        while waiting:
+            for child in self.children(waiting.pop()):
+                if child.span_id not in seen:
+                    seen.add(child.span_id)
+                    waiting.append(child)
+                    yield child
+
+    def root(self, span: Span) -> Span:
+        """Return the outermost ancestor of *span*, which may be itself."""
+        top = span
+        for top in self.ancestors(span):  # noqa: B007 - the last one is wanted
+            pass
+        return top
+
+    # ---- the tree as it is drawn
+
+    def rows(self, shown: Mapping[str, Any]) -> Iterator[Row]:
+        """Yield the rows from top to bottom; within a stage, lines and stages by time.
+
+        *shown*: attributes above the first row. A loop, not a recursion: a recursive
+        function that is traced makes a tree a thousand stages deep.
+        """
+        seen: set[str] = set()
+        everything = (span.span_id for span in self.in_order if not span.is_log_page)
+        # after the outermost there are only circles of parents: their first stands outside
+        for top in chain(self._outermost(), everything):
+            waiting = [] if top in seen else [self._stage_row(top, seen, "", "", shown)]
+            while waiting:
+                row = waiting.pop()
+                yield row
+                if row.event is None:
+                    waiting += reversed(self._inside(row, seen))
+
+    def _outermost(self) -> list[str]:
+        """Return the ids of roots, and of parents that are missing, by start."""
+        found: dict[str, None] = {}
+        for span in self.in_order:
+            parent = self.spans.get(span.parent_span_id)
+            if parent is not None and not parent.is_log_page:
+                continue
+            is_known = not span.parent_span_id or span.details.remote_parent
+            outermost = span.span_id if is_known and not span.is_log_page else span.parent_span_id
+            found.setdefault(outermost)
+        return list(found)
+
+    def _stage(self, span_id: str, seen: set[str]) -> Stage:
+        seen.add(span_id)
+        span = self.spans.get(span_id)
+        if span is not None and span.is_log_page:
+            span = None
+        below = self._children.get(span_id, [])
+        events = [] if span is None else list(span.events)
+        events += (event for page in below if page.is_log_page for event in page.events)
+        return Stage(
+            span,
+            below[0].start_ns if span is None else span.start_ns,
+            max(s.end_ns for s in below) if span is None else span.end_ns,
+            events,
+            [s for s in below if not s.is_log_page and s.span_id not in seen],
+        )
+
+    def _stage_row(
+        self, span_id: str, seen: set[str], lead: str, below: str, shown: Mapping[str, Any]
+    ) -> Row:
+        stage = self._stage(span_id, seen)
+        return Row(lead, below + ("│ " if stage.children else "  "), stage, None, shown)
+
+    def _inside(self, row: Row, seen: set[str]) -> list[Row]:
+        stage, below = row.stage, row.inner[:-2]
+        parts: list[tuple[int, int, Event | Span]] = [
+            *((event.time_ns, 0, event) for event in stage.events),
+            *((child.start_ns, 1, child) for child in stage.children),
+        ]
+        shown = {**row.shown, **stage.attributes}
+        found, to_come = [], len(stage.children)
+        for _, _, part in sorted(parts, key=lambda timed: timed[:2]):
+            if isinstance(part, Event):
+                lead = below + ("│ " if to_come else "  ")
+                found.append(Row(lead, lead, stage, part, shown))
+                continue
+            to_come -= 1
+            lead, deeper = ("├ ", "│ ") if to_come else ("└ ", "  ")
+            found.append(self._stage_row(part.span_id, seen, below + lead, below + deeper, shown))
+        return found
+
+
+def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
+    """Put *spans* together by trace id. Of a span that comes twice the first is kept."""
+    traces: dict[str, Trace] = {}
+    for span in spans:
+        trace = traces.get(span.trace_id)
+        if trace is None:
+            trace = traces[span.trace_id] = Trace(span.trace_id)
+        trace.spans.setdefault(span.span_id, span)
+    return traces
+
+
+def last(traces: Iterable[Trace], *, service: str | None = None) -> Trace | None:
+    """Return the trace with the root stage that ended latest; None where there is no stage."""
+    ended = [
+        (span.end_ns, trace)
+        for trace in traces
+        for span in trace.spans.values()
+        if trace.is_root(span) and span.is_stage and service in (None, span.resource.service)
+    ]
+    return max(ended, key=lambda pair: pair[0])[1] if ended else None
