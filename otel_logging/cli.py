@@ -133,7 +133,7 @@ def late(
         found = asked.late(question)
     if as_json:
         rows = late_stages(found.spans, question, limit=limit).rows
-        _print_json(row.as_json(found.link(row.trace_id, row.span_id)) for row in rows)
+        _print_json(row.as_json(found.link(row.span.trace_id, row.span.span_id)) for row in rows)
         click.echo(found.origin, err=True)
     elif not found.spans:
         when = _A_DAY if since is None else ""

@@ -263,7 +263,7 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     if not answer.rows:
         click.echo("Is a sampler at work, OTEL_SDK_DISABLED or ENVIRONMENT=test?")
         return
-    worst = answer.rows[0].trace_id
+    worst = answer.rows[0].span.trace_id
     click.echo()
     terminal.show(out, waterfall.draw(by_trace(spans)[worst], width=out.width))
     option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from otel_logging.traces.jaeger import Jaeger, NotUnderstoodError
-from otel_logging.traces.span import INVALID, Event, Link, Resource, Span, from_json
+from otel_logging.traces.span import INVALID, Event, Resource, Span, from_json
 from tests.jaeger import FakeJaeger
 from tests.stored import NOON, TRACE
 
@@ -82,7 +82,7 @@ def test_a_span_reads_back_as_from_the_local_store() -> None:
     assert span.resource == Resource("chat-gateway", ("tenant",))
     assert span.attributes == {"budget_s": 0.5, "late": True, "user_id": "grace"}
     assert span.events == [Event(NOON + 7, "message received", {"chars": 33})]
-    assert span.details.links == [Link("a" * 32, "b" * 16, {})]
+    assert span.details.links == [{"trace_id": "a" * 32, "span_id": "b" * 16, "attributes": {}}]
 
 
 def with_attribute(value: object) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def deep(levels: int) -> dict[str, Any]:
     "bad",
     [
         {"spanId": "1"},
-        {"traceId": "ab", "spanId": "1"},
+        {"traceId": "ab" * 17, "spanId": "1"},
         {"traceId": "xy", "spanId": "1"},
         {"traceId": TRACE, "spanId": "1", "name": 3},
         {"traceId": TRACE, "spanId": "f" * 17},
@@ -162,7 +162,7 @@ def deep(levels: int) -> dict[str, Any]:
         {"traceId": TRACE, "spanId": "1", "endTimeUnixNano": -1},
         {"traceId": TRACE, "spanId": "1", "attributes": [{"key": 3}]},
         {"traceId": TRACE, "spanId": "1", "events": [{"name": 3}]},
-        {"traceId": TRACE, "spanId": "1", "links": [{"traceId": "ab", "spanId": "1"}]},
+        {"traceId": TRACE, "spanId": "1", "links": [{"traceId": "xy", "spanId": "1"}]},
         *(
             {"traceId": TRACE, "spanId": "1", "attributes": [{"key": "k", "value": value}]}
             for value in (3, {"intValue": "three"}, {"bytesValue": "a"})

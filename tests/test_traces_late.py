@@ -17,7 +17,7 @@ def asked(base: Path, *spans: Planted, limit: int | None = None, **question: Any
 
 
 def stages(answer: Answer) -> list[str]:
-    return [row.stage for row in answer.rows]
+    return [row.span.name for row in answer.rows]
 
 
 def other(n: int) -> str:
@@ -108,7 +108,7 @@ def test_over_takes_the_place_of_every_budget(tmp_path: Path) -> None:
     answer = asked(tmp_path, *spans, over_s=0.2)
 
     assert stages(answer) == ["patient", "silent"]
-    assert [(r.budget_s, r.late_by_s) for r in answer.rows] == [(9.0, 0.3), (None, 0.1)]
+    assert [(r.span.budget_s, r.late_by_s) for r in answer.rows] == [(9.0, 0.3), (None, 0.1)]
     assert answer.judged
 
 
@@ -116,7 +116,7 @@ def test_exactly_the_budget_is_not_late(tmp_path: Path) -> None:
     """Late is more than the budget."""
     answer = asked(tmp_path, Planted(1, 0, "message", 0, 500, {"budget_s": 0.5}))
 
-    assert (answer.rows, answer.found, answer.looked_at, answer.judged) == ((), 0, 1, True)
+    assert (answer.rows, answer.found, answer.looked_at, answer.judged) == ([], 0, 1, True)
 
 
 def test_the_worst_is_first_and_the_limit_cuts_the_rest(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_stage_is_a_row_of_its_own_where_its_root_is_none(tmp_path: Path) -> N
 
     assert stages(answer) == ["late", "strict"]
     strict = answer.rows[1]
-    assert (strict.span_id, strict.who) == (f"{2:016x}", USER)
+    assert (strict.span.span_id, strict.who) == (f"{2:016x}", USER)
     assert answer.looked_at == 4
 
 
@@ -165,7 +165,7 @@ def test_holders_of_log_lines_are_never_rows(tmp_path: Path) -> None:
         Planted(2, 77, "log", 0, 0, {"log.page": 1}, trace=other(1)),
     )
 
-    assert (answer.rows, answer.looked_at) == ((), 0)
+    assert (answer.rows, answer.looked_at) == ([], 0)
 
 
 def test_only_what_ended_since_then_is_looked_at(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_who_is_looked_for_on_the_stage_then_above_then_below(tmp_path: Path) ->
         Planted(3, 1, "here too", 10, 19, USER, trace=other(1)),
     )
 
-    assert {row.stage: row.who for row in answer.rows} == {
+    assert {row.span.name: row.who for row in answer.rows} == {
         "step": {"user_id": "user-1"},
         "message": USER,
     }

@@ -167,7 +167,7 @@ def test_attributes_may_stand_on_a_span_of_another_service(fake: FakeJaeger) -> 
     for question in ({"who": "u"}, {"where": (("user_id", "u"),)}):
         spans = read(fake, service="chat-gateway", **question).spans
         rows = late(spans, Question(service="chat-gateway", **question)).rows
-        assert [row.stage for row in rows] == ["message"]
+        assert [row.span.name for row in rows] == ["message"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_what_ended_since_then_is_found_however_long_it_took(fake: FakeJaeger) -
     for over_s in (None, 1.0):
         spans = read(fake, since_ns=since_ns, over_s=over_s).spans
         rows = late(spans, Question(since_ns=since_ns, over_s=over_s)).rows
-        assert {row.stage for row in rows} == {"within", "long", "across"}
+        assert {row.span.name for row in rows} == {"within", "long", "across"}
         assert "before" not in {span.name for span in spans}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging.traces.span import Event, Link, Resource, rfc3339
+from otel_logging.traces.span import Event, Resource, rfc3339
 from tests.stored import MS, NOON, TRACE, Planted, line, open_spool, read_back
 
 
@@ -44,7 +44,9 @@ def test_a_span_comes_back_as_it_was_written(tmp_path: Path) -> None:
             {"level": "warning", "logger": "chat", "device": "cpu"},
         )
     ]
-    assert span.details.links == [Link("a" * 32, f"{77:016x}", {"why": "asked"})]
+    assert span.details.links == [
+        {"trace_id": "a" * 32, "span_id": f"{77:016x}", "attributes": {"why": "asked"}}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,17 @@ def test_where_there_is_no_room_the_trace_has_a_line_of_its_own(tmp_path: Path, 
     assert len(lines) == 8
 
 
+def test_where_there_is_little_room_who_and_stage_share_it(tmp_path: Path) -> None:
+    """The year and milliseconds are left out for them."""
+    values = {"user_id": "somebody-with-a-long-name", "budget_s": 0.1}
+    spans = read_back(tmp_path, Planted(1, 0, "websocket message", 0, 1204, values))
+
+    assert drawn(spans, width=56)[2:4] == [
+        "when               took  late by  who        stage",
+        "11-14 22:13:20  1.204 s  1.104 s  somebody…  websocket …",
+    ]
+
+
 def test_one_stage_that_is_too_long_is_cut(tmp_path: Path) -> None:
     """It never reaches the trace's id."""
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000), Planted(2, 1, "x" * 99, 0, 1000))

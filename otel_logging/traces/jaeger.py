@@ -16,24 +16,12 @@ import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from otel_logging._text import one_line
-from otel_logging.traces.http_get import (
-    REPLY_BYTES,
-    Getter,
-    Reply,
-    TooLargeError,
-    in_seconds,
-)
-from otel_logging.traces.span import (
-    INVALID,
-    Resource,
-    Span,
-    from_json,
-    resource_from_json,
-    rfc3339,
-)
+from otel_logging.traces.http_get import REPLY_BYTES, Getter, Reply, TooLargeError, in_seconds
+from otel_logging.traces.span import INVALID, Resource, Span, from_json, resource_from_json, rfc3339
 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
@@ -208,26 +196,24 @@ class Jaeger:
     def _spans(self, reply: Reply) -> list[Span]:
         if reply.status == 404:
             return []
-        found: list[Span] = []
-        for one in self._objects(reply):
-            try:
-                groups = _groups(one["result"])
-            except INVALID as error:
-                message = f"{self.url} answers with something other than OTLP"
-                raise NotUnderstoodError(f"{message}: {type(error).__name__}") from error
-            for resource, spans in groups:
-                found += self._valid(resource, spans)
-        return found
+        try:
+            return [s for one in self._objects(reply) for s in self._valid(one["result"])]
+        except INVALID as error:
+            message = f"{self.url} answers with something other than OTLP"
+            raise NotUnderstoodError(f"{message}: {type(error).__name__}") from error
 
-    def _valid(self, resource: Mapping[str, Any], spans: list[Mapping[str, Any]]) -> Iterator[Span]:
+    def _valid(self, traces_data: Mapping[str, Any]) -> Iterator[Span]:
         """Yield the spans, without those that are not OTLP: one would hide all its neighbours."""
-        origin: Resource | None = None
-        for span in spans:
-            try:
-                origin = origin or resource_from_json(resource)
-                yield from_json(span, origin)
-            except INVALID:
-                self.left_out.add(reprlib.repr((span.get("traceId"), span.get("spanId"))))
+        for group in traces_data.get("resourceSpans", ()):
+            resource: Resource | None = None
+            for span in chain.from_iterable(
+                s.get("spans", ()) for s in group.get("scopeSpans", ())
+            ):
+                try:
+                    resource = resource or resource_from_json(group.get("resource", {}))
+                    yield from_json(span, resource)
+                except INVALID:
+                    self.left_out.add(reprlib.repr((span.get("traceId"), span.get("spanId"))))
 
 
 def _hex_id(given: str) -> str:
@@ -248,13 +234,9 @@ def _groups(
     ]
 
 
-#: Numbers that JSON has not become strings, as in OTLP's own form.
-_DECODER: Final = json.JSONDecoder(parse_constant=str)
-
-
 def _documents(text: str) -> Iterator[Any]:
-    """Yield the JSON values of *text*, one after another."""
-    at = 0
+    """Yield the JSON values of *text*, one after another; ``NaN`` is text, as in OTLP."""
+    decoder, at = json.JSONDecoder(parse_constant=str), 0
     while text := text[at:].lstrip():
-        value, at = _DECODER.raw_decode(text)
+        value, at = decoder.raw_decode(text)
         yield value

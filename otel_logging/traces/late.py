@@ -39,31 +39,40 @@ class Step:
     took_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # one for every root stage: not frozen, as Span is not
 class Row:
     """A stage that was late, or slow. *late_by_s* is None if it was not late."""
 
-    trace_id: str
-    span_id: str
-    service: str
-    stage: str
-    start_ns: int
-    latency_s: float
-    budget_s: float | None
+    span: Span
+    trace: Trace
+    is_root: bool
     late_by_s: float | None
-    who: dict[str, Any]
-    path: tuple[Step, ...]
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """How bad it is, to be compared."""
+        return self.late_by_s or 0.0, self.span.duration_s
+
+    @property
+    def who(self) -> dict[str, Any]:
+        """On whose behalf it ran."""
+        return who(self.trace, self.span)
+
+    @property
+    def path(self) -> list[Step]:
+        """Where the time went, this stage first."""
+        return list(_path(self.trace, self.span))
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``otel-logging late --json`` prints it; docs/commands.md is the contract."""
         return {
-            "trace_id": self.trace_id,
-            "span_id": self.span_id,
-            "service": self.service,
-            "stage": self.stage,
-            "start": rfc3339(self.start_ns),
-            "latency_s": self.latency_s,
-            "budget_s": self.budget_s,
+            "trace_id": self.span.trace_id,
+            "span_id": self.span.span_id,
+            "service": self.span.resource.service,
+            "stage": self.span.name,
+            "start": rfc3339(self.span.start_ns),
+            "latency_s": self.span.duration_s,
+            "budget_s": self.span.budget_s,
             "late_by_s": self.late_by_s,
             "late": self.late_by_s is not None,
             "who": self.who,
@@ -79,24 +88,10 @@ class Answer:
     *judged*: whether a budget or ``over_s`` defined what late is; if not, the slowest are listed.
     """
 
-    rows: tuple[Row, ...]
+    rows: list[Row]
     found: int
     looked_at: int
     judged: bool
-
-
-@dataclass(slots=True)  # one for every root stage: not frozen, as Span is not
-class _Candidate:
-    """A stage that may become a row."""
-
-    span: Span
-    trace: Trace
-    is_root: bool
-    late_by_s: float | None
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        return self.late_by_s or 0.0, self.span.duration_s
 
 
 def late(spans: Iterable[Span], question: Question, *, limit: int | None = None) -> Answer:
@@ -106,36 +101,35 @@ def late(spans: Iterable[Span], question: Question, *, limit: int | None = None)
     own; these become rows only if their root does not.
     Cost: 1 µs a span; 100,000 spans are read and judged in half a second.
     """
-    considered = [c for trace in by_trace(spans).values() for c in _matching(trace, question)]
-    judged = question.over_s is not None or any(c.span.budget_s is not None for c in considered)
+    considered = [row for trace in by_trace(spans).values() for row in _matching(trace, question)]
+    judged = question.over_s is not None or any(r.span.budget_s is not None for r in considered)
     rows = _late(considered) if judged else considered
-    rows.sort(key=lambda c: c.rank, reverse=True)
-    shown = tuple(_row(candidate) for candidate in rows[:limit])
-    return Answer(shown, len(rows), len(considered), judged)
+    rows.sort(key=lambda row: row.rank, reverse=True)
+    return Answer(rows[:limit], len(rows), len(considered), judged)
 
 
-def _matching(trace: Trace, question: Question) -> list[_Candidate]:
-    found = [c for c in _candidates(trace, question) if c.span.end_ns >= question.since_ns]
+def _matching(trace: Trace, question: Question) -> list[Row]:
+    found = [row for row in _stages(trace, question) if row.span.end_ns >= question.since_ns]
     if question.service is not None:
-        found = [c for c in found if c.span.resource.service == question.service]
+        found = [row for row in found if row.span.resource.service == question.service]
     if found and question.where:
         found = _related(found, trace, question.where)
     if question.who is not None:
-        found = [c for c in found if _is_for(c, question.who)]
+        found = [row for row in found if _is_for(row, question.who)]
     return found
 
 
-def _candidates(trace: Trace, question: Question) -> Iterator[_Candidate]:
+def _stages(trace: Trace, question: Question) -> Iterator[Row]:
     for span in trace.spans.values():
         is_root = trace.is_root(span)
         if (is_root or span.budget_s is not None) and span.is_stage:
             allowed = span.budget_s if question.over_s is None else question.over_s
-            yield _Candidate(span, trace, is_root, late_by(span.duration_s, allowed))
+            over = late_by(span.duration_s, allowed)
+            # to the ns, as all times are
+            yield Row(span, trace, is_root, None if over is None else round(over, 9))
 
 
-def _related(
-    found: list[_Candidate], trace: Trace, where: tuple[tuple[str, str], ...]
-) -> list[_Candidate]:
+def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...]) -> list[Row]:
     """Return those of which the span itself, one below it, or its root has all attributes."""
     own: set[str] = set()
     at_or_above: set[str] = set()
@@ -146,33 +140,17 @@ def _related(
                 if above.span_id in at_or_above:  # so are all above that
                     break
                 at_or_above.add(above.span_id)
-    return [c for c in found if c.span.span_id in at_or_above or trace.root(c.span).span_id in own]
-
-
-def _late(considered: list[_Candidate]) -> list[_Candidate]:
-    rows = [c for c in considered if c.late_by_s is not None]
-    listed = {(c.trace.trace_id, c.span.span_id) for c in rows if c.is_root}
     return [
-        c
-        for c in rows
-        if c.is_root or (c.trace.trace_id, c.trace.root(c.span).span_id) not in listed
+        row
+        for row in found
+        if row.span.span_id in at_or_above or trace.root(row.span).span_id in own
     ]
 
 
-def _row(candidate: _Candidate) -> Row:
-    span, over = candidate.span, candidate.late_by_s
-    return Row(
-        span.trace_id,
-        span.span_id,
-        span.resource.service,
-        span.name,
-        span.start_ns,
-        span.duration_s,
-        span.budget_s,
-        None if over is None else round(over, 9),  # ns, as all times are
-        who(candidate.trace, span),
-        _path(candidate.trace, span),
-    )
+def _late(considered: list[Row]) -> list[Row]:
+    rows = [row for row in considered if row.late_by_s is not None]
+    listed = {id(row.span) for row in rows if row.is_root}
+    return [row for row in rows if row.is_root or id(row.trace.root(row.span)) not in listed]
 
 
 # ---------------------------------------------------------------- on whose behalf
@@ -200,9 +178,9 @@ def _values(trace: Trace, span: Span, key: str) -> list[Any]:
     return values
 
 
-def _is_for(candidate: _Candidate, wanted: str) -> bool:
-    trace, span = candidate.trace, candidate.span
-    return any(_is(value, wanted) for key in trace.who_keys for value in _values(trace, span, key))
+def _is_for(row: Row, wanted: str) -> bool:
+    trace = row.trace
+    return any(_is(v, wanted) for key in trace.who_keys for v in _values(trace, row.span, key))
 
 
 def _is(value: Any, wanted: str) -> bool:
@@ -214,32 +192,29 @@ def _is(value: Any, wanted: str) -> bool:
 # ---------------------------------------------------------------- where the time went
 
 
-def _path(trace: Trace, span: Span) -> tuple[Step, ...]:
-    """Descend from *span*, each time into the stage that took most, as long as one took at
+def _path(trace: Trace, span: Span) -> Iterator[Step]:
+    """Descend from *span*, each time into the stage that took most, as long as that took at
     least the time in which none was open.
     """
     start, end = span.start_ns, max(span.end_ns, span.start_ns)
-    steps = [Step(span.name, (end - start) / 1e9)]
+    yield Step(span.name, (end - start) / 1e9)
     seen = {span.span_id}
-    while True:
-        inside = [
-            (max(c.start_ns, start), min(c.end_ns, end), c)
-            for c in trace.children(span)
-            if c.is_stage and c.span_id not in seen
-        ]
-        longest = max(inside, key=lambda part: part[1] - part[0], default=None)
-        if longest is None or longest[1] <= longest[0]:
-            return tuple(steps)
-        alone = end - start - _covered([(s, e) for s, e, _ in inside])
-        start, end, span = longest
-        if end - start < alone:
-            return tuple(steps)
+    while inside := [
+        (min(c.end_ns, end) - max(c.start_ns, start), max(c.start_ns, start), c)
+        for c in trace.children(span)
+        if c.is_stage and c.span_id not in seen
+    ]:
+        took, begin, span = max(inside, key=lambda part: part[0])
+        alone = end - start - _covered([(s, s + length) for length, s, _ in inside])
+        if took <= 0 or took < alone:
+            return
+        start, end = begin, begin + took
         seen.add(span.span_id)
-        steps.append(Step(span.name, (end - start) / 1e9))
+        yield Step(span.name, took / 1e9)
 
 
 def _covered(intervals: list[tuple[int, int]]) -> int:
-    """Return the length of the union of *intervals*; those that end before they start are none."""
+    """Return the length of the union of *intervals*; those that end before they start count 0."""
     total, reached = 0, 0
     for start, end in sorted(intervals):
         total += max(end - max(start, reached), 0)

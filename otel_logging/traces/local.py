@@ -6,11 +6,13 @@ may come twice (its segment was renamed meanwhile, or delivered again):
 ``trace.by_trace`` keeps one. Deliberately absent: selection.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from otel_logging import _spool, _trouble
-from otel_logging.traces.span import Span, from_bytes, resource_from_bytes
+from otel_logging.traces.span import Resource, Span, from_bytes, resource_from_bytes
 
 
 def read(bases: Iterable[Path]) -> list[Span]:
@@ -24,9 +26,17 @@ def read(bases: Iterable[Path]) -> list[Span]:
             if contents.damaged:
                 _trouble.report(_spool.DAMAGED, contents.damaged)
             resource = resource_from_bytes(contents.resource)
-            for _, encoded in contents.spans:
-                try:
-                    found.append(from_bytes(encoded, resource))
-                except ValueError as error:
-                    _trouble.report(_spool.DAMAGED, detail=error)
+            spans = [encoded for _, encoded in contents.spans]
+            try:
+                found += list(from_bytes(spans, resource))
+            except DecodeError:  # one invalid span would hide a thousand neighbours
+                found += _valid(spans, resource)
     return found
+
+
+def _valid(spans: list[bytes], resource: Resource) -> Iterator[Span]:
+    for encoded in spans:
+        try:
+            yield from from_bytes([encoded], resource)
+        except DecodeError as error:
+            _trouble.report(_spool.DAMAGED, detail=error)

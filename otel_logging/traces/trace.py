@@ -6,7 +6,7 @@ a span its own ancestor; every span and every line of a trace is in one row, log
 pages as lines of their stage. Deliberately absent: widths, colours, lateness.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -15,38 +15,26 @@ from typing import Any
 from otel_logging.traces.span import Event, Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stage:
-    """Work that took time. *span* is None where only what is below it is known: it has not
-    ended yet, or was recorded elsewhere; its times are then those of what is below.
-    """
-
-    span: Span | None
-    start_ns: int
-    end_ns: int
-    events: list[Event]
-    children: list[Span]
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """The attributes of its span."""
-        return {} if self.span is None else self.span.attributes
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row of the tree: a stage, or one of its lines.
 
     *lead*: the tree's lines left of it; *inner*: the same for remarks below it;
-    *event*: a line of the stage, or None for the stage itself; *shown*:
-    attributes that the rows above have.
+    *shown*: attributes that the rows above have; *event*: a line, None for a stage.
+    A stage has *span*, *events* and *children* (stages right below it). Its span is None
+    where only what is below it is known: it has not ended yet, or was recorded elsewhere;
+    its times are then those of what is below.
     """
 
     lead: str
     inner: str
-    stage: Stage
-    event: Event | None
     shown: Mapping[str, Any]
+    start_ns: int
+    end_ns: int
+    event: Event | None = None
+    span: Span | None = None
+    events: Sequence[Event] = ()
+    children: Sequence[Span] = ()
 
 
 class Trace:
@@ -122,7 +110,7 @@ class Trace:
         everything = (span.span_id for span in self.in_order if not span.is_log_page)
         # after the outermost there are only circles of parents: their first stands outside
         for top in chain(self._outermost(), everything):
-            waiting = [] if top in seen else [self._stage_row(top, seen, "", "", shown)]
+            waiting = [] if top in seen else [self._stage(top, seen, "", "", shown)]
             while waiting:
                 row = waiting.pop()
                 yield row
@@ -133,52 +121,48 @@ class Trace:
         """Return the ids of roots, and of parents that are missing, by start."""
         found: dict[str, None] = {}
         for span in self.in_order:
-            parent = self.spans.get(span.parent_span_id)
-            if parent is not None and not parent.is_log_page:
-                continue
-            is_known = not span.parent_span_id or span.details.remote_parent
-            outermost = span.span_id if is_known and not span.is_log_page else span.parent_span_id
-            found.setdefault(outermost)
+            if self.is_root(span):
+                stands = not span.parent_span_id or span.details.remote_parent
+                found[span.span_id if stands and not span.is_log_page else span.parent_span_id] = (
+                    None
+                )
         return list(found)
 
-    def _stage(self, span_id: str, seen: set[str]) -> Stage:
-        seen.add(span_id)
-        span = self.spans.get(span_id)
-        if span is not None and span.is_log_page:
-            span = None
-        below = self._children.get(span_id, [])
-        events = [] if span is None else list(span.events)
-        events += (event for page in below if page.is_log_page for event in page.events)
-        return Stage(
-            span,
-            below[0].start_ns if span is None else span.start_ns,
-            max(s.end_ns for s in below) if span is None else span.end_ns,
-            events,
-            [s for s in below if not s.is_log_page and s.span_id not in seen],
-        )
-
-    def _stage_row(
+    def _stage(
         self, span_id: str, seen: set[str], lead: str, below: str, shown: Mapping[str, Any]
     ) -> Row:
-        stage = self._stage(span_id, seen)
-        return Row(lead, below + ("│ " if stage.children else "  "), stage, None, shown)
+        seen.add(span_id)
+        span, inside = self.spans.get(span_id), self._children.get(span_id, [])
+        pages = [s for s in inside if s.is_log_page]
+        children = [s for s in inside if not s.is_log_page and s.span_id not in seen]
+        return Row(
+            lead,
+            below + ("│ " if children else "  "),
+            shown,
+            span.start_ns if span else inside[0].start_ns,
+            span.end_ns if span else max(s.end_ns for s in inside),
+            None,
+            span,
+            [event for one in (*([span] if span else ()), *pages) for event in one.events],
+            children,
+        )
 
     def _inside(self, row: Row, seen: set[str]) -> list[Row]:
-        stage, below = row.stage, row.inner[:-2]
+        below, to_come = row.inner[:-2], len(row.children)
         parts: list[tuple[int, int, Event | Span]] = [
-            *((event.time_ns, 0, event) for event in stage.events),
-            *((child.start_ns, 1, child) for child in stage.children),
+            *((event.time_ns, 0, event) for event in row.events),
+            *((child.start_ns, 1, child) for child in row.children),
         ]
-        shown = {**row.shown, **stage.attributes}
-        found, to_come = [], len(stage.children)
-        for _, _, part in sorted(parts, key=lambda timed: timed[:2]):
+        shown = {**row.shown, **(row.span.attributes if row.span else {})}
+        found = []
+        for time_ns, _, part in sorted(parts, key=lambda timed: timed[:2]):
             if isinstance(part, Event):
                 lead = below + ("│ " if to_come else "  ")
-                found.append(Row(lead, lead, stage, part, shown))
+                found.append(Row(lead, lead, shown, time_ns, time_ns, part))
                 continue
             to_come -= 1
             lead, deeper = ("├ ", "│ ") if to_come else ("└ ", "  ")
-            found.append(self._stage_row(part.span_id, seen, below + lead, below + deeper, shown))
+            found.append(self._stage(part.span_id, seen, below + lead, below + deeper, shown))
         return found
 
 

@@ -28,7 +28,7 @@ from otel_logging.traces.late import Answer, Row, Step
 _GAP: Final = "  "
 _WHO_MOST: Final = 24  # columns
 _LEAST_PATH: Final = 40  # columns: in less there is hardly one stage and its time
-_NARROW: Final = 72  # columns: in less a date with its year leaves no room for the stage
+_NARROW: Final = 72  # columns: in less the year and milliseconds leave no room for the stage
 
 
 def draw(
@@ -47,7 +47,7 @@ def draw(
         yield Text.assemble(*((part.text, part.style or "") for part in line))
         if row is not None:
             yield from _path_and_trace(row, width, links)
-            yield from links.below(row.trace_id, row.span_id, _GAP)
+            yield from links.below(row.span.trace_id, row.span.span_id, _GAP)
     left_out = answer.found - len(answer.rows)
     if left_out:
         yield Text(f"and {left_out} more: --limit {answer.found}", "dim")
@@ -74,21 +74,20 @@ def _stages(answer: Answer, width: int) -> Table:
         table.add_column("late by", no_wrap=True, justify="right")
     table.add_column("who", max_width=_WHO_MOST)
     table.add_column("stage")
-    days = {local_time(row.start_ns).date() for row in answer.rows}
-    if days <= {datetime.now().astimezone().date()}:
-        pattern = "%H:%M:%S.%f"
-    else:
-        pattern = "%m-%d %H:%M:%S.%f" if width < _NARROW else "%Y-%m-%d %H:%M:%S.%f"
-    one_service = len({row.service for row in answer.rows}) == 1
+    days = {local_time(row.span.start_ns).date() for row in answer.rows}
+    date = "%m-%d " if width < _NARROW else "%Y-%m-%d "
+    pattern = ("" if days <= {datetime.now().astimezone().date()} else date) + "%H:%M:%S.%f"
+    dropped = len(".123456" if width < _NARROW else "456")
+    one_service = len({row.span.resource.service for row in answer.rows}) == 1
     for row in answer.rows:
-        stage = Text(visible(row.stage), "bold", no_wrap=True, overflow="ellipsis")
+        stage = Text(visible(row.span.name), "bold", no_wrap=True, overflow="ellipsis")
         if not one_service:
-            stage.append(f" @{visible(row.service)}", "not bold dim")
+            stage.append(f" @{visible(row.span.resource.service)}", "not bold dim")
         late_by = "" if row.late_by_s is None else duration(row.late_by_s)
         who = ", ".join(shown(value) for value in row.who.values()) or "-"
         table.add_row(
-            local_time(row.start_ns).strftime(pattern)[:-3],  # milliseconds
-            duration(row.latency_s),
+            local_time(row.span.start_ns).strftime(pattern)[:-dropped],
+            duration(row.span.duration_s),
             *([Text(late_by, "yellow")] if answer.judged else ()),
             Text(who, no_wrap=True, overflow="ellipsis"),
             stage,
@@ -98,8 +97,9 @@ def _stages(answer: Answer, width: int) -> Table:
 
 def _path_and_trace(row: Row, width: int, links: Links) -> Iterator[Text]:
     """Yield the path below the stage, and the trace's id at the right end, or below it."""
-    room = width - 2 * len(_GAP) - len(row.trace_id)
-    trace = links.mark(Text(row.trace_id, "dim"), row.trace_id, row.span_id)
+    trace_id = row.span.trace_id
+    room = width - 2 * len(_GAP) - len(trace_id)
+    trace = links.mark(Text(trace_id, "dim"), trace_id, row.span.span_id)
     inner = row.path[1:]
     if inner and room < _LEAST_PATH:
         yield Text(_GAP + _path(inner, width - len(_GAP)))
@@ -109,7 +109,7 @@ def _path_and_trace(row: Row, width: int, links: Links) -> Iterator[Text]:
         yield Text.assemble(_GAP, path, _GAP, trace)
 
 
-def _path(steps: tuple[Step, ...], room: int) -> str:
+def _path(steps: list[Step], room: int) -> str:
     """Return the path; if it is too long, without those in the middle: the innermost counts."""
     parts = [f"{visible(step.stage)} {duration(step.took_s)}" for step in steps]
     kept = list(parts)

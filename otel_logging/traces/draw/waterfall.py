@@ -26,7 +26,7 @@ from otel_logging.traces.draw.terminal import (
 )
 from otel_logging.traces.late import who
 from otel_logging.traces.span import Event, Span
-from otel_logging.traces.trace import Row, Stage, Trace
+from otel_logging.traces.trace import Row, Trace
 
 _LEAST_BAR, _MOST_BAR = 20, 60  # columns; less shows nothing, more shows no more
 _LEAST_LABEL = 12
@@ -104,11 +104,11 @@ class _Columns:
         line.append(cell(Text(self.unit[0]), self.label)).append(_GAP)
         return line.append("0" + self.count(self.total_ns).rjust(self.bar - 1))
 
-    def bar_of(self, stage: Stage) -> str:
+    def bar_of(self, row: Row) -> str:
         """Return a bar from start to end, to half a column, at least half a column long."""
         halves = 2 * self.bar
-        first = min((stage.start_ns - self.start_ns) * halves // self.total_ns, halves - 1)
-        last = -((self.start_ns - stage.end_ns) * halves // self.total_ns)
+        first = min((row.start_ns - self.start_ns) * halves // self.total_ns, halves - 1)
+        last = -((self.start_ns - row.end_ns) * halves // self.total_ns)
         blanks, begins_half = divmod(first, 2)
         full, ends_half = divmod(max(last - first, 1) - begins_half, 2)
         return " " * blanks + "╺" * begins_half + "━" * full + "╸" * ends_half
@@ -116,13 +116,12 @@ class _Columns:
 
 def _columns(listed: list[Row], service: str, width: int) -> _Columns:
     drawn = [row for row in listed if row.event is None]
-    start = min(row.stage.start_ns for row in drawn)
-    total = max(max(row.stage.end_ns for row in drawn) - start, 1)
+    start = min(row.start_ns for row in drawn)
+    total = max(max(row.end_ns for row in drawn) - start, 1)
     rough = _Columns(start, total, service, width)
-    moments = [row.event.time_ns if row.event else row.stage.end_ns for row in listed]
-    number = max(len("start"), *(len(rough.count(moment - start)) for moment in moments))
+    number = max(len("start"), *(len(rough.count(row.end_ns - start)) for row in listed))
     room = width - 2 * number - 3 * len(_GAP)
-    labels = (cell_len(_label(row, rough).plain) for row in drawn if row.stage.span)
+    labels = (cell_len(_label(row, rough).plain) for row in drawn if row.span)
     longest = max([_LEAST_LABEL, *labels])
     bar = min(max(room - longest, room * 2 // 5, _LEAST_BAR), _MOST_BAR)
     label = max(min(longest, room - bar), _LEAST_LABEL)
@@ -150,19 +149,19 @@ def _header(
 
 
 def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
-    stage, span = row.stage, row.stage.span
+    span = row.span
     if span is None:
-        yield columns.numbers(stage.start_ns).append(_label(row, columns))
+        yield columns.numbers(row.start_ns).append(_label(row, columns))
         return
-    line = columns.numbers(stage.start_ns, max(stage.end_ns - stage.start_ns, 0))
+    line = columns.numbers(row.start_ns, max(row.end_ns - row.start_ns, 0))
     line.append(cell(_label(row, columns), columns.label)).append(_GAP)
-    yield line.append(columns.bar_of(stage), _style(span) or "blue")
+    yield line.append(columns.bar_of(row), _style(span) or "blue")
     for remark in _remarks(row, span):
         yield columns.numbers().append(columns.tree(row.inner)).append(remark)
 
 
 def _label(row: Row, columns: _Columns) -> Text:
-    line, span = columns.tree(row.lead), row.stage.span
+    line, span = columns.tree(row.lead), row.span
     if span is None:
         return line.append("… not ended yet, or not recorded here", "italic")
     line.append(visible(span.name), _style(span))
@@ -192,18 +191,18 @@ def _remarks(row: Row, span: Span) -> Iterator[Text]:
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
-    if message and not _is_shown_below(row.stage, message):
+    if message and not _is_shown_below(row, message):
         yield Text(visible(message), "red")
     if own := fields(_new(span.attributes, row.shown)):
         yield own
     for link in span.details.links:
-        yield Text(f"linked to trace {link.trace_id}, span {link.span_id}", "dim")
+        yield Text(f"linked to trace {link['trace_id']}, span {link['span_id']}", "dim")
 
 
-def _is_shown_below(stage: Stage, message: str) -> bool:
+def _is_shown_below(row: Row, message: str) -> bool:
     """Return whether the exception is shown below: by its event, or by a stage inside."""
-    return any(event.name == exceptions.EVENT for event in stage.events) or any(
-        child.details.status_message == message for child in stage.children
+    return any(event.name == exceptions.EVENT for event in row.events) or any(
+        child.details.status_message == message for child in row.children
     )
 
 
