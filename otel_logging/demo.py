@@ -1,8 +1,8 @@
-"""A small chat service in which one user's messages are late: whose, and why, is then shown.
+"""A small chat service that answers one user late; it then shows which one, and why.
 
 In: nothing; the service, its users and their WebSockets are in this process, on
 loopback. Out: log lines, the late table, the worst message's waterfall.
-Invariant: nothing is canned, and nobody sleeps to be late. Every user's history
+Invariant: no output is prepared, and nothing sleeps to be late. Every user's history
 is searched by the same query, which compares each message with each of the
 others; one user has never deleted any. Deliberately absent: reading back and
 drawing, which ``traces`` does as for ``otel-logging late`` and ``show``.
@@ -77,7 +77,7 @@ class Job:
 
 
 class ChatService:
-    """Answers messages out of each user's own history."""
+    """Answers messages from each user's own history."""
 
     def __init__(self, history: "History") -> None:
         self.history = history
@@ -119,7 +119,7 @@ class ChatService:
         return await answer
 
     async def work(self) -> None:
-        """Answer messages of all users: each on its own user's behalf, in its own trace."""
+        """Answer messages of all users: each for its own user, in its own trace."""
         while True:
             job = await self.jobs.get()
             with extract(job.headers), bound_context(user_id=job.user_id):
@@ -144,7 +144,7 @@ class ChatService:
 
 
 class History:
-    """What everybody wrote before, in an SQLite file."""
+    """What all users wrote before, in an SQLite file."""
 
     _TOPICS: Final = ("invoice", "delivery", "password", "refund", "meeting", "printer")
 
@@ -172,7 +172,7 @@ class History:
             return int(database.execute(query, [user_id]).fetchone()[0])
 
     def favourite(self, user_id: str) -> str:
-        """Return the message whose topic is named by most others.
+        """Return the message with the topic that most others name.
 
         It compares each with each: with twice the messages it takes four times as long.
         """
@@ -202,7 +202,7 @@ class History:
 async def talk(user_id: str, address: tuple[str, int]) -> None:
     """Be a user: connect, type, send, wait for the reply; several times."""
     typing = random.Random(user_id)  # noqa: S311 - rhythm, not secrets
-    # with a socket of our own no HTTP proxy of the environment comes between
+    # with its own socket no HTTP proxy of the environment is used
     with socket.create_connection(address) as to_server:
         async with connect(f"ws://localhost/chat/{user_id}", sock=to_server) as connection:
             for text in MESSAGES:
@@ -236,7 +236,7 @@ async def serve_everybody(history: History) -> None:
 
 
 def run(*, environment: str | None = None, spool_dir: Path | None = None) -> None:
-    """Run the service for about ten seconds, then show whose messages were late, and why.
+    """Run the service for about ten seconds, then show which messages were late, and why.
 
     Scope: process. Failure: raises ``ConfigurationError``. Blocks.
     """
@@ -254,7 +254,7 @@ def run(*, environment: str | None = None, spool_dir: Path | None = None) -> Non
 
 
 def show(since_ns: int, spool_dir: Path | None) -> None:
-    """Print what ``otel-logging late`` and ``show`` know of the service *since_ns*."""
+    """Print what ``otel-logging late`` and ``show`` print about the service *since_ns*."""
     spans = local.read(spool_base() if spool_dir is None else [spool_dir])
     answer = late(spans, Question(since_ns=since_ns, service=SERVICE))
     out = terminal.console()
@@ -269,7 +269,7 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"
     collector = load(SERVICE).exporter.shown
     click.echo("\nLook further:")
-    # as it was called, where it is not on the PATH: a virtual environment that is not active
+    # as it was called, if it is not on the PATH: a virtual environment that is not active
     called = sys.argv[0]
     is_elsewhere = called.endswith("otel-logging") and not shutil.which("otel-logging")
     command = shlex.quote(called) if is_elsewhere else "otel-logging"

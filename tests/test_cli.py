@@ -176,7 +176,7 @@ def test_a_table_has_a_screenful_of_rows_and_json_has_all(run: Run, tmp_path: Pa
         (("--limit", "0"), "0 is not in the range x>=1"),
     ],
 )
-def test_a_wrong_option_is_said(run: Run, arguments: tuple[str, ...], message: str) -> None:
+def test_a_wrong_option_is_reported(run: Run, arguments: tuple[str, ...], message: str) -> None:
     """With what would have been right; exit code 2."""
     result = run("late", *arguments)
 
@@ -217,7 +217,7 @@ def test_show_draws_the_trace_asked_for(run: Run) -> None:
         (("--service", "billing"), 1, "No stage of billing has ended yet"),
     ],
 )
-def test_what_cannot_be_shown_is_said(
+def test_what_cannot_be_shown_is_reported(
     run: Run, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
     """Clearly; nothing else is shown in its place."""
@@ -240,7 +240,7 @@ def test_of_many_candidates_a_few_are_named(run: Run, tmp_path: Path) -> None:
     assert result.output.endswith("\n  and 2 more\n")
 
 
-def test_lines_alone_are_no_last_trace(run: Run, tmp_path: Path) -> None:
+def test_lines_alone_are_not_a_last_trace(run: Run, tmp_path: Path) -> None:
     """There is nothing that took time."""
     place = store(tmp_path / "lines", Planted(1, 0, "process log", 0, 9, {}, [line(1, "ready")]))
 
@@ -439,7 +439,7 @@ def test_an_empty_jaeger_is_no_error_for_late(run: Run, monkeypatch: pytest.Monk
     ],
     ids=str,
 )
-def test_how_far_back_was_looked_is_said(
+def test_how_far_back_was_looked_is_reported(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: list[str], beginning: str
 ) -> None:
     """Of a whole id Jaeger has all there is, and --since says itself how far."""
@@ -448,7 +448,7 @@ def test_how_far_back_was_looked_is_said(
         assert run(*command, "--source", "jaeger").output.startswith(beginning)
 
 
-def test_a_bad_address_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_address_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what is allowed."""
     monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", "localhost:16686")
 

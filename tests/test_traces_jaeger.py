@@ -160,7 +160,7 @@ def test_it_is_spoken_to_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # ---------------------------------------------------------------- what else answers
 
 
-def test_a_port_at_which_nobody_listens_costs_nothing() -> None:
+def test_a_port_at_which_nothing_listens_costs_nothing() -> None:
     """A refusal is there at once."""
     began = time.monotonic()
 
@@ -170,7 +170,7 @@ def test_a_port_at_which_nobody_listens_costs_nothing() -> None:
     assert time.monotonic() - began < 0.5
 
 
-def test_a_name_that_is_none_is_said() -> None:
+def test_an_unknown_name_is_reported() -> None:
     """With what the system says of it."""
     with pytest.raises(UnreachableError, match="cannot be reached"):
         Jaeger("http://nowhere.invalid").services()
@@ -198,13 +198,13 @@ def test_a_port_that_hangs_costs_so_much_and_no_more(
         assert 0.2 < time.monotonic() - began < 2.0
 
 
-def test_a_port_that_hangs_up_is_said() -> None:
+def test_a_port_that_hangs_up_is_reported() -> None:
     """It is nothing that could be asked."""
     with Rude(rude.hang_up) as server, pytest.raises(JaegerError):
         Jaeger(f"http://127.0.0.1:{server.port}").services()
 
 
-def test_what_speaks_no_http_is_said() -> None:
+def test_other_than_http_is_reported() -> None:
     """A gRPC port, say."""
 
     def greet(_: Rude, connection: "rude.socket.socket") -> None:
@@ -224,7 +224,7 @@ def test_what_speaks_no_http_is_said() -> None:
         (200, "application/json", b'{"services": ' + b"[" * 100_000),
     ],
 )
-def test_what_is_no_jaeger_or_too_old_is_said(answer: tuple[int, str, bytes]) -> None:
+def test_other_than_jaeger_or_too_old_is_reported(answer: tuple[int, str, bytes]) -> None:
     """It answers a page, or nothing of that name."""
     with FakeJaeger() as fake:
         fake.instead = lambda _: answer
@@ -233,7 +233,7 @@ def test_what_is_no_jaeger_or_too_old_is_said(answer: tuple[int, str, bytes]) ->
 
 
 @pytest.mark.parametrize("body", [b'{"services": 3}', b'{"status": "Server available"}'])
-def test_services_of_another_shape_are_no_jaegers(body: bytes) -> None:
+def test_services_of_another_shape_are_not_jaegers(body: bytes) -> None:
     """A server of something else: the collector's health check."""
     with FakeJaeger() as fake:
         fake.instead = lambda _: (200, "application/json", body)
@@ -248,7 +248,7 @@ def test_a_jaeger_may_be_empty() -> None:
         assert Jaeger(fake.url).services() == []
 
 
-def test_an_error_of_its_own_is_told_in_its_words() -> None:
+def test_an_error_of_its_own_is_reported_in_its_words() -> None:
     """On one line, safe on a terminal."""
     with FakeJaeger() as fake:
         fake.instead = lambda _: (500, "text/plain", b"the disk\n\x1b[31mis gone")
@@ -257,7 +257,7 @@ def test_an_error_of_its_own_is_told_in_its_words() -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"result": {"resourceSpans": [3]}}'])
-def test_a_trace_of_another_shape_is_said(body: bytes) -> None:
+def test_a_trace_of_another_shape_is_reported(body: bytes) -> None:
     """It is no OTLP."""
     with FakeJaeger() as fake:
         fake.instead = lambda _: (200, "application/json", body)
@@ -283,7 +283,7 @@ def test_an_answer_may_come_in_several_objects() -> None:
         *(b'[{"traceID": "%b"}]' % i for i in ("é".encode(), b"../../x", b"", b"a" * 33)),
     ],
 )
-def test_ids_of_another_shape_are_said(traces: bytes) -> None:
+def test_ids_of_another_shape_are_reported(traces: bytes) -> None:
     """It is another API."""
     with FakeJaeger() as fake:
 

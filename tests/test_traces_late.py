@@ -24,7 +24,7 @@ def other(n: int) -> str:
     return f"{n:032x}"
 
 
-def test_a_late_stage_is_said_with_whose_it_is_and_where_the_time_went(tmp_path: Path) -> None:
+def test_a_late_stage_is_said_with_on_whose_behalf_and_where_the_time_went(tmp_path: Path) -> None:
     """The whole row, as --json prints it."""
     answer = asked(
         tmp_path,
@@ -215,7 +215,7 @@ def test_who_is_looked_for_on_the_stage_then_above_then_below(tmp_path: Path) ->
     }
 
 
-def test_where_those_below_disagree_nobody_is_named(tmp_path: Path) -> None:
+def test_where_those_below_disagree_no_one_is_named(tmp_path: Path) -> None:
     """One user's work is never filed under another's name; but both can be asked for."""
     spans = (
         Planted(1, 0, "batch", 0, 900),

@@ -43,7 +43,7 @@ def test_a_span_that_is_read_twice_is_there_once(tmp_path: Path) -> None:
     assert list(by_trace(spans)[TRACE].spans) == [f"{1:016x}"]
 
 
-def test_what_is_no_otlp_hides_no_neighbour(
+def test_an_invalid_span_hides_no_neighbour(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is left out and said on stderr."""
@@ -58,7 +58,7 @@ def test_what_is_no_otlp_hides_no_neighbour(
     assert _spool.DAMAGED in capsys.readouterr().err
 
 
-def test_a_damaged_frame_costs_one_span_and_is_said(
+def test_a_damaged_frame_costs_one_span_and_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The rest of its segment is read."""

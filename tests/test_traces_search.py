@@ -269,19 +269,22 @@ def test_more_than_one_answer_holds_is_incomplete(
     assert "'chat-gateway'" in tagged.incomplete
 
 
+@pytest.mark.parametrize(("most_bytes", "number"), [(20_000, 5), (2_000, 0)])
 def test_an_answer_that_is_too_large_is_incomplete(
-    fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
+    fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch, most_bytes: int, number: int
 ) -> None:
-    """It is read up to a bounded number of bytes, and of no use then."""
-    monkeypatch.setattr("otel_logging.traces.http_get.REPLY_BYTES", 20_000)
+    """A tenth of the traces is asked for instead; if that is too large as well, there are none."""
+    monkeypatch.setattr(search, "MOST_TRACES", 50)
+    monkeypatch.setattr("otel_logging.traces.http_get.REPLY_BYTES", most_bytes)
     origin = now()
-    for n in range(50):
-        fake.plant(Planted(1, 0, "m" * 500, -n * S, 1 - n * S, trace=trace(n + 1)), origin=origin)
+    for n in range(49):
+        fake.plant(Planted(1, 0, "m" * 500, n, n + 1, trace=trace(n + 1)), origin=origin)
     fake.plant(Planted(1, 0, "m", -S, 0), origin=origin, service="zoo")
 
     found = read(fake)
 
-    assert {span.resource.service for span in found.spans} == {"zoo"}
+    services = [span.resource.service for span in found.spans]
+    assert services == ["chat-gateway"] * number + ["zoo"]
     assert found.incomplete.startswith("Jaeger holds more of 'chat-gateway' than it gives at once")
 
 
@@ -297,7 +300,7 @@ def test_a_jaeger_that_refuses_to_give_so_many_is_an_error(fake: FakeJaeger) -> 
 # ---------------------------------------------------------------- errors
 
 
-def test_a_service_that_it_does_not_have_is_said(fake: FakeJaeger) -> None:
+def test_a_service_that_it_does_not_have_is_reported(fake: FakeJaeger) -> None:
     """With those that it has."""
     with pytest.raises(UnknownServiceError, match="no service 'shop'; it has: none yet"):
         read(fake, service="shop")

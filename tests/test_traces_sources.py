@@ -92,7 +92,7 @@ def test_the_last_one_is_looked_for_in_both(both: Sources, fake: FakeJaeger) -> 
     assert names(both.last("nobody")) == ["answer", "charge", "message", "refund"]
 
 
-def test_a_jaeger_that_is_not_there_keeps_nobody_from_the_local_store(both: Sources) -> None:
+def test_a_jaeger_that_is_not_there_does_not_hide_the_local_store(both: Sources) -> None:
     """That it is not is said; asked for alone it is an error."""
     alone = Sources(BOTH, both.places, NOWHERE).late(Question())
 
@@ -102,7 +102,7 @@ def test_a_jaeger_that_is_not_there_keeps_nobody_from_the_local_store(both: Sour
         Sources(JAEGER, both.places, NOWHERE).trace(TRACE)
 
 
-def test_what_is_no_jaeger_has_no_traces(both: Sources, fake: FakeJaeger) -> None:
+def test_a_server_other_than_jaeger_has_no_traces(both: Sources, fake: FakeJaeger) -> None:
     """A 404 of some other server is not taken for a trace that is not there."""
     fake.instead = lambda _: (404, "text/plain", b"not found")
 
@@ -118,7 +118,7 @@ def test_a_service_may_be_in_the_local_store_alone(both: Sources) -> None:
         only(JAEGER, both).late(Question(service="shop"))
 
 
-def test_what_is_missing_is_said(
+def test_what_is_missing_is_reported(
     both: Sources, fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside which sources answered."""
@@ -133,7 +133,7 @@ def test_what_is_missing_is_said(
     )
 
 
-def test_a_span_that_is_not_understood_is_said(both: Sources, fake: FakeJaeger) -> None:
+def test_an_invalid_span_is_reported(both: Sources, fake: FakeJaeger) -> None:
     """All others are read."""
     good, bad = (fake.answer(f"/api/v3/traces/{t}", {})[2] for t in (TRACE, OTHER))
     bad = bad.replace(OTHER.encode(), b"x")
@@ -163,7 +163,7 @@ def test_beside_the_local_store_jaeger_has_less_time(
     assert given[:2] == [2.0, seconds]
 
 
-def test_what_jaeger_left_out_is_told(both: Sources) -> None:
+def test_what_jaeger_left_out_is_reported(both: Sources) -> None:
     """Those that are not over what was asked for are not counted."""
     assert both.late(Question(over_s=0.5)).narrowed
     assert not both.late(Question()).narrowed

@@ -85,7 +85,7 @@ def test_a_budget_is_a_number(tmp_path: Path, value: object, budget_s: float | N
     assert span.budget_s == budget_s
 
 
-def test_a_value_that_reads_like_the_budget_key_is_no_budget(tmp_path: Path) -> None:
+def test_a_value_that_reads_like_the_budget_key_is_not_a_budget(tmp_path: Path) -> None:
     """Only an attribute of that name is one."""
     (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1, {"note": "budget_s"}))
 
@@ -102,7 +102,7 @@ def test_a_value_that_reads_like_the_budget_key_is_no_budget(tmp_path: Path) -> 
         (Planted(1, 7, "log", 0, 1), True),
     ],
 )
-def test_holders_of_log_lines_are_no_stages(
+def test_holders_of_log_lines_are_not_stages(
     tmp_path: Path, planted: Planted, is_stage: bool
 ) -> None:
     """A user's own stage may be called the same: the page number and the missing parent tell."""
@@ -111,7 +111,7 @@ def test_holders_of_log_lines_are_no_stages(
     assert span.is_stage is is_stage
 
 
-def test_a_probe_of_the_doctor_is_no_stage(tmp_path: Path) -> None:
+def test_a_probe_of_the_doctor_is_not_a_stage(tmp_path: Path) -> None:
     """It is nobody's work, whatever it is called."""
     (span,) = read_back(tmp_path, Planted(1, 0, "probe", 0, 1), service="otel-logging-doctor")
 
@@ -132,7 +132,7 @@ def test_keys_that_say_on_whose_behalf_come_from_the_resource(tmp_path: Path) ->
     assert span.resource.who == ("tenant", "user_id")
 
 
-def test_a_who_that_is_no_list_is_ignored(tmp_path: Path) -> None:
+def test_a_who_that_is_not_a_list_is_ignored(tmp_path: Path) -> None:
     """It is somebody else's attribute."""
     from otel_logging.traces import local
     from tests.stored import SCOPE

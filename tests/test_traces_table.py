@@ -79,7 +79,7 @@ def test_nothing_to_look_at_is_one_line() -> None:
     assert drawn([]) == ["no stage matches"]
 
 
-def test_what_the_limit_leaves_out_is_said(tmp_path: Path) -> None:
+def test_what_the_limit_leaves_out_is_reported(tmp_path: Path) -> None:
     """With what to type to see it."""
     spans = read_back(
         tmp_path, *(Planted(1, 0, "message", 0, n, trace=f"{n:032x}") for n in (1, 2, 3))

@@ -54,7 +54,7 @@ def test_a_value_stands_in_one_line(value: object, expected: str) -> None:
         (90_061, "25 h 1 min"),
     ],
 )
-def test_durations_are_said_as_people_say_them(seconds: float, expected: str) -> None:
+def test_durations_are_in_the_unit_that_people_use(seconds: float, expected: str) -> None:
     """Rounded without a jump from one unit to the next."""
     assert terminal.duration(seconds) == expected
 

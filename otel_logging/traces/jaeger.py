@@ -223,17 +223,6 @@ def _hex_id(given: str) -> str:
     return given.rjust(32, "0")
 
 
-def _groups(
-    traces_data: Mapping[str, Any],
-) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
-    """Return each resource of OTLP's TracesData with its spans, all of them not yet read."""
-    return [
-        (group.get("resource", {}), [dict(span) for span in scoped.get("spans", ())])
-        for group in traces_data.get("resourceSpans", ())
-        for scoped in group.get("scopeSpans", ())
-    ]
-
-
 def _documents(text: str) -> Iterator[Any]:
     """Yield the JSON values of *text*, one after another; ``NaN`` is text, as in OTLP."""
     decoder, at = json.JSONDecoder(parse_constant=str), 0

@@ -8,6 +8,7 @@ Deliberately absent: judging; merging (``sources``).
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -101,10 +102,12 @@ def read(jaeger: Jaeger, question: Question, keys: Iterable[str] = ()) -> Found:
 def _search(
     jaeger: Jaeger, service: str, window: Window, tags: Mapping[str, str], found: Found
 ) -> None:
+    is_full, spans = True, list[Span]()
     try:
         spans, is_full = jaeger.search(service, window, tags, most=MOST_TRACES)
-    except TooMuchError:
-        spans, is_full = [], True
+    except TooMuchError:  # traces of many spans: some are better than none
+        with suppress(TooMuchError):
+            spans, _ = jaeger.search(service, window, tags, most=MOST_TRACES // 10)
     found.spans += spans
     if is_full:
         found.incomplete = f"Jaeger holds more of {service!r} than it gives at once {_ASK_FOR_LESS}"
