@@ -363,7 +363,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJaeger]:
         yield running
 
 
-def test_both_are_read_and_said(run: Run, fake: FakeJaeger) -> None:
+def test_both_are_read_and_named(run: Run, fake: FakeJaeger) -> None:
     """Below the table; each row has its link where Jaeger has its trace, whole in any width."""
     lines = run("late").output.splitlines()
 
@@ -392,7 +392,7 @@ def test_one_source_alone(run: Run, fake: FakeJaeger) -> None:
     assert run("late", "--source", "nobody").exit_code == 2
 
 
-def test_what_was_not_counted_is_not_said(run: Run, fake: FakeJaeger) -> None:
+def test_what_was_not_counted_is_not_shown(run: Run, fake: FakeJaeger) -> None:
     """With --over Jaeger looks for those over it alone."""
     assert run("late", "--over", "1").output.startswith("late · 1\n")
     assert run("late", "--over", "9").output.startswith("none late\n")

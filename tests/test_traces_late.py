@@ -24,7 +24,7 @@ def other(n: int) -> str:
     return f"{n:032x}"
 
 
-def test_a_late_stage_is_said_with_on_whose_behalf_and_where_the_time_went(tmp_path: Path) -> None:
+def test_a_late_row_has_who_and_where_the_time_went(tmp_path: Path) -> None:
     """The whole row, as --json prints it."""
     answer = asked(
         tmp_path,
@@ -136,7 +136,7 @@ def test_the_worst_is_first_and_the_limit_cuts_the_rest(tmp_path: Path) -> None:
     assert (stages(limited), limited.found) == (["short, far over"], 3)
 
 
-def test_a_stage_is_a_row_of_its_own_where_its_root_is_none(tmp_path: Path) -> None:
+def test_a_stage_is_a_row_if_its_root_is_not(tmp_path: Path) -> None:
     """The delay of a stage under a late root is that root's row; who comes from above."""
     answer = asked(
         tmp_path,
@@ -152,7 +152,7 @@ def test_a_stage_is_a_row_of_its_own_where_its_root_is_none(tmp_path: Path) -> N
     assert answer.looked_at == 4
 
 
-def test_a_stage_whose_parent_is_nowhere_counts_as_a_root(tmp_path: Path) -> None:
+def test_a_stage_with_a_missing_parent_counts_as_a_root(tmp_path: Path) -> None:
     """Its parent still runs, or was another process's."""
     assert stages(asked(tmp_path, Planted(2, 77, "orphan", 0, 9))) == ["orphan"]
 

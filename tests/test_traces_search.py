@@ -138,7 +138,7 @@ def vars_of(planted: Planted) -> dict[str, Any]:
     return {name: getattr(planted, name) for name in Planted.__dataclass_fields__}
 
 
-def test_an_attribute_that_says_on_whose_behalf_is_learned(fake: FakeJaeger) -> None:
+def test_attributes_that_name_the_user_are_learned(fake: FakeJaeger) -> None:
     """From each service's newest trace, and from whoever asks."""
     origin = now()
     fake.plant(

@@ -125,7 +125,7 @@ def test_a_resource_that_says_little_has_the_defaults(tmp_path: Path) -> None:
     assert span.resource == Resource("unknown_service", ("user_id",))
 
 
-def test_keys_that_say_on_whose_behalf_come_from_the_resource(tmp_path: Path) -> None:
+def test_keys_that_name_the_user_come_from_the_resource(tmp_path: Path) -> None:
     """They are what was given to who=."""
     (span,) = read_back(tmp_path, Planted(1, 0, "x", 0, 1), who=["tenant", "user_id"])
 
