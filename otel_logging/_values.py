@@ -117,6 +117,9 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         return _mapping(value, depth - 1, left)
     if isinstance(value, (list, tuple, Set)):
         return _sequence(value, depth - 1, left)
+    own = getattr(type(value), "__structlog__", None)  # how an object wants to be logged
+    if own is not None and depth > 0:
+        return _convert(own(value), depth - 1, left)
     return _described(value)
 
 

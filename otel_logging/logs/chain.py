@@ -37,6 +37,9 @@ class Lines(Protocol):
     def write(self, event_dict: EventDict) -> None:
         """Render and write a line."""
 
+    def write_text(self, event_dict: EventDict) -> None:
+        """Write a line whose message is what the application has rendered."""
+
 
 #: Fields that a line says of itself; ``trace_id`` may be given by hand, ``event`` cannot.
 _GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID, _names.EVENT}
@@ -139,9 +142,35 @@ def _write(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
     return event_dict
 
 
-#: structlog keeps this very list in every logger, and its ``capture_logs`` changes it in place.
-CHAIN: Final[list[Callable[..., EventDict]]] = [
+#: How a line is made: put on its span, and written.
+STEPS: Final[list[Callable[..., EventDict]]] = [
     merge_contextvars,  # for those who bind with structlog's own functions
     _complete,
     _write,
 ]
+
+
+def describe(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
+    """Add to *event_dict* what a line has; put it on no span, and leave its exception alone."""
+    add_bound_context(logger, method_name, merge_contextvars(logger, method_name, event_dict))
+    add_job_tag(logger, method_name, event_dict)
+    add_ids(trace.get_current_span(), event_dict)
+    if "stack_info" in event_dict:
+        _format_stack(event_dict)
+    _stamp(event_dict, processors.now_ns())
+    event_dict[_names.LEVEL] = method_name
+    event_dict[_names.LOGGER] = logger.name
+    return event_dict
+
+
+def _write_text(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
+    logger.write_text(event_dict)
+    return event_dict
+
+
+#: The same, with parts left out: for the span alone, for handlers alone, and of a text that the
+#: application has rendered, with and without an event of ours.
+ON_SPAN: Final = (merge_contextvars, _complete)
+UNWRITTEN: Final = (describe,)
+TEXT: Final = (_complete, _write_text)
+TEXT_WITHOUT_EVENT: Final = (describe, _write_text)

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import structlog
 
-from otel_logging import _trouble
-from otel_logging.logs import logger, takeover
-from otel_logging.logs.chain import CHAIN, add_caller
+from otel_logging import _names, _trouble
+from otel_logging.logs import levels, logger, takeover
+from otel_logging.logs.chain import STEPS, add_caller
 from otel_logging.logs.output import Stdout
 from otel_logging.logs.render import console_renderer, json_renderer
 from otel_logging.processors import EventDict
@@ -82,19 +82,28 @@ def apply(settings: LogSettings) -> None:
     def write(event_dict: EventDict) -> None:
         stdout.write(render(event_dict))
 
-    written = write if listen is None else _shown_first(listen, write)
-    logger.use(logger.Configured(settings.level, settings.levels, written))
-    CHAIN[:] = [processor for processor in CHAIN if processor is not add_caller]
+    def write_text(event_dict: EventDict) -> None:
+        stdout.write(str(event_dict[_names.EVENT]).rstrip("\n").encode(errors="backslashreplace"))
+
+    ways = [each if listen is None else _shown_first(listen, each) for each in (write, write_text)]
+    STEPS[:] = [step for step in STEPS if step is not add_caller]
     if settings.caller:
-        CHAIN.insert(0, add_caller)
+        STEPS.insert(0, add_caller)
+    configured = logger.Configured(
+        settings.level, settings.levels, ways[0], write_text=ways[1], render=render
+    )
     if settings.takeover:
+        configured.stricter = levels.stricter
+        configured.hears, configured.hand_on = takeover.hears, takeover.hand_on
+        logger.use(configured)
         takeover.take_over(settings)
     else:
+        logger.use(configured)
         takeover.release()
     atexit.unregister(_trouble.at_exit)
     atexit.register(_trouble.at_exit)  # lines that were lost in the last minute
     structlog.configure(
-        processors=CHAIN,
+        processors=logger.CHAIN,
         wrapper_class=logger.BoundLogger,
         logger_factory=logger.channel,
         context_class=dict,
@@ -126,7 +135,7 @@ def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iter
     """
     global _applied, _listening
     applied, outer, lines = _applied, _listening, logger.in_use()
-    chain, ours, structlogs = list(CHAIN), structlog.is_configured(), structlog.get_config()
+    steps, ours, structlogs = list(STEPS), structlog.is_configured(), structlog.get_config()
     bound = structlog.contextvars.get_contextvars()
     settings = applied or load_logs()
     with takeover.given_back():
@@ -140,7 +149,7 @@ def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iter
             structlog.contextvars.clear_contextvars()
             structlog.contextvars.bind_contextvars(**bound)
             logger.use(lines)
-            CHAIN[:] = chain
+            STEPS[:] = steps
             structlog.configure(**structlogs)
             if not ours:
                 structlog.reset_defaults()

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from otel_logging.logs import logger as loggers
 from otel_logging.settings import LogSettings
 
 _python: Any = logging  # whose method we replace
@@ -51,6 +52,7 @@ def hold(levels: Mapping[str, int]) -> None:
     for name in sorted(levels, key=lambda name: (name != logging.root.name, name)):  # parents first
         logger = logging.getLogger(name)
         logger.setLevel(logger.level)
+    loggers.follow()
 
 
 def give_back() -> None:
@@ -71,6 +73,19 @@ def wanted_by_handlers(logger: logging.Logger, level: int) -> bool:
     return True
 
 
+def stricter(logger: logging.Logger) -> int:
+    """Return the level that the application set on *logger* or the nearest of its parents.
+
+    Only below those whose level set-up names: there ours counts.
+    """
+    at: logging.Logger | None = logger
+    while at is not None and at.name not in _ours:
+        if at.level:
+            return at.level
+        at = at.parent
+    return logging.NOTSET
+
+
 def _theirs(logger: logging.Logger) -> int:
     level = logger.level
     return level.theirs if isinstance(level, _Level) else level
@@ -86,3 +101,5 @@ def _set_both(self: logging.Logger, level: Any) -> None:
         if theirs == logging.NOTSET and self.parent is not None:  # its parents' is meant
             both = ours if ours < self.parent.getEffectiveLevel() else logging.NOTSET
         _set_level(self, _Level(both, theirs))
+    if _ours:
+        loggers.follow()

@@ -9,20 +9,23 @@ absent: what is in a line (``chain``); warnings and exceptions (``uncaught``).
 """
 
 import copy
+import functools
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FunctionType
 from typing import Any, Final, cast
 
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
-from otel_logging.logs import banners, levels, uncaught
+from otel_logging.logs import banners, chain, levels, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.processors import EventDict, is_done, mark_done
+from otel_logging.processors import EventDict, exception_of, is_done, mark_done
 from otel_logging.settings import LogSettings
 
 _python: Any = logging  # whose methods we replace
@@ -31,6 +34,7 @@ _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = Non
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
 _emit: Callable[[logging.StreamHandler[Any], logging.LogRecord], None] = logging.StreamHandler.emit
+_is_pythons = True  # what was there before us
 _is_taken = False
 _with_caller = False
 
@@ -40,10 +44,13 @@ def take_over(settings: LogSettings) -> None:
 
     Scope: process; again, it takes over anew. Failure: never raises.
     """
-    global _call_handlers, _handle, _emit, _has_handlers, _is_taken, _with_caller
+    global _call_handlers, _is_pythons, _handle, _emit, _has_handlers, _is_taken, _with_caller
     _is_taken, _with_caller = True, settings.caller
     if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
         _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
+        _is_pythons = (
+            type(_call_handlers) is FunctionType and _call_handlers.__globals__ is vars(logging)
+        )
         _has_handlers, _emit = logging.Logger.hasHandlers, logging.StreamHandler.emit
         _python.Logger.callHandlers = _to_line_and_handlers
         _python.Handler.handle = _unless_console
@@ -103,9 +110,14 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         _trouble.report("errors of a logging handler's filter", detail=error)
     if passed is not None:
         _to_line(passed)
+    is_new = not is_done(record)
     mark_done(record)
     if not levels.wanted_by_handlers(self, record.levelno):
         return
+    if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
+        call_handlers = functools.partial(loggers.as_called, call_handlers)
+    was_refused = passed is None and is_new
+    takers = _takers.set([] if was_refused else None)
     depth = loggers.nesting.depth
     try:
         if depth >= loggers.DEEPEST:
@@ -116,6 +128,14 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         _trouble.report("errors of a logging handler", detail=error)
     finally:
         loggers.nesting.depth = depth
+        is_taken = bool(_takers.get())
+        _takers.reset(takers)
+    if was_refused and is_taken:
+        _make_line(record, chain.ON_SPAN)
+
+
+#: The handlers that take the record at hand, where that is asked.
+_takers: ContextVar[list[logging.Handler] | None] = ContextVar("otel_logging.takers", default=None)
 
 
 def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
@@ -142,15 +162,21 @@ def _to_line(record: logging.LogRecord) -> None:
     if is_done(record):
         return
     mark_done(record)
+    _make_line(record, chain.STEPS)
+
+
+def _make_line(record: logging.LogRecord, steps: Iterable[Callable[..., EventDict]]) -> None:
     if uncaught.has_told(record):
         return
     channel = loggers.channel(record.name)
-    if record.levelno >= channel.threshold:
+    if record.levelno >= channel.lowest:
         where = uncaught.place_of(record)
         if where is None:
-            loggers.make_line(channel, record.levelno, _event_of, record)
+            loggers.make_line(channel, record.levelno, _event_of, record, steps=steps)
         else:
-            where.run(loggers.make_line, channel, record.levelno, _event_of, record)
+            where.run(
+                loggers.make_line, channel, record.levelno, _event_of, record, steps=steps
+            )
 
 
 def _event_of(record: logging.LogRecord) -> EventDict:
@@ -228,9 +254,23 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     line is made here.
     """
     if not (_is_taken and _is_console(self)):
-        return _handle(self, record)
-    _to_line(record)
+        return _handle_and_note(self, record)
+    if not is_done(record):
+        passed: Any = self.filter(record)
+        if passed:
+            _to_line(record if passed is True else passed)
     return False
+
+
+def _handle_and_note(handler: logging.Handler, record: logging.LogRecord) -> Any:
+    takers = _takers.get()
+    taken: Any = True  # also by one that raises
+    try:
+        taken = _handle(handler, record)
+    finally:
+        if taken and takers is not None:
+            takers.append(handler)
+    return taken
 
 
 def _emit_unless_console(self: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
@@ -239,6 +279,89 @@ def _emit_unless_console(self: logging.StreamHandler[Any], record: logging.LogRe
         _emit(self, record)
         return
     _to_line(record)
+
+
+# ---------------------------------------------------------------- our lines, as records
+
+#: Set while a handler has a line of ours: what it logs meanwhile goes to none.
+_handing_on: ContextVar[bool] = ContextVar("otel_logging.handing_on", default=False)
+
+
+def hears(channel: loggers.Channel) -> bool:
+    """Say whether somebody but our line takes what *channel*'s logger logs.
+
+    Asked for every line, of the lists themselves: they are changed in more ways
+    than could be followed.
+    """
+    at: logging.Logger | None = channel.logger
+    if type(at).callHandlers is not _to_line_and_handlers or not _is_pythons:
+        return True  # an error tracker's stands there
+    while at is not None:
+        if at.handlers and not all(map(_is_silent, at.handlers)):
+            return True
+        at = at.parent if at.propagate else None
+    return False
+
+
+def _is_silent(handler: logging.Handler) -> bool:
+    return _is_console(handler) or type(handler) is logging.NullHandler
+
+
+def hand_on(
+    channel: loggers.Channel,
+    level: int,
+    event_dict: EventDict,
+    *,
+    exc_info: Any,
+    stack_info: Any,
+    place: Mapping[str, Any] | None,
+) -> None:
+    """Give a line of ours to the application's handlers, as a record that is done.
+
+    Its fields are the record's ``extra``. Failure: never raises.
+    """
+    logger = channel.logger
+    if (
+        _handing_on.get()
+        or logger.manager.disable >= level
+        or not levels.wanted_by_handlers(logger, level)
+    ):
+        return
+    token = _handing_on.set(True)
+    try:
+        fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
+        error = exception_of(exc_info)
+        if error is not None:
+            fields.pop(_names.EXCEPTION, None)
+        stack = fields.pop(_names.STACK, None) if stack_info else None
+        place = fields if _names.CODE_FILE in fields else place or loggers.users_place()
+        event = event_dict[_names.EVENT]
+        record = logger.makeRecord(
+            channel.name,
+            level,
+            place[_names.CODE_FILE],
+            place[_names.CODE_LINE],
+            event if type(event) is str else str(plain(event)),
+            (),
+            None if error is None else (type(error), error, error.__traceback__),
+            place.get(_names.CODE_FUNCTION),
+            loggers.as_extra(fields),
+            stack,
+        )
+        mark_done(record)
+        passed: Any = logger.filter(record)
+        if passed:
+            logger.callHandlers(record if passed is True else passed)
+    except Exception as error:
+        _trouble.report("errors of a logging handler", detail=error)
+    finally:
+        _handing_on.reset(token)
+
+
+#: What a record says of itself in other words.
+_NOT_EXTRA: Final = frozenset(
+    {_names.EVENT, _names.TIMESTAMP, _names.LEVEL, _names.LOGGER, _names.TIME_NS, "exc_info"}
+)
 
 
 def _is_console(handler: logging.Handler) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, Final, TextIO
 
 from otel_logging import _names
 from otel_logging.logs import logger as loggers
-from otel_logging.logs.chain import CHAIN, add_caller
+from otel_logging.logs.chain import STEPS, add_caller
 
 #: The standard library's name for them.
 WARNINGS: Final = "py.warnings"
@@ -176,11 +176,18 @@ def _run_here(function: Any, *args: Any, **fields: Any) -> None:
 
 
 def _line(name: str, level: int, event: str, **fields: Any) -> None:
-    channel = loggers.channel(name)
-    if level >= channel.threshold:
-        if add_caller in CHAIN:
-            fields = {**_place_of(fields.get("exc_info")), **fields}
-        loggers.make_line(channel, level, lambda: {_names.EVENT: event, **fields})
+    place = _place_of(fields.get("exc_info"))
+    if add_caller in STEPS:
+        fields = {**place, **fields}
+    # captureWarnings, there before us, makes a record of it that handlers get
+    is_record = name == WARNINGS and getattr(logging, "_warnings_showwarning", None) is not None
+    loggers.log(
+        loggers.channel(name),
+        level,
+        lambda: {_names.EVENT: event, **fields},
+        place=place,
+        handed_on=not is_record,
+    )
 
 
 def _place_of(error: BaseException | None) -> dict[str, Any]:
