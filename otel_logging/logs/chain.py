@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import structlog
 from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
@@ -142,9 +143,18 @@ def _write(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
     return event_dict
 
 
+#: structlog's register of what its functions bind: while it is empty there is nothing to look for.
+_BINDABLE: Final = getattr(structlog.contextvars, "_CONTEXT_VARS", {"unknown": None})
+
+
+def merge_bound(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
+    """Add what was bound by structlog's own functions."""
+    return merge_contextvars(logger, method_name, event_dict) if _BINDABLE else event_dict
+
+
 #: How a line is made: put on its span, and written.
 STEPS: Final[list[Callable[..., EventDict]]] = [
-    merge_contextvars,  # for those who bind with structlog's own functions
+    merge_bound,
     _complete,
     _write,
 ]
@@ -152,7 +162,7 @@ STEPS: Final[list[Callable[..., EventDict]]] = [
 
 def describe(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:
     """Add to *event_dict* what a line has; put it on no span, and leave its exception alone."""
-    add_bound_context(logger, method_name, merge_contextvars(logger, method_name, event_dict))
+    add_bound_context(logger, method_name, merge_bound(logger, method_name, event_dict))
     add_job_tag(logger, method_name, event_dict)
     add_ids(trace.get_current_span(), event_dict)
     if "stack_info" in event_dict:
@@ -170,7 +180,7 @@ def _write_text(logger: Lines, method_name: str, event_dict: EventDict) -> Event
 
 #: The same, with parts left out: for the span alone, for handlers alone, and of a text that the
 #: application has rendered, with and without an event of ours.
-ON_SPAN: Final = (merge_contextvars, _complete)
+ON_SPAN: Final = (merge_bound, _complete)
 UNWRITTEN: Final = (describe,)
 TEXT: Final = (_complete, _write_text)
 TEXT_WITHOUT_EVENT: Final = (describe, _write_text)

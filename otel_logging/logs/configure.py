@@ -93,7 +93,7 @@ def apply(settings: LogSettings) -> None:
         settings.level, settings.levels, ways[0], write_text=ways[1], render=render
     )
     if settings.takeover:
-        configured.stricter = levels.stricter
+        configured.stricter, configured.for_handlers = levels.stricter, levels.for_handlers
         configured.hears, configured.hand_on = takeover.hears, takeover.hand_on
         logger.use(configured)
         takeover.take_over(settings)

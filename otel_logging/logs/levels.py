@@ -62,15 +62,15 @@ def give_back() -> None:
         _set_level(logger, _theirs(logger))
 
 
-def wanted_by_handlers(logger: logging.Logger, level: int) -> bool:
-    """Say whether the application's own level of *logger* lets *level* through."""
+def for_handlers(logger: logging.Logger) -> int:
+    """Return the level from which the application's own levels let *logger*'s records through."""
     at: logging.Logger | None = logger
     while at is not None:
         theirs = _theirs(at)
         if theirs:
-            return level >= theirs
+            return theirs
         at = at.parent
-    return True
+    return logging.NOTSET
 
 
 def stricter(logger: logging.Logger) -> int:

@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from functools import partial
 from types import FrameType
 from typing import Any, Final, Self, cast
 
@@ -30,7 +29,10 @@ _NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "criti
 #: The names that structlog's and the standard library's loggers have for their methods.
 _LEVELS: Final = {
     **{name: level for level, name in _NAMES.items()},
-    **{"notset": 0, "msg": 20, "log": 20, "warn": 30, "err": 40, "exception": 40, "failure": 40},
+    **dict.fromkeys(("msg", "log"), 20),
+    **dict.fromkeys(("err", "exception", "failure"), 40),
+    "notset": 0,
+    "warn": 30,
     "fatal": 50,
 }
 
@@ -44,19 +46,22 @@ class _Nesting(threading.local):
 
 
 nesting = _Nesting()
+_LOST: Final = "log lines lost: a line could not be made"
+_STEPS: Iterable[Callable[..., EventDict]] = chain.STEPS
 
 
 class Configured:
     """What is configured: the level of each logger's name, and how a line is written.
 
     With the takeover there is more: *hears* says whether the application has handlers
-    for a channel's lines, *hand_on* gives them one, and *stricter* is the level that
-    the application set on a logger in code.
+    for a channel's lines, *hand_on* gives them one, *for_handlers* is the level of a
+    logger as the application set it, and *stricter* what of that holds for lines.
     """
 
     hears: Callable[["Channel"], bool] = staticmethod(lambda _: False)
     hand_on: Callable[..., None] | None = None
     stricter: Callable[[logging.Logger], int] | None = None
+    for_handlers: Callable[[logging.Logger], int] | None = None
 
     def __init__(
         self,
@@ -92,42 +97,42 @@ class Channel:
     library's logger of this name.
     """
 
+    name = ""  # each has its own
+
     def __init__(self, name: str) -> None:
         self.name = name
-        self.threshold = self.lowest = logging.NOTSET
+        #: The standard library's logger of this name; None where nobody has asked for it.
+        self.known: logging.Logger | None = None
+        #: Levels: of lines; the same without those set in code; of lines and handlers.
+        self.threshold = self.lowest = self.floor = logging.NOTSET
         self.follow()
 
     def follow(self) -> None:
         """Take over what is configured now."""
         configured = _configured
         if configured is None:
-            self.threshold = self.lowest = logging.NOTSET
+            self.threshold = self.lowest = self.floor = logging.NOTSET
             return
-        self.lowest = self.threshold = configured.level_of(self.name)
-        if configured.stricter is not None:
-            self.logger = logging.getLogger(self.name)
-            self.threshold = max(self.lowest, configured.stricter(self.logger))
+        threshold = floor = self.lowest = configured.level_of(self.name)
+        if configured.stricter is not None and configured.for_handlers is not None:
+            self.known = logging.getLogger(self.name)
+            threshold = max(threshold, configured.stricter(self.known))
+            floor = min(threshold, configured.for_handlers(self.known))
+        self.threshold, self.floor = threshold, floor
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
         """Say whether a line of *level* would be made, or go to a handler."""
-        return level >= self.threshold or self.logger.isEnabledFor(level)
+        return level >= self.floor
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "logger":
-            self.logger = logging.getLogger(self.name)
-            return self.logger
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.logger, name)
+    @property
+    def standard(self) -> logging.Logger:
+        """The standard library's logger of this name."""
+        return self.known or logging.getLogger(self.name)
 
-    def wants(self, level: int) -> bool:
-        """Say whether handlers of the application take lines below the level of lines."""
-        return (
-            _configured is not None
-            and _configured.hand_on is not None
-            and self.logger.isEnabledFor(level)
-            and _configured.hears(self)
-        )
+    @property
+    def is_heard(self) -> bool:
+        """Whether the application has handlers for lines of this name."""
+        return _configured is not None and _configured.hears(self)
 
     def write(self, event_dict: EventDict) -> None:
         """Render and write a line."""
@@ -146,7 +151,7 @@ class Channel:
         written as it is; and arguments as for a logger of the standard library.
         """
         if fields or len(args) > 1:
-            log(self, level, _event_of_call, args, fields, processors=_ONLY_OURS)
+            log(self, level, _event_of_call, (args, fields), processors=_ONLY_OURS)
         elif args:
             text = args[0]
             theirs = structlog.get_config()["processors"]
@@ -155,7 +160,7 @@ class Channel:
             if isinstance(text, (bytes, bytearray)):
                 text = text.decode(errors="backslashreplace")
             make = lambda: {_names.EVENT: text}  # noqa: E731
-            log(self, level, make, processors=_ONLY_OURS, steps=steps)
+            log(self, level, make, (), processors=_ONLY_OURS, steps=steps)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (channel, (self.name,))
@@ -172,7 +177,19 @@ def _add_channel_methods() -> None:
         setattr(Channel, name, made(level))
 
 
+def _add_parts(owner: type, logger_of: Callable[[Any], Any]) -> None:
+    """Give *owner* the other attributes of a standard logger: ``__getattr__`` would slow all."""
+
+    def made(name: str) -> property:
+        return property(lambda self: getattr(logger_of(self), name))
+
+    for name in dir(logging.Logger("")):
+        if not name.startswith("_") and not hasattr(owner, name):
+            setattr(owner, name, made(name))
+
+
 _add_channel_methods()
+_add_parts(Channel, lambda lines: lines.standard)
 
 _channels: dict[str, Channel] = {}
 
@@ -212,10 +229,10 @@ def log(
     lines: Channel,
     level: int,
     make: Callable[..., EventDict],
-    /,
-    *args: Any,
+    args: tuple[Any, ...],
+    *,
     processors: Iterable[Callable[..., Any]] | None = None,
-    steps: Iterable[Callable[..., EventDict]] = chain.STEPS,
+    steps: Iterable[Callable[..., EventDict]] = _STEPS,
     place: Mapping[str, Any] | None = None,
     handed_on: bool = True,
 ) -> None:
@@ -224,23 +241,21 @@ def log(
     *place*: where it was logged, if that is not the caller. Otherwise as ``make_line``.
     """
     if level < lines.threshold:
-        if not (handed_on and lines.wants(level)):
+        if level < lines.floor or not handed_on or not lines.is_heard:
             return
         steps = chain.UNWRITTEN
-    made = {"steps": steps, "place": place, "handed_on": handed_on}
-    make_line(lines, level, make, *args, processors=processors, **made)
+    make_line(lines, level, make, args, processors, steps, handed_on, place)
 
 
 def make_line(
     logger: Any,
     level: int,
     make: Callable[..., EventDict],
-    /,
-    *args: Any,
+    args: tuple[Any, ...],
     processors: Iterable[Callable[..., Any]] | None = None,
-    steps: Iterable[Callable[..., EventDict]] = chain.STEPS,
+    steps: Iterable[Callable[..., EventDict]] = _STEPS,
+    handed_on: bool = False,  # noqa: FBT001, FBT002 - keywords cost time here
     place: Mapping[str, Any] | None = None,
-    handed_on: bool = False,
 ) -> Any:
     """Send what *make* returns for *args*, an event dict, through the chain: a line of *level*.
 
@@ -262,29 +277,33 @@ def make_line(
             elif type(logger) is not Channel:
                 event_dict = _for_others(logger, name, event_dict)
             else:
-                hand_on = _hand_on(logger, event_dict) if handed_on else None
+                is_heard = handed_on and _configured.hears(logger)  # type: ignore[union-attr]
+                given = {**event_dict} if is_heard else {}
                 for step in steps:
                     event_dict = step(logger, name, event_dict)
-                if hand_on is not None:
-                    hand_on(logger, level, event_dict, place=place)
+                if is_heard:
+                    _hand_on(logger, level, event_dict, given, place)
                 event_dict = DONE
         return None if event_dict is DONE else _delivered(logger, level, event_dict)
     except structlog.DropEvent:
         return None
     except Exception as error:
-        _trouble.report("log lines lost: a line could not be made", detail=error)
+        _trouble.report(_LOST, detail=error)
         return None
     finally:
         nesting.depth = depth
 
 
-def _hand_on(lines: Channel, event_dict: EventDict) -> Callable[..., None] | None:
-    """Return what gives this line to the application's handlers, where there are any."""
-    configured = cast(Configured, _configured)
-    if configured.hand_on is None or not configured.hears(lines):
-        return None
-    known = {key: event_dict.get(key) for key in ("exc_info", "stack_info")}
-    return partial(configured.hand_on, **known)
+def _hand_on(
+    lines: Channel,
+    level: int,
+    event_dict: EventDict,
+    given: Mapping[str, Any],
+    place: Mapping[str, Any] | None,
+) -> None:
+    if _configured is not None and _configured.hand_on is not None:
+        known = {key: given.get(key) for key in ("exc_info", "stack_info")}
+        _configured.hand_on(lines, level, event_dict, place=place, **known)
 
 
 #: What our processor leaves to the wrapped logger: to be called without arguments.
@@ -293,11 +312,17 @@ DONE: Final[Any] = ((), {})
 
 def finish(logger: Any, method_name: str, event_dict: EventDict) -> Any:
     """Make the line: structlog's last processor, for any wrapper class and any wrapped logger."""
-    if type(logger) is not Channel:
-        return _for_others(logger, method_name, event_dict)
-    level = _LEVELS.get(method_name, logging.INFO)
-    log(logger, level, _event_of_wrapper, event_dict, processors=_ONLY_OURS)
-    return DONE
+    if type(logger) is Channel:
+        level = _LEVELS.get(method_name, logging.INFO)
+        log(logger, level, _event_of_wrapper, (event_dict,), processors=_ONLY_OURS)
+        return DONE
+    try:
+        return _for_others(logger, method_name, _event_of_wrapper(event_dict))
+    except structlog.DropEvent:
+        raise
+    except Exception as error:
+        _trouble.report(_LOST, detail=error)
+        raise structlog.DropEvent from None
 
 
 #: structlog keeps this very list in every logger, and its ``capture_logs`` changes it in place.
@@ -309,8 +334,9 @@ _ONLY_OURS: Final = (finish,)  # those of the application have been asked
 
 
 def _event_of_wrapper(event_dict: EventDict) -> EventDict:
-    arguments = event_dict.pop("positional_args", ())  # structlog.stdlib.BoundLogger's
-    if arguments:
+    arguments = event_dict.get("positional_args")  # structlog.stdlib.BoundLogger's
+    if isinstance(arguments, tuple):
+        del event_dict["positional_args"]
         put_message((event_dict.pop(_names.EVENT, ""), *arguments), event_dict)
     event_dict.setdefault(_names.EVENT, "")
     return event_dict
@@ -334,18 +360,25 @@ def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
     where all records are. Any other gets the rendered line.
     """
     configured = cast(Configured, _configured)
-    event_dict = _event_of_wrapper(event_dict)
     if isinstance(logger, logging.Logger) and configured.hand_on is not None:
         event = event_dict.pop(_names.EVENT)
         known = {key: event_dict.pop(key) for key in _OF_CALLS & event_dict.keys()}
         return (event,), {**known, "extra": as_extra(event_dict)}
-    lines = channel(getattr(logger, "name", "root"))
+    lines = _lines_of(logger)
     if _LEVELS.get(name, logging.INFO) < lines.threshold:
         raise structlog.DropEvent
     for step in chain.STEPS[:-1]:
         event_dict = step(lines, name, event_dict)
     line = cast(Callable[[EventDict], bytes], configured.render)(event_dict)
     return line if isinstance(logger, structlog.BytesLogger) else line.decode()
+
+
+def _lines_of(logger: Any) -> Channel:
+    """Return the channel whose level holds for *logger*, the application's own perhaps."""
+    if type(logger) is Channel:
+        return logger
+    name = getattr(logger, "name", None)
+    return channel(name if type(name) is str else "root")
 
 
 _OF_CALLS: Final = frozenset({"exc_info", "stack_info", "stacklevel"})
@@ -375,8 +408,8 @@ def _delivered(logger: Any, level: int, result: Any) -> Any:
     if isinstance(logger, logging.Logger) and args:
         fields["stacklevel"] = fields.get("stacklevel", 1) + _users_frame()[1] - 1
         return logger.log(level, *args, **fields)
-    name = next((_NAMES[known] for known in sorted(_NAMES, reverse=True) if known <= level), "debug")
-    return getattr(logger, name)(*args, **fields)
+    known = max((number for number in _NAMES if number <= level), default=logging.DEBUG)
+    return getattr(logger, _NAMES[known])(*args, **fields)
 
 
 # ---------------------------------------------------------------- who called
@@ -432,23 +465,13 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
     """
 
     def _emit(self, level: int, args: tuple[Any, ...], fields: dict[str, Any]) -> Any:
-        lines = self._logger
-        steps: Iterable[Callable[..., EventDict]] = chain.STEPS
+        lines, steps = self._logger, _STEPS
         if type(lines) is Channel and level < lines.threshold:
-            if not lines.wants(level):
+            if level < lines.floor or not lines.is_heard:
                 return None
             steps = chain.UNWRITTEN
-        return make_line(
-            lines,
-            level,
-            self._event_of,
-            args,
-            fields,
-            level,
-            processors=self._processors,
-            steps=steps,
-            handed_on=True,
-        )
+        given = (args, fields, level)
+        return make_line(lines, level, self._event_of, given, self._processors, steps, True)  # noqa: FBT003
 
     def _event_of(self, args: tuple[Any, ...], fields: dict[str, Any], level: int) -> EventDict:
         event_dict: dict[str, Any] = {**self._context, **fields}
@@ -492,22 +515,11 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
 
     def is_enabled_for(self, level: int) -> bool:
         """Say whether a line of *level* would be made."""
-        return bool(level >= self._lines.threshold)
+        return bool(level >= _lines_of(self._logger).threshold)
 
     def get_effective_level(self) -> int:
         """Return the level from which lines are made."""
-        return self._lines.threshold
-
-    @property
-    def _lines(self) -> Channel:
-        lines = self._logger
-        return lines if type(lines) is Channel else channel(getattr(lines, "name", "root"))
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the standard library's logger of this name has: ``setLevel``, ``handlers``."""
-        if name.startswith("_") or not isinstance(self._logger, (Channel, logging.Logger)):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self._logger, name)
+        return _lines_of(self._logger).threshold
 
     def __reduce__(self) -> tuple[Any, ...]:
         if type(self._logger) is Channel and self._processors is CHAIN:
@@ -537,6 +549,7 @@ _add_methods(logging.INFO, "info", "msg")
 _add_methods(logging.WARNING, "warning", "warn")
 _add_methods(logging.ERROR, "error", "err")
 _add_methods(logging.CRITICAL, "critical", "fatal")
+_add_parts(BoundLogger, lambda bound: bound._logger)  # noqa: SLF001 - this module's own class
 
 
 # ---------------------------------------------------------------- parts of a call

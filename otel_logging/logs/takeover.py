@@ -20,6 +20,8 @@ from contextvars import ContextVar
 from types import FunctionType
 from typing import Any, Final, cast
 
+from structlog.stdlib import ProcessorFormatter
+
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
@@ -48,8 +50,8 @@ def take_over(settings: LogSettings) -> None:
     _is_taken, _with_caller = True, settings.caller
     if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
         _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
-        _is_pythons = (
-            type(_call_handlers) is FunctionType and _call_handlers.__globals__ is vars(logging)
+        _is_pythons = type(_call_handlers) is FunctionType and _call_handlers.__globals__ is vars(
+            logging
         )
         _has_handlers, _emit = logging.Logger.hasHandlers, logging.StreamHandler.emit
         _python.Logger.callHandlers = _to_line_and_handlers
@@ -112,26 +114,34 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         _to_line(passed)
     is_new = not is_done(record)
     mark_done(record)
-    if not levels.wanted_by_handlers(self, record.levelno):
+    if record.levelno < levels.for_handlers(self):
         return
     if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
         call_handlers = functools.partial(loggers.as_called, call_handlers)
-    was_refused = passed is None and is_new
-    takers = _takers.set([] if was_refused else None)
+    if passed is not None or not is_new:
+        _call(call_handlers, self, record)
+        return
+    takers: list[logging.Handler] = []
+    token = _takers.set(takers)
+    try:
+        _call(call_handlers, self, record)
+    finally:
+        _takers.reset(token)
+    if takers:
+        _make_line(record, chain.ON_SPAN)
+
+
+def _call(call_handlers: Any, logger: logging.Logger, record: logging.LogRecord) -> None:
     depth = loggers.nesting.depth
     try:
         if depth >= loggers.DEEPEST:
             raise RecursionError("a value or a handler logs while it is logged")
         loggers.nesting.depth = depth + 1
-        call_handlers(self, record)
+        call_handlers(logger, record)
     except Exception as error:
         _trouble.report("errors of a logging handler", detail=error)
     finally:
         loggers.nesting.depth = depth
-        is_taken = bool(_takers.get())
-        _takers.reset(takers)
-    if was_refused and is_taken:
-        _make_line(record, chain.ON_SPAN)
 
 
 #: The handlers that take the record at hand, where that is asked.
@@ -144,17 +154,14 @@ def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggi
     None where each of them refuses it. A filter may add fields, or hide secrets.
     """
     refused = False
-    at: logging.Logger | None = logger
-    while at is not None:
-        for handler in at.handlers:
-            if _is_console(handler):
-                # what it does to the record is done to the line, not to other handlers' records
-                seen = copy.copy(record) if handler.filters else record
-                passed: Any = handler.filter(seen)
-                if passed:  # from Python 3.12 on the record itself, or another one
-                    return seen if passed is True else cast(logging.LogRecord, passed)
-                refused = True
-        at = at.parent if at.propagate else None
+    for handler in _handlers_of(logger):
+        if _is_console(handler):
+            # what it does to the record is done to the line, not to other handlers' records
+            seen = copy.copy(record) if handler.filters else record
+            passed: Any = handler.filter(seen)
+            if passed:  # from Python 3.12 on the record itself, or another one
+                return seen if passed is True else cast(logging.LogRecord, passed)
+            refused = True
     return None if refused else record
 
 
@@ -168,15 +175,14 @@ def _to_line(record: logging.LogRecord) -> None:
 def _make_line(record: logging.LogRecord, steps: Iterable[Callable[..., EventDict]]) -> None:
     if uncaught.has_told(record):
         return
-    channel = loggers.channel(record.name)
+    channel = loggers.channel(str(record.name))  # of a marked one, too
     if record.levelno >= channel.lowest:
         where = uncaught.place_of(record)
+        made = (channel, record.levelno, _event_of, (record,), None, steps)
         if where is None:
-            loggers.make_line(channel, record.levelno, _event_of, record, steps=steps)
+            loggers.make_line(*made)
         else:
-            where.run(
-                loggers.make_line, channel, record.levelno, _event_of, record, steps=steps
-            )
+            where.run(loggers.make_line, *made)
 
 
 def _event_of(record: logging.LogRecord) -> EventDict:
@@ -254,7 +260,8 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     line is made here.
     """
     if not (_is_taken and _is_console(self)):
-        return _handle_and_note(self, record)
+        takers = _takers.get()
+        return _handle(self, record) if takers is None else _noted(takers, self, record)
     if not is_done(record):
         passed: Any = self.filter(record)
         if passed:
@@ -262,13 +269,14 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     return False
 
 
-def _handle_and_note(handler: logging.Handler, record: logging.LogRecord) -> Any:
-    takers = _takers.get()
+def _noted(
+    takers: list[logging.Handler], handler: logging.Handler, record: logging.LogRecord
+) -> Any:
     taken: Any = True  # also by one that raises
     try:
         taken = _handle(handler, record)
     finally:
-        if taken and takers is not None:
+        if taken:
             takers.append(handler)
     return taken
 
@@ -291,20 +299,23 @@ def hears(channel: loggers.Channel) -> bool:
     """Say whether somebody but our line takes what *channel*'s logger logs.
 
     Asked for every line, of the lists themselves: they are changed in more ways
-    than could be followed.
+    than could be followed. Cost: 0.2 microseconds where there is no handler.
     """
-    at: logging.Logger | None = channel.logger
-    if type(at).callHandlers is not _to_line_and_handlers or not _is_pythons:
+    logger = channel.standard
+    if type(logger).callHandlers is not _to_line_and_handlers or not _is_pythons:
         return True  # an error tracker's stands there
+    at: logging.Logger | None = logger
+    while at is not None and not at.handlers:
+        at = at.parent
+    if at is None:
+        return False
+    at = logger
     while at is not None:
-        if at.handlers and not all(map(_is_silent, at.handlers)):
-            return True
+        for handler in at.handlers:
+            if not _is_console(handler) and type(handler) is not logging.NullHandler:
+                return True
         at = at.parent if at.propagate else None
     return False
-
-
-def _is_silent(handler: logging.Handler) -> bool:
-    return _is_console(handler) or type(handler) is logging.NullHandler
 
 
 def hand_on(
@@ -320,12 +331,8 @@ def hand_on(
 
     Its fields are the record's ``extra``. Failure: never raises.
     """
-    logger = channel.logger
-    if (
-        _handing_on.get()
-        or logger.manager.disable >= level
-        or not levels.wanted_by_handlers(logger, level)
-    ):
+    logger = channel.standard
+    if _handing_on.get() or logger.manager.disable >= level or level < levels.for_handlers(logger):
         return
     token = _handing_on.set(True)
     try:
@@ -336,12 +343,13 @@ def hand_on(
         stack = fields.pop(_names.STACK, None) if stack_info else None
         place = fields if _names.CODE_FILE in fields else place or loggers.users_place()
         event = event_dict[_names.EVENT]
+        message = _Message(event if type(event) is str else plain(event))
         record = logger.makeRecord(
             channel.name,
             level,
             place[_names.CODE_FILE],
             place[_names.CODE_LINE],
-            event if type(event) is str else str(plain(event)),
+            message,
             (),
             None if error is None else (type(error), error, error.__traceback__),
             place.get(_names.CODE_FUNCTION),
@@ -349,6 +357,10 @@ def hand_on(
             stack,
         )
         mark_done(record)
+        if any(isinstance(each.formatter, ProcessorFormatter) for each in _handlers_of(logger)):
+            # by these two attributes it knows one of structlog's
+            message.fields = event_dict
+            record.__dict__.update(_logger=logger, _name=event_dict[_names.LEVEL])
         passed: Any = logger.filter(record)
         if passed:
             logger.callHandlers(record if passed is True else passed)
@@ -356,6 +368,30 @@ def hand_on(
         _trouble.report("errors of a logging handler", detail=error)
     finally:
         _handing_on.reset(token)
+
+
+class _Message(str):
+    """The message of a line as a record, and the line's fields.
+
+    structlog's ``ProcessorFormatter`` takes these, as a copy of what it takes for an
+    event dict; everybody else sees the text.
+    """
+
+    fields: EventDict
+
+    def copy(self) -> EventDict:
+        """Return the fields."""
+        return {key: value for key, value in self.fields.items() if key != _names.TIME_NS}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (str, (str(self),))
+
+
+def _handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
+    at: logging.Logger | None = logger
+    while at is not None:
+        yield from at.handlers
+        at = at.parent if at.propagate else None
 
 
 #: What a record says of itself in other words.

@@ -185,6 +185,7 @@ def _line(name: str, level: int, event: str, **fields: Any) -> None:
         loggers.channel(name),
         level,
         lambda: {_names.EVENT: event, **fields},
+        (),
         place=place,
         handed_on=not is_record,
     )
