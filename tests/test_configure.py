@@ -3,11 +3,14 @@
 import asyncio
 import copy
 import gc
+import io
+import json
 import logging
 import pickle
 import signal
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +29,7 @@ from otel_logging import (
     traced,
 )
 from otel_logging.logs import logger as loggers
+from otel_logging.processors import record_on_span
 from tests.conftest import Service
 from tests.lines import parsed, script
 
@@ -742,3 +746,261 @@ def test_two_threads_that_ask_for_one_logger(lines: Lines) -> None:
         thread.join()
     assert all(other == found[0] for other in found)
     assert {channel.threshold for channel in found[0]} == {10}
+
+
+# ---------------------------------------------------------------- structlog, replaced in part
+
+
+@pytest.fixture
+def theirs(in_production: None) -> Iterator[Any]:
+    """Let a test call ``structlog.configure`` after set-up."""
+    yield structlog.configure
+    structlog.reset_defaults()
+    configure_logging(environment="production")
+
+
+def test_a_wrapped_logger_of_the_standard_library(lines: Lines, service: Service) -> None:
+    """A line of ours, as of the logger itself; the record is the caller's."""
+    records: list[logging.LogRecord] = []
+    standard = logging.getLogger("shop.wrapped")
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
+    standard.addHandler(handler)
+    try:
+        with traced("turn"):
+            log = structlog.wrap_logger(standard)
+            log.warning("%s message", "the", n=1, name="mine")
+            log.exception("failed", exc_info=raised())
+            log.log(35, "of one's own")
+    finally:
+        standard.removeHandler(handler)
+    first, second, third = lines()
+    assert (first["event"], first["n"], first["name_"]) == ("the message", 1, "mine")
+    assert second["exception"].endswith("no price")
+    assert third["level"] == "level 35"
+    assert {line["logger"] for line in (first, second, third)} == {"shop.wrapped"}
+    assert [event.name for event in service.one("turn").events] == [
+        "the message",
+        "failed",
+        "of one's own",
+    ]
+    assert {(r.pathname, r.funcName) for r in records} == {
+        (__file__, "test_a_wrapped_logger_of_the_standard_library")
+    }
+    assert standard.name == log.name
+    assert log.isEnabledFor(30)
+
+
+def test_a_wrapped_logger_of_any_other_kind(service: Service, capsys: Any) -> None:
+    """Gets the rendered line, and the span its event."""
+    stream, binary = io.StringIO(), io.BytesIO()
+    with traced("turn"):
+        structlog.wrap_logger(structlog.PrintLogger(stream)).info("the message", n=1)  # type: ignore[arg-type]
+        structlog.wrap_logger(structlog.BytesLogger(binary)).info("bytes")
+    (line,) = parsed(stream.getvalue())
+    assert (line["event"], line["n"], line["level"]) == ("the message", 1, "info")
+    assert line["trace_id"] == parsed(binary.getvalue())[0]["trace_id"]
+    assert len(service.one("turn").events) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_wrapped_logger_has_levels_and_return_values(lines: Lines) -> None:
+    """LOG_LEVEL's; and what the logger returns is returned, asynchronously too."""
+    log = structlog.wrap_logger(structlog.ReturnLogger())
+    assert json.loads(log.info("message", n=1))["n"] == 1
+    assert json.loads(log.log(35, "message"))["level"] == "level 35"
+    assert json.loads(asyncio.run(log.ainfo("message")))["event"] == "message"
+    configure_logging(environment="production", log_level="error")
+    assert log.info("message") is None
+    assert not log.is_enabled_for(30)
+    assert log.get_effective_level() == 40
+    with pytest.raises(AttributeError):
+        log.handlers  # noqa: B018 - the look-up is the case
+    twin = copy.copy(log.bind(a=1))
+    assert json.loads(twin.error("message"))["a"] == 1
+    assert lines() == []
+
+
+def test_a_wrapped_logger_that_raises_is_contained() -> None:
+    """By whichever wrapper class: a log call never raises."""
+
+    class Raising:
+        def info(self, _: str) -> None:
+            raise OSError("full")
+
+    structlog.wrap_logger(Raising()).info("a")
+    assert _trouble.counts == {"log lines lost: a line could not be made": 1}
+
+
+@pytest.mark.parametrize("wrapper", ["ours", "filtering", "stdlib", "generic"])
+@pytest.mark.parametrize("factory", ["ours", "stdlib", "print", "bytes"])
+def test_any_wrapper_class_with_any_factory(
+    wrapper: str, factory: str, theirs: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each call is one line, in our form, with what is bound."""
+    wrappers = {
+        "filtering": structlog.make_filtering_bound_logger(20),
+        "stdlib": structlog.stdlib.BoundLogger,
+        "generic": structlog.BoundLogger,
+    }
+    factories = {
+        "stdlib": structlog.stdlib.LoggerFactory(),
+        "print": structlog.PrintLoggerFactory(),
+        "bytes": structlog.BytesLoggerFactory(),
+    }
+    theirs(wrapper_class=wrappers.get(wrapper), logger_factory=factories.get(factory))
+    bind_context(user_id="u")
+    log = structlog.get_logger("shop")
+    log.info("the message", n=1)
+    try:
+        raise ValueError("no price")
+    except ValueError:
+        log.exception("failed", exc_info=True)
+    first, second = parsed(capfd.readouterr().out)
+    assert (first["event"], first["n"], first["user_id"]) == ("the message", 1, "u")
+    assert (first["level"], second["level"]) == ("info", "error")
+    assert "no price" in second["exception"]
+    assert _trouble.counts == {}
+
+
+def test_arguments_through_structlogs_standard_wrapper(theirs: Any, lines: Lines) -> None:
+    """Are put into the message; a level below LOG_LEVELS' is none."""
+    theirs(wrapper_class=structlog.stdlib.BoundLogger)
+    configure = {"environment": "production", "log_levels": "shop.quiet=error"}
+    log = structlog.stdlib.get_logger("shop.quiet")
+    configure_logging(**configure)  # type: ignore[arg-type]
+    theirs(wrapper_class=structlog.stdlib.BoundLogger)
+    log.error("%s of %d", "one", 2)
+    log.info("below")
+    log.error(None, positional_args="mine")
+    first, second = lines()
+    assert first["event"] == "one of 2"
+    assert (second["event"], second["positional_args"]) == ("", "mine")
+
+
+def test_processors_of_their_own_render_the_line(
+    theirs: Any, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they do it, to our stdout, and once on the span; fields that are not rendered are ours."""
+    add, json_line = structlog.processors.add_log_level, structlog.processors.JSONRenderer()
+    texts: list[Any] = [
+        [add, json_line],
+        [add, json_line, lambda *args: args[2].encode()],
+        [record_on_span, json_line],
+    ]
+    with traced("turn"):
+        for processors in texts:
+            theirs(processors=processors)
+            structlog.get_logger("shop").info("the message", n=1)
+        theirs(processors=[add])
+        structlog.get_logger("shop").info("fields", n=2)
+        theirs(processors=[structlog.stdlib.render_to_log_kwargs])
+        structlog.get_logger("shop").info("keywords", n=3)
+    lines = capsys.readouterr().out.splitlines()
+    for line in lines[:3]:
+        found = json.loads(line)
+        assert (found["event"], found["n"]) == ("the message", 1)
+        assert "trace_id" not in found
+    fields, keywords = map(json.loads, lines[3:])
+    assert (fields["event"], fields["n"]) == ("fields", 2)
+    assert (keywords["event"], keywords["n"], "trace_id" in keywords) == ("keywords", 3, True)
+    names = [event.name for event in service.one("turn").events]
+    assert names == [lines[0], lines[1], "the message", "fields", "keywords"]
+    assert _trouble.counts == {}
+
+
+def test_a_processor_put_before_ours(theirs: Any, lines: Lines) -> None:
+    """``[mine, *structlog.get_config()["processors"]]``; it may drop lines and name the caller."""
+
+    def drops(_: Any, __: str, event_dict: Any) -> Any:
+        if event_dict["event"] == "health":
+            raise structlog.DropEvent
+        return event_dict
+
+    adder = structlog.processors.CallsiteParameterAdder(
+        {structlog.processors.CallsiteParameter.FUNC_NAME}
+    )
+    theirs(processors=[drops, adder, *structlog.get_config()["processors"]])
+    log = structlog.get_logger("shop")
+    log.info("health")
+    log.info("the message")
+    asyncio.run(log.ainfo("awaited"))
+    theirs(wrapper_class=structlog.stdlib.BoundLogger)
+    structlog.get_logger("shop").info("standard")
+    found = lines()
+    assert [line["event"] for line in found] == ["the message", "awaited", "standard"]
+    name = "test_a_processor_put_before_ours"
+    assert [found[0]["func_name"], found[2]["func_name"]] == [name, name]
+
+
+def test_the_caller_before_set_up() -> None:
+    """Named by a processor of the application's as the user's function."""
+    code = """if True:
+        import structlog
+        from otel_logging import get_logger
+        kinds = structlog.processors.CallsiteParameter
+        adder = structlog.processors.CallsiteParameterAdder({kinds.FUNC_NAME})
+        structlog.configure(processors=[adder, structlog.processors.JSONRenderer()])
+        def work():
+            get_logger("shop").info("before")
+        work()
+    """
+    assert parsed(script(code).stdout) == [{"event": "before", "func_name": "work"}]
+
+
+def test_a_standard_loggers_parts(lines: Lines) -> None:
+    """Of ``structlog.stdlib.get_logger`` and ours; a level set in code holds for lines."""
+    for log in (structlog.stdlib.get_logger("parts"), get_logger("parts")):
+        standard: Any = log
+        assert standard.name == "parts"
+        assert standard.handlers == []
+        assert standard.propagate
+        assert standard.parent is logging.root
+        assert not standard.disabled
+        assert standard.isEnabledFor(10)
+        standard.setLevel(logging.ERROR)
+        assert standard.level == standard.getEffectiveLevel() == logging.ERROR
+        assert not standard.isEnabledFor(30)
+        log.warning("below")
+        get_logger("parts.child").warning("below")
+        standard.setLevel(logging.NOTSET)
+        log.warning("above")
+    assert [line["event"] for line in lines()] == ["above", "above"]
+
+
+def test_a_context_class_of_their_own(theirs: Any, lines: Lines) -> None:
+    """Is kept by ``bind``."""
+    theirs(context_class=OrderedDict)
+    log = structlog.get_logger("shop").bind(a=1).bind(b=2)
+    assert type(structlog.get_context(log)) is OrderedDict
+    log.info("e")
+    assert fields(lines()[0]) == {"event": "e", "a": 1, "b": 2}
+
+
+def test_objects_say_how_they_are_logged(lines: Lines, service: Service) -> None:
+    """``__structlog__``, bound or given, inside others; one that returns itself ends."""
+
+    class Order:
+        def __structlog__(self) -> Any:
+            return {"order": "o1", "items": (1, 2)}
+
+    class Endless:
+        def __structlog__(self) -> Any:
+            return self
+
+        def __repr__(self) -> str:
+            return "<endless>"
+
+    class Rude:
+        def __structlog__(self) -> Any:
+            raise OSError
+
+    with traced("turn"):
+        log.bind(order=Order()).info("e", inner=[Order()], endless=Endless(), rude=Rude())
+    (line,) = lines()
+    expected = {"order": "o1", "items": [1, 2]}
+    assert (line["order"], line["inner"]) == (expected, [expected])
+    assert line["endless"] == "<endless>"
+    assert line["rude"] == "<unprintable Rude>"
+    (event,) = service.one("turn").events
+    assert "o1" in str(event.attributes["order"])

@@ -861,3 +861,374 @@ def test_bound_fields_are_the_tasks_own(lines: Lines) -> None:
     found = lines()
     assert len(found) == 200
     assert all(line["user_id"] == line["event"] for line in found)
+
+
+# ---------------------------------------------------------------- a console that refuses, others
+
+
+def refusing() -> logging.Handler:
+    """Return a console as Django configures it, where DEBUG is false."""
+    console = logging.StreamHandler()
+    console.addFilter(lambda _: False)
+    return console
+
+
+class Kept(logging.Handler):
+    """A handler of the application's: an error tracker, mail to the admins."""
+
+    def __init__(self, level: int = 0) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    @property
+    def messages(self) -> list[str]:
+        return [record.getMessage() for record in self.records]
+
+
+def test_what_another_handler_takes_is_on_the_span(service: Service, lines: Lines) -> None:
+    """Though the console's filter keeps it off stdout; not what is below that one's level."""
+    logger().addHandler(refusing())
+    logger().addHandler(mail := Kept(logging.ERROR))
+    logging.root.handlers.clear()  # pytest's own take everything
+    with traced("request"):
+        logger().info("refused by all")
+        try:
+            raise ValueError("no stock")
+        except ValueError:
+            logger().exception("Internal Server Error: %s", "/boom")
+    assert lines() == []
+    assert mail.messages == ["Internal Server Error: /boom"]
+    (event,) = service.one("request").events
+    assert event.name == "Internal Server Error: /boom"
+    assert "no stock" in event.attributes["exception"]
+
+
+def test_what_every_handler_refuses_is_nowhere(service: Service, lines: Lines) -> None:
+    """By its filter, by doing nothing, or by the logger's level for handlers."""
+    logger().addHandler(refusing())
+    logger().addHandler(logging.NullHandler())
+    logger().addHandler(picky := Kept())
+    logging.root.handlers.clear()  # pytest's own take everything
+    picky.addFilter(lambda record: "health" not in record.getMessage())
+    with traced("request"):
+        logger().info("GET /health")
+        logger().info("GET /prices")
+        logger().setLevel(logging.WARNING)
+        logger().info("below the level")
+    assert lines() == []
+    assert picky.messages == ["GET /prices"]
+    assert [event.name for event in service.one("request").events] == ["GET /prices"]
+
+
+def test_a_handler_that_fails_at_it_loses_no_event(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Mail to the admins that cannot be sent."""
+
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no mail server")
+
+    logger().addHandler(refusing())
+    logger().addHandler(Failing())
+    with traced("request"):
+        logger().error("failed")
+    assert capsys.readouterr().out == ""
+    assert [event.name for event in service.one("request").events] == ["failed"]
+
+
+def test_a_record_without_us_obeys_the_filter_of_the_console_it_is_brought_to(lines: Lines) -> None:
+    """A listener's, which is among no logger's handlers."""
+    console = logging.StreamHandler()
+    console.addFilter(lambda record: "health" not in record.getMessage())
+    for text in ("GET /health", "GET /prices"):
+        console.handle(logging.makeLogRecord({"name": "web", "levelno": 20, "msg": text}))
+    assert [line["event"] for line in lines()] == ["GET /prices"]
+
+
+# ---------------------------------------------------------------- our own lines, and handlers
+
+
+def test_our_lines_go_to_other_handlers_as_records(lines: Lines, tmp_path: Path) -> None:
+    """Once, with the fields as attributes and the exception; the console writes nothing."""
+    logger().addHandler(kept := Kept())
+    logger().addHandler(logging.StreamHandler())
+    logging.root.addHandler(file := logging.FileHandler(tmp_path / "log"))
+    with bound_context(user_id="u1"), traced("request"):
+        get_logger("shop").warning("%s of %d", "one", 2, order="o1")
+        try:
+            raise ValueError("no price")
+        except ValueError:
+            get_logger("shop").exception("failed")
+    place = sys._getframe().f_lineno - 5
+    file.close()
+    first, second = kept.records
+    assert (first.name, first.levelname, first.getMessage()) == ("shop", "WARNING", "one of 2")
+    assert (first.order, first.user_id) == ("o1", "u1")  # type: ignore[attr-defined]
+    assert (first.pathname, first.lineno) == (__file__, place)
+    assert first.funcName == "test_our_lines_go_to_other_handlers_as_records"
+    assert first.exc_info is None
+    assert isinstance(second.exc_info, tuple)
+    assert str(second.exc_info[1]) == "no price"
+    assert not hasattr(second, "exception")
+    assert (tmp_path / "log").read_text().startswith("one of 2\nfailed\nTraceback")
+    assert [line["event"] for line in lines()] == ["one of 2", "failed"]
+
+
+def test_a_field_may_be_called_like_an_attribute_of_a_record(lines: Lines) -> None:
+    """It is there with an underscore; ``stack`` is a field unless a stack was asked for."""
+    logger().addHandler(kept := Kept())
+    given = {"name": 1, "msg": 2, "args": 3, "message": 4, "asctime": 5, "levelno": 6, "process": 7}
+    get_logger("shop").info("clash", name_="taken", stack="mine", **given)
+    get_logger("shop").info("stack", stack_info=True, exception="mine")
+    first, second = kept.records
+    assert first.name == "shop"
+    assert first.name__ == 1  # type: ignore[attr-defined]
+    assert [getattr(first, f"{key}_") for key in list(given)[1:]] == [2, 3, 4, 5, 6, 7]
+    assert (first.stack, first.stack_info) == ("mine", None)  # type: ignore[attr-defined]
+    assert "test_a_field_may_be_called" in str(second.stack_info)
+    assert second.exception_ == "mine"  # type: ignore[attr-defined]
+    assert len(lines()) == 2
+
+
+@pytest.mark.parametrize("event", [None, 7, {"a": 1}, Broken()])
+def test_a_message_that_is_no_text_reaches_handlers_as_one(event: Any, lines: Lines) -> None:
+    """So that none of them raises."""
+    logger().addHandler(kept := Kept())
+    get_logger("shop").info(event)
+    assert len(kept.messages) == len(lines()) == 1
+
+
+def test_levels_filters_and_propagate_are_the_applications(lines: Lines) -> None:
+    """Of its loggers and handlers, ``logging.disable`` too; a line is made all the same."""
+    logging.root.addHandler(root := Kept())
+    logger("shop.a").addHandler(near := Kept(logging.WARNING))
+    log = get_logger("shop.a")
+    log.info("1")
+    logger("shop.a").propagate = False
+    log.error("2")
+    near.addFilter(lambda _: False)
+    log.error("3")
+    logger("shop.a").propagate = True
+    logger("shop.a").addFilter(lambda record: record.getMessage() != "4")
+    log.info("4")
+    logging.disable(logging.INFO)
+    try:
+        log.info("5")
+    finally:
+        logging.disable(logging.NOTSET)
+    logging.root.setLevel(logging.WARNING)
+    log.info("6")
+    log.warning("7")
+    logging.root.removeHandler(root)
+    log.warning("8")
+    assert root.messages == ["1", "7"]
+    assert near.messages == ["2"]
+    assert [line["event"] for line in lines()] == [str(n) for n in range(1, 9)]
+
+
+def test_handlers_are_known_however_they_come_and_go(lines: Lines) -> None:
+    """Methods, assignments, ``dictConfig``, a logger made later between two."""
+    log, made = get_logger("shop.b.c"), []
+
+    def line(message: str) -> list[str]:
+        log.warning(message)
+        return [text for kept in made for text in kept.messages if text == message]
+
+    made.append(Kept())
+    logging.root.handlers = [made[0]]
+    assert line("1") == ["1"]
+    logging.root.handlers[:] = [logging.StreamHandler()]
+    assert line("2") == []
+    made.append(Kept())
+    logger("shop.b").handlers.append(made[1])
+    assert line("3") == ["3"]
+    logging.config.dictConfig(CONSOLES)
+    assert line("4") == ["4"]
+    logger("shop.b").handlers.clear()
+    assert line("5") == []
+    assert len(lines()) == 5
+
+
+def test_a_logger_that_dictconfig_disabled_still_has_our_lines_handled(lines: Lines) -> None:
+    """The application has never asked for the standard one of that name."""
+    log = get_logger("shop.early")
+    log.warning("before")
+    logging.config.dictConfig({"version": 1, "root": {"level": "INFO"}})
+    logging.root.addHandler(kept := Kept())
+    log.warning("after")
+    assert kept.messages == ["after"]
+    assert len(lines()) == 2
+
+
+def test_a_line_below_the_level_goes_to_handlers_that_want_it(
+    caplog: pytest.LogCaptureFixture, service: Service, lines: Lines
+) -> None:
+    """``caplog.at_level``: neither on stdout nor on the span."""
+    with caplog.at_level(logging.DEBUG), bound_context(user_id="u1"), traced("request"):
+        get_logger("shop").debug("below", stack_info=True)
+        get_logger("shop").info("above")
+        raised = ValueError("x")
+        get_logger("shop").debug("failed", exc_info=raised)
+    get_logger("shop").debug("no longer")
+    assert caplog.messages == ["below", "above", "failed"]
+    first, _, third = caplog.records
+    assert first.user_id == "u1"  # type: ignore[attr-defined]
+    assert "test_a_line_below" in str(first.stack_info)
+    assert third.exc_info is not None
+    assert third.exc_info[1] is raised
+    assert [line["event"] for line in lines()] == ["above"]
+    assert [event.name for event in service.one("request").events] == ["above"]
+
+
+def test_queues_and_memory_have_our_lines_once(lines: Lines) -> None:
+    """A listener's file has them, and its console is silent."""
+    records: queue.Queue[Any] = queue.Queue()
+    memory = logging.handlers.MemoryHandler(10, target=(late := Kept()))
+    logger().addHandler(logging.handlers.QueueHandler(records))
+    logger().addHandler(memory)
+    listener = logging.handlers.QueueListener(records, logging.StreamHandler(), kept := Kept())
+    listener.start()
+    get_logger("shop").info("ours", items=3)
+    listener.stop()
+    memory.flush()
+    assert kept.messages == late.messages == ["ours"]
+    assert kept.records[0].items == 3  # type: ignore[attr-defined]
+    assert len(lines()) == 1
+    sent = pickle.loads(pickle.dumps(late.records[0].__dict__))
+    assert type(sent["msg"]) is type(sent["name"]) is str
+
+
+def test_a_handler_that_logs_by_our_logger(lines: Lines) -> None:
+    """What it says meanwhile is a line, and goes to no handler: there is an end to it."""
+
+    class Logging(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            get_logger("shop.handler").warning(f"wrote {record.getMessage()}")
+
+    logger().addHandler(Logging())
+    get_logger("shop").info("a")
+    assert [line["event"] for line in lines()] == ["a", "wrote a"]
+
+
+def test_handlers_and_filters_that_raise_are_contained_for_our_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Counted; the line is there."""
+
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("no disk")
+
+    logger().addHandler(Raising())
+    get_logger("shop").info("a")
+    logger().addFilter(lambda _: 1 / 0 > 1)
+    get_logger("shop").info("b")
+    assert [line["event"] for line in parsed(capsys.readouterr().out)] == ["a", "b"]
+    assert _trouble.counts == {"errors of a logging handler": 2}
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_tracker_in_place_of_handlers_has_our_lines(order: str, tmp_path: Path) -> None:
+    """Sentry replaces ``Logger.callHandlers``, before set-up or after it."""
+    code = """if True:
+        import logging, sys, otel_logging, threading
+        got = []
+        def track():
+            call = logging.Logger.callHandlers
+            def tracked(self, record):
+                call(self, record)
+                got.append((record.name, record.getMessage(), bool(record.exc_info)))
+            logging.Logger.callHandlers = tracked
+        def ours():
+            otel_logging.configure_logging(environment="production")
+        for step in (track, ours) if sys.argv[1] == "before" else (ours, track):
+            step()
+        otel_logging.get_logger("shop").error("ours")
+        logging.getLogger("shop").error("theirs")
+        def boom():
+            raise ValueError("boom")
+        thread = threading.Thread(target=boom)
+        thread.start()
+        thread.join()
+        sys.stderr.write(repr(got))
+    """
+    done = script(code, order)
+    uncaught = ("threading.excepthook", "uncaught exception in a thread", True)
+    expected = [("shop", "ours", False), ("shop", "theirs", False), uncaught]
+    assert done.stderr.decode() == repr(expected)
+    assert len(parsed(done.stdout)) == 3
+
+
+def test_uncaught_exceptions_and_warnings_reach_handlers(tmp_path: Path) -> None:
+    """As records of where they were raised; a captured warning's record is its own."""
+    code = """if True:
+        import logging, sys, threading, warnings, otel_logging
+        logging.basicConfig(filename=sys.argv[1], format="%(funcName)s:%(lineno)d %(message)s")
+        otel_logging.configure_logging(environment="production")
+        def boom():
+            raise ValueError("boom")
+        thread = threading.Thread(target=boom)
+        thread.start()
+        thread.join()
+        warnings.warn_explicit("old", UserWarning, "shop.py", 7)
+        logging.captureWarnings(True)
+        otel_logging.configure_logging(environment="production")
+        warnings.warn_explicit("older", UserWarning, "shop.py", 8)
+    """
+    done = script(code, str(tmp_path / "log"))
+    text = (tmp_path / "log").read_text()
+    assert "boom:6 uncaught exception in a thread\nTraceback" in text
+    assert ":7 old\n" in text
+    assert text.count("older") == 1
+    assert len(parsed(done.stdout)) == 3
+
+
+def test_without_takeover_handlers_are_left_alone(lines: Lines) -> None:
+    """Our lines go to none."""
+    release()
+    logger().addHandler(kept := Kept())
+    with setup_observability("shop", environment="production", takeover=False):
+        get_logger("shop").warning("a")
+    assert kept.messages == []
+    assert len(lines()) == 1
+
+
+def test_structlogs_formatter_on_a_file_has_the_fields_of_our_lines(
+    lines: Lines, tmp_path: Path
+) -> None:
+    """A set-up of the application's before ours, through ``LoggerFactory``, keeps its handlers."""
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[
+            structlog.processors.CallsiteParameterAdder(
+                {structlog.processors.CallsiteParameter.FUNC_NAME}
+            ),
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    structlog.configure(
+        processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    log = structlog.get_logger("shop")
+    file = logging.FileHandler(tmp_path / "log")
+    file.setFormatter(formatter)
+    logger().addHandler(file)
+    cached = structlog.get_logger("shop")
+    cached.info("before")
+    configure_logging(environment="production")
+    log.info("order placed", items=3)
+    cached.info("cached", items=4)
+    file.close()
+    _, first, second = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert (first["event"], first["items"], first["level"]) == ("order placed", 3, "info")
+    assert (second["event"], second["items"]) == ("cached", 4)
+    name = "test_structlogs_formatter_on_a_file_has_the_fields_of_our_lines"
+    assert first["func_name"] == second["func_name"] == name
+    assert [line["event"] for line in lines()] == ["before", "order placed", "cached"]

@@ -344,6 +344,8 @@ def _event_of_wrapper(event_dict: EventDict) -> EventDict:
 
 def _event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict:
     event_dict = {**fields}
+    if not args and "msg" in event_dict:
+        args = (event_dict.pop("msg"), *event_dict.pop("args", ()))
     extra = event_dict.pop("extra", None)
     if isinstance(extra, Mapping):
         event_dict.update(extra)
@@ -364,9 +366,10 @@ def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
         event = event_dict.pop(_names.EVENT)
         known = {key: event_dict.pop(key) for key in _OF_CALLS & event_dict.keys()}
         return (event,), {**known, "extra": as_extra(event_dict)}
-    lines = _lines_of(logger)
-    if _LEVELS.get(name, logging.INFO) < lines.threshold:
+    lines, level = _lines_of(logger), _LEVELS.get(name, logging.INFO)
+    if level < lines.threshold:
         raise structlog.DropEvent
+    name = _NAMES[level] if name in _LEVELS and level in _NAMES else name
     for step in chain.STEPS[:-1]:
         event_dict = step(lines, name, event_dict)
     line = cast(Callable[[EventDict], bytes], configured.render)(event_dict)
@@ -405,8 +408,8 @@ def _delivered(logger: Any, level: int, result: Any) -> Any:
         args, fields = (), result
     if type(logger) is Channel:
         return logger.take(level, args, fields)
-    if isinstance(logger, logging.Logger) and args:
-        fields["stacklevel"] = fields.get("stacklevel", 1) + _users_frame()[1] - 1
+    if isinstance(logger, logging.Logger):
+        fields["stacklevel"] = fields.get("stacklevel", 1) + _users_frame()[1]
         return logger.log(level, *args, **fields)
     known = max((number for number in _NAMES if number <= level), default=logging.DEBUG)
     return getattr(logger, _NAMES[known])(*args, **fields)
