@@ -82,7 +82,7 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
 
 def _checked(tag: str) -> str:
     text = _text_of(tag)
-    if not isinstance(tag, str) or not text.strip() or not text.isprintable():
+    if not issubclass(type(tag), str) or not text.strip() or not text.isprintable():
         raise ConfigurationError("job tag", text, "a text like PRICE_CACHE, or a BackgroundJobTag")
     return text
 

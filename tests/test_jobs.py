@@ -151,7 +151,10 @@ def test_any_tag_is_rendered_in_a_log_call(number: int, capfd: Any) -> None:
 
 
 def test_a_tag_of_any_string_type_is_taken_by_the_decorator() -> None:
-    """As the text that it is, whatever its own code does."""
+    """As the text that it is, whatever its own code does; what is no string is refused."""
+    for odd in (Hostile(), Number.ONE, Odd.LINES):
+        with pytest.raises(ConfigurationError, match="job tag="):
+            tag_background_logger(odd)  # type: ignore[arg-type]
     assert tag_background_logger(Pair.TAG)(current_job_tag)() == "T"
     assert tag_background_logger(Loud("T"))(current_job_tag)() == "T"
 

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from otel_logging import _trouble
 
-#: How long a reader may stop before lines are dropped rather than waited for. Nobody notices so
-#: much in a request; a reader that lives empties a pipe of 64 KiB in less.
-PATIENCE_S: Final = 0.1
+#: How long a reader may stop before lines are dropped rather than waited for: 100 ms with all that
+#: a line costs besides, which nobody notices in a request. A reader that lives empties a pipe of
+#: 64 KiB in less.
+PATIENCE_S: Final = 0.09
 LOST: Final = "log lines lost: stdout takes none"
 
 #: What the system says where a way to write is not there: try the next one.
