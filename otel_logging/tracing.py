@@ -112,7 +112,7 @@ def traced(name: Any = None, /, **options: Any) -> Any:
 class Stage:
     """What ``traced`` returns: the options of a stage, and the ``with`` blocks that are open."""
 
-    __slots__ = ("_open", "arrives", "attributes", "budget", "kind", "links", "name", "root")
+    __slots__ = ("_open", "attributes", "budget", "kind", "links", "name", "root")
 
     def __init__(
         self,
@@ -132,11 +132,10 @@ class Stage:
             raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
         self.name = name
         self.budget = None if budget is None else parse_budget("traced: budget", budget)
-        if not isinstance(root, bool):
+        if root is not False and root is not True:
             raise ConfigurationError("traced: root", root, "True or False")
         self.root = root
         self.kind = _KINDS[kind]
-        self.arrives = self.kind in bindings.ARRIVING
         self.links = None if links == () else _as_links(links)
         if attributes is not None and not isinstance(attributes, Mapping):
             raise ConfigurationError("traced: attributes", attributes, "a mapping")
@@ -197,13 +196,14 @@ class _Entered:
         outer = context = otel_context.get_current()
         around = trace.get_current_span(outer)
         # what arrives where a stage has ended has nothing to do with it
-        is_apart = stage.arrives and bindings.has_ended(around)
+        arrives = stage.kind in bindings.ARRIVING
+        is_apart = arrives and bindings.has_ended(around)
         is_entry = stage.root or is_apart or not bindings.is_local(around)
         self.bound = None
         if is_entry:  # what is bound in it ends with it
             self.bound = bindings.state()
-            if stage.arrives or self.bound.requests or around is not trace.INVALID_SPAN:
-                self.bound = bindings.begin(around, arrives=stage.arrives)
+            if arrives or self.bound.requests or around is not trace.INVALID_SPAN:
+                self.bound = bindings.begin(around, arrives=arrives)
                 outer = context = otel_context.get_current()
         links = stage.links
         if stage.root or is_apart:
