@@ -812,6 +812,8 @@ def test_a_wrapped_logger_has_levels_and_return_values(lines: Lines) -> None:
     assert json.loads(asyncio.run(log.ainfo("message")))["event"] == "message"
     configure_logging(environment="production", log_level="error")
     assert log.info("message") is None
+    generic = structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=structlog.BoundLogger)
+    assert generic.info("message") is None
     assert not log.is_enabled_for(30)
     assert log.get_effective_level() == 40
     with pytest.raises(AttributeError):
@@ -830,6 +832,27 @@ def test_a_wrapped_logger_that_raises_is_contained() -> None:
 
     structlog.wrap_logger(Raising()).info("a")
     assert _trouble.counts == {"log lines lost: a line could not be made": 1}
+
+
+KEPT = """if True:
+    import structlog
+    from otel_logging.testing import capture
+    with capture():
+        ours = structlog.wrap_logger(structlog.PrintLogger()).bind(n=1)
+        theirs = structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=structlog.BoundLogger)
+        theirs = theirs.bind(n=2)
+    ours.warning("%s", "kept")
+    theirs.info("lost, and counted")
+"""
+
+
+def test_a_wrapped_logger_that_is_kept_from_a_test_that_captured() -> None:
+    """Does what structlog is configured to do; where it cannot, it is said."""
+    done = script(KEPT)
+    (line,) = done.stdout.decode().splitlines()
+    assert "kept" in line
+    assert "n=1" in line
+    assert done.stderr.startswith(b"otel_logging: 1 log lines lost: a line could not be made (")
 
 
 @pytest.mark.parametrize("wrapper", ["ours", "filtering", "stdlib", "generic"])

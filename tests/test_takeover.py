@@ -1053,15 +1053,21 @@ def test_handlers_are_known_however_they_come_and_go(lines: Lines) -> None:
     assert len(lines()) == 5
 
 
-def test_a_logger_that_dictconfig_disabled_still_has_our_lines_handled(lines: Lines) -> None:
+def test_a_logger_that_dictconfig_disabled_still_has_our_lines_handled(tmp_path: Path) -> None:
     """The application has never asked for the standard one of that name."""
-    log = get_logger("shop.early")
-    log.warning("before")
-    logging.config.dictConfig({"version": 1, "root": {"level": "INFO"}})
-    logging.root.addHandler(kept := Kept())
-    log.warning("after")
-    assert kept.messages == ["after"]
-    assert len(lines()) == 2
+    code = """if True:
+        import logging.config, sys, otel_logging
+        otel_logging.configure_logging(environment="production")
+        log = otel_logging.get_logger("shop.early")
+        log.warning("before")
+        file = {"class": "logging.FileHandler", "filename": sys.argv[1]}
+        root = {"level": "INFO", "handlers": ["file"]}
+        logging.config.dictConfig({"version": 1, "handlers": {"file": file}, "root": root})
+        log.warning("after")
+    """
+    done = script(code, str(tmp_path / "log"))
+    assert (tmp_path / "log").read_text() == "after\n"
+    assert len(parsed(done.stdout)) == 2
 
 
 def test_a_line_below_the_level_goes_to_handlers_that_want_it(
@@ -1178,12 +1184,15 @@ def test_uncaught_exceptions_and_warnings_reach_handlers(tmp_path: Path) -> None
         logging.captureWarnings(True)
         otel_logging.configure_logging(environment="production")
         warnings.warn_explicit("older", UserWarning, "shop.py", 8)
+        logging.captureWarnings(False)
+        otel_logging.configure_logging(environment="production", log_levels="py.warnings=error")
+        warnings.warn_explicit("below the level", UserWarning, "shop.py", 9)
     """
     done = script(code, str(tmp_path / "log"))
     text = (tmp_path / "log").read_text()
     assert "boom:6 uncaught exception in a thread\nTraceback" in text
     assert ":7 old\n" in text
-    assert text.count("older") == 1
+    assert text.count("older") == text.count("below the level") == 1
     assert len(parsed(done.stdout)) == 3
 
 
@@ -1225,10 +1234,19 @@ def test_structlogs_formatter_on_a_file_has_the_fields_of_our_lines(
     configure_logging(environment="production")
     log.info("order placed", items=3)
     cached.info("cached", items=4)
+
+    async def awaits() -> None:
+        await cached.ainfo("awaited")
+
+    asyncio.run(awaits())
     file.close()
-    _, first, second = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    _, first, second, third = [
+        json.loads(line) for line in (tmp_path / "log").read_text().splitlines()
+    ]
     assert (first["event"], first["items"], first["level"]) == ("order placed", 3, "info")
     assert (second["event"], second["items"]) == ("cached", 4)
     name = "test_structlogs_formatter_on_a_file_has_the_fields_of_our_lines"
     assert first["func_name"] == second["func_name"] == name
-    assert [line["event"] for line in lines()] == ["before", "order placed", "cached"]
+    assert third["func_name"] == "awaits"
+    events = [line["event"] for line in lines()]
+    assert events == ["before", "order placed", "cached", "awaited"]

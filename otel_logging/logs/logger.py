@@ -59,7 +59,7 @@ class Configured:
     """
 
     hears: Callable[["Channel"], bool] = staticmethod(lambda _: False)
-    hand_on: Callable[..., None] | None = None
+    hand_on: Callable[..., None]
     stricter: Callable[[logging.Logger], int] | None = None
     for_handlers: Callable[[logging.Logger], int] | None = None
 
@@ -277,12 +277,13 @@ def make_line(
             elif type(logger) is not Channel:
                 event_dict = _for_others(logger, name, event_dict)
             else:
-                is_heard = handed_on and _configured.hears(logger)  # type: ignore[union-attr]
+                configured: Any = _configured
+                is_heard = handed_on and configured.hears(logger)
                 given = {**event_dict} if is_heard else {}
                 for step in steps:
                     event_dict = step(logger, name, event_dict)
                 if is_heard:
-                    _hand_on(logger, level, event_dict, given, place)
+                    configured.hand_on(logger, level, event_dict, given, place)
                 event_dict = DONE
         return None if event_dict is DONE else _delivered(logger, level, event_dict)
     except structlog.DropEvent:
@@ -292,18 +293,6 @@ def make_line(
         return None
     finally:
         nesting.depth = depth
-
-
-def _hand_on(
-    lines: Channel,
-    level: int,
-    event_dict: EventDict,
-    given: Mapping[str, Any],
-    place: Mapping[str, Any] | None,
-) -> None:
-    if _configured is not None and _configured.hand_on is not None:
-        known = {key: given.get(key) for key in ("exc_info", "stack_info")}
-        _configured.hand_on(lines, level, event_dict, place=place, **known)
 
 
 #: What our processor leaves to the wrapped logger: to be called without arguments.
@@ -362,7 +351,7 @@ def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
     where all records are. Any other gets the rendered line.
     """
     configured = cast(Configured, _configured)
-    if isinstance(logger, logging.Logger) and configured.hand_on is not None:
+    if isinstance(logger, logging.Logger) and configured.stricter is not None:
         event = event_dict.pop(_names.EVENT)
         known = {key: event_dict.pop(key) for key in _OF_CALLS & event_dict.keys()}
         return (event,), {**known, "extra": as_extra(event_dict)}

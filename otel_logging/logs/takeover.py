@@ -322,14 +322,13 @@ def hand_on(
     channel: loggers.Channel,
     level: int,
     event_dict: EventDict,
-    *,
-    exc_info: Any,
-    stack_info: Any,
+    given: Mapping[str, Any],
     place: Mapping[str, Any] | None,
 ) -> None:
     """Give a line of ours to the application's handlers, as a record that is done.
 
-    Its fields are the record's ``extra``. Failure: never raises.
+    Its fields are the record's ``extra``. *given* is the event dict before the chain,
+    which makes texts of exceptions and stacks. Failure: never raises.
     """
     logger = channel.standard
     if _handing_on.get() or logger.manager.disable >= level or level < levels.for_handlers(logger):
@@ -337,10 +336,10 @@ def hand_on(
     token = _handing_on.set(True)
     try:
         fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
-        error = exception_of(exc_info)
+        error = exception_of(given.get("exc_info"))
         if error is not None:
             fields.pop(_names.EXCEPTION, None)
-        stack = fields.pop(_names.STACK, None) if stack_info else None
+        stack = fields.pop(_names.STACK, None) if given.get("stack_info") else None
         place = fields if _names.CODE_FILE in fields else place or loggers.users_place()
         event = event_dict[_names.EVENT]
         message = _Message(event if type(event) is str else plain(event))
