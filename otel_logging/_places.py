@@ -122,7 +122,7 @@ if sys.platform == "win32":  # pragma: no cover - Windows
     def hold(fd: int) -> None:
         """Do nothing: a lock would keep readers out, and an open file cannot be renamed."""
 
-    def _is_held(segment: Path) -> bool:
+    def _is_held(segment: Path) -> bool:  # noqa: ARG001 - as elsewhere
         return False
 
     def pwrite(fd: int, data: bytes, position: int) -> int:

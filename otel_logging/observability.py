@@ -304,9 +304,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     made._pipeline, made._delivery = pipeline, delivery  # noqa: SLF001
     connect(pipeline, settings)
     if not delivery.has_threads and client is not None:
-        _trouble.report(
-            "remark: uWSGI runs no threads: spans wait on disk without --enable-threads"
-        )
+        _trouble.report("remark: uWSGI without --enable-threads: spans wait on disk until its end")
     delivery.start()  # what a dead process left waits already
 
 

@@ -196,6 +196,10 @@ def test_a_spool_directory_that_cannot_be_written_is_an_error(
         assert not span.is_recording()
 
 
+def _started() -> Any:
+    return setup_observability("shop", endpoint="http://127.0.0.1:9", environment="production")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes, symbolic links")
 def test_a_spool_directory_that_is_not_safe_is_not_used_and_reported(
     tmp_path: Path, monkeypatch: Any, capsys: Any
@@ -209,21 +213,19 @@ def test_a_spool_directory_that_is_not_safe_is_not_used_and_reported(
     base.chmod(0o777)
     with pytest.raises(ConfigurationError, match=r"spool_dir=.*no sticky bit"):
         setup_observability("shop", spool_dir=base, endpoint="http://127.0.0.1:9")
-    with setup_observability("shop", endpoint="http://127.0.0.1:9", environment="production"):
-        with traced("x"):
-            pass
+    with _started(), traced("x"):
+        pass
     assert "spool directories not used: they are not safe" in capsys.readouterr().err
     assert list(base.iterdir()) == []
     base.chmod(0o700)
-    with setup_observability("shop", endpoint="http://127.0.0.1:9", environment="production"):
+    with _started():
         pass
     (made,) = base.iterdir()
     elsewhere = made.rename(tmp_path / "elsewhere")
     before = sorted(elsewhere.rglob("*"))
     made.symlink_to(elsewhere)
-    with setup_observability("shop", endpoint="http://127.0.0.1:9", environment="production"):
-        with traced("y"):
-            pass
+    with _started(), traced("y"):
+        pass
     assert "a symbolic link" in capsys.readouterr().err
     assert sorted(elsewhere.rglob("*")) == before
 

@@ -585,7 +585,7 @@ _trouble.report("said")
 
 @pytest.mark.skipif(os.name != "posix", reason="numbers of closed descriptors are reused")
 def test_a_file_that_got_the_number_of_stdout_or_stderr_is_left_alone(tmp_path: Path) -> None:
-    """A daemon closes everything: lines are lost, counted; where it redirects both, they are there."""
+    """A daemon closes everything: lines are lost and counted, until it redirects both."""
     done = subprocess.run(
         [sys.executable, "-c", CLOSED_ALL],
         cwd=tmp_path,

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
@@ -63,7 +63,7 @@ class Delivery:
         self._client = client
         self._timeout_s = timeout_s
         self._stopping = False  # and no child starts what the interpreter's exit has ended
-        #: False where threads stand still: nothing is sent but in ``flush``, ``stop`` and ``start``.
+        #: Where threads stand still, nothing is sent but in ``flush``, ``stop`` and ``start``.
         self.has_threads = _threads_run()
         self._begin()
         _forks.join(_forks.Step.DELIVERY, self)
@@ -402,9 +402,9 @@ def _survive_broken_pipes() -> None:
 
 
 def _threads_run() -> bool:
-    """Say whether threads run by themselves: uWSGI without ``--enable-threads`` lets none go on
-    between two requests; it does where a loop of Python's waits for them.
+    """Say whether threads run by themselves. Older versions of uWSGI without ``--enable-threads``
+    let none go on between two requests; but where a loop of Python's waits for these, they do.
     """
-    uwsgi = sys.modules.get("uwsgi")
+    uwsgi: Any = sys.modules.get("uwsgi")
     loops = {"gevent", "asyncio"}
     return bool(getattr(uwsgi, "has_threads", True)) or not loops.isdisjoint(uwsgi.opt)

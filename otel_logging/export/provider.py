@@ -9,6 +9,7 @@ the SDK's own provider. Deliberately absent: configuration from variables.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os import getpid
 from typing import Any, TypeVar, cast
 
 from opentelemetry import context as otel_context
@@ -74,7 +75,8 @@ class Tracer(trace.Tracer):
         set_status_on_exception: bool = True,  # noqa: ARG002, FBT001, FBT002
     ) -> trace.Span:
         """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
-        _forks.check()  # two children of one process would have the same ids
+        if getpid() != _forks.pid:
+            _forks.check()  # two children of one process would have the same ids
         around = trace.get_current_span(context)
         pipeline = self._provider.pipeline
         if not pipeline.is_open:

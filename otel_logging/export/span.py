@@ -11,6 +11,7 @@ Deliberately absent: where the bytes go (``pipeline``).
 
 import traceback
 from collections.abc import Mapping
+from os import getpid
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -32,7 +33,8 @@ class Span(Readable, trace.Span):
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         """Add a log line, or any event, wherever it has to go."""
-        _forks.check()
+        if getpid() != _forks.pid:
+            _forks.check()
         limits = self.pipeline.limits
         values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
         encoded = _otlp.event(time_ns, name, values, dropped=dropped)
@@ -161,7 +163,8 @@ class Span(Readable, trace.Span):
         except IndexError:
             return
         end_ns = self.now_ns() if end_time is None else end_time
-        _forks.check()
+        if getpid() != _forks.pid:
+            _forks.check()
         if not self.is_ours:  # the parent process ends it
             return
         # a span without length has a clock that went wrong, Jaeger says on its page

@@ -89,7 +89,7 @@ class Stdout:
 
     def _write_whole(self, data: bytes) -> None:
         left = data
-        if not _trouble.is_standard(self._fd):
+        if not os.get_inheritable(self._fd):  # see _trouble.is_standard
             raise OSError("it was closed, and its number is another file's")
         try:
             while left:

@@ -98,7 +98,7 @@ def test_descriptors_that_are_closed_and_are_no_files(spool: Spool, base: Path) 
 def test_a_place_whose_lock_is_gone_is_not_adopted_while_it_is_written_to(
     spool: Spool, base: Path
 ) -> None:
-    """The lock alone was closed: the open segment is no neighbour's, and then there is a new place."""
+    """The lock alone was closed: nobody else takes the open segment, and a new place follows."""
     append(spool, 1)
     os.close(lock_of(spool))
     neighbour = make(base)
