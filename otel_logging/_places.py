@@ -220,7 +220,7 @@ def take(home: Path) -> tuple[Path, Descriptor]:
         lock = Descriptor(os.open(making / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         _try_lock(lock.fd)
         making.rename(place)
-    except OSError:
+    except Exception:
         remove_place(making)
         if lock is not None:
             lock.close()
@@ -379,16 +379,36 @@ def read(base: Path) -> Iterator[Contents]:
 
 
 def _listed(directory: Path) -> list[Path]:
-    """Return what is in *directory*, by name; nothing if it is none, or gone."""
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        return sorted(Path(entry.path) for entry in entries)
+    """Return what is in *directory*, by name; nothing if it is none, gone or cannot be read."""
+    with contextlib.suppress(OSError):
+        return _listed_now(directory)
     return []
 
 
+def _listed_now(directory: Path) -> list[Path]:
+    """Return what is in *directory*; nothing if it is gone. Failure: raises OSError."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(Path(entry.path) for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def files(place: Path, suffix: str) -> list[Path]:
-    """Return the segments in *place*, oldest first: they have rising numbers."""
-    found = [path for path in _listed(place) if path.suffix == suffix]
-    return sorted(found, key=lambda path: len(path.name))  # "1000000" after "999999"
+    """Return the segments in *place*, oldest first; nothing if it cannot be read."""
+    return _of_suffix(_listed(place), suffix)
+
+
+def waiting(place: Path) -> list[Path]:
+    """Return the sealed segments in *place*, oldest first. Failure: raises OSError if it is there
+    and cannot be read now, with too many open files, say.
+    """
+    return _of_suffix(_listed_now(place), SEALED)
+
+
+def _of_suffix(listed: list[Path], suffix: str) -> list[Path]:
+    found = [path for path in listed if path.suffix == suffix]
+    return sorted(found, key=lambda path: len(path.name))  # rising numbers: 1000000 after 999999
 
 
 def sent(path: Path) -> Path:
@@ -399,13 +419,20 @@ def sent(path: Path) -> Path:
 
 
 def content(path: Path) -> bytes:
-    """Read a regular file; raise OSError if it is anything else."""
+    """Return what is in a regular file; nothing for anything else. Failure: raises OSError."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return b""
     special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would block
     fd = os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0))
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            return file.read()
+        return whole(fd)
     finally:
         os.close(fd)
+
+
+def whole(fd: int) -> bytes:
+    """Return what is in the file that *fd* is, from its beginning. Failure: raises OSError."""
+    # not os.fdopen: eventlet's closes the descriptor, whatever it is told
+    os.lseek(fd, 0, os.SEEK_SET)
+    parts = iter(lambda: os.read(fd, 1 << 20), b"")
+    return b"".join(parts)

@@ -68,7 +68,6 @@ __all__ = [  # the one door to the spool: _places and _segment are behind it
 
 #: A request stays under 1 MiB, nginx's default limit, and the 4 MiB that gRPC servers accept.
 SEAL_BYTES: Final = 900_000
-_FOR_NOW: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN})
 SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
 MEMORY_BYTES: Final = 8 << 20
@@ -104,7 +103,7 @@ class Waiting:
     def contents(self) -> Contents | None:
         """Read it; None if it is no segment, or damaged at its head; nothing if it is gone.
 
-        Failure: raises OSError where the system has no means to read it now.
+        Failure: raises OSError where it is there and cannot be read now.
         """
         if self.path is None:
             return parse(self.data)
@@ -112,10 +111,6 @@ class Waiting:
             return parse(_places.content(self.path))
         except FileNotFoundError:  # a neighbour was quicker, or kept the bound
             return Contents(b"", b"", [], 0)
-        except OSError as error:
-            if error.errno in _FOR_NOW:
-                raise
-            return None
 
 
 def _count(kept: list[Waiting]) -> int:
@@ -424,18 +419,24 @@ class Spool:
         return True
 
     def backlog(self) -> int:
-        """Return how many segments are to be delivered, those that still fill included."""
-        return len(self._segments) + bool(self._memory.frames) + len(self.waiting())
+        """Return how many segments are to be delivered, those that still fill included.
+
+        Those of a directory that cannot be read now are not. Never raises.
+        """
+        count = len(self._segments) + bool(self._memory.frames)
+        with contextlib.suppress(OSError):
+            count += len(self.waiting())
+        return count
 
     def waiting(self) -> list[Waiting]:
         """Return the sealed segments to deliver: those in memory, adopted ones, our own, each
-        kind oldest first.
+        kind oldest first. Failure: raises OSError where a directory cannot be read now.
         """
         with self._lock:
             self._let_go()
             found = list(self._in_memory)
             places = [*self._adopted, *([self._place[0]] if self._place else [])]
-        paths = [path for place in places for path in _places.files(place, SEALED)]
+        paths = [path for place in places for path in _places.waiting(place)]
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:

@@ -22,6 +22,7 @@ from otel_logging.settings import (
     ConfigurationError,
     Settings,
     load,
+    only_configuration_errors,
 )
 
 if TYPE_CHECKING:
@@ -210,18 +211,18 @@ def setup_observability(
     on with a spool and a worker of its own.
     """
     global _current
-    settings = load(
-        service_name,
-        environment=environment,
-        log_level=log_level,
-        endpoint=endpoint,
-        budgets=budgets,
-        who=who,
-        propagate=propagate,
-        takeover=takeover,
-        spool_dir=spool_dir,
-    )
-    with _lock:
+    with only_configuration_errors("setup_observability"), _lock:
+        settings = load(
+            service_name,
+            environment=environment,
+            log_level=log_level,
+            endpoint=endpoint,
+            budgets=budgets,
+            who=who,
+            propagate=propagate,
+            takeover=takeover,
+            spool_dir=spool_dir,
+        )
         if _current is not None:
             if _current._settings != settings:  # noqa: SLF001 - this module's own class
                 _trouble.report("set-ups with other settings ignored: shutdown() comes first")
@@ -229,13 +230,11 @@ def setup_observability(
         _trouble.forget()
         set_propagators(settings.propagators)
         made = Observability(settings)
-        if _stand_in is not None:
-            _stand_in(settings)
-        elif settings.traces or settings.log_records:
-            _start(made, settings)
-        configure.apply(settings.logs)
-        context.propagated = settings.propagate
-        tracing.budgets = settings.budgets
+        try:
+            _connect_all(made, settings)
+        except BaseException:
+            made.shutdown(0.0)
+            raise
         _current = made
         atexit.register(_at_exit)
         _exit_with_multiprocessing()
@@ -246,6 +245,16 @@ def setup_observability(
             "requests are sampled", sampler=settings.sampler, ratio=settings.sampler_ratio
         )
     return made
+
+
+def _connect_all(made: Observability, settings: Settings) -> None:
+    if _stand_in is not None:
+        _stand_in(settings)
+    elif settings.traces or settings.log_records:
+        _start(made, settings)
+    configure.apply(settings.logs)
+    context.propagated = settings.propagate
+    tracing.budgets = settings.budgets
 
 
 def _at_exit() -> None:
@@ -312,25 +321,26 @@ def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
     """Open the spool: where it was asked for, or nothing; else where it can be."""
     exporter = settings.exporter
     name = _spool.destination(settings.service_name, exporter.shown, exporter.protocol)
-    given = _spool.temporary_base() if settings.temporary else settings.spool_dir
-    failure: OSError | None = None
-    for base in [given] if given else [_spool.default_base(), _spool.fallback_base()]:
+    given = settings.spool_dir
+    places = [_spool.default_base, _spool.fallback_base] if given is None else [lambda: given]
+    failure: Exception | None = None
+    for find in [_spool.temporary_base] if settings.temporary else places:
         try:
             return _spool.Spool(
-                base,
+                find(),
                 name,
                 resource,
                 bytes_bound=settings.spool_bytes,
                 hours=settings.spool_hours,
             )
-        except OSError as error:
+        except Exception as error:
             failure = error
             if given is None and isinstance(error, _spool.UnsafeError):
                 _trouble.report("spool directories not used: they are not safe", detail=error)
-    if settings.spool_dir is not None:
+    if given is not None:
         raise ConfigurationError(
             settings.spool_dir_named,
-            str(settings.spool_dir),
+            str(given),
             f"a directory that can be written ({failure})",
         ) from failure
     _trouble.report("spools in memory alone: there is no writable directory", detail=failure)

@@ -13,8 +13,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -83,6 +83,19 @@ def shown_url(url: str) -> str:
     # without an @ a password may stand where a port belongs
     rest = f"…@{address}" if at else _NO_PORT.sub(r"\1:…", rest)
     return scheme + rest + sign + "…" * bool(sign)
+
+
+@contextmanager
+def only_configuration_errors(doing: str) -> Iterator[None]:
+    """Raise ``ConfigurationError`` for whatever else goes wrong while a program does that."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            doing, type(error).__name__, f"set-up is not possible here ({error})"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

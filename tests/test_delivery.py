@@ -450,6 +450,60 @@ def test_a_segment_that_cannot_be_read_for_now_is_delivered_later(
     assert _trouble.counts == {}
 
 
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError("not allowed"), OSError(errno.EIO, "a bad disk"), ValueError("a library's")],
+)
+def test_a_segment_that_cannot_be_read_is_neither_damaged_nor_delivered(
+    receiver: Receiver, base: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It waits and is reported, holds up no other, and is delivered when it can be read."""
+    read = _places.content
+    unreadable: list[Path] = []
+
+    def content(path: Path) -> bytes:
+        if path in unreadable:
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(_places, "content", content)
+    monkeypatch.setattr(delivery, "ROUND_S", 0.1)
+    with Shop(base, receiver.endpoint, works=False) as shop:
+        shop.end_segments(1, 2, 3)
+        unreadable += [segment.path for segment in shop.spool.waiting()[:1] if segment.path]
+        shop.work()
+        assert not shop.flush(1)
+        shop.end(4)
+        receiver.wait_for(lambda r: len(r.spans) == 3, 10)
+        assert not shop.flush(1)
+        assert shop.spool.backlog() == 1
+        assert shop.delivery.last_failure.endswith(str(error))
+        unreadable.clear()
+        assert shop.flush()
+    assert sorted(came(receiver)) == [1, 2, 3, 4]
+    assert set(_trouble.counts) == {delivery.UNREADABLE}
+
+
+def test_a_directory_that_cannot_be_read_is_not_empty(
+    receiver: Receiver, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush that sees nothing for want of a descriptor has delivered nothing."""
+
+    def scandir(path: Path) -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with Shop(base, receiver.endpoint, works=False) as shop:
+        shop.end_segments(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", scandir)
+            shop.work()
+            assert not shop.flush(0.5)
+            assert shop.spool.backlog() == 0  # as far as can be known
+        assert shop.flush()
+    assert came(receiver) == [1]
+    assert _trouble.counts == {}
+
+
 def test_in_an_outage_segments_fill_longer(base: Path) -> None:
     """Some large files rather than many small; after the first answer it is as before."""
     with Receiver() as gone:
@@ -1044,14 +1098,14 @@ def test_the_workers_requests_are_not_observed(
     """An instrumented client asks this key before it makes a span; spans of spans never end."""
     keys: list[object] = []
     key = otel_context._SUPPRESS_INSTRUMENTATION_KEY
-    connect = socket.socket.connect
+    look_up = socket.getaddrinfo
 
-    def instrumented(connecting: socket.socket, address: object) -> None:
+    def instrumented(*arguments: Any, **options: Any) -> Any:
         keys.append(otel_context.get_value(key))
-        connect(connecting, address)  # type: ignore[arg-type]
+        return look_up(*arguments, **options)
 
     with Shop(base, receiver.endpoint) as shop:
-        monkeypatch.setattr(socket.socket, "connect", instrumented)
+        monkeypatch.setattr(socket, "getaddrinfo", instrumented)
         shop.end(1)
         assert shop.flush()
     assert keys == [True]

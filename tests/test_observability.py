@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -180,6 +181,84 @@ def test_variables_without_a_meaning_are_said_once(
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
     setup_observability("shop", spool_dir=tmp_path).shutdown()
     assert capsys.readouterr().err.count("OTEL_BSP_MAX_QUEUE_SIZE") == 1
+
+
+def _fails(error: Exception) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+FAILURES = [OSError(24, "too many open files"), ValueError("a library's"), RuntimeError("no more")]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=repr)
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "os.open",
+        "pathlib.Path.mkdir",
+        "ssl.create_default_context",
+        "otel_logging.export.pipeline.make_resource",
+        "otel_logging.export.pipeline.Pipeline",
+        "otel_logging.export.records.Records",
+        "otel_logging.logs.takeover.take_over",
+    ],
+)
+def test_set_up_raises_nothing_but_configuration_errors(
+    planted: str,
+    error: Exception,
+    receiver: Receiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever goes wrong in it; what had begun has ended, and the next one is like a first one."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    with monkeypatch.context() as patched:
+        patched.setattr(planted, _fails(error))
+        with pytest.raises(ConfigurationError, match=re.escape(str(error))):
+            setup_observability(
+                "shop",
+                environment="production",
+                endpoint=receiver.endpoint.replace("http:", "https:"),
+                spool_dir=tmp_path,
+            )
+    with traced("nowhere"):
+        pass
+    with setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path
+    ) as handle:
+        with traced("here"):
+            pass
+        assert handle.force_flush(10)
+    assert [span.name for span in receiver.spans] == ["here"]
+
+
+def test_configure_logging_raises_nothing_but_configuration_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the whole set-up."""
+    monkeypatch.setattr("otel_logging.logs.takeover.take_over", _fails(ValueError("a library's")))
+    with pytest.raises(ConfigurationError, match=r"configure_logging='ValueError'.*a library's"):
+        configure_logging()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "x" * 5000])
+def test_a_directory_that_no_system_takes_is_named(name: str, tmp_path: Path) -> None:
+    """It is the argument that is wrong."""
+    with pytest.raises(ConfigurationError, match=r"^spool_dir="):
+        setup_observability("shop", environment="production", spool_dir=tmp_path / name)
+
+
+def test_without_a_temporary_directory_a_test_s_spans_are_in_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A set-up that asks for no directory needs none."""
+    monkeypatch.setattr("tempfile.mkdtemp", _fails(OSError("no room")))
+    with setup_observability("shop", environment="test"), traced("here"):
+        pass
+    assert "spools in memory alone" in capsys.readouterr().err
 
 
 def test_a_spool_directory_that_cannot_be_written_is_an_error(

@@ -763,15 +763,15 @@ def test_a_kept_connection_is_looked_at_before_each_request(tmp_path: Path) -> N
 @posix
 def test_a_number_that_changes_hands_within_a_request_ends_it(tmp_path: Path) -> None:
     """Each part of it is for the connection that it began on; over TLS it would be a file's."""
-    with (tmp_path / "data").open("wb") as other, Socket() as line:
-        line.remember()
+    line = Socket(socket.AF_INET, socket.SOCK_STREAM, 0)
+    with (tmp_path / "data").open("wb") as other:
         line.deadline, line.allowance = time.monotonic() + 5, 10
         fd = line.fileno()
         os.dup2(other.fileno(), fd)
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
             line.sendall(b"span")
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-            line.recv_into(bytearray(10))
-        line.drop()
+            line.read_into(bytearray(10))
+        line.abandon()
         os.close(fd)
     assert (tmp_path / "data").read_bytes() == b""

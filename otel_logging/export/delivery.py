@@ -8,10 +8,9 @@ was lost on its way a segment is sent again: delivery is at least once.
 Deliberately absent: encoding, and how a request is made (``transport``).
 """
 
+import contextlib
 import math
-import queue
 import random
-import signal
 import sys
 import threading
 import time
@@ -37,12 +36,14 @@ UNKNOWN_COLLECTOR_S: Final = 1.0
 #: A forked child may end by ``os._exit`` while it delivers, and its parent would then send the
 #: same again. So in this time it sends only where it is asked to (``flush``, ``stop``).
 CHILD_S: Final = 1.0
+_END_S: Final = 0.5  # for a worker that has nothing left to do
 _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does not end by itself
 
 #: How long spans may be in memory after a disk stall before the disk is tried again.
 _STALL_S: Final = 0.02
 
 NOT_DELIVERED: Final = "deliveries failed, the spans wait"
+UNREADABLE: Final = "spool segments cannot be read now and are tried again"
 REFUSED: Final = "spans lost: the collector refused them"
 
 
@@ -75,20 +76,47 @@ class Delivery:
         self.last_failure = ""
         self._refusal: Answer | None = None  # of the last try, for a mistake of the set-up
         self._has_accepted = False
-        # SimpleQueue: its put may be interrupted by a signal handler that puts
-        self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._may_start = [True]  # popped by the one thread that starts the worker
-        self._sending = threading.Lock()  # one round at a time
         # segments tried in vain, by name: ranges of their spans that are still to be sent
         self._unsent: dict[str, deque[range]] = {}
+        # when (monotonic) it first could not be read: a segment, by name; the directories: ""
+        self._unread: dict[str, float] = {}
+        self._is_behind = False  # the last try left something
         self._pause_s = 0.0
         # monotonic; the last is for a round that somebody waits for
         self._next_housekeeping = self._next_try = self._next_flush_try = -math.inf
         # numbers of flushes, under the condition: asked for; tried since; done
-        self._flushed = threading.Condition()
         self._asked = self._tried = self._done = 0
         self._asked_until = -math.inf  # monotonic: nobody waits any more after that
+        self._employ()
+
+    def _employ(self) -> None:
+        """Begin with no worker, and with locks of the kind that there is now."""
+        self._kind = threading.Lock
+        self._thread: threading.Thread | None = None
+        self._may_start = [True]  # popped by the one thread that starts the worker
+        #: Held while there is nothing new. A lock, for its release may be interrupted by a signal
+        #: handler that releases, also where it is a library's own.
+        self._news = threading.Lock()
+        self._news.acquire()
+        self._works = threading.Lock()  # held by the worker until its end
+        self._sending = threading.Lock()  # one round at a time
+        self._flushed = threading.Condition()
+
+    def _follow(self) -> None:
+        """Have a green worker where gevent or eventlet has replaced threads since this one began,
+        or since the fork of a set-up, as in a worker of ``gunicorn --preload -k gevent``.
+        """
+        if threading.Lock is self._kind:
+            return
+        worker, self._thread = self._thread, None
+        self._tell()
+        if self._client is not None:
+            self._client.interrupt()
+        if worker is not None:
+            worker.join(_END_S)
+        if self._client is not None:
+            self._client.reset()
+        self._employ()
 
     def after_fork(self) -> None:
         """Be a worker that has not begun: the parent's goes on in the parent."""
@@ -103,27 +131,35 @@ class Delivery:
         """Bring what a dead process left: by the worker, or else at once, in at most a second."""
         self.wake()
         if not self.has_threads:
-            self._bring(UNKNOWN_COLLECTOR_S, once=True)
+            self._bring(UNKNOWN_COLLECTOR_S, gives_up=lambda: True)
 
     def wake(self) -> None:
         """Say that there may be work. Never blocks, never raises."""
         try:
-            if self.has_threads and not self._stopping:
-                self._start()
-            self._signals.put(None)
+            if self.has_threads:
+                self._follow()
+                if not self._stopping:
+                    self._start()
+            self._tell()
         except Exception as error:  # no more threads to be had: the spans wait on disk
             _trouble.report("failures to start the delivery thread", detail=error)
+
+    def _tell(self) -> None:
+        with contextlib.suppress(RuntimeError):  # told already
+            self._news.release()
 
     def _start(self) -> None:
         try:
             token = self._may_start.pop()
         except IndexError:  # started, perhaps by another thread just now
             return
-        thread = threading.Thread(target=self._run, name="otel_logging delivery", daemon=True)
-        self._thread = thread
         try:
+            thread = threading.Thread(target=self._run, name="otel_logging delivery", daemon=True)
+            self._thread = thread
+            self._works.acquire()
             thread.start()
         except BaseException:
+            self._works = threading.Lock()
             self._may_start.append(token)
             raise
 
@@ -140,6 +176,7 @@ class Delivery:
         self._next_housekeeping = -math.inf  # what children left that have ended by now, too
         timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
+        self._follow()
         with self._flushed:
             self._asked += 1
             mine = self._asked
@@ -148,9 +185,10 @@ class Delivery:
         if not self._is_running():
             return self._bring_here(deadline, gives_up)
         with self._flushed:
-            self._flushed.wait_for(
-                lambda: self._done >= mine or (self._tried >= mine and gives_up()), timeout_s
-            )
+            with _no_wait_reported():
+                self._flushed.wait_for(
+                    lambda: self._done >= mine or (self._tried >= mine and gives_up()), timeout_s
+                )
             return self._done >= mine
 
     def _bring_here(self, deadline: float, gives_up: Callable[[], bool]) -> bool:
@@ -194,46 +232,64 @@ class Delivery:
         if self._refusal and self._refusal.verdict is not Verdict.AGAIN:
             self._say_refused(self._refusal)
         self._stopping = True
-        self._signals.put(None)
+        self._tell()
         if self._client is not None:
             self._client.interrupt()
-        if self._thread is not None and self._thread.is_alive():
-            self._thread.join(max(deadline - time.monotonic(), 0.0))
+        if self._is_running():
+            self._join(deadline)
         elif self._client is not None:
             self._client.reset()
         return done
 
+    def _join(self, deadline: float) -> None:
+        assert self._thread is not None
+        with _no_wait_reported():
+            # join() alone raises a BaseException at its timeout, where the thread is eventlet's
+            if self._works.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                self._thread.join(_END_S)
+
     # ---- the worker's side
 
     def _run(self) -> None:
+        me, works = threading.current_thread(), self._works
+
+        def serves() -> bool:
+            # Green threads survive a fork: in the child the parent's worker ends here. So does
+            # one from before gevent or eventlet: its locks have nothing in common with theirs.
+            return self._thread is me and threading.Lock is self._kind
+
         otel_context.attach(unobserved())
-        _survive_broken_pipes()
-        while not self._stopping:
+        while serves() and not self._stopping:
             try:
                 with self._sending:
                     self._round(math.inf)
             except Exception as error:
-                _trouble.report("errors of the delivery thread", detail=error)
-                self._failed(failed(error))
-                self._next_housekeeping = time.monotonic() + ROUND_S
-            self._wait()
-        if self._client is not None:
+                if serves():
+                    _trouble.report("errors of the delivery thread", detail=error)
+                    self._failed(failed(error))
+                    self._next_housekeeping = time.monotonic() + ROUND_S
+            if serves():
+                self._wait()
+        if self._client is not None and serves():
             self._client.reset()
+        # which Python has forgotten in a forked child, and fails for at its end: this adds it again
+        threading.current_thread()
+        works.release()
 
     def _wait(self) -> None:
         """Sleep until there is something to do: a flush, a try that is due, a segment to seal."""
         flushing = self._is_flushing()
         due = self._next_housekeeping
-        if flushing or self._unsent:
+        if flushing or self._is_behind:
             due = min(due, self._next_flush_try if flushing else self._next_try)
-        try:
-            self._signals.get(timeout=max(due - time.monotonic(), 0.0))
-            # until then the new segment may fill; but what is in memory, a kill would take
-            seal_at = time.monotonic() + (_STALL_S if self._spool.is_stalled else SEAL_S)
-            while not (self._stopping or self._is_flushing()):
-                self._signals.get(timeout=max(seal_at - time.monotonic(), 0.0))
-        except queue.Empty:
-            pass
+        news = self._news
+        if not news.acquire(timeout=max(due - time.monotonic(), 0.0)):
+            return
+        # until then the new segment may fill; but what is in memory, a kill would take
+        seal_at = time.monotonic() + (_STALL_S if self._spool.is_stalled else SEAL_S)
+        while not (self._stopping or self._is_flushing()):
+            if not news.acquire(timeout=max(seal_at - time.monotonic(), 0.0)):
+                return
 
     def _is_flushing(self) -> bool:
         return self._done < self._asked and time.monotonic() < self._asked_until
@@ -247,7 +303,14 @@ class Delivery:
         self._gather(older_than_s=0.0 if due else self._spool.seal_after_s)
         if not due:
             return False
-        done = self._deliver_waiting(deadline)
+        try:
+            done = self._deliver_waiting(deadline)
+        except (OSError, ValueError) as error:  # too many open files, say: it is tried again
+            done = False
+            self._failed(failed(error))
+            if time.monotonic() - min(self._unread.values(), default=math.inf) > ROUND_S:
+                _trouble.report(UNREADABLE, detail=error)
+        self._is_behind = not done
         with self._flushed:
             self._tried = asked
             if done:
@@ -267,27 +330,32 @@ class Delivery:
         """Deliver the segments that wait now; False on the first failure."""
         if self._client is None:
             return True
-        waiting = self._spool.waiting()
+        waiting = self._waiting()
         owed = {segment.name for segment in waiting}
         self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
+        self._unread = {name: since for name, since in self._unread.items() if name in owed}
         # it may take long, and the queue changes: newer segments are not to wait for all of it
         while not owed.isdisjoint(segment.name for segment in waiting):
             stale_at = time.monotonic() + SEAL_S
-            for segment in _in_turn(waiting, self._unsent):
+            for segment in _in_turn(waiting, self._unsent.keys() | self._unread):
                 if time.monotonic() >= deadline or not self._deliver(segment, deadline):
                     return False
                 if time.monotonic() >= stale_at:
                     break
             self._gather()
-            waiting = self._spool.waiting()
+            waiting = self._waiting()
         return True
 
+    def _waiting(self) -> list[Waiting]:
+        self._unread.setdefault("", time.monotonic())
+        waiting = self._spool.waiting()
+        del self._unread[""]
+        return waiting
+
     def _deliver(self, segment: Waiting, deadline: float) -> bool:
-        try:
-            contents = segment.contents()
-        except OSError as error:  # too many open files, say: it is tried again
-            self._failed(failed(error))
-            return False
+        self._unread.setdefault(segment.name, time.monotonic())
+        contents = segment.contents()
+        del self._unread[segment.name]
         if contents is None:
             _trouble.report(DAMAGED, detail=segment.name)
         elif not self._send(segment.name, contents, deadline):
@@ -395,10 +463,13 @@ def _in_turn(segments: list[Waiting], tried: Collection[str]) -> Iterator[Waitin
                 yield left.popleft()
 
 
-def _survive_broken_pipes() -> None:
-    """Let a collector that hangs up be an error, in programs that die of SIGPIPE as well."""
-    if hasattr(signal, "pthread_sigmask"):  # pragma: no branch - not on Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGPIPE,))
+@contextlib.contextmanager
+def _no_wait_reported() -> Iterator[None]:
+    """Report that a wait is not possible: gevent and eventlet raise for one in their hub."""
+    try:
+        yield
+    except Exception as error:
+        _trouble.report("waits for delivery that are not possible here", detail=error)
 
 
 def _threads_run() -> bool:

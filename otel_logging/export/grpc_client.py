@@ -9,12 +9,12 @@ second try (gRPC's own are switched off; ``delivery``).
 """
 
 import contextlib
-import time
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from otel_logging import _names
+from otel_logging._green import apart, as_it_was
 from otel_logging.export.transport import (
     ANSWER_BYTES,
     Answer,
@@ -33,6 +33,8 @@ _PORT: Final = 4317  # OpenTelemetry specification
 #: How long the core's threads take to end [run: 11 ms at most; of children forked at once, on a
 #: busy machine, one in thirty hung, of those forked 20 ms later none in 150].
 _SETTLE_S: Final = 0.05
+_LATE_S: Final = 1.0  # what a call may take beyond its deadline
+_time: Final = as_it_was("time")  # gevent's and eventlet's sleep would make a hub in each thread
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
@@ -91,7 +93,9 @@ class GrpcClient:
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send *body*. See ``Client``."""
-        return explained(self._send(body, timeout_s), self._exporter)
+        answer = apart(lambda: self._send(body, timeout_s), timeout_s + _LATE_S)
+        answer = answer or failed(TimeoutError("not answered in time"))
+        return explained(answer, self._exporter)
 
     def _send(self, body: bytes, timeout_s: float) -> Answer:
         if self._channel is not None:
@@ -109,7 +113,7 @@ class GrpcClient:
     def _close(self) -> None:
         if self._channel is not None:
             self._channel.close()
-            time.sleep(_SETTLE_S)
+            _time.sleep(_SETTLE_S)
             self._channel = None
 
     def _call(self, body: bytes, timeout_s: float) -> Answer:

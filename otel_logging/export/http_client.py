@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
-from otel_logging._sockets import Socket, TlsSocket
+from otel_logging._sockets import Socket
 from otel_logging.export.transport import (
     ANSWER_BYTES,
     PAGE,
@@ -54,8 +54,6 @@ class HttpClient:
         self._exporter = exporter
         parts = urlsplit(exporter.endpoint)
         self._tls = checked_tls(exporter)
-        if self._tls is not None:
-            self._tls.sslsocket_class = TlsSocket
         self._host = parts.hostname or ""
         self._port = parts.port or (80 if self._tls is None else 443)
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -76,69 +74,63 @@ class HttpClient:
         """Begin anew. See ``Client``."""
         # the lock keeps an interrupt from a descriptor that is another file's meanwhile
         self._lock = threading.Lock()
-        self._drop()
-        self._interrupted = False
+        #: None after an interrupt, and after a reset another one: a request that began before may
+        #: go on then, for where threads are green a forked child has those of its parent as well.
+        self._life: object | None = object()
+        self._drop(self._life)
 
-    def _drop(self) -> None:
+    def _drop(self, life: object) -> None:
+        if self._life not in (life, None):
+            return
         with self._lock:
             dropped, self._socket = self._socket, None
             if dropped is not None:
-                dropped.drop()
+                # not close(), which waits for readers: after a fork these are the parent's
+                dropped.abandon()
         self._connection = http.client.HTTPConnection(self._host, self._port)
         self._connection.default_port = 80 if self._tls is None else 443
 
     def interrupt(self) -> None:
         """End what is under way. See ``Client``."""
-        self._interrupted = True
+        self._life = None
         with self._lock:
             if self._socket is not None and self._socket.is_ours():
                 with contextlib.suppress(OSError):
-                    # not that of SSLSocket, which makes it a socket without TLS
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _publish(self, made: Socket) -> Socket:
-        """Let ``interrupt`` find *made*, unless it was there already."""
+    def _publish(self, made: Socket, life: object) -> Socket:
+        """Let ``interrupt`` find *made*, unless it, or a reset, was there already."""
         with self._lock:
-            self._socket = made
-        if self._interrupted:
-            raise InterruptedError("shut down")
-        return made
+            if self._life is life is not None:
+                self._socket = made
+                return made
+        made.close()
+        raise InterruptedError("shut down")
 
-    def _connect(self, deadline: float) -> Socket:
+    def _connect(self, deadline: float, life: object) -> Socket:
         """Return a connection; the kept one, if it is still there."""
         kept = self._socket
-        if kept is not None and kept.is_ours() and _is_idle(kept):
-            return self._publish(kept)
-        self._drop()
+        if kept is not None and kept.is_ours() and kept.is_idle():
+            return self._publish(kept, life)
+        self._drop(life)
         failure = OSError("the collector's name has no address")
         addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, address in addresses:
+            made = self._publish(Socket(family, kind, protocol), life)
             try:
-                return self._open(Socket(family, kind, protocol), address, deadline)
+                self._open(made, address, deadline)
+                return self._publish(made, life)
             except OSError as error:
                 failure = error
-                self._drop()
+                self._drop(life)
         raise failure
 
-    def _open(self, plain: Socket, address: Any, deadline: float) -> Socket:
-        plain.remember()
-        self._publish(plain)
-        plain.deadline = deadline
-        plain.settimeout(min(_CONNECT_S, plain.left()))
-        plain.connect(address)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is None:
-            return plain
-        secured = self._tls.wrap_socket(
-            plain, server_hostname=self._host, do_handshake_on_connect=False
-        )
-        assert isinstance(secured, TlsSocket)
-        secured.remember()
-        self._publish(secured)
-        secured.deadline = deadline
-        secured.settimeout(secured.left())
-        secured.do_handshake()
-        return secured
+    def _open(self, made: Socket, address: Any, deadline: float) -> None:
+        made.deadline = deadline
+        made.connect(address, _CONNECT_S)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            made.secure(self._tls, self._host)
 
     # ---- a request
 
@@ -147,10 +139,11 @@ class HttpClient:
         return explained(self._send(body, time.monotonic() + timeout_s), self._exporter)
 
     def _send(self, body: bytes, deadline: float) -> Answer:
+        life = self._life
         try:
             if self._gzip:
                 body = gzip.compress(body, _GZIP_LEVEL)
-            line = self._connect(deadline)
+            line = self._connect(deadline, life)
             line.deadline, line.allowance = deadline, ANSWER_BYTES
             self._connection.sock = line
             self._connection.request("POST", self._path, body, self._headers)
@@ -158,7 +151,7 @@ class HttpClient:
             if line.has_ended:  # which http.client takes for the end of the head
                 raise ConnectionError("the answer was cut off")
         except Exception as error:
-            self._drop()
+            self._drop(life)
             return failed(error)
         text, is_whole = b"", True
         try:
@@ -168,7 +161,7 @@ class HttpClient:
         if line.has_ended and (response.chunked or response.length):
             is_whole = False
         if response.will_close or not response.isclosed():
-            self._drop()
+            self._drop(life)
         return self._judge(response, text, is_whole=is_whole)
 
     def _judge(self, response: http.client.HTTPResponse, body: bytes, *, is_whole: bool) -> Answer:
@@ -205,19 +198,6 @@ class HttpClient:
         with contextlib.suppress(ValueError):
             location = urljoin(self._exporter.endpoint, location)
         return shown_url(location)
-
-
-def _is_idle(kept: socket.socket) -> bool:
-    """Whether a connection waits for a request: nothing came on it, not even its end."""
-    try:
-        kept.settimeout(0)
-        # below TLS: a record that came meanwhile is none of an answer to us
-        socket.socket.recv(kept, 1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -20,7 +20,7 @@ from otel_logging.logs.chain import STEPS, add_caller
 from otel_logging.logs.output import Stdout
 from otel_logging.logs.render import console_renderer, json_renderer
 from otel_logging.processors import EventDict
-from otel_logging.settings import LogSettings, load_logs
+from otel_logging.settings import LogSettings, load_logs, only_configuration_errors
 
 #: What was configured last; None before set-up.
 _applied: LogSettings | None = None
@@ -63,7 +63,8 @@ def configure_logging(
     Scope: process; calling it again configures anew, for loggers that exist too.
     Failure: raises ``ConfigurationError``.
     """
-    apply(load_logs(environment=environment, log_level=log_level, log_levels=log_levels))
+    with only_configuration_errors("configure_logging"):
+        apply(load_logs(environment=environment, log_level=log_level, log_levels=log_levels))
 
 
 def apply(settings: LogSettings) -> None:

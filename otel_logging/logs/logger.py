@@ -20,6 +20,7 @@ import structlog
 
 from otel_logging import _names, _trouble, processors
 from otel_logging import context as bindings
+from otel_logging._green import OfThread
 from otel_logging._values import plain
 from otel_logging.logs import chain
 from otel_logging.logs.output import is_echo
@@ -41,11 +42,8 @@ _LEVELS: Final = {
 DEEPEST: Final = 8
 
 
-class _Nesting(threading.local):
-    depth = 0
-
-
-nesting = _Nesting()
+#: How deep: the log calls that a thread is in.
+nesting = OfThread()
 _LOST: Final = "log lines lost: a line could not be made"
 _STEPS: Iterable[Callable[..., EventDict]] = chain.STEPS
 
@@ -262,11 +260,12 @@ def make_line(
     Failure: never raises; a line that is lost is counted and reported. Cost: what
     the processors cost. Concurrency: any thread, signal handlers, finalisers.
     """
-    depth = nesting.depth
+    me = threading.get_ident()
+    depth = nesting.get(me, 0)
     try:
         if depth >= DEEPEST:
             raise RecursionError("a value or an output logs while it is logged")
-        nesting.depth = depth + 1
+        nesting[me] = depth + 1
         event_dict: Any = make(*args)
         if depth and is_echo(event_dict.get(_names.EVENT)):
             return None
@@ -292,7 +291,7 @@ def make_line(
         _trouble.report(_LOST, detail=error)
         return None
     finally:
-        nesting.depth = depth
+        nesting.put(me, depth or None)
 
 
 #: What our processor leaves to the wrapped logger: to be called without arguments.

@@ -8,15 +8,23 @@ a line is written. Deliberately absent: levels and formats.
 import errno
 import logging
 import os
-import select
 import stat
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_logging import _trouble
+from otel_logging._green import OfThread, as_it_was
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    import os as _system
+else:
+    # Not os and select: gevent and eventlet replace their functions by ones that wait in their
+    # hub, for ever or not at all, and that let other greenlets write in the midst of a line.
+    import posix as _system
 
 #: How long a reader may stop before lines are dropped rather than waited for: 100 ms with all that
 #: a line costs besides, which nobody notices in a request. A reader that lives empties a pipe of
@@ -28,6 +36,9 @@ LOST: Final = "log lines lost: stdout takes none"
 _NOT_THERE: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOENT, errno.ENXIO, errno.EACCES}
 )
+
+
+_select: Final = as_it_was("select")
 
 
 class Stdout:
@@ -115,8 +126,8 @@ class Stdout:
         self._has_room(patience_s)
 
     def _has_room(self, patience_s: float) -> bool:
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
+        poll = _select.poll()
+        poll.register(self._fd, _select.POLLOUT)
         return bool(poll.poll(patience_s * 1000))
 
     # ---- ways to write, the best one first: os.write alone would hold the caller for as
@@ -132,11 +143,11 @@ class Stdout:
 
         Not kept: an application that closes descriptors would give it to another file.
         """
-        fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = _system.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            return os.write(fd, data)
+            return _system.write(fd, data)
         finally:
-            os.close(fd)
+            _system.close(fd)
 
     def _write_if_ready(self, data: bytes) -> int:
         """Ask, then write what fits for certain.
@@ -146,29 +157,32 @@ class Stdout:
         """
         if not self._has_room(0):
             raise BlockingIOError
-        return os.write(self._fd, data[: select.PIPE_BUF])
+        return _system.write(self._fd, data[: _select.PIPE_BUF])
 
     def _write(self, data: bytes) -> int:
         """Write to a file, or to a device like /dev/null: no reader that could stop."""
-        return os.write(self._fd, data)
+        return _system.write(self._fd, data)
 
 
-class _Writing(threading.local):
-    """What this thread gives to ``sys.stdout`` just now, and whether it came back as a record."""
+@dataclass(slots=True)
+class _Writing:
+    """What a thread gives to ``sys.stdout`` just now, and whether it came back as a record."""
 
-    first_line = ""
-    came_back = False
+    first_line: str
+    came_back: bool = False
 
 
-_writing = _Writing()
+_writing = OfThread()
 
 
 def is_echo(event: Any) -> bool:
     """Say whether *event*, logged while a line is written, is that line: ``sys.stdout`` logs."""
-    first_line = _writing.first_line
-    if first_line and isinstance(event, str) and first_line in event:
-        _writing.came_back = True
-    return _writing.came_back
+    writing = _writing.get(threading.get_ident())
+    if writing is None:
+        return False
+    if writing.first_line and isinstance(event, str) and writing.first_line in event:
+        writing.came_back = True
+    return bool(writing.came_back)
 
 
 def _write_text(stream: Any, line: bytes) -> bool:
@@ -176,13 +190,14 @@ def _write_text(stream: Any, line: bytes) -> bool:
     if stream is None:
         raise OSError("there is none")
     text = line.decode()
-    outer = _writing.first_line, _writing.came_back
-    _writing.first_line, _writing.came_back = text.partition("\n")[0], False
+    me = threading.get_ident()
+    outer, writing = _writing.get(me), _Writing(text.partition("\n")[0])
+    _writing[me] = writing
     try:
         _write_encoded(stream, text + "\n")
-        return not _writing.came_back
+        return not writing.came_back
     finally:
-        _writing.first_line, _writing.came_back = outer
+        _writing.put(me, outer)
 
 
 def _write_encoded(stream: Any, text: str) -> None:

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -132,16 +133,17 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
 
 
 def _call(call_handlers: Any, logger: logging.Logger, record: logging.LogRecord) -> None:
-    depth = loggers.nesting.depth
+    me = threading.get_ident()
+    depth = loggers.nesting.get(me, 0)
     try:
         if depth >= loggers.DEEPEST:
             raise RecursionError("a value or a handler logs while it is logged")
-        loggers.nesting.depth = depth + 1
+        loggers.nesting[me] = depth + 1
         call_handlers(logger, record)
     except Exception as error:
         _trouble.report("errors of a logging handler", detail=error)
     finally:
-        loggers.nesting.depth = depth
+        loggers.nesting.put(me, depth or None)
 
 
 #: The handlers that take the record at hand, where that is asked.

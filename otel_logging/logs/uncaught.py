@@ -19,6 +19,7 @@ from contextvars import Context, ContextVar
 from typing import Any, Final, TextIO
 
 from otel_logging import _names
+from otel_logging._green import OfThread
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.chain import STEPS, add_caller
 
@@ -68,11 +69,7 @@ def place_of(record: logging.LogRecord) -> Context | None:
 _PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
 
 
-class _Passing(threading.local):
-    tell: Any = None  # of our hook that lets those before it see what it has told
-
-
-_passing = _Passing()
+_passing = OfThread()  # our hook's function, while it lets those before it see what it has told
 
 
 class _Hook:
@@ -87,15 +84,16 @@ class _Hook:
         self._tell, self.before = tell, before
 
     def __call__(self, *args: Any, **options: Any) -> None:
-        outer = _passing.tell
+        me = threading.get_ident()
+        outer = _passing.get(me)
         told = outer is self._tell or (_is_taken and self._tell(*args, **options))
         if told and self._before_prints():
             return
-        _passing.tell = self._tell if told else None
+        _passing.put(me, self._tell if told else None)
         try:
             self.before(*args, **options)
         finally:
-            _passing.tell = outer
+            _passing.put(me, outer)
 
     def _before_prints(self) -> bool:
         if getattr(self.before, "__module__", None) not in _PYTHONS:
@@ -154,7 +152,7 @@ def _is_recorded() -> bool:
 
 def has_told(record: logging.LogRecord) -> bool:
     """Say whether *record* is a warning that is a line already: ``captureWarnings`` before us."""
-    return record.name == WARNINGS and _passing.tell is _of_warning
+    return record.name == WARNINGS and _passing.get(threading.get_ident()) is _of_warning
 
 
 #: ``warnings.formatwarning``: the place, the category, the message, the line of code.

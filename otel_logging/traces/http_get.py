@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from otel_logging._sockets import Socket, TlsSocket
+from otel_logging._sockets import Socket
 
 #: Of one reply. 1,500 traces of twenty spans and as many lines are half of it.
 REPLY_BYTES: Final = 64 << 20
@@ -46,7 +46,7 @@ class Getter:
 
     def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)
-        self._tls = _tls_context() if parts.scheme == "https" else None
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._host = parts.hostname or ""
         self._port = parts.port or (80 if self._tls is None else 443)
         self._base_path = parts.path.rstrip("/")
@@ -82,10 +82,9 @@ class Getter:
             opened = Socket(family, kind, protocol)
             try:
                 opened.deadline = deadline
-                opened.settimeout(opened.left())
                 opened.connect(address)
                 if self._tls is not None:
-                    opened = self._secured(opened)
+                    opened.secure(self._tls, self._host)
             except OSError as error:
                 failure = error
                 opened.close()
@@ -93,18 +92,6 @@ class Getter:
             opened.deadline, opened.allowance = deadline, REPLY_BYTES
             return opened
         raise failure
-
-    def _secured(self, opened: Socket) -> Socket:
-        assert self._tls is not None
-        secured = self._tls.wrap_socket(opened, server_hostname=self._host)
-        assert isinstance(secured, TlsSocket)
-        return secured
-
-
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.sslsocket_class = TlsSocket
-    return context
 
 
 def in_seconds(seconds: float) -> float:

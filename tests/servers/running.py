@@ -105,13 +105,13 @@ def run(cell: Cell, directory: Path, ask: Ask = ask_all) -> Said:
     for name, text in {"logging.json": LOGGING_JSON, **cell.files}.items():
         (directory / name).write_text(text, "utf-8")
     out, err = directory / "stdout", directory / "stderr"
-    env = child_environment(
-        ENVIRONMENT="production",
-        HOME=str(directory),
-        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",  # nobody there
-        OTEL_LOGGING_SPOOL_DIR=str(directory / "spool"),
-        **cell.variables,
-    )
+    usual = {
+        "ENVIRONMENT": "production",
+        "HOME": str(directory),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # nobody there
+        "OTEL_LOGGING_SPOOL_DIR": str(directory / "spool"),
+    }
+    env = child_environment(**usual | cell.variables)
 
     def said() -> str:
         assert process.poll() is None, "it has ended"

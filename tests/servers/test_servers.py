@@ -1,5 +1,6 @@
 """Real servers, set-up before and after them: each line of theirs is ours, once, with its trace."""
 
+import importlib.util
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.receiver import Receiver
 from tests.servers.page import GUNICORN_CONF, table
 from tests.servers.running import Cell, Said, asked, get, hang_up, run, wait_for_access
 from tests.servers.wiring import FAILING, user_of
@@ -29,6 +31,11 @@ _RUN_FLASK = f"flask --app {_WSGI} run --port 0"
 _UVICORNS_OWN = r"(INFO|WARNING): +\S"
 _GUNICORNS_OWN = r"\[[\d: +-]+\] \[\d+\] \[[A-Z]+\] \S"
 _CONF = {"gunicorn.conf.py": GUNICORN_CONF}
+_EVENTLET = "eventlet"
+if importlib.util.find_spec("gunicorn.workers.geventlet") is None:  # from gunicorn 26 on
+    _EVENTLET = "tests.servers.eventlet_worker.EventletWorker"
+#: eventlet, and gunicorn 25 of its worker, warn that they are deprecated.
+_DEPRECATED = {"PYTHONWARNINGS": "ignore"}
 
 CELLS = [
     Cell("uvicorn", "`uvicorn app:app`", "after", _RUN_UVICORN, **_UVICORN),
@@ -90,6 +97,45 @@ CELLS = [
     Cell(
         *("gunicorn", "`gunicorn -k gthread --log-config-json logging.json app:app`", "before"),
         f"{_RUN_GUNICORN} -k gthread --threads 2 --log-config-json logging.json {_WSGI}:app",
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn, gevent's worker", "`gunicorn -k gevent app:app`", "after"),
+        f"{_RUN_GUNICORN} -k gevent {_WSGI}:app",
+        supervisor=_GUNICORNS_OWN,
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn, gevent's worker", "`gunicorn -k gevent --preload app:app`", "after"),
+        f"{_RUN_GUNICORN} -k gevent --preload {_WSGI}:app",
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn, gevent's worker", "`gunicorn -k gevent app:app`, gunicorn.conf.py", "before"),
+        f"{_RUN_GUNICORN} -k gevent {_WSGI}:app",
+        files=_CONF,
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn, eventlet's worker", "`gunicorn -k eventlet app:app`", "after"),
+        f"{_RUN_GUNICORN} -k {_EVENTLET} {_WSGI}:app",
+        supervisor=_GUNICORNS_OWN,
+        variables=_DEPRECATED,
+        **_GUNICORN,
+    ),
+    Cell(
+        *("gunicorn, eventlet's worker", "`gunicorn -k eventlet --preload app:app`", "after"),
+        f"{_RUN_GUNICORN} -k {_EVENTLET} --preload {_WSGI}:app",
+        variables=_DEPRECATED,
+        **_GUNICORN,
+    ),
+    Cell(
+        "gunicorn, eventlet's worker",
+        "`gunicorn -k eventlet app:app`, gunicorn.conf.py",
+        "before",
+        f"{_RUN_GUNICORN} -k {_EVENTLET} {_WSGI}:app",
+        files=_CONF,
+        variables=_DEPRECATED,
         **_GUNICORN,
     ),
     Cell(
@@ -225,6 +271,34 @@ def test_clients_that_hang_up(started: str, tmp_path: Path) -> None:
     assert len(said.of("shop.plain", "^plain /around/0\n")) == 20
     (access,) = said.of(cell.access, asked("/inside/0"))
     assert not access.keys() & {"trace_id", "user_id"}
+
+
+@pytest.mark.parametrize("worker", ["gevent", "eventlet"])
+@pytest.mark.parametrize("preload", ["", " --preload"])
+def test_a_green_worker_that_is_stopped(
+    worker: str, preload: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """It ends what it does: each request is answered, its line has its trace, its spans arrive."""
+    answers: dict[str, Future[int]] = {}
+
+    def ask(cell: Cell, port: int, wait_for: Callable[[str], Any]) -> dict[str, int]:
+        for path in ("/around/0", "/inside/1", "/around/slow"):
+            answers[path] = users.submit(get, port, path)
+            wait_for(f"plain {path}")
+        return {}
+
+    cell = _named(f"`gunicorn -k {worker}{preload} app:app`")
+    variables = {**cell.variables, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+    with ThreadPoolExecutor() as users:
+        said = run(replace(cell, variables=variables), tmp_path, ask)
+        assert {answer.result() for answer in answers.values()} == {200}
+    (access,) = said.of(cell.access, asked("/around/slow"))
+    requests = [span for span in receiver.spans if span.name == "request"]
+    assert {span.attributes["user_id"]: span.trace_id for span in requests} == {
+        line["user_id"]: line["trace_id"] for line in said.of("shop.plain", "^plain ")
+    }
+    assert len(requests) == 3
+    assert access["trace_id"] in {span.trace_id for span in requests}
 
 
 # ---------------------------------------------------------------- the page

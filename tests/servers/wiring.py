@@ -9,6 +9,7 @@ some raise.
 import logging
 import logging.config
 import os
+import time
 from contextlib import nullcontext
 
 from otel_logging import bind_context, get_logger, setup_observability, traced
@@ -52,6 +53,8 @@ def endpoint(path: str) -> str:
         bind_context(user_id=user_of(path))
         logging.getLogger("shop.plain").info("plain %s", path)
         get_logger("shop").info("structured", path=path)
+        if path.endswith("/slow"):
+            time.sleep(1.5)
         if path.endswith(FAILING):
             raise RuntimeError(f"cannot do {path}")
         return "done"

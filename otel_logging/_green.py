@@ -1,0 +1,80 @@
+"""What stays of threads and the system where gevent or eventlet has replaced Python's functions.
+
+They may do so before the package is imported, after that, or after a set-up. Invariant:
+nothing here is replaced, nor remembers how things were. Deliberately absent: both libraries.
+"""
+
+import _thread
+import importlib.util
+import os
+import threading
+import time
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+def as_it_was(name: str) -> Any:
+    """Import a module of Python's once more: a copy in which nobody has replaced anything."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def is_green() -> bool:
+    """Say whether threads are greenlets."""
+    return not isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
+
+
+def apart(call: Callable[[], _T], timeout_s: float) -> _T | None:
+    """Return what *call* returns, which blocks its thread; where threads are green, others go on.
+
+    There it has a thread of the system's. When that takes longer than *timeout_s*, it is
+    left alone, and None is returned. *call* must not raise.
+    """
+    if not is_green():
+        return call()
+    returned: list[_T] = []
+    until = time.monotonic() + timeout_s
+    as_it_was("_thread").start_new_thread(lambda: returned.append(call()), ())
+    while not returned and time.monotonic() < until:
+        time.sleep(0.01)
+    return returned[0] if returned else None
+
+
+class OfThread(dict[int, Any]):
+    """What each thread is doing, by ``threading.get_ident()``; in a forked child, this one alone.
+
+    Not a ``threading.local``: that is one for all greenlets where threads were
+    replaced after it was made.
+    """
+
+    def __init__(self) -> None:
+        _of_threads.append(self)
+
+    def put(self, thread: int, value: Any) -> None:
+        """Let *value* be what *thread* is doing; None is nothing."""
+        if value is None:
+            self.pop(thread, None)
+        else:
+            self[thread] = value
+
+
+_of_threads: list[OfThread] = []
+
+
+def _after_fork() -> None:
+    me = threading.get_ident()
+    for table in _of_threads:
+        mine = table.get(me)
+        table.clear()
+        table.put(me, mine)
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,257 @@
+"""Under gevent and eventlet: lines, delivery, forks and exits, wherever they replace functions."""
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests import rude
+from tests.green import LIBRARIES, run
+from tests.lines import parsed
+from tests.receiver import Answer, Receiver, Request, accept
+from tests.rude import Rude
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="as they are run on POSIX"),
+    pytest.mark.parametrize("library", LIBRARIES),
+]
+
+USERS = """
+import logging
+
+class Slow:  # a row of a database that is asked for its text, say
+    def __str__(self):
+        sleep(0.001)
+        return "slow"
+    __repr__ = __str__
+
+def work(number):
+    from otel_logging import bind_context, get_logger, tag_background_logger, traced
+    @tag_background_logger(f"JOB_{number}")
+    def job():
+        get_logger("shop").info("line", number=number, value=Slow())
+        logging.getLogger("plain").info("plain %s of %d", Slow(), number)
+    with traced("request", root=True):
+        bind_context(user_id=number)
+        for _ in range(5):
+            job()
+            sleep(0)
+
+join([spawn(work, number) for number in range(20)])
+result["delivered"] = handle.force_flush(10)
+join([spawn(work, number) for number in range(20, 40)])
+"""
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "patch(); setup()",
+        "import otel_logging; patch(); setup()",
+        "setup(); patch()",
+        "setup(); end('before'); patch(); end('after')",
+    ],
+)
+def test_greenlets_do_not_mix(library: str, begin: str, receiver: Receiver, tmp_path: Path) -> None:
+    """They switch in the midst of their lines: each has its own user, trace and tag, and is there
+    once, and so is each span.
+    """
+    done = run(library, begin + USERS, receiver.endpoint, tmp_path)
+    assert done.result == {"delivered": True}
+    assert "otel_logging:" not in done.err
+    lines = [line for line in parsed(done.out) if line["logger"] in ("shop", "plain")]
+    assert len(lines) == 400
+    for line in lines:
+        number = line.get("number", line["event"].split()[-1])
+        assert (line["user_id"], line["job_tag"]) == (int(number), f"JOB_{number}")
+    spans = [span for span in receiver.spans if span.name == "request"]
+    assert sorted(span.attributes["user_id"] for span in spans) == list(range(40))
+    trace_ids = {line["user_id"]: line["trace_id"] for line in lines}
+    assert {span.attributes["user_id"]: span.trace_id for span in spans} == trace_ids
+    assert [len(span.events) for span in spans] == [10] * 40
+
+
+def test_tls(library: str, tmp_path: Path) -> None:
+    """Neither library's sockets know of a deadline for all of a request; ours do."""
+    certificates = rude.make_certificates(tmp_path)
+    answers = rude.always(*[rude.OK] * 9)
+    with Rude(answers, tls=certificates.server_context(), host="127.0.0.1") as collector:
+        done = run(
+            library,
+            "patch(); setup(); end('a'); result['delivered'] = handle.force_flush(10)",
+            collector.endpoint,
+            tmp_path / "spool",
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(certificates.authority),
+        )
+    assert done.result == {"delivered": True}
+    assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("behave", "protocol"),
+    [
+        (rude.say_nothing, "http/protobuf"),
+        (rude.read_nothing, "http/protobuf"),
+        (rude.drip_head, "http/protobuf"),
+        (rude.read_nothing, "grpc"),
+    ],
+)
+def test_a_collector_that_hangs_holds_nothing_up(
+    library: str, behave: object, protocol: str, tmp_path: Path
+) -> None:
+    """Other greenlets go on, a flush and the exit end in time."""
+    code = """
+patch()
+setup()
+longest, going = 0.0, True
+def tick():
+    global longest
+    last = time.monotonic()
+    while going:
+        sleep(0.01)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+ticking = spawn(tick)
+for _ in range(20):
+    end("x" * 40_000)
+began = time.monotonic()
+result["delivered"] = handle.force_flush(1.5)
+going = False
+join([ticking])
+result.update(flushed=time.monotonic() - began, longest=longest, ended=time.time())
+"""
+    with Rude(behave) as collector:  # type: ignore[arg-type]
+        endpoint = f"http://127.0.0.1:{collector.port}"
+        done = run(library, code, endpoint, tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+        ended = time.time()
+    assert not done.result["delivered"]
+    assert done.result["flushed"] < 3
+    assert done.result["longest"] < 1
+    assert ended - done.result["ended"] < 5.5
+    assert done.err == ""
+
+
+def test_a_fork_in_the_midst_of_a_request(library: str, tmp_path: Path) -> None:
+    """Greenlets survive a fork: that of the parent's worker makes no request in the child."""
+
+    def slowly(request: Request) -> Answer:
+        time.sleep(1.5)
+        return accept(request)
+
+    code = """
+patch()
+setup()
+end("before")
+sleep(0.8)  # its request is under way
+child = os.fork()
+end("child" if child == 0 else "parent")
+result["delivered"] = handle.force_flush(10)
+if child == 0:
+    sleep(1)  # what the parent's worker would do here
+    handle.shutdown()
+    os._exit(not result["delivered"])
+result["child"] = os.waitpid(child, 0)[1]
+"""
+    with Receiver() as receiver:
+        receiver.answer = slowly
+        done = run(library, code, receiver.endpoint, tmp_path)
+        names = Counter(span.name for span in receiver.spans)
+    assert done.result == {"delivered": True, "child": 0}
+    assert names == {"before": 1, "parent": 1, "child": 1}
+    assert done.err == ""
+
+
+def test_a_set_up_before_the_fork_that_is_patched_after_it(
+    library: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """As in ``gunicorn --preload -k gevent``: the worker of the child is green, and blocks none."""
+    code = """
+setup()
+end("master")
+child = os.fork()
+if child == 0:
+    patch()
+    ticks = 0
+    def tick():
+        global ticks
+        while True:
+            sleep(0.01)
+            ticks += 1
+    spawn(tick)
+    end("child")
+    sleep(1)
+    delivered = handle.force_flush(10)
+    os._exit(not (delivered and ticks > 30))
+result["child"] = os.waitpid(child, 0)[1]
+"""
+    done = run(library, code, receiver.endpoint, tmp_path)
+    assert done.result == {"child": 0}
+    assert Counter(span.name for span in receiver.spans) == {"master": 1, "child": 1}
+    assert done.err == ""
+
+
+def test_where_nothing_may_wait_nothing_is_raised(
+    library: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """A signal handler often runs in the hub: what is not delivered there is on disk."""
+    code = """
+patch()
+setup()
+def ask():
+    end("in the hub")
+    try:
+        result["delivered"] = handle.shutdown()
+    except BaseException as error:
+        result["raised"] = repr(error)
+in_hub(ask)
+while not result:
+    sleep(0.01)
+"""
+    done = run(library, code, receiver.endpoint, tmp_path)
+    assert done.result == {"delivered": False}
+    again = run(library, "setup(); handle.force_flush(10)", receiver.endpoint, tmp_path)
+    assert again.err == ""
+    assert [span.name for span in receiver.spans] == ["in the hub"]
+
+
+@pytest.mark.parametrize("where", ["/dev/null", "pipe"])
+@pytest.mark.parametrize("older", ["", "del os.RWF_NOWAIT"])
+def test_stdout_is_never_waited_for_in_a_hub(
+    library: str, where: str, older: str, tmp_path: Path
+) -> None:
+    """Their ``os.write`` waits for ever for a reader that is gone, and cannot write to a device."""
+    code = f"""
+patch()
+{older}
+if {where!r} == "pipe":
+    ends = os.pipe()
+    os.dup2(ends[1], 1)
+    os.close(ends[0])
+else:
+    os.dup2(os.open({where!r}, os.O_WRONLY), 1)
+from otel_logging import _trouble, configure_logging, get_logger
+configure_logging(environment="production")
+for number in range(100):
+    get_logger("shop").info("line", number=number)
+result["lost"] = sum(_trouble.counts.values())
+"""
+    done = run(library, code)
+    assert done.result == {"lost": 100 if where == "pipe" else 0}
+
+
+def test_log_records(library: str, receiver: Receiver, tmp_path: Path) -> None:
+    """They are another way out, with threads of the SDK's."""
+    code = """
+patch()
+setup()
+from otel_logging import get_logger
+def work(number):
+    get_logger("shop").info("line", number=number)
+join([spawn(work, number) for number in range(50)])
+result["delivered"] = handle.force_flush(10)
+get_logger("shop").info("line", number=50)
+"""
+    done = run(library, code, receiver.endpoint, tmp_path, OTEL_LOGS_EXPORTER="otlp")
+    assert done.result == {"delivered": True}
+    assert sorted(record.attributes["number"] for record in receiver.log_records) == list(range(51))
