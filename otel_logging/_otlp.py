@@ -69,6 +69,8 @@ def _text(value: str) -> bytes:
         return value.encode()
     except UnicodeEncodeError:  # OTLP strings are UTF-8, which has no place for a lone surrogate
         return value.encode("utf-8", "backslashreplace")
+    except AttributeError:  # OpenTelemetry takes any object for a name
+        return str(plain(value)).encode("utf-8", "backslashreplace")
 
 
 def _any_value(value: Any) -> bytes:
@@ -153,15 +155,26 @@ def event(time_ns: int, name: str, values: Mapping[str, Any], *, dropped: int = 
 
 
 def link(
-    trace_id: int, span_id: int, trace_state: str, flags: int, values: Mapping[str, Any]
+    trace_id: int,
+    span_id: int,
+    trace_state: str,
+    flags: int,
+    values: Mapping[str, Any],
+    *,
+    dropped: int = 0,
 ) -> bytes:
-    """Encode a link as field 13 of Span. Link: 1, 2 ids, 3 state, 4 attributes, 6 flags."""
+    """Encode a link as field 13 of Span. Link: 1, 2 ids, 3 state, 4 attributes, 5 dropped,
+    6 flags.
+    """
     # ids and flags come from elsewhere and may be too large: a link that leads nowhere then
     body = b"\x0a\x10" + (trace_id & _UINT128).to_bytes(16, "big")
     body += b"\x12\x08" + (span_id & _UINT64).to_bytes(8, "big")
     if trace_state:
         body += _field(b"\x1a", _text(trace_state))
-    return _field(b"\x6a", body + attributes(b"\x22", values) + b"\x35" + _FIXED32(flags & _UINT32))
+    body += attributes(b"\x22", values)
+    if dropped:
+        body += b"\x28" + _varint(dropped & _UINT32)
+    return _field(b"\x6a", body + b"\x35" + _FIXED32(flags & _UINT32))
 
 
 def span(

@@ -194,6 +194,39 @@ def test_without_a_span_there_is_no_event(stock: Stock) -> None:
     assert stock.events() == []
 
 
+def test_a_span_that_another_thread_holds_is_waited_for_a_moment(
+    stock: Stock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That thread may be about to log, and wait for the handler that makes this line."""
+    monkeypatch.setattr(processors, "_BUSY_S", 0.01)
+    with stock.tracer.start_as_current_span("s") as span:
+        held: Any = span
+        with held._lock:
+            line(record_on_span, event="lost")
+        line(record_on_span, event="kept")
+    assert [name for name, _ in stock.events()] == ["kept"]
+    assert _trouble.counts == {
+        "log lines without an event: another thread holds the span's lock": 1
+    }
+
+
+def test_a_span_of_another_kind_takes_lines_too() -> None:
+    """One without a lock that is known."""
+
+    class Plain(trace.NonRecordingSpan):
+        told: list[str] = []  # noqa: RUF012 - one test's
+
+        def is_recording(self) -> bool:
+            return True
+
+        def add_event(self, name: str, attributes: Any = None, timestamp: Any = None) -> None:
+            self.told.append(name)
+
+    with trace.use_span(Plain(trace.SpanContext(1, 2, is_remote=False))):
+        line(record_on_span, event="hello")
+    assert Plain.told == ["hello"]
+
+
 def test_a_span_that_fails_is_a_counted_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log call never raises, whoever's span it is."""
 

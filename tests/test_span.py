@@ -1,12 +1,15 @@
 """Spans of ours as OpenTelemetry's API and SDK see them, and where lines go."""
 
+import contextlib
+import copy
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,12 +17,18 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace.export import (
     SimpleSpanProcessor,
 )
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, Sampler, SamplingResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -31,11 +40,14 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
-from otel_logging import _otlp, bind_context, get_logger, traced
+from otel_logging import _otlp, bind_context, bound_context, get_logger, traced
 from otel_logging._values import MAX_RECORD_BYTES
+from otel_logging.export import pipeline, readable
+from otel_logging.export.provider import AttachedProcessor
 from tests.conftest import Lines, Service
 from tests.lines import script
-from tests.receiver import Event, Receiver
+from tests.receiver import Event as Received
+from tests.receiver import Receiver
 from tests.spools import ROOT
 
 log = get_logger("shop")
@@ -230,7 +242,7 @@ def test_a_page_is_bounded_in_bytes_too(service: Service) -> None:
     assert [len(page.events) for page in pages] == [9, 9]
 
 
-def size_of(event: Event) -> int:
+def size_of(event: Received) -> int:
     return len(_otlp.event(event.time_ns, event.name, event.attributes))
 
 
@@ -555,6 +567,350 @@ def test_a_processor_that_fails_is_contained(service: Service) -> None:
     assert "'errors of a foreign span processor': 3" in repr(service.observability)
 
 
+class Noting(SpanProcessor):
+    """Keeps what it is shown; as many are written, it takes the context by keyword alone."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self.ended: list[Any] = []
+
+    def on_start(self, span: Any, *, parent_context: Any = None) -> None:
+        self.heard.append(("start", span.name))
+
+    def _on_ending(self, span: Any) -> None:
+        self.heard.append(("ending", span.name))
+
+    def on_end(self, span: Any) -> None:
+        self.heard.append(("end", span.name))
+        self.ended.append(span)
+
+
+@pytest.fixture
+def noting(service: Service) -> Noting:
+    provider: Any = trace.get_tracer_provider()
+    processor = Noting()
+    provider.add_span_processor(processor)
+    return processor
+
+
+def test_a_span_is_read_as_the_sdks(noting: Noting, tracer: trace.Tracer) -> None:
+    """Sequences are tuples, and the fields that everybody reads are there, also after the end."""
+    link = Link(SpanContext(1, 2, is_remote=True), {"l": [1]})
+    with tracer.start_as_current_span("s", links=[link], kind=SpanKind.CLIENT) as span:
+        span.set_attributes({"k": ["v", ["w"]], "m": {"n": [1]}})
+        span.add_event("e", {"list": [1, 2]}, 5)
+        assert isinstance(span, SdkSpan)
+        during: Any = span
+        assert [e.attributes for e in during.events] == [{"list": (1, 2)}]
+    (ended,) = noting.ended
+    assert noting.heard == [("start", "s"), ("ending", "s"), ("end", "s")]
+    for read in (ended, copy.deepcopy(ended), copy.copy(ended)):
+        assert read.attributes == {"k": ("v", ("w",)), "m": {"n": (1,)}}
+        assert read._attributes["k"] == read.attributes["k"]
+        assert [(e.name, dict(e.attributes), e.timestamp) for e in read._events] == [
+            ("e", {"list": (1, 2)}, 5)
+        ]
+        assert (read.links[0].attributes, read._links[0].context) == ({"l": (1,)}, link.context)
+        assert (read._name, read._kind) == ("s", SpanKind.CLIENT)
+        assert (read._context, read._parent) == (span.get_span_context(), None)
+        assert (read._start_time, read._end_time) == (ended.start_time, ended.end_time)
+        assert (read._status, read._resource) == (ended.status, ended.resource)
+        assert read._instrumentation_scope == ended.instrumentation_scope
+        with pytest.warns(DeprecationWarning, match="instrumentation_scope"):
+            assert read.instrumentation_info.name == "theirs"
+        assert json.loads(read.to_json())["attributes"]["k"] == ["v", ["w"]]
+    with pytest.raises(TypeError):
+        ended.attributes["k"] = 1
+    with pytest.raises(TypeError):
+        ended.events[0].attributes["list"] = 1
+    with tracer.start_as_current_span("open") as span:
+        assert copy.deepcopy(span) is span
+    either: Any = tracer
+    assert either.resource is ended.resource
+
+
+def test_what_a_processor_takes_off_a_span_does_not_leave(
+    service: Service, noting: Noting, tracer: trace.Tracer
+) -> None:
+    """Redacting processors assign the SDK's fields, or those of events; whichever comes first."""
+
+    class Redacting(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            span._events = [Event("begun", {"by": "redactor"}, 1)]
+
+        def on_end(self, span: Any) -> None:
+            span._name = "hidden"
+            span._attributes = {**span._attributes, "password": "***"}
+            span._kind = SpanKind.SERVER
+            span._status = Status(StatusCode.ERROR, "***")
+            span._links = [Link(link.context, {}) for link in span._links]
+            span._parent = SpanContext(1, 9, is_remote=True)
+            span._resource = Resource({"mine": "yes"})
+            span._instrumentation_scope = InstrumentationScope("redacted", "2")
+            span._start_time, span._end_time = 10, 20
+            context = span.context
+            span._context = SpanContext(context.trace_id, 7, is_remote=False, trace_flags=1)
+            for event in span._events:
+                event._attributes = {"token": "***"}
+            span._events = span._events[:2]
+
+    provider: Any = trace.get_tracer_provider()
+    provider.add_span_processor(Redacting())
+    link = Link(SpanContext(1, 2, is_remote=True), {"secret": "s"})
+    with tracer.start_as_current_span("secret", links=[link]) as span:
+        span.set_attribute("password", "s")
+        span.add_event("first", {"token": "s"})
+        span.add_event("second", {"token": "s"})
+    hidden = service.one("hidden")
+    assert (hidden.attributes, hidden.kind) == ({"password": "***"}, "server")
+    assert [(e.name, e.attributes) for e in hidden.events] == [
+        ("begun", {"token": "***"}),
+        ("first", {"token": "***"}),
+    ]
+    assert (hidden.parent_span_id, hidden.span_id) == (f"{9:016x}", f"{7:016x}")
+    assert (hidden.scope, hidden.start_ns, hidden.end_ns) == ("redacted", 10, 20)
+    assert noting.ended[0].resource.attributes == {"mine": "yes"}
+
+
+def test_a_processor_that_spoils_a_span_is_a_counted_loss(service: Service) -> None:
+    """And one that stops the program still lets the span leave."""
+
+    class Spoiling(SpanProcessor):
+        def on_end(self, span: Any) -> None:
+            if span.name == "spoilt":
+                span._links = [5]
+            elif span.name == "interrupted":
+                raise KeyboardInterrupt
+
+    provider: Any = trace.get_tracer_provider()
+    provider.add_span_processor(Spoiling())
+    with traced("spoilt"):
+        pass
+    tracer = provider.get_tracer("theirs")
+    with pytest.raises(KeyboardInterrupt):
+        tracer.start_span("interrupted").end()
+    assert [s.name for s in service.spans()] == ["interrupted"]
+    assert "'spans lost: they cannot be encoded': 1" in repr(service.observability)
+
+
+def test_a_processor_of_an_older_sdk_works(service: Service) -> None:
+    """That of 1.27 has no ``_on_ending``."""
+    ended = []
+
+    class Older:
+        def on_start(self, span: Any, parent_context: Any) -> None:
+            pass
+
+        def on_end(self, span: Any) -> None:
+            ended.append((span.name, span._instrumentation_info.name))
+
+        def shutdown(self) -> None:
+            pass
+
+        def force_flush(self, timeout_millis: int) -> bool:
+            return True
+
+    provider: Any = trace.get_tracer_provider()
+    provider.add_span_processor(Older())
+    with traced("x"):
+        pass
+    assert ended == [("x", "otel_logging")]
+    assert "errors" not in repr(service.observability)
+
+
+def test_a_foreign_span_that_ends_while_a_line_is_made(service: Service) -> None:
+    """The line leaves on a page, unless the span has taken it along."""
+    theirs = TracerProvider()
+    attached = AttachedProcessor()
+    theirs.add_span_processor(attached)
+    attached.pipeline = service.observability._pipeline
+
+    class Taken(deque[bytes]):
+        def append(self, event: bytes, /) -> None:
+            pass
+
+    with theirs.get_tracer("t").start_as_current_span("s") as span:
+        held = pipeline._foreign[span.get_span_context().span_id]
+        held.has_ended = True
+        log.info("late")
+        held.events = Taken()
+        log.info("taken")
+    lines = [(s.name, e.name) for s in service.spans() for e in s.events]
+    assert lines == [("log", "late")]
+
+
+def test_a_foreign_span_that_is_not_sampled_stays_where_it_is(service: Service) -> None:
+    """And so do its lines."""
+
+    class RecordOnly(Sampler):
+        def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+            return SamplingResult(Decision.RECORD_ONLY)
+
+        def get_description(self) -> str:
+            return "record only"
+
+    theirs = TracerProvider(sampler=RecordOnly())
+    attached = AttachedProcessor()
+    theirs.add_span_processor(attached)
+    attached.pipeline = service.observability._pipeline
+    with theirs.get_tracer("t").start_as_current_span("s"):
+        log.info("line")
+    attached.pipeline = None
+    theirs.get_tracer("t").start_span("after shutdown").end()
+    assert service.spans() == []
+
+
+def test_a_processor_that_logs_while_it_holds_its_lock(service: Service) -> None:
+    """A line never calls a processor: spans of lines are shown to it later, once."""
+
+    class Locked(SpanProcessor):
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.news = threading.Condition()
+            self.ended: list[str] = []
+
+        def on_end(self, span: Any) -> None:
+            assert self.lock.acquire(timeout=5)
+            with contextlib.ExitStack() as stack:
+                stack.callback(self.lock.release)
+                logging.getLogger("theirs").warning("ended")
+            with self.news:
+                self.ended.append(span.name)
+                self.news.notify_all()
+
+        def has_all(self) -> bool:
+            return self.ended.count("log") >= 3 and "process log" in self.ended
+
+    provider: Any = trace.get_tracer_provider()
+    processor = Locked()
+    provider.add_span_processor(processor)
+    with traced("x") as span:
+        for _ in range(600):
+            log.info("line")
+    with trace.use_span(span):
+        log.info("afterwards")
+    for _ in range(600):
+        log.info("outside")
+    spans = service.spans()
+    names = Counter(e.name for s in spans for e in s.events)
+    assert (names["line"], names["afterwards"], names["outside"]) == (600, 1, 600)
+    provider.force_flush()
+    with processor.news:  # the worker may be showing them
+        assert processor.news.wait_for(processor.has_all, timeout=30)
+    assert [processor.ended.count(name) for name in ("x", "log")] == [1, 3]
+    assert "errors" not in repr(service.observability)
+
+
+def test_spans_of_lines_that_processors_are_not_shown_are_counted(
+    noting: Noting, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait in memory, so there is a bound; they leave all the same."""
+    monkeypatch.setattr(pipeline, "_MOST_UNSHOWN", 0)
+    with traced("x") as span:
+        pass
+    with trace.use_span(span):
+        log.info("afterwards")
+    assert "spans of lines not shown to foreign span processors" in repr(service.observability)
+    assert [e.name for s in service.spans() for e in s.events] == ["afterwards"]
+
+
+class Raising:
+    """An object of which nothing can be asked."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("name", [123, None, b"x", object, Raising(), "\ud800"])
+def test_odd_arguments_never_raise(name: Any, service: Service, tracer: trace.Tracer) -> None:
+    """Neither when a span begins nor when it ends; what can be kept is kept."""
+    odd: Any = tracer
+    odd.start_span(name, kind=name, links=[None], attributes=name, start_time=name).end(name)
+    odd.start_span("links", links=5).end()
+    with bound_context(user_id="u"):
+        odd.start_span("bound", attributes=[("a", 1)]).end()
+    span: Any = odd.start_span("s", kind="server", start_time=1.5)
+    span.set_attributes(name)
+    span.set_attributes({name: 1, 5: 2, "": 3})
+    span.add_event(name, name, name)
+    span.add_link(name)
+    span.add_link(None, {"a": 1})
+    span.set_status(name)
+    span.update_name(name)
+    span.end(float("nan"))
+    spans = service.spans()
+    assert len(spans) == 4
+    assert all(s.kind == "internal" for s in spans)
+    assert service.one("bound").attributes == {"user_id": "u"}
+    last = max(spans, key=lambda s: len(s.events))
+    assert last.attributes["5"] == 2
+    assert len(last.events) == 1
+
+
+def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) -> None:
+    """Of number, attributes and length, as OTEL_SPAN_LINK_COUNT_LIMIT and its like say; what is
+    left out is counted.
+    """
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "2")
+    monkeypatch.setenv("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "1")
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3")
+    service = Service(receiver, tmp_path)
+    given = {"a": ["xxxxx"], "b": 2}
+    links = [Link(SpanContext(1, n, is_remote=False), given) for n in (1, 2, 3)]
+    invalid = [Link(SpanContext(0, 0, is_remote=False), values) for values in ({}, {"a": "b"})]
+    span: Any = trace.get_tracer("t").start_span("s", links=[*invalid, *links])
+    other: Any = trace.get_tracer("t").start_span("other")
+    other.add_event("e", {f"k{n}": n for n in range(129)})
+    assert other.events[0].dropped_attributes == 1
+    span.set_attributes({"k": ["xxxxx", {"y": "yyyyy"}]})
+    span.add_event("e", {"k": ["xxxxx"]})
+    assert (len(span.links), span.dropped_links) == (2, 2)
+    assert (span.links[1].attributes, span.links[1].dropped_attributes) == ({"a": ("xxx",)}, 1)
+    span.end()
+    (kept,) = service.spans()
+    assert kept.attributes == {"k": ["xxx", {"y": "yyy"}]}
+    assert kept.events[0].attributes == {"k": ["xxx"]}
+    assert kept.dropped_links == 2
+    (link,) = Message.FromString(readable.encode_link(span.links[1])).links
+    assert link.dropped_attributes_count == 1
+    service.observability.shutdown()
+
+
+def test_the_random_flag_of_a_trace_is_kept(service: Service) -> None:
+    """W3C Trace Context level 2: whoever began the trace says that its id is random."""
+    parent = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(0x03))
+    with trace.use_span(NonRecordingSpan(parent)), traced("outer"), traced("inner") as inner:
+        assert inner.get_span_context().trace_flags == 0x03
+    assert {s.flags & 0xFF for s in service.spans()} == {0x03}
+    provider: Any = trace.get_tracer_provider()
+    provider.sampler = ALWAYS_ON
+    with trace.use_span(NonRecordingSpan(parent)), traced("sampled") as span:
+        assert span.get_span_context().trace_flags == 0x03
+    with traced("root") as span:
+        assert span.get_span_context().trace_flags == 0x01
+
+
+def test_tracers_are_the_providers(service: Service) -> None:
+    """One for a scope, the SDK's by class, which the SDK's provider can switch off."""
+    provider: Any = trace.get_tracer_provider()
+    tracer = provider.get_tracer("a", "1")
+    assert isinstance(tracer, SdkTracer)
+    if not hasattr(provider, "_set_tracer_configurator"):
+        return  # an older SDK (1.27)
+    assert provider.get_tracer("a", "1") is tracer
+    provider._set_tracer_configurator(tracer_configurator=sdk._disable_tracer_configurator)
+    try:
+        assert not tracer.start_span("off").is_recording()
+    finally:
+        provider._set_tracer_configurator(tracer_configurator=sdk._default_tracer_configurator)
+    tracer.start_span("on").end()
+    provider._update_resource(Resource({"a": "b"}))
+    assert tracer.resource is provider.resource
+    assert [s.name for s in service.spans()] == ["on"]
+
+
 def test_a_foreign_sampler_decides(service: Service, tracer: trace.Tracer) -> None:
     """Drop, record only, and sample with attributes and state of its own."""
 
@@ -693,6 +1049,187 @@ def test_where_a_provider_is_set_already_we_attach_to_it(receiver: Receiver, tmp
     assert {p.parent_span_id for p in pages} == {r.span_id for r in requests}
     assert len([e for s in spans for e in s.events if e.name == "outside"]) == 2
     assert len([e for s in spans for e in s.events if e.name == "afterwards"]) == 2
+
+
+#: What a program does while its SDK holds its span's lock, or somebody else a lock of their own.
+INSIDE_THEIR_LOCK = {
+    "an attribute of an odd type": "span.set_attribute('amount', Decimal('1.10'))",
+    "the 129th attribute": "[span.set_attribute(f'k{n}', n) for n in range(300)]",
+    "None": "span.set_attribute('k', None)",
+    "mixed types": "span.set_attributes({'k': [1, 'a', object()]})",
+    "a key that is not a text": "span.set_attribute(5, 1)",
+    "a status described twice": "span.set_status(Status(StatusCode.ERROR, 'a'), 'b')",
+    "a text over the limit": "span.set_attribute('k', 'x' * 5000)",
+    "events and links over the limits": (
+        "[span.add_event('e', {'k': Decimal(n)}) for n in range(300)];"
+        "[span.add_link(SpanContext(1, n, False), {'k': Decimal(n)}) for n in range(1, 300)]"
+    ),
+    "a call after the end": "span.end(); span.set_attribute('k', 1); span.end()",
+    "a value whose own code logs": "span.set_attribute('k', Logs())",
+    "a value whose own code logs with structlog": "span.set_attribute('k', LogsHere())",
+    "a signal handler that logs": (
+        "signal.signal(signal.SIGALRM, lambda *_: logging.warning('in a handler'));"
+        "span._lock.acquire(); signal.raise_signal(signal.SIGALRM); span._lock.release()"
+    ),
+    "a handler that logs": "logging.getLogger('h').error('first')",
+}
+
+INSIDE = """
+import faulthandler, logging, os, signal, sys
+faulthandler.dump_traceback_later(30, exit=True)
+os.environ["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"] = "100"
+from decimal import Decimal
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanContext, Status, StatusCode
+trace.set_tracer_provider(TracerProvider())
+from otel_logging import *
+
+class Logs:
+    def __str__(self):
+        logging.warning("in __str__")
+        return "x"
+
+class LogsHere:
+    def __str__(self):
+        get_logger("here").warning("in __str__")
+        return "x"
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        if record.name == "h":
+            get_logger("here").info("in emit")
+
+def work():
+    logging.getLogger("h").addHandler(Handler())
+    with trace.get_tracer("t").start_as_current_span("s") as span:
+        logging.warning("before")
+        %s
+        logging.warning("after")
+"""
+
+SET_UP = """
+with setup_observability("x", spool_dir=sys.argv[2], endpoint=sys.argv[1],
+                         environment="production") as observability:
+    work()
+    assert observability.force_flush(10)
+"""
+CAPTURED = """
+from otel_logging.testing import capture
+with capture() as seen:
+    work()
+told = [e["name"] for e in seen.span("s")["events"]]
+assert told.count("before") == 1, told
+"""
+LINES_ALONE = "configure_logging()\nwork()\n"
+FORMATTER = """
+import structlog
+from otel_logging.processors import record_on_span
+handler = logging.StreamHandler(sys.stdout)
+handler.setFormatter(structlog.stdlib.ProcessorFormatter(
+    foreign_pre_chain=[record_on_span], processors=[structlog.dev.ConsoleRenderer()]))
+logging.basicConfig(handlers=[handler])
+work()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGALRM")
+@pytest.mark.parametrize("inside", INSIDE_THEIR_LOCK.values(), ids=INSIDE_THEIR_LOCK)
+def test_a_line_made_inside_anothers_lock_returns(
+    inside: str, receiver: Receiver, tmp_path: Any
+) -> None:
+    """The SDK warns while it holds its span's lock, which our line must not want; and nothing of
+    it is lost: each line is at the collector once.
+    """
+    for use in (SET_UP, CAPTURED, LINES_ALONE, FORMATTER):
+        done = subprocess.run(
+            [sys.executable, "-c", INSIDE % inside + use, receiver.endpoint, str(tmp_path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (use, done.stderr)
+    lines = [e.name for s in receiver.spans for e in s.events]
+    assert [lines.count(name) for name in ("before", "after")] == [1, 1]
+    (span,) = [s for s in receiver.spans if s.name == "s"]
+    assert {s.trace_id for s in receiver.spans if s.name != "process log"} == {span.trace_id}
+
+
+def test_a_foreign_span_that_never_ends_here_loses_no_line(
+    receiver: Receiver, tmp_path: Any
+) -> None:
+    """Begun before set-up, another provider's, a child's copy after a fork: each line leaves on a
+    page; and one that ends after ``shutdown`` has lines that are counted.
+    """
+    program = """
+import os, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from otel_logging import *
+trace.set_tracer_provider(TracerProvider())
+log = get_logger("shop")
+with trace.get_tracer("t").start_as_current_span("early"):
+    observability = setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
+                                        environment="production")
+    log.info("early")
+with TracerProvider().get_tracer("other").start_as_current_span("others"):
+    log.info("others")
+with trace.get_tracer("t").start_as_current_span("forked"):
+    log.info("parents")
+    child = os.fork()
+    if not child:
+        log.info("childs")
+        observability.shutdown()
+        os._exit(0)
+    os.waitpid(child, 0)
+with trace.get_tracer("t").start_as_current_span("late"):
+    log.info("lost")
+    observability.shutdown()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, receiver.endpoint, str(tmp_path)],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    where = sorted((e.name, s.name) for s in receiver.spans for e in s.events)
+    assert where == [("childs", "log"), ("early", "log"), ("others", "log"), ("parents", "forked")]
+    assert "1 log lines lost: their span ended after shutdown" in done.stderr
+
+
+def test_odd_spans_of_a_foreign_provider_end_in_peace(receiver: Receiver, tmp_path: Any) -> None:
+    """Its SDK lets our errors through to the application: there are none."""
+    program = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from otel_logging import *
+trace.set_tracer_provider(TracerProvider())
+with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
+                         environment="production") as observability:
+    tracer = trace.get_tracer("t")
+    tracer.start_span(123).end()
+    tracer.start_span(None, kind=None, links=[None]).end()
+    span = tracer.start_span("events")
+    span.add_event(None)
+    span.end()
+    tracer.start_span("times").end("never")
+    from otel_logging.export.provider import AttachedProcessor
+    attached = AttachedProcessor()
+    attached.pipeline = observability._pipeline
+    attached.on_start(object())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, receiver.endpoint, str(tmp_path)],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert sorted(s.name for s in receiver.spans) == ["123", "None", "events"]
+    assert "1 spans lost: they cannot be encoded" in done.stderr
+    assert "spans without what is bound" in done.stderr
 
 
 # ---------------------------------------------------------------- a fork

@@ -12,6 +12,7 @@ import socket
 import time
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -24,18 +25,23 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from otel_logging import _forks, _names, _otlp, _trouble
 from otel_logging._spool import Spool
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export.readable import HAS_IS_REMOTE, IS_REMOTE, Ids, encode_link
-from otel_logging.export.span import PAGE_EVENTS, Span, bounded, shorter_event
-from otel_logging.processors import for_foreign_span
+from otel_logging.export.readable import (
+    HAS_IS_REMOTE,
+    IS_REMOTE,
+    Ids,
+    bounded,
+    encode_event,
+    encode_link,
+    make_scope,
+    otlp_kind,
+)
+from otel_logging.export.span import PAGE_BYTES, PAGE_EVENTS, Span, shorter_event, take_all
 from otel_logging.settings import Limits, Settings
 
 #: How long the lines outside any span are collected on one `process log` span.
 PROCESS_LOG_S: Final = 60.0
-#: How many of its events a foreign span may have from us: SDKs keep 128 and drop the rest
-#: silently, and others add theirs.
-_FOREIGN_LINES: Final = 100
-#: Attribute of a foreign span that holds its ``_ForeignLines``.
-_LINES: Final = "_otel_logging_lines"
+#: How many spans of lines wait at most until foreign processors are shown them.
+_MOST_UNSHOWN: Final = 4096
 
 _random = random.Random()  # noqa: S311 - ids, not secrets; its own, so that nobody's seed() repeats them
 
@@ -51,14 +57,6 @@ def new_trace_id() -> int:
 def new_span_id() -> int:
     """Return a random span id that is not 0."""
     return random_bits(64) or 1
-
-
-def make_scope(scope: InstrumentationScope) -> tuple[bytes, InstrumentationScope]:
-    """Return *scope* with its OTLP bytes."""
-    encoded = _otlp.scope(
-        scope.name, scope.version or "", scope.attributes or {}, scope.schema_url or ""
-    )
-    return encoded, scope
 
 
 def make_resource(settings: Settings) -> Resource:
@@ -81,6 +79,12 @@ def _of_this_process() -> dict[str, str | int]:
     return {"service.instance.id": str(uuid.uuid4()), "process.pid": os.getpid()}
 
 
+class _Page(Span):
+    """A child span for the lines that their own span does not take."""
+
+    is_of_lines = True
+
+
 class ProcessLog(Span):
     """The root span of lines outside any: full, it ends, and the next line begins another.
 
@@ -88,27 +92,55 @@ class ProcessLog(Span):
     would be found among what did by whoever searches for long spans.
     """
 
+    is_of_lines = True
+
     def turn_page(self, time_ns: int) -> None:
         """End this one, or, if that is done, let a late line leave on a child span."""
         if self.is_recording():
-            self.pipeline.roll(self)
+            self.pipeline.end_process_log(self)
         else:
             super().turn_page(time_ns)
 
 
 class _ForeignLines:
-    """How many lines another SDK's span has had from us, and those that wait for a page.
+    """The lines of another SDK's open span, which leave with it, or on a page.
 
-    The span holds it, so that it goes when the span goes; an SDK shows us the
-    span itself when it starts and a copy when it ends, so it is found by id.
+    Nothing of the span is called for them: the SDK logs while it holds the span's lock.
     """
 
-    __slots__ = ("__weakref__", "had", "page", "pages")
+    __slots__ = ("__weakref__", "events", "has_ended", "page_bytes", "pages")
 
     def __init__(self) -> None:
-        self.had = 0
-        self.page: list[bytes] = []
+        self.events: deque[bytes] = deque()
+        self.page_bytes = 0
         self.pages = 0
+        self.has_ended = False
+
+    def take(self) -> list[bytes]:
+        """Take what is there for a page, or for the span."""
+        self.page_bytes = 0
+        return take_all(self.events)
+
+
+#: The lines of other SDKs' open spans by span id. The span holds them, so that they go when it
+#: goes; found by id, since an SDK shows us the span when it starts and a copy when it ends.
+_foreign: "weakref.WeakValueDictionary[int, _ForeignLines]" = weakref.WeakValueDictionary()
+
+
+def watch(span: trace.Span) -> None:
+    """Keep the lines of *span*, another SDK's that begins, until it ends."""
+    lines = _ForeignLines()
+    cast(Any, span).otel_logging_lines = lines
+    _foreign[span.get_span_context().span_id] = lines
+
+
+def lines_of_ended(context: SpanContext) -> list[bytes]:
+    """Return the lines that are left of another SDK's span, and keep no more: it has ended."""
+    lines = _foreign.pop(context.span_id, None)
+    if lines is None:
+        return []
+    lines.has_ended = True
+    return lines.take()
 
 
 class Pipeline:
@@ -135,9 +167,7 @@ class Pipeline:
         self._seen_opened = -1
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
-        self._foreign: weakref.WeakValueDictionary[int, _ForeignLines] = (
-            weakref.WeakValueDictionary()
-        )
+        self._unshown: deque[Span] = deque()
         self._own_scope = make_scope(InstrumentationScope(_names.SCOPE))
         _forks.join(_forks.Step.PIPELINE, self)
 
@@ -149,27 +179,71 @@ class Pipeline:
 
     # ---- spans
 
-    def ended(self, span: Span, encoded: bytes) -> None:
-        """Take an ended span: its bytes to the spool, itself to foreign processors."""
+    def ended(self, span: Span) -> None:
+        """Take an ended span: its bytes to the spool, itself to foreign processors.
+
+        They have it first: what they take off it does not leave. A span of lines may
+        end inside a log call, even one of theirs, so they are shown it later, by the
+        worker: they may hold a lock of their own, or log about it again.
+        """
+        if not self.processors:
+            self._keep(span)  # the usual case
+        elif span.is_of_lines:
+            self._keep(span)
+            if len(self._unshown) < _MOST_UNSHOWN:
+                self._unshown.append(span)
+            else:
+                _trouble.report("spans of lines not shown to foreign span processors: too many")
+        else:
+            try:
+                self._show_ended(span)
+            finally:  # a processor may raise KeyboardInterrupt
+                self._keep(span)
+
+    def _keep(self, span: Span) -> None:
         ids = span.ids
         if ids.flags & TraceFlags.SAMPLED:
-            self.append(span.scope_bytes, ids.trace_bytes, encoded)
-        for processor in self.processors:
             try:
-                processor.on_end(span)
-            except Exception as error:
-                _trouble.report("errors of a foreign span processor", detail=error)
+                encoded = span.encode()
+                if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes():
+                    encoded = span.encode()
+            except Exception as error:  # of what a foreign processor assigned
+                _trouble.report("spans lost: they cannot be encoded", detail=error)
+                return
+            self.append(span.scope_bytes, ids.trace_bytes, encoded)
+
+    def _show_ended(self, span: Span) -> None:
+        for name in ("_on_ending", "on_end"):
+            for processor in self.processors:
+                try:
+                    tell = getattr(processor, name, None)  # older SDKs (1.27) have no _on_ending
+                    if tell is not None:
+                        tell(span)
+                except Exception as error:
+                    _trouble.report("errors of a foreign span processor", detail=error)
+
+    def show_lines(self) -> None:
+        """Show the spans of lines that have ended to foreign processors. Not inside a log call."""
+        while True:  # one at a time: another thread may do the same
+            try:
+                span = self._unshown.popleft()
+            except IndexError:
+                return
+            self.started(span, None)
+            self._show_ended(span)
 
     def started(self, span: Span, parent_context: Any) -> None:
         """Show a span that has just started to foreign processors."""
         for processor in self.processors:
             try:
-                processor.on_start(cast(Any, span), parent_context)
+                # by keyword, as the SDK does: some take it no other way
+                processor.on_start(cast(Any, span), parent_context=parent_context)
             except Exception as error:
                 _trouble.report("errors of a foreign span processor", detail=error)
 
     def shut_processors_down(self) -> None:
         """Tell foreign processors that no more spans will come, and bring them none."""
+        self.show_lines()
         shut_down, self.processors = self.processors, ()
         for processor in shut_down:
             try:
@@ -193,15 +267,10 @@ class Pipeline:
         """Take an ended span of another SDK."""
         _forks.check()
         scope = span.instrumentation_scope or InstrumentationScope("")
-        events = []
-        for event in span.events:
-            fields, dropped = bounded(event.attributes or {}, None, None)
-            events.append(_otlp.event(event.timestamp, event.name, fields, dropped=dropped))
+        events = [encode_event(event) for event in span.events]
+        events += lines_of_ended(span.context)
         trace_id = span.context.trace_id.to_bytes(16, "big")
         self.append(make_scope(scope)[0], trace_id, _encode_foreign(span, trace_id, events))
-        lines = self._foreign.get(span.context.span_id)
-        if lines is not None:
-            self._turn_foreign_page(span.context, lines, span.end_time or time.time_ns())
 
     # ---- lines that no open span of ours takes
 
@@ -209,7 +278,9 @@ class Pipeline:
         """Find a place for a line whose current span is not one of ours.
 
         There are four cases: no span at all; one that is not recorded; one of
-        another SDK that is open; one that has ended, or is another process's.
+        another SDK that is open; one that has ended, or began before we knew of it.
+        Of another's span nothing is asked but its context: its SDK may have logged the
+        line, and hold its lock.
         """
         _forks.check()
         context = span.get_span_context()
@@ -217,10 +288,13 @@ class Pipeline:
             self._to_process_log(time_ns, name, fields)
         elif not context.trace_flags & TraceFlags.SAMPLED:
             return
-        elif span.is_recording():
-            self._to_foreign(span, time_ns, name, fields)
         else:
-            self._log_span(context, time_ns, [self._event(time_ns, name, fields)], 1)
+            event = self._event(time_ns, name, fields)
+            lines = _foreign.get(context.span_id)
+            if lines is None:
+                self._log_span(context, time_ns, [event], 1)
+            else:
+                self._to_foreign(context, lines, time_ns, event)
 
     def _event(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
         limits = self.limits
@@ -240,41 +314,37 @@ class Pipeline:
             self._process_log = span
         span.add_line(time_ns, name, fields)
         if self.is_exiting:
-            self.roll(span)
+            self.end_process_log(span)
 
     def roll(self, span: ProcessLog | None = None, *, older_than_s: float = -math.inf) -> None:
         """End the current `process log` span, if it is older than that; the clock may be set back
-        meanwhile.
+        meanwhile. Foreign processors are shown what ended inside log calls.
         """
         span = span or self._process_log
-        if span is not None and time.time_ns() - span.start_time >= older_than_s * 1e9:
-            if span is self._process_log:
-                self._process_log = None
-            span.end(span.start_ns)
+        if span is not None and time.time_ns() - (span.start_time or 0) >= older_than_s * 1e9:
+            self.end_process_log(span)
+        self.show_lines()
+
+    def end_process_log(self, span: ProcessLog) -> None:
+        """End *span*; the next line outside any span begins another."""
+        if span is self._process_log:
+            self._process_log = None
+        span.end(span.start_time)
 
     def _to_foreign(
-        self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]
+        self, context: SpanContext, lines: _ForeignLines, time_ns: int, event: bytes
     ) -> None:
-        lines = getattr(span, _LINES, None)
-        if lines is None:
-            lines = _ForeignLines()
-            setattr(span, _LINES, lines)
-            self._foreign[span.get_span_context().span_id] = lines
-        if lines.had < min(_FOREIGN_LINES, self.page_events):
-            lines.had += 1
-            span.add_event(name, for_foreign_span(fields), time_ns)
-            return
-        lines.page.append(self._event(time_ns, name, fields))
-        if len(lines.page) >= self.page_events:
-            self._turn_foreign_page(span.get_span_context(), lines, time_ns)
-
-    def _turn_foreign_page(
-        self, context: SpanContext, lines: "_ForeignLines", time_ns: int
-    ) -> None:
-        page, lines.page = lines.page, []
-        if page:
-            lines.pages += 1
-            self._log_span(context, time_ns, page, lines.pages)
+        lines.events.append(event)
+        lines.page_bytes += len(event)
+        if (
+            lines.page_bytes >= PAGE_BYTES
+            or len(lines.events) >= self.page_events
+            or lines.has_ended  # meanwhile, perhaps without this event
+        ):
+            page = lines.take()
+            if page:
+                lines.pages += 1
+                self._log_span(context, time_ns, page, lines.pages)
 
     def stray(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
         """Let *events* that one of our spans cannot hold leave at once on a child span."""
@@ -283,7 +353,7 @@ class Pipeline:
     def _log_span(
         self, parent: SpanContext, time_ns: int, events: Sequence[bytes], number: int
     ) -> None:
-        child = Span(
+        child = _Page(
             self,
             self._own_scope,
             _names.LOG_SPAN,
@@ -293,7 +363,6 @@ class Pipeline:
             start_ns=time_ns,
         )
         child.adopt_events(events)
-        self.started(child, None)
         child.end(time_ns)
 
     # ---- a forked child
@@ -302,6 +371,7 @@ class Pipeline:
         """Be this process: its own ids and resource, none of the parent's lines."""
         _random.seed()
         self._process_log = None
+        self._unshown.clear()
         self.ended_spans = 0
         # not Resource.create: it runs detectors in threads, and hangs in a fork's hook
         self.resource = self.resource.merge(Resource(_of_this_process()))
@@ -320,7 +390,7 @@ def _encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]
         context.trace_state.to_header() if context.trace_state else "",
         flags,
         span.name,
-        span.kind.value + 1,  # OTLP counts from "unspecified"
+        otlp_kind(span.kind),
         span.start_time or 0,
         max(span.end_time or 0, (span.start_time or 0) + 1),  # as our own
         span.attributes or {},

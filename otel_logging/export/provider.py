@@ -17,6 +17,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
@@ -30,16 +31,17 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
-from otel_logging import _decorate, _forks
+from otel_logging import _decorate, _forks, _trouble
 from otel_logging import context as bindings
 from otel_logging.export.pipeline import (
     Pipeline,
-    make_scope,
+    lines_of_ended,
     new_span_id,
     new_trace_id,
+    watch,
 )
-from otel_logging.export.readable import Ids
-from otel_logging.export.span import Span
+from otel_logging.export.readable import RANDOM_TRACE_ID, Ids, make_scope
+from otel_logging.export.span import Span, as_mapping
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -56,12 +58,27 @@ def make_sampler(name: str, ratio: float) -> Sampler:
     }[name]
 
 
-class Tracer(trace.Tracer):
-    """Starts spans for one instrumentation scope."""
+class Tracer(SdkTracer):
+    """Starts spans for one instrumentation scope.
 
-    def __init__(self, provider: "TracerProvider", scope: InstrumentationScope) -> None:
-        self._provider = provider
-        self._scope = make_scope(scope)
+    Made by the SDK's provider, which keeps it: what others read of a tracer is there.
+    """
+
+    _provider: "TracerProvider"
+    _scope: tuple[bytes, InstrumentationScope]
+    _is_off = False
+
+    @property
+    def resource(self) -> Resource:  # type: ignore[override]  # the SDK keeps a copy
+        """The resource of its spans."""
+        return self._provider.resource
+
+    def _set_tracer_config(self, tracer_config: Any) -> None:
+        super()._set_tracer_config(tracer_config)
+        self._is_off = not tracer_config.is_enabled
+
+    def _set_resource(self, resource: Resource) -> None:
+        """Do nothing: the resource is the pipeline's, in a forked child too."""
 
     def start_span(
         self,
@@ -79,7 +96,7 @@ class Tracer(trace.Tracer):
             _forks.check()  # two children of one process would have the same ids
         around = trace.get_current_span(context)
         pipeline = self._provider.pipeline
-        if not pipeline.is_open:
+        if self._is_off or not pipeline.is_open:
             return NonRecordingSpan(around.get_span_context())
         arrives = kind in bindings.ARRIVING
         if arrives and bindings.has_ended(around):
@@ -93,7 +110,7 @@ class Tracer(trace.Tracer):
         else:
             outside = around.get_span_context()
             if outside.is_valid:
-                flags = outside.trace_flags & TraceFlags.SAMPLED
+                flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
                 ids = Ids(outside.trace_id, new_span_id(), flags, outside.trace_state)
             else:
                 outside = None
@@ -102,7 +119,7 @@ class Tracer(trace.Tracer):
                 bindings.begin(around, arrives=arrives)
         if bindings.bound() or bindings.job_tag.get() is not None:
             bound = bindings.bound_attributes()
-            attributes = {**bound, **attributes} if attributes else bound
+            attributes = {**bound, **as_mapping(attributes)} if attributes else bound
         recording = bool(ids.flags & TraceFlags.SAMPLED)
         sampler = self._provider.sampler
         if sampler is not DEFAULT_ON:  # which would decide just this, at ten times the cost
@@ -110,7 +127,7 @@ class Tracer(trace.Tracer):
                 context, ids.trace_id, name, kind, attributes, links or ()
             )
             decision: Any = result.decision  # its methods have no types
-            ids.flags = int(decision.is_sampled())
+            ids.flags = ids.flags & RANDOM_TRACE_ID | decision.is_sampled()
             ids.state = result.trace_state
             recording, attributes = decision.is_recording(), result.attributes
         if not recording:
@@ -177,6 +194,10 @@ class _Unrecorded(NonRecordingSpan):
         self.otel_logging_closed = True
 
 
+# libraries ask whether a span is the SDK's before they look at it; ours can be read as one
+SdkSpan.register(Span)
+
+
 class _CurrentSpan:
     """A context manager, and a decorator of any callable."""
 
@@ -208,6 +229,7 @@ class TracerProvider(SdkTracerProvider):
     def __init__(self, sampler: Sampler, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         super().__init__(sampler=sampler, resource=pipeline.resource, shutdown_on_exit=False)
+        self._disabled = False  # set-up has read OTEL_SDK_DISABLED; a test captures all the same
 
     @property
     def is_idle(self) -> bool:
@@ -227,13 +249,16 @@ class TracerProvider(SdkTracerProvider):
         attributes: Mapping[str, Any] | None = None,
     ) -> Tracer:
         """Return a tracer for an instrumentation scope."""
-        scope = InstrumentationScope(
-            instrumenting_module_name or "",
-            instrumenting_library_version or "",
-            schema_url,
-            dict(attributes or {}),
+        made: Any = super().get_tracer(
+            instrumenting_module_name, instrumenting_library_version, schema_url, attributes
         )
-        return Tracer(self, scope)
+        if type(made) is SdkTracer:  # a new one; the provider keeps it, and may switch it off
+            scope = made._instrumentation_scope  # noqa: SLF001 - it is to be ours
+            vars(made).update(_provider=self, _scope=make_scope(scope))
+            made.__class__ = Tracer
+            if hasattr(made, "_tracer_config"):  # pragma: no branch - older SDKs (1.27) have none
+                made._set_tracer_config(made._tracer_config)  # noqa: SLF001
+        return cast(Tracer, made)
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Show every span that starts and ends from here on to *span_processor* too."""
@@ -243,6 +268,7 @@ class TracerProvider(SdkTracerProvider):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Bring what has ended to the collector, and let foreign processors do the same."""
         began = time.monotonic()
+        self.pipeline.show_lines()
         flushed = super().force_flush(timeout_millis)
         left_s = max(timeout_millis / 1000 - (time.monotonic() - began), 0.0)
         return self.pipeline.on_flush(left_s) and flushed
@@ -258,22 +284,33 @@ class AttachedProcessor(SpanProcessor):
         self.pipeline: Pipeline | None = None
 
     def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
-        """Give it what is bound, and its place in its request."""
+        """Give it what is bound, and its place in its request. Never raises."""
         if self.pipeline is None:
             return
-        parent = trace.get_current_span(parent_context)
-        around = parent.get_span_context()
-        if around.is_valid and not around.is_remote:
-            setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, None) or parent)
-        arrives = span.kind in bindings.ARRIVING
-        if not bindings.is_local(parent) or (arrives and bindings.has_ended(parent)):
-            bindings.begin(parent, arrives=arrives)
-        bindings.set_attributes(span, bindings.bound_attributes())
+        try:
+            watch(span)
+            parent = trace.get_current_span(parent_context)
+            around = parent.get_span_context()
+            if around.is_valid and not around.is_remote:
+                setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, None) or parent)
+            arrives = span.kind in bindings.ARRIVING
+            if not bindings.is_local(parent) or (arrives and bindings.has_ended(parent)):
+                bindings.begin(parent, arrives=arrives)
+            bindings.set_attributes(span, bindings.bound_attributes())
+        except Exception as error:
+            _trouble.report("spans without what is bound: their SDK is unknown", detail=error)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Bring it to the spool."""
-        if self.pipeline is not None and span.context.trace_flags & TraceFlags.SAMPLED:
-            self.pipeline.ended_elsewhere(span)
+        """Bring it to the spool. Never raises."""
+        try:
+            if self.pipeline is None:
+                lost = lines_of_ended(span.context)
+                if lost:
+                    _trouble.report("log lines lost: their span ended after shutdown", len(lost))
+            elif span.context.trace_flags & TraceFlags.SAMPLED:
+                self.pipeline.ended_elsewhere(span)
+        except Exception as error:
+            _trouble.report("spans lost: they cannot be encoded", detail=error)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
         """Do nothing: what has ended is in the spool."""

@@ -1,17 +1,23 @@
 """What a span is: its identity and state, as OTLP bytes and as the SDK's ReadableSpan.
 
 In: what a span is begun with. Out: its properties, for foreign processors and
-exporters, and its bytes. Invariant: of public names only; what most spans are
-never asked for (a ``SpanContext``, decoded events) is made when somebody asks.
-Deliberately absent: how it changes while it is open (``span``).
+exporters, and its bytes. Invariant: its fields have the SDK's own names, so that
+what others read and assign there (``span._attributes = redacted``) is what
+leaves; what most spans are never asked for (a ``SpanContext``, decoded events)
+is made when somebody asks. Deliberately absent: how it changes while it is open
+(``span``).
 """
 
+import copy
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
 from opentelemetry.trace import (
     Link,
     SpanContext,
@@ -21,16 +27,20 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from otel_logging import _forks, _names, _otlp
+from otel_logging import _forks, _names, _otlp, _trouble
+from otel_logging._values import plain
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     from otel_logging.export.pipeline import Pipeline
+    from otel_logging.settings import Limits
 
 # OTLP: SpanFlags, whether it is known if the parent is remote, and whether it is
 HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
+
+#: W3C Trace Context level 2: the trace id is random. older SDKs (1.27) have no name for it.
+RANDOM_TRACE_ID: Final = 0x02
 
 _UNSET = Status()
 
@@ -56,12 +66,18 @@ class Ids:
 
 
 class Readable(ReadableSpan):
-    """The state of a span, and everything that can be read of it."""
+    """The state of a span, and everything that can be read of it.
+
+    What is a field of the SDK's ``ReadableSpan`` is one here, or a property that
+    can be assigned: its own properties (``name``, ``status``...) read them.
+    """
 
     # what most spans never have is the class's
-    end_ns: int | None = None
-    dropped_count = 0
-    _state = _UNSET
+    _end_time: int | None = None
+    _status = _UNSET
+    dropped_attributes = 0  # the SDK counts in its containers
+    dropped_events = 0  # what is too much leaves on another span
+    dropped_links = 0
     _span_context: SpanContext | None = None
     _parent_context: SpanContext | None = None
     #: The request's outermost span in this process; None: it is this one (no cycle for the GC).
@@ -70,11 +86,14 @@ class Readable(ReadableSpan):
     _page_bytes = 0
     _pages = 0
     _events_at_end: Sequence[bytes] = ()
+    #: The events of an ended span, once somebody has looked at them, who may have changed them.
+    _shown_events: list[Event] | None = None
+    _own_resource: "Resource | None" = None
 
     def __init__(
         self,
         pipeline: "Pipeline",
-        scope: "tuple[bytes, InstrumentationScope]",
+        scope: tuple[bytes, InstrumentationScope],
         name: str,
         ids: "Ids",
         parent: "Readable | None" = None,
@@ -87,18 +106,20 @@ class Readable(ReadableSpan):
     ) -> None:
         """Begin it. *parent* is one of ours; of another's there is but *parent_context*.
 
-        ReadableSpan's own constructor is left out: it would fill fields that
-        every property below answers from ours.
+        ReadableSpan's own constructor is left out: it would make what most spans
+        are never asked for.
         """
         self.pipeline = pipeline
         self.ids = ids
         self._scope = scope
-        self._span_name = name
+        self._name = name
         self._parent_span = parent
         if parent_context is not None:
             self._parent_context = parent_context
-        self._span_kind = kind
-        self._given_links = list(links) if links else []
+        self._kind = kind
+        self._links: list[Link] = []
+        if links:
+            self.add_links(links)
         self._encoded_events: deque[bytes] = deque()
         self._open = [True]  # popped once, by whoever ends it
         self._pid = _forks.pid
@@ -108,14 +129,31 @@ class Readable(ReadableSpan):
         else:
             self.clock_ns = parent.clock_ns
             self.otel_logging_entry = parent.otel_logging_entry or parent
-        self.start_ns = time.perf_counter_ns() + self.clock_ns if start_ns is None else start_ns
-        self._values: dict[str, Any] = {}
+        self._start_time: int = (
+            time.perf_counter_ns() + self.clock_ns if start_ns is None else self.as_ns(start_ns)
+        )
+        self._attributes: dict[str, Any] = {}
         if attributes:
             self.set_attributes(attributes)
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set *attributes*."""
         raise NotImplementedError  # pragma: no cover - Span's
+
+    def add_links(self, links: Iterable[Link]) -> None:
+        """Add *links* within the limits; what is not a link is counted and reported."""
+        most = self.pipeline.limits.links
+        try:
+            for link in links:
+                added = bounded_link(link, self.pipeline.limits)
+                if added is None:
+                    continue
+                if most is not None and len(self._links) >= most:
+                    self.dropped_links += 1
+                else:
+                    self._links.append(added)
+        except Exception as error:
+            _trouble.report("links lost: they are invalid", detail=error)
 
     @property
     def line_fields(self) -> dict[str, str]:
@@ -133,6 +171,13 @@ class Readable(ReadableSpan):
     def now_ns(self) -> int:
         """Return the time by this trace's clock, ns since the epoch."""
         return time.perf_counter_ns() + self.clock_ns
+
+    def as_ns(self, given: Any) -> int:
+        """Return a time that somebody gave as ns since the epoch; now, where it is not a number."""
+        try:
+            return given if type(given) is int else int(given)
+        except Exception:
+            return self.now_ns()
 
     def get_span_context(self) -> SpanContext:
         """Return the context; made when somebody asks, few spans are."""
@@ -153,9 +198,12 @@ class Readable(ReadableSpan):
         """Say whether it was begun in this process, and not in the one that forked it."""
         return self._pid == _forks.pid
 
-    def encode(self, events: Iterable[bytes]) -> bytes:
-        """Return the ended span, with its encoded *events*, as ``_otlp.span`` has it."""
-        ids, parent, links, state = self.ids, self._parent_span, self._given_links, self._state
+    def encode(self) -> bytes:
+        """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
+        ids, parent, links, status = self.ids, self._parent_span, self._links, self._status
+        events = self._events_at_end
+        if self._shown_events is not None:
+            events = [encode_event(event) for event in self._shown_events]
         outside = self._parent_context
         parent_span_id, remote = 0, 0
         if parent is not None:
@@ -164,24 +212,24 @@ class Readable(ReadableSpan):
             parent_span_id = outside.span_id
             remote = IS_REMOTE if outside.is_remote else 0
         dropped = None
-        if self.dropped_count or links:
-            dropped = (self.dropped_count, 0, self.dropped_links)
+        if self.dropped_attributes or self.dropped_links:
+            dropped = (self.dropped_attributes, 0, self.dropped_links)
         return _otlp.span(
             ids.trace_bytes,
             ids.span_id,
             parent_span_id,
             ids.state.to_header() if ids.state else "",
             ids.flags | HAS_IS_REMOTE | remote,
-            self._span_name,
-            1 if self._span_kind is SpanKind.INTERNAL else self._span_kind.value + 1,
-            self.start_ns,
-            self.end_ns or 0,
-            dict(self._values),
+            self._name,
+            otlp_kind(self._kind),
+            self._start_time,
+            self._end_time or 0,
+            dict(self._attributes or ()),
             events,
-            [encode_link(link) for link in links[: self.pipeline.limits.links]] if links else (),
+            [encode_link(link) for link in links] if links else (),
             dropped=dropped,
-            status=0 if state is _UNSET else state.status_code.value,
-            message=state.description or "",
+            status=0 if status is _UNSET else status.status_code.value,
+            message=status.description or "",
         )
 
     def adopt_events(self, events: Iterable[bytes]) -> None:
@@ -193,105 +241,107 @@ class Readable(ReadableSpan):
         """The instrumentation scope, as ``_otlp.scope`` encodes it."""
         return self._scope[0]
 
-    # ---- ReadableSpan, for foreign processors and exporters
+    # ---- what ReadableSpan's properties read
 
     @property
-    def name(self) -> str:
-        """The name."""
-        return self._span_name
+    def attributes(self) -> Mapping[str, Any]:
+        """A copy of the attributes, not to be changed."""
+        return MappingProxyType(dict(self._attributes or ()))
 
     @property
-    def context(self) -> SpanContext:
-        """The context."""
+    def _context(self) -> SpanContext:
         return self.get_span_context()
 
-    @property
-    def kind(self) -> SpanKind:
-        """The kind."""
-        return self._span_kind
+    @_context.setter
+    def _context(self, context: SpanContext) -> None:
+        state = context.trace_state
+        self.ids = Ids(context.trace_id, context.span_id, context.trace_flags, state)
+        self._span_context = context
 
     @property
-    def parent(self) -> SpanContext | None:
-        """The parent's context; None for a root."""
+    def _parent(self) -> SpanContext | None:
         parent = self._parent_span
         return self._parent_context if parent is None else parent.get_span_context()
 
-    @property
-    def start_time(self) -> int:
-        """Ns since the epoch."""
-        return self.start_ns
+    @_parent.setter
+    def _parent(self, context: SpanContext | None) -> None:
+        self._parent_span, self._parent_context = None, context
 
     @property
-    def end_time(self) -> int | None:
-        """Ns since the epoch; None while it is open."""
-        return self.end_ns
+    def _events(self) -> Sequence[Event]:
+        # for foreign processors: ours are bytes from the start
+        if self._shown_events is not None:
+            return self._shown_events
+        encoded = [*self._events_at_end, *self._encoded_events]
+        events: list[Event] = [_Event(message) for message in _events_of(encoded)]
+        if self._end_time is not None:
+            self._shown_events = events
+        return events
+
+    @_events.setter
+    def _events(self, events: Iterable[Event]) -> None:
+        if self._end_time is None:
+            self._encoded_events = deque([encode_event(event) for event in events])
+        else:
+            self._shown_events = list(events)
 
     @property
-    def status(self) -> Status:
-        """The status."""
-        return self._state
+    def _resource(self) -> "Resource":
+        return self._own_resource or self.pipeline.resource
+
+    @_resource.setter
+    def _resource(self, resource: "Resource") -> None:
+        self._own_resource = resource  # for other exporters: the spool has the process's
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        """A copy of the attributes."""
-        return dict(self._values)
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """The events, decoded: for foreign processors; ours are bytes from the start."""
-        return tuple(
-            Event(event.name, _otlp.values_of(event.attributes), event.time_unix_nano)
-            for event in _events_of([*self._events_at_end, *self._encoded_events])
-        )
-
-    @property
-    def links(self) -> tuple[Link, ...]:
-        """The links."""
-        return tuple(self._given_links)
-
-    @property
-    def resource(self) -> "Resource":
-        """The resource."""
-        return self.pipeline.resource
-
-    @property
-    def instrumentation_scope(self) -> "InstrumentationScope":
-        """The instrumentation scope."""
+    def _instrumentation_scope(self) -> InstrumentationScope:
         return self._scope[1]
 
-    @property
-    def dropped_attributes(self) -> int:
-        """How many attributes were over the limit."""
-        return self.dropped_count
+    @_instrumentation_scope.setter
+    def _instrumentation_scope(self, scope: InstrumentationScope) -> None:
+        self._scope = make_scope(scope)
 
-    @property
-    def dropped_events(self) -> int:
-        """None are: what is too much for one span leaves on another."""
-        return 0
+    @property  # the SDK's is assigned by nobody but itself
+    def _instrumentation_info(self) -> InstrumentationInfo:  # type: ignore[override]
+        return instrumentation_info(self._scope[1])
 
-    @property
-    def dropped_links(self) -> int:
-        """How many links are over the limit."""
-        most = self.pipeline.limits.links
-        return 0 if most is None else max(len(self._given_links) - most, 0)
-
-    def to_json(self, indent: int | None = 4) -> str:
-        """Return it as the SDK prints a span."""
-        copy = ReadableSpan(
+    def __deepcopy__(self, memo: dict[int, Any]) -> ReadableSpan:
+        """Return an ended span as a ``ReadableSpan`` of its own; an open one is itself."""
+        if self._end_time is None:
+            return self
+        return ReadableSpan(
             name=self.name,
             context=self.context,
             parent=self.parent,
             resource=self.resource,
-            attributes=self.attributes,
-            events=self.events,
-            links=self.links,
+            attributes=copy.deepcopy(dict(self.attributes), memo),
+            events=[Event(e.name, dict(e.attributes or {}), e.timestamp) for e in self.events],
+            links=[Link(link.context, dict(link.attributes or {})) for link in self.links],
             kind=self.kind,
+            instrumentation_info=self._instrumentation_info,
             status=self.status,
             start_time=self.start_time,
             end_time=self.end_time,
             instrumentation_scope=self.instrumentation_scope,
         )
-        return str(copy.to_json(indent))
+
+
+class _Event(Event):
+    """An event read back from its bytes."""
+
+    dropped_attributes = 0  # the SDK counts in its containers
+
+    def __init__(self, message: Any) -> None:
+        values = {k: frozen(v) for k, v in _otlp.values_of(message.attributes).items()}
+        super().__init__(message.name, MappingProxyType(values), message.time_unix_nano)
+        if message.dropped_attributes_count:
+            self.dropped_attributes = message.dropped_attributes_count
+
+
+class _Link(Link):
+    """A link within the limits."""
+
+    dropped_attributes = 0  # the SDK counts in its containers
 
 
 def _events_of(encoded: Iterable[bytes]) -> Any:
@@ -300,9 +350,89 @@ def _events_of(encoded: Iterable[bytes]) -> Any:
     return Message.FromString(b"".join(encoded)).events
 
 
+def frozen(value: Any, length: int | None = None) -> Any:
+    """Return a plain *value* with tuples for its lists, and its texts at most *length* long."""
+    kind = type(value)
+    if kind is str:
+        return value if length is None else value[:length]
+    if kind is list:
+        return tuple([frozen(item, length) for item in value])
+    if kind is dict:
+        return {key: frozen(item, length) for key, item in value.items()}
+    return value
+
+
+def bounded(
+    fields: Mapping[str, Any], most: int | None, length: int | None
+) -> tuple[Mapping[str, Any], int]:
+    """Return *fields* within the limits of their number and text length, and how many are not."""
+    dropped = 0
+    if most is not None and len(fields) > most:
+        dropped = len(fields) - most
+        fields = dict(list(fields.items())[:most])
+    if length is not None:
+        fields = {key: frozen(plain(value), length) for key, value in fields.items()}
+    return fields, dropped
+
+
+def bounded_link(link: Any, limits: "Limits") -> Link | None:
+    """Return *link* within the limits; None for one that leads nowhere and says nothing.
+
+    As the SDK: without valid ids it is kept for its attributes or its trace state.
+    """
+    context, given = link.context, link.attributes
+    if not (context and (context.is_valid or given or context.trace_state)):
+        return None
+    values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
+    kept = _Link(
+        context, MappingProxyType({str(plain(k)): frozen(plain(v)) for k, v in values.items()})
+    )
+    if dropped:
+        kept.dropped_attributes = dropped
+    return kept
+
+
+def make_scope(scope: InstrumentationScope) -> tuple[bytes, InstrumentationScope]:
+    """Return *scope* with its OTLP bytes."""
+    name, version, url = (
+        part if isinstance(part, str) else str(plain(part))
+        for part in (scope.name, scope.version or "", scope.schema_url or "")
+    )
+    return _otlp.scope(name, version, scope.attributes or {}, url), scope
+
+
+def instrumentation_info(scope: InstrumentationScope) -> InstrumentationInfo:
+    """Return *scope* as it was called before OpenTelemetry 1.11."""
+    # as the SDK does, whose class warns; ``catch_warnings`` would take other threads' filters along
+    warnings.filterwarnings(
+        "ignore", ".*You should use InstrumentationScope", DeprecationWarning, "otel_logging"
+    )
+    return InstrumentationInfo(scope.name, scope.version or "", scope.schema_url)
+
+
+def otlp_kind(kind: Any) -> int:
+    """Return OTLP's number of *kind*, that of an internal span for what is not one."""
+    if kind is SpanKind.INTERNAL or not isinstance(kind, SpanKind):
+        return 1
+    return kind.value + 1  # OTLP counts from "unspecified"
+
+
+def encode_event(event: Event) -> bytes:
+    """Return *event*, whoever's it is, as ``_otlp.event`` encodes it."""
+    dropped = getattr(event, "dropped_attributes", 0)
+    return _otlp.event(event.timestamp, event.name, event.attributes or {}, dropped=dropped)
+
+
 def encode_link(link: Link) -> bytes:
     """Return *link* as ``_otlp.link`` encodes it."""
     context = link.context
     flags = int(context.trace_flags) | HAS_IS_REMOTE | (IS_REMOTE if context.is_remote else 0)
     state = context.trace_state.to_header() if context.trace_state else ""
-    return _otlp.link(context.trace_id, context.span_id, state, flags, link.attributes or {})
+    return _otlp.link(
+        context.trace_id,
+        context.span_id,
+        state,
+        flags,
+        link.attributes or {},
+        dropped=getattr(link, "dropped_attributes", 0),
+    )

@@ -30,7 +30,7 @@ from otel_logging._values import plain
 from otel_logging.export.delivery import UNKNOWN_COLLECTOR_S
 from otel_logging.export.outlet import QUEUE_RECORDS, Outlet, this_thread
 from otel_logging.export.pipeline import make_resource
-from otel_logging.export.span import bounded
+from otel_logging.export.readable import bounded
 from otel_logging.processors import for_foreign_span
 from otel_logging.settings import Settings
 

@@ -1,4 +1,4 @@
-"""The span: what OpenTelemetry sees of a stage, of public names only.
+"""The span: what OpenTelemetry sees of a stage.
 
 In: attributes, events and lines while it is open. Out: OTLP bytes when it ends.
 Invariant: nothing given to an open span is lost, whichever thread gives it and
@@ -10,17 +10,20 @@ Deliberately absent: where the bytes go (``pipeline``).
 """
 
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from os import getpid
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _forks, _json, _otlp
+from otel_logging import _forks, _json, _otlp, _trouble
 from otel_logging._values import MAX_RECORD_BYTES, plain
-from otel_logging.export.readable import Readable
+from otel_logging.export.readable import Readable, bounded, frozen
 from otel_logging.tracing import note_told, was_told
+
+_T = TypeVar("_T")
 
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a viewer opens at once
@@ -28,6 +31,9 @@ PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a vie
 
 class Span(Readable, trace.Span):
     """A recording span. Concurrency: any thread; a forked child never ends its parent's."""
+
+    #: Whether it holds lines and nothing else: it may end inside a log call.
+    is_of_lines = False
 
     # ---- lines
 
@@ -49,7 +55,7 @@ class Span(Readable, trace.Span):
         if (
             self._page_bytes >= PAGE_BYTES
             or len(events) >= self.pipeline.page_events
-            or self.end_ns is not None  # it ended meanwhile, perhaps without this event
+            or self._end_time is not None  # it ended meanwhile, perhaps without this event
         ):
             self.turn_page(time_ns)
 
@@ -65,21 +71,14 @@ class Span(Readable, trace.Span):
         return self._pages
 
     def _take_events(self) -> list[bytes]:
-        events = self._encoded_events
-        taken: list[bytes] = []
         self._page_bytes = 0
-        while events:
-            try:
-                taken.append(events.popleft())
-            except IndexError:  # another thread took the last one
-                break
-        return taken
+        return take_all(self._encoded_events)
 
     # ---- trace.Span
 
     def is_recording(self) -> bool:
         """Say whether it is open, in this process."""
-        return self.end_ns is None and self.is_ours
+        return self._end_time is None and self.is_ours
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute; after the end it is too late, and nothing happens."""
@@ -89,44 +88,52 @@ class Span(Readable, trace.Span):
         """Set *attributes*; values are copied as plain data at once."""
         if not self.is_recording():
             return
-        limits, values = self.pipeline.limits, self._values
+        if type(attributes) is not dict:
+            attributes = as_mapping(attributes)
+        limits, values = self.pipeline.limits, self._attributes
         most, length = limits.span_attributes, limits.span_value_length
         for key, value in attributes.items():
             kept = plain(value)
-            if length is not None and type(kept) is str:
-                kept = kept[:length]
+            kind = type(kept)
+            if kind is str:
+                if length is not None:
+                    kept = kept[:length]
+            elif kind is list or kind is dict:
+                kept = frozen(kept, length)
             if most is not None and len(values) >= most and key not in values:
-                self.dropped_count += 1
+                self.dropped_attributes += 1
             elif key:
-                values[key if type(key) is str else str(key)] = kept
+                values[key if type(key) is str else str(plain(key))] = kept
 
     def add_event(
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
     ) -> None:
         """Add an event; *timestamp* in ns since the epoch."""
-        time_ns = self.now_ns() if timestamp is None else timestamp
-        self.add_line(time_ns, str(name), attributes or {})
+        time_ns = self.now_ns() if timestamp is None else self.as_ns(timestamp)
+        name = name if type(name) is str else str(plain(name))
+        self.add_line(time_ns, name, as_mapping(attributes))
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a link while it is open."""
-        if context is not None and context.is_valid and self.is_recording():
-            self._given_links.append(Link(context, dict(attributes or {})))
+        if self.is_recording():
+            self.add_links([Link(context, attributes)])
 
     def update_name(self, name: str) -> None:
         """Change the name while it is open."""
         if self.is_recording():
-            self._span_name = str(name)
+            self._name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set the status; OK is final, and UNSET changes nothing."""
         if isinstance(status, StatusCode):
             status = Status(status, description if status is StatusCode.ERROR else None)
         if (
-            self._state.status_code is not StatusCode.OK
+            isinstance(status, Status)
+            and self._status.status_code is not StatusCode.OK
             and status.status_code is not StatusCode.UNSET
             and self.is_recording()
         ):
-            self._state = status
+            self._status = status
 
     def record_exception(
         self,
@@ -162,23 +169,29 @@ class Span(Readable, trace.Span):
             self._open.pop()
         except IndexError:
             return
-        end_ns = self.now_ns() if end_time is None else end_time
+        end_ns = self.now_ns() if end_time is None else self.as_ns(end_time)
         if getpid() != _forks.pid:
             _forks.check()
         if not self.is_ours:  # the parent process ends it
             return
         # a span without length has a clock that went wrong, Jaeger says on its page
-        self.end_ns = max(end_ns, self.start_ns + 1)
-        pipeline = self.pipeline
-        events = self._take_events()
-        encoded = self.encode(events)
-        # of its own: what it has of others' lines is a page
-        if len(encoded) > MAX_RECORD_BYTES and len(_attributes(self._values)) > MAX_RECORD_BYTES:
-            self._values = _json.fitted(dict(self._values), MAX_RECORD_BYTES, _attributes)
-            encoded = self.encode(events)
-        if pipeline.processors:
-            self._events_at_end = events
-        pipeline.ended(self, encoded)
+        self._end_time = max(end_ns, self._start_time + 1)
+        self._events_at_end = self._take_events()
+        self.pipeline.ended(self)
+
+    def shorten_attributes(self) -> bool:
+        """Bring all attributes together within ``MAX_RECORD_BYTES``; say whether they were not."""
+
+        def encode(values: Mapping[str, Any]) -> bytes:
+            return _otlp.attributes(b"\x4a", values)
+
+        values = dict(self._attributes or ())
+        if (
+            len(encode(values)) <= MAX_RECORD_BYTES
+        ):  # what is large are its lines: a page is bounded
+            return False
+        self._attributes = _json.fitted(values, MAX_RECORD_BYTES, encode)
+        return True
 
     def __exit__(self, kind: Any, error: BaseException | None, trace_back: Any) -> None:
         """End it, and tell of *error*."""
@@ -188,12 +201,8 @@ class Span(Readable, trace.Span):
         self.end()
 
     def __repr__(self) -> str:
-        state = "open" if self.end_ns is None else "ended"
-        return f"<Span {self._span_name!r} {self.ids.span_id:016x} [{state}]>"
-
-
-def _attributes(values: Mapping[str, Any]) -> bytes:
-    return _otlp.attributes(b"\x4a", values)
+        state = "open" if self._end_time is None else "ended"
+        return f"<Span {self._name!r} {self.ids.span_id:016x} [{state}]>"
 
 
 def shorter_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int) -> bytes:
@@ -206,14 +215,21 @@ def shorter_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: i
     return encode(_json.fitted(values, MAX_RECORD_BYTES, encode))
 
 
-def bounded(
-    fields: Mapping[str, Any], most: int | None, length: int | None
-) -> tuple[Mapping[str, Any], int]:
-    """Return *fields* within the limits of their number and text length, and how many are not."""
-    dropped = 0
-    if most is not None and len(fields) > most:
-        dropped = len(fields) - most
-        fields = dict(list(fields.items())[:most])
-    if length is not None:
-        fields = {k: v[:length] if type(v) is str else v for k, v in fields.items()}
-    return fields, dropped
+def as_mapping(given: Any) -> Mapping[str, Any]:
+    """Return the attributes that somebody gave; what is not a mapping is counted and reported."""
+    if isinstance(given, Mapping):
+        return given
+    if given is not None:
+        _trouble.report("attributes lost: they are not a mapping", detail=type(given))
+    return {}
+
+
+def take_all(waiting: deque[_T]) -> list[_T]:
+    """Take what is there, whoever else takes or adds meanwhile."""
+    taken: list[_T] = []
+    while waiting:
+        try:
+            taken.append(waiting.popleft())
+        except IndexError:  # another thread took the last one
+            break
+    return taken

@@ -109,9 +109,10 @@ def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseExcept
     event_dict[_names.EXCEPTION] = traceback_of(error)
     if processors.as_record is not None:
         return False
-    trace_id = span.get_span_context().trace_id
+    context = span.get_span_context()  # all that is asked of a span that is not ours
+    trace_id = context.trace_id
     told = trace_id != 0 and was_told(error, trace_id)
-    if span.is_recording():
+    if context.trace_flags.sampled:
         note_told(error, trace_id)
     return told
 
