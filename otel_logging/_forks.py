@@ -59,8 +59,8 @@ def join(step: Step, part: Part) -> None:
 def check() -> None:
     """Begin anew if this is a child that was forked in C. Cost: one ``getpid`` (0.1 µs).
 
-    Who is called for every line compares ``pid`` before. Concurrency: any thread; who comes while
-    another does it waits for that.
+    Who is called for every line compares ``pid`` before. Concurrency: any thread;
+    who comes while another does it waits for that.
     """
     if os.getpid() != pid:
         _follow_in_c()

@@ -186,7 +186,7 @@ class Descriptor:
     def is_ours(self) -> bool:
         """Say whether the number still is that of our file. Never raises."""
         try:
-            return os.lseek(self.fd, 0, os.SEEK_CUR) == self._mark
+            return os.lseek(self.fd, 0, 1) == self._mark  # os.SEEK_CUR
         except OSError:
             return False
 

@@ -245,7 +245,9 @@ class Spool:
             return
         data = frame(trace_id, span)
         lock = self._lock  # a fork in a signal handler replaces it
-        if self.is_stalled or not lock.acquire(timeout=SLOW_S):  # another thread's append stalls
+        # is_stalled, without a call: this is the way of every span
+        is_stalled = self._stalled and not self._is_closed
+        if is_stalled or not lock.acquire(timeout=SLOW_S):  # another thread's append stalls
             self._stalled = True
             self._remember(scope, data)
             return
@@ -262,7 +264,8 @@ class Spool:
             try:
                 while self._deferred:
                     scope, data = self._deferred.popleft()
-                    if self.is_stalled or not self._write(scope, data):
+                    is_stalled = self._stalled and not self._is_closed
+                    if is_stalled or not self._write(scope, data):
                         self._remember(scope, data)
             finally:
                 self._busy = False

@@ -193,11 +193,6 @@ class Readable(ReadableSpan):
             )
         return context
 
-    @property
-    def is_ours(self) -> bool:
-        """Say whether it was begun in this process, and not in the one that forked it."""
-        return self._pid == _forks.pid
-
     def encode(self) -> bytes:
         """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
         ids, parent, links, status = self.ids, self._parent_span, self._links, self._status

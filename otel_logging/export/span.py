@@ -39,14 +39,15 @@ class Span(Readable, trace.Span):
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         """Add a log line, or any event, wherever it has to go."""
-        if getpid() != _forks.pid:
+        pid = getpid()
+        if pid != _forks.pid:
             _forks.check()
         limits = self.pipeline.limits
         values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
         encoded = _otlp.event(time_ns, name, values, dropped=dropped)
         if len(encoded) > MAX_RECORD_BYTES:
             encoded = shorter_event(time_ns, name, values, dropped)
-        if not self.is_recording():
+        if self._end_time is not None or self._pid != pid:
             self.pipeline.stray(self, time_ns, [encoded])
             return
         events = self._encoded_events
@@ -78,7 +79,7 @@ class Span(Readable, trace.Span):
 
     def is_recording(self) -> bool:
         """Say whether it is open, in this process."""
-        return self._end_time is None and self.is_ours
+        return self._end_time is None and self._pid == _forks.pid
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute; after the end it is too late, and nothing happens."""
@@ -172,7 +173,7 @@ class Span(Readable, trace.Span):
         end_ns = self.now_ns() if end_time is None else self.as_ns(end_time)
         if getpid() != _forks.pid:
             _forks.check()
-        if not self.is_ours:  # the parent process ends it
+        if self._pid != _forks.pid:  # the parent process ends it
             return
         # a span without length has a clock that went wrong, Jaeger says on its page
         self._end_time = max(end_ns, self._start_time + 1)
@@ -186,9 +187,7 @@ class Span(Readable, trace.Span):
             return _otlp.attributes(b"\x4a", values)
 
         values = dict(self._attributes or ())
-        if (
-            len(encode(values)) <= MAX_RECORD_BYTES
-        ):  # what is large are its lines: a page is bounded
+        if len(encode(values)) <= MAX_RECORD_BYTES:  # its lines are large: pages have a bound
             return False
         self._attributes = _json.fitted(values, MAX_RECORD_BYTES, encode)
         return True
