@@ -152,10 +152,11 @@ else:
             fd = os.open(segment, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return False
+        opened = Descriptor(fd)
         try:
             return not _try_lock(fd)
         finally:
-            os.close(fd)
+            opened.close()
 
     pwrite = os.pwrite
 
@@ -388,8 +389,8 @@ def _listed(directory: Path) -> list[Path]:
 def _listed_now(directory: Path) -> list[Path]:
     """Return what is in *directory*; nothing if it is gone. Failure: raises OSError."""
     try:
-        with os.scandir(directory) as entries:
-            return sorted(Path(entry.path) for entry in entries)
+        # not scandir, whose descriptor lives for long enough to be closed by somebody, and reused
+        return [directory / name for name in sorted(os.listdir(directory))]  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return []
 
