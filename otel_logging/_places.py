@@ -90,6 +90,8 @@ def _safe_base(base: Path) -> None:
     """Make *base* if it is missing; raise OSError if others may rename what is in it."""
     _make_directory(base)
     mode = base.stat().st_mode
+    if not stat.S_ISDIR(mode):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(base))
     # on Windows the mode says nothing of others
     if hasattr(os, "geteuid") and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise UnsafeError("others may write to it, and it has no sticky bit", base)
