@@ -224,7 +224,10 @@ os._exit(0)
 
 WITHOUT_THREADS = """
 import sys, types
-sys.modules["uwsgi"] = types.SimpleNamespace(has_threads={threads}, opt={options})
+worker = [1]
+sys.modules["uwsgi"] = types.SimpleNamespace(
+    has_threads={threads}, opt={options}, worker_id=lambda: worker[0]
+)
 import os, threading, time
 from otel_logging import setup_observability, traced
 observability = setup_observability("shop")
@@ -255,6 +258,34 @@ def test_where_no_threads_run_spans_wait_on_disk(shop: Shop) -> None:
     assert names(shop.receiver) == ["killed"]
     shop.run(without_threads("third"))
     assert names(shop.receiver) == ["killed", "second", "third"]
+
+
+def test_uwsgi_forks_beside_no_thread_of_ours(shop: Shop) -> None:
+    """At such a fork the interpreter's lock may be a thread's that the child does not have."""
+    shop.run(
+        FORK_IN_C
+        + """
+import types
+worker = [0]
+sys.modules["uwsgi"] = types.SimpleNamespace(has_threads=1, opt={}, worker_id=lambda: worker[0])
+observability = setup_observability("shop")
+with traced("loading"): pass
+assert threading.active_count() == 1
+if (pid := fork_in_c()) == 0:
+    with traced("mule"): pass
+    assert threading.active_count() == 2
+    assert observability.shutdown()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+with traced("master"): pass
+assert threading.active_count() == 1
+worker[0] = 1  # where it forks none, this process is the worker
+observability._pipeline.spool.seal()
+with traced("worker"): pass
+assert threading.active_count() == 2
+"""
+    )
+    assert names(shop.receiver) == ["loading", "master", "mule", "worker"]
 
 
 @pytest.mark.parametrize(("threads", "options"), [(1, "{}"), (0, "{'gevent': b'100'}")])

@@ -66,6 +66,7 @@ class Delivery:
         self._stopping = False  # and no child starts what the interpreter's exit has ended
         #: Where threads stand still, nothing is sent but in ``flush``, ``stop`` and ``start``.
         self.has_threads = _threads_run()
+        self._is_child = False
         self._begin()
         _forks.join(_forks.Step.DELIVERY, self)
 
@@ -120,6 +121,7 @@ class Delivery:
 
     def after_fork(self) -> None:
         """Be a worker that has not begun: the parent's goes on in the parent."""
+        self._is_child = True
         self._begin()
         self._next_try = self._next_housekeeping = time.monotonic() + CHILD_S
         if self._client is not None:
@@ -136,7 +138,7 @@ class Delivery:
     def wake(self) -> None:
         """Say that there may be work. Never blocks, never raises."""
         try:
-            if self.has_threads:
+            if self.has_threads and not self._is_before_fork():
                 self._follow()
                 if not self._stopping:
                     self._start()
@@ -147,6 +149,14 @@ class Delivery:
     def _tell(self) -> None:
         with contextlib.suppress(RuntimeError):  # told already
             self._news.release()
+
+    def _is_before_fork(self) -> bool:
+        """Say whether uWSGI loads the application here and forks its workers next, or is their
+        master: a thread that runs at a fork in C leaves the child an interpreter lock that
+        nobody releases.
+        """
+        worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", None)
+        return worker_id is not None and not self._is_child and worker_id() == 0
 
     def _start(self) -> None:
         try:
