@@ -78,7 +78,7 @@ def stricter(logger: logging.Logger) -> int:
 
     Only below those whose level set-up names: there ours counts.
     """
-    at: logging.Logger | None = logger
+    at: logging.Logger | None = logger if _ours else None
     while at is not None and at.name not in _ours:
         if at.level:
             return at.level
