@@ -489,13 +489,13 @@ def test_a_directory_that_cannot_be_read_is_not_empty(
 ) -> None:
     """A flush that sees nothing for want of a descriptor has delivered nothing."""
 
-    def scandir(path: Path) -> Any:
+    def listdir(path: Path) -> Any:
         raise OSError(errno.EMFILE, "too many open files")
 
     with Shop(base, receiver.endpoint, works=False) as shop:
         shop.end_segments(1)
         with monkeypatch.context() as patched:
-            patched.setattr(os, "scandir", scandir)
+            patched.setattr(os, "listdir", listdir)
             shop.work()
             assert not shop.flush(0.5)
             assert shop.spool.backlog() == 0  # as far as can be known

@@ -94,9 +94,10 @@ class HttpClient:
         """End what is under way. See ``Client``."""
         self._life = None
         with self._lock:
-            if self._socket is not None and self._socket.is_ours():
+            kept = self._socket  # the worker's reset, at its end, has a lock of its own
+            if kept is not None and kept.is_ours():
                 with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                    kept.shutdown(socket.SHUT_RDWR)
 
     def _publish(self, made: Socket, life: object) -> Socket:
         """Let ``interrupt`` find *made*, unless it, or a reset, was there already."""

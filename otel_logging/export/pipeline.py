@@ -372,6 +372,7 @@ class Pipeline:
         _random.seed()
         self._process_log = None
         self._unshown.clear()
+        _foreign.clear()  # the parent has the lines of its open spans
         self.ended_spans = 0
         # not Resource.create: it runs detectors in threads, and hangs in a fork's hook
         self.resource = self.resource.merge(Resource(_of_this_process()))
