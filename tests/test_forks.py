@@ -20,9 +20,13 @@ def shop(receiver: Receiver, tmp_path: Path) -> Shop:
     return Shop(receiver, tmp_path / "spool")
 
 
-#: As uWSGI forks: no hook of Python is called, and the child goes on with the interpreter's lock.
+#: As uWSGI forks: no hook of Python is called, and the child goes on with the interpreter's lock. The
+#: module is uWSGI's in its master, in which no thread of ours runs: such a fork beside a thread that
+#: waits for the interpreter leaves the child a lock that is never released.
 FORK_IN_C = """
-import ctypes, logging, os, sys, threading, time, warnings
+import ctypes, logging, os, sys, threading, time, types, warnings
+uwsgi = sys.modules["uwsgi"] = types.ModuleType("uwsgi")
+uwsgi.worker_id, uwsgi.has_threads, uwsgi.opt = lambda: 0, True, {}
 warnings.simplefilter("ignore")  # fork beside threads, from Python 3.12 on
 from otel_logging import get_logger, setup_observability, traced
 fork_in_c = ctypes.PyDLL(None).fork
