@@ -21,8 +21,8 @@ def shop(receiver: Receiver, tmp_path: Path) -> Shop:
 
 
 #: As uWSGI forks: no hook of Python is called, and the child goes on with the interpreter's lock.
-#: The module is that of its master, in which no thread of ours runs: such a fork beside a thread that
-#: waits for the interpreter leaves the child a lock that is never released.
+#: The module is that of its master, in which no thread of ours runs: such a fork beside a thread
+#: that waits for the interpreter leaves the child a lock that is never released.
 FORK_IN_C = """
 import ctypes, logging, os, sys, threading, time, types, warnings
 uwsgi = sys.modules["uwsgi"] = types.ModuleType("uwsgi")
