@@ -33,6 +33,7 @@ OPEN: Final = ".open"
 SEALED: Final = ".segment"
 MAKING: Final = ".making"  # unfinished: gone with its process
 SENT: Final = "sent"
+LOGS: Final = ".logs"  # at the end of a home's name: log records are in it, never spans
 _MAKING_S: Final = 60.0  # a place that is still unnamed after that belongs to a dead process
 
 DROPPED_BOUND: Final = "segments dropped undelivered: the spool is over its bound"
@@ -349,16 +350,17 @@ def prune(home: Path, *, bytes_bound: int, oldest: float) -> None:
 
 
 def segments(base: Path) -> list[Path]:
-    """Return the segments of every service and process below *base*: open, waiting and sent.
+    """Return the segments of spans of every service and process below *base*: open, waiting, sent.
 
     Each once, though it may be sealed or delivered meanwhile. Failure: never
     raises; what cannot be read is not there.
     """
-    places = [place for home in _listed(base) for place in _listed(home) if place.name != SENT]
+    homes = [home for home in _listed(base) if home.suffix != LOGS]
+    places = [place for home in homes for place in _listed(home) if place.name != SENT]
     found = [path for place in places for path in files(place, OPEN)]
     # in this order: what moves on while we look is met twice rather than never
     found += [path for place in places for path in files(place, SEALED)]
-    found += [path for home in _listed(base) for path in files(home / SENT, SEALED)]
+    found += [path for home in homes for path in files(home / SENT, SEALED)]
     return list({sent(path): path for path in found}.values())
 
 

@@ -22,6 +22,7 @@ from typing import Final
 from otel_logging import _forks, _places, _trouble
 from otel_logging._places import (
     DROPPED_BOUND,
+    LOGS,
     MAKING,
     OPEN,
     SEALED,
@@ -45,6 +46,7 @@ __all__ = [  # the one door to the spool: _places and _segment are behind it
     "DROPPED_BOUND",
     "DROPPED_FULL",
     "DROPPED_LARGE",
+    "LOGS",
     "LOST_LATE",
     "MEMORY_BYTES",
     "SEAL_BYTES",
@@ -72,12 +74,13 @@ SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
 MEMORY_BYTES: Final = 8 << 20
 
-DROPPED_FULL: Final = "spans dropped: the memory queue is full while the disk takes none"
-DROPPED_LARGE: Final = "spans dropped: larger than 64 MiB"
-LOST_LATE: Final = "spans lost: they ended at exit, and no disk takes them"
+# said of what the spool is for: spans, or log records
+DROPPED_FULL: Final = "{} dropped: the memory queue is full while the disk takes none"
+DROPPED_LARGE: Final = "{} dropped: larger than 64 MiB"
+LOST_LATE: Final = "{} lost: they ended at exit, and no disk takes them"
 LOST_REMOVED: Final = "spool segments lost: somebody closed and removed them"
 CLOSED: Final = "descriptors of the spool closed by somebody else: it goes on with new ones"
-DAMAGED: Final = "spans lost: a spool segment is damaged"
+DAMAGED: Final = "{} lost: a spool segment is damaged"
 
 
 class _Open(Descriptor):
@@ -130,7 +133,8 @@ class _Memory:
         self.size = 0
         self._lock = threading.RLock()
 
-    def put(self, scope: bytes, data: bytes) -> None:
+    def put(self, scope: bytes, data: bytes) -> int:
+        """Put a frame at the end; return how many at the beginning found no room any more."""
         length = len(data)
         dropped = 0
         with self._lock:
@@ -138,8 +142,7 @@ class _Memory:
             self.size += length
             while self.size > MEMORY_BYTES and self._take() is not None:
                 dropped += 1
-        if dropped:
-            _trouble.report(DROPPED_FULL, dropped)
+        return dropped
 
     def take_all(self) -> list[tuple[bytes, bytes]]:
         with self._lock:
@@ -171,9 +174,14 @@ class Spool:
         *,
         bytes_bound: int,
         hours: float,
+        noun: str = "spans",
     ) -> None:
-        """Take a place below *base*; with None, frames are kept in memory alone."""
+        """Take a place below *base*; with None, frames are kept in memory alone.
+
+        *noun*: what it is for, as reports say it.
+        """
         self.base = base
+        self._noun = noun
         self.resource = resource
         #: Seconds after its first span at which a segment is sealed; the worker makes it longer
         #: while nothing can be delivered, for a store of some large files rather than many small.
@@ -204,6 +212,10 @@ class Spool:
         self._adopted: dict[Path, Descriptor] = {}
         self._undeletable: set[Path] = set()  # delivered, and still where it was
         self._numbers = itertools.count(1)
+
+    def report(self, kind: str, times: int = 1, *, detail: object = "") -> None:
+        """Report trouble with what is in the spool; *kind* has a place for its noun."""
+        _trouble.report(kind.format(self._noun), times, detail=detail)
 
     # ---- places
 
@@ -241,7 +253,7 @@ class Spool:
     def append(self, scope: bytes, trace_id: bytes, span: bytes) -> None:
         """Put one span at the end of the queue. Never raises."""
         if len(span) > MAX_FRAME:
-            _trouble.report(DROPPED_LARGE)
+            self.report(DROPPED_LARGE)
             return
         data = frame(trace_id, span)
         lock = self._lock  # a fork in a signal handler replaces it
@@ -276,7 +288,8 @@ class Spool:
             return
         if not self._memory.frames:
             self.opened += 1
-        self._memory.put(scope, data)
+        if dropped := self._memory.put(scope, data):
+            self.report(DROPPED_FULL, dropped)
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
         """Give a frame that comes after ``close`` a place of its own, without our lock.
@@ -284,7 +297,7 @@ class Spool:
         A daemon thread that the interpreter's exit has stopped for good may hold it.
         """
         if self._home is None:
-            _trouble.report(LOST_LATE)
+            self.report(LOST_LATE)
             return
         try:
             place, lock = _places.take(self._home)
@@ -296,7 +309,7 @@ class Spool:
             finally:
                 lock.close()
         except OSError as error:
-            _trouble.report(LOST_LATE, detail=error)
+            self.report(LOST_LATE, detail=error)
 
     def _write(self, scope: bytes, data: bytes) -> bool:
         """Append a frame to its segment; False if the disk did not take it whole."""
@@ -309,7 +322,7 @@ class Spool:
         except OSError as error:
             self._stalled = True
             if not self._is_closed:
-                _trouble.report("disk writes failed, spans wait in memory", detail=error)
+                self.report("disk writes failed, {} wait in memory", detail=error)
             return False
         now = time.monotonic()
         if now - began > SLOW_S:
@@ -385,7 +398,7 @@ class Spool:
             while sum(len(segment.data) for segment in self._in_memory) > MEMORY_BYTES:
                 lost.append(self._in_memory.pop(0))
         if lost:
-            _trouble.report(DROPPED_FULL, _count(lost))
+            self.report(DROPPED_FULL, _count(lost))
 
     def _seal_old(self, since: float) -> None:
         self._busy = True
@@ -498,7 +511,7 @@ class Spool:
         self._give_back()
         lost = _count([segment for segment in list(self._in_memory) if not self._store(segment)])
         if lost:
-            _trouble.report("spans lost at exit: they waited in memory alone", lost)
+            self.report("{} lost at exit: they waited in memory alone", lost)
         with self._lock:
             self._in_memory.clear()
             if self._busy:  # a signal handler's, within an append: the lock goes with the process

@@ -21,7 +21,7 @@ from opentelemetry import trace
 
 from otel_logging import _otlp, _places, _spool, _trouble
 from otel_logging.export import delivery, transport
-from otel_logging.export.delivery import REFUSED, Delivery
+from otel_logging.export.delivery import Delivery
 from otel_logging.export.pipeline import Pipeline, encode_resource, make_resource
 from otel_logging.settings import load
 from tests import rude
@@ -30,6 +30,8 @@ from tests.rude import Rude
 from tests.spools import ROOT, encoded, trace_id
 
 SCOPE = _otlp.scope("shop")
+REFUSED = delivery.REFUSED.format("spans")
+NOT_DELIVERED = delivery.NOT_DELIVERED.format("spans")
 
 
 class Shop:
@@ -50,7 +52,9 @@ class Shop:
         )
         client = None if endpoint is None else transport.make_client(exporter)
         self.pipeline = Pipeline(settings, resource, self.spool)
-        self.delivery = Delivery(self.pipeline, client, timeout_s=timeout_s)
+        self.delivery = Delivery(
+            self.spool, client, timeout_s=timeout_s, before_round=lambda _: self.pipeline.roll()
+        )
         self.began = time.monotonic()
         if works:
             self.work()
@@ -263,7 +267,7 @@ def test_a_collector_that_says_no_is_reported(
         shop.end(1)
         assert not shop.flush(1)
         (line,) = capsys.readouterr().err.splitlines()
-        start = f"otel_logging: 1 {delivery.NOT_DELIVERED}: "
+        start = f"otel_logging: 1 {NOT_DELIVERED}: "
         assert line.startswith(start)
         assert said.format(endpoint=receiver.endpoint) in line
         assert to_do in line
@@ -274,7 +278,7 @@ def test_a_collector_that_says_no_is_reported(
         monkeypatch.setattr(_trouble, "_quiet_s", 0)  # the minute is over
         assert not shop.flush(0.5)
         again = capsys.readouterr().err.splitlines()
-        assert again[0].startswith(f"otel_logging: {before} {delivery.NOT_DELIVERED}: ")
+        assert again[0].startswith(f"otel_logging: {before} {NOT_DELIVERED}: ")
         receiver.answer = accept
         assert shop.flush()
         assert not shop.delivery.last_failure
@@ -315,7 +319,7 @@ def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
         assert bool(capsys.readouterr().err) == lasting
     _trouble.say_rest()
     err = capsys.readouterr().err
-    assert f"{delivery.NOT_DELIVERED}: the collector takes none of the spans" in err
+    assert f"{NOT_DELIVERED}: the collector takes none of the spans" in err
     assert lasting or "HTTP request to an HTTPS server.; look at the collector's log)" in err
 
 
@@ -424,7 +428,7 @@ def test_damaged_segments_are_counted_once(receiver: Receiver, base: Path) -> No
         receiver.answer = in_turn(refuse(503), refuse(503), refuse(503))
         shop.work()
         assert shop.flush()
-        assert _trouble.counts[_spool.DAMAGED] == 2
+        assert _trouble.counts[_spool.DAMAGED.format("spans")] == 2
     assert sorted(came(receiver)) == [4, 6, 10, 11, 12]
     assert all(request.spans for request in receiver.requests)
 
@@ -966,7 +970,7 @@ def test_a_fork_during_a_request_shares_no_connection(receiver: Receiver, base: 
     child = start(
         """
 end("before")
-while not observability._delivery._client._socket: time.sleep(0.01)
+while not observability._deliveries[0]._client._socket: time.sleep(0.01)
 sys.stdin.readline()
 pid = os.fork()
 if pid == 0:

@@ -38,11 +38,9 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 GATES = {
     "opentelemetry.sdk": {"export", "observability"},  # here a type alone
     "opentelemetry.proto": {"_otlp", "export", "traces"},
-    "opentelemetry.exporter": {"export"},
     "google": {"traces", "export"},
     "structlog": {"logs"},
     "orjson": {"_json"},
-    "requests": {"export"},  # what the SDK's log exporter sends with
     "grpc": {"export"},
     "dotenv": {"settings"},
     "platformdirs": {"_places", "_spool"},

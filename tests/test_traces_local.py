@@ -54,8 +54,8 @@ def test_an_invalid_span_hides_no_neighbour(
     spool.close()
 
     assert [span.name for span in local.read([tmp_path])] == ["before", "after"]
-    assert _trouble.counts == {_spool.DAMAGED: 1}
-    assert _spool.DAMAGED in capsys.readouterr().err
+    assert _trouble.counts == {_spool.DAMAGED.format("spans"): 1}
+    assert _spool.DAMAGED.format("spans") in capsys.readouterr().err
 
 
 def test_a_damaged_frame_costs_one_span_and_is_reported(
@@ -67,4 +67,4 @@ def test_a_damaged_frame_costs_one_span_and_is_reported(
     segment.write_bytes(segment.read_bytes().replace(b"stage 2", b"stage X"))
 
     assert [span.name for span in local.read([tmp_path])] == ["stage 1", "stage 3"]
-    assert _spool.DAMAGED in capsys.readouterr().err
+    assert _spool.DAMAGED.format("spans") in capsys.readouterr().err

@@ -46,7 +46,7 @@ def recording(chosen: Settings) -> Iterator[Finding]:
         yield good(f"The settings are sound: {exporter.protocol} to {exporter.shown}.")
         if chosen.sampler_ratio < 1.0:
             yield note(f"The sampler keeps {chosen.sampler_ratio * 100:g}% of the traces.")
-    if chosen.log_records:
+    if not chosen.span_events:
         yield note(
             f"{_names.OTEL_LOGS_EXPORTER}=otlp: log lines leave as log records, which Jaeger does"
             " not keep.",

@@ -28,7 +28,10 @@ from otel_logging.export.transport import (
 )
 from otel_logging.settings import ConfigurationError, Exporter
 
-_METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_METHODS: Final = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
 _PORT: Final = 4317  # OpenTelemetry specification
 #: How long the core's threads take to end [run: 11 ms at most; of children forked at once, on a
 #: busy machine, one in thirty hung, of those forked 20 ms later none in 150].
@@ -119,7 +122,7 @@ class GrpcClient:
     def _call(self, body: bytes, timeout_s: float) -> Answer:
         if self._interrupted:
             raise InterruptedError("shut down")
-        call = self._channel.unary_unary(_METHOD)
+        call = self._channel.unary_unary(_METHODS[self._exporter.signal])
         answer = call(
             body, timeout=timeout_s, metadata=self._metadata, compression=self._compression
         )

@@ -75,6 +75,14 @@ def make_resource(settings: Settings) -> Resource:
     )
 
 
+def in_this_process(resource: Resource) -> Resource:
+    """Return the parent's *resource* as that of a forked child.
+
+    Not ``Resource.create``: it runs detectors in threads, and hangs in a fork's hook.
+    """
+    return resource.merge(Resource(_of_this_process()))
+
+
 def _of_this_process() -> dict[str, str | int]:
     return {"service.instance.id": str(uuid.uuid4()), "process.pid": os.getpid()}
 
@@ -373,8 +381,7 @@ class Pipeline:
         self._process_log = None
         self._unshown.clear()
         self.ended_spans = 0
-        # not Resource.create: it runs detectors in threads, and hangs in a fork's hook
-        self.resource = self.resource.merge(Resource(_of_this_process()))
+        self.resource = in_this_process(self.resource)
         self.spool.resource = encode_resource(self.resource)
 
 

@@ -151,7 +151,9 @@ def checked_tls(exporter: Exporter) -> ssl.SSLContext | None:
 
 
 def accepted(body: bytes) -> Answer:
-    """Return what an ExportTraceServiceResponse says."""
+    """Return what an ExportTraceServiceResponse says; that for logs has the same field numbers."""
+    if not body:  # the usual case, without an import
+        return Answer(Verdict.DELIVERED)
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
         ExportTraceServiceResponse,
     )
@@ -181,13 +183,11 @@ def told(text: str | bytes) -> str:
 
 # ---------------------------------------------------------------- what is wrong, and what mends it
 
+#: What is sent, by signal.
+NOUNS: Final = {"traces": "spans", "logs": "log records"}
 #: The code of an answer that is a page for a browser.
 PAGE: Final = "page"
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
-_CORRECT_THE_PATH: Final = (
-    f"correct the path: {_ENDPOINT} gets /v1/traces appended,"
-    f" {_names.OTLP_TRACES_PREFIX}ENDPOINT is taken as it is"
-)
 #: Statuses of 4xx that pass by themselves, and others that do not.
 _PASSING: Final = frozenset({"408", "425", "429"})
 _LASTING: Final = frozenset({PAGE, "501", "505", "UNIMPLEMENTED"})
@@ -238,7 +238,10 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
     if answer.verdict is Verdict.DELIVERED:
         return "", ""
     if answer.verdict is not Verdict.AGAIN:
-        return "the collector takes none of the spans", "look at the collector's log"
+        return (
+            f"the collector takes none of the {NOUNS[exporter.signal]}",
+            "look at the collector's log",
+        )
     if code in _NOT_ALLOWED:
         return (
             "the collector does not let us in",
@@ -252,7 +255,11 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
     if code in _LASTING or (code.startswith("4") and code not in _PASSING):
         if is_grpc:
             return nothing, f"set {_ENDPOINT} to the collector's port for gRPC, usually 4317"
-        return nothing, _CORRECT_THE_PATH
+        own = _names.OTLP_PREFIXES[exporter.signal]
+        return nothing, (
+            f"correct the path: {_ENDPOINT} gets /v1/{exporter.signal} appended,"
+            f" {own}ENDPOINT is taken as it is"
+        )
     if _SPOKEN_OTHERWISE.match(detail):
         kind, port = ("gRPC", 4317) if is_grpc else ("HTTP", 4318)
         return nothing, f"set {_ENDPOINT} to the collector's port for {kind}, usually {port}"

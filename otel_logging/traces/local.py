@@ -24,7 +24,7 @@ def read(bases: Iterable[Path]) -> list[Span]:
     for base in bases:
         for contents in _spool.read(base):
             if contents.damaged:
-                _trouble.report(_spool.DAMAGED, contents.damaged)
+                _trouble.report(_spool.DAMAGED.format("spans"), contents.damaged)
             resource = resource_from_bytes(contents.resource)
             spans = [encoded for _, encoded in contents.spans]
             try:
@@ -39,4 +39,4 @@ def _valid(spans: list[bytes], resource: Resource) -> Iterator[Span]:
         try:
             yield from from_bytes([encoded], resource)
         except DecodeError as error:
-            _trouble.report(_spool.DAMAGED, detail=error)
+            _trouble.report(_spool.DAMAGED.format("spans"), detail=error)
