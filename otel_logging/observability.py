@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from otel_logging.export.delivery import Delivery
+    from otel_logging.export.outcome import Client
     from otel_logging.export.pipeline import Pipeline
     from otel_logging.export.provider import AttachedProcessor
     from otel_logging.export.records import Records
-    from otel_logging.export.transport import Client
     from otel_logging.settings import Exporter
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
@@ -304,7 +304,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     from otel_logging.export.pipeline import PROCESS_LOG_S, Pipeline, encode_resource
 
     exporter = settings.exporter
-    client = _make_client(exporter)
+    client = make_client(exporter) if exporter.network else None
     spool = _open_spool(settings, exporter, encode_resource(resource))
     pipeline = Pipeline(settings, resource, spool)
 
@@ -324,7 +324,7 @@ def _start_records(
     from otel_logging.export.records import Records
 
     pipeline = made._pipeline  # noqa: SLF001 - this module's own class
-    client = _make_client(exporter)
+    client = make_client(exporter) if exporter.network else None
     spool = _open_spool(settings, exporter, encode_resource(resource))
     delivery = _add_delivery(made, spool, client, exporter, lambda _: None)
     records = made._records = Records(  # noqa: SLF001
@@ -336,12 +336,16 @@ def _start_records(
     processors.as_record, processors.on_spans = records.emit, settings.span_events
 
 
-def _make_client(exporter: "Exporter") -> "Client | None":
-    if not exporter.network:
-        return None
-    from otel_logging.export.transport import make_client
+def make_client(exporter: "Exporter") -> "Client":
+    """Return the client for the protocol. Failure: raises ``ConfigurationError``."""
+    # each where it is asked for: gRPC is an extra, and heavy
+    if exporter.protocol == "grpc":
+        from otel_logging.export.grpc import OtlpGrpc
 
-    return make_client(exporter)
+        return OtlpGrpc(exporter)
+    from otel_logging.export.http import OtlpHttp
+
+    return OtlpHttp(exporter)
 
 
 def _add_delivery(

@@ -20,9 +20,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _otlp, _places, _spool, _trouble
-from otel_logging.export import delivery, transport
+from otel_logging.export import delivery
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.pipeline import Pipeline, encode_resource, make_resource
+from otel_logging.observability import make_client
 from otel_logging.settings import load
 from tests import rude
 from tests.receiver import Answer, Receiver, Request, accept, partial_success, refuse
@@ -50,7 +51,7 @@ class Shop:
             bytes_bound=settings.spool_bytes,
             hours=settings.spool_hours,
         )
-        client = None if endpoint is None else transport.make_client(exporter)
+        client = None if endpoint is None else make_client(exporter)
         self.pipeline = Pipeline(settings, resource, self.spool)
         self.delivery = Delivery(
             self.spool, client, timeout_s=timeout_s, before_round=lambda _: self.pipeline.roll()
@@ -493,13 +494,13 @@ def test_a_directory_that_cannot_be_read_is_not_empty(
 ) -> None:
     """A flush that sees nothing for want of a descriptor has delivered nothing."""
 
-    def scandir(path: Path) -> Any:
+    def listdir(path: Path) -> Any:
         raise OSError(errno.EMFILE, "too many open files")
 
     with Shop(base, receiver.endpoint, works=False) as shop:
         shop.end_segments(1)
         with monkeypatch.context() as patched:
-            patched.setattr(os, "scandir", scandir)
+            patched.setattr(os, "listdir", listdir)
             shop.work()
             assert not shop.flush(0.5)
             assert shop.spool.backlog() == 0  # as far as can be known

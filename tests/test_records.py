@@ -24,7 +24,7 @@ from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.delivery import NOT_DELIVERED, REFUSED, Delivery
 from otel_logging.export.pipeline import encode_resource
 from otel_logging.export.records import Records, severity
-from otel_logging.export.transport import make_client
+from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, load
 from tests.receiver import (
     Answer,

@@ -5,7 +5,7 @@ the network, except where it asks to (``flush``, ``stop``), and then no longer
 than it said; a segment leaves the queue only when the collector has taken all
 of it, or refused it for good, which is counted and said. After an answer that
 was lost on its way a segment is sent again: delivery is at least once.
-Deliberately absent: encoding, and how a request is made (``transport``).
+Deliberately absent: encoding, and how a request is made (``http``, ``grpc``).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from opentelemetry import context as otel_context
 
 from otel_logging import _forks, _otlp, _trouble
 from otel_logging._spool import DAMAGED, SEAL_S, Contents, Spool, Waiting
-from otel_logging.export.transport import Answer, Client, Verdict, failed, unobserved
+from otel_logging.export.outcome import Answer, Client, Outcome, failed
 
 #: How long a dead neighbour's spans, or a bound that is passed, may go unnoticed.
 ROUND_S: Final = 5.0
@@ -249,7 +249,7 @@ class Delivery:
             done = self._bring(short_s, gives_up=lambda: True)
         if not done and self.answered and not self._refusal:
             done = self._bring(give_up - time.monotonic(), gives_up=lambda: bool(self._refusal))
-        if self._refusal and self._refusal.verdict is not Verdict.AGAIN:
+        if self._refusal and self._refusal.outcome is not Outcome.AGAIN:
             self._say_refused(self._refusal)
         self._stopping = True
         self._tell()
@@ -418,15 +418,15 @@ class Delivery:
         server that speaks TLS answers 400 to all that is plain), and is tried
         again like one.
         """
-        if answer.verdict is Verdict.DELIVERED:
+        if answer.outcome is Outcome.DELIVERED:
             self._has_accepted = True
             self.last_failure, self._pause_s, self._refusal = "", 0.0, None
             self.spool.seal_after_s = SEAL_S
             self._say_partial(answer, len(part))
-        elif answer.verdict is not Verdict.AGAIN and len(part) > 1:
+        elif answer.outcome is not Outcome.AGAIN and len(part) > 1:
             half = len(part) // 2
             unsent.extendleft((part[half:], part[:half]))
-        elif answer.verdict is Verdict.AGAIN or not self._has_accepted:
+        elif answer.outcome is Outcome.AGAIN or not self._has_accepted:
             unsent.append(part)
             return False
         else:
@@ -449,7 +449,7 @@ class Delivery:
         self.last_failure = answer.said
         self._refusal = answer if answer.mistake else None
         # what looks like bad data may be that, and is found out with the next spans
-        lasts = answer.verdict is Verdict.AGAIN or self._pause_s == _LONGEST_PAUSE_S
+        lasts = answer.outcome is Outcome.AGAIN or self._pause_s == _LONGEST_PAUSE_S
         if answer.mistake and lasts:
             self._say_refused(answer)
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
@@ -462,6 +462,16 @@ class Delivery:
     def _say_refused(self, answer: Answer) -> None:
         detail = f"{answer.detail}; {answer.to_do}"
         self.spool.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
+
+
+def unobserved() -> otel_context.Context:
+    """Return a context in which OpenTelemetry's instrumentations make no span of what is sent."""
+    context = otel_context.set_value("suppress_instrumentation", True)  # noqa: FBT003 - a value
+    # the names under which instrumentations look, by their age
+    for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
+        key = getattr(otel_context, name, name)
+        context = otel_context.set_value(key, True, context)  # noqa: FBT003
+    return context
 
 
 def _possible(timeout_s: float) -> float:
