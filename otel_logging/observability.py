@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _forks, _names, _spool, _trouble, context, processors, tracing
+from otel_logging import _forks, _names, _trouble, context, processors, tracing
 from otel_logging.logs import configure
 from otel_logging.settings import (
     DEFAULT_SAMPLER,
@@ -24,6 +24,8 @@ from otel_logging.settings import (
     load,
     only_configuration_errors,
 )
+from otel_logging.spool import directories
+from otel_logging.spool.queue import Spool
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -313,7 +315,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
 
     made._pipeline = pipeline  # noqa: SLF001 - this module's own class
     delivery = _add_delivery(made, spool, client, exporter, before_round)
-    pipeline.on_work, pipeline.on_flush = delivery.wake, delivery.flush
+    pipeline.on_flush = delivery.flush
     connect(pipeline, settings)
 
 
@@ -326,13 +328,12 @@ def _start_records(
     pipeline = made._pipeline  # noqa: SLF001 - this module's own class
     client = make_client(exporter) if exporter.network else None
     spool = _open_spool(settings, exporter, encode_resource(resource))
-    delivery = _add_delivery(made, spool, client, exporter, lambda _: None)
+    _add_delivery(made, spool, client, exporter, lambda _: None)
     records = made._records = Records(  # noqa: SLF001
         settings.limits,
         spool,
         child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
     )
-    records.on_work = delivery.wake
     processors.as_record, processors.on_spans = records.emit, settings.span_events
 
 
@@ -350,7 +351,7 @@ def make_client(exporter: "Exporter") -> "Client":
 
 def _add_delivery(
     made: Observability,
-    spool: "_spool.Spool",
+    spool: Spool,
     client: "Client | None",
     exporter: "Exporter",
     before_round: Callable[[bool], None],
@@ -358,21 +359,24 @@ def _add_delivery(
     from otel_logging.export.delivery import Delivery
 
     delivery = Delivery(spool, client, timeout_s=exporter.timeout_s, before_round=before_round)
+    spool.on_work = delivery.wake
     made._deliveries.append(delivery)  # noqa: SLF001 - this module's own class
     return delivery
 
 
-def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> "_spool.Spool":
+def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> Spool:
     """Open the spool: where it was asked for, or nothing; else where it can be."""
-    name = _spool.destination(settings.service_name, exporter.shown, exporter.protocol)
+    name = directories.destination(settings.service_name, exporter.shown, exporter.protocol)
     given = settings.spool_dir
-    places = [_spool.default_base, _spool.fallback_base] if given is None else [lambda: given]
+    places = (
+        [directories.default_base, directories.fallback_base] if given is None else [lambda: given]
+    )
     noun = "spans"
     if exporter.signal == "logs":
-        name, noun = name + _spool.LOGS, "log records"
+        name, noun = name + directories.LOGS, "log records"
 
-    def opened(base: "Path | None") -> "_spool.Spool":
-        return _spool.Spool(
+    def opened(base: "Path | None") -> Spool:
+        return Spool(
             base,
             name,
             resource,
@@ -382,12 +386,12 @@ def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> "_
         )
 
     failure: Exception | None = None
-    for find in [_spool.temporary_base] if settings.temporary else places:
+    for find in [directories.temporary_base] if settings.temporary else places:
         try:
             return opened(find())
         except Exception as error:
             failure = error
-            if given is None and isinstance(error, _spool.UnsafeError):
+            if given is None and isinstance(error, directories.UnsafeError):
                 _trouble.report("spool directories not used: they are not safe", detail=error)
     if given is not None:
         raise ConfigurationError(

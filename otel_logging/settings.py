@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from otel_logging import _names, _spool
+from otel_logging import _names
+from otel_logging.spool import directories, queue
 
 _T = TypeVar("_T")
 
@@ -620,7 +621,7 @@ def load(
         budgets={} if budgets is None else _budgets("budgets", budgets),
         spool_dir=spool,
         spool_dir_named=named,
-        spool_bytes=read(_count(_spool.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES),
+        spool_bytes=read(_count(queue.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES),
         spool_hours=read(parse_seconds, 24.0, _names.SPOOL_HOURS),
         temporary=test and spool is None,
         remarks=_remarks(variables),
@@ -659,7 +660,7 @@ def _remarks(variables: _Variables) -> tuple[str, ...]:
 def spool_base() -> list[Path]:
     """Return the directories in which the local store may be, for the read side."""
     given = _Variables().read(_directory, None, _names.SPOOL_DIR)
-    return [_spool.default_base(), _spool.fallback_base()] if given is None else [given]
+    return [directories.default_base(), directories.fallback_base()] if given is None else [given]
 
 
 def jaeger_url() -> str:

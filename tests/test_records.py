@@ -19,13 +19,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from otel_logging import _otlp, _spool, _trouble, get_logger, setup_observability
+from otel_logging import _otlp, _trouble, get_logger, setup_observability
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.delivery import NOT_DELIVERED, REFUSED, Delivery
 from otel_logging.export.pipeline import encode_resource
 from otel_logging.export.records import Records, severity
 from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, load
+from otel_logging.spool import directories, queue, reading
 from tests.receiver import (
     Answer,
     LogRecord,
@@ -50,9 +51,9 @@ class Books:
         settings = load("shop", environment="production", endpoint=endpoint)
         exporter = settings.log_exporter
         assert exporter is not None
-        self.spool = _spool.Spool(
+        self.spool = queue.Spool(
             base,
-            "shop-1" + _spool.LOGS,
+            "shop-1" + directories.LOGS,
             encode_resource(RESOURCE),
             bytes_bound=64 << 20,
             hours=24,
@@ -456,10 +457,10 @@ def test_records_wait_where_no_reader_takes_them_for_spans(make: Make, tmp_path:
     """`late`, `show` and the doctor look for spans; what waits is counted."""
     books = make("http://127.0.0.1:1")
     say(books, "hello")
-    assert _spool.segments(tmp_path / "spool") == []
-    assert list(_spool.read(tmp_path / "spool")) == []
+    assert reading.segments(tmp_path / "spool") == []
+    assert list(reading.read(tmp_path / "spool")) == []
     assert len(list((tmp_path / "spool").glob("*.logs/*/0*"))) == 1
-    assert _spool.waiting_bytes(tmp_path / "spool")["shop-1.logs"] > 0
+    assert directories.waiting_bytes(tmp_path / "spool")["shop-1.logs"] > 0
 
 
 # ---------------------------------------------------------------- collectors that do not take it

@@ -23,7 +23,6 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _forks, _names, _otlp, _trouble
-from otel_logging._spool import Spool
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.readable import (
     HAS_IS_REMOTE,
@@ -37,6 +36,7 @@ from otel_logging.export.readable import (
 )
 from otel_logging.export.span import PAGE_BYTES, PAGE_EVENTS, Span, shorter_event, take_all
 from otel_logging.settings import Limits, Settings
+from otel_logging.spool.queue import Spool
 
 #: How long the lines outside any span are collected on one `process log` span.
 PROCESS_LOG_S: Final = 60.0
@@ -165,14 +165,11 @@ class Pipeline:
         self.spool = spool
         self.processors: tuple[SpanProcessor, ...] = ()
         self.ended_spans = 0
-        #: Called when the spool may have work for the worker.
-        self.on_work: Callable[[], None] = lambda: None
         #: Called to deliver what has ended within so many seconds; whether it did.
         self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
         #: The interpreter exits: nothing comes later to end a `process log` span.
         self.is_exiting = False
-        self._seen_opened = -1
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
         self._unshown: deque[Span] = deque()
@@ -265,11 +262,7 @@ class Pipeline:
             _trouble.report("spans lost: they ended after shutdown")
             return
         self.ended_spans += 1
-        spool = self.spool
-        spool.append(scope, trace_id, encoded)
-        if spool.opened != self._seen_opened:
-            self._seen_opened = spool.opened
-            self.on_work()
+        self.spool.append(scope, trace_id, encoded)
 
     def ended_elsewhere(self, span: ReadableSpan) -> None:
         """Take an ended span of another SDK."""

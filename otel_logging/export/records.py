@@ -17,11 +17,11 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 
 from otel_logging import _forks, _json, _names, _otlp, _trouble
-from otel_logging._spool import Spool
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.export.pipeline import encode_resource
 from otel_logging.export.readable import bounded
 from otel_logging.settings import Limits
+from otel_logging.spool.queue import Spool
 
 #: What a record has places of its own for.
 _NOT_ATTRIBUTES: Final = frozenset({_names.LEVEL, _names.LOGGER})
@@ -51,9 +51,6 @@ class Records:
         self.spool = spool
         self._child_resource = child_resource
         self.is_open = True
-        #: Called when the spool may have work for the worker.
-        self.on_work: Callable[[], None] = lambda: None
-        self._seen_opened = -1
         _forks.join(_forks.Step.RECORDS, self)
 
     def emit(
@@ -83,9 +80,6 @@ class Records:
             return
         # with its scope around it: there are as many of these as loggers, and one segment for all
         self.spool.append(b"", trace_id or bytes(16), _otlp.scoped(scope, record))
-        if self.spool.opened != self._seen_opened:
-            self._seen_opened = self.spool.opened
-            self.on_work()
 
     def _encode(
         self,
