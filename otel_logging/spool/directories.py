@@ -151,9 +151,9 @@ def take(destination_dir: Path) -> tuple[Path, Descriptor]:
     _private_directory(destination_dir / SENT)
     for _ in range(_TRIES):
         taken = destination_dir / f"{os.getpid()}-{time.time_ns()}"
-        _make_directory(taken)
         # until it is locked, a neighbour may take it for a dead process's
         with contextlib.suppress(FileNotFoundError):
+            _make_directory(taken)
             lock = _new_lock(taken)
             if try_lock(lock.fd) and taken.exists():
                 return taken, lock

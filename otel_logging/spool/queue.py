@@ -237,7 +237,13 @@ class Spool:
                 if self._busy:
                     self._deferred.append((scope, data))
                 else:
-                    self._settle(scope, data)
+                    self._busy = True
+                    try:
+                        self._put(scope, data)
+                    finally:
+                        self._busy = False
+                    if self._deferred:
+                        self._settle()
             finally:
                 lock.release()
         else:
@@ -259,38 +265,34 @@ class Spool:
         if not self._is_closed:
             self._remember(scope, data)
             return
-        lock = self._lock
+        lock, is_written = self._lock, False
         if lock.acquire(timeout=SLOW_S):
             try:
-                is_written = not self._busy and self._settle(scope, data)
+                if not self._busy:
+                    self._busy = True
+                    try:
+                        is_written = self._put(scope, data)
+                    finally:
+                        self._busy = False
+                self._settle()
             finally:
                 lock.release()
-            if is_written:
-                return
-        self._set_apart(scope, data)
+        if not is_written:
+            self._set_apart(scope, data)
 
-    def _settle(self, scope: bytes = b"", data: bytes = b"") -> bool:
-        """Write a frame, and what is deferred, under the lock; say whether the frame is written.
-        Re-entered, leave all to the outer call.
-        """
-        is_written = True
-        while (data or self._deferred) and not self._busy:
+    def _settle(self) -> None:
+        """Write what is deferred, under the lock; re-entered, leave it to the outer call."""
+        deferred = self._deferred
+        while deferred and not self._busy:
             self._busy = True
             try:
-                if data:
-                    is_written = self._put(scope, data)
-                    data = b""
-                # a frame is taken off after it was written: a signal handler may raise meanwhile
-                while count := len(self._deferred):
-                    for other in {self._deferred[n][0] for n in range(count)}:
-                        frames = [self._deferred[n] for n in range(count)]
-                        joined = b"".join([each for of, each in frames if of == other])
-                        self._put(other, joined)
-                    for _ in range(count):
-                        self._deferred.popleft()
+                frames = [deferred[n] for n in range(len(deferred))]
+                for scope in dict(frames):
+                    self._put(scope, b"".join([data for of, data in frames if of == scope]))
+                for _ in frames:  # now that they are written: a signal handler may have raised
+                    deferred.popleft()
             finally:
                 self._busy = False
-        return is_written
 
     def _put(self, scope: bytes, data: bytes) -> bool:
         """Write frames to the disk, or else to the memory queue; say whether to the disk."""
