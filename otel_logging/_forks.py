@@ -39,6 +39,10 @@ pid = os.getpid()
 #: Whether the fork that is followed was one in C, which nobody else's hooks know of.
 is_in_c = False
 
+#: Held while a module is imported in a thread of ours. A fork waits for that: a child whose parent
+#: was importing a module in another thread would wait for that module for ever.
+importing: Final = threading.RLock()
+
 _parts: Final[dict[Step, "weakref.WeakSet[Part]"]] = {step: weakref.WeakSet() for step in Step}
 #: By process id: a lock of the parent's may be held by a thread that the child does not have.
 _turns: Final[dict[int, threading.RLock]] = {}
@@ -53,6 +57,10 @@ def join(step: Step, part: Part) -> None:
     if not _is_told and hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
         # now, rather than on import: hooks run in order, and parts use what others' hooks mend
         _is_told = True
+        release = importing.release
+        os.register_at_fork(
+            before=importing.acquire, after_in_parent=release, after_in_child=release
+        )
         os.register_at_fork(after_in_child=_after_fork)
 
 

@@ -81,7 +81,10 @@ OTEL_PROPAGATORS: Final = "OTEL_PROPAGATORS"
 OTEL_TRACES_SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 OTEL_TRACES_SAMPLER_ARG: Final = "OTEL_TRACES_SAMPLER_ARG"
 OTLP_PREFIX: Final = "OTEL_EXPORTER_OTLP_"  # + ENDPOINT, PROTOCOL, HEADERS, ...
-OTLP_TRACES_PREFIX: Final = "OTEL_EXPORTER_OTLP_TRACES_"  # the same, and it wins
+OTLP_PREFIXES: Final = {  # by signal: the same options, and these win
+    "traces": "OTEL_EXPORTER_OTLP_TRACES_",
+    "logs": "OTEL_EXPORTER_OTLP_LOGS_",
+}
 OTEL_BSP_PREFIX: Final = "OTEL_BSP_"  # no meaning here: the disk is the queue
 LIMITS: Final = {  # field of settings.Limits -> variables, the first one set wins
     "span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
@@ -90,6 +93,11 @@ LIMITS: Final = {  # field of settings.Limits -> variables, the first one set wi
         "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
     ),
     "value_length": ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",),
+    "record_attributes": ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "record_value_length": (
+        "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    ),
     "event_attributes": ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
     "link_attributes": ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
     "events": ("OTEL_SPAN_EVENT_COUNT_LIMIT",),

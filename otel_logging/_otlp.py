@@ -298,14 +298,20 @@ def scope(
     return encoded + (_field(b"\x1a", _text(schema_url)) if schema_url else b"")
 
 
+def scoped(scope_bytes: bytes, *spans: bytes) -> bytes:
+    """Encode *spans*, or log records, with their scope as field 2 of ResourceSpans."""
+    return _field(b"\x12", b"".join((scope_bytes, *spans)))
+
+
 def request(resource_bytes: bytes, scope_bytes: bytes, spans: Iterable[bytes]) -> bytes:
     """Put the length prefixes of an ExportTraceServiceRequest before *spans*.
 
     *resource_bytes*, *scope_bytes* and each of *spans* are what ``resource``,
-    ``scope`` and ``span`` returned. Appending to the result instead would lose
+    ``scope`` and ``span`` (or ``log_record``) returned; where *scope_bytes* is empty, each of
+    *spans* is what ``scoped`` returned. Appending to the result instead would lose
     the span silently: a decoder stops at the lengths.
     """
-    in_scope = _field(b"\x12", b"".join((scope_bytes, *spans)))
+    in_scope = scoped(scope_bytes, *spans) if scope_bytes else b"".join(spans)
     return _field(b"\x0a", resource_bytes + in_scope)
 
 

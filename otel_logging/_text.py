@@ -27,9 +27,9 @@ def _escape(found: re.Match[str]) -> str:
     return _SHORT.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
-def one_line(text: str | bytes) -> str:
+def one_line(text: str | bytes, most: int = _MOST_CHARACTERS) -> str:
     """Return the beginning of what a server says as one line: unsafe characters are blanks."""
     if isinstance(text, bytes):
-        text = text[: 4 * _MOST_CHARACTERS].decode("utf-8", "ignore")
-    printable = "".join(c if c.isprintable() else " " for c in text[:_MOST_CHARACTERS])
+        text = text[: 4 * most].decode("utf-8", "ignore")
+    printable = "".join(c if c.isprintable() else " " for c in text[:most])
     return " ".join(printable.split())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _forks, _names, _spool, _trouble, context, processors, tracing
+from otel_logging import _forks, _names, _trouble, context, processors, tracing
 from otel_logging.logs import configure
 from otel_logging.settings import (
     DEFAULT_SAMPLER,
@@ -24,16 +24,21 @@ from otel_logging.settings import (
     load,
     only_configuration_errors,
 )
+from otel_logging.spool import directories
+from otel_logging.spool.queue import Spool
 
 if TYPE_CHECKING:
     from os import PathLike
+    from pathlib import Path
 
     from opentelemetry.sdk.resources import Resource
 
     from otel_logging.export.delivery import Delivery
+    from otel_logging.export.outcome import Client
     from otel_logging.export.pipeline import Pipeline
     from otel_logging.export.provider import AttachedProcessor
     from otel_logging.export.records import Records
+    from otel_logging.settings import Exporter
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
 EXIT_S: Final = 5.0
@@ -58,9 +63,9 @@ class Observability:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pipeline: Pipeline | None = None
-        self._delivery: Delivery | None = None
         self._records: Records | None = None
-        self._is_temporary = settings.temporary
+        #: The worker of spans, then that of log records, as far as there are any.
+        self._deliveries: list[Delivery] = []
         self._is_open = True
         self._left = 0
         _forks.join(_forks.Step.EXIT, self)
@@ -84,11 +89,8 @@ class Observability:
         if not self._is_open:
             return True
         deadline = time.monotonic() + timeout
-        delivered = self._delivery is None or self._delivery.flush(timeout)
-        if self._records is not None:
-            left = max(deadline - time.monotonic(), 0.0)
-            delivered = self._records.force_flush(left) and delivered
-        return delivered
+        done = [each.flush(deadline - time.monotonic()) for each in self._deliveries]
+        return all(done)
 
     def shutdown(self, timeout: float = EXIT_S) -> bool:
         """Bring what is there to the collector, and stop tracing; lines go on to stdout.
@@ -117,8 +119,8 @@ class Observability:
 
         Exit handlers that were registered before the set-up, and finalisers, come
         after this: their spans and lines go to the spool at once, for the service's
-        next start to deliver. What has no disk to wait on (log records, a spool in
-        memory or a temporary one) is counted and said. Failure: never raises.
+        next start to deliver. What has no disk to wait on (a spool in memory or a
+        temporary one) is counted and reported. Failure: never raises.
         """
         if not self._is_open:  # done by multiprocessing's finaliser
             return
@@ -129,25 +131,24 @@ class Observability:
     def _end(self, timeout: float, *, exiting: bool) -> bool:
         _forks.check()
         deadline = time.monotonic() + timeout
-        delivered = True
-        if self._delivery is not None and self._pipeline is not None:
-            pipeline = self._pipeline
-            pipeline.is_exiting = exiting
-            pipeline.roll()
-            pipeline.shut_processors_down()
-            delivered = self._delivery.stop(timeout)
-            pipeline.is_open = exiting
-            self._left = pipeline.spool.backlog()
-            if self._is_temporary:
-                pipeline.spool.remove()
+        if self._pipeline is not None:
+            self._pipeline.is_exiting = exiting
+            self._pipeline.roll()
+            self._pipeline.shut_processors_down()
+        done = [each.stop(deadline - time.monotonic()) for each in self._deliveries]
+        self._left = self._waiting()
+        for part in (self._pipeline, self._records):
+            if part is not None:
+                part.is_open = exiting
+        for delivery in self._deliveries:
+            if self._settings.temporary:
+                delivery.spool.remove()
             else:
-                pipeline.spool.close()
-        if self._records is not None:
-            if exiting:
-                processors.as_record = self._records.refuse
-            left = max(deadline - time.monotonic(), 0.0)
-            delivered = self._records.shutdown(left) and delivered
-        return delivered
+                delivery.spool.close()
+        return all(done)
+
+    def _waiting(self) -> int:
+        return sum(each.spool.backlog() for each in self._deliveries)
 
     def __enter__(self) -> "Observability":
         return self
@@ -157,19 +158,20 @@ class Observability:
 
     def __repr__(self) -> str:
         state = "open" if self._is_open else "shut down"
-        if self._pipeline is None or self._delivery is None:
+        if not self._deliveries:
             return f"<Observability {self.service_name} [{state}, no tracing]>"
         exporter = self._settings.exporter
         where = exporter.shown if exporter.network else "nowhere"
-        delivery = self._delivery
-        waiting = self._pipeline.spool.backlog() if self._is_open else self._left
+        waiting = self._waiting() if self._is_open else self._left
+        delivered = sum(each.delivered_segments for each in self._deliveries)
         parts = [
             state,
-            f"spans ended: {self._pipeline.ended_spans}",
-            f"segments: {delivery.delivered_segments} delivered to {where}, {waiting} waiting",
+            f"spans ended: {0 if self._pipeline is None else self._pipeline.ended_spans}",
+            f"segments: {delivered} delivered to {where}, {waiting} waiting",
         ]
-        if delivery.last_failure:
-            parts.append(f"last failure: {delivery.last_failure}")
+        parts += [
+            f"last failure: {each.last_failure}" for each in self._deliveries if each.last_failure
+        ]
         if _trouble.counts:
             parts.append(f"troubles: {dict(_trouble.counts)}")
         return f"<Observability {self.service_name} [{'; '.join(parts)}]>"
@@ -250,7 +252,7 @@ def setup_observability(
 def _connect_all(made: Observability, settings: Settings) -> None:
     if _stand_in is not None:
         _stand_in(settings)
-    elif settings.traces or settings.log_records:
+    elif settings.traces or settings.log_exporter:
         _start(made, settings)
     configure.apply(settings.logs)
     context.propagated = settings.propagate
@@ -291,51 +293,105 @@ def _start(made: Observability, settings: Settings) -> None:
     resource = make_resource(settings)
     if settings.traces:
         _start_tracing(made, settings, resource)
-    if settings.log_records and settings.exporter.network:
-        from otel_logging.export.records import Records
-
-        pipeline = made._pipeline  # noqa: SLF001 - this module's own class
-        in_child = None if pipeline is None else lambda: pipeline.resource
-        made._records = Records(settings, resource, child_resource=in_child)  # noqa: SLF001
-        processors.as_record = made._records.emit  # noqa: SLF001
+    if settings.log_exporter is not None:
+        _start_records(made, settings, settings.log_exporter, resource)
+    deliveries = made._deliveries  # noqa: SLF001 - this module's own class
+    if settings.exporter.network and not all(each.has_threads for each in deliveries):
+        _trouble.report("remark: uWSGI without --enable-threads: spans wait on disk until its end")
+    for delivery in deliveries:
+        delivery.start()  # what a dead process left waits already
 
 
 def _start_tracing(made: Observability, settings: Settings, resource: "Resource") -> None:
-    from otel_logging.export.delivery import Delivery
-    from otel_logging.export.pipeline import Pipeline, encode_resource
-    from otel_logging.export.transport import make_client
+    from otel_logging.export.pipeline import PROCESS_LOG_S, Pipeline, encode_resource
 
-    client = make_client(settings.exporter) if settings.exporter.network else None
-    spool = _open_spool(settings, encode_resource(resource))
-    pipeline = Pipeline(settings, resource, spool)
-    delivery = Delivery(pipeline, client, timeout_s=settings.exporter.timeout_s)
-    pipeline.on_work, pipeline.on_flush = delivery.wake, delivery.flush
-    made._pipeline, made._delivery = pipeline, delivery  # noqa: SLF001
-    connect(pipeline, settings)
-    if not delivery.has_threads and client is not None:
-        _trouble.report("remark: uWSGI without --enable-threads: spans wait on disk until its end")
-    delivery.start()  # what a dead process left waits already
-
-
-def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
-    """Open the spool: where it was asked for, or nothing; else where it can be."""
     exporter = settings.exporter
-    name = _spool.destination(settings.service_name, exporter.shown, exporter.protocol)
+    client = make_client(exporter) if exporter.network else None
+    spool = _open_spool(settings, exporter, encode_resource(resource))
+    pipeline = Pipeline(settings, resource, spool)
+
+    def before_round(is_flush: bool) -> None:  # noqa: FBT001 - as ``Delivery`` calls it
+        pipeline.roll(older_than_s=0.0 if is_flush else PROCESS_LOG_S)
+
+    made._pipeline = pipeline  # noqa: SLF001 - this module's own class
+    delivery = _add_delivery(made, spool, client, exporter, before_round)
+    pipeline.on_flush = delivery.flush
+    connect(pipeline, settings)
+
+
+def _start_records(
+    made: Observability, settings: Settings, exporter: "Exporter", resource: "Resource"
+) -> None:
+    from otel_logging.export.pipeline import encode_resource, in_this_process
+    from otel_logging.export.records import Records
+
+    pipeline = made._pipeline  # noqa: SLF001 - this module's own class
+    client = make_client(exporter) if exporter.network else None
+    spool = _open_spool(settings, exporter, encode_resource(resource))
+    _add_delivery(made, spool, client, exporter, lambda _: None)
+    records = made._records = Records(  # noqa: SLF001
+        settings.limits,
+        spool,
+        child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
+    )
+    processors.as_record, processors.on_spans = records.emit, settings.span_events
+
+
+def make_client(exporter: "Exporter") -> "Client":
+    """Return the client for the protocol. Failure: raises ``ConfigurationError``."""
+    # each where it is asked for: gRPC is an extra, and heavy
+    if exporter.protocol == "grpc":
+        from otel_logging.export.grpc import OtlpGrpc
+
+        return OtlpGrpc(exporter)
+    from otel_logging.export.http import OtlpHttp
+
+    return OtlpHttp(exporter)
+
+
+def _add_delivery(
+    made: Observability,
+    spool: Spool,
+    client: "Client | None",
+    exporter: "Exporter",
+    before_round: Callable[[bool], None],
+) -> "Delivery":
+    from otel_logging.export.delivery import Delivery
+
+    delivery = Delivery(spool, client, timeout_s=exporter.timeout_s, before_round=before_round)
+    spool.on_work = delivery.wake
+    made._deliveries.append(delivery)  # noqa: SLF001 - this module's own class
+    return delivery
+
+
+def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> Spool:
+    """Open the spool: where it was asked for, or nothing; else where it can be."""
+    name = directories.destination(settings.service_name, exporter.shown, exporter.protocol)
     given = settings.spool_dir
-    places = [_spool.default_base, _spool.fallback_base] if given is None else [lambda: given]
+    places = (
+        [directories.default_base, directories.fallback_base] if given is None else [lambda: given]
+    )
+    noun = "spans"
+    if exporter.signal == "logs":
+        name, noun = name + directories.LOGS, "log records"
+
+    def opened(base: "Path | None") -> Spool:
+        return Spool(
+            base,
+            name,
+            resource,
+            bytes_bound=settings.spool_bytes,
+            hours=settings.spool_hours,
+            noun=noun,
+        )
+
     failure: Exception | None = None
-    for find in [_spool.temporary_base] if settings.temporary else places:
+    for find in [directories.temporary_base] if settings.temporary else places:
         try:
-            return _spool.Spool(
-                find(),
-                name,
-                resource,
-                bytes_bound=settings.spool_bytes,
-                hours=settings.spool_hours,
-            )
+            return opened(find())
         except Exception as error:
             failure = error
-            if given is None and isinstance(error, _spool.UnsafeError):
+            if given is None and isinstance(error, directories.UnsafeError):
                 _trouble.report("spool directories not used: they are not safe", detail=error)
     if given is not None:
         raise ConfigurationError(
@@ -344,9 +400,7 @@ def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
             f"a directory that can be written ({failure})",
         ) from failure
     _trouble.report("spools in memory alone: there is no writable directory", detail=failure)
-    return _spool.Spool(
-        None, name, resource, bytes_bound=settings.spool_bytes, hours=settings.spool_hours
-    )
+    return opened(None)
 
 
 def connect(pipeline: "Pipeline", settings: Settings) -> None:
@@ -388,7 +442,7 @@ def _disconnect() -> None:
     for attached in _attached.values():
         attached.pipeline = None
     processors.elsewhere = None
-    processors.as_record = None
+    processors.as_record, processors.on_spans = None, True
 
 
 def set_propagators(names: tuple[str, ...] | None) -> None:
@@ -443,7 +497,7 @@ def standing_in(
     _current, _stand_in = None, take
     try:
         connect(pipeline, settings)
-        processors.as_record = None
+        processors.as_record, processors.on_spans = None, True
         yield
     finally:
         if _current is not None:
@@ -472,7 +526,7 @@ def _restored(current: Observability) -> None:
 def _what_connects() -> Iterator[tuple[Any, str]]:
     """Yield where a set-up leaves what leads to it: objects, and the names of their attributes."""
     yield from [(tracing, "tracer"), (tracing, "budgets"), (context, "propagated")]
-    yield from [(processors, "elsewhere"), (processors, "as_record")]
+    yield from [(processors, name) for name in ("elsewhere", "as_record", "on_spans")]
     yield from [(attached, "pipeline") for attached in _attached.values()]
     provider = trace.get_tracer_provider()
     if hasattr(provider, "is_idle"):  # ours

@@ -52,9 +52,12 @@ _NOT_ON_EVENTS: Final = frozenset(
 #: fields). Set by set-up; None: stock OpenTelemetry, where only a recording span takes any.
 elsewhere: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = None
 
-#: Takes every line as a log record, in place of any span; with the same arguments. Set by set-up
-#: for OTEL_LOGS_EXPORTER=otlp.
-as_record: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = None
+#: Takes every line as a log record; with the same arguments, and the line's exception. Set by
+#: set-up for OTEL_LOGS_EXPORTER=otlp.
+as_record: Callable[..., None] | None = None
+
+#: Whether lines are events of their spans: always, but for OTEL_LOGS_EXPORTER=otlp alone.
+on_spans = True
 
 #: The clock of lines outside our spans, ns since the epoch; ``testing`` has a fixed one.
 now_ns: Callable[[], int] = time.time_ns
@@ -145,13 +148,13 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
     record = event_dict.get("_record")
     if isinstance(record, logging.LogRecord) and _is_recorded(record):
         return event_dict
-    fields = event_dict
+    fields, error = event_dict, None
     if "exc_info" in event_dict:
         fields = {**event_dict}
         error = exception_of(fields.pop("exc_info"))
         if error is not None:
             fields[_names.EXCEPTION] = traceback_of(error)
-    record_on(trace.get_current_span(), fields)
+    record_on(trace.get_current_span(), fields, error)
     return event_dict
 
 
@@ -225,8 +228,16 @@ def traceback_of(error: BaseException) -> Any:
         return plain(error)
 
 
-def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:
-    """Do what ``record_on_span`` does, for *span*."""
+def record_on(
+    span: trace.Span,
+    event_dict: EventDict,
+    error: BaseException | None = None,
+    *,
+    is_known: bool = False,
+) -> EventDict:
+    """Do what ``record_on_span`` does, for *span*. *is_known*: its trace has the traceback of
+    *error* already.
+    """
     try:
         time_ns = event_dict.get(_names.TIME_NS) or now_ns()
         name = event_dict.get(_names.EVENT)
@@ -235,7 +246,11 @@ def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:
         fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}
         add_line = getattr(span, "add_line", None)
         if as_record is not None:
-            as_record(span, time_ns, name, fields)
+            as_record(span, time_ns, name, fields, error)
+        if is_known:
+            fields[_names.EXCEPTION] = plain(error)
+        if not on_spans:
+            pass
         elif add_line is not None:
             add_line(time_ns, name, fields)
         elif elsewhere is not None:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from otel_logging import _names, _spool
+from otel_logging import _names
+from otel_logging.spool import directories, queue
 
 _T = TypeVar("_T")
 
@@ -122,19 +123,22 @@ class Limits:
 
     span_attributes: int | None = 128  # OpenTelemetry specification: default of all counts
     event_attributes: int | None = 128
+    record_attributes: int | None = 128
     link_attributes: int | None = 128
     links: int | None = 128
     events: int | None = None  # size of a page of events; nothing is dropped
     span_value_length: int | None = None
+    record_value_length: int | None = None
     value_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """Where spans go, and how. *endpoint* is complete: nothing is appended to it. Its user and
-    password are a header.
+    """Where the spans or the log records go, and how. *endpoint* is complete: nothing is appended
+    to it. Its user and password are a header.
     """
 
+    signal: str = "traces"  # or "logs"
     endpoint: str = field(default="http://localhost:4318/v1/traces", repr=False)
     protocol: str = "http/protobuf"
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -143,7 +147,7 @@ class Exporter:
     certificate: str | None = None
     client_key: str | None = None
     client_certificate: str | None = None
-    network: bool = True  # False: spans wait in the spool
+    network: bool = True  # False: they wait in the spool
 
     @property
     def shown(self) -> str:
@@ -160,8 +164,9 @@ class Settings:
     logs: LogSettings
     traces: bool  # False: OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER=none
     traces_off_by: str = field(compare=False)  # which of them, as it was set; or empty
-    log_records: bool  # OTEL_LOGS_EXPORTER=otlp: lines leave as log records, not as events
     exporter: Exporter
+    log_exporter: Exporter | None  # OTEL_LOGS_EXPORTER=otlp: lines leave as log records
+    span_events: bool  # lines are events of their spans
     sampler: str
     sampler_ratio: float
     limits: Limits
@@ -379,10 +384,25 @@ def _credentials(parts: SplitResult) -> str | None:
     return f"{user}:{password}"
 
 
-def _url_with_path(name: str, value: object) -> str:
-    parts = urlsplit(_url(name, value))
-    path = parts.path.rstrip("/").removesuffix("/v1/traces") + "/v1/traces"
-    return parts._replace(path=path).geturl()
+def _url_with_path(signal: str) -> Callable[[str, object], str]:
+    def parse(name: str, value: object) -> str:
+        parts = urlsplit(_url(name, value))
+        path = parts.path.rstrip("/")
+        for known in _names.OTLP_PREFIXES:
+            path = path.removesuffix(f"/v1/{known}")
+        return parts._replace(path=f"{path}/v1/{signal}").geturl()
+
+    return parse
+
+
+def _url_beside_traces(name: str, value: str) -> str:
+    if not urlsplit(_url(name, value)).path.rstrip("/").endswith("/v1/traces"):
+        allowed = (
+            "a URL that ends in /v1/traces, for log records to go to /v1/logs beside it; or set"
+            f" {_names.OTLP_PREFIXES['logs']}ENDPOINT"
+        )
+        raise ConfigurationError(name, value, allowed)
+    return _url_with_path("logs")(name, value)
 
 
 def _url_of_grpc(name: str, value: object) -> str:
@@ -497,23 +517,37 @@ def _jaeger_url(variables: _Variables) -> str:
     return variables.read(parse, "http://localhost:16686", _names.JAEGER_URL)
 
 
-def _exporter(variables: _Variables, endpoint: str | None, *, test: bool) -> Exporter:
+def _exporter(
+    variables: _Variables, endpoint: str | None, *, test: bool, signal: str = "traces"
+) -> Exporter:
+    own, shared = _names.OTLP_PREFIXES[signal], _names.OTLP_PREFIX
+    prefixes, traces = [own, shared], _names.OTLP_PREFIXES["traces"]
+    found = endpoint or variables.get(own + "ENDPOINT") or variables.get(shared + "ENDPOINT")
+    if (
+        own != traces and not found and variables.get(traces + "ENDPOINT")
+    ):  # it alone says where the collector is
+        prefixes.append(traces)
+
     def read(parse: Callable[[str, str], _T], default: _T, option: str) -> _T:
-        # the variable for traces wins
-        names = (_names.OTLP_TRACES_PREFIX + option, _names.OTLP_PREFIX + option)
-        return variables.read(parse, default, *names)
+        # the signal's own variable wins
+        return variables.read(parse, default, *(prefix + option for prefix in prefixes))
 
     usual = Exporter()
     protocol = read(_one_of(*_PORTS), usual.protocol, "PROTOCOL")
-    is_grpc = protocol == "grpc"
-    whole, taken = (_url_of_grpc, _url_of_grpc) if is_grpc else (_url_with_path, _url)
+    whole: Callable[[str, Any], str] = _url_with_path(signal)
+    # OpenTelemetry specification: the signal's own variable is taken as it is
+    taken: Callable[[str, Any], str] = _url
+    beside: Callable[[str, Any], str] = _url_beside_traces
+    if protocol == "grpc":
+        whole = taken = beside = _url_of_grpc
     if endpoint is not None:
         url = whole("endpoint", endpoint)
     else:
-        # OpenTelemetry specification: the variable for traces is taken as it is
         url = whole("", f"http://localhost:{_PORTS[protocol]}")
-        url = variables.read(whole, url, _names.OTLP_PREFIX + "ENDPOINT")
-        url = variables.read(taken, url, _names.OTLP_TRACES_PREFIX + "ENDPOINT")
+        if prefixes[-1] == traces != own:
+            url = variables.read(beside, url, traces + "ENDPOINT")
+        url = variables.read(whole, url, shared + "ENDPOINT")
+        url = variables.read(taken, url, own + "ENDPOINT")
     headers = read(_pairs, usual.headers, "HEADERS")
     parts = urlsplit(url)
     credentials = _credentials(parts)
@@ -521,6 +555,7 @@ def _exporter(variables: _Variables, endpoint: str | None, *, test: bool) -> Exp
         encoded = base64.b64encode(f"{credentials}".encode()).decode()
         headers = (*headers, ("authorization", f"Basic {encoded}"))
     return Exporter(
+        signal=signal,
         endpoint=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
         protocol=protocol,
         headers=headers,
@@ -554,7 +589,6 @@ def load(
     if service_name is None:
         usual = resource.get("service.name") or NAMELESS
         service_name = read(_text, usual, _names.OTEL_SERVICE_NAME)
-    sends = _one_of("otlp", "none")
     exporter = _exporter(variables, endpoint, test=test)
     sampler = read(_one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
     disabled = read(_one_of("true", "false"), "false", _names.OTEL_SDK_DISABLED) == "true"
@@ -562,7 +596,11 @@ def load(
     named = _names.SPOOL_DIR if spool_dir is None else "spool_dir"
     spool = None if spool_dir is None else _directory("spool_dir", spool_dir)
     spool = spool or read(_directory, None, _names.SPOOL_DIR)
-    traced = read(sends, "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp"
+    traced = read(_one_of("otlp", "none"), "otlp", _names.OTEL_TRACES_EXPORTER) == "otlp"
+    lines = read(_line_exporters, frozenset({"span"}), _names.OTEL_LOGS_EXPORTER)
+    log_exporter = None
+    if "otlp" in lines and not disabled:
+        log_exporter = _exporter(variables, endpoint, test=test, signal="logs")
     off_by = f"{_names.OTEL_TRACES_EXPORTER}=none" * (not traced)
     off_by = f"{_names.OTEL_SDK_DISABLED}=true" if disabled else off_by
     return Settings(
@@ -571,8 +609,9 @@ def load(
         logs=logs if exporter.network and not off_by else replace(logs, links_to=None),
         traces=not off_by,
         traces_off_by=off_by,
-        log_records=read(sends, "none", _names.OTEL_LOGS_EXPORTER) == "otlp" and not disabled,
         exporter=exporter,
+        log_exporter=log_exporter,
+        span_events="span" in lines or log_exporter is None,
         sampler=sampler,
         sampler_ratio=ratio if sampler.endswith("traceidratio") else 1.0,
         limits=_limits(variables),
@@ -582,11 +621,21 @@ def load(
         budgets={} if budgets is None else _budgets("budgets", budgets),
         spool_dir=spool,
         spool_dir_named=named,
-        spool_bytes=read(_count(_spool.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES),
+        spool_bytes=read(_count(queue.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES),
         spool_hours=read(parse_seconds, 24.0, _names.SPOOL_HOURS),
         temporary=test and spool is None,
         remarks=_remarks(variables),
     )
+
+
+def _line_exporters(name: str, value: str) -> frozenset[str]:
+    """Return where lines go beside stdout: to "otlp" as log records, to the "span" as events."""
+    names = frozenset(part.lower() for part in _comma_list(name, value))
+    if names == {"none"}:  # of the exporters of log records, that is
+        return frozenset({"span"})
+    if not names or not names <= {"otlp", "span"}:
+        raise ConfigurationError(name, value, "one of otlp, none, or otlp,span for both ways")
+    return names
 
 
 def _comma_list(_: str, value: str) -> tuple[str, ...]:
@@ -611,7 +660,7 @@ def _remarks(variables: _Variables) -> tuple[str, ...]:
 def spool_base() -> list[Path]:
     """Return the directories in which the local store may be, for the read side."""
     given = _Variables().read(_directory, None, _names.SPOOL_DIR)
-    return [_spool.default_base(), _spool.fallback_base()] if given is None else [given]
+    return [directories.default_base(), directories.fallback_base()] if given is None else [given]
 
 
 def jaeger_url() -> str:

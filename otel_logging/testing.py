@@ -18,13 +18,13 @@ from opentelemetry.trace import SpanContext
 
 from otel_logging import _names, _otlp, observability, processors
 from otel_logging import context as bindings
-from otel_logging._spool import Spool
 from otel_logging.export import pipeline
 from otel_logging.export.span import Span
 from otel_logging.logs import configure
 from otel_logging.logs.render import json_renderer
 from otel_logging.processors import EventDict
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load, parse_level
+from otel_logging.spool.queue import Spool
 from otel_logging.traces import span as reading
 
 __all__ = ["Captured", "capture"]

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from otel_logging import _otlp, _spool
-from otel_logging._spool import Contents, Spool, Waiting
+from otel_logging import _otlp
+from otel_logging.spool import reading
+from otel_logging.spool.queue import Spool, Waiting
+from otel_logging.spool.segment import Contents
 
 ROOT = Path(__file__).parent.parent
 SCOPE = b"scope"
@@ -63,7 +65,7 @@ def numbers(found: Iterable[Contents | Waiting | None]) -> list[int]:
 
 
 def on_disk(base: Path) -> list[int]:
-    return sorted(numbers(_spool.read(base)))
+    return sorted(numbers(reading.read(base)))
 
 
 def waiting(spool: Spool) -> list[int]:
@@ -74,7 +76,7 @@ def waiting(spool: Spool) -> list[int]:
 
 def command(script: str, *arguments: object) -> list[str]:
     """Return how to run *script* in a child; it finds us as ``tests.spools``."""
-    patient = f"from otel_logging import _spool; _spool.SLOW_S = {PATIENT_S}\n"
+    patient = f"from otel_logging.spool import queue; queue.SLOW_S = {PATIENT_S}\n"
     return [sys.executable, "-W", "ignore", "-c", patient + script, *map(str, arguments)]
 
 

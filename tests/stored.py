@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from otel_logging import _names, _otlp, _spool
+from otel_logging import _names, _otlp
+from otel_logging.spool import directories, queue
 from otel_logging.traces import local
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
@@ -90,8 +91,8 @@ def trace_of(base: Path, *spans: Planted, **options: Any) -> Trace:
     return trace
 
 
-def open_spool(base: Path, service: str, values: Mapping[str, Any]) -> _spool.Spool:
+def open_spool(base: Path, service: str, values: Mapping[str, Any]) -> queue.Spool:
     """Return the spool of a process of *service*."""
     resource = _otlp.resource({"service.name": service, **values})
-    destination = _spool.destination(service, "http://127.0.0.1:1", "http/protobuf")
-    return _spool.Spool(base, destination, resource, bytes_bound=64 << 20, hours=24.0)
+    destination = directories.destination(service, "http://127.0.0.1:1", "http/protobuf")
+    return queue.Spool(base, destination, resource, bytes_bound=64 << 20, hours=24.0)

@@ -19,17 +19,22 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from otel_logging import _otlp, _places, _spool, _trouble
-from otel_logging.export import delivery, transport
-from otel_logging.export.delivery import REFUSED, Delivery
+from otel_logging import _otlp, _trouble
+from otel_logging.export import delivery
+from otel_logging.export.delivery import Delivery
 from otel_logging.export.pipeline import Pipeline, encode_resource, make_resource
+from otel_logging.observability import make_client
 from otel_logging.settings import load
+from otel_logging.spool import directories, reading
+from otel_logging.spool import queue as spool_queue
 from tests import rude
 from tests.receiver import Answer, Receiver, Request, accept, partial_success, refuse
 from tests.rude import Rude
 from tests.spools import ROOT, encoded, trace_id
 
 SCOPE = _otlp.scope("shop")
+REFUSED = delivery.REFUSED.format("spans")
+NOT_DELIVERED = delivery.NOT_DELIVERED.format("spans")
 
 
 class Shop:
@@ -41,16 +46,18 @@ class Shop:
         settings = load("shop", environment="production", endpoint=endpoint, spool_dir=base)
         exporter = settings.exporter
         resource = make_resource(settings)
-        self.spool = _spool.Spool(
+        self.spool = spool_queue.Spool(
             base,
-            _spool.destination("shop", "one destination", exporter.protocol),
+            directories.destination("shop", "one destination", exporter.protocol),
             encode_resource(resource),
             bytes_bound=settings.spool_bytes,
             hours=settings.spool_hours,
         )
-        client = None if endpoint is None else transport.make_client(exporter)
+        client = None if endpoint is None else make_client(exporter)
         self.pipeline = Pipeline(settings, resource, self.spool)
-        self.delivery = Delivery(self.pipeline, client, timeout_s=timeout_s)
+        self.delivery = Delivery(
+            self.spool, client, timeout_s=timeout_s, before_round=lambda _: self.pipeline.roll()
+        )
         self.began = time.monotonic()
         if works:
             self.work()
@@ -197,7 +204,7 @@ def test_without_a_network_spans_wait_in_the_spool(base: Path) -> None:
         shop.end(1)
         assert shop.flush()
         assert shop.close()
-    (kept,) = _spool.read(base)
+    (kept,) = reading.read(base)
     assert [trace for trace, _ in kept.spans] == [trace_id(1)]
 
 
@@ -263,7 +270,7 @@ def test_a_collector_that_says_no_is_reported(
         shop.end(1)
         assert not shop.flush(1)
         (line,) = capsys.readouterr().err.splitlines()
-        start = f"otel_logging: 1 {delivery.NOT_DELIVERED}: "
+        start = f"otel_logging: 1 {NOT_DELIVERED}: "
         assert line.startswith(start)
         assert said.format(endpoint=receiver.endpoint) in line
         assert to_do in line
@@ -274,7 +281,7 @@ def test_a_collector_that_says_no_is_reported(
         monkeypatch.setattr(_trouble, "_quiet_s", 0)  # the minute is over
         assert not shop.flush(0.5)
         again = capsys.readouterr().err.splitlines()
-        assert again[0].startswith(f"otel_logging: {before} {delivery.NOT_DELIVERED}: ")
+        assert again[0].startswith(f"otel_logging: {before} {NOT_DELIVERED}: ")
         receiver.answer = accept
         assert shop.flush()
         assert not shop.delivery.last_failure
@@ -315,7 +322,7 @@ def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
         assert bool(capsys.readouterr().err) == lasting
     _trouble.say_rest()
     err = capsys.readouterr().err
-    assert f"{delivery.NOT_DELIVERED}: the collector takes none of the spans" in err
+    assert f"{NOT_DELIVERED}: the collector takes none of the spans" in err
     assert lasting or "HTTP request to an HTTPS server.; look at the collector's log)" in err
 
 
@@ -351,7 +358,7 @@ def test_an_answer_that_is_cut_off_by_the_deadline_is_none(base: Path) -> None:
             assert shop.delivery.delivered_segments == 0
             assert "the answer was cut off" in shop.delivery.last_failure
         assert collector.connections > 1
-    assert len(list(_spool.read(base))) == 1
+    assert len(list(reading.read(base))) == 1
 
 
 def test_what_is_too_large_comes_in_halves(receiver: Receiver, base: Path) -> None:
@@ -424,7 +431,7 @@ def test_damaged_segments_are_counted_once(receiver: Receiver, base: Path) -> No
         receiver.answer = in_turn(refuse(503), refuse(503), refuse(503))
         shop.work()
         assert shop.flush()
-        assert _trouble.counts[_spool.DAMAGED] == 2
+        assert _trouble.counts[spool_queue.DAMAGED.format("spans")] == 2
     assert sorted(came(receiver)) == [4, 6, 10, 11, 12]
     assert all(request.spans for request in receiver.requests)
 
@@ -433,7 +440,7 @@ def test_a_segment_that_cannot_be_read_for_now_is_delivered_later(
     receiver: Receiver, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a descriptor to be had nothing is taken for damaged, and nothing is lost."""
-    read = _places.content
+    read = reading.content
     failures = iter((errno.EMFILE, errno.ENFILE))
 
     def content(path: Path) -> bytes:
@@ -441,7 +448,7 @@ def test_a_segment_that_cannot_be_read_for_now_is_delivered_later(
             raise OSError(number, "too many open files")
         return read(path)
 
-    monkeypatch.setattr(_places, "content", content)
+    monkeypatch.setattr(reading, "content", content)
     with Shop(base, receiver.endpoint, works=False) as shop:
         shop.end_segments(1, 2)
         shop.work()
@@ -458,7 +465,7 @@ def test_a_segment_that_cannot_be_read_is_neither_damaged_nor_delivered(
     receiver: Receiver, base: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """It waits and is reported, holds up no other, and is delivered when it can be read."""
-    read = _places.content
+    read = reading.content
     unreadable: list[Path] = []
 
     def content(path: Path) -> bytes:
@@ -466,7 +473,7 @@ def test_a_segment_that_cannot_be_read_is_neither_damaged_nor_delivered(
             raise error
         return read(path)
 
-    monkeypatch.setattr(_places, "content", content)
+    monkeypatch.setattr(reading, "content", content)
     monkeypatch.setattr(delivery, "ROUND_S", 0.1)
     with Shop(base, receiver.endpoint, works=False) as shop:
         shop.end_segments(1, 2, 3)
@@ -511,11 +518,11 @@ def test_in_an_outage_segments_fill_longer(base: Path) -> None:
     with Shop(base, endpoint) as shop:
         shop.end(1)
         assert not shop.flush(1)
-        assert shop.spool.seal_after_s > _spool.SEAL_S
+        assert shop.spool.seal_after_s > spool_queue.SEAL_S
         with Receiver(port) as receiver:
             assert shop.flush()
             assert came(receiver) == [1]
-        assert shop.spool.seal_after_s == _spool.SEAL_S
+        assert shop.spool.seal_after_s == spool_queue.SEAL_S
 
 
 def test_what_a_stall_put_into_memory_is_on_disk_at_once(base: Path) -> None:
@@ -524,8 +531,8 @@ def test_what_a_stall_put_into_memory_is_on_disk_at_once(base: Path) -> None:
         shop.spool._stalled = True
         began = time.monotonic()
         shop.end(1)
-        while not _spool.segments(base):
-            assert time.monotonic() - began < _spool.SEAL_S * 0.8
+        while not reading.segments(base):
+            assert time.monotonic() - began < spool_queue.SEAL_S * 0.8
         assert not shop.spool.is_stalled
 
 
@@ -613,7 +620,7 @@ os.kill(os.getpid(), 9)
             assert shop.flush()
             assert shop.delivery.answered
             assert sorted(came(receiver)) == list(range(1, 31))
-    assert len(_spool.segments(base)) == len(list(base.glob("*/sent/*")))
+    assert len(reading.segments(base)) == len(list(base.glob("*/sent/*")))
 
 
 # ---------------------------------------------------------------- waiting for it
@@ -656,7 +663,7 @@ def test_a_flush_that_cannot_be_ends_in_time(
             assert not shop.flush(0)
             assert not shop.flush(-1)
             assert not shop.delivery.stop(0.1)
-    assert len(list(_spool.read(base))) == 1
+    assert len(list(reading.read(base))) == 1
 
 
 def test_no_wait_is_too_long(receiver: Receiver, base: Path) -> None:
@@ -702,7 +709,7 @@ def test_a_stop_gives_an_unknown_collector_one_short_try(base: Path) -> None:
         assert not shop.close()
         assert time.monotonic() - began < 2
         assert collector.connections == 1
-    assert len(list(_spool.read(base))) == 1
+    assert len(list(reading.read(base))) == 1
 
 
 # ---------------------------------------------------------------- real processes
@@ -795,7 +802,7 @@ def test_a_process_ends_within_5_s_whatever_the_collector_does(tmp_path: Path) -
     results = [ends.get_nowait() for _ in children]
     assert [row for row in results if row[1] > row[2] or row[3]] == []
     for number in range(len(children)):  # nothing is lost
-        assert list(_spool.segments(tmp_path / str(number)))
+        assert list(reading.segments(tmp_path / str(number)))
 
 
 @pytest.mark.parametrize("before", ["nothing", "refused", "accepted"])
@@ -819,7 +826,7 @@ def test_exit_asks_a_collector_that_says_no_once(
         most = {"nothing": 2, "accepted": 3, "refused": 6}
         assert len(receiver.requests) <= most[before]
         assert f"(HTTP {status}" in err
-        assert list(_spool.segments(base))
+        assert list(reading.segments(base))
     elif before == "accepted":  # one bad span, which is counted
         assert "1 spans lost: the collector refused them (HTTP 400" in err
     else:
@@ -966,7 +973,7 @@ def test_a_fork_during_a_request_shares_no_connection(receiver: Receiver, base: 
     child = start(
         """
 end("before")
-while not observability._delivery._client._socket: time.sleep(0.01)
+while not observability._deliveries[0]._client._socket: time.sleep(0.01)
 sys.stdin.readline()
 pid = os.fork()
 if pid == 0:
@@ -1014,7 +1021,7 @@ if pid:
         base,
         setup="",
     )
-    kept = [trace for contents in _spool.read(base) for trace, _ in contents.spans]
+    kept = [trace for contents in reading.read(base) for trace, _ in contents.spans]
     assert sorted(kept) == [trace_id(1), trace_id(2)]
 
 

@@ -214,17 +214,6 @@ def test_exit_is_in_time_though_the_collector_hangs(shop: Shop) -> None:
     assert sorted(shop.delivered()) == ["held", "late", "later", "normal"]
 
 
-def test_log_records_have_no_disk_to_wait_on(shop: Shop) -> None:
-    """OTEL_LOGS_EXPORTER=otlp: each late one is counted and said; spans wait as ever."""
-    late = 'log.info("late"); log.info("later"); traced("stage").__enter__().end()'
-    shop.run(script(late), OTEL_LOGS_EXPORTER="otlp")
-    assert [record.body for record in shop.receiver.log_records] == ["normal"]
-    said = "otel_logging: 1 log records lost: they came at exit, after the last delivery\n"
-    assert shop.err == 2 * said
-    shop.run(NEXT)
-    assert [span.name for span in shop.receiver.spans] == ["stage"]
-
-
 def test_a_temporary_spool_is_gone_by_then(shop: Shop, tmp_path: Path) -> None:
     """The environment ``test``: counted and said, and no directory is left."""
     temporary = tmp_path / "temporary"

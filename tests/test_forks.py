@@ -121,7 +121,7 @@ with traced("after"): pass
 
 
 def test_log_records_of_a_child_forked_in_c(shop: Shop) -> None:
-    """OTEL_LOGS_EXPORTER=otlp: the SDK's batch processor is the child's own as well."""
+    """OTEL_LOGS_EXPORTER=otlp: the spool and the worker are the child's own as well."""
     shop.run(
         FORK_IN_C
         + """
@@ -208,7 +208,7 @@ observability = setup_observability("shop")
 if (pid := os.fork()) == 0:
     began = time.monotonic()
     with traced("child"): pass
-    while observability._delivery.delivered_segments == 0:
+    while observability._deliveries[0].delivered_segments == 0:
         assert time.monotonic() - began < 20
         time.sleep(0.01)
     assert time.monotonic() - began >= 0.9

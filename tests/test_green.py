@@ -241,7 +241,7 @@ result["lost"] = sum(_trouble.counts.values())
 
 
 def test_log_records(library: str, receiver: Receiver, tmp_path: Path) -> None:
-    """They are another way out, with threads of the SDK's."""
+    """They are another way out, by a worker of their own."""
     code = """
 patch()
 setup()

@@ -17,9 +17,8 @@ PACKAGE = ROOT / "otel_logging"
 FLOORS = [
     {"_names", "_trouble", "_text", "_green"},
     {"_values", "_links", "_forks"},
-    {"_sockets", "_json", "_otlp", "_decorate", "_segment"},
-    {"_places"},
-    {"_spool"},
+    {"_http", "_json", "_otlp", "_decorate"},
+    {"spool"},
     {"settings", "lateness"},
     {"context"},
     {"tracing", "jobs"},
@@ -38,14 +37,12 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 GATES = {
     "opentelemetry.sdk": {"export", "observability"},  # here a type alone
     "opentelemetry.proto": {"_otlp", "export", "traces"},
-    "opentelemetry.exporter": {"export"},
     "google": {"traces", "export"},
     "structlog": {"logs"},
     "orjson": {"_json"},
-    "requests": {"export"},  # what the SDK's log exporter sends with
     "grpc": {"export"},
     "dotenv": {"settings"},
-    "platformdirs": {"_places", "_spool"},
+    "platformdirs": {"spool"},
     "colorama": {"logs"},
     "click": {"cli", "demo"},
     "rich": {"cli", "doctor", "traces"},

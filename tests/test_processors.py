@@ -258,9 +258,15 @@ def test_lines_that_leave_as_records_are_no_events(
     """OTEL_LOGS_EXPORTER=otlp: instead, never as well."""
     taken: list[Any] = []
     monkeypatch.setattr(processors, "as_record", lambda *line: taken.append(line))
+    monkeypatch.setattr(processors, "on_spans", False)
+    error = KeyError("k")
     with stock.tracer.start_as_current_span("s") as span:
         line(record_on_span, event="e", _time_ns=5, n=1)
-    assert taken == [(span, 5, "e", {"n": 1})]
+        line(record_on_span, event="f", _time_ns=6, exc_info=error)
+    assert taken == [
+        (span, 5, "e", {"n": 1}, None),
+        (span, 6, "f", {"exception": "KeyError: 'k'"}, error),
+    ]
     assert stock.events() == []
 
 

@@ -1,18 +1,15 @@
-"""Lines as log records: what a collector gets, and what is counted where it gets nothing."""
+"""Lines as log records: what a collector gets, through kills, outages and forks."""
 
 import logging
-import os
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +19,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from otel_logging import _otlp, _trouble
+from otel_logging import _otlp, _trouble, get_logger, setup_observability
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export.outlet import QUEUE_RECORDS, this_thread
+from otel_logging.export.delivery import NOT_DELIVERED, REFUSED, Delivery
+from otel_logging.export.pipeline import encode_resource
 from otel_logging.export.records import Records, severity
-from otel_logging.settings import ConfigurationError, Settings, load
+from otel_logging.observability import make_client
+from otel_logging.settings import ConfigurationError, load
+from otel_logging.spool import directories, queue, reading
 from tests.receiver import (
     Answer,
     LogRecord,
@@ -37,35 +37,68 @@ from tests.receiver import (
     partial_success,
     refuse,
 )
+from tests.test_exit import Shop
 
-ROOT = Path(__file__).parent.parent
 NO_SPAN = trace.INVALID_SPAN
 RESOURCE = Resource({"service.name": "shop"})
-NOT_TAKEN = "log records lost: the collector did not take them"
-
-Make = Callable[..., Records]
+LOST = REFUSED.format("log records")
 
 
-def settings_for(endpoint: str) -> Settings:
-    return load("shop", environment="production", endpoint=endpoint)
+class Books:
+    """Records with a spool and a worker, without a set-up. Leaving it shuts them down."""
+
+    def __init__(self, endpoint: str | None, base: Path | None) -> None:
+        settings = load("shop", environment="production", endpoint=endpoint)
+        exporter = settings.log_exporter
+        assert exporter is not None
+        self.spool = queue.Spool(
+            base,
+            "shop-1" + directories.LOGS,
+            encode_resource(RESOURCE),
+            bytes_bound=64 << 20,
+            hours=24,
+            noun="log records",
+        )
+        self.delivery = Delivery(self.spool, make_client(exporter), timeout_s=exporter.timeout_s)
+        self.records = Records(settings.limits, self.spool, child_resource=lambda: RESOURCE)
+        self.records.on_work = self.delivery.wake
+        self.emit = self.records.emit
+
+    def force_flush(self, timeout_s: float) -> bool:
+        return self.delivery.flush(timeout_s)
+
+    def shutdown(self, timeout_s: float) -> bool:
+        done = self.delivery.stop(timeout_s)
+        self.records.is_open = False
+        self.spool.close()
+        return done
+
+
+Make = Callable[..., Books]
 
 
 @pytest.fixture
-def make(receiver: Receiver) -> Iterator[Make]:
+def make(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Records that go to *receiver*, or to the endpoint named; ended with the test."""
-    made: list[Records] = []
+    made: list[Books] = []
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
 
-    def make(endpoint: str = receiver.endpoint) -> Records:
-        made.append(Records(settings_for(endpoint), RESOURCE))
+    def make(endpoint: str | None = receiver.endpoint) -> Books:
+        made.append(Books(endpoint, tmp_path / "spool"))
         return made[-1]
 
     yield make
-    for records in made:
-        records.shutdown(0)
+    for books in made:
+        books.shutdown(0)
 
 
-def say(records: Records, name: str, span: trace.Span = NO_SPAN, /, **fields: Any) -> None:
-    records.emit(span, 5_000, name, {"level": "info", "logger": "shop", **fields})
+@pytest.fixture
+def shop(receiver: Receiver, tmp_path: Path) -> Shop:
+    return Shop(receiver, tmp_path / "spool")
+
+
+def say(books: Books, name: str, span: trace.Span = NO_SPAN, /, **fields: Any) -> None:
+    books.emit(span, 5_000, name, {"level": "info", "logger": "shop", **fields})
 
 
 def bodies(receiver: Receiver) -> list[Any]:
@@ -77,12 +110,12 @@ def bodies(receiver: Receiver) -> list[Any]:
 
 def test_a_line_in_a_span_is_a_record_with_its_ids(make: Make, receiver: Receiver) -> None:
     """Body, severity, scope, attributes, ids, resource: each in the place that OTLP has for it."""
-    records = make()
+    books = make()
     before = time.time_ns()
     with TracerProvider().get_tracer("t").start_as_current_span("checkout") as span:
         fields = {"level": "warning", "logger": "shop.pay", "user_id": "u-1", "words": 12}
-        records.emit(span, 1_700_000_000_000_000_001, "slow answer", fields)
-    assert records.force_flush(10)
+        books.emit(span, 1_700_000_000_000_000_001, "slow answer", fields)
+    assert books.force_flush(10)
 
     (record,) = receiver.log_records
     context = span.get_span_context()
@@ -104,13 +137,13 @@ def test_a_line_in_a_span_is_a_record_with_its_ids(make: Make, receiver: Receive
 
 def test_the_span_is_the_one_given_whatever_is_current(make: Make, receiver: Receiver) -> None:
     """A line outside any span has no ids, and one of a span that is not sampled is a record."""
-    records = make()
+    books = make()
     tracer = TracerProvider().get_tracer("t")
     unsampled = TracerProvider(sampler=ALWAYS_OFF).get_tracer("t").start_span("unsampled")
     with tracer.start_as_current_span("current"):
-        say(records, "outside")
-        say(records, "unsampled", unsampled)
-    assert records.force_flush(10)
+        say(books, "outside")
+        say(books, "unsampled", unsampled)
+    assert books.force_flush(10)
 
     outside, inside = receiver.log_records
     assert (outside.trace_id, outside.span_id, outside.flags) == (None, None, 0)
@@ -144,14 +177,13 @@ def test_the_span_is_the_one_given_whatever_is_current(make: Make, receiver: Rec
 )
 def test_levels_have_the_numbers_of_the_data_model(level: str, number: int, text: str) -> None:
     """Python's levels and Syslog's by name, those in between by their number."""
-    found, name = severity(level)
-    assert (found.value, name) == (number, text)
+    assert severity(level) == (number, text)
 
 
 def test_a_level_with_a_name_of_its_own_has_its_number() -> None:
     """What an application has told ``logging`` counts."""
     logging.addLevelName(35, "PAGE_SOMEONE")
-    assert severity("page_someone")[0].value == 16
+    assert severity("page_someone")[0] == 16
 
 
 class Broken:
@@ -172,11 +204,11 @@ class BrokenMapping(Mapping[str, Any]):
 
 def test_any_value_is_plain_data(make: Make, receiver: Receiver) -> None:
     """What OTLP cannot hold does not cost the line, nor the other lines of its batch."""
-    records = make()
-    say(records, "lone \ud83d", cart={"a": [1, None]}, none=None, broken=Broken(), big=2**70)
-    say(records, "keys", **{"": 1, "lone \ud83d": "lone \ud83d"})
-    say(records, "x" * 100_000, logger="lone \ud83d", level=None)
-    assert records.force_flush(10)
+    books = make()
+    say(books, "lone \ud83d", cart={"a": [1, None]}, none=None, broken=Broken(), big=2**70)
+    say(books, "keys", **{"": 1, "lone \ud83d": "lone \ud83d"})
+    say(books, "x" * 100_000, logger="lone \ud83d", level=None)
+    assert books.force_flush(10)
 
     first, keys, long = receiver.log_records
     assert first.body == keys.attributes["lone \\ud83d"] == long.scope == "lone \\ud83d"
@@ -193,9 +225,9 @@ def test_any_value_is_plain_data(make: Make, receiver: Receiver) -> None:
 
 def test_a_line_without_a_logger_has_our_scope(make: Make, receiver: Receiver) -> None:
     """Somebody's own structlog chain may name no logger and no level."""
-    records = make()
-    records.emit(NO_SPAN, 1, "bare", {})
-    assert records.force_flush(10)
+    books = make()
+    books.emit(NO_SPAN, 1, "bare", {})
+    assert books.force_flush(10)
     (record,) = receiver.log_records
     assert (record.scope, record.severity, record.attributes) == ("otel_logging", 0, {})
 
@@ -206,31 +238,64 @@ def test_limits_hold_and_what_they_cut_is_counted(
     """OTEL_ATTRIBUTE_COUNT_LIMIT and OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT are for records too."""
     monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "2")
     monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3")
-    records = make()
-    say(records, "cut", a="abcdef", b=1, c=2, d=3)
-    assert records.force_flush(10)
+    books = make()
+    say(books, "cut", a="abcdef", b=1, c=2, d=3)
+    assert books.force_flush(10)
     assert receiver.log_records[0].attributes == {"a": "abc", "b": 1}
     assert _trouble.counts["fields of log records dropped: over the limit of attributes"] == 2
 
 
-def test_more_attributes_than_the_sdk_keeps_are_counted(
+def test_records_have_limits_of_their_own(
     make: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK keeps 128, and warns at each line that has more; it gets no more."""
+    """OTEL_LOGRECORD_ATTRIBUTE_*; those of events do not hold for them, and 128 is usual."""
     monkeypatch.setenv("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "1000")
-    records = make()
-    say(records, "wide", **{f"f{n}": n for n in range(130)})
-    assert records.force_flush(10)
-    assert len(receiver.log_records[0].attributes) == 128
-    assert _trouble.counts["fields of log records dropped: over the limit of attributes"] == 2
+    wide = {f"f{n}": "wide" for n in range(130)}
+    books = make()
+    say(books, "wide", **wide)
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "129")
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "2")
+    say(make(), "wider", **wide)
+    assert books.force_flush(10)
+    receiver.wait_for(lambda r: len(r.log_records) == 2)
+    first, second = sorted(receiver.log_records, key=lambda record: len(record.attributes))
+    assert (len(first.attributes), len(second.attributes)) == (128, 129)
+    assert (first.attributes["f0"], second.attributes["f0"]) == ("wide", "wi")
+    assert _trouble.counts["fields of log records dropped: over the limit of attributes"] == 3
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_an_exception_has_the_names_of_the_semantic_conventions(
+    make: Make, receiver: Receiver
+) -> None:
+    """Its type with its module, unless it is Python's own; its message; its traceback."""
+    books = make()
+    fields = {"level": "error", "exception": "Traceback: ..."}
+    books.emit(NO_SPAN, 1, "builtin", fields, KeyError("k"))
+    books.emit(NO_SPAN, 1, "ours", fields, UnspeakableError())
+    books.emit(NO_SPAN, 1, "rendered", fields)
+    assert books.force_flush(10)
+    builtin, ours, rendered = (record.attributes for record in receiver.log_records)
+    assert builtin == {
+        "exception.type": "KeyError",
+        "exception.message": "'k'",
+        "exception.stacktrace": "Traceback: ...",
+    }
+    assert ours["exception.type"] == "tests.test_records.UnspeakableError"
+    assert ours["exception.message"] == "<unprintable UnspeakableError>"
+    assert rendered == {"exception.stacktrace": "Traceback: ..."}
 
 
 def test_a_record_that_is_too_much_in_all_is_shortened(make: Make, receiver: Receiver) -> None:
     """To 256 KiB, its message included; it says so."""
-    records = make()
-    say(records, "é" * 9_000, **{f"f{n}": "é" * 8_000 for n in range(60)})
-    say(records, "wide", **{"n" * 1_000 + str(n): n for n in range(1_000)})
-    assert records.force_flush(10)
+    books = make()
+    say(books, "é" * 9_000, **{f"f{n}": "é" * 8_000 for n in range(60)})
+    say(books, "wide", **{"n" * 1_000 + str(n): n for n in range(1_000)})
+    assert books.force_flush(10)
     long, wide = receiver.log_records
     for record in (long, wide):
         encoded = _otlp.event(record.time_ns, record.body, record.attributes)
@@ -244,56 +309,65 @@ def test_a_record_that_is_too_much_in_all_is_shortened(make: Make, receiver: Rec
 # ---------------------------------------------------------------- how it gets there
 
 
-def test_the_exporter_is_set_up_as_for_traces(
+def test_records_go_where_their_own_variables_say(
     make: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside the endpoint of traces, with its headers and compression; no .netrc, no proxy."""
-    netrc = Path(os.environ["HOME"]) / ".netrc"
-    netrc.write_text("machine 127.0.0.1 login someone password else\n")
-    monkeypatch.setenv("NETRC", str(netrc))
+    """OTEL_EXPORTER_OTLP_LOGS_*, each before the one for all signals; no .netrc, no proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20secret,x-tenant=7")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-    records = make()
-    say(records, "hello")
-    assert records.force_flush(10)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", receiver.endpoint + "/v1/logs?x=1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=6")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "authorization=Bearer%20s,x-tenant=7")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "gzip")
+    books = make(None)
+    say(books, "hello")
+    assert books.force_flush(10)
 
     (request,) = receiver.requests
-    assert request.path == "/v1/logs"
-    assert request.headers["authorization"] == "Bearer secret"
+    assert request.path == "/v1/logs?x=1"
+    assert request.headers["authorization"] == "Bearer s"
     assert request.headers["x-tenant"] == "7"
     assert request.headers["content-encoding"] == "gzip"
+    assert bodies(receiver) == ["hello"]
+
+
+def test_without_variables_of_their_own_they_go_beside_the_spans(
+    make: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OTEL_EXPORTER_OTLP_*: with its user, query, headers and compression."""
+    endpoint = receiver.endpoint.replace("//", "//me:pw@") + "/base/?x=1"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/ingest")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-tenant=6")
+    receiver.answer = refuse(200)
+    books = make(None)
+    say(books, "hello")
+    receiver.wait_for(lambda r: r.requests)
+    request = receiver.requests[0]
+    assert request.path == "/base/v1/logs?x=1"
+    assert request.headers["authorization"] == "Basic bWU6cHc="
+    assert "x-tenant" not in request.headers
 
 
 def test_an_endpoint_of_traces_alone_does_not_say_where_records_go(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    make: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is taken as it is, so it need not end in /v1/traces."""
+    """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is taken as it is, so it need not end in /v1/traces;
+    where it does, and nothing else says where, they go beside it, with its headers.
+    """
     variable = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
     monkeypatch.setenv(variable, receiver.endpoint + "/ingest")
     with pytest.raises(ConfigurationError, match=f"{variable}='{receiver.endpoint}/ingest': a URL"):
-        Records(load("shop", environment="production"), RESOURCE)
+        make(None)
 
     monkeypatch.setenv(variable, receiver.endpoint + "/v1/traces/")
-    records = Records(load("shop", environment="production"), RESOURCE)
-    say(records, "hello")
-    assert records.shutdown(10)
-    assert receiver.requests[0].path == "/v1/logs"
-
-
-def test_records_go_beside_an_endpoint_with_a_user_and_a_query(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both are sent with them."""
-    endpoint = receiver.endpoint.replace("//", "//me:pw@") + "?x=1"
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-    records = Records(load("shop", environment="production"), RESOURCE)
-    say(records, "hello")
-    assert records.shutdown(10)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-tenant=6")
+    books = make(None)
+    say(books, "hello")
+    assert books.shutdown(10)
     (request,) = receiver.requests
-    assert request.path == "/v1/logs?x=1"
-    assert request.headers["authorization"] == "Basic bWU6cHc="
-    assert bodies(receiver) == ["hello"]
+    assert (request.path, request.headers["x-tenant"]) == ("/v1/logs", "6")
 
 
 def test_no_global_logger_provider_is_set(make: Make) -> None:
@@ -304,148 +378,170 @@ def test_no_global_logger_provider_is_set(make: Make) -> None:
 
 
 def test_lines_of_many_threads_arrive_once(make: Make, receiver: Receiver) -> None:
-    """Each line, whoever logs at the same time."""
-    records = make()
+    """Each line, whoever logs at the same time; all loggers in one request."""
+    books = make()
 
     def work(worker: int) -> None:
         for number in range(300):
-            say(records, f"{worker}-{number}", logger=f"shop.{worker}")
+            say(books, f"{worker}-{number}", logger=f"shop.{worker}")
 
     with futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
-    assert records.force_flush(20)
+    assert books.force_flush(20)
     expected = Counter({f"{worker}-{n}": 1 for worker in range(8) for n in range(300)})
     assert Counter(bodies(receiver)) == expected
     assert {record.scope for record in receiver.log_records} == {f"shop.{n}" for n in range(8)}
     assert not _trouble.counts
+    assert len(receiver.requests) < 40  # not one a logger and half a second
 
 
 def test_a_line_logged_while_another_is_made_is_a_record_too(
     make: Make, receiver: Receiver
 ) -> None:
-    """A finaliser, a signal handler or a __repr__ that logs comes after the line it is in."""
-    records = make()
+    """A finaliser, a signal handler or a __repr__ that logs."""
+    books = make()
 
     class Chatty:
         def __repr__(self) -> str:
-            say(records, "inner")
+            say(books, "inner")
             return "chatty"
 
-    say(records, "outer", value=Chatty())
-    assert records.force_flush(10)
-    assert bodies(receiver) == ["outer", "inner"]
+    say(books, "outer", value=Chatty())
+    assert books.force_flush(10)
+    assert sorted(bodies(receiver)) == ["inner", "outer"]
 
 
-def test_what_delivery_itself_logs_is_no_record(make: Make, receiver: Receiver) -> None:
-    """Else each request would be the cause of the next one."""
-    receiver.answer = refuse(400)
-    records = make()
-    said: list[str] = []
+def test_a_burst_is_delivered_whole(make: Make, receiver: Receiver) -> None:
+    """However many lines at once."""
+    books = make()
+    for number in range(10_000):
+        say(books, f"{number}")
+    assert books.force_flush(30)
+    assert Counter(bodies(receiver)) == Counter(map(str, range(10_000)))
 
-    class Takeover(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.name)
-            say(records, record.getMessage(), logger=record.name)
 
-    handler, root = Takeover(), logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
-        say(records, "hello")
-        assert not records.force_flush(10)
-        assert records.force_flush(10)
-        assert records.shutdown(10)
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
-    assert any(name.startswith("urllib3") for name in said)
-    assert any(name.startswith("opentelemetry") for name in said)
-    assert len(receiver.requests) == 1
+# ---------------------------------------------------------------- both ways
+
+
+def test_lines_leave_as_records_and_as_events(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OTEL_LOGS_EXPORTER=otlp,span: each line once as either, its traceback in each record."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp, span")
+    with setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path
+    ) as observability:
+        tracer, log = trace.get_tracer("t"), get_logger("shop")
+        log.info("outside")
+        with tracer.start_as_current_span("stage") as span:
+            try:
+                raise KeyError("k")
+            except KeyError:
+                log.exception("first")
+                log.exception("second", n=1)
+        assert observability.force_flush(10)
+        assert "delivered to" in repr(observability)
+    assert sorted(bodies(receiver)) == ["first", "outside", "second"]
+    assert sorted(event.name for _, event in receiver.events) == ["first", "outside", "second"]
+    for record in receiver.log_records:
+        if record.body != "outside":
+            assert record.span_id == f"{span.get_span_context().span_id:016x}"
+            assert record.attributes["exception.type"] == "KeyError"
+            assert "Traceback" in record.attributes["exception.stacktrace"]
+    told = {e.name: e.attributes["exception"] for _, e in receiver.events if e.name != "outside"}
+    assert "Traceback" in told["first"]
+    assert told["second"] == "KeyError: 'k'"
+
+
+def test_records_wait_where_no_reader_takes_them_for_spans(make: Make, tmp_path: Path) -> None:
+    """`late`, `show` and the doctor look for spans; what waits is counted."""
+    books = make("http://127.0.0.1:1")
+    say(books, "hello")
+    assert reading.segments(tmp_path / "spool") == []
+    assert list(reading.read(tmp_path / "spool")) == []
+    assert len(list((tmp_path / "spool").glob("*.logs/*/0*"))) == 1
+    assert directories.waiting_bytes(tmp_path / "spool")["shop-1.logs"] > 0
 
 
 # ---------------------------------------------------------------- collectors that do not take it
 
 
 def test_a_busy_collector_is_asked_again(make: Make, receiver: Receiver) -> None:
-    """The SDK's exporter tries again after 503."""
+    """After 503, and as long as it takes."""
     refused: list[Request] = []
 
     def answer(request: Request) -> Answer:
-        if refused:
+        if len(refused) == 2:
             return 200, {}, b""
         refused.append(request)
         return 503, {}, b""
 
     receiver.answer = answer
-    records = make()
-    say(records, "hello")
-    assert records.force_flush(20)
+    books = make()
+    say(books, "hello")
+    assert books.force_flush(20)
     assert bodies(receiver) == ["hello"]
     assert not _trouble.counts
 
 
-@pytest.mark.parametrize("status", [400, 404, 302, 307])
-def test_what_a_collector_refuses_is_counted(
+@pytest.mark.parametrize("status", [401, 404, 302, 307])
+def test_a_mistake_of_the_set_up_is_reported_and_the_records_wait(
     make: Make, receiver: Receiver, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A redirect is a refusal too: following one would make a GET of it."""
+    """A redirect is one too: following it would make a GET of it."""
     receiver.answer = refuse(status, location=receiver.endpoint + "/v1/logs")
-    records = make()
-    say(records, "one")
-    say(records, "two")
-    assert not records.force_flush(10)
-    assert len(receiver.requests) == 1
-    assert _trouble.counts == {NOT_TAKEN: 2}
-    assert f"HTTP {status}" in capsys.readouterr().err
+    books = make()
+    say(books, "one")
+    assert not books.force_flush(0.5)
+    err = capsys.readouterr().err
+    assert NOT_DELIVERED.format("log records") in err
+    assert f"HTTP {status}" in err
+    assert "/v1/traces" not in err
+    receiver.answer = accept
+    assert books.force_flush(10)
+    assert bodies(receiver) == ["one"]
+
+
+def test_what_a_collector_refuses_is_counted(
+    make: Make, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bad record alone, once the collector has taken others."""
+
+    def answer(request: Request) -> Answer:
+        bad = any(record.body == "bad" for record in request.log_records)
+        return (400, {}, b"bad record") if bad else (200, {}, b"")
+
+    receiver.answer = answer
+    books = make()
+    for name in ("one", "bad", "two"):
+        say(books, name)
+    assert books.force_flush(10)
+    assert sorted(bodies(receiver)) == ["one", "two"]
+    assert _trouble.counts == {LOST: 1}
+    assert "HTTP 400 Bad Request bad record" in capsys.readouterr().err
 
 
 def test_what_a_collector_takes_in_part_is_counted(
     make: Make, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The SDK's exporter does not look at partial success."""
+    """Its partial success says how many it rejected, and why."""
+    books = make()
+    say(books, "zero")
+    assert books.force_flush(10)
     receiver.answer = partial_success(2, "too old")
-    records = make()
-    say(records, "one")
-    assert not records.force_flush(10)
-    assert _trouble.counts == {NOT_TAKEN: 2}
+    for name in ("one", "two", "three"):
+        say(books, name)
+    assert books.force_flush(10)
+    assert _trouble.counts == {LOST: 2}
     assert "too old" in capsys.readouterr().err
-
-
-def test_an_exporter_that_raises_costs_its_batch_and_no_more(
-    make: Make,
-    receiver: Receiver,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It does where a filter of the application's raises at what it logs."""
-    receiver.answer = refuse(400)
-    records = make()
-
-    class BrokenFilter(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            raise RuntimeError("no filter")
-
-    exporter = logging.getLogger("opentelemetry.exporter.otlp.proto.http._log_exporter")
-    with monkeypatch.context() as patch:
-        # instead of the SDK's, which lets a message through once in 20 s
-        patch.setattr(exporter, "filters", [BrokenFilter()])
-        say(records, "one")
-        assert not records.force_flush(10)
-    assert _trouble.counts == {NOT_TAKEN: 1}
-    assert "RuntimeError: no filter" in capsys.readouterr().err
-    receiver.answer = accept
-    say(records, "two")
-    assert records.force_flush(10)
-    assert bodies(receiver) == ["two"]
 
 
 def test_an_answer_that_is_no_protobuf_is_an_answer(make: Make, receiver: Receiver) -> None:
     """A proxy that answers "ok" has taken it."""
     receiver.answer = lambda _: (200, {}, b"\xff\xff")
-    records = make()
-    say(records, "one")
-    assert records.force_flush(10)
+    books = make()
+    say(books, "one")
+    assert books.force_flush(10)
     assert not _trouble.counts
 
 
@@ -455,205 +551,175 @@ def test_a_line_that_cannot_be_made_is_counted(make: Make) -> None:
     assert _trouble.counts == {"log records lost: they could not be made": 1}
 
 
-def test_nobody_waits_for_a_collector_that_hangs(make: Make, receiver: Receiver) -> None:
-    """Neither ``emit``, nor flush and shutdown beyond their time."""
-    records = make()
-    say(records, "taken")
-    assert records.force_flush(10)
+def test_no_thread_waits_for_a_collector_that_hangs(make: Make, receiver: Receiver) -> None:
+    """Neither ``emit``, nor flush and shutdown beyond their time; the next start delivers."""
+    books = make()
+    say(books, "taken")
+    assert books.force_flush(10)
     receiver.answer = receiver.hang
-    say(records, "lost")
+    say(books, "waits")
     before = time.monotonic()
-    assert not records.force_flush(0.2)
-    say(records, "lost too")
-    assert not records.shutdown(0.3)
-    assert time.monotonic() - before < 2  # 0.5 s asked for; the SDK's exporter gives up after 10
-    assert _trouble.counts == {"log records lost: not delivered by shutdown": 2}
+    assert not books.force_flush(0.2)
+    say(books, "waits too")
+    assert not books.shutdown(0.3)
+    assert time.monotonic() - before < 2  # 0.5 s asked for
+    assert not _trouble.counts
     receiver.stop()
     assert bodies(receiver) == ["taken"]
-
-
-def test_records_lost_at_shutdown_are_counted_once(make: Make, receiver: Receiver) -> None:
-    """A request that comes to its end afterwards changes nothing."""
-    release = threading.Event()
-
-    def answer(request: Request) -> Answer:
-        release.wait(10)
-        return 400, {}, b""
-
-    receiver.answer = answer
-    others = set(threading.enumerate())
-    records = make()
-    for number in range(600):  # two batches, of which the second is not sent any more
-        say(records, f"{number}")
-    receiver.wait_for(lambda r: r.requests)
-    assert not records.shutdown(0.1)
-    release.set()
-    receiver.wait_for(lambda r: r.statuses)
-    for thread in set(threading.enumerate()) - others:
-        if "ecord" in thread.name:  # the SDK's and ours; the receiver's are none of ours
-            thread.join(10)
-            assert not thread.is_alive()
-    assert _trouble.counts == {"log records lost: not delivered by shutdown": 600}
-    assert len(receiver.requests) == 1
+    with Receiver() as second:
+        after = make(second.endpoint)
+        assert after.force_flush(10)
+        assert sorted(bodies(second)) == ["waits", "waits too"]
 
 
 def test_without_a_collector_shutdown_takes_a_second(make: Make) -> None:
-    """One that has never answered is not waited for."""
+    """One that has never answered is not waited for; nothing is lost."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
-        records = make(f"http://127.0.0.1:{taken.getsockname()[1]}")
-        say(records, "lost")
+        books = make(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        say(books, "waits")
         before = time.monotonic()
-        assert not records.shutdown(30)
+        assert not books.shutdown(30)
         assert time.monotonic() - before < 3
-    assert sum(_trouble.counts.values()) == 1
+    assert not _trouble.counts
 
 
-def test_the_queue_is_bounded_and_what_it_refuses_is_counted(
-    make: Make, receiver: Receiver
+def test_without_a_disk_what_is_left_at_the_end_is_counted(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a collector hangs, so many wait and no more."""
-    receiver.answer = receiver.hang
-    records = make()
-    for number in range(QUEUE_RECORDS + 7):
-        say(records, f"{number}")
-    assert _trouble.counts == {"log records lost: too many wait for the collector": 7}
-    assert not records.shutdown(0.1)
-    assert _trouble.counts["log records lost: not delivered by shutdown"] == QUEUE_RECORDS
+    """They wait in memory, within a bound."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    receiver.answer = refuse(503)
+    books = Books(receiver.endpoint, None)
+    for number in range(3):
+        say(books, f"{number}")
+    assert not books.shutdown(0.3)
+    assert _trouble.counts == {"log records lost at exit: they waited in memory alone": 3}
 
 
-def test_a_burst_is_delivered_whole(make: Make, receiver: Receiver) -> None:
-    """More lines at once than the SDK's own queue would hold."""
-    records = make()
-    for number in range(10_000):
-        say(records, f"{number}")
-    assert records.force_flush(30)
-    assert Counter(bodies(receiver)) == Counter(map(str, range(10_000)))
-
-
-# ---------------------------------------------------------------- the end, and forks
+# ---------------------------------------------------------------- the end, kills, and forks
 
 
 def test_shutdown_delivers_and_ends(make: Make, receiver: Receiver) -> None:
     """Afterwards nothing is taken, and flush and shutdown have nothing to do."""
-    records = make()
-    say(records, "last words")
-    assert records.shutdown(10)
+    books = make()
+    say(books, "last words")
+    assert books.shutdown(10)
     assert bodies(receiver) == ["last words"]
-    say(records, "afterwards")
-    assert records.force_flush(10)
-    assert records.shutdown(10)
-    records.after_fork()
+    say(books, "afterwards")
+    assert books.shutdown(10)
     assert bodies(receiver) == ["last words"]
     assert not _trouble.counts
 
 
-def test_any_time_out_is_taken(make: Make) -> None:
-    """One that is infinite, over, or no number raises nothing."""
-    records = make()
-    assert records.force_flush(float("inf"))
-    assert not records.force_flush(-1)
-    assert not records.force_flush(float("nan"))
-    assert records.force_flush(10)
-    assert _trouble.counts == {"errors of the SDK's batch processor": 1}
-    assert records.shutdown(float("nan"))
-
-
-def test_a_refused_line_of_the_delivery_itself_is_no_loss(make: Make) -> None:
-    """What its threads log at exit is about their own end."""
-    records = make()
-    records.refuse(trace.INVALID_SPAN, 1, "application", {})
-
-    def deliver() -> None:
-        this_thread.delivers = True
-        records.refuse(trace.INVALID_SPAN, 1, "delivery", {})
-
-    thread = threading.Thread(target=deliver)
-    thread.start()
-    thread.join()
-    assert _trouble.counts == {"log records lost: they came at exit, after the last delivery": 1}
-
-
-SCRIPT = """
-import atexit, os, sys, time, warnings
-from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-from otel_logging.export.records import Records
-from otel_logging.settings import load
-
-warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads, from Python 3.12 on
-settings = load("shop", environment="production", endpoint=sys.argv[1])
-records = Records(settings, Resource({"process.pid": os.getpid()}))
-
-def say(name):
-    records.emit(trace.INVALID_SPAN, 1, name, {})
+RECORDS = {"OTEL_LOGS_EXPORTER": "otlp"}
+ALONE = {**RECORDS, "OTEL_TRACES_EXPORTER": "none"}
+START = """
+import logging, os, sys, time
+from otel_logging import get_logger, setup_observability, traced
+observability, log = setup_observability("shop"), get_logger("shop")
 """
 
 
-def run(script: str, receiver: Receiver) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT + script, receiver.endpoint],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
-def test_records_are_delivered_at_exit(receiver: Receiver) -> None:
-    """From an exit handler, where Python 3.12 and later start no thread."""
-    run("atexit.register(lambda: print(records.shutdown(5)))\nsay('last words')", receiver)
-    assert bodies(receiver) == ["last words"]
-
-
-@pytest.mark.parametrize("answer", [Receiver.hang, refuse(503)])
-def test_exit_is_in_time_whatever_the_collector_does(
-    receiver: Receiver, answer: Callable[..., Answer]
+@pytest.mark.parametrize("environment", [RECORDS, ALONE], ids=["spans too", "alone"])
+def test_a_killed_process_loses_no_line_that_had_been_logged(
+    shop: Shop, environment: dict[str, str]
 ) -> None:
-    """The SDK's exporter would wait, and try again, for a minute."""
-    script = """
-say("taken")
-assert records.force_flush(10)
-say("lost")
-start = time.monotonic()
-atexit.register(lambda: print("after", time.monotonic() - start))
-atexit.register(records.shutdown, 0.5)
+    """Signal 9 right after the last line, during an outage; the next start delivers each once."""
+    shop.receiver.answer = refuse(503)
+    script = (
+        START
+        + """
+for number in range(2000):
+    log.info(str(number))
+os.kill(os.getpid(), 9)
 """
+    )
+    with pytest.raises(AssertionError):
+        shop.run(script, **environment)
+    shop.receiver.answer = accept
+    shop.run(START + "assert observability.force_flush(20)", **environment)
+    assert Counter(bodies(shop.receiver)) == Counter(map(str, range(2000)))
+
+
+def test_an_outage_costs_nothing(make: Make, receiver: Receiver) -> None:
+    """A collector that dies and comes back gets everything, in order of nothing but once."""
+    books = make()
+    say(books, "before")
+    assert books.force_flush(10)
+    port = receiver.port
+    receiver.stop()
+    for number in range(500):
+        say(books, f"{number}")
+    assert not books.force_flush(0.5)
+    with Receiver(port) as second:
+        assert books.force_flush(20)
+        assert Counter(bodies(second)) == Counter(map(str, range(500)))
+    assert not _trouble.counts
+
+
+def test_lines_at_exit_are_delivered_by_the_next_start(shop: Shop) -> None:
+    """Those before our exit handler at once; those after it wait on disk."""
+    shop.run(
+        "import atexit\natexit.register(lambda: [log.info('late'), log.info('later')])\n"
+        + START
+        + "log.info('normal')",
+        **RECORDS,
+    )
+    assert bodies(shop.receiver) == ["normal"]
+    assert shop.err == ""
+    shop.run(START + "assert observability.force_flush(10)", **RECORDS)
+    assert sorted(bodies(shop.receiver)) == ["late", "later", "normal"]
+
+
+@pytest.mark.parametrize("answer", [Receiver.hang, refuse(503)], ids=["hangs", "refuses"])
+def test_exit_is_in_time_whatever_the_collector_does(
+    shop: Shop, answer: Callable[..., Answer]
+) -> None:
+    """5 s at most, and nothing is lost."""
 
     def answer_second(request: Request) -> Answer:
-        if len(receiver.requests) == 1:
+        if len(shop.receiver.requests) == 1:
             return 200, {}, b""
-        return answer(receiver, request) if answer is Receiver.hang else answer(request)
+        return answer(shop.receiver, request) if answer is Receiver.hang else answer(request)
 
-    receiver.answer = answer_second
+    shop.receiver.answer = answer_second
     before = time.monotonic()
-    said = run(script, receiver)
-    assert 0.4 < float(said.partition("after ")[2].split()[0]) < 2
-    assert time.monotonic() - before < 10  # and Python itself ended, threads or no threads
-    assert "1 log records lost: not delivered by shutdown" in said
+    script = "log.info('taken')\nassert observability.force_flush(10)\nlog.info('waits')"
+    shop.run(START + script, **RECORDS)
+    assert time.monotonic() - before < 10  # the interpreter's own start and end included
+    assert bodies(shop.receiver) == ["taken"]
+    shop.receiver.answer = accept
+    shop.run(START + "assert observability.force_flush(10)", **RECORDS)
+    assert sorted(bodies(shop.receiver)) == ["taken", "waits"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-def test_a_forked_child_sends_its_own_records_under_its_own_resource(receiver: Receiver) -> None:
-    """The parent's connection is not used by the child, nor are its waiting records sent twice."""
-    script = """
-say("parent, delivered")
-assert records.force_flush(10)
-say("parent, waiting")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.parametrize("environment", [RECORDS, ALONE], ids=["spans too", "alone"])
+def test_a_forked_child_sends_its_own_records_under_its_own_resource(
+    shop: Shop, environment: dict[str, str]
+) -> None:
+    """The parent's waiting records are not sent twice; the resource is that of the spans."""
+    script = (
+        START
+        + """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads, from Python 3.12 on
+log.info("parent, delivered")
+assert observability.force_flush(10)
+log.info("parent, waiting")
 if (child := os.fork()) == 0:
-    say("child")
-    assert records.shutdown(10)
-    sys.exit()
+    with traced("stage"):
+        log.info("child")
+    assert observability.shutdown(10)
+    os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-say("parent, afterwards")
-assert records.shutdown(10)
+log.info("parent, afterwards")
 """
-    run(script, receiver)
-    found = {record.body: record.resource for record in receiver.log_records}
-    assert sorted(bodies(receiver)) == [
+    )
+    shop.run(script, **environment)
+    found = {record.body: record.resource for record in shop.receiver.log_records}
+    assert sorted(bodies(shop.receiver)) == [
         "child",
         "parent, afterwards",
         "parent, delivered",
@@ -663,6 +729,26 @@ assert records.shutdown(10)
     assert len(parents) == 1
     assert found["child"]["process.pid"] not in parents
     assert found["child"]["service.name"] == "shop"
+    ids = {span.resource["service.instance.id"] for span in shop.receiver.spans}
+    assert ids == (set() if environment is ALONE else {found["child"]["service.instance.id"]})
+
+
+def test_sigterm_handlers_may_log(shop: Shop) -> None:
+    """In the middle of a log call: each line once."""
+    script = (
+        START
+        + """
+import signal
+signal.signal(signal.SIGALRM, lambda *_: log.info("from the handler"))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for number in range(3000):
+    log.info("line")
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    )
+    lines = Counter(shop.run(script, **ALONE))
+    assert lines["line"] == 3000
+    assert Counter(bodies(shop.receiver)) == lines
 
 
 # ---------------------------------------------------------------- TLS and gRPC
@@ -703,9 +789,9 @@ def test_certificates_are_those_of_the_settings(
     context.verify_mode = ssl.CERT_REQUIRED
     receiver._server.socket = context.wrap_socket(receiver._server.socket, server_side=True)
     use(certificate, monkeypatch)
-    records = make(receiver.endpoint.replace("http:", "https:"))
-    say(records, "sealed")
-    assert records.force_flush(10)
+    books = make(receiver.endpoint.replace("http:", "https:"))
+    say(books, "sealed")
+    assert books.force_flush(10)
     assert bodies(receiver) == ["sealed"]
 
 
@@ -714,7 +800,6 @@ class GrpcReceiver:
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         grpc = pytest.importorskip("grpc")
-        pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
         self.log_records: list[LogRecord] = []
         self.metadata: dict[str, Any] = {}
         self._server = grpc.server(futures.ThreadPoolExecutor(1))
@@ -750,34 +835,22 @@ class GrpcReceiver:
 def test_grpc_is_spoken_where_the_protocol_is_grpc(
     make: Make, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, secure: bool
 ) -> None:
-    """With the same headers, compression and certificates."""
+    """With the same headers, compression and certificates; for records alone, too."""
     certificate = request.getfixturevalue("certificate") if secure else None
     collector = GrpcReceiver(certificate)
     if certificate:
         use(certificate, monkeypatch)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "grpc")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "X-Tenant=7")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-    records = make(collector.endpoint)
+    books = make(collector.endpoint)
     try:
-        say(records, "hello", words=3)
-        assert records.force_flush(10)
-        assert records.shutdown(10)
+        say(books, "hello", words=3)
+        assert books.force_flush(10)
+        assert books.shutdown(10)
     finally:
         collector.stop()
     (record,) = collector.log_records
     assert (record.body, record.severity) == ("hello", 9)
-    assert asdict(record)["attributes"] == {"words": 3}
+    assert record.attributes == {"words": 3}
     assert collector.metadata["x-tenant"] == "7"
-
-
-def test_without_the_grpc_exporter_set_up_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It is not a dependency of ours."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc._log_exporter", None)
-    with pytest.raises(
-        ConfigurationError, match="pip install opentelemetry-exporter-otlp-proto-grpc"
-    ):
-        Records(settings_for("http://127.0.0.1:4317"), RESOURCE)

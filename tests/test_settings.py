@@ -60,7 +60,7 @@ def test_defaults() -> None:
     assert settings.exporter == Exporter()
     assert settings.limits == Limits()
     assert (settings.sampler, settings.sampler_ratio) == ("parentbased_always_on", 1.0)
-    assert (settings.traces, settings.log_records) == (True, False)
+    assert (settings.traces, settings.log_exporter) == (True, None)
     assert settings.propagators is None
     assert (settings.who, settings.propagate, settings.budgets) == (("user_id",), (), {})
     assert (settings.spool_dir, settings.spool_bytes, settings.spool_hours) == (None, 64 << 20, 24)
@@ -795,9 +795,11 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().limits == Limits(
         span_attributes=0,
         event_attributes=10,
+        record_attributes=10,
         link_attributes=10,
         links=3,
         events=7,
+        record_value_length=99,
         span_value_length=99,
         value_length=99,
     )
@@ -810,9 +812,36 @@ def test_what_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     assert load().traces
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
-    assert load().log_records
+    assert load().log_exporter
     monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
-    assert (load().traces, load().log_records) == (False, False)
+    assert (load().traces, load().log_exporter) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "records", "events"),
+    [
+        ("none", False, True),
+        ("span", False, True),
+        ("otlp", True, False),
+        ("OTLP, span", True, True),
+        ("span,otlp", True, True),
+    ],
+)
+def test_where_lines_go(
+    monkeypatch: pytest.MonkeyPatch, value: str, records: bool, events: bool
+) -> None:
+    """As log records, as events of their spans, or both."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", value)
+    settings = load()
+    assert (settings.log_exporter is not None, settings.span_events) == (records, events)
+
+
+@pytest.mark.parametrize("value", ["console", "otlp,none", "otlp,console", ","])
+def test_where_lines_cannot_go(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """An exporter of another's, or nothing and something at once."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", value)
+    with pytest.raises(ConfigurationError, match="one of otlp, none, or otlp,span"):
+        load()
 
 
 def test_propagators_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -861,10 +890,10 @@ def variables_of_names() -> set[str]:
     options += ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
     exporter = {
         prefix + option
-        for prefix in (_names.OTLP_PREFIX, _names.OTLP_TRACES_PREFIX)
+        for prefix in (_names.OTLP_PREFIX, *_names.OTLP_PREFIXES.values())
         for option in options
     }
-    assert prefixes == {_names.OTLP_PREFIX, _names.OTLP_TRACES_PREFIX, _names.OTEL_BSP_PREFIX}
+    assert prefixes == {_names.OTLP_PREFIX, _names.OTEL_BSP_PREFIX}
     terminals = {*_names.MULTIPLEXERS, *_names.WITH_HYPERLINKS}
     return (found - prefixes) | limits | exporter | terminals | {*_names.PROXIES}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging.traces import http_get, jaeger
+from otel_logging.traces import jaeger
 from otel_logging.traces.jaeger import (
     Jaeger,
     JaegerError,
@@ -302,7 +302,7 @@ def test_ids_of_another_shape_are_reported(traces: bytes) -> None:
 @pytest.mark.parametrize("head", [b"Content-Length: 9000", b"Transfer-Encoding: chunked", b"x: y"])
 def test_an_answer_is_read_up_to_a_bound(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """However its length is said."""
-    monkeypatch.setattr(http_get, "REPLY_BYTES", 5000)
+    monkeypatch.setattr(jaeger, "REPLY_BYTES", 5000)
 
     def answer(_: Rude, connection: "rude.socket.socket") -> None:
         connection.recv(65536)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import _spool, _trouble
+from otel_logging import _trouble
+from otel_logging.spool import queue, reading
 from otel_logging.traces import local
 from otel_logging.traces.trace import by_trace
 from tests.stored import NOON, SCOPE, TRACE, Planted, open_spool, store
@@ -54,8 +55,8 @@ def test_an_invalid_span_hides_no_neighbour(
     spool.close()
 
     assert [span.name for span in local.read([tmp_path])] == ["before", "after"]
-    assert _trouble.counts == {_spool.DAMAGED: 1}
-    assert _spool.DAMAGED in capsys.readouterr().err
+    assert _trouble.counts == {queue.DAMAGED.format("spans"): 1}
+    assert queue.DAMAGED.format("spans") in capsys.readouterr().err
 
 
 def test_a_damaged_frame_costs_one_span_and_is_reported(
@@ -63,8 +64,8 @@ def test_a_damaged_frame_costs_one_span_and_is_reported(
 ) -> None:
     """The rest of its segment is read."""
     store(tmp_path, *(Planted(n, 0, f"stage {n}", 0, 1) for n in (1, 2, 3)))
-    (segment,) = _spool.segments(tmp_path)
+    (segment,) = reading.segments(tmp_path)
     segment.write_bytes(segment.read_bytes().replace(b"stage 2", b"stage X"))
 
     assert [span.name for span in local.read([tmp_path])] == ["stage 1", "stage 3"]
-    assert _spool.DAMAGED in capsys.readouterr().err
+    assert queue.DAMAGED.format("spans") in capsys.readouterr().err

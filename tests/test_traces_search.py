@@ -275,7 +275,7 @@ def test_an_answer_that_is_too_large_is_incomplete(
 ) -> None:
     """A tenth of the traces is asked for instead; if that is too large as well, there are none."""
     monkeypatch.setattr(search, "MOST_TRACES", 50)
-    monkeypatch.setattr("otel_logging.traces.http_get.REPLY_BYTES", most_bytes)
+    monkeypatch.setattr("otel_logging.traces.jaeger.REPLY_BYTES", most_bytes)
     origin = now()
     for n in range(49):
         fake.plant(Planted(1, 0, "m" * 500, n, n + 1, trace=trace(n + 1)), origin=origin)
@@ -323,10 +323,10 @@ def test_what_was_read_before_it_went_silent_is_kept(
     fake.plant(Planted(2, 1, "m", -S, 0), origin=now(), service="b")
     asked = Jaeger(fake.url)
     original = asked.search
-    good, silent_from = asked._getter._port, "b"
+    good, silent_from = asked._client._port, "b"
 
     def failing(service: str, *arguments: Any, **options: Any) -> Any:
-        asked._getter._port = silent.port if service >= silent_from else good
+        asked._client._port = silent.port if service >= silent_from else good
         return original(service, *arguments, **options)
 
     monkeypatch.setattr(asked, "search", failing)
@@ -334,6 +334,6 @@ def test_what_was_read_before_it_went_silent_is_kept(
         found = search.read(asked, Question())
         assert len(found.spans) == 2
         assert "does not answer in time" in found.incomplete
-        asked._getter._port, silent_from = good, "a"
+        asked._client._port, silent_from = good, "a"
         with pytest.raises(UnreachableError):
             search.read(asked, Question())

@@ -19,8 +19,10 @@ import pytest
 from opentelemetry import context as otel_context
 
 from otel_logging import _otlp
-from otel_logging._sockets import Socket
-from otel_logging.export.transport import Answer, Client, Verdict, make_client, unobserved
+from otel_logging._http import Socket
+from otel_logging.export.delivery import unobserved
+from otel_logging.export.outcome import Answer, Client, Outcome
+from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
 from tests.receiver import Receiver, partial_success, refuse
@@ -73,7 +75,7 @@ def test_a_request_arrives_as_it_was_made(receiver: Receiver) -> None:
         request(1, 2),
         headers=(("X-Api-Key", "a b"), ("Content-Type", "text/plain")),
     )
-    assert answer == Answer(Verdict.DELIVERED)
+    assert answer == Answer(Outcome.DELIVERED)
     assert [span.name for span in receiver.spans] == ["span 1", "span 2"]
     assert receiver.spans[0].resource == {"service.name": "shop"}
     (came,) = receiver.requests
@@ -85,7 +87,7 @@ def test_a_request_arrives_as_it_was_made(receiver: Receiver) -> None:
 
 def test_gzip_packs_the_body(receiver: Receiver) -> None:
     """With compression asked for, the request is small and arrives whole."""
-    assert ask(receiver.endpoint, request(1, size=10_000), gzip=True).verdict is Verdict.DELIVERED
+    assert ask(receiver.endpoint, request(1, size=10_000), gzip=True).outcome is Outcome.DELIVERED
     (came,) = receiver.requests
     assert came.headers["content-encoding"] == "gzip"
     assert came.size < 1000 < len(came.body)
@@ -110,7 +112,7 @@ def test_an_ipv6_address_is_an_endpoint() -> None:
     except OSError:
         pytest.skip("no IPv6 on this machine")
     with collector:
-        assert ask(collector.endpoint).verdict is Verdict.DELIVERED
+        assert ask(collector.endpoint).outcome is Outcome.DELIVERED
 
 
 def test_nothing_is_asked_but_the_endpoint(
@@ -120,7 +122,7 @@ def test_nothing_is_asked_but_the_endpoint(
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     (Path(os.environ["HOME"]) / ".netrc").write_text("machine 127.0.0.1 login a password b")
-    assert ask(receiver.endpoint, request(1)).verdict is Verdict.DELIVERED
+    assert ask(receiver.endpoint, request(1)).outcome is Outcome.DELIVERED
     assert "authorization" not in receiver.requests[0].headers
 
 
@@ -136,34 +138,34 @@ def test_headers_that_cannot_be_sent_are_named_at_set_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "verdict"),
+    ("status", "outcome"),
     [
-        (202, Verdict.DELIVERED),
-        (301, Verdict.AGAIN),
-        (400, Verdict.REFUSED),
-        (401, Verdict.AGAIN),
-        (404, Verdict.AGAIN),
-        (413, Verdict.TOO_LARGE),
-        (422, Verdict.REFUSED),
-        (429, Verdict.AGAIN),
-        (500, Verdict.AGAIN),
-        (503, Verdict.AGAIN),
+        (202, Outcome.DELIVERED),
+        (301, Outcome.AGAIN),
+        (400, Outcome.REFUSED),
+        (401, Outcome.AGAIN),
+        (404, Outcome.AGAIN),
+        (413, Outcome.TOO_LARGE),
+        (422, Outcome.REFUSED),
+        (429, Outcome.AGAIN),
+        (500, Outcome.AGAIN),
+        (503, Outcome.AGAIN),
     ],
 )
-def test_a_status_has_a_meaning(receiver: Receiver, status: int, verdict: Verdict) -> None:
+def test_a_status_has_a_meaning(receiver: Receiver, status: int, outcome: Outcome) -> None:
     """Bad data is refused, too much is halved, everything else that is no success comes again."""
     receiver.answer = refuse(status)
     answer = ask(receiver.endpoint, request(1))
-    assert answer.verdict is verdict
+    assert answer.outcome is outcome
     assert answer.answered
-    assert verdict is Verdict.DELIVERED or f"HTTP {status}" in answer.detail
+    assert outcome is Outcome.DELIVERED or f"HTTP {status}" in answer.detail
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     """What is sent may hold keys: it goes where it was told to go."""
     with Receiver() as other:
         receiver.answer = refuse(307, location=other.endpoint + "/v1/traces")
-        assert ask(receiver.endpoint, request(1)).verdict is Verdict.AGAIN
+        assert ask(receiver.endpoint, request(1)).outcome is Outcome.AGAIN
         assert not other.requests
 
 
@@ -190,7 +192,7 @@ def test_a_partial_success_says_how_many_were_rejected(receiver: Receiver) -> No
     """With the collector's words, which are made safe for a terminal; a negative count is none."""
     receiver.answer = partial_success(2, "no \x1b[31mroom\n" + "x" * 1000)
     answer = ask(receiver.endpoint, request(1, 2, 3))
-    assert (answer.verdict, answer.rejected_spans) == (Verdict.DELIVERED, 2)
+    assert (answer.outcome, answer.rejected_spans) == (Outcome.DELIVERED, 2)
     assert answer.detail.startswith("no [31mroom xxx")
     assert len(answer.detail) <= 300
     receiver.answer = partial_success(-5)
@@ -200,7 +202,7 @@ def test_a_partial_success_says_how_many_were_rejected(receiver: Receiver) -> No
 def test_an_answer_that_is_no_protobuf_is_an_answer(receiver: Receiver) -> None:
     """Some gateways say "ok"."""
     receiver.answer = lambda _: (200, {}, b"\xff\xffok")
-    assert ask(receiver.endpoint, request(1)) == Answer(Verdict.DELIVERED)
+    assert ask(receiver.endpoint, request(1)) == Answer(Outcome.DELIVERED)
 
 
 def test_a_server_of_pages_is_no_collector(receiver: Receiver) -> None:
@@ -208,7 +210,7 @@ def test_a_server_of_pages_is_no_collector(receiver: Receiver) -> None:
     page = b"<!doctype html><title>Jaeger UI</title>"
     receiver.answer = lambda _: (200, {"Content-Type": "text/html; charset=utf-8"}, page)
     answer = ask(receiver.endpoint, request(1))
-    assert answer.verdict is Verdict.AGAIN
+    assert answer.outcome is Outcome.AGAIN
     assert answer.detail == "HTTP 200 with a page: no collector"
 
 
@@ -223,32 +225,32 @@ def test_nobody_there_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     answer = ask(f"http://127.0.0.1:{port}")
-    assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+    assert (answer.outcome, answer.answered) == (Outcome.AGAIN, False)
     assert "ConnectionRefusedError" in answer.detail
     assert not ask("http://" + "a" * 70 + ":1").answered
     for said in (b"", b"220 mail.example ESMTP\r\n", b"HTTP/1.1 abc\r\n\r\n"):
         with Rude(always(said)) as collector:
             answer = ask(collector.endpoint)
-        assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+        assert (answer.outcome, answer.answered) == (Outcome.AGAIN, False)
 
 
 # ---------------------------------------------------------------- the deadline
 
 
 @pytest.mark.parametrize(
-    ("behave", "size", "verdict"),
+    ("behave", "size", "outcome"),
     [
-        (rude.say_nothing, 1, Verdict.AGAIN),
-        (rude.read_nothing, 32 << 20, Verdict.AGAIN),  # more than the system keeps for it
-        (rude.drip_head, 1, Verdict.AGAIN),
-        (rude.drip_body, 1, Verdict.AGAIN),  # a status is not the whole answer
+        (rude.say_nothing, 1, Outcome.AGAIN),
+        (rude.read_nothing, 32 << 20, Outcome.AGAIN),  # more than the system keeps for it
+        (rude.drip_head, 1, Outcome.AGAIN),
+        (rude.drip_body, 1, Outcome.AGAIN),  # a status is not the whole answer
     ],
 )
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_request_is_done_by_its_deadline(
     behave: Callable[[Rude, socket.socket], None],
     size: int,
-    verdict: Verdict,
+    outcome: Outcome,
     tls: bool,
     certificates: Certificates,
 ) -> None:
@@ -259,7 +261,7 @@ def test_a_request_is_done_by_its_deadline(
             began = time.monotonic()
             answer = client.send(bytes(size), 0.5)
             took = time.monotonic() - began
-            assert answer.verdict is verdict
+            assert answer.outcome is outcome
             assert 0.4 < took < 2
 
 
@@ -269,12 +271,12 @@ def test_a_connection_that_never_speaks_tls_is_given_up() -> None:
         began = time.monotonic()
         answer = ask(collector.endpoint.replace("http:", "https:"), timeout_s=0.3)
         assert time.monotonic() - began < 2
-    assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+    assert (answer.outcome, answer.answered) == (Outcome.AGAIN, False)
 
 
 def test_no_time_is_no_request(receiver: Receiver) -> None:
     """Nothing is sent when the deadline is now."""
-    assert ask(receiver.endpoint, request(1), timeout_s=0).verdict is Verdict.AGAIN
+    assert ask(receiver.endpoint, request(1), timeout_s=0).outcome is Outcome.AGAIN
     assert not receiver.requests
 
 
@@ -287,7 +289,7 @@ def test_one_that_reads_slowly_is_given_up() -> None:
 
     with Rude(sip) as collector:
         began = time.monotonic()
-        assert ask(collector.endpoint, bytes(32 << 20), 0.5).verdict is Verdict.AGAIN
+        assert ask(collector.endpoint, bytes(32 << 20), 0.5).outcome is Outcome.AGAIN
         assert time.monotonic() - began < 2
 
 
@@ -317,8 +319,8 @@ def test_no_more_than_64_kib_of_an_answer_are_read() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5f5e100\r\n",
     ):
         with Rude(flood(start)) as collector, connected(collector.endpoint) as client:
-            assert client.send(b"", 20) == Answer(Verdict.DELIVERED)
-            assert client.send(b"", 20) == Answer(Verdict.DELIVERED)
+            assert client.send(b"", 20) == Answer(Outcome.DELIVERED)
+            assert client.send(b"", 20) == Answer(Outcome.DELIVERED)
             assert collector.connections == 2
     assert sum(sent) < 100_000_000  # what the two sockets hold, and no more
 
@@ -360,7 +362,7 @@ def test_an_answer_that_is_cut_off_acknowledges_nothing(
     """Whatever its status says: fewer bytes came than were announced, and nobody knows why."""
     with Rude(always(said), tls=certificates.server_context() if tls else None) as collector:
         answer = ask(collector.endpoint, request(1), certificate=str(certificates.authority))
-    assert answer.verdict is Verdict.AGAIN
+    assert answer.outcome is Outcome.AGAIN
     assert answer.answered == (said in CUT_OFF)
     assert "the answer was cut off" in answer.detail
     assert not answer.mistake
@@ -379,7 +381,7 @@ def test_an_answer_that_is_cut_off_acknowledges_nothing(
 def test_an_answer_that_is_whole_acknowledges(said: bytes) -> None:
     """In each form in which HTTP announces its end."""
     with Rude(always(said)) as collector:
-        assert ask(collector.endpoint, request(1)) == Answer(Verdict.DELIVERED)
+        assert ask(collector.endpoint, request(1)) == Answer(Outcome.DELIVERED)
 
 
 def test_a_refusal_that_is_cut_off_is_one() -> None:
@@ -387,7 +389,7 @@ def test_a_refusal_that_is_cut_off_is_one() -> None:
     said = OK.replace(b"200 OK", b"401 Unauthorized").replace(b"h: 0", b"h: 9")
     with Rude(always(said)) as collector:
         answer = ask(collector.endpoint, request(1))
-    assert (answer.verdict, answer.code) == (Verdict.AGAIN, "401")
+    assert (answer.outcome, answer.code) == (Outcome.AGAIN, "401")
     assert answer.mistake
 
 
@@ -400,7 +402,7 @@ def test_a_connection_that_is_reset_in_the_answer_acknowledges_nothing() -> None
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     with Rude(behave) as collector:
-        assert ask(collector.endpoint, request(1)).verdict is Verdict.AGAIN
+        assert ask(collector.endpoint, request(1)).outcome is Outcome.AGAIN
 
 
 # ---------------------------------------------------------------- mistakes of the set-up
@@ -456,7 +458,7 @@ def test_a_page_is_known_by_how_it_begins(receiver: Receiver, start: bytes) -> N
     """Some servers do not say what they send, or say something else."""
     receiver.answer = lambda _: (200, {"Content-Type": "text/plain"}, start + b"<p>hello")
     answer = ask(receiver.endpoint, request(1))
-    assert answer.verdict is Verdict.AGAIN
+    assert answer.outcome is Outcome.AGAIN
     assert answer.detail == "HTTP 200 with a page: no collector"
 
 
@@ -530,7 +532,7 @@ def test_one_connection_is_kept() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\x0a\x00\r\n0\r\n\r\n"
     with Rude(always(OK, chunked, OK)) as collector, connected(collector.endpoint) as client:
         for _ in range(3):
-            assert client.send(b"x", 5).verdict is Verdict.DELIVERED
+            assert client.send(b"x", 5).outcome is Outcome.DELIVERED
         assert collector.connections == 1
 
 
@@ -539,7 +541,7 @@ def test_a_connection_that_is_closed_meanwhile_costs_nothing() -> None:
     said = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     with Rude(always(said)) as collector, connected(collector.endpoint) as client:
         for count in range(1, 4):
-            assert client.send(b"x", 5).verdict is Verdict.DELIVERED
+            assert client.send(b"x", 5).outcome is Outcome.DELIVERED
             assert collector.connections == count
     closed = threading.Event()
 
@@ -551,7 +553,7 @@ def test_a_connection_that_is_closed_meanwhile_costs_nothing() -> None:
     with Rude(close_silently) as collector, connected(collector.endpoint) as client:
         for _ in range(3):
             closed.clear()
-            assert client.send(b"x", 5).verdict is Verdict.DELIVERED
+            assert client.send(b"x", 5).outcome is Outcome.DELIVERED
             assert closed.wait(5)
         assert collector.connections == 3
 
@@ -570,7 +572,7 @@ def test_a_connection_that_was_reset_meanwhile_costs_nothing() -> None:
     with Rude(behave) as collector, connected(collector.endpoint) as client:
         for _ in range(2):
             reset.clear()
-            assert client.send(b"x", 5).verdict is Verdict.DELIVERED
+            assert client.send(b"x", 5).outcome is Outcome.DELIVERED
             assert reset.wait(5)
 
 
@@ -587,15 +589,15 @@ def test_an_interrupt_ends_a_request_at_once() -> None:
         collector.wait_for_connections(1)
         client.interrupt()
         thread.join(5)
-        assert [answer.verdict for answer in answers] == [Verdict.AGAIN]
+        assert [answer.outcome for answer in answers] == [Outcome.AGAIN]
         with connected(receiver.endpoint) as other:
             other.interrupt()
-            assert other.send(request(1), 5).verdict is Verdict.AGAIN
+            assert other.send(request(1), 5).outcome is Outcome.AGAIN
             assert not receiver.requests
             other.reset()
-            assert other.send(request(1), 5).verdict is Verdict.DELIVERED
+            assert other.send(request(1), 5).outcome is Outcome.DELIVERED
             other.interrupt()  # nothing is under way, but a kept connection
-            assert other.send(request(2), 5).verdict is Verdict.AGAIN
+            assert other.send(request(2), 5).outcome is Outcome.AGAIN
         assert [span.name for span in receiver.spans] == ["span 1"]
 
 
@@ -628,12 +630,12 @@ def test_a_collector_of_an_authority_of_our_own_is_known(certificates: Certifica
     with Rude(always(OK, OK), tls=certificates.server_context()) as collector:
         authority = str(certificates.authority)
         with connected(collector.endpoint, certificate=authority) as client:
-            assert client.send(request(1, size=200_000), 5).verdict is Verdict.DELIVERED
-            assert client.send(request(2), 5).verdict is Verdict.DELIVERED
+            assert client.send(request(1, size=200_000), 5).outcome is Outcome.DELIVERED
+            assert client.send(request(2), 5).outcome is Outcome.DELIVERED
             assert collector.connections == 1
         for stranger in (None, str(certificates.client)):
             answer = ask(collector.endpoint, certificate=stranger)
-            assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+            assert (answer.outcome, answer.answered) == (Outcome.AGAIN, False)
             assert "certificate" in answer.detail.lower()
 
 
@@ -650,9 +652,9 @@ def test_a_client_certificate_is_shown(certificates: Certificates) -> None:
             {"client_certificate": str(certificates.client_both)},
         ):
             answer = ask(collector.endpoint, certificate=authority, **settings)
-            assert answer.verdict is Verdict.DELIVERED
+            assert answer.outcome is Outcome.DELIVERED
         answer = ask(collector.endpoint, certificate=authority)
-        assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+        assert (answer.outcome, answer.answered) == (Outcome.AGAIN, False)
 
 
 def test_certificates_that_cannot_be_used_are_named_at_set_up(
@@ -720,7 +722,7 @@ def test_a_kept_connection_whose_number_is_another_s_is_left_alone(
     secured = {"certificate": str(certificates.authority)} if tls else {}
     server = certificates.server_context() if tls else None
     with Rude(always(OK), tls=server) as rude, connected(rude.endpoint, **secured) as client:
-        assert client.send(b"first", 5).verdict is Verdict.DELIVERED
+        assert client.send(b"first", 5).outcome is Outcome.DELIVERED
         fd = client._socket.fileno()  # type: ignore[attr-defined]
         near, far = socket.socketpair()
         if other == "a file":
@@ -730,9 +732,9 @@ def test_a_kept_connection_whose_number_is_another_s_is_left_alone(
         else:
             os.close(fd)
         client.interrupt()
-        assert client.send(b"interrupted", 5).verdict is Verdict.AGAIN
+        assert client.send(b"interrupted", 5).outcome is Outcome.AGAIN
         client.reset()
-        assert client.send(b"second", 5).verdict is Verdict.DELIVERED
+        assert client.send(b"second", 5).outcome is Outcome.DELIVERED
         assert rude.connections == 2
         if other == "a socket":
             far.sendall(b"not read")
@@ -750,11 +752,11 @@ def test_a_kept_connection_whose_number_is_another_s_is_left_alone(
 def test_a_kept_connection_is_looked_at_before_each_request(tmp_path: Path) -> None:
     """Without a reset in between."""
     with Rude(always(OK)) as rude, connected(rude.endpoint) as client:
-        assert client.send(b"first", 5).verdict is Verdict.DELIVERED
+        assert client.send(b"first", 5).outcome is Outcome.DELIVERED
         fd = client._socket.fileno()  # type: ignore[attr-defined]
         with (tmp_path / "data").open("wb") as other:
             os.dup2(other.fileno(), fd)
-        assert client.send(b"second", 5).verdict is Verdict.DELIVERED
+        assert client.send(b"second", 5).outcome is Outcome.DELIVERED
         os.close(fd)
         assert (tmp_path / "data").read_bytes() == b""
         assert rude.connections == 2

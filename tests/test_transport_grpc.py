@@ -19,7 +19,8 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from otel_logging.export.transport import Answer, Client, Verdict, make_client
+from otel_logging.export.outcome import Answer, Client, Outcome
+from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
 from tests.receiver import decode_spans
@@ -95,7 +96,7 @@ def abort(code: grpc.StatusCode, details: str = "no") -> Callable[[Any], bytes]:
 def test_a_request_arrives_as_it_was_made(collector: Collector) -> None:
     """The spans are there, and the headers asked for, their names in lower case."""
     client = connect(collector.endpoint, headers=(("X-Api-Key", "a b"),))
-    assert client.send(request(1, 2), 5) == Answer(Verdict.DELIVERED)
+    assert client.send(request(1, 2), 5) == Answer(Outcome.DELIVERED)
     assert collector.names() == ["span 1", "span 2"]
     assert collector.metadata[0]["x-api-key"] == "a b"
 
@@ -134,29 +135,29 @@ def test_gzip_packs_the_request(gzip: bool, collector: Collector) -> None:
     """It arrives whole, and is a small part of that on its way."""
     with relayed(collector.endpoint) as (endpoint, sent):
         client = connect(endpoint, gzip=gzip)
-        assert client.send(request(1, size=90_000), 5).verdict is Verdict.DELIVERED
+        assert client.send(request(1, size=90_000), 5).outcome is Outcome.DELIVERED
     assert collector.bodies == [request(1, size=90_000)]
     assert (sum(sent) < 10_000) == gzip
 
 
 @pytest.mark.parametrize(
-    ("code", "verdict", "answered"),
+    ("code", "outcome", "answered"),
     [
-        (CODES.INVALID_ARGUMENT, Verdict.REFUSED, True),
-        (CODES.UNAVAILABLE, Verdict.AGAIN, False),  # also what a call says when nobody is there
-        (CODES.UNAUTHENTICATED, Verdict.AGAIN, True),
-        (CODES.UNIMPLEMENTED, Verdict.AGAIN, True),
-        (CODES.INTERNAL, Verdict.AGAIN, True),
-        (CODES.RESOURCE_EXHAUSTED, Verdict.AGAIN, True),
+        (CODES.INVALID_ARGUMENT, Outcome.REFUSED, True),
+        (CODES.UNAVAILABLE, Outcome.AGAIN, False),  # also what a call says when nobody is there
+        (CODES.UNAUTHENTICATED, Outcome.AGAIN, True),
+        (CODES.UNIMPLEMENTED, Outcome.AGAIN, True),
+        (CODES.INTERNAL, Outcome.AGAIN, True),
+        (CODES.RESOURCE_EXHAUSTED, Outcome.AGAIN, True),
     ],
 )
 def test_a_status_has_a_meaning(
-    collector: Collector, code: grpc.StatusCode, verdict: Verdict, answered: bool
+    collector: Collector, code: grpc.StatusCode, outcome: Outcome, answered: bool
 ) -> None:
     """Bad data is refused, everything else that is no success comes again."""
     collector.answer = abort(code, "not\nlike this")
     assert connect(collector.endpoint).send(request(1), 5) == Answer(
-        verdict, f"gRPC {code.name}: not like this", answered=answered, code=code.name
+        outcome, f"gRPC {code.name}: not like this", answered=answered, code=code.name
     )
 
 
@@ -234,12 +235,12 @@ def test_an_answer_that_is_cut_off_acknowledges_nothing(hangs: bool) -> None:
     with Rude(answer_with(*BEGUN, hangs=hangs)) as collector:
         client = connect(collector.endpoint.removesuffix("/v1/traces"))
         answer = client.send(request(1), 1 if hangs else 10)
-    assert answer.verdict is Verdict.AGAIN
+    assert answer.outcome is Outcome.AGAIN
     assert answer.code == ("DEADLINE_EXCEEDED" if hangs else "UNAVAILABLE")
     assert not answer.mistake
     with Rude(answer_with(*BEGUN, TRAILERS, hangs=True)) as collector:
         client = connect(collector.endpoint.removesuffix("/v1/traces"))
-        assert client.send(request(1), 10) == Answer(Verdict.DELIVERED)
+        assert client.send(request(1), 10) == Answer(Outcome.DELIVERED)
 
 
 @pytest.mark.parametrize(
@@ -259,21 +260,21 @@ def test_a_server_of_pages_is_no_collector(block: bytes, passes: bool) -> None:
     with Rude(answer_with(headers(block, last=True), hangs=True)) as server:
         endpoint = server.endpoint.removesuffix("/v1/traces")
         answer = connect(endpoint).send(request(1), 10)
-    assert answer.verdict is Verdict.AGAIN
+    assert answer.outcome is Outcome.AGAIN
     assert answer.mistake == ("" if passes else f"there is no OTLP at {endpoint}")
 
 
 def test_a_request_over_the_servers_limit_is_too_large(collector: Collector) -> None:
     """To be sent in halves."""
     answer = connect(collector.endpoint).send(request(1, 2, size=60_000), 5)
-    assert answer.verdict is Verdict.TOO_LARGE
+    assert answer.outcome is Outcome.TOO_LARGE
     assert not collector.bodies
 
 
 def test_no_more_than_64_kib_of_an_answer_are_read(collector: Collector) -> None:
     """An answer that long was given to spans that were taken."""
     collector.answer = lambda _: bytes(100_000)
-    assert connect(collector.endpoint).send(request(1), 5).verdict is Verdict.DELIVERED
+    assert connect(collector.endpoint).send(request(1), 5).outcome is Outcome.DELIVERED
 
 
 def test_a_partial_success_says_how_many_were_rejected(collector: Collector) -> None:
@@ -283,7 +284,7 @@ def test_a_partial_success_says_how_many_were_rejected(collector: Collector) -> 
     response.partial_success.error_message = "no room"
     collector.answer = lambda _: response.SerializeToString()
     assert connect(collector.endpoint).send(request(1, 2), 5) == Answer(
-        Verdict.DELIVERED, "no room", rejected_spans=2
+        Outcome.DELIVERED, "no room", rejected_spans=2
     )
 
 
@@ -322,12 +323,12 @@ def test_a_request_is_done_by_its_deadline(
     with Rude(behave) as no_grpc:
         began = time.monotonic()
         answer = connect(no_grpc.endpoint).send(request(1), 0.5)
-        assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+        assert (answer.outcome, answer.answered) == (Outcome.AGAIN, False)
         assert time.monotonic() - began < 3
     release = threading.Event()
     collector.answer = lambda _: bytes(not release.wait(10))
     began = time.monotonic()
-    assert connect(collector.endpoint).send(request(1), 0.5).verdict is Verdict.AGAIN
+    assert connect(collector.endpoint).send(request(1), 0.5).outcome is Outcome.AGAIN
     assert time.monotonic() - began < 3
     release.set()
 
@@ -337,7 +338,7 @@ def test_an_interrupt_ends_a_request_at_once() -> None:
     with Rude(rude.read_nothing) as silent:
         client = connect(silent.endpoint)
         client.interrupt()
-        assert client.send(request(1), 30).verdict is Verdict.AGAIN
+        assert client.send(request(1), 30).outcome is Outcome.AGAIN
         assert not silent.connections
         client.reset()
         answers: list[Answer] = []
@@ -346,7 +347,7 @@ def test_an_interrupt_ends_a_request_at_once() -> None:
         silent.wait_for_connections(1)
         client.interrupt()
         thread.join(10)
-        assert [answer.verdict for answer in answers] == [Verdict.AGAIN]
+        assert [answer.outcome for answer in answers] == [Outcome.AGAIN]
 
 
 def test_tls_with_an_authority_and_a_certificate_of_our_own(certificates: Certificates) -> None:
@@ -367,11 +368,11 @@ def test_tls_with_an_authority_and_a_certificate_of_our_own(certificates: Certif
     with Collector(credentials=credentials) as collector:
         for number, client in enumerate(known, 1):
             answer = connect(collector.endpoint, **authority, **client).send(request(number), 5)
-            assert answer.verdict is Verdict.DELIVERED
+            assert answer.outcome is Outcome.DELIVERED
         assert collector.names() == ["span 1", "span 2"]
         for settings in (authority, known[0]):
             answer = connect(collector.endpoint, **settings).send(request(3), 5)
-            assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+            assert (answer.outcome, answer.answered) == (Outcome.AGAIN, False)
 
 
 def test_an_ipv6_address_is_an_endpoint() -> None:
@@ -381,14 +382,14 @@ def test_an_ipv6_address_is_an_endpoint() -> None:
     except RuntimeError:
         pytest.skip("no IPv6 on this machine")
     with collector:
-        assert connect(collector.endpoint).send(request(1), 5).verdict is Verdict.DELIVERED
+        assert connect(collector.endpoint).send(request(1), 5).outcome is Outcome.DELIVERED
 
 
 def test_proxies_have_no_say(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """gRPC would obey these variables."""
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert connect(collector.endpoint).send(request(1), 5).verdict is Verdict.DELIVERED
+    assert connect(collector.endpoint).send(request(1), 5).outcome is Outcome.DELIVERED
 
 
 def test_what_cannot_be_sent_is_named_at_set_up(tmp_path: Path) -> None:
@@ -410,7 +411,7 @@ def test_certificates_that_are_gone_are_no_answer(
     client = connect("https://127.0.0.1:1", certificate=str(moved))
     moved.unlink()
     answer = client.send(request(1), 5)
-    assert (answer.verdict, answer.answered) == (Verdict.AGAIN, False)
+    assert (answer.outcome, answer.answered) == (Outcome.AGAIN, False)
     assert "FileNotFoundError" in answer.detail
 
 
@@ -423,11 +424,11 @@ def test_without_grpcio_the_error_says_how_to_install_it(monkeypatch: pytest.Mon
 
 FORK = """
 import os, sys, threading
-from otel_logging.export.transport import make_client
+from otel_logging.observability import make_client
 from otel_logging.settings import Exporter
 from tests.test_transport import request
 client = make_client(Exporter(endpoint=sys.argv[1], protocol="grpc"))
-print(client.send(request(1), 5).verdict.name, flush=True)
+print(client.send(request(1), 5).outcome.name, flush=True)
 {before}
 pid = os.fork()
 if pid == 0:
@@ -436,7 +437,7 @@ if pid == 0:
     sys.exit()  # not _exit: the coverage of the child counts
 os.waitpid(pid, 0)
 {after}
-print(client.send(request(3), 5).verdict.name, flush=True)
+print(client.send(request(3), 5).outcome.name, flush=True)
 """
 
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from otel_logging import _names
 from otel_logging.doctor.finding import Finding, Mark, good, note, problem
 from otel_logging.doctor.ports import Speech, reach, speech
-from otel_logging.export.transport import Answer, Verdict, make_client
+from otel_logging.export.outcome import Answer, Outcome
+from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, Exporter
 
 _MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is waiting
@@ -37,7 +38,7 @@ def deliver(exporter: Exporter, probe: bytes) -> Iterator[Finding]:
         return
     answer = client.send(probe, min(exporter.timeout_s, _MOST_S))
     client.reset()
-    if answer.verdict is not Verdict.DELIVERED:
+    if answer.outcome is not Outcome.DELIVERED:
         yield _explained(answer, exporter, speech(host, port))
     elif answer.rejected_spans:
         yield problem(f"The collector rejects the probe: {answer.detail}.", "look at its log")
@@ -67,7 +68,7 @@ def _explained(answer: Answer, exporter: Exporter, spoken: Speech) -> Finding:
     if finding := _spoken_wrongly(answer, exporter, spoken):
         return finding
     # bad data is its word on this probe alone
-    said = answer.mistake if answer.verdict is Verdict.AGAIN else ""
+    said = answer.mistake if answer.outcome is Outcome.AGAIN else ""
     said = said or "the collector did not take the probe"
     return problem(
         f"{said[0].upper()}{said[1:]}: {answer.detail}.",

@@ -13,9 +13,10 @@ from typing import Final
 
 from opentelemetry import trace
 
-from otel_logging import _names, _spool, settings
+from otel_logging import _names, settings
 from otel_logging.doctor.finding import Finding, good, note, problem
 from otel_logging.settings import Settings
+from otel_logging.spool import directories
 
 _TRIED_BYTES: Final = 1 << 20  # a segment
 _PROVIDER: Final = "OTEL_PYTHON_TRACER_PROVIDER"  # OpenTelemetry's API reads it, we do not
@@ -46,7 +47,7 @@ def recording(chosen: Settings) -> Iterator[Finding]:
         yield good(f"The settings are sound: {exporter.protocol} to {exporter.shown}.")
         if chosen.sampler_ratio < 1.0:
             yield note(f"The sampler keeps {chosen.sampler_ratio * 100:g}% of the traces.")
-    if chosen.log_records:
+    if not chosen.span_events:
         yield note(
             f"{_names.OTEL_LOGS_EXPORTER}=otlp: log lines leave as log records, which Jaeger does"
             " not keep.",
@@ -123,11 +124,11 @@ def spool(chosen: Settings) -> Iterator[Finding]:
     """Say whether spans can wait on disk, and whether there is room."""
     if chosen.temporary:
         return
-    bases = [_spool.default_base(), _spool.fallback_base()]
+    bases = [directories.default_base(), directories.fallback_base()]
     failure: OSError | None = None
     for base in [chosen.spool_dir] if chosen.spool_dir else bases:
         try:
-            _spool.try_to_write(base, _TRIED_BYTES)
+            directories.try_to_write(base, _TRIED_BYTES)
         except OSError as error:
             failure = failure or error
         else:
@@ -138,7 +139,7 @@ def spool(chosen: Settings) -> Iterator[Finding]:
 
 
 def _unwritable(error: OSError, given: Path | None) -> Finding:
-    base = given or _spool.default_base()
+    base = given or directories.default_base()
     if error.errno in _FULL:
         return problem(f"The disk of the spool is full ({base}).", "make room on it")
     then = "spans wait in memory alone" if given is None else "set-up refuses that"
@@ -155,7 +156,7 @@ def _room(base: Path, bound: int, failure: OSError | None) -> Iterator[Finding]:
             " which may not outlive a restart.",
             f"set {_names.SPOOL_DIR}",
         )
-    waiting = _spool.waiting_bytes(base)
+    waiting = directories.waiting_bytes(base)
     full = {home: size for home, size in waiting.items() if size >= _NEARLY * bound}
     for home, size in full.items():
         yield problem(

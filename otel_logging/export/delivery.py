@@ -5,7 +5,7 @@ the network, except where it asks to (``flush``, ``stop``), and then no longer
 than it said; a segment leaves the queue only when the collector has taken all
 of it, or refused it for good, which is counted and said. After an answer that
 was lost on its way a segment is sent again: delivery is at least once.
-Deliberately absent: encoding, and how a request is made (``transport``).
+Deliberately absent: encoding, and how a request is made (``http``, ``grpc``).
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from typing import Any, Final
 from opentelemetry import context as otel_context
 
 from otel_logging import _forks, _otlp, _trouble
-from otel_logging._spool import DAMAGED, SEAL_S, Contents, Spool, Waiting
-from otel_logging.export.pipeline import PROCESS_LOG_S, Pipeline
-from otel_logging.export.transport import Answer, Client, Verdict, failed, unobserved
+from otel_logging.export.outcome import Answer, Client, Outcome, failed
+from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool, Waiting
+from otel_logging.spool.segment import Contents
 
 #: How long a dead neighbour's spans, or a bound that is passed, may go unnoticed.
 ROUND_S: Final = 5.0
@@ -42,9 +42,9 @@ _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does
 #: How long spans may be in memory after a disk stall before the disk is tried again.
 _STALL_S: Final = 0.02
 
-NOT_DELIVERED: Final = "deliveries failed, the spans wait"
+NOT_DELIVERED: Final = "deliveries failed, the {} wait"
 UNREADABLE: Final = "spool segments cannot be read now and are tried again"
-REFUSED: Final = "spans lost: the collector refused them"
+REFUSED: Final = "{} lost: the collector refused them"
 
 
 class Delivery:
@@ -57,10 +57,21 @@ class Delivery:
     the thread that waits.
     """
 
-    def __init__(self, pipeline: Pipeline, client: Client | None, *, timeout_s: float) -> None:
-        """Deliver what *pipeline* puts into its spool; without a *client* it only waits there."""
-        self._pipeline = pipeline
-        self._spool: Spool = pipeline.spool
+    def __init__(
+        self,
+        spool: Spool,
+        client: Client | None,
+        *,
+        timeout_s: float,
+        before_round: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """Deliver what is in *spool*; without a *client* it only waits there.
+
+        *before_round* is called by the worker before it looks into the spool, with whether
+        somebody waits for all that there is; it may put something in.
+        """
+        self.spool = spool
+        self._before_round = before_round
         self._client = client
         self._timeout_s = timeout_s
         self._stopping = False  # and no child starts what the interpreter's exit has ended
@@ -239,7 +250,7 @@ class Delivery:
             done = self._bring(short_s, gives_up=lambda: True)
         if not done and self.answered and not self._refusal:
             done = self._bring(give_up - time.monotonic(), gives_up=lambda: bool(self._refusal))
-        if self._refusal and self._refusal.verdict is not Verdict.AGAIN:
+        if self._refusal and self._refusal.outcome is not Outcome.AGAIN:
             self._say_refused(self._refusal)
         self._stopping = True
         self._tell()
@@ -296,7 +307,7 @@ class Delivery:
         if not news.acquire(timeout=max(due - time.monotonic(), 0.0)):
             return
         # until then the new segment may fill; but what is in memory, a kill would take
-        seal_at = time.monotonic() + (_STALL_S if self._spool.is_stalled else SEAL_S)
+        seal_at = time.monotonic() + (_STALL_S if self.spool.is_stalled else SEAL_S)
         while not (self._stopping or self._is_flushing()):
             if not news.acquire(timeout=max(seal_at - time.monotonic(), 0.0)):
                 return
@@ -309,8 +320,8 @@ class Delivery:
         with self._flushed:
             asked, flushing = self._asked, self._is_flushing()
         due = time.monotonic() >= (self._next_flush_try if flushing else self._next_try)
-        self._pipeline.roll(older_than_s=0.0 if flushing and due else PROCESS_LOG_S)
-        self._gather(older_than_s=0.0 if due else self._spool.seal_after_s)
+        self._before_round(flushing and due)
+        self._gather(older_than_s=0.0 if due else self.spool.seal_after_s)
         if not due:
             return False
         try:
@@ -330,11 +341,11 @@ class Delivery:
 
     def _gather(self, *, older_than_s: float = SEAL_S) -> None:
         """Bring the queue up to date."""
-        self._spool.seal(older_than_s=older_than_s)
+        self.spool.seal(older_than_s=older_than_s)
         if time.monotonic() >= self._next_housekeeping:
             self._next_housekeeping = time.monotonic() + ROUND_S
-            self._spool.adopt()
-            self._spool.prune()
+            self.spool.adopt()
+            self.spool.prune()
 
     def _deliver_waiting(self, deadline: float) -> bool:
         """Deliver the segments that wait now; False on the first failure."""
@@ -358,7 +369,7 @@ class Delivery:
 
     def _waiting(self) -> list[Waiting]:
         self._unread.setdefault("", time.monotonic())
-        waiting = self._spool.waiting()
+        waiting = self.spool.waiting()
         del self._unread[""]
         return waiting
 
@@ -367,11 +378,11 @@ class Delivery:
         contents = segment.contents()
         del self._unread[segment.name]
         if contents is None:
-            _trouble.report(DAMAGED, detail=segment.name)
+            self.spool.report(DAMAGED, detail=segment.name)
         elif not self._send(segment.name, contents, deadline):
             return False
         self._unsent.pop(segment.name, None)
-        self._spool.delivered(segment)
+        self.spool.delivered(segment)
         self.delivered_segments += 1
         return True
 
@@ -385,7 +396,7 @@ class Delivery:
         if unsent is None:
             unsent = self._unsent[name] = deque([range(len(spans))] if spans else [])
             if contents.damaged:
-                _trouble.report(DAMAGED, contents.damaged, detail=name)
+                self.spool.report(DAMAGED, contents.damaged, detail=name)
         while unsent:
             part = unsent[0]
             body = _otlp.request(contents.resource, contents.scope, spans[part.start : part.stop])
@@ -408,24 +419,24 @@ class Delivery:
         server that speaks TLS answers 400 to all that is plain), and is tried
         again like one.
         """
-        if answer.verdict is Verdict.DELIVERED:
+        if answer.outcome is Outcome.DELIVERED:
             self._has_accepted = True
             self.last_failure, self._pause_s, self._refusal = "", 0.0, None
-            self._spool.seal_after_s = SEAL_S
+            self.spool.seal_after_s = SEAL_S
             self._say_partial(answer, len(part))
-        elif answer.verdict is not Verdict.AGAIN and len(part) > 1:
+        elif answer.outcome is not Outcome.AGAIN and len(part) > 1:
             half = len(part) // 2
             unsent.extendleft((part[half:], part[:half]))
-        elif answer.verdict is Verdict.AGAIN or not self._has_accepted:
+        elif answer.outcome is Outcome.AGAIN or not self._has_accepted:
             unsent.append(part)
             return False
         else:
-            _trouble.report(REFUSED, detail=answer.detail)
+            self.spool.report(REFUSED, detail=answer.detail)
         return True
 
     def _say_partial(self, answer: Answer, spans: int) -> None:
         if answer.rejected_spans:
-            _trouble.report(REFUSED, min(answer.rejected_spans, spans), detail=answer.detail)
+            self.spool.report(REFUSED, min(answer.rejected_spans, spans), detail=answer.detail)
         elif answer.detail:
             _trouble.report("warnings of the collector", detail=answer.detail)
 
@@ -439,11 +450,11 @@ class Delivery:
         self.last_failure = answer.said
         self._refusal = answer if answer.mistake else None
         # what looks like bad data may be that, and is found out with the next spans
-        lasts = answer.verdict is Verdict.AGAIN or self._pause_s == _LONGEST_PAUSE_S
+        lasts = answer.outcome is Outcome.AGAIN or self._pause_s == _LONGEST_PAUSE_S
         if answer.mistake and lasts:
             self._say_refused(answer)
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-        self._spool.seal_after_s = max(SEAL_S, self._pause_s)
+        self.spool.seal_after_s = max(SEAL_S, self._pause_s)
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
         asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
         self._next_try = now + max(self._pause_s * jitter, asked_s)
@@ -451,7 +462,17 @@ class Delivery:
 
     def _say_refused(self, answer: Answer) -> None:
         detail = f"{answer.detail}; {answer.to_do}"
-        _trouble.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
+        self.spool.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
+
+
+def unobserved() -> otel_context.Context:
+    """Return a context in which OpenTelemetry's instrumentations make no span of what is sent."""
+    context = otel_context.set_value("suppress_instrumentation", True)  # noqa: FBT003 - a value
+    # the names under which instrumentations look, by their age
+    for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
+        key = getattr(otel_context, name, name)
+        context = otel_context.set_value(key, True, context)  # noqa: FBT003
+    return context
 
 
 def _possible(timeout_s: float) -> float:

@@ -23,7 +23,6 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _forks, _names, _otlp, _trouble
-from otel_logging._spool import Spool
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.readable import (
     HAS_IS_REMOTE,
@@ -37,6 +36,7 @@ from otel_logging.export.readable import (
 )
 from otel_logging.export.span import PAGE_BYTES, PAGE_EVENTS, Span, shorter_event, take_all
 from otel_logging.settings import Limits, Settings
+from otel_logging.spool.queue import Spool
 
 #: How long the lines outside any span are collected on one `process log` span.
 PROCESS_LOG_S: Final = 60.0
@@ -73,6 +73,14 @@ def make_resource(settings: Settings) -> Resource:
             **settings.resource,
         }
     )
+
+
+def in_this_process(resource: Resource) -> Resource:
+    """Return the parent's *resource* as that of a forked child.
+
+    Not ``Resource.create``: it runs detectors in threads, and hangs in a fork's hook.
+    """
+    return resource.merge(Resource(_of_this_process()))
 
 
 def _of_this_process() -> dict[str, str | int]:
@@ -157,14 +165,11 @@ class Pipeline:
         self.spool = spool
         self.processors: tuple[SpanProcessor, ...] = ()
         self.ended_spans = 0
-        #: Called when the spool may have work for the worker.
-        self.on_work: Callable[[], None] = lambda: None
         #: Called to deliver what has ended within so many seconds; whether it did.
         self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
         #: The interpreter exits: nothing comes later to end a `process log` span.
         self.is_exiting = False
-        self._seen_opened = -1
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
         self._unshown: deque[Span] = deque()
@@ -257,11 +262,7 @@ class Pipeline:
             _trouble.report("spans lost: they ended after shutdown")
             return
         self.ended_spans += 1
-        spool = self.spool
-        spool.append(scope, trace_id, encoded)
-        if spool.opened != self._seen_opened:
-            self._seen_opened = spool.opened
-            self.on_work()
+        self.spool.append(scope, trace_id, encoded)
 
     def ended_elsewhere(self, span: ReadableSpan) -> None:
         """Take an ended span of another SDK."""
@@ -374,8 +375,7 @@ class Pipeline:
         self._unshown.clear()
         _foreign.clear()  # the parent has the lines of its open spans
         self.ended_spans = 0
-        # not Resource.create: it runs detectors in threads, and hangs in a fork's hook
-        self.resource = self.resource.merge(Resource(_of_this_process()))
+        self.resource = in_this_process(self.resource)
         self.spool.resource = encode_resource(self.resource)
 
 

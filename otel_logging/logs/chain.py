@@ -17,7 +17,6 @@ from structlog.processors import CallsiteParameter, CallsiteParameterAdder, Stac
 
 from otel_logging import _names, processors
 from otel_logging import context as bindings
-from otel_logging._values import plain
 from otel_logging.processors import (
     EventDict,
     add_bound_context,
@@ -81,15 +80,14 @@ def _fill(
     add_job_tag(logger, method_name, event_dict)
     span = span or trace.get_current_span()
     add_ids(span, event_dict)
-    told = error is not None and _format_exception(span, event_dict, error)
+    is_known = error is not None and _format_exception(span, event_dict, error)
     if "stack_info" in event_dict:
         _format_stack(event_dict)
     # by the span's own clock, inside one of ours
     _stamp(event_dict, getattr(span, "now_ns", processors.now_ns)())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
-    # the trace has the traceback already
-    record_on(span, {**event_dict, _names.EXCEPTION: plain(error)} if told else event_dict)
+    record_on(span, event_dict, error, is_known=is_known)
     return event_dict
 
 
@@ -107,7 +105,7 @@ def _stamp(event_dict: EventDict, now_ns: int) -> None:
 def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseException) -> bool:
     """Add the traceback, and note that this line tells of it; say whether its trace did already."""
     event_dict[_names.EXCEPTION] = traceback_of(error)
-    if processors.as_record is not None:
+    if not processors.on_spans:
         return False
     context = span.get_span_context()  # all that is asked of a span that is not ours
     trace_id = context.trace_id

@@ -14,18 +14,22 @@ import http.client
 import json
 import re
 import reprlib
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
 
+from otel_logging._http import HttpClient, Response, make_tls
 from otel_logging._text import one_line
-from otel_logging.traces.http_get import REPLY_BYTES, Getter, Reply, TooLargeError, in_seconds
 from otel_logging.traces.span import INVALID, Resource, Span, from_json, resource_from_json, rfc3339
 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
 READ_S: Final = 60.0  # for all
+#: Of one answer. 1,500 traces of twenty spans and as many lines are half of it.
+REPLY_BYTES: Final = 64 << 20
 _US: Final = 1_000  # ns; Jaeger's storages compare microseconds
 
 #: Parameters of a search: service, start, end, most traces, raw, least duration.
@@ -72,6 +76,11 @@ class Window:
     min_duration_s: float = 0.0
 
 
+def in_seconds(seconds: float) -> float:
+    """Return the deadline (monotonic) that is so many seconds away."""
+    return time.monotonic() + seconds
+
+
 class Jaeger:
     """One Jaeger, for the time of one command, asked by one thread.
 
@@ -83,7 +92,10 @@ class Jaeger:
     def __init__(self, url: str, *, read_s: float = READ_S) -> None:
         self.url = url
         self._read_s = read_s
-        self._getter = Getter(url)
+        parts = urlsplit(url)
+        tls = make_tls() if parts.scheme == "https" else None
+        self._base_path = parts.path
+        self._client = HttpClient(url, tls, most_bytes=REPLY_BYTES)
         self._names = _LATER  # until it refuses them
         self._deadline: float | None = None
         self.date = ""  # of its last answer
@@ -91,13 +103,21 @@ class Jaeger:
 
     # ---- asking
 
-    def _get(self, path: str, params: Mapping[str, str]) -> Reply:
+    def _get(self, path: str, params: Mapping[str, str]) -> Response:
         if self._deadline is None:  # the first answer shows whether there is a Jaeger at all
             deadline, self._deadline = in_seconds(HELLO_S), in_seconds(self._read_s)
         else:
             deadline = min(in_seconds(ANSWER_S), self._deadline)
+        target = self._base_path + path + (f"?{urlencode(params)}" if params else "")
+        # Jaeger keeps no connection open
+        headers = {"user-agent": "otel-logging", "connection": "close"}
         try:
-            reply = self._getter.get(path, params, deadline=deadline)
+            response = self._client.request("GET", target, headers, deadline=deadline)
+            if response.is_too_large:  # it may look whole
+                message = f"{self.url} answers with more than {REPLY_BYTES >> 20} MiB"
+                raise TooMuchError(message)
+            if response.error is not None:
+                raise response.error
         except TimeoutError as error:
             raise UnreachableError(f"{self.url} does not answer in time") from error
         except ConnectionRefusedError as error:
@@ -107,19 +127,16 @@ class Jaeger:
         except http.client.HTTPException as error:
             message = f"{self.url} does not speak HTTP ({type(error).__name__})"
             raise NotUnderstoodError(message) from error
-        except TooLargeError as error:
-            message = f"{self.url} answers with more than {REPLY_BYTES >> 20} MiB"
-            raise TooMuchError(message) from error
-        self.date = reply.date
-        return reply
+        self.date = response.headers.get("date", "")
+        return response
 
-    def _objects(self, reply: Reply) -> list[dict[str, Any]]:
+    def _objects(self, reply: Response) -> list[dict[str, Any]]:
         """Return the JSON objects of a good reply: one, or more where it was streamed."""
         status, text = reply.status, one_line(reply.body)
         if status in (401, 403):
             raise NotLetInError(f"{self.url} lets nobody in: HTTP {status} {text}".rstrip())
         if 300 <= status < 400:
-            elsewhere = one_line(reply.location) or "nowhere"
+            elsewhere = one_line(reply.headers.get("location", "")) or "nowhere"
             raise NotLetInError(f"{self.url} sends us elsewhere: to {elsewhere}")
         if status != 200:
             raise JaegerError(f"{self.url} answers HTTP {status}: {text}")
@@ -135,7 +152,7 @@ class Jaeger:
         """Return the names of the services it knows, sorted."""
         reply = self._get("/api/v3/services", {})
         if reply.status == 404:  # servers of other things; and Jaeger before it had this API
-            reply = Reply(200, b"", reply.date)
+            reply = Response(200, "", {}, b"")
         answer = self._objects(reply)[0]
         names = answer.get("services") or []  # an empty memory storage leaves the key out
         if set(answer) - {"services"} or not isinstance(names, list):
@@ -193,7 +210,7 @@ class Jaeger:
 
     # ---- reading
 
-    def _spans(self, reply: Reply) -> list[Span]:
+    def _spans(self, reply: Response) -> list[Span]:
         if reply.status == 404:
             return []
         try:

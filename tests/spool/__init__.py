@@ -1,1 +1,1 @@
-"""Tests of the spool: ``_segment``, ``_places``, ``_spool``."""
+"""Tests of ``spool``."""

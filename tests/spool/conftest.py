@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from otel_logging import _places, _spool
-from otel_logging._spool import Spool
+from otel_logging.spool import directories, queue
+from otel_logging.spool.queue import Spool
 from tests.spools import PATIENT_S, make
 
 
 @pytest.fixture(autouse=True)
 def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy test machine is no stalled disk."""
-    monkeypatch.setattr(_spool, "SLOW_S", PATIENT_S)
+    monkeypatch.setattr(queue, "SLOW_S", PATIENT_S)
 
 
 @pytest.fixture
@@ -43,6 +43,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     clock.monotonic = clock.time = monotonic
     clock.time_ns = lambda: int(clock.now * 1e9)
-    for module in (_spool, _places):
+    for module in (queue, directories):
         monkeypatch.setattr(module, "time", clock)
     return clock

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from otel_logging import _spool, _trouble
-from otel_logging._spool import DROPPED_BOUND, Spool
+from otel_logging import _trouble
+from otel_logging.spool import reading
+from otel_logging.spool.directories import DROPPED_BOUND
+from otel_logging.spool.queue import Spool
 from tests.spools import append, make, numbers, on_disk, together, waiting
 
 
@@ -21,8 +23,8 @@ def _deliver(spool: Spool, *spans: int, size: int = 0) -> None:
 def _age(base: Path, seconds: Callable[[int], float]) -> None:
     """Set how long ago each segment was written, by the number of its first span."""
     now = 1e9
-    for path in _spool.segments(base):
-        written = now - seconds(numbers([_spool.load(path)])[0])
+    for path in reading.segments(base):
+        written = now - seconds(numbers([reading.load(path)])[0])
         os.utime(path, (written, written))
 
 
@@ -73,15 +75,16 @@ def test_neighbours_prune_no_more_than_one_alone(base: Path) -> None:
     for number in range(200):
         append(spool, number, size=1000)
         spool.seal()
-    size = _spool.segments(base)[0].stat().st_size
+    size = reading.segments(base)[0].stat().st_size
     script = """
 import sys; from pathlib import Path; from tests.spools import *
-from otel_logging import _spool, _trouble
+from otel_logging import _trouble
+from otel_logging.spool import directories
 spool = make(Path(sys.argv[1]), bytes_bound=int(sys.argv[2]))
 print("ready", flush=True)
 input()
 spool.prune()
-print(_trouble.counts[_spool.DROPPED_BOUND])
+print(_trouble.counts[directories.DROPPED_BOUND])
 """
     dropped = together(script, base, size * 100 + size // 2)
     assert sum(dropped) == 100

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from otel_logging import _trouble
-from otel_logging._spool import Spool
+from otel_logging.spool.queue import Spool
 from tests.spools import append, make, numbers, on_disk, run, waiting
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
@@ -175,7 +175,7 @@ import sys; from pathlib import Path; from tests.spools import *
 from otel_logging import _trouble
 spool = make(Path(sys.argv[1]))
 append(spool, 1)
-at_call("_write_whole", spool.close)
+at_call("write", spool.close)
 append(spool, 2)
 append(spool, 3)
 print(_trouble.counts)
@@ -192,14 +192,15 @@ def test_after_close_an_append_that_never_ends_holds_up_no_other(base: Path) -> 
     printed = run(
         """
 import os, sys, threading; from pathlib import Path; from tests.spools import *
-from otel_logging import _spool, _trouble
-_spool.SLOW_S = 0.02
+from otel_logging import _trouble
+from otel_logging.spool import queue
+queue.SLOW_S = 0.02
 spool = make(Path(sys.argv[1]))
 spool.close()
 append(spool, 1)
 inside = threading.Event()
 def never_ends():
-    at_call("_write_whole", lambda: (inside.set(), threading.Event().wait()))
+    at_call("write", lambda: (inside.set(), threading.Event().wait()))
     append(spool, 4)
 threading.Thread(target=never_ends, daemon=True).start()
 inside.wait()

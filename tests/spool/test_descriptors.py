@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import _spool, _trouble
-from otel_logging._spool import CLOSED, LOST_REMOVED, Spool
+from otel_logging import _trouble
+from otel_logging.spool import reading
+from otel_logging.spool.queue import CLOSED, LOST_REMOVED, Spool
 from tests.spools import append, die, make, numbers, on_disk, places, run, waiting
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
@@ -38,8 +39,8 @@ def segments_of(spool: Spool) -> list[int]:
 
 
 def lock_of(spool: Spool) -> int:
-    assert spool._place is not None
-    return spool._place[1].fd
+    assert spool._own is not None
+    return spool._own[1].fd
 
 
 def test_numbers_that_are_other_files_now_are_left_alone(spool: Spool, base: Path) -> None:
@@ -206,4 +207,4 @@ assert [(base / f"data{n}").read_bytes() for n in range(8)] == [b"!"] * 8
     neighbour.adopt()
     assert waiting(neighbour) == [1, 2, 3]
     neighbour.close()
-    assert numbers(_spool.read(base))
+    assert numbers(reading.read(base))

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_logging import _places, _spool, _trouble
-from otel_logging._spool import Spool, Waiting
+from otel_logging import _trouble
+from otel_logging.spool import directories, reading
+from otel_logging.spool.queue import Spool, Waiting
 from tests.spools import (
     append,
     die,
@@ -45,11 +46,11 @@ def test_a_symbolic_link_is_not_followed(base: Path, tmp_path: Path) -> None:
     elsewhere.mkdir()
     base.mkdir()
     base.joinpath("shop-1").symlink_to(elsewhere)
-    with pytest.raises(_spool.UnsafeError, match="symbolic link"):
+    with pytest.raises(directories.UnsafeError, match="symbolic link"):
         make(base)
     base.joinpath("other-1").mkdir()
     base.joinpath("other-1", "sent").symlink_to(elsewhere)
-    with pytest.raises(_spool.UnsafeError, match="symbolic link"):
+    with pytest.raises(directories.UnsafeError, match="symbolic link"):
         make(base, "other-1")
     assert list(elsewhere.iterdir()) == []
 
@@ -61,14 +62,14 @@ def test_another_user_s_directory_is_not_used(
     """Nor is a name in /tmp that another user took first."""
     base.joinpath("shop-1").mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    fallback = _spool.fallback_base()
+    fallback = directories.fallback_base()
     fallback.mkdir()
     if os.geteuid() == 0:
         os.chown(base / "shop-1", 65534, 65534)
         os.chown(fallback, 65534, 65534)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 65534)
-        fallback = _spool.fallback_base()
+        fallback = directories.fallback_base()
         fallback.mkdir()
     with pytest.raises(PermissionError, match="another user"):
         make(base)
@@ -119,25 +120,25 @@ def test_running_out_of_descriptors_leaves_nothing_half_made(spool: Spool, base:
 @given(st.text(), st.text(), st.text())
 def test_a_destination_is_a_safe_name_of_its_own(service: str, endpoint: str, other: str) -> None:
     """One path component, the same for the same three, different for others."""
-    name = _spool.destination(service, endpoint, "http/protobuf")
-    assert name == _spool.destination(service, endpoint, "http/protobuf")
+    name = directories.destination(service, endpoint, "http/protobuf")
+    assert name == directories.destination(service, endpoint, "http/protobuf")
     assert name.isascii()
     assert not set(name) & set('/\\:*?"<>|\0 ')
     assert not name.startswith(".")
     assert len(name) <= 61
-    assert (name == _spool.destination(service, other, "http/protobuf")) == (endpoint == other)
-    assert _spool.destination("\ud800", "", "")
+    assert (name == directories.destination(service, other, "http/protobuf")) == (endpoint == other)
+    assert directories.destination("\ud800", "", "")
 
 
 def test_where_the_spool_is_without_being_told(tmp_path: Path) -> None:
     """The user's state directory; a temporary one that can be removed."""
-    assert tmp_path in _spool.default_base().parents
-    made = _spool.temporary_base()
+    assert tmp_path in directories.default_base().parents
+    made = directories.temporary_base()
     assert made.is_dir()
-    _spool.remove(made)
-    _spool.remove(made)
+    directories.remove(made)
+    directories.remove(made)
     assert not made.exists()
-    assert _spool.fallback_base().parent == Path(tempfile.gettempdir())
+    assert directories.fallback_base().parent == Path(tempfile.gettempdir())
 
 
 def test_a_directory_removed_while_running_costs_nothing(spool: Spool, base: Path) -> None:
@@ -209,14 +210,14 @@ def test_what_is_no_segment_is_not_read(spool: Spool, base: Path, tmp_path: Path
     (place / "3.segment").write_bytes(b"garbage")
     if hasattr(os, "mkfifo"):
         os.mkfifo(place / "4.segment")
-    assert list(_spool.read(base)) == []
+    assert list(reading.read(base)) == []
     assert len(spool.waiting()) >= 3
     assert all(segment.contents() is None for segment in spool.waiting())
-    assert _spool.load(place / "9.open") is None
+    assert reading.load(place / "9.open") is None
     gone = Waiting("x", place / "9.segment").contents()
     assert gone is not None
     assert gone.spans == []
-    assert list(_spool.read(tmp_path / "nowhere")) == []
+    assert list(reading.read(tmp_path / "nowhere")) == []
 
 
 def test_what_cannot_be_read_for_now_is_not_taken_for_damaged(
@@ -231,7 +232,7 @@ def test_what_cannot_be_read_for_now_is_not_taken_for_damaged(
         raise OSError(errno.EMFILE, "too many open files", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(_places, "content", no_descriptor)
+        patched.setattr(reading, "content", no_descriptor)
         with pytest.raises(OSError, match="too many open files"):
             segment.contents()
     assert numbers([segment]) == [1]
@@ -240,14 +241,14 @@ def test_what_cannot_be_read_for_now_is_not_taken_for_damaged(
 def test_a_segment_that_moves_on_is_found_where_it_went(spool: Spool, base: Path) -> None:
     """Listed while open: read when sealed, read when delivered."""
     append(spool, 1)
-    (listed,) = _spool.segments(base)
+    (listed,) = reading.segments(base)
     spool.seal()
-    assert numbers([_spool.load(listed)]) == [1]
-    (sealed,) = _spool.segments(base)
+    assert numbers([reading.load(listed)]) == [1]
+    (sealed,) = reading.segments(base)
     spool.delivered(spool.waiting()[0])
-    assert numbers([_spool.load(listed)]) == numbers([_spool.load(sealed)]) == [1]
-    (sent,) = _spool.segments(base)
-    assert numbers([_spool.load(sent)]) == [1]
+    assert numbers([reading.load(listed)]) == numbers([reading.load(sealed)]) == [1]
+    (sent,) = reading.segments(base)
+    assert numbers([reading.load(sent)]) == [1]
 
 
 def _open_files() -> int:
@@ -288,7 +289,7 @@ def test_what_is_made_is_0700_whatever_the_umask(tmp_path: Path, umask: int) -> 
         made = [base.parent, base, base / "shop-1", base / "shop-1" / "sent", *places(base)]
         assert {oct(path.stat().st_mode & 0o777) for path in made} == {"0o700"}
         spool.close()
-        _spool.try_to_write(base, 1)
+        directories.try_to_write(base, 1)
     finally:
         os.umask(before)
     assert on_disk(base) == [1]
@@ -300,8 +301,8 @@ def test_a_base_where_others_may_rename_what_is_ours_is_not_used(base: Path, mod
     """Without the sticky bit they may put a directory of theirs in place of it."""
     base.mkdir()
     base.chmod(mode)
-    for use in (lambda: make(base), lambda: _spool.try_to_write(base, 1)):
-        with pytest.raises(_spool.UnsafeError, match="no sticky bit"):
+    for use in (lambda: make(base), lambda: directories.try_to_write(base, 1)):
+        with pytest.raises(directories.UnsafeError, match="no sticky bit"):
             use()
     assert list(base.iterdir()) == []
     base.chmod(mode | 0o1000)

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from otel_logging import _places, _spool
-from otel_logging._spool import Spool
+from otel_logging.spool import descriptor, queue
+from otel_logging.spool.queue import Spool
 from tests.spools import PATIENT_S, append, encoded, on_disk, places, run, waiting
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
@@ -21,8 +21,8 @@ def test_a_short_write_is_taken_back() -> None:
     """The file ends with a whole frame, the frame is in memory, and later all are on disk."""
     printed = run("""
 import resource, sys, tempfile; from pathlib import Path; from tests.spools import *
-from otel_logging import _spool
-from otel_logging._segment import frame, header
+from otel_logging.spool import directories, reading, segment
+from otel_logging.spool.segment import frame, header
 base = Path(tempfile.mkdtemp())
 spool = make(base)
 append(spool, 1)
@@ -30,14 +30,14 @@ unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))
 append(spool, 2, 3, size=600)        # the second does not fit whole
 append(spool, 4)                     # memory, though it would fit: order
-(contents,), (path,) = _spool.read(base), _spool.segments(base)
+(contents,), (path,) = reading.read(base), reading.segments(base)
 parts = [header(RESOURCE, SCOPE), *(frame(*span) for span in contents.spans)]
 print(numbers([contents]), path.stat().st_size - sum(map(len, parts)))
 resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 print(waiting(spool), sum(segment.path is None for segment in spool.waiting()))
 append(spool, 5)
 print(on_disk(base))
-_spool.remove(base)
+directories.remove(base)
 """)
     assert printed.splitlines() == ["[1, 2] 0", "[1, 2, 3, 4] 0", "[1, 2, 3, 4, 5]"]
 
@@ -73,7 +73,7 @@ def test_a_full_disk_is_gone_around_in_memory(limit: int) -> None:
     printed = run(
         """
 import os, resource, sys, tempfile; from pathlib import Path; from tests.spools import *
-from otel_logging import _spool
+from otel_logging.spool import directories, segment
 base = Path(tempfile.mkdtemp())
 spool = make(base)
 unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -94,7 +94,7 @@ append(spool, 6)
 print(on_disk(base))
 spool.close()
 print(on_disk(base))
-_spool.remove(base)
+directories.remove(base)
 """,
         limit,
     )
@@ -129,7 +129,7 @@ def test_no_thread_waits_for_another_s_stalled_append(
 ) -> None:
     """While a write hangs, the others' spans are in memory after 20 ms, once."""
     entered, go_on = threading.Event(), threading.Event()
-    write = _places.pwrite
+    write = descriptor.pwrite
 
     def hang(fd: int, data: bytes, position: int) -> int:
         if encoded(1) in data:
@@ -137,8 +137,8 @@ def test_no_thread_waits_for_another_s_stalled_append(
             assert go_on.wait(10)
         return write(fd, data, position)
 
-    monkeypatch.setattr(_spool, "SLOW_S", 0.02)
-    monkeypatch.setattr(_places, "pwrite", hang)
+    monkeypatch.setattr(queue, "SLOW_S", 0.02)
+    monkeypatch.setattr(descriptor, "pwrite", hang)
     hung = threading.Thread(target=append, args=(spool, 1))
     hung.start()
     assert entered.wait(10)

@@ -3,13 +3,14 @@
 import os
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from otel_logging import _trouble
-from otel_logging._spool import Spool
-from tests.spools import ROOT, command, die, make, on_disk, places, run, together, waiting
+from otel_logging.spool import directories
+from otel_logging.spool.descriptor import Descriptor
+from otel_logging.spool.queue import Spool
+from tests.spools import ROOT, append, command, die, make, on_disk, places, run, together, waiting
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 
@@ -119,7 +120,7 @@ print("parent", waiting(spool))
 
 
 @posix
-@pytest.mark.parametrize("function", ["_write", "_write_whole"])
+@pytest.mark.parametrize("function", ["_write", "write"])
 def test_an_append_that_forks_midway_writes_to_no_other_file(base: Path, function: str) -> None:
     """A signal handler that forks: the child's descriptors may be another file's by then."""
     printed = run(
@@ -212,26 +213,55 @@ def test_an_adopted_place_is_given_back_when_it_is_empty(spool: Spool, base: Pat
     assert on_disk(base) == [1]
 
 
-def test_places_in_the_making_are_left_alone(base: Path, clock: SimpleNamespace) -> None:
-    """For a minute; then their maker is dead, and what it left is tidied up."""
-    clock.now = 2e9
-    spool = make(base)
-    home = base / "shop-1"
-    made = home / f".1-{clock.time_ns()}"
-    half_made = home / f".2-{clock.time_ns()}"
-    for place in (made, half_made, home / ".not-ours"):
-        place.mkdir()
-    made.joinpath("lock").touch()
+def test_a_directory_without_a_lock_is_tidied_up(spool: Spool, base: Path) -> None:
+    """Its maker was killed before it held anything; who is making it makes another."""
+    half_made = base / "shop-1" / "1-1"
+    half_made.mkdir()
     spool.adopt()
-    assert made.exists()
-    assert half_made.exists()
-    clock.now += 61
-    spool.adopt()
-    spool.adopt()
-    assert not made.exists()
     assert not half_made.exists()
-    assert home.joinpath(".not-ours").exists()
+
+
+@pytest.mark.parametrize("what", ["removes it", "has it"])
+def test_a_neighbour_that_is_quicker_than_a_new_process(
+    base: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A directory is taken for a dead process's before its maker holds it: it makes another."""
+    neighbour = make(base)
+    interrupted: list[Path] = []
+    make_lock, try_lock = directories._new_lock, directories.try_lock
+
+    def new_lock(process_dir: Path) -> Descriptor:
+        if not interrupted and what == "removes it":
+            interrupted.append(process_dir)
+            neighbour.adopt()
+        return make_lock(process_dir)
+
+    def late_lock(fd: int) -> bool:
+        if not interrupted and what == "has it":
+            interrupted.append(base)
+            neighbour.adopt()
+        return try_lock(fd)
+
+    monkeypatch.setattr(directories, "_new_lock", new_lock)
+    monkeypatch.setattr(directories, "try_lock", late_lock)
+    spool = make(base)
+    assert interrupted
+    append(spool, 1)
+    neighbour.adopt()
+    assert waiting(neighbour) == []
+    assert waiting(spool) == [1]
+    assert len(places(base)) == 2
     spool.close()
+    neighbour.close()
+
+
+def test_a_neighbour_that_is_always_quicker_is_given_up_on(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error at set-up, and nothing half made."""
+    monkeypatch.setattr(directories, "try_lock", lambda _: False)
+    with pytest.raises(BlockingIOError):
+        make(base)
 
 
 def test_neighbours_adopt_each_place_once(base: Path) -> None:

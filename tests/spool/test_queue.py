@@ -5,15 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from otel_logging import _segment, _spool, _trouble
-from otel_logging._spool import DROPPED_FULL, DROPPED_LARGE, LOST_LATE, Spool
+from otel_logging import _trouble
+from otel_logging.spool import queue, reading, segment
+from otel_logging.spool.queue import DROPPED_FULL, DROPPED_LARGE, LOST_LATE, Spool
 from tests.spools import PATIENT_S, append, encoded, make, numbers, on_disk, places, waiting
 
 
 def test_a_span_is_on_disk_when_append_returns(spool: Spool, base: Path) -> None:
     """The read side finds it at once, with resource and scope."""
     append(spool, 1, 2)
-    (contents,) = _spool.read(base)
+    (contents,) = reading.read(base)
     assert numbers([contents]) == [1, 2]
     assert contents.spans[0][1] == encoded(1)
     assert (contents.resource, contents.scope) == (b"resource", b"scope")
@@ -47,10 +48,10 @@ def test_a_segment_is_sealed_when_it_is_full_or_after_half_a_second(
     spool: Spool, clock: SimpleNamespace
 ) -> None:
     """Without anyone asking, so that a busy process delivers too."""
-    append(spool, *range(4), size=_spool.SEAL_BYTES // 4)
+    append(spool, *range(4), size=queue.SEAL_BYTES // 4)
     assert numbers(spool.waiting()) == [0, 1, 2, 3]
     append(spool, 4)
-    clock.now += _spool.SEAL_S
+    clock.now += queue.SEAL_S
     assert len(spool.waiting()) == 1
     append(spool, 5)
     assert numbers(spool.waiting()) == [0, 1, 2, 3, 4, 5]
@@ -78,9 +79,9 @@ def test_segments_are_handed_out_oldest_first(spool: Spool) -> None:
 
 def test_a_span_beyond_all_measure_is_refused_and_counted(spool: Spool) -> None:
     """No receiver takes it: it is not kept."""
-    spool.append(b"scope", bytes(16), bytes(_segment.MAX_FRAME + 1))
+    spool.append(b"scope", bytes(16), bytes(segment.MAX_FRAME + 1))
     assert waiting(spool) == []
-    assert _trouble.counts == {DROPPED_LARGE: 1}
+    assert _trouble.counts == {DROPPED_LARGE.format("spans"): 1}
 
 
 def test_without_a_directory_spans_wait_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,12 +105,12 @@ def test_the_memory_queue_is_bounded_and_what_it_drops_is_counted() -> None:
     """The oldest go: before they are made segments, and after."""
     spool = make(None)
     append(spool, *range(20), size=1 << 20)  # a frame is a little more than 1 MiB
-    assert _trouble.counts == {DROPPED_FULL: 13}
+    assert _trouble.counts == {DROPPED_FULL.format("spans"): 13}
     spool.seal()
     assert numbers(spool.waiting()) == list(range(13, 20))
     append(spool, *range(20, 24), size=1 << 20)
     assert waiting(spool) == list(range(17, 24))
-    assert _trouble.counts == {DROPPED_FULL: 17}
+    assert _trouble.counts == {DROPPED_FULL.format("spans"): 17}
 
 
 def test_what_is_made_of_memory_is_cut_into_requests() -> None:
@@ -117,7 +118,7 @@ def test_what_is_made_of_memory_is_cut_into_requests() -> None:
     spool = make(None)
     append(spool, *range(40), size=100_000)
     assert waiting(spool) == list(range(40))
-    assert all(len(segment.data) < 1.2 * _spool.SEAL_BYTES for segment in spool.waiting())
+    assert all(len(segment.data) < 1.2 * queue.SEAL_BYTES for segment in spool.waiting())
 
 
 def test_close_leaves_what_waits_and_delivers_nothing(base: Path) -> None:
@@ -161,7 +162,7 @@ def test_after_close_there_is_no_memory_queue(
     base.touch()
     append(spool, 1)
     append(memory, 2)
-    assert _trouble.counts == {LOST_LATE: 2}
+    assert _trouble.counts == {LOST_LATE.format("spans"): 2}
     assert "1 spans lost: they ended at exit, and no disk takes them (" in capsys.readouterr().err
     base.unlink()
     append(spool, 3)

@@ -1,13 +1,9 @@
 """A segment: what a broken disk does to it costs one span, and never gives a wrong one."""
 
-import sys
-import time
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_logging._segment import frame, header, parse
+from otel_logging.spool.segment import frame, header, parse
 from tests.spools import encoded, trace_id
 
 _SPANS = st.lists(st.integers(0, 300), min_size=1, max_size=5)
@@ -35,7 +31,7 @@ def test_what_is_written_is_read(
 @settings(max_examples=400, deadline=None)
 @given(_SPANS, st.data())
 def test_one_flipped_bit_costs_at_most_one_span(sizes: list[int], data: st.DataObject) -> None:
-    """In the header the segment is unreadable; in a frame it is missing, and that is told."""
+    """In the header the segment is unreadable; in a frame it is missing, and that is counted."""
     whole, spans = _segment(sizes)
     bit = data.draw(st.integers(0, len(whole) * 8 - 1))
     broken = bytearray(whole)
@@ -45,9 +41,24 @@ def test_one_flipped_bit_costs_at_most_one_span(sizes: list[int], data: st.DataO
         assert contents is None
         return
     assert contents is not None
-    (lost,) = [n for n in range(len(spans)) if spans[:n] + spans[n + 1 :] == contents.spans]
+    left_out = [spans[:n] + spans[n + 1 :] for n in range(len(spans))]
+    assert contents.spans == spans or contents.spans in left_out
+    assert contents.damaged == len(spans) - len(contents.spans)
+
+
+@settings(deadline=None)
+@given(_SPANS, st.integers(0, 4), st.binary(min_size=32))
+def test_frames_after_garbage_are_left_out_and_that_is_counted(
+    sizes: list[int], at: int, garbage: bytes
+) -> None:
+    """What stands where a frame should begin says not where the next one does."""
+    _, spans = _segment(sizes)
+    frames = [frame(*span) for span in spans]
+    first = bytes((garbage[0] ^ 1, *garbage[1:4], garbage[0], *garbage[5:]))  # two lengths
+    contents = parse(header(b"", b"") + b"".join([*frames[:at], first, *frames[at:]]))
+    assert contents is not None
+    assert contents.spans == spans[:at]
     assert contents.damaged == 1
-    assert lost < len(spans)
 
 
 @settings(deadline=None)
@@ -67,51 +78,8 @@ def test_a_torn_tail_is_left_out_silently(sizes: list[int], data: st.DataObject)
 
 
 @settings(deadline=None)
-@given(st.binary(min_size=1), st.binary())
-def test_good_frames_are_found_after_any_garbage(garbage: bytes, tail: bytes) -> None:
-    """Whatever stands between two frames, the second is found."""
-    good = frame(trace_id(1), encoded(1))
-    contents = parse(header(b"", b"") + good + garbage + good + tail)
-    assert contents is not None
-    assert contents.spans == [(trace_id(1), encoded(1))] * 2
-    assert contents.damaged >= 1
-
-
-@settings(deadline=None)
 @given(st.binary() | st.binary().map(header(b"r", b"s").__add__))
 def test_anything_can_be_read(data: bytes) -> None:
     """Never raises, finds nothing where nothing is."""
     contents = parse(data)
     assert contents is None or not contents.spans
-
-
-_MIB = 1 << 20
-_LONG = frame(trace_id(1), encoded(1, 8000))
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        b"\x12" * _MIB,
-        bytes(_MIB),
-        b"\xff" * _MIB,
-        bytes(range(256)) * (_MIB // 256),
-        (b"\x12" + b"\xff" * 15) * (_MIB // 16),
-        (_LONG[:50] + b"!" + _LONG[51:]) * (_MIB // len(_LONG)),
-    ],
-    ids=["tags", "zeros", "ones", "counting", "endless lengths", "damaged frames"],
-)
-def test_a_mebibyte_of_garbage_is_read_in_seconds(garbage: bytes) -> None:
-    """A check of every length at every byte would take minutes."""
-    assert parse(header(b"", b"") + garbage[:4096] + _LONG) is not None
-    tracer = sys.gettrace()
-    sys.settrace(None)  # what coverage costs is not what is timed
-    try:
-        began = time.perf_counter()
-        contents = parse(header(b"", b"") + garbage + _LONG)
-        took = time.perf_counter() - began
-    finally:
-        sys.settrace(tracer)
-    assert took < 5  # 0.6 s at worst on two cores
-    assert contents is not None
-    assert len(contents.spans) == 1

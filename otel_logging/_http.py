@@ -1,14 +1,16 @@
-"""Sockets whose operations are all done by one deadline, and that read so much together.
+"""HTTP requests that are over by one deadline and read into bounded memory: the package's client.
 
-In: a deadline and an allowance, set by whoever begins a request. Out: what
-``http.client`` needs of a socket. Invariant: no operation lasts longer than the
-deadline, however slowly the other end drips; the timeouts of the standard library, urllib3
-and requests are per operation, so that a byte now and then keeps a request alive
-for ever. Deliberately absent: what is spoken.
+In: a URL, requests, each with a deadline. Out: ``Response``. Invariant: no request lasts
+longer than its deadline, however slowly the other end drips: the timeouts of the standard
+library, urllib3 and requests are per socket operation, so that a byte now and then keeps a
+request alive for ever. Nothing is followed (no redirects), nothing is asked but the URL (no
+proxies, no `.netrc`). Deliberately absent: what a response means, and a second try.
 
 gevent and eventlet replace the classes of ``socket`` and ``ssl``, before this
 file is imported or after it. So these are the system's own sockets, which never
 block: only the wait for the other end is the library's, looked up for each wait.
+``http.client`` and ``ssl``, which take as long to import as half of the package, are
+imported with the first request.
 """
 
 import _socket
@@ -18,11 +20,20 @@ import io
 import math
 import os
 import select
-import ssl
+import socket
+import threading
 import time
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
+from otel_logging import _forks
 from otel_logging._green import is_green
+
+if TYPE_CHECKING:
+    import http.client
+    import ssl
 
 #: What a connection that is under way says, on POSIX and on Windows.
 _UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
@@ -43,8 +54,9 @@ class Socket(_socket.socket):
         super().__init__(family, kind, protocol)
         self.settimeout(0)
         self._identity = self._found()
-        self._tls: ssl.SSLObject | None = None
-        self._came, self._to_go = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None  # after ``secure``, as these two
+        self._came: ssl.MemoryBIO
+        self._to_go: ssl.MemoryBIO
         self._files = 0
         self._is_closed = self._is_polling = self._is_abandoned = False
 
@@ -117,8 +129,11 @@ class Socket(_socket.socket):
         if failure:
             raise OSError(failure, os.strerror(failure))
 
-    def secure(self, context: ssl.SSLContext, name: str) -> None:
+    def secure(self, context: "ssl.SSLContext", name: str) -> None:
         """Speak TLS from here on, with a server that is called *name*."""
+        import ssl
+
+        self._came, self._to_go = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._came, self._to_go, server_hostname=name)
         self._through_tls(self._tls.do_handshake)
 
@@ -128,7 +143,7 @@ class Socket(_socket.socket):
             # below TLS: a record that came meanwhile is none of an answer to us
             self.recv(1, _socket.MSG_PEEK)
         except BlockingIOError:
-            return not self._came.pending
+            return self._tls is None or not self._came.pending
         except OSError:
             pass
         return False
@@ -160,10 +175,7 @@ class Socket(_socket.socket):
             if self._tls is None:
                 received = self._receive_into(view)
             else:
-                try:
-                    received = self._through_tls(self._tls.read, view.nbytes, view)
-                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                    received = 0
+                received = self._read_tls(self._tls, view)
         self.has_ended = not received
         self.allowance -= received
         return received
@@ -195,8 +207,19 @@ class Socket(_socket.socket):
             except BlockingIOError:
                 self._wait(to_write=False)
 
+    def _read_tls(self, tls: "ssl.SSLObject", view: memoryview) -> int:
+        import ssl
+
+        try:
+            received: int = self._through_tls(tls.read, view.nbytes, view)
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return 0
+        return received
+
     def _through_tls(self, act: Any, *arguments: Any) -> Any:
         """Return what *act* does, once what it needs of the other end has come."""
+        import ssl
+
         room = memoryview(bytearray(_AT_ONCE))
         while True:
             try:
@@ -238,3 +261,159 @@ class _Received(io.RawIOBase):
         if not self.closed:
             super().close()
             self._of.file_closed()
+
+
+# ---------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """*headers* have lower-case names. *error*: why *body* is not whole, or None; *is_too_large*:
+    it was cut off here, at the client's bound.
+    """
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+    error: Exception | None = None
+    is_too_large: bool = False
+
+
+class HttpClient:
+    """Asks one server, over one connection, which is kept if the server keeps it.
+
+    Concurrency: one thread at a time, but for ``interrupt``; after a fork, ``reset``.
+    """
+
+    def __init__(self, url: str, tls: "ssl.SSLContext | None", *, most_bytes: int) -> None:
+        """Ask the server of *url*; at most *most_bytes* of a response are received."""
+        parts = urlsplit(url)
+        self._tls = tls
+        self._host = parts.hostname or ""
+        self._port = parts.port or (80 if tls is None else 443)
+        self._most_bytes = most_bytes
+        self._socket: Socket | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: drop the connection, which after a fork is the parent's."""
+        # the lock keeps an interrupt from a descriptor that is another file's meanwhile
+        self._lock = threading.Lock()
+        #: None after an interrupt, and after a reset another one: a request that began before may
+        #: go on then, for where threads are green a forked child has those of its parent as well.
+        self._life: object | None = object()
+        self._drop(self._life)
+
+    def _drop(self, life: object) -> None:
+        if self._life not in (life, None):
+            return
+        with self._lock:
+            dropped, self._socket = self._socket, None
+            if dropped is not None:
+                # not close(), which waits for readers: after a fork these are the parent's
+                dropped.abandon()
+        self._connection: http.client.HTTPConnection | None = None
+
+    def interrupt(self) -> None:
+        """End the request that is under way, and every later one until ``reset``."""
+        self._life = None
+        with self._lock:
+            kept = self._socket  # the worker's reset, at its end, has a lock of its own
+            if kept is not None and kept.is_ours():
+                with contextlib.suppress(OSError):
+                    kept.shutdown(socket.SHUT_RDWR)
+
+    def _publish(self, made: Socket, life: object) -> Socket:
+        """Let ``interrupt`` find *made*, unless it, or a reset, was there already."""
+        with self._lock:
+            if self._life is life is not None:
+                self._socket = made
+                return made
+        made.close()
+        raise InterruptedError("shut down")
+
+    def _connect(self, deadline: float, connect_s: float, life: object) -> Socket:
+        """Return the kept connection, if it is still there, or one to the first address of the
+        name that takes us.
+        """
+        kept = self._socket
+        if kept is not None and kept.is_ours() and kept.is_idle():
+            return self._publish(kept, life)
+        self._drop(life)
+        failure = OSError("the name has no address")
+        addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses:
+            made = self._publish(Socket(family, kind, protocol), life)
+            try:
+                made.deadline = deadline
+                made.connect(address, connect_s)
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls is not None:
+                    made.secure(self._tls, self._host)
+                return self._publish(made, life)
+            except OSError as error:
+                failure = error
+                self._drop(life)
+        raise failure
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        deadline: float,
+        connect_s: float = math.inf,
+    ) -> Response:
+        """Ask for *target*: a path, and a query. *deadline*: monotonic, s. *connect_s*: the most
+        for each address of the name, since the next one may answer.
+
+        Failure: raises ``OSError`` (``TimeoutError`` at the deadline), and
+        ``http.client.HTTPException`` for what is not HTTP; once the head of the response has
+        come it raises nothing. Looking the name up takes as long as the system's resolver.
+        """
+        life = self._life
+        try:
+            line = self._connect(deadline, connect_s, life)
+            line.deadline, line.allowance = deadline, self._most_bytes
+            connection = self._connection or self._make_connection()
+            connection.sock = line
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            if line.has_ended:  # which http.client takes for the end of the head
+                raise ConnectionError("the answer was cut off")
+        except BaseException:
+            self._drop(life)
+            raise
+        text, failure = b"", None
+        try:
+            text = response.read(self._most_bytes)
+        except Exception as error:
+            failure = error
+        if line.has_ended and (response.chunked or response.length):
+            failure = failure or ConnectionError("the answer was cut off")
+        is_last = response.will_close or headers.get("connection") == "close"
+        if is_last or not response.isclosed():
+            self._drop(life)
+        found = {name.lower(): value for name, value in response.headers.items()}
+        is_too_large = not line.allowance
+        return Response(response.status, response.reason, found, text, failure, is_too_large)
+
+    def _make_connection(self) -> "http.client.HTTPConnection":
+        with _forks.importing:
+            import http.client
+
+        connection = http.client.HTTPConnection(self._host, self._port)
+        connection.default_port = 80 if self._tls is None else 443
+        self._connection = connection
+        return connection
+
+
+def make_tls(*, cafile: str | None = None) -> "ssl.SSLContext":
+    """Return how TLS is spoken with a server whose certificate is checked."""
+    with _forks.importing:
+        import ssl
+
+    return ssl.create_default_context(cafile=cafile)

@@ -15,20 +15,23 @@ from urllib.parse import urlsplit
 
 from otel_logging import _names
 from otel_logging._green import apart, as_it_was
-from otel_logging.export.transport import (
+from otel_logging.export.outcome import (
     ANSWER_BYTES,
     Answer,
-    Verdict,
+    Outcome,
     accepted,
     checked_headers,
     checked_tls,
     explained,
     failed,
-    told,
+    one_line,
 )
 from otel_logging.settings import ConfigurationError, Exporter
 
-_METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_METHODS: Final = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
 _PORT: Final = 4317  # OpenTelemetry specification
 #: How long the core's threads take to end [run: 11 ms at most; of children forked at once, on a
 #: busy machine, one in thirty hung, of those forked 20 ms later none in 150].
@@ -43,7 +46,7 @@ _OPTIONS: Final = (
 )
 
 
-class GrpcClient:
+class OtlpGrpc:
     """OTLP/gRPC."""
 
     def __init__(self, exporter: Exporter) -> None:
@@ -119,7 +122,7 @@ class GrpcClient:
     def _call(self, body: bytes, timeout_s: float) -> Answer:
         if self._interrupted:
             raise InterruptedError("shut down")
-        call = self._channel.unary_unary(_METHOD)
+        call = self._channel.unary_unary(_METHODS[self._exporter.signal])
         answer = call(
             body, timeout=timeout_s, metadata=self._metadata, compression=self._compression
         )
@@ -136,17 +139,17 @@ def _judge(error: Any, codes: Any) -> Answer:
     As for HTTP, what is neither bad data nor too large is tried again.
     """
     code, details = error.code(), str(error.details())
-    text = told(f"gRPC {code.name}: {details}")
+    text = one_line(f"gRPC {code.name}: {details}")
     if code is codes.INVALID_ARGUMENT:
-        return Answer(Verdict.REFUSED, text, code=code.name)
+        return Answer(Outcome.REFUSED, text, code=code.name)
     if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
         # of two messages: what we sent, or what was answered when that was taken
         answer_was = "CLIENT: Received" in details
-        verdict = Verdict.DELIVERED if answer_was else Verdict.TOO_LARGE
-        return Answer(verdict, text, code=code.name)
+        outcome = Outcome.DELIVERED if answer_was else Outcome.TOO_LARGE
+        return Answer(outcome, text, code=code.name)
     unheard = code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED)
     after_s = _seconds(error)
-    return Answer(Verdict.AGAIN, text, answered=not unheard, after_s=after_s, code=code.name)
+    return Answer(Outcome.AGAIN, text, answered=not unheard, after_s=after_s, code=code.name)
 
 
 def _seconds(error: Any) -> float | None:

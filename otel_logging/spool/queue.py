@@ -1,8 +1,7 @@
-"""Segments on disk: the one queue, and the local store that `late` and `show` read.
+"""The queue: spans, or log records, appended to segments on disk, and handed out for delivery.
 
 Invariants: a frame is on disk before ``append`` returns, or in the bounded
-memory queue, or counted as lost. Nothing is pickled, no symbolic link is
-followed, no other user's directory is used. Only processes of the same
+memory queue, or counted as lost. Nothing is pickled. Only processes of the same
 destination adopt what a dead one left. There is no fsync: a power cut is not
 promised. Deliberately absent: what the bytes mean, and the network.
 """
@@ -15,56 +14,16 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from otel_logging import _forks, _places, _trouble
-from otel_logging._places import (
-    DROPPED_BOUND,
-    MAKING,
-    OPEN,
-    SEALED,
-    Descriptor,
-    UnsafeError,
-    default_base,
-    destination,
-    fallback_base,
-    load,
-    read,
-    remove,
-    segments,
-    temporary_base,
-    try_to_write,
-    waiting_bytes,
-)
-from otel_logging._segment import MAX_FRAME, Contents, frame, header, parse
-
-__all__ = [  # the one door to the spool: _places and _segment are behind it
-    "DAMAGED",
-    "DROPPED_BOUND",
-    "DROPPED_FULL",
-    "DROPPED_LARGE",
-    "LOST_LATE",
-    "MEMORY_BYTES",
-    "SEAL_BYTES",
-    "SEAL_S",
-    "SLOW_S",
-    "Contents",
-    "Spool",
-    "UnsafeError",
-    "Waiting",
-    "default_base",
-    "destination",
-    "fallback_base",
-    "load",
-    "read",
-    "remove",
-    "segments",
-    "temporary_base",
-    "try_to_write",
-    "waiting_bytes",
-]
+from otel_logging import _forks, _trouble
+from otel_logging.spool import descriptor, directories, reading
+from otel_logging.spool.descriptor import Descriptor
+from otel_logging.spool.directories import OPEN, SEALED
+from otel_logging.spool.segment import MAX_FRAME, Contents, frame, header, parse
 
 #: A request stays under 1 MiB, nginx's default limit, and the 4 MiB that gRPC servers accept.
 SEAL_BYTES: Final = 900_000
@@ -72,12 +31,15 @@ SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
 MEMORY_BYTES: Final = 8 << 20
 
-DROPPED_FULL: Final = "spans dropped: the memory queue is full while the disk takes none"
-DROPPED_LARGE: Final = "spans dropped: larger than 64 MiB"
-LOST_LATE: Final = "spans lost: they ended at exit, and no disk takes them"
+# {}: what the spool is for, spans or log records
+DROPPED_FULL: Final = "{} dropped: the memory queue is full while the disk takes none"
+DROPPED_LARGE: Final = "{} dropped: larger than 64 MiB"
+LOST_LATE: Final = "{} lost: they ended at exit, and no disk takes them"
+LOST_EXIT: Final = "{} lost at exit: they waited in memory alone"
+STALLED: Final = "disk writes failed, {} wait in memory"
+DAMAGED: Final = "{} lost: a spool segment is damaged"
 LOST_REMOVED: Final = "spool segments lost: somebody closed and removed them"
 CLOSED: Final = "descriptors of the spool closed by somebody else: it goes on with new ones"
-DAMAGED: Final = "spans lost: a spool segment is damaged"
 
 
 class _Open(Descriptor):
@@ -91,6 +53,16 @@ class _Open(Descriptor):
         self.size = 0
         self.since = since
 
+    def write(self, data: bytes) -> None:
+        """Append *data*, or leave the file as it was and raise OSError."""
+        # the descriptor is looked up with no call before the write: a fork in a signal
+        # handler takes it away, and its number may be another file's by then
+        written = descriptor.pwrite(self.fd, data, self.size)
+        if written != len(data):
+            os.ftruncate(self.fd, self.size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.size += written
+
 
 @dataclass(slots=True)
 class Waiting:
@@ -101,14 +73,14 @@ class Waiting:
     data: bytes = b""
 
     def contents(self) -> Contents | None:
-        """Read it; None if it is no segment, or damaged at its head; nothing if it is gone.
+        """Read it; None if it is not a segment, or damaged at its head; nothing if it is gone.
 
         Failure: raises OSError where it is there and cannot be read now.
         """
         if self.path is None:
             return parse(self.data)
         try:
-            return parse(_places.content(self.path))
+            return parse(reading.content(self.path))
         except FileNotFoundError:  # a neighbour was quicker, or kept the bound
             return Contents(b"", b"", [], 0)
 
@@ -130,7 +102,8 @@ class _Memory:
         self.size = 0
         self._lock = threading.RLock()
 
-    def put(self, scope: bytes, data: bytes) -> None:
+    def put(self, scope: bytes, data: bytes) -> int:
+        """Put a frame at the end; return how many at the beginning found no room any more."""
         length = len(data)
         dropped = 0
         with self._lock:
@@ -138,8 +111,7 @@ class _Memory:
             self.size += length
             while self.size > MEMORY_BYTES and self._take() is not None:
                 dropped += 1
-        if dropped:
-            _trouble.report(DROPPED_FULL, dropped)
+        return dropped
 
     def take_all(self) -> list[tuple[bytes, bytes]]:
         with self._lock:
@@ -155,10 +127,10 @@ class _Memory:
 
 
 class Spool:
-    """One process's place in the queue of one destination.
+    """One process's part of the queue of one destination.
 
     Scope: process. Failure: the constructor raises OSError where *base* is not
-    writable and nothing else does. Cost: ``append`` is one ``os.write``; it
+    writable and nothing else does. Cost: ``append`` is one ``pwrite``; it
     never waits for the network. Concurrency: any thread, signal handlers and
     ``__del__`` included; a forked child goes on in a directory of its own.
     """
@@ -171,69 +143,82 @@ class Spool:
         *,
         bytes_bound: int,
         hours: float,
+        noun: str = "spans",
     ) -> None:
-        """Take a place below *base*; with None, frames are kept in memory alone."""
+        """Take a directory below *base*; with None, frames are kept in memory alone.
+
+        *noun*: what it is for, as reports say it.
+        """
         self.base = base
         self.resource = resource
         #: Seconds after its first span at which a segment is sealed; the worker makes it longer
         #: while nothing can be delivered, for a store of some large files rather than many small.
         self.seal_after_s = SEAL_S
-        self.opened = 0  # segments opened so far: the worker looks at it to know of new work
-        self._home = None if base is None else base / destination
+        #: Called, outside the lock, when there is a new segment: the worker has something to do.
+        self.on_work: Callable[[], None] = lambda: None
+        self.opened = 0  # segments opened so far, those in memory included
+        self._noun = noun
+        self._destination_dir = None if base is None else base / destination
         self._bytes_bound = bytes_bound
         self._max_age_s = hours * 3600
         self._made_by = os.getpid()
         self._is_closed = False  # and stays so in a child: nobody empties the memory queue
         self._begin()
-        if self._home is not None:
-            self._take_place(self._home)
+        if self._destination_dir is not None:
+            self._take_dir(self._destination_dir)
         _forks.join(_forks.Step.SPOOL, self)
 
     def _begin(self) -> None:
-        # One re-entrant lock covers append and rotation; _busy and _deferred are
-        # for a signal handler or a __del__ that logs while this thread is inside.
+        # One re-entrant lock covers append and rotation. _busy is for a signal handler or a
+        # __del__ that appends while this thread is inside.
         self._lock = threading.RLock()
         self._busy = False
+        #: What others append while the lock is taken; who has it next writes it along.
         self._deferred: deque[tuple[bytes, bytes]] = deque()
         self._segments: dict[bytes, _Open] = {}
         self._memory = _Memory()
         self._in_memory: list[Waiting] = []
-        self._stalled = self._home is None
-        #: Our place, and what holds its lock.
-        self._place: tuple[Path, Descriptor] | None = None
+        self._stalled = self._destination_dir is None
+        self._announced = self.opened
+        #: Our directory, and what holds its lock.
+        self._own: tuple[Path, Descriptor] | None = None
         self._adopted: dict[Path, Descriptor] = {}
         self._undeletable: set[Path] = set()  # delivered, and still where it was
         self._numbers = itertools.count(1)
 
-    # ---- places
+    def report(self, kind: str, times: int = 1, *, detail: object = "") -> None:
+        """Report trouble with what is in the spool; *kind* has a place for its noun."""
+        _trouble.report(kind.format(self._noun), times, detail=detail)
 
-    def _take_place(self, home: Path) -> Path:
-        taken = _places.take(home)
-        if self._place is not None:  # somebody removed it
-            self._place[1].close()
-        self._place = taken
+    # ---- directories
+
+    def _take_dir(self, destination_dir: Path) -> Path:
+        taken = directories.take(destination_dir)
+        if self._own is not None:  # somebody removed it
+            self._own[1].close()
+        self._own = taken
         return taken[0]
 
-    def _our_place(self) -> Path:
-        """Return our place, under the lock; a new one after a fork, or if somebody removed it
+    def _own_dir(self) -> Path:
+        """Return our directory, under the lock; a new one after a fork, or if somebody removed it
         or closed what holds it.
         """
         self._let_go()
-        if self._place is not None and self._place[0].exists():
-            return self._place[0]
-        if self._home is None:
+        if self._own is not None and self._own[0].exists():
+            return self._own[0]
+        if self._destination_dir is None:
             raise FileNotFoundError(errno.ENOENT, "no directory was given")
-        return self._take_place(self._home)
+        return self._take_dir(self._destination_dir)
 
     def _let_go(self) -> None:
-        """Give up, under the lock, the places whose own lock somebody has closed: a neighbour may
-        have it by now. What is in them is adopted, by it or by us.
+        """Give up, under the lock, the directories whose own lock somebody has closed: a neighbour
+        may have it by now. What is in them is adopted, by it or by us.
         """
-        lost = [place for place, lock in self._adopted.items() if not lock.is_ours()]
-        for place in lost:
-            del self._adopted[place]
-        if self._place is not None and not self._place[1].is_ours():
-            self._place = None
+        lost = [each for each, lock in self._adopted.items() if not lock.is_ours()]
+        for each in lost:
+            del self._adopted[each]
+        if self._own is not None and not self._own[1].is_ours():
+            self._own = None
             _trouble.report(CLOSED)
 
     # ---- append
@@ -241,75 +226,120 @@ class Spool:
     def append(self, scope: bytes, trace_id: bytes, span: bytes) -> None:
         """Put one span at the end of the queue. Never raises."""
         if len(span) > MAX_FRAME:
-            _trouble.report(DROPPED_LARGE)
+            self.report(DROPPED_LARGE)
             return
         data = frame(trace_id, span)
         lock = self._lock  # a fork in a signal handler replaces it
-        # is_stalled, without a call: this is the way of every span
-        is_stalled = self._stalled and not self._is_closed
-        if is_stalled or not lock.acquire(timeout=SLOW_S):  # another thread's append stalls
-            self._stalled = True
+        if self._stalled or self._is_closed:
+            self._append_otherwise(scope, data)
+        elif lock.acquire(False):  # noqa: FBT003 - the usual case; by keyword it takes longer
+            try:
+                if self._busy:
+                    self._deferred.append((scope, data))
+                else:
+                    self._busy = True
+                    try:
+                        self._put(scope, data)
+                    finally:
+                        self._busy = False
+                    if self._deferred:
+                        self._settle()
+            finally:
+                lock.release()
+        else:
+            # one write, and one look at the descriptor, for all that wait for the lock meanwhile
+            self._deferred.append((scope, data))
+            if lock.acquire(timeout=SLOW_S):
+                try:
+                    self._settle()
+                finally:
+                    lock.release()
+            else:  # it is written when the append that stalls returns
+                self._stalled = True
+        if self.opened != self._announced:
+            self._announced = self.opened
+            self.on_work()
+
+    def _append_otherwise(self, scope: bytes, data: bytes) -> None:
+        """Append while the disk stalls, or after ``close``."""
+        if not self._is_closed:
             self._remember(scope, data)
             return
-        try:
-            self._deferred.append((scope, data))
-            self._settle()
-        finally:
-            lock.release()
+        lock, is_written = self._lock, False
+        if lock.acquire(timeout=SLOW_S):
+            try:
+                if not self._busy:
+                    self._busy = True
+                    try:
+                        is_written = self._put(scope, data)
+                    finally:
+                        self._busy = False
+                self._settle()
+            finally:
+                lock.release()
+        if not is_written:
+            self._set_apart(scope, data)
 
     def _settle(self) -> None:
         """Write what is deferred, under the lock; re-entered, leave it to the outer call."""
-        while self._deferred and not self._busy:
+        deferred = self._deferred
+        while deferred and not self._busy:
             self._busy = True
             try:
-                while self._deferred:
-                    scope, data = self._deferred.popleft()
-                    is_stalled = self._stalled and not self._is_closed
-                    if is_stalled or not self._write(scope, data):
-                        self._remember(scope, data)
+                frames = [deferred[n] for n in range(len(deferred))]
+                for scope in dict(frames):
+                    self._put(scope, b"".join([data for of, data in frames if of == scope]))
+                for _ in frames:  # now that they are written: a signal handler may have raised
+                    deferred.popleft()
             finally:
                 self._busy = False
 
+    def _put(self, scope: bytes, data: bytes) -> bool:
+        """Write frames to the disk, or else to the memory queue; say whether to the disk."""
+        if (self._is_closed or not self._stalled) and self._write(scope, data):
+            return True
+        if not self._is_closed:
+            self._remember(scope, data)
+        return False
+
     def _remember(self, scope: bytes, data: bytes) -> None:
-        if self._is_closed:
-            self._set_apart(scope, data)
-            return
         if not self._memory.frames:
             self.opened += 1
-        self._memory.put(scope, data)
+        if dropped := self._memory.put(scope, data):
+            self.report(DROPPED_FULL, dropped)
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
-        """Give a frame that comes after ``close`` a place of its own, without our lock.
+        """Give a frame that comes after ``close`` a directory of its own, without our lock.
 
         A daemon thread that the interpreter's exit has stopped for good may hold it.
         """
-        if self._home is None:
-            _trouble.report(LOST_LATE)
+        if self._destination_dir is None:
+            self.report(LOST_LATE)
             return
         try:
-            place, lock = _places.take(self._home)
+            own, lock = directories.take(self._destination_dir)
             try:
-                _write_segment(place / f"000001{SEALED}", header(self.resource, scope) + data)
+                _write_segment(own / f"000001{SEALED}", header(self.resource, scope) + data)
             except OSError:
-                _places.remove_place(place)
+                directories.remove_process_dir(own)
                 raise
             finally:
                 lock.close()
         except OSError as error:
-            _trouble.report(LOST_LATE, detail=error)
+            self.report(LOST_LATE, detail=error)
 
     def _write(self, scope: bytes, data: bytes) -> bool:
-        """Append a frame to its segment; False if the disk did not take it whole."""
+        """Append frames to their segment; False if the disk did not take them whole."""
         began = time.monotonic()
         try:
             segment = self._segments.get(scope)
             if segment is None or not segment.is_ours():
                 segment = self._open_segment(scope, began)
-            _write_whole(segment, data)
+            segment.write(data)
         except OSError as error:
             self._stalled = True
             if not self._is_closed:
-                _trouble.report("disk writes failed, spans wait in memory", detail=error)
+                self.report(STALLED, detail=error)
             return False
         now = time.monotonic()
         if now - began > SLOW_S:
@@ -321,13 +351,13 @@ class Spool:
     def _open_segment(self, scope: bytes, now: float) -> _Open:
         if scope in self._segments:  # what was closed by somebody
             self._seal(scope)
-        path = self._our_place() / f"{self._next_name()}{OPEN}"
+        path = self._own_dir() / f"{self._next_name()}{OPEN}"
         # read as well, for the case that the file is removed; see _seal
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         segment = _Open(path, os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600), now)
-        _places.hold(segment.fd)
+        descriptor.hold(segment.fd)
         try:
-            _write_whole(segment, header(self.resource, scope))
+            segment.write(header(self.resource, scope))
         except OSError:
             segment.close()
             path.unlink(missing_ok=True)
@@ -355,7 +385,7 @@ class Spool:
         if not is_ours:
             _trouble.report(CLOSED)
             # a neighbour that had our lock meanwhile has it, or has delivered it
-            if not (sealed.exists() or _places.sent(sealed).exists()):
+            if not (sealed.exists() or directories.sent(sealed).exists()):
                 _trouble.report(LOST_REMOVED)
 
     # ---- the worker's side
@@ -385,7 +415,7 @@ class Spool:
             while sum(len(segment.data) for segment in self._in_memory) > MEMORY_BYTES:
                 lost.append(self._in_memory.pop(0))
         if lost:
-            _trouble.report(DROPPED_FULL, _count(lost))
+            self.report(DROPPED_FULL, _count(lost))
 
     def _seal_old(self, since: float) -> None:
         self._busy = True
@@ -413,7 +443,7 @@ class Spool:
         began = time.monotonic()
         try:
             with self._lock:
-                path = self._our_place() / f"{segment.name}{SEALED}"
+                path = self._own_dir() / f"{segment.name}{SEALED}"
             _write_segment(path, segment.data)
         except OSError:
             return False
@@ -438,8 +468,8 @@ class Spool:
         with self._lock:
             self._let_go()
             found = list(self._in_memory)
-            places = [*self._adopted, *([self._place[0]] if self._place else [])]
-        paths = [path for place in places for path in _places.waiting(place)]
+            held = [*self._adopted, *([self._own[0]] if self._own else [])]
+        paths = [path for each in held for path in directories.waiting(each)]
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:
@@ -449,7 +479,7 @@ class Spool:
                 self._in_memory = [w for w in self._in_memory if w.name != segment.name]
             return
         with contextlib.suppress(OSError):
-            segment.path.rename(_places.sent(segment.path))
+            segment.path.rename(directories.sent(segment.path))
             return
         # better out of the recorder than delivered twice
         try:
@@ -458,39 +488,39 @@ class Spool:
             self._undeletable.add(segment.path)
 
     def adopt(self) -> None:
-        """Take over the places of dead processes, and give back those that are empty now."""
+        """Take over the directories of dead processes, and give back those that are empty now."""
         self._give_back()
-        if self._home is None:
+        if self._destination_dir is None:
             return
-        ours = {*self._adopted, *([self._place[0]] if self._place else [])}
-        for place, lock in _places.abandoned(self._home, ours):
+        ours = {*self._adopted, *([self._own[0]] if self._own else [])}
+        for each, lock in directories.abandoned(self._destination_dir, ours):
             with self._lock:
-                self._adopted[place] = lock
+                self._adopted[each] = lock
 
     def _give_back(self) -> None:
         with self._lock:
             self._let_go()
             adopted = list(self._adopted.items())
-        for place, lock in adopted:
-            if _places.is_empty(place):
+        for each, lock in adopted:
+            if directories.is_empty(each):
                 with self._lock:
-                    self._adopted.pop(place, None)
-                _places.remove_place(place)
+                    self._adopted.pop(each, None)
+                directories.remove_process_dir(each)
                 lock.close()
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
-        oldest first, and of these it is said.
+        oldest first; these are reported.
         """
-        if self._home is not None:
+        if self._destination_dir is not None:
             oldest = time.time() - self._max_age_s
-            _places.prune(self._home, bytes_bound=self._bytes_bound, oldest=oldest)
+            directories.prune(self._destination_dir, bytes_bound=self._bytes_bound, oldest=oldest)
 
     def close(self) -> None:
-        """Seal what is open and leave the place; what waits is delivered by the next process.
+        """Seal what is open and leave the directory; what waits is delivered by the next process.
 
-        Idempotent. What is appended afterwards is on disk at once, in another place, and
-        waits there; where there is no disk, it is lost, which is counted and said.
+        Idempotent. What is appended afterwards is on disk at once, in another directory, and
+        waits there; where there is no disk, it is lost, which is counted and reported.
         """
         with self._lock:  # busy: a signal handler's, within an append, which is still to end
             self._is_closed = self._is_closed or not self._busy
@@ -498,60 +528,49 @@ class Spool:
         self._give_back()
         lost = _count([segment for segment in list(self._in_memory) if not self._store(segment)])
         if lost:
-            _trouble.report("spans lost at exit: they waited in memory alone", lost)
+            self.report(LOST_EXIT, lost)
         with self._lock:
             self._in_memory.clear()
             if self._busy:  # a signal handler's, within an append: the lock goes with the process
                 return
             self._seal_old(math.inf)
             self._let_go()
-            place, self._place = self._place, None
+            own, self._own = self._own, None
             adopted, self._adopted = self._adopted, {}
         for other in adopted.values():
             other.close()
-        if place is not None:
-            if _places.is_empty(place[0]):
-                _places.remove_place(place[0])
-            place[1].close()
+        if own is not None:
+            if directories.is_empty(own[0]):
+                directories.remove_process_dir(own[0])
+            own[1].close()
 
     def remove(self) -> None:
         """Close, and delete everything below the base: the end of a temporary spool.
 
         A forked child only closes: the base is its parent's.
         """
-        self._home = None
+        self._destination_dir = None
         self.close()
         if self.base is not None and self._made_by == os.getpid():
-            remove(self.base)
+            directories.remove(self.base)
 
     def after_fork(self) -> None:
-        """Begin anew in a child, in a place of its own; what there was is the parent's."""
+        """Begin anew in a child, in a directory of its own; what there was is the parent's."""
         # an unlock here would free the parent's lock, a close does not
         # and an append that forked midway must not write to another's file
-        place = [self._place[1]] if self._place else []
-        for inherited in (*self._adopted.values(), *place, *self._segments.values()):
+        own = [self._own[1]] if self._own else []
+        for inherited in (*self._adopted.values(), *own, *self._segments.values()):
             inherited.close()
         self._begin()
 
 
 def _write_segment(path: Path, data: bytes) -> None:
     """Write a whole segment, or leave nothing and raise OSError."""
-    making = path.with_suffix(MAKING)
+    filling = path.with_suffix(OPEN)
     try:
-        making.write_bytes(data)
-        making.rename(path)
+        filling.write_bytes(data)
+        filling.rename(path)
     except OSError:
         with contextlib.suppress(OSError):
-            making.unlink()
+            filling.unlink()
         raise
-
-
-def _write_whole(segment: _Open, data: bytes) -> None:
-    """Append *data*, or leave the file as it was and raise OSError."""
-    # the descriptor is looked up with no call before the write: a fork in a signal
-    # handler takes it away, and its number may be another file's by then
-    written = _places.pwrite(segment.fd, data, segment.size)
-    if written != len(data):
-        os.ftruncate(segment.fd, segment.size)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    segment.size += written

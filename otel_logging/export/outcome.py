@@ -1,35 +1,35 @@
-"""One OTLP request to a collector, and what its answer means.
+"""What the answer of a collector means, and what both protocols share.
 
-In: an encoded request and how long it may take. Out: an ``Answer``. Here is what
-both protocols share; each has its file: ``http_client``, ``grpc_client``.
-Deliberately absent: when to try again (``delivery``).
+In: what was asked for, what was answered. Out: an ``Answer``. Each protocol has its
+file: ``http``, ``grpc``. Deliberately absent: when to try again (``delivery``).
 """
 
 import base64
 import contextlib
 import re
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from opentelemetry import context as otel_context
-
-from otel_logging import _names
+from otel_logging import _forks, _names, _text
+from otel_logging._http import make_tls
 from otel_logging.settings import ConfigurationError, Exporter
+
+if TYPE_CHECKING:
+    import ssl
 
 #: How much of an answer is read: a partial success, with its message, has a few hundred bytes.
 ANSWER_BYTES: Final = 64 << 10
-_TOLD_CHARACTERS: Final = 300
+_SHOWN_CHARACTERS: Final = 300
 _READ_CHARACTERS: Final = 4096  # of a text, before keys are taken out of it and it is cut
 _SECRET_CHARACTERS: Final = 3  # shorter ones would be found in any text
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110: token
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")  # what HTTP and gRPC both take
 
 
-class Verdict(Enum):
+class Outcome(Enum):
     """What to do with the spans of a request."""
 
     DELIVERED = "delivered"
@@ -45,7 +45,7 @@ class Answer:
     set-up, and *to_do*, what mends it; both empty where it may pass by itself.
     """
 
-    verdict: Verdict
+    outcome: Outcome
     detail: str = ""
     answered: bool = True
     after_s: float | None = None
@@ -83,28 +83,6 @@ class Client(Protocol):
         ...
 
 
-def make_client(exporter: Exporter) -> Client:
-    """Return the client for the protocol. Failure: raises ``ConfigurationError``."""
-    # each where it is asked for: gRPC is an extra, and heavy
-    if exporter.protocol == "grpc":
-        from otel_logging.export.grpc_client import GrpcClient
-
-        return GrpcClient(exporter)
-    from otel_logging.export.http_client import HttpClient
-
-    return HttpClient(exporter)
-
-
-def unobserved() -> otel_context.Context:
-    """Return a context in which OpenTelemetry's instrumentations make no span of what is sent."""
-    context = otel_context.set_value("suppress_instrumentation", True)  # noqa: FBT003 - a value
-    # the names under which instrumentations look, by their age
-    for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
-        key = getattr(otel_context, name, name)
-        context = otel_context.set_value(key, True, context)  # noqa: FBT003
-    return context
-
-
 # ---------------------------------------------------------------- what was asked for
 
 
@@ -121,13 +99,13 @@ def checked_headers(exporter: Exporter) -> dict[str, str]:
     return {name.lower(): value for name, value in exporter.headers}
 
 
-def checked_tls(exporter: Exporter) -> ssl.SSLContext | None:
+def checked_tls(exporter: Exporter) -> "ssl.SSLContext | None":
     """Return how TLS is spoken, None where it is not. Failure: raises ``ConfigurationError``."""
     if urlsplit(exporter.endpoint).scheme != "https":
         return None
     prefix, names = _names.OTLP_PREFIX, ("CERTIFICATE", exporter.certificate)
     try:
-        context = ssl.create_default_context(cafile=exporter.certificate)
+        context = make_tls(cafile=exporter.certificate)
         names = ("CLIENT_CERTIFICATE", exporter.client_certificate)
         if exporter.client_certificate is not None:
             # without a password OpenSSL would ask for it on the terminal, and wait
@@ -151,43 +129,41 @@ def checked_tls(exporter: Exporter) -> ssl.SSLContext | None:
 
 
 def accepted(body: bytes) -> Answer:
-    """Return what an ExportTraceServiceResponse says."""
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-        ExportTraceServiceResponse,
-    )
+    """Return what an ExportTraceServiceResponse says; that for logs has the same field numbers."""
+    if not body:  # the usual case, without an import
+        return Answer(Outcome.DELIVERED)
+    with _forks.importing:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+            ExportTraceServiceResponse,
+        )
 
     with contextlib.suppress(Exception):  # an answer that is no protobuf is an answer
         partial = ExportTraceServiceResponse.FromString(body).partial_success
         return Answer(
-            Verdict.DELIVERED,
-            told(partial.error_message),
+            Outcome.DELIVERED,
+            one_line(partial.error_message),
             rejected_spans=max(partial.rejected_spans, 0),
         )
-    return Answer(Verdict.DELIVERED)
+    return Answer(Outcome.DELIVERED)
 
 
 def failed(error: BaseException) -> Answer:
     """Return the answer of a collector that gave none."""
-    return Answer(Verdict.AGAIN, told(f"{type(error).__name__}: {error}"), answered=False)
+    return Answer(Outcome.AGAIN, one_line(f"{type(error).__name__}: {error}"), answered=False)
 
 
-def told(text: str | bytes) -> str:
-    """Return what a collector says as one line that is safe on a terminal."""
-    if isinstance(text, bytes):
-        text = text[:_READ_CHARACTERS].decode("utf-8", "ignore")
-    printable = "".join(c if c.isprintable() else " " for c in text[:_READ_CHARACTERS])
-    return " ".join(printable.split())
+def one_line(text: str | bytes) -> str:
+    """Return what a collector says as one line, before keys are taken out of it and it is cut."""
+    return _text.one_line(text, _READ_CHARACTERS)
 
 
 # ---------------------------------------------------------------- what is wrong, and what mends it
 
+#: What is sent, by signal.
+NOUNS: Final = {"traces": "spans", "logs": "log records"}
 #: The code of an answer that is a page for a browser.
 PAGE: Final = "page"
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
-_CORRECT_THE_PATH: Final = (
-    f"correct the path: {_ENDPOINT} gets /v1/traces appended,"
-    f" {_names.OTLP_TRACES_PREFIX}ENDPOINT is taken as it is"
-)
 #: Statuses of 4xx that pass by themselves, and others that do not.
 _PASSING: Final = frozenset({"408", "425", "429"})
 _LASTING: Final = frozenset({PAGE, "501", "505", "UNIMPLEMENTED"})
@@ -212,7 +188,7 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
     for secret in sorted(_secrets(exporter), key=len, reverse=True):
         if len(secret) >= _SECRET_CHARACTERS:
             detail = detail.replace(secret, "…")
-    return replace(answer, detail=detail[:_TOLD_CHARACTERS], mistake=mistake, to_do=to_do)
+    return replace(answer, detail=detail[:_SHOWN_CHARACTERS], mistake=mistake, to_do=to_do)
 
 
 def _secrets(exporter: Exporter) -> Iterator[str]:
@@ -235,10 +211,13 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
     """
     code, detail, is_grpc = answer.code, answer.detail, exporter.protocol == "grpc"
     nothing = f"there is no OTLP at {exporter.shown}"
-    if answer.verdict is Verdict.DELIVERED:
+    if answer.outcome is Outcome.DELIVERED:
         return "", ""
-    if answer.verdict is not Verdict.AGAIN:
-        return "the collector takes none of the spans", "look at the collector's log"
+    if answer.outcome is not Outcome.AGAIN:
+        return (
+            f"the collector takes none of the {NOUNS[exporter.signal]}",
+            "look at the collector's log",
+        )
     if code in _NOT_ALLOWED:
         return (
             "the collector does not let us in",
@@ -252,7 +231,11 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
     if code in _LASTING or (code.startswith("4") and code not in _PASSING):
         if is_grpc:
             return nothing, f"set {_ENDPOINT} to the collector's port for gRPC, usually 4317"
-        return nothing, _CORRECT_THE_PATH
+        own = _names.OTLP_PREFIXES[exporter.signal]
+        return nothing, (
+            f"correct the path: {_ENDPOINT} gets /v1/{exporter.signal} appended,"
+            f" {own}ENDPOINT is taken as it is"
+        )
     if _SPOKEN_OTHERWISE.match(detail):
         kind, port = ("gRPC", 4317) if is_grpc else ("HTTP", 4318)
         return nothing, f"set {_ENDPOINT} to the collector's port for {kind}, usually {port}"

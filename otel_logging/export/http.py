@@ -1,0 +1,127 @@
+"""OTLP over HTTP, on one kept connection.
+
+In: an encoded request and how long it may take. Out: an ``Answer``. Of one at most
+64 KiB are read: what is cut off here counts as answered, what the other end or the
+deadline cuts off does not. Deliberately absent: the connection (``_http``); a second
+try, also on a connection that broke (``delivery``).
+"""
+
+import contextlib
+import re
+import time
+import zlib
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+from otel_logging import _forks
+from otel_logging._http import HttpClient, Response
+from otel_logging.export.outcome import (
+    ANSWER_BYTES,
+    PAGE,
+    Answer,
+    Outcome,
+    accepted,
+    checked_headers,
+    checked_tls,
+    explained,
+    failed,
+    one_line,
+)
+from otel_logging.settings import Exporter, shown_url
+
+_GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
+_GZIP_WINDOW: Final = 31  # zlib: its largest window, with the head and the end of gzip
+#: By a status, beside success, after which the same spans are not sent again as they are.
+_FINAL: Final = {
+    400: Outcome.REFUSED,
+    413: Outcome.TOO_LARGE,
+    422: Outcome.REFUSED,
+}
+_PAGE: Final = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
+_CONNECT_S: Final = 3.0  # for each address of the name: the next one may answer
+
+
+class OtlpHttp(HttpClient):
+    """OTLP/HTTP with protobuf."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self._exporter = exporter
+        parts = urlsplit(exporter.endpoint)
+        super().__init__(exporter.endpoint, checked_tls(exporter), most_bytes=ANSWER_BYTES)
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._headers = {
+            "user-agent": "otel-logging",
+            **checked_headers(exporter),
+            "content-type": "application/x-protobuf",
+        }
+        if exporter.gzip:
+            self._headers["content-encoding"] = "gzip"
+
+    def send(self, body: bytes, timeout_s: float) -> Answer:
+        """Send *body*. See ``Client``."""
+        return explained(self._send(body, time.monotonic() + timeout_s), self._exporter)
+
+    def _send(self, body: bytes, deadline: float) -> Answer:
+        try:
+            if self._exporter.gzip:
+                packer = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
+                body = packer.compress(body) + packer.flush()
+            response = self.request(
+                "POST",
+                self._target,
+                self._headers,
+                body,
+                deadline=deadline,
+                connect_s=_CONNECT_S,
+            )
+        except Exception as error:
+            return failed(error)
+        return self._judge(response)
+
+    def _judge(self, response: Response) -> Answer:
+        """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
+
+        There are six cases: taken, perhaps in part; too large; bad data, which it
+        never will take; one of these, but cut off, so that nobody knows; not now; and
+        everything that is a mistake of the set-up (a redirect, a wrong path, no
+        permission, a server of pages that says yes to all). The specification drops
+        the last at once; somebody may mend it, so here they wait within the spool's bound.
+        """
+        status, body = response.status, response.body
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_page = kind == "text/html" or _PAGE.match(body)
+        final = _FINAL.get(status, Outcome.DELIVERED if 200 <= status < 300 else None)
+        text = f"HTTP {status} {response.reason}"
+        if is_page and 200 <= status < 300:
+            return Answer(Outcome.AGAIN, f"HTTP {status} with a page: no collector", code=PAGE)
+        if final and response.error is not None and not response.is_too_large:
+            return Answer(Outcome.AGAIN, f"{text}: the answer was cut off")
+        if final is Outcome.DELIVERED:
+            return accepted(body)
+        text += " with a page" if is_page else f" {one_line(body)}"
+        if location := 300 <= status < 400 and response.headers.get("location"):
+            text = f"HTTP {status} {response.reason} to {self._whole(location)}"
+        return Answer(
+            final or Outcome.AGAIN,
+            one_line(text),
+            after_s=_seconds(response.headers.get("retry-after")),
+            code=PAGE if is_page and status == 500 else str(status),
+        )
+
+    def _whole(self, location: str) -> str:
+        """Return a redirect's address, which may be relative, as it may be shown."""
+        with contextlib.suppress(ValueError):
+            location = urljoin(self._exporter.endpoint, location)
+        return shown_url(location)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Parse Retry-After: seconds, or a date."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        text = (retry_after or "").strip()
+        if text.isdecimal():
+            return float(text)
+        with _forks.importing:
+            from email.utils import parsedate_to_datetime
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    return None

@@ -1,0 +1,303 @@
+"""The spool's directories: where they are, who holds them, and what is removed from them.
+
+    <base>/<service>-<hash>/          0700, one per destination; of log records: ...-<hash>.logs
+        <pid>-<start>/                0700, one per process, which holds it by flock
+            lock
+            000001.open               being appended to
+            000002.segment            sealed, waits for delivery
+        sent/                         delivered, kept within the bound
+
+In: paths. Out: paths. Invariant: no symbolic link is followed, no other user's
+directory is used, and a directory with a segment in it is never removed.
+Deliberately absent: what is in a segment.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import time
+import zlib
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Final
+
+from otel_logging import _trouble
+from otel_logging.spool.descriptor import Descriptor, is_held, try_lock
+
+OPEN: Final = ".open"
+SEALED: Final = ".segment"
+SENT: Final = "sent"
+LOGS: Final = ".logs"  # at the end of a destination's name: log records are in it, never spans
+_TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
+
+DROPPED_BOUND: Final = "segments dropped undelivered: the spool is over its bound"
+
+
+class UnsafeError(PermissionError):
+    """A directory is not used, since another user could lead our files elsewhere by it."""
+
+    def __init__(self, reason: str, path: Path) -> None:
+        super().__init__(errno.EPERM, reason, str(path))
+
+
+# ---------------------------------------------------------------- where they are
+
+
+def destination(service: str, endpoint: str, protocol: str) -> str:
+    """Return the name of the directory for one destination; the same three give the same name."""
+    whole = "\0".join((service, endpoint, protocol)).encode("utf-8", "backslashreplace")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", service)[:48].strip(".-")
+    # not hashlib, which takes a fiftieth of set-up to import: nobody plants a collision here
+    return f"{name}-{zlib.crc32(whole) >> 8:06x}{zlib.crc32(whole[::-1]) >> 8:06x}"
+
+
+def default_base() -> Path:
+    """Return the user's own directory for state that outlives a process."""
+    from platformdirs import user_state_path
+
+    return user_state_path("otel_logging", appauthor=False)
+
+
+def fallback_base() -> Path:
+    """Return where the spool goes when the user has no writable home directory."""
+    import tempfile
+
+    user = os.geteuid() if hasattr(os, "geteuid") else 0
+    return Path(tempfile.gettempdir()) / f"otel_logging-{user}"
+
+
+def temporary_base() -> Path:
+    """Make a spool directory for this process alone; the caller removes it."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="otel_logging-"))
+
+
+def remove(base: Path) -> None:
+    """Remove a temporary spool directory. Never raises."""
+    import shutil
+
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _make_directory(path: Path) -> None:
+    """Make *path*, and those above it that are missing: 0700, whatever the umask."""
+    for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            missing.mkdir()
+            missing.chmod(0o700)
+
+
+def _safe_base(base: Path) -> None:
+    """Make *base* if it is missing; raise OSError if others may rename what is in it."""
+    _make_directory(base)
+    mode = base.stat().st_mode
+    if not stat.S_ISDIR(mode):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(base))
+    # on Windows the mode says nothing of others
+    if hasattr(os, "geteuid") and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise UnsafeError("others may write to it, and it has no sticky bit", base)
+
+
+def _private_directory(path: Path) -> None:
+    """Make *path* a directory of ours alone, or raise OSError."""
+    _make_directory(path)
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise UnsafeError("a symbolic link", path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        raise UnsafeError("belongs to another user", path)
+    if found.st_mode & 0o777 != 0o700:
+        path.chmod(0o700)
+
+
+def try_to_write(base: Path, size: int) -> None:
+    """Write *size* bytes into *base*, and leave nothing, nor directories that were not there.
+
+    Failure: raises OSError.
+    """
+    import tempfile
+
+    missing = [each for each in (base, *base.parents) if not each.exists()]
+    try:
+        _safe_base(base)
+        with tempfile.TemporaryFile(dir=base, buffering=0) as file:
+            if file.write(bytes(size)) < size:  # the next one would say why
+                raise OSError(errno.ENOSPC, "not all bytes could be written", str(base))
+    finally:
+        for each in missing:
+            with contextlib.suppress(OSError):  # it was not made; a service has begun to use it
+                each.rmdir()
+
+
+# ---------------------------------------------------------------- a process's own
+
+
+def take(destination_dir: Path) -> tuple[Path, Descriptor]:
+    """Make a directory for this process; return it and the descriptor that holds its lock.
+
+    Failure: raises OSError, and leaves nothing half made.
+    """
+    base = destination_dir.parent
+    _safe_base(base)
+    # a name in the system's temporary directory, which anyone may have taken first
+    if base.name.startswith("otel_logging-") and base == fallback_base():
+        _private_directory(base)
+    _private_directory(destination_dir)
+    _private_directory(destination_dir / SENT)
+    for _ in range(_TRIES):
+        taken = destination_dir / f"{os.getpid()}-{time.time_ns()}"
+        # until it is locked, a neighbour may take it for a dead process's
+        with contextlib.suppress(FileNotFoundError):
+            _make_directory(taken)
+            lock = _new_lock(taken)
+            if try_lock(lock.fd) and taken.exists():
+                return taken, lock
+            lock.close()
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(destination_dir))
+
+
+def _new_lock(process_dir: Path) -> Descriptor:
+    try:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        return Descriptor(os.open(process_dir / "lock", flags, 0o600))
+    except OSError:
+        with contextlib.suppress(OSError):
+            process_dir.rmdir()
+        raise
+
+
+def abandoned(
+    destination_dir: Path, ours: Container[Path | None]
+) -> Iterator[tuple[Path, Descriptor]]:
+    """Take the lock of each directory whose process is dead, oldest first, and seal what is in it.
+
+    Failure: never raises; one that cannot be had belongs to a process that lives, or to a
+    neighbour.
+    """
+    found = listed(destination_dir)
+    for process_dir in sorted(found, key=lambda path: path.name.rpartition("-")[2]):
+        # not even tried on ours: where flock is made of fcntl's (NFS), we would lose it
+        if process_dir.name != SENT and process_dir not in ours:
+            lock = _take_over(process_dir)
+            if lock is not None:
+                yield process_dir, lock
+
+
+def _take_over(process_dir: Path) -> Descriptor | None:
+    try:
+        lock = Descriptor(os.open(process_dir / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)))
+    except OSError:
+        with contextlib.suppress(OSError):
+            process_dir.rmdir()  # if it is empty: its maker died before it had a lock
+        return None
+    opened = files(process_dir, OPEN)
+    # there are two cases: its process lives, or another neighbour was quicker; its lock was
+    # closed by somebody, and its process has not noticed yet
+    if not try_lock(lock.fd) or any(map(is_held, opened)):
+        lock.close()
+        return None
+    for left in opened:
+        with contextlib.suppress(OSError):
+            left.rename(left.with_suffix(SEALED))
+    return lock
+
+
+def is_empty(process_dir: Path) -> bool:
+    """Whether no segment is in *process_dir*; False where that cannot be found out."""
+    try:
+        return not any(path.suffix in (SEALED, OPEN) for path in _listed_now(process_dir))
+    except OSError:  # too many open files, say
+        return False
+
+
+def remove_process_dir(process_dir: Path) -> None:
+    """Remove a process's directory that is empty but for its lock."""
+    with contextlib.suppress(OSError):
+        (process_dir / "lock").unlink(missing_ok=True)
+        process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
+
+
+# ---------------------------------------------------------------- what is in them
+
+
+def listed(directory: Path) -> list[Path]:
+    """Return what is in *directory*, by name; nothing if it is none, gone or cannot be read."""
+    with contextlib.suppress(OSError):
+        return _listed_now(directory)
+    return []
+
+
+def _listed_now(directory: Path) -> list[Path]:
+    """Return what is in *directory*; nothing if it is gone. Failure: raises OSError."""
+    try:
+        # not scandir, whose descriptor lives for long enough to be closed by somebody, and reused
+        return [directory / name for name in sorted(os.listdir(directory))]  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def files(process_dir: Path, suffix: str) -> list[Path]:
+    """Return the segments in *process_dir*, oldest first; nothing if it cannot be read."""
+    return _of_suffix(listed(process_dir), suffix)
+
+
+def waiting(process_dir: Path) -> list[Path]:
+    """Return the sealed segments in *process_dir*, oldest first. Failure: raises OSError if it is
+    there and cannot be read now, with too many open files, say.
+    """
+    return _of_suffix(_listed_now(process_dir), SEALED)
+
+
+def _of_suffix(found: list[Path], suffix: str) -> list[Path]:
+    found = [path for path in found if path.suffix == suffix]
+    return sorted(found, key=lambda path: len(path.name))  # rising numbers: 1000000 after 999999
+
+
+def sent(path: Path) -> Path:
+    """Return where a segment is once it is delivered."""
+    if path.parent.name == SENT:
+        return path
+    return path.parent.parent / SENT / f"{path.parent.name}-{path.stem}{SEALED}"
+
+
+def waiting_bytes(base: Path) -> dict[str, int]:
+    """Return how much waits for delivery to each destination below *base*, by its name.
+
+    Failure: never raises.
+    """
+    return {
+        each.name: sum(size for waits, _, size, _ in _sizes(each) if waits) for each in listed(base)
+    }
+
+
+def _sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
+    """Yield whether it waits, when it was written (s since the epoch), its bytes: each segment."""
+    for each in listed(destination_dir):
+        for path in (*files(each, SEALED), *files(each, OPEN)):
+            with contextlib.suppress(OSError):
+                found = path.lstat()
+                yield each.name != SENT, found.st_mtime, found.st_size, path
+
+
+def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:
+    """Keep a destination within its bounds: sent segments go first, then waiting ones, oldest
+    first; these are reported. *oldest* is in seconds since the epoch. Never raises.
+    """
+    with contextlib.suppress(OSError):
+        _private_directory(destination_dir / SENT)  # somebody may have cleared it away
+    rows = list(_sizes(destination_dir))
+    total = sum(size for _, _, size, _ in rows)
+    for waits, modified, size, path in sorted(rows):
+        if path.suffix == OPEN or (total <= bytes_bound and modified >= oldest):
+            continue
+        with contextlib.suppress(OSError):
+            # a neighbour that prunes too may have been quicker: no less room for that
+            total -= size
+            path.unlink()
+            if waits:
+                _trouble.report(DROPPED_BOUND)

@@ -1,0 +1,62 @@
+"""The local store: segments read where they are, for the read side and for delivery.
+
+In: paths. Out: ``Contents``. Invariant: nothing is changed, and nothing waited for: not
+for a lock, nor for a pipe that has the name of a segment. Deliberately absent: what the
+bytes mean.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, files, listed, sent
+from otel_logging.spool.segment import Contents, parse
+
+
+def segments(base: Path) -> list[Path]:
+    """Return the segments of spans of every service and process below *base*: open, waiting, sent.
+
+    Each once, though it may be sealed or delivered meanwhile. Failure: never
+    raises; what cannot be read is not there.
+    """
+    destinations = [each for each in listed(base) if each.suffix != LOGS]
+    processes = [path for each in destinations for path in listed(each) if path.name != SENT]
+    found = [path for each in processes for path in files(each, OPEN)]
+    # in this order: what moves on while we look is met twice rather than never
+    found += [path for each in processes for path in files(each, SEALED)]
+    found += [path for each in destinations for path in files(each / SENT, SEALED)]
+    return list({sent(path): path for path in found}.values())
+
+
+def read(base: Path) -> Iterator[Contents]:
+    """Yield the contents of every readable segment of spans below *base*."""
+    for path in segments(base):
+        contents = load(path)
+        if contents is not None:
+            yield contents
+
+
+def load(path: Path) -> Contents | None:
+    """Read one segment; None if it is gone or not a segment.
+
+    A segment that is being renamed meanwhile (sealed, delivered) is found under its new name.
+    """
+    for candidate in (path, path.with_suffix(SEALED), sent(path)):
+        with contextlib.suppress(OSError):
+            return parse(content(candidate))
+    return None
+
+
+def content(path: Path) -> bytes:
+    """Return what is in a regular file; nothing for anything else. Failure: raises OSError."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return b""
+    special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would block
+    fd = os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0))
+    try:
+        # not os.fdopen: eventlet's closes the descriptor, whatever it is told
+        return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
+    finally:
+        os.close(fd)
