@@ -9,9 +9,9 @@ absent: making spans (``tracing``), queues and threads of libraries.
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
-from contextvars import Context, ContextVar, Token, copy_context
+from contextvars import Context, ContextVar, copy_context
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -19,7 +19,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _decorate, _json, _names, _trouble
+from otel_logging import _decorate, _json, _names, _otlp, _trouble
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -35,65 +35,148 @@ CLOSED: Final = "otel_logging_closed"
 propagated: tuple[str, ...] = ()
 
 
-class _Field(NamedTuple):
-    """A bound field: its value, what it ends with, and what the field is outside of that.
-
-    *owner*: the entry span of a request, the block of a ``bound_context``, the run of a tagged
-    job; None: nothing. Every copy of the context that is made meanwhile has the field for ever.
-    """
-
-    value: Any
-    owner: Any
-    around: "_Field | None" = None
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 class Bound:
-    """What is bound in a task, with its owners. Immutable."""
+    """What is bound in a task, in layers. Immutable.
 
-    __slots__ = ("fields", "requests", "values")
+    *fields* are those of this layer; they end with its *owner*: the entry span of a request,
+    the block of a ``bound_context``; None: nothing. *around*: what is bound outside of it, and
+    again once the owner has ended. Every copy of the context that is made meanwhile has this
+    object for ever. Its encodings are made once, and shared by all spans and lines that have it.
+    """
 
-    def __init__(self, fields: Mapping[str, _Field]) -> None:
+    __slots__ = (
+        *("_attributes", "_event_bytes", "_span_bytes", "around", "fields", "has_requests"),
+        *("is_plain", "owner", "values"),
+    )
+
+    def __init__(
+        self, fields: Mapping[str, Any], owner: Any = None, around: "Bound | None" = None
+    ) -> None:
         self.fields = fields
-        self.values: Mapping[str, Any] = {key: field.value for key, field in fields.items()}
-        owners = [field.owner for field in fields.values()]
-        #: Owners that are spans, for stages that begin a trace and must not be slow.
-        self.requests = [each for each in owners if each is not None and type(each) is not _Block]
+        self.owner = owner
+        self.around = around
+        self.values: Mapping[str, Any] = fields if around is None else {**around.values, **fields}
+        #: Whether some owner is a span, for stages that begin a trace and must not be slow.
+        self.has_requests: bool = (around is not None and around.has_requests) or not (
+            owner is None or type(owner) is _Block
+        )
+        #: Whether no value can change from here on.
+        self.is_plain = _PLAIN.issuperset(map(type, self.values.values()))
+        self._attributes: dict[str, Any] | None = None
+        self._span_bytes: bytes | None = None
+        self._event_bytes: bytes | None = None
 
     def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
         """Return this with *values*, which end with *owner*."""
-        fields = {**self.fields}
-        for key, value in values.items():
-            old = fields.get(key)
-            around = old.around if old and old.owner is owner else _lasting(old, has_ended)
-            fields[key] = _Field(value, owner, None if owner is None else around)
-        return Bound(fields)
+        if self.owner is owner:
+            return Bound({**self.fields, **values}, owner, self.around)
+        # what is never seen again goes: layers of what has ended would become ever more
+        return Bound(values, owner, self.without(values, None if owner is None else has_ended))
 
-    def without(self, keys: Iterable[str]) -> "Bound":
-        """Return this without the fields *keys*."""
-        return Bound({key: field for key, field in self.fields.items() if key not in keys})
+    def without(
+        self, keys: Iterable[str], is_over: "Callable[[Any], bool] | None" = None
+    ) -> "Bound":
+        """Return this without the fields *keys*, of the owners alone that are over."""
+        around = self.around and self.around.without(keys, is_over)
+        fields = self.fields
+        if not fields.keys().isdisjoint(keys) and (is_over is None or is_over(self.owner)):
+            fields = {key: value for key, value in fields.items() if key not in keys}
+        elif around is self.around:
+            return self
+        return _layer(fields, self.owner, around)
 
     def lasting(self, is_over: Callable[[Any], bool]) -> "Bound":
-        """Return this without what ends with an owner that is over."""
-        if not any(is_over(field.owner) for field in self.fields.values()):
-            return self
-        fields = {key: _lasting(field, is_over) for key, field in self.fields.items()}
-        return Bound({key: field for key, field in fields.items() if field})
+        """Return this without the layers with an owner that is over."""
+        around = self.around and self.around.lasting(is_over)
+        if is_over(self.owner):
+            return around or _NOTHING
+        return self if around is self.around else _layer(self.fields, self.owner, around)
+
+    def with_fields_of(self, before: "Bound", keys: Collection[str]) -> "Bound":
+        """Return this with the fields *keys* as they are in *before*."""
+        found = self.without(keys)
+        layers = [before]
+        while (around := layers[-1].around) is not None:
+            layers.append(around)
+        for layer in reversed(layers):
+            fields = {key: value for key, value in layer.fields.items() if key in keys}
+            found = _layer(fields, layer.owner, found)
+        return found
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The values as attributes of a span. Not to be changed."""
+        known = self._attributes
+        if known is None:
+            known = {key: plain(value) for key, value in _as_attributes(self.values).items()}
+            if self.is_plain:
+                self._attributes = known
+        return known
+
+    @property
+    def span_bytes(self) -> bytes:
+        """The same as a span has them, encoded."""
+        known = self._span_bytes
+        if known is None:
+            known = _otlp.attributes(b"\x4a", self.attributes)
+            if self.is_plain:
+                self._span_bytes = known
+        return known
+
+    @property
+    def event_bytes(self) -> bytes:
+        """The same as an event has them, encoded."""
+        known = self._event_bytes
+        if known is None:
+            known = _otlp.attributes(b"\x1a", self.attributes)
+            if self.is_plain:
+                self._event_bytes = known
+        return known
 
 
-def _lasting(field: _Field | None, is_over: Callable[[Any], bool]) -> _Field | None:
-    while field and is_over(field.owner):
-        field = field.around
-    return field
+def _layer(fields: Mapping[str, Any], owner: Any, around: Bound | None) -> Bound:
+    if around is not None:
+        if not fields:
+            return around
+        if around.owner is owner:
+            return Bound({**around.fields, **fields}, owner, around.around)
+    return Bound(fields, owner, around)
 
 
 _NOTHING: Final = Bound({})
 _bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=_NOTHING)
 
-#: The tag of the background job that this runs for (``jobs``): on every line and span, as a
-#: bound field is, and not to be unbound.
-job_tag: ContextVar[str | None] = ContextVar("otel_logging.job_tag", default=None)
-#: The same with its owner.
-_tag: ContextVar[_Field | None] = ContextVar("otel_logging.tag", default=None)
+
+class Job:
+    """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
+
+    __slots__ = ("around", "has_ended", "tag")
+
+    def __init__(self, tag: str | None, around: "Job | None") -> None:
+        self.tag = tag
+        self.around = around
+        self.has_ended = False
+
+
+#: The background job that this runs for: its tag is on every line and span, as a bound field
+#: is, and not to be unbound.
+_NO_JOB: Final = Job(None, None)
+job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
+
+
+def job_tag() -> str | None:
+    """Return the tag of the job that this runs for."""
+    return job.get().tag
+
+
+def going_on(run: Job) -> Job:
+    """Return *run*, or what is around it, where it has ended."""
+    while run.has_ended and run.around is not None:
+        run = run.around
+    return run
 
 
 def bound() -> Mapping[str, Any]:
@@ -106,23 +189,13 @@ state: Final = _bound.get
 restore: Final = _bound.set
 
 
-def put_tag(tag: str, run: Any) -> tuple[Token[Any], ...]:
-    """Put *tag* on, for as long as *run* has not ended; return what takes it off."""
-    return job_tag.set(tag), _tag.set(_Field(tag, run, _lasting(_tag.get(), has_ended)))
-
-
-def _put_tag_back(field: _Field | None) -> None:
-    _tag.set(field)
-    job_tag.set(field and field.value)
-
-
 def bound_attributes() -> dict[str, Any]:
     """Return what a new span begins with: what is bound, and the job tag.
 
     A ``trace_id`` bound by hand is ``request_id`` on a span.
     """
     attributes = _as_attributes(bound())
-    tag = job_tag.get()
+    tag = job_tag()
     if tag is not None:
         attributes[_names.JOB_TAG] = tag
     return attributes
@@ -229,16 +302,16 @@ class _Here(NamedTuple):
 
     bound: Bound
     context: otel_context.Context
-    tag: _Field | None
+    job: Job
 
     @classmethod
     def now(cls) -> "_Here":
-        return cls(_bound.get(), otel_context.get_current(), _tag.get())
+        return cls(_bound.get(), otel_context.get_current(), job.get())
 
     def put_back(self) -> None:
         otel_context.attach(self.context)
         _bound.set(self.bound)
-        _put_tag_back(self.tag)
+        job.set(self.job)
 
 
 #: The scopes that this task is in: each with what was current and bound before it.
@@ -300,9 +373,9 @@ class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
         _bound.set(_bound.get().put(self._fields, block))
 
     def _end(self, before: _Here) -> None:
-        old = before.bound.fields
-        fields = _bound.get().without(self._fields).fields
-        _bound.set(Bound({**fields, **{k: old[k] for k in self._fields if k in old}}))
+        now = _bound.get()
+        is_alone = now.around is before.bound and now.fields is self._fields  # the usual case
+        _bound.set(before.bound if is_alone else now.with_fields_of(before.bound, self._fields))
 
 
 class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
@@ -313,7 +386,7 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
     """
 
     def _begin(self, block: _Block) -> None:  # noqa: ARG002 - nothing is bound for it
-        _Here(_NOTHING, otel_context.Context(), None).put_back()
+        _Here(_NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
 # ---------------------------------------------------------------- requests that are over
@@ -363,19 +436,15 @@ def begin(around: trace.Span, *, arrives: bool) -> Bound:
         _leave_behind(around)
         return _bound.get()
     before = _bound.get()
-    for request in before.requests:
-        if has_ended(request):
-            _bound.set(before.lasting(lambda owner: type(owner) is not _Block and has_ended(owner)))
-            break
+    if before.has_requests:
+        _bound.set(before.lasting(lambda owner: type(owner) is not _Block and has_ended(owner)))
     return before
 
 
 def _has_leftovers() -> bool:
     """Say whether something is bound here whose owner has ended."""
-    tag = _tag.get()
-    return (tag is not None and has_ended(tag.owner)) or any(
-        field.owner is not None and has_ended(field.owner) for field in _bound.get().fields.values()
-    )
+    now = _bound.get()
+    return job.get().has_ended or now.lasting(has_ended) is not now
 
 
 def _leave_behind(around: trace.Span) -> None:
@@ -391,7 +460,7 @@ def _leave_behind(around: trace.Span) -> None:
             entry_of(span) is request or has_ended(span)
         ):
             context = cast(otel_context.Context, getattr(span, OUTER, otel_context.Context()))
-        return _Here(here.bound.lasting(is_over), context, _lasting(here.tag, is_over))
+        return _Here(here.bound.lasting(is_over), context, going_on(here.job))
 
     left(_Here.now()).put_back()
     _open.set(tuple((scope, block, left(before)) for scope, block, before in _open.get()))
@@ -498,7 +567,7 @@ def origin_of(error: BaseException) -> Context | None:
 
 def is_unbound() -> bool:
     """Say whether nothing is bound here, and there is no job."""
-    return not (bound() or job_tag.get())
+    return not (bound() or job_tag())
 
 
 def carry(function: _F, /) -> _F:

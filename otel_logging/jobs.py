@@ -22,6 +22,9 @@ from otel_logging.settings import ConfigurationError
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+_current = bindings.job.get
+
+
 class BackgroundJobTag(StrEnum):
     """To be subclassed as an application's one list of job tags.
 
@@ -34,7 +37,7 @@ class BackgroundJobTag(StrEnum):
 
 def current_job_tag() -> str | None:
     """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
-    return bindings.job_tag.get()
+    return _current().tag
 
 
 class TaggedText(str):
@@ -93,21 +96,19 @@ def _text_of(tag: Any) -> str:
 
 
 class _Tagged:
-    otel_logging_closed = False
-
     def __init__(self, tag: str) -> None:
         self._tag = tag
 
     def __enter__(self) -> None:
         self._entered_ns = time.time_ns()
-        self._tokens = bindings.put_tag(self._tag, self)
+        self._job = bindings.Job(self._tag, bindings.going_on(_current()))
+        self._token = bindings.job.set(self._job)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self.otel_logging_closed = True
+        self._job.has_ended = True
         bindings.note_origin(error, self._entered_ns)
         with suppress(ValueError):  # a dropped coroutine is left where it is collected
-            for token in self._tokens:
-                token.var.reset(token)
+            bindings.job.reset(self._token)
 
 
 class TaggedLogger(logging.Logger):
@@ -142,7 +143,7 @@ class TaggedLogger(logging.Logger):
     def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802 - logging's
         """Make a record, tagged."""
         record = super().makeRecord(*args, **kwargs)
-        tag = bindings.job_tag.get()
+        tag = _current().tag
         if tag is not None or type(record.msg) is not str:
             record.msg = _with_tag(tag, record.msg, is_format=bool(record.args))
         return record

@@ -202,7 +202,7 @@ class _Entered:
         self.bound = None
         if is_entry:  # what is bound in it ends with it
             self.bound = bindings.state()
-            if arrives or self.bound.requests or around is not trace.INVALID_SPAN:
+            if arrives or self.bound.has_requests or around is not trace.INVALID_SPAN:
                 self.bound = bindings.begin(around, arrives=arrives)
                 outer = context = otel_context.get_current()
         links = stage.links

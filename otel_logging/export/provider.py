@@ -115,9 +115,11 @@ class Tracer(SdkTracer):
             else:
                 outside = None
                 ids = Ids(new_trace_id(), new_span_id())
-            if (arrives or outside or bindings.state().requests) and not bindings.is_local(around):
+            if (arrives or outside or bindings.state().has_requests) and not bindings.is_local(
+                around
+            ):
                 bindings.begin(around, arrives=arrives)
-        if bindings.bound() or bindings.job_tag.get() is not None:
+        if bindings.bound() or bindings.job_tag() is not None:
             bound = bindings.bound_attributes()
             attributes = {**bound, **as_mapping(attributes)} if attributes else bound
         recording = bool(ids.flags & TraceFlags.SAMPLED)
