@@ -7,8 +7,8 @@ it; nothing leaves in outgoing headers unless ``propagate=`` names it. Deliberat
 absent: making spans (``tracing``), queues and threads of libraries.
 """
 
+import itertools
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
@@ -19,7 +19,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _decorate, _json, _names, _otlp, _trouble
+from otel_logging import _decorate, _json, _names, _otlp, _runtime, _trouble
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -31,9 +31,31 @@ ENTRY: Final = "otel_logging_entry"
 OUTER: Final = "otel_logging_outer"
 CLOSED: Final = "otel_logging_closed"
 
-#: Keys of the bound context that go out as baggage; set by set-up.
-propagated: tuple[str, ...] = ()
 
+class _Attached:
+    """OpenTelemetry's current context, of a kind that has no context variable that we find."""
+
+    @staticmethod
+    def get() -> otel_context.Context:
+        return otel_context.get_current()
+
+    @staticmethod
+    def set(context: otel_context.Context) -> object:
+        return otel_context.attach(context)
+
+
+def _find_current() -> Any:
+    probe = otel_context.Context({"otel_logging": "probe"})
+    token = otel_context.attach(probe)
+    found = [variable for variable, value in copy_context().items() if value is probe]
+    otel_context.detach(token)
+    return found[0] if found else _Attached
+
+
+#: OpenTelemetry's current context, by one look-up; to be set without a token.
+CURRENT: Final[Any] = _find_current()
+#: The key of the current span in it.
+(SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
@@ -92,7 +114,7 @@ class Bound:
         """Return this without the layers with an owner that is over."""
         around = self.around and self.around.lasting(is_over)
         if is_over(self.owner):
-            return around or _NOTHING
+            return around or NOTHING
         return self if around is self.around else _layer(self.fields, self.owner, around)
 
     def with_fields_of(self, before: "Bound", keys: Collection[str]) -> "Bound":
@@ -146,16 +168,22 @@ def _layer(fields: Mapping[str, Any], owner: Any, around: Bound | None) -> Bound
     return Bound(fields, owner, around)
 
 
-_NOTHING: Final = Bound({})
-_bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=_NOTHING)
+#: Nothing is bound.
+NOTHING: Final = Bound({})
+_bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
+
+
+#: Numbers that only grow: what began before what, without a clock that may be set back.
+tick: Final = itertools.count().__next__
 
 
 class Job:
     """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
 
-    __slots__ = ("around", "has_ended", "tag")
+    __slots__ = ("around", "began", "has_ended", "tag")
 
     def __init__(self, tag: str | None, around: "Job | None") -> None:
+        self.began = tick()
         self.tag = tag
         self.around = around
         self.has_ended = False
@@ -287,7 +315,7 @@ def unbind_context(*keys: str) -> None:
 
 def clear_context() -> None:
     """Take everything that is bound off later lines and spans. Scope: this task."""
-    _bound.set(_NOTHING)
+    _bound.set(NOTHING)
 
 
 class _Block:
@@ -306,10 +334,10 @@ class _Here(NamedTuple):
 
     @classmethod
     def now(cls) -> "_Here":
-        return cls(_bound.get(), otel_context.get_current(), job.get())
+        return cls(_bound.get(), CURRENT.get(), job.get())
 
     def put_back(self) -> None:
-        otel_context.attach(self.context)
+        CURRENT.set(self.context)
         _bound.set(self.bound)
         job.set(self.job)
 
@@ -351,7 +379,7 @@ class _Scoped:
                 return
 
     def __call__(self, function: _F) -> _F:
-        return _decorate.around(function, lambda: self)
+        return _decorate.around_with(function, lambda: self)
 
 
 class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
@@ -386,7 +414,7 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
     """
 
     def _begin(self, block: _Block) -> None:  # noqa: ARG002 - nothing is bound for it
-        _Here(_NOTHING, otel_context.Context(), _NO_JOB).put_back()
+        _Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
 # ---------------------------------------------------------------- requests that are over
@@ -476,12 +504,12 @@ class _Origin:
     frame, innermost first. By id, so that no frame is kept alive.
     """
 
-    __slots__ = ("callers", "context", "left", "noted_ns", "trace_id")
+    __slots__ = ("callers", "context", "left", "number", "trace_id")
 
     def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
         self.context = context
         self.trace_id = trace_id
-        self.noted_ns = time.time_ns()
+        self.number = tick()
         self.left = id(step)
         callers = []
         frame: FrameType | None = step.tb_frame
@@ -522,24 +550,24 @@ class _Origin:
 class _Noting:
     """A ``with`` block that notes itself on an exception that leaves it."""
 
-    __slots__ = ("_entered_ns",)
+    __slots__ = ("_began",)
 
     def __enter__(self) -> None:
-        self._entered_ns = time.time_ns()
+        self._began = tick()
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        note_origin(error, self._entered_ns)
+        note_origin(error, self._began)
 
 
 #: Attribute of an exception: the ``_Origin`` it has left.
 _ORIGIN: Final = "_otel_logging_origin"
 
 
-def note_origin(error: BaseException | None, entered_ns: int) -> None:
+def note_origin(error: BaseException | None, began: int) -> None:
     """Note that *error* leaves this context, so that a later line about it knows whose it was.
 
-    A stage, a job or a carried function says when it was entered. A stage inside it
-    knows more, and its context stays: where *error* has come from there directly, or was
+    *began*: what ``tick`` said when the stage, job or carried function was entered. A stage
+    inside it knows more, and its context stays: where *error* has come from there directly, or was
     noted there since then, in the same trace, and raised anew on its way (by a task that
     awaited another, a future). What was noted otherwise is an earlier raise of the same
     exception object. From here on it has to go on directly. Never raises.
@@ -549,8 +577,7 @@ def note_origin(error: BaseException | None, entered_ns: int) -> None:
             known = getattr(error, _ORIGIN, None)
             context, trace_id = copy_context(), trace.get_current_span().get_span_context().trace_id
             if isinstance(known, _Origin) and (
-                (known.noted_ns >= entered_ns and known.trace_id == trace_id != 0)
-                or known.is_of(error)
+                (known.number > began and known.trace_id == trace_id != 0) or known.is_of(error)
             ):
                 context, trace_id = known.context, known.trace_id
             BaseException.__setattr__(error, _ORIGIN, _Origin(context, trace_id, step))
@@ -579,7 +606,7 @@ def carry(function: _F, /) -> _F:
     Concurrency: the result may be called from many threads and tasks at once.
     """
     captured = copy_context()
-    return _decorate.inside(_decorate.around(function, _Noting), captured.copy)
+    return _decorate.inside(_decorate.around_with(function, _Noting), captured.copy)
 
 
 # ---------------------------------------------------------------- across a border
@@ -596,9 +623,9 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
     try:
         from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
 
-        context = baggage.clear(otel_context.get_current())
+        context = baggage.clear(CURRENT.get())
         fields = bound()
-        for key in propagated:
+        for key in _runtime.current.propagate:
             if key in fields:
                 context = baggage.set_baggage(key, str(plain(fields[key])), context)
         propagate.inject(headers, context)
@@ -635,11 +662,11 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
 
     def _begin(self, block: _Block) -> None:
         try:
-            context, arrived = _read(self._carrier, otel_context.get_current())
+            context, arrived = _read(self._carrier, CURRENT.get())
         except Exception as error:
             _trouble.report("incoming headers not understood", detail=error)
             return
-        otel_context.attach(context)
+        CURRENT.set(context)
         if arrived:
             _bound.set(_bound.get().put(arrived, block))
 
@@ -661,7 +688,7 @@ def _read(
         headers[key] = f"{headers[key]},{text}" if key in headers else text
     context = propagate.extract(headers, baggage.clear(before))
     items = baggage.get_all(context)
-    arrived = {key: str(items[key]) for key in propagated if key in items}
+    arrived = {key: str(items[key]) for key in _runtime.current.propagate if key in items}
     return baggage.clear(context), arrived
 
 

@@ -7,9 +7,8 @@ absent: schedulers; the tag's way into a line is a processor like any other.
 """
 
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextvars import Token
 from enum import StrEnum
 from functools import cache
 from typing import Any, Self, TypeVar
@@ -22,7 +21,8 @@ from otel_logging.settings import ConfigurationError
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-_current = bindings.job.get
+_current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
+_Job = bindings.Job
 
 
 class BackgroundJobTag(StrEnum):
@@ -80,7 +80,7 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
     that is no text, when it decorates. Cost: under a microsecond a call.
     """
     text = _checked(tag)
-    return lambda function: _decorate.around(function, lambda: _Tagged(text), later=True)
+    return lambda function: _decorate.around(function, _begin, _end, text, later=True)
 
 
 def _checked(tag: str) -> str:
@@ -95,20 +95,21 @@ def _text_of(tag: Any) -> str:
     return str.__str__(tag) if issubclass(type(tag), str) else str(plain(tag))
 
 
-class _Tagged:
-    def __init__(self, tag: str) -> None:
-        self._tag = tag
+def _begin(tag: str) -> tuple[bindings.Job, Token[bindings.Job]]:
+    around = _current()
+    job = _Job(tag, around if not around.has_ended else bindings.going_on(around))
+    return job, _set(job)
 
-    def __enter__(self) -> None:
-        self._entered_ns = time.time_ns()
-        self._job = bindings.Job(self._tag, bindings.going_on(_current()))
-        self._token = bindings.job.set(self._job)
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._job.has_ended = True
-        bindings.note_origin(error, self._entered_ns)
-        with suppress(ValueError):  # a dropped coroutine is left where it is collected
-            bindings.job.reset(self._token)
+def _end(begun: tuple[bindings.Job, Token[bindings.Job]], error: BaseException | None) -> None:
+    job, token = begun
+    job.has_ended = True
+    if error is not None:
+        bindings.note_origin(error, job.began)
+    try:
+        _reset(token)
+    except ValueError:  # a dropped coroutine is left where it is collected
+        pass
 
 
 class TaggedLogger(logging.Logger):

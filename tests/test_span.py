@@ -723,7 +723,6 @@ def test_a_foreign_span_that_ends_while_a_line_is_made(service: Service) -> None
     theirs = TracerProvider()
     attached = AttachedProcessor()
     theirs.add_span_processor(attached)
-    attached.pipeline = service.observability._pipeline
 
     class Taken(deque[bytes]):
         def append(self, event: bytes, /) -> None:
@@ -752,10 +751,9 @@ def test_a_foreign_span_that_is_not_sampled_stays_where_it_is(service: Service) 
     theirs = TracerProvider(sampler=RecordOnly())
     attached = AttachedProcessor()
     theirs.add_span_processor(attached)
-    attached.pipeline = service.observability._pipeline
     with theirs.get_tracer("t").start_as_current_span("s"):
         log.info("line")
-    attached.pipeline = None
+    service.observability.shutdown()
     theirs.get_tracer("t").start_span("after shutdown").end()
     assert service.spans() == []
 
@@ -1217,8 +1215,7 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     tracer.start_span("times").end("never")
     from otel_logging.export.provider import AttachedProcessor
     attached = AttachedProcessor()
-    attached.pipeline = observability._pipeline
-    attached.on_start(object())
+        attached.on_start(object())
 """
     done = subprocess.run(
         [sys.executable, "-c", program, receiver.endpoint, str(tmp_path)],

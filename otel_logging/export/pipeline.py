@@ -7,7 +7,6 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 
 import math
 import os
-import random
 import socket
 import time
 import uuid
@@ -19,16 +18,24 @@ from typing import Any, Final, cast
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    DEFAULT_OFF,
+    DEFAULT_ON,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _forks, _names, _otlp, _trouble
+from otel_logging import _forks, _names, _otlp, _runtime, _trouble
 from otel_logging._spool import Spool
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.readable import (
     HAS_IS_REMOTE,
     IS_REMOTE,
-    Ids,
     bounded,
     encode_event,
     encode_link,
@@ -43,20 +50,27 @@ PROCESS_LOG_S: Final = 60.0
 #: How many spans of lines wait at most until foreign processors are shown them.
 _MOST_UNSHOWN: Final = 4096
 
-_random = random.Random()  # noqa: S311 - ids, not secrets; its own, so that nobody's seed() repeats them
-
-#: Where ids come from: as many random bits as it is asked for. ``testing`` has one that counts.
-random_bits: Callable[[int], int] = _random.getrandbits
-
 
 def new_trace_id() -> int:
     """Return a random trace id that is not 0."""
-    return random_bits(128) or 1
+    return _runtime.current.random_bits(128) or 1
 
 
 def new_span_id() -> int:
     """Return a random span id that is not 0."""
-    return random_bits(64) or 1
+    return _runtime.current.random_bits(64) or 1
+
+
+def make_sampler(name: str, ratio: float) -> Sampler:
+    """Return OpenTelemetry's sampler of that name (``OTEL_TRACES_SAMPLER``)."""
+    return {
+        "always_on": ALWAYS_ON,
+        "always_off": ALWAYS_OFF,
+        "traceidratio": TraceIdRatioBased(ratio),
+        "parentbased_always_on": DEFAULT_ON,
+        "parentbased_always_off": DEFAULT_OFF,
+        "parentbased_traceidratio": ParentBased(TraceIdRatioBased(ratio)),
+    }[name]
 
 
 def make_resource(settings: Settings) -> Resource:
@@ -111,7 +125,7 @@ class _ForeignLines:
     __slots__ = ("__weakref__", "events", "has_ended", "page_bytes", "pages")
 
     def __init__(self) -> None:
-        self.events: deque[bytes] = deque()
+        self.events: list[bytes] = []
         self.page_bytes = 0
         self.pages = 0
         self.has_ended = False
@@ -151,6 +165,9 @@ class Pipeline:
 
     #: What its tracers make; ``testing`` has one with a clock of its own.
     span_type: type[Span] = Span
+    #: Of the ids of new traces, up to which one they are sampled, where every other span
+    #: is as its parent; None: the sampler has to be asked (which costs more than all else).
+    root_bound: int | None
 
     def __init__(self, settings: Settings, resource: Resource, spool: Spool) -> None:
         self.follow(settings, resource)
@@ -174,8 +191,22 @@ class Pipeline:
     def follow(self, settings: Settings, resource: Resource) -> None:
         """Take over what *settings* say of spans."""
         self.limits: Limits = settings.limits
+        self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
+        if settings.sampler.startswith("parentbased"):
+            keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")
+            self.root_bound = TraceIdRatioBased.get_bound_for_rate(keeps)
         self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
+
+    @property
+    def sampler(self) -> Sampler:
+        """OpenTelemetry's sampler, which may be replaced."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self.root_bound = None
 
     # ---- spans
 
@@ -201,16 +232,16 @@ class Pipeline:
                 self._keep(span)
 
     def _keep(self, span: Span) -> None:
-        ids = span.ids
-        if ids.flags & TraceFlags.SAMPLED:
+        if span.trace_flags & TraceFlags.SAMPLED:
             try:
-                encoded = span.encode()
+                trace_id = span.trace_id.to_bytes(16, "big")
+                encoded = span.encode(trace_id)
                 if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes():
-                    encoded = span.encode()
+                    encoded = span.encode(trace_id)
             except Exception as error:  # of what a foreign processor assigned
                 _trouble.report("spans lost: they cannot be encoded", detail=error)
                 return
-            self.append(span.scope_bytes, ids.trace_bytes, encoded)
+            self.append(span._scope[0], trace_id, encoded)  # noqa: SLF001
 
     def _show_ended(self, span: Span) -> None:
         for name in ("_on_ending", "on_end"):
@@ -309,8 +340,8 @@ class Pipeline:
             return
         span = self._process_log
         if span is None or not span.is_recording():
-            ids = Ids(new_trace_id(), new_span_id())
-            span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, ids, start_ns=time_ns)
+            ids = new_trace_id(), new_span_id()
+            span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, *ids, start_ns=time_ns)
             self._process_log = span
         span.add_line(time_ns, name, fields)
         if self.is_exiting:
@@ -357,11 +388,13 @@ class Pipeline:
             self,
             self._own_scope,
             _names.LOG_SPAN,
-            Ids(parent.trace_id, new_span_id(), parent.trace_flags, parent.trace_state),
-            parent_context=parent,
-            attributes={_names.LOG_PAGE: number},
+            parent.trace_id,
+            new_span_id(),
+            parent.trace_flags,
             start_ns=time_ns,
         )
+        child.trace_state, child._parent = parent.trace_state, parent  # noqa: SLF001 - as the SDK's
+        child.set_attribute(_names.LOG_PAGE, number)
         child.adopt_events(events)
         child.end(time_ns)
 
@@ -369,7 +402,7 @@ class Pipeline:
 
     def after_fork(self) -> None:
         """Be this process: its own ids and resource, none of the parent's lines."""
-        _random.seed()
+        _runtime.ids.seed()
         self._process_log = None
         self._unshown.clear()
         self.ended_spans = 0

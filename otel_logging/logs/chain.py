@@ -15,7 +15,7 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
-from otel_logging import _names, processors
+from otel_logging import _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.processors import (
@@ -85,7 +85,7 @@ def _fill(
     if "stack_info" in event_dict:
         _format_stack(event_dict)
     # by the span's own clock, inside one of ours
-    _stamp(event_dict, getattr(span, "now_ns", processors.now_ns)())
+    _stamp(event_dict, getattr(span, "now_ns", _runtime.current.now_ns)())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
     # the trace has the traceback already
@@ -107,7 +107,7 @@ def _stamp(event_dict: EventDict, now_ns: int) -> None:
 def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseException) -> bool:
     """Add the traceback, and note that this line tells of it; say whether its trace did already."""
     event_dict[_names.EXCEPTION] = traceback_of(error)
-    if processors.as_record is not None:
+    if _runtime.current.takes_all:
         return False
     context = span.get_span_context()  # all that is asked of a span that is not ours
     trace_id = context.trace_id
@@ -168,7 +168,7 @@ def describe(logger: Lines, method_name: str, event_dict: EventDict) -> EventDic
     add_ids(trace.get_current_span(), event_dict)
     if "stack_info" in event_dict:
         _format_stack(event_dict)
-    _stamp(event_dict, processors.now_ns())
+    _stamp(event_dict, _runtime.current.now_ns())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
     return event_dict
