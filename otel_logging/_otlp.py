@@ -38,6 +38,8 @@ _remembered: dict[tuple[bytes, str, str], bytes] = {}
 _names: dict[str, bytes] = {}
 #: Names of spans with their kind, encoded; emptied when full.
 _named: dict[tuple[str, int], bytes] = {}
+#: The flags of most spans, encoded.
+_flags = {flags: b"\x85\x01" + _FIXED32(flags) for flags in (0x101, 0x103, 0x301, 0x303)}
 _REMEMBERED = 4096
 _REMEMBERED_CHARACTERS = 64
 
@@ -231,8 +233,7 @@ def span(
             values,
             *events,
             *links,
-            b"\x85\x01",
-            _FIXED32(flags & _UINT32),
+            _flags.get(flags) or b"\x85\x01" + _FIXED32(flags & _UINT32),
         )
     )
     if trace_state:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _forks, _names, _runtime, _spool, _trouble
+from otel_logging import _forks, _names, _runtime, _spool, _trouble, tracing
 from otel_logging.logs import configure
 from otel_logging.settings import (
     DEFAULT_SAMPLER,
@@ -361,12 +361,14 @@ def connect(pipeline: "Pipeline", **changes: Any) -> None:
     if isinstance(present, trace.ProxyTracerProvider):
         present = TracerProvider(pipeline)
         trace.set_tracer_provider(present)
-    tracer = None
+    tracer: Any = None
     if hasattr(present, "add_span_processor"):
         if not isinstance(present, TracerProvider) and id(present) not in _attached:
             _attached.add(id(present))
             present.add_span_processor(AttachedProcessor())
         tracer = present.get_tracer(_names.SCOPE)
+        if not isinstance(present, TracerProvider):
+            tracer = tracing.ForeignTracer(tracer)
     else:
         _trouble.report("tracer providers that cannot be attached to", detail=type(present))
     changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.place, takes_all=False)

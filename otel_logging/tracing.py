@@ -23,6 +23,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 from otel_logging import _decorate, _names, _runtime, _trouble
 from otel_logging import context as bindings
 from otel_logging._values import plain
+from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.verdict import late_by
 from otel_logging.settings import ConfigurationError, parse_budget
 
@@ -52,17 +53,17 @@ def _nobodys() -> bool:
 
 
 #: Somebody else's provider, and the tracer that it gave us.
-_found: tuple[trace.TracerProvider, trace.Tracer] | None = None
+_found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
 
 
-def _someones_tracer() -> trace.Tracer | None:
+def _someones_tracer() -> "ForeignTracer | None":
     global _found
     provider = trace.get_tracer_provider()
     # none is set; or it is ours, and shut down
     if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "is_idle", False):
         return None
     if _found is None or _found[0] is not provider:
-        _found = provider, provider.get_tracer(_names.SCOPE)
+        _found = provider, ForeignTracer(provider.get_tracer(_names.SCOPE))
     return _found[1]
 
 
@@ -132,6 +133,8 @@ class Stage:
     name: str | None = None
     budget: float | None = None
     root = False
+    #: Whether it may begin a trace or a request inside another.
+    is_special = False
     kind = SpanKind.INTERNAL
     links: list[Link] | None = None
     attributes: Mapping[str, Any] = MappingProxyType({})
@@ -159,6 +162,7 @@ class Stage:
             raise ConfigurationError("traced: root", root, "True or False")
         self.root = root
         self.kind = _KINDS[kind]
+        self.is_special = root or self.kind in bindings.ARRIVING
         self.links = None if links == () else _as_links(links)
         if attributes is not None and not isinstance(attributes, Mapping):
             raise ConfigurationError("traced: attributes", attributes, "a mapping")
@@ -185,7 +189,7 @@ class Stage:
             return
         # several tasks may have entered this object: the one to leave is the current one
         span = spans[-1]
-        current = bindings.CURRENT.get().get(bindings.SPAN)
+        current = CURRENT.get().get(SPAN)
         if span is not current:
             span = next((each for each in reversed(spans) if each is current), span)
         spans.remove(span)
@@ -198,42 +202,31 @@ _INVALID: Final = trace.INVALID_SPAN
 
 def _start(stage: Stage) -> Span:
     """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
-    tracer = _runtime.current.tracer
+    runtime = _runtime.current
+    tracer = runtime.tracer
     if tracer is None and (_nobodys() or (tracer := _someones_tracer()) is None):
         return _INVALID
     try:
-        name = stage.name or "stage"
-        outer = context = bindings.CURRENT.get()
-        around = outer.get(bindings.SPAN, _INVALID)
-        links: Any = stage.links
+        outer = context = CURRENT.get()
+        around = inside = outer.get(SPAN, _INVALID)
         before: bindings.Bound | None = None
-        is_entry = False
-        if stage.root or stage.kind is not SpanKind.INTERNAL or not hasattr(around, bindings.ENTRY):
-            # what arrives where a stage has ended has nothing to do with it
-            arrives = stage.kind in bindings.ARRIVING
-            is_apart = arrives and bindings.has_ended(around)
-            is_entry = stage.root or is_apart or not bindings.is_local(around)
-            if is_entry:  # what is bound in it ends with it
-                before = bindings.state()
-                if arrives or before.has_requests or around is not _INVALID:
-                    before = bindings.begin(around, arrives=arrives)
-                    outer = context = bindings.CURRENT.get()
-            if stage.root or is_apart:
-                context = trace.set_span_in_context(_INVALID, outer)
-                if not is_apart and around.get_span_context().is_valid:
-                    links = [*(links or ()), Link(around.get_span_context())]
-        attributes = stage.attributes
-        budget = stage.budget or _runtime.current.budgets.get(name)
+        links: Any = stage.links
+        if stage.is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
+            outer, context, before, links = _entry(stage, outer, around)
+            inside = context.get(SPAN, _INVALID)
+        elif around is _INVALID:  # what is bound in it ends with it
+            before = bindings.state()
+            if before.has_requests:
+                before = bindings.begin(around, arrives=False)
+                outer = context = CURRENT.get()
+        attributes, budget = stage.attributes, stage.budget
+        if budget is None and runtime.budgets:
+            budget = runtime.budgets.get(stage.name or "stage")
         if budget is not None:
             attributes = {**attributes, _names.BUDGET: budget}
-        begin = getattr(tracer, "begin", None)
-        if begin is not None:
-            inside = context.get(bindings.SPAN, _INVALID)
-            span: Any = begin(name, context, inside, stage.kind, attributes, links)
-        else:
-            span = tracer.start_span(name, context, stage.kind, attributes, links)
-            if span is not around and span is not _INVALID:
-                _mark(span, None if is_entry else bindings.entry_of(around))
+        span: Any = tracer.begin(  # of our own, or as good
+            stage.name or "stage", context, inside, stage.kind, attributes, links
+        )
         if span is around or span is _INVALID:  # an SDK that records nothing
             return _INVALID
         span.otel_logging_outer = outer
@@ -242,19 +235,61 @@ def _start(stage: Stage) -> Span:
             span.otel_logging_bound = before
         if budget is not None:
             span.otel_logging_budget = budget
-        bindings.CURRENT.set(_Context({**outer, bindings.SPAN: span}))
+        CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
     except Exception as error:  # a foreign sampler or processor
         _trouble.report("stages lost: a span could not be started", detail=error)
         return _INVALID
     return cast(Span, span)
 
 
-def _mark(span: Any, entry: Span | None) -> None:
-    """Give another SDK's *span* what ours have by their class."""
-    span.otel_logging_bound = span.otel_logging_budget = None
-    span.otel_logging_passed = False
-    if entry is not None and not hasattr(span, bindings.ENTRY):  # one that is not sampled
-        span.otel_logging_entry = entry
+def _entry(
+    stage: Stage, outer: otel_context.Context, around: Any
+) -> tuple[otel_context.Context, otel_context.Context, "bindings.Bound | None", Any]:
+    """Leave what is over, for a stage that may begin a trace or a request.
+
+    Returns the context that is around it, that to begin it in, what to bind again at its end,
+    where it is an entry stage, and its links.
+    """
+    # what arrives where a stage has ended has nothing to do with it
+    arrives = stage.kind in bindings.ARRIVING
+    is_apart = arrives and bindings.has_ended(around)
+    before: bindings.Bound | None = None
+    if stage.root or is_apart or not bindings.is_local(around):
+        before = bindings.state()
+        if arrives or before.has_requests or around is not _INVALID:
+            before = bindings.begin(around, arrives=arrives)
+            outer = CURRENT.get()
+    if not (stage.root or is_apart):
+        return outer, outer, before, stage.links
+    context, links = trace.set_span_in_context(_INVALID, outer), stage.links
+    if not is_apart and around.get_span_context().is_valid:
+        links = [*(links or ()), Link(around.get_span_context())]
+    return outer, context, before, links
+
+
+class ForeignTracer:
+    """Another SDK's tracer: its spans get what ours have by their class."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def begin(
+        self,
+        name: str,
+        context: otel_context.Context,
+        around: Span,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        links: Any,
+    ) -> Any:
+        """Start a span inside *around*."""
+        span: Any = self._tracer.start_span(name, context, kind, attributes, links)
+        if span is not around and span is not _INVALID:
+            span.otel_logging_bound = span.otel_logging_budget = None
+            span.otel_logging_passed = False
+            if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
+                span.otel_logging_entry = bindings.entry_of(around)
+        return span
 
 
 def _end(given: Span, error: BaseException | None) -> None:
@@ -273,25 +308,19 @@ def _end(given: Span, error: BaseException | None) -> None:
     except Exception as failure:
         _trouble.report("stages lost: a span could not be ended", detail=failure)
     finally:
-        _leave(span)
-
-
-def _leave(span: Any) -> None:
-    """Make what was around the stage current again, if the stage is what is current.
-
-    It is not where a generator was closed from elsewhere. What was around it may
-    have been passed over like that meanwhile; then it is what was around that.
-    """
-    span.otel_logging_closed = True
-    if bindings.CURRENT.get().get(bindings.SPAN) is not span:
-        span.otel_logging_passed = True
-        return
-    outer = span.otel_logging_outer
-    while outer and getattr(around := outer.get(bindings.SPAN), _PASSED, False):
-        outer = around.otel_logging_outer
-    bindings.CURRENT.set(outer)
-    if span.otel_logging_bound is not None:
-        bindings.restore(span.otel_logging_bound)
+        # What was around it is current again, if the stage is what is current. It is not where
+        # a generator was closed from elsewhere. What was around it may have been passed over
+        # like that meanwhile; then it is what was around that.
+        span.otel_logging_closed = True
+        if CURRENT.get().get(SPAN) is span:
+            outer = span.otel_logging_outer
+            while outer and getattr(around := outer.get(SPAN), _PASSED, False):
+                outer = around.otel_logging_outer
+            CURRENT.set(outer)
+            if span.otel_logging_bound is not None:
+                bindings.restore(span.otel_logging_bound)
+        else:
+            span.otel_logging_passed = True
 
 
 def _as_links(links: Any) -> list[Link]:

@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from otel_logging import (
+    _runtime,
     _trouble,
     bind_context,
     bound_context,
@@ -47,7 +49,8 @@ def nothing_bound() -> Iterator[None]:
 @pytest.fixture
 def propagating(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``setup_observability(propagate=("tenant", "level"))`` does."""
-    monkeypatch.setattr(context, "propagated", ("tenant", "level"))
+    changed = replace(_runtime.current, propagate=("tenant", "level"))
+    monkeypatch.setattr(_runtime, "current", changed)
 
 
 def bound() -> dict[str, Any]:

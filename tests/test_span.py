@@ -484,7 +484,7 @@ def test_an_event_that_the_end_has_missed_leaves_on_a_child(service: Service) ->
     """The span has ended, in another thread, just before."""
 
     class Late(Racing):
-        def popleft(self) -> bytes:
+        def pop(self) -> bytes:
             raise IndexError  # as if another thread had taken the last one
 
     with traced("x") as span:
@@ -1215,7 +1215,7 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     tracer.start_span("times").end("never")
     from otel_logging.export.provider import AttachedProcessor
     attached = AttachedProcessor()
-        attached.on_start(object())
+    attached.on_start(object())
 """
     done = subprocess.run(
         [sys.executable, "-c", program, receiver.endpoint, str(tmp_path)],

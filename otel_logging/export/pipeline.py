@@ -232,16 +232,17 @@ class Pipeline:
                 self._keep(span)
 
     def _keep(self, span: Span) -> None:
-        if span.trace_flags & TraceFlags.SAMPLED:
-            try:
-                trace_id = span.trace_id.to_bytes(16, "big")
+        if not span.trace_flags & TraceFlags.SAMPLED:
+            return
+        try:
+            trace_id = span.trace_id.to_bytes(16, "big")
+            encoded = span.encode(trace_id)
+            if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes():
                 encoded = span.encode(trace_id)
-                if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes():
-                    encoded = span.encode(trace_id)
-            except Exception as error:  # of what a foreign processor assigned
-                _trouble.report("spans lost: they cannot be encoded", detail=error)
-                return
-            self.append(span._scope[0], trace_id, encoded)  # noqa: SLF001
+        except Exception as error:  # of what a foreign processor assigned
+            _trouble.report("spans lost: they cannot be encoded", detail=error)
+            return
+        self.append(span.scope_bytes, trace_id, encoded)
 
     def _show_ended(self, span: Span) -> None:
         for name in ("_on_ending", "on_end"):

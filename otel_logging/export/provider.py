@@ -157,7 +157,8 @@ class Tracer(SdkTracer):
             span.trace_state = state
         if outside is not None:
             span._parent_context = outside  # noqa: SLF001 - as the SDK's
-        span.begin_with(bound)
+        if bound.values or bindings.job.get().tag is not None:
+            span.begin_with(bound)
         if attributes:
             span.set_attributes(attributes)
         if links:
