@@ -224,18 +224,11 @@ def span(
         times = b"\x39" + _time(start_ns) + b"\x41" + _time(end_ns)
     if not isinstance(values, bytes):
         values = attributes(b"\x4a", values)
-    body = b"".join(
-        (
-            head,
-            b"\x22\x08" + (parent_span_id & _UINT64).to_bytes(8, "big") if parent_span_id else b"",
-            named,
-            times,
-            values,
-            *events,
-            *links,
-            _flags.get(flags) or b"\x85\x01" + _FIXED32(flags & _UINT32),
-        )
-    )
+    if parent_span_id:
+        head += b"\x22\x08" + (parent_span_id & _UINT64).to_bytes(8, "big")
+    more = b"".join((*events, *links)) if events or links else b""
+    flag_bytes = _flags.get(flags) or b"\x85\x01" + _FIXED32(flags & _UINT32)
+    body = b"".join((head, named, times, values, more, flag_bytes))
     if trace_state:
         body += _field(b"\x1a", _text(trace_state))
     if dropped is not None:

@@ -9,15 +9,10 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from opentelemetry import trace
-
-    from otel_logging.export.pipeline import Pipeline
+from typing import Any, Final
 
 #: Takes a line: (its span, ns since the epoch, message, fields).
-LineSink = Callable[["trace.Span", int, str, Mapping[str, Any]], None]
+LineSink = Callable[[Any, int, str, Mapping[str, Any]], None]
 
 #: Its own generator, so that no application's ``seed()`` repeats ids; they are no secrets.
 ids: Final = random.Random()  # noqa: S311
@@ -30,7 +25,7 @@ class Runtime:
     #: Makes the spans of stages; None: another SDK's tracer is looked for.
     tracer: Any = None
     #: Where our provider's spans, and those of a provider that we are attached to, go.
-    pipeline: "Pipeline | None" = None
+    pipeline: Any = None
     #: Budgets by stage name, in seconds.
     budgets: Mapping[str, float] = field(default_factory=dict)
     #: Keys of the bound context that go out as baggage.

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar, Token, copy_context
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -180,18 +180,19 @@ tick: Final = itertools.count().__next__
 class Job:
     """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
 
-    __slots__ = ("around", "began", "has_ended", "tag")
+    __slots__ = ("around", "began", "has_ended", "tag", "token")
 
-    def __init__(self, tag: str | None, around: "Job | None") -> None:
-        self.began = tick()
-        self.tag = tag
-        self.around = around
-        self.has_ended = False
+    tag: str | None
+    around: "Job | None"
+    has_ended: bool
+    began: int
+    token: "Token[Job]"
 
 
 #: The background job that this runs for: its tag is on every line and span, as a bound field
 #: is, and not to be unbound.
-_NO_JOB: Final = Job(None, None)
+_NO_JOB: Final = Job()
+_NO_JOB.tag, _NO_JOB.around, _NO_JOB.has_ended = None, None, False
 job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
 
 

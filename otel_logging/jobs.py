@@ -8,7 +8,6 @@ absent: schedulers; the tag's way into a line is a processor like any other.
 
 import logging
 from collections.abc import Callable
-from contextvars import Token
 from enum import StrEnum
 from functools import cache
 from typing import Any, Self, TypeVar
@@ -22,7 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
-_Job = bindings.Job
+_Job, _new, _tick = bindings.Job, object.__new__, bindings.tick
 
 
 class BackgroundJobTag(StrEnum):
@@ -95,21 +94,25 @@ def _text_of(tag: Any) -> str:
     return str.__str__(tag) if issubclass(type(tag), str) else str(plain(tag))
 
 
-def _begin(tag: str) -> tuple[bindings.Job, Token[bindings.Job]]:
+def _begin(tag: str) -> bindings.Job:
+    job = _new(_Job)  # without a constructor: this is the way of each call
     around = _current()
-    job = _Job(tag, around if not around.has_ended else bindings.going_on(around))
-    return job, _set(job)
+    job.tag = tag
+    job.around = around if not around.has_ended else bindings.going_on(around)
+    job.has_ended = False
+    job.began = _tick()
+    job.token = _set(job)
+    return job
 
 
-def _end(begun: tuple[bindings.Job, Token[bindings.Job]], error: BaseException | None) -> None:
-    job, token = begun
+def _end(job: bindings.Job, error: BaseException | None) -> None:
     job.has_ended = True
     if error is not None:
         bindings.note_origin(error, job.began)
     try:
-        _reset(token)
+        _reset(job.token)
     except ValueError:  # a dropped coroutine is left where it is collected
-        pass
+        return
 
 
 class TaggedLogger(logging.Logger):

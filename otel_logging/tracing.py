@@ -187,11 +187,10 @@ class Stage:
         spans = self.spans
         if not spans:
             return
-        # several tasks may have entered this object: the one to leave is the current one
         span = spans[-1]
-        current = CURRENT.get().get(SPAN)
-        if span is not current:
-            span = next((each for each in reversed(spans) if each is current), span)
+        if len(spans) > 1:  # several tasks have entered this object: the current one is to leave
+            current = CURRENT.get().get(SPAN)
+            span = next((each for each in spans if each is current), span)
         spans.remove(span)
         _end(span, error)
 

@@ -24,6 +24,7 @@ from otel_logging import (
     inject,
     setup_observability,
     traced,
+    tracing,
 )
 from tests.conftest import Service
 

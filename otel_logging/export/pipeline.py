@@ -165,9 +165,11 @@ class Pipeline:
 
     #: What its tracers make; ``testing`` has one with a clock of its own.
     span_type: type[Span] = Span
-    #: Of the ids of new traces, up to which one they are sampled, where every other span
-    #: is as its parent; None: the sampler has to be asked (which costs more than all else).
-    root_bound: int | None
+    #: Whether the sampler has to be asked for each span, which costs more than all else.
+    asks_sampler: bool
+    #: Where it has not: new traces with an id up to this one are sampled, other spans as their
+    #: parent is.
+    root_bound: int
 
     def __init__(self, settings: Settings, resource: Resource, spool: Spool) -> None:
         self.follow(settings, resource)
@@ -194,6 +196,7 @@ class Pipeline:
         self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
         if settings.sampler.startswith("parentbased"):
             keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")
+            self.asks_sampler = False
             self.root_bound = TraceIdRatioBased.get_bound_for_rate(keeps)
         self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
@@ -206,21 +209,20 @@ class Pipeline:
     @sampler.setter
     def sampler(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self.root_bound = None
+        self.asks_sampler = True
+        self.root_bound = 0
 
     # ---- spans
 
     def ended(self, span: Span) -> None:
-        """Take an ended span: its bytes to the spool, itself to foreign processors.
+        """Take an ended span to foreign processors, where there are some, and to the spool.
 
         They have it first: what they take off it does not leave. A span of lines may
         end inside a log call, even one of theirs, so they are shown it later, by the
         worker: they may hold a lock of their own, or log about it again.
         """
-        if not self.processors:
-            self._keep(span)  # the usual case
-        elif span.is_of_lines:
-            self._keep(span)
+        if span.is_of_lines:
+            self.keep(span)
             if len(self._unshown) < _MOST_UNSHOWN:
                 self._unshown.append(span)
             else:
@@ -229,9 +231,10 @@ class Pipeline:
             try:
                 self._show_ended(span)
             finally:  # a processor may raise KeyboardInterrupt
-                self._keep(span)
+                self.keep(span)
 
-    def _keep(self, span: Span) -> None:
+    def keep(self, span: Span) -> None:
+        """Put the bytes of an ended span into the spool."""
         if not span.trace_flags & TraceFlags.SAMPLED:
             return
         try:

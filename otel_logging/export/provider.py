@@ -111,25 +111,21 @@ class Tracer(SdkTracer):
         parent: Any = None
         outside: SpanContext | None = None
         state: TraceState | None = None
-        root_bound = pipeline.root_bound
-        if around is trace.INVALID_SPAN:
+        if around is not trace.INVALID_SPAN:
+            if getattr(around, "otel_logging_is_ours", False):
+                parent = around
+                trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
+            else:
+                outside = around.get_span_context()
+                trace_id, state = outside.trace_id, outside.trace_state
+                flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
+        if parent is None and (outside is None or not outside.is_valid):
+            outside = state = None
             trace_id = runtime.random_bits(128) or 1
-            is_sampled = root_bound is not None and trace_id & _RATIO_MASK < root_bound
-            flags = 1 if is_sampled else 0
-        elif getattr(around, "otel_logging_is_ours", False):
-            parent = around
-            trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
-        else:
-            outside = around.get_span_context()
-            trace_id, state = outside.trace_id, outside.trace_state
-            flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
-            if not outside.is_valid:
-                return self.begin(
-                    name, context, trace.INVALID_SPAN, kind, attributes, links, start_time
-                )
+            flags = 1 if trace_id & _RATIO_MASK < pipeline.root_bound else 0
         recording = flags & 1
         bound = bindings.state()
-        if root_bound is None:
+        if pipeline.asks_sampler:
             if bound.values or bindings.job_tag() is not None:
                 attributes = {**bindings.bound_attributes(), **as_mapping(attributes)}
                 bound = bindings.NOTHING
@@ -141,8 +137,10 @@ class Tracer(SdkTracer):
             state = result.trace_state
             recording, attributes = decision.is_recording(), result.attributes
         if not recording:
-            return _Unrecorded(trace_id, runtime.random_bits(64) or 1, flags, state, around)
-        span = pipeline.span_type(
+            return _Unrecorded(
+                trace_id, runtime.random_bits(64) or 1, flags, state, parent or (outside and around)
+            )
+        span: Span = pipeline.span_type(
             pipeline,
             self._scope,
             name,
@@ -207,13 +205,13 @@ class _Unrecorded(NonRecordingSpan):
 
     # NonRecordingSpan's constructor is left out: a context is made when somebody asks
     def __init__(
-        self, trace_id: int, span_id: int, flags: int, state: TraceState | None, around: trace.Span
+        self, trace_id: int, span_id: int, flags: int, state: TraceState | None, around: Any
     ) -> None:
         self.trace_id = trace_id
         self.span_id = span_id
         self.trace_flags = flags
         self.trace_state = state
-        if around is not trace.INVALID_SPAN and bindings.is_local(around):
+        if around is not None and bindings.is_local(around):
             self.otel_logging_entry = bindings.entry_of(around)
 
     @property

@@ -43,6 +43,7 @@ HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
 RANDOM_TRACE_ID: Final = 0x02
 
 _UNSET = Status()
+_INTERNAL = SpanKind.INTERNAL  # to look it up in its enum costs as much as a function call
 
 
 class Readable(ReadableSpan):
@@ -191,7 +192,7 @@ class Readable(ReadableSpan):
             self.trace_state.to_header() if self.trace_state else "",
             self.trace_flags | HAS_IS_REMOTE | remote,
             self._name,
-            1 if self._kind is SpanKind.INTERNAL else otlp_kind(self._kind),
+            1 if self._kind is _INTERNAL else otlp_kind(self._kind),
             self._start_time,
             self._end_time or 0,
             self._encoded_attributes(),

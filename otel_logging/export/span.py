@@ -200,7 +200,11 @@ class Span(Readable, trace.Span):
         self._end_time = max(end_ns, self._start_time + 1)
         if self._encoded_events:
             self._events_at_end = self._take_events()
-        self.pipeline.ended(self)
+        pipeline = self.pipeline
+        if pipeline.processors:
+            pipeline.ended(self)
+        else:
+            pipeline.keep(self)
 
     def shorten_attributes(self) -> bool:
         """Bring all attributes together within ``MAX_RECORD_BYTES``; say whether they were not."""
