@@ -118,14 +118,16 @@ class Span(Readable, trace.Span):
                     kept = kept[:length]
             elif kind is list or kind is dict:
                 kept = frozen(kept, length)
-            if most is not None and self._has(most) and key not in self._attributes:
+            if most is not None and self._is_full(most) and key not in self._attributes:
                 self.dropped_attributes += 1
             elif key:
                 values[key if type(key) is str else str(plain(key))] = kept
 
-    def _has(self, most: int) -> bool:
-        count = len(self._own)
-        return count >= most or (self._bound is not None and len(self._attributes) >= most)
+    def _is_full(self, most: int) -> bool:
+        bound = self._bound
+        if len(self._own) + (0 if bound is None else len(bound.values)) < most:
+            return False  # without a look at which of them are the same
+        return len(self._attributes) >= most
 
     def add_event(
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
