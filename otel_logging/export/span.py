@@ -18,10 +18,10 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from otel_logging import _forks, _json, _names, _otlp, _trouble
+from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.context import Bound, job_tag
 from otel_logging.export.readable import Readable, bounded, frozen
-from otel_logging.tracing import note_told, was_told
 
 _T = TypeVar("_T")
 
@@ -168,7 +168,7 @@ class Span(Readable, trace.Span):
     ) -> None:
         """Add an event that tells of *exception*, unless one of this trace does already."""
         trace_id = self.trace_id
-        if was_told(exception, trace_id) or not self.is_recording():
+        if is_recorded(exception, trace_id) or not self.is_recording():
             return
         kind = type(exception)
         module = "" if kind.__module__ == "builtins" else kind.__module__ + "."
@@ -185,7 +185,7 @@ class Span(Readable, trace.Span):
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", {**fields, **(attributes or {})}, timestamp)
-        note_told(exception, trace_id)
+        mark_recorded(exception, trace_id)
 
     def end(self, end_time: int | None = None) -> None:
         """End it: encoded and in the spool before this returns. A second call does nothing."""
