@@ -16,7 +16,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _decorate, _exceptions, _json, _names, _otlp, _runtime, _trouble
+from otel_logging import _exceptions, _json, _names, _otlp, _runtime, _trouble, _wrap
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -370,7 +370,7 @@ class _Scoped:
                 return
 
     def __call__(self, function: _F) -> _F:
-        return _decorate.around_with(function, lambda: self)
+        return _wrap.wrap_in(function, lambda: self)
 
 
 class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
@@ -502,7 +502,7 @@ def carry(function: _F, /) -> _F:
     Concurrency: the result may be called from many threads and tasks at once.
     """
     captured = copy_context()
-    return _decorate.inside(_decorate.around_with(function, _exceptions.Remembering), captured.copy)
+    return _wrap.run_in_context(_wrap.wrap_in(function, _exceptions.Remembering), captured.copy)
 
 
 # ---------------------------------------------------------------- across a border

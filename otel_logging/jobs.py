@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Self, TypeVar
 
-from otel_logging import _decorate, _exceptions
+from otel_logging import _exceptions, _wrap
 from otel_logging import context as bindings
 from otel_logging._values import plain, shown
 from otel_logging.settings import ConfigurationError
@@ -79,7 +79,7 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
     that is no text, when it decorates. Cost: under a microsecond a call.
     """
     text = _checked(tag)
-    return lambda function: _decorate.around(function, _begin, _end, text, later=True)
+    return lambda function: _wrap.wrap(function, _begin, _end, text, later=True)
 
 
 def _checked(tag: str) -> str:

@@ -19,7 +19,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _decorate, _exceptions, _names, _runtime, _trouble
+from otel_logging import _exceptions, _names, _runtime, _trouble, _wrap
 from otel_logging import context as bindings
 from otel_logging._exceptions import tick
 from otel_logging._values import plain
@@ -173,7 +173,7 @@ class Stage:
         if stage.name is None:
             qualified: str = getattr(function, "__qualname__", type(function).__qualname__)
             stage.name = qualified.rpartition("<locals>.")[2]
-        return _decorate.around(function, _start, _end, stage)
+        return _wrap.wrap(function, _start, _end, stage)
 
     def __enter__(self) -> Span:
         span = _start(self)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "otel_logging"
 FLOORS = [
     {"_names", "_trouble", "_text", "_green", "_runtime"},
     {"_values", "_links", "_forks", "_exceptions"},
-    {"_sockets", "_json", "_otlp", "_decorate", "_segment"},
+    {"_sockets", "_json", "_otlp", "_wrap", "_segment"},
     {"_places"},
     {"_spool"},
     {"settings", "lateness"},

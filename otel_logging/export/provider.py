@@ -30,7 +30,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from otel_logging import _decorate, _forks, _runtime, _trouble
+from otel_logging import _forks, _runtime, _trouble, _wrap
 from otel_logging import context as bindings
 from otel_logging.export.pipeline import Pipeline, lines_of_ended, watch
 from otel_logging.export.readable import RANDOM_TRACE_ID, make_scope
@@ -263,7 +263,7 @@ class _CurrentSpan:
         return result
 
     def __call__(self, function: _F) -> _F:
-        return _decorate.around_with(function, self._make)
+        return _wrap.wrap_in(function, self._make)
 
 
 class TracerProvider(SdkTracerProvider):
