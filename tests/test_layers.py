@@ -15,9 +15,9 @@ PACKAGE = ROOT / "otel_logging"
 
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
-    {"_names", "_trouble", "_text", "_green"},
-    {"_values", "_links", "_forks"},
-    {"_http", "_json", "_otlp", "_decorate"},
+    {"_names", "_trouble", "_text", "_green", "_runtime"},
+    {"_values", "_links", "_forks", "_exceptions"},
+    {"_http", "_json", "_otlp", "_wrap"},
     {"spool"},
     {"settings", "lateness"},
     {"context"},
@@ -50,7 +50,16 @@ GATES = {
     "uvicorn": {"demo"},
     "websockets": {"demo"},
     "opentelemetry": {
-        *("context", "tracing", "processors", "logs", "export", "observability", "testing"),
+        *(
+            "_exceptions",
+            "context",
+            "tracing",
+            "processors",
+            "logs",
+            "export",
+            "observability",
+            "testing",
+        ),
         "doctor",  # whose tracer provider there is
     },
 }

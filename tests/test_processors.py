@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_logging import (
     _otlp,
+    _runtime,
     _trouble,
     bind_context,
     bound_context,
@@ -245,7 +247,8 @@ def test_a_span_that_fails_is_a_counted_loss(monkeypatch: pytest.MonkeyPatch) ->
 def test_after_set_up_every_other_line_goes_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside any span too: with its time, or that of now."""
     taken: list[Any] = []
-    monkeypatch.setattr(processors, "elsewhere", lambda *line: taken.append(line))
+    changed = replace(_runtime.current, line_sink=lambda *line: taken.append(line))
+    monkeypatch.setattr(_runtime, "current", changed)
     line(record_on_span, event="e", _time_ns=5, n=1)
     line(record_on_span, event="f")
     assert taken[0] == (trace.INVALID_SPAN, 5, "e", {"n": 1})
@@ -257,8 +260,12 @@ def test_lines_that_leave_as_records_are_no_events(
 ) -> None:
     """OTEL_LOGS_EXPORTER=otlp: instead, never as well."""
     taken: list[Any] = []
-    monkeypatch.setattr(processors, "as_record", lambda *line: taken.append(line))
-    monkeypatch.setattr(processors, "on_spans", False)
+
+    def take(*line: Any) -> None:
+        taken.append(line)
+
+    changed = replace(_runtime.current, record_sink=take, on_spans=False)
+    monkeypatch.setattr(_runtime, "current", changed)
     error = KeyError("k")
     with stock.tracer.start_as_current_span("s") as span:
         line(record_on_span, event="e", _time_ns=5, n=1)

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
-from otel_logging import _names, processors
+from otel_logging import _exceptions, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging.processors import (
     EventDict,
@@ -26,7 +26,6 @@ from otel_logging.processors import (
     record_on,
     traceback_of,
 )
-from otel_logging.tracing import note_told, was_told
 
 
 class Lines(Protocol):
@@ -58,7 +57,7 @@ def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDi
     if "exc_info" not in event_dict:
         return _fill(logger, method_name, event_dict)
     error = exception_of(event_dict.pop("exc_info"))
-    origin = None if error is None else bindings.origin_of(error)
+    origin = None if error is None else _exceptions.context_of(error)
     if origin is None or trace.get_current_span().get_span_context().is_valid:
         return _fill(logger, method_name, event_dict, error)
     if bindings.is_unbound():
@@ -84,7 +83,7 @@ def _fill(
     if "stack_info" in event_dict:
         _format_stack(event_dict)
     # by the span's own clock, inside one of ours
-    _stamp(event_dict, getattr(span, "now_ns", processors.now_ns)())
+    _stamp(event_dict, getattr(span, "now_ns", _runtime.current.now_ns)())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
     record_on(span, event_dict, error, is_known=is_known)
@@ -105,13 +104,13 @@ def _stamp(event_dict: EventDict, now_ns: int) -> None:
 def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseException) -> bool:
     """Add the traceback, and note that this line tells of it; say whether its trace did already."""
     event_dict[_names.EXCEPTION] = traceback_of(error)
-    if not processors.on_spans:
+    if not _runtime.current.on_spans:
         return False
     context = span.get_span_context()  # all that is asked of a span that is not ours
     trace_id = context.trace_id
-    told = trace_id != 0 and was_told(error, trace_id)
+    told = trace_id != 0 and _exceptions.is_recorded(error, trace_id)
     if context.trace_flags.sampled:
-        note_told(error, trace_id)
+        _exceptions.mark_recorded(error, trace_id)
     return told
 
 
@@ -166,7 +165,7 @@ def describe(logger: Lines, method_name: str, event_dict: EventDict) -> EventDic
     add_ids(trace.get_current_span(), event_dict)
     if "stack_info" in event_dict:
         _format_stack(event_dict)
-    _stamp(event_dict, processors.now_ns())
+    _stamp(event_dict, _runtime.current.now_ns())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
     return event_dict

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from otel_logging import _otlp
 from otel_logging.export.http_client import HttpClient
 from otel_logging.export.transport import Verdict
+
+from otel_logging import _otlp
 from otel_logging.settings import Exporter
 from otel_logging.traces import local, search
 from otel_logging.traces.jaeger import Jaeger
