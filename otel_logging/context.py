@@ -19,7 +19,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _decorate, _json, _names, _trouble
+from otel_logging import _decorate, _json, _names, _otlp, _trouble
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -47,17 +47,34 @@ class _Field(NamedTuple):
     around: "_Field | None" = None
 
 
+_UNASKED: Final = b"unasked"
+_NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
+
+
 class Bound:
     """What is bound in a task, with its owners. Immutable."""
 
-    __slots__ = ("fields", "requests", "values")
+    __slots__ = ("_event_bytes", "fields", "requests", "values")
 
     def __init__(self, fields: Mapping[str, _Field]) -> None:
         self.fields = fields
         self.values: Mapping[str, Any] = {key: field.value for key, field in fields.items()}
+        self._event_bytes: bytes | None = _UNASKED
         owners = [field.owner for field in fields.values()]
         #: Owners that are spans, for stages that begin a trace and must not be slow.
         self.requests = [each for each in owners if each is not None and type(each) is not _Block]
+
+    @property
+    def event_bytes(self) -> bytes | None:
+        """What is bound as attributes of an event, encoded once.
+
+        None where each line has to look anew: at values that are more than plain scalars and
+        may change, at names that give way to a line's own.
+        """
+        if self._event_bytes is _UNASKED:
+            usual = _NOT_USUAL.isdisjoint(self.values)
+            self._event_bytes = _otlp.scalars(_otlp.EVENT_TAG, self.values) if usual else None
+        return self._event_bytes
 
     def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
         """Return this with *values*, which end with *owner*."""

@@ -6,8 +6,9 @@ of it is there, under its own name or with underscores behind it. Deliberately
 absent: levels, and who calls (``logger``).
 """
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
@@ -15,9 +16,9 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
-from otel_logging import _names, processors
+from otel_logging import _json, _names, _otlp, processors
 from otel_logging import context as bindings
-from otel_logging._values import plain
+from otel_logging._values import MAX_CHARACTERS, plain
 from otel_logging.processors import (
     EventDict,
     add_bound_context,
@@ -34,6 +35,9 @@ class Lines(Protocol):
     """Where the lines of one logger go."""
 
     name: str
+
+    def head(self, level: int) -> tuple[str, bytes] | None:
+        """Return what the lines of *level* begin with; None: a level without a name of its own."""
 
     def write(self, event_dict: EventDict) -> None:
         """Render and write a line."""
@@ -94,14 +98,18 @@ def _fill(
 
 
 def _stamp(event_dict: EventDict, now_ns: int) -> None:
+    event_dict[_names.TIME_NS] = now_ns
+    event_dict[_names.TIMESTAMP] = _timestamp(now_ns)
+
+
+def _timestamp(now_ns: int) -> str:
     global _second
     seconds, rest = divmod(now_ns, 1_000_000_000)
     known, text = _second
     if known != seconds:
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         _second = (seconds, text)
-    event_dict[_names.TIME_NS] = now_ns
-    event_dict[_names.TIMESTAMP] = f"{text}.{rest // 1000:06d}Z"
+    return f"{text}.{rest // 1000:06d}Z"
 
 
 def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseException) -> bool:
@@ -137,6 +145,78 @@ def add_caller(logger: Lines, method_name: str, event_dict: EventDict) -> EventD
         event_dict[_names.CODE_LINE] = found["lineno"]
         event_dict[_names.CODE_FUNCTION] = found["func_name"]
     return event_dict
+
+
+# ---------------------------------------------------------------- the usual line
+
+#: A field of that name needs a closer look.
+_NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
+#: Makes a line of a logger, a level, a message and the fields of the call; False: it is not usual,
+#: and nothing has been done.
+Straight = Callable[[Any, int, Any, Mapping[str, Any]], bool]
+
+
+def never_straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:  # noqa: ARG001
+    """Say that no line is usual: what is configured needs the whole chain for each."""
+    return False
+
+
+def straight_to(
+    write: Callable[[bytes], None], limit: int, is_heard: Callable[[Any], bool] | None
+) -> Straight:
+    """Return what makes the usual line: fields, bytes, span, write; the rest goes through ``STEPS``.
+
+    Usual: a text and plain scalars, inside an open span of ours, to the process's own stdout, and
+    nobody else to hear it. No code of the application's runs in it, so nothing of it can
+    call itself. It is what the whole chain makes of the same call, at a third of the cost: one
+    dict in its final order, no copies, and what repeats is encoded once.
+    """
+
+    def straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:
+        if type(event) is not str or len(event) > MAX_CHARACTERS or sys.stdout is not sys.__stdout__:
+            return False
+        if processors.as_record is not None or (is_heard is not None and is_heard(lines)):
+            return False
+        try:
+            if _BINDABLE:
+                own = merge_contextvars(lines, "", {**own})
+            span: Any = trace.get_current_span()
+            add_encoded = getattr(span, "add_encoded", None)
+            head = lines.head(level)
+            if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
+                return False
+            state, tag = bindings.state(), bindings.job_tag.get()
+            bound, bound_bytes = state.values, state.event_bytes
+            own_bytes = _otlp.scalars(_otlp.EVENT_TAG, own)
+            if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
+                return False
+            if tag is not None:
+                bound = {**bound, _names.JOB_TAG: tag}
+                bound_bytes += _otlp.attribute(_otlp.EVENT_TAG, _names.JOB_TAG, tag)
+                if event[:1] == "[" and event.startswith(f"[{tag}] "):
+                    event = event[len(tag) + 3 :]
+            now_ns = span.now_ns()
+            line = _json.dumps(
+                {
+                    _names.TIMESTAMP: _timestamp(now_ns),
+                    _names.LEVEL: head[0],
+                    _names.EVENT: event,
+                    _names.LOGGER: lines.name,
+                    **own,
+                    **bound,
+                    **span.line_fields,
+                }
+            )
+            encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, head[1])
+            attributes = len(own) + len(bound) + 2  # the level, the logger
+            if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
+                return False
+        except Exception:  # the whole chain counts and reports it
+            return False
+        write(line)
+        return True
+
+    return straight
 
 
 def _write(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:

@@ -18,7 +18,7 @@ from typing import Any, Final, Self, cast
 
 import structlog
 
-from otel_logging import _names, _trouble, processors
+from otel_logging import _names, _otlp, _trouble, processors
 from otel_logging import context as bindings
 from otel_logging._green import OfThread
 from otel_logging._values import plain
@@ -58,6 +58,7 @@ class Configured:
 
     hears: Callable[["Channel"], bool] = staticmethod(lambda _: False)
     hand_on: Callable[..., None]
+    straight: chain.Straight = staticmethod(chain.never_straight)
     stricter: Callable[[logging.Logger], int] | None = None
     for_handlers: Callable[[logging.Logger], int] | None = None
 
@@ -103,14 +104,31 @@ class Channel:
         self.known: logging.Logger | None = None
         #: Levels: of lines; the same without those set in code; of lines and handlers.
         self.threshold = self.lowest = self.floor = logging.NOTSET
+        #: Makes the usual line.
+        self.straight: chain.Straight = chain.never_straight
+        self._heads: dict[int, tuple[str, bytes] | None] = {}
         self.follow()
+
+    def head(self, level: int) -> tuple[str, bytes] | None:
+        """Return the name of *level*, and with this one's as attributes of an event."""
+        try:
+            return self._heads[level]
+        except KeyError:
+            name = _NAMES.get(level)
+            values = {_names.LEVEL: name, _names.LOGGER: self.name}
+            encoded = _otlp.scalars(_otlp.EVENT_TAG, values)
+            head = None if name is None or encoded is None else (name, encoded)
+            self._heads[level] = head
+            return head
 
     def follow(self) -> None:
         """Take over what is configured now."""
         configured = _configured
         if configured is None:
             self.threshold = self.lowest = self.floor = logging.NOTSET
+            self.straight = chain.never_straight
             return
+        self.straight = configured.straight
         threshold = floor = self.lowest = configured.level_of(self.name)
         if configured.stricter is not None and configured.for_handlers is not None:
             self.known = logging.getLogger(self.name)
@@ -315,7 +333,7 @@ def finish(logger: Any, method_name: str, event_dict: EventDict) -> Any:
 
 #: structlog keeps this very list in every logger, and its ``capture_logs`` changes it in place.
 CHAIN: Final[list[Callable[..., Any]]] = [finish]
-_ONLY_OURS: Final = (finish,)  # those of the application have been asked
+_ONLY_OURS: Final = [finish]  # those of the application have been asked
 
 
 # ---------------------------------------------------------------- parts of structlog replaced
@@ -447,6 +465,9 @@ def as_called(function: Callable[..., Any], /, *args: Any, **fields: Any) -> Any
 
 # ---------------------------------------------------------------- the bound logger
 
+#: Stands for a wrapped logger of the application: each line goes to it.
+_OTHERS: Final = Channel("")
+
 
 class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
     """structlog's filtering bound logger; the level is its channel's, and it never raises.
@@ -455,7 +476,20 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
     task: a line never waits for the network, so there is no thread to wait for.
     """
 
+    def __init__(self, logger: Any, processors: Any, context: Any) -> None:
+        super().__init__(logger, processors, context)
+        #: Whether a line of it is made at all is asked of this one.
+        self._lines = logger if type(logger) is Channel else _OTHERS
+
     def _emit(self, level: int, args: tuple[Any, ...], fields: dict[str, Any]) -> Any:
+        channel = self._lines
+        if (
+            level >= channel.threshold
+            and len(args) == 1
+            and self._processors == _ONLY_OURS
+            and channel.straight(channel, level, args[0], {**self._context, **fields})
+        ):
+            return None
         lines, steps = self._logger, _STEPS
         if type(lines) is Channel and level < lines.threshold:
             if level < lines.floor or not lines.is_heard:
@@ -525,6 +559,8 @@ def logger_of(name: Any, initial: dict[str, Any]) -> BoundLogger:
 
 def _add_methods(level: int, *names: str) -> None:
     def method(self: BoundLogger, /, *args: Any, **fields: Any) -> Any:
+        if level < self._lines.floor:  # the usual case of a line that is none
+            return None
         return self._emit(level, args, fields)
 
     async def amethod(self: BoundLogger, /, *args: Any, **fields: Any) -> Any:
