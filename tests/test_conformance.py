@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from otel_logging import (
     traced,
 )
 from otel_logging.testing import capture
+from tests.conftest import Service
+from tests.lines import parsed
 
 log: Any = get_logger("shop")
 stdlib = logging.getLogger("shop")
@@ -385,6 +388,26 @@ def test_in_json(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     line = json.loads(text)
     assert {key: value for key, value in line.items() if key not in NOT_OF_THE_TABLE} == whole(row)
     assert line.keys() >= set(NOT_OF_THE_TABLE)
+
+
+@each_row
+def test_straight_to_stdout(
+    row: Row,
+    service: Service,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Outside of tests, where ``sys.stdout`` is the process's own: the same line, the same event."""
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    configure_logging(environment="production", log_level="debug")
+    with traced("request"):
+        row.call()
+    (line,) = parsed(capfd.readouterr().out)
+    (event,) = service.one("request").events
+    assert {key: value for key, value in line.items() if key not in NOT_OF_THE_TABLE} == whole(row)
+    assert line.keys() >= set(NOT_OF_THE_TABLE)
+    assert list(line)[:4] == ["timestamp", "level", "event", "logger"]
+    assert {"event": event.name, **event.attributes} == {**whole(row), **row.on_span}
 
 
 @each_row

@@ -161,21 +161,18 @@ def never_straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any])
     return False
 
 
-def straight_to(
-    write: Callable[[bytes], None], limit: int, is_heard: Callable[[Any], bool] | None
-) -> Straight:
+def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
     """Return what makes the usual line: fields, bytes, span, write; the rest goes through ``STEPS``.
 
-    Usual: a text and plain scalars, inside an open span of ours, to the process's own stdout, and
-    nobody else to hear it. No code of the application's runs in it, so nothing of it can
-    call itself. It is what the whole chain makes of the same call, at a third of the cost: one
+    Usual: a text and plain scalars, inside an open span of ours, to the process's own stdout. No
+    code of the application's runs in it, so nothing of it can call itself. It is what the whole chain makes of the same call, at a third of the cost: one
     dict in its final order, no copies, and what repeats is encoded once.
     """
 
     def straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:
         if type(event) is not str or len(event) > MAX_CHARACTERS or sys.stdout is not sys.__stdout__:
             return False
-        if processors.as_record is not None or (is_heard is not None and is_heard(lines)):
+        if processors.as_record is not None:
             return False
         try:
             if _BINDABLE:

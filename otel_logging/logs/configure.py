@@ -96,9 +96,7 @@ def apply(settings: LogSettings) -> None:
     )
     if is_usual:
         limit = line_limit(settings.line_bytes if stdout.is_pipe else None)
-        configured.straight = straight_to(
-            stdout.write, limit, takeover.hears if settings.takeover else None
-        )
+        configured.straight = straight_to(stdout.write, limit)
     if settings.takeover:
         configured.stricter, configured.for_handlers = levels.stricter, levels.for_handlers
         configured.hears, configured.hand_on = takeover.hears, takeover.hand_on

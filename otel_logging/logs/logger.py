@@ -48,6 +48,10 @@ _LOST: Final = "log lines lost: a line could not be made"
 _STEPS: Iterable[Callable[..., EventDict]] = chain.STEPS
 
 
+def _nobody_hears(_: "Channel") -> bool:
+    return False
+
+
 class Configured:
     """What is configured: the level of each logger's name, and how a line is written.
 
@@ -56,7 +60,7 @@ class Configured:
     logger as the application set it, and *stricter* what of that holds for lines.
     """
 
-    hears: Callable[["Channel"], bool] = staticmethod(lambda _: False)
+    hears: Callable[["Channel"], bool] = staticmethod(_nobody_hears)
     hand_on: Callable[..., None]
     straight: chain.Straight = staticmethod(chain.never_straight)
     stricter: Callable[[logging.Logger], int] | None = None
@@ -104,8 +108,12 @@ class Channel:
         self.known: logging.Logger | None = None
         #: Levels: of lines; the same without those set in code; of lines and handlers.
         self.threshold = self.lowest = self.floor = logging.NOTSET
+        #: The name of a record that is a line already.
+        self.done = processors.Done(name)
         #: Makes the usual line.
         self.straight: chain.Straight = chain.never_straight
+        #: Says whether somebody but the line is to have it.
+        self.hears: Callable[[Channel], bool] = _nobody_hears
         self._heads: dict[int, tuple[str, bytes] | None] = {}
         self.follow()
 
@@ -126,9 +134,9 @@ class Channel:
         configured = _configured
         if configured is None:
             self.threshold = self.lowest = self.floor = logging.NOTSET
-            self.straight = chain.never_straight
+            self.straight, self.hears = chain.never_straight, _nobody_hears
             return
-        self.straight = configured.straight
+        self.straight, self.hears = configured.straight, configured.hears
         threshold = floor = self.lowest = configured.level_of(self.name)
         if configured.stricter is not None and configured.for_handlers is not None:
             self.known = logging.getLogger(self.name)
@@ -144,11 +152,6 @@ class Channel:
     def standard(self) -> logging.Logger:
         """The standard library's logger of this name."""
         return self.known or logging.getLogger(self.name)
-
-    @property
-    def is_heard(self) -> bool:
-        """Whether the application has handlers for lines of this name."""
-        return _configured is not None and _configured.hears(self)
 
     def write(self, event_dict: EventDict) -> None:
         """Render and write a line."""
@@ -257,7 +260,7 @@ def log(
     *place*: where it was logged, if that is not the caller. Otherwise as ``make_line``.
     """
     if level < lines.threshold:
-        if level < lines.floor or not handed_on or not lines.is_heard:
+        if level < lines.floor or not handed_on or not lines.hears(lines):
             return
         steps = chain.UNWRITTEN
     make_line(lines, level, make, args, processors, steps, handed_on, place)
@@ -295,7 +298,7 @@ def make_line(
                 event_dict = _for_others(logger, name, event_dict)
             else:
                 configured: Any = _configured
-                is_heard = handed_on and configured.hears(logger)
+                is_heard = handed_on and logger.hears(logger)
                 given = {**event_dict} if is_heard else {}
                 for step in steps:
                     event_dict = step(logger, name, event_dict)
@@ -487,12 +490,13 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
             level >= channel.threshold
             and len(args) == 1
             and self._processors == _ONLY_OURS
+            and not channel.hears(channel)
             and channel.straight(channel, level, args[0], {**self._context, **fields})
         ):
             return None
         lines, steps = self._logger, _STEPS
         if type(lines) is Channel and level < lines.threshold:
-            if level < lines.floor or not lines.is_heard:
+            if level < lines.floor or not lines.hears(lines):
                 return None
             steps = chain.UNWRITTEN
         given = (args, fields, level)

@@ -101,8 +101,58 @@ _NO_FIELDS: Final = _PLAIN | {
 _COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
+#: Types whose ``%s`` runs no code of an application's.
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+#: Names of which a record needs a closer look.
+_APART: Final = frozenset({uncaught.WARNINGS, "asyncio"})
+_NO_FIELDS_AT_ALL: Final[dict[str, Any]] = {}
+_last_resort: Final = logging.lastResort
+
+
+def _is_straight(logger: logging.Logger, record: logging.LogRecord) -> bool:
+    """Make the line of a usual record; say whether it is one, and there is nothing else to do.
+
+    Usual: no handler on its way, a text with plain scalars in it, no exception, no ``extra``.
+    """
+    at: logging.Logger | None = logger
+    while at is not None:
+        if at.handlers:
+            return False
+        at = at.parent if at.propagate else None
+    channel = loggers.channel(record.name)
+    message, arguments = record.msg, record.args
+    if (
+        record.levelno < channel.lowest
+        or type(message) is not str
+        or type(record.name) is not str
+        or record.name in _APART
+        or record.exc_info
+        or record.exc_text
+        or record.stack_info
+        or len(record.__dict__) != len(_PLAIN)
+        or not _is_pythons
+        or logging.lastResort is not _last_resort
+    ):
+        return False
+    if arguments:
+        if type(arguments) is not tuple or not _SCALARS.issuperset(map(type, arguments)):
+            return False
+        try:
+            message = message % arguments
+        except Exception:  # the line says so
+            return False
+    if "\x1b" in message or not channel.straight(
+        channel, record.levelno, message.rstrip("\n"), _NO_FIELDS_AT_ALL
+    ):
+        return False
+    record.name = channel.done
+    return True
+
+
 def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
     call_handlers = cast(Any, _call_handlers)
+    if _is_taken and _is_straight(self, record):
+        return
     if not _is_taken:
         call_handlers(self, record)
         return
