@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 _FIXED64 = struct.Struct("<Q").pack
+_TAG_AND_TIME = struct.Struct("<BQB").pack
 _FIXED32 = struct.Struct("<I").pack
 _KIND_AND_TIMES = struct.Struct("<BBBQBQ").pack
 _DOUBLE = struct.Struct("<d").pack
@@ -36,6 +37,8 @@ EVENT_TAG = b"\x1a"
 #: Encoded attributes whose key and value are short strings: levels, loggers, user ids
 #: come again and again. Emptied when full.
 _remembered: dict[tuple[bytes, str, str], bytes] = {}
+#: The same of small whole numbers: apart, since 1, 1.0 and True are one key of a dict.
+_remembered_counts: dict[tuple[bytes, str, int], bytes] = {}
 #: Encoded keys, up to the tag of their value; emptied when full.
 _names: dict[str, bytes] = {}
 _REMEMBERED = 4096
@@ -123,8 +126,11 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
     size = len(body)
     encoded: bytes = tag + (_ONE_BYTE[size] if size < 128 else _varint(size)) + body
-    if is_short and kind is str and len(value) <= _REMEMBERED_CHARACTERS:
-        _remember(_remembered, (tag, key, value), encoded)
+    if is_short:
+        if kind is str and len(value) <= _REMEMBERED_CHARACTERS:
+            _remember(_remembered, (tag, key, value), encoded)
+        elif kind is int and 0 <= value < 128:
+            _remember(_remembered_counts, (tag, key, value), encoded)
     return encoded
 
 
@@ -162,6 +168,10 @@ def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes | None:
             if len(value) > MAX_CHARACTERS:
                 return None
         elif kind is int:
+            known = _remembered_counts.get((tag, key, value))
+            if known is not None:
+                encoded += known
+                continue
             if not -_INT64 <= value < _INT64:
                 return None
         elif kind is not float and kind is not bool and value is not None:
@@ -178,10 +188,13 @@ def event(time_ns: int, name: str, values: Mapping[str, Any], *, dropped: int = 
 
 def event_of(time_ns: int, name: str, *encoded: bytes) -> bytes:
     """Encode an event with attributes that are *encoded* with ``EVENT_TAG`` already."""
-    text = _text(name)
+    try:  # what ``_time`` and ``_text`` do, without the calls
+        head, text = _TAG_AND_TIME(0x09, time_ns, 0x12), name.encode()
+    except (struct.error, UnicodeEncodeError, AttributeError):
+        head, text = b"\x09" + _time(time_ns) + b"\x12", _text(name)
     size = len(text)
     length = _ONE_BYTE[size] if size < 128 else _varint(size)
-    body = b"".join((b"\x09", _time(time_ns), b"\x12", length, text, *encoded))
+    body = b"".join((head, length, text, *encoded))
     return b"\x5a" + _varint(len(body)) + body
 
 

@@ -31,6 +31,33 @@ ENTRY: Final = "otel_logging_entry"
 OUTER: Final = "otel_logging_outer"
 CLOSED: Final = "otel_logging_closed"
 
+
+
+class _Attached:
+    """OpenTelemetry's current context, of a kind that has no context variable that we find."""
+
+    @staticmethod
+    def get() -> otel_context.Context:
+        return otel_context.get_current()
+
+    @staticmethod
+    def set(context: otel_context.Context) -> object:
+        return otel_context.attach(context)
+
+
+def _find_current() -> Any:
+    probe = otel_context.Context({"otel_logging": "probe"})
+    token = otel_context.attach(probe)
+    found = [variable for variable, value in copy_context().items() if value is probe]
+    otel_context.detach(token)
+    return found[0] if found else _Attached
+
+
+#: OpenTelemetry's current context, by one look-up; to be set without a token.
+CURRENT: Final[Any] = _find_current()
+#: The key of the current span in it.
+(SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
+
 #: Keys of the bound context that go out as baggage; set by set-up.
 propagated: tuple[str, ...] = ()
 
@@ -54,27 +81,27 @@ _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 class Bound:
     """What is bound in a task, with its owners. Immutable."""
 
-    __slots__ = ("_event_bytes", "fields", "requests", "values")
+    __slots__ = ("_line_bytes", "fields", "requests", "values")
 
     def __init__(self, fields: Mapping[str, _Field]) -> None:
         self.fields = fields
         self.values: Mapping[str, Any] = {key: field.value for key, field in fields.items()}
-        self._event_bytes: bytes | None = _UNASKED
+        self._line_bytes: bytes | None = _UNASKED
         owners = [field.owner for field in fields.values()]
         #: Owners that are spans, for stages that begin a trace and must not be slow.
         self.requests = [each for each in owners if each is not None and type(each) is not _Block]
 
     @property
-    def event_bytes(self) -> bytes | None:
+    def line_bytes(self) -> bytes | None:
         """What is bound as attributes of an event, encoded once.
 
         None where each line has to look anew: at values that are more than plain scalars and
         may change, at names that give way to a line's own.
         """
-        if self._event_bytes is _UNASKED:
+        if self._line_bytes is _UNASKED:
             usual = _NOT_USUAL.isdisjoint(self.values)
-            self._event_bytes = _otlp.scalars(_otlp.EVENT_TAG, self.values) if usual else None
-        return self._event_bytes
+            self._line_bytes = _otlp.scalars(_otlp.EVENT_TAG, self.values) if usual else None
+        return self._line_bytes
 
     def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
         """Return this with *values*, which end with *owner*."""

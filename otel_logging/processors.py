@@ -170,7 +170,7 @@ class _Recent(threading.local):
 _recent = _Recent()
 
 
-class Done(str):
+class _Done(str):
     """The name of a log record that is a line of ours: copies have it, another process has not."""
 
     __slots__ = ()
@@ -178,19 +178,19 @@ class Done(str):
     def __reduce__(self) -> tuple[Any, ...]:
         return (str, (str(self),))
 
-    def __deepcopy__(self, _: Any) -> "Done":
+    def __deepcopy__(self, _: Any) -> "_Done":
         return self
 
 
 def is_done(record: logging.LogRecord) -> bool:
     """Say whether *record* was made a line of ours (``logs.takeover``), or is too low for one."""
-    return type(record.name) is Done
+    return type(record.name) is _Done
 
 
 def mark_done(record: logging.LogRecord) -> None:
     """Let *record* and its copies be known as done, in a way that no formatter sees."""
     if not is_done(record):
-        record.name = Done(record.name)
+        record.name = _Done(record.name)
 
 
 def _is_recorded(record: logging.LogRecord) -> bool:

@@ -54,11 +54,7 @@ class Span(Readable, trace.Span):
 
         False where the limits ask for another one: then nothing has been done.
         """
-        limits = self.pipeline.limits
-        most = limits.event_attributes
-        if limits.value_length is not None or (most is not None and attributes > most):
-            return False
-        if len(encoded) > MAX_RECORD_BYTES:
+        if attributes > self.pipeline.encoded_attributes or len(encoded) > MAX_RECORD_BYTES:
             return False
         pid = getpid()
         if pid != _forks.pid:

@@ -149,6 +149,8 @@ def add_caller(logger: Lines, method_name: str, event_dict: EventDict) -> EventD
 
 # ---------------------------------------------------------------- the usual line
 
+_EVENT_TAG: Final = _otlp.EVENT_TAG
+_TIMESTAMP, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER
 #: A field of that name needs a closer look.
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 #: Makes a line of a logger, a level, a message and the fields of the call; False: it is not usual,
@@ -169,6 +171,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
     dict in its final order, no copies, and what repeats is encoded once.
     """
 
+    current, span_key, dumps, encode = bindings.CURRENT, bindings.SPAN, _json.dumps, _otlp.scalars
+
     def straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:
         if type(event) is not str or len(event) > MAX_CHARACTERS or sys.stdout is not sys.__stdout__:
             return False
@@ -177,28 +181,29 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
         try:
             if _BINDABLE:
                 own = merge_contextvars(lines, "", {**own})
-            span: Any = trace.get_current_span()
+            span = current.get().get(span_key)
             add_encoded = getattr(span, "add_encoded", None)
             head = lines.head(level)
             if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
                 return False
             state, tag = bindings.state(), bindings.job_tag.get()
-            bound, bound_bytes = state.values, state.event_bytes
-            own_bytes = _otlp.scalars(_otlp.EVENT_TAG, own)
+            bound, bound_bytes = state.values, state.line_bytes
+            own_bytes = encode(_EVENT_TAG, own) if own else b""
             if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
                 return False
             if tag is not None:
-                bound = {**bound, _names.JOB_TAG: tag}
-                bound_bytes += _otlp.attribute(_otlp.EVENT_TAG, _names.JOB_TAG, tag)
+                tagged = {_names.JOB_TAG: tag}
+                bound = {**bound, **tagged}
+                bound_bytes += _otlp.attributes(_EVENT_TAG, tagged)
                 if event[:1] == "[" and event.startswith(f"[{tag}] "):
                     event = event[len(tag) + 3 :]
             now_ns = span.now_ns()
-            line = _json.dumps(
+            line = dumps(
                 {
-                    _names.TIMESTAMP: _timestamp(now_ns),
-                    _names.LEVEL: head[0],
-                    _names.EVENT: event,
-                    _names.LOGGER: lines.name,
+                    _TIMESTAMP: _timestamp(now_ns),
+                    _LEVEL: head[0],
+                    _EVENT: event,
+                    _LOGGER: lines.name,
                     **own,
                     **bound,
                     **span.line_fields,

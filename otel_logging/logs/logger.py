@@ -108,8 +108,6 @@ class Channel:
         self.known: logging.Logger | None = None
         #: Levels: of lines; the same without those set in code; of lines and handlers.
         self.threshold = self.lowest = self.floor = logging.NOTSET
-        #: The name of a record that is a line already.
-        self.done = processors.Done(name)
         #: Makes the usual line.
         self.straight: chain.Straight = chain.never_straight
         #: Says whether somebody but the line is to have it.

@@ -37,7 +37,10 @@ _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = Non
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
 _emit: Callable[[logging.StreamHandler[Any], logging.LogRecord], None] = logging.StreamHandler.emit
+_log: Any = logging.Logger._log  # noqa: SLF001 - what all of a logger's methods call
 _is_pythons = True  # what was there before us
+#: What a record goes through, as it is after us.
+_ways: tuple[Any, ...] = ()
 _is_taken = False
 _with_caller = False
 
@@ -48,6 +51,7 @@ def take_over(settings: LogSettings) -> None:
     Scope: process; again, it takes over anew. Failure: never raises.
     """
     global _call_handlers, _is_pythons, _handle, _emit, _has_handlers, _is_taken, _with_caller
+    global _log, _ways
     _is_taken, _with_caller = True, settings.caller
     if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
         _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
@@ -59,6 +63,10 @@ def take_over(settings: LogSettings) -> None:
         _python.Handler.handle = _unless_console
         _python.StreamHandler.emit = _emit_unless_console
         _python.Logger.hasHandlers = _has_handlers_or_line
+        _log = _python.Logger._log  # noqa: SLF001
+        if _is_pythons and getattr(_log, "__globals__", None) is vars(logging):
+            _python.Logger._log = _log_straight  # noqa: SLF001
+            _ways = (logging.Logger.makeRecord, logging.Logger.handle, _to_line_and_handlers)
     levels.hold(levels.of(settings))
     uncaught.take_over()
     if not settings.console:
@@ -106,53 +114,74 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Names of which a record needs a closer look.
 _APART: Final = frozenset({uncaught.WARNINGS, "asyncio"})
 _NO_FIELDS_AT_ALL: Final[dict[str, Any]] = {}
+#: Loggers of which all that happens between a call and its handlers is known.
+_PLAIN_LOGGERS: Final = frozenset({logging.Logger, logging.RootLogger})
 _last_resort: Final = logging.lastResort
 
 
-def _is_straight(logger: logging.Logger, record: logging.LogRecord) -> bool:
-    """Make the line of a usual record; say whether it is one, and there is nothing else to do.
+def _log_straight(
+    self: logging.Logger,
+    level: int,
+    msg: object,
+    args: Any,
+    exc_info: Any = None,
+    extra: Any = None,
+    stack_info: bool = False,  # noqa: FBT001, FBT002 - logging's signature
+    stacklevel: int = 1,
+) -> None:
+    """Make the line of a usual call without a record, which costs as much as the line itself."""
+    if (
+        exc_info is None
+        and extra is None
+        and not stack_info
+        and _is_taken
+        and _is_straight(self, level, msg, args)
+    ):
+        return
+    _log(self, level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
 
-    Usual: no handler on its way, a text with plain scalars in it, no exception, no ``extra``.
+
+def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: Any) -> bool:
+    """Make the line of a usual call of *logger*; say whether it is one.
+
+    Usual: nobody but our line would see the record (no handler, filter, factory, patch or
+    class of the application's), and it is a text with plain scalars in it.
     """
     at: logging.Logger | None = logger
     while at is not None:
         if at.handlers:
             return False
         at = at.parent if at.propagate else None
-    channel = loggers.channel(record.name)
-    message, arguments = record.msg, record.args
+    channel = loggers.channel(logger.name)
     if (
-        record.levelno < channel.lowest
-        or type(message) is not str
-        or type(record.name) is not str
-        or record.name in _APART
-        or record.exc_info
-        or record.exc_text
-        or record.stack_info
-        or len(record.__dict__) != len(_PLAIN)
-        or not _is_pythons
+        type(message) is not str
+        or level < channel.lowest
+        or logger.name in _APART
+        or logger.filters
+        or logger.disabled
+        or type(logger) not in _PLAIN_LOGGERS
+        or logging.getLogRecordFactory() is not logging.LogRecord
+        or (_python.Logger.makeRecord, _python.Logger.handle, _python.Logger.callHandlers) != _ways
         or logging.lastResort is not _last_resort
     ):
         return False
     if arguments:
-        if type(arguments) is not tuple or not _SCALARS.issuperset(map(type, arguments)):
+        if type(arguments) is not tuple:
             return False
+        for argument in arguments:
+            if type(argument) not in _SCALARS:
+                return False
         try:
             message = message % arguments
         except Exception:  # the line says so
             return False
-    if "\x1b" in message or not channel.straight(
-        channel, record.levelno, message.rstrip("\n"), _NO_FIELDS_AT_ALL
-    ):
-        return False
-    record.name = channel.done
-    return True
+    return "\x1b" not in message and channel.straight(
+        channel, level, message.rstrip("\n"), _NO_FIELDS_AT_ALL
+    )
 
 
 def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
     call_handlers = cast(Any, _call_handlers)
-    if _is_taken and _is_straight(self, record):
-        return
     if not _is_taken:
         call_handlers(self, record)
         return
