@@ -32,7 +32,6 @@ OUTER: Final = "otel_logging_outer"
 CLOSED: Final = "otel_logging_closed"
 
 
-
 class _Attached:
     """OpenTelemetry's current context, of a kind that has no context variable that we find."""
 

@@ -397,7 +397,7 @@ def test_straight_to_stdout(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Outside of tests, where ``sys.stdout`` is the process's own: the same line, the same event."""
+    """Where ``sys.stdout`` is the process's own, as in a service: the same line and event."""
     monkeypatch.setattr(sys, "stdout", sys.__stdout__)
     configure_logging(environment="production", log_level="debug")
     with traced("request"):

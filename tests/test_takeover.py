@@ -446,24 +446,6 @@ def test_the_original_streams_are_the_console_too(lines: Lines) -> None:
     assert lines() == []
 
 
-def test_handlers_that_go_past_handle(lines: Lines) -> None:
-    """One that has its own ``handle``, and one inside another."""
-
-    class Own(logging.StreamHandler):  # type: ignore[type-arg]
-        def handle(self, record: logging.LogRecord) -> bool:
-            self.emit(record)
-            return True
-
-    class Fan(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            logging.StreamHandler(sys.stdout).emit(record)
-
-    logger().addHandler(Own())
-    logger().addHandler(Fan())
-    logger().info("a")
-    assert len(lines()) == 1
-
-
 def test_nothing_is_seen_on_the_record(lines: Lines) -> None:
     """Not by a handler that takes all that is there, nor by whom it is sent to."""
     records: list[logging.LogRecord] = []

@@ -158,25 +158,25 @@ _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 Straight = Callable[[Any, int, Any, Mapping[str, Any]], bool]
 
 
-def never_straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:  # noqa: ARG001
+def never_straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:
     """Say that no line is usual: what is configured needs the whole chain for each."""
     return False
 
 
 def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
-    """Return what makes the usual line: fields, bytes, span, write; the rest goes through ``STEPS``.
+    """Return what makes the usual line: fields, bytes, span, write.
 
     Usual: a text and plain scalars, inside an open span of ours, to the process's own stdout. No
-    code of the application's runs in it, so nothing of it can call itself. It is what the whole chain makes of the same call, at a third of the cost: one
-    dict in its final order, no copies, and what repeats is encoded once.
+    code of the application's runs in it, so it cannot call itself. It makes what ``STEPS`` make of
+    the same call, at a third of the cost: one dict in its final order, no copies, and what repeats
+    is encoded once.
     """
-
     current, span_key, dumps, encode = bindings.CURRENT, bindings.SPAN, _json.dumps, _otlp.scalars
 
     def straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:
-        if type(event) is not str or len(event) > MAX_CHARACTERS or sys.stdout is not sys.__stdout__:
+        if type(event) is not str or len(event) > MAX_CHARACTERS:
             return False
-        if processors.as_record is not None:
+        if sys.stdout is not sys.__stdout__ or processors.as_record is not None:
             return False
         try:
             if _BINDABLE:

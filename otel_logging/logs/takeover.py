@@ -26,7 +26,7 @@ from structlog.stdlib import ProcessorFormatter
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
-from otel_logging.logs import banners, chain, levels, uncaught
+from otel_logging.logs import chain, levels, uncaught
 from otel_logging.logs import logger as loggers
 from otel_logging.processors import EventDict, exception_of, is_done, mark_done
 from otel_logging.settings import LogSettings
@@ -36,7 +36,6 @@ _python: Any = logging  # whose methods we replace
 _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = None
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
-_emit: Callable[[logging.StreamHandler[Any], logging.LogRecord], None] = logging.StreamHandler.emit
 _log: Any = logging.Logger._log  # noqa: SLF001 - what all of a logger's methods call
 _is_pythons = True  # what was there before us
 #: What a record goes through, as it is after us.
@@ -50,7 +49,7 @@ def take_over(settings: LogSettings) -> None:
 
     Scope: process; again, it takes over anew. Failure: never raises.
     """
-    global _call_handlers, _is_pythons, _handle, _emit, _has_handlers, _is_taken, _with_caller
+    global _call_handlers, _is_pythons, _handle, _has_handlers, _is_taken, _with_caller
     global _log, _ways
     _is_taken, _with_caller = True, settings.caller
     if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
@@ -58,10 +57,9 @@ def take_over(settings: LogSettings) -> None:
         _is_pythons = type(_call_handlers) is FunctionType and _call_handlers.__globals__ is vars(
             logging
         )
-        _has_handlers, _emit = logging.Logger.hasHandlers, logging.StreamHandler.emit
+        _has_handlers = logging.Logger.hasHandlers
         _python.Logger.callHandlers = _to_line_and_handlers
         _python.Handler.handle = _unless_console
-        _python.StreamHandler.emit = _emit_unless_console
         _python.Logger.hasHandlers = _has_handlers_or_line
         _log = _python.Logger._log  # noqa: SLF001
         if _is_pythons and getattr(_log, "__globals__", None) is vars(logging):
@@ -70,7 +68,14 @@ def take_over(settings: LogSettings) -> None:
     levels.hold(levels.of(settings))
     uncaught.take_over()
     if not settings.console:
-        banners.silence()
+        _silence_flask()
+
+
+def _silence_flask() -> None:
+    # its banner is printed, not logged, and has no option; nothing where flask is not imported yet
+    cli: Any = sys.modules.get("flask.cli")
+    if hasattr(cli, "show_server_banner"):
+        cli.show_server_banner = lambda *_, **__: None
 
 
 def release() -> None:
@@ -360,14 +365,6 @@ def _noted(
         if taken:
             takers.append(handler)
     return taken
-
-
-def _emit_unless_console(self: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
-    """Emit *record*, with the same exception: where ``handle`` is overridden, or passed by."""
-    if not (_is_taken and _is_console(self)):
-        _emit(self, record)
-        return
-    _to_line(record)
 
 
 # ---------------------------------------------------------------- our lines, as records
