@@ -36,7 +36,7 @@ _python: Any = logging  # whose methods we replace
 _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = None
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
-_log: Any = logging.Logger._log  # noqa: SLF001 - what all of a logger's methods call
+_log: Any = logging.Logger._log  # noqa: SLF001
 _is_pythons = True  # what was there before us
 #: What a record goes through, as it is after us.
 _ways: tuple[Any, ...] = ()
@@ -50,7 +50,7 @@ def take_over(settings: LogSettings) -> None:
     Scope: process; again, it takes over anew. Failure: never raises.
     """
     global _call_handlers, _is_pythons, _handle, _has_handlers, _is_taken, _with_caller
-    global _log, _ways
+    global _ways
     _is_taken, _with_caller = True, settings.caller
     if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
         _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
@@ -61,9 +61,9 @@ def take_over(settings: LogSettings) -> None:
         _python.Logger.callHandlers = _to_line_and_handlers
         _python.Handler.handle = _unless_console
         _python.Logger.hasHandlers = _has_handlers_or_line
-        _log = _python.Logger._log  # noqa: SLF001
-        if _is_pythons and getattr(_log, "__globals__", None) is vars(logging):
-            _python.Logger._log = _log_straight  # noqa: SLF001
+        log = _python.Logger._log  # noqa: SLF001 - what all of a logger's methods call
+        if _is_pythons and getattr(log, "__globals__", None) is vars(logging):
+            _python.Logger._log = _as_loggings(_log_or_line, log)  # noqa: SLF001
             _ways = (logging.Logger.makeRecord, logging.Logger.handle, _to_line_and_handlers)
     levels.hold(levels.of(settings))
     uncaught.take_over()
@@ -82,7 +82,7 @@ def release() -> None:
     """Let everything be as it was before."""
     global _is_taken
     _is_taken = False
-    levels.give_back()
+    levels.hold({})
     uncaught.release()
 
 
@@ -90,7 +90,7 @@ def release() -> None:
 def given_back() -> Iterator[None]:
     """Let everything be as it was after a ``with`` block, whatever is taken over inside."""
     global _is_taken, _with_caller
-    taken, caller, held = _is_taken, _with_caller, levels.held()
+    taken, caller, held = _is_taken, _with_caller, dict(levels.ours)
     try:
         yield
     finally:
@@ -124,7 +124,7 @@ _PLAIN_LOGGERS: Final = frozenset({logging.Logger, logging.RootLogger})
 _last_resort: Final = logging.lastResort
 
 
-def _log_straight(
+def _log_or_line(  # pragma: no cover - its frames are in logging's file
     self: logging.Logger,
     level: int,
     msg: object,
@@ -134,16 +134,17 @@ def _log_straight(
     stack_info: bool = False,  # noqa: FBT001, FBT002 - logging's signature
     stacklevel: int = 1,
 ) -> None:
-    """Make the line of a usual call without a record, which costs as much as the line itself."""
-    if (
-        exc_info is None
-        and extra is None
-        and not stack_info
-        and _is_taken
-        and _is_straight(self, level, msg, args)
-    ):
-        return
-    _log(self, level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
+    if not (exc_info is None and extra is None and not stack_info):
+        _log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
+    elif not _is_straight(self, level, msg, args):
+        _log(self, level, msg, args, stacklevel=stacklevel)
+
+
+def _as_loggings(function: Any, log: Any) -> Any:
+    """Return *function* as one of logging's own, for whoever looks for the frame that logs."""
+    code = function.__code__.replace(co_filename=log.__code__.co_filename)
+    known = {"__name__": "logging", "_log": log, "_is_straight": _is_straight}
+    return FunctionType(code, known, function.__name__, function.__defaults__)
 
 
 def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: Any) -> bool:
@@ -159,7 +160,8 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
         at = at.parent if at.propagate else None
     channel = loggers.channel(logger.name)
     if (
-        type(message) is not str
+        not _is_taken
+        or type(message) is not str
         or level < channel.lowest
         or logger.name in _APART
         or logger.filters
