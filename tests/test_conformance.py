@@ -399,6 +399,7 @@ def test_straight_to_stdout(
 ) -> None:
     """Where ``sys.stdout`` is the process's own, as in a service: the same line and event."""
     monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
     configure_logging(environment="production", log_level="debug")
     with traced("request"):
         row.call()

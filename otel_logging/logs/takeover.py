@@ -64,7 +64,8 @@ def take_over(settings: LogSettings) -> None:
         log = _python.Logger._log  # noqa: SLF001 - what all of a logger's methods call
         if _is_pythons and getattr(log, "__globals__", None) is vars(logging):
             _python.Logger._log = _as_loggings(_log_or_line, log)  # noqa: SLF001
-            _ways = (logging.Logger.makeRecord, logging.Logger.handle, _to_line_and_handlers)
+            kind = logging.Logger
+            _ways = (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers)
     levels.hold(levels.of(settings))
     uncaught.take_over()
     if not settings.console:
@@ -119,8 +120,6 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Names of which a record needs a closer look.
 _APART: Final = frozenset({uncaught.WARNINGS, "asyncio"})
 _NO_FIELDS_AT_ALL: Final[dict[str, Any]] = {}
-#: Loggers of which all that happens between a call and its handlers is known.
-_PLAIN_LOGGERS: Final = frozenset({logging.Logger, logging.RootLogger})
 _last_resort: Final = logging.lastResort
 
 
@@ -158,7 +157,7 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
         if at.handlers:
             return False
         at = at.parent if at.propagate else None
-    channel = loggers.channel(logger.name)
+    kind, channel = type(logger), loggers.channel(logger.name)
     if (
         not _is_taken
         or type(message) is not str
@@ -166,9 +165,8 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
         or logger.name in _APART
         or logger.filters
         or logger.disabled
-        or type(logger) not in _PLAIN_LOGGERS
         or logging.getLogRecordFactory() is not logging.LogRecord
-        or (_python.Logger.makeRecord, _python.Logger.handle, _python.Logger.callHandlers) != _ways
+        or (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers) != _ways
         or logging.lastResort is not _last_resort
     ):
         return False
