@@ -20,9 +20,15 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def around(
-    function: _F, make: Callable[[], AbstractContextManager[Any]], *, later: bool = False
+    function: _F,
+    enter: Callable[[Any], Any],
+    leave: Callable[[Any, BaseException | None], object],
+    of: Any,
+    *,
+    later: bool = False,
 ) -> _F:
-    """Return *function* so that each call runs inside ``with make():``.
+    """Return *function* so that each call runs between ``entered = enter(of)`` and
+    ``leave(entered, error)``, neither of which may raise.
 
     Generators are inside from their first step until they are closed, and only
     while their own code runs. ``classmethod`` and ``staticmethod`` objects are
@@ -30,22 +36,50 @@ def around(
     function returns is inside as well, entered and left on its own.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return cast(_F, type(function)(around(function.__func__, make, later=later)))
-    wrapper = _around(function, _kind_of(function), make, later=later)
+        return cast(_F, type(function)(around(function.__func__, enter, leave, of, later=later)))
+    wrapper = _around(function, _kind_of(function), enter, leave, of, later=later)
     if not isinstance(function, (types.FunctionType, types.MethodType)):
         _put_on(wrapper, function)
     return wrapper
 
 
+def around_with(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
+    """Return *function* so that each call runs inside ``with make():``."""
+    return around(function, _enter, _leave, make)
+
+
+def _enter(make: Callable[[], AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
+    manager = make()
+    manager.__enter__()
+    return manager
+
+
+def _leave(manager: AbstractContextManager[Any], error: BaseException | None) -> None:
+    kind = None if error is None else type(error)
+    manager.__exit__(kind, error, None if error is None else error.__traceback__)
+
+
 def _around(
-    function: _F, kind: str, make: Callable[[], AbstractContextManager[Any]], *, later: bool = False
+    function: _F,
+    kind: str,
+    enter: Callable[[Any], Any],
+    leave: Callable[[Any, BaseException | None], object],
+    of: Any,
+    *,
+    later: bool = False,
 ) -> _F:
     if kind == "coroutine":
 
         @functools.wraps(function)
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            with make():
-                return await function(*args, **kwargs)
+            entered = enter(of)
+            try:
+                result = await function(*args, **kwargs)
+            except BaseException as error:
+                leave(entered, error)
+                raise
+            leave(entered, None)
+            return result
 
         return cast(_F, coroutine)
 
@@ -53,13 +87,31 @@ def _around(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with make():
+            entered = enter(of)
+            try:
                 result = function(*args, **kwargs)
-            return _result_around(result, make) if later else result
+            except BaseException as error:
+                leave(entered, error)
+                raise
+            leave(entered, None)
+            return _result_around(result, enter, leave, of) if later else result
 
         return cast(_F, call)
 
-    return _generator_around(function, kind, copy_context, make)
+    return _generator_around(function, kind, copy_context, lambda: _Between(enter, leave, of))
+
+
+class _Between:
+    """The same as a ``with`` block."""
+
+    def __init__(self, enter: Any, leave: Any, of: Any) -> None:
+        self._enter, self._leave, self._of = enter, leave, of
+
+    def __enter__(self) -> None:
+        self._entered = self._enter(self._of)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._leave(self._entered, error)
 
 
 #: What a call may return that is still to run; each has the name of what made it.
@@ -70,7 +122,7 @@ _LATER: Final[dict[type, str]] = {
 }
 
 
-def _result_around(result: Any, make: Callable[[], AbstractContextManager[Any]]) -> Any:
+def _result_around(result: Any, enter: Any, leave: Any, of: Any) -> Any:
     kind = _LATER.get(type(result))
     if kind == "coroutine" and inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
         return result  # it runs for somebody already
@@ -78,7 +130,7 @@ def _result_around(result: Any, make: Callable[[], AbstractContextManager[Any]])
         kind = "generator coroutine"
     if kind is None:
         return result
-    outer: Any = _around(_Given(result), kind, make)()
+    outer: Any = _around(_Given(result), kind, enter, leave, of)()
     outer.__name__, outer.__qualname__ = result.__name__, result.__qualname__
     return outer
 

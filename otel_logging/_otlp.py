@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _FIXED64 = struct.Struct("<Q").pack
 _TAG_AND_TIME = struct.Struct("<BQB").pack
 _FIXED32 = struct.Struct("<I").pack
-_KIND_AND_TIMES = struct.Struct("<BBBQBQ").pack
+_TIMES = struct.Struct("<BQBQ").pack
+_IDS = struct.Struct(">2s16s2sQ").pack
 _DOUBLE = struct.Struct("<d").pack
 _INT64 = 1 << 63
 _UINT32 = (1 << 32) - 1
@@ -41,6 +42,10 @@ _remembered: dict[tuple[bytes, str, str], bytes] = {}
 _remembered_counts: dict[tuple[bytes, str, int], bytes] = {}
 #: Encoded keys, up to the tag of their value; emptied when full.
 _names: dict[str, bytes] = {}
+#: Names of spans with their kind, encoded; emptied when full.
+_named: dict[tuple[str, int], bytes] = {}
+#: The flags of most spans, encoded.
+_flags = {flags: b"\x85\x01" + _FIXED32(flags) for flags in (0x101, 0x103, 0x301, 0x303)}
 _REMEMBERED = 4096
 _REMEMBERED_CHARACTERS = 64
 
@@ -231,7 +236,7 @@ def span(
     kind: int,
     start_ns: int,
     end_ns: int,
-    values: Mapping[str, Any],
+    values: Mapping[str, Any] | bytes,
     events: Iterable[bytes] = (),
     links: Iterable[bytes] = (),
     *,
@@ -241,32 +246,33 @@ def span(
 ) -> bytes:
     """Encode a span as field 2 of ScopeSpans, its tag and length included.
 
-    *kind* and *status* are OTLP's numbers, *events* and *links* what ``event``
+    *kind* and *status* are OTLP's numbers, *values* attributes, or what ``attributes`` returned
+    of them for the tag ``0x4a``, *events* and *links* what ``event``
     and ``link`` returned, *dropped* the counts of attributes, events and links
     left out. ``parent_span_id`` is 0 for a root. Span: 1 trace id, 2 span id,
     3 state, 4 parent, 5 name, 6 kind, 7 start, 8 end, 9 attributes,
     10/12/14 dropped, 11 events, 13 links, 15 status (2 message, 3 code), 16 flags.
     Failure: never raises for numbers of any size; a time is moved to the nearest that fits.
     """
-    named = _text(name)
-    body = b"".join(
-        (
-            b"\x0a\x10",
-            trace_id,
-            b"\x12\x08",
-            (span_id & _UINT64).to_bytes(8, "big"),
-            b"\x22\x08" + (parent_span_id & _UINT64).to_bytes(8, "big") if parent_span_id else b"",
-            b"\x2a",
-            _varint(len(named)),
-            named,
-            _kind_and_times(kind, start_ns, end_ns),
-            attributes(b"\x4a", values) if values else b"",
-            *events,
-            *links,
-            b"\x85\x01",
-            _FIXED32(flags & _UINT32),
-        )
-    )
+    key = (name, kind)
+    named = _named.get(key) if type(name) is str else None
+    if named is None:
+        named = _field(b"\x2a", _text(name)) + b"\x30" + _ONE_BYTE[kind]
+        if type(name) is str and len(name) <= _REMEMBERED_CHARACTERS:
+            _remember(_named, key, named)
+    try:
+        head = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id)
+        times = _TIMES(0x39, start_ns, 0x41, end_ns)
+    except struct.error:
+        head = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id & _UINT64)
+        times = b"\x39" + _time(start_ns) + b"\x41" + _time(end_ns)
+    if not isinstance(values, bytes):
+        values = attributes(b"\x4a", values)
+    if parent_span_id:
+        head += b"\x22\x08" + (parent_span_id & _UINT64).to_bytes(8, "big")
+    more = b"".join((*events, *links)) if events or links else b""
+    flag_bytes = _flags.get(flags) or b"\x85\x01" + _FIXED32(flags & _UINT32)
+    body = b"".join((head, named, times, values, more, flag_bytes))
     if trace_state:
         body += _field(b"\x1a", _text(trace_state))
     if dropped is not None:
@@ -277,13 +283,6 @@ def span(
         told = _field(b"\x12", _text(message)) if message else b""
         body += _field(b"\x7a", told + b"\x18" + _ONE_BYTE[status])
     return _field(b"\x12", body)
-
-
-def _kind_and_times(kind: int, start_ns: int, end_ns: int) -> bytes:
-    try:
-        return _KIND_AND_TIMES(0x30, kind, 0x39, start_ns, 0x41, end_ns)
-    except struct.error:
-        return b"\x30" + _ONE_BYTE[kind] + b"\x39" + _time(start_ns) + b"\x41" + _time(end_ns)
 
 
 def log_record(

@@ -7,9 +7,9 @@ it; nothing leaves in outgoing headers unless ``propagate=`` names it. Deliberat
 absent: making spans (``tracing``), queues and threads of libraries.
 """
 
+import itertools
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Context, ContextVar, Token, copy_context
 from types import FrameType, TracebackType
@@ -19,7 +19,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _decorate, _json, _names, _otlp, _trouble
+from otel_logging import _decorate, _json, _names, _otlp, _runtime, _trouble
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -57,20 +57,7 @@ CURRENT: Final[Any] = _find_current()
 #: The key of the current span in it.
 (SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
 
-#: Keys of the bound context that go out as baggage; set by set-up.
-propagated: tuple[str, ...] = ()
-
-
-class _Field(NamedTuple):
-    """A bound field: its value, what it ends with, and what the field is outside of that.
-
-    *owner*: the entry span of a request, the block of a ``bound_context``, the run of a tagged
-    job; None: nothing. Every copy of the context that is made meanwhile has the field for ever.
-    """
-
-    value: Any
-    owner: Any
-    around: "_Field | None" = None
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 _UNASKED: Final = b"unasked"
@@ -78,17 +65,36 @@ _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 
 
 class Bound:
-    """What is bound in a task, with its owners. Immutable."""
+    """What is bound in a task, in layers. Immutable.
 
-    __slots__ = ("_line_bytes", "fields", "requests", "values")
+    *fields* are those of this layer; they end with its *owner*: the entry span of a request,
+    the block of a ``bound_context``; None: nothing. *around*: what is bound outside of it, and
+    again once the owner has ended. Every copy of the context that is made meanwhile has this
+    object for ever. Its encodings are made once, and shared by all spans and lines that have it.
+    """
 
-    def __init__(self, fields: Mapping[str, _Field]) -> None:
+    __slots__ = (
+        *("_attributes", "_event_bytes", "_span_bytes", "around", "fields", "has_requests"),
+        *("_line_bytes", "is_plain", "owner", "values"),
+    )
+
+    def __init__(
+        self, fields: Mapping[str, Any], owner: Any = None, around: "Bound | None" = None
+    ) -> None:
         self.fields = fields
-        self.values: Mapping[str, Any] = {key: field.value for key, field in fields.items()}
+        self.owner = owner
+        self.around = around
+        self.values: Mapping[str, Any] = fields if around is None else {**around.values, **fields}
+        #: Whether some owner is a span, for stages that begin a trace and must not be slow.
+        self.has_requests: bool = (around is not None and around.has_requests) or not (
+            owner is None or type(owner) is _Block
+        )
+        #: Whether no value can change from here on.
+        self.is_plain = _PLAIN.issuperset(map(type, self.values.values()))
+        self._attributes: dict[str, Any] | None = None
+        self._span_bytes: bytes | None = None
+        self._event_bytes: bytes | None = None
         self._line_bytes: bytes | None = _UNASKED
-        owners = [field.owner for field in fields.values()]
-        #: Owners that are spans, for stages that begin a trace and must not be slow.
-        self.requests = [each for each in owners if each is not None and type(each) is not _Block]
 
     @property
     def line_bytes(self) -> bytes | None:
@@ -104,39 +110,116 @@ class Bound:
 
     def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
         """Return this with *values*, which end with *owner*."""
-        fields = {**self.fields}
-        for key, value in values.items():
-            old = fields.get(key)
-            around = old.around if old and old.owner is owner else _lasting(old, has_ended)
-            fields[key] = _Field(value, owner, None if owner is None else around)
-        return Bound(fields)
+        if self.owner is owner:
+            return Bound({**self.fields, **values}, owner, self.around)
+        # what is never seen again goes: layers of what has ended would become ever more
+        return Bound(values, owner, self.without(values, None if owner is None else has_ended))
 
-    def without(self, keys: Iterable[str]) -> "Bound":
-        """Return this without the fields *keys*."""
-        return Bound({key: field for key, field in self.fields.items() if key not in keys})
+    def without(
+        self, keys: Iterable[str], is_over: "Callable[[Any], bool] | None" = None
+    ) -> "Bound":
+        """Return this without the fields *keys*, of the owners alone that are over."""
+        around = self.around and self.around.without(keys, is_over)
+        fields = self.fields
+        if not fields.keys().isdisjoint(keys) and (is_over is None or is_over(self.owner)):
+            fields = {key: value for key, value in fields.items() if key not in keys}
+        elif around is self.around:
+            return self
+        return _layer(fields, self.owner, around)
 
     def lasting(self, is_over: Callable[[Any], bool]) -> "Bound":
-        """Return this without what ends with an owner that is over."""
-        if not any(is_over(field.owner) for field in self.fields.values()):
-            return self
-        fields = {key: _lasting(field, is_over) for key, field in self.fields.items()}
-        return Bound({key: field for key, field in fields.items() if field})
+        """Return this without the layers with an owner that is over."""
+        around = self.around and self.around.lasting(is_over)
+        if is_over(self.owner):
+            return around or NOTHING
+        return self if around is self.around else _layer(self.fields, self.owner, around)
+
+    def with_fields_of(self, before: "Bound", keys: Collection[str]) -> "Bound":
+        """Return this with the fields *keys* as they are in *before*."""
+        found = self.without(keys)
+        layers = [before]
+        while (around := layers[-1].around) is not None:
+            layers.append(around)
+        for layer in reversed(layers):
+            fields = {key: value for key, value in layer.fields.items() if key in keys}
+            found = _layer(fields, layer.owner, found)
+        return found
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The values as attributes of a span. Not to be changed."""
+        known = self._attributes
+        if known is None:
+            known = {key: plain(value) for key, value in _as_attributes(self.values).items()}
+            if self.is_plain:
+                self._attributes = known
+        return known
+
+    @property
+    def span_bytes(self) -> bytes:
+        """The same as a span has them, encoded."""
+        known = self._span_bytes
+        if known is None:
+            known = _otlp.attributes(b"\x4a", self.attributes)
+            if self.is_plain:
+                self._span_bytes = known
+        return known
+
+    @property
+    def event_bytes(self) -> bytes:
+        """The same as an event has them, encoded."""
+        known = self._event_bytes
+        if known is None:
+            known = _otlp.attributes(b"\x1a", self.attributes)
+            if self.is_plain:
+                self._event_bytes = known
+        return known
 
 
-def _lasting(field: _Field | None, is_over: Callable[[Any], bool]) -> _Field | None:
-    while field and is_over(field.owner):
-        field = field.around
-    return field
+def _layer(fields: Mapping[str, Any], owner: Any, around: Bound | None) -> Bound:
+    if around is not None:
+        if not fields:
+            return around
+        if around.owner is owner:
+            return Bound({**around.fields, **fields}, owner, around.around)
+    return Bound(fields, owner, around)
 
 
-_NOTHING: Final = Bound({})
-_bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=_NOTHING)
+#: Nothing is bound.
+NOTHING: Final = Bound({})
+_bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
 
-#: The tag of the background job that this runs for (``jobs``): on every line and span, as a
-#: bound field is, and not to be unbound.
-job_tag: ContextVar[str | None] = ContextVar("otel_logging.job_tag", default=None)
-#: The same with its owner.
-_tag: ContextVar[_Field | None] = ContextVar("otel_logging.tag", default=None)
+
+#: Numbers that only grow: what began before what, without a clock that may be set back.
+tick: Final = itertools.count().__next__
+
+
+class Job:
+    """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
+
+    tag: str | None = None
+    around: "Job | None" = None
+    has_ended = False
+    began: int
+    token: "Token[Job]"
+
+
+#: The background job that this runs for: its tag is on every line and span, as a bound field
+#: is, and not to be unbound.
+_NO_JOB: Final = Job()
+job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
+
+
+def job_tag() -> str | None:
+    """Return the tag of the job that this runs for."""
+    return job.get().tag
+
+
+def going_on(run: Job) -> Job:
+    """Return *run*, or what is around it, where it has ended."""
+    while run.has_ended and run.around is not None:
+        run = run.around
+    return run
 
 
 def bound() -> Mapping[str, Any]:
@@ -149,23 +232,13 @@ state: Final = _bound.get
 restore: Final = _bound.set
 
 
-def put_tag(tag: str, run: Any) -> tuple[Token[Any], ...]:
-    """Put *tag* on, for as long as *run* has not ended; return what takes it off."""
-    return job_tag.set(tag), _tag.set(_Field(tag, run, _lasting(_tag.get(), has_ended)))
-
-
-def _put_tag_back(field: _Field | None) -> None:
-    _tag.set(field)
-    job_tag.set(field and field.value)
-
-
 def bound_attributes() -> dict[str, Any]:
     """Return what a new span begins with: what is bound, and the job tag.
 
     A ``trace_id`` bound by hand is ``request_id`` on a span.
     """
     attributes = _as_attributes(bound())
-    tag = job_tag.get()
+    tag = job_tag()
     if tag is not None:
         attributes[_names.JOB_TAG] = tag
     return attributes
@@ -257,7 +330,7 @@ def unbind_context(*keys: str) -> None:
 
 def clear_context() -> None:
     """Take everything that is bound off later lines and spans. Scope: this task."""
-    _bound.set(_NOTHING)
+    _bound.set(NOTHING)
 
 
 class _Block:
@@ -272,16 +345,16 @@ class _Here(NamedTuple):
 
     bound: Bound
     context: otel_context.Context
-    tag: _Field | None
+    job: Job
 
     @classmethod
     def now(cls) -> "_Here":
-        return cls(_bound.get(), otel_context.get_current(), _tag.get())
+        return cls(_bound.get(), CURRENT.get(), job.get())
 
     def put_back(self) -> None:
-        otel_context.attach(self.context)
+        CURRENT.set(self.context)
         _bound.set(self.bound)
-        _put_tag_back(self.tag)
+        job.set(self.job)
 
 
 #: The scopes that this task is in: each with what was current and bound before it.
@@ -321,7 +394,7 @@ class _Scoped:
                 return
 
     def __call__(self, function: _F) -> _F:
-        return _decorate.around(function, lambda: self)
+        return _decorate.around_with(function, lambda: self)
 
 
 class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
@@ -343,9 +416,9 @@ class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
         _bound.set(_bound.get().put(self._fields, block))
 
     def _end(self, before: _Here) -> None:
-        old = before.bound.fields
-        fields = _bound.get().without(self._fields).fields
-        _bound.set(Bound({**fields, **{k: old[k] for k in self._fields if k in old}}))
+        now = _bound.get()
+        is_alone = now.around is before.bound and now.fields is self._fields  # the usual case
+        _bound.set(before.bound if is_alone else now.with_fields_of(before.bound, self._fields))
 
 
 class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
@@ -356,7 +429,7 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
     """
 
     def _begin(self, block: _Block) -> None:  # noqa: ARG002 - nothing is bound for it
-        _Here(_NOTHING, otel_context.Context(), None).put_back()
+        _Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
 # ---------------------------------------------------------------- requests that are over
@@ -406,19 +479,15 @@ def begin(around: trace.Span, *, arrives: bool) -> Bound:
         _leave_behind(around)
         return _bound.get()
     before = _bound.get()
-    for request in before.requests:
-        if has_ended(request):
-            _bound.set(before.lasting(lambda owner: type(owner) is not _Block and has_ended(owner)))
-            break
+    if before.has_requests:
+        _bound.set(before.lasting(lambda owner: type(owner) is not _Block and has_ended(owner)))
     return before
 
 
 def _has_leftovers() -> bool:
     """Say whether something is bound here whose owner has ended."""
-    tag = _tag.get()
-    return (tag is not None and has_ended(tag.owner)) or any(
-        field.owner is not None and has_ended(field.owner) for field in _bound.get().fields.values()
-    )
+    now = _bound.get()
+    return job.get().has_ended or now.lasting(has_ended) is not now
 
 
 def _leave_behind(around: trace.Span) -> None:
@@ -434,7 +503,7 @@ def _leave_behind(around: trace.Span) -> None:
             entry_of(span) is request or has_ended(span)
         ):
             context = cast(otel_context.Context, getattr(span, OUTER, otel_context.Context()))
-        return _Here(here.bound.lasting(is_over), context, _lasting(here.tag, is_over))
+        return _Here(here.bound.lasting(is_over), context, going_on(here.job))
 
     left(_Here.now()).put_back()
     _open.set(tuple((scope, block, left(before)) for scope, block, before in _open.get()))
@@ -450,12 +519,12 @@ class _Origin:
     frame, innermost first. By id, so that no frame is kept alive.
     """
 
-    __slots__ = ("callers", "context", "left", "noted_ns", "trace_id")
+    __slots__ = ("callers", "context", "left", "number", "trace_id")
 
     def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
         self.context = context
         self.trace_id = trace_id
-        self.noted_ns = time.time_ns()
+        self.number = tick()
         self.left = id(step)
         callers = []
         frame: FrameType | None = step.tb_frame
@@ -496,24 +565,24 @@ class _Origin:
 class _Noting:
     """A ``with`` block that notes itself on an exception that leaves it."""
 
-    __slots__ = ("_entered_ns",)
+    __slots__ = ("_began",)
 
     def __enter__(self) -> None:
-        self._entered_ns = time.time_ns()
+        self._began = tick()
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        note_origin(error, self._entered_ns)
+        note_origin(error, self._began)
 
 
 #: Attribute of an exception: the ``_Origin`` it has left.
 _ORIGIN: Final = "_otel_logging_origin"
 
 
-def note_origin(error: BaseException | None, entered_ns: int) -> None:
+def note_origin(error: BaseException | None, began: int) -> None:
     """Note that *error* leaves this context, so that a later line about it knows whose it was.
 
-    A stage, a job or a carried function says when it was entered. A stage inside it
-    knows more, and its context stays: where *error* has come from there directly, or was
+    *began*: what ``tick`` said when the stage, job or carried function was entered. A stage
+    inside it knows more, and its context stays: where *error* has come from there directly, or was
     noted there since then, in the same trace, and raised anew on its way (by a task that
     awaited another, a future). What was noted otherwise is an earlier raise of the same
     exception object. From here on it has to go on directly. Never raises.
@@ -523,8 +592,7 @@ def note_origin(error: BaseException | None, entered_ns: int) -> None:
             known = getattr(error, _ORIGIN, None)
             context, trace_id = copy_context(), trace.get_current_span().get_span_context().trace_id
             if isinstance(known, _Origin) and (
-                (known.noted_ns >= entered_ns and known.trace_id == trace_id != 0)
-                or known.is_of(error)
+                (known.number > began and known.trace_id == trace_id != 0) or known.is_of(error)
             ):
                 context, trace_id = known.context, known.trace_id
             BaseException.__setattr__(error, _ORIGIN, _Origin(context, trace_id, step))
@@ -541,7 +609,7 @@ def origin_of(error: BaseException) -> Context | None:
 
 def is_unbound() -> bool:
     """Say whether nothing is bound here, and there is no job."""
-    return not (bound() or job_tag.get())
+    return not (bound() or job_tag())
 
 
 def carry(function: _F, /) -> _F:
@@ -553,7 +621,7 @@ def carry(function: _F, /) -> _F:
     Concurrency: the result may be called from many threads and tasks at once.
     """
     captured = copy_context()
-    return _decorate.inside(_decorate.around(function, _Noting), captured.copy)
+    return _decorate.inside(_decorate.around_with(function, _Noting), captured.copy)
 
 
 # ---------------------------------------------------------------- across a border
@@ -570,9 +638,9 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
     try:
         from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
 
-        context = baggage.clear(otel_context.get_current())
+        context = baggage.clear(CURRENT.get())
         fields = bound()
-        for key in propagated:
+        for key in _runtime.current.propagate:
             if key in fields:
                 context = baggage.set_baggage(key, str(plain(fields[key])), context)
         propagate.inject(headers, context)
@@ -609,11 +677,11 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
 
     def _begin(self, block: _Block) -> None:
         try:
-            context, arrived = _read(self._carrier, otel_context.get_current())
+            context, arrived = _read(self._carrier, CURRENT.get())
         except Exception as error:
             _trouble.report("incoming headers not understood", detail=error)
             return
-        otel_context.attach(context)
+        CURRENT.set(context)
         if arrived:
             _bound.set(_bound.get().put(arrived, block))
 
@@ -635,7 +703,7 @@ def _read(
         headers[key] = f"{headers[key]},{text}" if key in headers else text
     context = propagate.extract(headers, baggage.clear(before))
     items = baggage.get_all(context)
-    arrived = {key: str(items[key]) for key in propagated if key in items}
+    arrived = {key: str(items[key]) for key in _runtime.current.propagate if key in items}
     return baggage.clear(context), arrived
 
 

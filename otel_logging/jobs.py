@@ -7,9 +7,7 @@ absent: schedulers; the tag's way into a line is a processor like any other.
 """
 
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from enum import StrEnum
 from functools import cache
 from typing import Any, Self, TypeVar
@@ -20,6 +18,10 @@ from otel_logging._values import plain, shown
 from otel_logging.settings import ConfigurationError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+_current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
+_Job, _new, _tick = bindings.Job, object.__new__, bindings.tick
 
 
 class BackgroundJobTag(StrEnum):
@@ -34,7 +36,7 @@ class BackgroundJobTag(StrEnum):
 
 def current_job_tag() -> str | None:
     """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
-    return bindings.job_tag.get()
+    return _current().tag
 
 
 class TaggedText(str):
@@ -77,7 +79,7 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
     that is no text, when it decorates. Cost: under a microsecond a call.
     """
     text = _checked(tag)
-    return lambda function: _decorate.around(function, lambda: _Tagged(text), later=True)
+    return lambda function: _decorate.around(function, _begin, _end, text, later=True)
 
 
 def _checked(tag: str) -> str:
@@ -92,22 +94,24 @@ def _text_of(tag: Any) -> str:
     return str.__str__(tag) if issubclass(type(tag), str) else str(plain(tag))
 
 
-class _Tagged:
-    otel_logging_closed = False
+def _begin(tag: str) -> bindings.Job:
+    job = _new(_Job)  # without a constructor: this is the way of each call
+    around = _current()
+    job.tag = tag
+    job.around = around if not around.has_ended else bindings.going_on(around)
+    job.began = _tick()
+    job.token = _set(job)
+    return job
 
-    def __init__(self, tag: str) -> None:
-        self._tag = tag
 
-    def __enter__(self) -> None:
-        self._entered_ns = time.time_ns()
-        self._tokens = bindings.put_tag(self._tag, self)
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self.otel_logging_closed = True
-        bindings.note_origin(error, self._entered_ns)
-        with suppress(ValueError):  # a dropped coroutine is left where it is collected
-            for token in self._tokens:
-                token.var.reset(token)
+def _end(job: bindings.Job, error: BaseException | None) -> None:
+    job.has_ended = True
+    if error is not None:
+        bindings.note_origin(error, job.began)
+    try:
+        _reset(job.token)
+    except ValueError:  # a dropped coroutine is left where it is collected
+        return
 
 
 class TaggedLogger(logging.Logger):
@@ -142,7 +146,7 @@ class TaggedLogger(logging.Logger):
     def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802 - logging's
         """Make a record, tagged."""
         record = super().makeRecord(*args, **kwargs)
-        tag = bindings.job_tag.get()
+        tag = _current().tag
         if tag is not None or type(record.msg) is not str:
             record.msg = _with_tag(tag, record.msg, is_format=bool(record.args))
         return record

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _forks, _names, _spool, _trouble, context, processors, tracing
+from otel_logging import _forks, _names, _runtime, _spool, _trouble, tracing
 from otel_logging.logs import configure
 from otel_logging.settings import (
     DEFAULT_SAMPLER,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from otel_logging.export.delivery import Delivery
     from otel_logging.export.pipeline import Pipeline
-    from otel_logging.export.provider import AttachedProcessor
     from otel_logging.export.records import Records
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
@@ -42,8 +42,8 @@ _lock = threading.RLock()
 _current: "Observability | None" = None
 #: Whether multiprocessing's children know of our exit handler; they inherit it.
 _children_know = False
-#: Our processors on other SDKs' providers, which keep them for good.
-_attached: "dict[int, AttachedProcessor]" = {}
+#: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.
+_attached: Final[set[int]] = set()
 
 #: Takes the settings of a set-up while a test captures: nothing is started then.
 _stand_in: Callable[[Settings], None] | None = None
@@ -144,7 +144,7 @@ class Observability:
                 pipeline.spool.close()
         if self._records is not None:
             if exiting:
-                processors.as_record = self._records.refuse
+                _runtime.swap(replace(_runtime.current, line_sink=self._records.refuse))
             left = max(deadline - time.monotonic(), 0.0)
             delivered = self._records.shutdown(left) and delivered
         return delivered
@@ -253,8 +253,7 @@ def _connect_all(made: Observability, settings: Settings) -> None:
     elif settings.traces or settings.log_records:
         _start(made, settings)
     configure.apply(settings.logs)
-    context.propagated = settings.propagate
-    tracing.budgets = settings.budgets
+    _runtime.swap(replace(_runtime.current, budgets=settings.budgets, propagate=settings.propagate))
 
 
 def _at_exit() -> None:
@@ -297,7 +296,8 @@ def _start(made: Observability, settings: Settings) -> None:
         pipeline = made._pipeline  # noqa: SLF001 - this module's own class
         in_child = None if pipeline is None else lambda: pipeline.resource
         made._records = Records(settings, resource, child_resource=in_child)  # noqa: SLF001
-        processors.as_record = made._records.emit  # noqa: SLF001
+        emit = made._records.emit  # noqa: SLF001
+        _runtime.swap(replace(_runtime.current, line_sink=emit, takes_all=True))
 
 
 def _start_tracing(made: Observability, settings: Settings, resource: "Resource") -> None:
@@ -311,7 +311,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     delivery = Delivery(pipeline, client, timeout_s=settings.exporter.timeout_s)
     pipeline.on_work, pipeline.on_flush = delivery.wake, delivery.flush
     made._pipeline, made._delivery = pipeline, delivery  # noqa: SLF001
-    connect(pipeline, settings)
+    connect(pipeline)
     if not delivery.has_threads and client is not None:
         _trouble.report("remark: uWSGI without --enable-threads: spans wait on disk until its end")
     delivery.start()  # what a dead process left waits already
@@ -349,46 +349,38 @@ def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
     )
 
 
-def connect(pipeline: "Pipeline", settings: Settings) -> None:
-    """Make OpenTelemetry's tracers lead to *pipeline*.
+def connect(pipeline: "Pipeline", **changes: Any) -> None:
+    """Make OpenTelemetry's tracers lead to *pipeline*; *changes* to the runtime beside that.
 
     There are three cases: nobody has set a provider, or it is ours of an
     earlier set-up; it is an SDK's, which we attach to; it is something else.
     """
-    from otel_logging.export.provider import AttachedProcessor, TracerProvider, make_sampler
+    from otel_logging.export.provider import AttachedProcessor, TracerProvider
 
-    sampler = make_sampler(settings.sampler, settings.sampler_ratio)
-    present = trace.get_tracer_provider()
+    present: Any = trace.get_tracer_provider()
     if isinstance(present, trace.ProxyTracerProvider):
-        present = TracerProvider(sampler, pipeline)
+        present = TracerProvider(pipeline)
         trace.set_tracer_provider(present)
-    if isinstance(present, TracerProvider):
-        present.sampler = sampler
-        present.pipeline = pipeline
-        tracing.tracer = present.get_tracer(_names.SCOPE)
-    elif hasattr(present, "add_span_processor"):
-        attached = _attached.get(id(present))
-        if attached is None:
-            attached = _attached[id(present)] = AttachedProcessor()
-            present.add_span_processor(attached)
-        attached.pipeline = pipeline
-        tracing.tracer = present.get_tracer(_names.SCOPE)
+    tracer: Any = None
+    if hasattr(present, "add_span_processor"):
+        if not isinstance(present, TracerProvider) and id(present) not in _attached:
+            _attached.add(id(present))
+            present.add_span_processor(AttachedProcessor())
+        tracer = present.get_tracer(_names.SCOPE)
+        if not isinstance(present, TracerProvider):
+            tracer = tracing.ForeignTracer(tracer)
     else:
         _trouble.report("tracer providers that cannot be attached to", detail=type(present))
-    processors.elsewhere = pipeline.place
+    changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.place, takes_all=False)
+    _runtime.swap(replace(_runtime.current, **changes))
 
 
 def _disconnect() -> None:
     """Make stages cost nothing again; lines stay on stdout."""
-    tracing.budgets = {}
-    context.propagated = ()
-    if _stand_in is not None:  # a test captures until the end of its block
-        return
-    tracing.tracer = None
-    for attached in _attached.values():
-        attached.pipeline = None
-    processors.elsewhere = None
-    processors.as_record = None
+    if _stand_in is None:
+        _runtime.swap(_runtime.Runtime())
+    else:  # a test captures until the end of its block
+        _runtime.swap(replace(_runtime.current, budgets={}, propagate=()))
 
 
 def set_propagators(names: tuple[str, ...] | None) -> None:
@@ -426,54 +418,35 @@ def settings_in_use() -> Settings | None:
 
 @contextmanager
 def standing_in(
-    pipeline: "Pipeline", settings: Settings, take: Callable[[Settings], None]
+    pipeline: "Pipeline", take: Callable[[Settings], None], **changes: Any
 ) -> Iterator[None]:
     """Make *pipeline* take every span and line of a ``with`` block, whatever is set up.
 
     A set-up inside the block has its settings checked, and *take* called with
-    them; nothing is started. Afterwards all is as before, but for a tracer
-    provider of ours where there was none: OpenTelemetry lets it be set once.
-    Scope: process.
+    them; nothing is started. *changes* to the runtime beside that. Afterwards all is as
+    before, but for a tracer provider of ours where there was none: OpenTelemetry lets it
+    be set once. Scope: process.
     """
     global _current, _stand_in
     from opentelemetry import propagate
 
     current, outer, propagator = _current, _stand_in, propagate.get_global_textmap()
-    before = [(place, name, getattr(place, name)) for place, name in _what_connects()]
+    runtime = _runtime.current
     _current, _stand_in = None, take
     try:
-        connect(pipeline, settings)
-        processors.as_record = None
+        connect(pipeline, **changes)
         yield
     finally:
         if _current is not None:
             _current.shutdown()
         pipeline.is_open = False
-        for attached in _attached.values():  # one more, perhaps
-            attached.pipeline = None
-        for place, name, value in before:
-            setattr(place, name, value)
+        _runtime.swap(runtime)
         propagate.set_global_textmap(propagator)
         _current, _stand_in = current, outer
-        if current is not None:
-            _restored(current)
-
-
-def _restored(current: Observability) -> None:
-    """Be set up by *current* again, unless it was shut down meanwhile."""
-    global _current
-    if current._is_open:  # noqa: SLF001 - this module's own class
-        atexit.register(_at_exit)
-    else:
-        _current = None
-        _disconnect()
-
-
-def _what_connects() -> Iterator[tuple[Any, str]]:
-    """Yield where a set-up leaves what leads to it: objects, and the names of their attributes."""
-    yield from [(tracing, "tracer"), (tracing, "budgets"), (context, "propagated")]
-    yield from [(processors, "elsewhere"), (processors, "as_record")]
-    yield from [(attached, "pipeline") for attached in _attached.values()]
-    provider = trace.get_tracer_provider()
-    if hasattr(provider, "is_idle"):  # ours
-        yield from [(provider, "sampler"), (provider, "pipeline")]
+        if current is None:
+            pass
+        elif current._is_open:  # noqa: SLF001 - this module's own class
+            atexit.register(_at_exit)
+        else:  # shut down meanwhile
+            _current = None
+            _disconnect()

@@ -9,14 +9,13 @@ ours does with a line (``export``).
 import inspect
 import logging
 import sys
-import time
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _json, _names, _trouble
+from otel_logging import _json, _names, _runtime, _trouble
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, plain
 from otel_logging.jobs import TaggedText, current_job_tag
@@ -45,17 +44,6 @@ _NOT_ON_EVENTS: Final = frozenset(
         "_from_structlog",
     }
 )
-
-#: Takes the lines that no span of ours does: (current span, ns since the epoch, message,
-#: fields). Set by set-up; None: stock OpenTelemetry, where only a recording span takes any.
-elsewhere: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = None
-
-#: Takes every line as a log record, in place of any span; with the same arguments. Set by set-up
-#: for OTEL_LOGS_EXPORTER=otlp.
-as_record: Callable[[trace.Span, int, str, Mapping[str, Any]], None] | None = None
-
-#: The clock of lines outside our spans, ns since the epoch; ``testing`` has a fixed one.
-now_ns: Callable[[], int] = time.time_ns
 
 
 def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
@@ -202,19 +190,18 @@ def traceback_of(error: BaseException) -> Any:
 
 def record_on(span: trace.Span, event_dict: EventDict) -> EventDict:
     """Do what ``record_on_span`` does, for *span*."""
+    runtime = _runtime.current
     try:
-        time_ns = event_dict.get(_names.TIME_NS) or now_ns()
+        time_ns = event_dict.get(_names.TIME_NS) or runtime.now_ns()
         name = event_dict.get(_names.EVENT)
         if type(name) is not str or len(name) > MAX_CHARACTERS:
             name = str(plain(name))
         fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}
         add_line = getattr(span, "add_line", None)
-        if as_record is not None:
-            as_record(span, time_ns, name, fields)
-        elif add_line is not None:
+        if add_line is not None and not runtime.takes_all:
             add_line(time_ns, name, fields)
-        elif elsewhere is not None:
-            elsewhere(span, time_ns, name, fields)
+        elif runtime.line_sink is not None:
+            runtime.line_sink(span, time_ns, name, fields)
         elif not _is_busy(span) and span.is_recording():
             span.add_event(name, for_foreign_span(fields), time_ns)
     except Exception as error:

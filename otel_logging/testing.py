@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from opentelemetry.trace import SpanContext
 
-from otel_logging import _names, _otlp, observability, processors
+from otel_logging import _names, _otlp, observability
 from otel_logging import context as bindings
 from otel_logging._spool import Spool
 from otel_logging.export import pipeline
@@ -56,10 +56,9 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     level = None if log_level is None else parse_level("log_level", log_level)
     settings = replace(observability.settings_in_use() or load(), sampler=DEFAULT_SAMPLER)
     kept = _Kept(settings)
+    clock_and_ids = _fixed(kept) if fixed else {}
     with ExitStack() as blocks:
-        if fixed:
-            blocks.enter_context(_fixed(kept))
-        blocks.enter_context(observability.standing_in(kept, settings, kept.take_settings))
+        blocks.enter_context(observability.standing_in(kept, kept.take_settings, **clock_and_ids))
         blocks.enter_context(configure.listening(kept.take_line, level=level))
         blocks.enter_context(bindings.detached())
         yield Captured(kept)
@@ -82,6 +81,7 @@ class _Kept(pipeline.Pipeline):
 
     def take_settings(self, settings: Settings) -> None:
         """Take over what a set-up inside the block says."""
+        settings = replace(settings, sampler=DEFAULT_SAMPLER)
         self.follow(settings, pipeline.make_resource(settings))
 
     def take_line(self, event_dict: EventDict) -> None:
@@ -113,16 +113,14 @@ class _Kept(pipeline.Pipeline):
 # ---------------------------------------------------------------- fixed clock and ids
 
 
-@contextmanager
-def _fixed(kept: _Kept) -> Iterator[None]:
-    """Give *kept* and the lines outside its spans one clock and ids that count.
+def _fixed(kept: _Kept) -> dict[str, Any]:
+    """Give *kept* a clock of its own; return that, and ids that count, for the runtime record.
 
     Spans that began before the block keep their own clock: a worker that ends one
     meanwhile takes no reading from the test.
     """
     readings = count(_FIXED_START_NS, _FIXED_STEP_NS)
     ids = {128: count(1), 64: count(1)}
-    before = processors.now_ns, pipeline.random_bits
 
     class FixedSpan(Span):
         def __init__(self, *args: Any, start_ns: int | None = None, **options: Any) -> None:
@@ -133,12 +131,7 @@ def _fixed(kept: _Kept) -> Iterator[None]:
             return next(readings)
 
     kept.span_type = FixedSpan
-    processors.now_ns = lambda: next(readings)
-    pipeline.random_bits = lambda bits: next(ids[bits])
-    try:
-        yield
-    finally:
-        processors.now_ns, pipeline.random_bits = before
+    return {"now_ns": lambda: next(readings), "random_bits": lambda bits: next(ids[bits])}
 
 
 # ---------------------------------------------------------------- what is shown

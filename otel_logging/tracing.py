@@ -9,18 +9,21 @@ go on. Deliberately absent: what a span is
 """
 
 import asyncio
+import copy
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _decorate, _names, _trouble
+from otel_logging import _decorate, _names, _runtime, _trouble
 from otel_logging import context as bindings
 from otel_logging._values import plain
+from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.verdict import late_by
 from otel_logging.settings import ConfigurationError, parse_budget
 
@@ -33,24 +36,34 @@ _RECORDED: Final = "_otel_logging_recorded"
 #: Set on the span of a stage that was left while it was not what is current.
 _PASSED: Final = "otel_logging_passed"
 
-#: The tracer that set-up gave us; None: look for somebody else's.
-tracer: trace.Tracer | None = None
-#: Budgets by stage name, in seconds; set by set-up.
-budgets: Mapping[str, float] = {}
+_Context: Final = otel_context.Context
+#: OpenTelemetry's own note of who has set a provider; there is no cheaper way to know that nobody
+#: has, and it is asked by each stage before set-up.
+_API: Final = vars(trace)
+_asked = False
+
+
+def _nobodys() -> bool:
+    """Say whether nobody has set a tracer provider, without a look at the environment each time."""
+    global _asked
+    if _asked:
+        return _API.get("_TRACER_PROVIDER", _API) is None
+    _asked = True  # the first time OpenTelemetry may load one that a variable names
+    return False
 
 
 #: Somebody else's provider, and the tracer that it gave us.
-_found: tuple[trace.TracerProvider, trace.Tracer] | None = None
+_found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
 
 
-def _someones_tracer() -> trace.Tracer | None:
+def _someones_tracer() -> "ForeignTracer | None":
     global _found
     provider = trace.get_tracer_provider()
     # none is set; or it is ours, and shut down
     if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "is_idle", False):
         return None
     if _found is None or _found[0] is not provider:
-        _found = provider, provider.get_tracer(_names.SCOPE)
+        _found = provider, ForeignTracer(provider.get_tracer(_names.SCOPE))
     return _found[1]
 
 
@@ -104,6 +117,11 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     spool, never the network; nothing where no tracing is set up. Concurrency: one
     object may decorate anything, and be entered by any number of tasks at once.
     """
+    if type(name) is str and not options and name.strip():  # nothing else can be wrong
+        stage = _new(Stage)
+        stage.name = name
+        stage.spans = []
+        return stage
     if callable(name) or isinstance(name, (classmethod, staticmethod)):
         return Stage(None, **options)(name)
     return Stage(name, **options)
@@ -112,7 +130,15 @@ def traced(name: Any = None, /, **options: Any) -> Any:
 class Stage:
     """What ``traced`` returns: the options of a stage, and the ``with`` blocks that are open."""
 
-    __slots__ = ("_open", "attributes", "budget", "kind", "links", "name", "root")
+    name: str | None = None
+    budget: float | None = None
+    root = False
+    #: Whether it may begin a trace or a request inside another.
+    is_special = False
+    kind = SpanKind.INTERNAL
+    links: list[Link] | None = None
+    attributes: Mapping[str, Any] = MappingProxyType({})
+    spans: list[Span]
 
     def __init__(
         self,
@@ -136,125 +162,164 @@ class Stage:
             raise ConfigurationError("traced: root", root, "True or False")
         self.root = root
         self.kind = _KINDS[kind]
+        self.is_special = root or self.kind in bindings.ARRIVING
         self.links = None if links == () else _as_links(links)
         if attributes is not None and not isinstance(attributes, Mapping):
             raise ConfigurationError("traced: attributes", attributes, "a mapping")
         self.attributes = {**fields, **attributes} if attributes else fields
-        self._open: list[_Entered] = []
+        self.spans = []
 
     def __call__(self, function: _F) -> _F:
         """Decorate *function*: each call is a stage."""
-        name = self.name
-        if name is None:
+        stage = copy.copy(self)
+        if stage.name is None:
             qualified: str = getattr(function, "__qualname__", type(function).__qualname__)
-            name = qualified.rpartition("<locals>.")[2]
-        return _decorate.around(function, lambda: _Entered(self, name))
+            stage.name = qualified.rpartition("<locals>.")[2]
+        return _decorate.around(function, _start, _end, stage)
 
     def __enter__(self) -> Span:
-        entered = _Entered(self, self.name or "stage")
-        self._open.append(entered)
-        return entered.__enter__()
+        span = _start(self)
+        if span is not trace.INVALID_SPAN:
+            self.spans.append(span)
+        return span
 
-    def __exit__(self, *error: Any) -> None:
-        # several tasks may have entered this object: the one to leave is the current one
-        current = otel_context.get_current()
-        entered = self._open[-1]
-        if entered.current is not current:
-            entered = next((e for e in reversed(self._open) if e.current is current), entered)
-        self._open.remove(entered)
-        entered.__exit__(*error)
-
-
-class _Entered:
-    """One time that a stage is entered and left."""
-
-    __slots__ = ("bound", "budget", "current", "name", "span", "stage")
-
-    span: Span
-    current: otel_context.Context | None  # the one in which the span is the current one
-    budget: float | None
-    bound: bindings.Bound | None  # what to bind again at the end, for an entry stage
-
-    def __init__(self, stage: Stage, name: str) -> None:
-        self.stage = stage
-        self.name = name
-        self.span = trace.INVALID_SPAN
-        self.current = None
-
-    def __enter__(self) -> Span:
-        try:
-            self._start()
-        except Exception as error:  # a foreign sampler or processor
-            _trouble.report("stages lost: a span could not be started", detail=error)
-        return self.span
-
-    def _start(self) -> None:
-        using = tracer or _someones_tracer()
-        if using is None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        spans = self.spans
+        if not spans:
             return
-        stage = self.stage
-        outer = context = otel_context.get_current()
-        around = trace.get_current_span(outer)
-        # what arrives where a stage has ended has nothing to do with it
-        arrives = stage.kind in bindings.ARRIVING
-        is_apart = arrives and bindings.has_ended(around)
-        is_entry = stage.root or is_apart or not bindings.is_local(around)
-        self.bound = None
-        if is_entry:  # what is bound in it ends with it
-            self.bound = bindings.state()
-            if arrives or self.bound.requests or around is not trace.INVALID_SPAN:
-                self.bound = bindings.begin(around, arrives=arrives)
-                outer = context = otel_context.get_current()
-        links = stage.links
-        if stage.root or is_apart:
-            context = trace.set_span_in_context(trace.INVALID_SPAN, outer)
-            if not is_apart and around.get_span_context().is_valid:
-                links = [*(links or ()), Link(around.get_span_context())]
-        budget = self.budget = stage.budget or budgets.get(self.name)
-        attributes = stage.attributes
+        span = spans[-1]
+        if len(spans) > 1:  # several tasks have entered this object: the current one is to leave
+            current = CURRENT.get().get(SPAN)
+            span = next((each for each in spans if each is current), span)
+        spans.remove(span)
+        _end(span, error)
+
+
+_new: Final = object.__new__
+_INVALID: Final = trace.INVALID_SPAN
+
+
+def _start(stage: Stage) -> Span:
+    """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
+    runtime = _runtime.current
+    tracer = runtime.tracer
+    if tracer is None and (_nobodys() or (tracer := _someones_tracer()) is None):
+        return _INVALID
+    try:
+        outer = context = CURRENT.get()
+        around = inside = outer.get(SPAN, _INVALID)
+        before: bindings.Bound | None = None
+        links: Any = stage.links
+        if stage.is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
+            outer, context, before, links = _entry(stage, outer, around)
+            inside = context.get(SPAN, _INVALID)
+        elif around is _INVALID:  # what is bound in it ends with it
+            before = bindings.state()
+            if before.has_requests:
+                before = bindings.begin(around, arrives=False)
+                outer = context = CURRENT.get()
+        attributes, budget = stage.attributes, stage.budget
+        if budget is None and runtime.budgets:
+            budget = runtime.budgets.get(stage.name or "stage")
         if budget is not None:
             attributes = {**attributes, _names.BUDGET: budget}
-        span: Any = using.start_span(self.name, context, stage.kind, attributes, links)
-        if span is around or span is trace.INVALID_SPAN:  # an SDK that records nothing
-            return
+        span: Any = tracer.begin(  # of our own, or as good
+            stage.name or "stage", context, inside, stage.kind, attributes, links
+        )
+        if span is around or span is _INVALID:  # an SDK that records nothing
+            return _INVALID
         span.otel_logging_outer = outer
-        if not is_entry and not hasattr(span, bindings.ENTRY):  # another SDK's that is not sampled
-            span.otel_logging_entry = bindings.entry_of(around)
-        self.current = current = trace.set_span_in_context(span, outer)
-        otel_context.attach(current)
-        self.span = span
+        span.otel_logging_began = bindings.tick()
+        if before is not None:
+            span.otel_logging_bound = before
+        if budget is not None:
+            span.otel_logging_budget = budget
+        CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
+    except Exception as error:  # a foreign sampler or processor
+        _trouble.report("stages lost: a span could not be started", detail=error)
+        return _INVALID
+    return cast(Span, span)
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if self.span is trace.INVALID_SPAN:
-            return
-        try:
-            if error is not None:
-                _record(self.span, error)
-                started_ns: int | None = getattr(self.span, "start_time", None)
-                bindings.note_origin(error, started_ns or time.time_ns())
-            _end(self.span, self.budget)
-        except Exception as failure:
-            _trouble.report("stages lost: a span could not be ended", detail=failure)
-        finally:
-            self._leave()
 
-    def _leave(self) -> None:
-        """Make what was around the stage current again, if the stage is what is current.
+def _entry(
+    stage: Stage, outer: otel_context.Context, around: Any
+) -> tuple[otel_context.Context, otel_context.Context, "bindings.Bound | None", Any]:
+    """Leave what is over, for a stage that may begin a trace or a request.
 
-        It is not where a generator was closed from elsewhere. What was around it may
-        have been passed over like that meanwhile; then it is what was around that.
-        """
-        span: Any = self.span
+    Returns the context that is around it, that to begin it in, what to bind again at its end,
+    where it is an entry stage, and its links.
+    """
+    # what arrives where a stage has ended has nothing to do with it
+    arrives = stage.kind in bindings.ARRIVING
+    is_apart = arrives and bindings.has_ended(around)
+    before: bindings.Bound | None = None
+    if stage.root or is_apart or not bindings.is_local(around):
+        before = bindings.state()
+        if arrives or before.has_requests or around is not _INVALID:
+            before = bindings.begin(around, arrives=arrives)
+            outer = CURRENT.get()
+    if not (stage.root or is_apart):
+        return outer, outer, before, stage.links
+    context, links = trace.set_span_in_context(_INVALID, outer), stage.links
+    if not is_apart and around.get_span_context().is_valid:
+        links = [*(links or ()), Link(around.get_span_context())]
+    return outer, context, before, links
+
+
+class ForeignTracer:
+    """Another SDK's tracer: its spans get what ours have by their class."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def begin(
+        self,
+        name: str,
+        context: otel_context.Context,
+        around: Span,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        links: Any,
+    ) -> Any:
+        """Start a span inside *around*."""
+        span: Any = self._tracer.start_span(name, context, kind, attributes, links)
+        if span is not around and span is not _INVALID:
+            span.otel_logging_bound = span.otel_logging_budget = None
+            span.otel_logging_passed = False
+            if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
+                span.otel_logging_entry = bindings.entry_of(around)
+        return span
+
+
+def _end(given: Span, error: BaseException | None) -> None:
+    """End a stage. Never raises."""
+    if given is _INVALID:
+        return
+    span: Any = given
+    try:
+        if error is not None:
+            _record(span, error)
+            bindings.note_origin(error, span.otel_logging_began)
+        if span.otel_logging_budget is None:
+            span.end()
+        else:
+            _end_in_time(span, span.otel_logging_budget)
+    except Exception as failure:
+        _trouble.report("stages lost: a span could not be ended", detail=failure)
+    finally:
+        # What was around it is current again, if the stage is what is current. It is not where
+        # a generator was closed from elsewhere. What was around it may have been passed over
+        # like that meanwhile; then it is what was around that.
         span.otel_logging_closed = True
-        if otel_context.get_current() is not self.current:
+        if CURRENT.get().get(SPAN) is span:
+            outer = span.otel_logging_outer
+            while outer and getattr(around := outer.get(SPAN), _PASSED, False):
+                outer = around.otel_logging_outer
+            CURRENT.set(outer)
+            if span.otel_logging_bound is not None:
+                bindings.restore(span.otel_logging_bound)
+        else:
             span.otel_logging_passed = True
-            return
-        outer = span.otel_logging_outer
-        while outer and getattr(around := trace.get_current_span(outer), _PASSED, False):
-            outer = cast(Any, around).otel_logging_outer
-        otel_context.attach(outer)
-        if self.bound is not None:
-            bindings.restore(self.bound)
 
 
 def _as_links(links: Any) -> list[Link]:
@@ -272,9 +337,9 @@ def _as_link(link: Link | SpanContext | Span) -> Link:
     return Link(context)
 
 
-def _end(span: Span, budget: float | None) -> None:
-    start_ns: int | None = getattr(span, "start_time", None) if budget is not None else None
-    if budget is None or start_ns is None:
+def _end_in_time(span: Span, budget: float) -> None:
+    start_ns: int | None = getattr(span, "start_time", None)
+    if start_ns is None:
         span.end()
         return
     end_ns = getattr(span, "now_ns", time.time_ns)()

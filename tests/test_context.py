@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from otel_logging import (
+    _otlp,
+    _runtime,
     _trouble,
     bind_context,
     bound_context,
@@ -47,7 +50,8 @@ def nothing_bound() -> Iterator[None]:
 @pytest.fixture
 def propagating(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``setup_observability(propagate=("tenant", "level"))`` does."""
-    monkeypatch.setattr(context, "propagated", ("tenant", "level"))
+    changed = replace(_runtime.current, propagate=("tenant", "level"))
+    monkeypatch.setattr(_runtime, "current", changed)
 
 
 def bound() -> dict[str, Any]:
@@ -591,3 +595,35 @@ def test_an_unfinished_scope_of_a_generator_ends_with_it() -> None:
     del unfinished
     gc.collect()
     assert bound() == {}
+
+
+def test_what_is_bound_is_encoded_once() -> None:
+    """As attributes of a span and of an event; not where a value may change meanwhile."""
+    with bound_context(user_id="u", trace_id="by hand"):
+        now = context.state()
+        fields = {"user_id": "u", "request_id": "by hand"}
+        assert now.event_bytes == _otlp.attributes(b"\x1a", fields)
+        assert now.span_bytes == _otlp.attributes(b"\x4a", fields)
+        assert now.event_bytes is now.event_bytes
+        assert now.span_bytes is now.span_bytes
+    cart = [1]
+    with bound_context(cart=cart):
+        cart.append(2)
+        assert context.state().event_bytes == _otlp.attributes(b"\x1a", {"cart": [1, 2]})
+        cart.append(3)
+        assert context.state().event_bytes == _otlp.attributes(b"\x1a", {"cart": [1, 2, 3]})
+        assert context.state().span_bytes == _otlp.attributes(b"\x4a", {"cart": [1, 2, 3]})
+
+
+def test_a_key_is_bound_again_by_another_owner() -> None:
+    """Layers do not become ever more, and each end brings back what was around."""
+    bind_context(a=1)
+    for n in range(50):
+        with bound_context(a=n, b=n):
+            bind_context(a=-1, c=n)
+            assert bound() == {"a": -1, "b": n, "c": n}
+        assert bound() == {"a": 1, "c": n}
+    depth, layer = 0, context.state()
+    while layer.around is not None:
+        depth, layer = depth + 1, layer.around
+    assert depth <= 2

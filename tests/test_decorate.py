@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from otel_logging._decorate import around, inside
+from otel_logging._decorate import around_with as around
+from otel_logging._decorate import inside
 
 where: contextvars.ContextVar[str] = contextvars.ContextVar("where", default="outside")
 

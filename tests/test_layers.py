@@ -15,7 +15,7 @@ PACKAGE = ROOT / "otel_logging"
 
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
-    {"_names", "_trouble", "_text", "_green"},
+    {"_names", "_trouble", "_text", "_green", "_runtime"},
     {"_values", "_links", "_forks"},
     {"_sockets", "_json", "_otlp", "_decorate", "_segment"},
     {"_places"},

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_logging import (
     _otlp,
+    _runtime,
     _trouble,
     bind_context,
     bound_context,
@@ -244,7 +246,8 @@ def test_a_span_that_fails_is_a_counted_loss(monkeypatch: pytest.MonkeyPatch) ->
 def test_after_set_up_every_other_line_goes_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside any span too: with its time, or that of now."""
     taken: list[Any] = []
-    monkeypatch.setattr(processors, "elsewhere", lambda *line: taken.append(line))
+    changed = replace(_runtime.current, line_sink=lambda *line: taken.append(line))
+    monkeypatch.setattr(_runtime, "current", changed)
     line(record_on_span, event="e", _time_ns=5, n=1)
     line(record_on_span, event="f")
     assert taken[0] == (trace.INVALID_SPAN, 5, "e", {"n": 1})
@@ -256,7 +259,9 @@ def test_lines_that_leave_as_records_are_no_events(
 ) -> None:
     """OTEL_LOGS_EXPORTER=otlp: instead, never as well."""
     taken: list[Any] = []
-    monkeypatch.setattr(processors, "as_record", lambda *line: taken.append(line))
+    sink = lambda *line: taken.append(line)  # noqa: E731
+    changed = replace(_runtime.current, line_sink=sink, takes_all=True)
+    monkeypatch.setattr(_runtime, "current", changed)
     with stock.tracer.start_as_current_span("s") as span:
         line(record_on_span, event="e", _time_ns=5, n=1)
     assert taken == [(span, 5, "e", {"n": 1})]

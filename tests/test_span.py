@@ -484,7 +484,7 @@ def test_an_event_that_the_end_has_missed_leaves_on_a_child(service: Service) ->
     """The span has ended, in another thread, just before."""
 
     class Late(Racing):
-        def popleft(self) -> bytes:
+        def pop(self) -> bytes:
             raise IndexError  # as if another thread had taken the last one
 
     with traced("x") as span:
@@ -723,7 +723,6 @@ def test_a_foreign_span_that_ends_while_a_line_is_made(service: Service) -> None
     theirs = TracerProvider()
     attached = AttachedProcessor()
     theirs.add_span_processor(attached)
-    attached.pipeline = service.observability._pipeline
 
     class Taken(deque[bytes]):
         def append(self, event: bytes, /) -> None:
@@ -752,10 +751,9 @@ def test_a_foreign_span_that_is_not_sampled_stays_where_it_is(service: Service) 
     theirs = TracerProvider(sampler=RecordOnly())
     attached = AttachedProcessor()
     theirs.add_span_processor(attached)
-    attached.pipeline = service.observability._pipeline
     with theirs.get_tracer("t").start_as_current_span("s"):
         log.info("line")
-    attached.pipeline = None
+    service.observability.shutdown()
     theirs.get_tracer("t").start_span("after shutdown").end()
     assert service.spans() == []
 
@@ -1217,7 +1215,6 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     tracer.start_span("times").end("never")
     from otel_logging.export.provider import AttachedProcessor
     attached = AttachedProcessor()
-    attached.pipeline = observability._pipeline
     attached.on_start(object())
 """
     done = subprocess.run(
@@ -1288,3 +1285,110 @@ def test_links_and_status_of_the_api_are_ours_too(tracer: trace.Tracer, service:
     """``start_span(links=)`` takes OpenTelemetry's links."""
     tracer.start_span("x", links=[Link(SpanContext(1, 2, is_remote=False))]).end()
     assert len(service.one("x").links) == 1
+
+
+# ---------------------------------------------------------------- what is bound, and what is set
+
+
+def test_attributes_of_a_span_that_has_bound_fields(service: Service) -> None:
+    """Its own come beside them, and win; whoever reads them while it is open sees both."""
+    with bound_context(user_id="u", cart=[1, 2]), traced("list", a=1):
+        pass
+    with bound_context(user_id="u", a=0):
+        with traced("beside", b=1):
+            pass
+        with traced("same", a=1):
+            pass
+        with traced("read", b=1) as span:
+            assert dict(span.attributes) == {"b": 1, "user_id": "u", "a": 0}  # type: ignore[attr-defined]
+            span.set_attribute("a", 2)
+    assert service.one("list").attributes == {"user_id": "u", "cart": [1, 2], "a": 1}
+    assert service.one("beside").attributes == {"user_id": "u", "a": 0, "b": 1}
+    assert service.one("same").attributes == {"user_id": "u", "a": 1}
+    assert service.one("read").attributes == {"user_id": "u", "a": 2, "b": 1}
+
+
+def test_bound_fields_count_among_the_attributes(receiver: Receiver, tmp_path: Any) -> None:
+    """A field set again is no other one."""
+    program = """
+import os, sys
+os.environ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"] = "2"
+from otel_logging import *
+with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
+                         environment="production"):
+    with bound_context(a=1), traced("s") as span:
+        span.set_attributes({"b": 2, "a": 3, "c": 4})
+"""
+    script(program, receiver.endpoint, str(tmp_path))
+    (span,) = receiver.spans
+    assert span.attributes == {"a": 3, "b": 2}
+
+
+def test_a_recorded_span_below_one_that_is_not(service: Service, tracer: trace.Tracer) -> None:
+    """A sampler may say so; ids and clock are right, and a budget of the other means nothing."""
+
+    class ByName(Sampler):
+        def should_sample(self, *args: Any, **_: Any) -> SamplingResult:
+            kept = Decision.RECORD_AND_SAMPLE if args[2] == "kept" else Decision.DROP
+            return SamplingResult(kept)
+
+        def get_description(self) -> str:
+            return "by name"
+
+    provider: Any = trace.get_tracer_provider()
+    before, provider.sampler = provider.sampler, ByName()
+    try:
+        with traced("dropped", budget=1e-9) as outer, traced("kept"):
+            pass
+    finally:
+        provider.sampler = before
+    context = outer.get_span_context()
+    assert str(context.span_id) in repr(outer) or f"{context.span_id:016x}" in repr(outer)
+    assert [s.name for s in service.spans()] == ["kept"]
+    assert service.one("kept").parent_span_id == f"{context.span_id:016x}"
+    assert service.one("kept").trace_id == f"{context.trace_id:032x}"
+
+
+def test_a_provider_after_shutdown(service: Service) -> None:
+    """It takes processors and flushes as before, with nothing to do."""
+    provider: Any = trace.get_tracer_provider()
+    kept = provider.sampler
+    service.observability.shutdown()
+    provider.add_span_processor(SpanProcessor())
+    assert provider.force_flush() is True
+    assert provider.sampler is kept
+    assert provider.is_idle
+    assert provider.resource.attributes
+
+
+def test_another_runtime_context_than_opentelemetrys_own(receiver: Receiver, tmp_path: Any) -> None:
+    """OTEL_PYTHON_CONTEXT may name one that has no context variable."""
+    program = """
+import sys
+from opentelemetry import context
+
+class Kept:
+    now = context.Context()
+    def attach(self, given):
+        before, Kept.now = Kept.now, given
+        return before
+    def get_current(self):
+        return Kept.now
+    def detach(self, before):
+        Kept.now = before
+
+context._RUNTIME_CONTEXT = Kept()
+from otel_logging import *
+with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
+                         environment="production"):
+    with traced("outer"):
+        with traced("inner"):
+            get_logger("shop").info("hello")
+    with traced("next"):
+        pass
+"""
+    script(program, receiver.endpoint, str(tmp_path))
+    spans = {span.name: span for span in receiver.spans}
+    assert spans["inner"].parent_span_id == spans["outer"].span_id
+    assert [event.name for event in spans["inner"].events] == ["hello"]
+    assert spans["next"].parent_span_id is None

@@ -15,6 +15,7 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags
 
 from otel_logging import (
     ConfigurationError,
+    _runtime,
     bind_context,
     bound_context,
     detached,
@@ -563,7 +564,11 @@ def test_a_span_that_cannot_end_is_a_counted_loss(service: Service, monkeypatch:
         def start_span(self, *args: Any, **kwargs: Any) -> trace.Span:
             return Broken(SpanContext(1, 2, is_remote=False))
 
-    monkeypatch.setattr(tracing, "tracer", Tracer())
+    monkeypatch.setattr(
+        _runtime,
+        "current",
+        dataclasses.replace(_runtime.current, tracer=tracing.ForeignTracer(Tracer())),
+    )
     with traced("x"):
         pass
     assert "stages lost: a span could not be ended" in repr(service.observability)

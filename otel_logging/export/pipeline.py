@@ -7,7 +7,6 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 
 import math
 import os
-import random
 import socket
 import time
 import uuid
@@ -19,16 +18,24 @@ from typing import Any, Final, cast
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    DEFAULT_OFF,
+    DEFAULT_ON,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _forks, _names, _otlp, _trouble
+from otel_logging import _forks, _names, _otlp, _runtime, _trouble
 from otel_logging._spool import Spool
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.readable import (
     HAS_IS_REMOTE,
     IS_REMOTE,
-    Ids,
     bounded,
     encode_event,
     encode_link,
@@ -43,20 +50,27 @@ PROCESS_LOG_S: Final = 60.0
 #: How many spans of lines wait at most until foreign processors are shown them.
 _MOST_UNSHOWN: Final = 4096
 
-_random = random.Random()  # noqa: S311 - ids, not secrets; its own, so that nobody's seed() repeats them
-
-#: Where ids come from: as many random bits as it is asked for. ``testing`` has one that counts.
-random_bits: Callable[[int], int] = _random.getrandbits
-
 
 def new_trace_id() -> int:
     """Return a random trace id that is not 0."""
-    return random_bits(128) or 1
+    return _runtime.current.random_bits(128) or 1
 
 
 def new_span_id() -> int:
     """Return a random span id that is not 0."""
-    return random_bits(64) or 1
+    return _runtime.current.random_bits(64) or 1
+
+
+def make_sampler(name: str, ratio: float) -> Sampler:
+    """Return OpenTelemetry's sampler of that name (``OTEL_TRACES_SAMPLER``)."""
+    return {
+        "always_on": ALWAYS_ON,
+        "always_off": ALWAYS_OFF,
+        "traceidratio": TraceIdRatioBased(ratio),
+        "parentbased_always_on": DEFAULT_ON,
+        "parentbased_always_off": DEFAULT_OFF,
+        "parentbased_traceidratio": ParentBased(TraceIdRatioBased(ratio)),
+    }[name]
 
 
 def make_resource(settings: Settings) -> Resource:
@@ -111,7 +125,7 @@ class _ForeignLines:
     __slots__ = ("__weakref__", "events", "has_ended", "page_bytes", "pages")
 
     def __init__(self) -> None:
-        self.events: deque[bytes] = deque()
+        self.events: list[bytes] = []
         self.page_bytes = 0
         self.pages = 0
         self.has_ended = False
@@ -151,6 +165,11 @@ class Pipeline:
 
     #: What its tracers make; ``testing`` has one with a clock of its own.
     span_type: type[Span] = Span
+    #: Whether the sampler has to be asked for each span, which costs more than all else.
+    asks_sampler: bool
+    #: Where it has not: new traces with an id up to this one are sampled, other spans as their
+    #: parent is.
+    root_bound: int
 
     def __init__(self, settings: Settings, resource: Resource, spool: Spool) -> None:
         self.follow(settings, resource)
@@ -179,22 +198,36 @@ class Pipeline:
         self.encoded_attributes: float = math.inf if most is None else most
         if settings.limits.value_length is not None:
             self.encoded_attributes = -1
+        self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
+        if settings.sampler.startswith("parentbased"):
+            keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")
+            self.asks_sampler = False
+            self.root_bound = TraceIdRatioBased.get_bound_for_rate(keeps)
         self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
+
+    @property
+    def sampler(self) -> Sampler:
+        """OpenTelemetry's sampler, which may be replaced."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self.asks_sampler = True
+        self.root_bound = 0
 
     # ---- spans
 
     def ended(self, span: Span) -> None:
-        """Take an ended span: its bytes to the spool, itself to foreign processors.
+        """Take an ended span to foreign processors, where there are some, and to the spool.
 
         They have it first: what they take off it does not leave. A span of lines may
         end inside a log call, even one of theirs, so they are shown it later, by the
         worker: they may hold a lock of their own, or log about it again.
         """
-        if not self.processors:
-            self._keep(span)  # the usual case
-        elif span.is_of_lines:
-            self._keep(span)
+        if span.is_of_lines:
+            self.keep(span)
             if len(self._unshown) < _MOST_UNSHOWN:
                 self._unshown.append(span)
             else:
@@ -203,19 +236,21 @@ class Pipeline:
             try:
                 self._show_ended(span)
             finally:  # a processor may raise KeyboardInterrupt
-                self._keep(span)
+                self.keep(span)
 
-    def _keep(self, span: Span) -> None:
-        ids = span.ids
-        if ids.flags & TraceFlags.SAMPLED:
-            try:
-                encoded = span.encode()
-                if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes():
-                    encoded = span.encode()
-            except Exception as error:  # of what a foreign processor assigned
-                _trouble.report("spans lost: they cannot be encoded", detail=error)
-                return
-            self.append(span.scope_bytes, ids.trace_bytes, encoded)
+    def keep(self, span: Span) -> None:
+        """Put the bytes of an ended span into the spool."""
+        if not span.trace_flags & TraceFlags.SAMPLED:
+            return
+        try:
+            trace_id = span.trace_id.to_bytes(16, "big")
+            encoded = span.encode(trace_id)
+            if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes():
+                encoded = span.encode(trace_id)
+        except Exception as error:  # of what a foreign processor assigned
+            _trouble.report("spans lost: they cannot be encoded", detail=error)
+            return
+        self.append(span.scope_bytes, trace_id, encoded)
 
     def _show_ended(self, span: Span) -> None:
         for name in ("_on_ending", "on_end"):
@@ -314,8 +349,8 @@ class Pipeline:
             return
         span = self._process_log
         if span is None or not span.is_recording():
-            ids = Ids(new_trace_id(), new_span_id())
-            span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, ids, start_ns=time_ns)
+            ids = new_trace_id(), new_span_id()
+            span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, *ids, start_ns=time_ns)
             self._process_log = span
         span.add_line(time_ns, name, fields)
         if self.is_exiting:
@@ -362,11 +397,13 @@ class Pipeline:
             self,
             self._own_scope,
             _names.LOG_SPAN,
-            Ids(parent.trace_id, new_span_id(), parent.trace_flags, parent.trace_state),
-            parent_context=parent,
-            attributes={_names.LOG_PAGE: number},
+            parent.trace_id,
+            new_span_id(),
+            parent.trace_flags,
             start_ns=time_ns,
         )
+        child.trace_state, child._parent = parent.trace_state, parent  # noqa: SLF001 - as the SDK's
+        child.set_attribute(_names.LOG_PAGE, number)
         child.adopt_events(events)
         child.end(time_ns)
 
@@ -374,7 +411,7 @@ class Pipeline:
 
     def after_fork(self) -> None:
         """Be this process: its own ids and resource, none of the parent's lines."""
-        _random.seed()
+        _runtime.ids.seed()
         self._process_log = None
         self._unshown.clear()
         self.ended_spans = 0

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import getpid
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -19,43 +19,26 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
-from opentelemetry.sdk.trace.sampling import (
-    ALWAYS_OFF,
-    ALWAYS_ON,
-    DEFAULT_OFF,
-    DEFAULT_ON,
-    ParentBased,
-    Sampler,
-    TraceIdRatioBased,
-)
+from opentelemetry.sdk.trace.sampling import Sampler, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
-
-from otel_logging import _decorate, _forks, _trouble
-from otel_logging import context as bindings
-from otel_logging.export.pipeline import (
-    Pipeline,
-    lines_of_ended,
-    new_span_id,
-    new_trace_id,
-    watch,
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    TraceState,
 )
-from otel_logging.export.readable import RANDOM_TRACE_ID, Ids, make_scope
+
+from otel_logging import _decorate, _forks, _runtime, _trouble
+from otel_logging import context as bindings
+from otel_logging.export.pipeline import Pipeline, lines_of_ended, watch
+from otel_logging.export.readable import RANDOM_TRACE_ID, make_scope
 from otel_logging.export.span import Span, as_mapping
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-
-def make_sampler(name: str, ratio: float) -> Sampler:
-    """Return OpenTelemetry's sampler of that name (``OTEL_TRACES_SAMPLER``)."""
-    return {
-        "always_on": ALWAYS_ON,
-        "always_off": ALWAYS_OFF,
-        "traceidratio": TraceIdRatioBased(ratio),
-        "parentbased_always_on": DEFAULT_ON,
-        "parentbased_always_off": DEFAULT_OFF,
-        "parentbased_traceidratio": ParentBased(TraceIdRatioBased(ratio)),
-    }[name]
+_RATIO_MASK: Final = TraceIdRatioBased.TRACE_ID_LIMIT
 
 
 class Tracer(SdkTracer):
@@ -92,61 +75,92 @@ class Tracer(SdkTracer):
         set_status_on_exception: bool = True,  # noqa: ARG002, FBT001, FBT002
     ) -> trace.Span:
         """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
-        if getpid() != _forks.pid:
-            _forks.check()  # two children of one process would have the same ids
         around = trace.get_current_span(context)
-        pipeline = self._provider.pipeline
-        if self._is_off or not pipeline.is_open:
-            return NonRecordingSpan(around.get_span_context())
         arrives = kind in bindings.ARRIVING
-        if arrives and bindings.has_ended(around):
+        if not bindings.is_local(around):
+            outside = around.get_span_context().is_valid
+            if arrives or outside or bindings.state().has_requests:
+                bindings.begin(around, arrives=arrives)
+        elif arrives and bindings.has_ended(around):
             bindings.begin(around, arrives=True)
             around = trace.INVALID_SPAN
             context = trace.set_span_in_context(around, context)
-        of: Ids | None = getattr(around, "ids", None)  # isinstance costs ten times that: an ABC
-        outside = None
-        if of is not None:
-            ids = Ids(of.trace_id, new_span_id(), of.flags, of.state, of.trace_bytes)
-        else:
-            outside = around.get_span_context()
-            if outside.is_valid:
-                flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
-                ids = Ids(outside.trace_id, new_span_id(), flags, outside.trace_state)
+        return self.begin(name, context, around, kind, attributes, links, start_time)
+
+    def begin(
+        self,
+        name: str,
+        context: otel_context.Context | None,
+        around: trace.Span,
+        kind: SpanKind,
+        attributes: Mapping[str, Any] | None,
+        links: Sequence[Link] | None,
+        start_time: int | None = None,
+    ) -> trace.Span:
+        """Start a span inside *around*, which is what is current in *context*.
+
+        What is over has been left by then (``context.begin``). Every stage comes this way: the
+        usual case is in line, and enters none of the branches.
+        """
+        if getpid() != _forks.pid:
+            _forks.check()  # two children of one process would have the same ids
+        runtime = _runtime.current
+        pipeline = runtime.pipeline
+        if pipeline is None or not pipeline.is_open or self._is_off:
+            return NonRecordingSpan(around.get_span_context())
+        parent: Any = None
+        outside: SpanContext | None = None
+        state: TraceState | None = None
+        if around is not trace.INVALID_SPAN:
+            if getattr(around, "otel_logging_is_ours", False):
+                parent = around
+                trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
             else:
-                outside = None
-                ids = Ids(new_trace_id(), new_span_id())
-            if (arrives or outside or bindings.state().requests) and not bindings.is_local(around):
-                bindings.begin(around, arrives=arrives)
-        if bindings.bound() or bindings.job_tag.get() is not None:
-            bound = bindings.bound_attributes()
-            attributes = {**bound, **as_mapping(attributes)} if attributes else bound
-        recording = bool(ids.flags & TraceFlags.SAMPLED)
-        sampler = self._provider.sampler
-        if sampler is not DEFAULT_ON:  # which would decide just this, at ten times the cost
-            result = sampler.should_sample(
-                context, ids.trace_id, name, kind, attributes, links or ()
+                outside = around.get_span_context()
+                trace_id, state = outside.trace_id, outside.trace_state
+                flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
+        if parent is None and (outside is None or not outside.is_valid):
+            outside = state = None
+            trace_id = runtime.random_bits(128) or 1
+            flags = 1 if trace_id & _RATIO_MASK < pipeline.root_bound else 0
+        recording = flags & 1
+        bound = bindings.state()
+        if pipeline.asks_sampler:
+            if bound.values or bindings.job_tag() is not None:
+                attributes = {**bindings.bound_attributes(), **as_mapping(attributes)}
+                bound = bindings.NOTHING
+            result = pipeline.sampler.should_sample(
+                context, trace_id, name, kind, attributes, links or ()
             )
             decision: Any = result.decision  # its methods have no types
-            ids.flags = ids.flags & RANDOM_TRACE_ID | decision.is_sampled()
-            ids.state = result.trace_state
+            flags = flags & RANDOM_TRACE_ID | decision.is_sampled()
+            state = result.trace_state
             recording, attributes = decision.is_recording(), result.attributes
         if not recording:
             return _Unrecorded(
-                SpanContext(ids.trace_id, ids.span_id, False, TraceFlags(ids.flags), ids.state),  # noqa: FBT003
-                bindings.entry_of(around) if bindings.is_local(around) else None,
+                trace_id, runtime.random_bits(64) or 1, flags, state, parent or (outside and around)
             )
-        span = pipeline.span_type(
+        span: Span = pipeline.span_type(
             pipeline,
             self._scope,
             name,
-            ids,
-            None if of is None else cast(Span, around),
-            parent_context=outside,
-            kind=kind,
-            attributes=attributes,
-            links=links,
+            trace_id,
+            runtime.random_bits(64) or 1,
+            flags,
+            kind,
+            parent,
             start_ns=start_time,
         )
+        if state:
+            span.trace_state = state
+        if outside is not None:
+            span._parent_context = outside  # noqa: SLF001 - as the SDK's
+        if bound.values or bindings.job.get().tag is not None:
+            span.begin_with(bound)
+        if attributes:
+            span.set_attributes(attributes)
+        if links:
+            span.add_links(links)
         if pipeline.processors:
             pipeline.started(span, context)
         return span
@@ -183,11 +197,44 @@ class Tracer(SdkTracer):
 class _Unrecorded(NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
 
-    otel_logging_closed = False
+    otel_logging_is_ours = True
+    otel_logging_closed = otel_logging_passed = False
+    otel_logging_bound = otel_logging_budget = None
+    otel_logging_entry: trace.Span | None = None
+    _known: SpanContext | None = None
 
-    def __init__(self, context: SpanContext, entry: trace.Span | None) -> None:
-        super().__init__(context)
-        self.otel_logging_entry = entry
+    # NonRecordingSpan's constructor is left out: a context is made when somebody asks
+    def __init__(
+        self, trace_id: int, span_id: int, flags: int, state: TraceState | None, around: Any
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.trace_flags = flags
+        self.trace_state = state
+        if around is not None and bindings.is_local(around):
+            self.otel_logging_entry = bindings.entry_of(around)
+
+    @property
+    def clock_ns(self) -> int:
+        """The clock of a recorded span below it."""
+        return time.time_ns() - time.perf_counter_ns()
+
+    @property
+    def _context(self) -> SpanContext:  # type: ignore[override]  # assigned by nobody but itself
+        return self.get_span_context()
+
+    def get_span_context(self) -> SpanContext:
+        """Return the context; made when somebody asks."""
+        context = self._known
+        if context is None:
+            context = self._known = SpanContext(
+                self.trace_id,
+                self.span_id,
+                is_remote=False,
+                trace_flags=TraceFlags(self.trace_flags),
+                trace_state=self.trace_state,
+            )
+        return context
 
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
         """End it."""
@@ -216,30 +263,44 @@ class _CurrentSpan:
         return result
 
     def __call__(self, function: _F) -> _F:
-        return _decorate.around(function, self._make)
+        return _decorate.around_with(function, self._make)
 
 
 class TracerProvider(SdkTracerProvider):
     """The SDK's provider with our tracers: ``isinstance`` checks and ``sampler`` hold.
 
     Scope: process. OpenTelemetry lets a provider be set once, so this one stays
-    through ``shutdown`` and another set-up: its tracers follow ``pipeline``.
+    through ``shutdown`` and another set-up: its tracers follow the runtime's pipeline.
     """
 
-    def __init__(self, sampler: Sampler, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        super().__init__(sampler=sampler, resource=pipeline.resource, shutdown_on_exit=False)
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(
+            sampler=pipeline.sampler, resource=pipeline.resource, shutdown_on_exit=False
+        )
         self._disabled = False  # set-up has read OTEL_SDK_DISABLED; a test captures all the same
+
+    @property
+    def sampler(self) -> Sampler:
+        """What decides which traces are kept; it may be replaced."""
+        pipeline = _runtime.current.pipeline
+        return self._first_sampler if pipeline is None else pipeline.sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Sampler) -> None:
+        self._first_sampler = sampler
+        if _runtime.current.pipeline is not None:
+            _runtime.current.pipeline.sampler = sampler
 
     @property
     def is_idle(self) -> bool:
         """Say whether nothing is set up any more."""
-        return not self.pipeline.is_open
+        return _runtime.current.pipeline is None or not _runtime.current.pipeline.is_open
 
     @property
     def resource(self) -> Resource:
         """The resource of this process."""
-        return self.pipeline.resource
+        pipeline = _runtime.current.pipeline
+        return self._resource if pipeline is None else pipeline.resource
 
     def get_tracer(
         self,
@@ -263,29 +324,29 @@ class TracerProvider(SdkTracerProvider):
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Show every span that starts and ends from here on to *span_processor* too."""
         super().add_span_processor(span_processor)  # for its force_flush and shutdown
-        self.pipeline.processors += (span_processor,)
+        if _runtime.current.pipeline is not None:
+            _runtime.current.pipeline.processors += (span_processor,)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Bring what has ended to the collector, and let foreign processors do the same."""
         began = time.monotonic()
-        self.pipeline.show_lines()
+        pipeline = _runtime.current.pipeline
+        if pipeline is not None:
+            pipeline.show_lines()
         flushed = super().force_flush(timeout_millis)
         left_s = max(timeout_millis / 1000 - (time.monotonic() - began), 0.0)
-        return self.pipeline.on_flush(left_s) and flushed
+        return (pipeline is None or pipeline.on_flush(left_s)) and flushed
 
 
 class AttachedProcessor(SpanProcessor):
     """Brings the spans of somebody else's SDK provider into our pipeline.
 
-    An SDK cannot take a processor off again: without a pipeline it does nothing.
+    An SDK cannot take a processor off again: where nothing is set up it does nothing.
     """
-
-    def __init__(self) -> None:
-        self.pipeline: Pipeline | None = None
 
     def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
         """Give it what is bound, and its place in its request. Never raises."""
-        if self.pipeline is None:
+        if _runtime.current.pipeline is None:
             return
         try:
             watch(span)
@@ -302,13 +363,14 @@ class AttachedProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Bring it to the spool. Never raises."""
+        pipeline = _runtime.current.pipeline
         try:
-            if self.pipeline is None:
+            if pipeline is None:
                 lost = lines_of_ended(span.context)
                 if lost:
                     _trouble.report("log lines lost: their span ended after shutdown", len(lost))
             elif span.context.trace_flags & TraceFlags.SAMPLED:
-                self.pipeline.ended_elsewhere(span)
+                pipeline.ended_elsewhere(span)
         except Exception as error:
             _trouble.report("spans lost: they cannot be encoded", detail=error)
 

@@ -11,7 +11,6 @@ is made when somebody asks. Deliberately absent: how it changes while it is open
 import copy
 import time
 import warnings
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +28,7 @@ from opentelemetry.trace import (
 
 from otel_logging import _forks, _names, _otlp, _trouble
 from otel_logging._values import plain
+from otel_logging.context import Bound
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -43,26 +43,7 @@ HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
 RANDOM_TRACE_ID: Final = 0x02
 
 _UNSET = Status()
-
-
-class Ids:
-    """A span's identity, in the forms in which it is used: numbers, and the trace id's bytes."""
-
-    __slots__ = ("flags", "span_id", "state", "trace_bytes", "trace_id")
-
-    def __init__(
-        self,
-        trace_id: int,
-        span_id: int,
-        flags: int = TraceFlags.SAMPLED,
-        state: TraceState | None = None,
-        trace_bytes: bytes | None = None,
-    ) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.flags = flags
-        self.state = state
-        self.trace_bytes = trace_bytes or trace_id.to_bytes(16, "big")
+_INTERNAL = SpanKind.INTERNAL  # to look it up in its enum costs as much as a function call
 
 
 class Readable(ReadableSpan):
@@ -78,10 +59,17 @@ class Readable(ReadableSpan):
     dropped_attributes = 0  # the SDK counts in its containers
     dropped_events = 0  # what is too much leaves on another span
     dropped_links = 0
+    trace_state: TraceState | None = None
     _span_context: SpanContext | None = None
     _parent_context: SpanContext | None = None
+    #: What was bound where it began; its bytes are shared, until somebody looks at the attributes.
+    _bound: Bound | None = None
     #: The request's outermost span in this process; None: it is this one (no cycle for the GC).
     otel_logging_entry: "Readable | None" = None
+    otel_logging_is_ours = True
+    otel_logging_closed = otel_logging_passed = False
+    otel_logging_bound: Bound | None = None
+    otel_logging_budget: float | None = None
     _line_fields: dict[str, str] | None = None
     _page_bytes = 0
     _pages = 0
@@ -95,50 +83,41 @@ class Readable(ReadableSpan):
         pipeline: "Pipeline",
         scope: tuple[bytes, InstrumentationScope],
         name: str,
-        ids: "Ids",
+        trace_id: int,
+        span_id: int,
+        flags: int = TraceFlags.SAMPLED,
+        kind: SpanKind = SpanKind.INTERNAL,
         parent: "Readable | None" = None,
         *,
-        parent_context: SpanContext | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Mapping[str, Any] | None = None,
-        links: Iterable[Link] | None = None,
         start_ns: int | None = None,
     ) -> None:
-        """Begin it. *parent* is one of ours; of another's there is but *parent_context*.
+        """Begin it. *parent* is one of ours; of another's there is but its context.
 
         ReadableSpan's own constructor is left out: it would make what most spans
         are never asked for.
         """
         self.pipeline = pipeline
-        self.ids = ids
         self._scope = scope
         self._name = name
-        self._parent_span = parent
-        if parent_context is not None:
-            self._parent_context = parent_context
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.trace_flags = flags
         self._kind = kind
+        self._parent_span = parent
+        self._own: dict[str, Any] = {}
         self._links: list[Link] = []
-        if links:
-            self.add_links(links)
-        self._encoded_events: deque[bytes] = deque()
+        self._encoded_events: list[bytes] = []
         self._open = [True]  # popped once, by whoever ends it
         self._pid = _forks.pid
         # the wall clock is read once a trace and process; after that time only goes forward
         if parent is None:
-            self.clock_ns: int = time.time_ns() - time.perf_counter_ns()
+            now_ns = time.time_ns()
+            self.clock_ns: int = now_ns - time.perf_counter_ns()
         else:
             self.clock_ns = parent.clock_ns
             self.otel_logging_entry = parent.otel_logging_entry or parent
-        self._start_time: int = (
-            time.perf_counter_ns() + self.clock_ns if start_ns is None else self.as_ns(start_ns)
-        )
-        self._attributes: dict[str, Any] = {}
-        if attributes:
-            self.set_attributes(attributes)
-
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Set *attributes*."""
-        raise NotImplementedError  # pragma: no cover - Span's
+            now_ns = time.perf_counter_ns() + parent.clock_ns
+        self._start_time: int = now_ns if start_ns is None else self.as_ns(start_ns)
 
     def add_links(self, links: Iterable[Link]) -> None:
         """Add *links* within the limits; what is not a link is counted and reported."""
@@ -160,11 +139,10 @@ class Readable(ReadableSpan):
         """The three trace fields of a line inside this span."""
         fields = self._line_fields
         if fields is None:
-            ids = self.ids
             fields = self._line_fields = {
-                _names.TRACE_ID: f"{ids.trace_id:032x}",
-                _names.SPAN_ID: f"{ids.span_id:016x}",
-                _names.TRACE_FLAGS: f"{ids.flags:02x}",
+                _names.TRACE_ID: f"{self.trace_id:032x}",
+                _names.SPAN_ID: f"{self.span_id:016x}",
+                _names.TRACE_FLAGS: f"{self.trace_flags:02x}",
             }
         return fields
 
@@ -183,26 +161,24 @@ class Readable(ReadableSpan):
         """Return the context; made when somebody asks, few spans are."""
         context = self._span_context
         if context is None:
-            ids = self.ids
             context = self._span_context = SpanContext(
-                ids.trace_id,
-                ids.span_id,
+                self.trace_id,
+                self.span_id,
                 is_remote=False,
-                trace_flags=TraceFlags(ids.flags),
-                trace_state=ids.state,
+                trace_flags=TraceFlags(self.trace_flags),
+                trace_state=self.trace_state,
             )
         return context
 
-    def encode(self) -> bytes:
+    def encode(self, trace_id: bytes) -> bytes:
         """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
-        ids, parent, links, status = self.ids, self._parent_span, self._links, self._status
+        parent, outside, status = self._parent_span, self._parent_context, self._status
         events = self._events_at_end
         if self._shown_events is not None:
             events = [encode_event(event) for event in self._shown_events]
-        outside = self._parent_context
         parent_span_id, remote = 0, 0
         if parent is not None:
-            parent_span_id = parent.ids.span_id
+            parent_span_id = parent.span_id
         elif outside is not None:
             parent_span_id = outside.span_id
             remote = IS_REMOTE if outside.is_remote else 0
@@ -210,22 +186,32 @@ class Readable(ReadableSpan):
         if self.dropped_attributes or self.dropped_links:
             dropped = (self.dropped_attributes, 0, self.dropped_links)
         return _otlp.span(
-            ids.trace_bytes,
-            ids.span_id,
+            trace_id,
+            self.span_id,
             parent_span_id,
-            ids.state.to_header() if ids.state else "",
-            ids.flags | HAS_IS_REMOTE | remote,
+            self.trace_state.to_header() if self.trace_state else "",
+            self.trace_flags | HAS_IS_REMOTE | remote,
             self._name,
-            otlp_kind(self._kind),
+            1 if self._kind is _INTERNAL else otlp_kind(self._kind),
             self._start_time,
             self._end_time or 0,
-            dict(self._attributes or ()),
+            self._encoded_attributes(),
             events,
-            [encode_link(link) for link in links] if links else (),
+            [encode_link(link) for link in self._links] if self._links else (),
             dropped=dropped,
             status=0 if status is _UNSET else status.status_code.value,
             message=status.description or "",
         )
+
+    def _encoded_attributes(self) -> bytes:
+        bound, own = self._bound, self._own
+        if bound is None:
+            return _otlp.attributes(b"\x4a", dict(own)) if own else b""
+        if not own:
+            return bound.span_bytes
+        if bound.attributes.keys().isdisjoint(own):
+            return bound.span_bytes + _otlp.attributes(b"\x4a", own)
+        return _otlp.attributes(b"\x4a", {**bound.attributes, **own})
 
     def adopt_events(self, events: Iterable[bytes]) -> None:
         """Take over encoded *events*: how a page and a stray line become a span."""
@@ -244,13 +230,26 @@ class Readable(ReadableSpan):
         return MappingProxyType(dict(self._attributes or ()))
 
     @property
+    def _attributes(self) -> dict[str, Any]:
+        bound, own = self._bound, self._own
+        if bound is not None:  # in place: another thread may set one meanwhile
+            for key, value in bound.attributes.items():
+                own.setdefault(key, value)
+            self._bound = None
+        return own
+
+    @_attributes.setter
+    def _attributes(self, attributes: dict[str, Any]) -> None:
+        self._own, self._bound = attributes, None
+
+    @property
     def _context(self) -> SpanContext:
         return self.get_span_context()
 
     @_context.setter
     def _context(self, context: SpanContext) -> None:
-        state = context.trace_state
-        self.ids = Ids(context.trace_id, context.span_id, context.trace_flags, state)
+        self.trace_id, self.span_id = context.trace_id, context.span_id
+        self.trace_flags, self.trace_state = context.trace_flags, context.trace_state
         self._span_context = context
 
     @property
@@ -276,7 +275,7 @@ class Readable(ReadableSpan):
     @_events.setter
     def _events(self, events: Iterable[Event]) -> None:
         if self._end_time is None:
-            self._encoded_events = deque([encode_event(event) for event in events])
+            self._encoded_events = [encode_event(event) for event in events]
         else:
             self._shown_events = list(events)
 

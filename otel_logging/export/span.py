@@ -10,7 +10,6 @@ Deliberately absent: where the bytes go (``pipeline``).
 """
 
 import traceback
-from collections import deque
 from collections.abc import Mapping
 from os import getpid
 from typing import Any, Final, TypeVar
@@ -18,8 +17,9 @@ from typing import Any, Final, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _forks, _json, _otlp, _trouble
+from otel_logging import _forks, _json, _names, _otlp, _trouble
 from otel_logging._values import MAX_RECORD_BYTES, plain
+from otel_logging.context import Bound, job_tag
 from otel_logging.export.readable import Readable, bounded, frozen
 from otel_logging.tracing import note_told, was_told
 
@@ -97,17 +97,34 @@ class Span(Readable, trace.Span):
         """Say whether it is open, in this process."""
         return self._end_time is None and self._pid == _forks.pid
 
+    def begin_with(self, bound: Bound) -> None:
+        """Put on it what is bound, and the job tag."""
+        if bound.values:
+            limits = self.pipeline.limits
+            most = limits.span_attributes
+            if (
+                bound.is_plain
+                and limits.span_value_length is None
+                and (most is None or len(bound.values) < most)
+            ):
+                self._bound = bound
+            else:
+                self.set_attributes(bound.attributes)
+        tag = job_tag()
+        if tag is not None:
+            self.set_attributes({_names.JOB_TAG: tag})
+
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute; after the end it is too late, and nothing happens."""
         self.set_attributes({key: value})
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set *attributes*; values are copied as plain data at once."""
-        if not self.is_recording():
+        if self._end_time is not None or self._pid != _forks.pid:
             return
         if type(attributes) is not dict:
             attributes = as_mapping(attributes)
-        limits, values = self.pipeline.limits, self._attributes
+        limits, values = self.pipeline.limits, self._own
         most, length = limits.span_attributes, limits.span_value_length
         for key, value in attributes.items():
             kept = plain(value)
@@ -117,10 +134,16 @@ class Span(Readable, trace.Span):
                     kept = kept[:length]
             elif kind is list or kind is dict:
                 kept = frozen(kept, length)
-            if most is not None and len(values) >= most and key not in values:
+            if most is not None and self._is_full(most) and key not in self._attributes:
                 self.dropped_attributes += 1
             elif key:
                 values[key if type(key) is str else str(plain(key))] = kept
+
+    def _is_full(self, most: int) -> bool:
+        bound = self._bound
+        if len(self._own) + (0 if bound is None else len(bound.values)) < most:
+            return False  # without a look at which of them are the same
+        return len(self._attributes) >= most
 
     def add_event(
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
@@ -160,7 +183,7 @@ class Span(Readable, trace.Span):
         escaped: bool = False,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
     ) -> None:
         """Add an event that tells of *exception*, unless one of this trace does already."""
-        trace_id = self.ids.trace_id
+        trace_id = self.trace_id
         if was_told(exception, trace_id) or not self.is_recording():
             return
         kind = type(exception)
@@ -193,8 +216,13 @@ class Span(Readable, trace.Span):
             return
         # a span without length has a clock that went wrong, Jaeger says on its page
         self._end_time = max(end_ns, self._start_time + 1)
-        self._events_at_end = self._take_events()
-        self.pipeline.ended(self)
+        if self._encoded_events:
+            self._events_at_end = self._take_events()
+        pipeline = self.pipeline
+        if pipeline.processors:
+            pipeline.ended(self)
+        else:
+            pipeline.keep(self)
 
     def shorten_attributes(self) -> bool:
         """Bring all attributes together within ``MAX_RECORD_BYTES``; say whether they were not."""
@@ -217,7 +245,7 @@ class Span(Readable, trace.Span):
 
     def __repr__(self) -> str:
         state = "open" if self._end_time is None else "ended"
-        return f"<Span {self._name!r} {self.ids.span_id:016x} [{state}]>"
+        return f"<Span {self._name!r} {self.span_id:016x} [{state}]>"
 
 
 def shorter_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int) -> bytes:
@@ -239,12 +267,13 @@ def as_mapping(given: Any) -> Mapping[str, Any]:
     return {}
 
 
-def take_all(waiting: deque[_T]) -> list[_T]:
+def take_all(waiting: list[_T]) -> list[_T]:
     """Take what is there, whoever else takes or adds meanwhile."""
     taken: list[_T] = []
     while waiting:
         try:
-            taken.append(waiting.popleft())
+            taken.append(waiting.pop())
         except IndexError:  # another thread took the last one
             break
+    taken.reverse()
     return taken

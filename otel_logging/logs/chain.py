@@ -16,7 +16,7 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
-from otel_logging import _json, _names, _otlp, processors
+from otel_logging import _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, plain
 from otel_logging.processors import (
@@ -89,7 +89,7 @@ def _fill(
     if "stack_info" in event_dict:
         _format_stack(event_dict)
     # by the span's own clock, inside one of ours
-    _stamp(event_dict, getattr(span, "now_ns", processors.now_ns)())
+    _stamp(event_dict, getattr(span, "now_ns", _runtime.current.now_ns)())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
     # the trace has the traceback already
@@ -115,7 +115,7 @@ def _timestamp(now_ns: int) -> str:
 def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseException) -> bool:
     """Add the traceback, and note that this line tells of it; say whether its trace did already."""
     event_dict[_names.EXCEPTION] = traceback_of(error)
-    if processors.as_record is not None:
+    if _runtime.current.takes_all:
         return False
     context = span.get_span_context()  # all that is asked of a span that is not ours
     trace_id = context.trace_id
@@ -176,7 +176,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
     def straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:
         if type(event) is not str or len(event) > MAX_CHARACTERS:
             return False
-        if sys.stdout is not sys.__stdout__ or processors.as_record is not None:
+        if sys.stdout is not sys.__stdout__ or _runtime.current.takes_all:
             return False
         try:
             if _BINDABLE:
@@ -186,7 +186,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             head = lines.head(level)
             if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
                 return False
-            state, tag = bindings.state(), bindings.job_tag.get()
+            state, tag = bindings.state(), bindings.job.get().tag
             bound, bound_bytes = state.values, state.line_bytes
             own_bytes = encode(_EVENT_TAG, own) if own else b""
             if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
@@ -250,7 +250,7 @@ def describe(logger: Lines, method_name: str, event_dict: EventDict) -> EventDic
     add_ids(trace.get_current_span(), event_dict)
     if "stack_info" in event_dict:
         _format_stack(event_dict)
-    _stamp(event_dict, processors.now_ns())
+    _stamp(event_dict, _runtime.current.now_ns())
     event_dict[_names.LEVEL] = method_name
     event_dict[_names.LOGGER] = logger.name
     return event_dict

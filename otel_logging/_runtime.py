@@ -1,0 +1,50 @@
+"""What is set up: one record, replaced as a whole.
+
+In: what set-up, ``shutdown`` and ``testing.capture`` decide. Out: ``current``, which every
+stage and line reads. Invariant: nothing else in the package is assigned from another
+module. Deliberately absent: deciding any of it (``observability``).
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+#: Takes a line: (its span, ns since the epoch, message, fields).
+LineSink = Callable[[Any, int, str, Mapping[str, Any]], None]
+
+#: Its own generator, so that no application's ``seed()`` repeats ids; they are no secrets.
+ids: Final = random.Random()  # noqa: S311
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What is set up."""
+
+    #: Makes the spans of stages; None: another SDK's tracer is looked for.
+    tracer: Any = None
+    #: Where our provider's spans, and those of a provider that we are attached to, go.
+    pipeline: Any = None
+    #: Budgets by stage name, in seconds.
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    #: Keys of the bound context that go out as baggage.
+    propagate: tuple[str, ...] = ()
+    #: Takes the lines that no open span of ours takes; None: only a recording span takes any.
+    line_sink: LineSink | None = None
+    #: Every line goes to *line_sink*, in place of any span (OTEL_LOGS_EXPORTER=otlp).
+    takes_all: bool = False
+    #: The clock of lines outside our spans, ns since the epoch.
+    now_ns: Callable[[], int] = time.time_ns
+    #: Where ids come from: as many random bits as it is asked for.
+    random_bits: Callable[[int], int] = ids.getrandbits
+
+
+current = Runtime()
+
+
+def swap(new: Runtime) -> Runtime:
+    """Replace what is set up; return what was. The caller holds set-up's lock."""
+    global current
+    old, current = current, new
+    return old
