@@ -32,6 +32,11 @@ RESERVED: Final = frozenset(
     {TIMESTAMP, LEVEL, EVENT, LOGGER, TRACE_ID, SPAN_ID, TRACE_FLAGS, JOB_TAG, EXCEPTION}
 )
 
+#: Fields of a call that are not just fields: what structlog and the standard library make of them.
+OF_CALLS: Final = frozenset(
+    {"exc_info", "stack_info", "stacklevel", "positional_args", "_record", "_from_structlog"}
+)
+
 #: Key inside an event dict, between our own processors only: int, ns since the epoch.
 TIME_NS: Final = "_time_ns"
 

@@ -57,6 +57,10 @@ CURRENT: Final[Any] = _find_current()
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
+_UNASKED: Final = b"unasked"
+_NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
+
+
 class Bound:
     """What is bound in a task, in layers. Immutable.
 
@@ -68,7 +72,7 @@ class Bound:
 
     __slots__ = (
         *("_attributes", "_event_bytes", "_span_bytes", "around", "fields", "has_requests"),
-        *("is_plain", "owner", "values"),
+        *("_line_bytes", "is_plain", "owner", "values"),
     )
 
     def __init__(
@@ -87,6 +91,19 @@ class Bound:
         self._attributes: dict[str, Any] | None = None
         self._span_bytes: bytes | None = None
         self._event_bytes: bytes | None = None
+        self._line_bytes: bytes | None = _UNASKED
+
+    @property
+    def line_bytes(self) -> bytes | None:
+        """What is bound as attributes of an event, encoded once.
+
+        None where each line has to look anew: at values that are more than plain scalars and
+        may change, at names that give way to a line's own.
+        """
+        if self._line_bytes is _UNASKED:
+            usual = _NOT_USUAL.isdisjoint(self.values)
+            self._line_bytes = _otlp.scalars(_otlp.EVENT_TAG, self.values) if usual else None
+        return self._line_bytes
 
     def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
         """Return this with *values*, which end with *owner*."""

@@ -9,9 +9,7 @@ ours does with a line (``export``).
 import inspect
 import logging
 import sys
-import threading
 import traceback
-from collections import deque
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
@@ -121,8 +119,8 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
     """Make the line an event of the current span: name = the message, attributes = the fields.
 
     Belongs before the renderer and after whatever adds fields, once on a line's
-    way. In ``structlog.stdlib.ProcessorFormatter``, which runs its processors once
-    for each handler, a log record is an event once all the same. An ``exc_info``
+    way: in ``structlog.stdlib.ProcessorFormatter``, which runs its processors once for
+    each handler, in the formatter of one of them. An ``exc_info``
     that is not rendered yet stays in the line, and is ``exception`` on the span.
     With ``setup_observability`` every line finds a place, also where the span has
     ended, is full, or is not there; with stock OpenTelemetry a recording span's
@@ -131,7 +129,7 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
     the stack; waits at most 0.1 s for a span that another thread holds.
     """
     record = event_dict.get("_record")
-    if isinstance(record, logging.LogRecord) and _is_recorded(record):
+    if isinstance(record, logging.LogRecord) and is_done(record):
         return event_dict
     fields, error = event_dict, None
     if "exc_info" in event_dict:
@@ -141,21 +139,6 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
             fields[_names.EXCEPTION] = traceback_of(error)
     record_on(trace.get_current_span(), fields, error)
     return event_dict
-
-
-class _Recent(threading.local):
-    """The log records that this thread recorded last, by an object that only they have.
-
-    A formatter sees a copy of the record, and each handler's formatter another one;
-    the copies share the float, and no two records have the same one: each computes
-    its own, also in a test that holds the clock.
-    """
-
-    def __init__(self) -> None:
-        self.seen: deque[float] = deque(maxlen=8)  # handlers may log while they handle
-
-
-_recent = _Recent()
 
 
 class _Done(str):
@@ -179,14 +162,6 @@ def mark_done(record: logging.LogRecord) -> None:
     """Let *record* and its copies be known as done, in a way that no formatter sees."""
     if not is_done(record):
         record.name = _Done(record.name)
-
-
-def _is_recorded(record: logging.LogRecord) -> bool:
-    mark = record.relativeCreated
-    if is_done(record) or any(mark is seen for seen in _recent.seen):
-        return True
-    _recent.seen.append(mark)
-    return False
 
 
 def exception_of(given: Any) -> BaseException | None:

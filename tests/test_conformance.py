@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+import structlog
+from opentelemetry import trace
 
 from otel_logging import (
     TaggedLogger,
@@ -32,6 +36,8 @@ from otel_logging import (
     traced,
 )
 from otel_logging.testing import capture
+from tests.conftest import Service
+from tests.lines import parsed
 
 log: Any = get_logger("shop")
 stdlib = logging.getLogger("shop")
@@ -388,6 +394,27 @@ def test_in_json(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @each_row
+def test_straight_to_stdout(
+    row: Row,
+    service: Service,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where ``sys.stdout`` is the process's own, as in a service: the same line and event."""
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
+    configure_logging(environment="production", log_level="debug")
+    with traced("request"):
+        row.call()
+    (line,) = parsed(capfd.readouterr().out)
+    (event,) = service.one("request").events
+    assert {key: value for key, value in line.items() if key not in NOT_OF_THE_TABLE} == whole(row)
+    assert line.keys() >= set(NOT_OF_THE_TABLE)
+    assert list(line)[:4] == ["timestamp", "level", "event", "logger"]
+    assert {"event": event.name, **event.attributes} == {**whole(row), **row.on_span}
+
+
+@each_row
 def test_on_the_span(row: Row) -> None:
     """One event, with the same fields."""
     assert said_by(row, "production") == {**whole(row), **row.on_span}
@@ -424,3 +451,82 @@ def on_console(value: Any) -> str:
     return (
         json.dumps(value, separators=(",", ":")) if isinstance(value, (dict, list)) else str(value)
     )
+
+
+#: Calls of which the line needs a closer look, or has a part that others have not.
+STRAIGHT_OR_NOT: dict[str, tuple[Callable[[], object], dict[str, Any]]] = {
+    "structlog's own binding": (
+        lambda: structlog.contextvars.bind_contextvars(of_structlog=1),
+        {"of_structlog": 1},
+    ),
+    "a bound value that may change": (lambda: bind_context(bound=[1]), {"bound": [1]}),
+    "a bound field with a reserved name": (lambda: bind_context(level="x"), {"level_": "x"}),
+    "a bound trace_id": (lambda: bind_context(trace_id="r"), {"request_id": "r"}),
+    "a bound field that the call has too": (lambda: bind_context(n="bound"), {"n": 7}),
+}
+
+
+@pytest.mark.parametrize("case", STRAIGHT_OR_NOT)
+def test_what_is_bound_is_on_the_straight_line(
+    case: str,
+    service: Service,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever it is, and whoever has bound it."""
+    bind, fields = STRAIGHT_OR_NOT[case]
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
+    with traced("request"), bound_context(around=0.5):
+        bind()
+        log.info("first", n=7, large=2**70, wide=True)
+        log.info("second", n=7)
+        structlog.contextvars.clear_contextvars()
+    first, second = parsed(capfd.readouterr().out)
+    events = service.one("request").events
+    assert [event.name for event in events] == ["first", "second"]
+    wanted = {"around": 0.5, "n": 7, **fields}
+    assert {**first, **wanted} == first
+    assert {**second, **wanted} == second
+    assert first["wide"] is True
+    assert first["large"] == hex(2**70)
+    for event in events:
+        assert {**event.attributes, **wanted} == event.attributes
+
+
+def test_a_line_that_is_too_much_is_shortened(
+    service: Service, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each value is of an ordinary length, and they are too many."""
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
+    with traced("request"):
+        log.info("many", **{f"field_{number}": "x" * 8000 for number in range(50)})
+        log.info("very " * 5000)
+        log.info("more than 128 attributes", **{f"n{number}": number for number in range(200)})
+    many, long, more = capfd.readouterr().out.splitlines(keepends=True)
+    assert len(many) <= 256 << 10
+    assert len(json.loads(long)["event"]) == 8192
+    assert len(json.loads(more)) > 200
+    *_, event = service.one("request").events
+    assert len(event.attributes) == 128
+
+
+def test_a_straight_line_of_a_job_or_in_a_span_that_is_no_span(
+    service: Service, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tag that the message begins with is the field; what fails has its line all the same."""
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
+    with traced("request"):
+        job(lambda: log.info("[PRICE_CACHE] refreshed"))()
+        log.info("long", value="y" * 9000)
+    with trace.use_span(Mock(), end_on_exit=False):
+        log.info("in a mock")
+    tagged_line, long, mocked = parsed(capfd.readouterr().out)
+    assert (tagged_line["event"], tagged_line["job_tag"]) == ("refreshed", "PRICE_CACHE")
+    assert len(long["value"]) == 8192
+    assert mocked["event"] == "in a mock"
+    first, second = service.one("request").events
+    assert (first.name, first.attributes["job_tag"]) == ("refreshed", "PRICE_CACHE")
+    assert len(second.attributes["value"]) == 8192

@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import time
 from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
@@ -299,28 +298,6 @@ def formatting(stream: io.StringIO) -> logging.Handler:
     )
     handler.setFormatter(formatter)
     return handler
-
-
-@pytest.fixture
-def others() -> logging.Logger:
-    """A logger with two handlers, each with a formatter that records on spans."""
-    logger = logging.Logger("others")
-    logger.addHandler(formatting(io.StringIO()))
-    logger.addHandler(formatting(io.StringIO()))
-    return logger
-
-
-def test_a_record_is_an_event_once_however_many_formatters(
-    stock: Stock, others: logging.Logger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also of records that are equal in all, and where the clock stands still."""
-    now, now_ns = time.time(), time.time_ns()
-    monkeypatch.setattr(time, "time", lambda: now)
-    monkeypatch.setattr(time, "time_ns", lambda: now_ns)
-    with stock.tracer.start_as_current_span("s"):
-        for _ in range(3):
-            others.info("hello")
-    assert [name for name, _ in stock.events()] == ["hello"] * 3
 
 
 def test_a_record_that_is_a_line_of_ours_is_no_second_event(service: Service) -> None:

@@ -34,6 +34,7 @@ from otel_logging import (
     tag_background_logger,
     traced,
 )
+from otel_logging._values import shorten
 from otel_logging.logs.takeover import release
 from tests.conftest import Lines, Service
 from tests.lines import ROOT, parsed, script
@@ -446,24 +447,6 @@ def test_the_original_streams_are_the_console_too(lines: Lines) -> None:
     assert lines() == []
 
 
-def test_handlers_that_go_past_handle(lines: Lines) -> None:
-    """One that has its own ``handle``, and one inside another."""
-
-    class Own(logging.StreamHandler):  # type: ignore[type-arg]
-        def handle(self, record: logging.LogRecord) -> bool:
-            self.emit(record)
-            return True
-
-    class Fan(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            logging.StreamHandler(sys.stdout).emit(record)
-
-    logger().addHandler(Own())
-    logger().addHandler(Fan())
-    logger().info("a")
-    assert len(lines()) == 1
-
-
 def test_nothing_is_seen_on_the_record(lines: Lines) -> None:
     """Not by a handler that takes all that is there, nor by whom it is sent to."""
     records: list[logging.LogRecord] = []
@@ -513,9 +496,11 @@ def test_without_takeover_other_loggers_are_left_alone(
 def test_a_later_set_up_gives_loggers_back(capsys: pytest.CaptureFixture[str]) -> None:
     """Levels too; and takes them again."""
     configure_logging(environment="production", log_level="debug", log_levels="shop.db=error")
-    assert logging.root.level == logging.DEBUG
+    assert logging.root.getEffectiveLevel() == logging.DEBUG
+    assert logging.root.level == logging.INFO  # the application's own
     setup_observability("shop", environment="production", takeover=False).shutdown()
-    assert (logging.root.level, logger("shop.db").level) == (logging.INFO, logging.NOTSET)
+    assert logging.root.getEffectiveLevel() == logging.INFO
+    assert logger("shop.db").getEffectiveLevel() == logging.INFO
     basic()
     logger().info("a")
     assert capsys.readouterr() == ("", "THEIRS a\n")
@@ -585,7 +570,8 @@ def test_other_handlers_have_the_levels_that_the_application_gave(order: str, li
         assert [line["event"] for line in lines()] == ["<INFO>", "<ERROR>"]
         wanted = ["DEBUG", "INFO", "ERROR"] if theirs == "DEBUG" else ["ERROR"]
         assert stream.getvalue().split() == wanted
-        assert logger(name).level <= logging.INFO
+        assert logger(name).getEffectiveLevel() <= logging.INFO
+        assert logger(name).level == getattr(logging, theirs)
 
 
 def test_a_root_logger_without_a_level_keeps_nothing_from_handlers(lines: Lines) -> None:
@@ -1250,3 +1236,113 @@ def test_structlogs_formatter_on_a_file_has_the_fields_of_our_lines(
     assert third["func_name"] == "awaits"
     events = [line["event"] for line in lines()]
     assert events == ["before", "order placed", "cached", "awaited"]
+
+
+# ---------------------------------------------------------------- without a record
+
+
+class _Refusing(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "message"
+
+
+class _Spoken:
+    def __str__(self) -> str:
+        logger("shop.spoken").info("asked")
+        return "spoken"
+
+
+class _Logger(logging.Logger):
+    def makeRecord(self, *args: Any, **options: Any) -> logging.LogRecord:  # noqa: N802 - logging's
+        record = super().makeRecord(*args, **options)
+        record.msg += " made"
+        return record
+
+
+def _factory(*args: Any, **options: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*args, **options)
+    record.request = "r1"
+    return record
+
+
+def _patched(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = getattr(logging.Logger, name)
+
+    def tracked(self: logging.Logger, record: logging.LogRecord) -> None:
+        record.msg += f" {name}"
+        before(self, record)
+
+    monkeypatch.setattr(logging.Logger, name, tracked)
+
+
+#: What an application does beforehand, its call, and the messages of the lines.
+USUAL_AND_NOT: dict[str, tuple[Callable[[Any], object], Callable[[], object], list[str]]] = {
+    "usual": (
+        bool,
+        lambda: logger().info("a %s %d %s %.1f", "b", 1, None, 0.5),
+        ["a b 1 None 0.5"],
+    ),
+    "no arguments": (bool, lambda: logger().info("100%\n"), ["100%"]),
+    "arguments that do not fit": (bool, lambda: logger().info("%d", "a"), ["%d"]),
+    "a mapping": (bool, lambda: logger().info("%(a)s", {"a": 1}), ["1"]),
+    "a list": (bool, lambda: logger()._log(20, "%s", [1]), ["[1]"]),
+    "colours": (bool, lambda: logger().info("\x1b[1ma\x1b[0m"), ["a"]),
+    "a value that logs": (bool, lambda: logger().info("%s", _Spoken()), ["asked", "spoken"]),
+    "no text": (bool, lambda: logger().info(7), ["7"]),
+    "below the level": (lambda _: logger().setLevel(1), lambda: logger().debug("a"), []),
+    "a level of its own": (bool, lambda: logger().log(25, "a"), ["a"]),
+    "very long": (bool, lambda: logger().info("a" * 9000), [shorten("a" * 9000, 8192)]),
+    "a filter": (lambda _: logger().addFilter(_Refusing()), lambda: logger().info("message"), []),
+    "disabled": (lambda _: setattr(logger(), "disabled", True), lambda: logger().info("a"), []),
+    "a class": (
+        lambda m: m.setattr(logging.root.manager, "loggerClass", _Logger),
+        lambda: logger("shop.made").info("a"),
+        ["a made"],
+    ),
+    "a patch of handle": (
+        lambda m: _patched("handle", m),
+        lambda: logger().info("a"),
+        ["a handle"],
+    ),
+    "a patch of callHandlers": (
+        lambda m: _patched("callHandlers", m),
+        lambda: logger().info("a"),
+        ["a callHandlers"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", USUAL_AND_NOT)
+def test_a_call_that_becomes_a_line_at_once(
+    case: str,
+    service: Service,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever an application does with records is done all the same."""
+    before, call, messages = USUAL_AND_NOT[case]
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
+    before(monkeypatch)
+    with traced("request"):
+        call()
+    assert [line["event"] for line in parsed(capfd.readouterr().out)] == messages
+    assert [event.name for event in service.one("request").events] == messages
+
+
+def test_a_record_factory_and_the_last_resort_see_their_records(
+    service: Service, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no handler either."""
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging, "_logRecordFactory", _factory)
+    logger().info("of a factory")
+    monkeypatch.undo()
+    monkeypatch.setattr(logging.root, "handlers", [])
+    stream = io.StringIO()
+    monkeypatch.setattr(logging, "lastResort", logging.StreamHandler(stream))
+    logger().warning("at last")
+    assert stream.getvalue() == "at last\n"
+    assert service.observability is not None
+    assert parsed(capfd.readouterr().out)[0]["request"] == "r1"

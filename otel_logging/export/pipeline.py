@@ -198,6 +198,11 @@ class Pipeline:
     def follow(self, settings: Settings, resource: Resource) -> None:
         """Take over what *settings* say of spans."""
         self.limits: Limits = settings.limits
+        most = settings.limits.event_attributes
+        #: How many attributes an event may have that is encoded without a look at its values.
+        self.encoded_attributes: float = math.inf if most is None else most
+        if settings.limits.value_length is not None:
+            self.encoded_attributes = -1
         self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
         if settings.sampler.startswith("parentbased"):
             keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")

@@ -47,6 +47,22 @@ class Span(Readable, trace.Span):
         encoded = _otlp.event(time_ns, name, values, dropped=dropped)
         if len(encoded) > MAX_RECORD_BYTES:
             encoded = shorter_event(time_ns, name, values, dropped)
+        self._add(time_ns, encoded, pid)
+
+    def add_encoded(self, time_ns: int, encoded: bytes, attributes: int) -> bool:
+        """Add an event with so many *attributes* that ``_otlp.event_of`` has encoded.
+
+        False where the limits ask for another one: then nothing has been done.
+        """
+        if attributes > self.pipeline.encoded_attributes or len(encoded) > MAX_RECORD_BYTES:
+            return False
+        pid = getpid()
+        if pid != _forks.pid:
+            _forks.check()
+        self._add(time_ns, encoded, pid)
+        return True
+
+    def _add(self, time_ns: int, encoded: bytes, pid: int) -> None:
         if self._end_time is not None or self._pid != pid:
             self.pipeline.stray(self, time_ns, [encoded])
             return

@@ -6,8 +6,9 @@ of it is there, under its own name or with underscores behind it. Deliberately
 absent: levels, and who calls (``logger``).
 """
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
@@ -15,8 +16,9 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
-from otel_logging import _exceptions, _names, _runtime
+from otel_logging import _exceptions, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
+from otel_logging._values import MAX_CHARACTERS
 from otel_logging.processors import (
     EventDict,
     add_bound_context,
@@ -32,6 +34,9 @@ class Lines(Protocol):
     """Where the lines of one logger go."""
 
     name: str
+
+    def head(self, level: int) -> tuple[str, bytes] | None:
+        """Return what the lines of *level* begin with; None: a level without a name of its own."""
 
     def write(self, event_dict: EventDict) -> None:
         """Render and write a line."""
@@ -91,14 +96,18 @@ def _fill(
 
 
 def _stamp(event_dict: EventDict, now_ns: int) -> None:
+    event_dict[_names.TIME_NS] = now_ns
+    event_dict[_names.TIMESTAMP] = _timestamp(now_ns)
+
+
+def _timestamp(now_ns: int) -> str:
     global _second
     seconds, rest = divmod(now_ns, 1_000_000_000)
     known, text = _second
     if known != seconds:
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         _second = (seconds, text)
-    event_dict[_names.TIME_NS] = now_ns
-    event_dict[_names.TIMESTAMP] = f"{text}.{rest // 1000:06d}Z"
+    return f"{text}.{rest // 1000:06d}Z"
 
 
 def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseException) -> bool:
@@ -134,6 +143,80 @@ def add_caller(logger: Lines, method_name: str, event_dict: EventDict) -> EventD
         event_dict[_names.CODE_LINE] = found["lineno"]
         event_dict[_names.CODE_FUNCTION] = found["func_name"]
     return event_dict
+
+
+# ---------------------------------------------------------------- the usual line
+
+_EVENT_TAG: Final = _otlp.EVENT_TAG
+_TIMESTAMP, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER
+#: A field of that name needs a closer look.
+_NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
+#: Makes a line of a logger, a level, a message and the fields of the call; False: it is not usual,
+#: and nothing has been done.
+Straight = Callable[[Any, int, Any, Mapping[str, Any]], bool]
+
+
+def never_straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:
+    """Say that no line is usual: what is configured needs the whole chain for each."""
+    return False
+
+
+def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
+    """Return what makes the usual line: fields, bytes, span, write.
+
+    Usual: a text and plain scalars, inside an open span of ours, to the process's own stdout. No
+    code of the application's runs in it, so it cannot call itself. It makes what ``STEPS`` make of
+    the same call, at a third of the cost: one dict in its final order, no copies, and what repeats
+    is encoded once.
+    """
+    current, span_key, dumps, encode = bindings.CURRENT, bindings.SPAN, _json.dumps, _otlp.scalars
+
+    def straight(lines: Lines, level: int, event: Any, own: Mapping[str, Any]) -> bool:
+        if type(event) is not str or len(event) > MAX_CHARACTERS:
+            return False
+        if sys.stdout is not sys.__stdout__ or _runtime.current.record_sink is not None:
+            return False
+        try:
+            if _BINDABLE:
+                own = merge_contextvars(lines, "", {**own})
+            span = current.get().get(span_key)
+            add_encoded = getattr(span, "add_encoded", None)
+            head = lines.head(level)
+            if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
+                return False
+            state, tag = bindings.state(), bindings.job.get().tag
+            bound, bound_bytes = state.values, state.line_bytes
+            own_bytes = encode(_EVENT_TAG, own) if own else b""
+            if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
+                return False
+            if tag is not None:
+                tagged = {_names.JOB_TAG: tag}
+                bound = {**bound, **tagged}
+                bound_bytes += _otlp.attributes(_EVENT_TAG, tagged)
+                if event[:1] == "[" and event.startswith(f"[{tag}] "):
+                    event = event[len(tag) + 3 :]
+            now_ns = span.now_ns()
+            line = dumps(
+                {
+                    _TIMESTAMP: _timestamp(now_ns),
+                    _LEVEL: head[0],
+                    _EVENT: event,
+                    _LOGGER: lines.name,
+                    **own,
+                    **bound,
+                    **span.line_fields,
+                }
+            )
+            encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, head[1])
+            attributes = len(own) + len(bound) + 2  # the level, the logger
+            if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
+                return False
+        except Exception:  # the whole chain counts and reports it
+            return False
+        write(line)
+        return True
+
+    return straight
 
 
 def _write(logger: Lines, method_name: str, event_dict: EventDict) -> EventDict:

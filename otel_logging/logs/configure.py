@@ -16,9 +16,9 @@ import structlog
 
 from otel_logging import _names, _trouble
 from otel_logging.logs import levels, logger, takeover
-from otel_logging.logs.chain import STEPS, add_caller
+from otel_logging.logs.chain import STEPS, add_caller, straight_to
 from otel_logging.logs.output import Stdout
-from otel_logging.logs.render import console_renderer, json_renderer
+from otel_logging.logs.render import console_renderer, json_renderer, line_limit
 from otel_logging.processors import EventDict
 from otel_logging.settings import LogSettings, load_logs, only_configuration_errors
 
@@ -79,6 +79,7 @@ def apply(settings: LogSettings) -> None:
         render = console_renderer(color=settings.color, links_to=settings.links_to)
     else:
         render = json_renderer(settings.line_bytes if stdout.is_pipe else None)
+    is_usual = not settings.console and not settings.caller and listen is None
 
     def write(event_dict: EventDict) -> None:
         stdout.write(render(event_dict))
@@ -93,6 +94,9 @@ def apply(settings: LogSettings) -> None:
     configured = logger.Configured(
         settings.level, settings.levels, ways[0], write_text=ways[1], render=render
     )
+    if is_usual:
+        limit = line_limit(settings.line_bytes if stdout.is_pipe else None)
+        configured.straight = straight_to(stdout.write, limit)
     if settings.takeover:
         configured.stricter, configured.for_handlers = levels.stricter, levels.for_handlers
         configured.hears, configured.hand_on = takeover.hears, takeover.hand_on

@@ -18,7 +18,7 @@ from typing import Any, Final, Self, cast
 
 import structlog
 
-from otel_logging import _names, _trouble, processors
+from otel_logging import _names, _otlp, _trouble, processors
 from otel_logging import context as bindings
 from otel_logging._green import OfThread
 from otel_logging._values import plain
@@ -48,6 +48,10 @@ _LOST: Final = "log lines lost: a line could not be made"
 _STEPS: Iterable[Callable[..., EventDict]] = chain.STEPS
 
 
+def _nobody_hears(_: "Channel") -> bool:
+    return False
+
+
 class Configured:
     """What is configured: the level of each logger's name, and how a line is written.
 
@@ -56,8 +60,9 @@ class Configured:
     logger as the application set it, and *stricter* what of that holds for lines.
     """
 
-    hears: Callable[["Channel"], bool] = staticmethod(lambda _: False)
+    hears: Callable[["Channel"], bool] = staticmethod(_nobody_hears)
     hand_on: Callable[..., None]
+    straight: chain.Straight = staticmethod(chain.never_straight)
     stricter: Callable[[logging.Logger], int] | None = None
     for_handlers: Callable[[logging.Logger], int] | None = None
 
@@ -103,14 +108,33 @@ class Channel:
         self.known: logging.Logger | None = None
         #: Levels: of lines; the same without those set in code; of lines and handlers.
         self.threshold = self.lowest = self.floor = logging.NOTSET
+        #: Makes the usual line.
+        self.straight: chain.Straight = chain.never_straight
+        #: Says whether somebody but the line is to have it.
+        self.hears: Callable[[Channel], bool] = _nobody_hears
+        self._heads: dict[int, tuple[str, bytes] | None] = {}
         self.follow()
+
+    def head(self, level: int) -> tuple[str, bytes] | None:
+        """Return the name of *level*, and with this one's as attributes of an event."""
+        try:
+            return self._heads[level]
+        except KeyError:
+            name = _NAMES.get(level)
+            values = {_names.LEVEL: name, _names.LOGGER: self.name}
+            encoded = _otlp.scalars(_otlp.EVENT_TAG, values)
+            head = None if name is None or encoded is None else (name, encoded)
+            self._heads[level] = head
+            return head
 
     def follow(self) -> None:
         """Take over what is configured now."""
         configured = _configured
         if configured is None:
             self.threshold = self.lowest = self.floor = logging.NOTSET
+            self.straight, self.hears = chain.never_straight, _nobody_hears
             return
+        self.straight, self.hears = configured.straight, configured.hears
         threshold = floor = self.lowest = configured.level_of(self.name)
         if configured.stricter is not None and configured.for_handlers is not None:
             self.known = logging.getLogger(self.name)
@@ -126,11 +150,6 @@ class Channel:
     def standard(self) -> logging.Logger:
         """The standard library's logger of this name."""
         return self.known or logging.getLogger(self.name)
-
-    @property
-    def is_heard(self) -> bool:
-        """Whether the application has handlers for lines of this name."""
-        return _configured is not None and _configured.hears(self)
 
     def write(self, event_dict: EventDict) -> None:
         """Render and write a line."""
@@ -239,7 +258,7 @@ def log(
     *place*: where it was logged, if that is not the caller. Otherwise as ``make_line``.
     """
     if level < lines.threshold:
-        if level < lines.floor or not handed_on or not lines.is_heard:
+        if level < lines.floor or not handed_on or not lines.hears(lines):
             return
         steps = chain.UNWRITTEN
     make_line(lines, level, make, args, processors, steps, handed_on, place)
@@ -277,7 +296,7 @@ def make_line(
                 event_dict = _for_others(logger, name, event_dict)
             else:
                 configured: Any = _configured
-                is_heard = handed_on and configured.hears(logger)
+                is_heard = handed_on and logger.hears(logger)
                 given = {**event_dict} if is_heard else {}
                 for step in steps:
                     event_dict = step(logger, name, event_dict)
@@ -315,7 +334,7 @@ def finish(logger: Any, method_name: str, event_dict: EventDict) -> Any:
 
 #: structlog keeps this very list in every logger, and its ``capture_logs`` changes it in place.
 CHAIN: Final[list[Callable[..., Any]]] = [finish]
-_ONLY_OURS: Final = (finish,)  # those of the application have been asked
+_ONLY_OURS: Final = [finish]  # those of the application have been asked
 
 
 # ---------------------------------------------------------------- parts of structlog replaced
@@ -447,6 +466,9 @@ def as_called(function: Callable[..., Any], /, *args: Any, **fields: Any) -> Any
 
 # ---------------------------------------------------------------- the bound logger
 
+#: Stands for a wrapped logger of the application: each line goes to it.
+_OTHERS: Final = Channel("")
+
 
 class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
     """structlog's filtering bound logger; the level is its channel's, and it never raises.
@@ -455,10 +477,24 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
     task: a line never waits for the network, so there is no thread to wait for.
     """
 
+    def __init__(self, logger: Any, processors: Any, context: Any) -> None:
+        super().__init__(logger, processors, context)
+        #: Whether a line of it is made at all is asked of this one.
+        self._lines = logger if type(logger) is Channel else _OTHERS
+
     def _emit(self, level: int, args: tuple[Any, ...], fields: dict[str, Any]) -> Any:
+        channel = self._lines
+        if (
+            level >= channel.threshold
+            and len(args) == 1
+            and self._processors == _ONLY_OURS
+            and not channel.hears(channel)
+            and channel.straight(channel, level, args[0], {**self._context, **fields})
+        ):
+            return None
         lines, steps = self._logger, _STEPS
         if type(lines) is Channel and level < lines.threshold:
-            if level < lines.floor or not lines.is_heard:
+            if level < lines.floor or not lines.hears(lines):
                 return None
             steps = chain.UNWRITTEN
         given = (args, fields, level)
@@ -525,6 +561,8 @@ def logger_of(name: Any, initial: dict[str, Any]) -> BoundLogger:
 
 def _add_methods(level: int, *names: str) -> None:
     def method(self: BoundLogger, /, *args: Any, **fields: Any) -> Any:
+        if level < self._lines.floor:  # the usual case of a line that is none
+            return None
         return self._emit(level, args, fields)
 
     async def amethod(self: BoundLogger, /, *args: Any, **fields: Any) -> Any:

@@ -26,11 +26,18 @@ Renderer = Callable[[Mapping[str, Any]], bytes]
 # ---------------------------------------------------------------- JSON
 
 
+def line_limit(limit_bytes: int | None) -> int:
+    """Return the length of the longest line without its newline, where one with it may have so
+    many bytes.
+    """
+    return min(limit_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES) - 1
+
+
 def json_renderer(limit_bytes: int | None) -> Renderer:
     """Return a renderer of JSON lines of at most *limit_bytes* with their newline, and at most
     ``MAX_RECORD_BYTES``; None: just that.
     """
-    limit = min(limit_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES) - 1
+    limit = line_limit(limit_bytes)
 
     def render(event_dict: Mapping[str, Any]) -> bytes:
         fields = {**_HEAD, **event_dict}

@@ -26,7 +26,7 @@ from structlog.stdlib import ProcessorFormatter
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
-from otel_logging.logs import banners, chain, levels, uncaught
+from otel_logging.logs import chain, levels, uncaught
 from otel_logging.logs import logger as loggers
 from otel_logging.processors import EventDict, exception_of, is_done, mark_done
 from otel_logging.settings import LogSettings
@@ -36,8 +36,10 @@ _python: Any = logging  # whose methods we replace
 _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = None
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
-_emit: Callable[[logging.StreamHandler[Any], logging.LogRecord], None] = logging.StreamHandler.emit
+_log: Any = logging.Logger._log  # noqa: SLF001
 _is_pythons = True  # what was there before us
+#: What a record goes through, as it is after us.
+_ways: tuple[Any, ...] = ()
 _is_taken = False
 _with_caller = False
 
@@ -47,29 +49,41 @@ def take_over(settings: LogSettings) -> None:
 
     Scope: process; again, it takes over anew. Failure: never raises.
     """
-    global _call_handlers, _is_pythons, _handle, _emit, _has_handlers, _is_taken, _with_caller
+    global _call_handlers, _is_pythons, _handle, _has_handlers, _is_taken, _with_caller
+    global _ways
     _is_taken, _with_caller = True, settings.caller
     if _call_handlers is None:  # once: somebody may put theirs before it, and lead back to ours
         _call_handlers, _handle = logging.Logger.callHandlers, logging.Handler.handle
         _is_pythons = type(_call_handlers) is FunctionType and _call_handlers.__globals__ is vars(
             logging
         )
-        _has_handlers, _emit = logging.Logger.hasHandlers, logging.StreamHandler.emit
+        _has_handlers = logging.Logger.hasHandlers
         _python.Logger.callHandlers = _to_line_and_handlers
         _python.Handler.handle = _unless_console
-        _python.StreamHandler.emit = _emit_unless_console
         _python.Logger.hasHandlers = _has_handlers_or_line
+        log = _python.Logger._log  # noqa: SLF001 - what all of a logger's methods call
+        if _is_pythons and getattr(log, "__globals__", None) is vars(logging):
+            _python.Logger._log = _as_loggings(_log_or_line, log)  # noqa: SLF001
+            kind = logging.Logger
+            _ways = (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers)
     levels.hold(levels.of(settings))
     uncaught.take_over()
     if not settings.console:
-        banners.silence()
+        _silence_flask()
+
+
+def _silence_flask() -> None:
+    # its banner is printed, not logged, and has no option; nothing where flask is not imported yet
+    cli: Any = sys.modules.get("flask.cli")
+    if hasattr(cli, "show_server_banner"):
+        cli.show_server_banner = lambda *_, **__: None
 
 
 def release() -> None:
     """Let everything be as it was before."""
     global _is_taken
     _is_taken = False
-    levels.give_back()
+    levels.hold({})
     uncaught.release()
 
 
@@ -77,7 +91,7 @@ def release() -> None:
 def given_back() -> Iterator[None]:
     """Let everything be as it was after a ``with`` block, whatever is taken over inside."""
     global _is_taken, _with_caller
-    taken, caller, held = _is_taken, _with_caller, levels.held()
+    taken, caller, held = _is_taken, _with_caller, dict(levels.ours)
     try:
         yield
     finally:
@@ -99,6 +113,76 @@ _NO_FIELDS: Final = _PLAIN | {
 }
 #: ECMA-48 SGR: colours that a library puts into its message.
 _COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+#: Types whose ``%s`` runs no code of an application's.
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+#: Names of which a record needs a closer look.
+_APART: Final = frozenset({uncaught.WARNINGS, "asyncio"})
+_NO_FIELDS_AT_ALL: Final[dict[str, Any]] = {}
+_last_resort: Final = logging.lastResort
+
+
+def _log_or_line(  # pragma: no cover - its frames are in logging's file
+    self: logging.Logger,
+    level: int,
+    msg: object,
+    args: Any,
+    exc_info: Any = None,
+    extra: Any = None,
+    stack_info: bool = False,  # noqa: FBT001, FBT002 - logging's signature
+    stacklevel: int = 1,
+) -> None:
+    if not (exc_info is None and extra is None and not stack_info):
+        _log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
+    elif not _is_straight(self, level, msg, args):
+        _log(self, level, msg, args, stacklevel=stacklevel)
+
+
+def _as_loggings(function: Any, log: Any) -> Any:
+    """Return *function* as one of logging's own, for whoever looks for the frame that logs."""
+    code = function.__code__.replace(co_filename=log.__code__.co_filename)
+    known = {"__name__": "logging", "_log": log, "_is_straight": _is_straight}
+    return FunctionType(code, known, function.__name__, function.__defaults__)
+
+
+def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: Any) -> bool:
+    """Make the line of a usual call of *logger*; say whether it is one.
+
+    Usual: nobody but our line would see the record (no handler, filter, factory, patch or
+    class of the application's), and it is a text with plain scalars in it.
+    """
+    at: logging.Logger | None = logger
+    while at is not None:
+        if at.handlers:
+            return False
+        at = at.parent if at.propagate else None
+    kind, channel = type(logger), loggers.channel(logger.name)
+    if (
+        not _is_taken
+        or type(message) is not str
+        or level < channel.lowest
+        or logger.name in _APART
+        or logger.filters
+        or logger.disabled
+        or logging.getLogRecordFactory() is not logging.LogRecord
+        or (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers) != _ways
+        or logging.lastResort is not _last_resort
+    ):
+        return False
+    if arguments:
+        if type(arguments) is not tuple:
+            return False
+        for argument in arguments:
+            if type(argument) not in _SCALARS:
+                return False
+        try:
+            message = message % arguments
+        except Exception:  # the line says so
+            return False
+    return "\x1b" not in message and channel.straight(
+        channel, level, message.rstrip("\n"), _NO_FIELDS_AT_ALL
+    )
 
 
 def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
@@ -281,14 +365,6 @@ def _noted(
         if taken:
             takers.append(handler)
     return taken
-
-
-def _emit_unless_console(self: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
-    """Emit *record*, with the same exception: where ``handle`` is overridden, or passed by."""
-    if not (_is_taken and _is_console(self)):
-        _emit(self, record)
-        return
-    _to_line(record)
 
 
 # ---------------------------------------------------------------- our lines, as records
