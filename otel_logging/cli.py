@@ -221,16 +221,16 @@ def doctor(*, wait: float, spool_dir: Path | None) -> None:
     Start it as the service is started: same environment, same directory, same machine.
     """
     # here: it needs the SDK, which no other command does
-    from otel_logging.doctor import picture
-    from otel_logging.doctor.examine import examine
+    from otel_logging.doctor import report
+    from otel_logging.doctor.checks import examine
 
     out = terminal.console()
     findings = []
     for finding in examine(spool_dir=spool_dir, patience_s=wait):
         findings.append(finding)
-        terminal.show(out, picture.draw(finding, width=out.width, encoding=out.encoding))
-    terminal.show(out, picture.result(findings))
-    click.get_current_context().exit(picture.problems(findings) > 0)
+        terminal.show(out, report.draw(finding, width=out.width, encoding=out.encoding))
+    terminal.show(out, report.result(findings))
+    click.get_current_context().exit(report.problems(findings) > 0)
 
 
 # ---------------------------------------------------------------- which trace
