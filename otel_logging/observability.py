@@ -225,7 +225,9 @@ def setup_observability(
         )
         if _current is not None:
             if _current._settings != settings:  # noqa: SLF001 - this module's own class
-                _trouble.report("set-ups with other settings ignored: shutdown() comes first")
+                _trouble.remark(
+                    "a set-up with other settings is ignored: call shutdown() before it"
+                )
             return _current
         _trouble.forget()
         set_propagators(settings.propagators)
@@ -239,7 +241,7 @@ def setup_observability(
         atexit.register(_at_exit)
         _exit_with_multiprocessing()
     for remark in settings.remarks:
-        _trouble.report(f"remark: {remark}")
+        _trouble.remark(remark)
     if settings.traces and settings.sampler != DEFAULT_SAMPLER:
         configure.get_logger(_names.SCOPE).info(
             "requests are sampled", sampler=settings.sampler, ratio=settings.sampler_ratio
@@ -313,7 +315,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     made._pipeline, made._delivery = pipeline, delivery  # noqa: SLF001
     connect(pipeline, settings)
     if not delivery.has_threads and client is not None:
-        _trouble.report("remark: uWSGI without --enable-threads: spans wait on disk until its end")
+        _trouble.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
     delivery.start()  # what a dead process left waits already
 
 
@@ -336,14 +338,14 @@ def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
         except Exception as error:
             failure = error
             if given is None and isinstance(error, _spool.UnsafeError):
-                _trouble.report("spool directories not used: they are not safe", detail=error)
+                _trouble.remark("the spool directory is not used: it is not safe", detail=error)
     if given is not None:
         raise ConfigurationError(
             settings.spool_dir_named,
             str(given),
             f"a directory that can be written ({failure})",
         ) from failure
-    _trouble.report("spools in memory alone: there is no writable directory", detail=failure)
+    _trouble.remark("spans wait in memory alone: no spool directory can be written", detail=failure)
     return _spool.Spool(
         None, name, resource, bytes_bound=settings.spool_bytes, hours=settings.spool_hours
     )
@@ -374,7 +376,10 @@ def connect(pipeline: "Pipeline", settings: Settings) -> None:
         attached.pipeline = pipeline
         tracing.tracer = present.get_tracer(_names.SCOPE)
     else:
-        _trouble.report("tracer providers that cannot be attached to", detail=type(present))
+        _trouble.remark(
+            "spans are not recorded: nothing can be attached to the tracer provider that is set",
+            detail=type(present),
+        )
     processors.elsewhere = pipeline.place
 
 

@@ -605,7 +605,8 @@ def _remarks(variables: _Variables) -> tuple[str, ...]:
     unused = sorted(n for n in variables.names() if n.startswith(_names.OTEL_BSP_PREFIX))
     if not unused:
         return ()
-    return (f"{', '.join(unused)} set, without a meaning here: the disk is the queue",)
+    verb = "is" if len(unused) == 1 else "are"
+    return (f"{', '.join(unused)} {verb} ignored: spans are queued on disk",)
 
 
 def spool_base() -> list[Path]:
