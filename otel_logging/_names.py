@@ -63,12 +63,11 @@ LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
 CALLER: Final = "OTEL_LOGGING_CALLER"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"
 
-#: Of terminals, which say by these who they are; the rest of the names: ``settings``.
+#: Set by terminals for the programs in them; the programs' names: ``settings.links``.
 FORCE_HYPERLINK: Final = "FORCE_HYPERLINK"  # "0": never
 MULTIPLEXERS: Final = ("TMUX", "STY")  # tmux and screen, which let hyperlinks through or not
 TERM_PROGRAM: Final = "TERM_PROGRAM"
-VTE_VERSION: Final = "VTE_VERSION"
-WITH_HYPERLINKS: Final = ("WT_SESSION", "KITTY_WINDOW_ID", "KONSOLE_VERSION")
+WITH_HYPERLINKS: Final = ("WT_SESSION", "KITTY_WINDOW_ID", "KONSOLE_VERSION", "VTE_VERSION")
 #: In either case of letters; deliveries go through none of them.
 PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
 

@@ -16,14 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 from otel_logging import _forks, _names, _spool, _trouble, context, processors, tracing
+from otel_logging._errors import ConfigurationError, only_configuration_errors
 from otel_logging.logs import configure
-from otel_logging.settings import (
-    DEFAULT_SAMPLER,
-    ConfigurationError,
-    Settings,
-    load,
-    only_configuration_errors,
-)
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from opentelemetry.trace import SpanContext
 
-from otel_logging import _names, _otlp, observability, processors
+from otel_logging import _names, _otlp, _parse, observability, processors
 from otel_logging import context as bindings
 from otel_logging._spool import Spool
 from otel_logging.export import pipeline
@@ -24,7 +24,7 @@ from otel_logging.export.span import Span
 from otel_logging.logs import configure
 from otel_logging.logs.render import json_renderer
 from otel_logging.processors import EventDict
-from otel_logging.settings import DEFAULT_SAMPLER, Settings, load, parse_level
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 from otel_logging.traces import span as reading
 
 __all__ = ["Captured", "capture"]
@@ -53,7 +53,7 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     Scope: process; blocks may be nested, not overlap. Failure: raises
     ``ConfigurationError``. Cost: some milliseconds a block; memory for all that it keeps.
     """
-    level = None if log_level is None else parse_level("log_level", log_level)
+    level = None if log_level is None else _parse.level("log_level", log_level)
     settings = replace(observability.settings_in_use() or load(), sampler=DEFAULT_SAMPLER)
     kept = _Kept(settings)
     with ExitStack() as blocks:

@@ -15,8 +15,8 @@ PACKAGE = ROOT / "otel_logging"
 
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
-    {"_names", "_trouble", "_text", "_green"},
-    {"_values", "_links", "_forks"},
+    {"_names", "_trouble", "_text", "_green", "_errors"},
+    {"_values", "_links", "_forks", "_parse"},
     {"_sockets", "_json", "_otlp", "_decorate", "_segment"},
     {"_places"},
     {"_spool"},

@@ -16,9 +16,10 @@ from typing import Final
 from opentelemetry import trace
 
 from otel_logging import _names, _spool, settings
+from otel_logging._errors import ConfigurationError
 from otel_logging.doctor import probe
 from otel_logging.doctor.report import Finding, Mark, good, note, problem, problems
-from otel_logging.settings import ConfigurationError, Settings
+from otel_logging.settings import Settings, links, variables
 from otel_logging.traces.jaeger import Jaeger
 
 _TRIED_BYTES: Final = 1 << 20  # a segment
@@ -33,7 +34,7 @@ def examine(*, spool_dir: Path | None = None, patience_s: float) -> Iterator[Fin
     *patience_s*, which a probe may take on its way.
     """
     try:
-        chosen, jaeger_url = settings.load(spool_dir=spool_dir), settings.jaeger_url()
+        chosen, jaeger_url = settings.load(spool_dir=spool_dir), links.jaeger_url()
     except ConfigurationError as error:
         yield probe.invalid(error)
         return
@@ -96,8 +97,8 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
 
 def _unset(*names: str) -> str:
     """Return what to do so that none of *names* is set any more."""
-    here = [name for name in names if settings.set_in(name) == "environment"]
-    there = [name for name in names if settings.set_in(name) == ".env"]
+    here = [name for name in names if variables.set_in(name) == "environment"]
+    there = [name for name in names if variables.set_in(name) == ".env"]
     steps = [f"unset {' and '.join(here)}"] if here else []
     if there:
         steps.append(f"take {' and '.join(there)} out of {Path('.env').absolute()}")
@@ -105,7 +106,7 @@ def _unset(*names: str) -> str:
 
 
 def _proxies() -> Iterator[Finding]:
-    if named := settings.proxies():
+    if named := variables.proxies():
         yield note(
             f"{' and '.join(named)} set: neither the collector nor Jaeger is asked through a"
             " proxy.",
@@ -122,7 +123,7 @@ def _provider() -> Iterator[Finding]:
         with _silent("opentelemetry.util._providers"):  # it logs the whole traceback
             present = trace.get_tracer_provider()
     except Exception as error:  # whatever an entry point raises; StopIteration for none
-        asked = f"{_PROVIDER}={settings.value_of(_PROVIDER)}"
+        asked = f"{_PROVIDER}={variables.value_of(_PROVIDER)}"
         yield problem(
             f"The tracer provider that {asked} asks for cannot be loaded"
             f" ({type(error).__name__}{f': {error}' if str(error) else ''}).",

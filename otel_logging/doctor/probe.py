@@ -13,10 +13,11 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from otel_logging import _names, _otlp
+from otel_logging._errors import ConfigurationError
 from otel_logging.doctor.report import Finding, good, note, problem
 from otel_logging.export.pipeline import new_span_id, new_trace_id
 from otel_logging.export.transport import Answer, Verdict, make_client
-from otel_logging.settings import ConfigurationError, Exporter
+from otel_logging.settings import Exporter
 from otel_logging.traces.draw.terminal import duration
 from otel_logging.traces.jaeger import (
     Jaeger,

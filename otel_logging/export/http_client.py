@@ -21,6 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
+from otel_logging._errors import shown_url
 from otel_logging._sockets import Socket
 from otel_logging.export.transport import (
     ANSWER_BYTES,
@@ -34,7 +35,7 @@ from otel_logging.export.transport import (
     failed,
     told,
 )
-from otel_logging.settings import Exporter, shown_url
+from otel_logging.settings import Exporter
 
 _GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
 #: By a status, beside success, after which the same spans are not sent again as they are.
