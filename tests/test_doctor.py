@@ -929,6 +929,7 @@ def test_sentences_are_wrapped_below_their_beginning(
     assert max(map(len, lines[at : at + 2])) <= 80
 
 
+@pytest.mark.alone
 def test_it_is_quick(run: Run) -> None:
     """When all is well."""
     began = time.monotonic()

@@ -125,6 +125,7 @@ log.info("fourth")
     assert b"File too large" in said
 
 
+@pytest.mark.alone
 def test_a_reader_that_has_died() -> None:
     """BrokenPipeError, and no signal: the application goes on."""
     read, write = os.pipe()
@@ -211,6 +212,7 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(ends[0])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("kind", "kernel"),
     [(pipe, "this"), (pipe, "older"), (sockets, "older"), (terminal, "this")],

@@ -609,6 +609,7 @@ def test_records_are_delivered_at_exit(receiver: Receiver) -> None:
     assert bodies(receiver) == ["last words"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("answer", [Receiver.hang, refuse(503)])
 def test_exit_is_in_time_whatever_the_collector_does(
     receiver: Receiver, answer: Callable[..., Answer]

@@ -89,6 +89,7 @@ _MIB = 1 << 20
 _LONG = frame(trace_id(1), encoded(1, 8000))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "garbage",
     [
