@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.spools import ROOT
+from tests.lines import ROOT
 
 PACKAGE = ROOT / "otel_logging"
 FILES = sorted(PACKAGE.rglob("*.py"))

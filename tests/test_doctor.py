@@ -1,7 +1,5 @@
 """``otel-logging doctor``: every fault is named rightly, with what mends it."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from tests import rude
 from tests.commands import Runner
 from tests.conftest import NOWHERE
 from tests.jaeger import FakeJaeger
-from tests.lines import child_environment
+from tests.programs import child_environment, python
 from tests.receiver import Answer, Receiver, Request, accept, partial_success, refuse
 from tests.rude import Rude
 from tests.spools import make
@@ -265,9 +263,7 @@ def doctor(directory: Path, sitecustomize: str = "", **variables: str) -> str:
     )
     environment["PYTHONPATH"] = f"{directory}:{environment['PYTHONPATH']}"
     script = "from otel_logging.cli import main; main(['doctor'])"
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=60, text=True
-    )
+    done = python("-c", script, env=environment)
     assert done.returncode == 1, done.stderr
     return " ".join(f"{done.stdout}\n{done.stderr}".split())
 
@@ -904,14 +900,9 @@ def test_signs_are_words_where_the_encoding_has_none(way: Way) -> None:
     script = "from otel_logging.cli import main; main(['doctor', '--wait', '0.3'])"
     variables = {"OTEL_SDK_DISABLED": "true", "ENVIRONMENT": "x", "PYTHONIOENCODING": "ascii"}
 
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=child_environment(**variables),
-        capture_output=True,
-        timeout=60,
-    )
+    done = python("-c", script, env=child_environment(**variables))
 
-    lines = done.stdout.decode("ascii").splitlines()
+    lines = done.stdout.splitlines()
     assert lines[0] == "NO Nothing is traced: OTEL_SDK_DISABLED=true."
     assert lines[1] == "   do: unset OTEL_SDK_DISABLED"
     assert lines[2].startswith("ok Spans wait in")

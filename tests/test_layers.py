@@ -1,7 +1,7 @@
 """The direction of the arrows, and the gates: who may touch what."""
 
 import ast
-import subprocess
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import otel_logging
-from tests.spools import ROOT
+from tests.lines import ROOT
+from tests.programs import python
 
 PACKAGE = ROOT / "otel_logging"
 
@@ -219,9 +220,7 @@ def test_importing_loads_nothing_heavy() -> None:
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"
         "print(*[name for name in sys.modules if name.startswith('opentelemetry.')])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True, text=True
-    )
+    done = python("-c", script, env=os.environ, cwd=ROOT)
     loaded, opentelemetry = (set(line.split()) for line in done.stdout.splitlines())
     stdlib = sys.stdlib_module_names
     foreign = {n for n in loaded if n not in stdlib and not n.startswith("_sysconfigdata")}

@@ -26,6 +26,7 @@ from otel_logging import (
     traced,
 )
 from tests.conftest import Service
+from tests.programs import python
 from tests.receiver import Receiver, refuse
 from tests.spools import ROOT
 
@@ -34,14 +35,8 @@ log = get_logger("shop")
 
 def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run *script* as somebody's program would be run, from a directory of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return python("-c", script, *arguments, env=env)
 
 
 def cli(*arguments: object) -> Any:
@@ -258,7 +253,7 @@ def test_without_a_temporary_directory_a_test_s_spans_are_in_memory(
     monkeypatch.setattr("tempfile.mkdtemp", _fails(OSError("no room")))
     with setup_observability("shop", environment="test"), traced("here"):
         pass
-    assert "spans wait in memory alone" in capsys.readouterr().err
+    assert "the spool is in memory alone" in capsys.readouterr().err
 
 
 def test_a_spool_directory_that_cannot_be_written_is_an_error(
@@ -323,7 +318,7 @@ def test_without_any_writable_place_spans_wait_in_memory(
             pass
         assert o.force_flush()
     assert [s.name for s in receiver.spans] == ["x"]
-    assert "spans wait in memory alone" in capsys.readouterr().err
+    assert "the spool is in memory alone" in capsys.readouterr().err
 
 
 def test_a_home_that_cannot_be_written_falls_back(

@@ -18,7 +18,8 @@ import pytest
 from otel_logging import _trouble, configure_logging, get_logger
 from otel_logging.logs.logger import DEEPEST
 from otel_logging.logs.output import LOST
-from tests.lines import ROOT, child_environment, parsed, script
+from tests.lines import ROOT, parsed
+from tests.programs import child_environment, script
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
 

@@ -36,7 +36,8 @@ from otel_logging.settings import (
 from otel_logging.settings.links import jaeger_url, takes_links
 from otel_logging.settings.logs import load_logs
 from otel_logging.settings.variables import proxies
-from tests.lines import ROOT, script
+from tests.lines import ROOT
+from tests.programs import script
 
 
 @pytest.fixture(autouse=True)
