@@ -46,7 +46,7 @@ LATE_BY: Final = "late.by_s"
 CANCELLED: Final = "cancelled"
 
 # --- resource
-DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: nobody's work
+DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user
 WHO: Final = "otel_logging.who"  # list of the keys that say on whose behalf
 
 # --- environment

@@ -340,9 +340,7 @@ def _open_spool(settings: Settings, resource: bytes) -> "_spool.Spool":
             str(given),
             f"a directory that can be written ({failure})",
         ) from failure
-    _trouble.remark(
-        "the spool is in memory alone: no directory for it can be written", detail=failure
-    )
+    _trouble.remark("the spool is in memory alone: no directory is writable", detail=failure)
     return _spool.Spool(
         None, name, resource, bytes_bound=settings.spool_bytes, hours=settings.spool_hours
     )

@@ -125,7 +125,7 @@ def test_dotenv_of_a_windows_editor(clean: Path) -> None:
     assert load().logs.levels == {"shop": logging.DEBUG}
 
 
-def test_a_line_of_dotenv_that_is_none_is_left_out(
+def test_a_malformed_line_of_dotenv_is_skipped(
     clean: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The file is other tools' as well: python-dotenv warns, the rest counts."""
@@ -141,7 +141,7 @@ def test_dotenv_that_is_not_text_is_an_error(clean: Path) -> None:
         load()
 
 
-def test_a_directory_called_dotenv_is_none(clean: Path) -> None:
+def test_a_directory_called_dotenv_is_ignored(clean: Path) -> None:
     """Virtual environments are called so."""
     (clean / ".env").mkdir()
     assert load().logs.level == logging.INFO
@@ -204,7 +204,7 @@ def test_levels(given: Any, number: int) -> None:
 
 
 @pytest.mark.parametrize("given", ["loud", "-1", "1.5", "", True, None, 1.5, [], "9" * 5000])
-def test_no_levels(given: Any) -> None:
+def test_invalid_levels(given: Any) -> None:
     """Anything else is an error that says what is allowed."""
     with pytest.raises(ConfigurationError, match=r"^LOG_LEVEL=.*: a level is one of notset, debug"):
         _parse.level("LOG_LEVEL", given)
@@ -228,7 +228,7 @@ def test_levels_by_logger(monkeypatch: pytest.MonkeyPatch) -> None:
         ("shop=", "LOG_LEVELS: shop='': a level is one of"),
     ],
 )
-def test_no_levels_by_logger(given: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_levels_by_logger(given: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the logger too."""
     monkeypatch.setenv("LOG_LEVELS", given)
     with pytest.raises(ConfigurationError, match=re.escape(said)):
@@ -266,6 +266,7 @@ BAD_ARGUMENTS: list[tuple[str, Any, str]] = [
     ("budgets", {"answer": True}, "budgets: answer=True: a positive number"),
     ("budgets", {"answer": 10**400}, "a positive number of seconds"),
     ("budgets", 0.3, "budgets=0.3: seconds by stage name"),
+    ("takeover", "yes", "takeover='yes': True or False"),
     ("who", "user_id", "who='user_id': a sequence of names"),
     ("who", 5, "who=5: a sequence of names"),
     ("who", ("",), "who=('',): a sequence of names"),
@@ -517,7 +518,7 @@ def test_where_jaeger_is_asked(monkeypatch: pytest.MonkeyPatch, value: str, url:
 @pytest.mark.parametrize(
     "value", ["jaeger:16686", "ftp://jaeger", "http://me:secret@jaeger", "http://jaeger/?x=1"]
 )
-def test_an_address_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_jaeger_address_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """Also at set-up, whatever is linked; a password is not shown."""
     monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", value)
     with pytest.raises(ConfigurationError, match=r"OTEL_LOGGING_JAEGER_URL=.*a URL like") as raised:
@@ -527,7 +528,7 @@ def test_an_address_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, va
     assert "secret" not in str(raised.value)
 
 
-def test_proxies_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_that_are_set_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """In either case of letters; nobody goes through them."""
     for name in _names.PROXIES:
         monkeypatch.delenv(name, raising=False)
@@ -556,7 +557,7 @@ def test_what_turned_tracing_off_is_known(
 
 
 @pytest.mark.parametrize("stdout", [None, object()])
-def test_a_stdout_that_is_none_is_no_terminal(stdout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_stdout_is_no_terminal(stdout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service without one starts all the same."""
     monkeypatch.setattr(sys, "stdout", stdout)
     assert not load_logs().color
@@ -846,7 +847,9 @@ def test_where_the_read_side_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spool_base() == [Path("here")]
 
 
-def test_batching_variables_are_remarked_upon(monkeypatch: pytest.MonkeyPatch, clean: Path) -> None:
+def test_batching_variables_are_reported_as_ignored(
+    monkeypatch: pytest.MonkeyPatch, clean: Path
+) -> None:
     """Whoever sets them must not believe that they do something."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
     (clean / ".env").write_text("OTEL_BSP_MAX_QUEUE_SIZE=1\n")
