@@ -5,6 +5,7 @@ Which user's message, at what moment, was handled late, and why? One call,
 every trace shows its lines.
 """
 
+from otel_logging._errors import ConfigurationError
 from otel_logging.context import (
     bind_context,
     bound_context,
@@ -24,7 +25,6 @@ from otel_logging.jobs import (
 )
 from otel_logging.logs.configure import configure_logging, get_logger
 from otel_logging.observability import Observability, setup_observability
-from otel_logging.settings import ConfigurationError
 from otel_logging.tracing import traced
 
 __all__ = [

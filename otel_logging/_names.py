@@ -51,7 +51,7 @@ LATE_BY: Final = "late.by_s"
 CANCELLED: Final = "cancelled"
 
 # --- resource
-DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: nobody's work
+DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user
 WHO: Final = "otel_logging.who"  # list of the keys that say on whose behalf
 
 # --- environment
@@ -68,12 +68,11 @@ LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
 CALLER: Final = "OTEL_LOGGING_CALLER"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"
 
-#: Of terminals, which say by these who they are; the rest of the names: ``settings``.
+#: Set by terminals for the programs in them; the programs' names: ``settings.links``.
 FORCE_HYPERLINK: Final = "FORCE_HYPERLINK"  # "0": never
 MULTIPLEXERS: Final = ("TMUX", "STY")  # tmux and screen, which let hyperlinks through or not
 TERM_PROGRAM: Final = "TERM_PROGRAM"
-VTE_VERSION: Final = "VTE_VERSION"
-WITH_HYPERLINKS: Final = ("WT_SESSION", "KITTY_WINDOW_ID", "KONSOLE_VERSION")
+WITH_HYPERLINKS: Final = ("WT_SESSION", "KITTY_WINDOW_ID", "KONSOLE_VERSION", "VTE_VERSION")
 #: In either case of letters; deliveries go through none of them.
 PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
 

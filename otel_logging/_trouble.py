@@ -1,10 +1,10 @@
-"""What went wrong inside the package: counted, and said on stderr at most once a minute.
+"""What went wrong inside the package: counted, and written to stderr at most once a minute.
 
-When the interpreter exits, each is said at once: nobody comes later to say the
-rest. In: a short fixed sentence a kind of trouble, and how many times. Out: the
-counts, and lines on stderr. Invariant: never raises, never waits for a lock,
-never goes through the logger that it serves. Deliberately absent: levels,
-formats, destinations.
+When the interpreter exits, each is written at once: there is no later minute. In: a
+short fixed sentence for each kind of trouble, and how many times. Out: the counts, and
+lines on stderr, with the number where there is something to count. Invariant: never
+raises, never waits for a lock, never goes through the logger that it serves.
+Deliberately absent: levels, formats, destinations.
 """
 
 import contextlib
@@ -21,14 +21,15 @@ counts: Counter[str] = Counter()
 _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()
-#: Tried, never waited for: who holds it says what others count. By process id: a thread of the
-#: parent may have been speaking when a child was forked.
+_remarks: set[str] = set()
+#: Tried, never waited for: its holder writes what others count. By process id: a thread of the
+#: parent may have been writing when a child was forked.
 _speaking = (os.getpid(), threading.Lock())
 
 
 def report(kind: str, times: int = 1, *, detail: object = "") -> None:
-    """Count *times* of *kind* and say so on stderr unless it was said in the last minute (at exit:
-    in any case).
+    """Count *times* of *kind* and write that to stderr, unless it was written in the last minute
+    (at exit: in any case).
 
     *kind* is a sentence without its number: "log lines lost on a closed stdout".
     Failure: never raises. Cost: two look-ups, a line a minute. Concurrency: any
@@ -39,14 +40,20 @@ def report(kind: str, times: int = 1, *, detail: object = "") -> None:
     _say(kind, detail)
 
 
+def remark(sentence: str, *, detail: object = "") -> None:
+    """Report something that is not countable: as ``report`` does, without a number."""
+    _remarks.add(sentence)
+    report(sentence, detail=detail)
+
+
 def say_rest() -> None:
-    """Say what was counted and kept quiet so far."""
+    """Write what was counted and kept quiet so far."""
     _said_at.clear()
     _say()
 
 
 def at_exit() -> None:
-    """Say what was kept quiet, and keep nothing quiet from here on: there may be no later."""
+    """Write what was kept quiet, and keep nothing quiet from here on: there may be no later."""
     global _quiet_s
     _quiet_s = 0.0
     _say()
@@ -68,7 +75,7 @@ def _is_due(kind: str) -> bool:
 
 
 def _say(reported: str = "", detail: object = "") -> None:
-    # looked at again after each release: who found it taken has left the saying to us
+    # checked again after each release: a thread that found the lock taken left its report to us
     while any(map(_is_due, list(counts))) and (speaking := _turn()).acquire(blocking=False):
         try:
             for kind in filter(_is_due, list(counts)):
@@ -90,15 +97,16 @@ def _say_kind(kind: str, detail: object) -> None:
     _said_count[kind] += fresh
     with contextlib.suppress(Exception):
         because = f" ({detail})" if detail else ""
+        number = "" if kind in _remarks else f"{fresh} "
         if sys.stderr is not sys.__stderr__ or is_standard(2):
-            sys.stderr.write(f"otel_logging: {fresh} {kind}{because}\n")
+            sys.stderr.write(f"otel_logging: {number}{kind}{because}\n")
 
 
 def is_standard(fd: int) -> bool:
-    """Say whether descriptor *fd* (1, 2) is still a standard stream, also one that was redirected.
+    """Return whether descriptor *fd* (1, 2) is still a standard stream, redirected or not.
 
     Failure: raises OSError if it is closed. What Python opens is not inherited by
-    other programs, unlike a standard stream: so a file is known that got the
-    number of one that was closed.
+    other programs, unlike a standard stream: so a file that got the number of a closed
+    one is recognised.
     """
     return os.name != "posix" or os.get_inheritable(fd)

@@ -56,8 +56,8 @@ def shorten(text: str, limit: int) -> str:
 class _Left:
     """What one field may still hold.
 
-    Each container that is cut has one more value than was left, its last one
-    or a note: so much is kept aside.
+    A truncated container gets one extra item, its last or "… n more"; room for it is
+    reserved.
     """
 
     nodes: int = MAX_NODES - MAX_DEPTH - 1

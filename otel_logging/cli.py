@@ -19,6 +19,8 @@ import click
 from rich.text import Text
 
 from otel_logging import _names, settings
+from otel_logging._errors import ConfigurationError
+from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.jaeger import JaegerError
@@ -201,7 +203,7 @@ def demo(*, environment: str, spool_dir: Path | None) -> None:
         raise click.ClickException(message) from None
     try:
         run(environment=environment, spool_dir=spool_dir)
-    except settings.ConfigurationError as error:
+    except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -221,16 +223,16 @@ def doctor(*, wait: float, spool_dir: Path | None) -> None:
     Start it as the service is started: same environment, same directory, same machine.
     """
     # here: it needs the SDK, which no other command does
-    from otel_logging.doctor import picture
-    from otel_logging.doctor.examine import examine
+    from otel_logging.doctor import report
+    from otel_logging.doctor.checks import examine
 
     out = terminal.console()
     findings = []
     for finding in examine(spool_dir=spool_dir, patience_s=wait):
         findings.append(finding)
-        terminal.show(out, picture.draw(finding, width=out.width, encoding=out.encoding))
-    terminal.show(out, picture.result(findings))
-    click.get_current_context().exit(picture.problems(findings) > 0)
+        terminal.show(out, report.draw(finding, width=out.width, encoding=out.encoding))
+    terminal.show(out, report.result(findings))
+    click.get_current_context().exit(report.problems(findings) > 0)
 
 
 # ---------------------------------------------------------------- which trace
@@ -281,14 +283,14 @@ def _sources(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
     try:
-        url = settings.jaeger_url()
+        url = links.jaeger_url()
         yield Sources(source or sources.BOTH, tuple(_places(spool_dir)), url)
-    except (JaegerError, settings.ConfigurationError) as error:
+    except (JaegerError, ConfigurationError) as error:
         raise click.ClickException(str(error)) from None
 
 
 def _links(found: Answered) -> terminal.Links:
-    return terminal.Links(found.link, are_taken=settings.takes_links())
+    return terminal.Links(found.link, are_taken=links.takes_links())
 
 
 def _footer(found: Answered) -> list[Text]:

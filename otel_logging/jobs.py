@@ -14,8 +14,8 @@ from typing import Any, Self, TypeVar
 
 from otel_logging import _exceptions, _wrap
 from otel_logging import context as bindings
+from otel_logging._errors import ConfigurationError
 from otel_logging._values import plain, shown
-from otel_logging.settings import ConfigurationError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

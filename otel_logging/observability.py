@@ -17,14 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 from otel_logging import _forks, _names, _runtime, _trouble, tracing
+from otel_logging._errors import ConfigurationError, only_configuration_errors
 from otel_logging.logs import configure
-from otel_logging.settings import (
-    DEFAULT_SAMPLER,
-    ConfigurationError,
-    Settings,
-    load,
-    only_configuration_errors,
-)
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 from otel_logging.spool import directories
 from otel_logging.spool.queue import Spool
 
@@ -227,7 +222,9 @@ def setup_observability(
         )
         if _current is not None:
             if _current._settings != settings:  # noqa: SLF001 - this module's own class
-                _trouble.report("set-ups with other settings ignored: shutdown() comes first")
+                _trouble.remark(
+                    "a set-up with other settings is ignored: call shutdown() before it"
+                )
             return _current
         _trouble.forget()
         set_propagators(settings.propagators)
@@ -241,7 +238,7 @@ def setup_observability(
         atexit.register(_at_exit)
         _exit_with_multiprocessing()
     for remark in settings.remarks:
-        _trouble.report(f"remark: {remark}")
+        _trouble.remark(remark)
     if settings.traces and settings.sampler != DEFAULT_SAMPLER:
         configure.get_logger(_names.SCOPE).info(
             "requests are sampled", sampler=settings.sampler, ratio=settings.sampler_ratio
@@ -296,7 +293,7 @@ def _start(made: Observability, settings: Settings) -> None:
         _start_records(made, settings, settings.log_exporter, resource)
     deliveries = made._deliveries  # noqa: SLF001 - this module's own class
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
-        _trouble.report("remark: uWSGI without --enable-threads: spans wait on disk until its end")
+        _trouble.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
     for delivery in deliveries:
         delivery.start()  # what a dead process left waits already
 
@@ -393,14 +390,16 @@ def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> Sp
         except Exception as error:
             failure = error
             if given is None and isinstance(error, directories.UnsafeError):
-                _trouble.report("spool directories not used: they are not safe", detail=error)
+                _trouble.remark("the spool directory is not used: it is not safe", detail=error)
     if given is not None:
         raise ConfigurationError(
             settings.spool_dir_named,
             str(given),
             f"a directory that can be written ({failure})",
         ) from failure
-    _trouble.report("spools in memory alone: there is no writable directory", detail=failure)
+    _trouble.remark(
+        f"the spool of {noun} is in memory alone: no directory is writable", detail=failure
+    )
     return opened(None)
 
 
@@ -425,7 +424,10 @@ def connect(pipeline: "Pipeline", **changes: Any) -> None:
         if not isinstance(present, TracerProvider):
             tracer = tracing.ForeignTracer(tracer)
     else:
-        _trouble.report("tracer providers that cannot be attached to", detail=type(present))
+        _trouble.remark(
+            "spans are not recorded: nothing can be attached to the tracer provider that is set",
+            detail=type(present),
+        )
     changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.place)
     _runtime.swap(replace(_runtime.current, **changes))
 

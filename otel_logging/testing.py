@@ -16,14 +16,14 @@ from typing import Any, Final
 
 from opentelemetry.trace import SpanContext
 
-from otel_logging import _names, _otlp, observability
+from otel_logging import _names, _otlp, _parse, observability
 from otel_logging import context as bindings
 from otel_logging.export import pipeline
 from otel_logging.export.span import Span
 from otel_logging.logs import configure
 from otel_logging.logs.render import json_renderer
 from otel_logging.processors import EventDict
-from otel_logging.settings import DEFAULT_SAMPLER, Settings, load, parse_level
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 from otel_logging.spool.queue import Spool
 from otel_logging.traces import span as reading
 
@@ -53,7 +53,7 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     Scope: process; blocks may be nested, not overlap. Failure: raises
     ``ConfigurationError``. Cost: some milliseconds a block; memory for all that it keeps.
     """
-    level = None if log_level is None else parse_level("log_level", log_level)
+    level = None if log_level is None else _parse.level("log_level", log_level)
     settings = replace(observability.settings_in_use() or load(), sampler=DEFAULT_SAMPLER)
     kept = _Kept(settings)
     clock_and_ids = _fixed(kept) if fixed else {}

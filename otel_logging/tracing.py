@@ -19,13 +19,13 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _exceptions, _names, _runtime, _trouble, _wrap
+from otel_logging import _exceptions, _names, _parse, _runtime, _trouble, _wrap
 from otel_logging import context as bindings
+from otel_logging._errors import ConfigurationError
 from otel_logging._exceptions import tick
 from otel_logging._values import plain
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.verdict import late_by
-from otel_logging.settings import ConfigurationError, parse_budget
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -155,7 +155,7 @@ class Stage:
         if not isinstance(kind, str) or kind not in _KINDS:
             raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
         self.name = name
-        self.budget = None if budget is None else parse_budget("traced: budget", budget)
+        self.budget = None if budget is None else _parse.budget("traced: budget", budget)
         if root is not False and root is not True:
             raise ConfigurationError("traced: root", root, "True or False")
         self.root = root

@@ -1,12 +1,10 @@
 """Programs whose threads are greenlets: those of gevent and eventlet."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.lines import child_environment
+from tests.programs import child_environment, python
 
 LIBRARIES: Final = ("gevent", "eventlet")
 
@@ -58,12 +56,8 @@ class Done:
 
 def run(library: str, code: str, *arguments: object, **variables: str) -> Done:
     """Run *code* to its good end: ``patch()`` replaces, ``setup()`` sets up, ``result`` is kept."""
-    ran = subprocess.run(
-        [sys.executable, "-c", _BEGIN + code + _END, library, *map(str, arguments)],
-        env=child_environment(**variables),
-        capture_output=True,
-        timeout=60,
-    )
+    program = ("-c", _BEGIN + code + _END, library)
+    ran = python(*program, *arguments, env=child_environment(**variables), text=False)
     err = ran.stderr.decode()
     assert ran.returncode == 0, err
     said, _, rest = err.rpartition("{")

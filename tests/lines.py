@@ -1,9 +1,6 @@
-"""Lines as a log collector sees them: strict JSON, one object a line; and scripts of anyone's."""
+"""Lines as a log collector sees them: strict JSON, one object a line."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +18,3 @@ def parsed(text: str | bytes) -> list[dict[str, Any]]:
     lines = [json.loads(line, parse_constant=_no_constant) for line in text.split("\n")[:-1]]
     assert all(type(line) is dict for line in lines)
     return lines
-
-
-def child_environment(**variables: str) -> dict[str, str]:
-    """Return the environment without what would configure the package, but with *variables*."""
-    ours = ("OTEL_", "LOG_LEVEL", "ENVIRONMENT", "NO_COLOR", "FORCE_COLOR")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    return {**kept, "PYTHONPATH": str(ROOT), **variables}
-
-
-def script(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Run *code* in a child process to its end, which must be a good one."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=child_environment(**variables),
-        capture_output=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return done

@@ -1,7 +1,11 @@
-"""Programs as a user starts them: child processes whose every output line is there to wait for."""
+"""Child processes: run to their end (``python``, ``script``), or running beside (``Program``).
+
+They are given no variable that would configure the package, but what a test sets.
+"""
 
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,10 +17,39 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from tests.lines import child_environment, parsed
+from tests.lines import ROOT, parsed
 
 _T = TypeVar("_T")
 PATIENCE_S = 60.0  # for a busy machine; nothing takes so long
+
+
+def child_environment(**variables: str) -> dict[str, str]:
+    """Return the environment without what would configure the package, but with *variables*."""
+    ours = ("OTEL_", "LOG_LEVEL", "ENVIRONMENT", "NO_COLOR", "FORCE_COLOR")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    return {**kept, "PYTHONPATH": str(ROOT), **variables}
+
+
+def python(
+    *arguments: object, env: Mapping[str, str], text: bool = True, cwd: Path | None = None
+) -> subprocess.CompletedProcess[Any]:
+    """Run Python with *arguments* to its end, whatever that is, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        encoding="utf-8" if text else None,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def script(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run *code* to its end, which must be a good one."""
+    done = python("-c", code, *arguments, env=child_environment(**variables), text=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done
 
 
 class Program:

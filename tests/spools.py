@@ -12,8 +12,9 @@ from otel_logging import _otlp
 from otel_logging.spool import reading
 from otel_logging.spool.queue import Spool, Waiting
 from otel_logging.spool.segment import Contents
+from tests.lines import ROOT as ROOT
+from tests.programs import python
 
-ROOT = Path(__file__).parent.parent
 SCOPE = b"scope"
 RESOURCE = b"resource"
 PATIENT_S = 10.0  # for an append, where the test is not about stalls: a test machine may be busy
@@ -87,15 +88,8 @@ def run(script: str, *arguments: object, traced: bool = True) -> str:
     lock, which is then held for ever in the child.
     """
     hidden = () if traced else ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-    done = subprocess.run(
-        command(script, *arguments),
-        cwd=ROOT,
-        env={key: value for key, value in os.environ.items() if key not in hidden},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    env = {key: value for key, value in os.environ.items() if key not in hidden}
+    done = python(*command(script, *arguments)[1:], env=env, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.lines import parsed, script
+from tests.lines import parsed
+from tests.programs import script
 
 #: Asks for the banner as ``app.run()`` does, however flask came here.
 SHOWN = """

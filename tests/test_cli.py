@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from click.testing import Result
 from otel_logging.cli import main
 from tests.commands import Runner
 from tests.jaeger import FakeJaeger
+from tests.programs import python
 from tests.stored import TRACE, Planted, line, store
 
 USER = {"user_id": "user-456"}
@@ -64,13 +64,7 @@ def run(spool_dir: Path) -> Run:
 
 def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     script = "from otel_logging.cli import main; main(prog_name='otel-logging')"
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    return python("-c", script, *arguments, env={**os.environ, **environment}, text=False)
 
 
 # ---------------------------------------------------------------- late

@@ -31,7 +31,8 @@ from otel_logging import (
 from otel_logging.logs import logger as loggers
 from otel_logging.processors import record_on_span
 from tests.conftest import Service
-from tests.lines import parsed, script
+from tests.lines import parsed
+from tests.programs import script
 
 Lines = Callable[[], list[dict[str, Any]]]
 

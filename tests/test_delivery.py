@@ -525,6 +525,7 @@ def test_in_an_outage_segments_fill_longer(base: Path) -> None:
         assert shop.spool.seal_after_s == spool_queue.SEAL_S
 
 
+@pytest.mark.alone
 def test_what_a_stall_put_into_memory_is_on_disk_at_once(base: Path) -> None:
     """A kill would take it: the worker does not wait for company then."""
     with Shop(base, None) as shop:
@@ -539,6 +540,7 @@ def test_what_a_stall_put_into_memory_is_on_disk_at_once(base: Path) -> None:
 # ---------------------------------------------------------------- when to try again
 
 
+@pytest.mark.alone
 def test_a_dead_collector_is_not_hammered(base: Path) -> None:
     """Pauses grow, however much ends meanwhile."""
     with Rude(rude.hang_up) as dead, Shop(base, dead.endpoint) as shop:
@@ -647,6 +649,7 @@ def test_a_flush_from_any_thread_means_it_is_there(receiver: Receiver, base: Pat
     assert sorted(came(receiver)) == list(range(1, 161))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("behave", [rude.say_nothing, rude.drip_head, rude.hang_up, None])
 def test_a_flush_that_cannot_be_ends_in_time(
     behave: Callable[[Rude, socket.socket], None] | None, base: Path
@@ -764,6 +767,7 @@ print("exits", flush=True)
 """
 
 
+@pytest.mark.alone
 def test_a_process_ends_within_5_s_whatever_the_collector_does(tmp_path: Path) -> None:
     """One that has answered before is waited for; one that never has is not."""
     closed = f"http://127.0.0.1:{free_port()}"
@@ -805,6 +809,7 @@ def test_a_process_ends_within_5_s_whatever_the_collector_does(tmp_path: Path) -
         assert list(reading.segments(tmp_path / str(number)))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("before", ["nothing", "refused", "accepted"])
 @pytest.mark.parametrize("status", [401, 404, 307, 400])
 def test_exit_asks_a_collector_that_says_no_once(

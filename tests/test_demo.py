@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from otel_logging import demo
+from tests.programs import python
 from tests.receiver import Receiver, Span
 
 MAIN = "from otel_logging.cli import main; main()"
@@ -33,15 +34,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 def otel_logging(*arguments: str, **variables: Any) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", variables.pop("main", MAIN), *arguments]
-    return subprocess.run(
-        command,
-        env=environment(**variables),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
+    return python("-c", variables.pop("main", MAIN), *arguments, env=environment(**variables))
 
 
 def lines_and_pictures(output: str) -> tuple[list[str], str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lines import ROOT, child_environment
+from tests.lines import ROOT
+from tests.programs import child_environment
 from tests.readme import blocks
 
 PAGE = ROOT / "docs" / "jobs.md"

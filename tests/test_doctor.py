@@ -1,7 +1,5 @@
 """``otel-logging doctor``: every fault is named rightly, with what mends it."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from tests import rude
 from tests.commands import Runner
 from tests.conftest import NOWHERE
 from tests.jaeger import FakeJaeger
-from tests.lines import child_environment
+from tests.programs import child_environment, python
 from tests.receiver import Answer, Receiver, Request, accept, partial_success, refuse
 from tests.rude import Rude
 from tests.spools import make
@@ -73,7 +71,7 @@ def said(result: Result) -> str:
 
 
 def assert_problem(result: Result, sentence: str, to_do: str) -> None:
-    """It is the only one, it says what to do, and the exit status tells."""
+    """It is the only one, it says what to do, and the exit status is 1."""
     assert result.exit_code == 1
     assert f"✗ {sentence}" in said(result)
     assert f"do: {to_do}" in said(result)
@@ -101,7 +99,7 @@ def test_all_is_well(run: Run, way: Way, tmp_path: Path) -> None:
     assert span.end_ns > span.start_ns  # Jaeger warns of those without length
 
 
-def test_a_probe_is_nobodys_message(run: Run, way: Way) -> None:
+def test_a_probe_is_no_message_of_a_user(run: Run, way: Way) -> None:
     """It is no row, nor counted, nor the trace that ended last; by its id it is shown."""
     way.jaeger.plant(Planted(1, 0, "message", -900, -100), origin=time.time_ns())
     run()
@@ -151,7 +149,7 @@ def test_it_speaks_grpc_where_delivery_does(run: Run, way: Way) -> None:
 # ---------------------------------------------------------------- settings
 
 
-def test_a_setting_that_is_none_ends_it(run: Run) -> None:
+def test_an_invalid_setting_ends_it(run: Run) -> None:
     """Nothing else can be said then."""
     result = run(OTEL_EXPORTER_OTLP_TIMEOUT="soon")
 
@@ -163,7 +161,7 @@ def test_a_setting_that_is_none_ends_it(run: Run) -> None:
     assert len(result.output.splitlines()) == 4
 
 
-def test_a_jaeger_address_that_is_none_ends_it(run: Run) -> None:
+def test_an_invalid_jaeger_address_ends_it(run: Run) -> None:
     """As any other setting."""
     assert "✗ OTEL_LOGGING_JAEGER_URL='jaeger': a URL" in said(
         run(OTEL_LOGGING_JAEGER_URL="jaeger")
@@ -173,7 +171,7 @@ def test_a_jaeger_address_that_is_none_ends_it(run: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("OTEL_TRACES_EXPORTER", "none"), ("OTEL_SDK_DISABLED", "true")]
 )
-def test_tracing_that_is_off_is_named(run: Run, way: Way, name: str, value: str) -> None:
+def test_tracing_turned_off_is_a_problem(run: Run, way: Way, name: str, value: str) -> None:
     """With what turned it off; nothing is sent."""
     result = run(**{name: value})
 
@@ -198,7 +196,7 @@ def test_the_test_environment_sends_nothing(run: Run, way: Way) -> None:
         {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"},
     ],
 )
-def test_a_sampler_that_drops_all_is_named(run: Run, sampler: dict[str, str]) -> None:
+def test_a_sampler_that_drops_all_is_a_problem(run: Run, sampler: dict[str, str]) -> None:
     """The way is looked at all the same."""
     result = run(**sampler)
 
@@ -207,7 +205,7 @@ def test_a_sampler_that_drops_all_is_named(run: Run, sampler: dict[str, str]) ->
     assert "✓ The probe came back" in result.output
 
 
-def test_a_sampler_that_drops_some_is_told(run: Run) -> None:
+def test_a_sampler_that_drops_some_is_noted(run: Run) -> None:
     """That is no problem."""
     result = run(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.05")
 
@@ -238,7 +236,7 @@ def test_what_is_set_in_a_file_is_taken_out_of_it(
     assert f"do: {to_do.format(tmp_path / '.env')} " in said(result)
 
 
-def test_lines_that_go_elsewhere_are_told(run: Run) -> None:
+def test_lines_as_log_records_are_noted(run: Run) -> None:
     """Jaeger keeps no log records."""
     result = run(OTEL_LOGS_EXPORTER="otlp")
 
@@ -246,7 +244,7 @@ def test_lines_that_go_elsewhere_are_told(run: Run) -> None:
     assert "! OTEL_LOGS_EXPORTER=otlp: log lines leave as log records" in said(result)
 
 
-def test_proxies_in_the_way_are_told(run: Run) -> None:
+def test_proxies_are_noted(run: Run) -> None:
     """Nothing goes through them."""
     result = run(HTTPS_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1")
 
@@ -265,9 +263,7 @@ def doctor(directory: Path, sitecustomize: str = "", **variables: str) -> str:
     )
     environment["PYTHONPATH"] = f"{directory}:{environment['PYTHONPATH']}"
     script = "from otel_logging.cli import main; main(['doctor'])"
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=60, text=True
-    )
+    done = python("-c", script, env=environment)
     assert done.returncode == 1, done.stderr
     return " ".join(f"{done.stdout}\n{done.stderr}".split())
 
@@ -275,7 +271,7 @@ def doctor(directory: Path, sitecustomize: str = "", **variables: str) -> str:
 SET = "from opentelemetry import trace\n"
 
 
-def test_a_provider_that_keeps_ours_out_is_named(tmp_path: Path) -> None:
+def test_a_provider_that_keeps_ours_out_is_a_problem(tmp_path: Path) -> None:
     """Whatever starts before the program may have set it."""
     output = doctor(tmp_path, f"{SET}trace.set_tracer_provider(trace.NoOpTracerProvider())")
 
@@ -286,7 +282,7 @@ def test_a_provider_that_keeps_ours_out_is_named(tmp_path: Path) -> None:
     assert "do: do not set OTEL_PYTHON_TRACER_PROVIDER" in output
 
 
-def test_a_provider_that_ours_is_attached_to_is_told(tmp_path: Path) -> None:
+def test_a_provider_that_ours_is_attached_to_is_noted(tmp_path: Path) -> None:
     """It may deliver the same spans once more."""
     output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider")
 
@@ -294,7 +290,7 @@ def test_a_provider_that_ours_is_attached_to_is_told(tmp_path: Path) -> None:
     assert "arrive twice" in output
 
 
-def test_a_provider_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+def test_a_provider_that_cannot_be_loaded_is_a_problem(tmp_path: Path) -> None:
     """OpenTelemetry's own variable names it."""
     output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="nobody's")
 
@@ -303,7 +299,7 @@ def test_a_provider_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
-def test_why_a_provider_cannot_be_loaded_is_said(tmp_path: Path) -> None:
+def test_the_error_of_a_provider_is_in_the_problem(tmp_path: Path) -> None:
     """Where it says so itself."""
     fails = "def _fails(): raise RuntimeError('no key')\ntrace.get_tracer_provider = _fails"
 
@@ -313,18 +309,18 @@ def test_why_a_provider_cannot_be_loaded_is_said(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the spool
 
 
-def test_a_spool_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_spool_that_cannot_be_written_is_a_problem(run: Run, tmp_path: Path) -> None:
     """With the place."""
     (tmp_path / "file").write_text("")
 
     assert_problem(
         run(OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "file")),
         f"The spool cannot be written ({tmp_path / 'file'}: File exists)",
-        "set OTEL_LOGGING_SPOOL_DIR to a directory that can be",
+        "set OTEL_LOGGING_SPOOL_DIR to a directory that can be written",
     )
 
 
-def test_no_place_at_all_is_named(
+def test_no_writable_directory_at_all_is_a_problem(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the user's own nor a temporary one."""
@@ -338,7 +334,7 @@ def test_no_place_at_all_is_named(
     )
 
 
-def test_a_place_that_stands_in_is_told(
+def test_a_temporary_directory_as_the_spool_is_noted(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user's own cannot be written: spans are in a temporary one."""
@@ -352,7 +348,7 @@ def test_a_place_that_stands_in_is_told(
     assert f"✓ Spans wait in {tmp_path / 'otel_logging-'}" in said(result)
 
 
-def test_a_spool_that_is_full_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_full_spool_is_a_problem(run: Run, tmp_path: Path) -> None:
     """Nearly: with the next spans the oldest that wait are dropped."""
     spool = make(tmp_path / "spool", "shop-1")
     spool.append(b"scope", bytes(16), bytes(850_000))
@@ -388,7 +384,7 @@ def test_a_little_that_waits_is_more_than_nothing(run: Run, tmp_path: Path) -> N
     assert "2.1 kB wait, and there is room." in said(run())
 
 
-def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_problem(tmp_path: Path) -> None:
     """It is not the same as a directory that may not be written."""
     bytes_left = 800_000  # not enough for a segment, enough for what measures coverage
     full = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_left},) * 2)"
@@ -401,47 +397,51 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the collector
 
 
-def test_a_collector_that_is_down_is_named(run: Run) -> None:
+def test_a_collector_that_is_down_is_a_problem(run: Run) -> None:
     """With what starts it."""
     result = run(OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)
 
     assert_problem(
         result,
-        "The collector cannot be reached. Nothing listens at 127.0.0.1:1.",
+        f"The collector at {NOWHERE}/v1/traces does not answer: ConnectionRefusedError",
         "start it (docker compose up -d), or set OTEL_EXPORTER_OTLP_ENDPOINT",
     )
     assert NOT_TRIED in result.output
 
 
-def test_a_name_that_is_none_is_named(run: Run) -> None:
-    """The resolver's words are told."""
+def test_an_unknown_host_is_a_problem(run: Run) -> None:
+    """In the resolver's words."""
     result = run(OTEL_EXPORTER_OTLP_ENDPOINT="http://nowhere.invalid")
 
-    assert "✗ The collector cannot be reached. The name nowhere.invalid" in said(result)
+    assert_problem(
+        result,
+        "The collector at http://nowhere.invalid/v1/traces does not answer: gaierror: ",
+        "start it",
+    )
 
 
-def test_a_grpc_port_given_to_http_is_named(run: Run) -> None:
-    """With both ways out."""
+def test_http_to_a_grpc_port_is_a_problem(run: Run) -> None:
+    """With the usual port for HTTP."""
     with Collector() as collector:
         result = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
 
     assert_problem(
         result,
-        f"{collector.endpoint}/v1/traces is a port for gRPC, and HTTP is spoken to it.",
-        "set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or take the port for HTTP, usually 4318",
+        f"There is no OTLP at {collector.endpoint}/v1/traces: BadStatusLine",
+        "set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's port for HTTP, usually 4318",
     )
 
 
-def test_an_http_port_given_to_grpc_is_named(run: Run, way: Way) -> None:
-    """With both ways out."""
+def test_grpc_to_an_http_port_is_a_problem(run: Run, way: Way) -> None:
+    """With the usual port for gRPC."""
     assert_problem(
         run(OTEL_EXPORTER_OTLP_PROTOCOL="grpc"),
-        f"{way.receiver.endpoint} is a port for HTTP, and gRPC is spoken to it.",
-        "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or take the port for gRPC, usually 4317",
+        f"There is no OTLP at {way.receiver.endpoint}: gRPC UNAVAILABLE",
+        "set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's port for gRPC, usually 4317",
     )
 
 
-def test_a_wrong_path_is_named(run: Run, way: Way) -> None:
+def test_a_wrong_path_is_a_problem(run: Run, way: Way) -> None:
     """Which variable is taken as it is, and which is not."""
     way.receiver.answer = refuse(404)
 
@@ -458,10 +458,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> rude.Certificates:
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_tls_that_is_expected_is_named(
+def test_plain_text_to_a_tls_port_is_a_problem(
     run: Run, certificates: rude.Certificates, protocol: str
 ) -> None:
-    """Whatever is spoken over it."""
+    """Such a port hangs up, as others do: what to do names TLS."""
     with Rude(rude.hang_up, tls=certificates.server_context()) as server:
         plain = f"http://127.0.0.1:{server.port}"
         result = run(
@@ -470,22 +470,38 @@ def test_tls_that_is_expected_is_named(
             OTEL_EXPORTER_OTLP_TIMEOUT="2",
         )
 
-    assert_problem(result, plain, "write https:// in OTEL_EXPORTER_OTLP_ENDPOINT")
-    assert "expects TLS." in said(result)
+    assert_problem(result, f"The collector at {plain}", "start it")
+    assert f"4318 HTTP, and {protocol} is spoken; https:// if it expects TLS" in said(result)
 
 
-def test_tls_that_is_not_spoken_is_named(run: Run, way: Way) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"Client sent an HTTP request to an HTTPS server.",  # Go
+        b"<title>400 The plain HTTP request was sent to HTTPS port</title>",  # nginx
+    ],
+)
+def test_a_server_that_asks_for_tls_is_a_problem(run: Run, way: Way, words: bytes) -> None:
+    """Some answer plain HTTP with what they expect."""
+    way.receiver.answer = lambda _: (400, {"Content-Type": "text/plain"}, words)
+
+    assert_problem(
+        run(),
+        f"TLS is expected at {way.receiver.endpoint}/v1/traces: HTTP 400",
+        "write https:// in OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
+
+
+def test_tls_to_a_plain_text_port_is_a_problem(run: Run, way: Way) -> None:
     """The other way round."""
     assert_problem(
         run(OTEL_EXPORTER_OTLP_ENDPOINT=way.receiver.endpoint.replace("http:", "https:")),
-        f"{way.receiver.endpoint.replace('http:', 'https:')}/v1/traces does not speak TLS.",
+        f"There is no TLS at {way.receiver.endpoint.replace('http:', 'https:')}/v1/traces:",
         "write http:// in OTEL_EXPORTER_OTLP_ENDPOINT",
     )
 
 
-def test_a_certificate_that_is_not_trusted_is_named(
-    run: Run, certificates: rude.Certificates
-) -> None:
+def test_an_untrusted_certificate_is_a_problem(run: Run, certificates: rude.Certificates) -> None:
     """With the variable that names whom to trust."""
     with Rude(rude.hang_up, tls=certificates.server_context()) as server:
         result = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"https://127.0.0.1:{server.port}")
@@ -497,7 +513,7 @@ def test_a_certificate_that_is_not_trusted_is_named(
     )
 
 
-def test_a_certificate_file_that_is_none_is_named(run: Run, tmp_path: Path) -> None:
+def test_an_invalid_certificate_file_is_a_problem(run: Run, tmp_path: Path) -> None:
     """Which only the client finds out."""
     (tmp_path / "bad.pem").write_text("no certificate")
 
@@ -509,10 +525,10 @@ def test_a_certificate_file_that_is_none_is_named(run: Run, tmp_path: Path) -> N
     assert_problem(result, "OTEL_EXPORTER_OTLP_CERTIFICATE=", "correct it")
 
 
-def test_a_grpc_port_given_to_http_over_tls_is_named(
-    run: Run, certificates: rude.Certificates, monkeypatch: pytest.MonkeyPatch
+def test_http_to_a_grpc_port_over_tls_is_a_problem(
+    run: Run, certificates: rude.Certificates
 ) -> None:
-    """By what it takes in the handshake."""
+    """It hangs up, one way or another: what to do names the ports."""
     keys = certificates.server_key.read_bytes(), certificates.server.read_bytes()
     with Collector(credentials=grpc.ssl_server_credentials([keys])) as collector:
         result = run(
@@ -522,9 +538,10 @@ def test_a_grpc_port_given_to_http_over_tls_is_named(
 
     assert_problem(
         result,
-        f"{collector.endpoint}/v1/traces is a port for gRPC, and HTTP is spoken to it.",
-        "set OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+        f"The collector at {collector.endpoint}/v1/traces does not answer: ",
+        "start it",
     )
+    assert "port 4317 is gRPC, 4318 HTTP, and http/protobuf is spoken" in said(result)
 
 
 def not_found(_: Rude, connection: "rude.socket.socket") -> None:
@@ -539,7 +556,7 @@ def not_found(_: Rude, connection: "rude.socket.socket") -> None:
 
 
 @pytest.mark.parametrize("protocols", [["http/1.1"], ["h2", "http/1.1"]])
-def test_an_http_port_given_to_grpc_over_tls_is_named(
+def test_grpc_to_an_http_port_over_tls_is_a_problem(
     run: Run, certificates: rude.Certificates, protocols: list[str]
 ) -> None:
     """It may speak HTTP/2, as gRPC does, and yet have nothing for it."""
@@ -555,8 +572,8 @@ def test_an_http_port_given_to_grpc_over_tls_is_named(
 
     assert_problem(
         result,
-        f"https://127.0.0.1:{server.port} is a port for HTTP, and gRPC is spoken to it.",
-        "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+        f"There is no OTLP at https://127.0.0.1:{server.port}: gRPC UN",
+        "set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's port for gRPC, usually 4317",
     )
 
 
@@ -572,7 +589,7 @@ PAGE = {"Content-Type": "text/html"}
         (lambda _: (200, PAGE, b"<html>"), "There is no OTLP at {}: HTTP 200 with a page", "corr"),
     ],
 )
-def test_a_collector_that_says_no_is_named_as_the_service_names_it(
+def test_a_refusal_is_explained_as_the_service_explains_it(
     run: Run,
     way: Way,
     tmp_path: Path,
@@ -603,7 +620,7 @@ def test_a_collector_that_says_no_is_named_as_the_service_names_it(
     [
         (grpc.StatusCode.UNAUTHENTICATED, "The collector does not let us in: gRPC UNAUTHENTICATED"),
         (grpc.StatusCode.UNIMPLEMENTED, "There is no OTLP at"),
-        (grpc.StatusCode.INVALID_ARGUMENT, "The collector did not take the probe"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "The collector takes none of the spans: gRPC INV"),
     ],
 )
 def test_grpc_says_it_in_its_own_words(run: Run, code: grpc.StatusCode, sentence: str) -> None:
@@ -617,7 +634,7 @@ def test_grpc_says_it_in_its_own_words(run: Run, code: grpc.StatusCode, sentence
     assert_problem(result, sentence, "")
 
 
-def test_another_refusal_is_told_in_the_collectors_words(run: Run, way: Way) -> None:
+def test_another_refusal_is_in_the_collectors_words(run: Run, way: Way) -> None:
     """Its log knows more."""
     way.receiver.answer = lambda _: (503, {}, b"no room")
 
@@ -628,14 +645,14 @@ def test_another_refusal_is_told_in_the_collectors_words(run: Run, way: Way) -> 
     )
 
 
-def test_a_probe_that_is_rejected_is_named(run: Run, way: Way) -> None:
+def test_a_rejected_probe_is_a_problem(run: Run, way: Way) -> None:
     """It answered with success, and took nothing."""
     way.receiver.answer = partial_success(1, "too old")
 
     assert_problem(run(), "The collector rejects the probe: too old.", "look at its log")
 
 
-def test_a_warning_of_the_collector_is_told(run: Run, way: Way) -> None:
+def test_a_warning_of_the_collector_is_noted(run: Run, way: Way) -> None:
     """It took the probe all the same."""
     warn = partial_success(0, "deprecated")
 
@@ -653,7 +670,7 @@ def test_a_warning_of_the_collector_is_told(run: Run, way: Way) -> None:
 # ---------------------------------------------------------------- Jaeger
 
 
-def test_a_jaeger_that_is_down_is_named(run: Run) -> None:
+def test_a_jaeger_that_is_down_is_a_problem(run: Run) -> None:
     """With what starts it."""
     result = run(OTEL_LOGGING_JAEGER_URL=NOWHERE)
 
@@ -666,7 +683,7 @@ def test_a_jaeger_that_is_down_is_named(run: Run) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.35.2", "2.12.0"])
-def test_a_jaeger_that_is_too_old_is_named(run: Run, way: Way, version: str) -> None:
+def test_a_jaeger_that_is_too_old_is_a_problem(run: Run, way: Way, version: str) -> None:
     """By what it says of itself; the oldest ones have not even the API."""
     way.jaeger.version = version
     if version.startswith("1."):
@@ -688,7 +705,7 @@ def test_a_jaeger_that_is_new_enough_is_good(run: Run, way: Way, version: str) -
 
 
 @pytest.mark.parametrize("hangs_up", [True, False])
-def test_what_is_no_jaeger_is_named(run: Run, way: Way, hangs_up: bool) -> None:
+def test_another_server_as_jaeger_is_a_problem(run: Run, way: Way, hangs_up: bool) -> None:
     """Another server has the port; it may not even have a front page."""
     if hangs_up:
 
@@ -705,14 +722,14 @@ def test_what_is_no_jaeger_is_named(run: Run, way: Way, hangs_up: bool) -> None:
     assert_problem(result, "There is no Jaeger that can be asked", "set OTEL_LOGGING_JAEGER_URL")
 
 
-def test_a_jaeger_that_is_not_well_is_named(run: Run, way: Way) -> None:
+def test_a_jaeger_that_fails_is_a_problem(run: Run, way: Way) -> None:
     """In its own words."""
     way.jaeger.instead = lambda _: (500, "text/plain", b"disk gone")
 
     assert_problem(run(), "Jaeger is not well:", "look at its log")
 
 
-def test_a_jaeger_that_hangs_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jaeger_that_hangs_is_asked_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not asked what it speaks: it would say nothing to that either."""
     monkeypatch.setattr("otel_logging.traces.jaeger.HELLO_S", 0.3)
 
@@ -726,36 +743,40 @@ def test_a_jaeger_that_hangs_is_named(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert "does not answer in time. do: start it" in said(result)
 
 
-def test_a_grpc_port_given_as_jaeger_is_named(run: Run) -> None:
+def test_a_grpc_port_as_jaeger_is_a_problem(run: Run) -> None:
     """There is something, so that starting it would help nothing."""
     with Collector() as collector:
         result = run(OTEL_LOGGING_JAEGER_URL=collector.endpoint)
 
     assert_problem(
         result,
-        f"{collector.endpoint} is a port for gRPC, and not the one of Jaeger's pages.",
-        "set OTEL_LOGGING_JAEGER_URL to that, usually http://…:16686",
+        f"There is no Jaeger that can be asked: {collector.endpoint} does not speak HTTP",
+        "set OTEL_LOGGING_JAEGER_URL to the address of Jaeger's own pages, version 2.13 or later:"
+        " usually http://…:16686 (4317 is gRPC, 4318 HTTP)",
     )
 
 
-def test_tls_that_jaeger_does_not_speak_is_named(run: Run, way: Way) -> None:
+def test_tls_to_a_jaeger_without_it_is_a_problem(run: Run, way: Way) -> None:
     """It is up."""
     url = way.jaeger.url.replace("http:", "https:")
 
     assert_problem(
         run(OTEL_LOGGING_JAEGER_URL=url),
-        f"{url} does not speak TLS.",
-        "write http:// in OTEL_LOGGING_JAEGER_URL",
+        f"Jaeger does not answer: {url} cannot be reached: [SSL: WRONG_VERSION_NUMBER]",
+        "write http:// in OTEL_LOGGING_JAEGER_URL if it does not speak TLS",
     )
 
 
-def test_tls_that_jaeger_expects_is_named(run: Run, certificates: rude.Certificates) -> None:
+def test_a_jaeger_behind_tls_asked_without_it_is_a_problem(
+    run: Run, certificates: rude.Certificates
+) -> None:
     """The other way round."""
     with Rude(rude.hang_up, tls=certificates.server_context()) as server:
         url = f"http://127.0.0.1:{server.port}"
         result = run(OTEL_LOGGING_JAEGER_URL=url)
 
-    assert_problem(result, f"{url} expects TLS.", "write https:// in OTEL_LOGGING_JAEGER_URL")
+    assert_problem(result, f"Jaeger does not answer: {url} cannot be reached", "start it")
+    assert "https:// if it expects TLS" in said(result)
 
 
 @pytest.mark.parametrize(
@@ -770,7 +791,7 @@ def test_tls_that_jaeger_expects_is_named(run: Run, certificates: rude.Certifica
         (b"403 Forbidden", "lets nobody in: HTTP 403."),
     ],
 )
-def test_a_login_before_jaeger_is_named(run: Run, head: bytes, sentence: str) -> None:
+def test_a_login_before_jaeger_is_a_problem(run: Run, head: bytes, sentence: str) -> None:
     """With where it leads; Jaeger itself is well."""
 
     def answer(_: Rude, connection: "rude.socket.socket") -> None:
@@ -788,7 +809,7 @@ def test_a_login_before_jaeger_is_named(run: Run, head: bytes, sentence: str) ->
     )
 
 
-def test_a_jaeger_that_fails_later_is_named(run: Run, way: Way) -> None:
+def test_a_jaeger_that_fails_later_is_a_problem(run: Run, way: Way) -> None:
     """While the probe is looked for."""
 
     def fails(path: str) -> tuple[int, str, bytes] | None:
@@ -799,7 +820,7 @@ def test_a_jaeger_that_fails_later_is_named(run: Run, way: Way) -> None:
     assert_problem(run(), "Jaeger does not answer any more:", "look at its log")
 
 
-def test_a_jaeger_without_the_service_is_named(run: Run, way: Way) -> None:
+def test_a_probe_that_never_came_is_a_problem(run: Run, way: Way) -> None:
     """The collector takes everything, and delivers it to another."""
     way.receiver.answer = accept
 
@@ -811,7 +832,7 @@ def test_a_jaeger_without_the_service_is_named(run: Run, way: Way) -> None:
     )
 
 
-def test_a_probe_that_does_not_come_is_named(run: Run, way: Way) -> None:
+def test_a_probe_that_comes_no_more_is_a_problem(run: Run, way: Way) -> None:
     """Though earlier ones did."""
     run()
     way.receiver.answer = accept
@@ -823,7 +844,7 @@ def test_a_probe_that_does_not_come_is_named(run: Run, way: Way) -> None:
     )
 
 
-def test_a_log_line_that_was_lost_is_named(run: Run, way: Way) -> None:
+def test_a_lost_log_line_is_a_problem(run: Run, way: Way) -> None:
     """The span came, the event did not."""
 
     def without_events(request: Request) -> Answer:
@@ -837,7 +858,7 @@ def test_a_log_line_that_was_lost_is_named(run: Run, way: Way) -> None:
     )
 
 
-def test_an_own_service_that_is_not_there_yet_is_told(run: Run, way: Way) -> None:
+def test_a_service_that_jaeger_lacks_is_noted(run: Run, way: Way) -> None:
     """It may not have run yet."""
     result = run(OTEL_SERVICE_NAME="shop")
     assert result.exit_code == 0
@@ -846,7 +867,7 @@ def test_an_own_service_that_is_not_there_yet_is_told(run: Run, way: Way) -> Non
 
 
 @pytest.mark.parametrize(("ahead_s", "words"), [(90.0, "ahead of"), (-3600.0, "behind")])
-def test_a_clock_that_is_off_is_named(run: Run, way: Way, ahead_s: float, words: str) -> None:
+def test_a_clock_that_is_off_is_a_problem(run: Run, way: Way, ahead_s: float, words: str) -> None:
     """By more than a minute, and which way."""
     way.jaeger.ahead_s = ahead_s
 
@@ -863,7 +884,7 @@ def test_a_clock_that_is_off_by_less_is_good(run: Run, way: Way) -> None:
     assert run().exit_code == 0
 
 
-def test_a_jaeger_without_a_clock_is_told(run: Run, way: Way) -> None:
+def test_a_jaeger_without_a_clock_is_noted(run: Run, way: Way) -> None:
     """A proxy in between may take the header off."""
     way.jaeger.ahead_s = float("nan")
     result = run()
@@ -879,14 +900,9 @@ def test_signs_are_words_where_the_encoding_has_none(way: Way) -> None:
     script = "from otel_logging.cli import main; main(['doctor', '--wait', '0.3'])"
     variables = {"OTEL_SDK_DISABLED": "true", "ENVIRONMENT": "x", "PYTHONIOENCODING": "ascii"}
 
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=child_environment(**variables),
-        capture_output=True,
-        timeout=60,
-    )
+    done = python("-c", script, env=child_environment(**variables))
 
-    lines = done.stdout.decode("ascii").splitlines()
+    lines = done.stdout.splitlines()
     assert lines[0] == "NO Nothing is traced: OTEL_SDK_DISABLED=true."
     assert lines[1] == "   do: unset OTEL_SDK_DISABLED"
     assert lines[2].startswith("ok Spans wait in")
@@ -904,6 +920,7 @@ def test_sentences_are_wrapped_below_their_beginning(
     assert max(map(len, lines[at : at + 2])) <= 80
 
 
+@pytest.mark.alone
 def test_it_is_quick(run: Run) -> None:
     """When all is well."""
     began = time.monotonic()

@@ -5,7 +5,6 @@ silently. The next start of the service delivers it.
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import python
 from tests.receiver import Receiver, accept
 from tests.spools import ROOT
 from tests.test_delivery import in_turn
@@ -55,14 +55,7 @@ class Shop:
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.endpoint,
             "OTEL_LOGGING_SPOOL_DIR": str(self.spool_dir),
         }
-        done = subprocess.run(
-            [sys.executable, "-c", source],
-            env={**os.environ, **variables, **environment},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = python("-c", source, env={**os.environ, **variables, **environment})
         self.err = done.stderr
         assert done.returncode == 0, done.stderr
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

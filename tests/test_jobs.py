@@ -37,7 +37,8 @@ from otel_logging import (
 )
 from otel_logging.processors import add_job_tag
 from tests.conftest import Service
-from tests.lines import parsed, script
+from tests.lines import parsed
+from tests.programs import script
 
 log = get_logger("shop")
 

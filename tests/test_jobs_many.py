@@ -3,7 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from tests.lines import parsed, script
+from tests.lines import parsed
+from tests.programs import script
 
 RUNS = 10_000
 BATCH = (

@@ -30,7 +30,8 @@ from otel_logging import (
     unbind_context,
 )
 from otel_logging.testing import Captured, capture
-from tests.lines import parsed, script
+from tests.lines import parsed
+from tests.programs import script
 
 log: Any = get_logger("shop")
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -26,6 +26,7 @@ from otel_logging import (
     traced,
 )
 from tests.conftest import Service
+from tests.programs import python
 from tests.receiver import Receiver, refuse
 from tests.spools import ROOT
 
@@ -34,14 +35,8 @@ log = get_logger("shop")
 
 def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run *script* as somebody's program would be run, from a directory of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return python("-c", script, *arguments, env=env)
 
 
 def cli(*arguments: object) -> Any:
@@ -65,7 +60,7 @@ def test_set_up_is_idempotent(service: Service) -> None:
     assert same is service.observability
     assert "troubles" not in repr(same)
     assert setup_observability("other") is service.observability
-    assert "set-ups with other settings ignored" in repr(same)
+    assert "a set-up with other settings is ignored" in repr(same)
 
 
 def test_set_up_works_again_after_shutdown(receiver: Receiver, tmp_path: Path) -> None:
@@ -258,7 +253,7 @@ def test_without_a_temporary_directory_a_test_s_spans_are_in_memory(
     monkeypatch.setattr("tempfile.mkdtemp", _fails(OSError("no room")))
     with setup_observability("shop", environment="test"), traced("here"):
         pass
-    assert "spools in memory alone" in capsys.readouterr().err
+    assert "the spool is in memory alone" in capsys.readouterr().err
 
 
 def test_a_spool_directory_that_cannot_be_written_is_an_error(
@@ -294,7 +289,7 @@ def test_a_spool_directory_that_is_not_safe_is_not_used_and_reported(
         setup_observability("shop", spool_dir=base, endpoint="http://127.0.0.1:9")
     with _started(), traced("x"):
         pass
-    assert "spool directories not used: they are not safe" in capsys.readouterr().err
+    assert "the spool directory is not used: it is not safe" in capsys.readouterr().err
     assert list(base.iterdir()) == []
     base.chmod(0o700)
     with _started():
@@ -323,7 +318,7 @@ def test_without_any_writable_place_spans_wait_in_memory(
             pass
         assert o.force_flush()
     assert [s.name for s in receiver.spans] == ["x"]
-    assert "spools in memory alone" in capsys.readouterr().err
+    assert "the spool is in memory alone" in capsys.readouterr().err
 
 
 def test_a_home_that_cannot_be_written_falls_back(
@@ -379,7 +374,7 @@ def test_a_provider_that_takes_no_processor_is_said(tmp_path: Path) -> None:
         tmp_path,
     )
     assert json.loads(done.stdout)["event"] == "hello"
-    assert "tracer providers that cannot be attached to" in done.stderr
+    assert "nothing can be attached to the tracer provider that is set" in done.stderr
     assert done.returncode == 0
 
 

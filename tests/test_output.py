@@ -18,7 +18,8 @@ import pytest
 from otel_logging import _trouble, configure_logging, get_logger
 from otel_logging.logs.logger import DEEPEST
 from otel_logging.logs.output import LOST
-from tests.lines import ROOT, child_environment, parsed, script
+from tests.lines import ROOT, parsed
+from tests.programs import child_environment, script
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
 
@@ -125,6 +126,7 @@ log.info("fourth")
     assert b"File too large" in said
 
 
+@pytest.mark.alone
 def test_a_reader_that_has_died() -> None:
     """BrokenPipeError, and no signal: the application goes on."""
     read, write = os.pipe()
@@ -211,6 +213,7 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(ends[0])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("kind", "kernel"),
     [(pipe, "this"), (pipe, "older"), (sockets, "older"), (terminal, "this")],

@@ -32,7 +32,8 @@ from otel_logging.processors import (
     record_on_span,
 )
 from tests.conftest import Service
-from tests.lines import ROOT, script
+from tests.lines import ROOT
+from tests.programs import script
 from tests.readme import blocks
 
 

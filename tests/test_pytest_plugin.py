@@ -10,7 +10,8 @@ from textwrap import indent
 
 import pytest
 
-from tests.lines import ROOT, child_environment
+from tests.lines import ROOT
+from tests.programs import child_environment
 from tests.readme import blocks
 
 #: Of a user's test directory, which has no configuration.

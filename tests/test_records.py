@@ -672,6 +672,7 @@ def test_lines_at_exit_are_delivered_by_the_next_start(shop: Shop) -> None:
     assert sorted(bodies(shop.receiver)) == ["late", "later", "normal"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("answer", [Receiver.hang, refuse(503)], ids=["hangs", "refuses"])
 def test_exit_is_in_time_whatever_the_collector_does(
     shop: Shop, answer: Callable[..., Answer]

@@ -45,7 +45,7 @@ from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import pipeline, readable
 from otel_logging.export.provider import AttachedProcessor
 from tests.conftest import Lines, Service
-from tests.lines import script
+from tests.programs import script
 from tests.receiver import Event as Received
 from tests.receiver import Receiver
 from tests.spools import ROOT

@@ -37,7 +37,8 @@ from otel_logging import (
 from otel_logging._values import shorten
 from otel_logging.logs.takeover import release
 from tests.conftest import Lines, Service
-from tests.lines import ROOT, parsed, script
+from tests.lines import ROOT, parsed
+from tests.programs import script
 from tests.readme import blocks
 
 

@@ -27,7 +27,8 @@ from otel_logging import (
 from otel_logging.processors import record_on_span
 from otel_logging.testing import Captured, capture
 from tests.conftest import Service
-from tests.lines import parsed, script
+from tests.lines import parsed
+from tests.programs import script
 
 log: Any = get_logger("shop")
 

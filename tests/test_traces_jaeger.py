@@ -160,6 +160,7 @@ def test_it_is_spoken_to_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # ---------------------------------------------------------------- what else answers
 
 
+@pytest.mark.alone
 def test_a_port_at_which_nothing_listens_costs_nothing() -> None:
     """A refusal is there at once."""
     began = time.monotonic()
@@ -185,6 +186,7 @@ def drip(server: Rude, connection: "rude.socket.socket") -> None:
     server.drip(connection, b" ")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("behave", [say_nothing, drip])
 def test_a_port_that_hangs_costs_so_much_and_no_more(
     behave: Callable[..., None], monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,7 @@ def test_a_late_row_has_who_and_where_the_time_went(tmp_path: Path) -> None:
     assert (answer.found, answer.looked_at, answer.judged) == (1, 2, True)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "question", [{}, {"who": "user-456"}, {"where": (("user_id", "user-456"),)}], ids=str
 )

@@ -45,6 +45,18 @@ def test_each_kind_is_said_at_most_once_a_minute(
     assert _trouble.counts == {LOST: 15, "lines lost": 1}
 
 
+def test_a_remark_has_no_number(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor has one that was made again within the minute."""
+    remark = "OTEL_BSP_SCHEDULE_DELAY is ignored: spans are queued on disk"
+    _trouble.remark(remark)
+    _trouble.remark(remark, detail="again")
+    _trouble.remark(remark)
+    clock.now = 60.0
+    _trouble.remark(remark, detail="later")
+    assert capsys.readouterr().err == (f"otel_logging: {remark}\notel_logging: {remark} (later)\n")
+    assert _trouble.counts == {remark: 4}
+
+
 def test_at_exit_the_rest_is_said(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

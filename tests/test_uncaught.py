@@ -33,7 +33,8 @@ from otel_logging import (
 )
 from otel_logging.logs.takeover import release
 from tests.conftest import Lines, Service
-from tests.lines import child_environment, parsed
+from tests.lines import parsed
+from tests.programs import child_environment
 from tests.receiver import Receiver
 
 log: Any = get_logger("shop")

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from otel_logging import _forks
+from otel_logging._errors import shown_url
 from otel_logging._http import HttpClient, Response
 from otel_logging.export.outcome import (
     ANSWER_BYTES,
@@ -27,7 +28,7 @@ from otel_logging.export.outcome import (
     failed,
     one_line,
 )
-from otel_logging.settings import Exporter, shown_url
+from otel_logging.settings import Exporter
 
 _GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
 _GZIP_WINDOW: Final = 31  # zlib: its largest window, with the head and the end of gzip

@@ -172,10 +172,13 @@ _NOT_ALLOWED: Final = frozenset(
 )
 #: How the libraries' words begin about a port that speaks something else: not HTTP; HTTP, not gRPC.
 _SPOKEN_OTHERWISE: Final = re.compile(
-    r"BadStatusLine|UnknownProtocol|gRPC UNAVAILABLE: .*http1\.x server"
+    r"BadStatusLine|UnknownProtocol"
+    r"|gRPC UNAVAILABLE: .*(http1\.x server|Expected SETTINGS frame|selected ALPN property)"
     r"|gRPC (UNKNOWN|INTERNAL): (Received http2 header with status: [34]|No status received)"
 )
 _NO_TLS: Final = re.compile(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
+#: Go's and nginx's answer to plain HTTP.
+_TLS_EXPECTED: Final = re.compile(".*(HTTPS server|to HTTPS port)", re.DOTALL)
 _UNTRUSTED: Final = re.compile(".*certificate.verify", re.IGNORECASE)
 
 
@@ -213,6 +216,8 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
     nothing = f"there is no OTLP at {exporter.shown}"
     if answer.outcome is Outcome.DELIVERED:
         return "", ""
+    if _TLS_EXPECTED.match(detail):
+        return f"TLS is expected at {exporter.shown}", f"write https:// in {_ENDPOINT}"
     if answer.outcome is not Outcome.AGAIN:
         return (
             f"the collector takes none of the {NOUNS[exporter.signal]}",

@@ -15,12 +15,13 @@ from typing import Any, cast
 import structlog
 
 from otel_logging import _names, _trouble
+from otel_logging._errors import only_configuration_errors
 from otel_logging.logs import levels, logger, takeover
 from otel_logging.logs.chain import STEPS, add_caller, straight_to
 from otel_logging.logs.output import Stdout
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
 from otel_logging.processors import EventDict
-from otel_logging.settings import LogSettings, load_logs, only_configuration_errors
+from otel_logging.settings.logs import LogSettings, load_logs
 
 #: What was configured last; None before set-up.
 _applied: LogSettings | None = None

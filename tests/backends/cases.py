@@ -20,7 +20,8 @@ import pytest
 from tests.backends import chat
 from tests.backends.jaeger import Jaeger, Traces, stored, values
 from tests.backends.stack import ROOT, Stack, answers, until
-from tests.lines import child_environment, parsed
+from tests.lines import parsed
+from tests.programs import child_environment
 
 DEMO = "chat-gateway"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.backends.cases import DEMO, Cases, Service
 from tests.backends.stack import ROOT
 from tests.compose.engine import Compose
-from tests.lines import child_environment
+from tests.programs import child_environment
 from tests.readme import blocks
 
 LISTENING = "0A"  # in /proc/net/tcp

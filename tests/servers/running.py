@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from tests.lines import child_environment, parsed
+from tests.lines import parsed
+from tests.programs import child_environment
 from tests.servers.page import LOGGING_JSON
 
 #: Of a server that takes no more; on a busy machine a start takes seconds.

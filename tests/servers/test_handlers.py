@@ -1,6 +1,6 @@
 """What a server asks a logger about its handlers."""
 
-from tests.lines import script
+from tests.programs import script
 
 HAS_HANDLERS = """
 import logging

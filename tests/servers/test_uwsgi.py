@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lines import ROOT, child_environment, parsed
+from tests.lines import ROOT, parsed
+from tests.programs import child_environment
 from tests.receiver import Receiver
 from tests.servers.page import table
 from tests.servers.running import get

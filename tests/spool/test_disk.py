@@ -124,6 +124,7 @@ def test_a_stalled_disk_is_gone_around_until_it_is_quick_again(
     assert on_disk(base) == [1, 2, 3, 4]
 
 
+@pytest.mark.alone
 def test_no_thread_waits_for_another_s_stalled_append(
     spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

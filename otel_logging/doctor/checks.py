@@ -1,7 +1,9 @@
-"""What can be seen without the network: settings, proxies, the tracer provider, the spool.
+"""In which order the doctor looks, and what it can see without the network.
 
-In: the settings. Out: findings. Invariant: nothing is left behind. Deliberately
-absent: anything that another machine has to answer.
+In: where the spool is, if not where the settings say. Out: findings, as they are
+made. Invariant: without a problem among them the round trip works: a span with a
+log line went to the collector as every span does, and came back from Jaeger; nothing
+is left behind on this machine. Deliberately absent: the round trip itself (``probe``).
 """
 
 import contextlib
@@ -14,18 +16,57 @@ from typing import Final
 from opentelemetry import trace
 
 from otel_logging import _names, settings
-from otel_logging.doctor.finding import Finding, good, note, problem
-from otel_logging.settings import Settings
+from otel_logging._errors import ConfigurationError
+from otel_logging.doctor import probe
+from otel_logging.doctor.report import Finding, Mark, good, note, problem, problems
+from otel_logging.settings import Settings, links, variables
 from otel_logging.spool import directories
+from otel_logging.traces.jaeger import Jaeger
 
 _TRIED_BYTES: Final = 1 << 20  # a segment
 _PROVIDER: Final = "OTEL_PYTHON_TRACER_PROVIDER"  # OpenTelemetry's API reads it, we do not
 _NEARLY: Final = 0.9  # of the bound: the next outage loses something
-#: Of the disk, of what the user may have (Windows has no number for it), of a process's files.
+#: Of the disk, of the user's quota (Windows has no number for it), of a process's files.
 _FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
 
-def recording(chosen: Settings) -> Iterator[Finding]:
+def examine(*, spool_dir: Path | None = None, patience_s: float) -> Iterator[Finding]:
+    """Yield what is found. Failure: never raises. Blocks for half a minute at most, and for
+    *patience_s*, which a probe may take on its way.
+    """
+    try:
+        chosen, jaeger_url = settings.load(spool_dir=spool_dir), links.jaeger_url()
+    except ConfigurationError as error:
+        yield probe.invalid(error)
+        return
+    yield from _recording(chosen)
+    yield from _proxies()
+    yield from _provider()
+    yield from _spool_findings(chosen)
+    if not chosen.traces or not chosen.exporter.network:
+        yield note("The collector and Jaeger were not asked: nothing is sent.")
+        return
+    yield from _round_trip(chosen, Jaeger(jaeger_url), patience_s)
+
+
+def _round_trip(chosen: Settings, jaeger: Jaeger, patience_s: float) -> Iterator[Finding]:
+    trace_id, request = probe.make()
+    there = []
+    for finding in probe.deliver(chosen.exporter, request):
+        there.append(finding)
+        yield finding
+    service = chosen.service_name if chosen.service_name != settings.NAMELESS else ""
+    back = []
+    for finding in probe.reach_jaeger(jaeger, service):
+        back.append(finding)
+        yield finding
+    if not problems(there) and back[0].mark is Mark.GOOD:
+        yield from probe.read_back(jaeger.url, trace_id, patience_s=patience_s)
+    else:
+        yield note("The round trip was not tried.")
+
+
+def _recording(chosen: Settings) -> Iterator[Finding]:
     """Say whether spans are made and sent at all."""
     exporter = chosen.exporter
     if chosen.traces_off_by:
@@ -57,19 +98,16 @@ def recording(chosen: Settings) -> Iterator[Finding]:
 
 def _unset(*names: str) -> str:
     """Return what to do so that none of *names* is set any more."""
-    here = [name for name in names if settings.set_in(name) == "environment"]
-    there = [name for name in names if settings.set_in(name) == ".env"]
-    return ", and ".join(
-        [
-            *([f"unset {' and '.join(here)}"] if here else []),
-            *([f"take {' and '.join(there)} out of {Path('.env').absolute()}"] if there else []),
-        ]
-    )
+    here = [name for name in names if variables.set_in(name) == "environment"]
+    there = [name for name in names if variables.set_in(name) == ".env"]
+    steps = [f"unset {' and '.join(here)}"] if here else []
+    if there:
+        steps.append(f"take {' and '.join(there)} out of {Path('.env').absolute()}")
+    return ", and ".join(steps)
 
 
-def proxies() -> Iterator[Finding]:
-    """Say which proxies are not used."""
-    if named := settings.proxies():
+def _proxies() -> Iterator[Finding]:
+    if named := variables.proxies():
         yield note(
             f"{' and '.join(named)} set: neither the collector nor Jaeger is asked through a"
             " proxy.",
@@ -77,13 +115,16 @@ def proxies() -> Iterator[Finding]:
         )
 
 
-def provider() -> Iterator[Finding]:
-    """Say whose tracer provider there is in a process that is started as this one was."""
+# ---------------------------------------------------------------- the tracer provider
+
+
+def _provider() -> Iterator[Finding]:
+    """Say which tracer provider a process has that is started as this one was."""
     try:
-        with _silent("opentelemetry.util._providers"):  # it tells all of the traceback
+        with _silent("opentelemetry.util._providers"):  # it logs the whole traceback
             present = trace.get_tracer_provider()
     except Exception as error:  # whatever an entry point raises; StopIteration for none
-        asked = f"{_PROVIDER}={settings.value_of(_PROVIDER)}"
+        asked = f"{_PROVIDER}={variables.value_of(_PROVIDER)}"
         yield problem(
             f"The tracer provider that {asked} asks for cannot be loaded"
             f" ({type(error).__name__}{f': {error}' if str(error) else ''}).",
@@ -120,22 +161,30 @@ def _silent(logger_name: str) -> Iterator[None]:
         logger.disabled = was
 
 
-def spool(chosen: Settings) -> Iterator[Finding]:
+# ---------------------------------------------------------------- the spool
+
+
+def _spool_findings(chosen: Settings) -> Iterator[Finding]:
     """Say whether spans can wait on disk, and whether there is room."""
     if chosen.temporary:
         return
     bases = [directories.default_base(), directories.fallback_base()]
-    failure: OSError | None = None
+    failures: list[OSError] = []
     for base in [chosen.spool_dir] if chosen.spool_dir else bases:
         try:
             directories.try_to_write(base, _TRIED_BYTES)
         except OSError as error:
-            failure = failure or error
-        else:
-            yield from _room(base, chosen.spool_bytes, failure)
-            return
-    assert failure is not None  # there is at least one place
-    yield _unwritable(failure, chosen.spool_dir)
+            failures.append(error)
+            continue
+        if failures:
+            yield note(
+                f"The user's own place for the spool cannot be written ({failures[0]}): {base} is"
+                " used, which may not outlive a restart.",
+                f"set {_names.SPOOL_DIR}",
+            )
+        yield from _room(base, chosen.spool_bytes)
+        return
+    yield _unwritable(failures[0], chosen.spool_dir)
 
 
 def _unwritable(error: OSError, given: Path | None) -> Finding:
@@ -145,17 +194,11 @@ def _unwritable(error: OSError, given: Path | None) -> Finding:
     then = "spans wait in memory alone" if given is None else "set-up refuses that"
     return problem(
         f"The spool cannot be written ({base}: {error.strerror}): {then}.",
-        f"set {_names.SPOOL_DIR} to a directory that can be",
+        f"set {_names.SPOOL_DIR} to a directory that can be written",
     )
 
 
-def _room(base: Path, bound: int, failure: OSError | None) -> Iterator[Finding]:
-    if failure is not None:
-        yield note(
-            f"The user's own place for the spool cannot be written ({failure}): {base} is used,"
-            " which may not outlive a restart.",
-            f"set {_names.SPOOL_DIR}",
-        )
+def _room(base: Path, bound: int) -> Iterator[Finding]:
     waiting = directories.waiting_bytes(base)
     full = {home: size for home, size in waiting.items() if size >= _NEARLY * bound}
     for home, size in full.items():
@@ -171,6 +214,4 @@ def _room(base: Path, bound: int, failure: OSError | None) -> Iterator[Finding]:
 
 
 def _size(size: int) -> str:
-    if size < 100_000:
-        return f"{size / 1e3:.1f} kB"
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"

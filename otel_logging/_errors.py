@@ -1,0 +1,52 @@
+"""The one error that set-up and the command line raise.
+
+In: a variable or an argument, its value, what is allowed. Out: one sentence.
+Invariant: no password of a URL or header is in it. Deliberately absent: what is allowed.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+#: A scheme, all to a query or fragment, the sign before that, and it.
+_URL: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
+_NO_PORT: Final = re.compile(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:/]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
+
+
+class ConfigurationError(ValueError):
+    """A setting is invalid: names the variable, the value, what is allowed.
+
+    Headers, and the user and query of a URL, are not shown: they hold passwords.
+    """
+
+    def __init__(self, variable: str, value: object, allowed: str) -> None:
+        shown = repr(value)
+        if variable.lower().endswith(("endpoint", "url")) or "://" in shown:
+            shown = repr(shown_url(value)) if isinstance(value, str) else shown_url(shown)
+        shown = "…" if variable.endswith("HEADERS") else shown
+        super().__init__(f"{variable}={shown}: {allowed}")
+
+
+def shown_url(url: str) -> str:
+    """Return *url* as it may be shown: without user, password and query, whatever its shape is."""
+    scheme, rest, sign, query = _URL.match(url).groups()  # type: ignore[union-attr]  # all fits
+    if "@" in query:  # perhaps of a password with such a sign in it
+        return f"{scheme}…"
+    _, at, address = rest.rpartition("@")
+    # without an @ a password may stand where a port belongs
+    rest = f"…@{address}" if at else _NO_PORT.sub(r"\1:…", rest)
+    return scheme + rest + sign + "…" * bool(sign)
+
+
+@contextmanager
+def only_configuration_errors(doing: str) -> Iterator[None]:
+    """Raise ``ConfigurationError`` for any other error of *doing*, the name of a function."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            doing, type(error).__name__, f"set-up is not possible here ({error})"
+        ) from error

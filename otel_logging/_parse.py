@@ -1,0 +1,260 @@
+"""One value each: what a variable or an argument holds, checked and converted.
+
+In: the name to report, and the value: of a variable a string, of an argument anything.
+Out: the value in its type. Failure: every parser raises ``ConfigurationError``, which
+says what is allowed. Deliberately absent: where the value comes from (``settings``).
+"""
+
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from otel_logging._errors import ConfigurationError
+
+_T = TypeVar("_T")
+
+_ENCODED: Final = (
+    ", its user and password percent-encoded (/ is %2F, ? is %3F, @ is %40), without a colon in"
+    " the user, control characters, or another @"
+)
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # RFC 7617: in neither of them
+_LEVELS: Final = {
+    "notset": logging.NOTSET,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+
+
+# ---------------------------------------------------------------- numbers and choices
+
+
+def level(name: str, value: object) -> int:
+    """Return the number of a level: a name in any case, or a number."""
+    given = str(value).strip().lower()
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        if given in _LEVELS:
+            return _LEVELS[given]
+        if re.fullmatch(r"[0-9]{1,9}", given):
+            return int(given)
+    raise ConfigurationError(
+        name, value, f"a level is one of {', '.join(_LEVELS)}, or a number from 0"
+    )
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a positive, finite number of seconds."""
+    number = _number(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ConfigurationError(name, value, "a positive number of seconds")
+    return number
+
+
+def budget(name: str, value: object) -> float:
+    """Return a budget given in code, in seconds; strings are rejected."""
+    if isinstance(value, str):
+        raise ConfigurationError(name, value, "a positive number of seconds")
+    return seconds(name, value)
+
+
+def ratio(name: str, value: str) -> float:
+    """Return a number from 0 to 1."""
+    number = _number(value)
+    if not 0.0 <= number <= 1.0:
+        raise ConfigurationError(name, value, "a number from 0 to 1, the ratio to keep")
+    return number
+
+
+def _number(value: Any) -> float:
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def count(least: int) -> Callable[[str, str], int]:
+    """Return a parser of whole numbers from *least*."""
+
+    def parse(name: str, value: str) -> int:
+        if not (re.fullmatch(r"[0-9]{1,18}", value) and int(value) >= least):
+            raise ConfigurationError(name, value, f"a whole number from {least}")
+        return int(value)
+
+    return parse
+
+
+def choice(values: Mapping[str, _T]) -> Callable[[str, str], _T]:
+    """Return a parser of the keys of *values*, in any case."""
+
+    def parse(name: str, value: str) -> _T:
+        if value.lower() not in values:
+            raise ConfigurationError(name, value, "one of " + ", ".join(values))
+        return values[value.lower()]
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[str, str], str]:
+    """Return a parser of *choices*, in any case."""
+    return choice({each: each for each in choices})
+
+
+true_or_false: Final = choice({"true": True, "false": False})
+
+
+def boolean(name: str, value: object) -> bool:
+    """Return a bool given in code."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(name, value, "True or False")
+    return value
+
+
+# ---------------------------------------------------------------- names, pairs, mappings
+
+
+def text(name: str, value: object) -> str:
+    """Return a name that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(name, value, "a name that is not empty")
+    return value
+
+
+def environment(name: str, value: object) -> str:
+    """Return the name of an environment, in lower case."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.-]+", value):
+        allowed = "a name like development, production, test or staging"
+        raise ConfigurationError(name, value, allowed)
+    return value.lower()
+
+
+def comma_list(_: str, value: str) -> tuple[str, ...]:
+    """Return the parts of ``a,b``."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def line_exporters(name: str, value: str) -> frozenset[str]:
+    """Return where lines go beside stdout: of ``otlp``, ``none`` and ``otlp,span``."""
+    chosen = frozenset(part.lower() for part in comma_list(name, value))
+    if chosen == {"none"}:  # of the exporters of log records, that is
+        return frozenset({"span"})
+    if not chosen or not chosen <= {"otlp", "span"}:
+        raise ConfigurationError(name, value, "one of otlp, none, or otlp,span for both ways")
+    return chosen
+
+
+def pairs(name: str, value: str) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of ``k=v,k2=v2``, percent-encoded, as W3C Baggage has it."""
+    found = []
+    for item in filter(str.strip, value.split(",")):
+        key, equals, rest = item.partition("=")
+        if not (equals and key.strip()):
+            raise ConfigurationError(name, value, "pairs like key=value,key2=value2")
+        decoded = _decoded(key.strip()), _decoded(rest.strip())
+        if decoded[0] is None or decoded[1] is None:
+            raise ConfigurationError(name, value, "percent-encoded UTF-8, as in key=a%20b")
+        found.append((decoded[0], decoded[1]))
+    return tuple(found)
+
+
+def _decoded(text: str) -> str | None:
+    """Decode percent-encoded UTF-8; return None where it is not."""
+    with suppress(UnicodeDecodeError):
+        if not re.search("%(?![0-9A-Fa-f]{2})", text):
+            return unquote(text, errors="strict")
+    return None
+
+
+def resource(name: str, value: str) -> Mapping[str, str]:
+    """Return attributes of the resource."""
+    return dict(pairs(name, value))
+
+
+def levels(name: str, value: object) -> Mapping[str, int]:
+    """Return levels by logger name: of a mapping, or of pairs."""
+    if not isinstance(value, (str, Mapping)):
+        raise ConfigurationError(name, value, "levels by logger name, like shop=debug")
+    given = value.items() if isinstance(value, Mapping) else pairs(name, value)
+    return {text(name, logger): level(f"{name}: {logger}", each) for logger, each in given}
+
+
+def budgets(name: str, value: object) -> Mapping[str, float]:
+    """Return budgets in seconds, by stage name."""
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(name, value, "seconds by stage name")
+    return {text(name, stage): budget(f"{name}: {stage}", given) for stage, given in value.items()}
+
+
+def names(name: str, value: object) -> tuple[str, ...]:
+    """Return a sequence of names."""
+    if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, str):
+        given = tuple(value)
+        if all(isinstance(each, str) and each for each in given):
+            return given
+    raise ConfigurationError(name, value, 'a sequence of names like ("user_id",)')
+
+
+def baggage_keys(name: str, value: object) -> tuple[str, ...]:
+    """Return a sequence of names that may be keys of W3C Baggage: tokens."""
+    keys = names(name, value)
+    if not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", key) for key in keys):
+        raise ConfigurationError(name, value, "names without spaces, commas or the like")
+    return keys
+
+
+# ---------------------------------------------------------------- files and URLs
+
+
+def file(name: str, value: str) -> str:
+    """Return the path of a file that exists."""
+    if not Path(value).is_file():
+        raise ConfigurationError(name, value, "a file that exists")
+    return value
+
+
+def directory(name: str, value: Any) -> Path:
+    """Return the path of a directory, which need not exist."""
+    try:
+        if os.fspath(value):
+            return Path(value).expanduser()
+    except (TypeError, RuntimeError):  # no path; a user without a home
+        pass
+    raise ConfigurationError(name, value, "a directory")
+
+
+def url(name: str, value: object, like: str = "a URL like http://localhost:4318") -> str:
+    """Return an http(s) URL; *like* says which are allowed."""
+    # spaces, control characters and what is not ASCII cannot be sent
+    given = value if isinstance(value, str) and re.fullmatch("[!-~]+", value) else ""
+    try:
+        parts = urlsplit(given)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if not host or "%" in host or parts.scheme not in ("http", "https") or port == 0:
+        raise ConfigurationError(name, value, like + _ENCODED * ("@" in given))
+    if "#" in given:
+        raise ConfigurationError(name, value, f"{like}, without a fragment (#)")
+    if "@" in parts.path + parts.query or credentials_of(parts) is None:
+        raise ConfigurationError(name, value, like + _ENCODED)
+    return parts.geturl()
+
+
+def credentials_of(url: SplitResult) -> str | None:
+    """Return user and password with a colon between them (RFC 7617); None where they are
+    invalid.
+    """
+    encoded, _, encoded_password = url.netloc.rpartition("@")[0].partition(":")
+    user, password = _decoded(encoded), _decoded(encoded_password)
+    if user is None or password is None or ":" in user or _CONTROLS.search(user + password):
+        return None
+    return f"{user}:{password}"

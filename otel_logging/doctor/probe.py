@@ -1,0 +1,218 @@
+"""A probe, a span with one log line: to the collector, and back from Jaeger.
+
+In: the exporter's settings, a Jaeger. Out: findings. Invariant: the request is the
+one that delivery makes, by the same client, and its failure is explained in the words
+that a service says; all is over within *patience_s* and a bounded time for each
+question. Deliberately absent: what this machine alone can answer (``checks``).
+"""
+
+import ssl
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from otel_logging import _names, _otlp
+from otel_logging._errors import ConfigurationError
+from otel_logging.doctor.report import Finding, good, note, problem
+from otel_logging.export.outcome import Answer, Outcome
+from otel_logging.export.pipeline import new_span_id, new_trace_id
+from otel_logging.observability import make_client
+from otel_logging.settings import Exporter
+from otel_logging.traces.draw.terminal import duration
+from otel_logging.traces.jaeger import (
+    Jaeger,
+    JaegerError,
+    NotLetInError,
+    NotUnderstoodError,
+    UnreachableError,
+)
+
+_LINE: Final = "the doctor was here"
+_MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is waiting
+_PAUSE_S: Final = 0.2
+_SKEW_S: Final = 60.0  # traces are looked for by the minute
+_OLDEST: Final = (2, 13)
+_ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
+
+
+def make() -> tuple[str, bytes]:
+    """Return a new probe: its trace id and the ExportTraceServiceRequest."""
+    now, trace_id = time.time_ns(), f"{new_trace_id():032x}"
+    fields = {_names.LEVEL: "info", _names.LOGGER: _names.DOCTOR}
+    span = _otlp.span(
+        trace_id=bytes.fromhex(trace_id),
+        span_id=new_span_id(),
+        parent_span_id=0,
+        trace_state="",
+        flags=1,
+        name="probe",
+        kind=1,
+        start_ns=now,
+        end_ns=now + 1,  # Jaeger warns of spans without length
+        values={},
+        events=[_otlp.event(now, _LINE, fields)],
+    )
+    resource = _otlp.resource({"service.name": _names.DOCTOR})
+    return trace_id, _otlp.request(resource, _otlp.scope(_names.SCOPE), [span])
+
+
+# ---------------------------------------------------------------- to the collector
+
+
+def deliver(exporter: Exporter, request: bytes) -> Iterator[Finding]:
+    """Send *request*; say whether the collector took it."""
+    try:
+        client = make_client(exporter)
+    except ConfigurationError as error:
+        yield invalid(error)
+        return
+    answer = client.send(request, min(exporter.timeout_s, _MOST_S))
+    client.reset()
+    if answer.outcome is not Outcome.DELIVERED:
+        yield _not_delivered(answer, exporter)
+    elif answer.rejected_spans:
+        yield problem(f"The collector rejects the probe: {answer.detail}.", "look at its log")
+    else:
+        yield good(f"The collector takes spans at {exporter.shown}.")
+        if answer.detail:
+            yield note(f"It warns: {answer.detail}.")
+
+
+def invalid(error: ConfigurationError) -> Finding:
+    """Return that a setting is invalid."""
+    return problem(f"{error}.", "correct it; docs/configuration.md says what is allowed")
+
+
+def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
+    """Say why the probe was not taken, and what to do.
+
+    There are three cases: a mistake of the set-up that the client's answer names; a
+    collector that gave no answer; and all others, in the collector's words.
+    """
+    if not answer.mistake and not answer.answered:
+        return problem(
+            f"The collector at {exporter.shown} does not answer: {answer.detail}.",
+            f"start it (docker compose up -d), or set {_ENDPOINT} to where it is; port 4317 is"
+            f" gRPC, 4318 HTTP, and {exporter.protocol} is spoken; https:// if it expects TLS",
+        )
+    mistake = answer.mistake or "the collector did not take the probe"
+    return problem(
+        f"{mistake[0].upper()}{mistake[1:]}: {answer.detail}.",
+        answer.to_do or "look at the collector's log",
+    )
+
+
+# ---------------------------------------------------------------- Jaeger
+
+
+def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
+    """Say whether Jaeger answers, its version, whether its clock agrees with ours, and whether it
+    has anything of *service*; empty is any.
+    """
+    try:
+        services = jaeger.services()
+        version = jaeger.version()
+    except JaegerError as error:
+        yield _not_asked(jaeger, error)
+        return
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+    if version and tuple(numbers) < _OLDEST:
+        yield _too_old(jaeger, version)
+        return
+    yield good(f"Jaeger {version} answers at {jaeger.url}.".replace("  ", " "))
+    yield _clock(jaeger.date)
+    if service and service not in services:
+        yield note(f"Jaeger has nothing of the service {service!r} yet.")
+
+
+def _too_old(jaeger: Jaeger, version: str) -> Finding:
+    said = f"Jaeger {version} at {jaeger.url} is too old."
+    return problem(said, "take 2.13 or later, best the newest")
+
+
+def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
+    url = f"set {_names.JAEGER_URL} to"
+    if isinstance(error.__cause__, ssl.SSLError):
+        return problem(
+            f"Jaeger does not answer: {error}.",
+            f"write http:// in {_names.JAEGER_URL} if it does not speak TLS; else its certificate"
+            " must be trusted here",
+        )
+    if isinstance(error, UnreachableError):
+        return problem(
+            f"Jaeger does not answer: {error}.",
+            f"start it (docker compose up -d), or {url} where it is; https:// if it expects TLS",
+        )
+    if isinstance(error, NotLetInError):
+        return problem(
+            f"Jaeger cannot be asked: {error}.",
+            f"{url} where Jaeger itself answers, without a login",
+        )
+    if isinstance(error, NotUnderstoodError):
+        try:
+            version = jaeger.version()
+        except JaegerError:
+            version = ""
+        if version:
+            return _too_old(jaeger, version)
+        return problem(
+            f"There is no Jaeger that can be asked: {error}.",
+            f"{url} the address of Jaeger's own pages, version 2.13 or later: usually"
+            " http://…:16686 (4317 is gRPC, 4318 HTTP), or https:// if it expects TLS",
+        )
+    return problem(f"Jaeger is not well: {error}.", "look at its log")
+
+
+def _clock(date: str) -> Finding:
+    try:
+        ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:  # absent, or not of HTTP
+        return note("Jaeger does not say what time it is: the clocks are not compared.")
+    if abs(ahead_s) <= _SKEW_S:
+        return good("The clocks agree.")
+    direction = "ahead of" if ahead_s > 0 else "behind"
+    return problem(
+        f"Jaeger's clock is {abs(ahead_s):.0f} s {direction} ours: traces are looked for at the"
+        " wrong time.",
+        "set both clocks by NTP (timedatectl set-ntp true)",
+    )
+
+
+def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding]:
+    """Wait until the probe is in the Jaeger at *url*, with its log line."""
+    began = time.monotonic()
+    try:
+        # each time another, since one answers for a minute at most
+        while not (spans := Jaeger(url).trace(trace_id)):
+            if time.monotonic() - began >= patience_s:
+                yield _missing(Jaeger(url), patience_s)
+                return
+            time.sleep(_PAUSE_S)
+    except JaegerError as error:
+        yield problem(f"Jaeger does not answer any more: {error}.", "look at its log")
+        return
+    if any(event.name == _LINE for span in spans for event in span.events):
+        after = duration(time.monotonic() - began)
+        yield good(f"The probe came back with its log line, after {after}.")
+    else:
+        yield problem(
+            "The probe came back without its log line: something on the way takes the events off"
+            " spans.",
+            "look for processors in the collector that remove span events",
+        )
+
+
+def _missing(jaeger: Jaeger, patience_s: float) -> Finding:
+    look = f"look at the collector's exporters, and whether {_names.JAEGER_URL} is the Jaeger"
+    if _names.DOCTOR not in jaeger.services():
+        return problem(
+            f"Jaeger has no service {_names.DOCTOR!r}: the collector took the probe, and in"
+            f" {duration(patience_s)} nothing of it came to {jaeger.url}.",
+            f"{look} that it delivers to",
+        )
+    return problem(
+        f"The probe did not come to {jaeger.url} in {duration(patience_s)}, though earlier ones"
+        " did: the collector samples, or cannot deliver just now.",
+        f"look at the collector's log and sampling; or wait longer (--wait); {look}",
+    )

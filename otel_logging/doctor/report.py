@@ -1,0 +1,86 @@
+"""Findings, and how they are drawn: a sign, a sentence, and below it what to do.
+
+In: sentences and a width. Out: lines of text. Invariant: a sign is a word where the
+encoding lacks it, and nothing is said by colour alone. Deliberately absent: the checks.
+"""
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from rich.text import Text
+
+from otel_logging._text import visible
+
+_TO_DO: Final = "do: "
+_WIDEST: Final = 100  # columns: longer lines are hard to read
+
+
+class Mark(Enum):
+    """How it is: sign, the word for it in ASCII, style. Only PROBLEM makes the exit status 1."""
+
+    GOOD = ("✓", "ok", "green")
+    NOTE = ("!", "!", "yellow")  # worth knowing, and no reason why nothing arrives
+    PROBLEM = ("✗", "NO", "bold red")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """*said*: a plain sentence; *to_do*: what mends it, empty where nothing has to be done."""
+
+    mark: Mark
+    said: str
+    to_do: str = ""
+
+
+def good(said: str) -> Finding:
+    """Return that something is as it should be."""
+    return Finding(Mark.GOOD, said)
+
+
+def note(said: str, to_do: str = "") -> Finding:
+    """Return what is worth knowing."""
+    return Finding(Mark.NOTE, said, to_do)
+
+
+def problem(said: str, to_do: str) -> Finding:
+    """Return what keeps log lines from Jaeger."""
+    return Finding(Mark.PROBLEM, said, to_do)
+
+
+def problems(findings: Iterable[Finding]) -> int:
+    """Return how many of *findings* keep log lines from Jaeger."""
+    return sum(finding.mark is Mark.PROBLEM for finding in findings)
+
+
+def draw(finding: Finding, *, width: int, encoding: str) -> Iterator[Text]:
+    """Yield a finding, wrapped to *width* columns."""
+    sign, word, style = finding.mark.value
+    lead = f"{sign} " if encoding.lower().startswith("utf") else f"{word:<2} "
+    indent = " " * len(lead)
+    yield from _wrapped(Text().append(lead, style), finding.said, indent, width)
+    if finding.to_do:
+        below = Text(indent).append(_TO_DO, "bold")
+        yield from _wrapped(below, finding.to_do, indent + " " * len(_TO_DO), width)
+
+
+def _wrapped(lead: Text, text: str, indent: str, width: int) -> Iterator[Text]:
+    room = max(min(width, _WIDEST) - len(indent), 20)
+    # a path or an address is not cut: it is to be copied
+    lines = textwrap.wrap(visible(text), room, break_long_words=False, break_on_hyphens=False)
+    for number, line in enumerate(lines):
+        whole = (Text(indent) if number else lead).append(line)
+        whole.overflow = "ignore"
+        yield whole
+
+
+def result(findings: Iterable[Finding]) -> Iterator[Text]:
+    """Yield the summary."""
+    found = problems(findings)
+    yield Text()
+    if found:
+        yield Text(f"{found} problem{'s' * (found > 1)} found.", "bold red")
+    else:
+        yield Text("All is well: a span and its log line made the whole way.", "bold green")

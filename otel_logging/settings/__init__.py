@@ -1,0 +1,158 @@
+"""All settings: arguments, then the environment, then `.env`, then defaults.
+
+In: arguments of ``setup_observability``, variables, a `.env` file. Out: frozen records,
+each of whose fields says where it comes from. Invariant: an invalid one is a
+``ConfigurationError`` here, and never appears later. Deliberately absent: acting on
+any of it. ``docs/configuration.md`` has the table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from otel_logging import _names, _parse
+from otel_logging._errors import ConfigurationError
+from otel_logging.settings.exporter import Exporter, load_exporter
+from otel_logging.settings.logs import LogSettings, load_logs
+from otel_logging.settings.variables import Variables, asked
+from otel_logging.spool import directories, queue
+
+__all__ = ["ConfigurationError", "Exporter", "Limits", "LogSettings", "Settings", "load"]
+
+SAMPLERS: Final = tuple(
+    parent + kind
+    for parent in ("", "parentbased_")
+    for kind in ("always_on", "always_off", "traceidratio")
+)
+DEFAULT_SAMPLER: Final = "parentbased_always_on"  # OpenTelemetry specification
+NAMELESS: Final = "unknown_service:python"  # OpenTelemetry specification: a service without a name
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """OpenTelemetry's span limits; None is no limit beyond the package's own."""
+
+    span_attributes: int | None = 128  # OpenTelemetry specification: default of all counts
+    event_attributes: int | None = 128
+    record_attributes: int | None = 128
+    link_attributes: int | None = 128
+    links: int | None = 128
+    events: int | None = None  # size of a page of events; nothing is dropped
+    span_value_length: int | None = None
+    record_value_length: int | None = None
+    value_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that ``setup_observability`` acts on."""
+
+    service_name: str = asked(
+        _parse.text, NAMELESS, _names.OTEL_SERVICE_NAME, argument="service_name"
+    )
+    resource: Mapping[str, str] = asked(_parse.resource, dict, _names.OTEL_RESOURCE_ATTRIBUTES)
+    logs: LogSettings
+    disabled: bool = asked(_parse.true_or_false, False, _names.OTEL_SDK_DISABLED)
+    traces_exporter: str = asked(_parse.one_of("otlp", "none"), "otlp", _names.OTEL_TRACES_EXPORTER)
+    #: Where lines go beside stdout: to "otlp" as log records, to the "span" as events.
+    lines_to: frozenset[str] = asked(
+        _parse.line_exporters, frozenset({"span"}), _names.OTEL_LOGS_EXPORTER
+    )
+    exporter: Exporter
+    log_exporter: Exporter | None  # lines leave as log records
+    sampler: str = asked(_parse.one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
+    sampler_ratio: float = asked(_parse.ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
+    limits: Limits
+    #: None: what OpenTelemetry has set.
+    propagators: tuple[str, ...] | None = asked(_parse.comma_list, None, _names.OTEL_PROPAGATORS)
+    who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
+    propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), argument="propagate")
+    budgets: Mapping[str, float] = asked(_parse.budgets, dict, argument="budgets")
+    #: None: the user's own place, or the fallback.
+    spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR, argument="spool_dir")
+    spool_dir_named: str = field(compare=False)  # the argument or the variable
+    spool_bytes: int = asked(_parse.count(queue.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES)
+    spool_hours: float = asked(_parse.seconds, 24.0, _names.SPOOL_HOURS)
+    remarks: tuple[str, ...]  # to be reported once
+
+    @property
+    def traces_off_by(self) -> str:
+        """The variable that turns tracing off, as it was set; or empty."""
+        if self.disabled:
+            return f"{_names.OTEL_SDK_DISABLED}=true"
+        return f"{_names.OTEL_TRACES_EXPORTER}=none" * (self.traces_exporter == "none")
+
+    @property
+    def traces(self) -> bool:
+        """Whether there are spans."""
+        return not self.traces_off_by
+
+    @property
+    def span_events(self) -> bool:
+        """Whether lines are events of their spans."""
+        return "span" in self.lines_to or self.log_exporter is None
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the spool is for this process alone: in tests."""
+        return self.logs.environment == "test" and self.spool_dir is None
+
+
+def load(service_name: str | None = None, **given: Any) -> Settings:
+    """Return all settings; *given* are arguments of ``setup_observability``.
+
+    Failure: raises ``ConfigurationError`` for the first invalid one.
+    """
+    variables = Variables()
+    logs = load_logs(variables, **given)
+    values = variables.values(Settings, {"service_name": service_name, **given})
+    resource, name = values["resource"], values["service_name"]
+    if name == NAMELESS and resource.get("service.name"):
+        name = _parse.text(
+            f"{_names.OTEL_RESOURCE_ATTRIBUTES}: service.name", resource["service.name"]
+        )
+    if not values["sampler"].endswith("traceidratio"):
+        values["sampler_ratio"] = 1.0
+    endpoint, test = given.get("endpoint"), logs.environment == "test"
+    log_exporter = None
+    if "otlp" in values["lines_to"] and not values["disabled"]:
+        log_exporter = load_exporter(variables, endpoint, test=test, signal="logs")
+    settings = Settings(
+        **values
+        | {
+            "service_name": name,
+            "resource": {**resource, "service.name": name},
+        },
+        logs=logs,
+        exporter=load_exporter(variables, endpoint, test=test),
+        log_exporter=log_exporter,
+        limits=_limits(variables),
+        spool_dir_named=_names.SPOOL_DIR if given.get("spool_dir") is None else "spool_dir",
+        remarks=_remarks(variables),
+    )
+    if settings.exporter.network and settings.traces:
+        return settings
+    return replace(settings, logs=replace(logs, links_to=None))  # a link would lead nowhere
+
+
+def _limits(variables: Variables) -> Limits:
+    found = {
+        limit: variables.read(_parse.count(1 if limit == "events" else 0), -1, *names)
+        for limit, names in _names.LIMITS.items()
+    }
+    return Limits(**{limit: value for limit, value in found.items() if value >= 0})
+
+
+def _remarks(variables: Variables) -> tuple[str, ...]:
+    unused = sorted(n for n in variables.names() if n.startswith(_names.OTEL_BSP_PREFIX))
+    if not unused:
+        return ()
+    verb = "is" if len(unused) == 1 else "are"
+    return (f"{', '.join(unused)} {verb} ignored: spans are queued on disk",)
+
+
+def spool_base() -> list[Path]:
+    """Return the directories in which the local store may be, for the read side."""
+    given = Variables().read(_parse.directory, None, _names.SPOOL_DIR)
+    return [directories.default_base(), directories.fallback_base()] if given is None else [given]

@@ -1,0 +1,108 @@
+"""Where spans and log records go, and how.
+
+In: variables, the argument *endpoint*. Out: an ``Exporter``. Deliberately absent: whether
+its files and headers can be used (``export``).
+"""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from otel_logging import _names, _parse
+from otel_logging._errors import ConfigurationError, shown_url
+from otel_logging.settings.variables import Variables, asked
+
+_PORTS: Final = {"http/protobuf": 4318, "grpc": 4317}  # OpenTelemetry specification
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Where the spans or the log records go, and how. *endpoint* is complete: nothing is appended
+    to it. Its user and password are a header. The variables' names follow a prefix.
+    """
+
+    signal: str = "traces"  # or "logs"
+    endpoint: str = field(default="http://localhost:4318/v1/traces", repr=False)
+    protocol: str = asked(_parse.one_of(*_PORTS), "http/protobuf", "PROTOCOL")
+    headers: tuple[tuple[str, str], ...] = asked(_parse.pairs, (), "HEADERS", repr=False)
+    timeout_s: float = asked(_parse.seconds, 10.0, "TIMEOUT")  # OpenTelemetry specification
+    gzip: bool = asked(_parse.choice({"none": False, "gzip": True}), False, "COMPRESSION")
+    certificate: str | None = asked(_parse.file, None, "CERTIFICATE")
+    client_key: str | None = asked(_parse.file, None, "CLIENT_KEY")
+    client_certificate: str | None = asked(_parse.file, None, "CLIENT_CERTIFICATE")
+    network: bool = True  # False: they wait in the spool
+
+    @property
+    def shown(self) -> str:
+        """The endpoint as it may be shown: its query may hold a key."""
+        return shown_url(self.endpoint)
+
+
+def load_exporter(
+    variables: Variables, endpoint: str | None, *, test: bool, signal: str = "traces"
+) -> Exporter:
+    """Return where the *signal* goes. Failure: raises ``ConfigurationError``."""
+    own, shared = _names.OTLP_PREFIXES[signal], _names.OTLP_PREFIX
+    traces = _names.OTLP_PREFIXES["traces"]
+    prefixes = [own, shared]  # the signal's own variable wins
+    found = endpoint or variables.get(own + "ENDPOINT") or variables.get(shared + "ENDPOINT")
+    if own != traces and not found and variables.get(traces + "ENDPOINT"):
+        prefixes.append(traces)  # it alone says where the collector is
+    values = variables.values(Exporter, {}, prefixes=tuple(prefixes))
+    exporter = Exporter(**values, signal=signal)
+    whole: Callable[[str, Any], str] = _url_with_path(signal)
+    # OpenTelemetry specification: the signal's own variable is taken as it is
+    taken: Callable[[str, Any], str] = _parse.url
+    beside: Callable[[str, Any], str] = _url_beside_traces
+    if exporter.protocol == "grpc":
+        whole = taken = beside = _url_of_grpc
+    if endpoint is not None:
+        url = whole("endpoint", endpoint)
+    else:
+        url = whole("", f"http://localhost:{_PORTS[exporter.protocol]}")
+        if prefixes[-1] == traces != own:
+            url = variables.read(beside, url, traces + "ENDPOINT")
+        url = variables.read(whole, url, shared + "ENDPOINT")
+        url = variables.read(taken, url, own + "ENDPOINT")
+    headers, parts = exporter.headers, urlsplit(url)
+    credentials = _parse.credentials_of(parts)
+    if credentials != ":" and "authorization" not in {key.lower() for key, _ in headers}:
+        encoded = base64.b64encode(f"{credentials}".encode()).decode()
+        headers = (*headers, ("authorization", f"Basic {encoded}"))
+    return replace(
+        exporter,
+        endpoint=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
+        headers=headers,
+        network=endpoint is not None or not test,
+    )
+
+
+def _url_with_path(signal: str) -> Callable[[str, object], str]:
+    def parse(name: str, value: object) -> str:
+        parts = urlsplit(_parse.url(name, value))
+        path = parts.path.rstrip("/")
+        for known in _names.OTLP_PREFIXES:
+            path = path.removesuffix(f"/v1/{known}")
+        return parts._replace(path=f"{path}/v1/{signal}").geturl()
+
+    return parse
+
+
+def _url_beside_traces(name: str, value: str) -> str:
+    if not urlsplit(_parse.url(name, value)).path.rstrip("/").endswith("/v1/traces"):
+        allowed = (
+            "a URL that ends in /v1/traces, for log records to go to /v1/logs beside it; or set"
+            f" {_names.OTLP_PREFIXES['logs']}ENDPOINT"
+        )
+        raise ConfigurationError(name, value, allowed)
+    return _url_with_path("logs")(name, value)
+
+
+def _url_of_grpc(name: str, value: object) -> str:
+    like = "a URL like http://localhost:4317"
+    parts = urlsplit(_parse.url(name, value, like))
+    if parts.path.strip("/") or parts.query:
+        raise ConfigurationError(name, value, f"{like}: gRPC has no path and no query")
+    return parts.geturl()

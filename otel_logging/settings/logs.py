@@ -1,0 +1,62 @@
+"""How log lines look, and which are made.
+
+In: arguments, variables. Out: ``LogSettings``. Deliberately absent: acting on them (``logs``).
+"""
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from otel_logging import _names, _parse
+from otel_logging.settings.links import is_terminal, jaeger_url, takes_links
+from otel_logging.settings.variables import Variables, asked
+
+_CONSOLE: Final = frozenset({"development", "dev", "local", "test"})
+
+
+def _usual_environment() -> str:
+    if "pytest" in sys.modules:
+        return "test"
+    return "development" if is_terminal() else "production"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """How lines look and which are made. Levels are the numbers of ``logging``."""
+
+    environment: str = asked(
+        _parse.environment, _usual_environment, _names.ENVIRONMENT, argument="environment"
+    )
+    color: bool
+    level: int = asked(_parse.level, logging.INFO, _names.LOG_LEVEL, argument="log_level")
+    #: Logger name, or a parent of it -> level.
+    levels: Mapping[str, int] = asked(_parse.levels, dict, _names.LOG_LEVELS, argument="log_levels")
+    #: Jaeger's address, where the terminal takes hyperlinks to it and something is delivered.
+    links_to: str | None
+    #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
+    #: Linux has 4,096.
+    line_bytes: int = asked(_parse.count(512), 4096, _names.LINE_BYTES)
+    #: Each line says which file and line of code it comes from.
+    caller: bool = asked(_parse.true_or_false, False, _names.CALLER)
+    #: Other loggers' lines, warnings and uncaught exceptions are ours too.
+    takeover: bool = asked(_parse.boolean, True, argument="takeover")
+
+    @property
+    def console(self) -> bool:
+        """Coloured lines rather than JSON."""
+        return self.environment in _CONSOLE
+
+
+def load_logs(variables: Variables | None = None, /, **given: Any) -> LogSettings:
+    """Return how lines are made; *given* are arguments. Failure: raises ``ConfigurationError``."""
+    variables = variables or Variables()
+    forced = variables.get(_names.FORCE_COLOR) not in (None, "0")
+    terminal = is_terminal() and variables.get(_names.TERM) != "dumb"
+    url = jaeger_url(variables)  # invalid is invalid, whatever the terminal takes
+    return LogSettings(
+        **variables.values(LogSettings, given),
+        color=(forced or terminal) and variables.get(_names.NO_COLOR) is None,
+        links_to=url if takes_links(variables) else None,
+    )

@@ -1,0 +1,117 @@
+"""Where a setting comes from: an argument, then the environment, then `.env`, then its default.
+
+In: descriptions of settings, the fields of a dataclass made by ``asked``. Out: their
+values. Invariant: the only reader of ``os.environ`` in the package; `.env` is read in the
+working directory alone, and never exported. Deliberately absent: what there is to set.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import field, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from otel_logging import _names
+from otel_logging._errors import ConfigurationError
+
+_T = TypeVar("_T")
+
+
+def asked(
+    parse: Callable[[str, Any], Any],
+    default: Any,
+    *variables: str,
+    argument: str = "",
+    **options: Any,
+) -> Any:
+    """Describe a setting, a field of a dataclass.
+
+    *parse* gets the name and the value, of the argument or else of the first of
+    *variables* that is set. *default*: a value, or a function that makes one.
+    """
+    make = default if callable(default) else lambda: default
+    metadata = {"parse": parse, "variables": variables, "argument": argument}
+    return field(default_factory=make, metadata=metadata, **options)
+
+
+class Variables:
+    """The environment, and behind it `.env`. An empty value is an unset one."""
+
+    def __init__(self) -> None:
+        self._dotenv = _read_dotenv()
+
+    def get(self, name: str) -> str | None:
+        """Return the value of a variable; None where it is unset."""
+        return value_of(name) or (self._dotenv.get(name) or "").strip() or None
+
+    def read(self, parse: Callable[[str, str], _T], default: _T, *names: str) -> _T:
+        """Parse the first of *names* that is set: *parse* gets the name and the value."""
+        for name in names:
+            if (value := self.get(name)) is not None:
+                return parse(name, value)
+        return default
+
+    def values(
+        self, kind: type, given: Mapping[str, Any], *, prefixes: tuple[str, ...] = ("",)
+    ) -> dict[str, Any]:
+        """Return the values of the fields of *kind* that ``asked`` describes.
+
+        *given*: arguments by name; None is one that was not given. *prefixes*: of the
+        variables, the first one wins. Failure: raises ``ConfigurationError``.
+        """
+        found = {}
+        for each in fields(kind):
+            if not (setting := each.metadata):
+                continue
+            parse, argument = setting["parse"], setting["argument"]
+            if given.get(argument) is not None:
+                found[each.name] = parse(argument, given[argument])
+            else:
+                names = [prefix + name for name in setting["variables"] for prefix in prefixes]
+                default = cast(Any, each).default_factory()  # `asked` gives each one
+                found[each.name] = self.read(parse, default, *names)
+        return found
+
+    def names(self) -> set[str]:
+        """Return the names of all variables."""
+        return {*os.environ, *self._dotenv}
+
+
+def _read_dotenv() -> Mapping[str, str | None]:
+    path = Path(".env")
+    with suppress(OSError):  # a working directory that is gone, or that we may not enter
+        if path.is_file():
+            return _parse_dotenv(path)
+    return {}
+
+
+def _parse_dotenv(path: Path) -> Mapping[str, str | None]:
+    from dotenv import dotenv_values
+
+    try:
+        return dotenv_values(path, encoding="utf-8-sig")  # Windows' editors put a BOM first
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(".env", str(path), f"cannot be read: {error}") from error
+
+
+# ---------------------------------------------------------------- for the doctor
+
+
+def value_of(name: str) -> str:
+    """Return a variable of the environment alone; empty where it is unset."""
+    return os.environ.get(name, "").strip()
+
+
+def set_in(name: str) -> str:
+    """Return where a variable gets its value from: "environment", ".env", or "" for nowhere."""
+    if value_of(name):
+        return "environment"
+    return ".env" if Variables().get(name) is not None else ""
+
+
+def proxies() -> tuple[str, ...]:
+    """Return the variables that are set and name a proxy, which neither delivery nor Jaeger use."""
+    variables = Variables()
+    names = [name for proxy in _names.PROXIES for name in (proxy, proxy.lower())]
+    return tuple(name for name in names if variables.get(name) is not None)

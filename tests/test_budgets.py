@@ -1,0 +1,143 @@
+"""How large each room may be: a room over its budget loses something, or docs/decisions.md argues.
+
+A line of code is one with code on it: no docstring, no comment, no blank line.
+"""
+
+import ast
+import io
+import tokenize
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.lines import ROOT
+
+PACKAGE = ROOT / "otel_logging"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FILE_LINES = 400  # physical
+FUNCTION_LINES = 50  # physical, with its docstring, without decorators
+
+#: Most lines of code of each room.
+BUDGETS = {
+    "__init__": 42,
+    "_decorate": 176,
+    "_errors": 30,
+    "_forks": 50,
+    "_green": 44,
+    "_json": 75,
+    "_links": 4,
+    "_names": 72,
+    "_otlp": 236,
+    "_parse": 154,
+    "_places": 261,
+    "_segment": 75,
+    "_sockets": 167,
+    "_spool": 406,
+    "_text": 17,
+    "_trouble": 61,
+    "_values": 116,
+    "cli": 238,
+    "context": 322,
+    "demo": 198,
+    "doctor": 384,
+    "export": 2118,
+    "jobs": 102,
+    "lateness": 4,
+    "logs": 1393,
+    "observability": 331,
+    "processors": 173,
+    "settings": 299,
+    "testing": 154,
+    "traces": 1313,
+    "tracing": 204,
+}
+
+#: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
+LONG_FILES: dict[str, int] = {
+    "_places.py": 441,
+    "_spool.py": 557,
+    "context.py": 600,
+    "export/delivery.py": 491,
+    "export/pipeline.py": 407,
+    "export/readable.py": 433,
+    "logs/logger.py": 582,
+    "logs/takeover.py": 447,
+    "observability.py": 479,
+}
+LONG_FUNCTIONS: dict[str, int] = {
+    "_otlp.py:span": 56,
+    "export/provider.py:start_span": 70,
+    "observability.py:setup_observability": 72,
+}
+
+_NO_CODE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
+    *(tokenize.ENCODING, tokenize.ENDMARKER),
+}
+
+
+def code_lines(text: str) -> int:
+    """Return how many lines of *text* have code on them."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in _NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            docstring = node.body[0]
+            lines -= set(range(docstring.lineno, (docstring.end_lineno or 0) + 1))
+    return len(lines)
+
+
+def functions(path: Path) -> dict[str, int]:
+    """Return the physical lines of each function of *path*, without decorators."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            name = f"{path.relative_to(PACKAGE)}:{node.name}"
+            found[name] = max(found.get(name, 0), (node.end_lineno or 0) - node.lineno + 1)
+    return found
+
+
+def test_code_lines_are_counted_without_docstrings_comments_and_blank_lines() -> None:
+    """A string that is a value counts, over all its lines."""
+    text = '"""Doc."""\n\n# why\nx = """a\nb"""  # why\n\n\ndef f():\n    """Doc\n\n    it."""\n'
+    assert code_lines(text) == 3
+    assert code_lines(text + "    return\n") == 4
+    assert code_lines("x = (\n    1,\n)\n") == 3
+    assert code_lines("") == 0
+
+
+def test_each_room_keeps_to_its_budget() -> None:
+    """A room is a file of the package, or a folder."""
+    rooms: Counter[str] = Counter()
+    for path in FILES:
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        rooms[room] += code_lines(path.read_text("utf-8"))
+    assert set(rooms) == set(BUDGETS), "a new room has a budget; one that is gone has none"
+    over = {room: (lines, BUDGETS[room]) for room, lines in rooms.items() if lines > BUDGETS[room]}
+    assert over == {}, "(lines, budget)"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_file_and_no_function_is_too_long(path: Path) -> None:
+    """Those that are too long already grow no further, and leave the list once they are short."""
+    name = str(path.relative_to(PACKAGE))
+    lines = len(path.read_text("utf-8").splitlines())
+    assert lines <= LONG_FILES.get(name, FILE_LINES)
+    too_long = {
+        function: length for function, length in functions(path).items() if length > FUNCTION_LINES
+    }
+    known = {name_: most for name_, most in LONG_FUNCTIONS.items() if name_.startswith(f"{name}:")}
+    assert set(too_long) == set(known)
+    assert all(length <= known[function] for function, length in too_long.items())
+
+
+def test_what_is_listed_as_too_long_is_too_long() -> None:
+    """The lists only shrink."""
+    lengths = {
+        str(path.relative_to(PACKAGE)): len(path.read_text("utf-8").splitlines()) for path in FILES
+    }
+    assert [name for name in LONG_FILES if lengths.get(name, 0) <= FILE_LINES] == []
