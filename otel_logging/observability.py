@@ -1,4 +1,4 @@
-"""Where log half and trace half are put together; the package's only global state.
+"""Where log half and trace half are put together.
 
 In: settings. Out: an ``Observability``, which holds what has to be ended.
 Invariant: one at a time in a process; set-up is idempotent, and works again
