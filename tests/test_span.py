@@ -40,7 +40,14 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
-from otel_logging import _otlp, bind_context, bound_context, get_logger, traced
+from otel_logging import (
+    _otlp,
+    bind_context,
+    bound_context,
+    get_logger,
+    tag_background_logger,
+    traced,
+)
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import encode, foreign, pipeline
 from otel_logging.export.foreign import AttachedProcessor
@@ -1330,7 +1337,7 @@ def test_a_recorded_span_below_one_that_is_not(service: Service, tracer: trace.T
     class ByName(Sampler):
         def should_sample(self, *args: Any, **_: Any) -> SamplingResult:
             kept = Decision.RECORD_AND_SAMPLE if args[2] == "kept" else Decision.DROP
-            return SamplingResult(kept)
+            return SamplingResult(kept, args[4])
 
         def get_description(self) -> str:
             return "by name"
@@ -1338,8 +1345,8 @@ def test_a_recorded_span_below_one_that_is_not(service: Service, tracer: trace.T
     provider: Any = trace.get_tracer_provider()
     before, provider.sampler = provider.sampler, ByName()
     try:
-        with traced("dropped", budget=1e-9) as outer, traced("kept"):
-            pass
+        with traced("dropped", budget=1e-9) as outer:
+            tag_background_logger("JOB")(traced("kept")(int))()
     finally:
         provider.sampler = before
     context = outer.get_span_context()
@@ -1347,6 +1354,7 @@ def test_a_recorded_span_below_one_that_is_not(service: Service, tracer: trace.T
     assert [s.name for s in service.spans()] == ["kept"]
     assert service.one("kept").parent_span_id == f"{context.span_id:016x}"
     assert service.one("kept").trace_id == f"{context.trace_id:032x}"
+    assert service.one("kept").attributes == {"job_tag": "JOB"}
 
 
 def test_a_provider_after_shutdown(service: Service) -> None:
