@@ -1,10 +1,10 @@
-"""A ``with`` block as a decorator of any callable: function, coroutine, generator, method.
+"""What surrounds a call as a decorator of any callable: function, coroutine, generator, method.
 
-In: a callable, and a function that makes a fresh context manager a call. Out:
-a callable of the same kind with the same metadata. Invariant: the body of a
+In: a callable, and what to call before and after it, or a function that makes a fresh context
+manager a call. Out: a callable of the same kind with the same metadata. Invariant: the body of a
 generator runs in a ``contextvars`` Context of its own, so that what it opens
 between two yields stays open for it and is never seen by whoever consumes it.
-Deliberately absent: what the context manager does.
+Deliberately absent: what surrounds the call.
 """
 
 import functools

@@ -190,9 +190,11 @@ _bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
 class Job:
     """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
 
-    tag: str | None = None
-    around: "Job | None" = None
-    has_ended = False
+    __slots__ = ("around", "began", "has_ended", "tag", "token")
+
+    tag: str | None
+    around: "Job | None"
+    has_ended: bool
     began: int
     token: "Token[Job]"
 
@@ -200,6 +202,7 @@ class Job:
 #: The background job that this runs for: its tag is on every line and span, as a bound field
 #: is, and not to be unbound.
 _NO_JOB: Final = Job()
+_NO_JOB.tag, _NO_JOB.around, _NO_JOB.has_ended = None, None, False
 job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
 
 

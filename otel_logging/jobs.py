@@ -99,6 +99,7 @@ def _begin(tag: str) -> bindings.Job:
     around = _current()
     job.tag = tag
     job.around = around if not around.has_ended else bindings.going_on(around)
+    job.has_ended = False
     job.began = _tick()
     job.token = _set(job)
     return job

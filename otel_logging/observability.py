@@ -1,4 +1,4 @@
-"""Where log half and trace half are put together; the package's only global state.
+"""Where log half and trace half are put together.
 
 In: settings. Out: an ``Observability``, which holds what has to be ended.
 Invariant: one at a time in a process; set-up is idempotent, and works again
@@ -284,7 +284,7 @@ def _finalise(at_exit: Callable[[], None]) -> None:
 
 
 def _start(made: Observability, settings: Settings) -> None:
-    from otel_logging.export.pipeline import make_resource
+    from otel_logging.export.ids import make_resource
 
     resource = make_resource(settings)
     if settings.traces:
@@ -299,7 +299,9 @@ def _start(made: Observability, settings: Settings) -> None:
 
 
 def _start_tracing(made: Observability, settings: Settings, resource: "Resource") -> None:
-    from otel_logging.export.pipeline import PROCESS_LOG_S, Pipeline, encode_resource
+    from otel_logging.export.ids import encode_resource
+    from otel_logging.export.line_spans import PROCESS_LOG_S
+    from otel_logging.export.pipeline import Pipeline
 
     exporter = settings.exporter
     client = make_client(exporter) if exporter.network else None
@@ -318,7 +320,7 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
 def _start_records(
     made: Observability, settings: Settings, exporter: "Exporter", resource: "Resource"
 ) -> None:
-    from otel_logging.export.pipeline import encode_resource, in_this_process
+    from otel_logging.export.ids import encode_resource, in_this_process
     from otel_logging.export.records import Records
 
     pipeline = made._pipeline  # noqa: SLF001 - this module's own class
@@ -409,7 +411,8 @@ def connect(pipeline: "Pipeline", **changes: Any) -> None:
     There are three cases: nobody has set a provider, or it is ours of an
     earlier set-up; it is an SDK's, which we attach to; it is something else.
     """
-    from otel_logging.export.provider import AttachedProcessor, TracerProvider
+    from otel_logging.export.foreign import AttachedProcessor
+    from otel_logging.export.provider import TracerProvider
 
     present: Any = trace.get_tracer_provider()
     if isinstance(present, trace.ProxyTracerProvider):

@@ -22,7 +22,8 @@ from opentelemetry import trace
 from otel_logging import _otlp, _trouble
 from otel_logging.export import delivery
 from otel_logging.export.delivery import Delivery
-from otel_logging.export.pipeline import Pipeline, encode_resource, make_resource
+from otel_logging.export.ids import encode_resource, make_resource
+from otel_logging.export.pipeline import Pipeline
 from otel_logging.observability import make_client
 from otel_logging.settings import load
 from otel_logging.spool import directories, reading

@@ -40,10 +40,17 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
-from otel_logging import _otlp, bind_context, bound_context, get_logger, traced
+from otel_logging import (
+    _otlp,
+    bind_context,
+    bound_context,
+    get_logger,
+    tag_background_logger,
+    traced,
+)
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export import pipeline, readable
-from otel_logging.export.provider import AttachedProcessor
+from otel_logging.export import encode, foreign, pipeline
+from otel_logging.export.foreign import AttachedProcessor
 from tests.conftest import Lines, Service
 from tests.programs import script
 from tests.receiver import Event as Received
@@ -729,7 +736,7 @@ def test_a_foreign_span_that_ends_while_a_line_is_made(service: Service) -> None
             pass
 
     with theirs.get_tracer("t").start_as_current_span("s") as span:
-        held = pipeline._foreign[span.get_span_context().span_id]
+        held = foreign.open_lines[span.get_span_context().span_id]
         held.has_ended = True
         log.info("late")
         held.events = Taken()
@@ -871,7 +878,7 @@ def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) 
     assert kept.attributes == {"k": ["xxx", {"y": "yyy"}]}
     assert kept.events[0].attributes == {"k": ["xxx"]}
     assert kept.dropped_links == 2
-    (link,) = Message.FromString(readable.encode_link(span.links[1])).links
+    (link,) = Message.FromString(encode.encode_link(span.links[1])).links
     assert link.dropped_attributes_count == 1
     service.observability.shutdown()
 
@@ -1213,7 +1220,7 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     span.add_event(None)
     span.end()
     tracer.start_span("times").end("never")
-    from otel_logging.export.provider import AttachedProcessor
+    from otel_logging.export.foreign import AttachedProcessor
     attached = AttachedProcessor()
     attached.on_start(object())
 """
@@ -1330,7 +1337,7 @@ def test_a_recorded_span_below_one_that_is_not(service: Service, tracer: trace.T
     class ByName(Sampler):
         def should_sample(self, *args: Any, **_: Any) -> SamplingResult:
             kept = Decision.RECORD_AND_SAMPLE if args[2] == "kept" else Decision.DROP
-            return SamplingResult(kept)
+            return SamplingResult(kept, args[4])
 
         def get_description(self) -> str:
             return "by name"
@@ -1338,8 +1345,8 @@ def test_a_recorded_span_below_one_that_is_not(service: Service, tracer: trace.T
     provider: Any = trace.get_tracer_provider()
     before, provider.sampler = provider.sampler, ByName()
     try:
-        with traced("dropped", budget=1e-9) as outer, traced("kept"):
-            pass
+        with traced("dropped", budget=1e-9) as outer:
+            tag_background_logger("JOB")(traced("kept")(int))()
     finally:
         provider.sampler = before
     context = outer.get_span_context()
@@ -1347,6 +1354,7 @@ def test_a_recorded_span_below_one_that_is_not(service: Service, tracer: trace.T
     assert [s.name for s in service.spans()] == ["kept"]
     assert service.one("kept").parent_span_id == f"{context.span_id:016x}"
     assert service.one("kept").trace_id == f"{context.trace_id:032x}"
+    assert service.one("kept").attributes == {"job_tag": "JOB"}
 
 
 def test_a_provider_after_shutdown(service: Service) -> None:

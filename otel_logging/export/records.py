@@ -18,8 +18,8 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_logging import _forks, _json, _names, _otlp, _trouble
 from otel_logging._values import MAX_RECORD_BYTES, plain
-from otel_logging.export.pipeline import encode_resource
-from otel_logging.export.readable import bounded
+from otel_logging.export.encode import bounded
+from otel_logging.export.ids import encode_resource
 from otel_logging.settings import Limits
 from otel_logging.spool.queue import Spool
 

@@ -21,7 +21,8 @@ from otel_logging import _forks, _json, _names, _otlp, _trouble
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.context import Bound, job_tag
-from otel_logging.export.readable import Readable, bounded, frozen
+from otel_logging.export.encode import bounded, frozen, shorter_event
+from otel_logging.export.readable import Readable
 
 _T = TypeVar("_T")
 
@@ -246,16 +247,6 @@ class Span(Readable, trace.Span):
     def __repr__(self) -> str:
         state = "open" if self._end_time is None else "ended"
         return f"<Span {self._name!r} {self.span_id:016x} [{state}]>"
-
-
-def shorter_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int) -> bytes:
-    """Return what ``_otlp.event`` does, shortened to ``MAX_RECORD_BYTES``."""
-    name = plain(name)
-
-    def encode(kept: Mapping[str, Any]) -> bytes:
-        return _otlp.event(time_ns, name, kept, dropped=dropped)
-
-    return encode(_json.fitted(values, MAX_RECORD_BYTES, encode))
 
 
 def as_mapping(given: Any) -> Mapping[str, Any]:
