@@ -15,7 +15,7 @@ from typing import Any, cast
 import structlog
 
 from otel_logging import _names, _trouble
-from otel_logging.logs import levels, logger, takeover
+from otel_logging.logs import bound, handlers, levels, logger, takeover
 from otel_logging.logs.chain import STEPS, add_caller, straight_to
 from otel_logging.logs.output import Stdout
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
@@ -39,7 +39,7 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
     """
     if name is None:
         name = sys._getframe(1).f_globals.get("__name__", "root")  # noqa: SLF001 - documented
-    return cast(structlog.typing.FilteringBoundLogger, logger.logger_of(name, initial))
+    return cast(structlog.typing.FilteringBoundLogger, bound.logger_of(name, initial))
 
 
 def configure_logging(
@@ -99,7 +99,7 @@ def apply(settings: LogSettings) -> None:
         configured.straight = straight_to(stdout.write, limit)
     if settings.takeover:
         configured.stricter, configured.for_handlers = levels.stricter, levels.for_handlers
-        configured.hears, configured.hand_on = takeover.hears, takeover.hand_on
+        configured.hears, configured.hand_on = takeover.hears, handlers.hand_on
         logger.use(configured)
         takeover.take_over(settings)
     else:
@@ -109,7 +109,7 @@ def apply(settings: LogSettings) -> None:
     atexit.register(_trouble.at_exit)  # lines that were lost in the last minute
     structlog.configure(
         processors=logger.CHAIN,
-        wrapper_class=logger.BoundLogger,
+        wrapper_class=bound.BoundLogger,
         logger_factory=logger.channel,
         context_class=dict,
         cache_logger_on_first_use=True,
