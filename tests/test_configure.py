@@ -28,7 +28,8 @@ from otel_logging import (
     get_logger,
     traced,
 )
-from otel_logging.logs import bound
+from otel_logging.logs import logger as loggers
+from otel_logging.logs.bound import BoundLogger
 from otel_logging.processors import record_on_span
 from tests.conftest import Service
 from tests.lines import parsed, script
@@ -720,12 +721,12 @@ def test_a_processor_that_somebody_put_in_fails(lines: Lines) -> None:
     def drops(*_: Any) -> Any:
         raise structlog.DropEvent
 
-    broken = bound.BoundLogger(loggers.channel("shop"), [fails], {})
+    broken = BoundLogger(loggers.channel("shop"), [fails], {})
     broken.info("e")
     broken.exception("e")
     assert _trouble.counts["log lines lost: a line could not be made"] == 2
     _trouble.forget()
-    bound.BoundLogger(loggers.channel("shop"), [drops], {}).info("e")
+    BoundLogger(loggers.channel("shop"), [drops], {}).info("e")
     assert lines() == []
 
 

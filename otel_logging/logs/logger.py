@@ -1,11 +1,10 @@
-"""The bound logger: structlog's own type, which never raises and follows what is configured.
+"""Where the lines of a logger's name go, and how one is made: never raises, never for ever.
 
-In: log calls. Out: event dicts to the chain. Invariant: nothing a log call is
-given makes it raise, nor can it call itself for ever; loggers made before
-set-up, or kept through a second one, follow what is configured now. Whatever
-part of structlog's configuration the application replaces (processors, wrapper
-class, logger factory), each line goes one way. Deliberately absent: what is in
-a line (``chain``) and how it looks (``render``).
+In: what a call was given, by whichever logger. Out: event dicts through the chain, each line one
+way, whatever part of structlog's configuration the application replaces (processors, wrapper
+class, logger factory). Invariant: loggers made before set-up, or kept through a second one, follow
+what is configured now. Deliberately absent: what is in a line (``chain``), how it looks
+(``render``), the methods of a bound logger (``bound``).
 """
 
 import logging
