@@ -17,7 +17,7 @@ import pytest
 
 from otel_logging import _trouble, configure_logging, get_logger
 from otel_logging.logs.logger import DEEPEST
-from otel_logging.logs.output import LOST
+from otel_logging.logs.stdout import LOST
 from tests.lines import ROOT, child_environment, parsed, script
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")

@@ -14,7 +14,7 @@ import structlog
 from otel_logging import _names
 from otel_logging import context as bindings
 from otel_logging._values import plain
-from otel_logging.logs import chain
+from otel_logging.logs import line
 from otel_logging.logs.call import put_message
 from otel_logging.logs.caller import as_called
 from otel_logging.logs.logger import (
@@ -58,11 +58,11 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
         ):
             return None
         lines = self._logger
-        steps: Iterable[Callable[..., EventDict]] = chain.STEPS
+        steps: Iterable[Callable[..., EventDict]] = line.STEPS
         if type(lines) is Channel and level < lines.threshold:
             if level < lines.floor or not lines.hears(lines):
                 return None
-            steps = chain.UNWRITTEN
+            steps = line.UNWRITTEN
         given = (args, fields, level)
         return make_line(lines, level, self._event_of, given, self._processors, steps, True)  # noqa: FBT003
 

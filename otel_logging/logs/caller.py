@@ -1,7 +1,7 @@
 """Who logged: the frame above this package, structlog and the standard library.
 
 In: the stack. Out: the application's frame, or its place. Invariant: structlog finds the same frame
-while ``as_called`` runs. Deliberately absent: whether a line has it (``chain.add_caller``).
+while ``as_called`` runs. Deliberately absent: whether a line has it (``line.add_caller``).
 """
 
 import sys

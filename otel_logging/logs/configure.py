@@ -15,10 +15,10 @@ from typing import Any, cast
 import structlog
 
 from otel_logging import _names, _trouble
-from otel_logging.logs import bound, handlers, levels, logger, takeover
-from otel_logging.logs.chain import STEPS, add_caller, straight_to
-from otel_logging.logs.output import Stdout
+from otel_logging.logs import bound, handlers, levels, logger, stdlib
+from otel_logging.logs.line import STEPS, add_caller, straight_to
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
+from otel_logging.logs.stdout import Stdout
 from otel_logging.processors import EventDict
 from otel_logging.settings import LogSettings, load_logs, only_configuration_errors
 
@@ -99,12 +99,12 @@ def apply(settings: LogSettings) -> None:
         configured.straight = straight_to(stdout.write, limit)
     if settings.takeover:
         configured.stricter, configured.for_handlers = levels.stricter, levels.for_handlers
-        configured.hears, configured.hand_on = takeover.hears, handlers.hand_on
+        configured.hears, configured.hand_on = stdlib.hears, handlers.hand_on
         logger.use(configured)
-        takeover.take_over(settings)
+        stdlib.take_over(settings)
     else:
         logger.use(configured)
-        takeover.release()
+        stdlib.release()
     atexit.unregister(_trouble.at_exit)
     atexit.register(_trouble.at_exit)  # lines that were lost in the last minute
     structlog.configure(
@@ -143,7 +143,7 @@ def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iter
     steps, ours, structlogs = list(STEPS), structlog.is_configured(), structlog.get_config()
     bound = structlog.contextvars.get_contextvars()
     settings = applied or load_logs()
-    with takeover.given_back():
+    with stdlib.given_back():
         structlog.contextvars.clear_contextvars()
         _listening = (listen, level)
         try:

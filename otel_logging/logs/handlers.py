@@ -2,7 +2,7 @@
 
 In: a line of ours. Out: a record for each handler that is not the process's console. Invariant:
 what a handler logs while it has one goes to none. Deliberately absent: other loggers' records
-(``takeover``).
+(``stdlib``).
 """
 
 import logging

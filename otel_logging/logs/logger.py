@@ -3,7 +3,7 @@
 In: what a call was given, by whichever logger. Out: event dicts through the chain, each line one
 way, whatever part of structlog's configuration the application replaces (processors, wrapper
 class, logger factory). Invariant: loggers made before set-up, or kept through a second one, follow
-what is configured now. Deliberately absent: what is in a line (``chain``), how it looks
+what is configured now. Deliberately absent: what is in a line (``line``), how it looks
 (``render``), the methods of a bound logger (``bound``).
 """
 
@@ -17,9 +17,9 @@ import structlog
 from otel_logging import _names, _otlp, _trouble, processors
 from otel_logging._green import OfThread
 from otel_logging._values import plain
-from otel_logging.logs import caller, chain
+from otel_logging.logs import caller, line
 from otel_logging.logs.call import as_extra, event_of_call, event_of_wrapper
-from otel_logging.logs.output import is_echo
+from otel_logging.logs.stdout import is_echo
 from otel_logging.processors import EventDict
 
 NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
@@ -41,7 +41,7 @@ DEEPEST: Final = 8
 #: How deep: the log calls that a thread is in.
 nesting = OfThread()
 _LOST: Final = "log lines lost: a line could not be made"
-_STEPS: Iterable[Callable[..., EventDict]] = chain.STEPS
+_STEPS: Iterable[Callable[..., EventDict]] = line.STEPS
 
 
 def _nobody_hears(_: "Channel") -> bool:
@@ -58,7 +58,7 @@ class Configured:
 
     hears: Callable[["Channel"], bool] = staticmethod(_nobody_hears)
     hand_on: Callable[..., None]
-    straight: chain.Straight = staticmethod(chain.never_straight)
+    straight: line.Straight = staticmethod(line.never_straight)
     stricter: Callable[[logging.Logger], int] | None = None
     for_handlers: Callable[[logging.Logger], int] | None = None
 
@@ -105,7 +105,7 @@ class Channel:
         #: Levels: of lines; the same without those set in code; of lines and handlers.
         self.threshold = self.lowest = self.floor = logging.NOTSET
         #: Makes the usual line.
-        self.straight: chain.Straight = chain.never_straight
+        self.straight: line.Straight = line.never_straight
         #: Says whether somebody but the line is to have it.
         self.hears: Callable[[Channel], bool] = _nobody_hears
         self._heads: dict[int, tuple[str, bytes] | None] = {}
@@ -128,7 +128,7 @@ class Channel:
         configured = _configured
         if configured is None:
             self.threshold = self.lowest = self.floor = logging.NOTSET
-            self.straight, self.hears = chain.never_straight, _nobody_hears
+            self.straight, self.hears = line.never_straight, _nobody_hears
             return
         self.straight, self.hears = configured.straight, configured.hears
         threshold = floor = self.lowest = configured.level_of(self.name)
@@ -169,7 +169,7 @@ class Channel:
             text = args[0]
             theirs = structlog.get_config()["processors"]
             has_event = any(each is processors.record_on_span for each in theirs)
-            steps = chain.TEXT_WITHOUT_EVENT if has_event else chain.TEXT
+            steps = line.TEXT_WITHOUT_EVENT if has_event else line.TEXT
             if isinstance(text, (bytes, bytearray)):
                 text = text.decode(errors="backslashreplace")
             make = lambda: {_names.EVENT: text}  # noqa: E731
@@ -256,7 +256,7 @@ def log(
     if level < lines.threshold:
         if level < lines.floor or not handed_on or not lines.hears(lines):
             return
-        steps = chain.UNWRITTEN
+        steps = line.UNWRITTEN
     make_line(lines, level, make, args, processors, steps, handed_on, place)
 
 
@@ -351,10 +351,10 @@ def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
     if level < lines.threshold:
         raise structlog.DropEvent
     name = NAMES[level] if name in _LEVELS and level in NAMES else name
-    for step in chain.STEPS[:-1]:
+    for step in line.STEPS[:-1]:
         event_dict = step(lines, name, event_dict)
-    line = cast(Callable[[EventDict], bytes], configured.render)(event_dict)
-    return line if isinstance(logger, structlog.BytesLogger) else line.decode()
+    rendered = cast(Callable[[EventDict], bytes], configured.render)(event_dict)
+    return rendered if isinstance(logger, structlog.BytesLogger) else rendered.decode()
 
 
 def lines_of(logger: Any) -> Channel:

@@ -3,7 +3,7 @@
 In: log records. Out: one line each. Invariant: the line is made where a logger calls its
 handlers, so existing handlers, and when they were added, make no difference. A handler that writes
 to the process's own stdout or stderr writes no more: the line stands there. Every other one goes on
-as it did. Deliberately absent: what is in a line (``chain``); warnings, exceptions (``uncaught``).
+as it did. Deliberately absent: what is in a line (``line``); warnings, exceptions (``uncaught``).
 """
 
 import copy
@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
-from otel_logging.logs import call, caller, chain, handlers, levels, uncaught
+from otel_logging.logs import call, caller, handlers, levels, line, uncaught
 from otel_logging.logs import logger as loggers
 from otel_logging.processors import EventDict, is_done, mark_done
 from otel_logging.settings import LogSettings
@@ -208,7 +208,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     finally:
         _takers.reset(token)
     if takers:
-        _make_line(record, chain.ON_SPAN)
+        _make_line(record, line.ON_SPAN)
 
 
 def _call(call_handlers: Any, logger: logging.Logger, record: logging.LogRecord) -> None:
@@ -250,7 +250,7 @@ def _to_line(record: logging.LogRecord) -> None:
     if is_done(record):
         return
     mark_done(record)
-    _make_line(record, chain.STEPS)
+    _make_line(record, line.STEPS)
 
 
 def _make_line(record: logging.LogRecord, steps: Iterable[Callable[..., EventDict]]) -> None:
