@@ -7,19 +7,16 @@ it; nothing leaves in outgoing headers unless ``propagate=`` names it. Deliberat
 absent: making spans (``tracing``), queues and threads of libraries.
 """
 
-import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
-from contextlib import suppress
-from contextvars import Context, ContextVar, Token, copy_context
-from types import FrameType, TracebackType
+from contextvars import ContextVar, Token, copy_context
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _decorate, _json, _names, _otlp, _runtime, _trouble
+from otel_logging import _exceptions, _json, _names, _otlp, _runtime, _trouble, _wrap
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -188,10 +185,6 @@ def _layer(fields: Mapping[str, Any], owner: Any, around: Bound | None) -> Bound
 #: Nothing is bound.
 NOTHING: Final = Bound({})
 _bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
-
-
-#: Numbers that only grow: what began before what, without a clock that may be set back.
-tick: Final = itertools.count().__next__
 
 
 class Job:
@@ -394,7 +387,7 @@ class _Scoped:
                 return
 
     def __call__(self, function: _F) -> _F:
-        return _decorate.around_with(function, lambda: self)
+        return _wrap.wrap_in(function, lambda: self)
 
 
 class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
@@ -509,102 +502,7 @@ def _leave_behind(around: trace.Span) -> None:
     _open.set(tuple((scope, block, left(before)) for scope, block, before in _open.get()))
 
 
-# ---------------------------------------------------------------- where an exception came from
-
-
-class _Origin:
-    """The context that an exception left, and where; a copy of the exception has none.
-
-    *left*: the step of its traceback at which it did; *callers*: who called that
-    frame, innermost first. By id, so that no frame is kept alive.
-    """
-
-    __slots__ = ("callers", "context", "left", "number", "trace_id")
-
-    def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
-        self.context = context
-        self.trace_id = trace_id
-        self.number = tick()
-        self.left = id(step)
-        callers = []
-        frame: FrameType | None = step.tb_frame
-        while frame is not None:
-            callers.append(id(frame))
-            frame = frame.f_back
-        self.callers = callers
-
-    def is_of(self, error: BaseException) -> bool:
-        """Say whether *error* has come here from there and nowhere else.
-
-        An exception object may be raised again, for somebody else: a future's, by each
-        who awaits it, or one that is kept in a variable. Its traceback then leads
-        back to the first time too, but through frames that had no part in it.
-        """
-        path: list[FrameType] = []
-        step = error.__traceback__
-        while step is not None and id(step) != self.left:
-            path.append(step.tb_frame)
-            step = step.tb_next
-        if step is None:
-            return False
-        path.append(step.tb_frame)
-        if len(path) > 1 and path[0] is path[1]:  # raised again where it is told of
-            return False
-        called = iter(self.callers)
-        at: FrameType | None = None
-        for frame in reversed(path):  # one that raised it again while it handled it is there twice
-            if frame is not at and id(frame) != next(called, 0):
-                return False
-            at = frame
-        return True
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(None), ())
-
-
-class _Noting:
-    """A ``with`` block that notes itself on an exception that leaves it."""
-
-    __slots__ = ("_began",)
-
-    def __enter__(self) -> None:
-        self._began = tick()
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        note_origin(error, self._began)
-
-
-#: Attribute of an exception: the ``_Origin`` it has left.
-_ORIGIN: Final = "_otel_logging_origin"
-
-
-def note_origin(error: BaseException | None, began: int) -> None:
-    """Note that *error* leaves this context, so that a later line about it knows whose it was.
-
-    *began*: what ``tick`` said when the stage, job or carried function was entered. A stage
-    inside it knows more, and its context stays: where *error* has come from there directly, or was
-    noted there since then, in the same trace, and raised anew on its way (by a task that
-    awaited another, a future). What was noted otherwise is an earlier raise of the same
-    exception object. From here on it has to go on directly. Never raises.
-    """
-    if isinstance(error, Exception) and (step := error.__traceback__):
-        with suppress(Exception):  # it may have attribute methods of its own, that raise
-            known = getattr(error, _ORIGIN, None)
-            context, trace_id = copy_context(), trace.get_current_span().get_span_context().trace_id
-            if isinstance(known, _Origin) and (
-                (known.number > began and known.trace_id == trace_id != 0) or known.is_of(error)
-            ):
-                context, trace_id = known.context, known.trace_id
-            BaseException.__setattr__(error, _ORIGIN, _Origin(context, trace_id, step))
-
-
-def origin_of(error: BaseException) -> Context | None:
-    """Return a copy of the context that *error* has come from, None where that is not known."""
-    with suppress(Exception):
-        origin = getattr(error, _ORIGIN, None)
-        if isinstance(origin, _Origin) and origin.is_of(error):
-            return origin.context.copy()
-    return None
+# ---------------------------------------------------------------- carried elsewhere
 
 
 def is_unbound() -> bool:
@@ -621,7 +519,7 @@ def carry(function: _F, /) -> _F:
     Concurrency: the result may be called from many threads and tasks at once.
     """
     captured = copy_context()
-    return _decorate.inside(_decorate.around_with(function, _Noting), captured.copy)
+    return _wrap.run_in_context(_wrap.wrap_in(function, _exceptions.Remembering), captured.copy)
 
 
 # ---------------------------------------------------------------- across a border

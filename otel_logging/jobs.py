@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Self, TypeVar
 
-from otel_logging import _decorate
+from otel_logging import _exceptions, _wrap
 from otel_logging import context as bindings
 from otel_logging._values import plain, shown
 from otel_logging.settings import ConfigurationError
@@ -21,7 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
-_Job, _new, _tick = bindings.Job, object.__new__, bindings.tick
+_Job, _new, _tick = bindings.Job, object.__new__, _exceptions.tick
 
 
 class BackgroundJobTag(StrEnum):
@@ -79,7 +79,7 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
     that is no text, when it decorates. Cost: under a microsecond a call.
     """
     text = _checked(tag)
-    return lambda function: _decorate.around(function, _begin, _end, text, later=True)
+    return lambda function: _wrap.wrap(function, _begin, _end, text, later=True)
 
 
 def _checked(tag: str) -> str:
@@ -107,7 +107,7 @@ def _begin(tag: str) -> bindings.Job:
 def _end(job: bindings.Job, error: BaseException | None) -> None:
     job.has_ended = True
     if error is not None:
-        bindings.note_origin(error, job.began)
+        _exceptions.remember_context(error, job.began)
     try:
         _reset(job.token)
     except ValueError:  # a dropped coroutine is left where it is collected

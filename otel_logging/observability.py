@@ -285,7 +285,7 @@ def _finalise(at_exit: Callable[[], None]) -> None:
 
 
 def _start(made: Observability, settings: Settings) -> None:
-    from otel_logging.export.pipeline import make_resource
+    from otel_logging.export.ids import make_resource
 
     resource = make_resource(settings)
     if settings.traces:
@@ -302,7 +302,8 @@ def _start(made: Observability, settings: Settings) -> None:
 
 def _start_tracing(made: Observability, settings: Settings, resource: "Resource") -> None:
     from otel_logging.export.delivery import Delivery
-    from otel_logging.export.pipeline import Pipeline, encode_resource
+    from otel_logging.export.ids import encode_resource
+    from otel_logging.export.pipeline import Pipeline
     from otel_logging.export.transport import make_client
 
     client = make_client(settings.exporter) if settings.exporter.network else None
@@ -355,7 +356,8 @@ def connect(pipeline: "Pipeline", **changes: Any) -> None:
     There are three cases: nobody has set a provider, or it is ours of an
     earlier set-up; it is an SDK's, which we attach to; it is something else.
     """
-    from otel_logging.export.provider import AttachedProcessor, TracerProvider
+    from otel_logging.export.foreign import AttachedProcessor
+    from otel_logging.export.provider import TracerProvider
 
     present: Any = trace.get_tracer_provider()
     if isinstance(present, trace.ProxyTracerProvider):

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanContext
 from otel_logging import _names, _otlp, observability
 from otel_logging import context as bindings
 from otel_logging._spool import Spool
-from otel_logging.export import pipeline
+from otel_logging.export import ids, pipeline
 from otel_logging.export.span import Span
 from otel_logging.logs import configure
 from otel_logging.logs.render import json_renderer
@@ -77,12 +77,12 @@ class _Kept(pipeline.Pipeline):
         self.pages: list[bytes] = []  # each a span that holds events of its parent
         self.lines: list[tuple[int, bytes]] = []  # ns since the epoch, JSON
         nowhere = Spool(None, "", b"", bytes_bound=0, hours=0)
-        super().__init__(settings, pipeline.make_resource(settings), nowhere)
+        super().__init__(settings, ids.make_resource(settings), nowhere)
 
     def take_settings(self, settings: Settings) -> None:
         """Take over what a set-up inside the block says."""
         settings = replace(settings, sampler=DEFAULT_SAMPLER)
-        self.follow(settings, pipeline.make_resource(settings))
+        self.follow(settings, ids.make_resource(settings))
 
     def take_line(self, event_dict: EventDict) -> None:
         """Keep a line, as the JSON renderer has it now."""
@@ -90,7 +90,7 @@ class _Kept(pipeline.Pipeline):
 
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:  # noqa: ARG002
         """Keep an encoded span; one that ends after the block, too."""
-        self.spans.append((pipeline.encode_resource(self.resource), encoded))
+        self.spans.append((ids.encode_resource(self.resource), encoded))
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         self._keep_page(0, 0, [self._event(time_ns, name, fields)])
@@ -120,7 +120,7 @@ def _fixed(kept: _Kept) -> dict[str, Any]:
     meanwhile takes no reading from the test.
     """
     readings = count(_FIXED_START_NS, _FIXED_STEP_NS)
-    ids = {128: count(1), 64: count(1)}
+    counts = {128: count(1), 64: count(1)}
 
     class FixedSpan(Span):
         def __init__(self, *args: Any, start_ns: int | None = None, **options: Any) -> None:
@@ -131,7 +131,7 @@ def _fixed(kept: _Kept) -> dict[str, Any]:
             return next(readings)
 
     kept.span_type = FixedSpan
-    return {"now_ns": lambda: next(readings), "random_bits": lambda bits: next(ids[bits])}
+    return {"now_ns": lambda: next(readings), "random_bits": lambda bits: next(counts[bits])}
 
 
 # ---------------------------------------------------------------- what is shown

@@ -12,7 +12,6 @@ import asyncio
 import copy
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -20,8 +19,9 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _decorate, _names, _runtime, _trouble
+from otel_logging import _exceptions, _names, _runtime, _trouble, _wrap
 from otel_logging import context as bindings
+from otel_logging._exceptions import tick
 from otel_logging._values import plain
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.verdict import late_by
@@ -31,8 +31,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
-#: Set on an exception that an event tells of: the id of the trace that has it.
-_RECORDED: Final = "_otel_logging_recorded"
 #: Set on the span of a stage that was left while it was not what is current.
 _PASSED: Final = "otel_logging_passed"
 
@@ -175,7 +173,7 @@ class Stage:
         if stage.name is None:
             qualified: str = getattr(function, "__qualname__", type(function).__qualname__)
             stage.name = qualified.rpartition("<locals>.")[2]
-        return _decorate.around(function, _start, _end, stage)
+        return _wrap.wrap(function, _start, _end, stage)
 
     def __enter__(self) -> Span:
         span = _start(self)
@@ -229,7 +227,7 @@ def _start(stage: Stage) -> Span:
         if span is around or span is _INVALID:  # an SDK that records nothing
             return _INVALID
         span.otel_logging_outer = outer
-        span.otel_logging_began = bindings.tick()
+        span.otel_logging_began = tick()
         if before is not None:
             span.otel_logging_bound = before
         if budget is not None:
@@ -299,7 +297,7 @@ def _end(given: Span, error: BaseException | None) -> None:
     try:
         if error is not None:
             _record(span, error)
-            bindings.note_origin(error, span.otel_logging_began)
+            _exceptions.remember_context(error, span.otel_logging_began)
         if span.otel_logging_budget is None:
             span.end()
         else:
@@ -353,21 +351,9 @@ def _end_in_time(span: Span, budget: float) -> None:
 def _record(span: Span, error: BaseException) -> None:
     if isinstance(error, Exception):
         trace_id = span.get_span_context().trace_id
-        if not was_told(error, trace_id):
+        if not _exceptions.is_recorded(error, trace_id):
             span.record_exception(error)
-            note_told(error, trace_id)
+            _exceptions.mark_recorded(error, trace_id)
         span.set_status(StatusCode.ERROR, plain(error))
     elif isinstance(error, asyncio.CancelledError):
         span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
-
-
-def was_told(error: BaseException, trace_id: int) -> bool:
-    """Say whether an event of this trace tells of *error* already."""
-    return getattr(error, _RECORDED, None) == trace_id
-
-
-def note_told(error: BaseException, trace_id: int) -> None:
-    """Note that an event of this trace tells of *error*."""
-    # past its own __setattr__: that of a frozen dataclass, say, refuses
-    with suppress(Exception):
-        BaseException.__setattr__(error, _RECORDED, trace_id)

@@ -22,7 +22,8 @@ from opentelemetry import trace
 from otel_logging import _otlp, _places, _spool, _trouble
 from otel_logging.export import delivery, transport
 from otel_logging.export.delivery import REFUSED, Delivery
-from otel_logging.export.pipeline import Pipeline, encode_resource, make_resource
+from otel_logging.export.ids import encode_resource, make_resource
+from otel_logging.export.pipeline import Pipeline
 from otel_logging.settings import load
 from tests import rude
 from tests.receiver import Answer, Receiver, Request, accept, partial_success, refuse

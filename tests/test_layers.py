@@ -16,8 +16,8 @@ PACKAGE = ROOT / "otel_logging"
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
     {"_names", "_trouble", "_text", "_green", "_runtime"},
-    {"_values", "_links", "_forks"},
-    {"_sockets", "_json", "_otlp", "_decorate", "_segment"},
+    {"_values", "_links", "_forks", "_exceptions"},
+    {"_sockets", "_json", "_otlp", "_wrap", "_segment"},
     {"_places"},
     {"_spool"},
     {"settings", "lateness"},
@@ -53,7 +53,16 @@ GATES = {
     "uvicorn": {"demo"},
     "websockets": {"demo"},
     "opentelemetry": {
-        *("context", "tracing", "processors", "logs", "export", "observability", "testing"),
+        *(
+            "_exceptions",
+            "context",
+            "tracing",
+            "processors",
+            "logs",
+            "export",
+            "observability",
+            "testing",
+        ),
         "doctor",  # whose tracer provider there is
     },
 }

@@ -200,7 +200,7 @@ FAILURES = [OSError(24, "too many open files"), ValueError("a library's"), Runti
         "os.open",
         "pathlib.Path.mkdir",
         "ssl.create_default_context",
-        "otel_logging.export.pipeline.make_resource",
+        "otel_logging.export.ids.make_resource",
         "otel_logging.export.pipeline.Pipeline",
         "otel_logging.export.records.Records",
         "otel_logging.logs.stdlib.take_over",

@@ -42,8 +42,8 @@ from opentelemetry.trace.span import TraceState
 
 from otel_logging import _otlp, bind_context, bound_context, get_logger, traced
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export import pipeline, readable
-from otel_logging.export.provider import AttachedProcessor
+from otel_logging.export import encode, foreign, pipeline
+from otel_logging.export.foreign import AttachedProcessor
 from tests.conftest import Lines, Service
 from tests.lines import script
 from tests.receiver import Event as Received
@@ -729,7 +729,7 @@ def test_a_foreign_span_that_ends_while_a_line_is_made(service: Service) -> None
             pass
 
     with theirs.get_tracer("t").start_as_current_span("s") as span:
-        held = pipeline._foreign[span.get_span_context().span_id]
+        held = foreign.open_lines[span.get_span_context().span_id]
         held.has_ended = True
         log.info("late")
         held.events = Taken()
@@ -871,7 +871,7 @@ def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) 
     assert kept.attributes == {"k": ["xxx", {"y": "yyy"}]}
     assert kept.events[0].attributes == {"k": ["xxx"]}
     assert kept.dropped_links == 2
-    (link,) = Message.FromString(readable.encode_link(span.links[1])).links
+    (link,) = Message.FromString(encode.encode_link(span.links[1])).links
     assert link.dropped_attributes_count == 1
     service.observability.shutdown()
 
@@ -1213,7 +1213,7 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     span.add_event(None)
     span.end()
     tracer.start_span("times").end("never")
-    from otel_logging.export.provider import AttachedProcessor
+    from otel_logging.export.foreign import AttachedProcessor
     attached = AttachedProcessor()
     attached.on_start(object())
 """

@@ -15,7 +15,7 @@ from otel_logging import _names, _otlp, settings
 from otel_logging.doctor import collector, here, round_trip
 from otel_logging.doctor.finding import Finding, Mark, note, problem
 from otel_logging.doctor.round_trip import Probe
-from otel_logging.export.pipeline import new_span_id, new_trace_id
+from otel_logging.export.ids import new_span_id, new_trace_id
 from otel_logging.settings import ConfigurationError, Settings
 from otel_logging.traces.jaeger import Jaeger
 

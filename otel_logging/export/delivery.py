@@ -22,7 +22,8 @@ from opentelemetry import context as otel_context
 
 from otel_logging import _forks, _otlp, _trouble
 from otel_logging._spool import DAMAGED, SEAL_S, Contents, Spool, Waiting
-from otel_logging.export.pipeline import PROCESS_LOG_S, Pipeline
+from otel_logging.export.line_spans import PROCESS_LOG_S
+from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.transport import Answer, Client, Verdict, failed, unobserved
 
 #: How long a dead neighbour's spans, or a bound that is passed, may go unnoticed.

@@ -6,11 +6,7 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 """
 
 import math
-import os
-import socket
 import time
-import uuid
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
@@ -33,32 +29,15 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from otel_logging import _forks, _names, _otlp, _runtime, _trouble
 from otel_logging._spool import Spool
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export.readable import (
-    HAS_IS_REMOTE,
-    IS_REMOTE,
-    bounded,
-    encode_event,
-    encode_link,
-    make_scope,
-    otlp_kind,
-)
-from otel_logging.export.span import PAGE_BYTES, PAGE_EVENTS, Span, shorter_event, take_all
+from otel_logging.export.encode import bounded, encode_event, make_scope, shorter_event
+from otel_logging.export.foreign import ForeignLines, encode_foreign, lines_of_ended, open_lines
+from otel_logging.export.ids import encode_resource, new_span_id, new_trace_id, of_this_process
+from otel_logging.export.line_spans import Page, ProcessLog
+from otel_logging.export.span import PAGE_BYTES, PAGE_EVENTS, Span
 from otel_logging.settings import Limits, Settings
 
-#: How long the lines outside any span are collected on one `process log` span.
-PROCESS_LOG_S: Final = 60.0
 #: How many spans of lines wait at most until foreign processors are shown them.
 _MOST_UNSHOWN: Final = 4096
-
-
-def new_trace_id() -> int:
-    """Return a random trace id that is not 0."""
-    return _runtime.current.random_bits(128) or 1
-
-
-def new_span_id() -> int:
-    """Return a random span id that is not 0."""
-    return _runtime.current.random_bits(64) or 1
 
 
 def make_sampler(name: str, ratio: float) -> Sampler:
@@ -71,90 +50,6 @@ def make_sampler(name: str, ratio: float) -> Sampler:
         "parentbased_always_off": DEFAULT_OFF,
         "parentbased_traceidratio": ParentBased(TraceIdRatioBased(ratio)),
     }[name]
-
-
-def make_resource(settings: Settings) -> Resource:
-    """Return the resource of this very process.
-
-    Without a host attribute Jaeger "corrects" the times of spans outside their parent.
-    """
-    return Resource.create(
-        {
-            "host.name": socket.gethostname(),
-            "deployment.environment.name": settings.logs.environment,
-            _names.WHO: list(settings.who),
-            **_of_this_process(),
-            **settings.resource,
-        }
-    )
-
-
-def _of_this_process() -> dict[str, str | int]:
-    return {"service.instance.id": str(uuid.uuid4()), "process.pid": os.getpid()}
-
-
-class _Page(Span):
-    """A child span for the lines that their own span does not take."""
-
-    is_of_lines = True
-
-
-class ProcessLog(Span):
-    """The root span of lines outside any: full, it ends, and the next line begins another.
-
-    It lasts a nanosecond, like a page: a minute of lines is no work that took a minute, and
-    would be found among what did by whoever searches for long spans.
-    """
-
-    is_of_lines = True
-
-    def turn_page(self, time_ns: int) -> None:
-        """End this one, or, if that is done, let a late line leave on a child span."""
-        if self.is_recording():
-            self.pipeline.end_process_log(self)
-        else:
-            super().turn_page(time_ns)
-
-
-class _ForeignLines:
-    """The lines of another SDK's open span, which leave with it, or on a page.
-
-    Nothing of the span is called for them: the SDK logs while it holds the span's lock.
-    """
-
-    __slots__ = ("__weakref__", "events", "has_ended", "page_bytes", "pages")
-
-    def __init__(self) -> None:
-        self.events: list[bytes] = []
-        self.page_bytes = 0
-        self.pages = 0
-        self.has_ended = False
-
-    def take(self) -> list[bytes]:
-        """Take what is there for a page, or for the span."""
-        self.page_bytes = 0
-        return take_all(self.events)
-
-
-#: The lines of other SDKs' open spans by span id. The span holds them, so that they go when it
-#: goes; found by id, since an SDK shows us the span when it starts and a copy when it ends.
-_foreign: "weakref.WeakValueDictionary[int, _ForeignLines]" = weakref.WeakValueDictionary()
-
-
-def watch(span: trace.Span) -> None:
-    """Keep the lines of *span*, another SDK's that begins, until it ends."""
-    lines = _ForeignLines()
-    cast(Any, span).otel_logging_lines = lines
-    _foreign[span.get_span_context().span_id] = lines
-
-
-def lines_of_ended(context: SpanContext) -> list[bytes]:
-    """Return the lines that are left of another SDK's span, and keep no more: it has ended."""
-    lines = _foreign.pop(context.span_id, None)
-    if lines is None:
-        return []
-    lines.has_ended = True
-    return lines.take()
 
 
 class Pipeline:
@@ -310,7 +205,7 @@ class Pipeline:
         events = [encode_event(event) for event in span.events]
         events += lines_of_ended(span.context)
         trace_id = span.context.trace_id.to_bytes(16, "big")
-        self.append(make_scope(scope)[0], trace_id, _encode_foreign(span, trace_id, events))
+        self.append(make_scope(scope)[0], trace_id, encode_foreign(span, trace_id, events))
 
     # ---- lines that no open span of ours takes
 
@@ -330,7 +225,7 @@ class Pipeline:
             return
         else:
             event = self._event(time_ns, name, fields)
-            lines = _foreign.get(context.span_id)
+            lines = open_lines.get(context.span_id)
             if lines is None:
                 self._log_span(context, time_ns, [event], 1)
             else:
@@ -372,7 +267,7 @@ class Pipeline:
         span.end(span.start_time)
 
     def _to_foreign(
-        self, context: SpanContext, lines: _ForeignLines, time_ns: int, event: bytes
+        self, context: SpanContext, lines: ForeignLines, time_ns: int, event: bytes
     ) -> None:
         lines.events.append(event)
         lines.page_bytes += len(event)
@@ -393,7 +288,7 @@ class Pipeline:
     def _log_span(
         self, parent: SpanContext, time_ns: int, events: Sequence[bytes], number: int
     ) -> None:
-        child = _Page(
+        child = Page(
             self,
             self._own_scope,
             _names.LOG_SPAN,
@@ -416,34 +311,5 @@ class Pipeline:
         self._unshown.clear()
         self.ended_spans = 0
         # not Resource.create: it runs detectors in threads, and hangs in a fork's hook
-        self.resource = self.resource.merge(Resource(_of_this_process()))
+        self.resource = self.resource.merge(Resource(of_this_process()))
         self.spool.resource = encode_resource(self.resource)
-
-
-def _encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]) -> bytes:
-    context, parent = span.context, span.parent
-    flags = int(context.trace_flags) | HAS_IS_REMOTE
-    if parent is not None and parent.is_remote:
-        flags |= IS_REMOTE
-    return _otlp.span(
-        trace_id,
-        context.span_id,
-        parent.span_id if parent is not None else 0,
-        context.trace_state.to_header() if context.trace_state else "",
-        flags,
-        span.name,
-        otlp_kind(span.kind),
-        span.start_time or 0,
-        max(span.end_time or 0, (span.start_time or 0) + 1),  # as our own
-        span.attributes or {},
-        events,
-        [encode_link(link) for link in span.links],
-        dropped=(span.dropped_attributes, span.dropped_events, span.dropped_links),
-        status=span.status.status_code.value,
-        message=span.status.description or "",
-    )
-
-
-def encode_resource(resource: Resource) -> bytes:
-    """Return *resource* as ``_otlp.resource`` encodes it."""
-    return _otlp.resource(resource.attributes, resource.schema_url)

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar, cast
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler, TraceIdRatioBased
@@ -30,10 +30,10 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from otel_logging import _decorate, _forks, _runtime, _trouble
+from otel_logging import _forks, _runtime, _wrap
 from otel_logging import context as bindings
-from otel_logging.export.pipeline import Pipeline, lines_of_ended, watch
-from otel_logging.export.readable import RANDOM_TRACE_ID, make_scope
+from otel_logging.export.encode import RANDOM_TRACE_ID, make_scope
+from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.span import Span, as_mapping
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -263,7 +263,7 @@ class _CurrentSpan:
         return result
 
     def __call__(self, function: _F) -> _F:
-        return _decorate.around_with(function, self._make)
+        return _wrap.wrap_in(function, self._make)
 
 
 class TracerProvider(SdkTracerProvider):
@@ -336,44 +336,3 @@ class TracerProvider(SdkTracerProvider):
         flushed = super().force_flush(timeout_millis)
         left_s = max(timeout_millis / 1000 - (time.monotonic() - began), 0.0)
         return (pipeline is None or pipeline.on_flush(left_s)) and flushed
-
-
-class AttachedProcessor(SpanProcessor):
-    """Brings the spans of somebody else's SDK provider into our pipeline.
-
-    An SDK cannot take a processor off again: where nothing is set up it does nothing.
-    """
-
-    def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
-        """Give it what is bound, and its place in its request. Never raises."""
-        if _runtime.current.pipeline is None:
-            return
-        try:
-            watch(span)
-            parent = trace.get_current_span(parent_context)
-            around = parent.get_span_context()
-            if around.is_valid and not around.is_remote:
-                setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, None) or parent)
-            arrives = span.kind in bindings.ARRIVING
-            if not bindings.is_local(parent) or (arrives and bindings.has_ended(parent)):
-                bindings.begin(parent, arrives=arrives)
-            bindings.set_attributes(span, bindings.bound_attributes())
-        except Exception as error:
-            _trouble.report("spans without what is bound: their SDK is unknown", detail=error)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Bring it to the spool. Never raises."""
-        pipeline = _runtime.current.pipeline
-        try:
-            if pipeline is None:
-                lost = lines_of_ended(span.context)
-                if lost:
-                    _trouble.report("log lines lost: their span ended after shutdown", len(lost))
-            elif span.context.trace_flags & TraceFlags.SAMPLED:
-                pipeline.ended_elsewhere(span)
-        except Exception as error:
-            _trouble.report("spans lost: they cannot be encoded", detail=error)
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
-        """Do nothing: what has ended is in the spool."""
-        return True

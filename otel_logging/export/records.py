@@ -28,9 +28,9 @@ from opentelemetry.sdk.resources import Resource
 from otel_logging import _forks, _names, _trouble
 from otel_logging._values import plain
 from otel_logging.export.delivery import UNKNOWN_COLLECTOR_S
+from otel_logging.export.encode import bounded
+from otel_logging.export.ids import make_resource
 from otel_logging.export.outlet import QUEUE_RECORDS, Outlet, this_thread
-from otel_logging.export.pipeline import make_resource
-from otel_logging.export.readable import bounded
 from otel_logging.processors import for_foreign_span
 from otel_logging.settings import Settings
 

@@ -18,10 +18,11 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from otel_logging import _forks, _json, _names, _otlp, _trouble
+from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.context import Bound, job_tag
-from otel_logging.export.readable import Readable, bounded, frozen
-from otel_logging.tracing import note_told, was_told
+from otel_logging.export.encode import bounded, frozen, shorter_event
+from otel_logging.export.readable import Readable
 
 _T = TypeVar("_T")
 
@@ -184,7 +185,7 @@ class Span(Readable, trace.Span):
     ) -> None:
         """Add an event that tells of *exception*, unless one of this trace does already."""
         trace_id = self.trace_id
-        if was_told(exception, trace_id) or not self.is_recording():
+        if is_recorded(exception, trace_id) or not self.is_recording():
             return
         kind = type(exception)
         module = "" if kind.__module__ == "builtins" else kind.__module__ + "."
@@ -201,7 +202,7 @@ class Span(Readable, trace.Span):
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", {**fields, **(attributes or {})}, timestamp)
-        note_told(exception, trace_id)
+        mark_recorded(exception, trace_id)
 
     def end(self, end_time: int | None = None) -> None:
         """End it: encoded and in the spool before this returns. A second call does nothing."""
@@ -246,16 +247,6 @@ class Span(Readable, trace.Span):
     def __repr__(self) -> str:
         state = "open" if self._end_time is None else "ended"
         return f"<Span {self._name!r} {self.span_id:016x} [{state}]>"
-
-
-def shorter_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int) -> bytes:
-    """Return what ``_otlp.event`` does, shortened to ``MAX_RECORD_BYTES``."""
-    name = plain(name)
-
-    def encode(kept: Mapping[str, Any]) -> bytes:
-        return _otlp.event(time_ns, name, kept, dropped=dropped)
-
-    return encode(_json.fitted(values, MAX_RECORD_BYTES, encode))
 
 
 def as_mapping(given: Any) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
-from otel_logging import _json, _names, _otlp, _runtime
+from otel_logging import _exceptions, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, plain
 from otel_logging.processors import (
@@ -28,7 +28,6 @@ from otel_logging.processors import (
     record_on,
     traceback_of,
 )
-from otel_logging.tracing import note_told, was_told
 
 
 class Lines(Protocol):
@@ -63,7 +62,7 @@ def _complete(logger: Lines, method_name: str, event_dict: EventDict) -> EventDi
     if "exc_info" not in event_dict:
         return _fill(logger, method_name, event_dict)
     error = exception_of(event_dict.pop("exc_info"))
-    origin = None if error is None else bindings.origin_of(error)
+    origin = None if error is None else _exceptions.context_of(error)
     if origin is None or trace.get_current_span().get_span_context().is_valid:
         return _fill(logger, method_name, event_dict, error)
     if bindings.is_unbound():
@@ -119,9 +118,9 @@ def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseExcept
         return False
     context = span.get_span_context()  # all that is asked of a span that is not ours
     trace_id = context.trace_id
-    told = trace_id != 0 and was_told(error, trace_id)
+    told = trace_id != 0 and _exceptions.is_recorded(error, trace_id)
     if context.trace_flags.sampled:
-        note_told(error, trace_id)
+        _exceptions.mark_recorded(error, trace_id)
     return told
 
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from otel_logging._decorate import around_with as around
-from otel_logging._decorate import inside
+from otel_logging._wrap import run_in_context, wrap_in
 
 where: contextvars.ContextVar[str] = contextvars.ContextVar("where", default="outside")
 
@@ -45,7 +44,7 @@ def manager() -> Inside:
 
 
 def decorated(manager: Inside, function: Any) -> Any:
-    return around(function, lambda: manager)
+    return wrap_in(function, lambda: manager)
 
 
 # ---------------------------------------------------------------- kinds and metadata
@@ -72,10 +71,10 @@ async def async_generator_function(a: int) -> AsyncIterator[int]:
     "function",
     [plain_function, coroutine_function, generator_function, async_generator_function],
 )
-@pytest.mark.parametrize("decorate", [around, inside])
+@pytest.mark.parametrize("decorate", [wrap_in, run_in_context])
 def test_kind_name_and_signature_stay(function: Any, decorate: Any) -> None:
     """Frameworks look at them."""
-    second = contextvars.copy_context if decorate is inside else Inside
+    second = contextvars.copy_context if decorate is run_in_context else Inside
     result = decorate(function, second)
     assert result.__name__ == function.__name__
     assert result.__doc__ == function.__doc__
@@ -509,15 +508,15 @@ def test_every_step_runs_in_the_given_context() -> None:
             seen.append(where.get())
 
     async def main() -> None:
-        task = asyncio.create_task(inside(waits, own.copy)())
+        task = asyncio.create_task(run_in_context(waits, own.copy)())
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    assert inside(where.get, own.copy)() == "own"
+    assert run_in_context(where.get, own.copy)() == "own"
     asyncio.run(main())
-    coroutine = inside(coroutine_function, own.copy)(1)
+    coroutine = run_in_context(coroutine_function, own.copy)(1)
     with pytest.raises(StopIteration, match="own"):
         coroutine.send(None)
 
@@ -525,7 +524,7 @@ def test_every_step_runs_in_the_given_context() -> None:
         await asyncio.sleep(0)
         await waits()
 
-    early = inside(never_ends, own.copy)()
+    early = run_in_context(never_ends, own.copy)()
     early.send(None)
     early.close()
     assert seen == ["own"]

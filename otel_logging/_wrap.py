@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar, cast
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def around(
+def wrap(
     function: _F,
     enter: Callable[[Any], Any],
     leave: Callable[[Any, BaseException | None], object],
@@ -36,16 +36,16 @@ def around(
     function returns is inside as well, entered and left on its own.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return cast(_F, type(function)(around(function.__func__, enter, leave, of, later=later)))
+        return cast(_F, type(function)(wrap(function.__func__, enter, leave, of, later=later)))
     wrapper = _around(function, _kind_of(function), enter, leave, of, later=later)
     if not isinstance(function, (types.FunctionType, types.MethodType)):
         _put_on(wrapper, function)
     return wrapper
 
 
-def around_with(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
+def wrap_in(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
     """Return *function* so that each call runs inside ``with make():``."""
-    return around(function, _enter, _leave, make)
+    return wrap(function, _enter, _leave, make)
 
 
 def _enter(make: Callable[[], AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
@@ -165,7 +165,7 @@ def _put_on(wrapper: Any, function: Any) -> None:
             setattr(wrapper, name, getattr(function, name))
 
 
-def inside(function: _F, begin: Callable[[], Context]) -> _F:
+def run_in_context(function: _F, begin: Callable[[], Context]) -> _F:
     """Return *function* so that each call, and every step of it, runs in ``begin()``."""
     kind = _kind_of(function)
 

@@ -1,0 +1,127 @@
+"""What is remembered on an exception: who has recorded it, and the context that it left.
+
+In: an exception that passes a stage, a job or a carried function. Out: for a line that is
+logged about it later, by a server or a scheduler, the context of whom it was raised for.
+Invariant: never raises, and keeps no frame alive. Deliberately absent: making lines and spans.
+"""
+
+import itertools
+from contextlib import suppress
+from contextvars import Context, copy_context
+from types import FrameType, TracebackType
+from typing import Any, Final
+
+from opentelemetry import trace
+
+#: Set on an exception that an event has: the id of the trace of that.
+_RECORDED: Final = "_otel_logging_recorded"
+
+#: Numbers that only grow: what began before what, without a clock that may be set back.
+tick: Final = itertools.count().__next__
+
+
+def is_recorded(error: BaseException, trace_id: int) -> bool:
+    """Return whether an event of this trace has *error* already."""
+    return getattr(error, _RECORDED, None) == trace_id
+
+
+def mark_recorded(error: BaseException, trace_id: int) -> None:
+    """Remember that an event of this trace has *error*."""
+    # past its own __setattr__: that of a frozen dataclass, say, refuses
+    with suppress(Exception):
+        BaseException.__setattr__(error, _RECORDED, trace_id)
+
+
+class _Origin:
+    """The context that an exception left, and where; a copy of the exception has none.
+
+    *left*: the step of its traceback at which it did; *callers*: who called that
+    frame, innermost first. By id, so that no frame is kept alive.
+    """
+
+    __slots__ = ("callers", "context", "left", "number", "trace_id")
+
+    def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
+        self.context = context
+        self.trace_id = trace_id
+        self.number = tick()
+        self.left = id(step)
+        callers = []
+        frame: FrameType | None = step.tb_frame
+        while frame is not None:
+            callers.append(id(frame))
+            frame = frame.f_back
+        self.callers = callers
+
+    def is_of(self, error: BaseException) -> bool:
+        """Say whether *error* has come here from there and nowhere else.
+
+        An exception object may be raised again, for somebody else: a future's, by each
+        who awaits it, or one that is kept in a variable. Its traceback then leads
+        back to the first time too, but through frames that had no part in it.
+        """
+        path: list[FrameType] = []
+        step = error.__traceback__
+        while step is not None and id(step) != self.left:
+            path.append(step.tb_frame)
+            step = step.tb_next
+        if step is None:
+            return False
+        path.append(step.tb_frame)
+        if len(path) > 1 and path[0] is path[1]:  # raised again where it is told of
+            return False
+        called = iter(self.callers)
+        at: FrameType | None = None
+        for frame in reversed(path):  # one that raised it again while it handled it is there twice
+            if frame is not at and id(frame) != next(called, 0):
+                return False
+            at = frame
+        return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(None), ())
+
+
+class Remembering:
+    """A ``with`` block that remembers its context on an exception that leaves it."""
+
+    __slots__ = ("_began",)
+
+    def __enter__(self) -> None:
+        self._began = tick()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        remember_context(error, self._began)
+
+
+#: Attribute of an exception: the ``_Origin`` it has left.
+_ORIGIN: Final = "_otel_logging_origin"
+
+
+def remember_context(error: BaseException | None, began: int) -> None:
+    """Remember on *error* the context that it leaves, for a later line about it.
+
+    *began*: what ``tick`` said when the stage, job or carried function was entered. A stage
+    inside it knows more, and its context stays: where *error* has come from there directly, or was
+    noted there since then, in the same trace, and raised anew on its way (by a task that
+    awaited another, a future). What was noted otherwise is an earlier raise of the same
+    exception object. From here on it has to go on directly. Never raises.
+    """
+    if isinstance(error, Exception) and (step := error.__traceback__):
+        with suppress(Exception):  # it may have attribute methods of its own, that raise
+            known = getattr(error, _ORIGIN, None)
+            context, trace_id = copy_context(), trace.get_current_span().get_span_context().trace_id
+            if isinstance(known, _Origin) and (
+                (known.number > began and known.trace_id == trace_id != 0) or known.is_of(error)
+            ):
+                context, trace_id = known.context, known.trace_id
+            BaseException.__setattr__(error, _ORIGIN, _Origin(context, trace_id, step))
+
+
+def context_of(error: BaseException) -> Context | None:
+    """Return a copy of the context that *error* has come from, None where that is not known."""
+    with suppress(Exception):
+        origin = getattr(error, _ORIGIN, None)
+        if isinstance(origin, _Origin) and origin.is_of(error):
+            return origin.context.copy()
+    return None

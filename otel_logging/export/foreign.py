@@ -1,0 +1,127 @@
+"""Spans of another SDK's provider: their lines, their bytes, and the processor that brings them.
+
+In: spans of a provider that somebody else has set. Out: the same in our spool. Invariant: a line
+calls nothing of its span, as the SDK may hold the span's lock. Deliberately absent: their sampling.
+"""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from otel_logging import _otlp, _runtime, _trouble
+from otel_logging import context as bindings
+from otel_logging.export.encode import HAS_IS_REMOTE, IS_REMOTE, encode_link, otlp_kind
+from otel_logging.export.span import take_all
+
+
+class ForeignLines:
+    """The lines of another SDK's open span, which leave with it, or on a page.
+
+    Nothing of the span is called for them: the SDK logs while it holds the span's lock.
+    """
+
+    __slots__ = ("__weakref__", "events", "has_ended", "page_bytes", "pages")
+
+    def __init__(self) -> None:
+        self.events: list[bytes] = []
+        self.page_bytes = 0
+        self.pages = 0
+        self.has_ended = False
+
+    def take(self) -> list[bytes]:
+        """Take what is there for a page, or for the span."""
+        self.page_bytes = 0
+        return take_all(self.events)
+
+
+#: The lines of other SDKs' open spans by span id. The span holds them, so that they go when it
+#: goes; found by id, since an SDK shows us the span when it starts and a copy when it ends.
+open_lines: "weakref.WeakValueDictionary[int, ForeignLines]" = weakref.WeakValueDictionary()
+
+
+def watch(span: trace.Span) -> None:
+    """Keep the lines of *span*, another SDK's that begins, until it ends."""
+    lines = ForeignLines()
+    cast(Any, span).otel_logging_lines = lines
+    open_lines[span.get_span_context().span_id] = lines
+
+
+def lines_of_ended(context: SpanContext) -> list[bytes]:
+    """Return the lines that are left of another SDK's span, and keep no more: it has ended."""
+    lines = open_lines.pop(context.span_id, None)
+    if lines is None:
+        return []
+    lines.has_ended = True
+    return lines.take()
+
+
+class AttachedProcessor(SpanProcessor):
+    """Brings the spans of somebody else's SDK provider into our pipeline.
+
+    An SDK cannot take a processor off again: where nothing is set up it does nothing.
+    """
+
+    def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
+        """Give it what is bound, and its place in its request. Never raises."""
+        if _runtime.current.pipeline is None:
+            return
+        try:
+            watch(span)
+            parent = trace.get_current_span(parent_context)
+            around = parent.get_span_context()
+            if around.is_valid and not around.is_remote:
+                setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, None) or parent)
+            arrives = span.kind in bindings.ARRIVING
+            if not bindings.is_local(parent) or (arrives and bindings.has_ended(parent)):
+                bindings.begin(parent, arrives=arrives)
+            bindings.set_attributes(span, bindings.bound_attributes())
+        except Exception as error:
+            _trouble.report("spans without what is bound: their SDK is unknown", detail=error)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Bring it to the spool. Never raises."""
+        pipeline = _runtime.current.pipeline
+        try:
+            if pipeline is None:
+                lost = lines_of_ended(span.context)
+                if lost:
+                    _trouble.report("log lines lost: their span ended after shutdown", len(lost))
+            elif span.context.trace_flags & TraceFlags.SAMPLED:
+                pipeline.ended_elsewhere(span)
+        except Exception as error:
+            _trouble.report("spans lost: they cannot be encoded", detail=error)
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
+        """Do nothing: what has ended is in the spool."""
+        return True
+
+
+def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]) -> bytes:
+    """Return an ended span of another SDK as ``_otlp.span`` encodes it."""
+    context, parent = span.context, span.parent
+    flags = int(context.trace_flags) | HAS_IS_REMOTE
+    if parent is not None and parent.is_remote:
+        flags |= IS_REMOTE
+    return _otlp.span(
+        trace_id,
+        context.span_id,
+        parent.span_id if parent is not None else 0,
+        context.trace_state.to_header() if context.trace_state else "",
+        flags,
+        span.name,
+        otlp_kind(span.kind),
+        span.start_time or 0,
+        max(span.end_time or 0, (span.start_time or 0) + 1),  # as our own
+        span.attributes or {},
+        events,
+        [encode_link(link) for link in span.links],
+        dropped=(span.dropped_attributes, span.dropped_events, span.dropped_links),
+        status=span.status.status_code.value,
+        message=span.status.description or "",
+    )
