@@ -154,7 +154,7 @@ class _Done(str):
 
 
 def is_done(record: logging.LogRecord) -> bool:
-    """Say whether *record* was made a line of ours (``logs.takeover``), or is too low for one."""
+    """Say whether *record* was made a line of ours (``logs.stdlib``), or is too low for one."""
     return type(record.name) is _Done
 
 

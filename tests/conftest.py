@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from otel_logging import Observability, _trouble, clear_context, setup_observability
-from otel_logging.logs import takeover
+from otel_logging.logs import stdlib
 from tests.lines import parsed
 from tests.receiver import Receiver, Span
 
@@ -57,7 +57,7 @@ def _clean_slate() -> Iterator[None]:
     """Trouble that one test caused is not counted in the next, nor are loggers still ours."""
     _trouble.forget()
     yield
-    takeover.release()
+    stdlib.release()
     _trouble.forget()
 
 

@@ -29,6 +29,7 @@ from otel_logging import (
     traced,
 )
 from otel_logging.logs import logger as loggers
+from otel_logging.logs.bound import BoundLogger
 from otel_logging.processors import record_on_span
 from tests.conftest import Service
 from tests.lines import parsed
@@ -721,12 +722,12 @@ def test_a_processor_that_somebody_put_in_fails(lines: Lines) -> None:
     def drops(*_: Any) -> Any:
         raise structlog.DropEvent
 
-    broken = loggers.BoundLogger(loggers.channel("shop"), [fails], {})
+    broken = BoundLogger(loggers.channel("shop"), [fails], {})
     broken.info("e")
     broken.exception("e")
     assert _trouble.counts["log lines lost: a line could not be made"] == 2
     _trouble.forget()
-    loggers.BoundLogger(loggers.channel("shop"), [drops], {}).info("e")
+    BoundLogger(loggers.channel("shop"), [drops], {}).info("e")
     assert lines() == []
 
 

@@ -198,7 +198,7 @@ FAILURES = [OSError(24, "too many open files"), ValueError("a library's"), Runti
         "otel_logging.export.ids.make_resource",
         "otel_logging.export.pipeline.Pipeline",
         "otel_logging.export.records.Records",
-        "otel_logging.logs.takeover.take_over",
+        "otel_logging.logs.stdlib.take_over",
     ],
 )
 def test_set_up_raises_nothing_but_configuration_errors(
@@ -234,7 +234,7 @@ def test_configure_logging_raises_nothing_but_configuration_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the whole set-up."""
-    monkeypatch.setattr("otel_logging.logs.takeover.take_over", _fails(ValueError("a library's")))
+    monkeypatch.setattr("otel_logging.logs.stdlib.take_over", _fails(ValueError("a library's")))
     with pytest.raises(ConfigurationError, match=r"configure_logging='ValueError'.*a library's"):
         configure_logging()
 

@@ -35,7 +35,7 @@ from otel_logging import (
     traced,
 )
 from otel_logging._values import shorten
-from otel_logging.logs.takeover import release
+from otel_logging.logs.stdlib import release
 from tests.conftest import Lines, Service
 from tests.lines import ROOT, parsed
 from tests.programs import script

@@ -31,7 +31,7 @@ from otel_logging import (
     tag_background_logger,
     traced,
 )
-from otel_logging.logs.takeover import release
+from otel_logging.logs.stdlib import release
 from tests.conftest import Lines, Service
 from tests.lines import parsed
 from tests.programs import child_environment

@@ -16,10 +16,10 @@ import structlog
 
 from otel_logging import _names, _trouble
 from otel_logging._errors import only_configuration_errors
-from otel_logging.logs import levels, logger, takeover
-from otel_logging.logs.chain import STEPS, add_caller, straight_to
-from otel_logging.logs.output import Stdout
+from otel_logging.logs import bound, handlers, levels, logger, stdlib
+from otel_logging.logs.line import STEPS, add_caller, straight_to
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
+from otel_logging.logs.stdout import Stdout
 from otel_logging.processors import EventDict
 from otel_logging.settings.logs import LogSettings, load_logs
 
@@ -40,7 +40,7 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
     """
     if name is None:
         name = sys._getframe(1).f_globals.get("__name__", "root")  # noqa: SLF001 - documented
-    return cast(structlog.typing.FilteringBoundLogger, logger.logger_of(name, initial))
+    return cast(structlog.typing.FilteringBoundLogger, bound.logger_of(name, initial))
 
 
 def configure_logging(
@@ -100,17 +100,17 @@ def apply(settings: LogSettings) -> None:
         configured.straight = straight_to(stdout.write, limit)
     if settings.takeover:
         configured.stricter, configured.for_handlers = levels.stricter, levels.for_handlers
-        configured.hears, configured.hand_on = takeover.hears, takeover.hand_on
+        configured.hears, configured.hand_on = stdlib.hears, handlers.hand_on
         logger.use(configured)
-        takeover.take_over(settings)
+        stdlib.take_over(settings)
     else:
         logger.use(configured)
-        takeover.release()
+        stdlib.release()
     atexit.unregister(_trouble.at_exit)
     atexit.register(_trouble.at_exit)  # lines that were lost in the last minute
     structlog.configure(
         processors=logger.CHAIN,
-        wrapper_class=logger.BoundLogger,
+        wrapper_class=bound.BoundLogger,
         logger_factory=logger.channel,
         context_class=dict,
         cache_logger_on_first_use=True,
@@ -144,7 +144,7 @@ def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iter
     steps, ours, structlogs = list(STEPS), structlog.is_configured(), structlog.get_config()
     bound = structlog.contextvars.get_contextvars()
     settings = applied or load_logs()
-    with takeover.given_back():
+    with stdlib.given_back():
         structlog.contextvars.clear_contextvars()
         _listening = (listen, level)
         try:

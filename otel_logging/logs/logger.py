@@ -1,35 +1,31 @@
-"""The bound logger: structlog's own type, which never raises and follows what is configured.
+"""Where the lines of a logger's name go, and how one is made: never raises, never for ever.
 
-In: log calls. Out: event dicts to the chain. Invariant: nothing a log call is
-given makes it raise, nor can it call itself for ever; loggers made before
-set-up, or kept through a second one, follow what is configured now. Whatever
-part of structlog's configuration the application replaces (processors, wrapper
-class, logger factory), each line goes one way. Deliberately absent: what is in
-a line (``chain``) and how it looks (``render``).
+In: what a call was given, by whichever logger. Out: event dicts through the chain, each line one
+way, whatever part of structlog's configuration the application replaces (processors, wrapper
+class, logger factory). Invariant: loggers made before set-up, or kept through a second one, follow
+what is configured now. Deliberately absent: what is in a line (``line``), how it looks
+(``render``), the methods of a bound logger (``bound``).
 """
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
-from types import FrameType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 
 import structlog
 
 from otel_logging import _names, _otlp, _trouble, processors
-from otel_logging import context as bindings
 from otel_logging._green import OfThread
 from otel_logging._values import plain
-from otel_logging.logs import chain
-from otel_logging.logs.output import is_echo
+from otel_logging.logs import caller, line
+from otel_logging.logs.call import as_extra, event_of_call, event_of_wrapper
+from otel_logging.logs.stdout import is_echo
 from otel_logging.processors import EventDict
 
-_NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 #: The names that structlog's and the standard library's loggers have for their methods.
 _LEVELS: Final = {
-    **{name: level for level, name in _NAMES.items()},
+    **{name: level for level, name in NAMES.items()},
     **dict.fromkeys(("msg", "log"), 20),
     **dict.fromkeys(("err", "exception", "failure"), 40),
     "notset": 0,
@@ -45,7 +41,7 @@ DEEPEST: Final = 8
 #: How deep: the log calls that a thread is in.
 nesting = OfThread()
 _LOST: Final = "log lines lost: a line could not be made"
-_STEPS: Iterable[Callable[..., EventDict]] = chain.STEPS
+_STEPS: Iterable[Callable[..., EventDict]] = line.STEPS
 
 
 def _nobody_hears(_: "Channel") -> bool:
@@ -62,7 +58,7 @@ class Configured:
 
     hears: Callable[["Channel"], bool] = staticmethod(_nobody_hears)
     hand_on: Callable[..., None]
-    straight: chain.Straight = staticmethod(chain.never_straight)
+    straight: line.Straight = staticmethod(line.never_straight)
     stricter: Callable[[logging.Logger], int] | None = None
     for_handlers: Callable[[logging.Logger], int] | None = None
 
@@ -109,7 +105,7 @@ class Channel:
         #: Levels: of lines; the same without those set in code; of lines and handlers.
         self.threshold = self.lowest = self.floor = logging.NOTSET
         #: Makes the usual line.
-        self.straight: chain.Straight = chain.never_straight
+        self.straight: line.Straight = line.never_straight
         #: Says whether somebody but the line is to have it.
         self.hears: Callable[[Channel], bool] = _nobody_hears
         self._heads: dict[int, tuple[str, bytes] | None] = {}
@@ -120,7 +116,7 @@ class Channel:
         try:
             return self._heads[level]
         except KeyError:
-            name = _NAMES.get(level)
+            name = NAMES.get(level)
             values = {_names.LEVEL: name, _names.LOGGER: self.name}
             encoded = _otlp.scalars(_otlp.EVENT_TAG, values)
             head = None if name is None or encoded is None else (name, encoded)
@@ -132,7 +128,7 @@ class Channel:
         configured = _configured
         if configured is None:
             self.threshold = self.lowest = self.floor = logging.NOTSET
-            self.straight, self.hears = chain.never_straight, _nobody_hears
+            self.straight, self.hears = line.never_straight, _nobody_hears
             return
         self.straight, self.hears = configured.straight, configured.hears
         threshold = floor = self.lowest = configured.level_of(self.name)
@@ -168,16 +164,16 @@ class Channel:
         written as it is; and arguments as for a logger of the standard library.
         """
         if fields or len(args) > 1:
-            log(self, level, _event_of_call, (args, fields), processors=_ONLY_OURS)
+            log(self, level, event_of_call, (args, fields), processors=ONLY_OURS)
         elif args:
             text = args[0]
             theirs = structlog.get_config()["processors"]
             has_event = any(each is processors.record_on_span for each in theirs)
-            steps = chain.TEXT_WITHOUT_EVENT if has_event else chain.TEXT
+            steps = line.TEXT_WITHOUT_EVENT if has_event else line.TEXT
             if isinstance(text, (bytes, bytearray)):
                 text = text.decode(errors="backslashreplace")
             make = lambda: {_names.EVENT: text}  # noqa: E731
-            log(self, level, make, (), processors=_ONLY_OURS, steps=steps)
+            log(self, level, make, (), processors=ONLY_OURS, steps=steps)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (channel, (self.name,))
@@ -194,7 +190,7 @@ def _add_channel_methods() -> None:
         setattr(Channel, name, made(level))
 
 
-def _add_parts(owner: type, logger_of: Callable[[Any], Any]) -> None:
+def add_parts(owner: type, logger_of: Callable[[Any], Any]) -> None:
     """Give *owner* the other attributes of a standard logger: ``__getattr__`` would slow all."""
 
     def made(name: str) -> property:
@@ -206,7 +202,7 @@ def _add_parts(owner: type, logger_of: Callable[[Any], Any]) -> None:
 
 
 _add_channel_methods()
-_add_parts(Channel, lambda lines: lines.standard)
+add_parts(Channel, lambda lines: lines.standard)
 
 _channels: dict[str, Channel] = {}
 
@@ -260,7 +256,7 @@ def log(
     if level < lines.threshold:
         if level < lines.floor or not handed_on or not lines.hears(lines):
             return
-        steps = chain.UNWRITTEN
+        steps = line.UNWRITTEN
     make_line(lines, level, make, args, processors, steps, handed_on, place)
 
 
@@ -288,10 +284,10 @@ def make_line(
         event_dict: Any = make(*args)
         if depth and is_echo(event_dict.get(_names.EVENT)):
             return None
-        name = _NAMES.get(level) or logging.getLevelName(level).lower()
+        name = NAMES.get(level) or logging.getLevelName(level).lower()
         for processor in CHAIN if processors is None else processors:
             if processor is not finish:
-                event_dict = as_called(processor, logger, name, event_dict)
+                event_dict = caller.as_called(processor, logger, name, event_dict)
             elif type(logger) is not Channel:
                 event_dict = _for_others(logger, name, event_dict)
             else:
@@ -321,10 +317,10 @@ def finish(logger: Any, method_name: str, event_dict: EventDict) -> Any:
     """Make the line: structlog's last processor, for any wrapper class and any wrapped logger."""
     if type(logger) is Channel:
         level = _LEVELS.get(method_name, logging.INFO)
-        log(logger, level, _event_of_wrapper, (event_dict,), processors=_ONLY_OURS)
+        log(logger, level, event_of_wrapper, (event_dict,), processors=ONLY_OURS)
         return DONE
     try:
-        return _for_others(logger, method_name, _event_of_wrapper(event_dict))
+        return _for_others(logger, method_name, event_of_wrapper(event_dict))
     except structlog.DropEvent:
         raise
     except Exception as error:
@@ -334,32 +330,10 @@ def finish(logger: Any, method_name: str, event_dict: EventDict) -> Any:
 
 #: structlog keeps this very list in every logger, and its ``capture_logs`` changes it in place.
 CHAIN: Final[list[Callable[..., Any]]] = [finish]
-_ONLY_OURS: Final = [finish]  # those of the application have been asked
+ONLY_OURS: Final = [finish]  # those of the application have been asked
 
 
 # ---------------------------------------------------------------- parts of structlog replaced
-
-
-def _event_of_wrapper(event_dict: EventDict) -> EventDict:
-    arguments = event_dict.get("positional_args")  # structlog.stdlib.BoundLogger's
-    if isinstance(arguments, tuple):
-        del event_dict["positional_args"]
-        put_message((event_dict.pop(_names.EVENT, ""), *arguments), event_dict)
-    event_dict.setdefault(_names.EVENT, "")
-    return event_dict
-
-
-def _event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict:
-    event_dict = {**fields}
-    if not args and "msg" in event_dict:
-        args = (event_dict.pop("msg"), *event_dict.pop("args", ()))
-    extra = event_dict.pop("extra", None)
-    if isinstance(extra, Mapping):
-        event_dict.update(extra)
-    if args:
-        put_message(args, event_dict)
-    event_dict.setdefault(_names.EVENT, "")
-    return event_dict
 
 
 def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
@@ -373,17 +347,17 @@ def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
         event = event_dict.pop(_names.EVENT)
         known = {key: event_dict.pop(key) for key in _OF_CALLS & event_dict.keys()}
         return (event,), {**known, "extra": as_extra(event_dict)}
-    lines, level = _lines_of(logger), _LEVELS.get(name, logging.INFO)
+    lines, level = lines_of(logger), _LEVELS.get(name, logging.INFO)
     if level < lines.threshold:
         raise structlog.DropEvent
-    name = _NAMES[level] if name in _LEVELS and level in _NAMES else name
-    for step in chain.STEPS[:-1]:
+    name = NAMES[level] if name in _LEVELS and level in NAMES else name
+    for step in line.STEPS[:-1]:
         event_dict = step(lines, name, event_dict)
-    line = cast(Callable[[EventDict], bytes], configured.render)(event_dict)
-    return line if isinstance(logger, structlog.BytesLogger) else line.decode()
+    rendered = cast(Callable[[EventDict], bytes], configured.render)(event_dict)
+    return rendered if isinstance(logger, structlog.BytesLogger) else rendered.decode()
 
 
-def _lines_of(logger: Any) -> Channel:
+def lines_of(logger: Any) -> Channel:
     """Return the channel whose level holds for *logger*, the application's own perhaps."""
     if type(logger) is Channel:
         return logger
@@ -392,16 +366,6 @@ def _lines_of(logger: Any) -> Channel:
 
 
 _OF_CALLS: Final = frozenset({"exc_info", "stack_info", "stacklevel"})
-#: What a log record says of itself, so that ``extra`` cannot.
-_OF_RECORDS: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
-
-
-def as_extra(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *fields* with a trailing underscore where a log record has such an attribute."""
-    extra = {key: value for key, value in fields.items() if key not in _OF_RECORDS}
-    for key in _OF_RECORDS & fields.keys():
-        bindings.put_aside(extra, key, fields[key])
-    return extra
 
 
 def _delivered(logger: Any, level: int, result: Any) -> Any:
@@ -416,205 +380,7 @@ def _delivered(logger: Any, level: int, result: Any) -> Any:
     if type(logger) is Channel:
         return logger.take(level, args, fields)
     if isinstance(logger, logging.Logger):
-        fields["stacklevel"] = fields.get("stacklevel", 1) + _users_frame()[1]
+        fields["stacklevel"] = fields.get("stacklevel", 1) + caller.users_frame()[1]
         return logger.log(level, *args, **fields)
-    known = max((number for number in _NAMES if number <= level), default=logging.DEBUG)
-    return getattr(logger, _NAMES[known])(*args, **fields)
-
-
-# ---------------------------------------------------------------- who called
-
-#: structlog looks for the caller from this frame on, if it is set.
-_calling: Final[ContextVar[FrameType]] = getattr(
-    structlog.contextvars, "_ASYNC_CALLING_STACK", ContextVar("calling")
-)
-_INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
-
-
-def _users_frame() -> tuple[FrameType, int]:
-    """Return the frame that logs, and how many frames above the caller's it is."""
-    frame, above = sys._getframe(1), 0  # noqa: SLF001 - documented
-    while frame.f_back is not None and _is_inside(frame):
-        frame, above = frame.f_back, above + 1
-    return frame, above
-
-
-def _is_inside(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE
-
-
-def users_place() -> dict[str, Any]:
-    """Return where the line that is made just now was logged."""
-    code, line = (frame := _users_frame()[0]).f_code, frame.f_lineno
-    return {
-        _names.CODE_FILE: code.co_filename,
-        _names.CODE_LINE: line,
-        _names.CODE_FUNCTION: code.co_name,
-    }
-
-
-def as_called(function: Callable[..., Any], /, *args: Any, **fields: Any) -> Any:
-    """Call *function* so that structlog finds who logged, past this package's own frames."""
-    if _calling.get(None) is not None:
-        return function(*args, **fields)
-    token = _calling.set(_users_frame()[0])
-    try:
-        return function(*args, **fields)
-    finally:
-        _calling.reset(token)
-
-
-# ---------------------------------------------------------------- the bound logger
-
-#: Stands for a wrapped logger of the application: each line goes to it.
-_OTHERS: Final = Channel("")
-
-
-class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
-    """structlog's filtering bound logger; the level is its channel's, and it never raises.
-
-    ``await log.ainfo(...)`` and the like make their line at once, in the calling
-    task: a line never waits for the network, so there is no thread to wait for.
-    """
-
-    def __init__(self, logger: Any, processors: Any, context: Any) -> None:
-        super().__init__(logger, processors, context)
-        #: Whether a line of it is made at all is asked of this one.
-        self._lines = logger if type(logger) is Channel else _OTHERS
-
-    def _emit(self, level: int, args: tuple[Any, ...], fields: dict[str, Any]) -> Any:
-        channel = self._lines
-        if (
-            level >= channel.threshold
-            and len(args) == 1
-            and self._processors == _ONLY_OURS
-            and not channel.hears(channel)
-            and channel.straight(channel, level, args[0], {**self._context, **fields})
-        ):
-            return None
-        lines, steps = self._logger, _STEPS
-        if type(lines) is Channel and level < lines.threshold:
-            if level < lines.floor or not lines.hears(lines):
-                return None
-            steps = chain.UNWRITTEN
-        given = (args, fields, level)
-        return make_line(lines, level, self._event_of, given, self._processors, steps, True)  # noqa: FBT003
-
-    def _event_of(self, args: tuple[Any, ...], fields: dict[str, Any], level: int) -> EventDict:
-        event_dict: dict[str, Any] = {**self._context, **fields}
-        if _configured is None and finish in self._processors:
-            as_called(_as_structlog_is_configured, self._logger, level, args, event_dict)
-            raise structlog.DropEvent
-        if args:
-            put_message(args, event_dict)
-        else:
-            event_dict.setdefault(_names.EVENT, "")
-        return event_dict
-
-    def log(self, level: int | str, /, *args: Any, **fields: Any) -> Any:
-        """Log at *level*, a number or a name."""
-        return self._emit(_number_of(level), args, fields)
-
-    async def alog(self, level: int | str, /, *args: Any, **fields: Any) -> Any:
-        """Log at *level*."""
-        return self._emit(_number_of(level), args, fields)
-
-    def exception(self, /, *args: Any, **fields: Any) -> Any:
-        """Log an error with the exception that is being handled."""
-        return self._emit(logging.ERROR, args, {"exc_info": True, **fields})
-
-    async def aexception(self, /, *args: Any, **fields: Any) -> Any:
-        """Log an error with the exception that is being handled."""
-        return self._emit(logging.ERROR, args, {"exc_info": True, **fields})
-
-    def bind(self, /, **fields: Any) -> Self:
-        """Return a logger with *fields* bound to it as well."""
-        return self._with({**self._context, **fields})
-
-    def new(self, /, **fields: Any) -> Self:
-        """Return a logger with just *fields* bound to it; this one keeps its own."""
-        return self._with(fields)
-
-    def _with(self, fields: dict[str, Any]) -> Self:
-        kind = type(self._context)
-        context = fields if kind is dict else kind(fields)
-        return type(self)(self._logger, self._processors, context)
-
-    def is_enabled_for(self, level: int) -> bool:
-        """Say whether a line of *level* would be made."""
-        return bool(level >= _lines_of(self._logger).threshold)
-
-    def get_effective_level(self) -> int:
-        """Return the level from which lines are made."""
-        return _lines_of(self._logger).threshold
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if type(self._logger) is Channel and self._processors is CHAIN:
-            return (logger_of, (self._logger.name, self._context))
-        return (type(self), (self._logger, self._processors, self._context))
-
-
-def logger_of(name: Any, initial: dict[str, Any]) -> BoundLogger:
-    """Return the bound logger of *name* with *initial* fields."""
-    return BoundLogger(channel(name), CHAIN, initial)
-
-
-def _add_methods(level: int, *names: str) -> None:
-    def method(self: BoundLogger, /, *args: Any, **fields: Any) -> Any:
-        if level < self._lines.floor:  # the usual case of a line that is none
-            return None
-        return self._emit(level, args, fields)
-
-    async def amethod(self: BoundLogger, /, *args: Any, **fields: Any) -> Any:
-        return self._emit(level, args, fields)
-
-    for name in names:
-        setattr(BoundLogger, name, method)
-        setattr(BoundLogger, f"a{name}", amethod)
-
-
-_add_methods(logging.DEBUG, "debug")
-_add_methods(logging.INFO, "info", "msg")
-_add_methods(logging.WARNING, "warning", "warn")
-_add_methods(logging.ERROR, "error", "err")
-_add_methods(logging.CRITICAL, "critical", "fatal")
-_add_parts(BoundLogger, lambda bound: bound._logger)  # noqa: SLF001 - this module's own class
-
-
-# ---------------------------------------------------------------- parts of a call
-
-
-def _number_of(level: Any) -> int:
-    if isinstance(level, int):
-        return level
-    number = logging.getLevelName(str(plain(level)).upper())
-    return number if isinstance(number, int) else logging.INFO
-
-
-def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
-    """Put the message into *event_dict*, with its arguments in it, as ``logging`` does."""
-    if _names.EVENT in event_dict:  # a field of that name is none less
-        bindings.put_aside(event_dict, _names.EVENT, event_dict[_names.EVENT])
-    event = args[0]
-    if len(args) > 1:
-        try:
-            first = args[1]
-            one = len(args) == 2 and isinstance(first, Mapping) and first
-            event = event % (first if one else args[1:])
-        except Exception as error:  # the line says so, and has both
-            event_dict[_names.FORMAT_ERROR] = plain(error)
-            event_dict[_names.FORMAT_ARGS] = plain(args[1:])
-    event_dict[_names.EVENT] = event
-
-
-def _as_structlog_is_configured(
-    logger: Any, level: int, args: tuple[Any, ...], fields: dict[str, Any]
-) -> None:
-    event = fields.pop(_names.EVENT, "")
-    if args and event:
-        bindings.put_aside(fields, _names.EVENT, event)
-    if type(logger) is Channel:
-        theirs = structlog.get_logger(logger.name)
-    else:
-        theirs = structlog.wrap_logger(logger)
-    getattr(theirs, _NAMES.get(level, "info"))(*(args or (event,)), **fields)
+    known = max((number for number in NAMES if number <= level), default=logging.DEBUG)
+    return getattr(logger, NAMES[known])(*args, **fields)

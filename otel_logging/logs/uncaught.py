@@ -3,7 +3,7 @@
 In: Python's own hooks for them. Out: lines of ours, each once, on behalf of the
 thread or task it came from wherever Python lets that be known, else of nobody.
 Invariant: never on behalf of whoever happens to run when a finaliser does.
-Deliberately absent: log records (``takeover``); where an exception came from is
+Deliberately absent: log records (``stdlib``); where an exception came from is
 kept by ``context``.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO
 from otel_logging import _names
 from otel_logging._green import OfThread
 from otel_logging.logs import logger as loggers
-from otel_logging.logs.chain import STEPS, add_caller
+from otel_logging.logs.line import STEPS, add_caller
 
 #: The standard library's name for them.
 WARNINGS: Final = "py.warnings"

@@ -1,34 +1,29 @@
 """Everybody else's lines: log records of any logger of the standard library, as lines of ours.
 
-In: log records. Out: one line each. Invariant: the line is made where a logger
-calls its handlers, so it matters for nothing which handlers there are, on which
-logger, and who put them there when. A handler that writes to the process's own
-stdout or stderr writes no more, since the line stands there already; every other one
-(files, pytest's ``caplog``, error trackers) goes on as it did. Deliberately
-absent: what is in a line (``chain``); warnings and exceptions (``uncaught``).
+In: log records. Out: one line each. Invariant: the line is made where a logger calls its
+handlers, so existing handlers, and when they were added, make no difference. A handler that writes
+to the process's own stdout or stderr writes no more: the line stands there. Every other one goes on
+as it did. Deliberately absent: what is in a line (``line``); warnings, exceptions (``uncaught``).
 """
 
 import copy
 import functools
 import logging
-import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FunctionType
 from typing import Any, Final, cast
 
-from structlog.stdlib import ProcessorFormatter
-
 from otel_logging import _names, _trouble
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
-from otel_logging.logs import chain, levels, uncaught
+from otel_logging.logs import call, caller, handlers, levels, line, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.processors import EventDict, exception_of, is_done, mark_done
+from otel_logging.processors import EventDict, is_done, mark_done
 from otel_logging.settings import LogSettings
 
 _python: Any = logging  # whose methods we replace
@@ -37,7 +32,7 @@ _call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = Non
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
 _log: Any = logging.Logger._log  # noqa: SLF001
-_is_pythons = True  # what was there before us
+_is_pythons = True
 #: What a record goes through, as it is after us.
 _ways: tuple[Any, ...] = ()
 _is_taken = False
@@ -202,7 +197,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if record.levelno < levels.for_handlers(self):
         return
     if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
-        call_handlers = functools.partial(loggers.as_called, call_handlers)
+        call_handlers = functools.partial(caller.as_called, call_handlers)
     if passed is not None or not is_new:
         _call(call_handlers, self, record)
         return
@@ -213,7 +208,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     finally:
         _takers.reset(token)
     if takers:
-        _make_line(record, chain.ON_SPAN)
+        _make_line(record, line.ON_SPAN)
 
 
 def _call(call_handlers: Any, logger: logging.Logger, record: logging.LogRecord) -> None:
@@ -240,8 +235,8 @@ def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggi
     None where each of them refuses it. A filter may add fields, or hide secrets.
     """
     refused = False
-    for handler in _handlers_of(logger):
-        if _is_console(handler):
+    for handler in handlers.handlers_of(logger):
+        if handlers.is_console(handler):
             # what it does to the record is done to the line, not to other handlers' records
             seen = copy.copy(record) if handler.filters else record
             passed: Any = handler.filter(seen)
@@ -255,7 +250,7 @@ def _to_line(record: logging.LogRecord) -> None:
     if is_done(record):
         return
     mark_done(record)
-    _make_line(record, chain.STEPS)
+    _make_line(record, line.STEPS)
 
 
 def _make_line(record: logging.LogRecord, steps: Iterable[Callable[..., EventDict]]) -> None:
@@ -285,7 +280,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         event_dict[_names.CODE_FUNCTION] = record.funcName
     if isinstance(record.msg, dict) and "_logger" in event_dict:
         return _of_structlog(record, event_dict)
-    loggers.put_message((_text_of(record), *_arguments_of(record)), event_dict)
+    call.put_message((_text_of(record), *_arguments_of(record)), event_dict)
     event = event_dict[_names.EVENT] = event_dict[_names.EVENT].rstrip("\n")
     if "\x1b" in event:
         event = event_dict[_names.EVENT] = _COLORS.sub("", event)
@@ -335,9 +330,6 @@ def _arguments_of(record: logging.LogRecord) -> tuple[Any, ...]:
 
 # ---------------------------------------------------------------- handlers
 
-#: Set on a handler: the stream that was looked at last, and whether it is stdout or stderr.
-_SEEN: Final = "_otel_logging_seen"
-
 
 def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     """Handle *record*, unless that would write it where its line is.
@@ -345,7 +337,7 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     Of a record that has none, brought by a queue from a process without us, the
     line is made here.
     """
-    if not (_is_taken and _is_console(self)):
+    if not (_is_taken and handlers.is_console(self)):
         takers = _takers.get()
         return _handle(self, record) if takers is None else _noted(takers, self, record)
     if not is_done(record):
@@ -369,9 +361,6 @@ def _noted(
 
 # ---------------------------------------------------------------- our lines, as records
 
-#: Set while a handler has a line of ours: what it logs meanwhile goes to none.
-_handing_on: ContextVar[bool] = ContextVar("otel_logging.handing_on", default=False)
-
 
 def hears(channel: loggers.Channel) -> bool:
     """Say whether somebody but our line takes what *channel*'s logger logs.
@@ -390,117 +379,10 @@ def hears(channel: loggers.Channel) -> bool:
     at = logger
     while at is not None:
         for handler in at.handlers:
-            if not _is_console(handler) and type(handler) is not logging.NullHandler:
+            if not handlers.is_console(handler) and type(handler) is not logging.NullHandler:
                 return True
         at = at.parent if at.propagate else None
     return False
-
-
-def hand_on(
-    channel: loggers.Channel,
-    level: int,
-    event_dict: EventDict,
-    given: Mapping[str, Any],
-    place: Mapping[str, Any] | None,
-) -> None:
-    """Give a line of ours to the application's handlers, as a record that is done.
-
-    Its fields are the record's ``extra``. *given* is the event dict before the chain,
-    which makes texts of exceptions and stacks. Failure: never raises.
-    """
-    logger = channel.standard
-    if _handing_on.get() or logger.manager.disable >= level or level < levels.for_handlers(logger):
-        return
-    token = _handing_on.set(True)
-    try:
-        fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
-        error = exception_of(given.get("exc_info"))
-        if error is not None:
-            fields.pop(_names.EXCEPTION, None)
-        stack = fields.pop(_names.STACK, None) if given.get("stack_info") else None
-        place = fields if _names.CODE_FILE in fields else place or loggers.users_place()
-        event = event_dict[_names.EVENT]
-        message = _Message(event if type(event) is str else plain(event))
-        record = logger.makeRecord(
-            channel.name,
-            level,
-            place[_names.CODE_FILE],
-            place[_names.CODE_LINE],
-            message,
-            (),
-            None if error is None else (type(error), error, error.__traceback__),
-            place.get(_names.CODE_FUNCTION),
-            loggers.as_extra(fields),
-            stack,
-        )
-        mark_done(record)
-        if any(isinstance(each.formatter, ProcessorFormatter) for each in _handlers_of(logger)):
-            # by these two attributes it knows one of structlog's
-            message.fields = event_dict
-            record.__dict__.update(_logger=logger, _name=event_dict[_names.LEVEL])
-        passed: Any = logger.filter(record)
-        if passed:
-            logger.callHandlers(record if passed is True else passed)
-    except Exception as error:
-        _trouble.report("errors of a logging handler", detail=error)
-    finally:
-        _handing_on.reset(token)
-
-
-class _Message(str):
-    """The message of a line as a record, and the line's fields.
-
-    structlog's ``ProcessorFormatter`` takes these, as a copy of what it takes for an
-    event dict; everybody else sees the text.
-    """
-
-    fields: EventDict
-
-    def copy(self) -> EventDict:
-        """Return the fields."""
-        return {key: value for key, value in self.fields.items() if key != _names.TIME_NS}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (str, (str(self),))
-
-
-def _handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
-    at: logging.Logger | None = logger
-    while at is not None:
-        yield from at.handlers
-        at = at.parent if at.propagate else None
-
-
-#: What a record says of itself in other words.
-_NOT_EXTRA: Final = frozenset(
-    {_names.EVENT, _names.TIMESTAMP, _names.LEVEL, _names.LOGGER, _names.TIME_NS, "exc_info"}
-)
-
-
-def _is_console(handler: logging.Handler) -> bool:
-    stream = getattr(handler, "stream", None)
-    if stream is None:
-        stream = getattr(getattr(handler, "console", None), "file", None)  # rich's handler
-        if stream is None:
-            return False
-    if stream is sys.stderr or stream is sys.stdout:
-        return True
-    seen: tuple[Any, bool] = getattr(handler, _SEEN, (None, False))
-    if seen[0] is not stream:
-        seen = (stream, _is_standard(stream) or handler is _flasks_handler())
-        setattr(handler, _SEEN, seen)
-    return seen[1]
-
-
-def _is_standard(stream: Any) -> bool:
-    """Say whether *stream* leads where the process's stdout or stderr does."""
-    if stream is sys.__stderr__ or stream is sys.__stdout__:
-        return True
-    try:
-        status = os.fstat(stream.fileno())
-        return any(os.path.samestat(status, os.fstat(fd)) for fd in (1, 2))
-    except Exception:  # without a descriptor, or closed
-        return False
 
 
 def _has_handlers_or_line(self: logging.Logger) -> bool:
@@ -516,8 +398,3 @@ def _has_handlers_or_line(self: logging.Logger) -> bool:
         if at.parent is None:
             return True
     return _has_handlers(self)
-
-
-def _flasks_handler() -> Any:
-    # it writes to the request's ``wsgi.errors``, an object of whichever server
-    return getattr(sys.modules.get("flask.logging"), "default_handler", None)

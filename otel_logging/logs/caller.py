@@ -1,0 +1,54 @@
+"""Who logged: the frame above this package, structlog and the standard library.
+
+In: the stack. Out: the application's frame, or its place. Invariant: structlog finds the same frame
+while ``as_called`` runs. Deliberately absent: whether a line has it (``line.add_caller``).
+"""
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, Final
+
+import structlog
+
+from otel_logging import _names
+
+#: structlog looks for the caller from this frame on, if it is set.
+_calling: Final[ContextVar[FrameType]] = getattr(
+    structlog.contextvars, "_ASYNC_CALLING_STACK", ContextVar("calling")
+)
+_INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
+
+
+def users_frame() -> tuple[FrameType, int]:
+    """Return the frame that logs, and how many frames above the caller's it is."""
+    frame, above = sys._getframe(1), 0  # noqa: SLF001 - documented
+    while frame.f_back is not None and _is_inside(frame):
+        frame, above = frame.f_back, above + 1
+    return frame, above
+
+
+def _is_inside(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE
+
+
+def users_place() -> dict[str, Any]:
+    """Return where the line that is made just now was logged."""
+    code, line = (frame := users_frame()[0]).f_code, frame.f_lineno
+    return {
+        _names.CODE_FILE: code.co_filename,
+        _names.CODE_LINE: line,
+        _names.CODE_FUNCTION: code.co_name,
+    }
+
+
+def as_called(function: Callable[..., Any], /, *args: Any, **fields: Any) -> Any:
+    """Call *function* so that structlog finds who logged, past this package's own frames."""
+    if _calling.get(None) is not None:
+        return function(*args, **fields)
+    token = _calling.set(users_frame()[0])
+    try:
+        return function(*args, **fields)
+    finally:
+        _calling.reset(token)
