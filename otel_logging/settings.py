@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from otel_logging import _names
-from otel_logging.spool import directories, queue
+from otel_logging.spool import directories, memory
 
 _T = TypeVar("_T")
 
@@ -621,7 +621,7 @@ def load(
         budgets={} if budgets is None else _budgets("budgets", budgets),
         spool_dir=spool,
         spool_dir_named=named,
-        spool_bytes=read(_count(queue.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES),
+        spool_bytes=read(_count(memory.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES),
         spool_hours=read(parse_seconds, 24.0, _names.SPOOL_HOURS),
         temporary=test and spool is None,
         remarks=_remarks(variables),

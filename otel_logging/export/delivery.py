@@ -22,7 +22,8 @@ from opentelemetry import context as otel_context
 
 from otel_logging import _forks, _otlp, _trouble
 from otel_logging.export.outcome import Answer, Client, Outcome, failed
-from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool, Waiting
+from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool
+from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents
 
 #: How long a dead neighbour's spans, or a bound that is passed, may go unnoticed.
