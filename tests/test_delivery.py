@@ -63,7 +63,7 @@ class Shop:
             self.work()
 
     def work(self) -> None:
-        self.pipeline.on_work = self.delivery.wake
+        self.spool.on_work = self.delivery.wake
         self.delivery.wake()
 
     def end(self, *numbers: int, scope: bytes = SCOPE, size: int = 0) -> None:

@@ -61,7 +61,7 @@ class Books:
         )
         self.delivery = Delivery(self.spool, make_client(exporter), timeout_s=exporter.timeout_s)
         self.records = Records(settings.limits, self.spool, child_resource=lambda: RESOURCE)
-        self.records.on_work = self.delivery.wake
+        self.spool.on_work = self.delivery.wake
         self.emit = self.records.emit
 
     def force_flush(self, timeout_s: float) -> bool:
@@ -712,7 +712,7 @@ if (child := os.fork()) == 0:
     with traced("stage"):
         log.info("child")
     assert observability.shutdown(10)
-    os._exit(0)
+    sys.exit()
 assert os.waitpid(child, 0)[1] == 0
 log.info("parent, afterwards")
 """
