@@ -204,7 +204,7 @@ observability = setup_observability("shop")
 if (pid := os.fork()) == 0:
     began = time.monotonic()
     with traced("child"): pass
-    while observability._deliveries[0].delivered_segments == 0:
+    while observability._deliveries[0].sender.delivered_segments == 0:
         assert time.monotonic() - began < 20
         time.sleep(0.01)
     assert time.monotonic() - began >= 0.9
