@@ -158,14 +158,16 @@ class Observability:
         exporter = self._settings.exporter
         where = exporter.shown if exporter.network else "nowhere"
         waiting = self._waiting() if self._is_open else self._left
-        delivered = sum(each.delivered_segments for each in self._deliveries)
+        delivered = sum(each.sender.delivered_segments for each in self._deliveries)
         parts = [
             state,
             f"spans ended: {0 if self._pipeline is None else self._pipeline.ended_spans}",
             f"segments: {delivered} delivered to {where}, {waiting} waiting",
         ]
         parts += [
-            f"last failure: {each.last_failure}" for each in self._deliveries if each.last_failure
+            f"last failure: {each.sender.last_failure}"
+            for each in self._deliveries
+            if each.sender.last_failure
         ]
         if _trouble.counts:
             parts.append(f"troubles: {dict(_trouble.counts)}")

@@ -10,7 +10,8 @@ from typing import Any
 
 from otel_logging import _otlp
 from otel_logging.spool import reading
-from otel_logging.spool.queue import Spool, Waiting
+from otel_logging.spool.queue import Spool
+from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents
 from tests.lines import ROOT as ROOT
 from tests.programs import python

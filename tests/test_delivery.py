@@ -20,7 +20,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _otlp, _trouble
-from otel_logging.export import delivery
+from otel_logging.export import sender
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.ids import encode_resource, make_resource
 from otel_logging.export.pipeline import Pipeline
@@ -34,8 +34,8 @@ from tests.rude import Rude
 from tests.spools import ROOT, encoded, trace_id
 
 SCOPE = _otlp.scope("shop")
-REFUSED = delivery.REFUSED.format("spans")
-NOT_DELIVERED = delivery.NOT_DELIVERED.format("spans")
+REFUSED = sender.REFUSED.format("spans")
+NOT_DELIVERED = sender.NOT_DELIVERED.format("spans")
 
 
 class Shop:
@@ -64,7 +64,7 @@ class Shop:
             self.work()
 
     def work(self) -> None:
-        self.pipeline.on_work = self.delivery.wake
+        self.spool.on_work = self.delivery.wake
         self.delivery.wake()
 
     def end(self, *numbers: int, scope: bytes = SCOPE, size: int = 0) -> None:
@@ -128,7 +128,7 @@ def test_what_ends_is_delivered_and_then_kept(receiver: Receiver, base: Path) ->
         assert len(receiver.requests) <= 2
         assert came(receiver) == list(range(1, 101))
         assert shop.flush()
-        assert shop.delivery.delivered_segments == len(receiver.requests)
+        assert shop.delivery.sender.delivered_segments == len(receiver.requests)
         (sent,) = base.glob("*/sent")
         assert len(list(sent.iterdir())) == len(receiver.requests)
 
@@ -138,7 +138,7 @@ def test_a_segment_opened_beside_another_waits_no_longer(receiver: Receiver, bas
     with Shop(base, receiver.endpoint) as shop:
         shop.end(1)
         shop.end(2, scope=_otlp.scope("another"))
-        receiver.wait_for(lambda r: len(r.spans) == 2, delivery.ROUND_S * 0.6)
+        receiver.wait_for(lambda r: len(r.spans) == 2, sender.ROUND_S * 0.6)
 
 
 def test_lines_outside_any_span_come_with_a_flush(receiver: Receiver, base: Path) -> None:
@@ -233,14 +233,14 @@ def test_a_server_that_refuses_everything_gets_nothing_lost(receiver: Receiver, 
     receiver.answer = refuse(400)
     with Shop(base, receiver.endpoint) as shop:
         shop.end(*range(1, 1001))
-        while not shop.delivery.last_failure:
+        while not shop.delivery.sender.last_failure:
             assert not shop.flush(0.5)
         assert len(receiver.requests) < 50
         assert not _trouble.counts  # not yet: it may be the first spans that are bad
-        assert "HTTP 400" in shop.delivery.last_failure
+        assert "HTTP 400" in shop.delivery.sender.last_failure
         receiver.answer = accept
         assert shop.flush()
-        assert not shop.delivery.last_failure
+        assert not shop.delivery.sender.last_failure
     assert sorted(came(receiver)) == list(range(1, 1001))
 
 
@@ -275,7 +275,7 @@ def test_a_collector_that_says_no_is_reported(
         assert line.startswith(start)
         assert said.format(endpoint=receiver.endpoint) in line
         assert to_do in line
-        assert shop.delivery.last_failure == line.removeprefix(start)
+        assert shop.delivery.sender.last_failure == line.removeprefix(start)
         (kind,) = _trouble.counts
         before = _trouble.counts[kind]
         assert before > 1
@@ -285,7 +285,7 @@ def test_a_collector_that_says_no_is_reported(
         assert again[0].startswith(f"otel_logging: {before} {NOT_DELIVERED}: ")
         receiver.answer = accept
         assert shop.flush()
-        assert not shop.delivery.last_failure
+        assert not shop.delivery.sender.last_failure
     assert numbers_of(receiver.requests[-1]) == [1]
     assert capsys.readouterr().err == ""
 
@@ -315,7 +315,7 @@ def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As a port for TLS: once the pauses are at their longest, or at the end."""
-    monkeypatch.setattr(delivery, "_LONGEST_PAUSE_S", 1 if lasting else 1000)
+    monkeypatch.setattr(sender, "_LONGEST_PAUSE_S", 1 if lasting else 1000)
     receiver.answer = lambda _: (400, {}, b"Client sent an HTTP request to an HTTPS server.")
     with Shop(base, receiver.endpoint) as shop:
         shop.end(1)
@@ -347,7 +347,7 @@ def test_a_segment_whose_answer_is_cut_off_is_sent_again(base: Path, cut: bytes)
         shop.end(1)
         assert shop.flush()
         assert shop.flush()
-        assert (collector.connections, shop.delivery.delivered_segments) == (3, 1)
+        assert (collector.connections, shop.delivery.sender.delivered_segments) == (3, 1)
 
 
 def test_an_answer_that_is_cut_off_by_the_deadline_is_none(base: Path) -> None:
@@ -356,8 +356,8 @@ def test_an_answer_that_is_cut_off_by_the_deadline_is_none(base: Path) -> None:
         with Shop(base, collector.endpoint, timeout_s=0.3) as shop:
             shop.end(1)
             assert not shop.flush(1)
-            assert shop.delivery.delivered_segments == 0
-            assert "the answer was cut off" in shop.delivery.last_failure
+            assert shop.delivery.sender.delivered_segments == 0
+            assert "the answer was cut off" in shop.delivery.sender.last_failure
         assert collector.connections > 1
     assert len(list(reading.read(base))) == 1
 
@@ -381,7 +381,7 @@ def test_a_failure_in_the_middle_sends_no_span_twice(receiver: Receiver, base: P
     with Shop(base, receiver.endpoint) as shop:
         shop.end(*range(1, 9))
         assert shop.flush()
-        assert shop.delivery.delivered_segments == 1
+        assert shop.delivery.sender.delivered_segments == 1
     assert sorted(came(receiver)) == list(range(1, 9))
 
 
@@ -475,7 +475,7 @@ def test_a_segment_that_cannot_be_read_is_neither_damaged_nor_delivered(
         return read(path)
 
     monkeypatch.setattr(reading, "content", content)
-    monkeypatch.setattr(delivery, "ROUND_S", 0.1)
+    monkeypatch.setattr(sender, "ROUND_S", 0.1)
     with Shop(base, receiver.endpoint, works=False) as shop:
         shop.end_segments(1, 2, 3)
         unreadable += [segment.path for segment in shop.spool.waiting()[:1] if segment.path]
@@ -485,11 +485,11 @@ def test_a_segment_that_cannot_be_read_is_neither_damaged_nor_delivered(
         receiver.wait_for(lambda r: len(r.spans) == 3, 10)
         assert not shop.flush(1)
         assert shop.spool.backlog() == 1
-        assert shop.delivery.last_failure.endswith(str(error))
+        assert shop.delivery.sender.last_failure.endswith(str(error))
         unreadable.clear()
         assert shop.flush()
     assert sorted(came(receiver)) == [1, 2, 3, 4]
-    assert set(_trouble.counts) == {delivery.UNREADABLE}
+    assert set(_trouble.counts) == {sender.UNREADABLE}
 
 
 def test_a_directory_that_cannot_be_read_is_not_empty(
@@ -573,7 +573,7 @@ def test_retry_after_is_obeyed_within_reason(
     receiver: Receiver, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collector that asks for a year is asked again all the same."""
-    monkeypatch.setattr(delivery, "_LONGEST_RETRY_AFTER_S", 0.3)
+    monkeypatch.setattr(sender, "_LONGEST_RETRY_AFTER_S", 0.3)
     receiver.answer = in_turn(refuse(503, retry_after="31536000"))
     with Shop(base, receiver.endpoint) as shop:
         shop.end(1)
@@ -616,12 +616,12 @@ os.kill(os.getpid(), 9)
     with Shop(base, endpoint) as shop:
         shop.end(*range(11, 21))
         assert not shop.flush(0.5)
-        assert not shop.delivery.answered
+        assert not shop.delivery.sender.answered
         with Receiver(port) as receiver:
             shop.end(*range(21, 31))
             receiver.wait_for(lambda r: len(r.spans) >= 30, 15)
             assert shop.flush()
-            assert shop.delivery.answered
+            assert shop.delivery.sender.answered
             assert sorted(came(receiver)) == list(range(1, 31))
     assert len(reading.segments(base)) == len(list(base.glob("*/sent/*")))
 

@@ -113,7 +113,7 @@ if (pid := fork_in_c()) == 0:
     atexit._run_exitfuncs()
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
-assert observability._pipeline.spool._place[0].exists()
+assert observability._pipeline.spool._held.own[0].exists()
 with traced("after"): pass
 """
     )
@@ -208,7 +208,7 @@ observability = setup_observability("shop")
 if (pid := os.fork()) == 0:
     began = time.monotonic()
     with traced("child"): pass
-    while observability._deliveries[0].delivered_segments == 0:
+    while observability._deliveries[0].sender.delivered_segments == 0:
         assert time.monotonic() - began < 20
         time.sleep(0.01)
     assert time.monotonic() - began >= 0.9

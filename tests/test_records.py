@@ -21,9 +21,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from otel_logging import _otlp, _trouble, get_logger, setup_observability
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export.delivery import NOT_DELIVERED, REFUSED, Delivery
+from otel_logging.export.delivery import Delivery
 from otel_logging.export.ids import encode_resource
 from otel_logging.export.records import Records, severity
+from otel_logging.export.sender import NOT_DELIVERED, REFUSED
 from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, load
 from otel_logging.spool import directories, queue, reading
@@ -61,7 +62,7 @@ class Books:
         )
         self.delivery = Delivery(self.spool, make_client(exporter), timeout_s=exporter.timeout_s)
         self.records = Records(settings.limits, self.spool, child_resource=lambda: RESOURCE)
-        self.records.on_work = self.delivery.wake
+        self.spool.on_work = self.delivery.wake
         self.emit = self.records.emit
 
     def force_flush(self, timeout_s: float) -> bool:
@@ -713,7 +714,7 @@ if (child := os.fork()) == 0:
     with traced("stage"):
         log.info("child")
     assert observability.shutdown(10)
-    os._exit(0)
+    sys.exit()
 assert os.waitpid(child, 0)[1] == 0
 log.info("parent, afterwards")
 """

@@ -10,27 +10,19 @@ Deliberately absent: encoding, and how a request is made (``http``, ``grpc``).
 
 import contextlib
 import math
-import random
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
-from otel_logging import _forks, _otlp, _trouble
-from otel_logging.export.outcome import Answer, Client, Outcome, failed
-from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool, Waiting
-from otel_logging.spool.segment import Contents
+from otel_logging import _forks, _trouble
+from otel_logging.export.outcome import Client, Outcome, failed
+from otel_logging.export.sender import ROUND_S, Sender
+from otel_logging.spool.queue import SEAL_S, Spool
 
-#: How long a dead neighbour's spans, or a bound that is passed, may go unnoticed.
-ROUND_S: Final = 5.0
-_FIRST_PAUSE_S: Final = 0.5  # doubled with each failure
-_LONGEST_PAUSE_S: Final = 10.0  # so long after a collector has come up it has everything
-_FLUSH_PAUSE_S: Final = 0.2  # while somebody waits
-_LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked again all the same
 #: At exit, for a collector that has never answered this process: a try, not a wait.
 UNKNOWN_COLLECTOR_S: Final = 1.0
 #: A forked child may end by ``os._exit`` while it delivers, and its parent would then send the
@@ -41,10 +33,6 @@ _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does
 
 #: How long spans may be in memory after a disk stall before the disk is tried again.
 _STALL_S: Final = 0.02
-
-NOT_DELIVERED: Final = "deliveries failed, the {} wait"
-UNREADABLE: Final = "spool segments cannot be read now and are tried again"
-REFUSED: Final = "{} lost: the collector refused them"
 
 
 class Delivery:
@@ -82,20 +70,9 @@ class Delivery:
         _forks.join(_forks.Step.DELIVERY, self)
 
     def _begin(self) -> None:
-        self.delivered_segments = 0
-        #: Whether a collector has ever answered this process.
-        self.answered = False
-        self.last_failure = ""
-        self._refusal: Answer | None = None  # of the last try, for a mistake of the set-up
-        self._has_accepted = False
-        # segments tried in vain, by name: ranges of their spans that are still to be sent
-        self._unsent: dict[str, deque[range]] = {}
-        # when (monotonic) it first could not be read: a segment, by name; the directories: ""
-        self._unread: dict[str, float] = {}
         self._is_behind = False  # the last try left something
-        self._pause_s = 0.0
-        # monotonic; the last is for a round that somebody waits for
-        self._next_housekeeping = self._next_try = self._next_flush_try = -math.inf
+        #: Does what the worker is for; has the results of its tries.
+        self.sender = Sender(self.spool, self._client, timeout_s=self._timeout_s)
         # numbers of flushes, under the condition: asked for; tried since; done
         self._asked = self._tried = self._done = 0
         self._asked_until = -math.inf  # monotonic: nobody waits any more after that
@@ -134,7 +111,7 @@ class Delivery:
         """Be a worker that has not begun: the parent's goes on in the parent."""
         self._is_child = True
         self._begin()
-        self._next_try = self._next_housekeeping = time.monotonic() + CHILD_S
+        self.sender.next_try = self.sender.next_housekeeping = time.monotonic() + CHILD_S
         if self._client is not None:
             self._client.reset()
 
@@ -194,7 +171,7 @@ class Delivery:
     def _bring(self, timeout_s: float, *, gives_up: Callable[[], bool]) -> bool:
         """Flush; where *gives_up* says so, return as soon as it was tried."""
         _forks.check()
-        self._next_housekeeping = -math.inf  # what children left that have ended by now, too
+        self.sender.next_housekeeping = -math.inf  # what children left that have ended by now, too
         timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         self._follow()
@@ -218,7 +195,7 @@ class Delivery:
         try:
             while True:
                 done = self._round_here(deadline)
-                pause = max(self._next_flush_try - time.monotonic(), 0.0)
+                pause = max(self.sender.next_flush_try - time.monotonic(), 0.0)
                 if done or gives_up() or time.monotonic() + pause >= deadline:
                     return done
                 time.sleep(pause)
@@ -245,13 +222,15 @@ class Delivery:
         deadline = time.monotonic() + timeout_s
         give_up = time.monotonic() + timeout_s * _WAIT
         done = False
-        if self._refusal or not self.answered:
+        if self.sender.refusal or not self.sender.answered:
             short_s = min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S)
             done = self._bring(short_s, gives_up=lambda: True)
-        if not done and self.answered and not self._refusal:
-            done = self._bring(give_up - time.monotonic(), gives_up=lambda: bool(self._refusal))
-        if self._refusal and self._refusal.outcome is not Outcome.AGAIN:
-            self._say_refused(self._refusal)
+        if not done and self.sender.answered and not self.sender.refusal:
+            done = self._bring(
+                give_up - time.monotonic(), gives_up=lambda: bool(self.sender.refusal)
+            )
+        if self.sender.refusal and self.sender.refusal.outcome is not Outcome.AGAIN:
+            self.sender.report_refusal(self.sender.refusal)
         self._stopping = True
         self._tell()
         if self._client is not None:
@@ -287,8 +266,8 @@ class Delivery:
             except Exception as error:
                 if serves():
                     _trouble.report("errors of the delivery thread", detail=error)
-                    self._failed(failed(error))
-                    self._next_housekeeping = time.monotonic() + ROUND_S
+                    self.sender.failed(failed(error))
+                    self.sender.next_housekeeping = time.monotonic() + ROUND_S
             if serves():
                 self._wait()
         if self._client is not None and serves():
@@ -300,9 +279,9 @@ class Delivery:
     def _wait(self) -> None:
         """Sleep until there is something to do: a flush, a try that is due, a segment to seal."""
         flushing = self._is_flushing()
-        due = self._next_housekeeping
+        due = self.sender.next_housekeeping
         if flushing or self._is_behind:
-            due = min(due, self._next_flush_try if flushing else self._next_try)
+            due = min(due, self.sender.next_flush_try if flushing else self.sender.next_try)
         news = self._news
         if not news.acquire(timeout=max(due - time.monotonic(), 0.0)):
             return
@@ -319,18 +298,12 @@ class Delivery:
         """Deliver what waits if a try is due; return whether nothing of it is left."""
         with self._flushed:
             asked, flushing = self._asked, self._is_flushing()
-        due = time.monotonic() >= (self._next_flush_try if flushing else self._next_try)
+        due = time.monotonic() >= (self.sender.next_flush_try if flushing else self.sender.next_try)
         self._before_round(flushing and due)
-        self._gather(older_than_s=0.0 if due else self.spool.seal_after_s)
+        self.sender.gather(older_than_s=0.0 if due else self.spool.seal_after_s)
         if not due:
             return False
-        try:
-            done = self._deliver_waiting(deadline)
-        except (OSError, ValueError) as error:  # too many open files, say: it is tried again
-            done = False
-            self._failed(failed(error))
-            if time.monotonic() - min(self._unread.values(), default=math.inf) > ROUND_S:
-                _trouble.report(UNREADABLE, detail=error)
+        done = self.sender.send_waiting(deadline)
         self._is_behind = not done
         with self._flushed:
             self._tried = asked
@@ -338,131 +311,6 @@ class Delivery:
                 self._done = asked
             self._flushed.notify_all()
         return done
-
-    def _gather(self, *, older_than_s: float = SEAL_S) -> None:
-        """Bring the queue up to date."""
-        self.spool.seal(older_than_s=older_than_s)
-        if time.monotonic() >= self._next_housekeeping:
-            self._next_housekeeping = time.monotonic() + ROUND_S
-            self.spool.adopt()
-            self.spool.prune()
-
-    def _deliver_waiting(self, deadline: float) -> bool:
-        """Deliver the segments that wait now; False on the first failure."""
-        if self._client is None:
-            return True
-        waiting = self._waiting()
-        owed = {segment.name for segment in waiting}
-        self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
-        self._unread = {name: since for name, since in self._unread.items() if name in owed}
-        # it may take long, and the queue changes: newer segments are not to wait for all of it
-        while not owed.isdisjoint(segment.name for segment in waiting):
-            stale_at = time.monotonic() + SEAL_S
-            for segment in _in_turn(waiting, self._unsent.keys() | self._unread):
-                if time.monotonic() >= deadline or not self._deliver(segment, deadline):
-                    return False
-                if time.monotonic() >= stale_at:
-                    break
-            self._gather()
-            waiting = self._waiting()
-        return True
-
-    def _waiting(self) -> list[Waiting]:
-        self._unread.setdefault("", time.monotonic())
-        waiting = self.spool.waiting()
-        del self._unread[""]
-        return waiting
-
-    def _deliver(self, segment: Waiting, deadline: float) -> bool:
-        self._unread.setdefault(segment.name, time.monotonic())
-        contents = segment.contents()
-        del self._unread[segment.name]
-        if contents is None:
-            self.spool.report(DAMAGED, detail=segment.name)
-        elif not self._send(segment.name, contents, deadline):
-            return False
-        self._unsent.pop(segment.name, None)
-        self.spool.delivered(segment)
-        self.delivered_segments += 1
-        return True
-
-    def _send(self, name: str, contents: Contents, deadline: float) -> bool:
-        """Send the spans of a segment that are not delivered yet, in halves where it has to be.
-
-        What is left after a failure in the middle is remembered: no span is sent twice.
-        """
-        spans = [span for _, span in contents.spans]
-        unsent = self._unsent.get(name)
-        if unsent is None:
-            unsent = self._unsent[name] = deque([range(len(spans))] if spans else [])
-            if contents.damaged:
-                self.spool.report(DAMAGED, contents.damaged, detail=name)
-        while unsent:
-            part = unsent[0]
-            body = _otlp.request(contents.resource, contents.scope, spans[part.start : part.stop])
-            timeout_s = min(self._timeout_s, max(deadline - time.monotonic(), 0.01))
-            assert self._client is not None
-            answer = self._client.send(body, timeout_s)
-            self.answered = self.answered or answer.answered
-            unsent.popleft()
-            if not self._settle(unsent, part, answer):
-                self._failed(answer)
-                return False
-        return True
-
-    def _settle(self, unsent: deque[range], part: range, answer: Answer) -> bool:
-        """Do what *answer* says with the spans of *part*; False if they have to be sent again.
-
-        What has to be sent again comes last, so that it holds up nothing. The
-        refusal of a single span is taken at its word when this collector has
-        taken something before; until then it may be a mistake of the set-up (a
-        server that speaks TLS answers 400 to all that is plain), and is tried
-        again like one.
-        """
-        if answer.outcome is Outcome.DELIVERED:
-            self._has_accepted = True
-            self.last_failure, self._pause_s, self._refusal = "", 0.0, None
-            self.spool.seal_after_s = SEAL_S
-            self._say_partial(answer, len(part))
-        elif answer.outcome is not Outcome.AGAIN and len(part) > 1:
-            half = len(part) // 2
-            unsent.extendleft((part[half:], part[:half]))
-        elif answer.outcome is Outcome.AGAIN or not self._has_accepted:
-            unsent.append(part)
-            return False
-        else:
-            self.spool.report(REFUSED, detail=answer.detail)
-        return True
-
-    def _say_partial(self, answer: Answer, spans: int) -> None:
-        if answer.rejected_spans:
-            self.spool.report(REFUSED, min(answer.rejected_spans, spans), detail=answer.detail)
-        elif answer.detail:
-            _trouble.report("warnings of the collector", detail=answer.detail)
-
-    def _failed(self, answer: Answer) -> None:
-        """Put off the next try: longer with each failure, and as the collector asks.
-
-        What may pass by itself is not said: nothing is lost by waiting. A mistake of the
-        set-up is, since the spans would wait for ever.
-        """
-        now = time.monotonic()
-        self.last_failure = answer.said
-        self._refusal = answer if answer.mistake else None
-        # what looks like bad data may be that, and is found out with the next spans
-        lasts = answer.outcome is Outcome.AGAIN or self._pause_s == _LONGEST_PAUSE_S
-        if answer.mistake and lasts:
-            self._say_refused(answer)
-        self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-        self.spool.seal_after_s = max(SEAL_S, self._pause_s)
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
-        asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
-        self._next_try = now + max(self._pause_s * jitter, asked_s)
-        self._next_flush_try = now + max(_FLUSH_PAUSE_S, asked_s)
-
-    def _say_refused(self, answer: Answer) -> None:
-        detail = f"{answer.detail}; {answer.to_do}"
-        self.spool.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
 
 
 def unobserved() -> otel_context.Context:
@@ -478,20 +326,6 @@ def unobserved() -> otel_context.Context:
 def _possible(timeout_s: float) -> float:
     """Return the nearest time that a thread can wait; none for what is no number."""
     return min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
-
-
-def _in_turn(segments: list[Waiting], tried: Collection[str]) -> Iterator[Waiting]:
-    """Yield the newest and the oldest in turn: after an outage, now matters as much as then.
-
-    Those that were *tried* in vain come last.
-    """
-    fresh = deque(segment for segment in segments if segment.name not in tried)
-    again = deque(segment for segment in segments if segment.name in tried)
-    for left in (fresh, again):
-        while left:
-            yield left.pop()
-            if left:
-                yield left.popleft()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from otel_logging._errors import ConfigurationError
 from otel_logging.settings.exporter import Exporter, load_exporter
 from otel_logging.settings.logs import LogSettings, load_logs
 from otel_logging.settings.variables import Variables, asked
-from otel_logging.spool import directories, queue
+from otel_logging.spool import directories, memory
 
 __all__ = ["ConfigurationError", "Exporter", "Limits", "LogSettings", "Settings", "load"]
 
@@ -72,7 +72,7 @@ class Settings:
     #: None: the user's own place, or the fallback.
     spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR, argument="spool_dir")
     spool_dir_named: str = field(compare=False)  # the argument or the variable
-    spool_bytes: int = asked(_parse.count(queue.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES)
+    spool_bytes: int = asked(_parse.count(memory.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES)
     spool_hours: float = asked(_parse.seconds, 24.0, _names.SPOOL_HOURS)
     remarks: tuple[str, ...]  # to be reported once
 

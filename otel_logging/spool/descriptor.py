@@ -5,6 +5,7 @@ seen to be still that of our file. Deliberately absent: paths.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -103,3 +104,25 @@ class Descriptor:
             with contextlib.suppress(OSError):
                 os.close(self.fd)
         self.fd = -1
+
+
+class OpenSegment(Descriptor):
+    """A segment being appended to; *since* when is monotonic, in s."""
+
+    __slots__ = ("path", "since", "size")
+
+    def __init__(self, path: Path, fd: int, since: float) -> None:
+        super().__init__(fd)
+        self.path = path
+        self.size = 0
+        self.since = since
+
+    def write(self, data: bytes) -> None:
+        """Append *data*, or leave the file as it was and raise OSError."""
+        # the descriptor is looked up with no call before the write: a fork in a signal
+        # handler takes it away, and its number may be another file's by then
+        written = pwrite(self.fd, data, self.size)
+        if written != len(data):
+            os.ftruncate(self.fd, self.size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.size += written

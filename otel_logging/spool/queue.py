@@ -7,7 +7,6 @@ promised. Deliberately absent: what the bytes mean, and the network.
 """
 
 import contextlib
-import errno
 import itertools
 import math
 import os
@@ -15,21 +14,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from otel_logging import _forks, _trouble
-from otel_logging.spool import descriptor, directories, reading
-from otel_logging.spool.descriptor import Descriptor
+from otel_logging.spool import descriptor, directories
+from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.segment import MAX_FRAME, Contents, frame, header, parse
+from otel_logging.spool.held import CLOSED, Held, set_apart, write_segment
+from otel_logging.spool.memory import SEAL_BYTES, Memory, count
+from otel_logging.spool.reading import Waiting
+from otel_logging.spool.segment import MAX_FRAME, frame, header
 
-#: A request stays under 1 MiB, nginx's default limit, and the 4 MiB that gRPC servers accept.
-SEAL_BYTES: Final = 900_000
 SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
-MEMORY_BYTES: Final = 8 << 20
 
 # {}: what the spool is for, spans or log records
 DROPPED_FULL: Final = "{} dropped: the memory queue is full while the disk takes none"
@@ -39,91 +37,6 @@ LOST_EXIT: Final = "{} lost at exit: they waited in memory alone"
 STALLED: Final = "disk writes failed, {} wait in memory"
 DAMAGED: Final = "{} lost: a spool segment is damaged"
 LOST_REMOVED: Final = "spool segments lost: somebody closed and removed them"
-CLOSED: Final = "descriptors of the spool closed by somebody else: it goes on with new ones"
-
-
-class _Open(Descriptor):
-    """A segment being appended to; *since* when is monotonic, in s."""
-
-    __slots__ = ("path", "since", "size")
-
-    def __init__(self, path: Path, fd: int, since: float) -> None:
-        super().__init__(fd)
-        self.path = path
-        self.size = 0
-        self.since = since
-
-    def write(self, data: bytes) -> None:
-        """Append *data*, or leave the file as it was and raise OSError."""
-        # the descriptor is looked up with no call before the write: a fork in a signal
-        # handler takes it away, and its number may be another file's by then
-        written = descriptor.pwrite(self.fd, data, self.size)
-        if written != len(data):
-            os.ftruncate(self.fd, self.size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.size += written
-
-
-@dataclass(slots=True)
-class Waiting:
-    """A sealed segment that waits for delivery: on disk (*path*), or in memory (*data*)."""
-
-    name: str
-    path: Path | None = None
-    data: bytes = b""
-
-    def contents(self) -> Contents | None:
-        """Read it; None if it is not a segment, or damaged at its head; nothing if it is gone.
-
-        Failure: raises OSError where it is there and cannot be read now.
-        """
-        if self.path is None:
-            return parse(self.data)
-        try:
-            return parse(reading.content(self.path))
-        except FileNotFoundError:  # a neighbour was quicker, or kept the bound
-            return Contents(b"", b"", [], 0)
-
-
-def _count(kept: list[Waiting]) -> int:
-    return sum(len(contents.spans) for segment in kept if (contents := segment.contents()))
-
-
-class _Memory:
-    """The bounded queue for the time in which the disk takes nothing.
-
-    Its lock is its own and never held during I/O: who cannot have the spool's
-    comes here. No statement both reads ``size`` and calls something, so that a
-    signal handler in between finds and leaves it right.
-    """
-
-    def __init__(self) -> None:
-        self.frames: deque[tuple[bytes, bytes]] = deque()  # scope, frame
-        self.size = 0
-        self._lock = threading.RLock()
-
-    def put(self, scope: bytes, data: bytes) -> int:
-        """Put a frame at the end; return how many at the beginning found no room any more."""
-        length = len(data)
-        dropped = 0
-        with self._lock:
-            self.frames.append((scope, data))
-            self.size += length
-            while self.size > MEMORY_BYTES and self._take() is not None:
-                dropped += 1
-        return dropped
-
-    def take_all(self) -> list[tuple[bytes, bytes]]:
-        with self._lock:
-            return list(iter(self._take, None))
-
-    def _take(self) -> tuple[bytes, bytes] | None:
-        if not self.frames:
-            return None
-        taken = self.frames.popleft()
-        length = len(taken[1])
-        self.size -= length
-        return taken
 
 
 class Spool:
@@ -158,14 +71,14 @@ class Spool:
         self.on_work: Callable[[], None] = lambda: None
         self.opened = 0  # segments opened so far, those in memory included
         self._noun = noun
-        self._destination_dir = None if base is None else base / destination
+        self._held = Held(None if base is None else base / destination)
         self._bytes_bound = bytes_bound
         self._max_age_s = hours * 3600
         self._made_by = os.getpid()
         self._is_closed = False  # and stays so in a child: nobody empties the memory queue
         self._begin()
-        if self._destination_dir is not None:
-            self._take_dir(self._destination_dir)
+        if base is not None:
+            self._held.take()
         _forks.join(_forks.Step.SPOOL, self)
 
     def _begin(self) -> None:
@@ -175,51 +88,16 @@ class Spool:
         self._busy = False
         #: What others append while the lock is taken; who has it next writes it along.
         self._deferred: deque[tuple[bytes, bytes]] = deque()
-        self._segments: dict[bytes, _Open] = {}
-        self._memory = _Memory()
-        self._in_memory: list[Waiting] = []
-        self._stalled = self._destination_dir is None
+        self._segments: dict[bytes, OpenSegment] = {}
+        self._memory = Memory()
+        self._stalled = self._held.destination_dir is None
         self._announced = self.opened
-        #: Our directory, and what holds its lock.
-        self._own: tuple[Path, Descriptor] | None = None
-        self._adopted: dict[Path, Descriptor] = {}
         self._undeletable: set[Path] = set()  # delivered, and still where it was
         self._numbers = itertools.count(1)
 
     def report(self, kind: str, times: int = 1, *, detail: object = "") -> None:
         """Report trouble with what is in the spool; *kind* has a place for its noun."""
         _trouble.report(kind.format(self._noun), times, detail=detail)
-
-    # ---- directories
-
-    def _take_dir(self, destination_dir: Path) -> Path:
-        taken = directories.take(destination_dir)
-        if self._own is not None:  # somebody removed it
-            self._own[1].close()
-        self._own = taken
-        return taken[0]
-
-    def _own_dir(self) -> Path:
-        """Return our directory, under the lock; a new one after a fork, or if somebody removed it
-        or closed what holds it.
-        """
-        self._let_go()
-        if self._own is not None and self._own[0].exists():
-            return self._own[0]
-        if self._destination_dir is None:
-            raise FileNotFoundError(errno.ENOENT, "no directory was given")
-        return self._take_dir(self._destination_dir)
-
-    def _let_go(self) -> None:
-        """Give up, under the lock, the directories whose own lock somebody has closed: a neighbour
-        may have it by now. What is in them is adopted, by it or by us.
-        """
-        lost = [each for each, lock in self._adopted.items() if not lock.is_ours()]
-        for each in lost:
-            del self._adopted[each]
-        if self._own is not None and not self._own[1].is_ours():
-            self._own = None
-            _trouble.report(CLOSED)
 
     # ---- append
 
@@ -313,18 +191,11 @@ class Spool:
 
         A daemon thread that the interpreter's exit has stopped for good may hold it.
         """
-        if self._destination_dir is None:
+        if self._held.destination_dir is None:
             self.report(LOST_LATE)
             return
         try:
-            own, lock = directories.take(self._destination_dir)
-            try:
-                _write_segment(own / f"000001{SEALED}", header(self.resource, scope) + data)
-            except OSError:
-                directories.remove_process_dir(own)
-                raise
-            finally:
-                lock.close()
+            set_apart(self._held.destination_dir, header(self.resource, scope) + data)
         except OSError as error:
             self.report(LOST_LATE, detail=error)
 
@@ -348,13 +219,13 @@ class Spool:
             self._seal(scope)
         return True
 
-    def _open_segment(self, scope: bytes, now: float) -> _Open:
+    def _open_segment(self, scope: bytes, now: float) -> OpenSegment:
         if scope in self._segments:  # what was closed by somebody
             self._seal(scope)
-        path = self._own_dir() / f"{self._next_name()}{OPEN}"
+        path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
         # read as well, for the case that the file is removed; see _seal
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        segment = _Open(path, os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600), now)
+        segment = OpenSegment(path, os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600), now)
         descriptor.hold(segment.fd)
         try:
             segment.write(header(self.resource, scope))
@@ -377,7 +248,7 @@ class Spool:
                 rescued = os.pread(segment.fd, segment.size, 0)
         segment.close()
         if rescued:
-            self._in_memory.append(Waiting(segment.path.stem, data=rescued))
+            self._memory.segments.append(Waiting(segment.path.stem, data=rescued))
             return
         sealed = segment.path.with_suffix(SEALED)
         with contextlib.suppress(OSError):
@@ -408,14 +279,9 @@ class Spool:
                 self._seal_old(time.monotonic() - older_than_s)
             self._settle()
         # outside the lock: a stalled disk may hold the worker, never the application
-        kept = [segment for segment in self._from_memory() if not self._store(segment)]
-        with self._lock:
-            self._in_memory += kept
-            lost = []
-            while sum(len(segment.data) for segment in self._in_memory) > MEMORY_BYTES:
-                lost.append(self._in_memory.pop(0))
-        if lost:
-            self.report(DROPPED_FULL, _count(lost))
+        made = self._memory.make_segments(self.resource, self._next_name)
+        if lost := self._memory.keep([each for each in made if not self._store(each)]):
+            self.report(DROPPED_FULL, lost)
 
     def _seal_old(self, since: float) -> None:
         self._busy = True
@@ -426,16 +292,6 @@ class Spool:
         finally:
             self._busy = False
 
-    def _from_memory(self) -> list[Waiting]:
-        made: list[bytearray] = []
-        filling: dict[bytes, bytearray] = {}
-        for scope, data in self._memory.take_all():
-            if scope not in filling or len(filling[scope]) >= SEAL_BYTES:
-                filling[scope] = bytearray(header(self.resource, scope))
-                made.append(filling[scope])
-            filling[scope] += data
-        return [Waiting(self._next_name(), data=bytes(data)) for data in made]
-
     def _store(self, segment: Waiting) -> bool:
         """Write a segment that was made in memory to the disk; appends go there again if
         that was quick.
@@ -443,8 +299,8 @@ class Spool:
         began = time.monotonic()
         try:
             with self._lock:
-                path = self._own_dir() / f"{segment.name}{SEALED}"
-            _write_segment(path, segment.data)
+                path = self._held.own_dir() / f"{segment.name}{SEALED}"
+            write_segment(path, segment.data)
         except OSError:
             return False
         # what is in memory counts for nothing here: it was there because of the stall
@@ -466,17 +322,15 @@ class Spool:
         kind oldest first. Failure: raises OSError where a directory cannot be read now.
         """
         with self._lock:
-            self._let_go()
-            found = list(self._in_memory)
-            held = [*self._adopted, *([self._own[0]] if self._own else [])]
+            self._held.let_go()
+            found, held = list(self._memory.segments), self._held.all()
         paths = [path for each in held for path in directories.waiting(each)]
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:
         """Take *segment* out of the queue and into the flight recorder."""
         if segment.path is None:
-            with self._lock:
-                self._in_memory = [w for w in self._in_memory if w.name != segment.name]
+            self._memory.drop(segment)
             return
         with contextlib.suppress(OSError):
             segment.path.rename(directories.sent(segment.path))
@@ -489,32 +343,20 @@ class Spool:
 
     def adopt(self) -> None:
         """Take over the directories of dead processes, and give back those that are empty now."""
-        self._give_back()
-        if self._destination_dir is None:
-            return
-        ours = {*self._adopted, *([self._own[0]] if self._own else [])}
-        for each, lock in directories.abandoned(self._destination_dir, ours):
-            with self._lock:
-                self._adopted[each] = lock
-
-    def _give_back(self) -> None:
         with self._lock:
-            self._let_go()
-            adopted = list(self._adopted.items())
-        for each, lock in adopted:
-            if directories.is_empty(each):
-                with self._lock:
-                    self._adopted.pop(each, None)
-                directories.remove_process_dir(each)
-                lock.close()
+            self._held.let_go()
+        self._held.give_back()
+        self._held.adopt()
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
         oldest first; these are reported.
         """
-        if self._destination_dir is not None:
+        if self._held.destination_dir is not None:
             oldest = time.time() - self._max_age_s
-            directories.prune(self._destination_dir, bytes_bound=self._bytes_bound, oldest=oldest)
+            directories.prune(
+                self._held.destination_dir, bytes_bound=self._bytes_bound, oldest=oldest
+            )
 
     def close(self) -> None:
         """Seal what is open and leave the directory; what waits is delivered by the next process.
@@ -525,52 +367,31 @@ class Spool:
         with self._lock:  # busy: a signal handler's, within an append, which is still to end
             self._is_closed = self._is_closed or not self._busy
         self.seal()
-        self._give_back()
-        lost = _count([segment for segment in list(self._in_memory) if not self._store(segment)])
-        if lost:
+        self._held.give_back()
+        waiting = list(self._memory.segments)
+        if lost := count([segment for segment in waiting if not self._store(segment)]):
             self.report(LOST_EXIT, lost)
         with self._lock:
-            self._in_memory.clear()
+            self._memory.segments.clear()
             if self._busy:  # a signal handler's, within an append: the lock goes with the process
                 return
             self._seal_old(math.inf)
-            self._let_go()
-            own, self._own = self._own, None
-            adopted, self._adopted = self._adopted, {}
-        for other in adopted.values():
-            other.close()
-        if own is not None:
-            if directories.is_empty(own[0]):
-                directories.remove_process_dir(own[0])
-            own[1].close()
+            self._held.leave()
 
     def remove(self) -> None:
         """Close, and delete everything below the base: the end of a temporary spool.
 
         A forked child only closes: the base is its parent's.
         """
-        self._destination_dir = None
+        self._held.destination_dir = None
         self.close()
         if self.base is not None and self._made_by == os.getpid():
             directories.remove(self.base)
 
     def after_fork(self) -> None:
         """Begin anew in a child, in a directory of its own; what there was is the parent's."""
-        # an unlock here would free the parent's lock, a close does not
-        # and an append that forked midway must not write to another's file
-        own = [self._own[1]] if self._own else []
-        for inherited in (*self._adopted.values(), *own, *self._segments.values()):
+        # an append that forked midway must not write to another's file
+        for inherited in self._segments.values():
             inherited.close()
+        self._held.after_fork()
         self._begin()
-
-
-def _write_segment(path: Path, data: bytes) -> None:
-    """Write a whole segment, or leave nothing and raise OSError."""
-    filling = path.with_suffix(OPEN)
-    try:
-        filling.write_bytes(data)
-        filling.rename(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            filling.unlink()
-        raise

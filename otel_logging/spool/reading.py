@@ -9,6 +9,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, files, listed, sent
@@ -60,3 +61,24 @@ def content(path: Path) -> bytes:
         return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
     finally:
         os.close(fd)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A sealed segment that waits for delivery: on disk (*path*), or in memory (*data*)."""
+
+    name: str
+    path: Path | None = None
+    data: bytes = b""
+
+    def contents(self) -> Contents | None:
+        """Read it; None if it is not a segment, or damaged at its head; nothing if it is gone.
+
+        Failure: raises OSError where it is there and cannot be read now.
+        """
+        if self.path is None:
+            return parse(self.data)
+        try:
+            return parse(content(self.path))
+        except FileNotFoundError:  # a neighbour was quicker, or kept the bound
+            return Contents(b"", b"", [], 0)

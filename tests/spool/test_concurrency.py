@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from otel_logging import _trouble
+from otel_logging.spool import descriptor, queue
 from otel_logging.spool.queue import Spool
 from tests.spools import append, make, numbers, on_disk, run, waiting
 
@@ -225,7 +226,7 @@ def test_an_append_in_the_middle_of_close_is_kept(base: Path) -> None:
         """
 import sys; from pathlib import Path; from tests.spools import *
 spool = make(Path(sys.argv[1]))
-at_call("_give_back", lambda: append(spool, 1))
+at_call("give_back", lambda: append(spool, 1))
 spool.close()
 append(spool, 2)
 """,
@@ -234,3 +235,48 @@ append(spool, 2)
     )
     assert on_disk(base) == [1, 2]
     assert len(list(base.glob("*/*/*.segment"))) == 1
+
+
+def test_after_close_an_append_inside_another_is_kept(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a signal handler: it waits in a directory of its own."""
+    spool = make(base)
+    spool.close()
+    write = descriptor.pwrite
+
+    def interrupted(fd: int, data: bytes, position: int) -> int:
+        monkeypatch.setattr(descriptor, "pwrite", write)
+        append(spool, 2)
+        return write(fd, data, position)
+
+    monkeypatch.setattr(descriptor, "pwrite", interrupted)
+    append(spool, 1)
+    assert on_disk(base) == [1, 2]
+    assert _trouble.counts == {}
+
+
+def test_after_close_an_append_does_not_wait_for_another(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that the interpreter's exit has stopped may never return from its own."""
+    spool = make(base)
+    spool.close()
+    entered, go_on = threading.Event(), threading.Event()
+    write = descriptor.pwrite
+
+    def hang(fd: int, data: bytes, position: int) -> int:
+        entered.set()
+        assert go_on.wait(10)
+        return write(fd, data, position)
+
+    monkeypatch.setattr(queue, "SLOW_S", 0.02)
+    monkeypatch.setattr(descriptor, "pwrite", hang)
+    hung = threading.Thread(target=append, args=(spool, 1))
+    hung.start()
+    assert entered.wait(10)
+    append(spool, 2)
+    assert on_disk(base) == [2]
+    go_on.set()
+    hung.join(10)
+    assert on_disk(base) == [1, 2]

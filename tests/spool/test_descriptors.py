@@ -11,7 +11,8 @@ import pytest
 
 from otel_logging import _trouble
 from otel_logging.spool import reading
-from otel_logging.spool.queue import CLOSED, LOST_REMOVED, Spool
+from otel_logging.spool.held import CLOSED
+from otel_logging.spool.queue import LOST_REMOVED, Spool
 from tests.spools import append, die, make, numbers, on_disk, places, run, waiting
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
@@ -39,8 +40,8 @@ def segments_of(spool: Spool) -> list[int]:
 
 
 def lock_of(spool: Spool) -> int:
-    assert spool._own is not None
-    return spool._own[1].fd
+    assert spool._held.own is not None
+    return spool._held.own[1].fd
 
 
 def test_numbers_that_are_other_files_now_are_left_alone(spool: Spool, base: Path) -> None:
@@ -120,7 +121,7 @@ def test_an_adopted_place_whose_lock_is_gone_is_a_neighbours(spool: Spool, base:
     die(base, 1)
     spool.adopt()
     assert waiting(spool) == [1]
-    with taken(*[lock.fd for lock in spool._adopted.values()]):
+    with taken(*[lock.fd for lock in spool._held.adopted.values()]):
         neighbour = make(base)
         neighbour.adopt()
         assert waiting(spool) == []

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from otel_logging import _trouble
 from otel_logging.spool import directories, reading
-from otel_logging.spool.queue import Spool, Waiting
+from otel_logging.spool.queue import Spool
+from otel_logging.spool.reading import Waiting
 from tests.spools import (
     append,
     die,

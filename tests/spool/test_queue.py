@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from otel_logging import _trouble
-from otel_logging.spool import queue, reading, segment
+from otel_logging.spool import memory, queue, reading, segment
 from otel_logging.spool.queue import DROPPED_FULL, DROPPED_LARGE, LOST_LATE, Spool
 from tests.spools import PATIENT_S, append, encoded, make, numbers, on_disk, places, waiting
 
@@ -48,7 +48,7 @@ def test_a_segment_is_sealed_when_it_is_full_or_after_half_a_second(
     spool: Spool, clock: SimpleNamespace
 ) -> None:
     """Without anyone asking, so that a busy process delivers too."""
-    append(spool, *range(4), size=queue.SEAL_BYTES // 4)
+    append(spool, *range(4), size=memory.SEAL_BYTES // 4)
     assert numbers(spool.waiting()) == [0, 1, 2, 3]
     append(spool, 4)
     clock.now += queue.SEAL_S
@@ -118,7 +118,7 @@ def test_what_is_made_of_memory_is_cut_into_requests() -> None:
     spool = make(None)
     append(spool, *range(40), size=100_000)
     assert waiting(spool) == list(range(40))
-    assert all(len(segment.data) < 1.2 * queue.SEAL_BYTES for segment in spool.waiting())
+    assert all(len(segment.data) < 1.2 * memory.SEAL_BYTES for segment in spool.waiting())
 
 
 def test_close_leaves_what_waits_and_delivers_nothing(base: Path) -> None:

@@ -1,0 +1,203 @@
+"""What waits in a spool, sent: which segment when, in which parts, and what an answer means for it.
+
+In: sealed segments. Out: requests; segments delivered. Invariant: a segment leaves the queue
+only when the collector has taken all of it, or refused it for good, which is counted and
+reported; no span of it is sent again that was taken. Deliberately absent: threads
+(``delivery``), and how a request is made (``http``, ``grpc``).
+"""
+
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from otel_logging import _otlp, _trouble
+from otel_logging.export.outcome import Answer, Client, Outcome, failed
+from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool
+from otel_logging.spool.reading import Waiting
+from otel_logging.spool.segment import Contents
+
+#: How long a dead neighbour's spans, or a bound that is passed, may go unnoticed.
+ROUND_S: Final = 5.0
+_FIRST_PAUSE_S: Final = 0.5  # doubled with each failure
+_LONGEST_PAUSE_S: Final = 10.0  # so long after a collector has come up it has everything
+_FLUSH_PAUSE_S: Final = 0.2  # while somebody waits
+_LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked again all the same
+
+NOT_DELIVERED: Final = "deliveries failed, the {} wait"
+UNREADABLE: Final = "spool segments cannot be read now and are tried again"
+REFUSED: Final = "{} lost: the collector refused them"
+
+
+class Sender:
+    """Sends what is in *spool*; without a *client* it only waits there. One thread at a time."""
+
+    def __init__(self, spool: Spool, client: Client | None, *, timeout_s: float) -> None:
+        self._spool = spool
+        self._client = client
+        self._timeout_s = timeout_s
+        self.delivered_segments = 0
+        #: Whether a collector has ever answered this process.
+        self.answered = False
+        self.last_failure = ""
+        self.refusal: Answer | None = None  # of the last try, for a mistake of the set-up
+        self._has_accepted = False
+        # segments tried in vain, by name: ranges of their spans that are still to be sent
+        self._unsent: dict[str, deque[range]] = {}
+        # when (monotonic) it first could not be read: a segment, by name; the directories: ""
+        self._unread: dict[str, float] = {}
+        self._pause_s = 0.0
+        #: Monotonic; the last is for a round that somebody waits for.
+        self.next_housekeeping = self.next_try = self.next_flush_try = -math.inf
+
+    def gather(self, *, older_than_s: float = SEAL_S) -> None:
+        """Bring the queue up to date."""
+        self._spool.seal(older_than_s=older_than_s)
+        if time.monotonic() >= self.next_housekeeping:
+            self.next_housekeeping = time.monotonic() + ROUND_S
+            self._spool.adopt()
+            self._spool.prune()
+
+    def send_waiting(self, deadline: float) -> bool:
+        """Deliver what waits now; return whether nothing of it is left."""
+        try:
+            return self._deliver_waiting(deadline)
+        except (OSError, ValueError) as error:  # too many open files, say: it is tried again
+            self.failed(failed(error))
+            if time.monotonic() - min(self._unread.values(), default=math.inf) > ROUND_S:
+                _trouble.report(UNREADABLE, detail=error)
+            return False
+
+    def _deliver_waiting(self, deadline: float) -> bool:
+        """Deliver the segments that wait now; False on the first failure."""
+        if self._client is None:
+            return True
+        waiting = self._waiting()
+        owed = {segment.name for segment in waiting}
+        self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
+        self._unread = {name: since for name, since in self._unread.items() if name in owed}
+        # it may take long, and the queue changes: newer segments are not to wait for all of it
+        while not owed.isdisjoint(segment.name for segment in waiting):
+            stale_at = time.monotonic() + SEAL_S
+            for segment in _in_turn(waiting, self._unsent.keys() | self._unread):
+                if time.monotonic() >= deadline or not self._deliver(segment, deadline):
+                    return False
+                if time.monotonic() >= stale_at:
+                    break
+            self.gather()
+            waiting = self._waiting()
+        return True
+
+    def _waiting(self) -> list[Waiting]:
+        self._unread.setdefault("", time.monotonic())
+        waiting = self._spool.waiting()
+        del self._unread[""]
+        return waiting
+
+    def _deliver(self, segment: Waiting, deadline: float) -> bool:
+        self._unread.setdefault(segment.name, time.monotonic())
+        contents = segment.contents()
+        del self._unread[segment.name]
+        if contents is None:
+            self._spool.report(DAMAGED, detail=segment.name)
+        elif not self._send(segment.name, contents, deadline):
+            return False
+        self._unsent.pop(segment.name, None)
+        self._spool.delivered(segment)
+        self.delivered_segments += 1
+        return True
+
+    def _send(self, name: str, contents: Contents, deadline: float) -> bool:
+        """Send the spans of a segment that are not delivered yet, in halves where it has to be.
+
+        What is left after a failure in the middle is remembered: no span is sent twice.
+        """
+        spans = [span for _, span in contents.spans]
+        unsent = self._unsent.get(name)
+        if unsent is None:
+            unsent = self._unsent[name] = deque([range(len(spans))] if spans else [])
+            if contents.damaged:
+                self._spool.report(DAMAGED, contents.damaged, detail=name)
+        while unsent:
+            part = unsent[0]
+            body = _otlp.request(contents.resource, contents.scope, spans[part.start : part.stop])
+            timeout_s = min(self._timeout_s, max(deadline - time.monotonic(), 0.01))
+            assert self._client is not None
+            answer = self._client.send(body, timeout_s)
+            self.answered = self.answered or answer.answered
+            unsent.popleft()
+            if not self._apply_outcome(unsent, part, answer):
+                self.failed(answer)
+                return False
+        return True
+
+    def _apply_outcome(self, unsent: deque[range], part: range, answer: Answer) -> bool:
+        """Do what *answer* says with the spans of *part*; False if they have to be sent again.
+
+        What has to be sent again comes last, so that it holds up nothing. The
+        refusal of a single span is taken at its word when this collector has
+        taken something before; until then it may be a mistake of the set-up (a
+        server that speaks TLS answers 400 to all that is plain), and is tried
+        again like one.
+        """
+        if answer.outcome is Outcome.DELIVERED:
+            self._has_accepted = True
+            self.last_failure, self._pause_s, self.refusal = "", 0.0, None
+            self._spool.seal_after_s = SEAL_S
+            self._report_partial(answer, len(part))
+        elif answer.outcome is not Outcome.AGAIN and len(part) > 1:
+            half = len(part) // 2
+            unsent.extendleft((part[half:], part[:half]))
+        elif answer.outcome is Outcome.AGAIN or not self._has_accepted:
+            unsent.append(part)
+            return False
+        else:
+            self._spool.report(REFUSED, detail=answer.detail)
+        return True
+
+    def _report_partial(self, answer: Answer, spans: int) -> None:
+        if answer.rejected_spans:
+            self._spool.report(REFUSED, min(answer.rejected_spans, spans), detail=answer.detail)
+        elif answer.detail:
+            _trouble.report("warnings of the collector", detail=answer.detail)
+
+    def failed(self, answer: Answer) -> None:
+        """Put off the next try: longer with each failure, and as the collector asks.
+
+        What may pass by itself is not said: nothing is lost by waiting. A mistake of the
+        set-up is, since the spans would wait for ever.
+        """
+        now = time.monotonic()
+        self.last_failure = answer.said
+        self.refusal = answer if answer.mistake else None
+        # what looks like bad data may be that, and is found out with the next spans
+        lasts = answer.outcome is Outcome.AGAIN or self._pause_s == _LONGEST_PAUSE_S
+        if answer.mistake and lasts:
+            self.report_refusal(answer)
+        self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        self._spool.seal_after_s = max(SEAL_S, self._pause_s)
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
+        asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
+        self.next_try = now + max(self._pause_s * jitter, asked_s)
+        self.next_flush_try = now + max(_FLUSH_PAUSE_S, asked_s)
+
+    def report_refusal(self, answer: Answer) -> None:
+        """Report a mistake of the set-up, and what mends it."""
+        detail = f"{answer.detail}; {answer.to_do}"
+        self._spool.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
+
+
+def _in_turn(segments: list[Waiting], tried: Collection[str]) -> Iterator[Waiting]:
+    """Yield the newest and the oldest in turn: after an outage, now matters as much as then.
+
+    Those that were *tried* in vain come last.
+    """
+    fresh = deque(segment for segment in segments if segment.name not in tried)
+    again = deque(segment for segment in segments if segment.name in tried)
+    for left in (fresh, again):
+        while left:
+            yield left.pop()
+            if left:
+                yield left.popleft()

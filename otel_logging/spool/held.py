@@ -1,0 +1,124 @@
+"""The directories that a process holds: its own, and those adopted of dead ones.
+
+In: a destination's directory. Out: paths to write to, to read and to deliver from.
+Invariant: nothing is done in a directory whose lock is not ours any more: a neighbour may
+have it. Deliberately absent: the lock around all this, which is the spool's.
+"""
+
+import contextlib
+import errno
+from pathlib import Path
+from typing import Final
+
+from otel_logging import _trouble
+from otel_logging.spool import directories
+from otel_logging.spool.descriptor import Descriptor
+from otel_logging.spool.directories import OPEN, SEALED
+
+CLOSED: Final = "descriptors of the spool closed by somebody else: it goes on with new ones"
+
+
+class Held:
+    """A process's directories of one destination; with None, there is no disk.
+
+    Concurrency: called under the spool's lock, but for ``adopt`` and ``give_back``, which one
+    thread calls at a time.
+    """
+
+    def __init__(self, destination_dir: Path | None) -> None:
+        self.destination_dir = destination_dir
+        #: Our directory, and what holds its lock.
+        self.own: tuple[Path, Descriptor] | None = None
+        self.adopted: dict[Path, Descriptor] = {}
+
+    def take(self) -> Path:
+        """Make a directory of our own. Failure: raises OSError."""
+        if self.destination_dir is None:
+            raise FileNotFoundError(errno.ENOENT, "no directory was given")
+        taken = directories.take(self.destination_dir)
+        if self.own is not None:  # somebody removed it
+            self.own[1].close()
+        self.own = taken
+        return taken[0]
+
+    def own_dir(self) -> Path:
+        """Return our directory; a new one after a fork, or if somebody removed it or closed what
+        holds it. Failure: raises OSError.
+        """
+        self.let_go()
+        if self.own is not None and self.own[0].exists():
+            return self.own[0]
+        return self.take()
+
+    def let_go(self) -> None:
+        """Give up the directories whose own lock somebody has closed: a neighbour may have it by
+        now. What is in them is adopted, by it or by us.
+        """
+        for each, lock in list(self.adopted.items()):
+            if not lock.is_ours():
+                self.adopted.pop(each, None)
+        if self.own is not None and not self.own[1].is_ours():
+            self.own = None
+            _trouble.report(CLOSED)
+
+    def all(self) -> list[Path]:
+        """Return the adopted ones, and then our own."""
+        return [*list(self.adopted), *([self.own[0]] if self.own else [])]
+
+    def adopt(self) -> None:
+        """Take over the directories of dead processes."""
+        if self.destination_dir is not None:
+            for each, lock in directories.abandoned(self.destination_dir, self.all()):
+                self.adopted[each] = lock
+
+    def give_back(self) -> None:
+        """Remove the adopted directories that are empty now."""
+        for each, lock in list(self.adopted.items()):
+            if lock.is_ours() and directories.is_empty(each):
+                self.adopted.pop(each, None)
+                directories.remove_process_dir(each)
+                lock.close()
+
+    def leave(self) -> None:
+        """Hold nothing any more; our own directory goes if it is empty."""
+        self.let_go()
+        own, self.own = self.own, None
+        adopted, self.adopted = self.adopted, {}
+        for lock in adopted.values():
+            lock.close()
+        if own is not None:
+            if directories.is_empty(own[0]):
+                directories.remove_process_dir(own[0])
+            own[1].close()
+
+    def after_fork(self) -> None:
+        """Hold nothing in a child: its parent does. An unlock would free the parent's lock, a
+        close does not.
+        """
+        for lock in (*self.adopted.values(), *([self.own[1]] if self.own else [])):
+            lock.close()
+        self.own, self.adopted = None, {}
+
+
+def set_apart(destination_dir: Path, segment: bytes) -> None:
+    """Write *segment* into a directory of its own, and leave that. Failure: raises OSError."""
+    own, lock = directories.take(destination_dir)
+    try:
+        write_segment(own / f"000001{SEALED}", segment)
+    except OSError:
+        directories.remove_process_dir(own)
+        raise
+    finally:
+        lock.close()
+
+
+def write_segment(path: Path, data: bytes) -> None:
+    """Write a whole segment, or leave nothing and raise OSError."""
+    filling = path.with_suffix(OPEN)
+    try:
+        filling.write_bytes(data)
+        filling.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            filling.unlink()
+        raise
