@@ -160,11 +160,6 @@ CELLS = [
         **_WERKZEUG,
     ),
     Cell("werkzeug", "`app.run()`", "before", f"{_WSGI} flask", **_WERKZEUG),
-    Cell(
-        *("werkzeug", "`app.run()`, set-up before `import flask`", "before", f"{_WSGI} flask"),
-        variables={"BEFORE_FLASK": "1"},
-        **_WERKZEUG,
-    ),
     Cell("werkzeug", "`run_simple(...)`", "before", f"{_WSGI} run_simple", **_WERKZEUG),
     Cell(
         *("hypercorn", "`hypercorn app:app`", "after"),
