@@ -2,10 +2,12 @@
 
 In: an exception that passes a stage, a job or a carried function. Out: for a line that is
 logged about it later, by a server or a scheduler, the context of whom it was raised for.
-Invariant: never raises, and keeps no frame alive. Deliberately absent: making lines and spans.
+Invariant: never raises; the frames that an exception went through live as long as it does.
+Deliberately absent: making lines and spans.
 """
 
 import itertools
+from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
 from types import FrameType, TracebackType
@@ -32,11 +34,17 @@ def mark_recorded(error: BaseException, trace_id: int) -> None:
         BaseException.__setattr__(error, _RECORDED, trace_id)
 
 
+def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
+    while step is not None:
+        yield step
+        step = step.tb_next
+
+
 class _Origin:
     """The context that an exception left, and where; a copy of the exception has none.
 
-    *left*: the step of its traceback at which it did; *callers*: who called that
-    frame, innermost first. By id, so that no frame is kept alive.
+    *left*: the step of its traceback at which it did; *callers*: that frame and who called it,
+    innermost first. They are held: the address of a frame that has gone is soon another's.
     """
 
     __slots__ = ("callers", "context", "left", "number", "trace_id")
@@ -45,11 +53,11 @@ class _Origin:
         self.context = context
         self.trace_id = trace_id
         self.number = tick()
-        self.left = id(step)
+        self.left = step
         callers = []
         frame: FrameType | None = step.tb_frame
         while frame is not None:
-            callers.append(id(frame))
+            callers.append(frame)
             frame = frame.f_back
         self.callers = callers
 
@@ -60,20 +68,18 @@ class _Origin:
         who awaits it, or one that is kept in a variable. Its traceback then leads
         back to the first time too, but through frames that had no part in it.
         """
-        path: list[FrameType] = []
-        step = error.__traceback__
-        while step is not None and id(step) != self.left:
-            path.append(step.tb_frame)
-            step = step.tb_next
-        if step is None:
+        steps = {step: place for place, step in enumerate(_steps(error.__traceback__))}
+        # contextlib takes its own steps, and those of a generator with the stage in it, off again
+        found = next((step for step in _steps(self.left) if step in steps), None)
+        if found is None:
             return False
-        path.append(step.tb_frame)
+        path = [step.tb_frame for step in itertools.islice(steps, steps[found] + 1)]
         if len(path) > 1 and path[0] is path[1]:  # raised again where it is told of
             return False
         called = iter(self.callers)
         at: FrameType | None = None
         for frame in reversed(path):  # one that raised it again while it handled it is there twice
-            if frame is not at and id(frame) != next(called, 0):
+            if frame is not at and frame not in called:
                 return False
             at = frame
         return True
@@ -102,8 +108,8 @@ def remember_context(error: BaseException | None, began: int) -> None:
     """Remember on *error* the context that it leaves, for a later line about it.
 
     *began*: what ``tick`` said when the stage, job or carried function was entered. A stage
-    inside it knows more, and its context stays: where *error* has come from there directly, or was
-    noted there since then, in the same trace, and raised anew on its way (by a task that
+    inside it knows more, and its context stays: where *error* has been noted there since then, and
+    has come from there directly, or in the same trace, raised anew on its way (by a task that
     awaited another, a future). What was noted otherwise is an earlier raise of the same
     exception object. From here on it has to go on directly. Never raises.
     """
@@ -111,8 +117,10 @@ def remember_context(error: BaseException | None, began: int) -> None:
         with suppress(Exception):  # it may have attribute methods of its own, that raise
             known = getattr(error, _ORIGIN, None)
             context, trace_id = copy_context(), trace.get_current_span().get_span_context().trace_id
-            if isinstance(known, _Origin) and (
-                (known.number > began and known.trace_id == trace_id != 0) or known.is_of(error)
+            if (
+                isinstance(known, _Origin)
+                and known.number > began
+                and (known.trace_id == trace_id != 0 or known.is_of(error))
             ):
                 context, trace_id = known.context, known.trace_id
             BaseException.__setattr__(error, _ORIGIN, _Origin(context, trace_id, step))

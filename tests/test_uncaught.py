@@ -9,8 +9,15 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from pathlib import Path
 from typing import Any
 
@@ -816,6 +823,195 @@ def test_an_exception_object_raised_again_is_the_last_ones(lines: Lines) -> None
         except ValueError:
             log.exception("failed")
     assert [line.get("user_id") for line in lines()] == [None, None]
+
+
+GONE = ConnectionError("connection is gone")
+
+
+@pytest.mark.parametrize("bare", ["every other time", "never"])
+def test_an_exception_object_that_is_kept_is_of_whose_stage_it_left_last(
+    bare: str, service: Service, lines: Lines
+) -> None:
+    """Its old traceback and frames are gone, and new ones have their addresses."""
+
+    def work(user: str | None) -> None:
+        if user is not None:
+            with traced("request", root=True):
+                bind_context(user_id=user)
+                raise GONE.with_traceback(None)
+        raise GONE.with_traceback(None)
+
+    def serve(user: str | None) -> None:
+        try:
+            work(user)
+        except ConnectionError:
+            logging.getLogger("server").exception("failed", extra={"for": user})
+
+    for number in range(100):
+        serve(f"user-{number}")
+        if bare != "never":
+            serve(None)
+    traces = iter(span.trace_id for span in service.named("request"))
+    for line in lines():
+        assert line.get("user_id") == line["for"]
+        assert line.get("trace_id") == (next(traces) if line["for"] else None)
+    assert next(traces, None) is None
+
+
+@pytest.mark.parametrize("is_shielded", [False, True])
+def test_a_failed_future_that_is_kept_is_of_each_who_awaits_it(
+    is_shielded: bool, lines: Lines, service: Service
+) -> None:
+    """A cache of connections: each request awaits the same future, one after the other."""
+
+    async def app(user: str, kept: asyncio.Future[None]) -> None:
+        with traced("request", root=True):
+            bind_context(user_id=user)
+            await (asyncio.shield(kept) if is_shielded else kept)
+
+    async def serve(user: str | None, kept: asyncio.Future[None]) -> None:
+        try:
+            await (kept if user is None else app(user, kept))
+        except ConnectionError:
+            logging.getLogger("server").exception("failed", extra={"for": user})
+
+    async def main() -> None:
+        kept = asyncio.get_running_loop().create_future()
+        kept.set_exception(ConnectionError("no"))
+        for number in range(100):
+            await asyncio.create_task(serve(f"user-{number}", kept))
+        for number in range(100):
+            await asyncio.create_task(serve(f"user-{number}", kept))
+            await asyncio.create_task(serve(None, kept))
+
+    asyncio.run(main())
+    found = lines()
+    assert len(found) == 300
+    assert len(service.named("request")) == 200
+    for line in found:
+        assert line.get("user_id") == line["for"]
+
+
+def test_a_stage_entered_later_is_no_part_of_the_raise_before(
+    service: Service, lines: Lines
+) -> None:
+    """One stage handles what another has raised, and raises the same object."""
+
+    def first() -> None:
+        with traced("first", root=True):
+            bind_context(user_id="alice")
+            boom()
+
+    def second() -> None:
+        try:
+            first()
+        except ValueError as error:
+            with traced("second", root=True):
+                bind_context(user_id="bob")
+                raise error
+
+    try:
+        second()
+    except ValueError:
+        log.exception("failed")
+    (line,) = lines()
+    assert (line["user_id"], line["trace_id"]) == ("bob", service.one("second").trace_id)
+
+
+@contextmanager
+def request() -> Iterator[None]:
+    with traced("request", root=True):
+        bind_context(user_id="alice")
+        yield
+
+
+@asynccontextmanager
+async def async_request() -> AsyncIterator[None]:
+    with request():
+        yield
+
+
+def managed() -> None:
+    with request():
+        boom()
+
+
+def managed_in_a_stack() -> None:
+    with ExitStack() as stack:
+        stack.enter_context(request())
+        boom()
+
+
+async def managed_async() -> None:
+    async with async_request():
+        await asyncio.sleep(0)
+        boom()
+
+
+async def managed_in_an_async_stack() -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(async_request())
+        boom()
+
+
+async def managed_by_a_stage_in_an_async_stack() -> None:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(traced("request", root=True))
+        bind_context(user_id="alice")
+        boom()
+
+
+async def managed_in_a_dependency() -> None:
+    """As FastAPI does it: the stack is left around the endpoint."""
+
+    async def solve(make: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(make())
+            await endpoint()
+
+    async def endpoint() -> None:
+        boom()
+
+    await solve(async_request)
+
+
+@pytest.mark.parametrize(
+    "manage",
+    [
+        managed,
+        managed_in_a_stack,
+        managed_async,
+        managed_in_an_async_stack,
+        managed_by_a_stage_in_an_async_stack,
+        managed_in_a_dependency,
+    ],
+)
+@pytest.mark.parametrize("runner", ["inside the loop", "around the loop"])
+def test_a_stage_in_a_context_manager_made_of_a_generator(
+    manage: Callable[[], Any], runner: str, service: Service, lines: Lines
+) -> None:
+    """contextlib puts the traceback back that it was given, without the generator's step."""
+
+    def logged() -> None:
+        logging.getLogger("server").exception("failed")
+
+    async def serve() -> None:
+        try:
+            if (running := manage()) is not None:
+                await running
+        except ValueError:
+            logged()
+
+    if runner == "inside the loop":
+        asyncio.run(serve())
+    else:
+        try:
+            if (running := manage()) is not None:
+                asyncio.run(running)
+        except ValueError:
+            logged()
+    (line,) = lines()
+    assert (line["user_id"], line["trace_id"]) == ("alice", service.one("request").trace_id)
 
 
 def test_an_exception_travels_as_before(service: Service) -> None:
