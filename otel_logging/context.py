@@ -398,8 +398,9 @@ class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
 
     Unlike ``bind_context`` it leaves the spans that are already open alone: a
     loop over orders would leave its last order on the request. At the end the
-    keys are what they were before; other bindings made inside stay. A task that was
-    started inside keeps them, as those of ``bind_context``.
+    keys are what they were before; other bindings made inside stay. A task or a callback
+    that was started inside keeps them; a stage in it that begins a request of its own
+    (``traced``) has them only until the block has ended.
 
     Scope: this task. Failure: never raises. Concurrency: one object may serve
     everywhere, and be nested in itself.
@@ -453,11 +454,12 @@ def has_ended(owner: Any) -> bool:
     return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
 
 
-def begin(around: trace.Span, *, arrives: bool) -> Bound:
+def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     """Take off what is bound for requests that are over; return what to bind at the end.
 
     For a stage that does not continue *around*, the current span: it begins a trace
-    of its own, or continues one from outside. *arrives*: it is of a kind in ``ARRIVING``.
+    of its own, or continues one from outside. *arrives*: it is of a kind in ``ARRIVING``;
+    *root*: it says that something else begins, and has nothing of blocks that have ended either.
 
     A context that was copied while a request went on has its fields and its span for
     ever, and so have the callbacks of a connection that is kept and the tasks of a
@@ -475,7 +477,9 @@ def begin(around: trace.Span, *, arrives: bool) -> Bound:
         _leave_behind(around)
         return _bound.get()
     before = _bound.get()
-    if before.has_requests:
+    if root:
+        _bound.set(before.lasting(has_ended))
+    elif before.has_requests:
         _bound.set(before.lasting(lambda owner: type(owner) is not _Block and has_ended(owner)))
     return before
 

@@ -102,8 +102,8 @@ def traced(name: Any = None, /, **options: Any) -> Any:
 
     A task or a callback may go on after its request. Its stages are the request's
     still, but not those that say that something else begins: a *root*, or a stage of
-    the *kind* server or consumer, has nothing of what was bound in a request that has
-    ended, and the latter a trace of its own where the current stage has.
+    the *kind* server or consumer, has nothing of what was bound in a request or a
+    ``bound_context`` that has ended, and the latter a trace of its own where the current stage has.
 
     In the body of a generator that is not itself decorated, the stage is current
     for the consumer between two yields: Python has it so.
@@ -253,8 +253,8 @@ def _entry(
     before: bindings.Bound | None = None
     if stage.root or is_apart or not bindings.is_local(around):
         before = bindings.state()
-        if arrives or before.has_requests or around is not _INVALID:
-            before = bindings.begin(around, arrives=arrives)
+        if arrives or before is not bindings.NOTHING or around is not _INVALID:
+            before = bindings.begin(around, arrives=arrives, root=stage.root)
             outer = CURRENT.get()
     if not (stage.root or is_apart):
         return outer, outer, before, stage.links

@@ -407,13 +407,44 @@ def test_blocks_around_the_request_before_have_ended_too() -> None:
     assert fields(captured, "last") == {"span": "last", "worker": 1}
 
 
-def test_a_root_stage_of_a_task_without_a_request_keeps_what_is_bound() -> None:
-    """A block that has ended meanwhile, with no request around, takes nothing from its tasks."""
+def test_a_root_stage_has_nothing_of_a_block_that_has_ended() -> None:
+    """A kept connection's reader that was resumed in the block; its own lines keep the fields."""
+
+    def reader() -> None:
+        log.info("before")
+        with traced("next", root=True):
+            log.info("next")
+        with traced("step"):
+            log.info("step")
+        log.info("after")
+
     with capture() as captured:
-        with bound_context(user_id="bob"):
+        bind_context(worker=1)
+        with bound_context(user_id="alice"):
             context = contextvars.copy_context()
-        context.run(traced("job", root=True)(lambda: log.info("job")))
-    assert fields(captured, "job") == {"span": "job", "user_id": "bob"}
+            with traced("alice's", root=True):
+                log.info("alice's")
+            context.copy().run(traced("open", root=True)(lambda: log.info("open")))
+        context.run(reader)
+    assert fields(captured, "alice's") == {"span": "alice's", "worker": 1, "user_id": "alice"}
+    assert fields(captured, "open") == {"span": "open", "worker": 1, "user_id": "alice"}
+    assert fields(captured, "next") == {"span": "next", "worker": 1}
+    assert "user_id" not in captured.span("next")["attributes"]
+    assert fields(captured, "step") == {"span": "step", "worker": 1, "user_id": "alice"}
+    for event in ("before", "after"):
+        assert fields(captured, event) == {"span": None, "worker": 1, "user_id": "alice"}
+
+
+def test_a_root_stage_inside_an_open_request_has_nothing_of_a_block_that_has_ended() -> None:
+    """A task of the request, started in a block of it."""
+    with capture() as captured, traced("request", root=True):
+        bind_context(user_id="alice")
+        with bound_context(order=1):
+            context = contextvars.copy_context()
+        context.run(traced("sub", root=True)(lambda: log.info("sub")))
+        context.run(lambda: log.info("plain"))
+    assert fields(captured, "sub") == {"span": "sub", "user_id": "alice"}
+    assert fields(captured, "plain") == {"span": "request", "user_id": "alice", "order": 1}
 
 
 def test_what_a_nested_request_hid_comes_back() -> None:
