@@ -161,7 +161,7 @@ class Stage:
         self.root = root
         self.kind = _KINDS[kind]
         self.is_special = root or self.kind in bindings.ARRIVING
-        self.links = None if links == () else _as_links(links)
+        self.links = None if type(links) is tuple and not links else _as_links(links)
         if attributes is not None and not isinstance(attributes, Mapping):
             raise ConfigurationError("traced: attributes", attributes, "a mapping")
         self.attributes = {**fields, **attributes} if attributes else fields
@@ -321,7 +321,7 @@ def _end(given: Span, error: BaseException | None) -> None:
 
 
 def _as_links(links: Any) -> list[Link]:
-    if not isinstance(links, Iterable):
+    if not isinstance(links, Iterable) or isinstance(links, (str, bytes, Mapping)):
         raise ConfigurationError("traced: links", links, "spans, span contexts or links")
     return [_as_link(link) for link in links]
 

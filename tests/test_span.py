@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -852,6 +852,53 @@ def test_odd_arguments_never_raise(name: Any, service: Service, tracer: trace.Tr
     last = max(spans, key=lambda s: len(s.events))
     assert last.attributes["5"] == 2
     assert len(last.events) == 1
+
+
+class Truthless:
+    """As an array: whether it is true, or equal to something, is not to be asked."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+    def __eq__(self, _: object) -> bool:
+        raise ValueError("ambiguous")
+
+    def __hash__(self) -> int:
+        return 7
+
+    def __repr__(self) -> str:
+        return "truthless"
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((1, 2))
+
+
+@pytest.mark.parametrize("sampler", ["ours", "theirs"])
+def test_arguments_that_cannot_be_compared_never_raise(
+    sampler: str, service: Service, tracer: trace.Tracer
+) -> None:
+    """What is valid beside them is kept, of links too; a key is the text of what was given."""
+    odd: Any = tracer
+    no: Any = Truthless()
+    if sampler == "theirs":
+        provider: Any = trace.get_tracer_provider()
+        provider.sampler = ALWAYS_ON
+    good = Link(SpanContext(1 << 100, 5, is_remote=False))
+    odd.start_span("kind", kind=no).end()
+    odd.start_span("links", links=no).end()
+    odd.start_span("attributes", attributes=no).end()
+    odd.start_span("good link", links=[None, good, no, 5]).end()
+    span = odd.start_span("keys", attributes={no: 1})
+    span.set_attribute(["a"], 2)
+    span.set_attributes({("b",): 3})
+    span.set_status(trace.StatusCode.ERROR, no)
+    span.end()
+    assert service.one("kind").kind == "internal"
+    assert service.one("links").links == ()
+    assert service.one("attributes").attributes == {}
+    assert [link.span_id for link in service.one("good link").links] == [f"{5:016x}"]
+    assert service.one("keys").attributes == {"truthless": 1, "['a']": 2, "['b']": 3}
+    assert service.one("keys").message == "truthless"
 
 
 def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) -> None:

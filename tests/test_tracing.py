@@ -31,6 +31,18 @@ from tests.conftest import Service
 log = get_logger("shop")
 
 
+class Array:
+    """As numpy's: what it is compared with has no single answer."""
+
+    def __eq__(self, _: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((1, 2))
+
+
 def current_name() -> str | None:
     return getattr(trace.get_current_span(), "name", None)
 
@@ -134,6 +146,10 @@ def test_budgets_of_set_up_hold_for_stages_without_one(service: Service) -> None
         (("x",), {"kind": []}, "traced: kind=[]"),
         (("x",), {"links": [3]}, "traced: links=3"),
         (("x",), {"links": 5}, "traced: links=5"),
+        (("x",), {"links": ""}, "traced: links="),
+        (("x",), {"links": b""}, "traced: links="),
+        (("x",), {"links": {}}, "traced: links="),
+        (("x",), {"links": Array()}, "traced: links=1"),
         (("x",), {"attributes": 5}, "traced: attributes=5: a mapping"),
         (("x",), {"root": 5}, "traced: root=5: True or False"),
         (("x",), {"root": None}, "traced: root=None"),

@@ -75,6 +75,11 @@ class Tracer(SdkTracer):
         set_status_on_exception: bool = True,  # noqa: ARG002, FBT001, FBT002
     ) -> trace.Span:
         """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
+        # of what is invalid not even the truth may be asked: an array's, say
+        if not isinstance(kind, SpanKind):
+            kind = SpanKind.INTERNAL
+        if attributes is not None:
+            attributes = as_mapping(attributes)
         around = trace.get_current_span(context)
         arrives = kind in bindings.ARRIVING
         if not bindings.is_local(around):
@@ -130,7 +135,7 @@ class Tracer(SdkTracer):
                 attributes = {**bindings.bound_attributes(), **as_mapping(attributes)}
                 bound = bindings.NOTHING
             result = pipeline.sampler.should_sample(
-                context, trace_id, name, kind, attributes, links or ()
+                context, trace_id, name, kind, attributes, () if links is None else links
             )
             decision: Any = result.decision  # its methods have no types
             flags = flags & RANDOM_TRACE_ID | decision.is_sampled()
@@ -159,7 +164,7 @@ class Tracer(SdkTracer):
             span.begin_with(bound)
         if attributes:
             span.set_attributes(attributes)
-        if links:
+        if links is not None:
             span.add_links(links)
         if pipeline.processors:
             pipeline.started(span, context)

@@ -147,18 +147,25 @@ class Readable(ReadableSpan):
 
     def add_links(self, links: Iterable[Link]) -> None:
         """Add *links* within the limits; what is not a link is counted and reported."""
-        most = self.pipeline.limits.links
         try:
             for link in links:
-                added = bounded_link(link, self.pipeline.limits)
-                if added is None:
-                    continue
-                if most is not None and len(self._links) >= most:
-                    self.dropped_links += 1
-                else:
-                    self._links.append(added)
+                self._add_link(link)
         except Exception as error:
             _trouble.report("links lost: they are invalid", detail=error)
+
+    def _add_link(self, link: Any) -> None:
+        most = self.pipeline.limits.links
+        try:
+            added = bounded_link(link, self.pipeline.limits)
+        except Exception as error:
+            _trouble.report("links lost: they are invalid", detail=error)
+            return
+        if added is None:
+            return
+        if most is not None and len(self._links) >= most:
+            self.dropped_links += 1
+        else:
+            self._links.append(added)
 
     @property
     def line_fields(self) -> dict[str, str]:

@@ -117,7 +117,7 @@ class Span(Readable, trace.Span):
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute; after the end it is too late, and nothing happens."""
-        self.set_attributes({key: value})
+        self.set_attributes({key if type(key) is str else str(plain(key)): value})
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set *attributes*; values are copied as plain data at once."""
@@ -128,6 +128,7 @@ class Span(Readable, trace.Span):
         limits, values = self.pipeline.limits, self._own
         most, length = limits.span_attributes, limits.span_value_length
         for key, value in attributes.items():
+            name = key if type(key) is str else str(plain(key))
             kept = plain(value)
             kind = type(kept)
             if kind is str:
@@ -135,10 +136,10 @@ class Span(Readable, trace.Span):
                     kept = kept[:length]
             elif kind is list or kind is dict:
                 kept = frozen(kept, length)
-            if most is not None and self._is_full(most) and key not in self._attributes:
+            if most is not None and self._is_full(most) and name not in self._attributes:
                 self.dropped_attributes += 1
-            elif key:
-                values[key if type(key) is str else str(plain(key))] = kept
+            elif name:
+                values[name] = kept
 
     def _is_full(self, most: int) -> bool:
         bound = self._bound
@@ -167,6 +168,8 @@ class Span(Readable, trace.Span):
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set the status; OK is final, and UNSET changes nothing."""
         if isinstance(status, StatusCode):
+            if description is not None and not isinstance(description, str):
+                description = str(plain(description))
             status = Status(status, description if status is StatusCode.ERROR else None)
         if (
             isinstance(status, Status)
