@@ -249,15 +249,16 @@ def span(
     *kind* and *status* are OTLP's numbers, *values* attributes, or what ``attributes`` returned
     of them for the tag ``0x4a``, *events* and *links* what ``event``
     and ``link`` returned, *dropped* the counts of attributes, events and links
-    left out. ``parent_span_id`` is 0 for a root. Span: 1 trace id, 2 span id,
-    3 state, 4 parent, 5 name, 6 kind, 7 start, 8 end, 9 attributes,
+    left out. *name* and *message* are shortened as one value is.
+    ``parent_span_id`` is 0 for a root. Span: 1 trace id, 2 span id, 3 state,
+    4 parent, 5 name, 6 kind, 7 start, 8 end, 9 attributes,
     10/12/14 dropped, 11 events, 13 links, 15 status (2 message, 3 code), 16 flags.
     Failure: never raises for numbers of any size; a time is moved to the nearest that fits.
     """
     key = (name, kind)
     named = _named.get(key) if type(name) is str else None
     if named is None:
-        named = _field(b"\x2a", _text(name)) + b"\x30" + _ONE_BYTE[kind]
+        named = _field(b"\x2a", _text(plain(name))) + b"\x30" + _ONE_BYTE[kind]
         if type(name) is str and len(name) <= _REMEMBERED_CHARACTERS:
             _remember(_named, key, named)
     try:
@@ -280,7 +281,7 @@ def span(
             if count:
                 body += tag + _varint(count & _UINT32)
     if status:
-        told = _field(b"\x12", _text(message)) if message else b""
+        told = _field(b"\x12", _text(plain(message))) if message else b""
         body += _field(b"\x7a", told + b"\x18" + _ONE_BYTE[status])
     return _field(b"\x12", body)
 

@@ -340,6 +340,93 @@ def test_a_page_of_large_lines_does_not_shorten_its_span(service: Service) -> No
     assert service.one("s").attributes == service.one("t").attributes == {"text": "x" * 8_000}
 
 
+WIDE = """
+from opentelemetry.trace import Link, SpanContext, StatusCode
+def wide(n, length):
+    return {f"given_{number}": "x" * length for number in range(n)}
+def link(values):
+    return Link(SpanContext(7, 8, is_remote=False), values)
+def spans(tracer):
+    tracer.start_span("n" * 1_000_000).end()
+    span = tracer.start_span("status")
+    span.set_status(StatusCode.ERROR, "d" * 1_000_000)
+    span.end()
+    tracer.start_span("attributes", attributes=wide(120, 8_000)).end()
+    tracer.start_span("links", links=[link(wide(1, 8_000))] * 127 + [link(None)]).end()
+    span = tracer.start_span("all", attributes=wide(120, 8_000), links=[link(wide(120, 8_000))])
+    span.set_status(StatusCode.ERROR, "\N{ROCKET}" * 1_000_000)
+    for number in range(7):
+        span.add_event("event", wide(1, 8_000))
+    span.end()
+    span = tracer.start_span("events", attributes={"a": 1})
+    for number in range(100):
+        span.add_event(f"event {number}", wide(1, 8_000))
+    span.end()
+"""
+
+
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_a_span_is_bounded_as_a_whole(whose: str, receiver: Receiver, tmp_path: Any) -> None:
+    """Name, description, attributes and links; events that are too much leave on child spans."""
+    code = (
+        "import sys\nfrom opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        f"if {whose == 'theirs'}:\n    trace.set_tracer_provider(TracerProvider())\n"
+        "from otel_logging import setup_observability\n"
+        "observability = setup_observability('shop', environment='production',"
+        " endpoint=sys.argv[1], spool_dir=sys.argv[2])\n"
+        f"{WIDE}\nspans(trace.get_tracer('theirs'))\nassert observability.shutdown()\n"
+    )
+    script(code, receiver.endpoint, str(tmp_path))
+    for request in receiver.requests:
+        for message in _otlp.resource_spans(request.body):
+            for sent in (span for scope in message.scope_spans for span in scope.spans):
+                assert sent.ByteSize() <= MAX_RECORD_BYTES, sent.name
+    found = {span.name: span for span in receiver.spans}
+    (long,) = (name for name in found if name.startswith("nnn"))
+    assert 8_100 < len(long) <= 8192
+    assert 8_100 < len(found["status"].message) <= 8192
+    assert "more]" in long
+    assert found["attributes"].attributes.keys() == {f"given_{n}" for n in range(120)}
+    assert "more]" in found["attributes"].attributes["given_0"]
+    *links, last = found["links"].links
+    assert len(links) == 127
+    assert all("more]" in link.attributes["given_0"] for link in links)
+    assert last.attributes == {}
+    assert len(found["all"].attributes) == 120
+    (link,) = found["all"].links
+    assert len(link.attributes) == 120
+    assert len(found["all"].events) == 7
+    events = [e for span in receiver.spans for e in span.events if e.name.startswith("event ")]
+    assert {e.name for e in events} == {f"event {number}" for number in range(100)}
+    assert {e.attributes["given_0"] for e in events} == {"x" * 8_000}
+    assert found["events"].attributes == {"a": 1}
+    pages = [span for span in receiver.spans if span.name == "log"]
+    assert {page.parent_span_id for page in pages} == {found["events"].span_id}
+    numbers = [page.attributes["log.page"] for page in pages]
+    assert sorted(numbers) == list(range(1, len(pages) + 1))
+
+
+def attached() -> trace.Tracer:
+    """Return a tracer of another SDK's provider that we are attached to."""
+    provider = TracerProvider()
+    provider.add_span_processor(AttachedProcessor())
+    return provider.get_tracer("theirs")
+
+
+def test_events_of_another_sdk_are_bounded_each(receiver: Receiver, tmp_path: Any) -> None:
+    """A single event that its SDK let through."""
+    service = Service(receiver, tmp_path)
+    tracer = attached()
+    span = tracer.start_span("theirs")
+    span.add_event("e", {f"given_{n}": "x" * 8_000 for n in range(100)})
+    span.end()
+    (event,) = [event for span in service.spans() for event in span.events]
+    assert size_of(event) <= MAX_RECORD_BYTES
+    assert len(event.attributes) == 100
+    service.observability.shutdown()
+
+
 THEIRS = """
 import sys
 from opentelemetry import trace
@@ -925,7 +1012,7 @@ def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) 
     assert kept.attributes == {"k": ["xxx", {"y": "yyy"}]}
     assert kept.events[0].attributes == {"k": ["xxx"]}
     assert kept.dropped_links == 2
-    (link,) = Message.FromString(encode.encode_link(span.links[1])).links
+    (link,) = Message.FromString(encode.encode_links(span.links)[1]).links
     assert link.dropped_attributes_count == 1
     service.observability.shutdown()
 

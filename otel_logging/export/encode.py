@@ -5,7 +5,8 @@ back for foreign processors. Deliberately absent: the span itself (``readable``)
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # OTLP: SpanFlags, whether it is known if the parent is remote, and whether it is
 HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
+
+#: Of the links of a span together: a fourth of the span.
+LINKS_BYTES: Final = MAX_RECORD_BYTES // 4
 
 #: W3C Trace Context level 2: the trace id is random. older SDKs (1.27) have no name for it.
 RANDOM_TRACE_ID: Final = 0x02
@@ -119,13 +123,43 @@ def otlp_kind(kind: Any) -> int:
 
 
 def encode_event(event: Event) -> bytes:
-    """Return *event*, whoever's it is, as ``_otlp.event`` encodes it."""
-    dropped = getattr(event, "dropped_attributes", 0)
-    return _otlp.event(event.timestamp, event.name, event.attributes or {}, dropped=dropped)
+    """Return *event*, whoever's it is, as ``_otlp.event`` encodes it, in ``MAX_RECORD_BYTES``."""
+    dropped, values = getattr(event, "dropped_attributes", 0), event.attributes or {}
+    encoded = _otlp.event(event.timestamp, event.name, values, dropped=dropped)
+    if len(encoded) <= MAX_RECORD_BYTES:
+        return encoded
+    return shorter_event(event.timestamp, event.name, values, dropped)
 
 
-def encode_link(link: Link) -> bytes:
-    """Return *link* as ``_otlp.link`` encodes it."""
+def encode_links(links: Sequence[Link]) -> list[bytes]:
+    """Return *links* as ``_otlp.link`` encodes them, with their attributes in ``LINKS_BYTES``."""
+    encoded = [encode_link(link, link.attributes or {}) for link in links]
+    if sum(map(len, encoded)) <= LINKS_BYTES:
+        return encoded
+    room = LINKS_BYTES // len(links)
+    for place, link in enumerate(links):
+        if len(encoded[place]) > room and link.attributes:
+            encode = partial(encode_link, link)
+            encoded[place] = encode(_json.fitted(link.attributes, room, encode))
+    return encoded
+
+
+def shorter_attributes(values: Mapping[str, Any], span_bytes: int) -> dict[str, Any] | None:
+    """Return *values* with which a span of *span_bytes* has ``MAX_RECORD_BYTES`` at most.
+
+    None where that is not for them: they keep a fourth of it, whatever else is there.
+    """
+
+    def encode(kept: Mapping[str, Any]) -> bytes:
+        return _otlp.attributes(b"\x4a", kept)
+
+    size = len(encode(values))
+    room = max(MAX_RECORD_BYTES - (span_bytes - size), MAX_RECORD_BYTES // 4)
+    return _json.fitted(values, room, encode) if size > room else None
+
+
+def encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
+    """Return *link* with the attributes *values* as ``_otlp.link`` encodes it."""
     context = link.context
     flags = int(context.trace_flags) | HAS_IS_REMOTE | (IS_REMOTE if context.is_remote else 0)
     state = context.trace_state.to_header() if context.trace_state else ""
@@ -134,7 +168,7 @@ def encode_link(link: Link) -> bytes:
         context.span_id,
         state,
         flags,
-        link.attributes or {},
+        values,
         dropped=getattr(link, "dropped_attributes", 0),
     )
 

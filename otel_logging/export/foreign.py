@@ -6,6 +6,7 @@ calls nothing of its span, as the SDK may hold the span's lock. Deliberately abs
 
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 from opentelemetry import context as otel_context
@@ -16,7 +17,14 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _otlp, _runtime, _trouble
 from otel_logging import context as bindings
-from otel_logging.export.encode import HAS_IS_REMOTE, IS_REMOTE, encode_link, otlp_kind
+from otel_logging._values import MAX_RECORD_BYTES
+from otel_logging.export.encode import (
+    HAS_IS_REMOTE,
+    IS_REMOTE,
+    encode_links,
+    otlp_kind,
+    shorter_attributes,
+)
 from otel_logging.export.span import take_all
 
 
@@ -108,7 +116,8 @@ def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes])
     flags = int(context.trace_flags) | HAS_IS_REMOTE
     if parent is not None and parent.is_remote:
         flags |= IS_REMOTE
-    return _otlp.span(
+    encode = partial(
+        _otlp.span,
         trace_id,
         context.span_id,
         parent.span_id if parent is not None else 0,
@@ -118,10 +127,14 @@ def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes])
         otlp_kind(span.kind),
         span.start_time or 0,
         max(span.end_time or 0, (span.start_time or 0) + 1),  # as our own
-        span.attributes or {},
-        events,
-        [encode_link(link) for link in span.links],
+        events=events,
+        links=encode_links(span.links),
         dropped=(span.dropped_attributes, span.dropped_events, span.dropped_links),
         status=span.status.status_code.value,
         message=span.status.description or "",
     )
+    values = span.attributes or {}
+    encoded = encode(values=values)
+    if len(encoded) > MAX_RECORD_BYTES and (kept := shorter_attributes(values, len(encoded))):
+        return encode(values=kept)
+    return encoded

@@ -142,7 +142,7 @@ class Pipeline:
         try:
             trace_id = span.trace_id.to_bytes(16, "big")
             encoded = span.encode(trace_id)
-            if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes():
+            if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes(len(encoded)):
                 encoded = span.encode(trace_id)
         except Exception as error:  # of what a foreign processor assigned
             _trouble.report("spans lost: they cannot be encoded", detail=error)
@@ -200,8 +200,17 @@ class Pipeline:
         """Take an ended span of another SDK."""
         _forks.check()
         scope = span.instrumentation_scope or InstrumentationScope("")
-        events = [encode_event(event) for event in span.events]
-        events += lines_of_ended(span.context)
+        lines = open_lines.get(span.context.span_id)
+        pages = 0 if lines is None else lines.pages
+        events: list[bytes] = []
+        size = 0
+        for event in [*map(encode_event, span.events), *lines_of_ended(span.context)]:
+            events.append(event)
+            size += len(event)
+            if size >= PAGE_BYTES:  # as our own: a full page leaves on a child span
+                pages += 1
+                self._log_span(span.context, span.end_time or 0, events, pages)
+                events, size = [], 0
         trace_id = span.context.trace_id.to_bytes(16, "big")
         self.append(make_scope(scope)[0], trace_id, encode_foreign(span, trace_id, events))
 

@@ -17,11 +17,11 @@ from typing import Any, Final, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _forks, _json, _names, _otlp, _trouble
+from otel_logging import _forks, _names, _otlp, _trouble
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.context import Bound, job_tag
-from otel_logging.export.encode import bounded, frozen, shorter_event
+from otel_logging.export.encode import bounded, frozen, shorter_attributes, shorter_event
 from otel_logging.export.readable import Readable
 
 _T = TypeVar("_T")
@@ -228,16 +228,15 @@ class Span(Readable, trace.Span):
         else:
             pipeline.keep(self)
 
-    def shorten_attributes(self) -> bool:
-        """Bring all attributes together within ``MAX_RECORD_BYTES``; say whether they were not."""
+    def shorten_attributes(self, span_bytes: int) -> bool:
+        """Bring a span of *span_bytes* within ``MAX_RECORD_BYTES``; say whether that is for them.
 
-        def encode(values: Mapping[str, Any]) -> bytes:
-            return _otlp.attributes(b"\x4a", values)
-
-        values = dict(self._attributes or ())
-        if len(encode(values)) <= MAX_RECORD_BYTES:  # its lines are large: pages have a bound
+        It may not be: its lines may be large, and pages have a bound.
+        """
+        shorter = shorter_attributes(dict(self._attributes or ()), span_bytes)
+        if shorter is None:
             return False
-        self._attributes = _json.fitted(values, MAX_RECORD_BYTES, encode)
+        self._attributes = shorter
         return True
 
     def __exit__(self, kind: Any, error: BaseException | None, trace_back: Any) -> None:
