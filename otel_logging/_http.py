@@ -342,6 +342,8 @@ class HttpClient:
             return self._publish(kept, life)
         self._drop(life)
         failure = OSError("the name has no address")
+        with _forks.importing:  # which getaddrinfo() would import
+            import encodings.idna  # noqa: F401
         addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, address in addresses:
             made = self._publish(Socket(family, kind, protocol), life)

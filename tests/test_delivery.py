@@ -1058,6 +1058,49 @@ def test_grpc_delivers_on_both_sides_of_a_fork(base: Path) -> None:
         assert refused == ["before", "before"]
 
 
+IMPORTS = """
+import sys, threading
+from otel_logging import _forks
+unguarded = []
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        is_worker = threading.current_thread().name == "otel_logging delivery"
+        if is_worker and not _forks.importing._is_owned():
+            unguarded.append(name)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_no_fork_comes_between_what_the_worker_imports(
+    receiver: Receiver, base: Path, protocol: str
+) -> None:
+    """A child forked in the middle of an import would have half a module: so a fork waits."""
+    from tests.test_transport_grpc import CODES, Collector, abort
+
+    rejected = partial_success(-1)  # a message, and no complaint
+    receiver.answer = in_turn(refuse(503, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"), rejected)
+    _, _, body = rejected(None)  # type: ignore[misc, arg-type]
+    with Collector() as collector:
+        answers = [abort(CODES.UNAVAILABLE)]
+        collector.answer = lambda context: answers.pop()(context) if answers else body
+        endpoint = collector.endpoint if protocol == "grpc" else receiver.endpoint
+        script = """
+end("first")
+observability.force_flush(10)
+print(unguarded)
+"""
+        out = run(
+            script,
+            endpoint.replace("127.0.0.1", "localhost"),
+            base,
+            setup=IMPORTS + SETUP,
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        )
+        assert len(collector.bodies if protocol == "grpc" else receiver.requests) == 2
+    assert out == "[]\n"
+
+
 def test_nothing_is_left_after_shutdown(receiver: Receiver, base: Path) -> None:
     """No thread, no descriptor, no warning; and it works again."""
     out = run(

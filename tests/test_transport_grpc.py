@@ -432,6 +432,7 @@ print(client.send(request(1), 5).outcome.name, flush=True)
 {before}
 pid = os.fork()
 if pid == 0:
+    client.interrupt()  # as at the child's end
     client.reset()
     print(client.send(request(2), 5), flush=True)
     sys.exit()  # not _exit: the coverage of the child counts

@@ -9,11 +9,12 @@ second try (gRPC's own are switched off; ``delivery``).
 """
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from otel_logging import _names
+from otel_logging import _forks, _names
 from otel_logging._green import apart, as_it_was
 from otel_logging.export.outcome import (
     ANSWER_BYTES,
@@ -69,6 +70,7 @@ class OtlpGrpc:
         #: While there is one, a fork leaves the child without gRPC: it stays set there, and
         #: must not be touched.
         self._channel: Any = None
+        self._opened_by = 0  # the process
         self._interrupted = False
 
     def reset(self) -> None:
@@ -79,7 +81,7 @@ class OtlpGrpc:
         """End what is under way. See ``Client``."""
         self._interrupted = True
         channel = self._channel
-        if channel is not None:
+        if channel is not None and self._opened_by == os.getpid():
             channel.close()
 
     def _open(self) -> Any:
@@ -104,7 +106,9 @@ class OtlpGrpc:
         if self._channel is not None:
             return failed(RuntimeError("this process was forked during a gRPC call"))
         try:
-            self._channel = self._open()
+            with _forks.importing:  # gRPC imports more of itself with the first channel
+                self._opened_by = os.getpid()
+                self._channel = self._open()
             return self._call(body, timeout_s)
         except self._grpc.RpcError as error:
             return _judge(error, self._grpc.StatusCode)
@@ -114,7 +118,8 @@ class OtlpGrpc:
             self._close()
 
     def _close(self) -> None:
-        if self._channel is not None:
+        # a signal handler may have forked during the call: the channel is the parent's then
+        if self._channel is not None and self._opened_by == os.getpid():
             self._channel.close()
             _time.sleep(_SETTLE_S)
             self._channel = None
@@ -154,8 +159,9 @@ def _judge(error: Any, codes: Any) -> Answer:
 
 def _seconds(error: Any) -> float | None:
     """Return the RetryInfo of a status, in which gRPC servers say what HTTP's Retry-After does."""
-    from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+    with _forks.importing:
+        from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+        from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
     with contextlib.suppress(Exception):  # whatever the collector has put there
         for detail in Status.FromString(
