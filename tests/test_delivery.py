@@ -839,18 +839,25 @@ def test_exit_asks_a_collector_that_says_no_once(
         assert "the collector takes none of the spans" in err
 
 
-def test_exit_over_grpc_asks_once(base: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("UNAUTHENTICATED", "the collector does not let us in (gRPC UNAUTHENTICATED: no; set OTEL_"),
+        ("NOT_FOUND", "the collector takes none of the spans (gRPC NOT_FOUND: no; look at the"),
+    ],
+)
+def test_exit_over_grpc_asks_once(base: Path, code: str, said: str) -> None:
     """By its own codes."""
     from tests.test_transport_grpc import CODES, Collector, abort
 
     with Collector() as collector:
-        collector.answer = abort(CODES.UNAUTHENTICATED)
+        collector.answer = abort(CODES[code])
         child = start(
             EXIT.format(before=""), collector.endpoint, base, OTEL_EXPORTER_OTLP_PROTOCOL="grpc"
         )
         _, err = child.communicate(timeout=60)
         assert 1 <= len(collector.bodies) <= 2  # one by the worker, where it was quick
-    assert "the collector does not let us in (gRPC UNAUTHENTICATED: no; set OTEL_EXPORTER" in err
+    assert said in err
 
 
 def test_a_short_script_delivers_at_its_exit(receiver: Receiver, base: Path) -> None:

@@ -214,6 +214,75 @@ def test_a_server_of_pages_is_no_collector(receiver: Receiver) -> None:
     assert answer.detail == "HTTP 200 with a page: no collector"
 
 
+JSON = "application/json"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/xhtml+xml", b'<?xml version="1.0"?><html/>'),
+        ("text/xml", b'<?xml version="1.0"?><html/>'),
+        ("", b'<?xml version="1.0"?><html/>'),
+        ("", b"\xef\xbb\xbf<!doctype html><p>hello"),
+        ("", b"<!-- login --><html>"),
+        ("", "<html>".encode("utf-16")),
+        ("", b"\n\n<p>Please log in</p>"),
+        ("text/plain", b"ok"),
+        (JSON, b'{"error": "no"}'),
+        (JSON, b'{"partialSuccess": {"rejectedSpans": "many"}}'),
+        (JSON, b'["partialSuccess"]'),
+        (JSON, b"[" * 10_000),
+        ("", b"\x00\xff"),
+    ],
+)
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+def test_a_yes_that_is_not_of_otlp_acknowledges_nothing(
+    kind: str, body: bytes, signal: str
+) -> None:
+    """A captive portal, a proxy: it has thrown away what it was sent."""
+    said = f"Content-Type: {kind}\r\n" if kind else ""
+    head = f"HTTP/1.1 200 OK\r\n{said}Content-Length: {len(body)}\r\n\r\n"
+    with Rude(always(head.encode() + body)) as server:
+        answer = ask(server.endpoint, request(1), signal=signal)
+    assert answer.outcome is Outcome.AGAIN
+    assert answer.mistake.startswith("there is no OTLP at ")
+    assert answer.detail.startswith("HTTP 200 with ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "rejected"),
+    [
+        ("", b"", 0),
+        ("text/plain", b"\r\n", 0),
+        ("", b"\n\x02\x08\x03", 3),
+        ("application/octet-stream", b"\n\x02\x08\x03", 3),
+        ("application/x-protobuf; charset=utf-8", b"\xff\xff", 0),
+        (JSON, b"{}", 0),
+        (JSON, b'{"partialSuccess": {}}', 0),
+        (JSON, b'{"partialSuccess": null}', 0),
+        (JSON, b'{"partialSuccess": {"rejectedSpans": "3"}}', 3),
+        (JSON, b'{"partialSuccess": {"rejectedLogRecords": 3}}', 3),
+    ],
+)
+def test_a_yes_of_otlp_acknowledges(kind: str, body: bytes, rejected: int) -> None:
+    """Also where it does not say what it is, or says it in JSON."""
+    said = f"Content-Type: {kind}\r\n" if kind else ""
+    head = f"HTTP/1.1 200 OK\r\n{said}Content-Length: {len(body)}\r\n\r\n"
+    with Rude(always(head.encode() + body)) as server:
+        answer = ask(server.endpoint, request(1))
+    assert answer == Answer(Outcome.DELIVERED, rejected_spans=rejected)
+
+
+@pytest.mark.parametrize("status", [101, 103, 600, 999])
+def test_a_status_of_no_server_is_a_mistake(status: int) -> None:
+    """No collector answers so."""
+    said = f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode()
+    with Rude(always(said)) as server:
+        answer = ask(server.endpoint, request(1))
+    assert (answer.outcome, answer.code) == (Outcome.AGAIN, str(status))
+    assert answer.mistake == f"there is no OTLP at {server.endpoint}"
+
+
 def test_what_a_collector_says_of_an_error_is_told(receiver: Receiver) -> None:
     """On one line, without control characters."""
     receiver.answer = lambda _: (404, {}, b"\x08\x05\x12\x0aunknown\r\ntenant\xff")

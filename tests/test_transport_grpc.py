@@ -171,7 +171,14 @@ def test_a_status_has_a_meaning(
         (CODES.UNAVAILABLE, ""),
         (CODES.DEADLINE_EXCEEDED, ""),
         (CODES.RESOURCE_EXHAUSTED, ""),
-        (CODES.INTERNAL, ""),
+        (CODES.ABORTED, ""),
+        (CODES.OUT_OF_RANGE, ""),
+        (CODES.DATA_LOSS, ""),
+        (CODES.NOT_FOUND, "the collector takes none of the spans"),
+        (CODES.FAILED_PRECONDITION, "the collector takes none of the spans"),
+        (CODES.ALREADY_EXISTS, "the collector takes none of the spans"),
+        (CODES.INTERNAL, "the collector takes none of the spans"),
+        (CODES.UNKNOWN, "the collector takes none of the spans"),
     ],
 )
 def test_what_does_not_pass_by_itself_says_what_mends_it(
@@ -313,6 +320,14 @@ def test_a_retry_info_is_read(collector: Collector) -> None:
     assert client.send(request(1), 5).after_s is None
     collector.answer = refuse(RetryInfo(retry_delay=Duration(seconds=-2)))
     assert client.send(request(1), 5).after_s == 0
+
+
+def test_a_call_that_is_reset_passes_by_itself() -> None:
+    """The library calls it INTERNAL, as a server calls its own errors."""
+    reset = bytes((0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2))  # RST_STREAM: INTERNAL_ERROR
+    with Rude(answer_with(reset, hangs=True)) as server:
+        answer = connect(server.endpoint.removesuffix("/v1/traces")).send(request(1), 10)
+    assert (answer.outcome, answer.code, answer.mistake) == (Outcome.AGAIN, "INTERNAL", "")
 
 
 @pytest.mark.parametrize("behave", [rude.read_nothing, rude.hang_up])

@@ -131,7 +131,7 @@ class OtlpGrpc:
         answer = call(
             body, timeout=timeout_s, metadata=self._metadata, compression=self._compression
         )
-        return accepted(answer)
+        return accepted(answer) or Answer(Outcome.DELIVERED)
 
 
 def _content(path: str | None) -> bytes | None:

@@ -38,7 +38,9 @@ _FINAL: Final = {
     413: Outcome.TOO_LARGE,
     422: Outcome.REFUSED,
 }
-_PAGE: Final = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
+_PROTOBUF: Final = "application/x-protobuf"
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
+_PAGE: Final = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html\b|html\b|!--)", re.IGNORECASE)
 _CONNECT_S: Final = 3.0  # for each address of the name: the next one may answer
 
 
@@ -53,7 +55,7 @@ class OtlpHttp(HttpClient):
         self._headers = {
             "user-agent": "otel-logging",
             **checked_headers(exporter),
-            "content-type": "application/x-protobuf",
+            "content-type": _PROTOBUF,
         }
         if exporter.gzip:
             self._headers["content-encoding"] = "gzip"
@@ -85,12 +87,12 @@ class OtlpHttp(HttpClient):
         There are six cases: taken, perhaps in part; too large; bad data, which it
         never will take; one of these, but cut off, so that nobody knows; not now; and
         everything that is a mistake of the set-up (a redirect, a wrong path, no
-        permission, a server of pages that says yes to all). The specification drops
+        permission, a server that says yes to all, with pages or words of its own). The specification drops
         the last at once; somebody may mend it, so here they wait within the spool's bound.
         """
         status, body = response.status, response.body
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_page = kind == "text/html" or _PAGE.match(body)
+        is_page = kind in _PAGES or _PAGE.match(body)
         final = _FINAL.get(status, Outcome.DELIVERED if 200 <= status < 300 else None)
         text = f"HTTP {status} {response.reason}"
         if is_page and 200 <= status < 300:
@@ -98,7 +100,17 @@ class OtlpHttp(HttpClient):
         if final and response.error is not None and not response.is_too_large:
             return Answer(Outcome.AGAIN, f"{text}: the answer was cut off")
         if final is Outcome.DELIVERED:
-            return accepted(body)
+            # declared as that, or longer than it is read, it is one, also if we cannot read it
+            is_ours = kind == _PROTOBUF or response.is_too_large
+            return (
+                accepted(body)
+                or (is_ours and Answer(Outcome.DELIVERED))
+                or Answer(
+                    Outcome.AGAIN,
+                    one_line(f"HTTP {status} with something else than OTLP: {one_line(body)}"),
+                    code=PAGE,
+                )
+            )
         text += " with a page" if is_page else f" {one_line(body)}"
         if location := 300 <= status < 400 and response.headers.get("location"):
             text = f"HTTP {status} {response.reason} to {self._whole(location)}"

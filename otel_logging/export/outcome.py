@@ -6,6 +6,7 @@ file: ``http``, ``grpc``. Deliberately absent: when to try again (``delivery``).
 
 import base64
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ ANSWER_BYTES: Final = 64 << 10
 _SHOWN_CHARACTERS: Final = 300
 _READ_CHARACTERS: Final = 4096  # of a text, before keys are taken out of it and it is cut
 _SECRET_CHARACTERS: Final = 3  # shorter ones would be found in any text
+_BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes that are in no text
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110: token
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")  # what HTTP and gRPC both take
 
@@ -128,23 +130,38 @@ def checked_tls(exporter: Exporter) -> "ssl.SSLContext | None":
 # ---------------------------------------------------------------- what was answered
 
 
-def accepted(body: bytes) -> Answer:
-    """Return what an ExportTraceServiceResponse says; that for logs has the same field numbers."""
-    if not body:  # the usual case, without an import
+def accepted(body: bytes) -> Answer | None:
+    """Return what an ExportTraceServiceResponse says, None if *body* is something else; that for
+    logs has the same field numbers.
+    """
+    if not body.strip():  # the usual case, without an import
         return Answer(Outcome.DELIVERED)
+    if not _BINARY.search(body):  # each field of it begins with such a byte
+        return _accepted_json(body)
     with _forks.importing:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
             ExportTraceServiceResponse,
         )
 
-    with contextlib.suppress(Exception):  # an answer that is no protobuf is an answer
+    with contextlib.suppress(Exception):
         partial = ExportTraceServiceResponse.FromString(body).partial_success
-        return Answer(
-            Outcome.DELIVERED,
-            one_line(partial.error_message),
-            rejected_spans=max(partial.rejected_spans, 0),
-        )
-    return Answer(Outcome.DELIVERED)
+        return _accepted_but_for(partial.rejected_spans, partial.error_message)
+    return None
+
+
+def _accepted_json(body: bytes) -> Answer | None:
+    """Do the same for OTLP/JSON, in which some servers answer whatever they were asked in."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+        response = json.loads(body)
+        if not response.keys() - {"partialSuccess"}:
+            partial = response.get("partialSuccess") or {}
+            rejected = partial.get("rejectedSpans") or partial.get("rejectedLogRecords") or 0
+            return _accepted_but_for(int(rejected), str(partial.get("errorMessage") or ""))
+    return None
+
+
+def _accepted_but_for(rejected: int, message: str) -> Answer:
+    return Answer(Outcome.DELIVERED, one_line(message), rejected_spans=max(rejected, 0))
 
 
 def failed(error: BaseException) -> Answer:
@@ -167,6 +184,15 @@ _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
 #: Statuses of 4xx that pass by themselves, and others that do not.
 _PASSING: Final = frozenset({"408", "425", "429"})
 _LASTING: Final = frozenset({PAGE, "501", "505", "UNIMPLEMENTED"})
+#: gRPC's that the specification does not want tried again, beside those that say what is wrong.
+_FINAL: Final = frozenset(
+    {"UNKNOWN", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INTERNAL"}
+)
+#: How the library's own words begin where it has such a status for an answer that broke off, or
+#: that a gateway gave.
+_BROKEN: Final = re.compile(
+    r"gRPC (UNKNOWN|INTERNAL): (Received (http2 header with status: 5|RST_STREAM)|Stream removed)"
+)
 _NOT_ALLOWED: Final = frozenset(
     {"401", "403", "407", "511", "UNAUTHENTICATED", "PERMISSION_DENIED"}
 )
@@ -218,7 +244,11 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
         return "", ""
     if _TLS_EXPECTED.match(detail):
         return f"TLS is expected at {exporter.shown}", f"write https:// in {_ENDPOINT}"
-    if answer.outcome is not Outcome.AGAIN:
+    if _SPOKEN_OTHERWISE.match(detail):
+        kind, port = ("gRPC", 4317) if is_grpc else ("HTTP", 4318)
+        return nothing, f"set {_ENDPOINT} to the collector's port for {kind}, usually {port}"
+    is_final = code in _FINAL and not _BROKEN.match(detail)
+    if answer.outcome is not Outcome.AGAIN or is_final:
         return (
             f"the collector takes none of the {NOUNS[exporter.signal]}",
             "look at the collector's log",
@@ -233,7 +263,10 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
             "the collector redirects what it is sent",
             f"set {_ENDPOINT} to where it leads, if that is a collector",
         )
-    if code in _LASTING or (code.startswith("4") and code not in _PASSING):
+    # a status of no class, or of one that no final answer has
+    is_of_no_server = code.isdecimal() and code[0] not in "2345"
+    is_lasting = code in _LASTING or (code.startswith("4") and code not in _PASSING)
+    if is_lasting or is_of_no_server:
         if is_grpc:
             return nothing, f"set {_ENDPOINT} to the collector's port for gRPC, usually 4317"
         own = _names.OTLP_PREFIXES[exporter.signal]
@@ -241,9 +274,6 @@ def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
             f"correct the path: {_ENDPOINT} gets /v1/{exporter.signal} appended,"
             f" {own}ENDPOINT is taken as it is"
         )
-    if _SPOKEN_OTHERWISE.match(detail):
-        kind, port = ("gRPC", 4317) if is_grpc else ("HTTP", 4318)
-        return nothing, f"set {_ENDPOINT} to the collector's port for {kind}, usually {port}"
     if answer.answered:
         return "", ""
     if _NO_TLS.match(detail):
