@@ -391,6 +391,7 @@ class HttpClient:
             raise
         text, failure = b"", None
         try:
+            _find_end(response)
             text = response.read(self._most_bytes)
         except Exception as error:
             failure = error
@@ -411,6 +412,25 @@ class HttpClient:
         connection.default_port = 80 if self._tls is None else 443
         self._connection = connection
         return connection
+
+
+def _find_end(response: "http.client.HTTPResponse") -> None:
+    """Know where *response* ends in what ``http.client`` takes for one that ends with the
+    connection: a last coding that is ``chunked``, a length said twice. RFC 9112, 6.3.
+
+    Failure: raises ``ValueError`` for a length that is invalid.
+    """
+    if response.chunked or response.length is not None:
+        return
+    codings = ",".join(response.headers.get_all("transfer-encoding", []))
+    lengths = {each.strip() for each in response.headers.get("content-length", "").split(",")}
+    if codings.rpartition(",")[2].strip().lower() == "chunked":
+        response.chunked, response.chunk_left = True, None
+    elif not codings and lengths != {""}:
+        (length,) = lengths
+        if not (length.isascii() and length.isdecimal()):
+            raise ValueError("the answer has an invalid length")
+        response.length = int(length)
 
 
 def make_tls(*, cafile: str | None = None) -> "ssl.SSLContext":

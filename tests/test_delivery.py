@@ -290,6 +290,33 @@ def test_a_collector_that_says_no_is_reported(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_mistake_is_reported_while_the_collector_wants_not_to_be_asked(
+    receiver: Receiver,
+    base: Path,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once a minute, and it is asked no more often for that; but once more at the end, at once."""
+    monkeypatch.setattr(_trouble, "QUIET_S", 0.2)  # the minute
+    monkeypatch.setattr(_trouble, "_quiet_s", 0.2)
+    monkeypatch.setattr(sender, "ROUND_S", 0.1)
+    receiver.answer = refuse(status, retry_after="300")
+    with Shop(base, receiver.endpoint) as shop:
+        shop.end(1)
+        err, until = "", time.monotonic() + 10
+        while err.count("the collector does not let us in") < 3 and time.monotonic() < until:
+            assert not shop.flush(0.2)
+            err += capsys.readouterr().err
+        assert err.count(f"does not let us in (HTTP {status}") >= 3
+        assert len(receiver.requests) == 1
+        began = time.monotonic()
+        assert not shop.close()
+        assert time.monotonic() - began < 0.9
+        assert len(receiver.requests) == 2
+
+
 def test_a_collector_that_is_only_away_is_not_reported(
     receiver: Receiver, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

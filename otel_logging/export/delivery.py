@@ -223,6 +223,7 @@ class Delivery:
         give_up = time.monotonic() + timeout_s * _WAIT
         done = False
         if self.sender.refusal or not self.sender.answered:
+            self.sender.next_flush_try = -math.inf  # the last try comes now, whatever it asked for
             short_s = min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S)
             done = self._bring(short_s, gives_up=lambda: True)
         if not done and self.sender.answered and not self.sender.refusal:
