@@ -19,7 +19,7 @@ from opentelemetry import trace
 from otel_logging import _forks, _names, _runtime, _trouble, tracing
 from otel_logging._errors import ConfigurationError, only_configuration_errors
 from otel_logging.logs import configure
-from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, destination, load
 from otel_logging.spool import directories
 from otel_logging.spool.queue import Spool
 
@@ -368,14 +368,14 @@ def _add_delivery(
 
 def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> Spool:
     """Open the spool: where it was asked for, or nothing; else where it can be."""
-    name = directories.destination(settings.service_name, exporter.shown, exporter.protocol)
+    name = destination(settings.service_name, exporter)
     given = settings.spool_dir
     places = (
         [directories.default_base, directories.fallback_base] if given is None else [lambda: given]
     )
     noun = "spans"
     if exporter.signal == "logs":
-        name, noun = name + directories.LOGS, "log records"
+        noun = "log records"
 
     def opened(base: "Path | None") -> Spool:
         return Spool(

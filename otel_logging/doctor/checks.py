@@ -172,7 +172,7 @@ def _spool_findings(chosen: Settings) -> Iterator[Finding]:
     failures: list[OSError] = []
     for base in [chosen.spool_dir] if chosen.spool_dir else bases:
         try:
-            directories.try_to_write(base, _TRIED_BYTES)
+            directories.try_to_write(base, _TRIED_BYTES, _destinations(chosen))
         except OSError as error:
             failures.append(error)
             continue
@@ -187,10 +187,18 @@ def _spool_findings(chosen: Settings) -> Iterator[Finding]:
     yield _unwritable(failures[0], chosen.spool_dir)
 
 
+def _destinations(chosen: Settings) -> Iterator[str]:
+    for exporter in (chosen.exporter, chosen.log_exporter):
+        if exporter is not None:
+            yield settings.destination(chosen.service_name, exporter)
+
+
 def _unwritable(error: OSError, given: Path | None) -> Finding:
     base = given or directories.default_base()
     if error.errno in _FULL:
         return problem(f"The disk of the spool is full ({base}).", "make room on it")
+    if isinstance(error, directories.UnsafeError):
+        base = Path(error.filename)
     then = "spans wait in memory alone" if given is None else "set-up refuses that"
     return problem(
         f"The spool cannot be written ({base}: {error.strerror}): {then}.",

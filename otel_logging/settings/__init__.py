@@ -152,6 +152,12 @@ def _remarks(variables: Variables) -> tuple[str, ...]:
     return (f"{', '.join(unused)} {verb} ignored: spans are queued on disk",)
 
 
+def destination(service: str, exporter: Exporter) -> str:
+    """Return the name of the directory for what *service* sends to one exporter."""
+    name = directories.destination(service, exporter.shown, exporter.protocol)
+    return name + directories.LOGS if exporter.signal == "logs" else name
+
+
 def spool_base() -> list[Path]:
     """Return the directories in which the local store may be, for the read side."""
     given = Variables().read(_parse.directory, None, _names.SPOOL_DIR)

@@ -19,7 +19,7 @@ import re
 import stat
 import time
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -86,24 +86,51 @@ def _make_directory(path: Path) -> None:
     """Make *path*, and those above it that are missing: 0700, whatever the umask."""
     for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
         with contextlib.suppress(FileExistsError):  # another process was quicker
-            missing.mkdir()
+            missing.mkdir(0o700)  # from its first moment, and then without what the umask took
             missing.chmod(0o700)
 
 
+def create(path: Path, flags: int) -> int:
+    """Open a new file that is 0600, whatever the umask. Failure: raises OSError."""
+    fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    if hasattr(os, "fchmod"):  # pragma: no branch - not on Windows
+        os.fchmod(fd, 0o600)
+    return fd
+
+
 def _safe_base(base: Path) -> None:
-    """Make *base* if it is missing; raise OSError if others may rename what is in it."""
+    """Make *base* if it is missing; raise OSError if others may rename it or what is in it."""
+    check_base(base)
     _make_directory(base)
-    mode = base.stat().st_mode
-    if not stat.S_ISDIR(mode):
+    if not base.is_dir():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(base))
-    # on Windows the mode says nothing of others
-    if hasattr(os, "geteuid") and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise UnsafeError("others may write to it, and it has no sticky bit", base)
 
 
-def _private_directory(path: Path) -> None:
-    """Make *path* a directory of ours alone, or raise OSError."""
-    _make_directory(path)
+def check_base(base: Path) -> None:
+    """Raise OSError if others may rename *base*, where it is a link what it leads to, or what is
+    in it.
+    """
+    if not hasattr(os, "geteuid"):  # on Windows the mode says nothing of others
+        return
+    named, real = base.absolute(), Path(os.path.realpath(base))  # Path.resolve() raises for a loop
+    for each in dict.fromkeys((named, *named.parents, real, *real.parents)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            _check_writers(each, each.stat())
+
+
+def _check_writers(path: Path, found: os.stat_result) -> None:
+    ours = {0, os.getegid(), *os.getgroups()}
+    others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid not in ours else 0)
+    if not found.st_mode & others:
+        return
+    if not found.st_mode & stat.S_ISVTX:
+        raise UnsafeError("others may write to it, and it has no sticky bit", path)
+    if found.st_uid not in (0, os.geteuid()):  # whom the sticky bit does not keep from it
+        raise UnsafeError("others may write to it, and it belongs to another user", path)
+
+
+def check_private(path: Path) -> None:
+    """Raise OSError if *path* is not a directory of ours."""
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
         raise UnsafeError("a symbolic link", path)
@@ -111,12 +138,19 @@ def _private_directory(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
         raise UnsafeError("belongs to another user", path)
-    if found.st_mode & 0o777 != 0o700:
+
+
+def _private_directory(path: Path) -> None:
+    """Make *path* a directory of ours alone, or raise OSError."""
+    _make_directory(path)
+    check_private(path)
+    if path.lstat().st_mode & 0o777 != 0o700:
         path.chmod(0o700)
 
 
-def try_to_write(base: Path, size: int) -> None:
-    """Write *size* bytes into *base*, and leave nothing, nor directories that were not there.
+def try_to_write(base: Path, size: int, destinations: Iterable[str] = ()) -> None:
+    """Write *size* bytes into *base*, and leave nothing, nor directories that were not there;
+    look at those of *destinations*, names in it, that are there.
 
     Failure: raises OSError.
     """
@@ -125,6 +159,11 @@ def try_to_write(base: Path, size: int) -> None:
     missing = [each for each in (base, *base.parents) if not each.exists()]
     try:
         _safe_base(base)
+        _check_fallback(base)
+        for each in destinations:
+            for path in (base / each, base / each / SENT):
+                with contextlib.suppress(FileNotFoundError):
+                    check_private(path)
         with tempfile.TemporaryFile(dir=base, buffering=0) as file:
             if file.write(bytes(size)) < size:  # the next one would say why
                 raise OSError(errno.ENOSPC, "not all bytes could be written", str(base))
@@ -144,9 +183,7 @@ def take(destination_dir: Path) -> tuple[Path, Descriptor]:
     """
     base = destination_dir.parent
     _safe_base(base)
-    # a name in the system's temporary directory, which anyone may have taken first
-    if base.name.startswith("otel_logging-") and base == fallback_base():
-        _private_directory(base)
+    _check_fallback(base)
     _private_directory(destination_dir)
     _private_directory(destination_dir / SENT)
     for _ in range(_TRIES):
@@ -161,10 +198,15 @@ def take(destination_dir: Path) -> tuple[Path, Descriptor]:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(destination_dir))
 
 
+def _check_fallback(base: Path) -> None:
+    # a name in the system's temporary directory, which anyone may have taken first
+    if base.name.startswith("otel_logging-") and base == fallback_base():
+        _private_directory(base)
+
+
 def _new_lock(process_dir: Path) -> Descriptor:
     try:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-        return Descriptor(os.open(process_dir / "lock", flags, 0o600))
+        return Descriptor(create(process_dir / "lock", os.O_WRONLY))
     except OSError:
         with contextlib.suppress(OSError):
             process_dir.rmdir()

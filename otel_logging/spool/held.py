@@ -7,6 +7,7 @@ have it. Deliberately absent: the lock around all this, which is the spool's.
 
 import contextlib
 import errno
+import os
 from pathlib import Path
 
 from otel_logging.spool import directories
@@ -111,7 +112,9 @@ def write_segment(path: Path, data: bytes) -> None:
     """Write a whole segment, or leave nothing and raise OSError."""
     filling = path.with_suffix(OPEN)
     try:
-        filling.write_bytes(data)
+        fd = directories.create(filling, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        with open(fd, "wb") as file:  # noqa: PTH123 - os.fdopen is eventlet's perhaps
+            file.write(data)
         filling.rename(path)
     except OSError:
         with contextlib.suppress(OSError):

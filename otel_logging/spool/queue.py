@@ -224,8 +224,8 @@ class Spool:
             self._seal(scope)
         path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
         # read as well, for the case that the file is removed; see _seal
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        segment = OpenSegment(path, os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600), now)
+        fd = directories.create(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        segment = OpenSegment(path, fd, now)
         descriptor.hold(segment.fd)
         try:
             segment.write(header(self.resource, scope))

@@ -11,24 +11,56 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, files, listed, sent
+from otel_logging import _trouble
+from otel_logging.spool.directories import (
+    LOGS,
+    OPEN,
+    SEALED,
+    SENT,
+    UnsafeError,
+    check_base,
+    check_private,
+    files,
+    listed,
+    sent,
+)
 from otel_logging.spool.segment import Contents, parse
+
+UNSAFE: Final = "a spool directory is not read: it is not safe"
 
 
 def segments(base: Path) -> list[Path]:
     """Return the segments of spans of every service and process below *base*: open, waiting, sent.
 
     Each once, though it may be sealed or delivered meanwhile. Failure: never
-    raises; what cannot be read is not there.
+    raises; what cannot be read is not there, and what a service would not use is reported.
     """
-    destinations = [each for each in listed(base) if each.suffix != LOGS]
+    try:
+        check_base(base)
+    except OSError as error:
+        _trouble.remark(UNSAFE, detail=error)
+        return []
+    destinations = [each for each in listed(base) if each.suffix != LOGS and _is_safe(each)]
     processes = [path for each in destinations for path in listed(each) if path.name != SENT]
     found = [path for each in processes for path in files(each, OPEN)]
     # in this order: what moves on while we look is met twice rather than never
     found += [path for each in processes for path in files(each, SEALED)]
     found += [path for each in destinations for path in files(each / SENT, SEALED)]
     return list({sent(path): path for path in found}.values())
+
+
+def _is_safe(destination_dir: Path) -> bool:
+    for each in (destination_dir, destination_dir / SENT):
+        try:
+            check_private(each)
+        except UnsafeError as error:
+            _trouble.remark(UNSAFE, detail=error)
+            return False
+        except OSError:  # a file, say: nothing is read from it
+            pass
+    return True
 
 
 def read(base: Path) -> Iterator[Contents]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from otel_logging import _trouble
 from otel_logging.spool import directories, reading
+from otel_logging.spool.held import set_apart
 from otel_logging.spool.queue import Spool
 from otel_logging.spool.reading import Waiting
 from tests.spools import (
@@ -279,7 +280,7 @@ def test_no_descriptor_leaks(base: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o177])
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o177, 0o277, 0o777])
 def test_what_is_made_is_0700_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     """The base, what is above it, the destination, ``sent/`` and the place."""
     base = tmp_path / "state" / "spool"
@@ -289,11 +290,130 @@ def test_what_is_made_is_0700_whatever_the_umask(tmp_path: Path, umask: int) -> 
         append(spool, 1)
         made = [base.parent, base, base / "shop-1", base / "shop-1" / "sent", *places(base)]
         assert {oct(path.stat().st_mode & 0o777) for path in made} == {"0o700"}
+        files = [path for path in base.rglob("*") if path.is_file()]
+        assert {path.suffix for path in files} == {"", ".open"}
+        assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
         spool.close()
+        set_apart(base / "shop-1", b"late")
+        files = list(base.rglob("*.segment"))
+        assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
         directories.try_to_write(base, 1)
     finally:
         os.umask(before)
     assert on_disk(base) == [1]
+
+
+@posix
+def test_nothing_that_is_made_is_open_to_others_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each directory is private when it appears."""
+    modes: list[int] = []
+    make_one = Path.mkdir
+
+    def observed(path: Path, *arguments: int) -> None:
+        make_one(path, *arguments)
+        modes.append(stat.S_IMODE(path.stat().st_mode))
+
+    monkeypatch.setattr(Path, "mkdir", observed)
+    before = os.umask(0)
+    try:
+        make(tmp_path / "state" / "spool").close()
+    finally:
+        os.umask(before)
+    assert modes == [0o700] * 5
+
+
+def unusable(base: Path) -> str:
+    """Return why a base is used neither by a service nor by the doctor, nor read."""
+    for use in (lambda: make(base), lambda: directories.try_to_write(base, 1)):
+        with pytest.raises(directories.UnsafeError) as raised:
+            use()
+    _trouble.forget()
+    assert reading.segments(base) == []
+    assert list(_trouble.counts) == [reading.UNSAFE]
+    return str(raised.value)
+
+
+@posix
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_base_below_a_directory_of_everybody_is_not_used(tmp_path: Path, linked: bool) -> None:
+    """Who may write there may put another in its place, or in that of a link on its way."""
+    shared = tmp_path / "shared"
+    shared.joinpath("own", "spool").mkdir(parents=True)
+    shared.chmod(0o777)
+    base = shared / "own" / "spool"
+    if linked:
+        tmp_path.joinpath("link").symlink_to(base)
+        base = tmp_path / "link"
+    assert "no sticky bit" in unusable(base)
+    missing = shared / "missing" / "spool"
+    assert "no sticky bit" in unusable(missing)
+    assert not missing.parent.exists()
+    shared.chmod(0o1777)
+    make(base).close()
+
+
+root = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="root gives away")
+
+
+@posix
+@root
+@pytest.mark.parametrize("below", ["", "own/spool"])
+def test_a_base_that_another_group_may_write_is_not_used(tmp_path: Path, below: str) -> None:
+    """A group that we are in is trusted: it is given to share a volume."""
+    shared = tmp_path / "shared"
+    base = shared / below
+    base.mkdir(parents=True)
+    shared.chmod(0o770)
+    make(base).close()
+    os.chown(shared, -1, 54321)
+    shared.chmod(0o770)
+    assert "no sticky bit" in unusable(base)
+    shared.chmod(0o1770)
+    make(base).close()
+
+
+@posix
+@root
+@pytest.mark.parametrize("below", ["", "own/spool"])
+def test_the_owner_of_a_sticky_directory_may_rename_all_in_it(tmp_path: Path, below: str) -> None:
+    """So it is root or we, as with /tmp."""
+    shared = tmp_path / "shared"
+    base = shared / below
+    base.mkdir(parents=True)
+    shared.chmod(0o1777)
+    make(base).close()
+    os.chown(shared, 54321, -1)
+    shared.chmod(0o1777)
+    assert "belongs to another user" in unusable(base)
+
+
+@posix
+@pytest.mark.parametrize("which", ["destination", "sent"])
+def test_a_destination_that_is_a_link_is_not_read(base: Path, tmp_path: Path, which: str) -> None:
+    """Nor does the doctor call it good."""
+    spool = make(tmp_path / "elsewhere")
+    append(spool, 1)
+    spool.seal()
+    for segment in spool.waiting():
+        spool.delivered(segment)
+    spool.close()
+    planted = tmp_path / "elsewhere" / "shop-1"
+    own = base / "shop-1"
+    if which == "destination":
+        base.mkdir()
+        own.symlink_to(planted)
+    else:
+        own.mkdir(parents=True)
+        own.joinpath("sent").symlink_to(planted / "sent")
+    _trouble.forget()
+    assert on_disk(base) == []
+    assert list(_trouble.counts) == [reading.UNSAFE]
+    with pytest.raises(directories.UnsafeError, match="symbolic link"):
+        directories.try_to_write(base, 1, ["shop-1"])
+    directories.try_to_write(base, 1, ["other-1"])
+    assert on_disk(tmp_path / "elsewhere") == [1]
 
 
 @posix
