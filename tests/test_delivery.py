@@ -869,7 +869,10 @@ def test_exit_asks_a_collector_that_says_no_once(
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("UNAUTHENTICATED", "the collector does not let us in (gRPC UNAUTHENTICATED: no; set OTEL_"),
+        (
+            "UNAUTHENTICATED",
+            "the collector does not let us in (gRPC UNAUTHENTICATED: no; set OTEL_",
+        ),
         ("NOT_FOUND", "the collector takes none of the spans (gRPC NOT_FOUND: no; look at the"),
     ],
 )

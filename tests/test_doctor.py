@@ -1,5 +1,6 @@
 """``otel-logging doctor``: every fault is named rightly, with what mends it."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from click.testing import Result
 
 from otel_logging import setup_observability, traced
 from otel_logging.cli import main
+from otel_logging.settings import destination, load
 from tests import rude
 from tests.commands import Runner
 from tests.conftest import NOWHERE
@@ -318,6 +320,27 @@ def test_a_spool_that_cannot_be_written_is_a_problem(run: Run, tmp_path: Path) -
         f"The spool cannot be written ({tmp_path / 'file'}: File exists)",
         "set OTEL_LOGGING_SPOOL_DIR to a directory that can be written",
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+def test_a_destination_that_no_service_would_use_is_a_problem(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that somebody has put there, of the spans or of the log records."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    chosen = load()
+    for exporter in (chosen.exporter, chosen.log_exporter):
+        assert exporter is not None
+        base = tmp_path / exporter.signal
+        link = base / destination(chosen.service_name, exporter)
+        base.mkdir()
+        link.symlink_to(tmp_path)
+
+        assert_problem(
+            run(OTEL_LOGGING_SPOOL_DIR=str(base)),
+            f"The spool cannot be written ({link}: a symbolic link)",
+            "set OTEL_LOGGING_SPOOL_DIR to a directory that can be written",
+        )
 
 
 def test_no_writable_directory_at_all_is_a_problem(

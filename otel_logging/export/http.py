@@ -87,8 +87,9 @@ class OtlpHttp(HttpClient):
         There are six cases: taken, perhaps in part; too large; bad data, which it
         never will take; one of these, but cut off, so that nobody knows; not now; and
         everything that is a mistake of the set-up (a redirect, a wrong path, no
-        permission, a server that says yes to all, with pages or words of its own). The specification drops
-        the last at once; somebody may mend it, so here they wait within the spool's bound.
+        permission, a server that says yes to all, with pages or words of its own). The
+        specification drops the last at once; somebody may mend it, so here they wait
+        within the spool's bound.
         """
         status, body = response.status, response.body
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -160,8 +160,8 @@ def try_to_write(base: Path, size: int, destinations: Iterable[str] = ()) -> Non
     try:
         _safe_base(base)
         _check_fallback(base)
-        for each in destinations:
-            for path in (base / each, base / each / SENT):
+        for name in destinations:
+            for path in (base / name, base / name / SENT):
                 with contextlib.suppress(FileNotFoundError):
                     check_private(path)
         with tempfile.TemporaryFile(dir=base, buffering=0) as file:
