@@ -1107,6 +1107,34 @@ def test_a_handler_that_logs_by_our_logger(lines: Lines) -> None:
     assert [line["event"] for line in lines()] == ["a", "wrote a"]
 
 
+def test_a_task_that_a_handler_starts_logs_to_handlers(lines: Lines) -> None:
+    """It copies the context of the line that is handed on, and runs when that one is done."""
+    tasks: list[asyncio.Task[None]] = []
+
+    class Delivering(Kept):
+        def emit(self, record: logging.LogRecord) -> None:
+            super().emit(record)
+            if not tasks:
+                tasks.append(asyncio.get_running_loop().create_task(deliver()))
+
+    async def deliver() -> None:
+        get_logger("shop").error("not delivered")
+        await asyncio.create_task(child())
+
+    async def child() -> None:
+        get_logger("shop").error("nor by its child")
+
+    async def main() -> None:
+        get_logger("shop").info("first")
+        await tasks[0]
+        get_logger("shop").info("last")
+
+    logger().addHandler(kept := Delivering())
+    asyncio.run(main())
+    assert kept.messages == ["first", "not delivered", "nor by its child", "last"]
+    assert [line["event"] for line in lines()] == kept.messages
+
+
 def test_handlers_and_filters_that_raise_are_contained_for_our_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

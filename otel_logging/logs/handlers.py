@@ -8,20 +8,22 @@ what a handler logs while it has one goes to none. Deliberately absent: other lo
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from typing import Any, Final
 
 from structlog.stdlib import ProcessorFormatter
 
 from otel_logging import _names, _trouble
+from otel_logging._green import OfThread
 from otel_logging._values import plain
 from otel_logging.logs import call, caller, levels
 from otel_logging.logs import logger as loggers
 from otel_logging.processors import EventDict, exception_of, mark_done
 
-#: Set while a handler has a line of ours: what it logs meanwhile goes to none.
-_handing_on: ContextVar[bool] = ContextVar("otel_logging.handing_on", default=False)
+#: The threads in which a handler has a line of ours: what it logs meanwhile goes to none. Not a
+#: context variable: tasks that a handler starts would copy it, and log to no handler ever.
+_handing_on = OfThread()
 
 
 def hand_on(
@@ -37,9 +39,12 @@ def hand_on(
     which makes texts of exceptions and stacks. Failure: never raises.
     """
     logger = channel.standard
-    if _handing_on.get() or logger.manager.disable >= level or level < levels.for_handlers(logger):
+    me = threading.get_ident()
+    if me in _handing_on or logger.manager.disable >= level:
         return
-    token = _handing_on.set(True)
+    if level < levels.for_handlers(logger):
+        return
+    _handing_on[me] = True
     try:
         fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
         error = exception_of(given.get("exc_info"))
@@ -72,7 +77,7 @@ def hand_on(
     except Exception as error:
         _trouble.report("errors of a logging handler", detail=error)
     finally:
-        _handing_on.reset(token)
+        _handing_on.put(me, None)
 
 
 class _Message(str):
