@@ -893,6 +893,65 @@ def test_what_another_handler_takes_is_on_the_span(service: Service, lines: Line
     assert "no stock" in event.attributes["exception"]
 
 
+class OwnHandle(Kept):
+    def handle(self, record: logging.LogRecord) -> Any:
+        self.emit(record)
+
+
+class Filtering(Kept):
+    def handle(self, record: logging.LogRecord) -> Any:
+        return self.filter(record) and super().handle(record)
+
+
+class Duck:
+    """What ``callHandlers`` asks of a handler, and no more."""
+
+    level = 0
+    messages: list[str] = []
+
+    def handle(self, record: logging.LogRecord) -> None:
+        self.messages = [*self.messages, record.getMessage()]
+
+
+class Rude(Duck):
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise RuntimeError("not asked")
+
+    filters = (filter,)
+
+
+@pytest.mark.parametrize("kind", [OwnHandle, Filtering, Duck, Rude])
+def test_a_handler_with_a_way_of_its_own_takes_a_record(
+    kind: Callable[[], Any], service: Service, lines: Lines
+) -> None:
+    """``handle()`` of its own, whatever it returns: one event on the span."""
+    logger().handlers = [refusing(), kind()]
+    logger().propagate = False
+    with traced("request"):
+        logger().error("no stock")
+    assert logger().handlers[1].messages == ["no stock"]  # type: ignore[attr-defined]
+    assert lines() == []
+    assert [event.name for event in service.one("request").events] == ["no stock"]
+
+
+@pytest.mark.parametrize("kind", [OwnHandle, Filtering])
+def test_a_handler_with_a_way_of_its_own_refuses_a_record(
+    kind: Callable[[], Any], service: Service, lines: Lines
+) -> None:
+    """By its level or its filters."""
+    ours, other = kind(), kind()
+    ours.setLevel(logging.ERROR)
+    other.addFilter(lambda record: record.levelno >= logging.ERROR)
+    if kind is OwnHandle:
+        other.handle = lambda record: other.filter(record) and other.emit(record)
+    logger().handlers = [refusing(), ours, other]
+    logger().propagate = False
+    with traced("request"):
+        logger().warning("refused by all")
+    assert lines() == ours.messages == other.messages == []
+    assert service.one("request").events == ()
+
+
 def test_what_every_handler_refuses_is_nowhere(service: Service, lines: Lines) -> None:
     """By its filter, by doing nothing, or by the logger's level for handlers."""
     logger().addHandler(refusing())

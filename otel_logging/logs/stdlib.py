@@ -14,11 +14,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import FunctionType
 from typing import Any, Final, cast
 
 from otel_logging import _names, _trouble
+from otel_logging._green import OfThread
 from otel_logging._values import plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, line, uncaught
@@ -198,22 +198,22 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         return
     if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
         call_handlers = functools.partial(caller.as_called, call_handlers)
-    if passed is not None or not is_new:
-        _call(call_handlers, self, record)
-        return
-    takers: list[logging.Handler] = []
-    token = _takers.set(takers)
-    try:
-        _call(call_handlers, self, record)
-    finally:
-        _takers.reset(token)
-    if takers:
+    answers: dict[int, bool] | None = {} if passed is None and is_new else None
+    _call(call_handlers, self, record, answers)
+    if answers is not None and _is_taken_by_one(self, record, answers):
         _make_line(record, line.ON_SPAN)
 
 
-def _call(call_handlers: Any, logger: logging.Logger, record: logging.LogRecord) -> None:
+def _call(
+    call_handlers: Any,
+    logger: logging.Logger,
+    record: logging.LogRecord,
+    answers: dict[int, bool] | None,
+) -> None:
     me = threading.get_ident()
     depth = loggers.nesting.get(me, 0)
+    outer = _answers.get(me)
+    _answers.put(me, answers)
     try:
         if depth >= loggers.DEEPEST:
             raise RecursionError("a value or a handler logs while it is logged")
@@ -222,11 +222,32 @@ def _call(call_handlers: Any, logger: logging.Logger, record: logging.LogRecord)
     except Exception as error:
         _trouble.report("errors of a logging handler", detail=error)
     finally:
+        _answers.put(me, outer)
         loggers.nesting.put(me, depth or None)
 
 
-#: The handlers that take the record at hand, where that is asked.
-_takers: ContextVar[list[logging.Handler] | None] = ContextVar("otel_logging.takers", default=None)
+#: By thread, of the record at hand, where that is asked: whether handlers took it, by their ids.
+_answers = OfThread()
+
+
+def _is_taken_by_one(
+    logger: logging.Logger, record: logging.LogRecord, answers: dict[int, bool]
+) -> bool:
+    """Say whether a handler but the console takes *record*.
+
+    *answers* are those of ``logging.Handler.handle``. A handler with a ``handle`` of its own
+    that did not call it takes what its level and its filters let through.
+    """
+    try:
+        return any(answers.values()) or any(
+            record.levelno >= handler.level
+            and type(handler).handle is not logging.NullHandler.handle
+            and not (getattr(handler, "filters", ()) and not handler.filter(copy.copy(record)))
+            for handler in handlers.handlers_of(logger)
+            if id(handler) not in answers and not handlers.is_console(handler)
+        )
+    except Exception:  # its own code raises: it does not say that it refused the record
+        return True
 
 
 def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
@@ -338,8 +359,8 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     line is made here.
     """
     if not (_is_taken and handlers.is_console(self)):
-        takers = _takers.get()
-        return _handle(self, record) if takers is None else _noted(takers, self, record)
+        answers = _answers.get(threading.get_ident())
+        return _handle(self, record) if answers is None else _noted(answers, self, record)
     if not is_done(record):
         passed: Any = self.filter(record)
         if passed:
@@ -347,15 +368,10 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     return False
 
 
-def _noted(
-    takers: list[logging.Handler], handler: logging.Handler, record: logging.LogRecord
-) -> Any:
-    taken: Any = True  # also by one that raises
-    try:
-        taken = _handle(handler, record)
-    finally:
-        if taken:
-            takers.append(handler)
+def _noted(answers: dict[int, bool], handler: logging.Handler, record: logging.LogRecord) -> Any:
+    answers[id(handler)] = True  # also of one that raises
+    taken = _handle(handler, record)
+    answers[id(handler)] = bool(taken)
     return taken
 
 
