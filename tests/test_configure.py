@@ -677,6 +677,34 @@ def test_a_value_that_logs_itself_ends(capsys: pytest.CaptureFixture[str]) -> No
     assert _trouble.counts == {}
 
 
+@pytest.mark.parametrize("way", ["ours", "standard"])
+def test_many_bound_values_that_log_are_asked_a_bounded_number_of_times(
+    way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line asks all of them: without a bound on their number a call would last for ever."""
+    asked = 0
+
+    class Chatty:
+        def __repr__(self) -> str:
+            nonlocal asked
+            asked += 1
+            if asked > 10_000:
+                raise AssertionError("no end to it")
+            (log if way == "ours" else logging.getLogger("shop")).info("inner")
+            return "chatty"
+
+    with bound_context(**{f"field{number}": Chatty() for number in range(10)}):
+        log.info("outer")
+        outer = parsed(capsys.readouterr().out)[-1]
+        assert (outer["event"], outer["field9"]) == ("outer", "chatty")
+        assert asked < 10_000
+        first, asked = asked, 0
+        log.info("again")
+        assert asked == first
+    assert set(_trouble.counts) <= {"log lines lost: a line could not be made"}
+    _trouble.forget()
+
+
 IN_A_SIGNAL_HANDLER = """
 import signal, sys
 from otel_logging import setup_observability, get_logger, traced

@@ -215,15 +215,15 @@ def _call(
     outer = _answers.get(me)
     _answers.put(me, answers)
     try:
-        if depth >= loggers.DEEPEST:
-            raise RecursionError("a value or a handler logs while it is logged")
+        if depth:
+            loggers.check_depth(me, depth)
         loggers.nesting[me] = depth + 1
         call_handlers(logger, record)
     except Exception as error:
         _trouble.report("errors of a logging handler", detail=error)
     finally:
         _answers.put(me, outer)
-        loggers.nesting.put(me, depth or None)
+        loggers.leave(me, depth)
 
 
 #: By thread, of the record at hand, where that is asked: whether handlers took it, by their ids.
