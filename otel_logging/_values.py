@@ -52,6 +52,14 @@ def shorten(text: str, limit: int) -> str:
     return (text[: keep - keep // 2] + mark + text[len(text) - keep // 2 :])[:limit]
 
 
+def is_true(value: Any) -> bool:
+    """Return the truth of *value*; True for one that has none, as an array. Never raises."""
+    try:
+        return bool(value)
+    except Exception:
+        return True
+
+
 @dataclass(slots=True)
 class _Left:
     """What one field may still hold.

@@ -706,6 +706,57 @@ def test_ten_thousand_lines_of_every_origin(
     assert len(parsed(capfd.readouterr().out)) == 10_000
 
 
+# ---------------------------------------------------------------- values without a truth or a class
+
+
+class NoTruth(Exception):
+    """As an array of more than one number."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth is ambiguous")
+
+
+class NoClass:
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        raise ValueError("no class")
+
+
+@pytest.mark.parametrize("of", ["get_logger", "logging"])
+@pytest.mark.parametrize("is_heard", [True, False])
+@pytest.mark.parametrize("kind", [NoTruth, NoClass])
+@pytest.mark.parametrize("name", ["stack_info", "exc_info", "message"])
+def test_what_has_no_truth_or_no_class_loses_no_line(
+    name: str, kind: type, is_heard: bool, of: str, lines: Lines
+) -> None:
+    """In place of a flag, an exception or a message; a handler has its record too."""
+    logging.root.handlers.clear()  # pytest's own ask it too
+    if is_heard:
+        logger().addHandler(kept := Kept())
+    log: Any = get_logger("shop") if of == "get_logger" else logger()
+    if name == "message":
+        log.info(kind())
+    else:
+        log.info("there", **{name: kind()})
+    (line,) = lines()
+    assert line["event"] == "there" or name == "message"
+    assert ("stack" in line) == (name == "stack_info")
+    assert ("exception" in line) == (name == "exc_info" and kind is NoTruth)
+    if is_heard:
+        (record,) = kept.records
+        assert (record.stack_info is not None) == (name == "stack_info")
+
+
+def test_a_record_without_truths_is_a_line(lines: Lines) -> None:
+    """Made by hand: each of its parts may be anything."""
+    logging.root.handlers.clear()  # pytest's own ask it too
+    no_truth = NoTruth("no truth")
+    parts = {"exc_info": no_truth, "exc_text": no_truth, "stack_info": no_truth, "args": no_truth}
+    logger().handle(logging.makeLogRecord({"name": "shop", "levelno": 20, "msg": "a"}))
+    logger().handle(logging.makeLogRecord({"name": "shop", "levelno": 20, "msg": "%s", **parts}))
+    assert [line["event"] for line in lines()] == ["a", "no truth"]
+
+
 # ---------------------------------------------------------------- nothing recurses
 
 

@@ -46,7 +46,7 @@ def event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict
     if not args and "msg" in event_dict:
         args = (event_dict.pop("msg"), *event_dict.pop("args", ()))
     extra = event_dict.pop("extra", None)
-    if isinstance(extra, Mapping):
+    if issubclass(type(extra), Mapping):  # by type: it may have a __class__ that raises
         event_dict.update(extra)
     if args:
         put_message(args, event_dict)

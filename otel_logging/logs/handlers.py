@@ -16,7 +16,7 @@ from structlog.stdlib import ProcessorFormatter
 
 from otel_logging import _names, _trouble
 from otel_logging._green import OfThread
-from otel_logging._values import plain
+from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
 from otel_logging.logs import logger as loggers
 from otel_logging.processors import EventDict, exception_of, mark_done
@@ -50,7 +50,8 @@ def hand_on(
         error = exception_of(given.get("exc_info"))
         if error is not None:
             fields.pop(_names.EXCEPTION, None)
-        stack = fields.pop(_names.STACK, None) if given.get("stack_info") else None
+        has_stack = is_true(given.get("stack_info"))
+        stack = fields.pop(_names.STACK, None) if has_stack else None
         place = fields if _names.CODE_FILE in fields else place or caller.users_place()
         event = event_dict[_names.EVENT]
         message = _Message(event if type(event) is str else plain(event))

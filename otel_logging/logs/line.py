@@ -18,7 +18,7 @@ from structlog.processors import CallsiteParameter, CallsiteParameterAdder, Stac
 
 from otel_logging import _exceptions, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
-from otel_logging._values import MAX_CHARACTERS
+from otel_logging._values import MAX_CHARACTERS, is_true
 from otel_logging.processors import (
     EventDict,
     add_bound_context,
@@ -124,7 +124,8 @@ def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseExcept
 
 
 def _format_stack(event_dict: EventDict) -> None:
-    if event_dict["stack_info"] and _names.STACK in event_dict:
+    asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
+    if asked and _names.STACK in event_dict:
         bindings.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
     _render_stack(None, "", event_dict)
 

@@ -19,11 +19,11 @@ from typing import Any, Final, cast
 
 from otel_logging import _names, _trouble
 from otel_logging._green import OfThread
-from otel_logging._values import plain
+from otel_logging._values import is_true, plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, line, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.processors import EventDict, is_done, mark_done
+from otel_logging.processors import EventDict, exception_of, is_done, mark_done
 from otel_logging.settings import LogSettings
 
 _python: Any = logging  # whose methods we replace
@@ -128,7 +128,8 @@ def _log_or_line(  # pragma: no cover - its frames are in logging's file
     stack_info: bool = False,  # noqa: FBT001, FBT002 - logging's signature
     stacklevel: int = 1,
 ) -> None:
-    if not (exc_info is None and extra is None and not stack_info):
+    if not (exc_info is None and extra is None and stack_info is False):
+        exc_info, stack_info = _with_truth(exc_info), is_true(stack_info)
         _log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
     elif not _is_straight(self, level, msg, args):
         _log(self, level, msg, args, stacklevel=stacklevel)
@@ -138,7 +139,18 @@ def _as_loggings(function: Any, log: Any) -> Any:
     """Return *function* as one of logging's own, for whoever looks for the frame that logs."""
     code = function.__code__.replace(co_filename=log.__code__.co_filename)
     known = {"__name__": "logging", "_log": log, "_is_straight": _is_straight}
+    known |= {"_with_truth": _with_truth, "is_true": is_true}
     return FunctionType(code, known, function.__name__, function.__defaults__)
+
+
+def _with_truth(exc_info: Any) -> Any:
+    """Return *exc_info* so that ``logging`` may ask for its truth and its class."""
+    try:
+        _ = isinstance(exc_info, BaseException), bool(exc_info)
+    except Exception:
+        error = exception_of(exc_info)
+        return None if error is None else (type(error), error, error.__traceback__)
+    return exc_info
 
 
 def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: Any) -> bool:
@@ -299,21 +311,21 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         event_dict[_names.CODE_FILE] = record.pathname
         event_dict[_names.CODE_LINE] = record.lineno
         event_dict[_names.CODE_FUNCTION] = record.funcName
-    if isinstance(record.msg, dict) and "_logger" in event_dict:
+    if issubclass(type(record.msg), dict) and "_logger" in event_dict:
         return _of_structlog(record, event_dict)
     call.put_message((_text_of(record), *_arguments_of(record)), event_dict)
     event = event_dict[_names.EVENT] = event_dict[_names.EVENT].rstrip("\n")
     if "\x1b" in event:
         event = event_dict[_names.EVENT] = _COLORS.sub("", event)
-    if isinstance(record.msg, TaggedText):
+    if type(record.msg) is TaggedText:
         event_dict[_names.EVENT] = tagged_text(record.msg.tag, event)
     elif record.name == uncaught.WARNINGS:
         event_dict.update(uncaught.parts_of_warning(event))
-    if record.exc_info:
+    if is_true(record.exc_info):
         event_dict["exc_info"] = record.exc_info
-    elif record.exc_text:  # of another process, which could not send the exception itself
+    elif is_true(record.exc_text):  # of another process, which could not send the exception itself
         event_dict[_names.EVENT] = f"{event}\n{record.exc_text}"
-    if record.stack_info:
+    if is_true(record.stack_info):
         event_dict[_names.STACK] = record.stack_info
     return event_dict
 
@@ -334,7 +346,7 @@ def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict
 
 def _text_of(record: logging.LogRecord) -> str:
     message = record.msg
-    if isinstance(message, TaggedText):
+    if type(message) is TaggedText:
         return message.message
     if type(message) is str:
         return message
@@ -345,8 +357,10 @@ def _text_of(record: logging.LogRecord) -> str:
 
 
 def _arguments_of(record: logging.LogRecord) -> tuple[Any, ...]:
-    arguments = record.args or ()
-    return arguments if isinstance(arguments, tuple) else (arguments,)
+    arguments = record.args
+    if isinstance(arguments, tuple):
+        return arguments
+    return (arguments,) if is_true(arguments) else ()
 
 
 # ---------------------------------------------------------------- handlers
