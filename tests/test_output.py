@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import select
 import socket
 import subprocess
 import sys
@@ -303,6 +304,133 @@ log.info("next")
     assert b"\n" not in half
     assert whole.startswith(b"\n")
     assert [line["event"] for line in parsed(whole[1:])] == ["next"]
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("kernel", ["this", "older"])
+def test_a_long_line_whose_reader_is_slow_holds_its_caller_up_once(kernel: str) -> None:
+    """100 ms, whatever is read meanwhile; the next line begins anew."""
+    code = """
+import os, sys, time
+OLDER_KERNEL
+from otel_logging import configure_logging, get_logger
+configure_logging()
+log = get_logger("shop")
+began = time.monotonic()
+log.info("long", **{f"text{n}": "x" * 8000 for n in range(30)})
+sys.stderr.write(f"\\nREPORT {time.monotonic() - began}\\n")
+sys.stderr.flush()
+sys.stdin.readline()
+log.info("next")
+"""
+    code = code.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
+    with pipe() as (read, write):
+        process = child(
+            code,
+            stdout=write,
+            stdin=subprocess.PIPE,
+            variables={"OTEL_LOGGING_LINE_BYTES": "1000000"},
+        )
+        os.close(write)
+        assert process.stdin
+        assert process.stderr
+        found = os.read(read, 4096)
+        while not select.select([process.stderr], [], [], 0.05)[0]:  # 4 KiB every 50 ms
+            found += os.read(read, 4096)
+        while b"REPORT" not in (said := process.stderr.readline() or pytest.fail("it died")):
+            pass
+        assert float(said.split()[1]) < 0.6  # 100 ms, and a busy machine
+        found += read_all(read, until_end=False)
+        process.stdin.close()
+        found += read_all(read, until_end=True)
+        ended(process)
+    half, whole = found.split(b"\n", 1)
+    assert 1 << 16 < len(half) < 240_000
+    assert [line["event"] for line in parsed(whole)] == ["next"]
+
+
+WRAPPED = """
+import io, os, sys, time
+sys.stdout = eval(sys.argv[1])
+from otel_logging import configure_logging, get_logger
+configure_logging()
+log = get_logger("shop")
+print("printed", end="")
+log.info("first")
+longest = 0.0
+for number in range(int(sys.argv[2])):
+    began = time.monotonic()
+    log.info("line", text="x" * 300)
+    longest = max(longest, time.monotonic() - began)
+sys.stderr.write(f"REPORT {longest}\\n")
+os._exit(0)
+"""
+WRAPPERS = [
+    "io.TextIOWrapper(open(1, 'wb', 0, closefd=False), write_through=True)",
+    "io.TextIOWrapper(open(1, 'wb', closefd=False), encoding='utf-8')",
+    "io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8', line_buffering=True)",
+]
+
+
+def wrapped(wrapper: str, lines: int, stdout: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", WRAPPED, wrapper, str(lines)],
+        env=child_environment(ENVIRONMENT="production"),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_stdout_wrapped_once_more_whose_reader_stops(wrapper: str) -> None:
+    """To write in another encoding, or at once: it is the same descriptor, and never blocks."""
+    with pipe() as (read, write):
+        process = wrapped(wrapper, 1000, write)
+        os.close(write)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        found = read_all(read, until_end=True)
+    (report,) = [line for line in said.splitlines() if line.startswith(b"REPORT")]
+    assert float(report.split()[1]) < 0.6  # 100 ms, and a busy machine
+    assert b"log lines lost" in said
+    assert found.startswith(b"printed{")
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_stdout_wrapped_once_more_keeps_the_order(wrapper: str, tmp_path: Path) -> None:
+    """What was printed before a line, and is not written yet, stands before it."""
+    with (tmp_path / "log").open("wb") as file, wrapped(wrapper, 1, file.fileno()) as process:
+        assert process.stderr
+        assert process.stderr.read().startswith(b"REPORT")
+    first, *rest = (tmp_path / "log").read_text().splitlines()
+    assert first.startswith("printed{")
+    assert len(rest) == 1
+
+
+def test_a_stdout_that_is_closed_or_about_to_be_is_passed_by_or_lost(
+    tmp_path: Path,
+) -> None:
+    """A wrapper that is closed after its first line cannot be flushed; lines go on past it."""
+    code = """
+import io, sys
+from otel_logging import _trouble, configure_logging, get_logger
+configure_logging(environment="production")
+log = get_logger("shop")
+sys.stdout = io.TextIOWrapper(open(1, "wb", 0, closefd=False))
+log.info("open")
+sys.stdout.close()
+log.info("closed")
+assert not _trouble.counts, _trouble.counts
+sys.stdout = io.TextIOWrapper(open(1, "wb", 0, closefd=False))
+sys.stdout.close()
+log.info("lost")
+assert sum(_trouble.counts.values()) == 1, _trouble.counts
+sys.stdout = sys.__stdout__
+"""
+    assert [line["event"] for line in parsed(script(code).stdout)] == ["open", "closed"]
 
 
 def test_a_non_blocking_stdout() -> None:

@@ -6,6 +6,7 @@ a line is written. Deliberately absent: levels and formats.
 """
 
 import errno
+import io
 import logging
 import os
 import stat
@@ -38,16 +39,20 @@ _NOT_THERE: Final = frozenset(
 )
 
 
+#: Of a ``TextIOWrapper``: its buffer, and the file below that.
+_PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
+
 _select: Final = as_it_was("select")
 
 
 class Stdout:
     """Writes lines to whatever ``sys.stdout`` is at the time.
 
-    While it is the original with a descriptor on POSIX, a line is one write to
-    that; else (pytest's capture, Jupyter, Windows) ``sys.stdout.write``. A write
-    to a pipe, a socket or a terminal waits for its reader, and when that has not
-    read for ``PATIENCE_S`` lines are dropped, without a wait, until it reads again.
+    While it is the original with a descriptor on POSIX, or Python's own wrapper of that
+    descriptor, a line is one write to that; else (pytest's capture, Jupyter, Windows)
+    ``sys.stdout.write``. A write to a pipe, a socket or a terminal waits for its reader. A
+    line that is not written ``PATIENCE_S`` after its first wait is dropped, and the next
+    ones without a wait, until the reader reads again.
     A ``sys.stdout`` that logs what it is given (Celery's) is none: then it is the
     original as well.
     """
@@ -58,7 +63,7 @@ class Stdout:
         self._ways: tuple[Callable[[bytes], int], ...] = (self._write,)
         self._deadline = 0.0  # of the wait for a reader; 0: the last write went through
         self._torn = False  # the last line stands there without its end
-        self._judged: tuple[Any, bool] = (None, False)  # the last ``sys.stdout``; does it log?
+        self._judged: tuple[Any, bool] = (None, False)  # the last ``sys.stdout``; is it passed by?
         try:
             fd = sys.__stdout__.fileno() if sys.__stdout__ is not None else -1
             mode = os.fstat(fd).st_mode
@@ -75,31 +80,55 @@ class Stdout:
         """Write *line* and a newline. Never raises: a loss is counted and reported."""
         try:
             stream = sys.stdout
-            if stream is not sys.__stdout__ and not self._logs(stream):
+            if stream is not sys.__stdout__ and not self._is_passed_by(stream):
                 if _write_text(stream, line):
                     return
                 self._judged = (stream, True)
             if self._fd >= 0:
+                if type(stream) is io.TextIOWrapper and stream is not sys.__stdout__:
+                    self._flush(stream)
                 self._write_whole(b"\n%b\n" % line if self._torn else line + b"\n")
             else:
                 _write_text(sys.__stdout__, line)
         except Exception as error:
             _trouble.report(LOST, detail=error)
 
-    def _logs(self, stream: Any) -> bool:
-        """Say whether *stream* makes log records of what it is given.
+    def _is_passed_by(self, stream: Any) -> bool:
+        """Say whether lines go past *stream*: it makes log records of them, or leads to us anyway.
 
-        One that has a logger does, whether or not that one's level lets any through.
+        One that has a logger makes records, whether or not that one's level lets any through.
         """
-        seen, logs = self._judged
+        seen, is_passed_by = self._judged
         if seen is not stream:
             parts = getattr(stream, "__dict__", {}).values()
-            logs = any(isinstance(part, (logging.Logger, logging.LoggerAdapter)) for part in parts)
-            self._judged = (stream, logs)
-        return logs
+            is_passed_by = self._is_same(stream) or any(
+                isinstance(part, (logging.Logger, logging.LoggerAdapter)) for part in parts
+            )
+            self._judged = (stream, is_passed_by)
+        return is_passed_by
+
+    def _is_same(self, stream: Any) -> bool:
+        """Say whether *stream* is Python's own wrapper of the original's descriptor.
+
+        Its write would hold the caller for as long as the reader sleeps. By type: one of an
+        application's may say that it has the descriptor, and do more than write to it.
+        """
+        if type(stream) is not io.TextIOWrapper or self._fd < 0 or stream.closed:
+            return False
+        file = getattr(stream.buffer, "raw", stream.buffer)
+        kinds = (type(stream.buffer), type(file))
+        return kinds in _PYTHONS and bool(file.fileno() == self._fd)
+
+    def _flush(self, stream: Any) -> None:
+        """Write what *stream* keeps before the line, where there is room for it."""
+        try:
+            if self._ways[0] == self._write or self._has_room(0):
+                stream.flush()
+        except Exception:  # closed, or in the midst of a write: what it keeps is not ours
+            return
 
     def _write_whole(self, data: bytes) -> None:
-        left = data
+        left, until = data, 0.0
         if not os.get_inheritable(self._fd):  # see _trouble.is_standard
             raise OSError("it was closed, and its number is another file's")
         try:
@@ -109,7 +138,7 @@ class Stdout:
                     left = left[ways[0](left) :]
                     self._deadline = 0.0
                 except BlockingIOError:
-                    self._wait()
+                    until = self._wait(until)
                 except OSError as error:
                     if error.errno not in _NOT_THERE or len(ways) == 1:
                         raise
@@ -117,13 +146,18 @@ class Stdout:
         finally:
             self._torn = bool(left) and (self._torn or len(left) < len(data))
 
-    def _wait(self) -> None:
-        """Wait until there is room; all threads that wait give up together."""
-        self._deadline = self._deadline or time.monotonic() + PATIENCE_S
-        patience_s = self._deadline - time.monotonic()
+    def _wait(self, until: float) -> float:
+        """Wait for room, *until* then, a line's deadline (0: its first wait); return the deadline.
+
+        All threads that wait for a reader that has stopped give up together.
+        """
+        until = until or self._deadline or time.monotonic() + PATIENCE_S
+        self._deadline = together = self._deadline or until  # another thread may clear it
+        patience_s = min(until, together) - time.monotonic()
         if patience_s <= 0:
-            raise TimeoutError("its reader has stopped reading")
+            raise TimeoutError("its reader has stopped reading, or is too slow")
         self._has_room(patience_s)
+        return until
 
     def _has_room(self, patience_s: float) -> bool:
         poll = _select.poll()
@@ -180,7 +214,7 @@ def is_echo(event: Any) -> bool:
     writing = _writing.get(threading.get_ident())
     if writing is None:
         return False
-    if writing.first_line and isinstance(event, str) and writing.first_line in event:
+    if writing.first_line and issubclass(type(event), str) and writing.first_line in event:
         writing.came_back = True
     return bool(writing.came_back)
 
