@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -958,17 +958,17 @@ class Duck:
     """What ``callHandlers`` asks of a handler, and no more."""
 
     level = 0
-    messages: list[str] = []
+    messages: Sequence[str] = ()
 
     def handle(self, record: logging.LogRecord) -> None:
         self.messages = [*self.messages, record.getMessage()]
 
 
 class Rude(Duck):
+    filters = (1,)
+
     def filter(self, record: logging.LogRecord) -> bool:
         raise RuntimeError("not asked")
-
-    filters = (filter,)
 
 
 @pytest.mark.parametrize("kind", [OwnHandle, Filtering, Duck, Rude])

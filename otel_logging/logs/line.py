@@ -9,6 +9,7 @@ absent: levels, and who calls (``logger``).
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -150,6 +151,9 @@ def add_caller(logger: Lines, method_name: str, event_dict: EventDict) -> EventD
 
 _EVENT_TAG: Final = _otlp.EVENT_TAG
 _TIMESTAMP, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER
+_JOB_TAG = _names.JOB_TAG
+#: The attribute that a job tag is; a job has many lines.
+_tag_bytes: Final = lru_cache(1024)(partial(_otlp.attribute, _EVENT_TAG, _JOB_TAG))
 #: A field of that name needs a closer look.
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 #: Makes a line of a logger, a level, a message and the fields of the call; False: it is not usual,
@@ -191,9 +195,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
                 return False
             if tag is not None:
-                tagged = {_names.JOB_TAG: tag}
-                bound = {**bound, **tagged}
-                bound_bytes += _otlp.attributes(_EVENT_TAG, tagged)
+                bound, bound_bytes = {**bound, _JOB_TAG: tag}, bound_bytes + _tag_bytes(tag)
                 if event[:1] == "[" and event.startswith(f"[{tag}] "):
                     event = event[len(tag) + 3 :]
             now_ns = span.now_ns()
