@@ -401,9 +401,7 @@ def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> Sp
             str(given),
             f"a directory that can be written ({failure})",
         ) from failure
-    _trouble.remark(
-        f"the spool of {noun} is in memory alone: no directory is writable", detail=failure
-    )
+    _trouble.remark("the spool is in memory alone: no directory is writable", detail=failure)
     return opened(None)
 
 

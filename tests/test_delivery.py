@@ -323,8 +323,8 @@ def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
         assert bool(capsys.readouterr().err) == lasting
     _trouble.say_rest()
     err = capsys.readouterr().err
-    assert f"{NOT_DELIVERED}: the collector takes none of the spans" in err
-    assert lasting or "HTTP request to an HTTPS server.; look at the collector's log)" in err
+    assert f"{NOT_DELIVERED}: TLS is expected at {receiver.endpoint}" in err
+    assert lasting or "HTTP request to an HTTPS server.; write https:// in OTEL" in err
 
 
 @pytest.mark.parametrize(

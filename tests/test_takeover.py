@@ -1372,7 +1372,9 @@ def test_structlogs_formatter_on_a_file_has_the_fields_of_our_lines(
     assert (second["event"], second["items"]) == ("cached", 4)
     name = "test_structlogs_formatter_on_a_file_has_the_fields_of_our_lines"
     assert first["func_name"] == second["func_name"] == name
-    assert third["func_name"] == "awaits"
+    # structlog's own wrapper, in the thread that makes the record: known from 25 on
+    known = int(structlog.__version__.partition(".")[0]) >= 25
+    assert third["func_name"] == ("awaits" if known else "run")
     events = [line["event"] for line in lines()]
     assert events == ["before", "order placed", "cached", "awaited"]
 

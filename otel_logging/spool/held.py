@@ -8,14 +8,10 @@ have it. Deliberately absent: the lock around all this, which is the spool's.
 import contextlib
 import errno
 from pathlib import Path
-from typing import Final
 
-from otel_logging import _trouble
 from otel_logging.spool import directories
 from otel_logging.spool.descriptor import Descriptor
 from otel_logging.spool.directories import OPEN, SEALED
-
-CLOSED: Final = "descriptors of the spool closed by somebody else: it goes on with new ones"
 
 
 class Held:
@@ -59,7 +55,6 @@ class Held:
                 self.adopted.pop(each, None)
         if self.own is not None and not self.own[1].is_ours():
             self.own = None
-            _trouble.report(CLOSED)
 
     def all(self) -> list[Path]:
         """Return the adopted ones, and then our own."""

@@ -21,7 +21,7 @@ from otel_logging import _forks, _trouble
 from otel_logging.spool import descriptor, directories
 from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.held import CLOSED, Held, set_apart, write_segment
+from otel_logging.spool.held import Held, set_apart, write_segment
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import MAX_FRAME, frame, header
@@ -253,11 +253,9 @@ class Spool:
         sealed = segment.path.with_suffix(SEALED)
         with contextlib.suppress(OSError):
             segment.path.rename(sealed)
-        if not is_ours:
-            _trouble.report(CLOSED)
-            # a neighbour that had our lock meanwhile has it, or has delivered it
-            if not (sealed.exists() or directories.sent(sealed).exists()):
-                _trouble.report(LOST_REMOVED)
+        # a neighbour that had our lock meanwhile has it, or has delivered it
+        if not (is_ours or sealed.exists() or directories.sent(sealed).exists()):
+            _trouble.report(LOST_REMOVED)
 
     # ---- the worker's side
 

@@ -160,11 +160,6 @@ CELLS = [
         **_WERKZEUG,
     ),
     Cell("werkzeug", "`app.run()`", "before", f"{_WSGI} flask", **_WERKZEUG),
-    Cell(
-        *("werkzeug", "`app.run()`, set-up before `import flask`", "before", f"{_WSGI} flask"),
-        variables={"BEFORE_FLASK": "1"},
-        **_WERKZEUG,
-    ),
     Cell("werkzeug", "`run_simple(...)`", "before", f"{_WSGI} run_simple", **_WERKZEUG),
     Cell(
         *("hypercorn", "`hypercorn app:app`", "after"),
@@ -243,6 +238,8 @@ def _whose_are_they(cell: Cell, said: Said) -> None:
 def _nothing_is_doubled(cell: Cell, said: Said) -> None:
     times = Counter((line["logger"], line["event"], line.get("path")) for line in said.lines)
     for (logger, event, _), count in times.items():
+        if event.startswith("An exception was thrown while monkey_patching"):
+            continue  # of eventlet up to 0.40.3, for each lock that was there before its patch
         # the same words once a process, and once a failed request
         assert count <= max(cell.processes, 2 if logger == cell.error else 1), event
     assert not [line for line in said.lines if line["event"].startswith("OWN ")]

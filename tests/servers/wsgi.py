@@ -1,12 +1,5 @@
 """A Flask application; run as a program, by ``app.run`` or by werkzeug's ``run_simple``."""
 
-import os
-
-if os.environ.get("BEFORE_FLASK"):  # set-up in the first line, as many have it
-    from tests.servers.wiring import wire
-
-    wire()
-
 import sys
 from typing import Any
 
@@ -15,8 +8,7 @@ from flask import Flask, request
 from tests.servers.page import around_wsgi
 from tests.servers.wiring import endpoint, wire
 
-if not os.environ.get("BEFORE_FLASK"):
-    wire()
+wire()
 
 app = Flask("shop")
 
