@@ -363,7 +363,6 @@ for number in range(int(sys.argv[2])):
     log.info("line", text="x" * 300)
     longest = max(longest, time.monotonic() - began)
 sys.stderr.write(f"REPORT {longest}\\n")
-os._exit(0)
 """
 WRAPPERS = [
     "io.TextIOWrapper(open(1, 'wb', 0, closefd=False), write_through=True)",
