@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from otel_logging import _trouble, configure_logging, get_logger
-from otel_logging.logs.logger import DEEPEST
+from otel_logging.logs.nesting import DEEPEST
 from otel_logging.logs.stdout import LOST
 from tests.lines import ROOT, parsed
 from tests.programs import child_environment, script
