@@ -81,7 +81,7 @@ FLOORS_INSIDE = {
     ],
     "traces/draw": [{"terminal", "exceptions"}, {"outline", "table", "waterfall"}],
     "logs": [
-        {"call", "caller", "line", "render", "stdout"},
+        {"call", "caller", "line", "nesting", "render", "stdout"},
         {"logger"},
         {"bound", "levels", "uncaught"},
         {"handlers"},

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -709,7 +709,7 @@ def test_ten_thousand_lines_of_every_origin(
 # ---------------------------------------------------------------- values without a truth or a class
 
 
-class NoTruth(Exception):
+class NoTruthError(Exception):
     """As an array of more than one number."""
 
     def __bool__(self) -> bool:
@@ -724,7 +724,7 @@ class NoClass:
 
 @pytest.mark.parametrize("of", ["get_logger", "logging"])
 @pytest.mark.parametrize("is_heard", [True, False])
-@pytest.mark.parametrize("kind", [NoTruth, NoClass])
+@pytest.mark.parametrize("kind", [NoTruthError, NoClass])
 @pytest.mark.parametrize("name", ["stack_info", "exc_info", "message"])
 def test_what_has_no_truth_or_no_class_loses_no_line(
     name: str, kind: type, is_heard: bool, of: str, lines: Lines
@@ -741,7 +741,7 @@ def test_what_has_no_truth_or_no_class_loses_no_line(
     (line,) = lines()
     assert line["event"] == "there" or name == "message"
     assert ("stack" in line) == (name == "stack_info")
-    assert ("exception" in line) == (name == "exc_info" and kind is NoTruth)
+    assert ("exception" in line) == (name == "exc_info" and kind is NoTruthError)
     if is_heard:
         (record,) = kept.records
         assert (record.stack_info is not None) == (name == "stack_info")
@@ -750,7 +750,7 @@ def test_what_has_no_truth_or_no_class_loses_no_line(
 def test_a_record_without_truths_is_a_line(lines: Lines) -> None:
     """Made by hand: each of its parts may be anything."""
     logging.root.handlers.clear()  # pytest's own ask it too
-    no_truth = NoTruth("no truth")
+    no_truth = NoTruthError("no truth")
     parts = {"exc_info": no_truth, "exc_text": no_truth, "stack_info": no_truth, "args": no_truth}
     logger().handle(logging.makeLogRecord({"name": "shop", "levelno": 20, "msg": "a"}))
     logger().handle(logging.makeLogRecord({"name": "shop", "levelno": 20, "msg": "%s", **parts}))
@@ -958,17 +958,17 @@ class Duck:
     """What ``callHandlers`` asks of a handler, and no more."""
 
     level = 0
-    messages: list[str] = []
+    messages: Sequence[str] = ()
 
     def handle(self, record: logging.LogRecord) -> None:
         self.messages = [*self.messages, record.getMessage()]
 
 
 class Rude(Duck):
+    filters = (1,)
+
     def filter(self, record: logging.LogRecord) -> bool:
         raise RuntimeError("not asked")
-
-    filters = (filter,)
 
 
 @pytest.mark.parametrize("kind", [OwnHandle, Filtering, Duck, Rude])

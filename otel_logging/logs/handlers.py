@@ -5,6 +5,7 @@ what a handler logs while it has one goes to none. Deliberately absent: other lo
 (``stdlib``).
 """
 
+import copy
 import logging
 import os
 import sys
@@ -40,9 +41,7 @@ def hand_on(
     """
     logger = channel.standard
     me = threading.get_ident()
-    if me in _handing_on or logger.manager.disable >= level:
-        return
-    if level < levels.for_handlers(logger):
+    if me in _handing_on or max(logger.manager.disable + 1, levels.for_handlers(logger)) > level:
         return
     _handing_on[me] = True
     try:
@@ -50,8 +49,7 @@ def hand_on(
         error = exception_of(given.get("exc_info"))
         if error is not None:
             fields.pop(_names.EXCEPTION, None)
-        has_stack = is_true(given.get("stack_info"))
-        stack = fields.pop(_names.STACK, None) if has_stack else None
+        stack = fields.pop(_names.STACK, None) if is_true(given.get("stack_info")) else None
         place = fields if _names.CODE_FILE in fields else place or caller.users_place()
         event = event_dict[_names.EVENT]
         message = _Message(event if type(event) is str else plain(event))
@@ -146,3 +144,40 @@ def _is_standard(stream: Any) -> bool:
 def _flasks_handler() -> Any:
     # it writes to the request's ``wsgi.errors``, an object of whichever server
     return getattr(sys.modules.get("flask.logging"), "default_handler", None)
+
+
+# ---------------------------------------------------------------- who takes a record
+
+#: By thread, of the record at hand, where that is asked: whether handlers took it, by their ids.
+answers_of = OfThread()
+
+
+def is_taken_by_one(
+    logger: logging.Logger, record: logging.LogRecord, answers: dict[int, bool]
+) -> bool:
+    """Say whether a handler but the console takes *record*.
+
+    *answers* are those of ``logging.Handler.handle``. A handler with a ``handle`` of its own
+    that did not call it takes what its level and its filters let through.
+    """
+    try:
+        return any(answers.values()) or any(
+            record.levelno >= handler.level
+            and type(handler).handle is not logging.NullHandler.handle
+            and not (getattr(handler, "filters", ()) and not handler.filter(copy.copy(record)))
+            for handler in handlers_of(logger)
+            if id(handler) not in answers and not is_console(handler)
+        )
+    except Exception:  # its own code raises: it does not say that it refused the record
+        return True
+
+
+def noted(handle: Any, handler: logging.Handler, record: logging.LogRecord) -> Any:
+    """Call *handle*, Python's own; note whether *handler* took *record*, where that is asked."""
+    answers = answers_of.get(threading.get_ident())
+    if answers is None:
+        return handle(handler, record)
+    answers[id(handler)] = True  # also of one that raises
+    taken = handle(handler, record)
+    answers[id(handler)] = bool(taken)
+    return taken

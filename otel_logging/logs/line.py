@@ -9,6 +9,7 @@ absent: levels, and who calls (``logger``).
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import structlog
@@ -150,6 +151,18 @@ def add_caller(logger: Lines, method_name: str, event_dict: EventDict) -> EventD
 
 _EVENT_TAG: Final = _otlp.EVENT_TAG
 _TIMESTAMP, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER
+_JOB_TAG = _names.JOB_TAG
+
+
+_UNTAGGED: Final[tuple[Mapping[str, str], bytes]] = ({}, b"")
+
+
+@lru_cache(1024)  # a job has many lines
+def _tagged(tag: str) -> tuple[Mapping[str, str], bytes]:
+    """Return the field that a job tag is, and the attribute."""
+    return {_JOB_TAG: tag}, _otlp.attribute(_EVENT_TAG, _JOB_TAG, tag)
+
+
 #: A field of that name needs a closer look.
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 #: Makes a line of a logger, a level, a message and the fields of the call; False: it is not usual,
@@ -190,10 +203,9 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             own_bytes = encode(_EVENT_TAG, own) if own else b""
             if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
                 return False
+            tagged, tag_bytes = _UNTAGGED
             if tag is not None:
-                tagged = {_names.JOB_TAG: tag}
-                bound = {**bound, **tagged}
-                bound_bytes += _otlp.attributes(_EVENT_TAG, tagged)
+                tagged, tag_bytes = _tagged(tag)
                 if event[:1] == "[" and event.startswith(f"[{tag}] "):
                     event = event[len(tag) + 3 :]
             now_ns = span.now_ns()
@@ -205,11 +217,12 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                     _LOGGER: lines.name,
                     **own,
                     **bound,
+                    **tagged,
                     **span.line_fields,
                 }
             )
-            encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, head[1])
-            attributes = len(own) + len(bound) + 2  # the level, the logger
+            encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
+            attributes = len(own) + len(bound) + len(tagged) + 2  # the level, the logger
             if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
                 return False
         except Exception:  # the whole chain counts and reports it

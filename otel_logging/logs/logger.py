@@ -15,9 +15,8 @@ from typing import Any, Final, cast
 import structlog
 
 from otel_logging import _names, _otlp, _trouble, processors
-from otel_logging._green import OfThread
 from otel_logging._values import plain
-from otel_logging.logs import caller, line
+from otel_logging.logs import caller, line, nesting
 from otel_logging.logs.call import as_extra, event_of_call, event_of_wrapper
 from otel_logging.logs.stdout import is_echo
 from otel_logging.processors import EventDict
@@ -33,15 +32,6 @@ _LEVELS: Final = {
     "fatal": 50,
 }
 
-#: A signal handler or ``__del__`` may log inside a log call; a value whose ``__repr__`` logs
-#: itself must not do so for ever.
-DEEPEST: Final = 8
-#: Several values may do so: of the log calls deeper than the second inside one, that many are made.
-MOST_INSIDE: Final = 100
-
-
-#: How deep: the log calls that a thread is in; and how many deep ones there were in the outermost.
-nesting, _inside = OfThread(), OfThread()
 _LOST: Final = "log lines lost: a line could not be made"
 _STEPS: Iterable[Callable[..., EventDict]] = line.STEPS
 
@@ -278,11 +268,11 @@ def make_line(
     the processors cost. Concurrency: any thread, signal handlers, finalisers.
     """
     me = threading.get_ident()
-    depth = nesting.get(me, 0)
+    depth = nesting.depths.get(me, 0)
     try:
         if depth:
-            check_depth(me, depth)
-        nesting[me] = depth + 1
+            nesting.check(me, depth)
+        nesting.depths[me] = depth + 1
         event_dict: Any = make(*args)
         if depth and is_echo(event_dict.get(_names.EVENT)):
             return None
@@ -308,24 +298,7 @@ def make_line(
         _trouble.report(_LOST, detail=error)
         return None
     finally:
-        leave(me, depth)
-
-
-def check_depth(thread: int, depth: int) -> None:
-    """Raise ``RecursionError`` where log calls inside log calls are too deep, or too many."""
-    count = _inside.get(thread, 0) + (depth > 1)
-    if depth >= DEEPEST or count > MOST_INSIDE:
-        raise RecursionError("a value, a handler or an output logs while it is logged")
-    _inside[thread] = count
-
-
-def leave(thread: int, depth: int) -> None:
-    """Let *thread* be in *depth* log calls again."""
-    if depth:
-        nesting[thread] = depth
-    else:
-        nesting.pop(thread, None)
-        _inside.pop(thread, None)
+        nesting.leave(me, depth)
 
 
 #: What our processor leaves to the wrapped logger: to be called without arguments.

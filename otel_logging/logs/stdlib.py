@@ -18,10 +18,9 @@ from types import FunctionType
 from typing import Any, Final, cast
 
 from otel_logging import _names, _trouble
-from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.jobs import TaggedText, tagged_text
-from otel_logging.logs import call, caller, handlers, levels, line, uncaught
+from otel_logging.logs import call, caller, handlers, levels, line, nesting, uncaught
 from otel_logging.logs import logger as loggers
 from otel_logging.processors import EventDict, exception_of, is_done, mark_done
 from otel_logging.settings import LogSettings
@@ -212,7 +211,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         call_handlers = functools.partial(caller.as_called, call_handlers)
     answers: dict[int, bool] | None = {} if passed is None and is_new else None
     _call(call_handlers, self, record, answers)
-    if answers is not None and _is_taken_by_one(self, record, answers):
+    if answers is not None and handlers.is_taken_by_one(self, record, answers):
         _make_line(record, line.ON_SPAN)
 
 
@@ -223,43 +222,19 @@ def _call(
     answers: dict[int, bool] | None,
 ) -> None:
     me = threading.get_ident()
-    depth = loggers.nesting.get(me, 0)
-    outer = _answers.get(me)
-    _answers.put(me, answers)
+    depth = nesting.depths.get(me, 0)
+    outer = handlers.answers_of.get(me)
+    handlers.answers_of.put(me, answers)
     try:
         if depth:
-            loggers.check_depth(me, depth)
-        loggers.nesting[me] = depth + 1
+            nesting.check(me, depth)
+        nesting.depths[me] = depth + 1
         call_handlers(logger, record)
     except Exception as error:
         _trouble.report("errors of a logging handler", detail=error)
     finally:
-        _answers.put(me, outer)
-        loggers.leave(me, depth)
-
-
-#: By thread, of the record at hand, where that is asked: whether handlers took it, by their ids.
-_answers = OfThread()
-
-
-def _is_taken_by_one(
-    logger: logging.Logger, record: logging.LogRecord, answers: dict[int, bool]
-) -> bool:
-    """Say whether a handler but the console takes *record*.
-
-    *answers* are those of ``logging.Handler.handle``. A handler with a ``handle`` of its own
-    that did not call it takes what its level and its filters let through.
-    """
-    try:
-        return any(answers.values()) or any(
-            record.levelno >= handler.level
-            and type(handler).handle is not logging.NullHandler.handle
-            and not (getattr(handler, "filters", ()) and not handler.filter(copy.copy(record)))
-            for handler in handlers.handlers_of(logger)
-            if id(handler) not in answers and not handlers.is_console(handler)
-        )
-    except Exception:  # its own code raises: it does not say that it refused the record
-        return True
+        handlers.answers_of.put(me, outer)
+        nesting.leave(me, depth)
 
 
 def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
@@ -373,20 +348,12 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     line is made here.
     """
     if not (_is_taken and handlers.is_console(self)):
-        answers = _answers.get(threading.get_ident())
-        return _handle(self, record) if answers is None else _noted(answers, self, record)
+        return handlers.noted(_handle, self, record)
     if not is_done(record):
         passed: Any = self.filter(record)
         if passed:
             _to_line(record if passed is True else passed)
     return False
-
-
-def _noted(answers: dict[int, bool], handler: logging.Handler, record: logging.LogRecord) -> Any:
-    answers[id(handler)] = True  # also of one that raises
-    taken = _handle(handler, record)
-    answers[id(handler)] = bool(taken)
-    return taken
 
 
 # ---------------------------------------------------------------- our lines, as records

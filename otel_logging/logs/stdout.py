@@ -113,9 +113,9 @@ class Stdout:
         Its write would hold the caller for as long as the reader sleeps. By type: one of an
         application's may say that it has the descriptor, and do more than write to it.
         """
-        if type(stream) is not io.TextIOWrapper or self._fd < 0 or stream.closed:
+        if type(stream) is not io.TextIOWrapper or self._fd < 0:
             return False
-        file = getattr(stream.buffer, "raw", stream.buffer)
+        file: Any = getattr(stream.buffer, "raw", stream.buffer)
         kinds = (type(stream.buffer), type(file))
         return kinds in _PYTHONS and bool(file.fileno() == self._fd)
 
