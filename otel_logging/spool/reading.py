@@ -88,11 +88,15 @@ def content(path: Path) -> bytes:
         return b""
     special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would block
     fd = os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0))
+    opened = os.fstat(fd)
     try:
         # not os.fdopen: eventlet's closes the descriptor, whatever it is told
         return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
     finally:
-        os.close(fd)
+        # something may have closed it meanwhile, and opened another file
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(fd), opened):
+                os.close(fd)
 
 
 @dataclass(slots=True)

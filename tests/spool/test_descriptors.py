@@ -208,3 +208,24 @@ assert [(base / f"data{n}").read_bytes() for n in range(8)] == [b"!"] * 8
     assert waiting(neighbour) == [1, 2, 3]
     neighbour.close()
     assert numbers(reading.read(base))
+
+
+def test_a_number_that_changes_hands_while_a_segment_is_read_is_not_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon may close everything just then, and open files of its own."""
+    (tmp_path / "segment").write_bytes(b"spans")
+    numbers: list[int] = []
+    with (tmp_path / "data").open("wb") as other:
+
+        def read(fd: int, _: int) -> bytes:
+            numbers.append(fd)
+            os.dup2(other.fileno(), fd)
+            return b""
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "read", read)
+            assert reading.content(tmp_path / "segment") == b""
+        os.write(numbers[0], b"mine")
+        os.close(numbers[0])
+    assert (tmp_path / "data").read_bytes() == b"mine"
