@@ -96,7 +96,7 @@ class Socket(_socket.socket):
         else:  # Windows, and where eventlet has taken it away
             ours = [self.fileno()]
             select.select([] if to_write else ours, ours if to_write else [], ours, left)
-        if self._is_abandoned:
+        if self._is_abandoned:  # pragma: no cover - in a greenlet of a forked child alone
             self.abandon()
             raise ConnectionAbortedError("this connection is another process's")
 
@@ -108,7 +108,7 @@ class Socket(_socket.socket):
         of eventlet's it must not: parent and child wait by one epoll descriptor.
         """
         self._is_abandoned = True
-        if not (self._is_polling and is_green()):
+        if not (self._is_polling and is_green()):  # pragma: no branch - as above
             self._let_go()
 
     def _let_go(self) -> None:
@@ -306,7 +306,7 @@ class HttpClient:
         self._drop(self._life)
 
     def _drop(self, life: object) -> None:
-        if self._life not in (life, None):
+        if self._life not in (life, None):  # pragma: no cover - a greenlet of the parent's
             return
         with self._lock:
             dropped, self._socket = self._socket, None

@@ -842,6 +842,23 @@ def test_a_kept_connection_is_looked_at_before_each_request(tmp_path: Path) -> N
         assert rude.connections == 2
 
 
+def test_a_connection_that_fails_at_once_is_an_error() -> None:
+    """Some failures are known without a wait."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        line = Socket(socket.AF_INET, socket.SOCK_STREAM, 0)
+        line.deadline = time.monotonic() + 5
+        line.connect(server.getsockname())
+        line.connect(server.getsockname())  # Linux says once that it is done
+        with pytest.raises(OSError, match=os.strerror(errno.EISCONN)):
+            line.connect(server.getsockname())
+        received = line.makefile("rb")
+        line.close()
+        assert line.fileno() >= 0  # the file still reads from it
+        received.raw.close()
+        received.raw.close()
+        assert line.fileno() == -1
+
+
 @posix
 def test_a_number_that_changes_hands_within_a_request_ends_it(tmp_path: Path) -> None:
     """Each part of it is for the connection that it began on; over TLS it would be a file's."""

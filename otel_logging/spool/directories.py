@@ -110,7 +110,7 @@ def check_base(base: Path) -> None:
     """Raise OSError if others may rename *base*, where it is a link what it leads to, or what is
     in it.
     """
-    if not hasattr(os, "geteuid"):  # on Windows the mode says nothing of others
+    if not hasattr(os, "geteuid"):  # pragma: no cover - Windows: the mode says nothing of others
         return
     named, real = base.absolute(), Path(os.path.realpath(base))  # Path.resolve() raises for a loop
     for each in dict.fromkeys((named, *named.parents, real, *real.parents)):

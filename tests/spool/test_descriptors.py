@@ -11,6 +11,7 @@ import pytest
 
 from otel_logging import _trouble
 from otel_logging.spool import reading
+from otel_logging.spool.descriptor import is_held
 from otel_logging.spool.queue import LOST_REMOVED, Spool
 from tests.spools import append, die, make, numbers, on_disk, places, run, waiting
 
@@ -229,3 +230,8 @@ def test_a_number_that_changes_hands_while_a_segment_is_read_is_not_closed(
         os.write(numbers[0], b"mine")
         os.close(numbers[0])
     assert (tmp_path / "data").read_bytes() == b"mine"
+
+
+def test_what_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
+    """A segment may be sealed, and so have another name, between the list and the look."""
+    assert not is_held(tmp_path / "000001.open")
