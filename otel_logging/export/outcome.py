@@ -199,7 +199,8 @@ _NOT_ALLOWED: Final = frozenset(
 #: How the libraries' words begin about a port that speaks something else: not HTTP; HTTP, not gRPC.
 _SPOKEN_OTHERWISE: Final = re.compile(
     r"BadStatusLine|UnknownProtocol"
-    r"|gRPC UNAVAILABLE: .*(http1\.x server|Expected SETTINGS frame|selected ALPN property)"
+    r"|gRPC UNAVAILABLE: .*(http1\.x server|Expected SETTINGS frame|Failed parsing HTTP/2"
+    r"|selected ALPN property)"
     r"|gRPC (UNKNOWN|INTERNAL): (Received http2 header with status: [34]|No status received)"
 )
 _NO_TLS: Final = re.compile(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
