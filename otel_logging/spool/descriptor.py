@@ -11,6 +11,18 @@ import sys
 from pathlib import Path
 from typing import Final
 
+
+def check(fd: int, path: Path) -> int:
+    """Return *fd*, just opened, if it is the file at *path*.
+
+    While this thread waited to go on, another one may have closed every descriptor, and
+    opened a file of its own. Failure: raises OSError, and leaves that file alone.
+    """
+    if os.path.samestat(os.fstat(fd), path.lstat()):
+        return fd
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(path))
+
+
 if sys.platform == "win32":  # pragma: no cover - Windows
     import msvcrt
 
@@ -56,9 +68,9 @@ else:
         """Say whether a process holds the file at *path*."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            opened = Descriptor(check(fd, path))
         except OSError:
             return False
-        opened = Descriptor(fd)
         try:
             return not try_lock(fd)
         finally:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _trouble
-from otel_logging.spool.descriptor import Descriptor, is_held, try_lock
+from otel_logging.spool.descriptor import Descriptor, check, is_held, try_lock
 
 OPEN: Final = ".open"
 SEALED: Final = ".segment"
@@ -92,7 +92,7 @@ def _make_directory(path: Path) -> None:
 
 def create(path: Path, flags: int) -> int:
     """Open a new file that is 0600, whatever the umask. Failure: raises OSError."""
-    fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    fd = check(os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), path)
     if hasattr(os, "fchmod"):  # pragma: no branch - not on Windows
         os.fchmod(fd, 0o600)
     return fd
@@ -232,7 +232,9 @@ def abandoned(
 
 def _take_over(process_dir: Path) -> Descriptor | None:
     try:
-        lock = Descriptor(os.open(process_dir / "lock", os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)))
+        path = process_dir / "lock"
+        fd = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+        lock = Descriptor(check(fd, path))
     except OSError:
         with contextlib.suppress(OSError):
             process_dir.rmdir()  # if it is empty: its maker died before it had a lock

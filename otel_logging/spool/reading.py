@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _trouble
+from otel_logging.spool.descriptor import check
 from otel_logging.spool.directories import (
     LOGS,
     OPEN,
@@ -87,7 +88,7 @@ def content(path: Path) -> bytes:
     if not stat.S_ISREG(path.lstat().st_mode):
         return b""
     special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would block
-    fd = os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0))
+    fd = check(os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0)), path)
     opened = os.fstat(fd)
     try:
         # not os.fdopen: eventlet's closes the descriptor, whatever it is told

@@ -1,5 +1,6 @@
 """Descriptors that somebody else closes, and whose numbers are then those of other files."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ import pytest
 
 from otel_logging import _trouble
 from otel_logging.spool import reading
-from otel_logging.spool.descriptor import is_held
+from otel_logging.spool.descriptor import check, is_held
 from otel_logging.spool.queue import LOST_REMOVED, Spool
 from tests.spools import append, die, make, numbers, on_disk, places, run, waiting
 
@@ -235,3 +236,13 @@ def test_a_number_that_changes_hands_while_a_segment_is_read_is_not_closed(
 def test_what_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
     """A segment may be sealed, and so have another name, between the list and the look."""
     assert not is_held(tmp_path / "000001.open")
+
+
+def test_a_number_that_has_changed_hands_before_it_is_known_is_left_alone(tmp_path: Path) -> None:
+    """Another thread may run as soon as a file is open, before its opener does."""
+    (tmp_path / "segment").write_bytes(b"spans")
+    with (tmp_path / "data").open("wb") as other:
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            check(other.fileno(), tmp_path / "segment")
+        other.write(b"mine")
+    assert (tmp_path / "data").read_bytes() == b"mine"
