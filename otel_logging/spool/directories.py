@@ -247,7 +247,10 @@ def _take_over(process_dir: Path) -> Descriptor | None:
         return None
     for left in opened:
         with contextlib.suppress(OSError):
-            left.rename(left.with_suffix(SEALED))
+            if left.lstat().st_size:
+                left.rename(left.with_suffix(SEALED))
+            else:  # its process was killed before the header: no append had returned
+                left.unlink()
     return lock
 
 

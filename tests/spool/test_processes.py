@@ -188,6 +188,18 @@ def test_a_torn_tail_of_a_killed_process_costs_that_append_alone(spool: Spool, b
     assert _trouble.counts == {}
 
 
+def test_a_segment_without_a_byte_of_a_killed_process_is_no_damage(
+    spool: Spool, base: Path
+) -> None:
+    """It was killed between the file and its header: nothing had been put into it."""
+    die(base, 1)
+    (left,) = base.glob("*/*/*.open")
+    left.with_name("000009.open").touch()
+    spool.adopt()
+    assert waiting(spool) == [1]
+    assert _trouble.counts == {}
+
+
 def test_only_the_same_destination_adopts(spool: Spool, base: Path) -> None:
     """Spans for one collector never reach another."""
     die(base, 1)
