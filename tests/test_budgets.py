@@ -47,7 +47,7 @@ BUDGETS = {
     "observability": 353,
     "processors": 168,
     "settings": 334,
-    "spool": 827,
+    "spool": 831,
     "testing": 147,
     "traces": 1265,
     "tracing": 251,

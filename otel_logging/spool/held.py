@@ -113,8 +113,12 @@ def write_segment(path: Path, data: bytes) -> None:
     filling = path.with_suffix(OPEN)
     try:
         fd = directories.create(filling, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-        with open(fd, "wb") as file:  # noqa: PTH123 - os.fdopen is eventlet's perhaps
-            file.write(data)
+        try:  # not open(), which is gone before the last finalisers are
+            left = memoryview(data)
+            while left:
+                left = left[os.write(fd, left) :]
+        finally:
+            os.close(fd)
         filling.rename(path)
     except OSError:
         with contextlib.suppress(OSError):
