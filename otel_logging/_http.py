@@ -10,7 +10,7 @@ gevent and eventlet replace the classes of ``socket`` and ``ssl``, before this
 file is imported or after it. So these are the system's own sockets, which never
 block: only the wait for the other end is the library's, looked up for each wait.
 ``http.client`` and ``ssl``, which take as long to import as half of the package, are
-imported with the first request.
+imported by who makes a client.
 """
 
 import _socket
