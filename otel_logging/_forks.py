@@ -13,7 +13,7 @@ import weakref
 from enum import IntEnum
 from typing import Final, Protocol
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 
 
 class Step(IntEnum):
@@ -92,7 +92,7 @@ def _after_fork() -> None:
             try:
                 part.after_fork()
             except Exception as error:
-                _trouble.report("errors in a forked child", detail=error)
+                _diagnostics.report("errors in a forked child", detail=error)
     pid = os.getpid()
     _is_following = False
     _turns.clear()

@@ -16,7 +16,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _exceptions, _json, _names, _otlp, _runtime, _trouble, _wrap
+from otel_logging import _diagnostics, _exceptions, _json, _names, _otlp, _runtime, _wrap
 from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -313,7 +313,7 @@ def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
             for key, value in fields.items():
                 span.set_attribute(key, take(value))
     except Exception as error:
-        _trouble.report("fields lost: a span did not take them", detail=error)
+        _diagnostics.report("fields lost: a span did not take them", detail=error)
 
 
 def unbind_context(*keys: str) -> None:
@@ -552,7 +552,7 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
         if carrier is not None:
             carrier.update(headers)
     except Exception as error:
-        _trouble.report("headers lost: a propagator or a carrier failed", detail=error)
+        _diagnostics.report("headers lost: a propagator or a carrier failed", detail=error)
     return headers
 
 
@@ -584,7 +584,7 @@ class extract(_Scoped):  # noqa: N801 - reads as a verb
         try:
             context, arrived = _read(self._carrier, CURRENT.get())
         except Exception as error:
-            _trouble.report("incoming headers not understood", detail=error)
+            _diagnostics.report("incoming headers not understood", detail=error)
             return
         CURRENT.set(context)
         if arrived:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _forks, _names, _runtime, _trouble, tracing
+from otel_logging import _diagnostics, _forks, _names, _runtime, tracing
 from otel_logging._errors import ConfigurationError, only_configuration_errors
 from otel_logging.logs import configure
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, destination, load
@@ -106,7 +106,7 @@ class Observability:
                 atexit.unregister(_at_exit)
         _disconnect()
         delivered = self._end(timeout, exiting=False)
-        _trouble.say_rest()
+        _diagnostics.say_rest()
         return delivered
 
     def _leave(self, timeout: float) -> None:
@@ -121,7 +121,7 @@ class Observability:
             return
         self._is_open = False
         self._end(timeout, exiting=True)
-        _trouble.at_exit()
+        _diagnostics.at_exit()
 
     def _end(self, timeout: float, *, exiting: bool) -> bool:
         _forks.check()
@@ -169,8 +169,8 @@ class Observability:
             for each in self._deliveries
             if each.sender.last_failure
         ]
-        if _trouble.counts:
-            parts.append(f"troubles: {dict(_trouble.counts)}")
+        if _diagnostics.counts:
+            parts.append(f"troubles: {dict(_diagnostics.counts)}")
         return f"<Observability {self.service_name} [{'; '.join(parts)}]>"
 
 
@@ -224,11 +224,11 @@ def setup_observability(
         )
         if _current is not None:
             if _current._settings != settings:  # noqa: SLF001 - this module's own class
-                _trouble.remark(
+                _diagnostics.remark(
                     "a set-up with other settings is ignored: call shutdown() before it"
                 )
             return _current
-        _trouble.forget()
+        _diagnostics.forget()
         set_propagators(settings.propagators)
         made = Observability(settings)
         try:
@@ -240,7 +240,7 @@ def setup_observability(
         atexit.register(_at_exit)
         _exit_with_multiprocessing()
     for remark in settings.remarks:
-        _trouble.remark(remark)
+        _diagnostics.remark(remark)
     if settings.traces and settings.sampler != DEFAULT_SAMPLER:
         configure.get_logger(_names.SCOPE).info(
             "requests are sampled", sampler=settings.sampler, ratio=settings.sampler_ratio
@@ -295,7 +295,7 @@ def _start(made: Observability, settings: Settings) -> None:
         _start_records(made, settings, settings.log_exporter, resource)
     deliveries = made._deliveries  # noqa: SLF001 - this module's own class
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
-        _trouble.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
+        _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
     for delivery in deliveries:
         delivery.start()  # what a dead process left waits already
 
@@ -394,14 +394,14 @@ def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> Sp
         except Exception as error:
             failure = error
             if given is None and isinstance(error, directories.UnsafeError):
-                _trouble.remark("the spool directory is not used: it is not safe", detail=error)
+                _diagnostics.remark("the spool directory is not used: it is not safe", detail=error)
     if given is not None:
         raise ConfigurationError(
             settings.spool_dir_named,
             str(given),
             f"a directory that can be written ({failure})",
         ) from failure
-    _trouble.remark("the spool is in memory alone: no directory is writable", detail=failure)
+    _diagnostics.remark("the spool is in memory alone: no directory is writable", detail=failure)
     return opened(None)
 
 
@@ -427,7 +427,7 @@ def connect(pipeline: "Pipeline", **changes: Any) -> None:
         if not isinstance(present, TracerProvider):
             tracer = tracing.ForeignTracer(tracer)
     else:
-        _trouble.remark(
+        _diagnostics.remark(
             "spans are not recorded: nothing can be attached to the tracer provider that is set",
             detail=type(present),
         )

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _json, _names, _runtime, _trouble
+from otel_logging import _diagnostics, _json, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, plain
 from otel_logging.jobs import TaggedText, current_job_tag
@@ -87,7 +87,7 @@ def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
     try:
         fields = getattr(span, "line_fields", None) or _fields_of(span.get_span_context())
     except Exception as error:  # another SDK's, or a test's that is but a mock
-        _trouble.report("lines without their trace: a span did not say its ids", detail=error)
+        _diagnostics.report("lines without their trace: a span did not say its ids", detail=error)
         return event_dict
     if fields:
         if not event_dict.keys().isdisjoint(fields):
@@ -219,7 +219,7 @@ def record_on(
         elif not _is_busy(span) and span.is_recording():
             span.add_event(name, for_foreign_span(fields), time_ns)
     except Exception as error:
-        _trouble.report("log lines lost on their way to a span", detail=error)
+        _diagnostics.report("log lines lost on their way to a span", detail=error)
     return event_dict
 
 
@@ -246,7 +246,7 @@ def _is_busy(span: trace.Span) -> bool:
     if lock is None:
         return False
     if not lock.acquire(timeout=_BUSY_S):
-        _trouble.report("log lines without an event: another thread holds the span's lock")
+        _diagnostics.report("log lines without an event: another thread holds the span's lock")
         return True
     lock.release()
     return False

@@ -19,7 +19,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _exceptions, _names, _parse, _runtime, _trouble, _wrap
+from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, _wrap
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._exceptions import tick
@@ -234,7 +234,7 @@ def _start(stage: Stage) -> Span:
             span.otel_logging_budget = budget
         CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
     except Exception as error:  # a foreign sampler or processor
-        _trouble.report("stages lost: a span could not be started", detail=error)
+        _diagnostics.report("stages lost: a span could not be started", detail=error)
         return _INVALID
     return cast(Span, span)
 
@@ -303,7 +303,7 @@ def _end(given: Span, error: BaseException | None) -> None:
         else:
             _end_in_time(span, span.otel_logging_budget)
     except Exception as failure:
-        _trouble.report("stages lost: a span could not be ended", detail=failure)
+        _diagnostics.report("stages lost: a span could not be ended", detail=failure)
     finally:
         # What was around it is current again, if the stage is what is current. It is not where
         # a generator was closed from elsewhere. What was around it may have been passed over

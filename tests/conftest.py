@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from otel_logging import Observability, _trouble, clear_context, setup_observability
+from otel_logging import Observability, _diagnostics, clear_context, setup_observability
 from otel_logging.logs import stdlib
 from tests.lines import parsed
 from tests.receiver import Receiver, Span
@@ -55,10 +55,10 @@ def _no_place_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
     """Trouble that one test caused is not counted in the next, nor are loggers still ours."""
-    _trouble.forget()
+    _diagnostics.forget()
     yield
     stdlib.release()
-    _trouble.forget()
+    _diagnostics.forget()
 
 
 Lines = Callable[[], list[dict[str, Any]]]

@@ -21,6 +21,7 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 #: Most lines of code of each room.
 BUDGETS = {
     "__init__": 42,
+    "_diagnostics": 61,
     "_errors": 30,
     "_exceptions": 73,
     "_forks": 55,
@@ -33,14 +34,13 @@ BUDGETS = {
     "_parse": 161,
     "_runtime": 23,
     "_text": 17,
-    "_trouble": 61,
     "_values": 121,
     "_wrap": 214,
     "cli": 238,
     "context": 342,
     "demo": 198,
     "doctor": 392,
-    "export": 2144,
+    "export": 2146,
     "jobs": 106,
     "lateness": 4,
     "logs": 1598,

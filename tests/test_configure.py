@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_logging import (
-    _trouble,
+    _diagnostics,
     bind_context,
     bound_context,
     clear_context,
@@ -53,7 +53,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
     """Return the lines since it was called last; nothing is counted as lost meanwhile."""
 
     def read() -> list[dict[str, Any]]:
-        assert _trouble.counts == {}
+        assert _diagnostics.counts == {}
         return parsed(capsys.readouterr().out)
 
     return read
@@ -671,10 +671,10 @@ def test_a_value_that_logs_itself_ends(capsys: pytest.CaptureFixture[str]) -> No
     assert 1 < len(found) < 50
     assert found[-1]["event"] == "outer"
     assert found[-1]["value"] == "logs itself"
-    assert set(_trouble.counts) == {"log lines lost: a line could not be made"}
-    _trouble.forget()
+    assert set(_diagnostics.counts) == {"log lines lost: a line could not be made"}
+    _diagnostics.forget()
     log.info("as ever")
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 @pytest.mark.parametrize("way", ["ours", "standard"])
@@ -701,8 +701,8 @@ def test_many_bound_values_that_log_are_asked_a_bounded_number_of_times(
         first, asked = asked, 0
         log.info("again")
         assert asked == first
-    assert set(_trouble.counts) <= {"log lines lost: a line could not be made"}
-    _trouble.forget()
+    assert set(_diagnostics.counts) <= {"log lines lost: a line could not be made"}
+    _diagnostics.forget()
 
 
 IN_A_SIGNAL_HANDLER = """
@@ -753,8 +753,8 @@ def test_a_processor_that_somebody_put_in_fails(lines: Lines) -> None:
     broken = BoundLogger(loggers.channel("shop"), [fails], {})
     broken.info("e")
     broken.exception("e")
-    assert _trouble.counts["log lines lost: a line could not be made"] == 2
-    _trouble.forget()
+    assert _diagnostics.counts["log lines lost: a line could not be made"] == 2
+    _diagnostics.forget()
     BoundLogger(loggers.channel("shop"), [drops], {}).info("e")
     assert lines() == []
 
@@ -861,7 +861,7 @@ def test_a_wrapped_logger_that_raises_is_contained() -> None:
             raise OSError("full")
 
     structlog.wrap_logger(Raising()).info("a")
-    assert _trouble.counts == {"log lines lost: a line could not be made": 1}
+    assert _diagnostics.counts == {"log lines lost: a line could not be made": 1}
 
 
 KEPT = """if True:
@@ -913,7 +913,7 @@ def test_any_wrapper_class_with_any_factory(
     assert (first["event"], first["n"], first["user_id"]) == ("the message", 1, "u")
     assert (first["level"], second["level"]) == ("info", "error")
     assert "no price" in second["exception"]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def test_arguments_through_structlogs_standard_wrapper(theirs: Any, lines: Lines) -> None:
@@ -959,7 +959,7 @@ def test_processors_of_their_own_render_the_line(
     assert (keywords["event"], keywords["n"], "trace_id" in keywords) == ("keywords", 3, True)
     names = [event.name for event in service.one("turn").events]
     assert names == [lines[0], lines[1], "the message", "fields", "keywords"]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def test_a_processor_put_before_ours(theirs: Any, lines: Lines) -> None:

@@ -17,9 +17,9 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from otel_logging import (
+    _diagnostics,
     _otlp,
     _runtime,
-    _trouble,
     bind_context,
     bound_context,
     carry,
@@ -541,7 +541,7 @@ def test_what_is_no_headers_at_all_is_reported(carrier: Any) -> None:
     """Never raised into the request."""
     with extract(carrier):
         assert current() == NO_SPAN
-    assert _trouble.counts["incoming headers not understood"] == 1
+    assert _diagnostics.counts["incoming headers not understood"] == 1
     assert current() == NO_SPAN
 
 
@@ -565,7 +565,7 @@ def test_a_carrier_that_cannot_be_written_is_reported() -> None:
 
     with remote():
         assert inject(ReadOnly()) == {"traceparent": TRACEPARENT}
-    assert _trouble.counts["headers lost: a propagator or a carrier failed"] == 1
+    assert _diagnostics.counts["headers lost: a propagator or a carrier failed"] == 1
 
 
 @given(

@@ -19,7 +19,7 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from otel_logging import _otlp, _trouble
+from otel_logging import _diagnostics, _otlp
 from otel_logging.export import sender
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.ids import encode_resource, make_resource
@@ -194,7 +194,7 @@ def test_an_error_in_the_worker_is_not_its_end(
             shop.work()
             shop.end(1)
             assert not shop.flush(1)
-            assert 1 <= _trouble.counts["errors of the delivery thread"] <= 10
+            assert 1 <= _diagnostics.counts["errors of the delivery thread"] <= 10
         assert shop.flush()
     assert came(receiver) == [1]
 
@@ -221,7 +221,7 @@ def test_a_poisoned_span_is_lost_alone(receiver: Receiver, base: Path) -> None:
     with Shop(base, receiver.endpoint) as shop:
         shop.end(*range(1, 1001))
         assert shop.flush()
-        assert _trouble.counts[REFUSED] == len(poisoned)
+        assert _diagnostics.counts[REFUSED] == len(poisoned)
     assert sorted(came(receiver)) == [n for n in range(1, 1001) if n not in poisoned]
     assert len(receiver.requests) < 100
 
@@ -236,7 +236,7 @@ def test_a_server_that_refuses_everything_gets_nothing_lost(receiver: Receiver, 
         while not shop.delivery.sender.last_failure:
             assert not shop.flush(0.5)
         assert len(receiver.requests) < 50
-        assert not _trouble.counts  # not yet: it may be the first spans that are bad
+        assert not _diagnostics.counts  # not yet: it may be the first spans that are bad
         assert "HTTP 400" in shop.delivery.sender.last_failure
         receiver.answer = accept
         assert shop.flush()
@@ -276,10 +276,10 @@ def test_a_collector_that_says_no_is_reported(
         assert said.format(endpoint=receiver.endpoint) in line
         assert to_do in line
         assert shop.delivery.sender.last_failure == line.removeprefix(start)
-        (kind,) = _trouble.counts
-        before = _trouble.counts[kind]
+        (kind,) = _diagnostics.counts
+        before = _diagnostics.counts[kind]
         assert before > 1
-        monkeypatch.setattr(_trouble, "_quiet_s", 0)  # the minute is over
+        monkeypatch.setattr(_diagnostics, "_quiet_s", 0)  # the minute is over
         assert not shop.flush(0.5)
         again = capsys.readouterr().err.splitlines()
         assert again[0].startswith(f"otel_logging: {before} {NOT_DELIVERED}: ")
@@ -299,8 +299,8 @@ def test_a_mistake_is_reported_while_the_collector_wants_not_to_be_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Once a minute, and it is asked no more often for that; but once more at the end, at once."""
-    monkeypatch.setattr(_trouble, "QUIET_S", 0.2)  # the minute
-    monkeypatch.setattr(_trouble, "_quiet_s", 0.2)
+    monkeypatch.setattr(_diagnostics, "QUIET_S", 0.2)  # the minute
+    monkeypatch.setattr(_diagnostics, "_quiet_s", 0.2)
     monkeypatch.setattr(sender, "ROUND_S", 0.1)
     receiver.answer = refuse(status, retry_after="300")
     with Shop(base, receiver.endpoint) as shop:
@@ -348,7 +348,7 @@ def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
         shop.end(1)
         assert not shop.flush(1.5)
         assert bool(capsys.readouterr().err) == lasting
-    _trouble.say_rest()
+    _diagnostics.say_rest()
     err = capsys.readouterr().err
     assert f"{NOT_DELIVERED}: TLS is expected at {receiver.endpoint}" in err
     assert lasting or "HTTP request to an HTTPS server.; write https:// in OTEL" in err
@@ -398,7 +398,7 @@ def test_what_is_too_large_comes_in_halves(receiver: Receiver, base: Path) -> No
         shop.end(*range(1, 101), size=500)
         shop.end(101, size=20_000)
         assert shop.flush()
-        assert _trouble.counts[REFUSED] == 1
+        assert _diagnostics.counts[REFUSED] == 1
     assert sorted(came(receiver)) == list(range(1, 101))
 
 
@@ -421,7 +421,7 @@ def test_spans_of_a_partial_success_are_counted(receiver: Receiver, base: Path) 
         for number in (1, 11, 21):
             shop.end(*range(number, number + 10))
             assert shop.flush()
-        assert _trouble.counts == {REFUSED: 12, "warnings of the collector": 1}
+        assert _diagnostics.counts == {REFUSED: 12, "warnings of the collector": 1}
     assert len(receiver.requests) == 3
 
 
@@ -459,7 +459,7 @@ def test_damaged_segments_are_counted_once(receiver: Receiver, base: Path) -> No
         receiver.answer = in_turn(refuse(503), refuse(503), refuse(503))
         shop.work()
         assert shop.flush()
-        assert _trouble.counts[spool_queue.DAMAGED.format("spans")] == 2
+        assert _diagnostics.counts[spool_queue.DAMAGED.format("spans")] == 2
     assert sorted(came(receiver)) == [4, 6, 10, 11, 12]
     assert all(request.spans for request in receiver.requests)
 
@@ -482,7 +482,7 @@ def test_a_segment_that_cannot_be_read_for_now_is_delivered_later(
         shop.work()
         assert shop.flush()
     assert sorted(came(receiver)) == [1, 2]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 @pytest.mark.parametrize(
@@ -516,7 +516,7 @@ def test_a_segment_that_cannot_be_read_is_neither_damaged_nor_delivered(
         unreadable.clear()
         assert shop.flush()
     assert sorted(came(receiver)) == [1, 2, 3, 4]
-    assert set(_trouble.counts) == {sender.UNREADABLE}
+    assert set(_diagnostics.counts) == {sender.UNREADABLE}
 
 
 def test_a_directory_that_cannot_be_read_is_not_empty(
@@ -536,7 +536,7 @@ def test_a_directory_that_cannot_be_read_is_not_empty(
             assert shop.spool.backlog() == 0  # as far as can be known
         assert shop.flush()
     assert came(receiver) == [1]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def test_in_an_outage_segments_fill_longer(base: Path) -> None:

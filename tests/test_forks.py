@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import _forks, _trouble, get_logger, traced
+from otel_logging import _diagnostics, _forks, get_logger, traced
 from tests.conftest import Service
 from tests.receiver import Receiver
 from tests.test_exit import NEXT, Shop
@@ -158,7 +158,7 @@ def test_a_failing_part_is_reported_and_the_others_follow(
     with traced("after"):
         pass
     assert _forks.pid == os.getpid()
-    assert _trouble.counts == {"errors in a forked child": 1}
+    assert _diagnostics.counts == {"errors in a forked child": 1}
     assert service.named("after")
 
 

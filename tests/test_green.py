@@ -230,11 +230,11 @@ if {where!r} == "pipe":
     os.close(ends[0])
 else:
     os.dup2(os.open({where!r}, os.O_WRONLY), 1)
-from otel_logging import _trouble, configure_logging, get_logger
+from otel_logging import _diagnostics, configure_logging, get_logger
 configure_logging(environment="production")
 for number in range(100):
     get_logger("shop").info("line", number=number)
-result["lost"] = sum(_trouble.counts.values())
+result["lost"] = sum(_diagnostics.counts.values())
 """
     done = run(library, code)
     assert done.result == {"lost": 100 if where == "pipe" else 0}

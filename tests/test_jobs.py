@@ -24,7 +24,7 @@ from otel_logging import (
     BackgroundJobTag,
     ConfigurationError,
     TaggedLogger,
-    _trouble,
+    _diagnostics,
     bind_context,
     carry,
     configure_logging,
@@ -148,7 +148,7 @@ def test_any_tag_is_rendered_in_a_log_call(number: int, capfd: Any) -> None:
     found = [(json.loads(line)["event"], json.loads(line)["job_tag"]) for line in lines]
     assert found == [("done", shown)] * 2
     assert all(f"info     [{shown}] done " in line for line in (first, second))
-    assert not _trouble.counts
+    assert not _diagnostics.counts
 
 
 def test_a_tag_of_any_string_type_is_taken_by_the_decorator() -> None:

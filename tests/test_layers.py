@@ -16,7 +16,7 @@ PACKAGE = ROOT / "otel_logging"
 
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
-    {"_names", "_trouble", "_text", "_green", "_runtime", "_errors"},
+    {"_names", "_diagnostics", "_text", "_green", "_runtime", "_errors"},
     {"_values", "_links", "_forks", "_exceptions", "_parse"},
     {"_http", "_json", "_otlp", "_wrap"},
     {"spool"},

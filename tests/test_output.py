@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from otel_logging import _trouble, configure_logging, get_logger
+from otel_logging import _diagnostics, configure_logging, get_logger
 from otel_logging.logs.nesting import DEEPEST
 from otel_logging.logs.stdout import LOST
 from tests.lines import ROOT, parsed
@@ -51,12 +51,12 @@ def ended(process: "subprocess.Popen[bytes]") -> bytes:
 
 COUNTS = """
 import sys
-from otel_logging import configure_logging, get_logger, _trouble
+from otel_logging import configure_logging, get_logger, _diagnostics
 configure_logging()
 log = get_logger("shop")
 for number in range(100):
     log.info("line", number=number)
-assert sum(_trouble.counts.values()) == 100, _trouble.counts
+assert sum(_diagnostics.counts.values()) == 100, _diagnostics.counts
 """
 
 
@@ -142,7 +142,7 @@ def test_a_reader_that_has_died() -> None:
 STALLED = """
 import os, sys, threading, time
 OLDER_KERNEL
-from otel_logging import configure_logging, get_logger, _trouble
+from otel_logging import configure_logging, get_logger, _diagnostics
 configure_logging()
 log = get_logger("shop")
 stopped = threading.Event()
@@ -160,7 +160,7 @@ threads = [threading.Thread(target=work, args=(n,)) for n in range(THREADS)]
 began = time.monotonic()
 for thread in threads:
     thread.start()
-while not any(_trouble.counts.values()):
+while not any(_diagnostics.counts.values()):
     time.sleep(0.01)
 waited = time.monotonic() - began
 time.sleep(0.3)
@@ -168,7 +168,7 @@ stopped.set()
 for thread in threads:
     thread.join(10)
     assert not thread.is_alive(), "blocked for ever"
-lost = sum(_trouble.counts.values())
+lost = sum(_diagnostics.counts.values())
 sys.stderr.write(f"\\nREPORT {waited} {max(longest)} {lost} {sum(lines)}\\n")
 sys.stderr.flush()
 sys.stdin.readline()
@@ -413,18 +413,18 @@ def test_a_stdout_wrapped_once_more_may_be_closed() -> None:
     """After its first line, which goes past it, the others do so too; else they are lost."""
     code = """
 import io, sys
-from otel_logging import _trouble, configure_logging, get_logger
+from otel_logging import _diagnostics, configure_logging, get_logger
 configure_logging(environment="production")
 log = get_logger("shop")
 sys.stdout = io.TextIOWrapper(open(1, "wb", 0, closefd=False))
 log.info("open")
 sys.stdout.close()
 log.info("closed")
-assert not _trouble.counts, _trouble.counts
+assert not _diagnostics.counts, _diagnostics.counts
 sys.stdout = io.TextIOWrapper(open(1, "wb", 0, closefd=False))
 sys.stdout.close()
 log.info("lost")
-assert sum(_trouble.counts.values()) == 1, _trouble.counts
+assert sum(_diagnostics.counts.values()) == 1, _diagnostics.counts
 sys.stdout = sys.__stdout__
 """
     assert [line["event"] for line in parsed(script(code).stdout)] == ["open", "closed"]
@@ -565,7 +565,7 @@ def test_a_stdout_that_fails_is_a_counted_loss(
     monkeypatch.setattr(sys, "stdout", stream)
     for _ in range(3):
         get_logger("shop").info("line")
-    assert _trouble.counts[LOST] == 3
+    assert _diagnostics.counts[LOST] == 3
     assert capsys.readouterr().err.count("log lines lost") == 1
 
 
@@ -582,7 +582,7 @@ def test_a_stdout_that_logs_is_stopped(capsys: pytest.CaptureFixture[str]) -> No
     with contextlib.redirect_stdout(Logs()):
         get_logger("shop").info("line")
     assert len(depths) == DEEPEST
-    assert sum(_trouble.counts.values()) == 1
+    assert sum(_diagnostics.counts.values()) == 1
 
 
 def test_configured_while_there_is_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,14 +594,14 @@ def test_configured_while_there_is_no_descriptor(monkeypatch: pytest.MonkeyPatch
         get_logger("shop").info("line")
     assert stream is not None
     assert parsed(stream.getvalue())[0]["event"] == "line"
-    assert _trouble.counts[LOST] == 1
+    assert _diagnostics.counts[LOST] == 1
 
 
 # ---------------------------------------------------------------- a stdout that logs
 
 LOGGING_STDOUT = """
 import logging, sys
-from otel_logging import _trouble, configure_logging, get_logger
+from otel_logging import _diagnostics, configure_logging, get_logger
 configure_logging(environment=sys.argv[1])
 plain = logging.getLogger("redirected")
 
@@ -637,7 +637,7 @@ except ValueError:
     get_logger("shop").exception("first")
 logging.getLogger("shop.plain").warning("second")
 print("printed")
-assert not _trouble.counts, _trouble.counts
+assert not _diagnostics.counts, _diagnostics.counts
 """
 
 
@@ -692,22 +692,22 @@ sys.__stdout__.write(sys.stdout.getvalue())
 
 CLOSED_ALL = """
 import os
-from otel_logging import _trouble, configure_logging, get_logger
+from otel_logging import _diagnostics, configure_logging, get_logger
 configure_logging(environment="production")
 log = get_logger("shop")
 log.info("before")
 os.closerange(0, 256)
 files = [open(f"data{n}", "wb", buffering=0) for n in range(4)]
 log.info("lost")
-_trouble.report("planted")
+_diagnostics.report("planted")
 for file in files: file.write(b"mine")
 assert [open(f"data{n}", "rb").read() for n in range(4)] == [b"mine"] * 4
-assert sorted(_trouble.counts.values()) == [1, 1], _trouble.counts
+assert sorted(_diagnostics.counts.values()) == [1, 1], _diagnostics.counts
 os.dup2(os.open("redirected", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
 os.dup2(1, 2)
 log.info("redirected")
-_trouble.say_rest()
-_trouble.report("said")
+_diagnostics.say_rest()
+_diagnostics.report("said")
 """
 
 

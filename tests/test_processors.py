@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_logging import (
+    _diagnostics,
     _otlp,
     _runtime,
-    _trouble,
     bind_context,
     bound_context,
     clear_context,
@@ -145,7 +145,7 @@ def test_a_span_that_does_not_say_its_ids_costs_no_line() -> None:
                 "event": "e",
                 "trace_id": "r",
             }
-    assert _trouble.counts["lines without their trace: a span did not say its ids"] == 3
+    assert _diagnostics.counts["lines without their trace: a span did not say its ids"] == 3
 
 
 # ---------------------------------------------------------------- record_on_span
@@ -207,7 +207,7 @@ def test_a_span_that_another_thread_holds_is_waited_for_a_moment(
             line(record_on_span, event="lost")
         line(record_on_span, event="kept")
     assert [name for name, _ in stock.events()] == ["kept"]
-    assert _trouble.counts == {
+    assert _diagnostics.counts == {
         "log lines without an event: another thread holds the span's lock": 1
     }
 
@@ -240,8 +240,8 @@ def test_a_span_that_fails_is_a_counted_loss(monkeypatch: pytest.MonkeyPatch) ->
     with trace.use_span(Failing(context)):
         assert line(record_on_span, event="e") == {"event": "e"}
         bind_context(user_id="u")
-    assert _trouble.counts["log lines lost on their way to a span"] == 1
-    assert _trouble.counts["fields lost: a span did not take them"] == 1
+    assert _diagnostics.counts["log lines lost on their way to a span"] == 1
+    assert _diagnostics.counts["fields lost: a span did not take them"] == 1
 
 
 def test_after_set_up_every_other_line_goes_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from otel_logging import _otlp, _trouble, get_logger, setup_observability
+from otel_logging import _diagnostics, _otlp, get_logger, setup_observability
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.ids import encode_resource
@@ -243,7 +243,7 @@ def test_limits_hold_and_what_they_cut_is_counted(
     say(books, "cut", a="abcdef", b=1, c=2, d=3)
     assert books.force_flush(10)
     assert receiver.log_records[0].attributes == {"a": "abc", "b": 1}
-    assert _trouble.counts["fields of log records dropped: over the limit of attributes"] == 2
+    assert _diagnostics.counts["fields of log records dropped: over the limit of attributes"] == 2
 
 
 def test_records_have_limits_of_their_own(
@@ -262,7 +262,7 @@ def test_records_have_limits_of_their_own(
     first, second = sorted(receiver.log_records, key=lambda record: len(record.attributes))
     assert (len(first.attributes), len(second.attributes)) == (128, 129)
     assert (first.attributes["f0"], second.attributes["f0"]) == ("wide", "wi")
-    assert _trouble.counts["fields of log records dropped: over the limit of attributes"] == 3
+    assert _diagnostics.counts["fields of log records dropped: over the limit of attributes"] == 3
 
 
 class UnspeakableError(Exception):
@@ -304,7 +304,7 @@ def test_a_record_that_is_too_much_in_all_is_shortened(make: Make, receiver: Rec
     assert len(long.attributes) == 60
     assert all("more]" in value for value in [long.body, *long.attributes.values()])
     assert len(wide.attributes) == 128
-    assert _trouble.counts["fields of log records dropped: over the limit of attributes"] > 50
+    assert _diagnostics.counts["fields of log records dropped: over the limit of attributes"] > 50
 
 
 # ---------------------------------------------------------------- how it gets there
@@ -392,7 +392,7 @@ def test_lines_of_many_threads_arrive_once(make: Make, receiver: Receiver) -> No
     expected = Counter({f"{worker}-{n}": 1 for worker in range(8) for n in range(300)})
     assert Counter(bodies(receiver)) == expected
     assert {record.scope for record in receiver.log_records} == {f"shop.{n}" for n in range(8)}
-    assert not _trouble.counts
+    assert not _diagnostics.counts
     assert len(receiver.requests) < 40  # not one a logger and half a second
 
 
@@ -482,7 +482,7 @@ def test_a_busy_collector_is_asked_again(make: Make, receiver: Receiver) -> None
     say(books, "hello")
     assert books.force_flush(20)
     assert bodies(receiver) == ["hello"]
-    assert not _trouble.counts
+    assert not _diagnostics.counts
 
 
 @pytest.mark.parametrize("status", [401, 404, 302, 307])
@@ -518,7 +518,7 @@ def test_what_a_collector_refuses_is_counted(
         say(books, name)
     assert books.force_flush(10)
     assert sorted(bodies(receiver)) == ["one", "two"]
-    assert _trouble.counts == {LOST: 1}
+    assert _diagnostics.counts == {LOST: 1}
     assert "HTTP 400 Bad Request bad record" in capsys.readouterr().err
 
 
@@ -533,7 +533,7 @@ def test_what_a_collector_takes_in_part_is_counted(
     for name in ("one", "two", "three"):
         say(books, name)
     assert books.force_flush(10)
-    assert _trouble.counts == {LOST: 2}
+    assert _diagnostics.counts == {LOST: 2}
     assert "too old" in capsys.readouterr().err
 
 
@@ -543,13 +543,13 @@ def test_an_answer_that_is_no_protobuf_is_an_answer(make: Make, receiver: Receiv
     books = make()
     say(books, "one")
     assert books.force_flush(10)
-    assert not _trouble.counts
+    assert not _diagnostics.counts
 
 
 def test_a_line_that_cannot_be_made_is_counted(make: Make) -> None:
     """``emit`` never raises."""
     make().emit(NO_SPAN, 1, "broken", BrokenMapping())
-    assert _trouble.counts == {"log records lost: they could not be made": 1}
+    assert _diagnostics.counts == {"log records lost: they could not be made": 1}
 
 
 def test_no_thread_waits_for_a_collector_that_hangs(make: Make, receiver: Receiver) -> None:
@@ -564,7 +564,7 @@ def test_no_thread_waits_for_a_collector_that_hangs(make: Make, receiver: Receiv
     say(books, "waits too")
     assert not books.shutdown(0.3)
     assert time.monotonic() - before < 2  # 0.5 s asked for
-    assert not _trouble.counts
+    assert not _diagnostics.counts
     receiver.stop()
     assert bodies(receiver) == ["taken"]
     with Receiver() as second:
@@ -582,7 +582,7 @@ def test_without_a_collector_shutdown_takes_a_second(make: Make) -> None:
         before = time.monotonic()
         assert not books.shutdown(30)
         assert time.monotonic() - before < 3
-    assert not _trouble.counts
+    assert not _diagnostics.counts
 
 
 def test_without_a_disk_what_is_left_at_the_end_is_counted(
@@ -595,7 +595,7 @@ def test_without_a_disk_what_is_left_at_the_end_is_counted(
     for number in range(3):
         say(books, f"{number}")
     assert not books.shutdown(0.3)
-    assert _trouble.counts == {"log records lost at exit: they waited in memory alone": 3}
+    assert _diagnostics.counts == {"log records lost at exit: they waited in memory alone": 3}
 
 
 # ---------------------------------------------------------------- the end, kills, and forks
@@ -610,7 +610,7 @@ def test_shutdown_delivers_and_ends(make: Make, receiver: Receiver) -> None:
     say(books, "afterwards")
     assert books.shutdown(10)
     assert bodies(receiver) == ["last words"]
-    assert not _trouble.counts
+    assert not _diagnostics.counts
 
 
 RECORDS = {"OTEL_LOGS_EXPORTER": "otlp"}
@@ -656,7 +656,7 @@ def test_an_outage_costs_nothing(make: Make, receiver: Receiver) -> None:
     with Receiver(port) as second:
         assert books.force_flush(20)
         assert Counter(bodies(second)) == Counter(map(str, range(500)))
-    assert not _trouble.counts
+    assert not _diagnostics.counts
 
 
 def test_lines_at_exit_are_delivered_by_the_next_start(shop: Shop) -> None:

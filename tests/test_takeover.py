@@ -23,7 +23,7 @@ import structlog
 
 from otel_logging import (
     TaggedLogger,
-    _trouble,
+    _diagnostics,
     bind_context,
     bound_context,
     clear_context,
@@ -399,7 +399,7 @@ def test_a_filter_that_raises_loses_no_line(lines: Lines) -> None:
     handler.addFilter(lambda _: 1 / 0 > 1)
     logger().addHandler(handler)
     logger().info("a")
-    assert _trouble.counts == {"errors of a logging handler's filter": 1}
+    assert _diagnostics.counts == {"errors of a logging handler's filter": 1}
 
 
 def test_a_handler_that_raises_is_contained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -782,7 +782,7 @@ def test_a_value_that_logs_itself(capsys: pytest.CaptureFixture[str]) -> None:
             return "endless"
 
     logger().info("%s", Endless())
-    assert _trouble.counts["log lines lost: a line could not be made"] > 0
+    assert _diagnostics.counts["log lines lost: a line could not be made"] > 0
     capsys.readouterr()
 
 
@@ -1259,7 +1259,7 @@ def test_handlers_and_filters_that_raise_are_contained_for_our_lines(
     logger().addFilter(lambda _: 1 / 0 > 1)
     get_logger("shop").info("b")
     assert [line["event"] for line in parsed(capsys.readouterr().out)] == ["a", "b"]
-    assert _trouble.counts == {"errors of a logging handler": 2}
+    assert _diagnostics.counts == {"errors of a logging handler": 2}
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

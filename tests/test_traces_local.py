@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import queue, reading
 from otel_logging.traces import local
 from otel_logging.traces.trace import by_trace
@@ -55,7 +55,7 @@ def test_an_invalid_span_hides_no_neighbour(
     spool.close()
 
     assert [span.name for span in local.read([tmp_path])] == ["before", "after"]
-    assert _trouble.counts == {queue.DAMAGED.format("spans"): 1}
+    assert _diagnostics.counts == {queue.DAMAGED.format("spans"): 1}
     assert queue.DAMAGED.format("spans") in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
-from otel_logging import _forks, _trouble
+from otel_logging import _diagnostics, _forks
 from otel_logging.export.outcome import Client, Outcome, failed
 from otel_logging.export.sender import ROUND_S, Sender
 from otel_logging.spool.queue import SEAL_S, Spool
@@ -132,7 +132,7 @@ class Delivery:
                     self._start()
             self._tell()
         except Exception as error:  # no more threads to be had: the spans wait on disk
-            _trouble.report("failures to start the delivery thread", detail=error)
+            _diagnostics.report("failures to start the delivery thread", detail=error)
 
     def _tell(self) -> None:
         with contextlib.suppress(RuntimeError):  # told already
@@ -266,7 +266,7 @@ class Delivery:
                     self._round(math.inf)
             except Exception as error:
                 if serves():  # pragma: no branch - not: a greenlet of the parent's
-                    _trouble.report("errors of the delivery thread", detail=error)
+                    _diagnostics.report("errors of the delivery thread", detail=error)
                     self.sender.failed(failed(error))
                     self.sender.next_housekeeping = time.monotonic() + ROUND_S
             if serves():  # pragma: no branch - as above
@@ -335,7 +335,7 @@ def _no_wait_reported() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _trouble.report("waits for delivery that are not possible here", detail=error)
+        _diagnostics.report("waits for delivery that are not possible here", detail=error)
 
 
 def _threads_run() -> bool:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _otlp, _runtime, _trouble
+from otel_logging import _diagnostics, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.encode import (
@@ -90,7 +90,7 @@ class AttachedProcessor(SpanProcessor):
                 bindings.begin(parent, arrives=arrives)
             bindings.set_attributes(span, bindings.bound_attributes())
         except Exception as error:
-            _trouble.report("spans without what is bound: their SDK is unknown", detail=error)
+            _diagnostics.report("spans without what is bound: their SDK is unknown", detail=error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Bring it to the spool. Never raises."""
@@ -99,11 +99,13 @@ class AttachedProcessor(SpanProcessor):
             if pipeline is None:
                 lost = lines_of_ended(span.context)
                 if lost:
-                    _trouble.report("log lines lost: their span ended after shutdown", len(lost))
+                    _diagnostics.report(
+                        "log lines lost: their span ended after shutdown", len(lost)
+                    )
             elif span.context.trace_flags & TraceFlags.SAMPLED:
                 pipeline.ended_elsewhere(span)
         except Exception as error:
-            _trouble.report("spans lost: they cannot be encoded", detail=error)
+            _diagnostics.report("spans lost: they cannot be encoded", detail=error)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
         """Do nothing: what has ended is in the spool."""

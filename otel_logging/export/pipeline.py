@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _forks, _names, _otlp, _runtime, _trouble
+from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.encode import bounded, encode_event, make_scope, shorter_event
 from otel_logging.export.foreign import ForeignLines, encode_foreign, lines_of_ended, open_lines
@@ -128,7 +128,7 @@ class Pipeline:
             if len(self._unshown) < _MOST_UNSHOWN:
                 self._unshown.append(span)
             else:
-                _trouble.report("spans of lines not shown to foreign span processors: too many")
+                _diagnostics.report("spans of lines not shown to foreign span processors: too many")
         else:
             try:
                 self._show_ended(span)
@@ -145,7 +145,7 @@ class Pipeline:
             if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes(len(encoded)):
                 encoded = span.encode(trace_id)
         except Exception as error:  # of what a foreign processor assigned
-            _trouble.report("spans lost: they cannot be encoded", detail=error)
+            _diagnostics.report("spans lost: they cannot be encoded", detail=error)
             return
         self.append(span.scope_bytes, trace_id, encoded)
 
@@ -157,7 +157,7 @@ class Pipeline:
                     if tell is not None:
                         tell(span)
                 except Exception as error:
-                    _trouble.report("errors of a foreign span processor", detail=error)
+                    _diagnostics.report("errors of a foreign span processor", detail=error)
 
     def show_lines(self) -> None:
         """Show the spans of lines that have ended to foreign processors. Not inside a log call."""
@@ -176,7 +176,7 @@ class Pipeline:
                 # by keyword, as the SDK does: some take it no other way
                 processor.on_start(cast(Any, span), parent_context=parent_context)
             except Exception as error:
-                _trouble.report("errors of a foreign span processor", detail=error)
+                _diagnostics.report("errors of a foreign span processor", detail=error)
 
     def shut_processors_down(self) -> None:
         """Tell foreign processors that no more spans will come, and bring them none."""
@@ -186,12 +186,12 @@ class Pipeline:
             try:
                 processor.shutdown()
             except Exception as error:
-                _trouble.report("errors of a foreign span processor", detail=error)
+                _diagnostics.report("errors of a foreign span processor", detail=error)
 
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:
         """Put an encoded span into the spool."""
         if not self.is_open:
-            _trouble.report("spans lost: they ended after shutdown")
+            _diagnostics.report("spans lost: they ended after shutdown")
             return
         self.ended_spans += 1
         self.spool.append(scope, trace_id, encoded)

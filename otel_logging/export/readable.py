@@ -25,7 +25,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from otel_logging import _forks, _names, _otlp, _trouble
+from otel_logging import _diagnostics, _forks, _names, _otlp
 from otel_logging.context import Bound
 from otel_logging.export.encode import (
     HAS_IS_REMOTE,
@@ -151,14 +151,14 @@ class Readable(ReadableSpan):
             for link in links:
                 self._add_link(link)
         except Exception as error:
-            _trouble.report("links lost: they are invalid", detail=error)
+            _diagnostics.report("links lost: they are invalid", detail=error)
 
     def _add_link(self, link: Any) -> None:
         most = self.pipeline.limits.links
         try:
             added = bounded_link(link, self.pipeline.limits)
         except Exception as error:
-            _trouble.report("links lost: they are invalid", detail=error)
+            _diagnostics.report("links lost: they are invalid", detail=error)
             return
         if added is None:
             return

@@ -16,7 +16,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 
-from otel_logging import _forks, _json, _names, _otlp, _trouble
+from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.export.encode import bounded
 from otel_logging.export.ids import encode_resource
@@ -76,7 +76,7 @@ class Records:
             record = self._encode(context, trace_id, time_ns, name, fields, error)
             scope = _scope(_text(fields.get(_names.LOGGER) or _names.SCOPE))
         except Exception as failure:
-            _trouble.report("log records lost: they could not be made", detail=failure)
+            _diagnostics.report("log records lost: they could not be made", detail=failure)
             return
         # with its scope around it: there are as many of these as loggers, and one segment for all
         self.spool.append(b"", trace_id or bytes(16), _otlp.scoped(scope, record))
@@ -96,7 +96,7 @@ class Records:
             flat = {**_described(error), **flat}
         values, dropped = bounded(flat, limits.record_attributes, limits.record_value_length)
         if dropped:
-            _trouble.report(_DROPPED, dropped)
+            _diagnostics.report(_DROPPED, dropped)
         if len(_attributes(dict(values))) > MAX_RECORD_BYTES * 3 // 4:  # the rest: for the message
             values = _json.fitted(values, MAX_RECORD_BYTES * 3 // 4, _attributes)
         number, text = severity(str(fields.get(_names.LEVEL, "")))

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from otel_logging import _otlp, _trouble
+from otel_logging import _diagnostics, _otlp
 from otel_logging.export.outcome import Answer, Client, Outcome, failed
 from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool
 from otel_logging.spool.reading import Waiting
@@ -71,7 +71,7 @@ class Sender:
         except (OSError, ValueError) as error:  # too many open files, say: it is tried again
             self.failed(failed(error))
             if time.monotonic() - min(self._unread.values(), default=math.inf) > ROUND_S:
-                _trouble.report(UNREADABLE, detail=error)
+                _diagnostics.report(UNREADABLE, detail=error)
             return False
 
     def _deliver_waiting(self, deadline: float) -> bool:
@@ -166,7 +166,7 @@ class Sender:
         if answer.rejected_spans:
             self._spool.report(REFUSED, min(answer.rejected_spans, spans), detail=answer.detail)
         elif answer.detail:
-            _trouble.report("warnings of the collector", detail=answer.detail)
+            _diagnostics.report("warnings of the collector", detail=answer.detail)
 
     def failed(self, answer: Answer) -> None:
         """Put off the next try: longer with each failure, and as the collector asks.
@@ -190,7 +190,7 @@ class Sender:
 
     def report_refusal(self, answer: Answer) -> None:
         """Report a mistake of the set-up, and what mends it."""
-        self._next_reminder = time.monotonic() + _trouble.QUIET_S
+        self._next_reminder = time.monotonic() + _diagnostics.QUIET_S
         detail = f"{answer.detail}; {answer.to_do}"
         self._spool.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
 

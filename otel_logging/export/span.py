@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _forks, _names, _otlp, _trouble
+from otel_logging import _diagnostics, _forks, _names, _otlp
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.context import Bound, job_tag
@@ -256,7 +256,7 @@ def as_mapping(given: Any) -> Mapping[str, Any]:
     if isinstance(given, Mapping):
         return given
     if given is not None:
-        _trouble.report("attributes lost: they are not a mapping", detail=type(given))
+        _diagnostics.report("attributes lost: they are not a mapping", detail=type(given))
     return {}
 
 

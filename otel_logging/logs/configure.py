@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import structlog
 
-from otel_logging import _names, _trouble
+from otel_logging import _diagnostics, _names
 from otel_logging._errors import only_configuration_errors
 from otel_logging.logs import bound, handlers, levels, logger, stdlib
 from otel_logging.logs.line import STEPS, add_caller, straight_to
@@ -106,8 +106,8 @@ def apply(settings: LogSettings) -> None:
     else:
         logger.use(configured)
         stdlib.release()
-    atexit.unregister(_trouble.at_exit)
-    atexit.register(_trouble.at_exit)  # lines that were lost in the last minute
+    atexit.unregister(_diagnostics.at_exit)
+    atexit.register(_diagnostics.at_exit)  # lines that were lost in the last minute
     structlog.configure(
         processors=logger.CHAIN,
         wrapper_class=bound.BoundLogger,

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from structlog.stdlib import ProcessorFormatter
 
-from otel_logging import _names, _trouble
+from otel_logging import _diagnostics, _names
 from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
@@ -74,7 +74,7 @@ def hand_on(
         if passed:
             logger.callHandlers(record if passed is True else passed)
     except Exception as error:
-        _trouble.report("errors of a logging handler", detail=error)
+        _diagnostics.report("errors of a logging handler", detail=error)
     finally:
         _handing_on.put(me, None)
 

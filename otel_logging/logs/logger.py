@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import structlog
 
-from otel_logging import _names, _otlp, _trouble, processors
+from otel_logging import _diagnostics, _names, _otlp, processors
 from otel_logging._values import plain
 from otel_logging.logs import caller, line, nesting
 from otel_logging.logs.call import as_extra, event_of_call, event_of_wrapper
@@ -295,7 +295,7 @@ def make_line(
     except structlog.DropEvent:
         return None
     except Exception as error:
-        _trouble.report(_LOST, detail=error)
+        _diagnostics.report(_LOST, detail=error)
         return None
     finally:
         nesting.leave(me, depth)
@@ -316,7 +316,7 @@ def finish(logger: Any, method_name: str, event_dict: EventDict) -> Any:
     except structlog.DropEvent:
         raise
     except Exception as error:
-        _trouble.report(_LOST, detail=error)
+        _diagnostics.report(_LOST, detail=error)
         raise structlog.DropEvent from None
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, Final, cast
 
-from otel_logging import _names, _trouble
+from otel_logging import _diagnostics, _names
 from otel_logging._values import is_true, plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, line, nesting, uncaught
@@ -200,7 +200,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     try:
         passed = _through_filters(self, record)
     except Exception as error:
-        _trouble.report("errors of a logging handler's filter", detail=error)
+        _diagnostics.report("errors of a logging handler's filter", detail=error)
     if passed is not None:
         _to_line(passed)
     is_new = not is_done(record)
@@ -231,7 +231,7 @@ def _call(
         nesting.depths[me] = depth + 1
         call_handlers(logger, record)
     except Exception as error:
-        _trouble.report("errors of a logging handler", detail=error)
+        _diagnostics.report("errors of a logging handler", detail=error)
     finally:
         handlers.answers_of.put(me, outer)
         nesting.leave(me, depth)

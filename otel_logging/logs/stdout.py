@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging._green import OfThread, as_it_was
 
 if sys.platform == "win32":  # pragma: no cover - Windows
@@ -91,7 +91,7 @@ class Stdout:
             else:
                 _write_text(sys.__stdout__, line)
         except Exception as error:
-            _trouble.report(LOST, detail=error)
+            _diagnostics.report(LOST, detail=error)
 
     def _is_passed_by(self, stream: Any) -> bool:
         """Say whether lines go past *stream*: it makes log records of them, or leads to us anyway.
@@ -129,7 +129,7 @@ class Stdout:
 
     def _write_whole(self, data: bytes) -> None:
         left, until = data, 0.0
-        if not os.get_inheritable(self._fd):  # see _trouble.is_standard
+        if not os.get_inheritable(self._fd):  # see _diagnostics.is_standard
             raise OSError("it was closed, and its number is another file's")
         try:
             while left:

@@ -23,7 +23,7 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool.descriptor import Descriptor, check, is_held, try_lock
 
 OPEN: Final = ".open"
@@ -347,4 +347,4 @@ def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:
             total -= size
             path.unlink()
             if waits:
-                _trouble.report(DROPPED_BOUND)
+                _diagnostics.report(DROPPED_BOUND)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from otel_logging import _forks, _trouble
+from otel_logging import _diagnostics, _forks
 from otel_logging.spool import descriptor, directories
 from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
@@ -97,7 +97,7 @@ class Spool:
 
     def report(self, kind: str, times: int = 1, *, detail: object = "") -> None:
         """Report trouble with what is in the spool; *kind* has a place for its noun."""
-        _trouble.report(kind.format(self._noun), times, detail=detail)
+        _diagnostics.report(kind.format(self._noun), times, detail=detail)
 
     # ---- append
 
@@ -255,7 +255,7 @@ class Spool:
             segment.path.rename(sealed)
         # a neighbour that had our lock meanwhile has it, or has delivered it
         if not (is_ours or sealed.exists() or directories.sent(sealed).exists()):
-            _trouble.report(LOST_REMOVED)
+            _diagnostics.report(LOST_REMOVED)
 
     # ---- the worker's side
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool.descriptor import check
 from otel_logging.spool.directories import (
     LOGS,
@@ -41,7 +41,7 @@ def segments(base: Path) -> list[Path]:
     try:
         check_base(base)
     except OSError as error:
-        _trouble.remark(UNSAFE, detail=error)
+        _diagnostics.remark(UNSAFE, detail=error)
         return []
     destinations = [each for each in listed(base) if each.suffix != LOGS and _is_safe(each)]
     processes = [path for each in destinations for path in listed(each) if path.name != SENT]
@@ -57,7 +57,7 @@ def _is_safe(destination_dir: Path) -> bool:
         try:
             check_private(each)
         except UnsafeError as error:
-            _trouble.remark(UNSAFE, detail=error)
+            _diagnostics.remark(UNSAFE, detail=error)
             return False
         except OSError:  # a file, say: nothing is read from it
             pass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import queue, reading
 from otel_logging.traces.span import Resource, Span, from_bytes, resource_from_bytes
 
@@ -25,7 +25,7 @@ def read(bases: Iterable[Path]) -> list[Span]:
     for base in bases:
         for contents in reading.read(base):
             if contents.damaged:
-                _trouble.report(queue.DAMAGED.format("spans"), contents.damaged)
+                _diagnostics.report(queue.DAMAGED.format("spans"), contents.damaged)
             resource = resource_from_bytes(contents.resource)
             spans = [encoded for _, encoded in contents.spans]
             try:
@@ -40,4 +40,4 @@ def _valid(spans: list[bytes], resource: Resource) -> Iterator[Span]:
         try:
             yield from from_bytes([encoded], resource)
         except DecodeError as error:
-            _trouble.report(queue.DAMAGED.format("spans"), detail=error)
+            _diagnostics.report(queue.DAMAGED.format("spans"), detail=error)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import reading
 from otel_logging.spool.directories import DROPPED_BOUND
 from otel_logging.spool.queue import Spool
@@ -41,7 +41,7 @@ def test_over_its_bound_sent_segments_go_first_then_the_oldest_waiting(
     _age(base, lambda number: 100 - number)  # those delivered are the youngest
     spool.prune()
     assert on_disk(base) == [1, 2, 3, 9]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
     for number in (4, 5):
         append(spool, number, size=10_000)
         spool.seal()
@@ -49,7 +49,7 @@ def test_over_its_bound_sent_segments_go_first_then_the_oldest_waiting(
     _age(base, lambda number: 100 - number)
     spool.prune()
     assert on_disk(base) == [3, 4, 5, 6]
-    assert _trouble.counts == {DROPPED_BOUND: 2}
+    assert _diagnostics.counts == {DROPPED_BOUND: 2}
     spool.close()
 
 
@@ -65,7 +65,7 @@ def test_segments_too_old_go(base: Path, clock: SimpleNamespace) -> None:
     _age(base, lambda number: 3601 if number in (1, 3, 5) else 3599)
     spool.prune()
     assert on_disk(base) == [2, 4, 5]
-    assert _trouble.counts == {DROPPED_BOUND: 1}
+    assert _diagnostics.counts == {DROPPED_BOUND: 1}
     spool.close()
 
 
@@ -78,13 +78,13 @@ def test_neighbours_prune_no_more_than_one_alone(base: Path) -> None:
     size = reading.segments(base)[0].stat().st_size
     script = """
 import sys; from pathlib import Path; from tests.spools import *
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import directories
 spool = make(Path(sys.argv[1]), bytes_bound=int(sys.argv[2]))
 print("ready", flush=True)
 input()
 spool.prune()
-print(_trouble.counts[directories.DROPPED_BOUND])
+print(_diagnostics.counts[directories.DROPPED_BOUND])
 """
     dropped = together(script, base, size * 100 + size // 2)
     assert sum(dropped) == 100

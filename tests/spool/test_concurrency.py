@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import descriptor, queue
 from otel_logging.spool.queue import Spool
 from tests.spools import append, make, numbers, on_disk, run, waiting
@@ -40,7 +40,7 @@ def test_everything_can_be_called_from_inside_an_append(
     kept.rename(base)
     spool.close()
     assert on_disk(base) == [0, 1]
-    assert _trouble.counts["spans lost at exit: they waited in memory alone"] == 1
+    assert _diagnostics.counts["spans lost at exit: they waited in memory alone"] == 1
 
 
 @posix
@@ -132,7 +132,7 @@ def test_threads_append_while_segments_are_sealed_and_delivered(spool: Spool, ba
     worker.join()
     assert sorted(delivered + waiting(spool)) == list(range(16_000))
     assert on_disk(base) == list(range(16_000))
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def test_threads_append_to_memory_while_segments_are_made_of_it() -> None:
@@ -157,7 +157,7 @@ def test_threads_append_to_memory_while_segments_are_made_of_it() -> None:
     assert sorted(found + _deliver(spool)) == list(range(8000))
     append(spool, *range(7), size=1 << 20)  # fits, if nothing else is counted
     assert waiting(spool) == list(range(7))
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def _deliver(spool: Spool) -> list[int]:
@@ -173,13 +173,13 @@ def test_a_signal_handler_closes_in_the_middle_of_an_append(base: Path) -> None:
     printed = run(
         """
 import sys; from pathlib import Path; from tests.spools import *
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 spool = make(Path(sys.argv[1]))
 append(spool, 1)
 at_call("write", spool.close)
 append(spool, 2)
 append(spool, 3)
-print(_trouble.counts)
+print(_diagnostics.counts)
 """,
         base,
         traced=False,
@@ -193,7 +193,7 @@ def test_after_close_an_append_that_never_ends_holds_up_no_other(base: Path) -> 
     printed = run(
         """
 import os, sys, threading; from pathlib import Path; from tests.spools import *
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import queue
 queue.SLOW_S = 0.02
 spool = make(Path(sys.argv[1]))
@@ -206,7 +206,7 @@ def never_ends():
 threading.Thread(target=never_ends, daemon=True).start()
 inside.wait()
 append(spool, 2, 3)
-print(_trouble.counts, flush=True)
+print(_diagnostics.counts, flush=True)
 os._exit(0)
 """,
         base,
@@ -253,7 +253,7 @@ def test_after_close_an_append_inside_another_is_kept(
     monkeypatch.setattr(descriptor, "pwrite", interrupted)
     append(spool, 1)
     assert on_disk(base) == [1, 2]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def test_after_close_an_append_does_not_wait_for_another(

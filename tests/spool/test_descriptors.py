@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import reading
 from otel_logging.spool.descriptor import check, is_held
 from otel_logging.spool.queue import LOST_REMOVED, Spool
@@ -59,7 +59,7 @@ def test_numbers_that_are_other_files_now_are_left_alone(spool: Spool, base: Pat
         assert places(base) != before
         spool.close()
     assert on_disk(base) == [1, 2, 3, 4]
-    assert not _trouble.counts
+    assert not _diagnostics.counts
 
 
 @pytest.mark.parametrize("position", [0, 1, 1 << 30])
@@ -143,7 +143,7 @@ def test_what_is_closed_and_removed_is_counted(
         shutil.rmtree(places(base)[0])
         append(spool, 2)
         assert waiting(spool) == [2]
-    assert _trouble.counts[LOST_REMOVED] == 1
+    assert _diagnostics.counts[LOST_REMOVED] == 1
     assert LOST_REMOVED in capsys.readouterr().err
     append(spool, 3)
     with taken(*segments_of(spool), lock_of(spool)):
@@ -153,7 +153,7 @@ def test_what_is_closed_and_removed_is_counted(
             neighbour.delivered(segment)
         append(spool, 4)
         neighbour.close()
-    assert _trouble.counts[LOST_REMOVED] == 1
+    assert _diagnostics.counts[LOST_REMOVED] == 1
     assert on_disk(base) == [2, 3, 4]
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import directories, reading
 from otel_logging.spool.held import set_apart
 from otel_logging.spool.queue import Spool
@@ -155,7 +155,7 @@ def test_a_directory_removed_while_running_costs_nothing(spool: Spool, base: Pat
     for segment in spool.waiting():
         spool.delivered(segment)
     assert waiting(spool) == [5]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def test_a_removed_flight_recorder_is_made_again(spool: Spool, base: Path) -> None:
@@ -329,9 +329,9 @@ def unusable(base: Path) -> str:
     for use in (lambda: make(base), lambda: directories.try_to_write(base, 1)):
         with pytest.raises(directories.UnsafeError) as raised:
             use()
-    _trouble.forget()
+    _diagnostics.forget()
     assert reading.segments(base) == []
-    assert list(_trouble.counts) == [reading.UNSAFE]
+    assert list(_diagnostics.counts) == [reading.UNSAFE]
     return str(raised.value)
 
 
@@ -407,9 +407,9 @@ def test_a_destination_that_is_a_link_is_not_read(base: Path, tmp_path: Path, wh
     else:
         own.mkdir(parents=True)
         own.joinpath("sent").symlink_to(planted / "sent")
-    _trouble.forget()
+    _diagnostics.forget()
     assert on_disk(base) == []
-    assert list(_trouble.counts) == [reading.UNSAFE]
+    assert list(_diagnostics.counts) == [reading.UNSAFE]
     with pytest.raises(directories.UnsafeError, match="symbolic link"):
         directories.try_to_write(base, 1, ["shop-1"])
     directories.try_to_write(base, 1, ["other-1"])

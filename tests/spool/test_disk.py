@@ -48,7 +48,7 @@ def test_a_full_disk_loses_what_comes_after_close(base: Path) -> None:
     printed = run(
         """
 import os, resource, sys; from pathlib import Path; from tests.spools import *
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 spool = make(Path(sys.argv[1]))
 spool.close()
 unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -57,7 +57,7 @@ append(spool, 1, 2)
 resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 append(spool, 3)
 spool.close()
-print(dict(_trouble.counts))
+print(dict(_diagnostics.counts))
 """,
         base,
     )

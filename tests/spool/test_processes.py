@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import directories
 from otel_logging.spool.descriptor import Descriptor
 from otel_logging.spool.queue import Spool
@@ -185,7 +185,7 @@ def test_a_torn_tail_of_a_killed_process_costs_that_append_alone(spool: Spool, b
     os.truncate(left, left.stat().st_size - 5)
     spool.adopt()
     assert waiting(spool) == [1, 2]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def test_a_segment_without_a_byte_of_a_killed_process_is_no_damage(
@@ -197,7 +197,7 @@ def test_a_segment_without_a_byte_of_a_killed_process_is_no_damage(
     left.with_name("000009.open").touch()
     spool.adopt()
     assert waiting(spool) == [1]
-    assert _trouble.counts == {}
+    assert _diagnostics.counts == {}
 
 
 def test_only_the_same_destination_adopts(spool: Spool, base: Path) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from otel_logging.spool import memory, queue, reading, segment
 from otel_logging.spool.queue import DROPPED_FULL, DROPPED_LARGE, LOST_LATE, Spool
 from tests.spools import PATIENT_S, append, encoded, make, numbers, on_disk, places, waiting
@@ -81,7 +81,7 @@ def test_a_span_beyond_all_measure_is_refused_and_counted(spool: Spool) -> None:
     """No receiver takes it: it is not kept."""
     spool.append(b"scope", bytes(16), bytes(segment.MAX_FRAME + 1))
     assert waiting(spool) == []
-    assert _trouble.counts == {DROPPED_LARGE.format("spans"): 1}
+    assert _diagnostics.counts == {DROPPED_LARGE.format("spans"): 1}
 
 
 def test_without_a_directory_spans_wait_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,12 +105,12 @@ def test_the_memory_queue_is_bounded_and_what_it_drops_is_counted() -> None:
     """The oldest go: before they are made segments, and after."""
     spool = make(None)
     append(spool, *range(20), size=1 << 20)  # a frame is a little more than 1 MiB
-    assert _trouble.counts == {DROPPED_FULL.format("spans"): 13}
+    assert _diagnostics.counts == {DROPPED_FULL.format("spans"): 13}
     spool.seal()
     assert numbers(spool.waiting()) == list(range(13, 20))
     append(spool, *range(20, 24), size=1 << 20)
     assert waiting(spool) == list(range(17, 24))
-    assert _trouble.counts == {DROPPED_FULL.format("spans"): 17}
+    assert _diagnostics.counts == {DROPPED_FULL.format("spans"): 17}
 
 
 def test_what_is_made_of_memory_is_cut_into_requests() -> None:
@@ -162,7 +162,7 @@ def test_after_close_there_is_no_memory_queue(
     base.touch()
     append(spool, 1)
     append(memory, 2)
-    assert _trouble.counts == {LOST_LATE.format("spans"): 2}
+    assert _diagnostics.counts == {LOST_LATE.format("spans"): 2}
     assert "1 spans lost: they ended at exit, and no disk takes them (" in capsys.readouterr().err
     base.unlink()
     append(spool, 3)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 from tests.spools import run
 
 LOST = "spans lost in a test"
@@ -21,7 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock of the module alone, at ``clock.now`` seconds."""
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(_trouble, "time", clock)
+    monkeypatch.setattr(_diagnostics, "time", clock)
     return clock
 
 
@@ -29,44 +29,44 @@ def test_each_kind_is_said_at_most_once_a_minute(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first at once, the rest with their number a minute later; each kind by itself."""
-    _trouble.report(LOST, 3, detail=OSError("disk full"))
+    _diagnostics.report(LOST, 3, detail=OSError("disk full"))
     for _ in range(5):
-        _trouble.report(LOST, 2, detail="again")
-    _trouble.report("lines lost")
+        _diagnostics.report(LOST, 2, detail="again")
+    _diagnostics.report("lines lost")
     assert capsys.readouterr().err == (
         f"otel_logging: 3 {LOST} (disk full)\notel_logging: 1 lines lost\n"
     )
     clock.now = 59.9
-    _trouble.report(LOST)
+    _diagnostics.report(LOST)
     assert capsys.readouterr().err == ""
     clock.now = 60.0
-    _trouble.report(LOST)
+    _diagnostics.report(LOST)
     assert capsys.readouterr().err == f"otel_logging: 12 {LOST}\n"
-    assert _trouble.counts == {LOST: 15, "lines lost": 1}
+    assert _diagnostics.counts == {LOST: 15, "lines lost": 1}
 
 
 def test_a_remark_has_no_number(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor has one that was made again within the minute."""
     remark = "OTEL_BSP_SCHEDULE_DELAY is ignored: spans are queued on disk"
-    _trouble.remark(remark)
-    _trouble.remark(remark, detail="again")
-    _trouble.remark(remark)
+    _diagnostics.remark(remark)
+    _diagnostics.remark(remark, detail="again")
+    _diagnostics.remark(remark)
     clock.now = 60.0
-    _trouble.remark(remark, detail="later")
+    _diagnostics.remark(remark, detail="later")
     assert capsys.readouterr().err == (f"otel_logging: {remark}\notel_logging: {remark} (later)\n")
-    assert _trouble.counts == {remark: 4}
+    assert _diagnostics.counts == {remark: 4}
 
 
 def test_at_exit_the_rest_is_said(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was kept quiet comes out by ``say_rest``, once."""
-    _trouble.report(LOST)
-    _trouble.report(LOST, 4)
-    _trouble.report("lines lost")
+    _diagnostics.report(LOST)
+    _diagnostics.report(LOST, 4)
+    _diagnostics.report("lines lost")
     capsys.readouterr()
-    _trouble.say_rest()
-    _trouble.say_rest()
+    _diagnostics.say_rest()
+    _diagnostics.say_rest()
     assert capsys.readouterr().err == f"otel_logging: 4 {LOST}\n"
 
 
@@ -74,25 +74,25 @@ def test_once_the_interpreter_exits_nothing_is_kept_quiet(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody comes later to say the rest; a new set-up keeps quiet again."""
-    _trouble.report(LOST)
-    _trouble.report(LOST, 4)
-    _trouble.at_exit()
-    _trouble.report(LOST)
-    _trouble.report(LOST, 2)
+    _diagnostics.report(LOST)
+    _diagnostics.report(LOST, 4)
+    _diagnostics.at_exit()
+    _diagnostics.report(LOST)
+    _diagnostics.report(LOST, 2)
     assert capsys.readouterr().err == "".join(f"otel_logging: {n} {LOST}\n" for n in (1, 4, 1, 2))
-    _trouble.forget()
-    _trouble.report(LOST)
-    _trouble.report(LOST)
+    _diagnostics.forget()
+    _diagnostics.report(LOST)
+    _diagnostics.report(LOST)
     assert capsys.readouterr().err == f"otel_logging: 1 {LOST}\n"
 
 
 def test_a_new_set_up_counts_anew(capsys: pytest.CaptureFixture[str]) -> None:
     """``forget`` forgets counts, and when what was said."""
-    _trouble.report(LOST, 2)
-    _trouble.forget()
-    _trouble.report(LOST, 1)
+    _diagnostics.report(LOST, 2)
+    _diagnostics.forget()
+    _diagnostics.report(LOST, 1)
     assert capsys.readouterr().err == f"otel_logging: 2 {LOST}\notel_logging: 1 {LOST}\n"
-    assert _trouble.counts == {LOST: 1}
+    assert _diagnostics.counts == {LOST: 1}
 
 
 class Broken(io.StringIO):
@@ -111,20 +111,20 @@ def test_a_stderr_that_takes_nothing_is_no_trouble(
 ) -> None:
     """None (a Windows service), or one that raises: it is counted all the same."""
     monkeypatch.setattr(sys, "stderr", stderr)
-    _trouble.report(LOST)
-    assert _trouble.counts[LOST] == 1
+    _diagnostics.report(LOST)
+    assert _diagnostics.counts[LOST] == 1
 
 
 def test_a_closed_stderr_or_an_unprintable_detail_is_no_trouble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Counted all the same."""
-    _trouble.report("first", detail=Unprintable())
+    _diagnostics.report("first", detail=Unprintable())
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
-    _trouble.report("second")
-    assert _trouble.counts == {"first": 1, "second": 1}
+    _diagnostics.report("second")
+    assert _diagnostics.counts == {"first": 1, "second": 1}
 
 
 def test_a_stderr_that_reports_again_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,14 +132,14 @@ def test_a_stderr_that_reports_again_ends(monkeypatch: pytest.MonkeyPatch) -> No
 
     class Recursive(io.StringIO):
         def write(self, text: str) -> int:
-            _trouble.report(LOST)
-            _trouble.report("found while speaking")
+            _diagnostics.report(LOST)
+            _diagnostics.report("found while speaking")
             return super().write(text)
 
     stderr = Recursive()
     monkeypatch.setattr(sys, "stderr", stderr)
-    _trouble.report(LOST)
-    assert _trouble.counts == {LOST: 3, "found while speaking": 2}
+    _diagnostics.report(LOST)
+    assert _diagnostics.counts == {LOST: 3, "found while speaking": 2}
     assert stderr.getvalue() == (f"otel_logging: 1 {LOST}\notel_logging: 1 found while speaking\n")
 
 
@@ -157,10 +157,10 @@ def test_what_is_counted_while_another_thread_speaks_is_said_by_it(
 
     stderr = Slow()
     monkeypatch.setattr(sys, "stderr", stderr)
-    speaker = threading.Thread(target=_trouble.report, args=(LOST,))
+    speaker = threading.Thread(target=_diagnostics.report, args=(LOST,))
     speaker.start()
     assert entered.wait(10)
-    _trouble.report("of this thread")  # would hang if it waited
+    _diagnostics.report("of this thread")  # would hang if it waited
     go_on.set()
     speaker.join(10)
     assert stderr.getvalue() == f"otel_logging: 1 {LOST}\notel_logging: 1 of this thread\n"
@@ -172,7 +172,7 @@ def test_counts_are_exact_across_threads(capsys: pytest.CaptureFixture[str]) -> 
     sys.setswitchinterval(1e-6)
     try:
         threads = [
-            threading.Thread(target=lambda: [_trouble.report(LOST, 3) for _ in range(2000)])
+            threading.Thread(target=lambda: [_diagnostics.report(LOST, 3) for _ in range(2000)])
             for _ in range(8)
         ]
         for thread in threads:
@@ -181,7 +181,7 @@ def test_counts_are_exact_across_threads(capsys: pytest.CaptureFixture[str]) -> 
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert _trouble.counts[LOST] == 8 * 2000 * 3
+    assert _diagnostics.counts[LOST] == 8 * 2000 * 3
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -190,20 +190,20 @@ def test_counts_are_exact_when_signal_handlers_report_too() -> None:
     """A handler runs in the middle of a report: nothing lost, nothing stuck."""
     script = """
 import signal
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 fired = 0
 def handler(*_):
     global fired
     fired += 1
-    _trouble.report("k")
+    _diagnostics.report("k")
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
 reported = 0
 while fired < 500:
-    _trouble.report("k")
+    _diagnostics.report("k")
     reported += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-print(_trouble.counts["k"] - fired - reported)
+print(_diagnostics.counts["k"] - fired - reported)
 """
     assert run(script) == "0\n"
 
@@ -213,20 +213,20 @@ def test_a_forked_child_speaks_though_a_thread_of_its_parent_was_speaking() -> N
     """What one thread holds during a fork is not held for ever in the child."""
     script = """
 import os, sys, threading
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 entered, go_on = threading.Event(), threading.Event()
 class Slow:
     def write(self, text):
         entered.set()
         go_on.wait()
 sys.stderr = Slow()
-speaker = threading.Thread(target=_trouble.report, args=("in the parent",))
+speaker = threading.Thread(target=_diagnostics.report, args=("in the parent",))
 speaker.start()
 entered.wait()
 child = os.fork()
 if not child:
     sys.stderr = sys.stdout
-    _trouble.report("in the child")
+    _diagnostics.report("in the child")
     sys.exit()
 os.waitpid(child, 0)
 go_on.set()
@@ -241,12 +241,12 @@ def test_a_forked_child_speaks() -> None:
     """A fork in between changes nothing."""
     script = """
 import os, sys
-from otel_logging import _trouble
+from otel_logging import _diagnostics
 sys.stderr = sys.stdout
-_trouble.report("in the parent")
+_diagnostics.report("in the parent")
 sys.stdout.flush()
 if not os.fork():
-    _trouble.report("in the child", 2)
+    _diagnostics.report("in the child", 2)
     sys.exit()
 os.wait()
 """
