@@ -179,7 +179,10 @@ def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes | None:
                 continue
             if not -_INT64 <= value < _INT64:
                 return None
-        elif kind is not float and kind is not bool and value is not None:
+        elif kind is float:
+            if value - value != 0.0:  # not finite
+                return None
+        elif kind is not bool and value is not None:
             return None
         encoded += attribute(tag, key, value)
     return encoded
