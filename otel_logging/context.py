@@ -336,7 +336,7 @@ class _Block:
     end_time = None  # as a span's
 
 
-class _Here(NamedTuple):
+class Here(NamedTuple):
     """What is current and bound in a context."""
 
     bound: Bound
@@ -344,17 +344,23 @@ class _Here(NamedTuple):
     job: Job
 
     @classmethod
-    def now(cls) -> "_Here":
+    def now(cls) -> "Here":
+        """Return what is current and bound."""
         return cls(_bound.get(), CURRENT.get(), job.get())
 
+    def is_any(self) -> bool:
+        """Return whether something is current or bound."""
+        return bool(self.context or self.bound.values or self.job.tag)
+
     def put_back(self) -> None:
+        """Make it current and bound, in whichever context this is called."""
         CURRENT.set(self.context)
         _bound.set(self.bound)
         job.set(self.job)
 
 
 #: The scopes that this task is in: each with what was current and bound before it.
-_open: ContextVar[tuple[tuple["_Scoped", _Block, _Here], ...]] = ContextVar(
+_open: ContextVar[tuple[tuple["_Scoped", _Block, Here], ...]] = ContextVar(
     "otel_logging.open", default=()
 )
 
@@ -371,12 +377,12 @@ class _Scoped:
     def _begin(self, block: _Block) -> None:
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
-    def _end(self, before: _Here) -> None:
+    def _end(self, before: Here) -> None:
         before.put_back()
 
     def __enter__(self) -> None:
         block = _Block()
-        _open.set((*_open.get(), (self, block, _Here.now())))
+        _open.set((*_open.get(), (self, block, Here.now())))
         self._begin(block)
 
     def __exit__(self, *error: object) -> None:
@@ -412,7 +418,7 @@ class bound_context(_Scoped):  # noqa: N801 - reads as a verb, like structlog's
     def _begin(self, block: _Block) -> None:
         _bound.set(_bound.get().put(self._fields, block))
 
-    def _end(self, before: _Here) -> None:
+    def _end(self, before: Here) -> None:
         now = _bound.get()
         is_alone = now.around is before.bound and now.fields is self._fields  # the usual case
         _bound.set(before.bound if is_alone else now.with_fields_of(before.bound, self._fields))
@@ -426,7 +432,7 @@ class detached(_Scoped):  # noqa: N801 - reads as a participle, like structlog's
     """
 
     def _begin(self, block: _Block) -> None:  # noqa: ARG002 - nothing is bound for it
-        _Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
+        Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
 # ---------------------------------------------------------------- requests that are over
@@ -497,15 +503,15 @@ def _leave_behind(around: trace.Span) -> None:
     def is_over(owner: Any) -> bool:
         return owner is request or has_ended(owner)
 
-    def left(here: _Here) -> _Here:
+    def left(here: Here) -> Here:
         context = here.context
         while is_local(span := trace.get_current_span(context)) and (
             entry_of(span) is request or has_ended(span)
         ):
             context = cast(otel_context.Context, getattr(span, OUTER, otel_context.Context()))
-        return _Here(here.bound.lasting(is_over), context, going_on(here.job))
+        return Here(here.bound.lasting(is_over), context, going_on(here.job))
 
-    left(_Here.now()).put_back()
+    left(Here.now()).put_back()
     _open.set(tuple((scope, block, left(before)) for scope, block, before in _open.get()))
 
 

@@ -1,0 +1,1 @@
+"""Where context enters and leaves a process, or is handed over: one file a framework."""
