@@ -30,6 +30,7 @@ def instrumented() -> Iterator[None]:
     executors.instrument()
     yield
     executors.uninstrument()
+    FRAMEWORK.set("nothing")
 
 
 def seen(*given: Any, **named: Any) -> dict[str, Any]:
