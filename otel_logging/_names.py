@@ -46,6 +46,7 @@ PROCESS_LOG: Final = "process log"  # root span that holds the lines outside any
 LOG_SPAN: Final = "log"  # child span of a nanosecond that holds lines its parent cannot
 LOG_PAGE: Final = "log.page"  # int from 1, on a LOG_SPAN
 BUDGET: Final = "budget_s"
+QUEUE_WAIT: Final = "queue.wait_s"  # float: handed over so long before the start
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
 CANCELLED: Final = "cancelled"
