@@ -29,10 +29,10 @@ BUDGETS = {
     "_http": 308,
     "_json": 75,
     "_links": 4,
-    "_names": 83,
+    "_names": 95,
     "_otlp": 269,
-    "_parse": 161,
-    "_runtime": 23,
+    "_parse": 174,
+    "_runtime": 25,
     "_text": 17,
     "_values": 121,
     "_wrap": 214,
@@ -41,12 +41,13 @@ BUDGETS = {
     "demo": 198,
     "doctor": 392,
     "export": 2146,
+    "integrations": 400,
     "jobs": 106,
     "lateness": 4,
     "logs": 1598,
-    "observability": 353,
+    "observability": 367,
     "processors": 168,
-    "settings": 334,
+    "settings": 341,
     "spool": 831,
     "testing": 147,
     "traces": 1265,
@@ -57,14 +58,14 @@ BUDGETS = {
 LONG_FILES: dict[str, int] = {
     "_http.py": 441,
     "context.py": 616,
-    "observability.py": 512,
+    "observability.py": 530,
 }
 LONG_FUNCTIONS: dict[str, int] = {
     "_otlp.py:span": 58,
     "export/outcome.py:_mistake": 51,
     "export/provider.py:begin": 77,
     "logs/line.py:straight_to": 56,
-    "observability.py:setup_observability": 72,
+    "observability.py:setup_observability": 80,
 }
 
 _NO_CODE = {
