@@ -51,6 +51,9 @@ LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
 CANCELLED: Final = "cancelled"
 
+# --- integrations: name -> the modules whose import puts it in place
+INTEGRATIONS: "Final[dict[str, tuple[str, ...]]]" = {}
+
 # --- resource
 DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user
 WHO: Final = "otel_logging.who"  # list of the keys that say on whose behalf
@@ -67,6 +70,8 @@ SPOOL_BYTES: Final = "OTEL_LOGGING_SPOOL_BYTES"
 SPOOL_HOURS: Final = "OTEL_LOGGING_SPOOL_HOURS"
 LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
 CALLER: Final = "OTEL_LOGGING_CALLER"
+INSTRUMENT: Final = "OTEL_LOGGING_INSTRUMENT"
+TRUST_INBOUND: Final = "OTEL_LOGGING_TRUST_INBOUND"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"
 
 #: Set by terminals for the programs in them; the programs' names: ``settings.links``.

@@ -182,6 +182,47 @@ def _layer(fields: Mapping[str, Any], owner: Any, around: Bound | None) -> Bound
     return Bound(fields, owner, around)
 
 
+class Shared(Bound):
+    """The layer of a request, or of a connection, which is changed in place.
+
+    Every copy of the context that was made since has it as it is now, a thread's as well. *keys*
+    are put in place as long as there is none: a request has one user. None: every key, always.
+    """
+
+    __slots__ = ("keys",)
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        owner: Any,
+        around: Bound | None,
+        keys: Collection[str] | None,
+    ) -> None:
+        self.keys = keys
+        self.around = around
+        self.owner = owner
+        self.replace(fields)
+
+    def replace(self, fields: Mapping[str, Any]) -> None:
+        """Have *fields* from here on."""
+        Bound.__init__(self, fields, self.owner, self.around)
+        self.is_plain = self.is_plain and self.keys is not None  # spans have what was, else
+
+    def put(self, values: Mapping[str, Any], owner: Any) -> Bound:
+        """Put *values* in place, as far as that is for all."""
+        if owner is not self.owner:
+            return super().put(values, owner)
+        keys = self.keys
+        new = {
+            k: v for k, v in values.items() if keys is None or (k in keys and k not in self.values)
+        }
+        if new:
+            self.replace({**self.fields, **new})
+        if len(new) == len(values):
+            return self
+        return Shared({**self.fields, **values}, owner, self.around, keys)
+
+
 #: Nothing is bound.
 NOTHING: Final = Bound({})
 _bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
@@ -321,12 +362,45 @@ def unbind_context(*keys: str) -> None:
 
     Spans that have them keep them. Scope: this task. Failure: never raises.
     """
-    _bound.set(_bound.get().without(keys))
+    now = _bound.get()
+    if type(now) is Shared and now.keys is None:
+        now.replace({key: value for key, value in now.fields.items() if key not in keys})
+    else:
+        _bound.set(now.without(keys))
 
 
 def clear_context() -> None:
     """Take everything that is bound off later lines and spans. Scope: this task."""
     _bound.set(NOTHING)
+
+
+class Standing:
+    """Stands for one of several spans, whichever is *now* what a connection is about.
+
+    Current in a connection's context, and in copies of it. No request's entry stage: what is
+    opened in it is opened in the span that it stands for.
+    """
+
+    otel_logging_closed = False
+    end_time = None
+
+    def __init__(self, now: trace.Span) -> None:
+        self.now = now
+        #: What holds the message that this is; None: it is the connection itself.
+        self.held: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == ENTRY:
+            raise AttributeError(name)
+        return getattr(self.now, name)
+
+
+trace.Span.register(Standing)
+
+
+def share(span: trace.Span) -> None:
+    """Let whoever is bound anywhere in the request of *span*, its entry span, be the request's."""
+    _bound.set(Shared({}, span, _bound.get(), _runtime.current.who))
 
 
 class _Block:

@@ -18,6 +18,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _forks, _names, _runtime, tracing
 from otel_logging._errors import ConfigurationError, only_configuration_errors
+from otel_logging.integrations import registry
 from otel_logging.logs import configure
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, destination, load
 from otel_logging.spool import directories
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
 EXIT_S: Final = 5.0
+
+#: Settings that the runtime has as they are.
+_OF_SETTINGS: Final = ("budgets", "propagate", "who", "trust_inbound")
 
 _lock = threading.RLock()
 _current: "Observability | None" = None
@@ -184,6 +188,8 @@ def setup_observability(
     who: Sequence[str] = ("user_id",),
     propagate: Sequence[str] = (),
     takeover: bool = True,
+    instrument: str | Sequence[str] | None = None,
+    trust_inbound: bool | None = None,
     spool_dir: "str | PathLike[str] | None" = None,
 ) -> Observability:
     """Set logging and tracing up: every line knows its trace, every trace shows its lines.
@@ -195,7 +201,10 @@ def setup_observability(
     *budgets*: seconds by stage name, for stages without a ``budget`` of their
     own. *who*: the bound keys that say on whose behalf something runs.
     *propagate*: the bound keys that may go out as baggage; none. *takeover*: as
-    ``configure_logging``; False leaves other loggers alone. *spool_dir*: where
+    ``configure_logging``; False leaves other loggers alone. *instrument*: which integrations
+    put requests and messages into traces: names, "auto" or () (OTEL_LOGGING_INSTRUMENT).
+    *trust_inbound*: a trace that comes in with a request is continued; False: it is linked
+    to (OTEL_LOGGING_TRUST_INBOUND). *spool_dir*: where
     spans wait (OTEL_LOGGING_SPOOL_DIR); the user's state directory.
     Arguments win over the environment, that over `.env` in the working
     directory; ``docs/configuration.md`` lists all variables.
@@ -220,6 +229,8 @@ def setup_observability(
             who=who,
             propagate=propagate,
             takeover=takeover,
+            instrument=instrument,
+            trust_inbound=trust_inbound,
             spool_dir=spool_dir,
         )
         if _current is not None:
@@ -254,7 +265,10 @@ def _connect_all(made: Observability, settings: Settings) -> None:
     elif settings.traces or settings.log_exporter:
         _start(made, settings)
     configure.apply(settings.logs)
-    _runtime.swap(replace(_runtime.current, budgets=settings.budgets, propagate=settings.propagate))
+    known = {each: getattr(settings, each) for each in _OF_SETTINGS}
+    _runtime.swap(replace(_runtime.current, **known))
+    if settings.traces:
+        registry.instrument(settings.instrument)
 
 
 def _at_exit() -> None:
@@ -437,10 +451,13 @@ def connect(pipeline: "Pipeline", **changes: Any) -> None:
 
 def _disconnect() -> None:
     """Make stages cost nothing again; lines stay on stdout."""
+    registry.uninstrument()
     if _stand_in is None:
         _runtime.swap(_runtime.Runtime())
     else:  # a test captures until the end of its block
-        _runtime.swap(replace(_runtime.current, budgets={}, propagate=()))
+        new = _runtime.Runtime()
+        known = {each: getattr(new, each) for each in _OF_SETTINGS}
+        _runtime.swap(replace(_runtime.current, **known))
 
 
 def set_propagators(names: tuple[str, ...] | None) -> None:
@@ -507,6 +524,7 @@ def standing_in(
             pass
         elif current._is_open:  # noqa: SLF001 - this module's own class
             atexit.register(_at_exit)
+            registry.instrument(current._settings.instrument)  # noqa: SLF001
         else:  # shut down meanwhile
             _current = None
             _disconnect()

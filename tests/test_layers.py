@@ -25,6 +25,7 @@ FLOORS = [
     {"tracing", "jobs"},
     {"processors"},
     {"logs", "export"},
+    {"integrations"},
     {"observability"},
     {"traces"},
     {"testing"},
@@ -96,6 +97,7 @@ FLOORS_INSIDE = {
         {"pipeline"},
         {"provider"},
     ],
+    "integrations": [{"registry"}],
     "spool": [
         {"descriptor", "segment"},
         {"directories"},

@@ -80,7 +80,10 @@ class Tracer(SdkTracer):
             kind = SpanKind.INTERNAL
         if attributes is not None:
             attributes = as_mapping(attributes)
-        around = trace.get_current_span(context)
+        around: Any = trace.get_current_span(context)
+        if type(around) is bindings.Standing:
+            around = around.now
+            context = trace.set_span_in_context(around, context)
         arrives = kind in bindings.ARRIVING
         if not bindings.is_local(around):
             outside = around.get_span_context().is_valid
@@ -206,6 +209,7 @@ class _Unrecorded(NonRecordingSpan):
     otel_logging_closed = otel_logging_passed = False
     otel_logging_bound = otel_logging_budget = None
     otel_logging_entry: trace.Span | None = None
+    otel_logging_stages = otel_logging_last = 0
     _known: SpanContext | None = None
 
     # NonRecordingSpan's constructor is left out: a context is made when somebody asks

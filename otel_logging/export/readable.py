@@ -96,6 +96,9 @@ class Readable(ReadableSpan):
     otel_logging_closed = otel_logging_passed = False
     otel_logging_bound: Bound | None = None
     otel_logging_budget: float | None = None
+    #: Of an entry span: how many spans are open in it, and when the last one ended.
+    otel_logging_stages = 0
+    otel_logging_last = 0
     _line_fields: dict[str, str] | None = None
     _page_bytes = 0
     _pages = 0
@@ -141,7 +144,8 @@ class Readable(ReadableSpan):
             self.clock_ns: int = now_ns - time.perf_counter_ns()
         else:
             self.clock_ns = parent.clock_ns
-            self.otel_logging_entry = parent.otel_logging_entry or parent
+            self.otel_logging_entry = entry = parent.otel_logging_entry or parent
+            entry.otel_logging_stages += 1
             now_ns = time.perf_counter_ns() + parent.clock_ns
         self._start_time: int = now_ns if start_ns is None else self.as_ns(start_ns)
 
@@ -166,6 +170,12 @@ class Readable(ReadableSpan):
             self.dropped_links += 1
         else:
             self._links.append(added)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was logged or opened in it, and no foreign processor has seen it."""
+        used = self._encoded_events or self._pages or self.otel_logging_last
+        return not (used or self.otel_logging_stages or self.pipeline.processors)
 
     @property
     def line_fields(self) -> dict[str, str]:

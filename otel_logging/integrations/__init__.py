@@ -1,1 +1,1 @@
-"""Where context enters and leaves a process, or is handed over: one file a framework."""
+"""Where context enters from other people's libraries: one file a framework."""
