@@ -52,7 +52,11 @@ LATE_BY: Final = "late.by_s"
 CANCELLED: Final = "cancelled"
 
 # --- integrations: name -> the modules whose import puts it in place
-INTEGRATIONS: "Final[dict[str, tuple[str, ...]]]" = {}
+INTEGRATIONS: "Final[dict[str, tuple[str, ...]]]" = {
+    "django": ("django.core.handlers.wsgi",),
+    "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
+    "flask": ("flask",),
+}
 
 # --- resource
 DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user

@@ -5,9 +5,9 @@ framework's own (Flask's application context, say) would be shared by two thread
 """
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 from otel_logging import _exceptions
@@ -63,7 +63,7 @@ def _for_process(work: _Work) -> _Work:
 
 def _submitting(prepare: Callable[[_Work], _Work], submit: Any) -> Any:
     @functools.wraps(submit)
-    def carrying(self: Executor, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
+    def carrying(self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
         work = prepare(fn)
         if work is fn:
             return submit(self, fn, *args, **kwargs)
@@ -78,15 +78,20 @@ def _start_timer(self: threading.Timer) -> None:
     threading.Thread.start(self)
 
 
-_submit: dict[type[Executor], Any] = {}
+_KINDS = (
+    ("concurrent.futures.thread", "ThreadPoolExecutor", _for_thread),
+    ("concurrent.futures.process", "ProcessPoolExecutor", _for_process),
+)
+_submit: dict[Any, Any] = {}
 
 
 def instrument() -> None:
     """Make executors and timers carry, from here on. Cost: some microseconds a call."""
-    for kind, prepare in ((ThreadPoolExecutor, _for_thread), (ProcessPoolExecutor, _for_process)):
-        if kind not in _submit:
+    for module, name, prepare in _KINDS:
+        kind: Any = getattr(sys.modules.get(module), name, None)
+        if kind is not None and kind not in _submit:
             _submit[kind] = kind.submit
-            kind.submit = _submitting(prepare, kind.submit)  # type: ignore[method-assign]
+            kind.submit = _submitting(prepare, kind.submit)
     threading.Timer.start = _start_timer  # type: ignore[method-assign,assignment]
 
 
@@ -94,6 +99,6 @@ def uninstrument() -> None:
     """Leave executors and timers as Python has them."""
     while _submit:
         kind, submit = _submit.popitem()
-        kind.submit = submit  # type: ignore[method-assign]
+        kind.submit = submit
     if "start" in vars(threading.Timer):
         del threading.Timer.start
