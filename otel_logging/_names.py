@@ -48,10 +48,18 @@ LOG_PAGE: Final = "log.page"  # int from 1, on a LOG_SPAN
 BUDGET: Final = "budget_s"
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
+QUEUE_WAIT: Final = "queue.wait_s"  # between arrival and the start of work
 CANCELLED: Final = "cancelled"
 
 # --- integrations: name -> the modules whose import puts it in place
-INTEGRATIONS: "Final[dict[str, tuple[str, ...]]]" = {}
+INTEGRATIONS: Final = {
+    "asgi": (
+        "starlette.applications",
+        "fastapi.applications",
+        "uvicorn.config",
+        "hypercorn.app_wrappers",
+    ),
+}
 
 # --- resource
 DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user
