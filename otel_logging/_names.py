@@ -49,10 +49,17 @@ BUDGET: Final = "budget_s"
 QUEUE_WAIT: Final = "queue.wait_s"  # float: handed over so long before the start
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
+QUEUE_WAIT: Final = "queue.wait_s"  # between arrival and the start of work
 CANCELLED: Final = "cancelled"
 
 # --- integrations: name -> the modules whose import puts it in place
-INTEGRATIONS: "Final[dict[str, tuple[str, ...]]]" = {
+INTEGRATIONS: Final = {
+    "asgi": (
+        "starlette.applications",
+        "fastapi.applications",
+        "uvicorn.config",
+        "hypercorn.app_wrappers",
+    ),
     "django": ("django.core.handlers.wsgi",),
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
     "flask": ("flask",),

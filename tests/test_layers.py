@@ -59,6 +59,7 @@ GATES = {
             "processors",
             "logs",
             "export",
+            "integrations",
             "observability",
             "testing",
         ),
@@ -97,7 +98,7 @@ FLOORS_INSIDE = {
         {"pipeline"},
         {"provider"},
     ],
-    "integrations": [{"registry"}],
+    "integrations": [{"registry", "asgi_http"}, {"asgi_websocket"}, {"asgi"}],
     "spool": [
         {"descriptor", "segment"},
         {"directories"},
