@@ -49,8 +49,32 @@ BUDGET: Final = "budget_s"
 QUEUE_WAIT: Final = "queue.wait_s"  # float: handed over so long before the start
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
-QUEUE_WAIT: Final = "queue.wait_s"  # between arrival and the start of work
 CANCELLED: Final = "cancelled"
+
+# --- OpenTelemetry's instrumentations: library -> entry point
+CLIENTS: Final = {
+    **{
+        name: name
+        for name in (
+            *("aiopg", "anthropic", "asyncpg", "boto3sqs", "botocore", "cassandra"),
+            *("chromadb", "cohere", "confluent_kafka", "elasticsearch", "groq", "httpx", "kafka"),
+            *("langchain", "mistralai", "mysql", "ollama", "openai", "pika", "pinecone", "psycopg"),
+            *("psycopg2", "pymemcache", "pymongo", "pymssql", "pymysql", "redis", "requests"),
+            *("sqlalchemy", "sqlite3", "together", "transformers", "urllib3", "weaviate"),
+        )
+    },
+    "MySQLdb": "mysqlclient",
+    "aio_pika": "aio-pika",
+    "aiohttp.client": "aiohttp-client",
+    "boto3": "boto3",
+    "google.genai": "google-genai",
+    "grpc": "grpc_client",
+    "grpc.aio": "grpc_aio_client",
+    "qdrant_client": "qdrant",
+    "tortoise": "tortoiseorm",
+    "urllib.request": "urllib",
+    "vertexai": "google_cloud_aiplatform",
+}
 
 # --- integrations: name -> the modules whose import puts it in place
 INTEGRATIONS: Final = {
@@ -60,6 +84,7 @@ INTEGRATIONS: Final = {
         "uvicorn.config",
         "hypercorn.app_wrappers",
     ),
+    "clients": tuple(CLIENTS),
     "django": ("django.core.handlers.wsgi",),
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
     "flask": ("flask",),
