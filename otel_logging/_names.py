@@ -88,6 +88,7 @@ INTEGRATIONS: Final = {
     "django": ("django.core.handlers.wsgi",),
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
     "flask": ("flask",),
+    "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
 }
 
 # --- resource

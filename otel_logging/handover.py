@@ -1,12 +1,15 @@
 """Work that one task hands to another: ``handoff`` and ``taking``, and ``each`` for what comes in.
 
 In: items. Out: a stage for each item, on behalf of whoever handed it over, or of nobody. The time
-that an item waited is part of the stage's latency. Deliberately absent: queues
-(``integrations.queues``).
+that an item waited is part of the stage's latency. Deliberately absent: queues and connections
+(``integrations``).
 """
 
+import asyncio
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from contextvars import ContextVar
 from typing import Any, Generic, Self, TypeVar
 
 from opentelemetry.trace import Link, Span, get_current_span
@@ -170,3 +173,67 @@ class _Items(Generic[_T]):
 
     def __del__(self) -> None:
         self._open.close()
+
+
+# ---------------------------------------------------------------- until the next is asked for
+
+
+def _worker() -> object:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return task or threading.get_ident()
+
+
+class Turn:
+    """What a worker has taken last: its stage is open until the next is asked for."""
+
+    def __init__(self) -> None:
+        self.worker = _worker()
+        self.is_asked = False
+        self.stage = ExitStack()
+
+    def is_mine(self) -> bool:
+        """Return whether the worker runs here, rather than a task that it has started."""
+        return self.worker == _worker()
+
+    def __del__(self) -> None:
+        self.stage.close()
+
+
+class Turns:
+    """The turns of all workers at one queue or connection."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._turn: ContextVar[Turn | None] = ContextVar(f"otel_logging.{name}", default=None)
+
+    def ask(self) -> None:
+        """End this worker's turn: it asks for what comes next."""
+        self.end()
+        turn = Turn()
+        turn.is_asked = True
+        self._turn.set(turn)
+
+    def end(self) -> None:
+        """End the stage of this worker's turn."""
+        turn = self._turn.get()
+        if turn is not None and turn.is_mine():
+            turn.stage.close()
+
+    def begin(self, stage: AbstractContextManager[Any]) -> None:
+        """Open *stage* for what has come, until this worker asks again."""
+        turn = self._turn.get()
+        if turn is None or not turn.is_asked:
+            self.ask()
+            turn = self._turn.get()
+        assert turn is not None
+        turn.is_asked = False
+        if turn.is_mine():
+            turn.stage.enter_context(stage)
+        else:  # before Python 3.12: a task does not see a context that another has changed
+            _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
+
+
+_APART = "it is received in a task of its own, as asyncio.wait_for does before Python 3.12"

@@ -79,13 +79,13 @@ class Request:
     has_ended = False
     is_complete = False
 
-    def __init__(self, scope: Scope, links: tuple[SpanContext, ...]) -> None:
+    def __init__(self, scope: Scope, links: tuple[SpanContext, ...], verb: str = "") -> None:
         self.began_ns = _runtime.current.now_ns()
         headers = headers_of(scope)
         self.request_id = request_id_of(headers)
         method = scope["method"]
         known = method in _METHODS
-        self.verb = method if known else "HTTP"
+        self.verb = verb or (method if known else "HTTP")
         attributes = attributes_of(scope, headers)
         attributes["http.request.method"] = method if known else "_OTHER"
         if not known:

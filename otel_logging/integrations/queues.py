@@ -4,36 +4,12 @@ Of no other queue is anything changed: a library's pool or a queue of replies ha
 """
 
 import asyncio
-import threading
-from contextlib import ExitStack
-from contextvars import ContextVar
 from queue import Queue
 from typing import Any
 
-from otel_logging import _diagnostics
 from otel_logging._errors import ConfigurationError
-from otel_logging.handover import Handoff, handoff, taking
+from otel_logging.handover import Handoff, Turns, handoff, taking
 from otel_logging.tracing import Stage
-
-
-def _worker() -> object:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return task or threading.get_ident()
-
-
-class _Taken:
-    """The item that a worker has taken last: its stage is open until the next is asked for."""
-
-    def __init__(self) -> None:
-        self.worker = _worker()
-        self.is_asked = False
-        self.stage = ExitStack()
-
-    def __del__(self) -> None:
-        self.stage.close()
 
 
 class _Carrying:
@@ -41,7 +17,7 @@ class _Carrying:
 
     def __init__(self, queue: Any, name: str, budget: float | None) -> None:
         self._name, self._budget = name, budget
-        self._taken: ContextVar[_Taken | None] = ContextVar(f"otel_logging.{name}", default=None)
+        self._turns = Turns(name)
         # documented to be overridden: what inserts an item, once there is room
         self._put = queue._put  # noqa: SLF001
         self._get, self._get_nowait = queue.get, queue.get_nowait
@@ -59,50 +35,28 @@ class _Carrying:
 
     def get(self, *args: Any, **options: Any) -> Any:
         """Return the next item, in a thread."""
-        return self._take(self._ask(), self._get(*args, **options))
+        self._turns.ask()
+        return self._taken(self._get(*args, **options))
 
     def get_later(self) -> Any:
         """Return a coroutine that returns the next item."""
-        self._ask().is_asked = True
+        self._turns.ask()
         return self._get()
 
     def get_nowait(self) -> Any:
         """Return the next item of an ``asyncio.Queue``, which its ``get`` calls as well."""
-        taken = self._taken.get()
-        if taken is None or not taken.is_asked:
-            return self._take(self._ask(), self._get_nowait())
-        item = self._get_nowait()
-        taken.is_asked = False
-        if taken.worker == _worker():
-            return self._take(taken, item)
-        _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
-        return item.item if isinstance(item, Handoff) else item
+        return self._taken(self._get_nowait())
 
     def task_done(self) -> None:
         """End the stage of the item."""
-        self._end()
+        self._turns.end()
         self._task_done()
 
-    def _end(self) -> None:
-        taken = self._taken.get()
-        if taken is not None and taken.worker == _worker():
-            taken.stage.close()
-
-    def _ask(self) -> _Taken:
-        self._end()
-        taken = _Taken()
-        self._taken.set(taken)
-        return taken
-
-    def _take(self, taken: _Taken, item: Any) -> Any:
+    def _taken(self, item: Any) -> Any:
         if not isinstance(item, Handoff):  # put before the queue was instrumented
             return item
-        taken.stage.enter_context(taking(item, name=self._name, budget=self._budget))
+        self._turns.begin(taking(item, name=self._name, budget=self._budget))
         return item.item
-
-
-#: Python 3.11: a context that another task has changed is not seen by the one that waits for it.
-_APART = "get() ran in a task of its own (asyncio.wait_for), use handoff() and taking()"
 
 
 def instrument(
