@@ -78,6 +78,7 @@ CLIENTS: Final = {
 
 # --- integrations: name -> the modules whose import puts it in place
 INTEGRATIONS: Final = {
+    "aiohttp": ("aiohttp.web",),
     "asgi": (
         "starlette.applications",
         "fastapi.applications",
