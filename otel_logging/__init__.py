@@ -16,6 +16,7 @@ from otel_logging.context import (
     inject,
     unbind_context,
 )
+from otel_logging.handover import each, handoff, taking
 from otel_logging.jobs import (
     BackgroundJobTag,
     TaggedLogger,
@@ -39,12 +40,15 @@ __all__ = [
     "configure_logging",
     "current_job_tag",
     "detached",
+    "each",
     "extract",
     "format_background_log",
     "get_logger",
+    "handoff",
     "inject",
     "setup_observability",
     "tag_background_logger",
+    "taking",
     "traced",
     "unbind_context",
 ]

@@ -17,7 +17,7 @@ from opentelemetry.trace import Link, Span, get_current_span
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
-from otel_logging.tracing import Stage, traced
+from otel_logging.tracing import Stage
 
 _T = TypeVar("_T")
 
@@ -62,9 +62,8 @@ class taking:  # noqa: N801 - reads as a verb
     """Open the stage *name* for what was handed over: ``with taking(handed, name="deliver"):``.
 
     One of *handoffs*: the stage is in the trace of who handed it over, with what was bound there.
-    Several: it is in a trace of its own with a link to each. Its latency counts from when the first
-    of them was handed over; how long each waited is ``queue.wait_s``, in seconds. *budget* as in
-    ``traced``.
+    Several: it is in a trace of its own with a link to each. It begins when the first of them was
+    handed over; how long each waited is ``queue.wait_s``, in seconds. *budget* as in ``traced``.
 
     Scope: this task; afterwards all is as before. Failure: raises ``ConfigurationError`` where it
     is made, as ``traced`` does; entering never raises.
@@ -88,7 +87,9 @@ class taking:  # noqa: N801 - reads as a verb
         else:
             self._open.enter_context(bindings.detached())
             options |= {"root": True, "links": [each.link() for each in self._handoffs]}
-        return self._open.enter_context(traced(self._name, **options))
+        stage = Stage(self._name, **options)
+        stage.start_ns = first.since_ns
+        return self._open.enter_context(stage)
 
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
