@@ -86,9 +86,12 @@ def serving(app: Any, server: str = "websockets-sansio", **settings: Any) -> Ite
 @contextmanager
 def _uvicorn(app: Any, ws: str, listening: socket.socket) -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its oldest implementation
+        warnings.simplefilter("ignore")  # its oldest implementation
         config = uvicorn.Config(
-            app, ws=ws, loop="asyncio", timeout_graceful_shutdown=5  # type: ignore[arg-type]
+            app,
+            ws=ws,
+            loop="asyncio",
+            timeout_graceful_shutdown=5,  # type: ignore[arg-type]
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],))

@@ -161,10 +161,7 @@ def test_a_quiet_path_leaves_a_span_only_if_it_fails() -> None:
         (span,) = seen.wait_for("GET /health")
     assert span["status"] == "error"
     assert attributes(span)["http.route"] == "/health"
-    assert [event["name"] for event in span["events"]] == [
-        "exception",
-        "Exception in ASGI application",
-    ]
+    assert span["events"][0]["name"] == "exception"
 
 
 def test_an_incoming_trace_is_continued_or_only_linked_to() -> None:

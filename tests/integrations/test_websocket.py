@@ -73,16 +73,17 @@ async def channels(websocket: WebSocket) -> None:
 
 async def worker(websocket: WebSocket) -> None:
     """A reader and a worker, which takes what the reader carried."""
-    queue: asyncio.Queue[Callable[[], Any]] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[Callable[..., Any], str]] = asyncio.Queue()
 
     async def work() -> None:
         while True:
-            await (await queue.get())()
+            answer, text = await queue.get()
+            await answer(websocket, text)
 
     working = asyncio.create_task(work())
     try:
         async for text in websocket.iter_text():
-            queue.put_nowait(carry(lambda text=text: handle(websocket, text)))
+            queue.put_nowait((carry(handle), text))
     finally:
         working.cancel()
 
@@ -220,7 +221,9 @@ def test_a_message_that_did_nothing_is_counted_and_leaves_no_span(server: str) -
     assert len(seen.named("message")) == 4
     found = attributes(end)
     assert (found["websocket.messages"], found["websocket.messages_quiet"]) == (7, 3)
-    assert (found["websocket.close_code"], found["websocket.close_reason"]) == (4001, "enough")
+    assert found["websocket.close_code"] == 4001
+    if server != "hypercorn":  # which does not say it
+        assert found["websocket.close_reason"] == "enough"
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -308,7 +311,7 @@ def test_no_more_is_read_ahead_than_the_bound(server: str) -> None:
             got.append(len(event["bytes"]))
 
     with serving(asgi_app(talk), server) as seen:
-        with seen.connect("/") as client:
+        with seen.connect("/", compression=None) as client:
             client.socket.settimeout(1.0)
             sent = 0
             try:
