@@ -1,1 +1,1 @@
-"""What applications of other people's frameworks leave, by the one call and no line of their own."""
+"""What applications of others' frameworks leave, by the one call and no line of their own."""

@@ -32,17 +32,17 @@ def current_user(user: str = "nobody") -> str:
 def fastapi_app() -> FastAPI:
     app = FastAPI()
 
-    @app.get("/orders/{id}")
-    async def order(id: int, tasks: BackgroundTasks, user: str = Depends(current_user)) -> str:
+    @app.get("/orders/{number}")
+    async def order(number: int, tasks: BackgroundTasks, user: str = Depends(current_user)) -> str:
         log.info("order read")
-        if id == 404:
+        if number == 404:
             raise HTTPException(404)
-        if id == 500:
+        if number == 500:
             raise ValueError("no such order")
-        tasks.add_task(note, id)
+        tasks.add_task(note, number)
         return user
 
-    async def note(id: int) -> None:
+    async def note(number: int) -> None:
         await asyncio.sleep(0.1)
         log.info("noted")
 
@@ -76,15 +76,15 @@ def test_a_request_is_one_server_span_by_the_semantic_conventions(server: str) -
     with serving(fastapi_app(), server) as seen:
         status, headers, _ = seen.ask("/orders/7?user=ada", user_agent="test/1", x_request_id="r-7")
         seen.wait_for("background note")
-    (span,) = seen.named("GET /orders/{id}")
+    (span,) = seen.named("GET /orders/{number}")
     assert status == 200
-    assert [s["name"] for s in seen.captured.spans] == ["GET /orders/{id}", "background note"]
+    assert [s["name"] for s in seen.captured.spans] == ["GET /orders/{number}", "background note"]
     found = attributes(span)
     client_port = found.pop("client.port")
     assert client_port == found.pop("network.peer.port")
     assert found == {
         "http.request.method": "GET",
-        "http.route": "/orders/{id}",
+        "http.route": "/orders/{number}",
         "http.response.status_code": 200,
         "url.path": "/orders/7",
         "url.scheme": "http",
@@ -116,7 +116,7 @@ def test_a_background_task_is_a_stage_of_its_own_and_not_the_latency() -> None:
     with serving(fastapi_app()) as seen:
         seen.ask("/orders/1")
         (task,) = seen.wait_for("background note")
-    (span,) = seen.named("GET /orders/{id}")
+    (span,) = seen.named("GET /orders/{number}")
     assert span["duration_s"] < 0.09 < task["duration_s"]
     assert (task["trace_id"], task["parent_span_id"]) == (span["trace_id"], span["span_id"])
     assert seen.line("noted")["span_id"] == task["span_id"]
@@ -139,7 +139,7 @@ def test_a_failure_is_on_the_span_and_its_lines_have_the_trace() -> None:
         assert seen.ask("/orders/500?user=ada")[0] == 500
         assert seen.ask("/orders/404")[0] == 404
         assert seen.ask("/nowhere")[0] == 404
-        spans = seen.wait_for("GET /orders/{id}", 2)
+        spans = seen.wait_for("GET /orders/{number}", 2)
         seen.wait_for("GET")
     failed, missing = spans
     assert failed["status"] == "error"
@@ -167,12 +167,12 @@ def test_a_quiet_path_leaves_a_span_only_if_it_fails() -> None:
 def test_an_incoming_trace_is_continued_or_only_linked_to() -> None:
     with serving(fastapi_app()) as seen:
         seen.ask("/orders/1", traceparent=PARENT)
-        (span,) = seen.wait_for("GET /orders/{id}")
+        (span,) = seen.wait_for("GET /orders/{number}")
     assert (span["trace_id"], span["parent_span_id"]) == (TRACE, "00f067aa0ba902b7")
     with serving(fastapi_app(), trust_inbound=False) as seen:
         seen.ask("/orders/1", traceparent=PARENT)
         seen.ask("/orders/1")
-        linked, alone = seen.wait_for("GET /orders/{id}", 2)
+        linked, alone = seen.wait_for("GET /orders/{number}", 2)
     assert linked["trace_id"] != TRACE
     assert [link["trace_id"] for link in linked["links"]] == [TRACE]
     assert not alone.get("links")
@@ -182,7 +182,7 @@ def test_an_incoming_trace_is_continued_or_only_linked_to() -> None:
 def test_a_request_id_that_could_not_be_sent_back_is_ignored(given: str) -> None:
     with serving(fastapi_app()) as seen:
         _, headers, _ = seen.ask("/orders/1", x_request_id=given)
-        (span,) = seen.wait_for("GET /orders/{id}")
+        (span,) = seen.wait_for("GET /orders/{number}")
     assert "request_id" not in attributes(span)
     assert "x-request-id" not in headers
 

@@ -6,7 +6,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
@@ -107,17 +108,15 @@ def app_of(kind: type) -> Any:
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
         log.info("joined")
-        try:
+        with suppress(WebSocketDisconnect):
             await SHAPES[websocket.path_params["shape"]](websocket)
-        except WebSocketDisconnect:
-            pass
         log.info("left")
 
     if kind is FastAPI:
         app = FastAPI()
 
         @app.websocket("/ws/{shape}")
-        async def ws(websocket: WebSocket, shape: str, user: Any = Depends(bind_user)) -> None:
+        async def ws(websocket: WebSocket, user: Annotated[Any, Depends(bind_user)]) -> None:
             await endpoint(websocket)
 
         return app
@@ -221,8 +220,8 @@ def test_a_message_that_did_nothing_is_counted_and_leaves_no_span(server: str) -
     assert len(seen.named("message")) == 4
     found = attributes(end)
     assert (found["websocket.messages"], found["websocket.messages_quiet"]) == (7, 3)
-    assert found["websocket.close_code"] == 4001
-    if server != "hypercorn":  # which does not say it
+    if server != "hypercorn":  # which may say 1006, and no reason
+        assert found["websocket.close_code"] == 4001
         assert found["websocket.close_reason"] == "enough"
 
 
@@ -373,7 +372,7 @@ def test_idle_time_is_no_latency() -> None:
 
 
 def test_a_message_that_a_timer_holds_is_over_all_the_same() -> None:
-    """A connection of a pool, or a timer, has the context in which it was made, as long as it lives."""
+    """A connection of a pool, or a timer, has the context in which it was made, while it lives."""
 
     async def talk(receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
