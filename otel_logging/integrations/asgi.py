@@ -68,9 +68,9 @@ def _is_elsewhere(app: Any) -> bool:
         return True
     around: Any = trace.get_current_span()
     scope = getattr(around, "instrumentation_scope", None)
-    if scope is not None and scope.name.startswith(_CONTRIB):
-        if around.kind is trace.SpanKind.SERVER and not bindings.has_ended(around):
-            return True
+    is_theirs = scope is not None and scope.name.startswith(_CONTRIB)
+    if is_theirs and around.kind is trace.SpanKind.SERVER and not bindings.has_ended(around):
+        return True
     if f"{_CONTRIB}asgi" not in sys.modules:
         return False
     seen = 0

@@ -62,7 +62,7 @@ def route_of(scope: Scope) -> str | None:
     path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
     if isinstance(path, str):  # Starlette, FastAPI
         root: str = scope.get("root_path", "").rstrip("/")
-        return root + path.removesuffix("/{path}") if hasattr(route, "routes") else root + path
+        return root or "/" if hasattr(route, "app") and hasattr(route, "routes") else root + path
     template = scope.get("path_template")
     if isinstance(template, str):  # Litestar
         return template

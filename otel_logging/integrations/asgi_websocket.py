@@ -145,6 +145,9 @@ class _Event(dict[str, Any]):
     def _take(self) -> None:
         if self.taken is not None:
             (connection, held, task), self.taken = self.taken, None
+            if held is None:
+                connection.enter_end()
+                return
             if _task() is task:
                 connection.stand_for(held)
             connection.enter(held)
@@ -345,6 +348,9 @@ class _Connection:
         task = _task()
         if kind == "websocket.disconnect":
             self._disconnect(event, arrived_ns)
+            if task is not None and task not in self._readers:
+                event = _Event(event)
+                event.taken = (self, None, task)
         elif kind == "websocket.receive":
             self.messages += 1
             message = self.latest = copy_context().run(_Message, self, arrived_ns)
@@ -394,6 +400,11 @@ class _Connection:
         around = {_BEFORE: CURRENT.get(), _HELD: held, SPAN: message.span}
         CURRENT.set(otel_context.Context(around))
         bindings.restore(message.bound)
+
+    def enter_end(self) -> None:
+        """Leave the last message, in this task: what it does from here on is part of the end."""
+        self._leave()
+        CURRENT.set(otel_context.Context({SPAN: self.last}))
 
     def _leave(self) -> None:
         current = CURRENT.get()
