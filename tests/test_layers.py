@@ -104,9 +104,10 @@ FLOORS_INSIDE = {
         {"provider"},
     ],
     "integrations": [
-        {"registry", "asgi_http", "clients", "executors", "http", "queues"},
-        {"asgi_websocket", "websockets", "wsgi"},
-        {"aiohttp", "asgi", "django", "flask"},
+        {"registry", "clients", "executors", "http", "queues"},
+        {"asgi_http", "websockets", "wsgi"},
+        {"aiohttp", "asgi_websocket", "django", "flask"},
+        {"asgi"},
     ],
     "run": [{"__init__"}, {"sitecustomize"}],
     "spool": [

@@ -16,12 +16,11 @@ from opentelemetry import trace
 from otel_logging import _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging.integrations import asgi_http, asgi_websocket
-from otel_logging.integrations.asgi_http import App, Receive, Scope, Send
+from otel_logging.integrations.asgi_http import App, Receive, Send
+from otel_logging.integrations.http import QUIET, Scope
 
 _A = TypeVar("_A")
 
-#: Paths that probes and browsers ask for all the time.
-QUIET: Final = ("/health", "/healthz", "/livez", "/readyz", "/ping", "/metrics", "/favicon.ico")
 #: Messages that a connection reads ahead of its application, at most.
 READ_AHEAD: Final = 32
 #: Where OpenTelemetry's own instrumentations are, and the names of their scopes.

@@ -27,19 +27,14 @@ from opentelemetry.trace import StatusCode
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.integrations.asgi_http import (
-    App,
-    Event,
-    Receive,
+from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, route_of
+from otel_logging.integrations.http import (
     Scope,
-    Send,
-    answered,
     attributes_of,
     headers_of,
     inbound,
     name_route,
     request_id_of,
-    route_of,
 )
 
 #: Bytes of messages that a connection reads ahead, at most, beside one message.
@@ -326,7 +321,7 @@ class _Connection:
         span = self.span
         if bindings.has_ended(span):
             return
-        name_route(span, "WS", self.scope)
+        name_route(span, "WS", route_of(self.scope))
         route = route_of(self.scope)
         self.of_messages = {"http.route": route} if route else {}
         if status:
