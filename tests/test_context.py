@@ -623,7 +623,7 @@ def test_a_key_is_bound_again_by_another_owner() -> None:
             bind_context(a=-1, c=n)
             assert bound() == {"a": -1, "b": n, "c": n}
         assert bound() == {"a": 1, "c": n}
-    depth, layer = 0, context.state()
-    while layer.around is not None:
-        depth, layer = depth + 1, layer.around
+    depth, field = 0, context.state().fields["a"]
+    while field.around is not None:
+        depth, field = depth + 1, field.around
     assert depth <= 2

@@ -17,12 +17,12 @@ PACKAGE = ROOT / "otel_logging"
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
     {"_names", "_diagnostics", "_text", "_green", "_runtime", "_errors"},
-    {"_values", "_links", "_forks", "_exceptions", "_parse"},
+    {"_values", "_links", "_fields", "_forks", "_exceptions", "_parse"},
     {"_http", "_json", "_otlp", "_wrap"},
     {"spool"},
     {"settings", "lateness"},
     {"context"},
-    {"tracing", "jobs"},
+    {"tracing", "propagation", "jobs"},
     {"processors"},
     {"logs", "export"},
     {"observability"},
@@ -54,6 +54,7 @@ GATES = {
         *(
             "_exceptions",
             "context",
+            "propagation",
             "tracing",
             "processors",
             "logs",
