@@ -57,7 +57,7 @@ def default_base() -> Path:
     """Return the user's own directory for state that outlives a process."""
     from platformdirs import user_state_path
 
-    return user_state_path("otel_logging", appauthor=False)
+    return user_state_path("otel_logging", appauthor=False).absolute()
 
 
 def fallback_base() -> Path:
@@ -65,14 +65,14 @@ def fallback_base() -> Path:
     import tempfile
 
     user = os.geteuid() if hasattr(os, "geteuid") else 0
-    return Path(tempfile.gettempdir()) / f"otel_logging-{user}"
+    return Path(tempfile.gettempdir()).absolute() / f"otel_logging-{user}"
 
 
 def temporary_base() -> Path:
     """Make a spool directory for this process alone; the caller removes it."""
     import tempfile
 
-    return Path(tempfile.mkdtemp(prefix="otel_logging-"))
+    return Path(tempfile.mkdtemp(prefix="otel_logging-")).absolute()
 
 
 def remove(base: Path) -> None:
