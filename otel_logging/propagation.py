@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 
-from otel_logging import _diagnostics, _exceptions, _runtime, _wrap
+from otel_logging import _diagnostics, _exceptions, _names, _runtime, _wrap
+from otel_logging._errors import ConfigurationError
 from otel_logging._values import plain
 from otel_logging.context import (
     CURRENT,
@@ -135,3 +136,27 @@ def _read(
 
 def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def set_propagators(names: tuple[str, ...] | None) -> None:
+    """Set OpenTelemetry's global propagator to those of OTEL_PROPAGATORS.
+
+    Failure: raises ``ConfigurationError`` for one that is not installed.
+    """
+    if names is None:
+        return
+    from importlib.metadata import entry_points
+
+    found: list[Any] = []
+    group = entry_points(group="opentelemetry_propagator")
+    for name in names:
+        if name == "none":
+            continue
+        if name not in group.names:
+            allowed = "of " + ", ".join(sorted({*group.names, "none"}))
+            raise ConfigurationError(_names.OTEL_PROPAGATORS, name, allowed)
+        found.append(group[name].load()())
+    from opentelemetry.propagate import set_global_textmap
+    from opentelemetry.propagators.composite import CompositePropagator
+
+    set_global_textmap(CompositePropagator(found))

@@ -37,6 +37,7 @@ BUDGETS = {
     "_text": 17,
     "_values": 121,
     "_wrap": 214,
+    "assembly": 120,
     "cli": 238,
     "context": 342,
     "demo": 198,

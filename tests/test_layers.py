@@ -25,6 +25,7 @@ FLOORS = [
     {"tracing", "propagation", "jobs"},
     {"processors"},
     {"logs", "export"},
+    {"assembly"},
     {"observability"},
     {"traces"},
     {"testing"},
@@ -36,7 +37,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 
 #: What may be imported, beside the standard library, and by whom.
 GATES = {
-    "opentelemetry.sdk": {"export", "observability"},  # here a type alone
+    "opentelemetry.sdk": {"export"},
     "opentelemetry.proto": {"_otlp", "export", "traces"},
     "google": {"traces", "export"},
     "structlog": {"logs"},
@@ -59,6 +60,7 @@ GATES = {
             "processors",
             "logs",
             "export",
+            "assembly",
             "observability",
             "testing",
         ),

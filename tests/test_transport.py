@@ -20,9 +20,9 @@ from opentelemetry import context as otel_context
 
 from otel_logging import _otlp
 from otel_logging._http import Socket
+from otel_logging.assembly import make_client
 from otel_logging.export.delivery import unobserved
 from otel_logging.export.outcome import Answer, Client, Outcome
-from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
 from tests.receiver import Receiver, partial_success, refuse
