@@ -340,7 +340,7 @@ def test_propagators_are_honoured(receiver: Receiver, tmp_path: Path, monkeypatc
 
     before = propagate.get_global_textmap()
     monkeypatch.setenv("OTEL_PROPAGATORS", "nonsense")
-    with pytest.raises(ConfigurationError, match="OTEL_PROPAGATORS='nonsense': of .*baggage"):
+    with pytest.raises(ConfigurationError, match=r"OTEL_PROPAGATORS='nonsense': of .*baggage"):
         Service(receiver, tmp_path)
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     with pytest.raises(ConfigurationError, match="OTEL_PROPAGATORS='nonsense'"):
