@@ -26,7 +26,7 @@ class TlsSocket(Socket):
         self._tls = context.wrap_bio(self._came, self._to_go, server_hostname=name)
 
     def connect(self, address: Any, within_s: float = math.inf) -> None:
-        """Connect to *address*, by the deadline and *within_s* seconds; the rest by the deadline."""
+        """Connect to *address* within *within_s* seconds; all by the deadline."""
         super().connect(address, within_s)
         self._through(self._tls.do_handshake)
 

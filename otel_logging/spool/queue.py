@@ -36,7 +36,7 @@ LOST_LATE: Final = "{} lost: they ended at exit, and no disk takes them"
 LOST_EXIT: Final = "{} lost at exit: they waited in memory alone"
 STALLED: Final = "disk writes failed, {} wait in memory"
 DAMAGED: Final = "{} lost: a spool segment is damaged"
-LOST_REMOVED: Final = "spool segments lost: somebody closed and removed them"
+LOST_REMOVED: Final = "spool segments lost: somebody removed them"
 
 
 class Spool:
@@ -223,8 +223,7 @@ class Spool:
         if scope in self._segments:  # what was closed by somebody
             self._seal(scope)
         path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
-        # read as well, for the case that the file is removed; see _seal
-        fd = directories.create(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        fd = directories.create(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         segment = OpenSegment(path, fd, now)
         descriptor.hold(segment.fd)
         try:
@@ -242,20 +241,16 @@ class Spool:
 
     def _seal(self, scope: bytes) -> None:
         segment = self._segments.pop(scope)
-        rescued, is_ours = b"", segment.is_ours()
-        with contextlib.suppress(OSError):
-            if is_ours and os.fstat(segment.fd).st_nlink == 0:  # removed, but not from us
-                rescued = os.pread(segment.fd, segment.size, 0)
         segment.close()
-        if rescued:
-            self._memory.segments.append(Waiting(segment.path.stem, data=rescued))
-            return
         sealed = segment.path.with_suffix(SEALED)
-        with contextlib.suppress(OSError):
+        try:
             segment.path.rename(sealed)
-        # a neighbour that had our lock meanwhile has it, or has delivered it
-        if not (is_ours or sealed.exists() or directories.sent(sealed).exists()):
-            _diagnostics.report(LOST_REMOVED)
+        except FileNotFoundError:
+            # a neighbour that had our lock meanwhile may have it, or have delivered it
+            if not (sealed.exists() or directories.sent(sealed).exists()):
+                _diagnostics.report(LOST_REMOVED)
+        except OSError:
+            pass  # it is adopted as it is
 
     # ---- the worker's side
 
