@@ -143,20 +143,16 @@ class Spool:
         if not self._is_closed:
             self._remember(scope, data)
             return
-        lock, is_written = self._lock, False
+        lock = self._lock
         if lock.acquire(timeout=SLOW_S):
             try:
                 if not self._busy:
-                    self._busy = True
-                    try:
-                        is_written = self._put(scope, data)
-                    finally:
-                        self._busy = False
-                self._settle()
+                    self._deferred.append((scope, data))
+                    self._settle()
+                    return
             finally:
                 lock.release()
-        if not is_written:
-            self._set_apart(scope, data)
+        self._set_apart(scope, data)
 
     def _settle(self) -> None:
         """Write what is deferred, under the lock; re-entered, leave it to the outer call."""
@@ -172,13 +168,12 @@ class Spool:
             finally:
                 self._busy = False
 
-    def _put(self, scope: bytes, data: bytes) -> bool:
-        """Write frames to the disk, or else to the memory queue; say whether to the disk."""
+    def _put(self, scope: bytes, data: bytes) -> None:
+        """Write frames to the disk, or else to memory; after ``close``, set them apart."""
         if (self._is_closed or not self._stalled) and self._write(scope, data):
-            return True
-        if not self._is_closed:
-            self._remember(scope, data)
-        return False
+            return
+        otherwise = self._set_apart if self._is_closed else self._remember
+        otherwise(scope, data)
 
     def _remember(self, scope: bytes, data: bytes) -> None:
         if not self._memory.frames:
@@ -187,9 +182,8 @@ class Spool:
             self.report(DROPPED_FULL, dropped)
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
-        """Give a frame that comes after ``close`` a directory of its own, without our lock.
-
-        A daemon thread that the interpreter's exit has stopped for good may hold it.
+        """Give frames that come after ``close`` a directory of their own, without our lock: a
+        daemon thread that the interpreter's exit has stopped for good may hold it.
         """
         if self._held.destination_dir is None:
             self.report(LOST_LATE)
