@@ -645,6 +645,7 @@ def test_what_is_bound_is_encoded_once() -> None:
         assert now.span_bytes == _otlp.attributes(b"\x4a", fields)
         assert now.event_bytes is now.event_bytes
         assert now.span_bytes is now.span_bytes
+        assert not hasattr(now, "other_bytes")
     cart = [1]
     with bound_context(cart=cart):
         cart.append(2)
