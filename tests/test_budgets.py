@@ -20,34 +20,39 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 
 #: Most lines of code of each room.
 BUDGETS = {
-    "__init__": 42,
+    "__init__": 40,
     "_diagnostics": 61,
     "_errors": 30,
-    "_exceptions": 73,
+    "_exceptions": 67,
+    "_fields": 28,
     "_forks": 55,
     "_green": 44,
-    "_http": 308,
+    "_http": 139,
     "_json": 75,
     "_links": 4,
     "_names": 83,
     "_otlp": 272,
-    "_parse": 161,
+    "_parse": 162,
     "_runtime": 23,
+    "_socket": 114,
     "_text": 17,
+    "_tls": 51,
     "_values": 169,
-    "_wrap": 214,
+    "_wrap": 169,
+    "assembly": 105,
     "cli": 238,
-    "context": 342,
+    "context": 228,
     "demo": 198,
     "doctor": 392,
     "export": 2146,
     "jobs": 106,
     "lateness": 4,
-    "logs": 1598,
-    "observability": 353,
+    "logs": 1596,
+    "observability": 215,
     "processors": 168,
+    "propagation": 98,
     "settings": 334,
-    "spool": 831,
+    "spool": 818,
     "testing": 147,
     "traces": 1265,
     "tracing": 251,
@@ -55,16 +60,12 @@ BUDGETS = {
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
 LONG_FILES: dict[str, int] = {
-    "_http.py": 441,
-    "context.py": 616,
-    "observability.py": 512,
 }
 LONG_FUNCTIONS: dict[str, int] = {
     "_otlp.py:span": 58,
     "export/outcome.py:_mistake": 51,
     "export/provider.py:begin": 77,
     "logs/line.py:straight_to": 56,
-    "observability.py:setup_observability": 72,
 }
 
 _NO_CODE = {

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
-from otel_logging import _exceptions, _json, _names, _otlp, _runtime
+from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, is_true
 from otel_logging.processors import (
@@ -81,7 +81,7 @@ def _fill(
     add_bound_context(logger, method_name, event_dict)
     if not _GUARDED.isdisjoint(event_dict):
         for key in _GUARDED.intersection(event_dict):
-            bindings.put_aside(event_dict, key, event_dict.pop(key))
+            _fields.put_aside(event_dict, key, event_dict.pop(key))
     add_job_tag(logger, method_name, event_dict)
     span = span or trace.get_current_span()
     add_ids(span, event_dict)
@@ -127,7 +127,7 @@ def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseExcept
 def _format_stack(event_dict: EventDict) -> None:
     asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
     if asked and _names.STACK in event_dict:
-        bindings.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
+        _fields.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
     _render_stack(None, "", event_dict)
 
 
