@@ -534,7 +534,7 @@ def test_it_is_structlogs_bound_logger() -> None:
     assert isinstance(log, structlog.BoundLoggerBase)
     assert structlog.get_context(log.bind(a=1)) == {"a": 1}
     assert repr(log).startswith("<BoundLogger(context={}")
-    assert "<Channel shop>" in repr(log._logger)
+    assert "<LineLogger shop>" in repr(log._logger)
 
 
 @pytest.mark.parametrize(

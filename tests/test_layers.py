@@ -81,10 +81,10 @@ FLOORS_INSIDE = {
     ],
     "traces/draw": [{"terminal", "exceptions"}, {"outline", "table", "waterfall"}],
     "logs": [
-        {"call", "caller", "line", "nesting", "render", "stdout"},
-        {"logger"},
-        {"bound", "levels", "uncaught"},
+        {"call", "caller", "levels", "line", "nesting", "render", "stdout"},
         {"handlers"},
+        {"logger"},
+        {"bound", "uncaught"},
         {"stdlib"},
         {"configure"},
     ],

@@ -10,7 +10,6 @@ from typing import Any, Final, Self
 import structlog
 
 from otel_logging import _diagnostics, _names
-from otel_logging import context as bindings
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.call import put_message
 from otel_logging.logs.caller import as_called, users_frame
@@ -53,7 +52,7 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
             return None
         try:
             with Inside():
-                return self._through_structlog(level, args, self._event_of(args, fields))
+                return self._through_structlog(level, self._event_of(args, fields))
         except structlog.DropEvent:
             return None
         except Exception as error:
@@ -66,12 +65,13 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
             put_message(args, event_dict)
         return event_dict if args else {_names.EVENT: "", **event_dict}
 
-    def _through_structlog(self, level: int, args: tuple[Any, ...], event_dict: EventDict) -> Any:
+    def _through_structlog(self, level: int, event_dict: EventDict) -> Any:
         """Log by processors or a wrapped logger of the application; before set-up, by structlog."""
-        logger = self._logger
+        logger, event = self._logger, event_dict.pop(_names.EVENT)
         if loggers.in_use() is None and finish in self._processors:
-            return as_called(_as_structlog_is_configured, logger, level, args, event_dict)
-        event = event_dict.pop(_names.EVENT)
+            is_ours = type(logger) is LineLogger
+            log = structlog.get_logger(logger.name) if is_ours else structlog.wrap_logger(logger)
+            return as_called(getattr(log, NAMES.get(level, "info")), event, **event_dict)
         name = loggers.name_of(level)
         args, fields = as_called(self._process_event, name, event, event_dict)
         if type(logger) is LineLogger:
@@ -147,15 +147,3 @@ _add_methods(logging.WARNING, "warning", "warn")
 _add_methods(logging.ERROR, "error", "err")
 _add_methods(logging.CRITICAL, "critical", "fatal")
 loggers.add_parts(BoundLogger, lambda bound: bound._logger)  # noqa: SLF001 - this module's class
-
-
-def _as_structlog_is_configured(
-    logger: Any, level: int, args: tuple[Any, ...], fields: dict[str, Any]
-) -> None:
-    # structlog formats the arguments by itself
-    event = fields.pop(_names.EVENT, "")
-    if type(logger) is LineLogger:
-        theirs = structlog.get_logger(logger.name)
-    else:
-        theirs = structlog.wrap_logger(logger)
-    getattr(theirs, NAMES.get(level, "info"))(event, **fields)

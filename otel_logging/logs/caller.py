@@ -1,4 +1,4 @@
-"""The caller: the nearest frame outside this package, structlog and the standard library's logging."""
+"""The caller: the nearest frame outside this package, structlog and ``logging``."""
 
 import sys
 from collections.abc import Callable

@@ -77,7 +77,7 @@ def apply(settings: LogSettings) -> None:
         settings = replace(settings, level=level, levels={})
     stdout = Stdout()
     line_bytes = settings.line_bytes if stdout.is_pipe else None
-    straight = line.never_straight
+    straight: line.Straight = line.never_straight
     if settings.console:
         render = console_renderer(color=settings.color, links_to=settings.links_to)
     else:

@@ -7,7 +7,7 @@ Deliberately absent: levels, and who calls (``logger``).
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import structlog
@@ -47,10 +47,14 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
         event_dict = merge_contextvars(None, level, event_dict)
     error, span = exception_of(event_dict.pop("exc_info", None)), trace.get_current_span()
     origin = None if error is None else _exceptions.context_of(error)
-    if origin is None or span.get_span_context().is_valid:
-        return _fill(span, logger, level, event_dict, error, on_span)
-    fill = (_fill, origin.run(trace.get_current_span), logger, level, event_dict, error, on_span)
-    return origin.run(*fill) if bindings.is_unbound() else _fill(*fill[1:])
+    context = None
+    if origin is not None and not span.get_span_context().is_valid:
+        context, span = (
+            origin if bindings.is_unbound() else None,
+            origin.run(trace.get_current_span),
+        )
+    fill = partial(_fill, span, logger, level, event_dict, error, on_span=on_span)
+    return fill() if context is None else context.run(fill)
 
 
 def _fill(
@@ -59,7 +63,8 @@ def _fill(
     level: str,
     event_dict: EventDict,
     error: BaseException | None,
-    on_span: bool,  # noqa: FBT001 - Context.run passes it on
+    *,
+    on_span: bool,
 ) -> EventDict:
     add_bound_context(None, level, event_dict)
     for key in _GUARDED.intersection(event_dict):
@@ -165,9 +170,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                 event = event.removeprefix(f"[{tag}] ")
             now_ns = span.now_ns()
             fields = {_TIMESTAMP: _timestamp(now_ns), _LEVEL: head[0], _EVENT: event}
-            line = dumps(
-                {**fields, _LOGGER: logger, **own, **bound, **tagged, **span.line_fields}
-            )
+            line = dumps({**fields, _LOGGER: logger, **own, **bound, **tagged, **span.line_fields})
             encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
             attributes = len(own) + len(bound) + len(tagged) + 2  # the level, the logger
             if len(line) > limit or not add_encoded(now_ns, encoded, attributes):

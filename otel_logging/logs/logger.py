@@ -27,7 +27,7 @@ _LEVELS: Final = {
     **{name: level for level, name in NAMES.items()},
     **dict.fromkeys(("msg", "log"), 20),
     **dict.fromkeys(("err", "exception", "failure"), 40),
-    **{"notset": 0, "warn": 30, "fatal": 50},
+    **dict(zip(("notset", "warn", "fatal"), (0, 30, 50), strict=True)),
 }
 LOST: Final = "log lines lost: a line could not be made"
 
@@ -77,11 +77,11 @@ class LineLogger:
         configured = _configured
         #: Levels: LOG_LEVEL's; of lines, with those set in code; of lines and handlers.
         self.lowest = self.threshold = self.floor = logging.NOTSET
-        self.straight = line.never_straight
+        self.straight: line.Straight = line.never_straight
         if configured is not None:
             lowest = threshold = floor = configured.level_of(self.name)
             if levels.ours:
-                self._standard = standard = self.standard
+                self._standard = standard = logging.getLogger(self.name)
                 threshold = max(lowest, levels.set_in_code(standard))
                 floor = min(threshold, levels.for_handlers(standard))
             self.lowest, self.threshold, self.floor = lowest, threshold, floor

@@ -12,7 +12,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, TextIO
 
 from otel_logging import _names
@@ -118,11 +118,10 @@ def _of_warning(
     if file is not None:
         return False
     fields: dict[str, Any] = {_names.CODE_FILE: filename, _names.CODE_LINE: lineno}
-    made = (_line, WARNINGS, logging.WARNING, str(message))
-    if issubclass(category, ResourceWarning):  # comes from a finaliser
-        Context().run(*made, **fields, category=category.__name__)
-    else:
-        _line(*made[1:], **fields, category=category.__name__)
+    fields["category"] = category.__name__
+    # a ResourceWarning comes from a finaliser
+    context = Context() if issubclass(category, ResourceWarning) else copy_context()
+    context.run(_line, WARNINGS, logging.WARNING, str(message), **fields)
     return True
 
 
