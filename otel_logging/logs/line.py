@@ -111,6 +111,7 @@ def _was_recorded(span: trace.Span, error: BaseException) -> bool:
 # ---------------------------------------------------------------- the usual line
 
 _EVENT_TAG: Final = _otlp.EVENT_TAG
+_UNTAGGED: Final[tuple[Mapping[str, str], bytes]] = ({}, b"")
 _TIMESTAMP, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER
 #: A field of such a name makes a line unusual.
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
@@ -128,10 +129,9 @@ def _head(logger: str, level: int) -> tuple[str, bytes] | None:
 
 
 @lru_cache(1024)  # a job has many lines
-def _tagged(tag: str | None) -> tuple[Mapping[str, str], bytes]:
+def _tagged(tag: str) -> tuple[Mapping[str, str], bytes]:
     """Return a job tag as a field, and as an attribute of an event."""
-    fields = {} if tag is None else {_names.JOB_TAG: tag}
-    return fields, _otlp.attributes(_EVENT_TAG, fields)
+    return {_names.JOB_TAG: tag}, _otlp.attribute(_EVENT_TAG, _names.JOB_TAG, tag)
 
 
 def never_straight(logger: str, level: int, event: Any, own: Mapping[str, Any]) -> bool:
@@ -155,9 +155,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
         try:
             if _BINDABLE:
                 own = merge_contextvars(None, "", {**own})
-            span = current.get().get(span_key)
+            span, head = current.get().get(span_key), _head(logger, level)
             add_encoded = getattr(span, "add_encoded", None)
-            head = _head(logger, level)
             if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
                 return False
             state, tag = bindings.state(), bindings.job.get().tag
@@ -165,12 +164,22 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             own_bytes = encode(_EVENT_TAG, own) if own else b""
             if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
                 return False
-            tagged, tag_bytes = _tagged(tag)
+            tagged, tag_bytes = _tagged(tag) if tag is not None else _UNTAGGED
             if event[:1] == "[" and tag is not None:
                 event = event.removeprefix(f"[{tag}] ")
             now_ns = span.now_ns()
-            fields = {_TIMESTAMP: _timestamp(now_ns), _LEVEL: head[0], _EVENT: event}
-            line = dumps({**fields, _LOGGER: logger, **own, **bound, **tagged, **span.line_fields})
+            line = dumps(
+                {
+                    _TIMESTAMP: _timestamp(now_ns),
+                    _LEVEL: head[0],
+                    _EVENT: event,
+                    _LOGGER: logger,
+                    **own,
+                    **bound,
+                    **tagged,
+                    **span.line_fields,
+                }
+            )
             encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
             attributes = len(own) + len(bound) + len(tagged) + 2  # the level, the logger
             if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
