@@ -81,8 +81,8 @@ FLOORS_INSIDE = {
     ],
     "traces/draw": [{"terminal", "exceptions"}, {"outline", "table", "waterfall"}],
     "logs": [
-        {"call", "caller", "levels", "line", "nesting", "render", "stdout"},
-        {"handlers"},
+        {"call", "caller", "levels", "line", "nesting", "stdout"},
+        {"handlers", "render"},
         {"logger"},
         {"bound", "uncaught"},
         {"stdlib"},

@@ -17,7 +17,7 @@ from otel_logging import _diagnostics, _names
 from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
-from otel_logging.processors import EventDict, exception_of, mark_done
+from otel_logging.processors import EventDict, exception_of, mark_handled
 
 #: The threads in which a handler has a line of ours. Not a context variable: tasks that a handler
 #: starts would copy it, and never log to a handler.
@@ -96,7 +96,7 @@ def _record_of(
         call.as_extra(fields),
         stack,
     )
-    mark_done(record)
+    mark_handled(record)
     if any(isinstance(each.formatter, ProcessorFormatter) for each in handlers_of(logger)):
         # by these two attributes it knows one of structlog's
         message.fields = event_dict

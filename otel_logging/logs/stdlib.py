@@ -21,7 +21,7 @@ from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.nesting import Inside
-from otel_logging.processors import EventDict, exception_of, is_done, mark_done
+from otel_logging.processors import EventDict, exception_of, is_handled, mark_handled
 
 _python: Any = logging  # whose methods we replace
 #: What was there before us: Python's own, or somebody's who came first.
@@ -168,10 +168,10 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         call_handlers(self, record)
         return
     passed = _through_filters(self, record)
-    is_refused = passed is None and not is_done(record)
+    is_refused = passed is None and not is_handled(record)
     if passed is not None:
         _to_line(passed)
-    mark_done(record)
+    mark_handled(record)
     if record.levelno < levels.for_handlers(self):
         return
     if is_refused and _is_pythons:
@@ -221,8 +221,8 @@ def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggi
 
 
 def _to_line(record: logging.LogRecord) -> None:
-    if not is_done(record):
-        mark_done(record)
+    if not is_handled(record):
+        mark_handled(record)
         _make_line(record)
 
 
@@ -300,7 +300,7 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     """
     if not (levels.ours and handlers.is_console(self)):
         return _handle(self, record)
-    if not is_done(record):
+    if not is_handled(record):
         passed: Any = self.filter(record)
         if passed:
             _to_line(record if passed is True else passed)
