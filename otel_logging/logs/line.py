@@ -112,7 +112,7 @@ def _was_recorded(span: trace.Span, error: BaseException) -> bool:
 
 _EVENT_TAG: Final = _otlp.EVENT_TAG
 _UNTAGGED: Final[tuple[Mapping[str, str], bytes]] = ({}, b"")
-_TIMESTAMP, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER
+_AT, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER
 #: A field of such a name makes a line unusual.
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 #: Makes the line of a logger's name, a level, a message and fields; False: it is not usual, and
@@ -168,18 +168,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             if event[:1] == "[" and tag is not None:
                 event = event.removeprefix(f"[{tag}] ")
             now_ns = span.now_ns()
-            line = dumps(
-                {
-                    _TIMESTAMP: _timestamp(now_ns),
-                    _LEVEL: head[0],
-                    _EVENT: event,
-                    _LOGGER: logger,
-                    **own,
-                    **bound,
-                    **tagged,
-                    **span.line_fields,
-                }
-            )
+            fields = {_AT: _timestamp(now_ns), _LEVEL: head[0], _EVENT: event, _LOGGER: logger}
+            line = dumps({**fields, **own, **bound, **tagged, **span.line_fields})
             encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
             attributes = len(own) + len(bound) + len(tagged) + 2  # the level, the logger
             if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
