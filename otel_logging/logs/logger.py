@@ -75,17 +75,15 @@ class LineLogger:
     def follow(self) -> None:
         """Take over what is configured now."""
         configured = _configured
+        lowest = logging.NOTSET if configured is None else configured.level_of(self.name)
+        threshold = floor = lowest
+        if configured is not None and levels.ours:
+            self._standard = standard = logging.getLogger(self.name)
+            threshold = max(lowest, levels.set_in_code(standard))
+            floor = min(threshold, levels.for_handlers(standard))
         #: Levels: LOG_LEVEL's; of lines, with those set in code; of lines and handlers.
-        self.lowest = self.threshold = self.floor = logging.NOTSET
-        self.straight: line.Straight = line.never_straight
-        if configured is not None:
-            lowest = threshold = floor = configured.level_of(self.name)
-            if levels.ours:
-                self._standard = standard = logging.getLogger(self.name)
-                threshold = max(lowest, levels.set_in_code(standard))
-                floor = min(threshold, levels.for_handlers(standard))
-            self.lowest, self.threshold, self.floor = lowest, threshold, floor
-            self.straight = configured.straight
+        self.lowest, self.threshold, self.floor = lowest, threshold, floor
+        self.straight = line.never_straight if configured is None else configured.straight
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
         """Say whether a line of *level* would be made, or go to a handler."""
