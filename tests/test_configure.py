@@ -945,6 +945,7 @@ def test_processors_of_their_own_render_the_line(
         structlog.get_logger("shop").info("fields", n=2)
         theirs(processors=[structlog.stdlib.render_to_log_kwargs])
         structlog.get_logger("shop").info("keywords", n=3)
+        structlog.get_logger("shop").log(1, "below")
     lines = capsys.readouterr().out.splitlines()
     for line in lines[:3]:
         found = json.loads(line)

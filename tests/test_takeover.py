@@ -54,6 +54,9 @@ def _taken_over(_clean_slate: None) -> Iterator[None]:
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("shop")]:
+        left = logging.getLogger(name)  # another module of tests may keep it
+        left.handlers, left.filters, left.propagate, left.disabled = [], [], True, False
+        left.setLevel(logging.NOTSET)
         del logging.root.manager.loggerDict[name]
 
 

@@ -60,10 +60,10 @@ def _replace_methods() -> None:
     _python.Handler.handle = _unless_console
     if _is_pythons:
         setattr(_to_line_and_handlers, handlers.ONLY_HANDLERS, True)
-        log = kind._log  # noqa: SLF001 - what all of a logger's methods call
-        if getattr(log, "__globals__", None) is vars(logging):
-            kind._log = _as_loggings(_log_or_line, log)  # noqa: SLF001
-            _ways = (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers)
+    log = kind._log  # noqa: SLF001 - what all of a logger's methods call
+    if _is_pythons and getattr(log, "__globals__", None) is vars(logging):
+        kind._log = _as_loggings(_log_or_line, log)  # noqa: SLF001
+        _ways = (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers)
 
 
 def silence_flask() -> None:
