@@ -57,7 +57,7 @@ def _clean_slate() -> Iterator[None]:
     """Trouble that one test caused is not counted in the next, nor are loggers still ours."""
     _diagnostics.forget()
     yield
-    stdlib.release()
+    stdlib.take_over({})
     _diagnostics.forget()
 
 

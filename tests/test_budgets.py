@@ -45,11 +45,11 @@ BUDGETS = {
     "demo": 198,
     "doctor": 392,
     "export": 2146,
-    "jobs": 106,
+    "jobs": 99,
     "lateness": 4,
-    "logs": 1596,
+    "logs": 1317,
     "observability": 215,
-    "processors": 168,
+    "processors": 152,
     "propagation": 98,
     "settings": 334,
     "spool": 818,
@@ -59,13 +59,11 @@ BUDGETS = {
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
-LONG_FILES: dict[str, int] = {
-}
+LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
     "_otlp.py:span": 58,
     "export/outcome.py:_mistake": 51,
     "export/provider.py:begin": 77,
-    "logs/line.py:straight_to": 56,
 }
 
 _NO_CODE = {

@@ -85,10 +85,10 @@ FLOORS_INSIDE = {
     ],
     "traces/draw": [{"terminal", "exceptions"}, {"outline", "table", "waterfall"}],
     "logs": [
-        {"call", "caller", "line", "nesting", "render", "stdout"},
+        {"call", "caller", "levels", "line", "nesting", "stdout"},
+        {"handlers", "render"},
         {"logger"},
-        {"bound", "levels", "uncaught"},
-        {"handlers"},
+        {"bound", "uncaught"},
         {"stdlib"},
         {"configure"},
     ],
