@@ -93,7 +93,7 @@ class _Kept(pipeline.Pipeline):
         self.spans.append((ids.encode_resource(self.resource), encoded))
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
-        self._keep_page(0, 0, [self._event(time_ns, name, fields)])
+        self._keep_page(0, 0, [encode_line(self.limits, time_ns, name, fields)])
 
     def _log_span(
         self,

@@ -113,34 +113,16 @@ class Tracer(SdkTracer):
         pipeline = runtime.pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
             return NonRecordingSpan(around.get_span_context())
-        parent: Any = None
-        outside: SpanContext | None = None
-        state: TraceState | None = None
-        if around is not trace.INVALID_SPAN:
-            if getattr(around, "otel_logging_is_ours", False):
-                parent = around
-                trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
-            else:
-                outside = around.get_span_context()
-                trace_id, state = outside.trace_id, outside.trace_state
-                flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
-        if parent is None and (outside is None or not outside.is_valid):
-            outside = state = None
-            trace_id = runtime.random_bits(128) or 1
-            flags = 1 if trace_id & _RATIO_MASK < pipeline.root_bound else 0
+        parent, outside, state, trace_id, flags = self._inherit(pipeline, around)
         recording = flags & 1
         bound = bindings.state()
         if pipeline.asks_sampler:
-            if bound.values or bindings.job_tag() is not None:
-                attributes = {**bindings.bound_attributes(), **as_mapping(attributes)}
-                bound = bindings.NOTHING
-            result = pipeline.sampler.should_sample(
-                context, trace_id, name, kind, attributes, () if links is None else links
-            )
+            result = self._ask_sampler(pipeline, context, trace_id, name, kind, attributes, links)
             decision: Any = result.decision  # its methods have no types
             flags = flags & RANDOM_TRACE_ID | decision.is_sampled()
             state = result.trace_state
             recording, attributes = decision.is_recording(), result.attributes
+            bound = bindings.NOTHING  # it is among the attributes
         if not recording:
             return _Unrecorded(
                 trace_id, runtime.random_bits(64) or 1, flags, state, parent or (outside and around)
@@ -170,43 +152,9 @@ class Tracer(SdkTracer):
             pipeline.started(span, context)
         return span
 
-    # the SDK's is a context manager that also decorates coroutine functions
-    def start_as_current_span(  # type: ignore[override]
-        self,
-        name: str,
-        context: otel_context.Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Mapping[str, Any] | None = None,
-        links: Sequence[Link] | None = None,
-        start_time: int | None = None,
-        record_exception: bool = True,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
-        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
-        end_on_exit: bool = True,  # noqa: FBT001, FBT002
-    ) -> "_CurrentSpan":
-        """Start a span and make it the current one. See OpenTelemetry's ``Tracer``."""
 
-        @contextmanager
-        def current() -> Iterator[trace.Span]:
-            span = self.start_span(name, context, kind, attributes, links, start_time)
-            with trace.use_span(
-                span,
-                end_on_exit=end_on_exit,
-                record_exception=record_exception,
-                set_status_on_exception=set_status_on_exception,
-            ):
-                yield span
-
-        return _CurrentSpan(current)
-
-
-class _Unrecorded(NonRecordingSpan):
+class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
-
-    otel_logging_is_ours = True
-    otel_logging_closed = otel_logging_passed = False
-    otel_logging_bound = otel_logging_budget = None
-    otel_logging_entry: trace.Span | None = None
-    _known: SpanContext | None = None
 
     # NonRecordingSpan's constructor is left out: a context is made when somebody asks
     def __init__(
@@ -224,23 +172,6 @@ class _Unrecorded(NonRecordingSpan):
         """The clock of a recorded span below it."""
         return time.time_ns() - time.perf_counter_ns()
 
-    @property
-    def _context(self) -> SpanContext:  # type: ignore[override]  # assigned by nobody but itself
-        return self.get_span_context()
-
-    def get_span_context(self) -> SpanContext:
-        """Return the context; made when somebody asks."""
-        context = self._known
-        if context is None:
-            context = self._known = SpanContext(
-                self.trace_id,
-                self.span_id,
-                is_remote=False,
-                trace_flags=TraceFlags(self.trace_flags),
-                trace_state=self.trace_state,
-            )
-        return context
-
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
         """End it."""
         self.otel_logging_closed = True
@@ -248,27 +179,6 @@ class _Unrecorded(NonRecordingSpan):
 
 # libraries ask whether a span is the SDK's before they look at it; ours can be read as one
 SdkSpan.register(Span)
-
-
-class _CurrentSpan:
-    """A context manager, and a decorator of any callable."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._entered: list[Any] = []
-
-    def __enter__(self) -> trace.Span:
-        entered = self._make()
-        self._entered.append(entered)
-        span: trace.Span = entered.__enter__()
-        return span
-
-    def __exit__(self, *error: Any) -> bool | None:
-        result: bool | None = self._entered.pop().__exit__(*error)
-        return result
-
-    def __call__(self, function: _F) -> _F:
-        return _wrap.wrap_in(function, self._make)
 
 
 class TracerProvider(SdkTracerProvider):

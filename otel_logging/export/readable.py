@@ -10,6 +10,7 @@ is made when somebody asks. Deliberately absent: how it changes while it is open
 
 import copy
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +23,6 @@ from opentelemetry.trace import (
     SpanKind,
     Status,
     TraceFlags,
-    TraceState,
 )
 
 from otel_logging import _diagnostics, _forks, _names, _otlp
@@ -32,13 +32,14 @@ from otel_logging.export.encode import (
     IS_REMOTE,
     DecodedEvent,
     bounded_link,
-    encode_event,
     encode_links,
+    encode_shown,
     events_of,
-    instrumentation_info,
     make_scope,
     otlp_kind,
+    state_header,
 )
+from otel_logging.export.ids import LocalSpan
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -72,7 +73,7 @@ _UNSET = Status()
 _INTERNAL = SpanKind.INTERNAL  # to look it up in its enum costs as much as a function call
 
 
-class Readable(ReadableSpan):
+class Readable(LocalSpan, ReadableSpan):
     """The state of a span, and everything that can be read of it.
 
     What is a field of the SDK's ``ReadableSpan`` is one here, or a property that
@@ -85,17 +86,9 @@ class Readable(ReadableSpan):
     dropped_attributes = 0  # the SDK counts in its containers
     dropped_events = 0  # what is too much leaves on another span
     dropped_links = 0
-    trace_state: TraceState | None = None
-    _span_context: SpanContext | None = None
     _parent_context: SpanContext | None = None
     #: What was bound where it began; its bytes are shared, until somebody looks at the attributes.
     _bound: Bound | None = None
-    #: The request's outermost span in this process; None: it is this one (no cycle for the GC).
-    otel_logging_entry: "Readable | None" = None
-    otel_logging_is_ours = True
-    otel_logging_closed = otel_logging_passed = False
-    otel_logging_bound: Bound | None = None
-    otel_logging_budget: float | None = None
     _line_fields: dict[str, str] | None = None
     _page_bytes = 0
     _pages = 0
@@ -190,25 +183,14 @@ class Readable(ReadableSpan):
         except Exception:
             return self.now_ns()
 
-    def get_span_context(self) -> SpanContext:
-        """Return the context; made when somebody asks, few spans are."""
-        context = self._span_context
-        if context is None:
-            context = self._span_context = SpanContext(
-                self.trace_id,
-                self.span_id,
-                is_remote=False,
-                trace_flags=TraceFlags(self.trace_flags),
-                trace_state=self.trace_state,
-            )
-        return context
-
-    def encode(self, trace_id: bytes) -> bytes:
-        """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
+    def encode(self, trace_id: bytes, values: Mapping[str, Any] | None = None) -> bytes:
+        """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it;
+        with *values* as its attributes.
+        """
         parent, outside, status = self._parent_span, self._parent_context, self._status
         events = self._events_at_end
         if self._shown_events is not None:
-            events = [encode_event(event) for event in self._shown_events]
+            events = [encode_shown(event) for event in self._shown_events]
         parent_span_id, remote = 0, 0
         if parent is not None:
             parent_span_id = parent.span_id
@@ -222,13 +204,13 @@ class Readable(ReadableSpan):
             trace_id,
             self.span_id,
             parent_span_id,
-            self.trace_state.to_header() if self.trace_state else "",
+            "" if self.trace_state is None else state_header(self.trace_state),
             self.trace_flags | HAS_IS_REMOTE | remote,
             self._name,
             1 if self._kind is _INTERNAL else otlp_kind(self._kind),
             self._start_time,
             self._end_time or 0,
-            self._encoded_attributes(),
+            self._encoded_attributes() if values is None else values,
             events,
             encode_links(self._links) if self._links else (),
             dropped=dropped,
@@ -245,10 +227,6 @@ class Readable(ReadableSpan):
         if bound.attributes.keys().isdisjoint(own):
             return bound.span_bytes + _otlp.attributes(b"\x4a", own)
         return _otlp.attributes(b"\x4a", {**bound.attributes, **own})
-
-    def adopt_events(self, events: Iterable[bytes]) -> None:
-        """Take over encoded *events*: how a page and a stray line become a span."""
-        self._encoded_events.extend(events)
 
     @property
     def scope_bytes(self) -> bytes:
@@ -276,16 +254,6 @@ class Readable(ReadableSpan):
         self._own, self._bound = attributes, None
 
     @property
-    def _context(self) -> SpanContext:
-        return self.get_span_context()
-
-    @_context.setter
-    def _context(self, context: SpanContext) -> None:
-        self.trace_id, self.span_id = context.trace_id, context.span_id
-        self.trace_flags, self.trace_state = context.trace_flags, context.trace_state
-        self._span_context = context
-
-    @property
     def _parent(self) -> SpanContext | None:
         parent = self._parent_span
         return self._parent_context if parent is None else parent.get_span_context()
@@ -308,7 +276,7 @@ class Readable(ReadableSpan):
     @_events.setter
     def _events(self, events: Iterable[Event]) -> None:
         if self._end_time is None:
-            self._encoded_events = [encode_event(event) for event in events]
+            self._encoded_events = [encode_shown(event) for event in events]
         else:
             self._shown_events = list(events)
 
@@ -328,9 +296,14 @@ class Readable(ReadableSpan):
     def _instrumentation_scope(self, scope: InstrumentationScope) -> None:
         self._scope = make_scope(scope)
 
-    @property  # the SDK's is assigned by nobody but itself
+    @property  # what a scope was called before OpenTelemetry 1.11; assigned by the SDK alone
     def _instrumentation_info(self) -> InstrumentationInfo:  # type: ignore[override]
-        return instrumentation_info(self._scope[1])
+        # as the SDK does, whose class warns; ``catch_warnings`` would change other threads' filters
+        warnings.filterwarnings(
+            "ignore", ".*You should use InstrumentationScope", DeprecationWarning, "otel_logging"
+        )
+        scope = self._scope[1]
+        return InstrumentationInfo(scope.name, scope.version or "", scope.schema_url)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ReadableSpan:
         """Return an ended span as a ``ReadableSpan`` of its own; an open one is itself."""

@@ -17,11 +17,11 @@ from typing import Any, Final, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _diagnostics, _forks, _names, _otlp
+from otel_logging import _diagnostics, _forks, _names
 from otel_logging._exceptions import is_recorded, mark_recorded
-from otel_logging._values import MAX_RECORD_BYTES, plain
+from otel_logging._values import plain
 from otel_logging.context import Bound, job_tag
-from otel_logging.export.encode import bounded, frozen, shorter_attributes, shorter_event
+from otel_logging.export.encode import EVENT_BYTES, encode_line, frozen
 from otel_logging.export.readable import Readable
 
 _T = TypeVar("_T")
@@ -43,19 +43,14 @@ class Span(Readable, trace.Span):
         pid = getpid()
         if pid != _forks.pid:
             _forks.check()
-        limits = self.pipeline.limits
-        values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
-        encoded = _otlp.event(time_ns, name, values, dropped=dropped)
-        if len(encoded) > MAX_RECORD_BYTES:
-            encoded = shorter_event(time_ns, name, values, dropped)
-        self._add(time_ns, encoded, pid)
+        self._add(time_ns, encode_line(self.pipeline.limits, time_ns, name, fields), pid)
 
     def add_encoded(self, time_ns: int, encoded: bytes, attributes: int) -> bool:
         """Add an event with so many *attributes* that ``_otlp.event_of`` has encoded.
 
         False where the limits ask for another one: then nothing has been done.
         """
-        if attributes > self.pipeline.encoded_attributes or len(encoded) > MAX_RECORD_BYTES:
+        if attributes > self.pipeline.encoded_attributes or len(encoded) > EVENT_BYTES:
             return False
         pid = getpid()
         if pid != _forks.pid:
@@ -64,12 +59,14 @@ class Span(Readable, trace.Span):
         return True
 
     def _add(self, time_ns: int, encoded: bytes, pid: int) -> None:
-        if self._end_time is not None or self._pid != pid:
+        size = len(encoded)
+        # one that would fill a page has one of its own, so that all stay within their bound
+        if self._end_time is not None or self._pid != pid or size >= PAGE_BYTES:
             self.pipeline.stray(self, time_ns, [encoded])
             return
         events = self._encoded_events
         events.append(encoded)
-        self._page_bytes += len(encoded)
+        self._page_bytes += size
         if (
             self._page_bytes >= PAGE_BYTES
             or len(events) >= self.pipeline.page_events
@@ -227,17 +224,6 @@ class Span(Readable, trace.Span):
             pipeline.ended(self)
         else:
             pipeline.keep(self)
-
-    def shorten_attributes(self, span_bytes: int) -> bool:
-        """Bring a span of *span_bytes* within ``MAX_RECORD_BYTES``; say whether that is for them.
-
-        It may not be: its lines may be large, and pages have a bound.
-        """
-        shorter = shorter_attributes(dict(self._attributes or ()), span_bytes)
-        if shorter is None:
-            return False
-        self._attributes = shorter
-        return True
 
     def __exit__(self, kind: Any, error: BaseException | None, trace_back: Any) -> None:
         """End it, and tell of *error*."""
