@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanContext
 from otel_logging import _names, _otlp, _parse, observability
 from otel_logging import context as bindings
 from otel_logging.export import ids, pipeline
+from otel_logging.export.encode import encode_line
 from otel_logging.export.span import Span
 from otel_logging.logs import configure
 from otel_logging.logs.render import json_renderer
@@ -131,6 +132,7 @@ def _fixed(kept: _Kept) -> dict[str, Any]:
             return next(readings)
 
     kept.span_type = FixedSpan
+    kept.root_flags = 0  # these ids are not random
     return {"now_ns": lambda: next(readings), "random_bits": lambda bits: next(counts[bits])}
 
 

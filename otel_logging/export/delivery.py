@@ -26,7 +26,8 @@ from otel_logging.spool.queue import SEAL_S, Spool
 #: At exit, for a collector that has never answered this process: a try, not a wait.
 UNKNOWN_COLLECTOR_S: Final = 1.0
 #: A forked child may end by ``os._exit`` while it delivers, and its parent would then send the
-#: same again. So in this time it sends only where it is asked to (``flush``, ``stop``).
+#: same again. So in this time it sends its own alone, and only while somebody waits for that
+#: (``flush``, ``stop``).
 CHILD_S: Final = 1.0
 _END_S: Final = 0.5  # for a worker that has nothing left to do
 _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does not end by itself
@@ -66,6 +67,8 @@ class Delivery:
         #: Where threads stand still, nothing is sent but in ``flush``, ``stop`` and ``start``.
         self.has_threads = _threads_run()
         self._is_child = False
+        #: Monotonic: until then a child leaves to its parent what nobody here waits for.
+        self._alone_until = -math.inf
         self._begin()
         _forks.join(_forks.Step.DELIVERY, self)
 
@@ -111,7 +114,8 @@ class Delivery:
         """Be a worker that has not begun: the parent's goes on in the parent."""
         self._is_child = True
         self._begin()
-        self.sender.next_try = self.sender.next_housekeeping = time.monotonic() + CHILD_S
+        self._alone_until = time.monotonic() + CHILD_S
+        self.sender.next_try = self.sender.next_housekeeping = self._alone_until
         if self._client is not None:
             self._client.reset()
 
@@ -171,7 +175,8 @@ class Delivery:
     def _bring(self, timeout_s: float, *, gives_up: Callable[[], bool]) -> bool:
         """Flush; where *gives_up* says so, return as soon as it was tried."""
         _forks.check()
-        self.sender.next_housekeeping = -math.inf  # what children left that have ended by now, too
+        if time.monotonic() >= self._alone_until:
+            self.sender.next_housekeeping = -math.inf  # what children left that have ended, too
         timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         self._follow()
@@ -299,6 +304,8 @@ class Delivery:
         """Deliver what waits if a try is due; return whether nothing of it is left."""
         with self._flushed:
             asked, flushing = self._asked, self._is_flushing()
+            if time.monotonic() < self._alone_until:
+                deadline = min(deadline, self._asked_until)
         due = time.monotonic() >= (self.sender.next_flush_try if flushing else self.sender.next_try)
         self._before_round(flushing and due)
         self.sender.gather(older_than_s=0.0 if due else self.spool.seal_after_s)

@@ -4,7 +4,7 @@ In: events, links and scopes, whoever made them. Out: what ``_otlp`` makes of th
 back for foreign processors. Deliberately absent: the span itself (``readable``).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -88,7 +88,7 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     As the SDK: without valid ids it is kept for its attributes or its trace state.
     """
     context, given = link.context, link.attributes
-    if not (context and (context.is_valid or given or context.trace_state)):
+    if not (context and (given or context.is_valid or context.trace_state)):
         return None
     values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
     kept = _Link(
@@ -174,15 +174,11 @@ def state_header(state: Any) -> str:
         return ""
 
 
-def within_bounds(values: Mapping[str, Any], encode: Callable[[Any], bytes]) -> bytes:
-    """Return a span that *encode* makes of its attributes, shortened to ``MAX_RECORD_BYTES``.
-
-    The attributes keep a fourth of that, whatever else is there.
+def fitted_attributes(values: Mapping[str, Any], span_bytes: int) -> Mapping[str, Any]:
+    """Return *values* with which a span of *span_bytes* has ``MAX_RECORD_BYTES``; they keep a
+    fourth of it, whatever else is there.
     """
-    encoded = encode(values)
-    if len(encoded) <= MAX_RECORD_BYTES:
-        return encoded
-    attributes = partial(_otlp.attributes, b"\x4a")
-    size = len(attributes(values))
-    room = max(MAX_RECORD_BYTES - (len(encoded) - size), MAX_RECORD_BYTES // 4)
-    return encode(_json.fitted(values, room, attributes)) if size > room else encoded
+    encode = partial(_otlp.attributes, b"\x4a")
+    size = len(encode(values))
+    room = max(MAX_RECORD_BYTES - (span_bytes - size), MAX_RECORD_BYTES // 4)
+    return _json.fitted(values, room, encode) if size > room else values

@@ -17,13 +17,14 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _diagnostics, _otlp, _runtime
 from otel_logging import context as bindings
+from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.encode import (
     HAS_IS_REMOTE,
     IS_REMOTE,
     encode_links,
+    fitted_attributes,
     otlp_kind,
     state_header,
-    within_bounds,
 )
 from otel_logging.export.span import PAGE_BYTES, take_all
 
@@ -167,4 +168,8 @@ def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes])
         status=span.status.status_code.value,
         message=span.status.description or "",
     )
-    return within_bounds(span.attributes or {}, lambda values: encode(values=values))
+    values = span.attributes or {}
+    encoded = encode(values=values)
+    if len(encoded) > MAX_RECORD_BYTES:
+        return encode(values=fitted_attributes(values, len(encoded)))
+    return encoded

@@ -9,7 +9,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -27,9 +26,9 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
+from otel_logging import _diagnostics, _forks, _names, _runtime
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export.encode import encode_line, encode_shown, make_scope, within_bounds
+from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
 from otel_logging.export.foreign import encode_foreign, in_pages, lines_of_ended, open_lines
 from otel_logging.export.ids import (
     encode_resource,
@@ -66,6 +65,8 @@ class Pipeline:
 
     #: What its tracers make; ``testing`` has one with a clock of its own.
     span_type: type[Span] = Span
+    #: Flags of a new trace: that its id is random, where the installed SDK (1.45) says that.
+    root_flags = int(getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
     #: Whether the sampler has to be asked for each span, which costs more than all else.
     asks_sampler: bool
     #: Where it has not: new traces with an id up to this one are sampled, other spans as their
@@ -144,7 +145,8 @@ class Pipeline:
             trace_id = span.trace_id.to_bytes(16, "big")
             encoded = span.encode(trace_id)
             if len(encoded) > MAX_RECORD_BYTES:
-                encoded = within_bounds(dict(span.attributes), partial(span.encode, trace_id))
+                span._attributes = {**fitted_attributes(span.attributes, len(encoded))}  # noqa: SLF001
+                encoded = span.encode(trace_id)
         except Exception as error:  # of what a foreign processor assigned
             _diagnostics.report("spans lost: they cannot be encoded", detail=error)
             return
@@ -175,7 +177,9 @@ class Pipeline:
         shut_down, self.processors = self.processors, ()
         self._tell(shut_down, "shutdown")
 
-    def _tell(self, processors: Iterable[SpanProcessor], method: str, *args: Any, **kw: Any) -> None:
+    def _tell(
+        self, processors: Iterable[SpanProcessor], method: str, *args: Any, **kw: Any
+    ) -> None:
         for processor in processors:
             try:
                 tell = getattr(processor, method, None)  # older SDKs (1.27) have no _on_ending

@@ -7,10 +7,9 @@ the SDK's own provider. Deliberately absent: configuration from variables.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from os import getpid
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -30,13 +29,12 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from otel_logging import _forks, _runtime, _wrap
+from otel_logging import _forks, _runtime
 from otel_logging import context as bindings
 from otel_logging.export.encode import RANDOM_TRACE_ID, make_scope
+from otel_logging.export.ids import LocalSpan
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.span import Span, as_mapping
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _RATIO_MASK: Final = TraceIdRatioBased.TRACE_ID_LIMIT
 
@@ -102,46 +100,39 @@ class Tracer(SdkTracer):
         links: Sequence[Link] | None,
         start_time: int | None = None,
     ) -> trace.Span:
-        """Start a span inside *around*, which is what is current in *context*.
-
-        What is over has been left by then (``context.begin``). Every stage comes this way: the
-        usual case is in line, and enters none of the branches.
-        """
+        """Start a span inside *around*, which is current in *context*; every stage comes here."""
         if getpid() != _forks.pid:
             _forks.check()  # two children of one process would have the same ids
         runtime = _runtime.current
         pipeline = runtime.pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
             return NonRecordingSpan(around.get_span_context())
-        parent, outside, state, trace_id, flags = self._inherit(pipeline, around)
-        recording = flags & 1
-        bound = bindings.state()
+        parent: Any = None if around is trace.INVALID_SPAN else around
+        outside: Any = None
+        state: TraceState | None = None
+        if parent is not None and not getattr(parent, "otel_logging_is_ours", False):
+            parent, outside = None, _valid_context(around)
+        if parent is not None:
+            trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
+        elif outside is not None:
+            trace_id, flags, state = outside.trace_id, outside.trace_flags, outside.trace_state
+            flags &= TraceFlags.SAMPLED | RANDOM_TRACE_ID
+        else:
+            trace_id = runtime.random_bits(128) or 1
+            flags = pipeline.root_flags | (trace_id & _RATIO_MASK < pipeline.root_bound)
+        bound, recording = bindings.state(), flags & 1
         if pipeline.asks_sampler:
-            result = self._ask_sampler(pipeline, context, trace_id, name, kind, attributes, links)
-            decision: Any = result.decision  # its methods have no types
-            flags = flags & RANDOM_TRACE_ID | decision.is_sampled()
-            state = result.trace_state
-            recording, attributes = decision.is_recording(), result.attributes
-            bound = bindings.NOTHING  # it is among the attributes
+            result = _ask(pipeline.sampler, context, trace_id, name, kind, attributes, links)
+            flags, recording = flags & ~1 | result.decision.is_sampled(), result.decision.value
+            state, attributes, bound = result.trace_state, result.attributes, bindings.NOTHING
+        span_id = runtime.random_bits(64) or 1
         if not recording:
-            return _Unrecorded(
-                trace_id, runtime.random_bits(64) or 1, flags, state, parent or (outside and around)
-            )
+            return _Unrecorded(trace_id, span_id, flags, state, parent or (outside and around))
         span: Span = pipeline.span_type(
-            pipeline,
-            self._scope,
-            name,
-            trace_id,
-            runtime.random_bits(64) or 1,
-            flags,
-            kind,
-            parent,
-            start_ns=start_time,
+            pipeline, self._scope, name, trace_id, span_id, flags, kind, parent, start_ns=start_time
         )
-        if state:
-            span.trace_state = state
-        if outside is not None:
-            span._parent_context = outside  # noqa: SLF001 - as the SDK's
+        if state or outside:
+            span.trace_state, span._parent_context = state, outside  # noqa: SLF001 - as the SDK's
         if bound.values or bindings.job.get().tag is not None:
             span.begin_with(bound)
         if attributes:
@@ -151,6 +142,21 @@ class Tracer(SdkTracer):
         if pipeline.processors:
             pipeline.started(span, context)
         return span
+
+
+def _valid_context(span: trace.Span) -> SpanContext | None:
+    context = span.get_span_context()
+    return context if context.is_valid else None
+
+
+def _ask(
+    sampler: Sampler, context: Any, trace_id: int, name: str, kind: Any, given: Any, links: Any
+) -> Any:
+    """Ask OpenTelemetry's *sampler* about a span with what is bound and the attributes *given*."""
+    values = {**bindings.bound_attributes(), **as_mapping(given)}
+    return sampler.should_sample(
+        context, trace_id, name, kind, values, () if links is None else links
+    )
 
 
 class _Unrecorded(LocalSpan, NonRecordingSpan):
@@ -189,22 +195,25 @@ class TracerProvider(SdkTracerProvider):
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
+        self._first = pipeline
         super().__init__(
             sampler=pipeline.sampler, resource=pipeline.resource, shutdown_on_exit=False
         )
         self._disabled = False  # set-up has read OTEL_SDK_DISABLED; a test captures all the same
 
     @property
+    def _pipeline(self) -> Pipeline:
+        return _runtime.current.pipeline or self._first
+
+    @property
     def sampler(self) -> Sampler:
         """What decides which traces are kept; it may be replaced."""
-        pipeline = _runtime.current.pipeline
-        return self._first_sampler if pipeline is None else pipeline.sampler
+        return self._pipeline.sampler
 
     @sampler.setter
     def sampler(self, sampler: Sampler) -> None:
-        self._first_sampler = sampler
-        if _runtime.current.pipeline is not None:
-            _runtime.current.pipeline.sampler = sampler
+        if sampler is not self._pipeline.sampler:  # the SDK's constructor assigns it again
+            self._pipeline.sampler = sampler
 
     @property
     def is_idle(self) -> bool:
@@ -214,8 +223,7 @@ class TracerProvider(SdkTracerProvider):
     @property
     def resource(self) -> Resource:
         """The resource of this process."""
-        pipeline = _runtime.current.pipeline
-        return self._resource if pipeline is None else pipeline.resource
+        return self._pipeline.resource
 
     def get_tracer(
         self,

@@ -73,7 +73,7 @@ _UNSET = Status()
 _INTERNAL = SpanKind.INTERNAL  # to look it up in its enum costs as much as a function call
 
 
-class Readable(LocalSpan, ReadableSpan):
+class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps a context
     """The state of a span, and everything that can be read of it.
 
     What is a field of the SDK's ``ReadableSpan`` is one here, or a property that
@@ -183,10 +183,8 @@ class Readable(LocalSpan, ReadableSpan):
         except Exception:
             return self.now_ns()
 
-    def encode(self, trace_id: bytes, values: Mapping[str, Any] | None = None) -> bytes:
-        """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it;
-        with *values* as its attributes.
-        """
+    def encode(self, trace_id: bytes) -> bytes:
+        """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
         parent, outside, status = self._parent_span, self._parent_context, self._status
         events = self._events_at_end
         if self._shown_events is not None:
@@ -210,7 +208,7 @@ class Readable(LocalSpan, ReadableSpan):
             1 if self._kind is _INTERNAL else otlp_kind(self._kind),
             self._start_time,
             self._end_time or 0,
-            self._encoded_attributes() if values is None else values,
+            self._encoded_attributes(),
             events,
             encode_links(self._links) if self._links else (),
             dropped=dropped,

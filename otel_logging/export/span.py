@@ -9,6 +9,7 @@ are atomic, and who finds the span ended after appending takes the rest along.
 Deliberately absent: where the bytes go (``pipeline``).
 """
 
+import logging
 import traceback
 from collections.abc import Mapping
 from os import getpid
@@ -25,12 +26,14 @@ from otel_logging.export.encode import EVENT_BYTES, encode_line, frozen
 from otel_logging.export.readable import Readable
 
 _T = TypeVar("_T")
+#: The SDK's warnings about how a span is used come from where its users look for them.
+_sdk_log: Final = logging.getLogger("opentelemetry.sdk.trace")
 
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a viewer opens at once
 
 
-class Span(Readable, trace.Span):
+class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
     """A recording span. Concurrency: any thread; a forked child never ends its parent's."""
 
     #: Whether it holds lines and nothing else: it may end inside a log call.
@@ -95,6 +98,12 @@ class Span(Readable, trace.Span):
         """Say whether it is open, in this process."""
         return self._end_time is None and self._pid == _forks.pid
 
+    def _takes(self, call: str) -> bool:
+        """Say whether it is open; that it has ended is a warning, as the SDK's."""
+        if self._end_time is not None:
+            _sdk_log.warning("Tried calling %s on an ended span.", call)
+        return self.is_recording()
+
     def begin_with(self, bound: Bound) -> None:
         """Put on it what is bound, and the job tag."""
         if bound.values:
@@ -119,6 +128,7 @@ class Span(Readable, trace.Span):
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set *attributes*; values are copied as plain data at once."""
         if self._end_time is not None or self._pid != _forks.pid:
+            self._takes("set_attributes")
             return
         if type(attributes) is not dict:
             attributes = as_mapping(attributes)
@@ -148,18 +158,19 @@ class Span(Readable, trace.Span):
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
     ) -> None:
         """Add an event; *timestamp* in ns since the epoch."""
+        self._takes("add_event")  # it leaves all the same, on a child span
         time_ns = self.now_ns() if timestamp is None else self.as_ns(timestamp)
         name = name if type(name) is str else str(plain(name))
         self.add_line(time_ns, name, as_mapping(attributes))
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a link while it is open."""
-        if self.is_recording():
+        if self._takes("add_link"):
             self.add_links([Link(context, attributes)])
 
     def update_name(self, name: str) -> None:
         """Change the name while it is open."""
-        if self.is_recording():
+        if self._takes("update_name"):
             self._name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
@@ -167,12 +178,14 @@ class Span(Readable, trace.Span):
         if isinstance(status, StatusCode):
             if description is not None and not isinstance(description, str):
                 description = str(plain(description))
-            status = Status(status, description if status is StatusCode.ERROR else None)
+            status = Status(status, description)
+        elif description is not None:
+            _sdk_log.warning("Description %s ignored: it is the status that has one", description)
         if (
-            isinstance(status, Status)
+            self._takes("set_status")
+            and isinstance(status, Status)
             and self._status.status_code is not StatusCode.OK
             and status.status_code is not StatusCode.UNSET
-            and self.is_recording()
         ):
             self._status = status
 
@@ -209,6 +222,8 @@ class Span(Readable, trace.Span):
         try:
             self._open.pop()
         except IndexError:
+            if not self.is_of_lines:  # those are ended by whoever finds them full
+                _sdk_log.warning("Calling end() on an ended span.")
             return
         end_ns = self.now_ns() if end_time is None else self.as_ns(end_time)
         if getpid() != _forks.pid:
