@@ -35,11 +35,10 @@ _ONE_BYTE = [bytes((n,)) for n in range(128)]
 #: The tag of an attribute in an event.
 EVENT_TAG = b"\x1a"
 
-#: Encoded attributes whose key and value are short strings: levels, loggers, user ids
-#: come again and again. Emptied when full.
-_remembered: dict[tuple[bytes, str, str], bytes] = {}
-#: The same of small whole numbers: apart, since 1, 1.0 and True are one key of a dict.
-_remembered_counts: dict[tuple[bytes, str, int], bytes] = {}
+#: Encoded attributes with a short key and a short string or a small whole number: levels, user ids
+#: come again and again. Looked up by those types alone, since 1, 1.0 and True are one key. Emptied
+#: when full, as the others.
+_remembered: dict[tuple[bytes, str, str | int], bytes] = {}
 #: Encoded keys, up to the tag of their value; emptied when full.
 _names: dict[str, bytes] = {}
 #: Names of spans with their kind, encoded; emptied when full.
@@ -131,11 +130,10 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
     size = len(body)
     encoded: bytes = tag + (_ONE_BYTE[size] if size < 128 else _varint(size)) + body
-    if is_short:
-        if kind is str and len(value) <= _REMEMBERED_CHARACTERS:
-            _remember(_remembered, (tag, key, value), encoded)
-        elif kind is int and 0 <= value < 128:
-            _remember(_remembered_counts, (tag, key, value), encoded)
+    if is_short and (
+        len(value) <= _REMEMBERED_CHARACTERS if kind is str else kind is int and 0 <= value < 128
+    ):
+        _remember(_remembered, (tag, key, value), encoded)
     return encoded
 
 
@@ -149,7 +147,6 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     """Encode all of *values*, each as the field *tag*."""
     return b"".join(
         [
-            # of strings alone: 1, 1.0 and True are one key of a dict
             (type(value) is str and _remembered.get((tag, key, value)))
             or attribute(tag, key, value)
             for key, value in values.items()
@@ -165,19 +162,12 @@ def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes | None:
     encoded = b""
     for key, value in values.items():
         kind = type(value)
-        if kind is str:
+        if kind is str or kind is int:
             known = _remembered.get((tag, key, value))
             if known is not None:
                 encoded += known
                 continue
-            if len(value) > MAX_CHARACTERS:
-                return None
-        elif kind is int:
-            known = _remembered_counts.get((tag, key, value))
-            if known is not None:
-                encoded += known
-                continue
-            if not -_INT64 <= value < _INT64:
+            if len(value) > MAX_CHARACTERS if kind is str else not -_INT64 <= value < _INT64:
                 return None
         elif kind is not float and kind is not bool and value is not None:
             return None
@@ -244,16 +234,12 @@ def span(
     status: int = 0,
     message: str = "",
 ) -> bytes:
-    """Encode a span as field 2 of ScopeSpans, its tag and length included.
+    """Encode a span as field 2 of ScopeSpans, its tag and length included. Never raises for numbers
+    of any size; *name* and *message* are shortened as one value is.
 
-    *kind* and *status* are OTLP's numbers, *values* attributes, or what ``attributes`` returned
-    of them for the tag ``0x4a``, *events* and *links* what ``event``
-    and ``link`` returned, *dropped* the counts of attributes, events and links
-    left out. *name* and *message* are shortened as one value is.
-    ``parent_span_id`` is 0 for a root. Span: 1 trace id, 2 span id, 3 state,
-    4 parent, 5 name, 6 kind, 7 start, 8 end, 9 attributes,
-    10/12/14 dropped, 11 events, 13 links, 15 status (2 message, 3 code), 16 flags.
-    Failure: never raises for numbers of any size; a time is moved to the nearest that fits.
+    *values* may be what ``attributes`` returned for the tag ``0x4a``; *dropped* counts attributes,
+    events and links left out. Span: 1, 2 ids, 3 state, 4 parent, 5 name, 6 kind, 7 start, 8 end,
+    9 attributes, 10/12/14 dropped, 11 events, 13 links, 15 status (2 message, 3 code), 16 flags.
     """
     key = (name, kind)
     named = _named.get(key) if type(name) is str else None
@@ -281,8 +267,8 @@ def span(
             if count:
                 body += tag + _varint(count & _UINT32)
     if status:
-        told = _field(b"\x12", _text(plain(message))) if message else b""
-        body += _field(b"\x7a", told + b"\x18" + _ONE_BYTE[status])
+        described = _field(b"\x12", _text(plain(message))) if message else b""
+        body += _field(b"\x7a", described + b"\x18" + _ONE_BYTE[status])
     return _field(b"\x12", body)
 
 

@@ -8,7 +8,6 @@ request, at most two a second, has a channel of its own. Deliberately absent: a
 second try (gRPC's own are switched off; ``delivery``).
 """
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -153,21 +152,4 @@ def _judge(error: Any, codes: Any) -> Answer:
         outcome = Outcome.DELIVERED if answer_was else Outcome.TOO_LARGE
         return Answer(outcome, text, code=code.name)
     unheard = code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED)
-    after_s = _seconds(error)
-    return Answer(Outcome.AGAIN, text, answered=not unheard, after_s=after_s, code=code.name)
-
-
-def _seconds(error: Any) -> float | None:
-    """Return the RetryInfo of a status, in which gRPC servers say what HTTP's Retry-After does."""
-    with _forks.importing:
-        from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
-        from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
-
-    with contextlib.suppress(Exception):  # whatever the collector has put there
-        for detail in Status.FromString(
-            dict(error.trailing_metadata())["grpc-status-details-bin"]
-        ).details:
-            info = RetryInfo()
-            if detail.Unpack(info):
-                return float(max(info.retry_delay.ToTimedelta().total_seconds(), 0.0))
-    return None
+    return Answer(Outcome.AGAIN, text, answered=not unheard, code=code.name)

@@ -111,14 +111,14 @@ class Tracer(SdkTracer):
         outside: Any = None
         state: TraceState | None = None
         if parent is not None and not getattr(parent, "otel_logging_is_ours", False):
-            parent, outside = None, _valid_context(around)
+            parent, outside = None, around.get_span_context()
         if parent is not None:
             trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
-        elif outside is not None:
+        elif outside is not None and outside.is_valid:
             trace_id, flags, state = outside.trace_id, outside.trace_flags, outside.trace_state
             flags &= TraceFlags.SAMPLED | RANDOM_TRACE_ID
         else:
-            trace_id = runtime.random_bits(128) or 1
+            outside, trace_id = None, runtime.random_bits(128) or 1
             flags = pipeline.root_flags | (trace_id & _RATIO_MASK < pipeline.root_bound)
         bound, recording = bindings.state(), flags & 1
         if pipeline.asks_sampler:
@@ -142,11 +142,6 @@ class Tracer(SdkTracer):
         if pipeline.processors:
             pipeline.started(span, context)
         return span
-
-
-def _valid_context(span: trace.Span) -> SpanContext | None:
-    context = span.get_span_context()
-    return context if context.is_valid else None
 
 
 def _ask(

@@ -22,7 +22,7 @@ from otel_logging import _diagnostics, _forks, _names
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import plain
 from otel_logging.context import Bound, job_tag
-from otel_logging.export.encode import EVENT_BYTES, encode_line, frozen
+from otel_logging.export.encode import EVENT_BYTES, described, encode_line, frozen
 from otel_logging.export.readable import Readable
 
 _T = TypeVar("_T")
@@ -200,17 +200,12 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         trace_id = self.trace_id
         if is_recorded(exception, trace_id) or not self.is_recording():
             return
-        kind = type(exception)
-        module = "" if kind.__module__ == "builtins" else kind.__module__ + "."
         try:
             text = "".join(traceback.format_exception(exception))
-            message = str(exception)
         except Exception:  # its __str__ raises
-            text = message = plain(exception)
-        # OpenTelemetry semantic conventions: exceptions
+            text = plain(exception)
         fields = {
-            "exception.type": module + kind.__qualname__,
-            "exception.message": message,
+            **described(exception),
             "exception.stacktrace": text,
             "exception.escaped": str(escaped),
         }
