@@ -270,7 +270,7 @@ def test_a_server_of_pages_is_no_collector(block: bytes, passes: bool) -> None:
 def test_a_request_over_the_servers_limit_is_too_large(collector: Collector) -> None:
     """To be sent in halves."""
     answer = connect(collector.endpoint).send(request(1, 2, size=60_000), 5)
-    assert answer.outcome is Outcome.TOO_LARGE
+    assert answer.outcome is Outcome.REFUSED
     assert not collector.bodies
 
 

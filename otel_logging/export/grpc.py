@@ -149,7 +149,7 @@ def _judge(error: Any, codes: Any) -> Answer:
     if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
         # of two messages: what we sent, or what was answered when that was taken
         answer_was = "CLIENT: Received" in details
-        outcome = Outcome.DELIVERED if answer_was else Outcome.TOO_LARGE
+        outcome = Outcome.DELIVERED if answer_was else Outcome.REFUSED
         return Answer(outcome, text, code=code.name)
     unheard = code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED)
     return Answer(Outcome.AGAIN, text, answered=not unheard, code=code.name)

@@ -36,8 +36,7 @@ class Outcome(Enum):
 
     DELIVERED = "delivered"
     AGAIN = "again"  # not now, or not until somebody has mended the set-up
-    TOO_LARGE = "too large"  # in two halves
-    REFUSED = "refused"  # something in it is bad: look for it in the halves
+    REFUSED = "refused"  # too large, or something in it is bad: look for it in the halves
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
-    SpanContext,
     SpanKind,
     TraceFlags,
     TraceState,

@@ -307,18 +307,12 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         """Return an ended span as a ``ReadableSpan`` of its own; an open one is itself."""
         if self._end_time is None:
             return self
+        same = ("name", "context", "parent", "resource", "kind", "status", "start_time", "end_time")
         return ReadableSpan(
-            name=self.name,
-            context=self.context,
-            parent=self.parent,
-            resource=self.resource,
+            **{field: getattr(self, field) for field in same},
             attributes=copy.deepcopy(dict(self.attributes), memo),
             events=[Event(e.name, dict(e.attributes or {}), e.timestamp) for e in self.events],
             links=[Link(link.context, dict(link.attributes or {})) for link in self.links],
-            kind=self.kind,
             instrumentation_info=self._instrumentation_info,
-            status=self.status,
-            start_time=self.start_time,
-            end_time=self.end_time,
             instrumentation_scope=self.instrumentation_scope,
         )
