@@ -1,12 +1,9 @@
 """OTLP bytes: a span or a log record to bytes, many to a request, and back.
 
-In: ids as integers, times as ns since the epoch, attribute values as
-``_values.plain`` returns them. Out: protobuf wire format of
-``opentelemetry/proto/trace/v1/trace.proto`` and ``logs/v1/logs.proto`` (v1.x, field
-numbers beside each writer). Invariant: what is written here reads back the same through the
-official ``opentelemetry-proto`` classes, but for numbers that are not finite,
-which are texts; a test compares with the official
-encoder. Deliberately absent: disks and sockets. Only reading imports protobuf.
+In: ids as integers, times as ns since the epoch, values as ``_values.plain`` returns them.
+Out: the wire format of ``trace.proto`` and ``logs.proto`` (v1.x, field numbers beside each writer).
+Invariant: what is written reads back the same through ``opentelemetry-proto``, but for numbers that
+are not finite, which are texts. Deliberately absent: disks, sockets. Only reading imports protobuf.
 """
 
 import math
@@ -216,6 +213,9 @@ def link(
     return _field(b"\x6a", body + b"\x35" + _FIXED32(flags & _UINT32))
 
 
+# *values* may be encoded for the tag ``0x4a``; *dropped* counts attributes, events and links.
+# Span: 1, 2 ids, 3 state, 4 parent, 5 name, 6 kind, 7 start, 8 end, 9 attributes, 10/12/14 dropped,
+# 11 events, 13 links, 15 status (2 message, 3 code), 16 flags
 def span(
     trace_id: bytes,
     span_id: int,
@@ -234,13 +234,7 @@ def span(
     status: int = 0,
     message: str = "",
 ) -> bytes:
-    """Encode a span as field 2 of ScopeSpans, its tag and length included. Never raises for numbers
-    of any size; *name* and *message* are shortened as one value is.
-
-    *values* may be what ``attributes`` returned for the tag ``0x4a``; *dropped* counts attributes,
-    events and links left out. Span: 1, 2 ids, 3 state, 4 parent, 5 name, 6 kind, 7 start, 8 end,
-    9 attributes, 10/12/14 dropped, 11 events, 13 links, 15 status (2 message, 3 code), 16 flags.
-    """
+    """Encode a span as field 2 of ScopeSpans. Never raises for numbers of any size."""
     key = (name, kind)
     named = _named.get(key) if type(name) is str else None
     if named is None:
@@ -336,10 +330,9 @@ def scoped(scope_bytes: bytes, *spans: bytes) -> bytes:
 def request(resource_bytes: bytes, scope_bytes: bytes, spans: Iterable[bytes]) -> bytes:
     """Put the length prefixes of an ExportTraceServiceRequest before *spans*.
 
-    *resource_bytes*, *scope_bytes* and each of *spans* are what ``resource``,
-    ``scope`` and ``span`` (or ``log_record``) returned; where *scope_bytes* is empty, each of
-    *spans* is what ``scoped`` returned. Appending to the result instead would lose
-    the span silently: a decoder stops at the lengths.
+    Each is what ``resource``, ``scope`` and ``span`` (or ``log_record``) returned; without
+    *scope_bytes*, what ``scoped`` returned. To append to the result loses the span silently: a
+    decoder stops at the lengths.
     """
     in_scope = scoped(scope_bytes, *spans) if scope_bytes else b"".join(spans)
     return _field(b"\x0a", resource_bytes + in_scope)

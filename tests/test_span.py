@@ -647,7 +647,7 @@ def test_an_event_that_the_end_has_missed_leaves_on_a_child(service: Service) ->
         span._encoded_events = held  # type: ignore[attr-defined]
         log.info("missed")
         span._encoded_events = deque(held)  # type: ignore[attr-defined]
-        span.turn_page(1)  # type: ignore[attr-defined]
+        span.flush_events(1)  # type: ignore[attr-defined]
     assert service.one("x").events == ()
     missed, _ = service.named("log")
     assert [e.name for e in missed.events] == ["missed"]
@@ -661,7 +661,7 @@ def test_a_process_log_that_ends_meanwhile_loses_nothing(service: Service) -> No
     pipeline.roll(held)
     pipeline.roll(held)
     held._encoded_events.append(_otlp.event(1, "late", {}))
-    held.turn_page(1)
+    held.flush_events(1)
     assert [e.name for e in service.one("process log").events] == ["one"]
     assert [e.name for e in service.one("log").events] == ["late"]
 

@@ -1,11 +1,8 @@
 """The worker: what waits in the spool goes to the collector, and then into the flight recorder.
 
-In: sealed segments. Out: requests. Invariant: the application never waits for
-the network, except where it asks to (``flush``, ``stop``), and then no longer
-than it said; a segment leaves the queue only when the collector has taken all
-of it, or refused it for good, which is counted and said. After an answer that
-was lost on its way a segment is sent again: delivery is at least once.
-Deliberately absent: encoding, and how a request is made (``http``, ``grpc``).
+In: sealed segments. Out: requests. Invariant: the application waits for the network only where it
+asks to (``flush``, ``stop``), and no longer than it said. Delivery is at least once: after an
+answer that was lost on its way a segment is sent again. Deliberately absent: what (``sender``).
 """
 
 import contextlib
@@ -139,7 +136,7 @@ class Delivery:
             _diagnostics.report("failures to start the delivery thread", detail=error)
 
     def _tell(self) -> None:
-        with contextlib.suppress(RuntimeError):  # told already
+        with contextlib.suppress(RuntimeError):  # released already
             self._news.release()
 
     def _is_before_fork(self) -> bool:
@@ -199,22 +196,19 @@ class Delivery:
         token = otel_context.attach(unobserved())
         try:
             while True:
-                done = self._round_here(deadline)
+                done = False
+                # with a deadline: a signal handler may have come into this very thread's round
+                if self._sending.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                    try:
+                        done = self._round(deadline)
+                    finally:
+                        self._sending.release()
                 pause = max(self.sender.next_flush_try - time.monotonic(), 0.0)
                 if done or gives_up() or time.monotonic() + pause >= deadline:
                     return done
                 time.sleep(pause)
         finally:
             otel_context.detach(token)
-
-    def _round_here(self, deadline: float) -> bool:
-        # with a deadline: a signal handler may have come into this very thread's round
-        if not self._sending.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-            return False
-        try:
-            return self._round(deadline)
-        finally:
-            self._sending.release()
 
     def stop(self, timeout_s: float) -> bool:
         """Deliver what is there and end the worker; False if something is left in the spool.
@@ -242,17 +236,14 @@ class Delivery:
         if self._client is not None:
             self._client.interrupt()
         if self._is_running():
-            self._join(deadline)
+            assert self._thread is not None
+            with _no_wait_reported():
+                # join() alone raises a BaseException at its timeout, where the thread is eventlet's
+                if self._works.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                    self._thread.join(_END_S)
         elif self._client is not None:
             self._client.reset()
         return done
-
-    def _join(self, deadline: float) -> None:
-        assert self._thread is not None
-        with _no_wait_reported():
-            # join() alone raises a BaseException at its timeout, where the thread is eventlet's
-            if self._works.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-                self._thread.join(_END_S)
 
     # ---- the worker's side
 

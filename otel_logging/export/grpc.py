@@ -1,11 +1,8 @@
 """OTLP over gRPC (extra ``grpc``): a raw unary call, since the bytes are there already.
 
-Invariant: between two requests nothing of gRPC runs. Its core does not survive
-a fork while it does [seen with 1.85: calls of the child never return, not at
-their deadline either; its own fork support ends a child that was forked during
-a call]; once its threads have ended it starts anew in the child. So each
-request, at most two a second, has a channel of its own. Deliberately absent: a
-second try (gRPC's own are switched off; ``delivery``).
+Invariant: between two requests nothing of gRPC runs: each has a channel of its own. Its core does
+not survive a fork while it runs [seen with 1.85: calls of the child never return, its own fork
+support ends a child that was forked during a call]. Deliberately absent: a second try.
 """
 
 import os

@@ -85,12 +85,9 @@ class OtlpHttp(HttpClient):
     def _judge(self, response: Response) -> Answer:
         """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
 
-        There are five cases: taken, perhaps in part; too large or bad data, which it
-        never will take; one of these, but cut off, so that nobody knows; not now; and
-        everything that is a mistake of the set-up (a redirect, a wrong path, no
-        permission, a server that says yes to all, with pages or words of its own). The
-        specification drops the last at once; somebody may mend it, so here they wait
-        within the spool's bound.
+        Five cases: taken, perhaps in part; too large or bad data; one of these, but cut off, so
+        that it is unknown; not now; a mistake of the set-up (a redirect, a wrong path, a page): it
+        waits here within the spool's bound, since somebody may mend it.
         """
         status, body = response.status, response.body
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

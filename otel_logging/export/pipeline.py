@@ -211,7 +211,9 @@ class Pipeline:
 
     # ---- lines that no open span of ours takes
 
-    def place(self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
+    def line_sink(
+        self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]
+    ) -> None:
         """Find a place for a line whose current span is not one of ours.
 
         There are four cases: no span at all; one that is not recorded; one of
@@ -259,7 +261,7 @@ class Pipeline:
             self._process_log = None
         span.end(span.start_time)
 
-    def stray(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
+    def overflow(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
         """Let *events* that one of our spans cannot hold leave at once on a child span."""
         self._log_span(span.context, time_ns, events, span.next_page())
 

@@ -102,28 +102,26 @@ class Tracer(SdkTracer):
         """Start a span inside *around*, which is current in *context*; every stage comes here."""
         if getpid() != _forks.pid:
             _forks.check()  # two children of one process would have the same ids
-        runtime = _runtime.current
-        pipeline = runtime.pipeline
+        pipeline = (runtime := _runtime.current).pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
             return NonRecordingSpan(around.get_span_context())
         parent: Any = None if around is trace.INVALID_SPAN else around
         outside: Any = None
-        state: TraceState | None = None
         if parent is not None and not getattr(parent, "otel_logging_is_ours", False):
             parent, outside = None, around.get_span_context()
         if parent is not None:
             trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
         elif outside is not None and outside.is_valid:
-            trace_id, flags, state = outside.trace_id, outside.trace_flags, outside.trace_state
-            flags &= TraceFlags.SAMPLED | RANDOM_TRACE_ID
+            trace_id, state = outside.trace_id, outside.trace_state
+            flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
         else:
-            outside, trace_id = None, runtime.random_bits(128) or 1
+            outside, state, trace_id = None, None, runtime.random_bits(128) or 1
             flags = pipeline.root_flags | (trace_id & _RATIO_MASK < pipeline.root_bound)
-        bound, recording = bindings.state(), flags & 1
+        recording = flags & 1
         if pipeline.asks_sampler:
             result = _ask(pipeline.sampler, context, trace_id, name, kind, attributes, links)
             flags, recording = flags & ~1 | result.decision.is_sampled(), result.decision.value
-            state, attributes, bound = result.trace_state, result.attributes, bindings.NOTHING
+            state, attributes = result.trace_state, result.attributes
         span_id = runtime.random_bits(64) or 1
         if not recording:
             return _Unrecorded(trace_id, span_id, flags, state, parent or (outside and around))
@@ -132,7 +130,7 @@ class Tracer(SdkTracer):
         )
         if state or outside:
             span.trace_state, span._parent_context = state, outside  # noqa: SLF001 - as the SDK's
-        if bound.values or bindings.job.get().tag is not None:
+        if (bound := bindings.state()).values or bindings.job.get().tag is not None:
             span.begin_with(bound)
         if attributes:
             span.set_attributes(attributes)

@@ -1,11 +1,8 @@
 """What a span is: its identity and state, as OTLP bytes and as the SDK's ReadableSpan.
 
-In: what a span is begun with. Out: its properties, for foreign processors and
-exporters, and its bytes. Invariant: its fields have the SDK's own names, so that
-what others read and assign there (``span._attributes = redacted``) is what
-leaves; what most spans are never asked for (a ``SpanContext``, decoded events)
-is made when somebody asks. Deliberately absent: how it changes while it is open
-(``span``).
+In: what a span is begun with. Out: its properties and its bytes. Invariant: its fields have the
+SDK's own names, so that what others assign there (``span._attributes = redacted``) is what leaves.
+Deliberately absent: how it changes while it is open (``span``).
 """
 
 import copy
@@ -62,7 +59,7 @@ class SpanSink(Protocol):
     def keep(self, span: Any) -> None:
         """Put an ended span into the spool."""
 
-    def stray(self, span: Any, time_ns: int, events: Sequence[bytes]) -> None:
+    def overflow(self, span: Any, time_ns: int, events: Sequence[bytes]) -> None:
         """Let *events* that the span cannot hold leave on a child span."""
 
     def end_process_log(self, span: Any) -> None:

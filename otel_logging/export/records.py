@@ -1,10 +1,7 @@
 """Lines as OpenTelemetry log records: OTEL_LOGS_EXPORTER=otlp.
 
-In: a line's time, message, fields, span and exception. Out: OTLP log records in a
-spool of their own, which a worker of their own brings to `/v1/logs`. Invariant:
-``emit`` never raises and never waits for the network; a record is on disk when it
-returns, as a span is when it ends. Deliberately absent: how the spool and the worker
-do that (``spool``, ``delivery``).
+In: a line. Out: OTLP log records in a spool of their own, with a worker of its own, for `/v1/logs`.
+Invariant: ``emit`` never raises, never waits for the network; a record is on disk when it returns.
 """
 
 import functools
@@ -38,10 +35,8 @@ _DROPPED: Final = "fields of log records dropped: over the limit of attributes"
 class Records:
     """Takes lines, and puts them into *spool* as log records.
 
-    Arguments: *resource* is this process's; *child_resource* returns that of a
-    forked child. Scope: this object; OpenTelemetry's global logger provider
-    stays as it is. Cost: one write to the spool a line. Concurrency: any thread;
-    follows a fork.
+    *child_resource* returns the resource of a forked child. OpenTelemetry's global logger provider
+    stays as it is. Cost: one write to the spool a line. Concurrency: any thread.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         size = len(encoded)
         # one that would fill a page has one of its own, so that all stay within their bound
         if self._end_time is not None or self._pid != pid or size >= PAGE_BYTES:
-            self.pipeline.stray(self, time_ns, [encoded])
+            self.pipeline.overflow(self, time_ns, [encoded])
             return
         events = self._encoded_events
         events.append(encoded)
@@ -75,13 +75,13 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             or len(events) >= self.pipeline.page_events
             or self._end_time is not None  # it ended meanwhile, perhaps without this event
         ):
-            self.turn_page(time_ns)
+            self.flush_events(time_ns)
 
-    def turn_page(self, time_ns: int) -> None:
+    def flush_events(self, time_ns: int) -> None:
         """Let the events held so far leave on a child span."""
         page = self._take_events()
         if page:
-            self.pipeline.stray(self, time_ns, page)
+            self.pipeline.overflow(self, time_ns, page)
 
     def next_page(self) -> int:
         """Return the number of the next child span that holds lines, from 1."""
@@ -196,7 +196,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         timestamp: int | None = None,
         escaped: bool = False,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
     ) -> None:
-        """Add an event that tells of *exception*, unless one of this trace does already."""
+        """Add an event about *exception*, unless this trace has one already."""
         trace_id = self.trace_id
         if is_recorded(exception, trace_id) or not self.is_recording():
             return
@@ -236,7 +236,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             pipeline.keep(self)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace_back: Any) -> None:
-        """End it, and tell of *error*."""
+        """End it, with *error* recorded."""
         if isinstance(error, Exception):
             self.record_exception(error)
             self.set_status(StatusCode.ERROR, plain(error))
