@@ -40,7 +40,7 @@ BUDGETS = {
     "context": 342,
     "demo": 198,
     "doctor": 392,
-    "export": 2040,
+    "export": 2050,
     "jobs": 106,
     "lateness": 4,
     "logs": 1598,

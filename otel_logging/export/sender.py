@@ -43,6 +43,8 @@ class Sender:
         self.answered = False
         self.last_failure = ""
         self.refusal: Answer | None = None  # of the last try, for a mistake of the set-up
+        #: Monotonic: when it is reported again, though the collector wants not to be asked yet.
+        self._next_reminder = math.inf
         self._has_accepted = False
         # segments tried in vain, by name: ranges of their spans that are still to be sent
         self._unsent: dict[str, deque[range]] = {}
@@ -55,6 +57,8 @@ class Sender:
     def gather(self, *, older_than_s: float = SEAL_S) -> None:
         """Bring the queue up to date."""
         self._spool.seal(older_than_s=older_than_s)
+        if self.refusal and time.monotonic() >= self._next_reminder:
+            self.report_refusal(self.refusal)
         if time.monotonic() >= self.next_housekeeping:
             self.next_housekeeping = time.monotonic() + ROUND_S
             self._spool.adopt()
@@ -142,6 +146,7 @@ class Sender:
         if answer.outcome is Outcome.DELIVERED:
             self._has_accepted = True
             self.last_failure, self._pause_s, self.refusal = "", 0.0, None
+            self._next_reminder = math.inf
             self._spool.seal_after_s = SEAL_S
             self._report_partial(answer, len(part))
         elif answer.outcome is not Outcome.AGAIN and len(part) > 1:
@@ -182,6 +187,7 @@ class Sender:
 
     def report_refusal(self, answer: Answer) -> None:
         """Report a mistake of the set-up, and what mends it."""
+        self._next_reminder = time.monotonic() + _diagnostics.QUIET_S
         detail = f"{answer.detail}; {answer.to_do}"
         self._spool.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
 

@@ -38,6 +38,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
 
     #: Whether it holds lines and nothing else: it may end inside a log call.
     is_of_lines = False
+    _is_warning = False
 
     # ---- lines
 
@@ -101,8 +102,16 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
     def _takes(self, call: str) -> bool:
         """Say whether it is open; that it has ended is a warning, as the SDK's."""
         if self._end_time is not None:
-            _sdk_log.warning("Tried calling %s on an ended span.", call)
+            self._warn(f"Tried calling {call} on an ended span.")
         return self.is_recording()
+
+    def _warn(self, message: str) -> None:
+        if not self._is_warning:  # a handler that takes the warning may do the same again
+            self._is_warning = True
+            try:
+                _sdk_log.warning(message)
+            finally:
+                self._is_warning = False
 
     def begin_with(self, bound: Bound) -> None:
         """Put on it what is bound, and the job tag."""
@@ -180,7 +189,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
                 description = str(plain(description))
             status = Status(status, description)
         elif description is not None:
-            _sdk_log.warning("Description %s ignored: it is the status that has one", description)
+            self._warn("Description ignored: a `Status` has one of its own.")
         if (
             self._takes("set_status")
             and isinstance(status, Status)
@@ -218,7 +227,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             self._open.pop()
         except IndexError:
             if not self.is_of_lines:  # those are ended by whoever finds them full
-                _sdk_log.warning("Calling end() on an ended span.")
+                self._warn("Calling end() on an ended span.")
             return
         end_ns = self.now_ns() if end_time is None else self.as_ns(end_time)
         if getpid() != _forks.pid:
