@@ -31,7 +31,7 @@ BUDGETS = {
     "_json": 75,
     "_links": 4,
     "_names": 83,
-    "_otlp": 272,
+    "_otlp": 263,
     "_parse": 162,
     "_runtime": 23,
     "_socket": 114,
@@ -44,7 +44,7 @@ BUDGETS = {
     "context": 228,
     "demo": 198,
     "doctor": 392,
-    "export": 2146,
+    "export": 2050,
     "jobs": 99,
     "lateness": 4,
     "logs": 1317,
@@ -61,9 +61,6 @@ BUDGETS = {
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
-    "_otlp.py:span": 58,
-    "export/outcome.py:_mistake": 51,
-    "export/provider.py:begin": 77,
 }
 
 _NO_CODE = {

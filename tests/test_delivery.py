@@ -144,7 +144,7 @@ def test_a_segment_opened_beside_another_waits_no_longer(receiver: Receiver, bas
 def test_lines_outside_any_span_come_with_a_flush(receiver: Receiver, base: Path) -> None:
     """The process log is ended for it."""
     with Shop(base, receiver.endpoint) as shop:
-        shop.pipeline.place(trace.INVALID_SPAN, time.time_ns(), "hello", {})
+        shop.pipeline.line_sink(trace.INVALID_SPAN, time.time_ns(), "hello", {})
         assert shop.flush()
         assert [event.name for _, event in receiver.events] == ["hello"]
 

@@ -197,6 +197,27 @@ def test_short_children_leave_delivery_to_others(shop: Shop, end: str) -> None:
     assert names(shop.receiver) == sorted(expected)
 
 
+def test_a_short_child_that_flushes_sends_its_own_alone(shop: Shop) -> None:
+    """What another left waits for the parent: this one may end in the midst of a delivery too."""
+    shop.run("""
+import os, warnings
+warnings.simplefilter("ignore")  # fork beside threads, from Python 3.12 on
+from otel_logging import setup_observability, traced
+observability = setup_observability("shop")
+with traced("parent"): pass
+assert observability.force_flush()
+for name in ("left", "asked"):
+    if (pid := os.fork()) == 0:
+        with traced(name): pass
+        os._exit(0 if name == "left" or observability.force_flush(20) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+os._exit(0)
+""")
+    assert names(shop.receiver) == ["asked", "parent"]
+    shop.run(NEXT)
+    assert names(shop.receiver) == ["asked", "left", "parent"]
+
+
 def test_a_child_that_lives_delivers_by_itself(shop: Shop) -> None:
     """After a second; at once where it is asked to."""
     shop.run(

