@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from click.testing import Result
 from otel_logging.cli import main
 from tests.commands import Runner
 from tests.jaeger import FakeJaeger
-from tests.programs import python
+from tests.programs import Done, python
 from tests.stored import TRACE, Planted, line, store
 
 USER = {"user_id": "user-456"}
@@ -62,7 +61,7 @@ def run(spool_dir: Path) -> Run:
     return running
 
 
-def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def process(*arguments: str, **environment: str) -> Done:
     script = "from otel_logging.cli import main; main(prog_name='otel-logging')"
     return python("-c", script, *arguments, env={**os.environ, **environment}, text=False)
 

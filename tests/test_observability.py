@@ -6,10 +6,10 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -26,14 +26,14 @@ from otel_logging import (
     traced,
 )
 from tests.conftest import Service
-from tests.programs import python
+from tests.programs import Done, end, good, python, start
 from tests.receiver import Receiver, refuse
 from tests.spools import ROOT
 
 log = get_logger("shop")
 
 
-def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: object, **environment: str) -> Done:
     """Run *script* as somebody's program would be run, from a directory of its own."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return python("-c", script, *arguments, env=env)
@@ -535,13 +535,7 @@ def test_a_receiver_that_comes_up_later_gets_everything_once(tmp_path: Path) -> 
     """And ``late`` and ``show`` say before what they say after."""
     with Receiver() as first:
         port, endpoint = first.port, first.endpoint
-    child = subprocess.Popen(
-        [sys.executable, "-c", LATER, endpoint, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    child = start(sys.executable, "-c", LATER, endpoint, tmp_path, stdin=PIPE)
     assert child.stdout is not None
     while "ready" not in child.stdout.readline():
         pass
@@ -549,8 +543,7 @@ def test_a_receiver_that_comes_up_later_gets_everything_once(tmp_path: Path) -> 
     assert len(before) >= 5
     picture = cli("show", before[0]["trace_id"], "--spool-dir", tmp_path)
     with Receiver(port) as receiver:
-        child.communicate("go\n", timeout=30)
-        assert child.returncode == 0
+        good(end(child, "go\n"))
         spans = receiver.spans
     assert len(spans) == len({s.span_id for s in spans}) == 40
     assert sorted(e.attributes["n"] for s in spans for e in s.events) == list(range(20))

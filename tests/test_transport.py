@@ -6,8 +6,6 @@ import errno
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from otel_logging.export.outcome import Answer, Client, Outcome
 from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
+from tests.programs import good, python
 from tests.receiver import Receiver, partial_success, refuse
 from tests.rude import OK, Certificates, Rude, always
 from tests.spools import encoded
@@ -784,7 +783,7 @@ def test_neither_the_package_nor_http_imports_grpc(tmp_path: Path) -> None:
         f" spool_dir={str(tmp_path / 'spool')!r}).shutdown()\n"
         "assert 'grpc' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
+    good(python("-c", script))
 
 
 # ---------------------------------------------------------------- descriptors of others

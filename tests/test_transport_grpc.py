@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from otel_logging.export.outcome import Answer, Client, Outcome
 from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
+from tests.programs import good, python
 from tests.receiver import decode_spans
 from tests.rude import Certificates, Rude
 from tests.test_transport import request
@@ -458,16 +458,9 @@ print(client.send(request(3), 5).outcome.name, flush=True)
 
 
 def forked(endpoint: str, *, before: str = "", after: str = "") -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK.format(before=before, after=after), endpoint],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    program = FORK.format(before=before, after=after)
+    done = good(python("-W", "ignore", "-c", program, endpoint))
+    return [str(line) for line in done.stdout.splitlines()]
 
 
 def test_parent_and_child_of_a_fork_both_send(collector: Collector) -> None:

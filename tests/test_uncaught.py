@@ -5,7 +5,6 @@ import copy
 import gc
 import logging
 import pickle
-import subprocess
 import sys
 import threading
 import warnings
@@ -41,7 +40,7 @@ from otel_logging import (
 from otel_logging.logs.stdlib import release
 from tests.conftest import Lines, Service
 from tests.lines import parsed
-from tests.programs import child_environment
+from tests.programs import Done, child_environment, python
 from tests.receiver import Receiver
 
 log: Any = get_logger("shop")
@@ -71,15 +70,11 @@ def boom() -> None:
     raise ValueError("boom")
 
 
-def dying(code: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+def dying(code: str, **variables: str) -> Done:
     """Run *code* in a child process that ends by an exception."""
     begin = "import otel_logging as o, sys, threading, logging, warnings, asyncio\n"
-    return subprocess.run(
-        [sys.executable, "-c", begin + code],
-        env=child_environment(ENVIRONMENT="production", **variables),
-        capture_output=True,
-        timeout=60,
-    )
+    env = child_environment(ENVIRONMENT="production", **variables)
+    return python("-c", begin + code, env=env, text=False)
 
 
 # ---------------------------------------------------------------- each hook
