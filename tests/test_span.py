@@ -1208,7 +1208,6 @@ INSIDE_THEIR_LOCK = {
 
 INSIDE = """
 import faulthandler, logging, os, signal, sys
-faulthandler.dump_traceback_later(30, exit=True)
 os.environ["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"] = "100"
 from decimal import Decimal
 from opentelemetry import trace
@@ -1253,7 +1252,10 @@ with capture() as seen:
 told = [e["name"] for e in seen.span("s")["events"]]
 assert told.count("before") == 1, told
 """
-LINES_ALONE = "configure_logging()\nwork()\n"
+LINES_ALONE = """
+configure_logging()
+work()
+"""
 FORMATTER = """
 import structlog
 from otel_logging.processors import record_on_span
@@ -1262,6 +1264,15 @@ handler.setFormatter(structlog.stdlib.ProcessorFormatter(
     foreign_pre_chain=[record_on_span], processors=[structlog.dev.ConsoleRenderer()]))
 logging.basicConfig(handlers=[handler])
 work()
+"""
+#: Each in a process as it is before any set-up.
+EACH_USE = f"""
+for use in {(SET_UP, CAPTURED, LINES_ALONE, FORMATTER)!r}:
+    if not (child := os.fork()):
+        faulthandler.dump_traceback_later(30, exit=True)
+        exec(use)
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0, use
 """
 
 
@@ -1273,8 +1284,7 @@ def test_a_line_made_inside_anothers_lock_returns(
     """The SDK warns while it holds its span's lock, which our line must not want; and nothing of
     it is lost: each line is at the collector once.
     """
-    for use in (SET_UP, CAPTURED, LINES_ALONE, FORMATTER):
-        good(python("-c", INSIDE % inside + use, receiver.endpoint, tmp_path))
+    good(python("-W", "ignore", "-c", INSIDE % inside + EACH_USE, receiver.endpoint, tmp_path))
     lines = [e.name for s in receiver.spans for e in s.events]
     assert [lines.count(name) for name in ("before", "after")] == [1, 1]
     (span,) = [s for s in receiver.spans if s.name == "s"]
