@@ -1,5 +1,6 @@
 """Fixtures of all tests, and a guard that keeps them out of the user's own directories."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from tests.receiver import Receiver, Span
 #: A port of loopback that nobody listens at.
 NOWHERE = "http://127.0.0.1:1"
 
+# hundreds of child processes would each compile the package anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # a busy machine is no finding
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -25,6 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backends", action="store_true", help="run tests/backends and tests/compose as well"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a deadline are not beside one another, where there are several processes."""
+    for item in items:
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.xdist_group("alone"))
 
 
 @pytest.fixture(scope="session")

@@ -220,7 +220,9 @@ def test_what_cannot_be_shown_is_reported(
     assert message in result.output
 
 
-def test_of_many_candidates_a_few_are_named(run: Run, tmp_path: Path) -> None:
+def test_an_ambiguous_trace_id_lists_five_candidates_and_counts_the_rest(
+    run: Run, tmp_path: Path
+) -> None:
     """Five, and how many more."""
     place = store(
         tmp_path / "many", *(Planted(1, 0, "m", 0, 1, trace=f"{n:032x}") for n in range(1, 8))
@@ -356,7 +358,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJaeger]:
         yield running
 
 
-def test_both_are_read_and_named(run: Run, fake: FakeJaeger) -> None:
+def test_late_reads_store_and_jaeger_and_names_both_sources(run: Run, fake: FakeJaeger) -> None:
     """Below the table; each row has its link where Jaeger has its trace, whole in any width."""
     lines = run("late").output.splitlines()
 

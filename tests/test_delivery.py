@@ -378,7 +378,7 @@ def test_a_segment_whose_answer_is_cut_off_is_sent_again(base: Path, cut: bytes)
         assert (collector.connections, shop.delivery.sender.delivered_segments) == (3, 1)
 
 
-def test_an_answer_that_is_cut_off_by_the_deadline_is_none(base: Path) -> None:
+def test_an_answer_truncated_by_the_deadline_delivers_nothing(base: Path) -> None:
     """The collector may have stored nothing."""
     with Rude(rude.drip_body) as collector:
         with Shop(base, collector.endpoint, timeout_s=0.3) as shop:
@@ -1036,7 +1036,7 @@ assert observability.force_flush(10)
     assert names(receiver) == ["before", "child"]
 
 
-def test_a_fork_without_a_network_is_none_of_its_business(base: Path) -> None:
+def test_a_fork_without_a_network_changes_nothing(base: Path) -> None:
     """Both sides' spans wait in the spool."""
     run(
         """

@@ -18,6 +18,9 @@ from otel_logging import demo
 from tests.programs import Done, end, python, start
 from tests.receiver import Receiver, Span
 
+#: One process of the tests has them all, and runs the demo once for them.
+pytestmark = pytest.mark.xdist_group("demo")
+
 MAIN = "from otel_logging.cli import main; main()"
 MESSAGES = len(demo.USERS) * len(demo.MESSAGES)
 OURS = re.compile("OTEL_|LOG_|ENVIRONMENT$|NO_COLOR$|FORCE_COLOR$|COLUMNS$")
@@ -180,7 +183,7 @@ def test_a_search_that_fails_is_the_askers_error_and_the_worker_goes_on(tmp_path
     assert second == f"and {first}"
 
 
-def test_with_nothing_recorded_it_says_so(
+def test_with_nothing_recorded_the_demo_reports_no_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demo.show(0, tmp_path)
@@ -199,7 +202,7 @@ def test_without_what_it_needs_it_names_the_extra(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_setting_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_an_invalid_setting_ends_the_demo_with_its_name_and_value(tmp_path: Path) -> None:
     result = otel_logging("demo", home=tmp_path, LOG_LEVEL="loud")
     assert result.returncode == 1
     assert result.stderr.startswith("Error: LOG_LEVEL='loud': a level is one of ")

@@ -218,7 +218,7 @@ def test_the_change_is_one_call_and_a_decorator_a_job(before: Path) -> None:
     )
 
 
-def test_the_application_ran_before_and_told_nobody_whose_lines_these_are(before: Path) -> None:
+def test_before_the_decorators_the_application_runs_without_tags(before: Path) -> None:
     """The same messages, on stderr, without a tag."""
     command, *_ = SERVERS["flask run"]
     with Program([*MODULE, *command], cwd=before.parent, TRADING_SPEED=SPEED) as program:

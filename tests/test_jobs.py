@@ -329,7 +329,7 @@ def test_what_a_plain_function_returns_to_be_run_later_is_tagged_too() -> None:
     assert list(tag(lambda: (current_job_tag() for _ in range(1)))()) == ["T"]
 
 
-def test_a_returned_coroutine_that_never_begins_says_so_once() -> None:
+def test_a_returned_coroutine_that_never_begins_warns_once() -> None:
     """As without a tag, and not at all where it was closed; one that has begun is left alone."""
 
     async def job() -> None:

@@ -169,9 +169,7 @@ def test_a_sampler_that_is_not_the_default_is_named_first(
     assert (line["sampler"], line["ratio"], line["logger"]) == ("traceidratio", 0.5, "otel_logging")
 
 
-def test_variables_without_a_meaning_are_said_once(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_ignored_variables_are_reported_once(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     """OTEL_BSP_* configure a queue that is not there."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
     setup_observability("shop", spool_dir=tmp_path).shutdown()
@@ -240,7 +238,9 @@ def test_configure_logging_raises_nothing_but_configuration_errors(
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "x" * 5000])
-def test_a_directory_that_no_system_takes_is_named(name: str, tmp_path: Path) -> None:
+def test_an_impossible_spool_directory_is_an_error_of_its_argument(
+    name: str, tmp_path: Path
+) -> None:
     """It is the argument that is wrong."""
     with pytest.raises(ConfigurationError, match=r"^spool_dir="):
         setup_observability("shop", environment="production", spool_dir=tmp_path / name)
@@ -361,7 +361,7 @@ def test_propagators_are_honoured(receiver: Receiver, tmp_path: Path, monkeypatc
         propagate.set_global_textmap(before)
 
 
-def test_a_provider_that_takes_no_processor_is_said(tmp_path: Path) -> None:
+def test_a_provider_without_span_processors_is_reported(tmp_path: Path) -> None:
     """Lines go on; stages are whatever that provider makes of them."""
     done = run(
         "import sys\n"

@@ -221,7 +221,7 @@ def test_a_caller_elsewhere_is_not_missed(tmp_path: Path) -> None:
     assert below_heading(trace)[0].startswith("0.000  1.000  request ")
 
 
-def test_another_services_stages_are_named(tmp_path: Path) -> None:
+def test_stages_of_another_service_show_its_name(tmp_path: Path) -> None:
     """Beside their own names."""
     spans = read_back(tmp_path / "a", Planted(1, 0, "message", 0, 1000))
     spans += read_back(tmp_path / "b", Planted(2, 1, "bill", 500, 600), service="billing")

@@ -193,7 +193,7 @@ def test_what_does_not_pass_by_itself_says_what_mends_it(
     assert answer.detail == f"gRPC {code.name}: not with …"
 
 
-def test_a_port_for_http_says_so() -> None:
+def test_grpc_to_an_http_port_names_the_protocol() -> None:
     """gRPC's own words for it are found."""
 
     def behave(_: Rude, connection: socket.socket) -> None:
@@ -471,7 +471,9 @@ def test_parent_and_child_of_a_fork_both_send(collector: Collector) -> None:
     assert collector.names() == ["span 1", "span 2", "span 3"]
 
 
-def test_a_child_forked_during_a_request_says_so(collector: Collector, tmp_path: Path) -> None:
+def test_a_child_forked_during_a_request_reports_that_it_cannot_send(
+    collector: Collector, tmp_path: Path
+) -> None:
     """It does not touch the parent's call, and hangs in none of its own; its spans wait on disk."""
     arrived, release = tmp_path / "arrived", threading.Event()
 

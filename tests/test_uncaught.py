@@ -158,7 +158,7 @@ def test_a_thread_that_exits_is_no_line(lines: Lines) -> None:
     assert lines() == []
 
 
-def test_of_a_finaliser_is_nobodys(service: Service, lines: Lines) -> None:
+def test_an_exception_of_a_finaliser_is_unowned(service: Service, lines: Lines) -> None:
     """Whoever happens to run when an object is collected has nothing to do with it."""
 
     class Finalised:
@@ -264,7 +264,7 @@ def test_the_caller_of_an_uncaught_exception_is_who_raised_it(
     monkeypatch.undo()
 
 
-def test_what_was_not_closed_is_nobodys(service: Service, lines: Lines) -> None:
+def test_a_resource_warning_is_unowned(service: Service, lines: Lines) -> None:
     """A ResourceWarning comes from a finaliser, in the middle of anything."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -397,7 +397,9 @@ def test_given_back_though_somebody_has_put_theirs_before_ours(
     assert "ValueError: boom" in captured.err
 
 
-def test_what_a_tracker_fails_at_is_told(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_inside_an_error_tracker_is_a_line(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An exception inside its hook, of a finaliser there, is no part of what it was shown."""
 
     class Finalised:
@@ -464,7 +466,7 @@ def test_a_schedulers_line_about_its_job_has_the_tag(lines: Lines) -> None:
     assert line["job_tag"] == "PRICE_CACHE"
 
 
-def test_an_exception_raised_again_by_nobody_is_nobodys(lines: Lines) -> None:
+def test_an_exception_raised_again_outside_any_stage_is_unowned(lines: Lines) -> None:
     """One that is kept in a variable; a future's, which two await."""
     kept = ValueError("no connection")
 
@@ -824,7 +826,7 @@ GONE = ConnectionError("connection is gone")
 
 
 @pytest.mark.parametrize("bare", ["every other time", "never"])
-def test_an_exception_object_that_is_kept_is_of_whose_stage_it_left_last(
+def test_a_kept_exception_belongs_to_the_stage_that_it_left_last(
     bare: str, service: Service, lines: Lines
 ) -> None:
     """Its old traceback and frames are gone, and new ones have their addresses."""
