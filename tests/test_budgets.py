@@ -24,7 +24,7 @@ BUDGETS = {
     "_diagnostics": 61,
     "_errors": 30,
     "_exceptions": 73,
-    "_forks": 55,
+    "_forks": 56,
     "_green": 44,
     "_http": 308,
     "_json": 75,
