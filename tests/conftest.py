@@ -1,6 +1,7 @@
 """Fixtures of all tests, and a guard that keeps them out of the user's own directories."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ def _clean_slate() -> Iterator[None]:
     yield
     stdlib.release()
     _diagnostics.forget()
+
+
+@pytest.fixture
+def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 Lines = Callable[[], list[dict[str, Any]]]

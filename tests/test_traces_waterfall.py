@@ -1,7 +1,5 @@
 """A trace as a picture: whole pictures, as somebody reads them."""
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +18,7 @@ ValueError: no model
 """
 
 
-@pytest.fixture(autouse=True)
-def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("in_utc")
 
 
 def picture(trace: Trace, width: int = 80) -> list[str]:
