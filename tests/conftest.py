@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from otel_logging import Observability, _diagnostics, clear_context, setup_observability
+from otel_logging import Observability, _diagnostics, _runtime, clear_context, setup_observability
 from otel_logging.logs import stdlib
 from tests.lines import parsed
 from tests.receiver import Receiver, Span
@@ -55,7 +55,20 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(autouse=True)
-def _no_place_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_slate() -> Iterator[None]:
+    """What one test bound, reported, set up or took over is not there in the next."""
+    _diagnostics.forget()
+    yield
+    _runtime.swap(_runtime.Runtime())
+    stdlib.release()
+    clear_context()
+    _diagnostics.forget()
+
+
+@pytest.fixture(autouse=True)
+def _no_place_of_the_user(
+    _clean_slate: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The user's spool directory is a temporary one, for child processes as well."""
     home = tmp_path / "home"
     home.mkdir()
@@ -63,15 +76,6 @@ def _no_place_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", NOWHERE)  # nor is theirs asked
-
-
-@pytest.fixture(autouse=True)
-def _clean_slate() -> Iterator[None]:
-    """Trouble that one test caused is not counted in the next, nor are loggers still ours."""
-    _diagnostics.forget()
-    yield
-    stdlib.release()
-    _diagnostics.forget()
 
 
 @pytest.fixture
