@@ -32,14 +32,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a deadline are not beside one another, where there are several processes."""
-    for item in items:
-        if item.get_closest_marker("alone"):
-            item.add_marker(pytest.mark.xdist_group("alone"))
-
-
 @pytest.fixture(scope="session")
 def asked(request: pytest.FixtureRequest) -> None:
     """Skip what needs real programs, unless somebody has asked for it."""

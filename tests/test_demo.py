@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,6 @@ import pytest
 from otel_logging import demo
 from tests.programs import Done, end, python, start
 from tests.receiver import Receiver, Span
-
-#: One process of the tests has them all, and runs the demo once for them.
-pytestmark = pytest.mark.xdist_group("demo")
 
 MAIN = "from otel_logging.cli import main; main()"
 MESSAGES = len(demo.USERS) * len(demo.MESSAGES)
@@ -49,10 +47,11 @@ class Ran:
 
     def __init__(self, home: Path, endpoint: str) -> None:
         self.home, self.endpoint = home, endpoint
+        self.cli = cache(self._cli)  # it has ended: each question has one answer
         self.result = self.cli("demo")
         self.lines, self.pictures = lines_and_pictures(self.result.stdout)
 
-    def cli(self, *arguments: str) -> Done:
+    def _cli(self, *arguments: str) -> Done:
         return otel_logging(*arguments, home=self.home, OTEL_EXPORTER_OTLP_ENDPOINT=self.endpoint)
 
     def late(self, *arguments: str) -> list[dict[str, Any]]:

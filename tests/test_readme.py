@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from otel_logging.cli import main
+from tests.commands import Runner
 from tests.programs import child_environment, good, python
 from tests.readme import blocks
 from tests.spools import ROOT
@@ -41,4 +43,4 @@ def test_the_commands_of_the_shell_blocks_exist() -> None:
     named = set(re.findall(r"otel-logging (\w+)", "\n".join(blocks("sh"))))
     assert named == {"demo", "late", "show"}
     for command in sorted(named):
-        good(python("-c", MAIN, command, "--help"))
+        assert Runner().invoke(main, [command, "--help"]).exit_code == 0
