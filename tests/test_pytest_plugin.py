@@ -13,7 +13,7 @@ from tests.programs import python
 from tests.readme import blocks
 
 #: Of a user's test directory, which has no configuration.
-_LEFT_OUT = ("cacheprovider", "hypothesispytest", "xdist", "xdist.looponfail", "anyio")
+_LEFT_OUT = ("cacheprovider", "hypothesispytest", "xdist", "xdist.looponfail")
 ALONE = (*(f"-pno:{name}" for name in _LEFT_OUT), "--rootdir", ".", "-c", os.devnull)
 
 
