@@ -25,7 +25,7 @@ BUDGETS = {
     "_errors": 30,
     "_exceptions": 67,
     "_fields": 28,
-    "_forks": 55,
+    "_forks": 56,
     "_green": 44,
     "_http": 139,
     "_json": 75,
@@ -60,8 +60,7 @@ BUDGETS = {
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
 LONG_FILES: dict[str, int] = {}
-LONG_FUNCTIONS: dict[str, int] = {
-}
+LONG_FUNCTIONS: dict[str, int] = {}
 
 _NO_CODE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),

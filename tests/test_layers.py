@@ -228,6 +228,18 @@ def test_every_room_has_its_floor() -> None:
     assert {room_of(path) for path in FILES} == set(FLOOR_OF)
 
 
+def test_one_file_starts_the_child_processes_of_the_tests() -> None:
+    """tests/programs.py; but for the Docker engine, whose processes are in a namespace."""
+    starting = {
+        path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        if any(
+            word in path.read_text("utf-8") for word in ("import " + "subprocess", "Popen" + "(")
+        )
+    }
+    assert starting == {"programs.py", "engine.py"}
+
+
 def test_the_public_names_are_there() -> None:
     """``__all__`` is what the package offers, in order."""
     assert otel_logging.__all__ == sorted(otel_logging.__all__, key=lambda n: (n.islower(), n))

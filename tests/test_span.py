@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import os
-import subprocess
 import sys
 import threading
 from collections import Counter, deque
@@ -59,10 +58,9 @@ from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import encode, foreign, pipeline
 from otel_logging.export.foreign import AttachedProcessor
 from tests.conftest import Lines, Service
-from tests.programs import script
+from tests.programs import good, python, script
 from tests.receiver import Event as Received
 from tests.receiver import Receiver
-from tests.spools import ROOT
 
 log = get_logger("shop")
 
@@ -1276,12 +1274,7 @@ def test_where_a_provider_is_set_already_we_attach_to_it(receiver: Receiver, tmp
     """It stays, its exporter works on, its spans come along, and no line of ours is lost to its
     limit of events; a second set-up attaches again, and nothing is doubled.
     """
-    subprocess.run(
-        [sys.executable, "-c", ATTACHED, receiver.endpoint, str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-    )
+    good(python("-c", ATTACHED, receiver.endpoint, tmp_path))
     spans = receiver.spans
     requests = [s for s in spans if s.name == "request"]
     assert len(requests) == 2
@@ -1322,7 +1315,6 @@ INSIDE_THEIR_LOCK = {
 
 INSIDE = """
 import faulthandler, logging, os, signal, sys
-faulthandler.dump_traceback_later(30, exit=True)
 os.environ["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"] = "100"
 from decimal import Decimal
 from opentelemetry import trace
@@ -1367,7 +1359,10 @@ with capture() as seen:
 told = [e["name"] for e in seen.span("s")["events"]]
 assert told.count("before") == 1, told
 """
-LINES_ALONE = "configure_logging()\nwork()\n"
+LINES_ALONE = """
+configure_logging()
+work()
+"""
 FORMATTER = """
 import structlog
 from otel_logging.processors import record_on_span
@@ -1376,6 +1371,15 @@ handler.setFormatter(structlog.stdlib.ProcessorFormatter(
     foreign_pre_chain=[record_on_span], processors=[structlog.dev.ConsoleRenderer()]))
 logging.basicConfig(handlers=[handler])
 work()
+"""
+#: Each in a process as it is before any set-up.
+EACH_USE = f"""
+for use in {(SET_UP, CAPTURED, LINES_ALONE, FORMATTER)!r}:
+    if not (child := os.fork()):
+        faulthandler.dump_traceback_later(30, exit=True)
+        exec(use)
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0, use
 """
 
 
@@ -1387,14 +1391,7 @@ def test_a_line_made_inside_anothers_lock_returns(
     """The SDK warns while it holds its span's lock, which our line must not want; and nothing of
     it is lost: each line is at the collector once.
     """
-    for use in (SET_UP, CAPTURED, LINES_ALONE, FORMATTER):
-        done = subprocess.run(
-            [sys.executable, "-c", INSIDE % inside + use, receiver.endpoint, str(tmp_path)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, (use, done.stderr)
+    good(python("-W", "ignore", "-c", INSIDE % inside + EACH_USE, receiver.endpoint, tmp_path))
     lines = [e.name for s in receiver.spans for e in s.events]
     assert [lines.count(name) for name in ("before", "after")] == [1, 1]
     (span,) = [s for s in receiver.spans if s.name == "s"]
@@ -1432,13 +1429,7 @@ with trace.get_tracer("t").start_as_current_span("late"):
     log.info("lost")
     observability.shutdown()
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, receiver.endpoint, str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = good(python("-W", "ignore", "-c", program, receiver.endpoint, tmp_path))
     where = sorted((e.name, s.name) for s in receiver.spans for e in s.events)
     assert where == [("childs", "log"), ("early", "log"), ("others", "log"), ("parents", "forked")]
     assert "1 log lines lost: their span ended after shutdown" in done.stderr
@@ -1465,13 +1456,7 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     attached = AttachedProcessor()
     attached.on_start(object())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, receiver.endpoint, str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = good(python("-c", program, receiver.endpoint, tmp_path))
     assert sorted(s.name for s in receiver.spans) == ["123", "None", "events"]
     assert "1 spans lost: they cannot be encoded" in done.stderr
     assert "spans without what is bound" in done.stderr
@@ -1507,12 +1492,7 @@ else:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
 def test_a_forked_child_goes_on_in_the_parents_trace(receiver: Receiver, tmp_path: Any) -> None:
     """Both deliver what they did, under their own process id; the parent's span ends once."""
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKED, receiver.endpoint, str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-    )
+    good(python("-W", "ignore", "-c", FORKED, receiver.endpoint, tmp_path))
     spans = receiver.spans
     (request,) = [s for s in spans if s.name == "request"]
     work = {s.attributes["who"]: s for s in spans if s.name == "work"}

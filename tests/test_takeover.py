@@ -126,7 +126,7 @@ class Broken:
 @pytest.mark.parametrize(
     ("message", "arguments"), [("%d", ("x",)), ("%s %s", (1,)), ("none", (1,)), ("%s", (Broken(),))]
 )
-def test_arguments_that_do_not_fit_are_a_line_that_says_so(
+def test_arguments_that_do_not_fit_the_message_are_a_line_with_the_error(
     message: str, arguments: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where Python prints a traceback on stderr and loses the line."""
@@ -587,7 +587,7 @@ def test_a_root_logger_without_a_level_keeps_nothing_from_handlers(lines: Lines)
     assert (lines(), stream.getvalue()) == ([], "a\n")
 
 
-def test_a_level_that_is_none_is_refused_as_ever(lines: Lines) -> None:
+def test_an_invalid_level_is_refused_as_python_does(lines: Lines) -> None:
     """``setLevel`` raises what it always does; what pytest puts back is the application's."""
     with pytest.raises(ValueError, match="NONE"):
         logging.root.setLevel("NONE")

@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from otel_logging.assembly import make_client
 from otel_logging.export.outcome import Answer, Client, Outcome
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
+from tests.programs import good, python
 from tests.receiver import decode_spans
 from tests.rude import Certificates, Rude
 from tests.test_transport import request
@@ -189,7 +189,7 @@ def test_what_does_not_pass_by_itself_says_what_mends_it(
     assert answer.detail == f"gRPC {code.name}: not with …"
 
 
-def test_a_port_for_http_says_so() -> None:
+def test_grpc_to_an_http_port_names_the_protocol() -> None:
     """gRPC's own words for it are found."""
 
     def behave(_: Rude, connection: socket.socket) -> None:
@@ -427,16 +427,9 @@ print(client.send(request(3), 5).outcome.name, flush=True)
 
 
 def forked(endpoint: str, *, before: str = "", after: str = "") -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK.format(before=before, after=after), endpoint],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    program = FORK.format(before=before, after=after)
+    done = good(python("-W", "ignore", "-c", program, endpoint))
+    return [str(line) for line in done.stdout.splitlines()]
 
 
 def test_parent_and_child_of_a_fork_both_send(collector: Collector) -> None:
@@ -447,7 +440,9 @@ def test_parent_and_child_of_a_fork_both_send(collector: Collector) -> None:
     assert collector.names() == ["span 1", "span 2", "span 3"]
 
 
-def test_a_child_forked_during_a_request_says_so(collector: Collector, tmp_path: Path) -> None:
+def test_a_child_forked_during_a_request_reports_that_it_cannot_send(
+    collector: Collector, tmp_path: Path
+) -> None:
     """It does not touch the parent's call, and hangs in none of its own; its spans wait on disk."""
     arrived, release = tmp_path / "arrived", threading.Event()
 

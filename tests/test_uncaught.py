@@ -5,7 +5,6 @@ import copy
 import gc
 import logging
 import pickle
-import subprocess
 import sys
 import threading
 import warnings
@@ -41,7 +40,7 @@ from otel_logging import (
 from otel_logging.logs.stdlib import take_over
 from tests.conftest import Lines, Service
 from tests.lines import parsed
-from tests.programs import child_environment
+from tests.programs import Done, child_environment, python
 from tests.receiver import Receiver
 
 log: Any = get_logger("shop")
@@ -71,15 +70,11 @@ def boom() -> None:
     raise ValueError("boom")
 
 
-def dying(code: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+def dying(code: str, **variables: str) -> Done:
     """Run *code* in a child process that ends by an exception."""
     begin = "import otel_logging as o, sys, threading, logging, warnings, asyncio\n"
-    return subprocess.run(
-        [sys.executable, "-c", begin + code],
-        env=child_environment(ENVIRONMENT="production", **variables),
-        capture_output=True,
-        timeout=60,
-    )
+    env = child_environment(ENVIRONMENT="production", **variables)
+    return python("-c", begin + code, env=env, text=False)
 
 
 # ---------------------------------------------------------------- each hook
@@ -163,7 +158,7 @@ def test_a_thread_that_exits_is_no_line(lines: Lines) -> None:
     assert lines() == []
 
 
-def test_of_a_finaliser_is_nobodys(service: Service, lines: Lines) -> None:
+def test_an_exception_of_a_finaliser_is_unowned(service: Service, lines: Lines) -> None:
     """Whoever happens to run when an object is collected has nothing to do with it."""
 
     class Finalised:
@@ -272,7 +267,7 @@ def test_the_caller_of_an_uncaught_exception_is_who_raised_it(
     monkeypatch.undo()
 
 
-def test_what_was_not_closed_is_nobodys(service: Service, lines: Lines) -> None:
+def test_a_resource_warning_is_unowned(service: Service, lines: Lines) -> None:
     """A ResourceWarning comes from a finaliser, in the middle of anything."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -405,7 +400,9 @@ def test_given_back_though_somebody_has_put_theirs_before_ours(
     assert "ValueError: boom" in captured.err
 
 
-def test_what_a_tracker_fails_at_is_told(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_inside_an_error_tracker_is_a_line(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An exception inside its hook, of a finaliser there, is no part of what it was shown."""
 
     class Finalised:
@@ -472,7 +469,7 @@ def test_a_schedulers_line_about_its_job_has_the_tag(lines: Lines) -> None:
     assert line["job_tag"] == "PRICE_CACHE"
 
 
-def test_an_exception_raised_again_by_nobody_is_nobodys(lines: Lines) -> None:
+def test_an_exception_raised_again_outside_any_stage_is_unowned(lines: Lines) -> None:
     """One that is kept in a variable; a future's, which two await."""
     kept = ValueError("no connection")
 
@@ -832,7 +829,7 @@ GONE = ConnectionError("connection is gone")
 
 
 @pytest.mark.parametrize("bare", ["every other time", "never"])
-def test_an_exception_object_that_is_kept_is_of_whose_stage_it_left_last(
+def test_a_kept_exception_belongs_to_the_stage_that_it_left_last(
     bare: str, service: Service, lines: Lines
 ) -> None:
     """Its old traceback and frames are gone, and new ones have their addresses."""
@@ -854,11 +851,13 @@ def test_an_exception_object_that_is_kept_is_of_whose_stage_it_left_last(
         serve(f"user-{number}")
         if bare != "never":
             serve(None)
-    traces = iter(span.trace_id for span in service.named("request"))
-    for line in lines():
+    traces = {span.attributes["user_id"]: span.trace_id for span in service.named("request")}
+    said = lines()
+    assert len(traces) == 100 <= len(said)
+    for line in said:
         assert line.get("user_id") == line["for"]
-        assert line.get("trace_id") == (next(traces) if line["for"] else None)
-    assert next(traces, None) is None
+        assert line.get("trace_id") == (traces[line["for"]] if line["for"] else None)
+    assert traces.keys() == {line["for"] for line in said} - {None}
 
 
 @pytest.mark.parametrize("is_shielded", [False, True])
