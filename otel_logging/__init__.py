@@ -9,11 +9,8 @@ from otel_logging._errors import ConfigurationError
 from otel_logging.context import (
     bind_context,
     bound_context,
-    carry,
     clear_context,
     detached,
-    extract,
-    inject,
     unbind_context,
 )
 from otel_logging.handover import each, handoff, taking
@@ -26,6 +23,7 @@ from otel_logging.jobs import (
 )
 from otel_logging.logs.configure import configure_logging, get_logger
 from otel_logging.observability import Observability, setup_observability
+from otel_logging.propagation import carry, extract, inject
 from otel_logging.tracing import traced
 
 __all__ = [

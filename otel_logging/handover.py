@@ -17,6 +17,7 @@ from opentelemetry.trace import Link, Span, get_current_span
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
+from otel_logging.propagation import extract
 from otel_logging.tracing import Stage
 
 _T = TypeVar("_T")
@@ -164,7 +165,7 @@ class _Items(Generic[_T]):
         stage = self._begun
         if self._context is not None:
             try:
-                self._open.enter_context(bindings.extract(self._context(item)))
+                self._open.enter_context(extract(self._context(item)))
             except Exception as error:
                 _diagnostics.report("incoming headers not understood", detail=error)
             if get_current_span().get_span_context().is_remote:

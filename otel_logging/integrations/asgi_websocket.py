@@ -281,9 +281,9 @@ class _Connection:
         self.span: Any = tracing.start(stage)
         self.standing = bindings.Standing(self.span)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
-        self.shared = bindings.Shared({}, self.standing, bindings.state().around, None)
+        self.shared = bindings.Shared({}, self.standing, bindings.state(), None)
         bindings.restore(self.shared)
-        self._base = self.shared.fields
+        self._base = self.shared.own
         if self._request_id:
             bindings.bind_context(**{_names.REQUEST_ID: self._request_id})
 
@@ -417,7 +417,7 @@ class _Connection:
             self.shared.replace(self._base)
         if held is not None:
             standing.now = held.message.span
-            self._base = self.shared.fields
+            self._base = self.shared.own
         standing.held = held
 
     # ---- the end

@@ -14,6 +14,7 @@ from otel_logging import _exceptions
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.jobs import tag_background_logger
+from otel_logging.propagation import extract, inject
 
 _Work = Callable[..., Any]
 
@@ -27,11 +28,13 @@ class _InThread:
         self._work, self._here = work, here
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        before = bindings.Here.now()
+        before, began = bindings.Here.now(), _exceptions.tick()
         self._here.put_back()
         try:
-            with _exceptions.Remembering():
-                return self._work(*args, **kwargs)
+            return self._work(*args, **kwargs)
+        except BaseException as error:
+            _exceptions.remember_context(error, began)
+            raise
         finally:
             before.put_back()
 
@@ -42,12 +45,12 @@ class _InProcess:
     __slots__ = ("_fields", "_headers", "_tag", "_work")
 
     def __init__(self, work: _Work, fields: Mapping[str, Any], tag: str | None) -> None:
-        self._work, self._headers, self._tag = work, bindings.inject(), tag
+        self._work, self._headers, self._tag = work, inject(), tag
         self._fields = {key: plain(value) for key, value in fields.items()}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         work = self._work if self._tag is None else tag_background_logger(self._tag)(self._work)
-        with bindings.extract(self._headers), bindings.bound_context(**self._fields):
+        with extract(self._headers), bindings.bound_context(**self._fields):
             return work(*args, **kwargs)
 
 

@@ -13,7 +13,8 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _names, _runtime, tracing
-from otel_logging.context import detached, extract
+from otel_logging.context import detached
+from otel_logging.propagation import extract
 
 Scope = MutableMapping[str, Any]
 

@@ -1,37 +1,35 @@
-"""The parts of a log call: message, arguments, fields.
+"""The parts of a log call, as an event dict or as the ``extra`` of a record.
 
-In: what a call was given. Out: an event dict, or the ``extra`` of a log record. Invariant: every
-field is there, under its own name or with underscores behind it. Deliberately absent: whose call.
+Invariant: every field is there, under its own name or with underscores behind it.
 """
 
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from otel_logging import _names
-from otel_logging import context as bindings
+from otel_logging import _fields, _names
 from otel_logging._values import plain
 from otel_logging.processors import EventDict
 
 
 def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
-    """Put the message into *event_dict*, with its arguments in it, as ``logging`` does."""
-    if _names.EVENT in event_dict:  # a field of that name is none less
-        bindings.put_aside(event_dict, _names.EVENT, event_dict[_names.EVENT])
+    """Put the message with its arguments into *event_dict*, as ``logging`` formats them."""
+    if _names.EVENT in event_dict:  # a field of that name is kept
+        _fields.put_aside(event_dict, _names.EVENT, event_dict[_names.EVENT])
     event = args[0]
     if len(args) > 1:
         try:
             first = args[1]
             one = len(args) == 2 and isinstance(first, Mapping) and first
             event = event % (first if one else args[1:])
-        except Exception as error:  # the line says so, and has both
+        except Exception as error:  # reported on the line itself
             event_dict[_names.FORMAT_ERROR] = plain(error)
             event_dict[_names.FORMAT_ARGS] = plain(args[1:])
     event_dict[_names.EVENT] = event
 
 
 def event_of_wrapper(event_dict: EventDict) -> EventDict:
-    """Return what another wrapper class of structlog's made of a call, with its message."""
+    """Return the event dict of another wrapper class of structlog's, its arguments formatted."""
     arguments = event_dict.get("positional_args")  # structlog.stdlib.BoundLogger's
     if isinstance(arguments, tuple):
         del event_dict["positional_args"]
@@ -54,7 +52,7 @@ def event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict
     return event_dict
 
 
-#: What a log record says of itself, so that ``extra`` cannot.
+#: Attributes of every log record, which ``extra`` cannot set.
 _OF_RECORDS: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
 
 
@@ -62,5 +60,5 @@ def as_extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* with a trailing underscore where a log record has such an attribute."""
     extra = {key: value for key, value in fields.items() if key not in _OF_RECORDS}
     for key in _OF_RECORDS & fields.keys():
-        bindings.put_aside(extra, key, fields[key])
+        _fields.put_aside(extra, key, fields[key])
     return extra

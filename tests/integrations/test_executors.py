@@ -18,8 +18,9 @@ from otel_logging import (
     tag_background_logger,
     traced,
 )
-from otel_logging.context import bound, inject
+from otel_logging.context import bound
 from otel_logging.integrations import executors
+from otel_logging.propagation import inject
 from otel_logging.testing import capture
 
 FRAMEWORK: contextvars.ContextVar[str] = contextvars.ContextVar("framework", default="nothing")
