@@ -43,7 +43,7 @@ BUDGETS = {
     "export": 2146,
     "jobs": 99,
     "lateness": 4,
-    "logs": 1322,
+    "logs": 1324,
     "observability": 353,
     "processors": 152,
     "settings": 334,
