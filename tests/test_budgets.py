@@ -41,7 +41,7 @@ BUDGETS = {
     "_wrap": 169,
     "assembly": 105,
     "cli": 238,
-    "context": 228,
+    "context": 229,
     "demo": 198,
     "doctor": 392,
     "export": 2146,
