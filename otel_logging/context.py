@@ -117,7 +117,7 @@ class Bound:
             around = None if owner is None else fields.get(key)
             while around is not None and (around.owner is owner or has_ended(around.owner)):
                 around = around.around  # never to be seen again
-            fields[key] = _Field(value, owner, around)
+            fields[key] = tuple.__new__(_Field, (value, owner, around))  # a third of the time
         return Bound(fields)
 
     def without(self, keys: Iterable[str]) -> "Bound":
