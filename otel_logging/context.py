@@ -62,6 +62,7 @@ class _Field(NamedTuple):
     around: "_Field | None"
 
 
+_NO_REQUEST: Final = frozenset({type(None), _Block})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 
@@ -88,8 +89,8 @@ class Bound:
         self.fields = fields
         self.values: Mapping[str, Any] = {key: each.value for key, each in fields.items()}
         #: Whether some owner is a span, for stages that begin a trace and must not be slow.
-        self.has_requests = any(
-            not (each.owner is None or type(each.owner) is _Block) for each in fields.values()
+        self.has_requests = not _NO_REQUEST.issuperset(
+            [type(each.owner) for each in fields.values()]
         )
         self.is_plain = _PLAIN.issuperset(map(type, self.values.values()))
 
@@ -117,7 +118,7 @@ class Bound:
             around = None if owner is None else fields.get(key)
             while around is not None and (around.owner is owner or has_ended(around.owner)):
                 around = around.around  # never to be seen again
-            fields[key] = _Field(value, owner, around)
+            fields[key] = tuple.__new__(_Field, (value, owner, around))  # a third of the time
         return Bound(fields)
 
     def without(self, keys: Iterable[str]) -> "Bound":
@@ -376,10 +377,10 @@ class Scoped:
 
     def __exit__(self, *error: object) -> None:
         scopes = _open.get()
-        for entered in reversed(scopes):
-            if entered.scope is self:
+        for at in reversed(range(len(scopes))):
+            if (entered := scopes[at]).scope is self:
                 entered.block.otel_logging_closed = True
-                _open.set(tuple(each for each in scopes if each is not entered))
+                _open.set(scopes[:at] + scopes[at + 1 :])
                 self._end(entered)
                 return
 
