@@ -6,6 +6,7 @@ every trace shows its lines.
 """
 
 from otel_logging._errors import ConfigurationError
+from otel_logging._redact import Redaction
 from otel_logging.context import (
     bind_context,
     bound_context,
@@ -31,6 +32,7 @@ __all__ = [
     "BackgroundJobTag",
     "ConfigurationError",
     "Observability",
+    "Redaction",
     "TaggedLogger",
     "bind_context",
     "bound_context",

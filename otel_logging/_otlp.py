@@ -14,7 +14,8 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from otel_logging._values import MAX_CHARACTERS, plain
+from otel_logging import _runtime
+from otel_logging._values import MAX_CHARACTERS, field, plain
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
@@ -125,7 +126,7 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     if kind is int and 0 <= value < 128:  # what most numbers are: a count, a flag
         encoded_value = b"\x18" + _ONE_BYTE[value]
     else:
-        encoded_value = _any_value(value if kind is bool else plain(value))
+        encoded_value = _any_value(value if kind is bool else field(key, value))
     size = len(encoded_value)
     # what ``_field`` does, twice, without the calls
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
@@ -137,6 +138,12 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
         elif kind is int and 0 <= value < 128:
             _remember(_remembered_counts, (tag, key, value), encoded)
     return encoded
+
+
+def forget() -> None:
+    """Encode anew what was remembered: something else is to be taken out of it."""
+    for memory in (_remembered, _remembered_counts, _names, _named):
+        memory.clear()
 
 
 def _remember(memory: dict[Any, bytes], key: Any, encoded: bytes) -> None:
@@ -193,6 +200,8 @@ def event(time_ns: int, name: str, values: Mapping[str, Any], *, dropped: int = 
 
 def event_of(time_ns: int, name: str, *encoded: bytes) -> bytes:
     """Encode an event with attributes that are *encoded* with ``EVENT_TAG`` already."""
+    if type(name) is str:
+        name = _runtime.current.redaction.text(name)
     try:  # what ``_time`` and ``_text`` do, without the calls
         head, text = _TAG_AND_TIME(0x09, time_ns, 0x12), name.encode()
     except (struct.error, UnicodeEncodeError, AttributeError):
@@ -310,7 +319,7 @@ def log_record(
         (
             b"\x09" + _time(time_ns) + b"\x10" + _varint(severity),
             _field(b"\x1a", _text(severity_text)),
-            _field(b"\x2a", _any_value(body)),
+            _field(b"\x2a", _any_value(plain(body))),
             attributes(b"\x32", values),
             b"\x38" + _varint(dropped & _UINT32) if dropped else b"",
             b"\x45" + _FIXED32(flags & _UINT32) if flags else b"",

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from otel_logging._errors import ConfigurationError
+from otel_logging._redact import DEFAULT, OFF, Redaction
 
 _T = TypeVar("_T")
 
@@ -117,6 +118,22 @@ def boolean(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(name, value, "True or False")
     return value
+
+
+def redaction(name: str, value: object) -> Redaction:
+    """Return what is taken out of lines and spans: of True and False, the usual and nothing."""
+    if isinstance(value, Redaction):
+        return value
+    return DEFAULT if boolean(name, value) else OFF
+
+
+def pattern(name: str, value: str) -> tuple[str, ...]:
+    """Return a regular expression, as the one of its kind."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ConfigurationError(name, value, f"a regular expression ({error})") from error
+    return (value,)
 
 
 # ---------------------------------------------------------------- names, pairs, mappings

@@ -19,6 +19,7 @@ from otel_logging._secret_values import is_blank, is_count, without_named
 
 _REMEMBERED: Final = 4096  # texts, and names; forgotten together
 _REMEMBERED_CHARACTERS: Final = 256
+_RANDOM_SALT: Final = secrets.token_bytes(16)
 
 
 class Redaction:
@@ -46,16 +47,20 @@ class Redaction:
     ) -> None:
         self.keys, self.patterns, self.allow = tuple(keys), tuple(patterns), tuple(allow)
         self.personal, self.who = personal, frozenset(who) if personal else frozenset()
-        self._salt, self._given_salt = salt.encode() or secrets.token_bytes(16), salt
+        self._salt, self._given_salt = salt.encode() or _RANDOM_SALT, salt
+        self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
         self._keys = {" ".join(words_of(key)) for key in self.keys}
         self._allow = {" ".join(words_of(key)) for key in self.allow}
         self._patterns = [re.compile(each) for each in self.patterns]
         self._stems = (*STEMS, *{word for key in self._keys for word in key.split()[:1]})
         self._texts: dict[str, str] = {}
+        self._last = ("", "")
         self._kinds: dict[str, str | None] = {}
 
     def for_who(self, who: Iterable[str]) -> "Redaction":
         """Return this with *who*, the keys that say on whose behalf something runs."""
+        if not self.personal:
+            return self
         return Redaction(
             self.keys,
             self.patterns,
@@ -64,6 +69,12 @@ class Redaction:
             salt=self._given_salt,
             who=who,
         )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Redaction) and self._given == other._given
+
+    def __hash__(self) -> int:
+        return hash(self._given)
 
     # ---- names
 
@@ -143,10 +154,13 @@ class Redaction:
         return self._new(text) if known is None else known
 
     def _new(self, text: str) -> str:
-        found = self._scan(text)
         if len(text) <= _REMEMBERED_CHARACTERS:
+            found = self._scan(text)
             _remember(self._texts, text, found)
-        return found
+            return found
+        if not any(text is last for last in self._last):  # a line and its event have the same
+            self._last = (text, self._scan(text))
+        return self._last[1]
 
     def _scan(self, text: str) -> str:
         lower = text.lower()

@@ -17,7 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
 from otel_logging import _diagnostics, _exceptions, _json, _names, _otlp, _runtime, _wrap
-from otel_logging._values import plain
+from otel_logging._values import field, plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -72,7 +72,7 @@ class Bound:
 
     __slots__ = (
         *("_attributes", "_event_bytes", "_span_bytes", "around", "fields", "has_requests"),
-        *("_line_bytes", "is_plain", "owner", "values"),
+        *("_line_bytes", "is_plain", "owner", "shown", "values"),
     )
 
     def __init__(
@@ -92,6 +92,8 @@ class Bound:
         self._span_bytes: bytes | None = None
         self._event_bytes: bytes | None = None
         self._line_bytes: bytes | None = _UNASKED
+        #: What is bound as a line shows it, once ``line_bytes`` has been asked for.
+        self.shown: Mapping[str, Any] = {}
 
     @property
     def line_bytes(self) -> bytes | None:
@@ -103,6 +105,8 @@ class Bound:
         if self._line_bytes is _UNASKED:
             usual = _NOT_USUAL.isdisjoint(self.values)
             self._line_bytes = _otlp.scalars(_otlp.EVENT_TAG, self.values) if usual else None
+            if self._line_bytes is not None:
+                self.shown = _runtime.current.redaction.fields(self.values)
         return self._line_bytes
 
     def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
@@ -147,7 +151,7 @@ class Bound:
         """The values as attributes of a span. Not to be changed."""
         known = self._attributes
         if known is None:
-            known = {key: plain(value) for key, value in _as_attributes(self.values).items()}
+            known = {key: field(key, value) for key, value in _as_attributes(self.values).items()}
             if self.is_plain:
                 self._attributes = known
         return known
@@ -311,7 +315,7 @@ def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
         if span.is_recording():
             take = plain if hasattr(span, "add_line") else _json.flat
             for key, value in fields.items():
-                span.set_attribute(key, take(value))
+                span.set_attribute(key, take(field(key, value)))
     except Exception as error:
         _diagnostics.report("fields lost: a span did not take them", detail=error)
 

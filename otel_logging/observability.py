@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _diagnostics, _forks, _names, _runtime, tracing
+from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime, tracing
 from otel_logging._errors import ConfigurationError, only_configuration_errors
+from otel_logging._redact import Redaction
 from otel_logging.logs import configure
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, destination, load
 from otel_logging.spool import directories
@@ -184,6 +185,7 @@ def setup_observability(
     who: Sequence[str] = ("user_id",),
     propagate: Sequence[str] = (),
     takeover: bool = True,
+    redact: bool | Redaction | None = None,
     spool_dir: "str | PathLike[str] | None" = None,
 ) -> Observability:
     """Set logging and tracing up: every line knows its trace, every trace shows its lines.
@@ -195,7 +197,9 @@ def setup_observability(
     *budgets*: seconds by stage name, for stages without a ``budget`` of their
     own. *who*: the bound keys that say on whose behalf something runs.
     *propagate*: the bound keys that may go out as baggage; none. *takeover*: as
-    ``configure_logging``; False leaves other loggers alone. *spool_dir*: where
+    ``configure_logging``; False leaves other loggers alone. *redact*
+    (OTEL_LOGGING_REDACT): what is taken out of lines, spans and log records, a
+    ``Redaction``; False: nothing. *spool_dir*: where
     spans wait (OTEL_LOGGING_SPOOL_DIR); the user's state directory.
     Arguments win over the environment, that over `.env` in the working
     directory; ``docs/configuration.md`` lists all variables.
@@ -220,6 +224,7 @@ def setup_observability(
             who=who,
             propagate=propagate,
             takeover=takeover,
+            redact=redact,
             spool_dir=spool_dir,
         )
         if _current is not None:
@@ -249,6 +254,10 @@ def setup_observability(
 
 
 def _connect_all(made: Observability, settings: Settings) -> None:
+    redaction = settings.logs.redaction
+    if redaction != _runtime.current.redaction:  # before anything is encoded
+        _runtime.swap(replace(_runtime.current, redaction=redaction))
+        _otlp.forget()
     if _stand_in is not None:
         _stand_in(settings)
     elif settings.traces or settings.log_exporter:
@@ -438,7 +447,7 @@ def connect(pipeline: "Pipeline", **changes: Any) -> None:
 def _disconnect() -> None:
     """Make stages cost nothing again; lines stay on stdout."""
     if _stand_in is None:
-        _runtime.swap(_runtime.Runtime())
+        _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     else:  # a test captures until the end of its block
         _runtime.swap(replace(_runtime.current, budgets={}, propagate=()))
 

@@ -17,7 +17,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _json, _names, _runtime
 from otel_logging import context as bindings
-from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, plain
+from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, field, plain
 from otel_logging.jobs import TaggedText, current_job_tag
 
 __all__ = [
@@ -217,7 +217,7 @@ def record_on(
         elif runtime.line_sink is not None:
             runtime.line_sink(span, time_ns, name, fields)
         elif not _is_busy(span) and span.is_recording():
-            span.add_event(name, for_foreign_span(fields), time_ns)
+            span.add_event(plain(name), for_foreign_span(fields), time_ns)
     except Exception as error:
         _diagnostics.report("log lines lost on their way to a span", detail=error)
     return event_dict
@@ -254,7 +254,7 @@ def _is_busy(span: trace.Span) -> bool:
 
 def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* as attributes that any OpenTelemetry SDK takes, not too much together."""
-    flat = {key: _json.flat(value) for key, value in fields.items()}
+    flat = {key: _json.flat(field(key, value)) for key, value in fields.items()}
     if len(_json.dumps(flat)) > _FOREIGN_BYTES:
         return _json.fitted(flat, _FOREIGN_BYTES, _json.dumps)
     return flat

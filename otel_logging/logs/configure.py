@@ -14,8 +14,10 @@ from typing import Any, cast
 
 import structlog
 
-from otel_logging import _diagnostics, _names
+from otel_logging import _diagnostics, _names, _otlp, _runtime
 from otel_logging._errors import only_configuration_errors
+from otel_logging._redact import Redaction
+from otel_logging._values import plain
 from otel_logging.logs import bound, handlers, levels, logger, stdlib
 from otel_logging.logs.line import STEPS, add_caller, straight_to
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
@@ -48,6 +50,7 @@ def configure_logging(
     environment: str | None = None,
     log_level: str | int | None = None,
     log_levels: str | Mapping[str, str | int] | None = None,
+    redact: bool | Redaction | None = None,
 ) -> None:
     """Set logging up, without tracing: coloured lines in development, JSON in production.
 
@@ -55,7 +58,8 @@ def configure_logging(
     is JSON; unset it is development on a terminal and production otherwise.
     *log_level* (LOG_LEVEL): a name in any case or a number; info. *log_levels*
     (LOG_LEVELS, ``shop=debug,shop.db=warning``): levels by logger name, which hold
-    for the names below it too. Variables are read from the environment, then from
+    for the names below it too. *redact* (OTEL_LOGGING_REDACT): what is taken out of
+    lines, a ``Redaction``; False: nothing. Variables are read from the environment, then from
     `.env` in the working directory.
 
     Lines of the standard library's loggers, warnings and uncaught exceptions are
@@ -65,13 +69,20 @@ def configure_logging(
     Failure: raises ``ConfigurationError``.
     """
     with only_configuration_errors("configure_logging"):
-        apply(load_logs(environment=environment, log_level=log_level, log_levels=log_levels))
+        settings = load_logs(
+            environment=environment, log_level=log_level, log_levels=log_levels, redact=redact
+        )
+        redaction = settings.redaction.for_who(("user_id",))  # as ``setup_observability``
+        apply(replace(settings, redaction=redaction))
 
 
 def apply(settings: LogSettings) -> None:
     """Configure structlog as *settings* say. Scope: process."""
     global _applied
     _applied = settings
+    if settings.redaction != _runtime.current.redaction:
+        _runtime.swap(replace(_runtime.current, redaction=settings.redaction))
+        _otlp.forget()
     listen, level = _listening
     if level is not None:
         settings = replace(settings, level=level, levels={})
@@ -86,7 +97,9 @@ def apply(settings: LogSettings) -> None:
         stdout.write(render(event_dict))
 
     def write_text(event_dict: EventDict) -> None:
-        stdout.write(str(event_dict[_names.EVENT]).rstrip("\n").encode(errors="backslashreplace"))
+        stdout.write(
+            str(plain(event_dict[_names.EVENT])).rstrip("\n").encode(errors="backslashreplace")
+        )
 
     ways = [each if listen is None else _shown_first(listen, each) for each in (write, write_text)]
     STEPS[:] = [step for step in STEPS if step is not add_caller]

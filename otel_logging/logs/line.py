@@ -190,6 +190,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             return False
         if sys.stdout is not sys.__stdout__ or _runtime.current.record_sink is not None:
             return False
+        redaction = _runtime.current.redaction
         try:
             if _BINDABLE:
                 own = merge_contextvars(lines, "", {**own})
@@ -199,16 +200,19 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
                 return False
             state, tag = bindings.state(), bindings.job.get().tag
-            bound, bound_bytes = state.values, state.line_bytes
+            bound_bytes, bound = state.line_bytes, state.shown
             own_bytes = encode(_EVENT_TAG, own) if own else b""
             if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
                 return False
+            if own:
+                own = redaction.fields(own)
             tagged, tag_bytes = _UNTAGGED
             if tag is not None:
                 tagged, tag_bytes = _tagged(tag)
                 if event[:1] == "[" and event.startswith(f"[{tag}] "):
                     event = event[len(tag) + 3 :]
             now_ns = span.now_ns()
+            event = redaction.text(event)
             line = dumps(
                 {
                     _TIMESTAMP: _timestamp(now_ns),
