@@ -17,6 +17,7 @@ from otel_logging.context import (
     inject,
     unbind_context,
 )
+from otel_logging.export.redacted import redacted
 from otel_logging.jobs import (
     BackgroundJobTag,
     TaggedLogger,
@@ -45,6 +46,7 @@ __all__ = [
     "format_background_log",
     "get_logger",
     "inject",
+    "redacted",
     "setup_observability",
     "tag_background_logger",
     "traced",

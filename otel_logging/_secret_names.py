@@ -83,8 +83,8 @@ _ASKED: Final = words_in(
 )
 #: What is somewhere in each of their names, for a quick look.
 STEMS: Final = words_in(
-    "pass token secret key auth cookie sess pwd cred sig pin otp csrf xsrf jwt bearer mfa cvv cvc card "
-    "code pswd conn mnemonic seed sid ssn iban"
+    "pass token secret key auth cookie sess pwd cred sig pin otp csrf xsrf jwt bearer mfa cvv cvc "
+    "card code pswd conn mnemonic seed sid ssn iban"
 )
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

@@ -80,15 +80,16 @@ def plain(value: Any) -> Any:
     Failure: never raises; a value whose own code raises becomes
     ``<unprintable TypeName>``. Cost: one look at the type for plain scalars.
     """
-    return _runtime.current.redaction.value(_bounded(value))
+    return _runtime.current.redaction.value(bounded(value))
 
 
 def field(name: str, value: Any) -> Any:
-    """Return the *value* of the field *name* as bounded plain data without secrets. Never raises."""
-    return _runtime.current.redaction.field(name, _bounded(value))
+    """Return *value*, of the field *name*, as ``plain`` does, without what the name says too."""
+    return _runtime.current.redaction.field(name, bounded(value))
 
 
-def _bounded(value: Any) -> Any:
+def bounded(value: Any) -> Any:
+    """Return *value* as bounded plain data, with its secrets. Never raises."""
     kind = type(value)
     if kind is str:
         return value if len(value) <= MAX_CHARACTERS else _cut(value, MAX_CHARACTERS)

@@ -17,7 +17,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _json, _names, _runtime
 from otel_logging import context as bindings
-from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, field, plain
+from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, field, plain
 from otel_logging.jobs import TaggedText, current_job_tag
 
 __all__ = [
@@ -26,7 +26,11 @@ __all__ = [
     "add_job_tag",
     "add_trace_context",
     "record_on_span",
+    "redact_secrets",
 ]
+
+#: What is rendered later, or by somebody else.
+_NOT_FIELDS: Final = frozenset({"exc_info", "stack_info", "_record", "_from_structlog"})
 
 EventDict = MutableMapping[str, Any]
 
@@ -138,6 +142,22 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
         if error is not None:
             fields[_names.EXCEPTION] = traceback_of(error)
     record_on(trace.get_current_span(), fields, error)
+    return event_dict
+
+
+def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
+    """Take secrets out: what was set up, or by default, is taken out of the fields and the message.
+
+    Belongs right before the renderer, behind what makes a text of an exception. With
+    ``setup_observability`` or ``configure_logging`` every line has it done. Failure: never raises.
+    """
+    redaction = _runtime.current.redaction
+    for key, value in [*event_dict.items()]:
+        if key not in _NOT_FIELDS:
+            kept = bounded(value)
+            found = redaction.field(key, kept)
+            if found != kept:
+                event_dict[key] = found
     return event_dict
 
 

@@ -72,12 +72,12 @@ def load_logs(variables: Variables | None = None, /, **given: Any) -> LogSetting
 
 def _load_redaction(variables: Variables) -> Redaction:
     read = variables.read
-    if not read(_parse.true_or_false, True, _names.REDACT):  # noqa: FBT003 - the default
+    if not read(_parse.true_or_false, True, _names.REDACT):
         return OFF
     return Redaction(
         read(_parse.comma_list, (), _names.REDACT_KEYS),
         read(_parse.pattern, (), _names.REDACT_PATTERN),
         read(_parse.comma_list, (), _names.REDACT_ALLOW),
-        personal=read(_parse.true_or_false, False, _names.REDACT_PERSONAL),  # noqa: FBT003
+        personal=read(_parse.true_or_false, False, _names.REDACT_PERSONAL),
         salt=variables.get(_names.REDACT_SALT) or "",
     )
