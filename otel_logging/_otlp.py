@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from otel_logging import _runtime
-from otel_logging._values import MAX_CHARACTERS, field, plain
+from otel_logging._values import field, plain
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
@@ -116,6 +116,10 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
     if type(key) is not str:
         key = str(plain(key))
+    return _attribute(tag, key, value if type(value) is bool else field(key, value))
+
+
+def _attribute(tag: bytes, key: str, value: Any) -> bytes:
     is_short = len(key) <= _REMEMBERED_CHARACTERS
     name = _names.get(key) if is_short else None
     if name is None:
@@ -126,7 +130,7 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     if kind is int and 0 <= value < 128:  # what most numbers are: a count, a flag
         encoded_value = b"\x18" + _ONE_BYTE[value]
     else:
-        encoded_value = _any_value(value if kind is bool else field(key, value))
+        encoded_value = _any_value(value)
     size = len(encoded_value)
     # what ``_field`` does, twice, without the calls
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
@@ -164,31 +168,16 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     )
 
 
-def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes | None:
-    """Encode *values* as ``attributes`` does, in one pass that runs no code of theirs.
-
-    None where one of them is more than a plain scalar of ordinary size.
-    """
+def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes:
+    """Encode *values*, which ``Redaction.scalars`` returned, as ``attributes`` does."""
     encoded = b""
     for key, value in values.items():
-        kind = type(value)
-        if kind is str:
+        known = None
+        if type(value) is str:
             known = _remembered.get((tag, key, value))
-            if known is not None:
-                encoded += known
-                continue
-            if len(value) > MAX_CHARACTERS:
-                return None
-        elif kind is int:
+        elif type(value) is int:
             known = _remembered_counts.get((tag, key, value))
-            if known is not None:
-                encoded += known
-                continue
-            if not -_INT64 <= value < _INT64:
-                return None
-        elif kind is not float and kind is not bool and value is not None:
-            return None
-        encoded += attribute(tag, key, value)
+        encoded += known or _attribute(tag, key, value)
     return encoded
 
 

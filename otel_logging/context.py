@@ -17,7 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
 from otel_logging import _diagnostics, _exceptions, _json, _names, _otlp, _runtime, _wrap
-from otel_logging._values import field, plain
+from otel_logging._values import MAX_CHARACTERS, field, plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -103,10 +103,11 @@ class Bound:
         may change, at names that give way to a line's own.
         """
         if self._line_bytes is _UNASKED:
-            usual = _NOT_USUAL.isdisjoint(self.values)
-            self._line_bytes = _otlp.scalars(_otlp.EVENT_TAG, self.values) if usual else None
-            if self._line_bytes is not None:
-                self.shown = _runtime.current.redaction.fields(self.values)
+            redact, shown = _runtime.current.redaction.scalars, None
+            if _NOT_USUAL.isdisjoint(self.values):
+                shown = redact(self.values, MAX_CHARACTERS)
+            self._line_bytes = None if shown is None else _otlp.scalars(_otlp.EVENT_TAG, shown)
+            self.shown = shown or {}
         return self._line_bytes
 
     def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":

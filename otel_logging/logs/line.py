@@ -154,6 +154,7 @@ _TIMESTAMP, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVE
 _JOB_TAG = _names.JOB_TAG
 
 
+_NO_FIELDS: Final[dict[str, Any]] = {}
 _UNTAGGED: Final[tuple[Mapping[str, str], bytes]] = ({}, b"")
 
 
@@ -201,11 +202,10 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                 return False
             state, tag = bindings.state(), bindings.job.get().tag
             bound_bytes, bound = state.line_bytes, state.shown
-            own_bytes = encode(_EVENT_TAG, own) if own else b""
-            if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
+            shown = redaction.scalars(own, MAX_CHARACTERS) if own else _NO_FIELDS
+            if shown is None or bound_bytes is None or not bound.keys().isdisjoint(shown):
                 return False
-            if own:
-                own = redaction.fields(own)
+            own_bytes = encode(_EVENT_TAG, shown)
             tagged, tag_bytes = _UNTAGGED
             if tag is not None:
                 tagged, tag_bytes = _tagged(tag)
@@ -219,14 +219,14 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                     _LEVEL: head[0],
                     _EVENT: event,
                     _LOGGER: lines.name,
-                    **own,
+                    **shown,
                     **bound,
                     **tagged,
                     **span.line_fields,
                 }
             )
             encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
-            attributes = len(own) + len(bound) + len(tagged) + 2  # the level, the logger
+            attributes = len(shown) + len(bound) + len(tagged) + 2  # the level, the logger
             if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
                 return False
         except Exception:  # the whole chain counts and reports it

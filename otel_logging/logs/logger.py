@@ -110,8 +110,8 @@ class Channel:
         except KeyError:
             name = NAMES.get(level)
             values = {_names.LEVEL: name, _names.LOGGER: self.name}
-            encoded = _otlp.scalars(_otlp.EVENT_TAG, values)
-            head = None if name is None or encoded is None else (name, encoded)
+            encoded = _otlp.attributes(_otlp.EVENT_TAG, values)
+            head = None if name is None else (name, encoded)
             self._heads[level] = head
             return head
 
