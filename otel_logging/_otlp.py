@@ -14,7 +14,6 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from otel_logging import _runtime
 from otel_logging._values import field, plain
 
 if TYPE_CHECKING:
@@ -184,13 +183,11 @@ def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes:
 def event(time_ns: int, name: str, values: Mapping[str, Any], *, dropped: int = 0) -> bytes:
     """Encode an event as field 11 of Span. Event: 1 time, 2 name, 3 attributes, 4 dropped."""
     more = b"\x20" + _varint(dropped & _UINT32) if dropped else b""
-    return event_of(time_ns, name, attributes(EVENT_TAG, values), more)
+    return event_of(time_ns, plain(name), attributes(EVENT_TAG, values), more)
 
 
 def event_of(time_ns: int, name: str, *encoded: bytes) -> bytes:
-    """Encode an event with attributes that are *encoded* with ``EVENT_TAG`` already."""
-    if type(name) is str:
-        name = _runtime.current.redaction.text(name)
+    """Encode an event that has no secrets: *name*, attributes *encoded* with ``EVENT_TAG``."""
     try:  # what ``_time`` and ``_text`` do, without the calls
         head, text = _TAG_AND_TIME(0x09, time_ns, 0x12), name.encode()
     except (struct.error, UnicodeEncodeError, AttributeError):

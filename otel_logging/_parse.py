@@ -127,15 +127,6 @@ def redaction(name: str, value: object) -> Redaction:
     return DEFAULT if boolean(name, value) else OFF
 
 
-def pattern(name: str, value: str) -> tuple[str, ...]:
-    """Return a regular expression, as the one of its kind."""
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ConfigurationError(name, value, f"a regular expression ({error})") from error
-    return (value,)
-
-
 # ---------------------------------------------------------------- names, pairs, mappings
 
 

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from otel_logging._errors import ConfigurationError
 from otel_logging._secret_names import STEMS, kind_of, words_of
 from otel_logging._secret_texts import marker, without_known, without_personal
 from otel_logging._secret_values import is_blank, is_count, without_named
@@ -29,7 +30,7 @@ class Redaction:
     expressions of secrets; they run on every new text, so they have to be quick. *allow*: names
     whose values stay. *personal*: e-mail addresses, phone numbers and IP addresses too, and the
     ``who`` keys hashed with *salt*, a random one of this process where it is left out.
-    Failure: raises ``ValueError`` for an invalid pattern; later nothing does. Cost: a look-up for
+    Failure: raises ``ConfigurationError`` for an invalid pattern; nothing does later. Cost: a look-up for
     what was seen before. Concurrency: any thread.
     """
 
@@ -45,13 +46,20 @@ class Redaction:
         salt: str = "",
         who: Iterable[str] = (),
     ) -> None:
+        for name, given in (("keys", keys), ("patterns", patterns), ("allow", allow)):
+            if isinstance(given, str):
+                raise ConfigurationError(f"Redaction: {name}", given, "a sequence of strings")
         self.keys, self.patterns, self.allow = tuple(keys), tuple(patterns), tuple(allow)
         self.personal, self.who = personal, frozenset(who) if personal else frozenset()
         self._salt, self._given_salt = salt.encode() or _RANDOM_SALT, salt
         self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
         self._keys = {" ".join(words_of(key)) for key in self.keys}
         self._allow = {" ".join(words_of(key)) for key in self.allow}
-        self._patterns = [re.compile(each) for each in self.patterns]
+        try:
+            self._patterns = [re.compile(each) for each in self.patterns]
+        except re.error as error:
+            allowed = f"regular expressions ({error})"
+            raise ConfigurationError("Redaction: patterns", patterns, allowed) from error
         self._stems = (*STEMS, *{word for key in self._keys for word in key.split()[:1]})
         self._texts: dict[str, str] = {}
         self._last = ("", "")
@@ -80,22 +88,24 @@ class Redaction:
 
     def kind(self, name: str) -> str | None:
         """Return which kind of secret the field *name* holds; None: it holds something else."""
-        try:
-            return self._kinds[name]
-        except KeyError:
+        kind = self._kinds.get(name, "")
+        if kind == "":
             words = words_of(name[:_REMEMBERED_CHARACTERS])
             joined = " ".join(words)
             kind = None if joined in self._allow else kind_of(words)
             if any(f" {key} " in f" {joined} " for key in self._keys):
                 kind = "key"
             _remember(self._kinds, name, kind)
-            return kind
+        return kind
 
     # ---- plain data
 
     def field(self, name: str, value: Any) -> Any:
         """Return the plain *value* of the field *name* without its secrets."""
-        kind = self.kind(name)
+        try:  # what ``kind`` does, without the call
+            kind = self._kinds[name]
+        except KeyError:
+            kind = self.kind(name)
         if kind is not None and value and type(value) is not bool and not is_count(name, value):
             return value if type(value) is str and is_blank(value) else marker(kind)
         if name in self.who and value is not None:
@@ -142,7 +152,12 @@ class Redaction:
         return found
 
     def _mapping(self, values: dict[str, Any]) -> dict[str, Any]:
-        found = self.fields(values)
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            text = self.text(name)
+            while text in found:  # two secrets, which are as good as one
+                text += "_"
+            found[text] = self.field(name, value)
         for name, value in (("name", "value"), ("key", "value"), ("Name", "Value"), ("k", "v")):
             if value in found and type(values.get(name)) is str:  # as HTTP archives have headers
                 found[value] = self.field(values[name], values[value])

@@ -60,7 +60,7 @@ _ALONE: Final = by_kind(
 _ABOUT: Final = words_in(
     "active agent age alg algo algorithm arn at attempt attempts audience backend banner begin "
     "bucket budget by cache check checks class client column consent cost count counter counts "
-    "country created date day days decision domain duration enabled end endpoint error errors "
+    "country created date day days decision detail details domain duration enabled end endpoint error errors "
     "event events exception exist exists exp expire expires expiration expiry factor factory "
     "failure failures field file flag flow for forgot form format from generator group handler "
     "hint host hour hours httponly id ids in index issuer kind label language latency left len "

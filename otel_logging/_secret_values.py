@@ -80,9 +80,10 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         found = _LINE.match(text, at)
         end = text.find(quote, at, found.end()) if found and quote else -1
         return at, end if end >= 0 or found is None else found.end()
-    end = _end_of_enclosed(text, at)
-    found = (_COOKIES if kind == "cookie" else _VALUE).match(text, scheme.end() if scheme else end)
-    end = found.end() if found else max(end, scheme.end() if scheme else at)
+    start = scheme.end() if scheme else at
+    end = _end_of_enclosed(text, start)
+    found = (_COOKIES if kind == "cookie" else _VALUE).match(text, end)
+    end = found.end() if found else end
     if text[end : end + 1] == "(":  # of a call, as `SecretStr('…')`
         end = _end_of_enclosed(text, end)
     return at, end

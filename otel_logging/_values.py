@@ -85,6 +85,8 @@ def plain(value: Any) -> Any:
 
 def field(name: str, value: Any) -> Any:
     """Return *value*, of the field *name*, as ``plain`` does, without what the name says too."""
+    if type(name) is not str:
+        name = str(plain(name))
     return _runtime.current.redaction.field(name, bounded(value))
 
 
