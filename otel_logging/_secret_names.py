@@ -60,20 +60,20 @@ _ALONE: Final = by_kind(
 _ABOUT: Final = words_in(
     "active agent age alg algo algorithm arn at attempt attempts audience backend banner begin "
     "bucket budget by cache check checks class client column consent cost count counter counts "
-    "country created date day days decision detail details domain duration enabled end endpoint error errors "
-    "event events exception exist exists exp expire expires expiration expiry factor factory "
-    "failure failures field file flag flow for forgot form format from generator group handler "
-    "hint host hour hours httponly id ids in index issuer kind label language latency left len "
-    "length less level lifetime limit limits locale location lock log manager max message method "
-    "methods metric metrics middleware min minute minutes missing mode module ms name names "
-    "notice num number of offset ok on optional order outcome owner page parser path per plugin "
-    "policies policy pool port position preference preferences present price progress protection "
-    "protocol provider rate ratio reason ref reference refresh remaining request requests "
-    "required requires reset response result retries retry role roles rule rules samesite santa "
-    "scheme scope scopes score sec second seconds server service set since size start state stats "
-    "status storage store strength success template time timeout times timestamp title to total "
-    "ttl type types uid until updated uri url usage user username users uuid valid validator "
-    "validity version window"
+    "country created date day days decision detail details domain duration enabled end endpoint "
+    "error errors event events exception exist exists exp expire expires expiration expiry factor "
+    "factory failure failures field file flag flow for forgot form format from generator group "
+    "handler hint host hour hours httponly id ids in index issuer kind label language latency "
+    "left len length less level lifetime limit limits locale location lock log manager max "
+    "message method methods metric metrics middleware min minute minutes missing mode module ms "
+    "name names notice num number of offset ok on optional order outcome owner page parser path "
+    "per plugin policies policy pool port position preference preferences present price progress "
+    "protection protocol provider rate ratio reason ref reference refresh remaining request "
+    "requests required requires reset response result retries retry role roles rule rules "
+    "samesite santa scheme scope scopes score sec second seconds server service set since size "
+    "start state stats status storage store strength success template time timeout times "
+    "timestamp title to total ttl type types uid until updated uri url usage user username users "
+    "uuid valid validator validity version window"
 )
 _STILL: Final = words_in("decoded decrypted encoded encrypted hashed shared signed")
 #: What comes before them where they are counted, or asked for.
@@ -82,9 +82,36 @@ _ASKED: Final = words_in(
     "number public require requires should total use uses using was with without"
 )
 #: What is somewhere in each of their names, for a quick look.
-STEMS: Final = words_in(
-    "pass token secret key auth cookie sess pwd cred sig pin otp csrf xsrf jwt bearer mfa cvv cvc "
-    "card code pswd conn mnemonic seed sid ssn iban"
+STEMS: Final = (
+    *(
+        "pass",
+        "wd",
+        "token",
+        "secret",
+        "key",
+        "auth",
+        "cookie",
+        "sess",
+        "cred",
+        "sig",
+        "pin",
+        "otp",
+    ),
+    *(
+        "srf",
+        "jwt",
+        "bearer",
+        "mfa",
+        "cv",
+        "card",
+        "code",
+        "conn",
+        "mnemonic",
+        "seed",
+        "sid",
+        "ssn",
+    ),
+    "iban",
 )
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

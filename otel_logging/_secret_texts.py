@@ -151,35 +151,38 @@ def _address(found: re.Match[str]) -> str:
 
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
-_LIKELY: Final = re.compile(
+LIKELY: Final = re.compile(
     r"\b(?:([0-9]{4}[ -]?[0-9]{4}[0-9 -]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})|([\w-]{16,}))",
     re.ASCII,
 )
 _HEX: Final = re.compile(r"[0-9a-f-]+")
 
 
-def without_known(text: str, lower: str) -> str:
-    """Return *text*, which is *lower* in lower case, without what is a secret by its looks."""
-    if "private key" in lower:
+def without_schemes(text: str) -> str:
+    """Return *text* without private keys, and without the credentials of URLs."""
+    if "PRIVATE KEY" in text:
         text = _PEM.sub(marker("private-key"), text)
     if "://" in text:
         text = _WEBHOOK.sub(rf"\1{marker('webhook')}", _URL_USER.sub(_url_user, text))
-    likely = _LIKELY.search(text)
-    has_digits = has_others = False
-    while likely is not None:
-        if likely.lastindex == 1:
-            has_digits = True
-        elif not _HEX.fullmatch(likely.group()):
-            has_others = True
-            break
-        likely = _LIKELY.search(text, likely.end())
-    if has_others:
-        text = _IBAN.sub(_iban, _TOKEN.sub(_issued, text))
-    if has_others or has_digits:
-        text = _CARD.sub(_card, text)
-    if "basic" in lower or "bearer" in lower:
-        text = _SCHEME.sub(_scheme, text)
     return text
+
+
+def without_numbers(text: str, likely: re.Match[str]) -> str:
+    """Return *text* without issued tokens and numbers; *likely*: the first match of ``LIKELY``."""
+    has_digits = False
+    at: re.Match[str] | None = likely
+    while at is not None:
+        if at.lastindex == 1:
+            has_digits = True
+        elif not _HEX.fullmatch(at.group()):
+            return _CARD.sub(_card, _IBAN.sub(_iban, _TOKEN.sub(_issued, text)))
+        at = LIKELY.search(text, at.end())
+    return _CARD.sub(_card, text) if has_digits else text
+
+
+def without_credentials(text: str) -> str:
+    """Return *text* without bearer and basic credentials."""
+    return _SCHEME.sub(_scheme, text)
 
 
 def without_personal(text: str) -> str:

@@ -156,8 +156,8 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
         if key not in _NOT_FIELDS:
             kept = bounded(value)
             found = redaction.field(key, kept)
-            if found != kept:
-                event_dict[key] = found
+            if found != (value if type(value) is str else kept) or "[redacted:" in str(kept):
+                event_dict[key] = found  # of a long text they are taken out before it is cut
     return event_dict
 
 

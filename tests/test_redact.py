@@ -131,7 +131,8 @@ def test_personal_data_goes_on_request() -> None:
     text = "bob@example.com at 10.0.0.1 or 2001:db8::1 called +1 415 555 2671 or (415) 555-2671"
     assert DEFAULT.text(text) == text
     assert PERSONAL.text(text) == (
-        "[redacted:email] at [redacted:ip] or [redacted:ip] called [redacted:phone] or [redacted:phone]"
+        "[redacted:email] at [redacted:ip] or [redacted:ip]"
+        " called [redacted:phone] or [redacted:phone]"
     )
     for harmless in ("at 12:30:01.5", "version 1.2.3", "999.1.2.3", "a@b", "2026-11-26", "5 + 12"):
         assert PERSONAL.text(harmless) == harmless

@@ -20,7 +20,7 @@ from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
 from otel_logging.logs import logger as loggers
-from otel_logging.processors import EventDict, exception_of, mark_done
+from otel_logging.processors import EventDict, exception_of, mark_done, redact_secrets
 
 #: The threads in which a handler has a line of ours: what it logs meanwhile goes to none. Not a
 #: context variable: tasks that a handler starts would copy it, and log to no handler ever.
@@ -45,6 +45,7 @@ def hand_on(
         return
     _handing_on[me] = True
     try:
+        event_dict = redact_secrets(channel, "", {**event_dict})
         fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
         error = exception_of(given.get("exc_info"))
         if error is not None:
