@@ -288,7 +288,7 @@ def redacted(rows: Rows) -> None:
         "the same text each time": lambda: "order 000000000000 was placed by the buyer",
     }
 
-    def under(redact: bool, line: Callable[[], None]) -> Callable[[], None]:
+    def under(line: Callable[[], None], *, redact: bool) -> Callable[[], None]:
         lines = in_span(line)
 
         def turn() -> None:
@@ -303,7 +303,7 @@ def redacted(rows: Rows) -> None:
             "field": lambda text=text: log.info("message handled", note=text()),
         }.items():
             rows[f"a line with {name} as {place}, against redact=False"] = compare(
-                under(False, line), under(True, line), LINES
+                under(line, redact=False), under(line, redact=True), LINES
             )
 
 

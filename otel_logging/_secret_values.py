@@ -22,9 +22,13 @@ _NAMED: Final = re.compile(
     rf"{_NAME}(?:{_QUOTE})?[ \t]{{0,4}}"
     r"(?P<sign>=>|:=|==?|:(?!//)|%(?:25){0,3}3[ADad])[ \t]{0,8}"
 )
-#: Name and value as the items of a pair, as an option of a command, as an element of XML.
+#: Name and value as items of a pair, members of an object, an option, an element of XML.
 _PAIR: Final = re.compile(
     rf"(?<=[(\[])[bu]?(?:{_QUOTE}){_NAME}(?:{_QUOTE}), ?(?=[bu]?(?:{_QUOTE}))"
+)
+_MEMBERS: Final = re.compile(
+    rf"(?:{_QUOTE})(?:[Nn]ame|[Kk]ey)(?:{_QUOTE}) ?: ?(?:{_QUOTE}){_NAME}(?:{_QUOTE}) ?, ?"
+    rf"(?:{_QUOTE})[Vv]alue(?:{_QUOTE}) ?: ?(?=[bu]?(?:{_QUOTE}))"
 )
 _FLAG: Final = re.compile(rf"(?<![\w-])--?{_NAME[_NAME.index('(?P') :]}[ \t]{{1,4}}(?=[^\s-])")
 _TAG: Final = re.compile(rf"<{_NAME}(?:\s[^<>]{{0,128}})?>(?=[^<\s])")
@@ -74,12 +78,12 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         return at, template.end()
     scheme = _WITH_SCHEME.match(text, at)
     quote = quote if quote in ("'", '"') else ""
-    if sign == ":" and (
-        kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
-    ):
-        found = _LINE.match(text, at)
-        end = text.find(quote, at, found.end()) if found and quote else -1
-        return at, end if end >= 0 or found is None else found.end()
+    is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
+    if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
+        line = _LINE.match(text, at)
+        last = len(text) if line is None else line.end()
+        end = text.find(quote, at, last) if quote else -1
+        return at, last if end < 0 else end
     start = scheme.end() if scheme else at
     end = _end_of_enclosed(text, start)
     found = (_COOKIES if kind == "cookie" else _VALUE).match(text, end)
@@ -119,6 +123,8 @@ def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
         text = _replaced(text, _NAMED, kind_of)
     if "'," in text or '",' in text:
         text = _replaced(text, _PAIR, kind_of)
+    if "alue" in text:
+        text = _replaced(text, _MEMBERS, kind_of)
     if "--" in text:
         text = _replaced(text, _FLAG, kind_of)
     return _replaced(text, _TAG, kind_of) if "</" in text else text

