@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime, tracing
+from otel_logging import _diagnostics, _forks, _names, _runtime, tracing
 from otel_logging._errors import ConfigurationError, only_configuration_errors
 from otel_logging._redact import Redaction
 from otel_logging.logs import configure
@@ -254,10 +254,7 @@ def setup_observability(
 
 
 def _connect_all(made: Observability, settings: Settings) -> None:
-    redaction = settings.logs.redaction
-    if redaction != _runtime.current.redaction:  # before anything is encoded
-        _runtime.swap(replace(_runtime.current, redaction=redaction))
-        _otlp.forget()
+    configure.use_redaction(settings.logs.redaction)  # before anything is encoded
     if _stand_in is not None:
         _stand_in(settings)
     elif settings.traces or settings.log_exporter:

@@ -76,13 +76,18 @@ def configure_logging(
         apply(replace(settings, redaction=redaction))
 
 
+def use_redaction(redaction: Redaction) -> None:
+    """Take out what *redaction* says from here on, also of what is remembered. Scope: process."""
+    if redaction != _runtime.current.redaction:
+        _runtime.swap(replace(_runtime.current, redaction=redaction))
+        _otlp.forget()
+
+
 def apply(settings: LogSettings) -> None:
     """Configure structlog as *settings* say. Scope: process."""
     global _applied
     _applied = settings
-    if settings.redaction != _runtime.current.redaction:
-        _runtime.swap(replace(_runtime.current, redaction=settings.redaction))
-        _otlp.forget()
+    use_redaction(settings.redaction)
     listen, level = _listening
     if level is not None:
         settings = replace(settings, level=level, levels={})

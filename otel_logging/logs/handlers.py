@@ -52,8 +52,7 @@ def hand_on(
             fields.pop(_names.EXCEPTION, None)
         stack = fields.pop(_names.STACK, None) if is_true(given.get("stack_info")) else None
         place = fields if _names.CODE_FILE in fields else place or caller.users_place()
-        event = event_dict[_names.EVENT]
-        message = _Message(plain(event))
+        message = _Message(plain(event_dict[_names.EVENT]))
         record = logger.makeRecord(
             channel.name,
             level,

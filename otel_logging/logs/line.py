@@ -205,7 +205,6 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             shown = redaction.scalars(own, MAX_CHARACTERS) if own else _NO_FIELDS
             if shown is None or bound_bytes is None or not bound.keys().isdisjoint(shown):
                 return False
-            own_bytes = encode(_EVENT_TAG, shown)
             tagged, tag_bytes = _UNTAGGED
             if tag is not None:
                 tagged, tag_bytes = _tagged(tag)
@@ -225,7 +224,9 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                     **span.line_fields,
                 }
             )
-            encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
+            encoded = _otlp.event_of(
+                now_ns, event, encode(_EVENT_TAG, shown), bound_bytes, tag_bytes, head[1]
+            )
             attributes = len(shown) + len(bound) + len(tagged) + 2  # the level, the logger
             if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
                 return False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_logging import _names, _parse
-from otel_logging._redact import OFF, Redaction
+from otel_logging._redact import DEFAULT, OFF, Redaction
 from otel_logging.settings.links import is_terminal, jaeger_url, takes_links
 from otel_logging.settings.variables import Variables, asked
 
@@ -42,7 +42,7 @@ class LogSettings:
     #: Each line says which file and line of code it comes from.
     caller: bool = asked(_parse.true_or_false, False, _names.CALLER)
     #: What is taken out of what leaves.
-    redaction: Redaction
+    redaction: Redaction = asked(_parse.redaction, DEFAULT, argument="redact")
     #: Other loggers' lines, warnings and uncaught exceptions are ours too.
     takeover: bool = asked(_parse.boolean, True, argument="takeover")
 
@@ -58,13 +58,11 @@ def load_logs(variables: Variables | None = None, /, **given: Any) -> LogSetting
     forced = variables.get(_names.FORCE_COLOR) not in (None, "0")
     terminal = is_terminal() and variables.get(_names.TERM) != "dumb"
     url = jaeger_url(variables)  # invalid is invalid, whatever the terminal takes
-    if given.get("redact") is not None:
-        redaction = _parse.redaction("redact", given["redact"])
-    else:
-        redaction = _load_redaction(variables)
+    values = variables.values(LogSettings, given)
+    if given.get("redact") is None:
+        values["redaction"] = _load_redaction(variables)
     return LogSettings(
-        redaction=redaction,
-        **variables.values(LogSettings, given),
+        **values,
         color=(forced or terminal) and variables.get(_names.NO_COLOR) is None,
         links_to=url if takes_links(variables) else None,
     )
