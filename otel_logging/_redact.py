@@ -199,8 +199,9 @@ class Redaction:
         return self._new(text) if known is None else known
 
     def _new(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
-        if len(text) > _REMEMBERED_CHARACTERS and any(text is last for last in self._last):
-            return self._last[1]  # a line and its event have the same
+        last = self._last  # a line and its event have the same text; other threads have others
+        if len(text) > _REMEMBERED_CHARACTERS and (text is last[0] or text is last[1]):
+            return last[1]
         found, lower = text, text.lower()
         has_signs = (
             "=" in text
