@@ -10,11 +10,8 @@ from otel_logging._redact import Redaction
 from otel_logging.context import (
     bind_context,
     bound_context,
-    carry,
     clear_context,
     detached,
-    extract,
-    inject,
     unbind_context,
 )
 from otel_logging.export.redacted import redacted
@@ -27,6 +24,7 @@ from otel_logging.jobs import (
 )
 from otel_logging.logs.configure import configure_logging, get_logger
 from otel_logging.observability import Observability, setup_observability
+from otel_logging.propagation import carry, extract, inject
 from otel_logging.tracing import traced
 
 __all__ = [

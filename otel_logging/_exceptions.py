@@ -88,18 +88,6 @@ class _Origin:
         return (type(None), ())
 
 
-class Remembering:
-    """A ``with`` block that remembers its context on an exception that leaves it."""
-
-    __slots__ = ("_began",)
-
-    def __enter__(self) -> None:
-        self._began = tick()
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        remember_context(error, self._began)
-
-
 #: Attribute of an exception: the ``_Origin`` it has left.
 _ORIGIN: Final = "_otel_logging_origin"
 

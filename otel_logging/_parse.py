@@ -223,18 +223,19 @@ def baggage_keys(name: str, value: object) -> tuple[str, ...]:
 
 
 def file(name: str, value: str) -> str:
-    """Return the path of a file that exists."""
-    if not Path(value).is_file():
+    """Return the absolute path of a file that exists."""
+    path = Path(value)
+    if not path.is_file():
         raise ConfigurationError(name, value, "a file that exists")
-    return value
+    return str(path.absolute())
 
 
 def directory(name: str, value: Any) -> Path:
-    """Return the path of a directory, which need not exist."""
+    """Return the absolute path of a directory, which need not exist."""
     try:
         if os.fspath(value):
-            return Path(value).expanduser()
-    except (TypeError, RuntimeError):  # no path; a user without a home
+            return Path(value).expanduser().absolute()
+    except (TypeError, RuntimeError, OSError):  # no path; no home; no working directory any more
         pass
     raise ConfigurationError(name, value, "a directory")
 

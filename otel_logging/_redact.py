@@ -160,7 +160,10 @@ class Redaction:
                 if value < 10**11 and kinds.get(name, "") is None and not self.who:
                     found[name] = value
                     continue
-            elif kind is not float and kind is not bool and value is not None:
+            elif kind is float:
+                if value - value != 0.0:  # not finite
+                    return None
+            elif kind is not bool and value is not None:
                 return None
             found[name] = self.field(name, value)
         return found

@@ -7,9 +7,10 @@ is idempotent, and what it returns has at most ``MAX_NODES`` values, of at most
 surrogate in a string is still there.
 """
 
+import math
 import numbers
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -31,8 +32,8 @@ _MIN_TEXT = 32  # of each string, even where MAX_TEXT is used up: enough to tell
 _MAX_KEY = 256
 
 _INT64 = 2**63
+_MOST_BITS = 14_000  # of an integer in decimal digits: Python writes at most 4,300
 _AS_TEXT = (Decimal, UUID, PurePath, timedelta)
-
 
 #: What splits lines, or is obeyed by a terminal: C0 and C1 controls, line separators, and what
 #: changes the direction of writing. And lone surrogates, which no output takes.
@@ -95,7 +96,7 @@ def bounded(value: Any) -> Any:
     kind = type(value)
     if kind is str:
         return value if len(value) <= MAX_CHARACTERS else _cut(value, MAX_CHARACTERS)
-    if value is None or kind is bool or kind is float:
+    if value is None or kind is bool or (kind is float and value - value == 0.0):  # finite
         return value
     if kind is int and -_INT64 <= value < _INT64:
         return value
@@ -133,23 +134,84 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         return _convert(value.value, depth, left)
     if isinstance(value, str):
         return str.__str__(value if issubclass(type(value), str) else str(value))
-    if isinstance(value, numbers.Integral):  # numpy's are registered there too
-        number = int(value)
-        # f"{n:x}" has no limit on digits, str(n) has one of 4,300
-        return number if -_INT64 <= number < _INT64 else f"{number:#x}"
+    if hasattr(type(value), "dtype"):  # of numpy, pandas, torch
+        return _array(value, depth, left)
     if isinstance(value, numbers.Real):
-        return float(value)
+        return _number(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         more = len(value) - MAX_CHARACTERS
         return repr(bytes(value[:MAX_CHARACTERS])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
         return _mapping(value, depth - 1, left)
-    if isinstance(value, (list, tuple, Set)):
+    if isinstance(value, (Sequence, Set, ValuesView)):
         return _sequence(value, depth - 1, left)
     own = getattr(type(value), "__structlog__", None)  # how an object wants to be logged
     if own is not None and depth > 0:
         return _convert(own(value), depth - 1, left)
+    names = None if isinstance(value, (BaseException, type)) else _field_names(type(value))
+    if names is not None:
+        return _mapping(_Record(value, names), depth - 1, left)
     return _described(value)
+
+
+def _number(value: Any) -> int | float | str:
+    if isinstance(value, numbers.Integral):
+        number = int(value)
+        if -_INT64 <= number < _INT64:
+            return number
+        return str(number) if number.bit_length() <= _MOST_BITS else f"{number:#x}"
+    real = float(value)
+    if math.isfinite(real):
+        return real
+    # JSON has neither: the same words as in Protocol Buffers' JSON mapping
+    return "NaN" if math.isnan(real) else "Infinity" if real > 0 else "-Infinity"
+
+
+def _array(value: Any, depth: int, left: _Left) -> Any:
+    if getattr(value, "ndim", 0):
+        return _sequence(value, depth - 1, left)
+    kind = getattr(value.dtype, "kind", "")
+    if kind == "M":
+        return str(value)
+    if kind == "m":  # in nanoseconds its item would be a bare number
+        value = value.astype("m8[us]")
+    elif isinstance(value, numbers.Real):
+        return _number(value)
+    return _walk(value.item(), depth - 1, left)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record(Mapping[str, Any]):
+    """The named fields of an object, which are read one at a time."""
+
+    value: Any
+    names: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self.value, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _field_names(kind: type) -> tuple[str, ...] | None:
+    """Return the fields of a dataclass, an attrs, pydantic or msgspec class; None for another.
+
+    A field that its author keeps out of the class's ``repr`` is left out here too.
+    """
+    if (fields := getattr(kind, "__dataclass_fields__", None)) is not None:
+        return tuple(name for name, field in fields.items() if field.repr)
+    if (fields := getattr(kind, "__attrs_attrs__", None)) is not None:
+        return tuple(field.name for field in fields if field.repr)
+    if (fields := getattr(kind, "__pydantic_fields__", None)) is not None:
+        return tuple(name for name, field in fields.items() if field.repr)
+    if hasattr(kind, "__get_validators__") and hasattr(kind, "__fields__"):  # pydantic 1
+        return tuple(name for name, f in kind.__fields__.items() if f.field_info.repr)
+    fields = getattr(kind, "__struct_fields__", None)
+    return fields if isinstance(fields, tuple) else None
 
 
 def _described(value: Any) -> str:
@@ -157,8 +219,10 @@ def _described(value: Any) -> str:
         return f"{_type_name(value)}: {value}"
     if isinstance(value, (date, time)):
         text = value.isoformat()
+    elif isinstance(value, _AS_TEXT) or type(value).__module__ == "ipaddress":
+        text = str(value)
     else:
-        text = str(value) if isinstance(value, _AS_TEXT) else repr(value)
+        text = repr(value)
     return str.__str__(text)
 
 

@@ -1,9 +1,8 @@
 """What surrounds a call as a decorator of any callable: function, coroutine, generator, method.
 
-In: a callable, and what to call before and after it, or a function that makes a fresh context
-manager a call. Out: a callable of the same kind with the same metadata. Invariant: the body of a
-generator runs in a ``contextvars`` Context of its own, so that what it opens
-between two yields stays open for it and is never seen by whoever consumes it.
+In: a callable, and what to call before and after it. Out: a callable of the same kind with the
+same metadata. Invariant: the body of a generator runs in a ``contextvars`` Context of its own, so
+that what it opens between two yields stays open for it and is never seen by its consumer.
 Deliberately absent: what surrounds the call.
 """
 
@@ -12,66 +11,31 @@ import inspect
 import sys
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_Enter = Callable[[Any], Any]
+_Leave = Callable[[Any, BaseException | None], object]
 
 
-def wrap(
-    function: _F,
-    enter: Callable[[Any], Any],
-    leave: Callable[[Any, BaseException | None], object],
-    of: Any,
-    *,
-    later: bool = False,
-) -> _F:
+def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = False) -> _F:
     """Return *function* so that each call runs between ``entered = enter(of)`` and
     ``leave(entered, error)``, neither of which may raise.
 
     Generators are inside from their first step until they are closed, and only
     while their own code runs. ``classmethod`` and ``staticmethod`` objects are
-    wrapped around what they hold. *later*: a coroutine or generator that a plain
-    function returns is inside as well, entered and left on its own.
+    wrapped around what they hold. *later*: a coroutine that a plain function
+    returns is inside as well, entered and left on its own.
     """
     if isinstance(function, (classmethod, staticmethod)):
         return cast(_F, type(function)(wrap(function.__func__, enter, leave, of, later=later)))
-    wrapper = _around(function, _kind_of(function), enter, leave, of, later=later)
-    if not isinstance(function, (types.FunctionType, types.MethodType)):
-        _put_on(wrapper, function)
-    return wrapper
-
-
-def wrap_in(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
-    """Return *function* so that each call runs inside ``with make():``."""
-    return wrap(function, _enter, _leave, make)
-
-
-def _enter(make: Callable[[], AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
-    manager = make()
-    manager.__enter__()
-    return manager
-
-
-def _leave(manager: AbstractContextManager[Any], error: BaseException | None) -> None:
-    kind = None if error is None else type(error)
-    manager.__exit__(kind, error, None if error is None else error.__traceback__)
-
-
-def _around(
-    function: _F,
-    kind: str,
-    enter: Callable[[Any], Any],
-    leave: Callable[[Any, BaseException | None], object],
-    of: Any,
-    *,
-    later: bool = False,
-) -> _F:
-    if kind == "coroutine":
+    wrapper: Any
+    if (kind := _kind_of(function)) == "coroutine":
 
         @functools.wraps(function)
-        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
             entered = enter(of)
             try:
                 result = await function(*args, **kwargs)
@@ -81,12 +45,10 @@ def _around(
             leave(entered, None)
             return result
 
-        return cast(_F, coroutine)
-
-    if kind == "function":
+    elif kind == "function":
 
         @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
             entered = enter(of)
             try:
                 result = function(*args, **kwargs)
@@ -94,63 +56,43 @@ def _around(
                 leave(entered, error)
                 raise
             leave(entered, None)
-            return _result_around(result, enter, leave, of) if later else result
+            if later and _is_to_begin(result):
+                return wrap(_given(result), enter, leave, of)()
+            return result
 
-        return cast(_F, call)
-
-    return _generator_around(function, kind, copy_context, lambda: _Between(enter, leave, of))
-
-
-class _Between:
-    """The same as a ``with`` block."""
-
-    def __init__(self, enter: Any, leave: Any, of: Any) -> None:
-        self._enter, self._leave, self._of = enter, leave, of
-
-    def __enter__(self) -> None:
-        self._entered = self._enter(self._of)
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._leave(self._entered, error)
+    else:
+        wrapper = _generator_around(function, kind, copy_context, enter, leave, of)
+    if not isinstance(function, (types.FunctionType, types.MethodType)):
+        _put_on(wrapper, function)
+    return cast(_F, wrapper)
 
 
-#: What a call may return that is still to run; each has the name of what made it.
-_LATER: Final[dict[type, str]] = {
-    types.CoroutineType: "coroutine",
-    types.GeneratorType: "generator",
-    types.AsyncGeneratorType: "async generator",
-}
+def wrap_in(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
+    """Return *function* so that each call runs inside ``with make():``."""
+
+    def enter(_: object) -> AbstractContextManager[Any]:
+        manager = make()
+        manager.__enter__()
+        return manager
+
+    def leave(manager: AbstractContextManager[Any], error: BaseException | None) -> None:
+        kind = None if error is None else type(error)
+        manager.__exit__(kind, error, None if error is None else error.__traceback__)
+
+    return wrap(function, enter, leave, None)
 
 
-def _result_around(result: Any, enter: Any, leave: Any, of: Any) -> Any:
-    kind = _LATER.get(type(result))
-    if kind == "coroutine" and inspect.getcoroutinestate(result) != inspect.CORO_CREATED:
-        return result  # it runs for somebody already
-    if kind == "generator" and _is_awaitable(result.gi_code):
-        kind = "generator coroutine"
-    if kind is None:
-        return result
-    outer: Any = _around(_Given(result), kind, enter, leave, of)()
-    outer.__name__, outer.__qualname__ = result.__name__, result.__qualname__
-    return outer
+def _is_to_begin(result: Any) -> bool:
+    is_coroutine = isinstance(result, types.CoroutineType)
+    return is_coroutine and inspect.getcoroutinestate(result) == inspect.CORO_CREATED
 
 
-class _Given:
-    """A function of what there is already."""
+def _given(coroutine: Any) -> Callable[[], Any]:
+    async def given() -> Any:
+        return await coroutine
 
-    __slots__ = ("_result",)
-
-    def __init__(self, result: Any) -> None:
-        self._result = result
-
-    def __call__(self) -> Any:
-        return self._result
-
-    def __del__(self) -> None:
-        # a coroutine that ended before its first step: Python is to complain of the outer one alone
-        ours = sys.getrefcount(self._result) <= 2  # this object, and that call
-        if ours and isinstance(self._result, types.CoroutineType):
-            self._result.close()
+    given.__name__, given.__qualname__ = coroutine.__name__, coroutine.__qualname__
+    return given
 
 
 def _put_on(wrapper: Any, function: Any) -> None:
@@ -186,21 +128,18 @@ def run_in_context(function: _F, begin: Callable[[], Context]) -> _F:
 
         return cast(_F, call)
 
-    return _generator_around(function, kind, begin, nullcontext)
+    return _generator_around(function, kind, begin, lambda _: None, lambda *_: None, None)
 
 
 def _generator_around(
-    function: _F,
-    kind: str,
-    begin: Callable[[], Context],
-    make: Callable[[], AbstractContextManager[Any]],
+    function: _F, kind: str, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any
 ) -> _F:
     if kind != "async generator":
 
         @functools.wraps(function)
         def generator(*args: Any, **kwargs: Any) -> Any:
             own = begin()
-            with _Entered(own, make()):
+            with _Entered(own, enter, leave, of):
                 return (yield from _stepped(own, own.run(function, *args, **kwargs)))
 
         # which marks it as one to be awaited
@@ -209,7 +148,7 @@ def _generator_around(
     @functools.wraps(function)
     async def async_generator(*args: Any, **kwargs: Any) -> Any:
         own = begin()
-        with _Entered(own, make()):
+        with _Entered(own, enter, leave, of):
             steps = own.run(function, *args, **kwargs)
             step: Any = functools.partial(_first_step, steps)
             value: Any = None
@@ -248,13 +187,12 @@ def _first_step(steps: AsyncGenerator[Any, Any], _: None) -> Awaitable[Any]:
 
 def _kind_of(function: Callable[..., Any]) -> str:
     # an instance with a __call__ is of the kind of its __call__
-    call = function if _is_function(function) else getattr(function, "__call__", function)  # noqa: B004
-    for candidate in (function, call):
+    for candidate in (function, type(function).__call__):
         if inspect.isasyncgenfunction(candidate):
             return "async generator"
         if inspect.isgeneratorfunction(candidate):
-            code = _unwrapped(candidate).__code__
-            return "generator coroutine" if _is_awaitable(code) else "generator"
+            flags = _unwrapped(candidate).__code__.co_flags  # as ``types.coroutine`` marks it
+            return "generator coroutine" if flags & inspect.CO_ITERABLE_COROUTINE else "generator"
         if inspect.iscoroutinefunction(candidate):
             return "coroutine"
     return "function"
@@ -267,26 +205,18 @@ def _unwrapped(function: Any) -> Any:
     return function
 
 
-def _is_awaitable(code: types.CodeType) -> bool:
-    """Say whether a generator's *code* is a coroutine by ``types.coroutine``."""
-    return bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
-
-
-def _is_function(function: object) -> bool:
-    return inspect.isroutine(function) or inspect.isclass(function)
-
-
 class _Entered:
-    """A context manager entered and left inside *own*, whoever runs the ``with``."""
+    """Between *enter* and *leave*, both called inside *own*, whoever runs the ``with``."""
 
-    def __init__(self, own: Context, manager: AbstractContextManager[Any]) -> None:
-        self._own, self._manager = own, manager
+    def __init__(self, own: Context, enter: _Enter, leave: _Leave, of: Any) -> None:
+        self._own, self._leave = own, leave
+        self._entered = own.run(enter, of)
 
     def __enter__(self) -> None:
-        self._own.run(self._manager.__enter__)
+        pass
 
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._own.run(self._manager.__exit__, *error)
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._own.run(self._leave, self._entered, error)
 
 
 class _Within:

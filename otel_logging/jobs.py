@@ -73,7 +73,7 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
 
     Works on any callable: functions of any signature, coroutine functions,
     methods, generators of both kinds (while their own code runs), also where a plain
-    function returns one of these. Nested, the inner
+    function returns a coroutine. Nested, the inner
     tag holds, then the outer one again. Scope: the task or thread that runs the
     function, and tasks it starts. Failure: raises ``ConfigurationError`` for a tag
     that is no text, when it decorates. Cost: under a microsecond a call.

@@ -1,8 +1,8 @@
-"""Where log half and trace half are put together.
+"""The one set-up of a process: when it begins and ends.
 
-In: settings. Out: an ``Observability``, which holds what has to be ended.
-Invariant: one at a time in a process; set-up is idempotent, and works again
-after ``shutdown``. Deliberately absent: any logic of the halves.
+In: arguments. Out: an ``Observability``, which holds what has to be ended. Invariant: one at a
+time; set-up is idempotent, and works again after ``shutdown``. Deliberately absent: what is
+started (``assembly``).
 """
 
 import atexit
@@ -14,27 +14,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import trace
-
-from otel_logging import _diagnostics, _forks, _names, _runtime, tracing
-from otel_logging._errors import ConfigurationError, only_configuration_errors
+from otel_logging import _diagnostics, _forks, _names, _runtime
+from otel_logging._errors import only_configuration_errors
 from otel_logging._redact import Redaction
 from otel_logging.logs import configure
-from otel_logging.settings import DEFAULT_SAMPLER, Settings, destination, load
-from otel_logging.spool import directories
-from otel_logging.spool.queue import Spool
+from otel_logging.propagation import set_propagators
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 
 if TYPE_CHECKING:
     from os import PathLike
-    from pathlib import Path
-
-    from opentelemetry.sdk.resources import Resource
 
     from otel_logging.export.delivery import Delivery
-    from otel_logging.export.outcome import Client
     from otel_logging.export.pipeline import Pipeline
     from otel_logging.export.records import Records
-    from otel_logging.settings import Exporter
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
 EXIT_S: Final = 5.0
@@ -43,9 +35,6 @@ _lock = threading.RLock()
 _current: "Observability | None" = None
 #: Whether multiprocessing's children know of our exit handler; they inherit it.
 _children_know = False
-#: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.
-_attached: Final[set[int]] = set()
-
 #: Takes the settings of a set-up while a test captures: nothing is started then.
 _stand_in: Callable[[Settings], None] | None = None
 
@@ -65,6 +54,18 @@ class Observability:
         self._is_open = True
         self._left = 0
         _forks.join(_forks.Step.EXIT, self)
+
+    def _start(self) -> None:
+        settings = self._settings
+        if _stand_in is not None:
+            _stand_in(settings)
+        elif settings.traces or settings.log_exporter:
+            from otel_logging import assembly
+
+            self._pipeline, self._records = assembly.start(settings, self._deliveries)
+        configure.apply(settings.logs)
+        now = replace(_runtime.current, budgets=settings.budgets, propagate=settings.propagate)
+        _runtime.swap(now)
 
     def after_fork(self) -> None:
         """Exit as ``_exit_with_multiprocessing`` says; its parts follow by themselves."""
@@ -159,16 +160,13 @@ class Observability:
         exporter = self._settings.exporter
         where = exporter.shown if exporter.network else "nowhere"
         waiting = self._waiting() if self._is_open else self._left
-        delivered = sum(each.sender.delivered_segments for each in self._deliveries)
+        senders = [each.sender for each in self._deliveries]
+        delivered = sum(each.delivered_segments for each in senders)
         parts = [
             state,
             f"spans ended: {0 if self._pipeline is None else self._pipeline.ended_spans}",
             f"segments: {delivered} delivered to {where}, {waiting} waiting",
-        ]
-        parts += [
-            f"last failure: {each.sender.last_failure}"
-            for each in self._deliveries
-            if each.sender.last_failure
+            *(f"last failure: {each.last_failure}" for each in senders if each.last_failure),
         ]
         if _diagnostics.counts:
             parts.append(f"troubles: {dict(_diagnostics.counts)}")
@@ -190,30 +188,17 @@ def setup_observability(
 ) -> Observability:
     """Set logging and tracing up: every line knows its trace, every trace shows its lines.
 
-    *service_name*: under which the service is found (OTEL_SERVICE_NAME).
-    *environment*, *log_level*: as ``configure_logging``. *endpoint*: the
-    collector's OTLP address (OTEL_EXPORTER_OTLP_ENDPOINT); while none answers,
-    spans wait on disk, and ``otel-logging late`` and ``show`` read them there.
-    *budgets*: seconds by stage name, for stages without a ``budget`` of their
-    own. *who*: the bound keys that say on whose behalf something runs.
-    *propagate*: the bound keys that may go out as baggage; none. *takeover*: as
-    ``configure_logging``; False leaves other loggers alone. *redact*
-    (OTEL_LOGGING_REDACT): what is taken out of lines, spans and log records, a
-    ``Redaction``; False: nothing. *spool_dir*: where
-    spans wait (OTEL_LOGGING_SPOOL_DIR); the user's state directory.
-    Arguments win over the environment, that over `.env` in the working
-    directory; ``docs/configuration.md`` lists all variables.
+    *endpoint*: the collector's OTLP address; while none answers, spans wait on disk, in
+    *spool_dir*. *budgets*: seconds by stage name. *who*: the bound keys that say on whose behalf
+    something runs; *propagate*: those that may go out as baggage. *environment*, *log_level*,
+    *takeover*, *redact*: as ``configure_logging``. Arguments win over variables;
+    ``docs/configuration.md`` has all of them, and what differs under pytest and beside another
+    SDK's tracer provider.
 
-    Where somebody has set an SDK tracer provider already, it stays, and its
-    spans come along. In the environment ``test``, and under pytest, the spool is
-    temporary, and without *endpoint* there is no network.
-
-    Scope: process; a second call returns what the first one set up. Failure:
-    raises ``ConfigurationError``, and nothing later does. Cost: imports the SDK,
-    30 to 40 ms (measured); opens one directory. Concurrency: any thread; a forked child goes
-    on with a spool and a worker of its own.
+    Scope: process; a second call returns what the first one set up. Failure: raises
+    ``ConfigurationError``, and nothing later does. Cost: imports the SDK, 30 to 40 ms (measured);
+    opens one directory. Concurrency: any thread; a forked child goes on with parts of its own.
     """
-    global _current
     with only_configuration_errors("setup_observability"), _lock:
         settings = load(
             service_name,
@@ -227,23 +212,28 @@ def setup_observability(
             redact=redact,
             spool_dir=spool_dir,
         )
-        if _current is not None:
-            if _current._settings != settings:  # noqa: SLF001 - this module's own class
-                _diagnostics.remark(
-                    "a set-up with other settings is ignored: call shutdown() before it"
-                )
-            return _current
-        _diagnostics.forget()
-        set_propagators(settings.propagators)
-        made = Observability(settings)
-        try:
-            _connect_all(made, settings)
-        except BaseException:
-            made.shutdown(0.0)
-            raise
-        _current = made
-        atexit.register(_at_exit)
-        _exit_with_multiprocessing()
+        return _set_up(settings)
+
+
+def _set_up(settings: Settings) -> Observability:
+    global _current
+    if _current is not None:
+        if _current._settings != settings:  # noqa: SLF001 - this module's own class
+            _diagnostics.remark(
+                "a set-up with other settings is ignored: call shutdown() before it"
+            )
+        return _current
+    _diagnostics.forget()
+    set_propagators(settings.propagators)
+    made = Observability(settings)
+    try:
+        made._start()  # noqa: SLF001
+    except BaseException:
+        made.shutdown(0.0)
+        raise
+    _current = made
+    atexit.register(_at_exit)
+    _exit_with_multiprocessing()
     for remark in settings.remarks:
         _diagnostics.remark(remark)
     if settings.traces and settings.sampler != DEFAULT_SAMPLER:
@@ -251,16 +241,6 @@ def setup_observability(
             "requests are sampled", sampler=settings.sampler, ratio=settings.sampler_ratio
         )
     return made
-
-
-def _connect_all(made: Observability, settings: Settings) -> None:
-    configure.use_redaction(settings.logs.redaction)  # before anything is encoded
-    if _stand_in is not None:
-        _stand_in(settings)
-    elif settings.traces or settings.log_exporter:
-        _start(made, settings)
-    configure.apply(settings.logs)
-    _runtime.swap(replace(_runtime.current, budgets=settings.budgets, propagate=settings.propagate))
 
 
 def _at_exit() -> None:
@@ -291,187 +271,12 @@ def _finalise(at_exit: Callable[[], None]) -> None:
     util.Finalize(None, at_exit, exitpriority=-100)  # after those of the application
 
 
-def _start(made: Observability, settings: Settings) -> None:
-    from otel_logging.export.ids import make_resource
-
-    resource = make_resource(settings)
-    if settings.traces:
-        _start_tracing(made, settings, resource)
-    if settings.log_exporter is not None:
-        _start_records(made, settings, settings.log_exporter, resource)
-    deliveries = made._deliveries  # noqa: SLF001 - this module's own class
-    if settings.exporter.network and not all(each.has_threads for each in deliveries):
-        _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
-    for delivery in deliveries:
-        delivery.start()  # what a dead process left waits already
-
-
-def _start_tracing(made: Observability, settings: Settings, resource: "Resource") -> None:
-    from otel_logging.export.ids import encode_resource
-    from otel_logging.export.line_spans import PROCESS_LOG_S
-    from otel_logging.export.pipeline import Pipeline
-
-    exporter = settings.exporter
-    client = make_client(exporter) if exporter.network else None
-    spool = _open_spool(settings, exporter, encode_resource(resource))
-    pipeline = Pipeline(settings, resource, spool)
-
-    def before_round(is_flush: bool) -> None:  # noqa: FBT001 - as ``Delivery`` calls it
-        pipeline.roll(older_than_s=0.0 if is_flush else PROCESS_LOG_S)
-
-    made._pipeline = pipeline  # noqa: SLF001 - this module's own class
-    delivery = _add_delivery(made, spool, client, exporter, before_round)
-    pipeline.on_flush = delivery.flush
-    connect(pipeline)
-
-
-def _start_records(
-    made: Observability, settings: Settings, exporter: "Exporter", resource: "Resource"
-) -> None:
-    from otel_logging.export.ids import encode_resource, in_this_process
-    from otel_logging.export.records import Records
-
-    pipeline = made._pipeline  # noqa: SLF001 - this module's own class
-    client = make_client(exporter) if exporter.network else None
-    spool = _open_spool(settings, exporter, encode_resource(resource))
-    _add_delivery(made, spool, client, exporter, lambda _: None)
-    records = made._records = Records(  # noqa: SLF001
-        settings.limits,
-        spool,
-        child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
-    )
-    _runtime.swap(
-        replace(_runtime.current, record_sink=records.emit, on_spans=settings.span_events)
-    )
-
-
-def make_client(exporter: "Exporter") -> "Client":
-    """Return the client for the protocol. Failure: raises ``ConfigurationError``."""
-    # each where it is asked for: gRPC is an extra, and heavy
-    if exporter.protocol == "grpc":
-        from otel_logging.export.grpc import OtlpGrpc
-
-        return OtlpGrpc(exporter)
-    from otel_logging.export.http import OtlpHttp
-
-    return OtlpHttp(exporter)
-
-
-def _add_delivery(
-    made: Observability,
-    spool: Spool,
-    client: "Client | None",
-    exporter: "Exporter",
-    before_round: Callable[[bool], None],
-) -> "Delivery":
-    from otel_logging.export.delivery import Delivery
-
-    delivery = Delivery(spool, client, timeout_s=exporter.timeout_s, before_round=before_round)
-    spool.on_work = delivery.wake
-    made._deliveries.append(delivery)  # noqa: SLF001 - this module's own class
-    return delivery
-
-
-def _open_spool(settings: Settings, exporter: "Exporter", resource: bytes) -> Spool:
-    """Open the spool: where it was asked for, or nothing; else where it can be."""
-    name = destination(settings.service_name, exporter)
-    given = settings.spool_dir
-    places = (
-        [directories.default_base, directories.fallback_base] if given is None else [lambda: given]
-    )
-    noun = "spans"
-    if exporter.signal == "logs":
-        noun = "log records"
-
-    def opened(base: "Path | None") -> Spool:
-        return Spool(
-            base,
-            name,
-            resource,
-            bytes_bound=settings.spool_bytes,
-            hours=settings.spool_hours,
-            noun=noun,
-        )
-
-    failure: Exception | None = None
-    for find in [directories.temporary_base] if settings.temporary else places:
-        try:
-            return opened(find())
-        except Exception as error:
-            failure = error
-            if given is None and isinstance(error, directories.UnsafeError):
-                _diagnostics.remark("the spool directory is not used: it is not safe", detail=error)
-    if given is not None:
-        raise ConfigurationError(
-            settings.spool_dir_named,
-            str(given),
-            f"a directory that can be written ({failure})",
-        ) from failure
-    _diagnostics.remark("the spool is in memory alone: no directory is writable", detail=failure)
-    return opened(None)
-
-
-def connect(pipeline: "Pipeline", **changes: Any) -> None:
-    """Make OpenTelemetry's tracers lead to *pipeline*; *changes* to the runtime beside that.
-
-    There are three cases: nobody has set a provider, or it is ours of an
-    earlier set-up; it is an SDK's, which we attach to; it is something else.
-    """
-    from otel_logging.export.foreign import AttachedProcessor
-    from otel_logging.export.provider import TracerProvider
-
-    present: Any = trace.get_tracer_provider()
-    if isinstance(present, trace.ProxyTracerProvider):
-        present = TracerProvider(pipeline)
-        trace.set_tracer_provider(present)
-    tracer: Any = None
-    if hasattr(present, "add_span_processor"):
-        if not isinstance(present, TracerProvider) and id(present) not in _attached:
-            _attached.add(id(present))
-            present.add_span_processor(AttachedProcessor())
-        tracer = present.get_tracer(_names.SCOPE)
-        if not isinstance(present, TracerProvider):
-            tracer = tracing.ForeignTracer(tracer)
-    else:
-        _diagnostics.remark(
-            "spans are not recorded: nothing can be attached to the tracer provider that is set",
-            detail=type(present),
-        )
-    changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.place)
-    _runtime.swap(replace(_runtime.current, **changes))
-
-
 def _disconnect() -> None:
     """Make stages cost nothing again; lines stay on stdout."""
     if _stand_in is None:
         _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     else:  # a test captures until the end of its block
         _runtime.swap(replace(_runtime.current, budgets={}, propagate=()))
-
-
-def set_propagators(names: tuple[str, ...] | None) -> None:
-    """Set OpenTelemetry's global propagator to those of OTEL_PROPAGATORS.
-
-    Failure: raises ``ConfigurationError`` for one that is not installed.
-    """
-    if names is None:
-        return
-    from importlib.metadata import entry_points
-
-    found: list[Any] = []
-    group = entry_points(group="opentelemetry_propagator")
-    for name in names:
-        if name == "none":
-            continue
-        if name not in group.names:
-            raise ConfigurationError(
-                _names.OTEL_PROPAGATORS, name, "of " + ", ".join(sorted({*group.names, "none"}))
-            )
-        found.append(group[name].load()())
-    from opentelemetry.propagate import set_global_textmap
-    from opentelemetry.propagators.composite import CompositePropagator
-
-    set_global_textmap(CompositePropagator(found))
 
 
 # ---------------------------------------------------------------- while a test captures
@@ -496,11 +301,13 @@ def standing_in(
     global _current, _stand_in
     from opentelemetry import propagate
 
+    from otel_logging import assembly
+
     current, outer, propagator = _current, _stand_in, propagate.get_global_textmap()
     runtime = _runtime.current
     _current, _stand_in = None, take
     try:
-        connect(pipeline, record_sink=None, on_spans=True, **changes)
+        assembly.connect(pipeline, record_sink=None, on_spans=True, **changes)
         yield
     finally:
         if _current is not None:

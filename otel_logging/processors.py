@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _diagnostics, _json, _names, _runtime
+from otel_logging import _diagnostics, _fields, _json, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, field, plain
 from otel_logging.jobs import TaggedText, current_job_tag
@@ -54,7 +54,7 @@ def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> E
     """Add what ``bind_context`` bound; a field of the call itself wins."""
     bound = bindings.bound()
     if bound:
-        for key, value in bindings.safe_names(bound).items():
+        for key, value in _fields.safe_names(bound).items():
             event_dict.setdefault(key, value)
     return event_dict
 
@@ -71,7 +71,7 @@ def add_job_tag(logger: Any, method_name: str, event_dict: EventDict) -> EventDi
             event_dict[_names.EVENT] = event[len(tag) + 3 :]
         given = event_dict.get(_names.JOB_TAG)
         if given is not None and plain(given) != tag:  # an array has no answer to that
-            bindings.put_aside(event_dict, _names.JOB_TAG, given)
+            _fields.put_aside(event_dict, _names.JOB_TAG, given)
         event_dict[_names.JOB_TAG] = tag
     return event_dict
 
@@ -103,10 +103,10 @@ def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
 def _make_way(event_dict: EventDict) -> None:
     given = event_dict.pop(_names.TRACE_ID, None)
     if given is not None:
-        bindings.put_request_id(event_dict, given)
+        _fields.put_request_id(event_dict, given)
     for key in (_names.SPAN_ID, _names.TRACE_FLAGS):
         if key in event_dict:
-            bindings.put_aside(event_dict, key, event_dict.pop(key))
+            _fields.put_aside(event_dict, key, event_dict.pop(key))
 
 
 def _fields_of(context: trace.SpanContext) -> dict[str, str]:

@@ -7,12 +7,13 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry import baggage, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
@@ -494,6 +495,44 @@ def test_extract_takes_headers_as_servers_have_them(carrier: Any, propagating: N
     assert bound() == {}
 
 
+#: Propagators by their names in OTEL_PROPAGATORS, with headers as they write them.
+OTHERS: dict[str, dict[str, str]] = {
+    "xray": {"X-Amzn-Trace-Id": f"Root=1-{TRACE[:8]}-{TRACE[8:]};Parent={SPAN};Sampled=1"},
+    "b3": {"b3": f"{TRACE}-{SPAN}-1"},
+    "b3multi": {"X-B3-TraceId": TRACE, "X-B3-SpanId": SPAN, "X-B3-Sampled": "1"},
+    "jaeger": {"Uber-Trace-Id": f"{TRACE}:{SPAN}:0:1", "uberctx-tenant": "t"},
+    "ottrace": {
+        "OT-Tracer-TraceId": TRACE[16:],
+        "OT-Tracer-SpanId": SPAN,
+        "OT-Tracer-Sampled": "true",
+        "OT-Baggage-Tenant": "t",
+    },
+    "tracecontext": {"Traceparent": TRACEPARENT},
+    "baggage": {"Baggage": "tenant=t"},
+}
+
+
+@pytest.mark.parametrize("written", [str, str.lower, str.upper, str.title, str.encode])
+@pytest.mark.parametrize("name", OTHERS)
+def test_extract_finds_headers_in_any_case_for_any_propagator(
+    name: str, written: Any, propagating: None, request: pytest.FixtureRequest
+) -> None:
+    """As a load balancer writes them, as HTTP/2 and ASGI have them, as bytes."""
+    (found,) = entry_points(group="opentelemetry_propagator", name=name)
+    before = propagate.get_global_textmap()
+    request.addfinalizer(lambda: propagate.set_global_textmap(before))
+    propagate.set_global_textmap(found.load()())
+    has_trace, has_baggage = name != "baggage", "enant" in str(OTHERS[name])
+    trace_id = {"ottrace": TRACE[16:].zfill(32)}.get(name, TRACE)
+    for carrier in (
+        {written(key): value for key, value in OTHERS[name].items()},
+        [(written(key), value.encode()) for key, value in OTHERS[name].items()],
+    ):
+        with extract(carrier):
+            assert current() == ((trace_id, SPAN) if has_trace else NO_SPAN)
+            assert bound() == ({"tenant": "t"} if has_baggage else {})
+
+
 class Unreadable:
     def __str__(self) -> str:
         raise OSError("broken")
@@ -606,6 +645,7 @@ def test_what_is_bound_is_encoded_once() -> None:
         assert now.span_bytes == _otlp.attributes(b"\x4a", fields)
         assert now.event_bytes is now.event_bytes
         assert now.span_bytes is now.span_bytes
+        assert not hasattr(now, "other_bytes")
     cart = [1]
     with bound_context(cart=cart):
         cart.append(2)
@@ -623,7 +663,7 @@ def test_a_key_is_bound_again_by_another_owner() -> None:
             bind_context(a=-1, c=n)
             assert bound() == {"a": -1, "b": n, "c": n}
         assert bound() == {"a": 1, "c": n}
-    depth, layer = 0, context.state()
-    while layer.around is not None:
-        depth, layer = depth + 1, layer.around
+    depth, field = 0, context.state().fields["a"]
+    while field.around is not None:
+        depth, field = depth + 1, field.around
     assert depth <= 2

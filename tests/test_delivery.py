@@ -20,11 +20,11 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _otlp
+from otel_logging.assembly import make_client
 from otel_logging.export import sender
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.ids import encode_resource, make_resource
 from otel_logging.export.pipeline import Pipeline
-from otel_logging.observability import make_client
 from otel_logging.settings import load
 from otel_logging.spool import directories, reading
 from otel_logging.spool import queue as spool_queue

@@ -22,14 +22,16 @@ FLOORS = [
     {"_redact"},
     {"_runtime"},
     {"_diagnostics"},
-    {"_values", "_links", "_forks", "_exceptions", "_parse"},
-    {"_http", "_json", "_otlp", "_wrap"},
+    {"_socket", "_values", "_links", "_fields", "_forks", "_exceptions", "_parse"},
+    {"_tls", "_json", "_otlp", "_wrap"},
+    {"_http"},
     {"spool"},
     {"settings", "lateness"},
     {"context"},
-    {"tracing", "jobs"},
+    {"tracing", "propagation", "jobs"},
     {"processors"},
     {"logs", "export"},
+    {"assembly"},
     {"observability"},
     {"traces"},
     {"testing"},
@@ -41,7 +43,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 
 #: What may be imported, beside the standard library, and by whom.
 GATES = {
-    "opentelemetry.sdk": {"export", "observability"},  # here a type alone
+    "opentelemetry.sdk": {"export"},
     "opentelemetry.proto": {"_otlp", "export", "traces"},
     "google": {"traces", "export"},
     "structlog": {"logs"},
@@ -59,10 +61,12 @@ GATES = {
         *(
             "_exceptions",
             "context",
+            "propagation",
             "tracing",
             "processors",
             "logs",
             "export",
+            "assembly",
             "observability",
             "testing",
         ),

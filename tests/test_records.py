@@ -21,11 +21,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from otel_logging import _diagnostics, _otlp, get_logger, setup_observability
 from otel_logging._values import MAX_RECORD_BYTES
+from otel_logging.assembly import make_client
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.ids import encode_resource
 from otel_logging.export.records import Records, severity
 from otel_logging.export.sender import NOT_DELIVERED, REFUSED
-from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, load
 from otel_logging.spool import directories, queue, reading
 from tests.receiver import (

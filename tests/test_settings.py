@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ from otel_logging.settings import (
 from otel_logging.settings.links import jaeger_url, takes_links
 from otel_logging.settings.logs import load_logs
 from otel_logging.settings.variables import proxies
+from otel_logging.spool import directories
 from tests.lines import ROOT
-from tests.programs import script
+from tests.programs import child_environment, python, script
 
 
 @pytest.fixture(autouse=True)
@@ -772,17 +774,17 @@ def test_the_other_options_of_the_exporter(monkeypatch: pytest.MonkeyPatch, clea
         "TRACES_TIMEOUT": "2.5",
         "COMPRESSION": "GZIP",
         "CERTIFICATE": "ca.pem",
-        "CLIENT_KEY": "key.pem",
-        "TRACES_CLIENT_CERTIFICATE": "cert.pem",
+        "CLIENT_KEY": "./key.pem",
+        "TRACES_CLIENT_CERTIFICATE": str(Path("cert.pem").absolute()),
     }.items():
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_" + option, value)
     assert load(environment="production").exporter == Exporter(
         headers=(("api-key", "secret one"), ("x", "1")),
         timeout_s=2.5,
         gzip=True,
-        certificate="ca.pem",
-        client_key="key.pem",
-        client_certificate="cert.pem",
+        certificate=str(Path("ca.pem").absolute()),
+        client_key=str(Path("key.pem").absolute()),
+        client_certificate=str(Path("cert.pem").absolute()),
     )
 
 
@@ -866,14 +868,45 @@ def test_propagators_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.budgets == {"answer": 1.0}
     assert settings.spool_dir == Path.home() / "spool"
     assert (settings.spool_bytes, settings.spool_hours) == (900_000, 0.5)
-    assert load(spool_dir=Path("given")).spool_dir == Path("given")
+    assert load(spool_dir=Path("given")).spool_dir == Path("given").absolute()
+
+
+def test_relative_paths_are_those_of_set_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program that changes its directory goes on with the same; also where none is given."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "../spool")
+    found = [load().spool_dir, load(spool_dir="a/b").spool_dir]
+    if sys.platform == "linux":
+        found.append(directories.default_base())
+    monkeypatch.setattr(tempfile, "tempdir", "tmp")
+    found.append(directories.fallback_base())
+    monkeypatch.chdir("elsewhere")
+    assert all(path and path.is_absolute() and tmp_path in path.parents for path in found)
+
+
+def test_a_relative_path_where_the_working_directory_is_gone(tmp_path: Path) -> None:
+    """It cannot be made absolute: an error like any other."""
+    program = """
+import os, sys
+os.rmdir(os.getcwd())
+from otel_logging import setup_observability
+setup_observability("x", spool_dir=sys.argv[1])
+"""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = python("-c", program, "spool", cwd=gone, env=child_environment())
+    assert "ConfigurationError: spool_dir='spool': a directory" in done.stderr
 
 
 def test_where_the_read_side_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the variable says, else in the user's own place and its fallback."""
     assert len(spool_base()) == 2
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "here")
-    assert spool_base() == [Path("here")]
+    assert spool_base() == [Path("here").absolute()]
 
 
 def test_batching_variables_are_reported_as_ignored(

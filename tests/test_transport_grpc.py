@@ -19,8 +19,8 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from otel_logging.assembly import make_client
 from otel_logging.export.outcome import Answer, Client, Outcome
-from otel_logging.observability import make_client
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
 from tests.receiver import decode_spans
@@ -439,7 +439,7 @@ def test_without_grpcio_the_error_says_how_to_install_it(monkeypatch: pytest.Mon
 
 FORK = """
 import os, sys, threading
-from otel_logging.observability import make_client
+from otel_logging.assembly import make_client
 from otel_logging.settings import Exporter
 from tests.test_transport import request
 client = make_client(Exporter(endpoint=sys.argv[1], protocol="grpc"))

@@ -2,16 +2,25 @@
 
 import math
 import numbers
+from array import array
+from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntFlag, StrEnum
 from fractions import Fraction
+from ipaddress import ip_address, ip_network
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+import attrs
+import msgspec
+import numpy
+import pydantic
+import pydantic.v1
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,6 +126,43 @@ class NumpyLike:
 
 class NumpyFloat(NumpyLike):
     pass
+
+
+@dataclass
+class Account:
+    id: int = 1
+    password: str = field(default="hidden", repr=False)
+    owner: "Account | None" = None
+
+
+@attrs.define
+class AttrsAccount:
+    id: int = 1
+    password: str = attrs.field(default="hidden", repr=False)
+
+
+class Order(pydantic.BaseModel):
+    id: int = 1
+    key: pydantic.SecretStr = pydantic.SecretStr("hidden")
+    password: str = pydantic.Field("hidden", repr=False)
+
+
+class OldOrder(pydantic.v1.BaseModel):
+    id: int = 1
+    password: str = pydantic.v1.Field("hidden", repr=False)
+
+
+class Message(msgspec.Struct):
+    id: int = 1
+    text: str = "hello"
+
+
+@dataclass
+class RejectedError(Exception):
+    number: int
+
+    def __str__(self) -> str:
+        return str(self.number)
 
 
 numbers.Integral.register(NumpyLike)
@@ -239,9 +285,12 @@ CASES: list[tuple[Any, Any]] = [
     (True, True),
     (1.5, 1.5),
     (2**63 - 1, 2**63 - 1),
-    (2**63, "0x8000000000000000"),
+    (2**63, "9223372036854775808"),
     (-(2**63), -(2**63)),
-    (-(2**63) - 1, "-0x8000000000000001"),
+    (-(2**63) - 1, "-9223372036854775809"),
+    (1 << 14_000, f"{1 << 14_000:#x}"),  # Python does not write so many digits
+    (math.nan, "NaN"),
+    ([math.inf, -math.inf], ["Infinity", "-Infinity"]),
     (Colour.RED, "red"),
     (Colour.PAIR, [1, 2]),
     (Size.BIG, "big"),
@@ -265,7 +314,30 @@ CASES: list[tuple[Any, Any]] = [
     (frozenset({1}), [1]),
     ({1: "a", "1": "b", None: "c"}, {"1": "a", "1_2": "b", "None": "c"}),
     ({(1, 2): "a"}, {"[1, 2]": "a"}),
-    (range(3), "range(0, 3)"),
+    (range(3), [0, 1, 2]),
+    (deque([1]), [1]),
+    (array("i", [1, 2]), [1, 2]),
+    ({1: 2}.values(), [2]),
+    ({1: 2}.items(), [[1, 2]]),
+    (ip_address("10.0.0.1"), "10.0.0.1"),
+    (ip_network("fe80::/64"), "fe80::/64"),
+    (numpy.bool_(True), True),
+    (numpy.float32("nan"), "NaN"),
+    (numpy.longdouble(2.5), 2.5),
+    (numpy.complex64(1j), "1j"),
+    (numpy.array(5), 5),
+    (numpy.array([[1.5, 2.0]]), [[1.5, 2.0]]),
+    (numpy.array(["a"]), ["a"]),
+    (numpy.datetime64("2026-01-01T10:00:00.000000001"), "2026-01-01T10:00:00.000000001"),
+    (numpy.timedelta64(5_000_000_000, "ns"), "0:00:05"),
+    (numpy.timedelta64("NaT"), None),
+    (Account(), {"id": 1, "owner": None}),
+    (Account, "<class 'tests.test_values.Account'>"),
+    (AttrsAccount(), {"id": 1}),
+    (Order(), {"id": 1, "key": "SecretStr('**********')"}),
+    (OldOrder(), {"id": 1}),
+    (Message(), {"id": 1, "text": "hello"}),
+    (RejectedError(3), "RejectedError: 3"),
     (Loud("quiet"), "quiet"),
     (Proxy("x"), "x"),
     (Proxy(3), 3),

@@ -11,8 +11,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from otel_logging import _names
-from otel_logging import context as bindings
+from otel_logging import _fields, _names
 from otel_logging._values import plain
 from otel_logging.logs import line
 from otel_logging.logs.call import put_message
@@ -159,7 +158,7 @@ def _as_structlog_is_configured(
 ) -> None:
     event = fields.pop(_names.EVENT, "")
     if args and event:
-        bindings.put_aside(fields, _names.EVENT, event)
+        _fields.put_aside(fields, _names.EVENT, event)
     if type(logger) is Channel:
         theirs = structlog.get_logger(logger.name)
     else:

@@ -8,8 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from otel_logging import _names
-from otel_logging import context as bindings
+from otel_logging import _fields, _names
 from otel_logging._values import plain
 from otel_logging.processors import EventDict
 
@@ -17,7 +16,7 @@ from otel_logging.processors import EventDict
 def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
     """Put the message into *event_dict*, with its arguments in it, as ``logging`` does."""
     if _names.EVENT in event_dict:  # a field of that name is none less
-        bindings.put_aside(event_dict, _names.EVENT, event_dict[_names.EVENT])
+        _fields.put_aside(event_dict, _names.EVENT, event_dict[_names.EVENT])
     event = args[0]
     if len(args) > 1:
         try:
@@ -62,5 +61,5 @@ def as_extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* with a trailing underscore where a log record has such an attribute."""
     extra = {key: value for key, value in fields.items() if key not in _OF_RECORDS}
     for key in _OF_RECORDS & fields.keys():
-        bindings.put_aside(extra, key, fields[key])
+        _fields.put_aside(extra, key, fields[key])
     return extra

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder, StackInfoRenderer
 
-from otel_logging import _exceptions, _json, _names, _otlp, _runtime
+from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, is_true
 from otel_logging.processors import (
@@ -81,7 +81,7 @@ def _fill(
     add_bound_context(logger, method_name, event_dict)
     if not _GUARDED.isdisjoint(event_dict):
         for key in _GUARDED.intersection(event_dict):
-            bindings.put_aside(event_dict, key, event_dict.pop(key))
+            _fields.put_aside(event_dict, key, event_dict.pop(key))
     add_job_tag(logger, method_name, event_dict)
     span = span or trace.get_current_span()
     add_ids(span, event_dict)
@@ -127,7 +127,7 @@ def _format_exception(span: trace.Span, event_dict: EventDict, error: BaseExcept
 def _format_stack(event_dict: EventDict) -> None:
     asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
     if asked and _names.STACK in event_dict:
-        bindings.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
+        _fields.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
     _render_stack(None, "", event_dict)
 
 
@@ -180,9 +180,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
     """Return what makes the usual line: fields, bytes, span, write.
 
     Usual: a text and plain scalars, inside an open span of ours, to the process's own stdout. No
-    code of the application's runs in it, so it cannot call itself. It makes what ``STEPS`` make of
-    the same call, at a third of the cost: one dict in its final order, no copies, and what repeats
-    is encoded once.
+    code of the application's runs in it. It makes what ``STEPS`` make of the same call, at a third
+    of the cost: one dict in its final order, no copies, and what repeats is encoded once.
     """
     current, span_key, dumps, encode = bindings.CURRENT, bindings.SPAN, _json.dumps, _otlp.scalars
 
@@ -201,17 +200,16 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
                 return False
             state, tag = bindings.state(), bindings.job.get().tag
-            bound_bytes, bound = state.line_bytes, state.shown
+            bound, bound_bytes = state.shown, state.line_bytes
             shown = redaction.scalars(own, MAX_CHARACTERS) if own else _NO_FIELDS
-            if shown is None or bound_bytes is None or not bound.keys().isdisjoint(shown):
+            if shown is None or bound is None or bound_bytes is None or bound.keys() & shown:
                 return False
             tagged, tag_bytes = _UNTAGGED
             if tag is not None:
                 tagged, tag_bytes = _tagged(tag)
                 if event[:1] == "[" and event.startswith(f"[{tag}] "):
                     event = event[len(tag) + 3 :]
-            now_ns = span.now_ns()
-            event = redaction.text(event)
+            now_ns, event = span.now_ns(), redaction.text(event)
             line = dumps(
                 {
                     _TIMESTAMP: _timestamp(now_ns),
@@ -224,9 +222,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                     **span.line_fields,
                 }
             )
-            encoded = _otlp.event_of(
-                now_ns, event, encode(_EVENT_TAG, shown), bound_bytes, tag_bytes, head[1]
-            )
+            own_bytes = encode(_EVENT_TAG, shown)
+            encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
             attributes = len(shown) + len(bound) + len(tagged) + 2  # the level, the logger
             if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
                 return False

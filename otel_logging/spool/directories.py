@@ -57,7 +57,7 @@ def default_base() -> Path:
     """Return the user's own directory for state that outlives a process."""
     from platformdirs import user_state_path
 
-    return user_state_path("otel_logging", appauthor=False)
+    return user_state_path("otel_logging", appauthor=False).absolute()
 
 
 def fallback_base() -> Path:
@@ -65,14 +65,14 @@ def fallback_base() -> Path:
     import tempfile
 
     user = os.geteuid() if hasattr(os, "geteuid") else 0
-    return Path(tempfile.gettempdir()) / f"otel_logging-{user}"
+    return Path(tempfile.gettempdir()).absolute() / f"otel_logging-{user}"
 
 
 def temporary_base() -> Path:
     """Make a spool directory for this process alone; the caller removes it."""
     import tempfile
 
-    return Path(tempfile.mkdtemp(prefix="otel_logging-"))
+    return Path(tempfile.mkdtemp(prefix="otel_logging-")).absolute()
 
 
 def remove(base: Path) -> None:
@@ -104,6 +104,9 @@ def _safe_base(base: Path) -> None:
     _make_directory(base)
     if not base.is_dir():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(base))
+    # a name in the system's temporary directory, which anyone may have taken first
+    if base.name.startswith("otel_logging-") and base == fallback_base():
+        _private_directory(base)
 
 
 def check_base(base: Path) -> None:
@@ -159,7 +162,6 @@ def try_to_write(base: Path, size: int, destinations: Iterable[str] = ()) -> Non
     missing = [each for each in (base, *base.parents) if not each.exists()]
     try:
         _safe_base(base)
-        _check_fallback(base)
         for name in destinations:
             for path in (base / name, base / name / SENT):
                 with contextlib.suppress(FileNotFoundError):
@@ -181,9 +183,7 @@ def take(destination_dir: Path) -> tuple[Path, Descriptor]:
 
     Failure: raises OSError, and leaves nothing half made.
     """
-    base = destination_dir.parent
-    _safe_base(base)
-    _check_fallback(base)
+    _safe_base(destination_dir.parent)
     _private_directory(destination_dir)
     _private_directory(destination_dir / SENT)
     for _ in range(_TRIES):
@@ -196,12 +196,6 @@ def take(destination_dir: Path) -> tuple[Path, Descriptor]:
                 return taken, lock
             lock.close()
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(destination_dir))
-
-
-def _check_fallback(base: Path) -> None:
-    # a name in the system's temporary directory, which anyone may have taken first
-    if base.name.startswith("otel_logging-") and base == fallback_base():
-        _private_directory(base)
 
 
 def _new_lock(process_dir: Path) -> Descriptor:

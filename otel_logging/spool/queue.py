@@ -36,7 +36,7 @@ LOST_LATE: Final = "{} lost: they ended at exit, and no disk takes them"
 LOST_EXIT: Final = "{} lost at exit: they waited in memory alone"
 STALLED: Final = "disk writes failed, {} wait in memory"
 DAMAGED: Final = "{} lost: a spool segment is damaged"
-LOST_REMOVED: Final = "spool segments lost: somebody closed and removed them"
+LOST_REMOVED: Final = "spool segments lost: somebody removed them"
 
 
 class Spool:
@@ -143,20 +143,16 @@ class Spool:
         if not self._is_closed:
             self._remember(scope, data)
             return
-        lock, is_written = self._lock, False
+        lock = self._lock
         if lock.acquire(timeout=SLOW_S):
             try:
                 if not self._busy:
-                    self._busy = True
-                    try:
-                        is_written = self._put(scope, data)
-                    finally:
-                        self._busy = False
-                self._settle()
+                    self._deferred.append((scope, data))
+                    self._settle()
+                    return
             finally:
                 lock.release()
-        if not is_written:
-            self._set_apart(scope, data)
+        self._set_apart(scope, data)
 
     def _settle(self) -> None:
         """Write what is deferred, under the lock; re-entered, leave it to the outer call."""
@@ -172,13 +168,12 @@ class Spool:
             finally:
                 self._busy = False
 
-    def _put(self, scope: bytes, data: bytes) -> bool:
-        """Write frames to the disk, or else to the memory queue; say whether to the disk."""
+    def _put(self, scope: bytes, data: bytes) -> None:
+        """Write frames to the disk, or else to memory; after ``close``, set them apart."""
         if (self._is_closed or not self._stalled) and self._write(scope, data):
-            return True
-        if not self._is_closed:
-            self._remember(scope, data)
-        return False
+            return
+        otherwise = self._set_apart if self._is_closed else self._remember
+        otherwise(scope, data)
 
     def _remember(self, scope: bytes, data: bytes) -> None:
         if not self._memory.frames:
@@ -187,9 +182,8 @@ class Spool:
             self.report(DROPPED_FULL, dropped)
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
-        """Give a frame that comes after ``close`` a directory of its own, without our lock.
-
-        A daemon thread that the interpreter's exit has stopped for good may hold it.
+        """Give frames that come after ``close`` a directory of their own, without our lock: a
+        daemon thread that the interpreter's exit has stopped for good may hold it.
         """
         if self._held.destination_dir is None:
             self.report(LOST_LATE)
@@ -223,8 +217,7 @@ class Spool:
         if scope in self._segments:  # what was closed by somebody
             self._seal(scope)
         path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
-        # read as well, for the case that the file is removed; see _seal
-        fd = directories.create(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        fd = directories.create(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         segment = OpenSegment(path, fd, now)
         descriptor.hold(segment.fd)
         try:
@@ -242,20 +235,16 @@ class Spool:
 
     def _seal(self, scope: bytes) -> None:
         segment = self._segments.pop(scope)
-        rescued, is_ours = b"", segment.is_ours()
-        with contextlib.suppress(OSError):
-            if is_ours and os.fstat(segment.fd).st_nlink == 0:  # removed, but not from us
-                rescued = os.pread(segment.fd, segment.size, 0)
         segment.close()
-        if rescued:
-            self._memory.segments.append(Waiting(segment.path.stem, data=rescued))
-            return
         sealed = segment.path.with_suffix(SEALED)
-        with contextlib.suppress(OSError):
+        try:
             segment.path.rename(sealed)
-        # a neighbour that had our lock meanwhile has it, or has delivered it
-        if not (is_ours or sealed.exists() or directories.sent(sealed).exists()):
-            _diagnostics.report(LOST_REMOVED)
+        except FileNotFoundError:
+            # a neighbour that had our lock meanwhile may have it, or have delivered it
+            if not (sealed.exists() or directories.sent(sealed).exists()):
+                _diagnostics.report(LOST_REMOVED)
+        except OSError:
+            pass  # it is adopted as it is
 
     # ---- the worker's side
 

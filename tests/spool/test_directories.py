@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from otel_logging import _diagnostics
 from otel_logging.spool import directories, reading
 from otel_logging.spool.held import set_apart
-from otel_logging.spool.queue import Spool
+from otel_logging.spool.queue import LOST_REMOVED, Spool
 from otel_logging.spool.reading import Waiting
 from tests.spools import (
     append,
@@ -143,19 +143,19 @@ def test_where_the_spool_is_without_being_told(tmp_path: Path) -> None:
     assert directories.fallback_base().parent == Path(tempfile.gettempdir())
 
 
-def test_a_directory_removed_while_running_costs_nothing(spool: Spool, base: Path) -> None:
-    """What was in the open file is rescued; what comes next has a new place."""
+def test_a_directory_removed_while_running_costs_the_open_segments(
+    spool: Spool, base: Path
+) -> None:
+    """They are counted; what comes next has a new place."""
     append(spool, 1)
     append(spool, 2, scope=b"other")
     shutil.rmtree(base)
     append(spool, 3)
     append(spool, 4, scope=b"third")
-    assert waiting(spool) == [1, 2, 3, 4]
+    assert waiting(spool) == [4]
+    assert _diagnostics.counts == {LOST_REMOVED: 2}
     append(spool, 5)
-    for segment in spool.waiting():
-        spool.delivered(segment)
-    assert waiting(spool) == [5]
-    assert _diagnostics.counts == {}
+    assert waiting(spool) == [4, 5]
 
 
 def test_a_removed_flight_recorder_is_made_again(spool: Spool, base: Path) -> None:

@@ -1,0 +1,140 @@
+"""What a set-up starts: spools, the workers that empty them, and what leads to them.
+
+In: settings. Out: parts that run. Invariant: imported by a set-up alone, since it brings the SDK.
+Deliberately absent: when they end (``observability``).
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from opentelemetry import trace
+
+from otel_logging import _diagnostics, _names, _runtime, tracing
+from otel_logging._errors import ConfigurationError
+from otel_logging.export.delivery import Delivery
+from otel_logging.export.foreign import AttachedProcessor
+from otel_logging.export.ids import encode_resource, in_this_process, make_resource
+from otel_logging.export.line_spans import PROCESS_LOG_S
+from otel_logging.export.outcome import Client
+from otel_logging.export.pipeline import Pipeline
+from otel_logging.export.provider import TracerProvider
+from otel_logging.export.records import Records
+from otel_logging.settings import Exporter, Settings, destination
+from otel_logging.spool import directories
+from otel_logging.spool.queue import Spool
+
+#: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.
+_attached: Final[set[int]] = set()
+
+
+def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | None, Records | None]:
+    """Start what *settings* ask for. Failure: raises ``ConfigurationError``.
+
+    Each worker is in *deliveries* at once, to be ended if a later part fails.
+    """
+    resource = make_resource(settings)
+    encoded = encode_resource(resource)
+    pipeline: Pipeline | None = None
+    records: Records | None = None
+    changes: dict[str, Any] = {}
+
+    def roll(is_flush: bool) -> None:  # noqa: FBT001 - as ``Delivery`` calls it
+        if pipeline is not None:
+            pipeline.roll(older_than_s=0.0 if is_flush else PROCESS_LOG_S)
+
+    def add(exporter: Exporter, **options: Any) -> Delivery:
+        client = make_client(exporter) if exporter.network else None
+        spool = _open_spool(settings, exporter, encoded)
+        delivery = Delivery(spool, client, timeout_s=exporter.timeout_s, **options)
+        spool.on_work = delivery.wake
+        deliveries.append(delivery)
+        return delivery
+
+    if settings.traces:
+        delivery = add(settings.exporter, before_round=roll)
+        pipeline = Pipeline(settings, resource, delivery.spool)
+        pipeline.on_flush = delivery.flush
+    if settings.log_exporter is not None:
+        records = Records(
+            settings.limits,
+            add(settings.log_exporter).spool,
+            child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
+        )
+        changes = {"record_sink": records.emit, "on_spans": settings.span_events}
+    if pipeline is not None:
+        connect(pipeline, **changes)
+    else:
+        _runtime.swap(replace(_runtime.current, **changes))
+    if settings.exporter.network and not all(each.has_threads for each in deliveries):
+        _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
+    for delivery in deliveries:
+        delivery.start()  # what a dead process left waits already
+    return pipeline, records
+
+
+def make_client(exporter: Exporter) -> Client:
+    """Return the client for the protocol. Failure: raises ``ConfigurationError``."""
+    # each where it is asked for: gRPC is an extra, and heavy
+    if exporter.protocol == "grpc":
+        from otel_logging.export.grpc import OtlpGrpc
+
+        return OtlpGrpc(exporter)
+    from otel_logging.export.http import OtlpHttp
+
+    return OtlpHttp(exporter)
+
+
+def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spool:
+    """Open the spool: where it was asked for, or nothing; else where it can be."""
+    name = destination(settings.service_name, exporter)
+    options: dict[str, Any] = {
+        "bytes_bound": settings.spool_bytes,
+        "hours": settings.spool_hours,
+        "noun": "log records" if exporter.signal == "logs" else "spans",
+    }
+    given = settings.spool_dir
+    finders = [directories.default_base, directories.fallback_base]
+    if settings.temporary:
+        finders = [directories.temporary_base]
+    elif given is not None:
+        finders = [lambda: given]
+    failure: Exception | None = None
+    for find in finders:
+        try:
+            return Spool(find(), name, resource, **options)
+        except Exception as error:
+            failure = error
+            if given is None and isinstance(error, directories.UnsafeError):
+                _diagnostics.remark("the spool directory is not used: it is not safe", detail=error)
+    if given is not None:
+        allowed = f"a directory that can be written ({failure})"
+        raise ConfigurationError(settings.spool_dir_named, str(given), allowed) from failure
+    _diagnostics.remark("the spool is in memory alone: no directory is writable", detail=failure)
+    return Spool(None, name, resource, **options)
+
+
+def connect(pipeline: Pipeline, **changes: Any) -> None:
+    """Make OpenTelemetry's tracers lead to *pipeline*; *changes* to the runtime beside that.
+
+    There are three cases: nobody has set a provider, or it is ours of an
+    earlier set-up; it is an SDK's, which we attach to; it is something else.
+    """
+    present: Any = trace.get_tracer_provider()
+    if isinstance(present, trace.ProxyTracerProvider):
+        present = TracerProvider(pipeline)
+        trace.set_tracer_provider(present)
+    tracer: Any = None
+    if hasattr(present, "add_span_processor"):
+        tracer = present.get_tracer(_names.SCOPE)
+        if not isinstance(present, TracerProvider):
+            tracer = tracing.ForeignTracer(tracer)
+            if id(present) not in _attached:
+                _attached.add(id(present))
+                present.add_span_processor(AttachedProcessor())
+    else:
+        _diagnostics.remark(
+            "spans are not recorded: nothing can be attached to the tracer provider that is set",
+            detail=type(present),
+        )
+    changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.place)
+    _runtime.swap(replace(_runtime.current, **changes))

@@ -1,0 +1,162 @@
+"""How a context goes along: carried to another thread or task, or in headers to another process.
+
+In: the current context, or a carrier that came in. Out: a function, headers, or a block on behalf
+of who sent them. Invariant: nothing that is bound leaves in headers unless ``propagate=`` names it.
+Deliberately absent: what a propagator writes (OpenTelemetry's, by OTEL_PROPAGATORS).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextvars import copy_context
+from typing import Any, Final, TypeVar
+
+from opentelemetry import baggage, trace
+from opentelemetry import context as otel_context
+
+from otel_logging import _diagnostics, _exceptions, _names, _runtime, _wrap
+from otel_logging._errors import ConfigurationError
+from otel_logging._values import plain
+from otel_logging.context import (
+    CURRENT,
+    Scoped,
+    bound,
+    entry_of,
+    has_ended,
+    leave_behind,
+    restore,
+    state,
+)
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def carry(function: _F, /) -> _F:
+    """Return *function* so that, wherever it is called, it runs on behalf of whoever carried it.
+
+    All context variables of this moment go along, each call in a copy of its
+    own: into a thread, an executor, a callback. Works for functions, coroutine
+    functions and generators of both kinds. Failure: never raises of itself.
+    Concurrency: the result may be called from many threads and tasks at once.
+    """
+    captured = copy_context()
+
+    def leave(began: int, error: BaseException | None) -> None:
+        _exceptions.remember_context(error, began)
+
+    inside = _wrap.wrap(function, lambda _: _exceptions.tick(), leave, None)
+    return _wrap.run_in_context(inside, captured.copy)
+
+
+def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
+    """Write the current trace into *carrier* as headers, and return them as a dict.
+
+    W3C ``traceparent`` and ``tracestate`` (or what OTEL_PROPAGATORS says), and
+    as ``baggage`` the bound keys named in ``setup_observability(propagate=)``;
+    nothing else of what is bound, and no other baggage. Failure: never raises.
+    """
+    headers: dict[str, str] = {}
+    try:
+        from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
+
+        context = baggage.clear(CURRENT.get())
+        fields = bound()
+        for key in _runtime.current.propagate:
+            if key in fields:
+                context = baggage.set_baggage(key, str(plain(fields[key])), context)
+        propagate.inject(headers, context)
+        if carrier is not None:
+            carrier.update(headers)
+    except Exception as error:
+        _diagnostics.report("headers lost: a propagator or a carrier failed", detail=error)
+    return headers
+
+
+class extract(Scoped):  # noqa: N801 - reads as a verb
+    """Run a ``with`` block as part of the trace that came in with *carrier*.
+
+    *carrier* is a mapping of headers or an iterable of pairs, strings or bytes,
+    names in any case; a name that comes twice is one list, as in HTTP. Of its
+    baggage the keys named in ``propagate=`` are bound inside the block, the rest
+    is left out. Without a trace in it, the current one stays; where that one's
+    request has ended it is left, with what was bound there. Scope: this task.
+    Failure: never raises; malformed headers count as none.
+    """
+
+    def __init__(
+        self,
+        carrier: Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[Any, Any]],
+        /,
+    ) -> None:
+        self._carrier = carrier
+
+    def __enter__(self) -> None:
+        around = trace.get_current_span()
+        if has_ended(around) and has_ended(entry_of(around)):
+            leave_behind(around)
+        super().__enter__()
+
+    def _begin(self, block: Any) -> None:
+        try:
+            context, arrived = _read(self._carrier, CURRENT.get())
+        except Exception as error:
+            _diagnostics.report("incoming headers not understood", detail=error)
+            return
+        CURRENT.set(context)
+        if arrived:
+            restore(state().put(arrived, block))
+
+
+#: RFC 9110, field values: no control character but the tab.
+_NOT_IN_HEADERS: Final = re.compile(r"[^\t -~\x80-\U0010ffff]")
+
+
+class _Headers(dict[str, str]):
+    """Headers under small letters, found in any: propagators ask for them as they are written."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
+def _read(
+    carrier: Any, before: otel_context.Context
+) -> tuple[otel_context.Context, dict[str, str]]:
+    from opentelemetry import propagate
+
+    headers = _Headers()
+    for name, value in carrier.items() if isinstance(carrier, Mapping) else carrier:
+        key, text = _text(name).lower(), _text(value)
+        if _NOT_IN_HEADERS.search(text):  # OpenTelemetry takes one with a newline at its end
+            text = ""
+        headers[key] = f"{headers[key]},{text}" if key in headers else text
+    context = propagate.extract(headers, baggage.clear(before))
+    items = baggage.get_all(context)
+    arrived = {key: str(items[key]) for key in _runtime.current.propagate if key in items}
+    return baggage.clear(context), arrived
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def set_propagators(names: tuple[str, ...] | None) -> None:
+    """Set OpenTelemetry's global propagator to those of OTEL_PROPAGATORS.
+
+    Failure: raises ``ConfigurationError`` for one that is not installed.
+    """
+    if names is None:
+        return
+    from importlib.metadata import entry_points
+
+    found: list[Any] = []
+    group = entry_points(group="opentelemetry_propagator")
+    for name in names:
+        if name == "none":
+            continue
+        if name not in group.names:
+            allowed = "of " + ", ".join(sorted({*group.names, "none"}))
+            raise ConfigurationError(_names.OTEL_PROPAGATORS, name, allowed)
+        found.append(group[name].load()())
+    from opentelemetry.propagate import set_global_textmap
+    from opentelemetry.propagators.composite import CompositePropagator
+
+    set_global_textmap(CompositePropagator(found))
