@@ -76,8 +76,7 @@ class Bound:
         *("shown", "span_bytes", "values"),
     )
 
-    #: The values as attributes of a span (not to be changed), and these encoded: a span's, an
-    #: event's; what is ``shown`` on a usual line, encoded, None where each has to look anew.
+    #: Attributes of a span; encoded, an event's too; of a usual line (None: look anew each time).
     attributes: dict[str, Any]
     span_bytes: bytes
     event_bytes: bytes

@@ -180,8 +180,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
     """Return what makes the usual line: fields, bytes, span, write.
 
     Usual: a text and plain scalars, inside an open span of ours, to the process's own stdout. No
-    code of the application's runs in it. It makes what ``STEPS`` make of the same call, at a third
-    of the cost: one dict in its final order, no copies, and what repeats is encoded once.
+    code of the application's runs in it. It makes what ``STEPS`` make, at a third of the cost.
     """
     current, span_key, dumps, encode = bindings.CURRENT, bindings.SPAN, _json.dumps, _otlp.scalars
 
@@ -190,8 +189,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             return False
         if sys.stdout is not sys.__stdout__ or _runtime.current.record_sink is not None:
             return False
-        redaction = _runtime.current.redaction
         try:
+            redaction = _runtime.current.redaction
             if _BINDABLE:
                 own = merge_contextvars(lines, "", {**own})
             span = current.get().get(span_key)
@@ -224,8 +223,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             )
             own_bytes = encode(_EVENT_TAG, shown)
             encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
-            attributes = len(shown) + len(bound) + len(tagged) + 2  # the level, the logger
-            if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
+            size = len(shown) + len(bound) + len(tagged) + 2  # with the level and the logger
+            if len(line) > limit or not add_encoded(now_ns, encoded, size):
                 return False
         except Exception:  # the whole chain counts and reports it
             return False
