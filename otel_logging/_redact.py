@@ -135,6 +135,12 @@ class Redaction:
         if kind is dict:
             return self._mapping(value)
         if kind is list or kind is tuple:
+            if (
+                len(value) == 2
+                and type(value[1]) is str
+                and not value[1].replace("_", "").isalpha()
+            ):
+                return self._pair(value)  # no list of names
             return kind(self._pair(item) for item in value)
         return value
 
@@ -175,7 +181,12 @@ class Redaction:
             while text in found:  # two secrets, which are as good as one
                 text += "_"
             found[text] = self.field(name, value)
-        for name, value in (("name", "value"), ("key", "value"), ("Name", "Value"), ("k", "v")):
+        for name, value in (
+            ("name", "value"),
+            ("key", "value"),
+            ("Name", "Value"),
+            ("header", "value"),
+        ):
             if value in found and type(values.get(name)) is str:  # as HTTP archives have headers
                 found[value] = self.field(values[name], values[value])
         return found
@@ -184,6 +195,8 @@ class Redaction:
         """Return an item of a list, which may be a name and its value."""
         if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
             return type(item)((self.text(item[0]), self.field(item[0], item[1])))
+        if type(item) in (list, tuple):
+            return type(item)(map(self._pair, item))
         return self.value(item)
 
     def pseudonym(self, value: Any) -> str:
@@ -210,7 +223,7 @@ class Redaction:
             "=" in text
             or ":" in text
             or "--" in text
-            or "%3" in text
+            or "%" in text
             or "'," in text
             or '",' in text
             or "</" in text

@@ -21,7 +21,7 @@ def by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
 #: Words that name a secret, also where they are two (`api_key`), or end one (`dbpassword`).
 _SECRET: Final = by_kind(
     {
-        "password": "password passwd passwort pwd pswd passphrase passcode",
+        "password": "password passwd passwort pwd pswd passphrase passcode senha motdepasse",
         "secret": "secret mnemonic seedphrase recoverycode backupcode",
         "token": "token jwt bearer",
         "authorization": "authorization",
@@ -31,8 +31,8 @@ _SECRET: Final = by_kind(
         "csrf": "csrf xsrf",
         "signature": "amzsignature googsignature hubsignature xsignature webhooksignature"
         " stripesignature slacksignature requestsignature sharedaccesssignature",
-        "otp": "otp totp otpcode mfacode verificationcode securitycode authcode pincode",
-        "card": "cardnumber creditcard cvv cvc",
+        "otp": "otp totp otpcode mfacode verificationcode securitycode authcode pincode facode",
+        "card": "cardnumber creditcard cvv cvc socialsecuritynumber",
         "key": " ".join(
             f"{whose}key"
             for whose in words_in(
@@ -48,7 +48,7 @@ _SECRET: Final = by_kind(
 #: Words that do so as a word of their own.
 _ALONE: Final = by_kind(
     {
-        "password": "pass",
+        "password": "pass pw",
         "session": "session sess",
         "authorization": "auth oauth",
         "signature": "sig",
@@ -82,36 +82,11 @@ _ASKED: Final = words_in(
     "number public require requires should total use uses using was with without"
 )
 #: What is somewhere in each of their names, for a quick look.
-STEMS: Final = (
-    *(
-        "pass",
-        "wd",
-        "token",
-        "secret",
-        "key",
-        "auth",
-        "cookie",
-        "sess",
-        "cred",
-        "sig",
-        "pin",
-        "otp",
-    ),
-    *(
-        "srf",
-        "jwt",
-        "bearer",
-        "mfa",
-        "cv",
-        "card",
-        "code",
-        "conn",
-        "mnemonic",
-        "seed",
-        "sid",
-        "ssn",
-    ),
-    "iban",
+STEMS: Final = tuple(
+    words_in(
+        "pass pw pswd token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa cv card "
+        "code conn mnemonic seed sid ssn iban senha motdepasse socials"
+    )
 )
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

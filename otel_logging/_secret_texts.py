@@ -52,10 +52,11 @@ _PEM: Final = re.compile(
     r"-----BEGIN (?=[A-Z0-9 ]{0,40}PRIVATE KEY)(?:.*?-----END [A-Z0-9 ]{0,40}-----|.*)", re.DOTALL
 )
 _URL_USER: Final = re.compile(
-    r"(://[^\s/?#@:\"'<>]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
+    r"(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
     r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
 )
 _WEBHOOK: Final = re.compile(r"(hooks\.slack\.com/|/api/webhooks/)[\w/-]{10,256}")
+_LOGIN: Final = re.compile(r"(?<![\w-])((?:-u|--user|--proxy-user)[ =][^\s:]{1,64}:)(?!\[red)\S+")
 _SCHEME: Final = re.compile(
     r"(?<![\w-])(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{6,4096})", re.I | re.A
 )
@@ -162,6 +163,8 @@ def without_schemes(text: str) -> str:
     """Return *text* without private keys, and without the credentials of URLs."""
     if "PRIVATE KEY" in text:
         text = _PEM.sub(marker("private-key"), text)
+    if "-u" in text or "user" in text:
+        text = _LOGIN.sub(rf"\1{marker('password')}", text)
     if "://" in text:
         text = _WEBHOOK.sub(rf"\1{marker('webhook')}", _URL_USER.sub(_url_user, text))
     return text

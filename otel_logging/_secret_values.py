@@ -12,14 +12,14 @@ from typing import Any, Final
 from otel_logging._secret_names import words_in
 from otel_logging._secret_texts import marker
 
-_QUOTE: Final = r"""\\{0,15}["'`]|\\u002[27]|%(?:25){0,3}2[27]|&quot;|&#3[49];"""
+_QUOTE: Final = r"""\\{0,15}["'`“”]|\\u002[27]|%(?:25){0,3}2[27]|&quot;|&#3[49];"""
 _NAME: Final = (
-    r"(?:(?<![\w.%\\-])|(?<=\\[rnt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9A-F]{2})|(?<=%25[0-9A-F]{2}))"
+    r"(?:(?<![\w.%\\-])|(?<=--)|(?<=\\[rnt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9A-F]{2})|(?<=%25[0-9A-F]{2}))"
     r"(?P<name>[A-Za-z_][\w.-]{0,127}+(?:(?:\[|%(?:25){0,3}5[Bb])[\w.-]{0,64}(?:\]|%(?:25){0,3}5[Dd])){0,3})"
 )
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = re.compile(
-    rf"{_NAME}(?:{_QUOTE})?[ \t]{{0,4}}"
+    rf"{_NAME}(?:{_QUOTE})?[^\S\r\n]{{0,4}}"
     r"(?P<sign>=>|:=|==?|:(?!//)|%(?:25){0,3}3[ADad])[ \t]{0,8}"
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
@@ -27,8 +27,8 @@ _PAIR: Final = re.compile(
     rf"(?<=[(\[])[bu]?(?:{_QUOTE}){_NAME}(?:{_QUOTE}), ?(?=[bu]?(?:{_QUOTE}))"
 )
 _MEMBERS: Final = re.compile(
-    rf"(?:{_QUOTE})(?:[Nn]ame|[Kk]ey)(?:{_QUOTE}) ?: ?(?:{_QUOTE}){_NAME}(?:{_QUOTE}) ?, ?"
-    rf"(?:{_QUOTE})[Vv]alue(?:{_QUOTE}) ?: ?(?=[bu]?(?:{_QUOTE}))"
+    rf"\b(?:[Nn]ame|[Kk]ey)(?:{_QUOTE})? ?[:=] ?(?:{_QUOTE}){_NAME}(?:{_QUOTE})[ ,]{{1,3}}"
+    rf"(?:{_QUOTE})?[Vv]alue(?:{_QUOTE})? ?[:=] ?(?=[bu]?(?:{_QUOTE}))"
 )
 _FLAG: Final = re.compile(rf"(?<![\w-])--?{_NAME[_NAME.index('(?P') :]}[ \t]{{1,4}}(?=[^\s-])")
 _TAG: Final = re.compile(rf"<{_NAME}(?:\s[^<>]{{0,128}})?>(?=[^<\s])")
@@ -46,19 +46,22 @@ _VALUE: Final = re.compile(
 #: What is no secret: what has been taken out, placeholders.
 _BLANK: Final = re.compile(
     rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|\$(?:\{{\w+\}}|[A-Z_]+)|\{{\w*\}}"
-    r"|%(?:\(\w+\))?[sdr]|<[\w -]*>|[\W_]*|(?i:none|null|nil|true|false|undefined)",
+    r"|%(?:\(\w+\))?[sdr]|<[\w.: -]*>|[\W_]*|none|null|nil|true|false|undefined"
+    r"|basic|bearer|digest|oauth2?|anonymous|(?:self|settings|config|os|args|request)(?:\.[a-z_]+)+",
     re.IGNORECASE,
 )
 #: What is none behind a colon: the state of one, its type, the beginning of a sentence.
 _STATES: Final = words_in(
-    "a absent accepted an and any are bool by bytes can cannot changed closed could created "
-    "deleted denied disabled empty enabled ended error expired failed failure for forbidden found "
-    "from granted has have if in incorrect int invalid is malformed mismatch missing must no not "
-    "of ok on optional or present refreshed rejected required reset revoked set should started "
-    "str string success the to too unauthorized unexpected unknown unset updated valid was when "
-    "with wrong yes"
+    "a absent active an and any are bool by bytes can cannot could current default empty error "
+    "failure for forbidden found from given has have hidden if in inactive incorrect int invalid "
+    "is it its may mismatch missing must new no not of ok old on optional or our please present "
+    "ready reset see sent set should str string success that the this to too unknown unset valid "
+    "was we when will with wrong yes your"
 )
+_TAKEN: Final = re.compile(rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
 _TEMPLATE: Final = re.compile(r"\$\{\w+\}|\{\w*\}|%\(\w+\)s|<[\w -]+>")
+#: What makes one name of it and the word before.
+_SECOND: Final = words_in("key keys code codes id number string phrase hash value")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
 _LONGEST: Final = 8192  # of a value, in quotes or brackets
 
@@ -76,6 +79,9 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         at = begin
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
+    if taken := _TAKEN.match(text, at):
+        more = _VALUE.match(text, taken.end())
+        return at, more.end() if more else taken.end()
     scheme = _WITH_SCHEME.match(text, at)
     quote = quote if quote in ("'", '"') else ""
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
@@ -119,7 +125,7 @@ def _end_of_enclosed(text: str, at: int) -> int:
 
 def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
     """Return *text* without the values of the names that have a kind."""
-    if "=" in text or ":" in text or "%3" in text:
+    if "=" in text or ":" in text or "%" in text:
         text = _replaced(text, _NAMED, kind_of)
     if "'," in text or '",' in text:
         text = _replaced(text, _PAIR, kind_of)
@@ -136,6 +142,9 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     for found in named.finditer(text):
         name = found["name"]
         kind = kind_of(name)
+        if kind is None and name.lower() in _SECOND:  # `API key: …`
+            words = text[max(found.start("name") - 24, 0) : found.start("name")].split(" ")
+            kind = kind_of(f"{words[-2]} {name}") if len(words) > 1 and not words[-1] else None
         if kind is None or found.start() < done:
             continue
         begin = found.end()
@@ -159,11 +168,12 @@ def is_blank(value: str) -> bool:
 
 
 def is_count(name: str, value: Any) -> bool:
-    """Say whether *value* is how many there are: `tokens=512`, `pass: 12`."""
+    """Say whether *value* is how many there are (`tokens=512`), or too small a number."""
     is_number = type(value) in (int, float) or (type(value) is str and value.isdecimal())
-    return is_number and name[-1:] in "sS"
+    return is_number and (name[-1:] in "sS" or len(str(value)) < 3)
 
 
 def _is_state(name: str, value: str) -> bool:
     """Say whether *value* is no value of *name*, but its state, or its type."""
-    return value == name.title() or value.rstrip(".!?").partition("[")[0].lower() in _STATES
+    word = value.rstrip(".!?").partition("[")[0].lower()
+    return value == name.title() or word in _STATES or (word.isalpha() and word.endswith("ed"))
