@@ -52,11 +52,12 @@ _is_told = False  # Python knows of us
 
 def join(step: Step, part: Part) -> None:
     """Let *part* begin anew in every child, as long as it lives."""
-    global _is_told
+    global _is_told, pid
     _parts[step].add(part)
     if not _is_told and hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
         # now, rather than on import: hooks run in order, and parts use what others' hooks mend
         _is_told = True
+        pid = os.getpid()  # we may have been imported before a fork, and set up after it
         release = importing.release
         os.register_at_fork(
             before=importing.acquire, after_in_parent=release, after_in_child=release

@@ -1,12 +1,9 @@
 """OTLP bytes: a span or a log record to bytes, many to a request, and back.
 
-In: ids as integers, times as ns since the epoch, attribute values as
-``_values.plain`` returns them. Out: protobuf wire format of
-``opentelemetry/proto/trace/v1/trace.proto`` and ``logs/v1/logs.proto`` (v1.x, field
-numbers beside each writer). Invariant: what is written here reads back the same through the
-official ``opentelemetry-proto`` classes, but for numbers that are not finite,
-which are texts; a test compares with the official
-encoder. Deliberately absent: disks and sockets. Only reading imports protobuf.
+In: ids as integers, times as ns since the epoch, values as ``_values.plain`` returns them.
+Out: the wire format of ``trace.proto`` and ``logs.proto`` (v1.x, field numbers beside each writer).
+Invariant: what is written reads back the same through ``opentelemetry-proto``, but for numbers that
+are not finite, which are texts. Deliberately absent: disks, sockets. Only reading imports protobuf.
 """
 
 import math
@@ -35,11 +32,10 @@ _ONE_BYTE = [bytes((n,)) for n in range(128)]
 #: The tag of an attribute in an event.
 EVENT_TAG = b"\x1a"
 
-#: Encoded attributes whose key and value are short strings: levels, loggers, user ids
-#: come again and again. Emptied when full.
-_remembered: dict[tuple[bytes, str, str], bytes] = {}
-#: The same of small whole numbers: apart, since 1, 1.0 and True are one key of a dict.
-_remembered_counts: dict[tuple[bytes, str, int], bytes] = {}
+#: Encoded attributes with a short key and a short string or a small whole number: levels, user ids
+#: come again and again. Looked up by those types alone, since 1, 1.0 and True are one key. Emptied
+#: when full, as the others.
+_remembered: dict[tuple[bytes, str, str | int], bytes] = {}
 #: Encoded keys, up to the tag of their value; emptied when full.
 _names: dict[str, bytes] = {}
 #: Names of spans with their kind, encoded; emptied when full.
@@ -135,17 +131,16 @@ def _attribute(tag: bytes, key: str, value: Any) -> bytes:
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
     size = len(body)
     encoded: bytes = tag + (_ONE_BYTE[size] if size < 128 else _varint(size)) + body
-    if is_short:
-        if kind is str and len(value) <= _REMEMBERED_CHARACTERS:
-            _remember(_remembered, (tag, key, value), encoded)
-        elif kind is int and 0 <= value < 128:
-            _remember(_remembered_counts, (tag, key, value), encoded)
+    if is_short and (
+        len(value) <= _REMEMBERED_CHARACTERS if kind is str else kind is int and 0 <= value < 128
+    ):
+        _remember(_remembered, (tag, key, value), encoded)
     return encoded
 
 
 def forget() -> None:
     """Encode anew what was remembered: something else is to be taken out of it."""
-    for memory in (_remembered, _remembered_counts, _names, _named):
+    for memory in (_remembered, _names, _named):
         memory.clear()
 
 
@@ -159,7 +154,6 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     """Encode all of *values*, each as the field *tag*."""
     return b"".join(
         [
-            # of strings alone: 1, 1.0 and True are one key of a dict
             (type(value) is str and _remembered.get((tag, key, value)))
             or attribute(tag, key, value)
             for key, value in values.items()
@@ -171,11 +165,8 @@ def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes:
     """Encode *values*, which ``Redaction.scalars`` returned, as ``attributes`` does."""
     encoded = b""
     for key, value in values.items():
-        known = None
-        if type(value) is str:
-            known = _remembered.get((tag, key, value))
-        elif type(value) is int:
-            known = _remembered_counts.get((tag, key, value))
+        is_kept = type(value) is str or type(value) is int
+        known = _remembered.get((tag, key, value)) if is_kept else None
         encoded += known or _attribute(tag, key, value)
     return encoded
 
@@ -221,6 +212,9 @@ def link(
     return _field(b"\x6a", body + b"\x35" + _FIXED32(flags & _UINT32))
 
 
+# *values* may be encoded for the tag ``0x4a``; *dropped* counts attributes, events and links.
+# Span: 1, 2 ids, 3 state, 4 parent, 5 name, 6 kind, 7 start, 8 end, 9 attributes, 10/12/14 dropped,
+# 11 events, 13 links, 15 status (2 message, 3 code), 16 flags
 def span(
     trace_id: bytes,
     span_id: int,
@@ -239,17 +233,7 @@ def span(
     status: int = 0,
     message: str = "",
 ) -> bytes:
-    """Encode a span as field 2 of ScopeSpans, its tag and length included.
-
-    *kind* and *status* are OTLP's numbers, *values* attributes, or what ``attributes`` returned
-    of them for the tag ``0x4a``, *events* and *links* what ``event``
-    and ``link`` returned, *dropped* the counts of attributes, events and links
-    left out. *name* and *message* are shortened as one value is.
-    ``parent_span_id`` is 0 for a root. Span: 1 trace id, 2 span id, 3 state,
-    4 parent, 5 name, 6 kind, 7 start, 8 end, 9 attributes,
-    10/12/14 dropped, 11 events, 13 links, 15 status (2 message, 3 code), 16 flags.
-    Failure: never raises for numbers of any size; a time is moved to the nearest that fits.
-    """
+    """Encode a span as field 2 of ScopeSpans. Never raises for numbers of any size."""
     key = (name, kind)
     named = _named.get(key) if type(name) is str else None
     if named is None:
@@ -276,8 +260,8 @@ def span(
             if count:
                 body += tag + _varint(count & _UINT32)
     if status:
-        told = _field(b"\x12", _text(plain(message))) if message else b""
-        body += _field(b"\x7a", told + b"\x18" + _ONE_BYTE[status])
+        described = _field(b"\x12", _text(plain(message))) if message else b""
+        body += _field(b"\x7a", described + b"\x18" + _ONE_BYTE[status])
     return _field(b"\x12", body)
 
 
@@ -345,10 +329,9 @@ def scoped(scope_bytes: bytes, *spans: bytes) -> bytes:
 def request(resource_bytes: bytes, scope_bytes: bytes, spans: Iterable[bytes]) -> bytes:
     """Put the length prefixes of an ExportTraceServiceRequest before *spans*.
 
-    *resource_bytes*, *scope_bytes* and each of *spans* are what ``resource``,
-    ``scope`` and ``span`` (or ``log_record``) returned; where *scope_bytes* is empty, each of
-    *spans* is what ``scoped`` returned. Appending to the result instead would lose
-    the span silently: a decoder stops at the lengths.
+    Each is what ``resource``, ``scope`` and ``span`` (or ``log_record``) returned; without
+    *scope_bytes*, what ``scoped`` returned. To append to the result loses the span silently: a
+    decoder stops at the lengths.
     """
     in_scope = scoped(scope_bytes, *spans) if scope_bytes else b"".join(spans)
     return _field(b"\x0a", resource_bytes + in_scope)

@@ -84,8 +84,8 @@ _ASKED: Final = words_in(
 #: What is somewhere in each of their names, for a quick look.
 STEMS: Final = tuple(
     words_in(
-        "pass pw pswd token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa cv card "
-        "code conn mnemonic seed sid ssn iban senha motdepasse socials"
+        "pass pw pswd token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa cv "
+        "card code conn mnemonic seed sid ssn iban senha motdepasse socials"
     )
 )
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single")

@@ -136,5 +136,5 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
             "spans are not recorded: nothing can be attached to the tracer provider that is set",
             detail=type(present),
         )
-    changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.place)
+    changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.line_sink)
     _runtime.swap(replace(_runtime.current, **changes))

@@ -1,9 +1,7 @@
 """Job tags: which background job something runs for.
 
-In: a tag, a member of an application's ``BackgroundJobTag`` or a plain string.
-Out: the tag on every line and span of the tagged function, whoever logs them.
-Invariant: task-local, and restored however the function is left. Deliberately
-absent: schedulers; the tag's way into a line is a processor like any other.
+Out: the tag on every line and span of the tagged function, whoever logs them. Invariant:
+task-local, and restored however the function is left. Deliberately absent: schedulers.
 """
 
 import logging
@@ -63,7 +61,7 @@ def format_background_log(tag: str, message: str) -> str:
 
 def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText:
     """Return *message* with its tag *before* it, which may stand there otherwise than it is."""
-    text = TaggedText((f"[{tag}] " if before is None else before) + message)
+    text = TaggedText((before or f"[{tag}] ") + message)
     text.tag, text.message = tag, message
     return text
 
@@ -131,11 +129,9 @@ class TaggedLogger(logging.Logger):
     def __new__(cls, logger: logging.Logger) -> Self:
         """Wrap *logger*; one that is wrapped already is not wrapped twice."""
         if not isinstance(logger, logging.Logger):
-            raise ConfigurationError(
-                "TaggedLogger", logger, "a logging.Logger; adapters go around it"
-            )
-        if isinstance(logger, TaggedLogger):
-            logger = logger.logger
+            allowed = "a logging.Logger; adapters go around it"
+            raise ConfigurationError("TaggedLogger", logger, allowed)
+        logger = logger.logger if isinstance(logger, TaggedLogger) else logger
         self: Self = object.__new__(_like((cls, logger.__class__)))
         object.__setattr__(self, "__dict__", logger.__dict__)
         self.logger = logger
@@ -148,7 +144,7 @@ class TaggedLogger(logging.Logger):
         """Make a record, tagged."""
         record = super().makeRecord(*args, **kwargs)
         tag = _current().tag
-        if tag is not None or type(record.msg) is not str:
+        if tag is not None or type(record.msg) is TaggedText:
             record.msg = _with_tag(tag, record.msg, is_format=bool(record.args))
         return record
 
@@ -156,11 +152,6 @@ class TaggedLogger(logging.Logger):
         """Return the logger's child, wrapped too."""
         child: Self = self._around(self.logger.getChild(suffix))
         return child
-
-    def getChildren(self) -> Any:  # noqa: N802 - logging's name, from Python 3.12 on
-        """Return the logger's children, wrapped too."""
-        logger: Any = self.logger
-        return {self._around(child) for child in logger.getChildren()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._around, (self.logger,)
@@ -177,19 +168,17 @@ def _like(kinds: tuple[Any, ...]) -> Any:
 
 
 def _with_tag(tag: str | None, message: Any, *, is_format: bool) -> Any:
-    """Return *message* with *tag* before it; as it is, where it has one, or is no text at all."""
+    """Return *message* with *tag* before it; as it is, where it has one, or cannot be text."""
     if type(message) is TaggedText:  # by type: a message may have a __class__ that raises
         tag, text = message.tag, message.message
         if not (is_format and "%" in tag):
             return message
-    elif tag is None:
-        return message
     else:
         try:
             text = str(message)
         except Exception:  # for the handlers to find out, as it is without a tag
             return message
     before = f"[{tag}] "
-    if is_format and "%" in tag:
+    if is_format:
         before = before.replace("%", "%%")
-    return message if text.startswith(before) else tagged_text(tag, text, before)
+    return message if tag is None or text.startswith(before) else tagged_text(tag, text, before)

@@ -1,9 +1,7 @@
 """structlog processors, each usable alone in anyone's chain.
 
-In: an event dict, before it is rendered. Out: the same dict, with more in it.
-Invariant: none of them raises, and each works with stock OpenTelemetry and no
-set-up of ours. Deliberately absent: rendering (``logs``), and what a span of
-ours does with a line (``export``).
+Invariant: none of them raises, and each works with stock OpenTelemetry and no set-up of ours.
+Deliberately absent: rendering (``logs``), and what a span of ours does with a line (``export``).
 """
 
 import inspect
@@ -34,28 +32,19 @@ _NOT_FIELDS: Final = frozenset({"exc_info", "stack_info", "_record", "_from_stru
 
 EventDict = MutableMapping[str, Any]
 
-#: What a span says of itself, so its events need not.
+#: Fields of the span itself, and ``structlog.stdlib.ProcessorFormatter``'s own.
 _NOT_ON_EVENTS: Final = frozenset(
     {
-        _names.EVENT,
-        _names.TIMESTAMP,
-        _names.TRACE_ID,
-        _names.SPAN_ID,
-        _names.TRACE_FLAGS,
-        _names.TIME_NS,
-        # structlog.stdlib.ProcessorFormatter's own
-        "_record",
-        "_from_structlog",
+        *(_names.EVENT, _names.TIMESTAMP, _names.TRACE_ID, _names.SPAN_ID, _names.TRACE_FLAGS),
+        *(_names.TIME_NS, "_record", "_from_structlog"),
     }
 )
 
 
 def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
     """Add what ``bind_context`` bound; a field of the call itself wins."""
-    bound = bindings.bound()
-    if bound:
-        for key, value in _fields.safe_names(bound).items():
-            event_dict.setdefault(key, value)
+    for key, value in _fields.safe_names(bindings.bound()).items():
+        event_dict.setdefault(key, value)
     return event_dict
 
 
@@ -93,20 +82,14 @@ def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
     except Exception as error:  # another SDK's, or a test's that is but a mock
         _diagnostics.report("lines without their trace: a span did not say its ids", detail=error)
         return event_dict
-    if fields:
-        if not event_dict.keys().isdisjoint(fields):
-            _make_way(event_dict)
-        event_dict.update(fields)
-    return event_dict
-
-
-def _make_way(event_dict: EventDict) -> None:
-    given = event_dict.pop(_names.TRACE_ID, None)
-    if given is not None:
-        _fields.put_request_id(event_dict, given)
-    for key in (_names.SPAN_ID, _names.TRACE_FLAGS):
-        if key in event_dict:
+    if fields and not event_dict.keys().isdisjoint(fields):
+        given = event_dict.pop(_names.TRACE_ID, None)
+        if given is not None:
+            _fields.put_request_id(event_dict, given)
+        for key in fields.keys() & event_dict.keys():
             _fields.put_aside(event_dict, key, event_dict.pop(key))
+    event_dict.update(fields)
+    return event_dict
 
 
 def _fields_of(context: trace.SpanContext) -> dict[str, str]:
@@ -122,25 +105,20 @@ def _fields_of(context: trace.SpanContext) -> dict[str, str]:
 def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
     """Make the line an event of the current span: name = the message, attributes = the fields.
 
-    Belongs before the renderer and after whatever adds fields, once on a line's
-    way: in ``structlog.stdlib.ProcessorFormatter``, which runs its processors once for
-    each handler, in the formatter of one of them. An ``exc_info``
-    that is not rendered yet stays in the line, and is ``exception`` on the span.
-    With ``setup_observability`` every line finds a place, also where the span has
-    ended, is full, or is not there; with stock OpenTelemetry a recording span's
-    lines do, but for those that the span's own methods log. Failure: never raises; a
-    line that is lost is counted and reported. Cost: with stock OpenTelemetry a walk up
-    the stack; waits at most 0.1 s for a span that another thread holds.
+    Belongs before the renderer and after whatever adds fields, once on a line's way: of
+    several ``ProcessorFormatter``s, in one. An ``exc_info`` that is not rendered yet stays in the
+    line. With ``setup_observability`` every line finds a place, also where the span has ended, is
+    full, or is missing; with stock OpenTelemetry a recording span's lines do, but for those that
+    the span's own methods log. Failure: never raises; a lost line is counted and reported. Cost:
+    with stock OpenTelemetry at most 0.1 s, where another thread holds the span.
     """
     record = event_dict.get("_record")
-    if isinstance(record, logging.LogRecord) and is_done(record):
+    if isinstance(record, logging.LogRecord) and is_handled(record):
         return event_dict
-    fields, error = event_dict, None
-    if "exc_info" in event_dict:
-        fields = {**event_dict}
-        error = exception_of(fields.pop("exc_info"))
-        if error is not None:
-            fields[_names.EXCEPTION] = traceback_of(error)
+    fields = {**event_dict}
+    error = exception_of(fields.pop("exc_info", None))
+    if error is not None:
+        fields[_names.EXCEPTION] = traceback_of(error)
     record_on(trace.get_current_span(), fields, error)
     return event_dict
 
@@ -161,27 +139,26 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
     return event_dict
 
 
-class _Done(str):
-    """The name of a log record that is a line of ours: copies have it, another process has not."""
+class _Handled(str):
+    """The name of a record that is a line of ours: copies keep it, another process gets a text."""
 
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (str, (str(self),))
 
-    def __deepcopy__(self, _: Any) -> "_Done":
+    def __deepcopy__(self, _: Any) -> "_Handled":
         return self
 
 
-def is_done(record: logging.LogRecord) -> bool:
+def is_handled(record: logging.LogRecord) -> bool:
     """Say whether *record* was made a line of ours (``logs.stdlib``), or is too low for one."""
-    return type(record.name) is _Done
+    return type(record.name) is _Handled
 
 
-def mark_done(record: logging.LogRecord) -> None:
-    """Let *record* and its copies be known as done, in a way that no formatter sees."""
-    if not is_done(record):
-        record.name = _Done(record.name)
+def mark_handled(record: logging.LogRecord) -> None:
+    """Mark *record* and its copies as handled, in a way that no formatter sees."""
+    record.name = _Handled(record.name)
 
 
 def exception_of(given: Any) -> BaseException | None:
@@ -191,10 +168,10 @@ def exception_of(given: Any) -> BaseException | None:
     Never raises: what has no truth is no exception.
     """
     try:
+        if isinstance(given, tuple) and len(given) == 3:
+            given = given[1] if isinstance(given[1], BaseException) else None
         if isinstance(given, BaseException):
             return given
-        if isinstance(given, tuple) and len(given) == 3:
-            return given[1] if isinstance(given[1], BaseException) else None
         return sys.exc_info()[1] if given else None
     except Exception:
         return None
@@ -214,9 +191,10 @@ def record_on(
     error: BaseException | None = None,
     *,
     is_known: bool = False,
-) -> EventDict:
-    """Do what ``record_on_span`` does, for *span*. *is_known*: its trace has the traceback of
-    *error* already.
+) -> None:
+    """Do what ``record_on_span`` does, for *span*.
+
+    *is_known*: its trace has the traceback of *error* already.
     """
     runtime = _runtime.current
     try:
@@ -225,14 +203,14 @@ def record_on(
         if type(name) is not str or len(name) > MAX_CHARACTERS:
             name = str(plain(name))
         fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}
-        add_line = getattr(span, "add_line", None)
         if runtime.record_sink is not None:
             runtime.record_sink(span, time_ns, name, fields, error)
         if is_known:
             fields[_names.EXCEPTION] = plain(error)
         if not runtime.on_spans:
-            pass
-        elif add_line is not None:
+            return
+        add_line = getattr(span, "add_line", None)
+        if add_line is not None:
             add_line(time_ns, name, fields)
         elif runtime.line_sink is not None:
             runtime.line_sink(span, time_ns, name, fields)
@@ -240,7 +218,6 @@ def record_on(
             span.add_event(plain(name), for_foreign_span(fields), time_ns)
     except Exception as error:
         _diagnostics.report("log lines lost on their way to a span", detail=error)
-    return event_dict
 
 
 #: Of the fields as JSON: the rest is for the message, and for what OTLP needs around each.

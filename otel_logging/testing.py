@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanContext
 
 from otel_logging import _names, _otlp, _parse, observability
 from otel_logging import context as bindings
-from otel_logging.export import ids, pipeline
+from otel_logging.export import encode, ids, pipeline
 from otel_logging.export.span import Span
 from otel_logging.logs import configure
 from otel_logging.logs.render import json_renderer
@@ -93,7 +93,7 @@ class _Kept(pipeline.Pipeline):
         self.spans.append((ids.encode_resource(self.resource), encoded))
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
-        self._keep_page(0, 0, [self._event(time_ns, name, fields)])
+        self._keep_page(0, 0, [encode.encode_line(self.limits, time_ns, name, fields)])
 
     def _log_span(
         self,
@@ -130,7 +130,7 @@ def _fixed(kept: _Kept) -> dict[str, Any]:
         def now_ns(self) -> int:
             return next(readings)
 
-    kept.span_type = FixedSpan
+    kept.span_type, kept.root_flags = FixedSpan, 0  # the flags: these ids are not random
     return {"now_ns": lambda: next(readings), "random_bits": lambda bits: next(counts[bits])}
 
 

@@ -1,5 +1,7 @@
 """Fixtures of all tests, and a guard that keeps them out of the user's own directories."""
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,13 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from otel_logging import Observability, _diagnostics, clear_context, setup_observability
+from otel_logging import Observability, _diagnostics, _runtime, clear_context, setup_observability
 from otel_logging.logs import stdlib
 from tests.lines import parsed
 from tests.receiver import Receiver, Span
 
 #: A port of loopback that nobody listens at.
 NOWHERE = "http://127.0.0.1:1"
+
+# hundreds of child processes would each compile the package anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # a busy machine is no finding
 settings.register_profile("unhurried", deadline=None)
@@ -42,7 +47,20 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(autouse=True)
-def _no_place_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_slate() -> Iterator[None]:
+    """What one test bound, reported, set up or took over is not there in the next."""
+    _diagnostics.forget()
+    yield
+    _runtime.swap(_runtime.Runtime())
+    stdlib.take_over({})
+    clear_context()
+    _diagnostics.forget()
+
+
+@pytest.fixture(autouse=True)
+def _no_place_of_the_user(
+    _clean_slate: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The user's spool directory is a temporary one, for child processes as well."""
     home = tmp_path / "home"
     home.mkdir()
@@ -52,13 +70,14 @@ def _no_place_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", NOWHERE)  # nor is theirs asked
 
 
-@pytest.fixture(autouse=True)
-def _clean_slate() -> Iterator[None]:
-    """Trouble that one test caused is not counted in the next, nor are loggers still ours."""
-    _diagnostics.forget()
+@pytest.fixture
+def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
     yield
-    stdlib.release()
-    _diagnostics.forget()
+    monkeypatch.undo()
+    time.tzset()
 
 
 Lines = Callable[[], list[dict[str, Any]]]

@@ -12,7 +12,6 @@ text of a list.
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -48,10 +47,6 @@ class FakeJaeger:
         self._traces: dict[str, list[tuple[Any, Any, Any]]] = {}  # in order of arrival
         self._server = _Server(("127.0.0.1", port), _Handler, self)  # type: ignore[arg-type]
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        )
-        self._thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -60,10 +55,7 @@ class FakeJaeger:
         self.stop()
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.break_connections()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
 
     # ---- what it holds
 

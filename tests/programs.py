@@ -1,4 +1,5 @@
-"""Child processes: run to their end (``python``, ``script``), or running beside (``Program``).
+"""Child processes: run to their end (``run``, ``python``, ``script``), started beside a test
+(``start``, ``end``), or listened to while they serve (``Program``). No other file starts any.
 
 They are given no variable that would configure the package, but what a test sets.
 """
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -20,56 +22,78 @@ from typing import IO, Any, Self, TypeVar
 from tests.lines import ROOT, parsed
 
 _T = TypeVar("_T")
+Done = subprocess.CompletedProcess[Any]
+GUARDED = ("OTEL_LOGGING_JAEGER_URL",)
+MODULE = (sys.executable, "-m")
 PATIENCE_S = 60.0  # for a busy machine; nothing takes so long
 
 
 def child_environment(**variables: str) -> dict[str, str]:
-    """Return the environment without what would configure the package, but with *variables*."""
+    """Return the environment without what would configure the package, but with *variables*.
+
+    What keeps tests out of the user's own places (``conftest.py``) stays.
+    """
     ours = ("OTEL_", "LOG_LEVEL", "ENVIRONMENT", "NO_COLOR", "FORCE_COLOR")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    kept = {k: v for k, v in os.environ.items() if k in GUARDED or not k.startswith(ours)}
     return {**kept, "PYTHONPATH": str(ROOT), **variables}
 
 
-def python(
-    *arguments: object, env: Mapping[str, str], text: bool = True, cwd: Path | None = None
-) -> subprocess.CompletedProcess[Any]:
-    """Run Python with *arguments* to its end, whatever that is, and return what it printed."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=env,
-        capture_output=True,
+def start(
+    *command: object, env: Mapping[str, str] | None = None, text: bool = True, **popen: Any
+) -> subprocess.Popen[Any]:
+    """Start *command* beside the test, stdout and stderr in pipes; ``end`` waits for it."""
+    return subprocess.Popen(
+        [str(part) for part in command],
+        env=child_environment() if env is None else env,
         encoding="utf-8" if text else None,
-        timeout=PATIENCE_S,
-        check=False,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen,
     )
 
 
-def script(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Run *code* to its end, which must be a good one."""
-    done = python("-c", code, *arguments, env=child_environment(**variables), text=False)
-    assert done.returncode == 0, done.stderr.decode()
+def end(child: subprocess.Popen[Any], given: Any = None, *, patience_s: float = PATIENCE_S) -> Done:
+    """Wait until *child*, *given* that on stdin, has ended; return what it printed."""
+    with child:
+        try:
+            out, err = child.communicate(given, patience_s)
+        finally:
+            child.kill()
+    return Done(child.args, child.returncode, out, err)
+
+
+def run(*command: object, patience_s: float = PATIENCE_S, **popen: Any) -> Done:
+    """Run *command* to its end, whatever that is, and return what it printed."""
+    return end(start(*command, **popen), patience_s=patience_s)
+
+
+def python(*arguments: object, **popen: Any) -> Done:
+    """Run Python with *arguments* to its end, whatever that is, and return what it printed."""
+    return run(sys.executable, *arguments, **popen)
+
+
+def good(done: Done) -> Done:
+    """Return *done*, which must have ended well."""
+    assert done.returncode == 0, done.stderr
     return done
+
+
+def script(code: str, *arguments: object, **variables: str) -> Done:
+    """Run *code* to its end, which must be a good one."""
+    return good(python("-c", code, *arguments, env=child_environment(**variables), text=False))
 
 
 class Program:
     """A child process, with pipes as a log collector has them.
 
-    ``with Program(["flask", "run"], cwd=...) as server:``; at the end it is
-    stopped by its pid, as Ctrl-C or a supervisor does, and waited for.
+    ``with Program([*MODULE, "flask", "run"], cwd=...) as server:``; at the end it is stopped by
+    its pid, as a supervisor does, or its whole group, as Ctrl-C does, and waited for.
     """
 
-    def __init__(self, module: Sequence[str], *, cwd: Path, **variables: str) -> None:
+    def __init__(self, command: Sequence[object], *, cwd: Path, **variables: str) -> None:
         self._news = threading.Condition()
         self.out: list[bytes] = []
         self.err: list[bytes] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *module],
-            cwd=cwd,
-            env=child_environment(**variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        env = child_environment(**variables)
+        self.process = start(*command, cwd=cwd, env=env, text=False, start_new_session=True)
         self._readers = [
             threading.Thread(target=self._read, args=(stream, kept))
             for stream, kept in ((self.process.stdout, self.out), (self.process.stderr, self.err))
@@ -108,13 +132,16 @@ class Program:
         """Return stdout as lines; there is nothing else on it."""
         return parsed(b"".join(self.out))
 
-    def stop(self, number: int = signal.SIGINT) -> int:
-        """Ask it to end, wait until it has, and return its exit code."""
+    def stop(self, number: int = signal.SIGINT, *, group: bool = False) -> int:
+        """Ask it, or it and its children, to end, wait until it has, and return its exit code."""
         if self.process.poll() is None:
-            self.process.send_signal(number)
+            os.killpg(self.process.pid, number) if group else self.process.send_signal(number)
         try:
             return self.process.wait(PATIENCE_S)
         finally:
+            if os.name == "posix":
+                with suppress(ProcessLookupError):  # what it left behind
+                    os.killpg(self.process.pid, signal.SIGKILL)
             self.process.kill()
             self.process.wait()
             for reader in self._readers:

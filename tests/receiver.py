@@ -157,11 +157,6 @@ class Receiver:
         self._server = _Server(("127.0.0.1", port), _Handler, self)
         self.port: int = self._server.server_address[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        # polled only for stop(): the default of 0.5 s would be every test's
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        )
-        self._thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -174,10 +169,7 @@ class Receiver:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self._server.shutdown()
-        self._server.break_connections()
-        self._server.server_close()  # waits for the connections' threads
-        self._thread.join()
+        self._server.stop()
 
     # ---- what came
 
@@ -271,6 +263,16 @@ class _Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         super().__init__(address, handler)
+        # polled only for stop(): the default of 0.5 s would be every test's
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening, break the connections there are, and wait for their threads."""
+        self.shutdown()
+        self._break_connections()
+        self.server_close()
+        self._thread.join()
 
     def server_bind(self) -> None:
         # HTTPServer's looks up the host's name, which takes seconds where no DNS answers
@@ -288,7 +290,7 @@ class _Server(ThreadingHTTPServer):
             self._connections.discard(request)
         super().shutdown_request(request)
 
-    def break_connections(self) -> None:
+    def _break_connections(self) -> None:
         with self._lock:
             for connection in self._connections:
                 with contextlib.suppress(OSError):  # the client was quicker

@@ -8,7 +8,6 @@ import contextlib
 import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+
+from tests.programs import good, run
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -202,7 +203,7 @@ def make_certificates(directory: Path) -> Certificates:
     authority_key = directory / "authority.key"
 
     def openssl(*arguments: object) -> None:
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+        good(run("openssl", *arguments))
 
     openssl(
         *("req", "-x509", *key, "-subj", "/CN=authority", "-days", 1),

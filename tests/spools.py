@@ -1,10 +1,10 @@
 """What the spool's tests share: numbered spans, and child processes that use a spool."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from subprocess import PIPE
 from types import FrameType
 from typing import Any
 
@@ -14,7 +14,7 @@ from otel_logging.spool.queue import Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents
 from tests.lines import ROOT as ROOT
-from tests.programs import python
+from tests.programs import end, good, python, start
 
 SCOPE = b"scope"
 RESOURCE = b"resource"
@@ -90,9 +90,7 @@ def run(script: str, *arguments: object, traced: bool = True) -> str:
     """
     hidden = () if traced else ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
     env = {key: value for key, value in os.environ.items() if key not in hidden}
-    done = python(*command(script, *arguments)[1:], env=env, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return str(good(python(*command(script, *arguments)[1:], env=env, cwd=ROOT)).stdout)
 
 
 def at_call(name: str, act: Callable[[], object]) -> None:
@@ -129,14 +127,7 @@ def together(script: str, *arguments: object) -> list[int]:
     afterwards, of all four.
     """
     children = [
-        subprocess.Popen(
-            command(script, *arguments),
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
+        start(*command(script, *arguments), env=os.environ, cwd=ROOT, stdin=PIPE) for _ in range(4)
     ]
     for child in children:
         assert child.stdout is not None
@@ -145,6 +136,5 @@ def together(script: str, *arguments: object) -> list[int]:
         assert child.stdin is not None
         child.stdin.write("\n")
         child.stdin.flush()
-    printed = [child.communicate(timeout=30)[0] for child in children]
-    assert [child.returncode for child in children] == [0] * 4
+    printed = [good(end(child)).stdout for child in children]
     return sorted(int(number) for text in printed for number in text.split())

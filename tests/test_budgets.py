@@ -25,19 +25,19 @@ BUDGETS = {
     "_errors": 30,
     "_exceptions": 67,
     "_fields": 28,
-    "_forks": 55,
+    "_forks": 56,
     "_green": 44,
     "_http": 139,
     "_json": 75,
     "_links": 4,
     "_names": 89,
-    "_otlp": 262,
+    "_otlp": 257,
     "_parse": 167,
-    "_redact": 203,
+    "_redact": 216,
     "_runtime": 25,
-    "_secret_names": 129,
-    "_secret_texts": 142,
-    "_secret_values": 128,
+    "_secret_names": 104,
+    "_secret_texts": 145,
+    "_secret_values": 137,
     "_socket": 114,
     "_text": 17,
     "_tls": 51,
@@ -48,12 +48,12 @@ BUDGETS = {
     "context": 230,
     "demo": 198,
     "doctor": 392,
-    "export": 2202,
-    "jobs": 106,
+    "export": 2106,
+    "jobs": 99,
     "lateness": 4,
-    "logs": 1612,
+    "logs": 1332,
     "observability": 218,
-    "processors": 179,
+    "processors": 163,
     "propagation": 98,
     "settings": 351,
     "spool": 818,
@@ -64,12 +64,7 @@ BUDGETS = {
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
 LONG_FILES: dict[str, int] = {}
-LONG_FUNCTIONS: dict[str, int] = {
-    "_otlp.py:span": 58,
-    "export/outcome.py:_mistake": 51,
-    "export/provider.py:begin": 77,
-    "logs/line.py:straight_to": 56,
-}
+LONG_FUNCTIONS: dict[str, int] = {}
 
 _NO_CODE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from click.testing import Result
 from otel_logging.cli import main
 from tests.commands import Runner
 from tests.jaeger import FakeJaeger
-from tests.programs import python
+from tests.programs import Done, python
 from tests.stored import TRACE, Planted, line, store
 
 USER = {"user_id": "user-456"}
@@ -62,7 +61,7 @@ def run(spool_dir: Path) -> Run:
     return running
 
 
-def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def process(*arguments: str, **environment: str) -> Done:
     script = "from otel_logging.cli import main; main(prog_name='otel-logging')"
     return python("-c", script, *arguments, env={**os.environ, **environment}, text=False)
 
@@ -221,7 +220,9 @@ def test_what_cannot_be_shown_is_reported(
     assert message in result.output
 
 
-def test_of_many_candidates_a_few_are_named(run: Run, tmp_path: Path) -> None:
+def test_an_ambiguous_trace_id_lists_five_candidates_and_counts_the_rest(
+    run: Run, tmp_path: Path
+) -> None:
     """Five, and how many more."""
     place = store(
         tmp_path / "many", *(Planted(1, 0, "m", 0, 1, trace=f"{n:032x}") for n in range(1, 8))
@@ -357,7 +358,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJaeger]:
         yield running
 
 
-def test_both_are_read_and_named(run: Run, fake: FakeJaeger) -> None:
+def test_late_reads_store_and_jaeger_and_names_both_sources(run: Run, fake: FakeJaeger) -> None:
     """Below the table; each row has its link where Jaeger has its trace, whole in any width."""
     lines = run("late").output.splitlines()
 

@@ -30,6 +30,7 @@ from otel_logging import (
 )
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.bound import BoundLogger
+from otel_logging.logs.configure import listening
 from otel_logging.processors import record_on_span
 from tests.conftest import Service
 from tests.lines import parsed
@@ -283,13 +284,8 @@ def test_a_long_line_is_whole_in_its_event(service: Service) -> None:
 def test_no_field_is_ever_lost(values: dict[str, Any]) -> None:
     """Whatever it is called."""
     written: list[dict[str, Any]] = []
-    configured = loggers.Configured(0, {}, lambda event_dict: written.append(dict(event_dict)))
-    before = loggers._configured
-    loggers.use(configured)
-    try:
+    with listening(lambda event_dict: written.append(dict(event_dict)), level=0):
         log.info("message", **values)
-    finally:
-        loggers.use(before)  # type: ignore[arg-type]
     given = {"exc_info", "stack_info"}
     (line,) = written
     assert line["event"] == "message"
@@ -538,7 +534,7 @@ def test_it_is_structlogs_bound_logger() -> None:
     assert isinstance(log, structlog.BoundLoggerBase)
     assert structlog.get_context(log.bind(a=1)) == {"a": 1}
     assert repr(log).startswith("<BoundLogger(context={}")
-    assert "<Channel shop>" in repr(log._logger)
+    assert "<LineLogger shop>" in repr(log._logger)
 
 
 @pytest.mark.parametrize(
@@ -750,12 +746,12 @@ def test_a_processor_that_somebody_put_in_fails(lines: Lines) -> None:
     def drops(*_: Any) -> Any:
         raise structlog.DropEvent
 
-    broken = BoundLogger(loggers.channel("shop"), [fails], {})
+    broken = BoundLogger(loggers.logger_of("shop"), [fails], {})
     broken.info("e")
     broken.exception("e")
     assert _diagnostics.counts["log lines lost: a line could not be made"] == 2
     _diagnostics.forget()
-    BoundLogger(loggers.channel("shop"), [drops], {}).info("e")
+    BoundLogger(loggers.logger_of("shop"), [drops], {}).info("e")
     assert lines() == []
 
 
@@ -767,7 +763,7 @@ def test_two_threads_that_ask_for_one_logger(lines: Lines) -> None:
 
     def ask() -> None:
         barrier.wait()
-        found.append([loggers.channel(name) for name in names])
+        found.append([loggers.logger_of(name) for name in names])
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -775,7 +771,7 @@ def test_two_threads_that_ask_for_one_logger(lines: Lines) -> None:
     for thread in threads:
         thread.join()
     assert all(other == found[0] for other in found)
-    assert {channel.threshold for channel in found[0]} == {10}
+    assert {logger.threshold for logger in found[0]} == {10}
 
 
 # ---------------------------------------------------------------- structlog, replaced in part
@@ -949,6 +945,7 @@ def test_processors_of_their_own_render_the_line(
         structlog.get_logger("shop").info("fields", n=2)
         theirs(processors=[structlog.stdlib.render_to_log_kwargs])
         structlog.get_logger("shop").info("keywords", n=3)
+        structlog.get_logger("shop").log(1, "below")
     lines = capsys.readouterr().out.splitlines()
     for line in lines[:3]:
         found = json.loads(line)

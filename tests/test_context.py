@@ -295,7 +295,7 @@ def test_every_scope_decorates_every_kind_of_callable() -> None:
     assert bound() == {}
 
 
-def test_detached_runs_on_nobodys_behalf(service: Service) -> None:
+def test_detached_code_has_no_span_and_no_bindings(service: Service) -> None:
     """No span, nothing bound; afterwards all is as before."""
     with traced("request"):
         bind_context(user_id="u")
@@ -557,7 +557,7 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize("carrier", MALFORMED)
-def test_malformed_headers_count_as_none(carrier: Any, propagating: None) -> None:
+def test_malformed_headers_are_ignored(carrier: Any, propagating: None) -> None:
     """The current trace stays."""
     with remote(), extract(carrier):
         assert current() == (TRACE, SPAN)

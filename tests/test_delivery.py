@@ -6,13 +6,13 @@ import os
 import queue
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any, Self
 
 import pytest
@@ -28,7 +28,8 @@ from otel_logging.export.pipeline import Pipeline
 from otel_logging.settings import load
 from otel_logging.spool import directories, reading
 from otel_logging.spool import queue as spool_queue
-from tests import rude
+from tests import programs, rude
+from tests.programs import end, python
 from tests.receiver import Answer, Receiver, Request, accept, partial_success, refuse
 from tests.rude import Rude
 from tests.spools import ROOT, encoded, trace_id
@@ -144,7 +145,7 @@ def test_a_segment_opened_beside_another_waits_no_longer(receiver: Receiver, bas
 def test_lines_outside_any_span_come_with_a_flush(receiver: Receiver, base: Path) -> None:
     """The process log is ended for it."""
     with Shop(base, receiver.endpoint) as shop:
-        shop.pipeline.place(trace.INVALID_SPAN, time.time_ns(), "hello", {})
+        shop.pipeline.line_sink(trace.INVALID_SPAN, time.time_ns(), "hello", {})
         assert shop.flush()
         assert [event.name for _, event in receiver.events] == ["hello"]
 
@@ -377,7 +378,7 @@ def test_a_segment_whose_answer_is_cut_off_is_sent_again(base: Path, cut: bytes)
         assert (collector.connections, shop.delivery.sender.delivered_segments) == (3, 1)
 
 
-def test_an_answer_that_is_cut_off_by_the_deadline_is_none(base: Path) -> None:
+def test_an_answer_truncated_by_the_deadline_delivers_nothing(base: Path) -> None:
     """The collector may have stored nothing."""
     with Rude(rude.drip_body) as collector:
         with Shop(base, collector.endpoint, timeout_s=0.3) as shop:
@@ -635,10 +636,7 @@ shop = Shop(Path(sys.argv[1]), sys.argv[2])
 shop.end(*range(1, 11))
 os.kill(os.getpid(), 9)
 """
-    child = subprocess.run(
-        [sys.executable, "-c", earlier, base, endpoint], cwd=ROOT, timeout=60, check=False
-    )
-    assert child.returncode == -9
+    assert python("-c", earlier, base, endpoint).returncode == -9
     with Shop(base, endpoint) as shop:
         shop.end(*range(11, 21))
         assert not shop.flush(0.5)
@@ -758,25 +756,18 @@ def end(name):
 
 def start(
     script: str, endpoint: str, base: Path, *, setup: str = SETUP, **environment: str
-) -> subprocess.Popen[str]:
+) -> Popen[str]:
     # from 3.12 on, a fork beside threads is deprecated: these tests are about that very thing
     strict = ("-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning")
-    return subprocess.Popen(
-        [sys.executable, *strict, "-c", setup + script, endpoint, str(base)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
+    command = (sys.executable, *strict, "-c", setup + script, endpoint, base)
+    return programs.start(*command, cwd=ROOT, stdin=PIPE, env=os.environ | environment)
 
 
-def finish(child: subprocess.Popen[str]) -> str:
+def finish(child: Popen[str]) -> str:
     """Wait for the child's good end; return what it printed. It must not have complained."""
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (0, ""), err
-    return out
+    done = end(child)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return str(done.stdout)
 
 
 def run(script: str, endpoint: str, base: Path, *, setup: str = SETUP, **environment: str) -> str:
@@ -815,7 +806,7 @@ def test_a_process_ends_within_5_s_whatever_the_collector_does(tmp_path: Path) -
     ]
     ends: queue.Queue[tuple[str, float, float, str]] = queue.Queue()
 
-    def time_exit(endpoint: str, child: subprocess.Popen[str], most: float) -> None:
+    def time_exit(endpoint: str, child: Popen[str], most: float) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "exits\n"
         began = time.monotonic()
@@ -1045,7 +1036,7 @@ assert observability.force_flush(10)
     assert names(receiver) == ["before", "child"]
 
 
-def test_a_fork_without_a_network_is_none_of_its_business(base: Path) -> None:
+def test_a_fork_without_a_network_changes_nothing(base: Path) -> None:
     """Both sides' spans wait in the spool."""
     run(
         """

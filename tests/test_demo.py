@@ -6,17 +6,17 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otel_logging import demo
-from tests.programs import python
+from tests.programs import Done, end, python, start
 from tests.receiver import Receiver, Span
 
 MAIN = "from otel_logging.cli import main; main()"
@@ -33,7 +33,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     return {**inherited, **homes, **proxies, **variables}
 
 
-def otel_logging(*arguments: str, **variables: Any) -> "subprocess.CompletedProcess[str]":
+def otel_logging(*arguments: str, **variables: Any) -> Done:
     return python("-c", variables.pop("main", MAIN), *arguments, env=environment(**variables))
 
 
@@ -47,10 +47,11 @@ class Ran:
 
     def __init__(self, home: Path, endpoint: str) -> None:
         self.home, self.endpoint = home, endpoint
+        self.cli = cache(self._cli)  # it has ended: each question has one answer
         self.result = self.cli("demo")
         self.lines, self.pictures = lines_and_pictures(self.result.stdout)
 
-    def cli(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def _cli(self, *arguments: str) -> Done:
         return otel_logging(*arguments, home=self.home, OTEL_EXPORTER_OTLP_ENDPOINT=self.endpoint)
 
     def late(self, *arguments: str) -> list[dict[str, Any]]:
@@ -155,19 +156,14 @@ def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receive
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a child cannot be sent Ctrl-C alone")
 def test_ctrl_c_ends_it_also_in_the_middle_of_a_slow_search(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", MAIN, "demo"],
-        env=environment(tmp_path, OTEL_TRACES_EXPORTER="none"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as running:
-        assert running.stdout is not None
-        any("message received" in line and demo.HOARDER in line for line in running.stdout)
-        running.send_signal(signal.SIGINT)
-        output, errors = running.communicate(timeout=20)
-    assert (running.returncode, errors.split()) == (1, ["Aborted!"])
-    assert "late" not in output
+    env = environment(tmp_path, OTEL_TRACES_EXPORTER="none")
+    running = start(sys.executable, "-c", MAIN, "demo", env=env)
+    assert running.stdout is not None
+    any("message received" in line and demo.HOARDER in line for line in running.stdout)
+    running.send_signal(signal.SIGINT)
+    done = end(running)
+    assert (done.returncode, done.stderr.split()) == (1, ["Aborted!"])
+    assert "late" not in done.stdout
 
 
 def test_a_search_that_fails_is_the_askers_error_and_the_worker_goes_on(tmp_path: Path) -> None:
@@ -186,7 +182,7 @@ def test_a_search_that_fails_is_the_askers_error_and_the_worker_goes_on(tmp_path
     assert second == f"and {first}"
 
 
-def test_with_nothing_recorded_it_says_so(
+def test_with_nothing_recorded_the_demo_reports_no_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demo.show(0, tmp_path)
@@ -205,7 +201,7 @@ def test_without_what_it_needs_it_names_the_extra(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_setting_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_an_invalid_setting_ends_the_demo_with_its_name_and_value(tmp_path: Path) -> None:
     result = otel_logging("demo", home=tmp_path, LOG_LEVEL="loud")
     assert result.returncode == 1
     assert result.stderr.startswith("Error: LOG_LEVEL='loud': a level is one of ")

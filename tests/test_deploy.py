@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from tests.lines import ROOT
+from tests.programs import run
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -204,12 +204,7 @@ def test_the_installer_says_what_it_cannot_do(tmp_path: Path) -> None:
         (tools / tool).symlink_to(str(shutil.which(tool)))
     env = {"OTEL_LOGGING_BACKENDS": str(tmp_path / "cache"), "PATH": str(tools)}
     for part, said in (("jaeger", "no Go to build it with"), ("nothing", "what is nothing?")):
-        done = subprocess.run(
-            ["/bin/bash", ROOT / "tests" / "backends" / "install", part],
-            env=env,
-            capture_output=True,
-            text=True,
-        )
+        done = run("/bin/bash", ROOT / "tests" / "backends" / "install", part, env=env)
         assert done.returncode == 1
         assert said in done.stderr
     assert not list(tmp_path.rglob("jaeger*"))

@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def test_each_kind_is_said_at_most_once_a_minute(
+def test_each_kind_is_reported_at_most_once_a_minute(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first at once, the rest with their number a minute later; each kind by itself."""
@@ -57,7 +57,7 @@ def test_a_remark_has_no_number(clock: SimpleNamespace, capsys: pytest.CaptureFi
     assert _diagnostics.counts == {remark: 4}
 
 
-def test_at_exit_the_rest_is_said(
+def test_at_exit_suppressed_reports_are_written(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was kept quiet comes out by ``say_rest``, once."""
@@ -143,7 +143,7 @@ def test_a_stderr_that_reports_again_ends(monkeypatch: pytest.MonkeyPatch) -> No
     assert stderr.getvalue() == (f"otel_logging: 1 {LOST}\notel_logging: 1 found while speaking\n")
 
 
-def test_what_is_counted_while_another_thread_speaks_is_said_by_it(
+def test_a_report_made_while_another_thread_writes_is_written_by_that_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A thread never waits for another's write to stderr, and its trouble is said still."""

@@ -1,14 +1,13 @@
 """docs/jobs.md: each program is run, and prints what stands under it."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import STDOUT
 
 import pytest
 
 from tests.lines import ROOT
-from tests.programs import child_environment
+from tests.programs import child_environment, good, python
 from tests.readme import blocks
 
 PAGE = ROOT / "docs" / "jobs.md"
@@ -19,15 +18,8 @@ PRINTED = blocks("text", PAGE)
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
 def test_a_program_prints_what_stands_under_it(number: int, tmp_path: Path) -> None:
     """But for the time of day, and the places in a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAMS[number]],
-        cwd=tmp_path,
-        env=child_environment(OTEL_TRACES_EXPORTER="none", ENVIRONMENT="development"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        check=True,
-    )
+    env = child_environment(OTEL_TRACES_EXPORTER="none", ENVIRONMENT="development")
+    done = good(python("-c", PROGRAMS[number], cwd=tmp_path, env=env, stderr=STDOUT))
     printed = re.sub(r"^\d\d:\d\d:\d\d\.\d{3}", "14:03:07.123", done.stdout, flags=re.M)
     printed = re.sub(r"(^ {6}.*\n)+", "      ...\n", printed, flags=re.M)
     assert printed == PRINTED[number]

@@ -918,7 +918,7 @@ def test_a_jaeger_without_a_clock_is_noted(run: Run, way: Way) -> None:
 # ---------------------------------------------------------------- in a terminal
 
 
-def test_signs_are_words_where_the_encoding_has_none(way: Way) -> None:
+def test_signs_are_words_where_the_encoding_has_no_signs(way: Way) -> None:
     """And nothing is said by colour alone."""
     script = "from otel_logging.cli import main; main(['doctor', '--wait', '0.3'])"
     variables = {"OTEL_SDK_DISABLED": "true", "ENVIRONMENT": "x", "PYTHONIOENCODING": "ascii"}

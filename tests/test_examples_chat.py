@@ -8,7 +8,7 @@ from collections import Counter
 from websockets.sync.client import ClientConnection, connect
 
 from tests.lines import ROOT
-from tests.programs import Program, ask
+from tests.programs import MODULE, Program, ask
 from tests.receiver import Receiver
 
 EXAMPLES = ROOT / "examples"
@@ -38,7 +38,7 @@ def talk(port: int) -> list[list[int]]:
 def test_every_line_is_one_object_with_its_message_s_trace(receiver: Receiver) -> None:
     """Those of a library with the standard logging too, and the access log's its request's."""
     with Program(
-        ["uvicorn", "chat:app", "--port", "0"],
+        [*MODULE, "uvicorn", "chat:app", "--port", "0"],
         cwd=EXAMPLES,
         ENVIRONMENT="production",
         OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,

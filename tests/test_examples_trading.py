@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lines import ROOT
-from tests.programs import Program, ask
+from tests.programs import MODULE, Program, ask
 from tests.receiver import Receiver
 
 EXAMPLES = ROOT / "examples"
@@ -96,7 +96,7 @@ def test_every_line_is_one_object_with_the_tag_of_its_job(server: str, receiver:
         "TRADING_SPEED": SPEED,
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
     }
-    with Program(command, cwd=EXAMPLES, **variables) as program:
+    with Program([*MODULE, *command], cwd=EXAMPLES, **variables) as program:
         port = int(program.wait_for_text(LISTENS)[1])
         program.wait_for(lambda p: count(p.out, b"feeds: ") >= workers)
         requests = use(port)
@@ -218,10 +218,10 @@ def test_the_change_is_one_call_and_a_decorator_a_job(before: Path) -> None:
     )
 
 
-def test_the_application_ran_before_and_told_nobody_whose_lines_these_are(before: Path) -> None:
+def test_before_the_decorators_the_application_runs_without_tags(before: Path) -> None:
     """The same messages, on stderr, without a tag."""
     command, *_ = SERVERS["flask run"]
-    with Program(command, cwd=before.parent, TRADING_SPEED=SPEED) as program:
+    with Program([*MODULE, *command], cwd=before.parent, TRADING_SPEED=SPEED) as program:
         port = int(program.wait_for_text(LISTENS)[1])
         assert ask(port, "GET", "/portfolio")[0] == 200  # from here on Ctrl-C is the server's
         program.wait_for(lambda p: all(start in p.said() for start, _ in JOBS.values()))

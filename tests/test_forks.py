@@ -120,6 +120,24 @@ with traced("after"): pass
     assert names(shop.receiver) == ["after", "before", "waits"]
 
 
+def test_a_child_of_a_process_that_only_imported_us_keeps_its_place(shop: Shop) -> None:
+    """The process id is another than at the import, and yet nothing was set up before the fork."""
+    shop.run(
+        """
+import os
+from otel_logging import setup_observability, traced
+if (child := os.fork()) == 0:
+    observability = setup_observability("shop")
+    with traced("stage"): pass
+    assert observability.force_flush(10)
+    assert len(list(observability._pipeline.spool.base.glob("*/*/lock"))) == 1
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    )
+    assert names(shop.receiver) == ["stage"]
+
+
 def test_log_records_of_a_child_forked_in_c(shop: Shop) -> None:
     """OTEL_LOGS_EXPORTER=otlp: the spool and the worker are the child's own as well."""
     shop.run(
@@ -175,7 +193,7 @@ for child in range(60):
         random.seed(child)
         for number in range(4):
             with traced(f"{child} {number}"): pass
-            time.sleep(random.random() * 0.2)
+            time.sleep(random.random() * 0.1)  # within its first second, on a busy machine too
         os._exit(0)
     children.append(pid)
     if len(children) > 6:
@@ -185,6 +203,7 @@ for pid in children: os.waitpid(pid, 0)
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "end", ["assert observability.force_flush(30)", "os._exit(0)"], ids=["the parent", "the next"]
 )
@@ -195,6 +214,27 @@ def test_short_children_leave_delivery_to_others(shop: Shop, end: str) -> None:
         shop.run(NEXT)
     expected = ["parent", *[f"{child} {number}" for child in range(60) for number in range(4)]]
     assert names(shop.receiver) == sorted(expected)
+
+
+def test_a_short_child_that_flushes_sends_its_own_alone(shop: Shop) -> None:
+    """What another left waits for the parent: this one may end in the midst of a delivery too."""
+    shop.run("""
+import os, warnings
+warnings.simplefilter("ignore")  # fork beside threads, from Python 3.12 on
+from otel_logging import setup_observability, traced
+observability = setup_observability("shop")
+with traced("parent"): pass
+assert observability.force_flush()
+for name in ("left", "asked"):
+    if (pid := os.fork()) == 0:
+        with traced(name): pass
+        os._exit(0 if name == "left" or observability.force_flush(20) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+os._exit(0)
+""")
+    assert names(shop.receiver) == ["asked", "parent"]
+    shop.run(NEXT)
+    assert names(shop.receiver) == ["asked", "left", "parent"]
 
 
 def test_a_child_that_lives_delivers_by_itself(shop: Shop) -> None:

@@ -89,6 +89,7 @@ def test_tls(library: str, tmp_path: Path) -> None:
     assert done.err == ""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("behave", "protocol"),
     [

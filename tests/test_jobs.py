@@ -634,18 +634,6 @@ def test_a_child_is_wrapped_too() -> None:
     assert child.getChild("x").logger is logging.getLogger("shop.jobs.x")
 
 
-def test_children_are_wrapped_too() -> None:
-    """Python 3.12's ``getChildren``; before, there is none, as there is none of a logger."""
-
-    class Parent(logging.Logger):
-        def getChildren(self) -> set[logging.Logger]:  # noqa: N802 - logging's name
-            return {logging.getLogger("shop.jobs")}
-
-    (child,) = TaggedLogger(Parent("shop")).getChildren()
-    assert isinstance(child, TaggedLogger)
-    assert child.logger is logging.getLogger("shop.jobs")
-
-
 def test_a_copy_is_around_the_same_logger() -> None:
     """Copied, pickled, or on its way to another process."""
     wrapped = TaggedLogger(logging.getLogger("shop.copied"))

@@ -90,10 +90,10 @@ FLOORS_INSIDE = {
     ],
     "traces/draw": [{"terminal", "exceptions"}, {"outline", "table", "waterfall"}],
     "logs": [
-        {"call", "caller", "line", "nesting", "render", "stdout"},
+        {"call", "caller", "levels", "line", "nesting", "stdout"},
+        {"handlers", "render"},
         {"logger"},
-        {"bound", "levels", "uncaught"},
-        {"handlers"},
+        {"bound", "uncaught"},
         {"stdlib"},
         {"configure"},
     ],
@@ -231,6 +231,18 @@ def test_only_settings_reads_the_environment(path: Path) -> None:
 def test_every_room_has_its_floor() -> None:
     """A new room is put on a floor; a room that is gone leaves none."""
     assert {room_of(path) for path in FILES} == set(FLOOR_OF)
+
+
+def test_one_file_starts_the_child_processes_of_the_tests() -> None:
+    """tests/programs.py; but for the Docker engine, whose processes are in a namespace."""
+    starting = {
+        path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        if any(
+            word in path.read_text("utf-8") for word in ("import " + "subprocess", "Popen" + "(")
+        )
+    }
+    assert starting == {"programs.py", "engine.py"}
 
 
 def test_the_public_names_are_there() -> None:

@@ -127,7 +127,7 @@ def test_the_next_request_begins_with_nothing_bound(arrival: str) -> None:
 
 
 @pytest.mark.parametrize("arrival", ["server", "consumer", "the API's server"])
-def test_what_arrives_where_an_inner_stage_has_ended_is_none_of_its_requests(
+def test_a_message_arriving_after_an_inner_stage_ended_inherits_nothing(
     arrival: str,
 ) -> None:
     """A connection that was opened in a request, and is kept: the request may still go on."""
@@ -464,7 +464,7 @@ def test_what_a_nested_request_hid_comes_back() -> None:
     assert fields(captured, "second") == {"span": "second"}
 
 
-def test_detached_in_such_a_context_is_nobodys_and_gives_it_back() -> None:
+def test_detached_in_such_a_context_is_unowned_and_restores_it() -> None:
     """A task that goes on."""
 
     def task() -> None:

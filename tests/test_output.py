@@ -7,11 +7,11 @@ import os
 import pty
 import select
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -19,26 +19,21 @@ import pytest
 from otel_logging import _diagnostics, configure_logging, get_logger
 from otel_logging.logs.nesting import DEEPEST
 from otel_logging.logs.stdout import LOST
-from tests.lines import ROOT, parsed
-from tests.programs import child_environment, script
+from tests.lines import parsed
+from tests.programs import child_environment, good, python, run, script, start
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
 
 SAID = b"otel_logging: 1 log lines lost: stdout takes none"
 
 
-def child(code: str, **popen: Any) -> "subprocess.Popen[bytes]":
+def child(code: str, **popen: Any) -> Popen[bytes]:
     variables = popen.pop("variables", {})
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=child_environment(ENVIRONMENT="production", **variables),
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        **popen,
-    )
+    env = child_environment(ENVIRONMENT="production", **variables)
+    return start(sys.executable, "-c", code, env=env, text=False, bufsize=0, **popen)
 
 
-def ended(process: "subprocess.Popen[bytes]") -> bytes:
+def ended(process: Popen[bytes]) -> bytes:
     """Wait for a good end, and return what was said on stderr."""
     with process:
         assert process.stderr
@@ -64,13 +59,8 @@ def test_a_stdout_that_was_closed_from_the_start() -> None:
     """``>&-``: Python has none then; and whoever gets descriptor 1 next is left alone."""
     code = COUNTS.replace("log =", "f = open(sys.argv[1], 'w'); assert f.fileno() == 1\nlog =")
     path = os.devnull
-    done = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-c", code, path],
-        env=child_environment(ENVIRONMENT="production"),
-        stderr=subprocess.PIPE,
-        timeout=30,
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    closing = ("/bin/sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-c", code, path)
+    done = good(run(*closing, env=child_environment(ENVIRONMENT="production"), text=False))
     assert done.stderr.startswith(SAID + b" (there is none)\n")
     assert done.stderr.endswith(b"otel_logging: 99 log lines lost: stdout takes none\n")
 
@@ -223,7 +213,7 @@ def test_a_reader_that_stops(kind: Any, kernel: str) -> None:
     """Its writers wait 100 ms together, once; then lines are dropped until it reads again."""
     code = STALLED.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
     with kind() as (read, write):
-        process = child(code, stdout=write, stdin=subprocess.PIPE)
+        process = child(code, stdout=write, stdin=PIPE)
         os.close(write)
         assert process.stdin
         assert process.stderr
@@ -288,7 +278,7 @@ log.info("next")
         process = child(
             code,
             stdout=write,
-            stdin=subprocess.PIPE,
+            stdin=PIPE,
             variables={"OTEL_LOGGING_LINE_BYTES": "1000000"},
         )
         os.close(write)
@@ -328,7 +318,7 @@ log.info("next")
         process = child(
             code,
             stdout=write,
-            stdin=subprocess.PIPE,
+            stdin=PIPE,
             variables={"OTEL_LOGGING_LINE_BYTES": "1000000"},
         )
         os.close(write)
@@ -371,13 +361,10 @@ WRAPPERS = [
 ]
 
 
-def wrapped(wrapper: str, lines: int, stdout: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-c", WRAPPED, wrapper, str(lines)],
-        env=child_environment(ENVIRONMENT="production"),
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-    )
+def wrapped(wrapper: str, lines: int, stdout: int) -> Popen[bytes]:
+    env = child_environment(ENVIRONMENT="production")
+    command = (sys.executable, "-c", WRAPPED, wrapper, lines)
+    return start(*command, env=env, text=False, stdout=stdout)
 
 
 @pytest.mark.alone
@@ -466,12 +453,9 @@ for number in range(60):
 def test_long_lines_of_several_processes_on_one_pipe() -> None:
     """Every one is whole, and of its own."""
     read, write = os.pipe()
+    env = child_environment(ENVIRONMENT="production")
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", MANY, str(who)],
-            stdout=write,
-            env=child_environment(ENVIRONMENT="production"),
-        )
+        start(sys.executable, "-c", MANY, who, stdout=write, stderr=None, env=env)
         for who in range(4)
     ]
     os.close(write)
@@ -488,12 +472,8 @@ def test_a_file_and_a_raised_bound_take_long_lines(tmp_path: Path) -> None:
     """The bound is one of pipes; and the setting raises it there."""
     code = MANY.replace("range(60)", "range(1)")
     with (tmp_path / "log").open("wb") as file:
-        subprocess.run(
-            [sys.executable, "-c", code, "me"],
-            stdout=file,
-            env=child_environment(ENVIRONMENT="production"),
-            check=True,
-        )
+        env = child_environment(ENVIRONMENT="production")
+        good(python("-c", code, "me", env=env, stdout=file))
     in_file = (tmp_path / "log").read_bytes()
     on_pipe = script(code, "me", ENVIRONMENT="production", OTEL_LOGGING_LINE_BYTES="100000").stdout
     for written in (in_file, on_pipe):
@@ -714,13 +694,7 @@ _diagnostics.report("said")
 @pytest.mark.skipif(os.name != "posix", reason="numbers of closed descriptors are reused")
 def test_a_file_that_got_the_number_of_stdout_or_stderr_is_left_alone(tmp_path: Path) -> None:
     """A daemon closes everything: lines are lost and counted, until it redirects both."""
-    done = subprocess.run(
-        [sys.executable, "-c", CLOSED_ALL],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        check=False,
-    )
+    done = python("-c", CLOSED_ALL, cwd=tmp_path, text=False, stderr=None)
     assert [line["event"] for line in parsed(done.stdout)] == ["before"]
     there = (tmp_path / "redirected").read_text().splitlines()
     assert parsed(there[0] + "\n")[0]["event"] == "redirected"

@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import indent
@@ -11,26 +9,20 @@ from textwrap import indent
 import pytest
 
 from tests.lines import ROOT
-from tests.programs import child_environment
+from tests.programs import python
 from tests.readme import blocks
 
 #: Of a user's test directory, which has no configuration.
-ALONE = ("-p", "no:cacheprovider", "--rootdir", ".", "-c", os.devnull)
+_LEFT_OUT = ("cacheprovider", "hypothesispytest", "xdist", "xdist.looponfail")
+ALONE = (*(f"-pno:{name}" for name in _LEFT_OUT), "--rootdir", ".", "-c", os.devnull)
 
 
 def run(directory: Path, code: str, *options: str) -> str:
     """Run *code* as a file of tests and return what pytest printed."""
     (directory / "test_of_a_user.py").write_text(code, "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *ALONE, *options, "test_of_a_user.py"],
-        cwd=directory,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python("-m", "pytest", *ALONE, *options, "test_of_a_user.py", cwd=directory)
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 def test_the_entry_point_is_there() -> None:

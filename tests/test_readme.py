@@ -1,36 +1,28 @@
 """Every block of the README is executed: here, by CI where it installs, by tests/compose."""
 
 import json
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+from otel_logging.cli import main
+from tests.commands import Runner
+from tests.programs import child_environment, good, python
 from tests.readme import blocks
 from tests.spools import ROOT
 
+MAIN = "from otel_logging.cli import main; main()"
 CI = (ROOT / ".ci" / "run").read_text("utf-8")
 
 
 def test_the_example_does_what_it_says(tmp_path: Path) -> None:
     """Its lines are JSON with a trace, and its late stage is found by the command."""
     (example,) = blocks("python")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OTEL_LOGGING_SPOOL_DIR": str(tmp_path / "spool")}
-    done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, env=env, capture_output=True, check=True
-    )
+    env = child_environment(OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"))
+    done = good(python("-c", example, cwd=tmp_path, env=env))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["event"] for line in lines] == ["utterance received", "transcribed"]
     assert all(line["user_id"] == "user-456" and line["trace_id"] for line in lines)
-    late = subprocess.run(
-        [sys.executable, "-c", "from otel_logging.cli import main; main()", "late", "--json"],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        check=True,
-    )
+    late = good(python("-c", MAIN, "late", "--json", cwd=tmp_path, env=env))
     (row,) = json.loads(late.stdout)
     assert (row["stage"], row["who"]) == ("transcribe", {"user_id": "user-456"})
 
@@ -51,14 +43,4 @@ def test_the_commands_of_the_shell_blocks_exist() -> None:
     named = set(re.findall(r"otel-logging (\w+)", "\n".join(blocks("sh"))))
     assert named == {"demo", "late", "show"}
     for command in sorted(named):
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "from otel_logging.cli import main; main()",
-                *shlex.split(f"{command} --help"),
-            ],
-            check=True,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-        )
+        assert Runner().invoke(main, [command, "--help"]).exit_code == 0

@@ -99,7 +99,7 @@ def test_refusals_keep_the_request_and_not_its_spans(receiver: Receiver) -> None
     receiver.wait_for(lambda r: r.statuses == [429, 200, None])
 
 
-def test_what_is_no_otlp_is_refused_and_told(receiver: Receiver) -> None:
+def test_a_request_that_is_not_otlp_gets_400_and_is_reported(receiver: Receiver) -> None:
     """Bytes that cannot be decoded get 400, and ``wait_for`` says why."""
     assert _post(receiver, b"\xff").status == 400
     assert _post(receiver, b"", **{"Content-Encoding": "br"}).status == 400

@@ -4,7 +4,6 @@ import logging
 import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from otel_logging.export.records import Records, severity
 from otel_logging.export.sender import NOT_DELIVERED, REFUSED
 from otel_logging.settings import ConfigurationError, load
 from otel_logging.spool import directories, queue, reading
+from tests.programs import good, run
 from tests.receiver import (
     Answer,
     LogRecord,
@@ -767,7 +767,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     command += ["-keyout", str(key), "-out", str(signed), "-subj", "/CN=127.0.0.1"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True)
+    good(run(*command))
     return key, signed
 
 

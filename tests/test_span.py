@@ -6,12 +6,12 @@ import gc
 import json
 import logging
 import os
-import subprocess
 import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +27,13 @@ from opentelemetry.sdk.trace.export import (
     SimpleSpanProcessor,
 )
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    Decision,
+    Sampler,
+    SamplingResult,
+)
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
@@ -52,10 +58,9 @@ from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import encode, foreign, pipeline
 from otel_logging.export.foreign import AttachedProcessor
 from tests.conftest import Lines, Service
-from tests.programs import script
+from tests.programs import good, python, script
 from tests.receiver import Event as Received
 from tests.receiver import Receiver
-from tests.spools import ROOT
 
 log = get_logger("shop")
 
@@ -109,16 +114,68 @@ def test_ok_is_final(service: Service, tracer: trace.Tracer) -> None:
     assert (service.one("x").status, service.one("x").message) == ("ok", "")
 
 
-def test_an_ended_span_changes_no_more(service: Service, tracer: trace.Tracer) -> None:
-    """After the end nothing is set; an event leaves on a child, for none is lost."""
+def test_a_handler_that_uses_the_ended_span_is_warned_once(
+    service: Service, tracer: trace.Tracer
+) -> None:
+    """A warning is a line, whose handlers may do what it warns about."""
+
+    class Marking(logging.Handler):
+        records = 0
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.records += 1
+            span.set_attribute("last", record.getMessage())
+
+    handler = Marking()
+    logging.getLogger().addHandler(handler)
     span = tracer.start_span("x")
     span.end()
-    span.set_attribute("a", 1)
-    span.update_name("y")
-    span.set_status(StatusCode.ERROR)
-    span.add_link(SpanContext(5, 6, is_remote=True))
-    span.record_exception(ValueError("late"))
+    try:
+        span.set_attribute("late", 1)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert handler.records == 1
+    assert service.one("x").attributes == {}
+
+
+def test_a_description_beside_a_status_is_a_warning(
+    service: Service, tracer: trace.Tracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the SDK's: a status has one of its own."""
+    odd: Any = tracer.start_span("x")
+    odd.set_status(trace.Status(StatusCode.ERROR, "kept"), "ignored")
+    odd.end()
+    (record,) = caplog.records
+    assert record.getMessage() == "Description ignored: a `Status` has one of its own."
+    assert service.one("x").message == "kept"
+
+
+def test_an_ended_span_changes_no_more(
+    service: Service, tracer: trace.Tracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After the end nothing is set; an event leaves on a child, for none is lost. Each call is a
+    warning, of the SDK's logger.
+    """
+    span = tracer.start_span("x")
+    span.end()
+    warned = logging.getLogger("opentelemetry.sdk.trace")
+    warned.disabled = True
     span.add_event("afterwards")
+    warned.disabled = False
+    with caplog.at_level("WARNING"):
+        span.end()
+        span.set_attribute("a", 1)
+        span.update_name("y")
+        span.set_status(StatusCode.ERROR)
+        span.add_link(SpanContext(5, 6, is_remote=True))
+        span.record_exception(ValueError("late"))
+    assert [record.getMessage() for record in caplog.records] == [
+        ENDED_TWICE,
+        *(
+            f"Tried calling {name} on an ended span."
+            for name in ("set_attributes", "update_name", "set_status", "add_link")
+        ),
+    ]
     sent = service.one("x")
     assert (sent.attributes, sent.status, sent.links, sent.events) == ({}, "unset", (), ())
     child = service.one("log")
@@ -407,6 +464,27 @@ def test_a_span_is_bounded_as_a_whole(whose: str, receiver: Receiver, tmp_path: 
     assert sorted(numbers) == list(range(1, len(pages) + 1))
 
 
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_a_page_is_bounded_with_a_large_line_on_it(whose: str, service: Service) -> None:
+    """An event that would fill a page alone has a page of its own."""
+    tracer = attached() if whose == "theirs" else trace.get_tracer("ours")
+    wide = {f"given_{n}": "y" * 8_000 for n in range(60)}
+    with tracer.start_as_current_span("s", attributes={"text": "x" * 8_000}) as span:
+        for _ in range(7):
+            log.info("small", text="z" * 8_000)
+        log.info("large", **wide)
+        span.add_event("large event", wide)
+    service.spans()
+    for request in service.receiver.requests:
+        for message in _otlp.resource_spans(request.body):
+            for sent in (span for scope in message.scope_spans for span in scope.spans):
+                assert sent.ByteSize() <= MAX_RECORD_BYTES, sent.name
+    assert len(service.one("s").events) == 7
+    pages = [[e.name for e in page.events] for page in service.named("log")]
+    assert sorted(pages) == [["large"], ["large event"]]
+    assert sorted(page.attributes["log.page"] for page in service.named("log")) == [1, 2]
+
+
 def attached() -> trace.Tracer:
     """Return a tracer of another SDK's provider that we are attached to."""
     provider = TracerProvider()
@@ -510,7 +588,7 @@ def test_threads_that_fill_one_span_while_it_ends_lose_nothing(service: Service)
     for turn in range(20):
         with traced("shared"):
             _fill_from_threads(turn)
-    ids = [e.attributes["id"] for s in service.spans() for e in s.events]
+    ids = [e.attributes["id"] for s in service.spans() for e in s.events if e.name == "line"]
     assert len(ids) == len(set(ids)) == 20 * 4 * 200
 
 
@@ -553,6 +631,9 @@ def test_a_line_from_del_inside_a_span_is_not_lost(service: Service) -> None:
     assert sorted(gone) == list(range(300))
 
 
+ENDED_TWICE = "Calling end() on an ended span."
+
+
 class Racing(deque[bytes]):
     """A deque at which another thread acts at the worst moment."""
 
@@ -571,7 +652,8 @@ def test_an_event_that_is_taken_along_by_the_end_leaves_once(service: Service) -
         span._encoded_events = Racing(span.end)  # type: ignore[attr-defined]
         log.info("last")
     assert [e.name for e in service.one("x").events] == ["last"]
-    assert service.named("log") == []
+    # the stage ends it again
+    assert [e.name for s in service.named("log") for e in s.events] == [ENDED_TWICE]
 
 
 def test_an_event_that_the_end_has_missed_leaves_on_a_child(service: Service) -> None:
@@ -586,9 +668,10 @@ def test_an_event_that_the_end_has_missed_leaves_on_a_child(service: Service) ->
         span._encoded_events = held  # type: ignore[attr-defined]
         log.info("missed")
         span._encoded_events = deque(held)  # type: ignore[attr-defined]
-        span.turn_page(1)  # type: ignore[attr-defined]
+        span.flush_events(1)  # type: ignore[attr-defined]
     assert service.one("x").events == ()
-    assert [e.name for e in service.one("log").events] == ["missed"]
+    missed, _ = service.named("log")
+    assert [e.name for e in missed.events] == ["missed"]
 
 
 def test_a_process_log_that_ends_meanwhile_loses_nothing(service: Service) -> None:
@@ -599,7 +682,7 @@ def test_a_process_log_that_ends_meanwhile_loses_nothing(service: Service) -> No
     pipeline.roll(held)
     pipeline.roll(held)
     held._encoded_events.append(_otlp.event(1, "late", {}))
-    held.turn_page(1)
+    held.flush_events(1)
     assert [e.name for e in service.one("process log").events] == ["one"]
     assert [e.name for e in service.one("log").events] == ["late"]
 
@@ -1017,6 +1100,25 @@ def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) 
     service.observability.shutdown()
 
 
+def test_an_odd_part_of_a_link_is_lost_and_its_span_is_not(service: Service) -> None:
+    """Ids and flags that are not numbers, a trace state that is not one."""
+    odd: Any = [
+        SpanContext(7.5, 8, is_remote=False),  # type: ignore[arg-type]
+        SimpleNamespace(trace_id="7", span_id=8, is_remote=False, trace_flags=1, trace_state={}),
+        SimpleNamespace(trace_id="x", span_id=8, is_remote=False, trace_flags=1, trace_state={}),
+        SpanContext(7, 8, is_remote=False, trace_state="a=b"),  # type: ignore[arg-type]
+    ]
+    tracer = trace.get_tracer("ours")
+    tracer.start_span("s", links=[Link(span, {"n": n}) for n, span in enumerate(odd)]).end()
+    links = service.one("s").links
+    assert [link.attributes for link in links] == [{"n": n} for n in range(4)]
+    assert [int(link.trace_id, 16) for link in links] == [7, 7, 0, 7]
+
+
+#: What the SDK sets on new traces: since 1.45 that their ids are random.
+RANDOM = getattr(TraceFlags, "RANDOM_TRACE_ID", 0)
+
+
 def test_the_random_flag_of_a_trace_is_kept(service: Service) -> None:
     """W3C Trace Context level 2: whoever began the trace says that its id is random."""
     parent = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(0x03))
@@ -1028,7 +1130,10 @@ def test_the_random_flag_of_a_trace_is_kept(service: Service) -> None:
     with trace.use_span(NonRecordingSpan(parent)), traced("sampled") as span:
         assert span.get_span_context().trace_flags == 0x03
     with traced("root") as span:
-        assert span.get_span_context().trace_flags == 0x01
+        assert span.get_span_context().trace_flags == 0x01 | RANDOM
+    provider.sampler = ALWAYS_OFF
+    with traced("root") as span:
+        assert span.get_span_context().trace_flags == RANDOM
 
 
 def test_tracers_are_the_providers(service: Service) -> None:
@@ -1169,12 +1274,7 @@ def test_where_a_provider_is_set_already_we_attach_to_it(receiver: Receiver, tmp
     """It stays, its exporter works on, its spans come along, and no line of ours is lost to its
     limit of events; a second set-up attaches again, and nothing is doubled.
     """
-    subprocess.run(
-        [sys.executable, "-c", ATTACHED, receiver.endpoint, str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-    )
+    good(python("-c", ATTACHED, receiver.endpoint, tmp_path))
     spans = receiver.spans
     requests = [s for s in spans if s.name == "request"]
     assert len(requests) == 2
@@ -1215,7 +1315,6 @@ INSIDE_THEIR_LOCK = {
 
 INSIDE = """
 import faulthandler, logging, os, signal, sys
-faulthandler.dump_traceback_later(30, exit=True)
 os.environ["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"] = "100"
 from decimal import Decimal
 from opentelemetry import trace
@@ -1260,7 +1359,10 @@ with capture() as seen:
 told = [e["name"] for e in seen.span("s")["events"]]
 assert told.count("before") == 1, told
 """
-LINES_ALONE = "configure_logging()\nwork()\n"
+LINES_ALONE = """
+configure_logging()
+work()
+"""
 FORMATTER = """
 import structlog
 from otel_logging.processors import record_on_span
@@ -1269,6 +1371,15 @@ handler.setFormatter(structlog.stdlib.ProcessorFormatter(
     foreign_pre_chain=[record_on_span], processors=[structlog.dev.ConsoleRenderer()]))
 logging.basicConfig(handlers=[handler])
 work()
+"""
+#: Each in a process as it is before any set-up.
+EACH_USE = f"""
+for use in {(SET_UP, CAPTURED, LINES_ALONE, FORMATTER)!r}:
+    if not (child := os.fork()):
+        faulthandler.dump_traceback_later(30, exit=True)
+        exec(use)
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0, use
 """
 
 
@@ -1280,14 +1391,7 @@ def test_a_line_made_inside_anothers_lock_returns(
     """The SDK warns while it holds its span's lock, which our line must not want; and nothing of
     it is lost: each line is at the collector once.
     """
-    for use in (SET_UP, CAPTURED, LINES_ALONE, FORMATTER):
-        done = subprocess.run(
-            [sys.executable, "-c", INSIDE % inside + use, receiver.endpoint, str(tmp_path)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, (use, done.stderr)
+    good(python("-W", "ignore", "-c", INSIDE % inside + EACH_USE, receiver.endpoint, tmp_path))
     lines = [e.name for s in receiver.spans for e in s.events]
     assert [lines.count(name) for name in ("before", "after")] == [1, 1]
     (span,) = [s for s in receiver.spans if s.name == "s"]
@@ -1325,13 +1429,7 @@ with trace.get_tracer("t").start_as_current_span("late"):
     log.info("lost")
     observability.shutdown()
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, receiver.endpoint, str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = good(python("-W", "ignore", "-c", program, receiver.endpoint, tmp_path))
     where = sorted((e.name, s.name) for s in receiver.spans for e in s.events)
     assert where == [("childs", "log"), ("early", "log"), ("others", "log"), ("parents", "forked")]
     assert "1 log lines lost: their span ended after shutdown" in done.stderr
@@ -1358,13 +1456,7 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     attached = AttachedProcessor()
     attached.on_start(object())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, receiver.endpoint, str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = good(python("-c", program, receiver.endpoint, tmp_path))
     assert sorted(s.name for s in receiver.spans) == ["123", "None", "events"]
     assert "1 spans lost: they cannot be encoded" in done.stderr
     assert "spans without what is bound" in done.stderr
@@ -1400,12 +1492,7 @@ else:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
 def test_a_forked_child_goes_on_in_the_parents_trace(receiver: Receiver, tmp_path: Any) -> None:
     """Both deliver what they did, under their own process id; the parent's span ends once."""
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKED, receiver.endpoint, str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-    )
+    good(python("-W", "ignore", "-c", FORKED, receiver.endpoint, tmp_path))
     spans = receiver.spans
     (request,) = [s for s in spans if s.name == "request"]
     work = {s.attributes["who"]: s for s in spans if s.name == "work"}

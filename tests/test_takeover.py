@@ -35,7 +35,7 @@ from otel_logging import (
     traced,
 )
 from otel_logging._values import shorten
-from otel_logging.logs.stdlib import release
+from otel_logging.logs.stdlib import take_over
 from tests.conftest import Lines, Service
 from tests.lines import ROOT, parsed
 from tests.programs import script
@@ -50,10 +50,13 @@ def _taken_over(_clean_slate: None) -> Iterator[None]:
     clear_context()
     yield
     clear_context()
-    release()
+    take_over({})
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("shop")]:
+        left = logging.getLogger(name)  # another module of tests may keep it
+        left.handlers, left.filters, left.propagate, left.disabled = [], [], True, False
+        left.setLevel(logging.NOTSET)
         del logging.root.manager.loggerDict[name]
 
 
@@ -123,7 +126,7 @@ class Broken:
 @pytest.mark.parametrize(
     ("message", "arguments"), [("%d", ("x",)), ("%s %s", (1,)), ("none", (1,)), ("%s", (Broken(),))]
 )
-def test_arguments_that_do_not_fit_are_a_line_that_says_so(
+def test_arguments_that_do_not_fit_the_message_are_a_line_with_the_error(
     message: str, arguments: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where Python prints a traceback on stderr and loses the line."""
@@ -327,7 +330,7 @@ SETUPS = [basic, basic_stdout, from_dict, several, no_handler_at_all, with_rich]
 def test_each_record_is_one_line(theirs: Callable[[], None], order: str, lines: Lines) -> None:
     """Whatever the application calls, before set-up or after it: none doubled, none missing."""
     if order == "before":
-        release()
+        take_over({})
         theirs()
         configure_logging(environment="production")
     else:
@@ -481,7 +484,7 @@ def test_without_takeover_other_loggers_are_left_alone(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Handlers, levels, warnings and hooks are as they were."""
-    release()
+    take_over({})
     hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning)
     basic_stdout()
     with setup_observability("shop", environment="production", takeover=False):
@@ -549,7 +552,7 @@ def test_levels_are_the_same_for_every_way_to_log(lines: Lines) -> None:
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_other_handlers_have_the_levels_that_the_application_gave(order: str, lines: Lines) -> None:
     """Higher or lower than ours, before set-up or after it; a filter of a console is not theirs."""
-    release()
+    take_over({})
     for name, theirs, ours in (("shop.a", "DEBUG", "info"), ("shop.b", "ERROR", "info")):
         stream = io.StringIO()
         handler = logging.StreamHandler(stream)
@@ -584,14 +587,14 @@ def test_a_root_logger_without_a_level_keeps_nothing_from_handlers(lines: Lines)
     assert (lines(), stream.getvalue()) == ([], "a\n")
 
 
-def test_a_level_that_is_none_is_refused_as_ever(lines: Lines) -> None:
+def test_an_invalid_level_is_refused_as_python_does(lines: Lines) -> None:
     """``setLevel`` raises what it always does; what pytest puts back is the application's."""
     with pytest.raises(ValueError, match="NONE"):
         logging.root.setLevel("NONE")
     kept = logging.root.level
     logging.root.setLevel(logging.CRITICAL)
     logging.root.setLevel(kept)
-    release()
+    take_over({})
     assert logging.root.level == logging.INFO
 
 
@@ -689,7 +692,7 @@ def test_ten_thousand_lines_of_every_origin(
             for number in range(first, first + 1250):
                 line(number % 5, number)
 
-    release()
+    take_over({})
     with warnings.catch_warnings(record=True):  # else pytest lists them all
         warnings.simplefilter("always")
         configure_logging(environment="production")
@@ -1323,7 +1326,7 @@ def test_uncaught_exceptions_and_warnings_reach_handlers(tmp_path: Path) -> None
 
 def test_without_takeover_handlers_are_left_alone(lines: Lines) -> None:
     """Our lines go to none."""
-    release()
+    take_over({})
     logger().addHandler(kept := Kept())
     with setup_observability("shop", environment="production", takeover=False):
         get_logger("shop").warning("a")

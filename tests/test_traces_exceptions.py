@@ -104,6 +104,6 @@ def test_what_is_no_traceback_is_its_own_last_line(value: object, expected: Rais
     assert raised("failed", {"exception": value}) == expected
 
 
-def test_a_line_without_an_exception_has_none() -> None:
+def test_a_line_without_an_exception_has_no_exception() -> None:
     """Most lines are so."""
     assert raised("answered", {"level": "info"}) is None

@@ -48,7 +48,7 @@ def names(spans: list[jaeger.Span]) -> list[str]:
     return sorted(f"{span.name} {span.attributes.get('user_id')}" for span in spans)
 
 
-def test_the_services_are_named(fake: FakeJaeger) -> None:
+def test_services_are_listed_in_order(fake: FakeJaeger) -> None:
     """In order; none where there is none."""
     assert Jaeger(fake.url).services() == []
     plant(fake)
@@ -95,7 +95,7 @@ def test_a_search_finds_whole_traces(
     assert asked.search("nobody", window, tags, most=10) == ([], False)
 
 
-def test_an_answer_that_is_full_says_so(fake: FakeJaeger) -> None:
+def test_a_full_answer_is_reported_as_incomplete(fake: FakeJaeger) -> None:
     """There may be more, with and without attributes."""
     plant(fake)
     asked = Jaeger(fake.url)

@@ -216,7 +216,7 @@ def test_who_is_looked_for_on_the_stage_then_above_then_below(tmp_path: Path) ->
     }
 
 
-def test_where_those_below_disagree_no_one_is_named(tmp_path: Path) -> None:
+def test_with_two_users_below_a_stage_has_no_who(tmp_path: Path) -> None:
     """One user's work is never filed under another's name; but both can be asked for."""
     spans = (
         Planted(1, 0, "batch", 0, 900),
@@ -228,7 +228,7 @@ def test_where_those_below_disagree_no_one_is_named(tmp_path: Path) -> None:
     assert stages(late(read_back(tmp_path), Question(who="user-2"))) == ["batch"]
 
 
-def test_who_asks_for_the_value_of_any_key_that_says_so(tmp_path: Path) -> None:
+def test_who_selects_by_the_value_of_any_who_key(tmp_path: Path) -> None:
     """Which keys these are, the services of the trace have said."""
     spans = read_back(
         tmp_path,

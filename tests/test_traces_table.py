@@ -1,7 +1,6 @@
 """The table of late stages: whole tables."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,7 @@ from otel_logging.traces.late import Question, late
 from otel_logging.traces.span import Span
 from tests.stored import Planted, read_back
 
-
-@pytest.fixture(autouse=True)
-def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("in_utc")
 
 
 def drawn(spans: list[Span], *, limit: int | None = None, width: int = 80) -> list[str]:

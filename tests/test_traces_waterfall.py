@@ -1,7 +1,5 @@
 """A trace as a picture: whole pictures, as somebody reads them."""
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +18,7 @@ ValueError: no model
 """
 
 
-@pytest.fixture(autouse=True)
-def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("in_utc")
 
 
 def picture(trace: Trace, width: int = 80) -> list[str]:
@@ -221,7 +213,7 @@ def test_a_caller_elsewhere_is_not_missed(tmp_path: Path) -> None:
     assert below_heading(trace)[0].startswith("0.000  1.000  request ")
 
 
-def test_another_services_stages_are_named(tmp_path: Path) -> None:
+def test_stages_of_another_service_show_its_name(tmp_path: Path) -> None:
     """Beside their own names."""
     spans = read_back(tmp_path / "a", Planted(1, 0, "message", 0, 1000))
     spans += read_back(tmp_path / "b", Planted(2, 1, "bill", 500, 600), service="billing")

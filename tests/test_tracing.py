@@ -215,7 +215,7 @@ def test_a_stage_without_a_name_is_called_stage(service: Service) -> None:
 # ---------------------------------------------------------------- exceptions
 
 
-def test_an_exception_is_told_once_where_it_was_raised(service: Service) -> None:
+def test_an_exception_is_recorded_once_where_it_was_raised(service: Service) -> None:
     """The innermost span has the event; those it passes have status ERROR and no second one."""
     with pytest.raises(ValueError, match="no such order"):  # noqa: PT012, SIM117
         with traced("outer"):
@@ -232,7 +232,7 @@ def test_an_exception_is_told_once_where_it_was_raised(service: Service) -> None
     assert outer.message == "ValueError: no such order"
 
 
-def test_a_logged_exception_that_goes_on_is_told_once(service: Service) -> None:
+def test_an_exception_logged_and_raised_again_is_recorded_once(service: Service) -> None:
     """``log.exception`` and then ``raise`` is one event: the line."""
     with pytest.raises(KeyError), traced("lookup"):  # noqa: PT012
         try:
@@ -245,7 +245,7 @@ def test_a_logged_exception_that_goes_on_is_told_once(service: Service) -> None:
     assert "KeyError: 'order'" in event.attributes["exception"]
 
 
-def test_one_exception_in_two_traces_is_told_in_both(service: Service) -> None:
+def test_one_exception_in_two_traces_is_recorded_in_both(service: Service) -> None:
     """What is once is once a trace: a shared exception object is no secret to the second."""
     error = RuntimeError("down")
     for name in ("first", "second"):
@@ -254,7 +254,7 @@ def test_one_exception_in_two_traces_is_told_in_both(service: Service) -> None:
     assert [len(service.one(name).events) for name in ("first", "second")] == [1, 1]
 
 
-def test_an_exception_that_refuses_attributes_is_told_once(service: Service) -> None:
+def test_an_exception_that_refuses_attributes_is_recorded_once(service: Service) -> None:
     """A frozen dataclass, for one."""
 
     @dataclasses.dataclass(frozen=True)
@@ -532,7 +532,7 @@ def test_a_stage_of_a_trace_from_outside_is_an_entry_stage(service: Service) -> 
     assert service.one("again").attributes == {}
 
 
-def test_detached_work_is_nobodys(service: Service) -> None:
+def test_a_detached_stage_has_no_parent_and_no_bindings(service: Service) -> None:
     """``detached`` has no parent and nothing bound; afterwards all is as before."""
     with traced("request"):
         bind_context(user_id="u1")

@@ -6,8 +6,6 @@ import errno
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from otel_logging.export.delivery import unobserved
 from otel_logging.export.outcome import Answer, Client, Outcome
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
+from tests.programs import good, python
 from tests.receiver import Receiver, partial_success, refuse
 from tests.rude import OK, Certificates, Rude, always
 from tests.spools import encoded
@@ -145,7 +144,7 @@ def test_headers_that_cannot_be_sent_are_named_at_set_up() -> None:
         (400, Outcome.REFUSED),
         (401, Outcome.AGAIN),
         (404, Outcome.AGAIN),
-        (413, Outcome.TOO_LARGE),
+        (413, Outcome.REFUSED),
         (422, Outcome.REFUSED),
         (429, Outcome.AGAIN),
         (500, Outcome.AGAIN),
@@ -283,13 +282,13 @@ def test_a_status_of_no_server_is_a_mistake(status: int) -> None:
     assert answer.mistake == f"there is no OTLP at {server.endpoint}"
 
 
-def test_what_a_collector_says_of_an_error_is_told(receiver: Receiver) -> None:
+def test_the_collectors_error_text_is_in_the_detail_on_one_line(receiver: Receiver) -> None:
     """On one line, without control characters."""
     receiver.answer = lambda _: (404, {}, b"\x08\x05\x12\x0aunknown\r\ntenant\xff")
     assert ask(receiver.endpoint, request(1)).detail == "HTTP 404 Not Found unknown tenant"
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_a_refused_connection_is_no_answer() -> None:
     """Refused, no such name, no HTTP: nothing raises, and there is no collector."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -464,7 +463,7 @@ def test_an_answer_that_is_whole_acknowledges(said: bytes) -> None:
         assert ask(collector.endpoint, request(1)) == Answer(Outcome.DELIVERED)
 
 
-def test_a_refusal_that_is_cut_off_is_one() -> None:
+def test_a_truncated_refusal_is_a_refusal() -> None:
     """Nothing is lost by believing it, and it says what has to be mended."""
     said = OK.replace(b"200 OK", b"401 Unauthorized").replace(b"h: 0", b"h: 9")
     with Rude(always(said)) as collector:
@@ -583,7 +582,7 @@ def test_a_basic_header_that_is_not_base64_is_sent_all_the_same(receiver: Receiv
     assert answer.detail == "HTTP 401 Unauthorized no …"
 
 
-def test_a_port_that_speaks_something_else_says_so(certificates: Certificates) -> None:
+def test_a_port_of_another_protocol_is_named_in_the_detail(certificates: Certificates) -> None:
     """Not HTTP; no TLS; TLS of a stranger: none of them passes by itself."""
     http2 = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # what a gRPC server begins with
     for said in (http2, b"220 mail.example ESMTP\r\n"):
@@ -784,7 +783,7 @@ def test_neither_the_package_nor_http_imports_grpc(tmp_path: Path) -> None:
         f" spool_dir={str(tmp_path / 'spool')!r}).shutdown()\n"
         "assert 'grpc' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
+    good(python("-c", script))
 
 
 # ---------------------------------------------------------------- descriptors of others

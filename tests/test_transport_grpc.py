@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -13,16 +12,13 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_logging.assembly import make_client
 from otel_logging.export.outcome import Answer, Client, Outcome
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
+from tests.programs import good, python
 from tests.receiver import decode_spans
 from tests.rude import Certificates, Rude
 from tests.test_transport import request
@@ -193,7 +189,7 @@ def test_what_does_not_pass_by_itself_says_what_mends_it(
     assert answer.detail == f"gRPC {code.name}: not with …"
 
 
-def test_a_port_for_http_says_so() -> None:
+def test_grpc_to_an_http_port_names_the_protocol() -> None:
     """gRPC's own words for it are found."""
 
     def behave(_: Rude, connection: socket.socket) -> None:
@@ -274,7 +270,7 @@ def test_a_server_of_pages_is_no_collector(block: bytes, passes: bool) -> None:
 def test_a_request_over_the_servers_limit_is_too_large(collector: Collector) -> None:
     """To be sent in halves."""
     answer = connect(collector.endpoint).send(request(1, 2, size=60_000), 5)
-    assert answer.outcome is Outcome.TOO_LARGE
+    assert answer.outcome is Outcome.REFUSED
     assert not collector.bodies
 
 
@@ -293,33 +289,6 @@ def test_a_partial_success_says_how_many_were_rejected(collector: Collector) -> 
     assert connect(collector.endpoint).send(request(1, 2), 5) == Answer(
         Outcome.DELIVERED, "no room", rejected_spans=2
     )
-
-
-def test_a_retry_info_is_read(collector: Collector) -> None:
-    """A server's word of when to come again; what is no RetryInfo is as if it were not there."""
-
-    def refuse(*details: Any) -> Callable[[Any], bytes]:
-        status = Status(code=CODES.UNAVAILABLE.value[0], message="later")
-        for detail in details:
-            packed = AnyMessage()
-            packed.Pack(detail)
-            status.details.append(packed)
-
-        def answer(context: Any) -> bytes:
-            told = ("grpc-status-details-bin", status.SerializeToString())
-            context.set_trailing_metadata((told,))
-            return abort(CODES.UNAVAILABLE)(context)
-
-        return answer
-
-    client = connect(collector.endpoint)
-    retry = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
-    collector.answer = refuse(ErrorInfo(reason="full"), retry)
-    assert client.send(request(1), 5).after_s == 2.5
-    collector.answer = refuse(ErrorInfo(reason="full"))
-    assert client.send(request(1), 5).after_s is None
-    collector.answer = refuse(RetryInfo(retry_delay=Duration(seconds=-2)))
-    assert client.send(request(1), 5).after_s == 0
 
 
 def test_a_call_that_is_reset_passes_by_itself() -> None:
@@ -458,16 +427,9 @@ print(client.send(request(3), 5).outcome.name, flush=True)
 
 
 def forked(endpoint: str, *, before: str = "", after: str = "") -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK.format(before=before, after=after), endpoint],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    program = FORK.format(before=before, after=after)
+    done = good(python("-W", "ignore", "-c", program, endpoint))
+    return [str(line) for line in done.stdout.splitlines()]
 
 
 def test_parent_and_child_of_a_fork_both_send(collector: Collector) -> None:
@@ -478,7 +440,9 @@ def test_parent_and_child_of_a_fork_both_send(collector: Collector) -> None:
     assert collector.names() == ["span 1", "span 2", "span 3"]
 
 
-def test_a_child_forked_during_a_request_says_so(collector: Collector, tmp_path: Path) -> None:
+def test_a_child_forked_during_a_request_reports_that_it_cannot_send(
+    collector: Collector, tmp_path: Path
+) -> None:
     """It does not touch the parent's call, and hangs in none of its own; its spans wait on disk."""
     arrived, release = tmp_path / "arrived", threading.Event()
 

@@ -1,11 +1,8 @@
 """The worker: what waits in the spool goes to the collector, and then into the flight recorder.
 
-In: sealed segments. Out: requests. Invariant: the application never waits for
-the network, except where it asks to (``flush``, ``stop``), and then no longer
-than it said; a segment leaves the queue only when the collector has taken all
-of it, or refused it for good, which is counted and said. After an answer that
-was lost on its way a segment is sent again: delivery is at least once.
-Deliberately absent: encoding, and how a request is made (``http``, ``grpc``).
+In: sealed segments. Out: requests. Invariant: the application waits for the network only where it
+asks to (``flush``, ``stop``), and no longer than it said. Delivery is at least once: after an
+answer that was lost on its way a segment is sent again. Deliberately absent: what (``sender``).
 """
 
 import contextlib
@@ -26,7 +23,8 @@ from otel_logging.spool.queue import SEAL_S, Spool
 #: At exit, for a collector that has never answered this process: a try, not a wait.
 UNKNOWN_COLLECTOR_S: Final = 1.0
 #: A forked child may end by ``os._exit`` while it delivers, and its parent would then send the
-#: same again. So in this time it sends only where it is asked to (``flush``, ``stop``).
+#: same again. So in this time it sends its own alone, and only while somebody waits for that
+#: (``flush``, ``stop``).
 CHILD_S: Final = 1.0
 _END_S: Final = 0.5  # for a worker that has nothing left to do
 _WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does not end by itself
@@ -66,6 +64,8 @@ class Delivery:
         #: Where threads stand still, nothing is sent but in ``flush``, ``stop`` and ``start``.
         self.has_threads = _threads_run()
         self._is_child = False
+        #: Monotonic: until then a child leaves to its parent what nobody here waits for.
+        self._alone_until = -math.inf
         self._begin()
         _forks.join(_forks.Step.DELIVERY, self)
 
@@ -111,7 +111,8 @@ class Delivery:
         """Be a worker that has not begun: the parent's goes on in the parent."""
         self._is_child = True
         self._begin()
-        self.sender.next_try = self.sender.next_housekeeping = time.monotonic() + CHILD_S
+        self._alone_until = time.monotonic() + CHILD_S
+        self.sender.next_try = self.sender.next_housekeeping = self._alone_until
         if self._client is not None:
             self._client.reset()
 
@@ -135,7 +136,7 @@ class Delivery:
             _diagnostics.report("failures to start the delivery thread", detail=error)
 
     def _tell(self) -> None:
-        with contextlib.suppress(RuntimeError):  # told already
+        with contextlib.suppress(RuntimeError):  # released already
             self._news.release()
 
     def _is_before_fork(self) -> bool:
@@ -171,7 +172,8 @@ class Delivery:
     def _bring(self, timeout_s: float, *, gives_up: Callable[[], bool]) -> bool:
         """Flush; where *gives_up* says so, return as soon as it was tried."""
         _forks.check()
-        self.sender.next_housekeeping = -math.inf  # what children left that have ended by now, too
+        if time.monotonic() >= self._alone_until:
+            self.sender.next_housekeeping = -math.inf  # what children left that have ended, too
         timeout_s = _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         self._follow()
@@ -194,22 +196,19 @@ class Delivery:
         token = otel_context.attach(unobserved())
         try:
             while True:
-                done = self._round_here(deadline)
+                done = False
+                # with a deadline: a signal handler may have come into this very thread's round
+                if self._sending.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                    try:
+                        done = self._round(deadline)
+                    finally:
+                        self._sending.release()
                 pause = max(self.sender.next_flush_try - time.monotonic(), 0.0)
                 if done or gives_up() or time.monotonic() + pause >= deadline:
                     return done
                 time.sleep(pause)
         finally:
             otel_context.detach(token)
-
-    def _round_here(self, deadline: float) -> bool:
-        # with a deadline: a signal handler may have come into this very thread's round
-        if not self._sending.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-            return False
-        try:
-            return self._round(deadline)
-        finally:
-            self._sending.release()
 
     def stop(self, timeout_s: float) -> bool:
         """Deliver what is there and end the worker; False if something is left in the spool.
@@ -237,17 +236,14 @@ class Delivery:
         if self._client is not None:
             self._client.interrupt()
         if self._is_running():
-            self._join(deadline)
+            assert self._thread is not None
+            with _no_wait_reported():
+                # join() alone raises a BaseException at its timeout, where the thread is eventlet's
+                if self._works.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                    self._thread.join(_END_S)
         elif self._client is not None:
             self._client.reset()
         return done
-
-    def _join(self, deadline: float) -> None:
-        assert self._thread is not None
-        with _no_wait_reported():
-            # join() alone raises a BaseException at its timeout, where the thread is eventlet's
-            if self._works.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-                self._thread.join(_END_S)
 
     # ---- the worker's side
 
@@ -299,6 +295,8 @@ class Delivery:
         """Deliver what waits if a try is due; return whether nothing of it is left."""
         with self._flushed:
             asked, flushing = self._asked, self._is_flushing()
+            if time.monotonic() < self._alone_until:
+                deadline = min(deadline, self._asked_until)
         due = time.monotonic() >= (self.sender.next_flush_try if flushing else self.sender.next_try)
         self._before_round(flushing and due)
         self.sender.gather(older_than_s=0.0 if due else self.spool.seal_after_s)

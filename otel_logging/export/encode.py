@@ -4,17 +4,16 @@ In: events, links and scopes, whoever made them. Out: what ``_otlp`` makes of th
 back for foreign processors. Deliberately absent: the span itself (``readable``).
 """
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace import Event
-from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind
 
-from otel_logging import _json, _otlp
+from otel_logging import _diagnostics, _json, _otlp
 from otel_logging._values import MAX_RECORD_BYTES, field, plain
 
 if TYPE_CHECKING:
@@ -25,6 +24,9 @@ HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
 
 #: Of the links of a span together: a fourth of the span.
 LINKS_BYTES: Final = MAX_RECORD_BYTES // 4
+
+#: Of an event: it may fill a span of its own, which has some bytes around it.
+EVENT_BYTES: Final = MAX_RECORD_BYTES - 1024
 
 #: W3C Trace Context level 2: the trace id is random. older SDKs (1.27) have no name for it.
 RANDOM_TRACE_ID: Final = 0x02
@@ -86,7 +88,7 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     As the SDK: without valid ids it is kept for its attributes or its trace state.
     """
     context, given = link.context, link.attributes
-    if not (context and (context.is_valid or given or context.trace_state)):
+    if not (context and (given or context.is_valid or context.trace_state)):
         return None
     values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
     kept = _Link(
@@ -106,13 +108,18 @@ def make_scope(scope: InstrumentationScope) -> tuple[bytes, InstrumentationScope
     return _otlp.scope(name, version, scope.attributes or {}, url), scope
 
 
-def instrumentation_info(scope: InstrumentationScope) -> InstrumentationInfo:
-    """Return *scope* as it was called before OpenTelemetry 1.11."""
-    # as the SDK does, whose class warns; ``catch_warnings`` would take other threads' filters along
-    warnings.filterwarnings(
-        "ignore", ".*You should use InstrumentationScope", DeprecationWarning, "otel_logging"
-    )
-    return InstrumentationInfo(scope.name, scope.version or "", scope.schema_url)
+def described(error: BaseException) -> dict[str, str]:
+    """Return what an exception is, by OpenTelemetry's semantic conventions. Never raises."""
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    try:
+        message = str(error)
+    except Exception:  # its __str__ raises
+        message = plain(error)
+    return {
+        "exception.type": module + kind.__qualname__,
+        "exception.message": str(plain(message)),
+    }
 
 
 def otlp_kind(kind: Any) -> int:
@@ -122,62 +129,70 @@ def otlp_kind(kind: Any) -> int:
     return kind.value + 1  # OTLP counts from "unspecified"
 
 
-def encode_event(event: Event) -> bytes:
-    """Return *event*, whoever's it is, as ``_otlp.event`` encodes it, in ``MAX_RECORD_BYTES``."""
-    dropped, values = getattr(event, "dropped_attributes", 0), event.attributes or {}
-    encoded = _otlp.event(event.timestamp, event.name, values, dropped=dropped)
-    if len(encoded) <= MAX_RECORD_BYTES:
+def encode_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int = 0) -> bytes:
+    """Return what ``_otlp.event`` does, shortened to ``EVENT_BYTES``."""
+
+    def encode(kept: Mapping[str, Any]) -> bytes:
+        return _otlp.event(time_ns, name, kept, dropped=dropped)
+
+    encoded = encode(values)
+    if len(encoded) <= EVENT_BYTES:
         return encoded
-    return shorter_event(event.timestamp, event.name, values, dropped)
+    name = plain(name)
+    return encode(_json.fitted(values, EVENT_BYTES, encode))
+
+
+def encode_line(limits: "Limits", time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
+    """Return a line as an event within *limits*."""
+    values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
+    return encode_event(time_ns, name, values, dropped)
+
+
+def encode_shown(event: Event) -> bytes:
+    """Return an event that others have made, or may have changed."""
+    dropped = getattr(event, "dropped_attributes", 0)
+    return encode_event(event.timestamp, event.name, event.attributes or {}, dropped)
 
 
 def encode_links(links: Sequence[Link]) -> list[bytes]:
     """Return *links* as ``_otlp.link`` encodes them, with their attributes in ``LINKS_BYTES``."""
-    encoded = [encode_link(link, link.attributes or {}) for link in links]
+    encoded = [_encode_link(link, link.attributes or {}) for link in links]
     if sum(map(len, encoded)) <= LINKS_BYTES:
         return encoded
     room = LINKS_BYTES // len(links)
     for place, link in enumerate(links):
         if len(encoded[place]) > room and link.attributes:
-            encode = partial(encode_link, link)
+            encode = partial(_encode_link, link)
             encoded[place] = encode(_json.fitted(link.attributes, room, encode))
     return encoded
 
 
-def shorter_attributes(values: Mapping[str, Any], span_bytes: int) -> dict[str, Any] | None:
-    """Return *values* with which a span of *span_bytes* has ``MAX_RECORD_BYTES`` at most.
+def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
+    context = link.context
+    try:
+        ids = int(context.trace_id), int(context.span_id)
+        flags = int(context.trace_flags) | HAS_IS_REMOTE | (IS_REMOTE if context.is_remote else 0)
+    except Exception as error:  # it leads nowhere then, and says what it says
+        _diagnostics.report("ids of links lost: they are invalid", detail=error)
+        ids, flags = (0, 0), 0
+    dropped = getattr(link, "dropped_attributes", 0)
+    return _otlp.link(*ids, state_header(context.trace_state), flags, values, dropped=dropped)
 
-    None where that is not for them: they keep a fourth of it, whatever else is there.
+
+def state_header(state: Any) -> str:
+    """Return a trace state as a header has it. Never raises: an invalid one is reported."""
+    try:
+        return str(state.to_header()) if state else ""
+    except Exception as error:
+        _diagnostics.report("trace states lost: they are invalid", detail=error)
+        return ""
+
+
+def fitted_attributes(values: Mapping[str, Any], span_bytes: int) -> Mapping[str, Any]:
+    """Return *values* with which a span of *span_bytes* has ``MAX_RECORD_BYTES``; they keep a
+    fourth of it, whatever else is there.
     """
-
-    def encode(kept: Mapping[str, Any]) -> bytes:
-        return _otlp.attributes(b"\x4a", kept)
-
+    encode = partial(_otlp.attributes, b"\x4a")
     size = len(encode(values))
     room = max(MAX_RECORD_BYTES - (span_bytes - size), MAX_RECORD_BYTES // 4)
-    return _json.fitted(values, room, encode) if size > room else None
-
-
-def encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
-    """Return *link* with the attributes *values* as ``_otlp.link`` encodes it."""
-    context = link.context
-    flags = int(context.trace_flags) | HAS_IS_REMOTE | (IS_REMOTE if context.is_remote else 0)
-    state = context.trace_state.to_header() if context.trace_state else ""
-    return _otlp.link(
-        context.trace_id,
-        context.span_id,
-        state,
-        flags,
-        values,
-        dropped=getattr(link, "dropped_attributes", 0),
-    )
-
-
-def shorter_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int) -> bytes:
-    """Return what ``_otlp.event`` does, shortened to ``MAX_RECORD_BYTES``."""
-    name = plain(name)
-
-    def encode(kept: Mapping[str, Any]) -> bytes:
-        return _otlp.event(time_ns, name, kept, dropped=dropped)
-
-    return encode(_json.fitted(values, MAX_RECORD_BYTES, encode))
+    return _json.fitted(values, room, encode) if size > room else values

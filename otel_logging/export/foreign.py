@@ -5,7 +5,7 @@ calls nothing of its span, as the SDK may hold the span's lock. Deliberately abs
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -22,10 +22,11 @@ from otel_logging.export.encode import (
     HAS_IS_REMOTE,
     IS_REMOTE,
     encode_links,
+    fitted_attributes,
     otlp_kind,
-    shorter_attributes,
+    state_header,
 )
-from otel_logging.export.span import take_all
+from otel_logging.export.span import PAGE_BYTES, take_all
 
 
 class ForeignLines:
@@ -41,6 +42,22 @@ class ForeignLines:
         self.page_bytes = 0
         self.pages = 0
         self.has_ended = False
+
+    def add(self, event: bytes, page_events: int) -> list[bytes]:
+        """Take a line; return a page that leaves now: it is full, or the span has ended."""
+        page = [event]
+        if len(event) < PAGE_BYTES:
+            self.events.append(event)
+            self.page_bytes += len(event)
+            if (
+                self.page_bytes < PAGE_BYTES
+                and len(self.events) < page_events
+                and not self.has_ended  # meanwhile, perhaps without this event
+            ):
+                return []
+            page = self.take()
+        self.pages += bool(page)
+        return page
 
     def take(self) -> list[bytes]:
         """Take what is there for a page, or for the span."""
@@ -112,6 +129,22 @@ class AttachedProcessor(SpanProcessor):
         return True
 
 
+def in_pages(events: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield *events* in full pages, as our own spans do, and what is left for the span itself."""
+    page: list[bytes] = []
+    size = 0
+    for event in events:
+        if len(event) >= PAGE_BYTES:
+            yield [event]
+            continue
+        page.append(event)
+        size += len(event)
+        if size >= PAGE_BYTES:
+            yield page
+            page, size = [], 0
+    yield page
+
+
 def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]) -> bytes:
     """Return an ended span of another SDK as ``_otlp.span`` encodes it."""
     context, parent = span.context, span.parent
@@ -123,7 +156,7 @@ def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes])
         trace_id,
         context.span_id,
         parent.span_id if parent is not None else 0,
-        context.trace_state.to_header() if context.trace_state else "",
+        state_header(context.trace_state),
         flags,
         span.name,
         otlp_kind(span.kind),
@@ -137,6 +170,6 @@ def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes])
     )
     values = span.attributes or {}
     encoded = encode(values=values)
-    if len(encoded) > MAX_RECORD_BYTES and (kept := shorter_attributes(values, len(encoded))):
-        return encode(values=kept)
+    if len(encoded) > MAX_RECORD_BYTES:
+        return encode(values=fitted_attributes(values, len(encoded)))
     return encoded

@@ -1,14 +1,10 @@
 """OTLP over gRPC (extra ``grpc``): a raw unary call, since the bytes are there already.
 
-Invariant: between two requests nothing of gRPC runs. Its core does not survive
-a fork while it does [seen with 1.85: calls of the child never return, not at
-their deadline either; its own fork support ends a child that was forked during
-a call]; once its threads have ended it starts anew in the child. So each
-request, at most two a second, has a channel of its own. Deliberately absent: a
-second try (gRPC's own are switched off; ``delivery``).
+Invariant: between two requests nothing of gRPC runs: each has a channel of its own. Its core does
+not survive a fork while it runs [seen with 1.85: calls of the child never return, its own fork
+support ends a child that was forked during a call]. Deliberately absent: a second try.
 """
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -150,24 +146,7 @@ def _judge(error: Any, codes: Any) -> Answer:
     if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
         # of two messages: what we sent, or what was answered when that was taken
         answer_was = "CLIENT: Received" in details
-        outcome = Outcome.DELIVERED if answer_was else Outcome.TOO_LARGE
+        outcome = Outcome.DELIVERED if answer_was else Outcome.REFUSED
         return Answer(outcome, text, code=code.name)
     unheard = code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED)
-    after_s = _seconds(error)
-    return Answer(Outcome.AGAIN, text, answered=not unheard, after_s=after_s, code=code.name)
-
-
-def _seconds(error: Any) -> float | None:
-    """Return the RetryInfo of a status, in which gRPC servers say what HTTP's Retry-After does."""
-    with _forks.importing:
-        from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
-        from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
-
-    with contextlib.suppress(Exception):  # whatever the collector has put there
-        for detail in Status.FromString(
-            dict(error.trailing_metadata())["grpc-status-details-bin"]
-        ).details:
-            info = RetryInfo()
-            if detail.Unpack(info):
-                return float(max(info.retry_delay.ToTimedelta().total_seconds(), 0.0))
-    return None
+    return Answer(Outcome.AGAIN, text, answered=not unheard, code=code.name)

@@ -33,11 +33,7 @@ from otel_logging.settings import Exporter
 _GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
 _GZIP_WINDOW: Final = 31  # zlib: its largest window, with the head and the end of gzip
 #: By a status, beside success, after which the same spans are not sent again as they are.
-_FINAL: Final = {
-    400: Outcome.REFUSED,
-    413: Outcome.TOO_LARGE,
-    422: Outcome.REFUSED,
-}
+_FINAL: Final = dict.fromkeys((400, 413, 422), Outcome.REFUSED)
 _PROTOBUF: Final = "application/x-protobuf"
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 _PAGE: Final = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html\b|html\b|!--)", re.IGNORECASE)
@@ -89,12 +85,9 @@ class OtlpHttp(HttpClient):
     def _judge(self, response: Response) -> Answer:
         """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
 
-        There are six cases: taken, perhaps in part; too large; bad data, which it
-        never will take; one of these, but cut off, so that nobody knows; not now; and
-        everything that is a mistake of the set-up (a redirect, a wrong path, no
-        permission, a server that says yes to all, with pages or words of its own). The
-        specification drops the last at once; somebody may mend it, so here they wait
-        within the spool's bound.
+        Five cases: taken, perhaps in part; too large or bad data; one of these, but cut off, so
+        that it is unknown; not now; a mistake of the set-up (a redirect, a wrong path, a page): it
+        waits here within the spool's bound, since somebody may mend it.
         """
         status, body = response.status, response.body
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

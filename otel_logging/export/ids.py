@@ -6,11 +6,55 @@ In: settings, random bits. Out: ids, a ``Resource``. Invariant: no two processes
 import os
 import socket
 import uuid
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from otel_logging import _names, _otlp, _runtime
 from otel_logging.settings import Settings
+
+if TYPE_CHECKING:
+    from otel_logging.context import Bound
+
+
+class LocalSpan:
+    """What each span of ours has, recorded or not; its ``SpanContext`` is made when asked for."""
+
+    trace_id: int
+    span_id: int
+    trace_flags: int
+    trace_state: TraceState | None = None
+    #: The request's outermost span in this process; None: it is this one (no cycle for the GC).
+    otel_logging_entry: Any = None
+    otel_logging_is_ours = True
+    otel_logging_closed = otel_logging_passed = False
+    otel_logging_bound: "Bound | None" = None
+    otel_logging_budget: float | None = None
+    _span_context: SpanContext | None = None
+
+    def get_span_context(self) -> SpanContext:
+        """Return the context; few spans are asked for it."""
+        context = self._span_context
+        if context is None:
+            context = self._span_context = SpanContext(
+                self.trace_id,
+                self.span_id,
+                is_remote=False,
+                trace_flags=TraceFlags(self.trace_flags),
+                trace_state=self.trace_state,
+            )
+        return context
+
+    @property
+    def _context(self) -> SpanContext:
+        return self.get_span_context()
+
+    @_context.setter
+    def _context(self, context: SpanContext) -> None:
+        self.trace_id, self.span_id = context.trace_id, context.span_id
+        self.trace_flags, self.trace_state = context.trace_flags, context.trace_state
+        self._span_context = context
 
 
 def new_trace_id() -> int:

@@ -26,9 +26,9 @@ class ProcessLog(Span):
 
     is_of_lines = True
 
-    def turn_page(self, time_ns: int) -> None:
+    def flush_events(self, time_ns: int) -> None:
         """End this one, or, if that is done, let a late line leave on a child span."""
         if self.is_recording():
             self.pipeline.end_process_log(self)
         else:
-            super().turn_page(time_ns)
+            super().flush_events(time_ns)

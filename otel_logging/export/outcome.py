@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from otel_logging import _forks, _names, _text
@@ -36,8 +36,7 @@ class Outcome(Enum):
 
     DELIVERED = "delivered"
     AGAIN = "again"  # not now, or not until somebody has mended the set-up
-    TOO_LARGE = "too large"  # in two halves
-    REFUSED = "refused"  # something in it is bad: look for it in the halves
+    REFUSED = "refused"  # too large, or something in it is bad: look for it in the halves
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,37 +130,33 @@ def checked_tls(exporter: Exporter) -> "ssl.SSLContext | None":
 
 
 def accepted(body: bytes) -> Answer | None:
-    """Return what an ExportTraceServiceResponse says, None if *body* is something else; that for
-    logs has the same field numbers.
+    """Return what an ExportTraceServiceResponse says, or that for logs, whose numbers are the same;
+    in protobuf, or in the JSON that some servers answer whatever they are asked in. None: *body* is
+    something else.
     """
     if not body.strip():  # the usual case, without an import
         return Answer(Outcome.DELIVERED)
-    if not _BINARY.search(body):  # each field of it begins with such a byte
-        return _accepted_json(body)
-    with _forks.importing:
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-            ExportTraceServiceResponse,
-        )
-
     with contextlib.suppress(Exception):
-        partial = ExportTraceServiceResponse.FromString(body).partial_success
-        return _accepted_but_for(partial.rejected_spans, partial.error_message)
-    return None
+        if _BINARY.search(body):  # each field in protobuf begins with such a byte
+            with _forks.importing:
+                from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
-
-def _accepted_json(body: bytes) -> Answer | None:
-    """Do the same for OTLP/JSON, in which some servers answer whatever they were asked in."""
-    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
-        response = json.loads(body)
-        if not response.keys() - {"partialSuccess"}:
-            partial = response.get("partialSuccess") or {}
+            read: Any = trace_service_pb2.ExportTraceServiceResponse.FromString(body)
+            rejected, message = (
+                read.partial_success.rejected_spans,
+                read.partial_success.error_message,
+            )
+        else:
+            response = json.loads(body)
+            partial = response.pop("partialSuccess", None) or {}
+            if response:
+                return None
             rejected = partial.get("rejectedSpans") or partial.get("rejectedLogRecords") or 0
-            return _accepted_but_for(int(rejected), str(partial.get("errorMessage") or ""))
+            message = partial.get("errorMessage") or ""
+        return Answer(
+            Outcome.DELIVERED, one_line(str(message)), rejected_spans=max(int(rejected), 0)
+        )
     return None
-
-
-def _accepted_but_for(rejected: int, message: str) -> Answer:
-    return Answer(Outcome.DELIVERED, one_line(message), rejected_spans=max(rejected, 0))
 
 
 def failed(error: BaseException) -> Answer:
@@ -213,7 +208,7 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
     """Return *answer* with what is wrong with the set-up, if it is that, and with its detail short
     and without a key or password of ours, which a collector may repeat.
     """
-    mistake, to_do = _mistake(answer, exporter)
+    mistake, _, to_do = _mistake(answer, exporter).partition("; ")
     detail = answer.detail
     for secret in sorted(_secrets(exporter), key=len, reverse=True):
         if len(secret) >= _SECRET_CHARACTERS:
@@ -234,54 +229,39 @@ def _secrets(exporter: Exporter) -> Iterator[str]:
         yield from (value, quote(value), quote(value, safe=""))
 
 
-def _mistake(answer: Answer, exporter: Exporter) -> tuple[str, str]:
-    """Return what of the set-up is wrong, and what mends it; neither where it may pass by itself.
+def _mistake(answer: Answer, exporter: Exporter) -> str:
+    """Return what of the set-up is wrong; and what mends it. Empty where it may pass by itself.
 
     These sentences are the only ones: stderr, ``repr`` and the doctor say them.
     """
     code, detail, is_grpc = answer.code, answer.detail, exporter.protocol == "grpc"
+    general, own = _names.OTLP_PREFIX, _names.OTLP_PREFIXES[exporter.signal]
     nothing = f"there is no OTLP at {exporter.shown}"
+    port = "gRPC, usually 4317" if is_grpc else "HTTP, usually 4318"
+    wrong_port = f"{nothing}; set {_ENDPOINT} to the collector's port for {port}"
     if answer.outcome is Outcome.DELIVERED:
-        return "", ""
+        return ""
     if _TLS_EXPECTED.match(detail):
-        return f"TLS is expected at {exporter.shown}", f"write https:// in {_ENDPOINT}"
+        return f"TLS is expected at {exporter.shown}; write https:// in {_ENDPOINT}"
     if _SPOKEN_OTHERWISE.match(detail):
-        kind, port = ("gRPC", 4317) if is_grpc else ("HTTP", 4318)
-        return nothing, f"set {_ENDPOINT} to the collector's port for {kind}, usually {port}"
-    is_final = code in _FINAL and not _BROKEN.match(detail)
-    if answer.outcome is not Outcome.AGAIN or is_final:
-        return (
-            f"the collector takes none of the {NOUNS[exporter.signal]}",
-            "look at the collector's log",
-        )
+        return wrong_port
+    if answer.outcome is not Outcome.AGAIN or (code in _FINAL and not _BROKEN.match(detail)):
+        noun = NOUNS[exporter.signal]
+        return f"the collector takes none of the {noun}; look at the collector's log"
     if code in _NOT_ALLOWED:
-        return (
-            "the collector does not let us in",
-            f"set {_names.OTLP_PREFIX}HEADERS to what it wants, such as authorization=Bearer%20…",
-        )
+        wanted = f"set {general}HEADERS to what it wants, such as authorization=Bearer%20…"
+        return f"the collector does not let us in; {wanted}"
     if code.startswith("3"):
-        return (
-            "the collector redirects what it is sent",
-            f"set {_ENDPOINT} to where it leads, if that is a collector",
-        )
-    # a status of no class, or of one that no final answer has
-    is_of_no_server = code.isdecimal() and code[0] not in "2345"
-    is_lasting = code in _LASTING or (code.startswith("4") and code not in _PASSING)
-    if is_lasting or is_of_no_server:
-        if is_grpc:
-            return nothing, f"set {_ENDPOINT} to the collector's port for gRPC, usually 4317"
-        own = _names.OTLP_PREFIXES[exporter.signal]
-        return nothing, (
-            f"correct the path: {_ENDPOINT} gets /v1/{exporter.signal} appended,"
-            f" {own}ENDPOINT is taken as it is"
-        )
-    if answer.answered:
-        return "", ""
-    if _NO_TLS.match(detail):
-        return f"there is no TLS at {exporter.shown}", f"write http:// in {_ENDPOINT}"
-    if _UNTRUSTED.match(detail):
-        return (
-            "the collector's certificate is not trusted",
-            f"set {_names.OTLP_PREFIX}CERTIFICATE to the file of the authority that signed it",
-        )
-    return "", ""
+        wanted = f"set {_ENDPOINT} to where it leads, if that is a collector"
+        return f"the collector redirects what it is sent; {wanted}"
+    # of a status that no final answer has, too
+    if code in _LASTING or (code.isdecimal() and code[0] not in "25" and code not in _PASSING):
+        appended = f"{_ENDPOINT} gets /v1/{exporter.signal} appended"
+        path = f"{nothing}; correct the path: {appended}, {own}ENDPOINT is taken as it is"
+        return wrong_port if is_grpc else path
+    if not answer.answered and _NO_TLS.match(detail):
+        return f"there is no TLS at {exporter.shown}; write http:// in {_ENDPOINT}"
+    if not answer.answered and _UNTRUSTED.match(detail):
+        wanted = f"set {general}CERTIFICATE to the file of the authority that signed it"
+        return f"the collector's certificate is not trusted; {wanted}"
+    return ""

@@ -8,8 +8,8 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -26,10 +26,10 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
+from otel_logging import _diagnostics, _forks, _names, _runtime
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export.encode import bounded, encode_event, make_scope, shorter_event
-from otel_logging.export.foreign import ForeignLines, encode_foreign, lines_of_ended, open_lines
+from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
+from otel_logging.export.foreign import encode_foreign, in_pages, lines_of_ended, open_lines
 from otel_logging.export.ids import (
     encode_resource,
     in_this_process,
@@ -37,7 +37,7 @@ from otel_logging.export.ids import (
     new_trace_id,
 )
 from otel_logging.export.line_spans import Page, ProcessLog
-from otel_logging.export.span import PAGE_BYTES, PAGE_EVENTS, Span
+from otel_logging.export.span import PAGE_EVENTS, Span
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
 
@@ -65,6 +65,8 @@ class Pipeline:
 
     #: What its tracers make; ``testing`` has one with a clock of its own.
     span_type: type[Span] = Span
+    #: Flags of a new trace: that its id is random, where the installed SDK (1.45) says that.
+    root_flags = int(getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
     #: Whether the sampler has to be asked for each span, which costs more than all else.
     asks_sampler: bool
     #: Where it has not: new traces with an id up to this one are sampled, other spans as their
@@ -142,7 +144,8 @@ class Pipeline:
         try:
             trace_id = span.trace_id.to_bytes(16, "big")
             encoded = span.encode(trace_id)
-            if len(encoded) > MAX_RECORD_BYTES and span.shorten_attributes(len(encoded)):
+            if len(encoded) > MAX_RECORD_BYTES:
+                span._attributes = {**fitted_attributes(span.attributes, len(encoded))}  # noqa: SLF001
                 encoded = span.encode(trace_id)
         except Exception as error:  # of what a foreign processor assigned
             _diagnostics.report("spans lost: they cannot be encoded", detail=error)
@@ -150,14 +153,8 @@ class Pipeline:
         self.append(span.scope_bytes, trace_id, encoded)
 
     def _show_ended(self, span: Span) -> None:
-        for name in ("_on_ending", "on_end"):
-            for processor in self.processors:
-                try:
-                    tell = getattr(processor, name, None)  # older SDKs (1.27) have no _on_ending
-                    if tell is not None:
-                        tell(span)
-                except Exception as error:
-                    _diagnostics.report("errors of a foreign span processor", detail=error)
+        for method in ("_on_ending", "on_end"):
+            self._tell(self.processors, method, span)
 
     def show_lines(self) -> None:
         """Show the spans of lines that have ended to foreign processors. Not inside a log call."""
@@ -171,20 +168,23 @@ class Pipeline:
 
     def started(self, span: Span, parent_context: Any) -> None:
         """Show a span that has just started to foreign processors."""
-        for processor in self.processors:
-            try:
-                # by keyword, as the SDK does: some take it no other way
-                processor.on_start(cast(Any, span), parent_context=parent_context)
-            except Exception as error:
-                _diagnostics.report("errors of a foreign span processor", detail=error)
+        # by keyword, as the SDK does: some take it no other way
+        self._tell(self.processors, "on_start", span, parent_context=parent_context)
 
     def shut_processors_down(self) -> None:
         """Tell foreign processors that no more spans will come, and bring them none."""
         self.show_lines()
         shut_down, self.processors = self.processors, ()
-        for processor in shut_down:
+        self._tell(shut_down, "shutdown")
+
+    def _tell(
+        self, processors: Iterable[SpanProcessor], method: str, *args: Any, **kw: Any
+    ) -> None:
+        for processor in processors:
             try:
-                processor.shutdown()
+                tell = getattr(processor, method, None)  # older SDKs (1.27) have no _on_ending
+                if tell is not None:
+                    tell(*args, **kw)
             except Exception as error:
                 _diagnostics.report("errors of a foreign span processor", detail=error)
 
@@ -202,21 +202,18 @@ class Pipeline:
         scope = span.instrumentation_scope or InstrumentationScope("")
         lines = open_lines.get(span.context.span_id)
         pages = 0 if lines is None else lines.pages
-        events: list[bytes] = []
-        size = 0
-        for event in [*map(encode_event, span.events), *lines_of_ended(span.context)]:
-            events.append(event)
-            size += len(event)
-            if size >= PAGE_BYTES:  # as our own: a full page leaves on a child span
-                pages += 1
-                self._log_span(span.context, span.end_time or 0, events, pages)
-                events, size = [], 0
+        events = [*map(encode_shown, span.events), *lines_of_ended(span.context)]
+        *full, events = in_pages(events)
+        for number, page in enumerate(full, pages + 1):
+            self._log_span(span.context, span.end_time or 0, page, number)
         trace_id = span.context.trace_id.to_bytes(16, "big")
         self.append(make_scope(scope)[0], trace_id, encode_foreign(span, trace_id, events))
 
     # ---- lines that no open span of ours takes
 
-    def place(self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
+    def line_sink(
+        self, span: trace.Span, time_ns: int, name: str, fields: Mapping[str, Any]
+    ) -> None:
         """Find a place for a line whose current span is not one of ours.
 
         There are four cases: no span at all; one that is not recorded; one of
@@ -231,20 +228,11 @@ class Pipeline:
         elif not context.trace_flags & TraceFlags.SAMPLED:
             return
         else:
-            event = self._event(time_ns, name, fields)
+            event = encode_line(self.limits, time_ns, name, fields)
             lines = open_lines.get(context.span_id)
-            if lines is None:
-                self._log_span(context, time_ns, [event], 1)
-            else:
-                self._to_foreign(context, lines, time_ns, event)
-
-    def _event(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
-        limits = self.limits
-        values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
-        encoded = _otlp.event(time_ns, name, values, dropped=dropped)
-        if len(encoded) <= MAX_RECORD_BYTES:
-            return encoded
-        return shorter_event(time_ns, name, values, dropped)
+            page = [event] if lines is None else lines.add(event, self.page_events)
+            if page:
+                self._log_span(context, time_ns, page, 1 if lines is None else lines.pages)
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):
@@ -273,22 +261,7 @@ class Pipeline:
             self._process_log = None
         span.end(span.start_time)
 
-    def _to_foreign(
-        self, context: SpanContext, lines: ForeignLines, time_ns: int, event: bytes
-    ) -> None:
-        lines.events.append(event)
-        lines.page_bytes += len(event)
-        if (
-            lines.page_bytes >= PAGE_BYTES
-            or len(lines.events) >= self.page_events
-            or lines.has_ended  # meanwhile, perhaps without this event
-        ):
-            page = lines.take()
-            if page:
-                lines.pages += 1
-                self._log_span(context, time_ns, page, lines.pages)
-
-    def stray(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
+    def overflow(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
         """Let *events* that one of our spans cannot hold leave at once on a child span."""
         self._log_span(span.context, time_ns, events, span.next_page())
 
@@ -306,7 +279,7 @@ class Pipeline:
         )
         child.trace_state, child._parent = parent.trace_state, parent  # noqa: SLF001 - as the SDK's
         child.set_attribute(_names.LOG_PAGE, number)
-        child.adopt_events(events)
+        child._encoded_events = list(events)  # noqa: SLF001 - of a span that is made here
         child.end(time_ns)
 
     # ---- a forked child

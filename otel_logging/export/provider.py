@@ -7,10 +7,9 @@ the SDK's own provider. Deliberately absent: configuration from variables.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from os import getpid
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -24,19 +23,17 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
-    SpanContext,
     SpanKind,
     TraceFlags,
     TraceState,
 )
 
-from otel_logging import _forks, _runtime, _wrap
+from otel_logging import _forks, _runtime
 from otel_logging import context as bindings
 from otel_logging.export.encode import RANDOM_TRACE_ID, make_scope
+from otel_logging.export.ids import LocalSpan
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.span import Span, as_mapping
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _RATIO_MASK: Final = TraceIdRatioBased.TRACE_ID_LIMIT
 
@@ -102,65 +99,38 @@ class Tracer(SdkTracer):
         links: Sequence[Link] | None,
         start_time: int | None = None,
     ) -> trace.Span:
-        """Start a span inside *around*, which is what is current in *context*.
-
-        What is over has been left by then (``context.begin``). Every stage comes this way: the
-        usual case is in line, and enters none of the branches.
-        """
+        """Start a span inside *around*, which is current in *context*; every stage comes here."""
         if getpid() != _forks.pid:
             _forks.check()  # two children of one process would have the same ids
-        runtime = _runtime.current
-        pipeline = runtime.pipeline
+        pipeline = (runtime := _runtime.current).pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
             return NonRecordingSpan(around.get_span_context())
-        parent: Any = None
-        outside: SpanContext | None = None
-        state: TraceState | None = None
-        if around is not trace.INVALID_SPAN:
-            if getattr(around, "otel_logging_is_ours", False):
-                parent = around
-                trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
-            else:
-                outside = around.get_span_context()
-                trace_id, state = outside.trace_id, outside.trace_state
-                flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
-        if parent is None and (outside is None or not outside.is_valid):
-            outside = state = None
-            trace_id = runtime.random_bits(128) or 1
-            flags = 1 if trace_id & _RATIO_MASK < pipeline.root_bound else 0
+        parent: Any = None if around is trace.INVALID_SPAN else around
+        outside: Any = None
+        if parent is not None and not getattr(parent, "otel_logging_is_ours", False):
+            parent, outside = None, around.get_span_context()
+        if parent is not None:
+            trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
+        elif outside is not None and outside.is_valid:
+            trace_id, state = outside.trace_id, outside.trace_state
+            flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
+        else:
+            outside, state, trace_id = None, None, runtime.random_bits(128) or 1
+            flags = pipeline.root_flags | (trace_id & _RATIO_MASK < pipeline.root_bound)
         recording = flags & 1
-        bound = bindings.state()
         if pipeline.asks_sampler:
-            if bound.values or bindings.job_tag() is not None:
-                attributes = {**bindings.bound_attributes(), **as_mapping(attributes)}
-                bound = bindings.NOTHING
-            result = pipeline.sampler.should_sample(
-                context, trace_id, name, kind, attributes, () if links is None else links
-            )
-            decision: Any = result.decision  # its methods have no types
-            flags = flags & RANDOM_TRACE_ID | decision.is_sampled()
-            state = result.trace_state
-            recording, attributes = decision.is_recording(), result.attributes
+            result = _ask(pipeline.sampler, context, trace_id, name, kind, attributes, links)
+            flags, recording = flags & ~1 | result.decision.is_sampled(), result.decision.value
+            state, attributes = result.trace_state, result.attributes
+        span_id = runtime.random_bits(64) or 1
         if not recording:
-            return _Unrecorded(
-                trace_id, runtime.random_bits(64) or 1, flags, state, parent or (outside and around)
-            )
+            return _Unrecorded(trace_id, span_id, flags, state, parent or (outside and around))
         span: Span = pipeline.span_type(
-            pipeline,
-            self._scope,
-            name,
-            trace_id,
-            runtime.random_bits(64) or 1,
-            flags,
-            kind,
-            parent,
-            start_ns=start_time,
+            pipeline, self._scope, name, trace_id, span_id, flags, kind, parent, start_ns=start_time
         )
-        if state:
-            span.trace_state = state
-        if outside is not None:
-            span._parent_context = outside  # noqa: SLF001 - as the SDK's
-        if bound.values or bindings.job.get().tag is not None:
+        if state or outside:
+            span.trace_state, span._parent_context = state, outside  # noqa: SLF001 - as the SDK's
+        if (bound := bindings.state()).values or bindings.job.get().tag is not None:
             span.begin_with(bound)
         if attributes:
             span.set_attributes(attributes)
@@ -170,43 +140,19 @@ class Tracer(SdkTracer):
             pipeline.started(span, context)
         return span
 
-    # the SDK's is a context manager that also decorates coroutine functions
-    def start_as_current_span(  # type: ignore[override]
-        self,
-        name: str,
-        context: otel_context.Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Mapping[str, Any] | None = None,
-        links: Sequence[Link] | None = None,
-        start_time: int | None = None,
-        record_exception: bool = True,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
-        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
-        end_on_exit: bool = True,  # noqa: FBT001, FBT002
-    ) -> "_CurrentSpan":
-        """Start a span and make it the current one. See OpenTelemetry's ``Tracer``."""
 
-        @contextmanager
-        def current() -> Iterator[trace.Span]:
-            span = self.start_span(name, context, kind, attributes, links, start_time)
-            with trace.use_span(
-                span,
-                end_on_exit=end_on_exit,
-                record_exception=record_exception,
-                set_status_on_exception=set_status_on_exception,
-            ):
-                yield span
-
-        return _CurrentSpan(current)
+def _ask(
+    sampler: Sampler, context: Any, trace_id: int, name: str, kind: Any, given: Any, links: Any
+) -> Any:
+    """Ask OpenTelemetry's *sampler* about a span with what is bound and the attributes *given*."""
+    values = {**bindings.bound_attributes(), **as_mapping(given)}
+    return sampler.should_sample(
+        context, trace_id, name, kind, values, () if links is None else links
+    )
 
 
-class _Unrecorded(NonRecordingSpan):
+class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
-
-    otel_logging_is_ours = True
-    otel_logging_closed = otel_logging_passed = False
-    otel_logging_bound = otel_logging_budget = None
-    otel_logging_entry: trace.Span | None = None
-    _known: SpanContext | None = None
 
     # NonRecordingSpan's constructor is left out: a context is made when somebody asks
     def __init__(
@@ -224,23 +170,6 @@ class _Unrecorded(NonRecordingSpan):
         """The clock of a recorded span below it."""
         return time.time_ns() - time.perf_counter_ns()
 
-    @property
-    def _context(self) -> SpanContext:  # type: ignore[override]  # assigned by nobody but itself
-        return self.get_span_context()
-
-    def get_span_context(self) -> SpanContext:
-        """Return the context; made when somebody asks."""
-        context = self._known
-        if context is None:
-            context = self._known = SpanContext(
-                self.trace_id,
-                self.span_id,
-                is_remote=False,
-                trace_flags=TraceFlags(self.trace_flags),
-                trace_state=self.trace_state,
-            )
-        return context
-
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
         """End it."""
         self.otel_logging_closed = True
@@ -248,27 +177,6 @@ class _Unrecorded(NonRecordingSpan):
 
 # libraries ask whether a span is the SDK's before they look at it; ours can be read as one
 SdkSpan.register(Span)
-
-
-class _CurrentSpan:
-    """A context manager, and a decorator of any callable."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._entered: list[Any] = []
-
-    def __enter__(self) -> trace.Span:
-        entered = self._make()
-        self._entered.append(entered)
-        span: trace.Span = entered.__enter__()
-        return span
-
-    def __exit__(self, *error: Any) -> bool | None:
-        result: bool | None = self._entered.pop().__exit__(*error)
-        return result
-
-    def __call__(self, function: _F) -> _F:
-        return _wrap.wrap_in(function, self._make)
 
 
 class TracerProvider(SdkTracerProvider):
@@ -279,22 +187,25 @@ class TracerProvider(SdkTracerProvider):
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
+        self._first = pipeline
         super().__init__(
             sampler=pipeline.sampler, resource=pipeline.resource, shutdown_on_exit=False
         )
         self._disabled = False  # set-up has read OTEL_SDK_DISABLED; a test captures all the same
 
     @property
+    def _pipeline(self) -> Pipeline:
+        return _runtime.current.pipeline or self._first
+
+    @property
     def sampler(self) -> Sampler:
         """What decides which traces are kept; it may be replaced."""
-        pipeline = _runtime.current.pipeline
-        return self._first_sampler if pipeline is None else pipeline.sampler
+        return self._pipeline.sampler
 
     @sampler.setter
     def sampler(self, sampler: Sampler) -> None:
-        self._first_sampler = sampler
-        if _runtime.current.pipeline is not None:
-            _runtime.current.pipeline.sampler = sampler
+        if sampler is not self._pipeline.sampler:  # the SDK's constructor assigns it again
+            self._pipeline.sampler = sampler
 
     @property
     def is_idle(self) -> bool:
@@ -304,8 +215,7 @@ class TracerProvider(SdkTracerProvider):
     @property
     def resource(self) -> Resource:
         """The resource of this process."""
-        pipeline = _runtime.current.pipeline
-        return self._resource if pipeline is None else pipeline.resource
+        return self._pipeline.resource
 
     def get_tracer(
         self,

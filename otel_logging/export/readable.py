@@ -1,15 +1,13 @@
 """What a span is: its identity and state, as OTLP bytes and as the SDK's ReadableSpan.
 
-In: what a span is begun with. Out: its properties, for foreign processors and
-exporters, and its bytes. Invariant: its fields have the SDK's own names, so that
-what others read and assign there (``span._attributes = redacted``) is what
-leaves; what most spans are never asked for (a ``SpanContext``, decoded events)
-is made when somebody asks. Deliberately absent: how it changes while it is open
-(``span``).
+In: what a span is begun with. Out: its properties and its bytes. Invariant: its fields have the
+SDK's own names, so that what others assign there (``span._attributes = redacted``) is what leaves.
+Deliberately absent: how it changes while it is open (``span``).
 """
 
 import copy
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +20,6 @@ from opentelemetry.trace import (
     SpanKind,
     Status,
     TraceFlags,
-    TraceState,
 )
 
 from otel_logging import _diagnostics, _forks, _names, _otlp
@@ -32,13 +29,14 @@ from otel_logging.export.encode import (
     IS_REMOTE,
     DecodedEvent,
     bounded_link,
-    encode_event,
     encode_links,
+    encode_shown,
     events_of,
-    instrumentation_info,
     make_scope,
     otlp_kind,
+    state_header,
 )
+from otel_logging.export.ids import LocalSpan
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -61,7 +59,7 @@ class SpanSink(Protocol):
     def keep(self, span: Any) -> None:
         """Put an ended span into the spool."""
 
-    def stray(self, span: Any, time_ns: int, events: Sequence[bytes]) -> None:
+    def overflow(self, span: Any, time_ns: int, events: Sequence[bytes]) -> None:
         """Let *events* that the span cannot hold leave on a child span."""
 
     def end_process_log(self, span: Any) -> None:
@@ -72,7 +70,7 @@ _UNSET = Status()
 _INTERNAL = SpanKind.INTERNAL  # to look it up in its enum costs as much as a function call
 
 
-class Readable(ReadableSpan):
+class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps a context
     """The state of a span, and everything that can be read of it.
 
     What is a field of the SDK's ``ReadableSpan`` is one here, or a property that
@@ -85,17 +83,9 @@ class Readable(ReadableSpan):
     dropped_attributes = 0  # the SDK counts in its containers
     dropped_events = 0  # what is too much leaves on another span
     dropped_links = 0
-    trace_state: TraceState | None = None
-    _span_context: SpanContext | None = None
     _parent_context: SpanContext | None = None
     #: What was bound where it began; its bytes are shared, until somebody looks at the attributes.
     _bound: Bound | None = None
-    #: The request's outermost span in this process; None: it is this one (no cycle for the GC).
-    otel_logging_entry: "Readable | None" = None
-    otel_logging_is_ours = True
-    otel_logging_closed = otel_logging_passed = False
-    otel_logging_bound: Bound | None = None
-    otel_logging_budget: float | None = None
     _line_fields: dict[str, str] | None = None
     _page_bytes = 0
     _pages = 0
@@ -190,25 +180,12 @@ class Readable(ReadableSpan):
         except Exception:
             return self.now_ns()
 
-    def get_span_context(self) -> SpanContext:
-        """Return the context; made when somebody asks, few spans are."""
-        context = self._span_context
-        if context is None:
-            context = self._span_context = SpanContext(
-                self.trace_id,
-                self.span_id,
-                is_remote=False,
-                trace_flags=TraceFlags(self.trace_flags),
-                trace_state=self.trace_state,
-            )
-        return context
-
     def encode(self, trace_id: bytes) -> bytes:
         """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
         parent, outside, status = self._parent_span, self._parent_context, self._status
         events = self._events_at_end
         if self._shown_events is not None:
-            events = [encode_event(event) for event in self._shown_events]
+            events = [encode_shown(event) for event in self._shown_events]
         parent_span_id, remote = 0, 0
         if parent is not None:
             parent_span_id = parent.span_id
@@ -222,7 +199,7 @@ class Readable(ReadableSpan):
             trace_id,
             self.span_id,
             parent_span_id,
-            self.trace_state.to_header() if self.trace_state else "",
+            "" if self.trace_state is None else state_header(self.trace_state),
             self.trace_flags | HAS_IS_REMOTE | remote,
             self._name,
             1 if self._kind is _INTERNAL else otlp_kind(self._kind),
@@ -245,10 +222,6 @@ class Readable(ReadableSpan):
         if bound.attributes.keys().isdisjoint(own):
             return bound.span_bytes + _otlp.attributes(b"\x4a", own)
         return _otlp.attributes(b"\x4a", {**bound.attributes, **own})
-
-    def adopt_events(self, events: Iterable[bytes]) -> None:
-        """Take over encoded *events*: how a page and a stray line become a span."""
-        self._encoded_events.extend(events)
 
     @property
     def scope_bytes(self) -> bytes:
@@ -276,16 +249,6 @@ class Readable(ReadableSpan):
         self._own, self._bound = attributes, None
 
     @property
-    def _context(self) -> SpanContext:
-        return self.get_span_context()
-
-    @_context.setter
-    def _context(self, context: SpanContext) -> None:
-        self.trace_id, self.span_id = context.trace_id, context.span_id
-        self.trace_flags, self.trace_state = context.trace_flags, context.trace_state
-        self._span_context = context
-
-    @property
     def _parent(self) -> SpanContext | None:
         parent = self._parent_span
         return self._parent_context if parent is None else parent.get_span_context()
@@ -308,7 +271,7 @@ class Readable(ReadableSpan):
     @_events.setter
     def _events(self, events: Iterable[Event]) -> None:
         if self._end_time is None:
-            self._encoded_events = [encode_event(event) for event in events]
+            self._encoded_events = [encode_shown(event) for event in events]
         else:
             self._shown_events = list(events)
 
@@ -328,26 +291,25 @@ class Readable(ReadableSpan):
     def _instrumentation_scope(self, scope: InstrumentationScope) -> None:
         self._scope = make_scope(scope)
 
-    @property  # the SDK's is assigned by nobody but itself
+    @property  # what a scope was called before OpenTelemetry 1.11; assigned by the SDK alone
     def _instrumentation_info(self) -> InstrumentationInfo:  # type: ignore[override]
-        return instrumentation_info(self._scope[1])
+        # as the SDK does, whose class warns; ``catch_warnings`` would change other threads' filters
+        warnings.filterwarnings(
+            "ignore", ".*You should use InstrumentationScope", DeprecationWarning, "otel_logging"
+        )
+        scope = self._scope[1]
+        return InstrumentationInfo(scope.name, scope.version or "", scope.schema_url)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ReadableSpan:
         """Return an ended span as a ``ReadableSpan`` of its own; an open one is itself."""
         if self._end_time is None:
             return self
+        same = ("name", "context", "parent", "resource", "kind", "status", "start_time", "end_time")
         return ReadableSpan(
-            name=self.name,
-            context=self.context,
-            parent=self.parent,
-            resource=self.resource,
+            **{field: getattr(self, field) for field in same},
             attributes=copy.deepcopy(dict(self.attributes), memo),
             events=[Event(e.name, dict(e.attributes or {}), e.timestamp) for e in self.events],
             links=[Link(link.context, dict(link.attributes or {})) for link in self.links],
-            kind=self.kind,
             instrumentation_info=self._instrumentation_info,
-            status=self.status,
-            start_time=self.start_time,
-            end_time=self.end_time,
             instrumentation_scope=self.instrumentation_scope,
         )

@@ -1,10 +1,7 @@
 """Lines as OpenTelemetry log records: OTEL_LOGS_EXPORTER=otlp.
 
-In: a line's time, message, fields, span and exception. Out: OTLP log records in a
-spool of their own, which a worker of their own brings to `/v1/logs`. Invariant:
-``emit`` never raises and never waits for the network; a record is on disk when it
-returns, as a span is when it ends. Deliberately absent: how the spool and the worker
-do that (``spool``, ``delivery``).
+In: a line. Out: OTLP log records in a spool of their own, with a worker of its own, for `/v1/logs`.
+Invariant: ``emit`` never raises, never waits for the network; a record is on disk when it returns.
 """
 
 import functools
@@ -18,7 +15,7 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging._values import MAX_RECORD_BYTES, plain
-from otel_logging.export.encode import bounded
+from otel_logging.export.encode import bounded, described
 from otel_logging.export.ids import encode_resource
 from otel_logging.settings import Limits
 from otel_logging.spool.queue import Spool
@@ -38,10 +35,8 @@ _DROPPED: Final = "fields of log records dropped: over the limit of attributes"
 class Records:
     """Takes lines, and puts them into *spool* as log records.
 
-    Arguments: *resource* is this process's; *child_resource* returns that of a
-    forked child. Scope: this object; OpenTelemetry's global logger provider
-    stays as it is. Cost: one write to the spool a line. Concurrency: any thread;
-    follows a fork.
+    *child_resource* returns the resource of a forked child. OpenTelemetry's global logger provider
+    stays as it is. Cost: one write to the spool a line. Concurrency: any thread.
     """
 
     def __init__(
@@ -74,7 +69,7 @@ class Records:
             context = span.get_span_context()
             trace_id = context.trace_id.to_bytes(16, "big") if context.is_valid else b""
             record = self._encode(context, trace_id, time_ns, name, fields, error)
-            scope = _scope(_text(fields.get(_names.LOGGER) or _names.SCOPE))
+            scope = _scope(str(plain(fields.get(_names.LOGGER) or _names.SCOPE)))
         except Exception as failure:
             _diagnostics.report("log records lost: they could not be made", detail=failure)
             return
@@ -93,7 +88,7 @@ class Records:
         limits = self._limits
         flat = {k: _json.flat(v) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
         if error is not None:
-            flat = {**_described(error), **flat}
+            flat = {**described(error), **flat}
         values, dropped = bounded(flat, limits.record_attributes, limits.record_value_length)
         if dropped:
             _diagnostics.report(_DROPPED, dropped)
@@ -105,7 +100,7 @@ class Records:
             time.time_ns(),
             number,
             text,
-            _text(name),
+            str(plain(name)),
             _renamed(values),
             trace_id=trace_id,
             span_id=context.span_id,
@@ -141,34 +136,15 @@ def severity(level: str) -> tuple[int, str]:
     return 1 + 4 * tens + min(number - 10 * tens, 3), _TEXTS.get(text, text)
 
 
-def _text(value: object) -> str:
-    text = str(plain(value))
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
 @functools.lru_cache(maxsize=1024)
 def _scope(name: str) -> bytes:
     return _otlp.scope(name)
 
 
-def _described(error: BaseException) -> dict[str, str]:
-    """Return what an exception is, by OpenTelemetry's semantic conventions."""
-    kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    try:
-        message = str(error)
-    except Exception:  # its __str__ raises
-        message = str(plain(error))
-    return {
-        "exception.type": module + kind.__qualname__,
-        "exception.message": str(plain(message)),
-    }
-
-
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes with the names that a record has for them."""
     return {
-        "exception.stacktrace" if key == _names.EXCEPTION else _text(key) or "_": value
+        "exception.stacktrace" if key == _names.EXCEPTION else key or "_": value
         for key, value in values.items()
     }
 

@@ -140,11 +140,8 @@ class Sender:
     def _apply_outcome(self, unsent: deque[range], part: range, answer: Answer) -> bool:
         """Do what *answer* says with the spans of *part*; False if they have to be sent again.
 
-        What has to be sent again comes last, so that it holds up nothing. The
-        refusal of a single span is taken at its word when this collector has
-        taken something before; until then it may be a mistake of the set-up (a
-        server that speaks TLS answers 400 to all that is plain), and is tried
-        again like one.
+        They come last then, and hold nothing up. A single span is refused for good only where this
+        collector has taken something: a server that speaks TLS answers 400 to all that is plain.
         """
         if answer.outcome is Outcome.DELIVERED:
             self._has_accepted = True

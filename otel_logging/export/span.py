@@ -9,6 +9,7 @@ are atomic, and who finds the span ended after appending takes the rest along.
 Deliberately absent: where the bytes go (``pipeline``).
 """
 
+import logging
 import traceback
 from collections.abc import Mapping
 from os import getpid
@@ -17,24 +18,27 @@ from typing import Any, Final, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _diagnostics, _forks, _names, _otlp
+from otel_logging import _diagnostics, _forks, _names
 from otel_logging._exceptions import is_recorded, mark_recorded
-from otel_logging._values import MAX_RECORD_BYTES, field, plain
+from otel_logging._values import field, plain
 from otel_logging.context import Bound, job_tag
-from otel_logging.export.encode import bounded, frozen, shorter_attributes, shorter_event
+from otel_logging.export.encode import EVENT_BYTES, described, encode_line, frozen
 from otel_logging.export.readable import Readable
 
 _T = TypeVar("_T")
+#: The SDK's warnings about how a span is used come from where its users look for them.
+_sdk_log: Final = logging.getLogger("opentelemetry.sdk.trace")
 
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a viewer opens at once
 
 
-class Span(Readable, trace.Span):
+class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
     """A recording span. Concurrency: any thread; a forked child never ends its parent's."""
 
     #: Whether it holds lines and nothing else: it may end inside a log call.
     is_of_lines = False
+    _is_warning = False
 
     # ---- lines
 
@@ -43,19 +47,14 @@ class Span(Readable, trace.Span):
         pid = getpid()
         if pid != _forks.pid:
             _forks.check()
-        limits = self.pipeline.limits
-        values, dropped = bounded(fields, limits.event_attributes, limits.value_length)
-        encoded = _otlp.event(time_ns, name, values, dropped=dropped)
-        if len(encoded) > MAX_RECORD_BYTES:
-            encoded = shorter_event(time_ns, name, values, dropped)
-        self._add(time_ns, encoded, pid)
+        self._add(time_ns, encode_line(self.pipeline.limits, time_ns, name, fields), pid)
 
     def add_encoded(self, time_ns: int, encoded: bytes, attributes: int) -> bool:
         """Add an event with so many *attributes* that ``_otlp.event_of`` has encoded.
 
         False where the limits ask for another one: then nothing has been done.
         """
-        if attributes > self.pipeline.encoded_attributes or len(encoded) > MAX_RECORD_BYTES:
+        if attributes > self.pipeline.encoded_attributes or len(encoded) > EVENT_BYTES:
             return False
         pid = getpid()
         if pid != _forks.pid:
@@ -64,24 +63,26 @@ class Span(Readable, trace.Span):
         return True
 
     def _add(self, time_ns: int, encoded: bytes, pid: int) -> None:
-        if self._end_time is not None or self._pid != pid:
-            self.pipeline.stray(self, time_ns, [encoded])
+        size = len(encoded)
+        # one that would fill a page has one of its own, so that all stay within their bound
+        if self._end_time is not None or self._pid != pid or size >= PAGE_BYTES:
+            self.pipeline.overflow(self, time_ns, [encoded])
             return
         events = self._encoded_events
         events.append(encoded)
-        self._page_bytes += len(encoded)
+        self._page_bytes += size
         if (
             self._page_bytes >= PAGE_BYTES
             or len(events) >= self.pipeline.page_events
             or self._end_time is not None  # it ended meanwhile, perhaps without this event
         ):
-            self.turn_page(time_ns)
+            self.flush_events(time_ns)
 
-    def turn_page(self, time_ns: int) -> None:
+    def flush_events(self, time_ns: int) -> None:
         """Let the events held so far leave on a child span."""
         page = self._take_events()
         if page:
-            self.pipeline.stray(self, time_ns, page)
+            self.pipeline.overflow(self, time_ns, page)
 
     def next_page(self) -> int:
         """Return the number of the next child span that holds lines, from 1."""
@@ -97,6 +98,20 @@ class Span(Readable, trace.Span):
     def is_recording(self) -> bool:
         """Say whether it is open, in this process."""
         return self._end_time is None and self._pid == _forks.pid
+
+    def _takes(self, call: str) -> bool:
+        """Say whether it is open; that it has ended is a warning, as the SDK's."""
+        if self._end_time is not None:
+            self._warn(f"Tried calling {call} on an ended span.")
+        return self.is_recording()
+
+    def _warn(self, message: str) -> None:
+        if not self._is_warning:  # a handler that takes the warning may do the same again
+            self._is_warning = True
+            try:
+                _sdk_log.warning(message)
+            finally:
+                self._is_warning = False
 
     def begin_with(self, bound: Bound) -> None:
         """Put on it what is bound, and the job tag."""
@@ -122,6 +137,7 @@ class Span(Readable, trace.Span):
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set *attributes*; values are copied as plain data at once."""
         if self._end_time is not None or self._pid != _forks.pid:
+            self._takes("set_attributes")
             return
         if type(attributes) is not dict:
             attributes = as_mapping(attributes)
@@ -151,18 +167,19 @@ class Span(Readable, trace.Span):
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
     ) -> None:
         """Add an event; *timestamp* in ns since the epoch."""
+        self._takes("add_event")  # it leaves all the same, on a child span
         time_ns = self.now_ns() if timestamp is None else self.as_ns(timestamp)
         name = name if type(name) is str else str(plain(name))
         self.add_line(time_ns, name, as_mapping(attributes))
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a link while it is open."""
-        if self.is_recording():
+        if self._takes("add_link"):
             self.add_links([Link(context, attributes)])
 
     def update_name(self, name: str) -> None:
         """Change the name while it is open."""
-        if self.is_recording():
+        if self._takes("update_name"):
             self._name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
@@ -170,12 +187,14 @@ class Span(Readable, trace.Span):
         if isinstance(status, StatusCode):
             if description is not None and not isinstance(description, str):
                 description = str(plain(description))
-            status = Status(status, description if status is StatusCode.ERROR else None)
+            status = Status(status, description)
+        elif description is not None:
+            self._warn("Description ignored: a `Status` has one of its own.")
         if (
-            isinstance(status, Status)
+            self._takes("set_status")
+            and isinstance(status, Status)
             and self._status.status_code is not StatusCode.OK
             and status.status_code is not StatusCode.UNSET
-            and self.is_recording()
         ):
             self._status = status
 
@@ -186,21 +205,16 @@ class Span(Readable, trace.Span):
         timestamp: int | None = None,
         escaped: bool = False,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
     ) -> None:
-        """Add an event that tells of *exception*, unless one of this trace does already."""
+        """Add an event about *exception*, unless this trace has one already."""
         trace_id = self.trace_id
         if is_recorded(exception, trace_id) or not self.is_recording():
             return
-        kind = type(exception)
-        module = "" if kind.__module__ == "builtins" else kind.__module__ + "."
         try:
             text = "".join(traceback.format_exception(exception))
-            message = str(exception)
         except Exception:  # its __str__ raises
-            text = message = plain(exception)
-        # OpenTelemetry semantic conventions: exceptions
+            text = plain(exception)
         fields = {
-            "exception.type": module + kind.__qualname__,
-            "exception.message": message,
+            **described(exception),
             "exception.stacktrace": text,
             "exception.escaped": str(escaped),
         }
@@ -212,6 +226,8 @@ class Span(Readable, trace.Span):
         try:
             self._open.pop()
         except IndexError:
+            if not self.is_of_lines:  # those are ended by whoever finds them full
+                self._warn("Calling end() on an ended span.")
             return
         end_ns = self.now_ns() if end_time is None else self.as_ns(end_time)
         if getpid() != _forks.pid:
@@ -228,19 +244,8 @@ class Span(Readable, trace.Span):
         else:
             pipeline.keep(self)
 
-    def shorten_attributes(self, span_bytes: int) -> bool:
-        """Bring a span of *span_bytes* within ``MAX_RECORD_BYTES``; say whether that is for them.
-
-        It may not be: its lines may be large, and pages have a bound.
-        """
-        shorter = shorter_attributes(dict(self._attributes or ()), span_bytes)
-        if shorter is None:
-            return False
-        self._attributes = shorter
-        return True
-
     def __exit__(self, kind: Any, error: BaseException | None, trace_back: Any) -> None:
-        """End it, and tell of *error*."""
+        """End it, with *error* recorded."""
         if isinstance(error, Exception):
             self.record_exception(error)
             self.set_status(StatusCode.ERROR, plain(error))

@@ -1,7 +1,6 @@
-"""The parts of a log call: message, arguments, fields.
+"""The parts of a log call, as an event dict or as the ``extra`` of a record.
 
-In: what a call was given. Out: an event dict, or the ``extra`` of a log record. Invariant: every
-field is there, under its own name or with underscores behind it. Deliberately absent: whose call.
+Invariant: every field is there, under its own name or with underscores behind it.
 """
 
 import logging
@@ -14,8 +13,8 @@ from otel_logging.processors import EventDict
 
 
 def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
-    """Put the message into *event_dict*, with its arguments in it, as ``logging`` does."""
-    if _names.EVENT in event_dict:  # a field of that name is none less
+    """Put the message with its arguments into *event_dict*, as ``logging`` formats them."""
+    if _names.EVENT in event_dict:  # a field of that name is kept
         _fields.put_aside(event_dict, _names.EVENT, event_dict[_names.EVENT])
     event = args[0]
     if len(args) > 1:
@@ -23,14 +22,14 @@ def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
             first = args[1]
             one = len(args) == 2 and isinstance(first, Mapping) and first
             event = event % (first if one else args[1:])
-        except Exception as error:  # the line says so, and has both
+        except Exception as error:  # reported on the line itself
             event_dict[_names.FORMAT_ERROR] = plain(error)
             event_dict[_names.FORMAT_ARGS] = plain(args[1:])
     event_dict[_names.EVENT] = event
 
 
 def event_of_wrapper(event_dict: EventDict) -> EventDict:
-    """Return what another wrapper class of structlog's made of a call, with its message."""
+    """Return the event dict of another wrapper class of structlog's, its arguments formatted."""
     arguments = event_dict.get("positional_args")  # structlog.stdlib.BoundLogger's
     if isinstance(arguments, tuple):
         del event_dict["positional_args"]
@@ -53,7 +52,7 @@ def event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict
     return event_dict
 
 
-#: What a log record says of itself, so that ``extra`` cannot.
+#: Attributes of every log record, which ``extra`` cannot set.
 _OF_RECORDS: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
 
 

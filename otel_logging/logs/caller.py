@@ -1,8 +1,4 @@
-"""Who logged: the frame above this package, structlog and the standard library.
-
-In: the stack. Out: the application's frame, or its place. Invariant: structlog finds the same frame
-while ``as_called`` runs. Deliberately absent: whether a line has it (``line.add_caller``).
-"""
+"""The caller: the nearest frame outside this package, structlog and ``logging``."""
 
 import sys
 from collections.abc import Callable
@@ -15,7 +11,7 @@ import structlog
 from otel_logging import _names
 
 #: structlog looks for the caller from this frame on, if it is set.
-_calling: Final[ContextVar[FrameType]] = getattr(
+_calling: Final[ContextVar[FrameType | None]] = getattr(
     structlog.contextvars, "_ASYNC_CALLING_STACK", ContextVar("calling")
 )
 _INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
@@ -34,8 +30,14 @@ def _is_inside(frame: FrameType) -> bool:
 
 
 def users_place() -> dict[str, Any]:
-    """Return where the line that is made just now was logged."""
-    code, line = (frame := users_frame()[0]).f_code, frame.f_lineno
+    """Return file, line and function of the log call."""
+    frame = _calling.get(None) or users_frame()[0]
+    return place_of(frame, frame.f_lineno)
+
+
+def place_of(frame: FrameType, line: int) -> dict[str, Any]:
+    """Return *line* of *frame* as fields."""
+    code = frame.f_code
     return {
         _names.CODE_FILE: code.co_filename,
         _names.CODE_LINE: line,
@@ -44,7 +46,7 @@ def users_place() -> dict[str, Any]:
 
 
 def as_called(function: Callable[..., Any], /, *args: Any, **fields: Any) -> Any:
-    """Call *function* so that structlog finds who logged, past this package's own frames."""
+    """Call *function* so that structlog finds the caller past this package's own frames."""
     if _calling.get(None) is not None:
         return function(*args, **fields)
     token = _calling.set(users_frame()[0])

@@ -1,11 +1,10 @@
 """The doors to the log half: ``get_logger`` and ``configure_logging``.
 
-In: ``LogSettings``. Out: structlog and every logger of the process set up.
-Invariant: one chain, one renderer, one output in a process. Deliberately
-absent: tracing.
+Invariant: one renderer and one output in a process. Deliberately absent: tracing.
 """
 
 import atexit
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,17 +17,18 @@ from otel_logging import _diagnostics, _names, _otlp, _runtime
 from otel_logging._errors import only_configuration_errors
 from otel_logging._redact import Redaction
 from otel_logging._values import plain
-from otel_logging.logs import bound, handlers, levels, logger, stdlib
-from otel_logging.logs.line import STEPS, add_caller, straight_to
+from otel_logging.logs import bound, levels, line, logger, stdlib
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
 from otel_logging.logs.stdout import Stdout
 from otel_logging.processors import EventDict
 from otel_logging.settings.logs import LogSettings, load_logs
 
+Listener = Callable[[EventDict], None]
+
 #: What was configured last; None before set-up.
 _applied: LogSettings | None = None
-#: Who is shown every line, and the level asked for, while a test captures.
-_listening: tuple[Callable[[EventDict], None] | None, int | None] = (None, None)
+#: While a test captures: who is shown every line, and the level asked for.
+_listening: tuple[Listener | None, int | None] = (None, None)
 
 
 def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.FilteringBoundLogger:
@@ -84,7 +84,7 @@ def use_redaction(redaction: Redaction) -> None:
 
 
 def apply(settings: LogSettings) -> None:
-    """Configure structlog as *settings* say. Scope: process."""
+    """Configure structlog and logging as *settings* say. Scope: process."""
     global _applied
     _applied = settings
     use_redaction(settings.redaction)
@@ -92,64 +92,47 @@ def apply(settings: LogSettings) -> None:
     if level is not None:
         settings = replace(settings, level=level, levels={})
     stdout = Stdout()
+    line_bytes = settings.line_bytes if stdout.is_pipe else None
+    straight: line.Straight = line.never_straight
     if settings.console:
         render = console_renderer(color=settings.color, links_to=settings.links_to)
     else:
-        render = json_renderer(settings.line_bytes if stdout.is_pipe else None)
-    is_usual = not settings.console and not settings.caller and listen is None
+        render = json_renderer(line_bytes)
+        if not settings.caller and listen is None:
+            straight = line.straight_to(stdout.write, line_limit(line_bytes))
 
-    def write(event_dict: EventDict) -> None:
-        stdout.write(render(event_dict))
+    def text(event_dict: EventDict) -> bytes:
+        written = str(plain(event_dict[_names.EVENT])).rstrip("\n")
+        return written.encode(errors="backslashreplace")
 
-    def write_text(event_dict: EventDict) -> None:
-        stdout.write(
-            str(plain(event_dict[_names.EVENT])).rstrip("\n").encode(errors="backslashreplace")
-        )
+    def writer(render: Callable[[EventDict], bytes]) -> Listener:
+        def write(event_dict: EventDict) -> None:
+            if listen is not None:
+                listen(event_dict)
+            stdout.write(render(event_dict))
 
-    ways = [each if listen is None else _shown_first(listen, each) for each in (write, write_text)]
-    STEPS[:] = [step for step in STEPS if step is not add_caller]
-    if settings.caller:
-        STEPS.insert(0, add_caller)
-    configured = logger.Configured(
-        settings.level, settings.levels, ways[0], write_text=ways[1], render=render
-    )
-    if is_usual:
-        limit = line_limit(settings.line_bytes if stdout.is_pipe else None)
-        configured.straight = straight_to(stdout.write, limit)
-    if settings.takeover:
-        configured.stricter, configured.for_handlers = levels.stricter, levels.for_handlers
-        configured.hears, configured.hand_on = stdlib.hears, handlers.hand_on
-        logger.use(configured)
-        stdlib.take_over(settings)
-    else:
-        logger.use(configured)
-        stdlib.release()
+        return write
+
+    held = {logging.root.name: settings.level, **settings.levels} if settings.takeover else {}
+    writers = writer(render), writer(text)
+    by_name = settings.level, settings.levels
+    logger.use(logger.Configured(*by_name, *writers, render, straight, settings.caller))
+    stdlib.take_over(held)
+    if held and not settings.console:
+        stdlib.silence_flask()
     atexit.unregister(_diagnostics.at_exit)
     atexit.register(_diagnostics.at_exit)  # lines that were lost in the last minute
     structlog.configure(
         processors=logger.CHAIN,
         wrapper_class=bound.BoundLogger,
-        logger_factory=logger.channel,
+        logger_factory=logger.logger_of,
         context_class=dict,
         cache_logger_on_first_use=True,
     )
 
 
-# ---------------------------------------------------------------- while a test captures
-
-
-def _shown_first(
-    listen: Callable[[EventDict], None], write: Callable[[EventDict], None]
-) -> Callable[[EventDict], None]:
-    def both(event_dict: EventDict) -> None:
-        listen(event_dict)
-        write(event_dict)
-
-    return both
-
-
 @contextmanager
-def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iterator[None]:
+def listening(listen: Listener, *, level: int | None) -> Iterator[None]:
     """Show *listen* every line of a ``with`` block before it is written.
 
     Lines are made as is configured, else as the variables say; from *level* on,
@@ -158,22 +141,21 @@ def listening(listen: Callable[[EventDict], None], *, level: int | None) -> Iter
     raises ``ConfigurationError``.
     """
     global _applied, _listening
-    applied, outer, lines = _applied, _listening, logger.in_use()
-    steps, ours, structlogs = list(STEPS), structlog.is_configured(), structlog.get_config()
+    before, configured, held = (_applied, _listening), logger.in_use(), dict(levels.ours)
+    is_theirs, structlogs = structlog.is_configured(), structlog.get_config()
     bound = structlog.contextvars.get_contextvars()
-    settings = applied or load_logs()
-    with stdlib.given_back():
+    settings = _applied or load_logs()
+    structlog.contextvars.clear_contextvars()
+    _listening = (listen, level)
+    try:
+        apply(settings)
+        yield
+    finally:
+        _applied, _listening = before
         structlog.contextvars.clear_contextvars()
-        _listening = (listen, level)
-        try:
-            apply(settings)
-            yield
-        finally:
-            _applied, _listening = applied, outer
-            structlog.contextvars.clear_contextvars()
-            structlog.contextvars.bind_contextvars(**bound)
-            logger.use(lines)
-            STEPS[:] = steps
-            structlog.configure(**structlogs)
-            if not ours:
-                structlog.reset_defaults()
+        structlog.contextvars.bind_contextvars(**bound)
+        logger.use(configured)
+        stdlib.take_over(held)
+        structlog.configure(**structlogs)
+        if not is_theirs:
+            structlog.reset_defaults()

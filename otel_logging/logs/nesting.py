@@ -1,9 +1,6 @@
-"""Log calls inside log calls: how deep a thread is in them, and an end to it.
+"""Log calls inside log calls: how deep a thread is in them, and an end to it."""
 
-In: each log call that runs code of the application's. Out: ``RecursionError`` for one too many.
-Invariant: after the outermost one nothing is left. Deliberately absent: what is lost by that.
-"""
-
+import threading
 from typing import Final
 
 from otel_logging._green import OfThread
@@ -14,23 +11,31 @@ DEEPEST: Final = 8
 #: Several values may do so: of the log calls deeper than the second inside one, that many are made.
 MOST_INSIDE: Final = 100
 
-
-#: How deep: the log calls that a thread is in; and how many deep ones there were in the outermost.
-depths, _inside = OfThread(), OfThread()
-
-
-def check(thread: int, depth: int) -> None:
-    """Raise ``RecursionError`` where log calls inside log calls are too deep, or too many."""
-    count = _inside.get(thread, 0) + (depth > 1)
-    if depth >= DEEPEST or count > MOST_INSIDE:
-        raise RecursionError("a value, a handler or an output logs while it is logged")
-    _inside[thread] = count
+#: By thread: its open log calls; how many deep ones there were in the outermost.
+_depths, _counts = OfThread(), OfThread()
 
 
-def leave(thread: int, depth: int) -> None:
-    """Let *thread* be in *depth* log calls again."""
-    if depth:
-        depths[thread] = depth
-    else:
-        depths.pop(thread, None)
-        _inside.pop(thread, None)
+class Inside:
+    """A ``with`` block that runs code of the application in a log call.
+
+    Raises ``RecursionError`` where log calls inside log calls are too deep, or too many.
+    """
+
+    __slots__ = ("_depth", "_thread")
+
+    def __enter__(self) -> None:
+        self._thread = thread = threading.get_ident()
+        self._depth = depth = _depths.get(thread, 0)
+        if depth:
+            count = _counts.get(thread, 0) + (depth > 1)
+            if depth >= DEEPEST or count > MOST_INSIDE:
+                raise RecursionError("a value, a handler or an output logs while it is logged")
+            _counts[thread] = count
+        _depths[thread] = depth + 1
+
+    def __exit__(self, *_: object) -> None:
+        if self._depth:
+            _depths[self._thread] = self._depth
+        else:
+            _depths.pop(self._thread, None)
+            _counts.pop(self._thread, None)

@@ -1,9 +1,7 @@
 """An event dict to one line: JSON for machines, aligned and coloured for people.
 
-In: an event dict that every processor has seen. Out: bytes without a newline at
-the end. Invariant: never raises for any value; the JSON is strict (no NaN, no
-lone surrogate) and one line, the console obeys no control character. Both draw
-from the same dict, so that they cannot drift. Deliberately absent: writing.
+Out: bytes without a newline at the end. Invariant: never raises for any value; the JSON is strict
+(no NaN, no lone surrogate) and one line, the console obeys no control character.
 """
 
 import re
@@ -14,6 +12,7 @@ from typing import Any, Final
 
 from otel_logging import _json, _links, _names
 from otel_logging._values import MAX_RECORD_BYTES, field, plain, shown
+from otel_logging.logs.line import NAMES
 
 #: What stands first in a JSON line, in this order.
 _HEAD: Final[Mapping[str, Any]] = dict.fromkeys(
@@ -23,20 +22,13 @@ _HEAD: Final[Mapping[str, Any]] = dict.fromkeys(
 Renderer = Callable[[Mapping[str, Any]], bytes]
 
 
-# ---------------------------------------------------------------- JSON
-
-
 def line_limit(limit_bytes: int | None) -> int:
-    """Return the length of the longest line without its newline, where one with it may have so
-    many bytes.
-    """
+    """Return the most bytes of a line without its newline; *limit_bytes* is with it."""
     return min(limit_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES) - 1
 
 
 def json_renderer(limit_bytes: int | None) -> Renderer:
-    """Return a renderer of JSON lines of at most *limit_bytes* with their newline, and at most
-    ``MAX_RECORD_BYTES``; None: just that.
-    """
+    """Return a renderer of JSON lines of at most *limit_bytes*, else ``MAX_RECORD_BYTES``."""
     limit = line_limit(limit_bytes)
 
     def render(event_dict: Mapping[str, Any]) -> bytes:
@@ -55,29 +47,15 @@ def json_renderer(limit_bytes: int | None) -> Renderer:
 _RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
 _CYAN, _MAGENTA = "\x1b[36m", "\x1b[35m"
 _LEVEL_COLORS: Final = {
-    "debug": "\x1b[34m",
-    "info": "\x1b[32m",
-    "warning": "\x1b[33m",
-    "error": "\x1b[31m",
-    "critical": "\x1b[1;31m",
+    level: f"\x1b[{code}m"
+    for level, code in zip(NAMES.values(), ("34", "32", "33", "31", "1;31"), strict=True)
 }
 _EVENT_WIDTH: Final = 32
 _TRACE_CHARACTERS: Final = 8
 #: With flags that say "sampled" (W3C Trace Context: the lowest bit).
 _IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
 _BARE = re.compile(r"[^\s\"'=]+")
-_NOT_FIELDS: Final = frozenset(
-    {
-        *_HEAD,
-        _names.TRACE_ID,
-        _names.SPAN_ID,
-        _names.TRACE_FLAGS,
-        _names.JOB_TAG,
-        _names.EXCEPTION,
-        _names.STACK,
-        _names.TIME_NS,
-    }
-)
+_NOT_FIELDS: Final = _names.RESERVED | {_names.STACK, _names.TIME_NS}
 
 
 def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
@@ -94,10 +72,9 @@ def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
 
     def draw(event_dict: Mapping[str, Any]) -> bytes:
         level = _text_of(event_dict, _names.LEVEL)
-        tag = _text_of(event_dict, _names.JOB_TAG)
         message = _text_of(event_dict, _names.EVENT)
         if event_dict.get(_names.JOB_TAG) is not None:
-            message = f"[{tag}] {message}"
+            message = f"[{_text_of(event_dict, _names.JOB_TAG)}] {message}"
         short = _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]
         parts = [
             paint(_DIM, _clock(event_dict.get(_names.TIME_NS))),
@@ -109,8 +86,9 @@ def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
                 if key not in _NOT_FIELDS
             ],
             " " + paint(_DIM, _text_of(event_dict, _names.LOGGER)),
-            *([_linked(paint(_DIM, f"·{short}"), event_dict, links_to)] if short else []),
         ]
+        if short:
+            parts.append(_linked(paint(_DIM, f"·{short}"), event_dict, links_to))
         below = [
             _indented(str(plain(event_dict[key])), paint)
             for key in (_names.STACK, _names.EXCEPTION)
@@ -127,9 +105,7 @@ def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
 
 
 def _linked(text: str, event_dict: Mapping[str, Any], jaeger_url: str | None) -> str:
-    """Make *text* a link, where the ids are OpenTelemetry's and not bound by hand, and their span
-    is recorded: of no other is anything in Jaeger.
-    """
+    """Make *text* a link to a recorded span; ids bound by hand lead nowhere."""
     ids = [event_dict.get(key) for key in (_names.TRACE_ID, _names.SPAN_ID, _names.TRACE_FLAGS)]
     if jaeger_url is None or not _IDS.fullmatch("/".join(map(str, ids))):
         return text
@@ -150,12 +126,8 @@ def _clock(time_ns: int | None) -> str:
 def _value(key: str, value: Any) -> str:
     kept = field(key, value)
     if isinstance(kept, str):
-        text = kept if _BARE.fullmatch(kept) else repr(kept)
-    elif isinstance(kept, (dict, list)):
-        text = _json.dumps(kept).decode()
-    else:
-        text = str(kept)
-    return shown(text)
+        return shown(kept if _BARE.fullmatch(kept) else repr(kept))
+    return shown(_json.dumps(kept).decode() if isinstance(kept, (dict, list)) else str(kept))
 
 
 def _indented(traceback_text: str, paint: Callable[[str, str], str]) -> str:

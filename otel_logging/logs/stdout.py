@@ -1,8 +1,7 @@
 """A rendered line to stdout: one write, which never raises and never blocks for ever.
 
-In: one line, bytes, without its newline. Out: the line on stdout, or a counted
-loss. Invariant: no lock, so that a signal handler or ``__del__`` may log while
-a line is written. Deliberately absent: levels and formats.
+In: one line, bytes, without its newline. Out: the line on stdout, or a counted loss. Invariant: no
+lock, so that a signal handler or ``__del__`` may log while a line is written.
 """
 
 import errno
@@ -14,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_logging import _diagnostics
@@ -33,28 +31,22 @@ else:
 PATIENCE_S: Final = 0.09
 LOST: Final = "log lines lost: stdout takes none"
 
-#: What the system says where a way to write is not there: try the next one.
-_NOT_THERE: Final = frozenset(
+#: Errors of the system where a way to write is missing: try the next one.
+_MISSING: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOENT, errno.ENXIO, errno.EACCES}
 )
-
-
 #: Of a ``TextIOWrapper``: its buffer, and the file below that.
 _PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
-
 _select: Final = as_it_was("select")
 
 
 class Stdout:
     """Writes lines to whatever ``sys.stdout`` is at the time.
 
-    While it is the original with a descriptor on POSIX, or Python's own wrapper of that
-    descriptor, a line is one write to that; else (pytest's capture, Jupyter, Windows)
-    ``sys.stdout.write``. A write to a pipe, a socket or a terminal waits for its reader. A
-    line that is not written ``PATIENCE_S`` after its first wait is dropped, and the next
+    The original, and Python's own wrappers of its descriptor, get one write to the descriptor; any
+    other gets ``sys.stdout.write``, unless it logs what it is given (as Celery's): then the
+    original is written to. A line that finds no reader for ``PATIENCE_S`` is dropped, and the next
     ones without a wait, until the reader reads again.
-    A ``sys.stdout`` that logs what it is given (Celery's) is none: then it is the
-    original as well.
     """
 
     def __init__(self) -> None:
@@ -65,7 +57,7 @@ class Stdout:
         self._torn = False  # the last line stands there without its end
         self._judged: tuple[Any, bool] = (None, False)  # the last ``sys.stdout``; is it passed by?
         try:
-            fd = sys.__stdout__.fileno() if sys.__stdout__ is not None else -1
+            fd = -1 if sys.__stdout__ is None else sys.__stdout__.fileno()
             mode = os.fstat(fd).st_mode
         except (OSError, ValueError):  # closed, or nothing with a descriptor
             return
@@ -80,24 +72,22 @@ class Stdout:
         """Write *line* and a newline. Never raises: a loss is counted and reported."""
         try:
             stream = sys.stdout
-            if stream is not sys.__stdout__ and not self._is_passed_by(stream):
+            is_other = stream is not sys.__stdout__
+            if is_other and not self._is_passed_by(stream):
                 if _write_text(stream, line):
                     return
                 self._judged = (stream, True)
-            if self._fd >= 0:
-                if type(stream) is io.TextIOWrapper and stream is not sys.__stdout__:
-                    self._flush(stream)
-                self._write_whole(b"\n%b\n" % line if self._torn else line + b"\n")
-            else:
+            if self._fd < 0:
                 _write_text(sys.__stdout__, line)
+                return
+            if is_other and type(stream) is io.TextIOWrapper:
+                self._flush(stream)
+            self._write_whole(b"\n%b\n" % line if self._torn else line + b"\n")
         except Exception as error:
             _diagnostics.report(LOST, detail=error)
 
     def _is_passed_by(self, stream: Any) -> bool:
-        """Say whether lines go past *stream*: it makes log records of them, or leads to us anyway.
-
-        One that has a logger makes records, whether or not that one's level lets any through.
-        """
+        """Say whether lines go past *stream*: it has a logger, or is the descriptor's."""
         seen, is_passed_by = self._judged
         if seen is not stream:
             parts = getattr(stream, "__dict__", {}).values()
@@ -116,8 +106,7 @@ class Stdout:
         if type(stream) is not io.TextIOWrapper or self._fd < 0:
             return False
         file: Any = getattr(stream.buffer, "raw", stream.buffer)
-        kinds = (type(stream.buffer), type(file))
-        return kinds in _PYTHONS and bool(file.fileno() == self._fd)
+        return (type(stream.buffer), type(file)) in _PYTHONS and file.fileno() == self._fd
 
     def _flush(self, stream: Any) -> None:
         """Write what *stream* keeps before the line, where there is room for it."""
@@ -140,7 +129,7 @@ class Stdout:
                 except BlockingIOError:
                     until = self._wait(until)
                 except OSError as error:
-                    if error.errno not in _NOT_THERE or len(ways) == 1:
+                    if error.errno not in _MISSING or len(ways) == 1:
                         raise
                     self._ways = ways[1:]
         finally:
@@ -184,11 +173,7 @@ class Stdout:
             _system.close(fd)
 
     def _write_if_ready(self, data: bytes) -> int:
-        """Ask, then write what fits for certain.
-
-        Two writers that take the last room at the same moment can still block
-        each other until there is more.
-        """
+        """Elsewhere: ask, then write what fits, unless another takes the last room meanwhile."""
         if not self._has_room(0):
             raise BlockingIOError
         return _system.write(self._fd, data[: _select.PIPE_BUF])
@@ -198,46 +183,33 @@ class Stdout:
         return _system.write(self._fd, data)
 
 
-@dataclass(slots=True)
-class _Writing:
-    """What a thread gives to ``sys.stdout`` just now, and whether it came back as a record."""
-
-    first_line: str
-    came_back: bool = False
-
-
+#: By thread: the first line of what it gives to ``sys.stdout`` just now; True once that logged it.
 _writing = OfThread()
 
 
 def is_echo(event: Any) -> bool:
     """Say whether *event*, logged while a line is written, is that line: ``sys.stdout`` logs."""
-    writing = _writing.get(threading.get_ident())
-    if writing is None:
-        return False
-    if writing.first_line and issubclass(type(event), str) and writing.first_line in event:
-        writing.came_back = True
-    return bool(writing.came_back)
+    me = threading.get_ident()
+    writing = _writing.get(me, False)
+    if writing and writing is not True and issubclass(type(event), str) and writing in event:
+        writing = _writing[me] = True
+    return writing is True
 
 
 def _write_text(stream: Any, line: bytes) -> bool:
     """Write *line* to *stream*; say whether it was one that does not log it."""
     if stream is None:
         raise OSError("there is none")
-    text = line.decode()
-    me = threading.get_ident()
-    outer, writing = _writing.get(me), _Writing(text.partition("\n")[0])
-    _writing[me] = writing
+    me, text = threading.get_ident(), line.decode()
+    outer = _writing.get(me)
+    _writing[me] = text.partition("\n")[0]
     try:
-        _write_encoded(stream, text + "\n")
-        return not writing.came_back
+        try:
+            stream.write(text + "\n")
+        except UnicodeEncodeError:
+            encoding = getattr(stream, "encoding", None) or "ascii"
+            stream.write((text + "\n").encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+        return _writing[me] is not True
     finally:
         _writing.put(me, outer)
-
-
-def _write_encoded(stream: Any, text: str) -> None:
-    try:
-        stream.write(text)
-    except UnicodeEncodeError:
-        encoding = getattr(stream, "encoding", None) or "ascii"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()

@@ -1,75 +1,58 @@
-"""What nobody caught: exceptions of threads, tasks and finalisers, and warnings, as lines.
+"""Uncaught exceptions of threads, tasks and finalisers, and warnings, as lines.
 
-In: Python's own hooks for them. Out: lines of ours, each once, on behalf of the
-thread or task it came from wherever Python lets that be known, else of nobody.
-Invariant: never on behalf of whoever happens to run when a finaliser does.
-Deliberately absent: log records (``stdlib``); where an exception came from is
-kept by ``context``.
+Invariant: each is one line, on behalf of the thread or task it came from wherever Python lets that
+be known, else unowned; never on behalf of whatever runs when a finaliser does. Deliberately absent:
+log records (``stdlib``).
 """
 
 import asyncio
 import logging
-import re
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, TextIO
 
 from otel_logging import _names
 from otel_logging._green import OfThread
+from otel_logging.logs import caller, levels
 from otel_logging.logs import logger as loggers
-from otel_logging.logs.line import STEPS, add_caller
 
-#: The standard library's name for them.
+#: The standard library's name for their logger.
 WARNINGS: Final = "py.warnings"
-
-_is_taken = False
-#: Set while asyncio tells of a task: the current context is the task's already, or nobody's.
+#: Modules of Python's own hooks.
+_PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
+#: Set while asyncio reports a task: the current context is the task's already, or unowned.
 _placed: ContextVar[bool] = ContextVar("otel_logging.placed", default=False)
-_asyncios: Final = asyncio.BaseEventLoop.default_exception_handler
+_asyncio: Any = asyncio.BaseEventLoop  # whose method we replace
+_asyncios: Final = _asyncio.default_exception_handler
 
 
-def take_over() -> None:
-    """Put our hooks before those that are there. Scope: process."""
-    global _is_taken
-    _is_taken = True
-    for owner, name, tell in _HOOKS:
+def take_over(*, is_taken: bool) -> None:
+    """Put our hooks before those that are there, or take them off. Scope: process.
+
+    One that somebody has put another before stays, and only passes on.
+    """
+    for owner, name, report in _HOOKS:
         there = getattr(owner, name)
-        if not isinstance(there, _Hook):
-            setattr(owner, name, _Hook(tell, there))
-    _asyncio.BaseEventLoop.default_exception_handler = _on_asyncio
+        if isinstance(there, _Hook) is not is_taken:
+            setattr(owner, name, _Hook(report, there) if is_taken else there.before)
+    if is_taken or _asyncio.default_exception_handler is _on_asyncio:
+        _asyncio.default_exception_handler = _on_asyncio if is_taken else _asyncios
 
 
-def release() -> None:
-    """Give the hooks back; one that somebody has put another before only passes on."""
-    global _is_taken
-    _is_taken = False
-    for owner, name, _ in _HOOKS:
-        there = getattr(owner, name)
-        if isinstance(there, _Hook):
-            setattr(owner, name, there.before)
-    if _asyncio.BaseEventLoop.default_exception_handler is _on_asyncio:
-        _asyncio.BaseEventLoop.default_exception_handler = _asyncios
-
-
-def place_of(record: logging.LogRecord) -> Context | None:
+def context_for(record: logging.LogRecord) -> Context | None:
     """Return the context in which *record* is to become a line; None: the current one.
 
-    asyncio tells of a task that failed when the task is collected, in the middle
-    of whatever runs then.
+    asyncio reports a task that failed when it is collected, in the middle of whatever runs then.
     """
     accidental = record.name == "asyncio" and record.levelno >= logging.ERROR
     return Context() if accidental and not _placed.get() else None
 
 
-#: Modules of Python's own hooks.
-_PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
-
-
-_passing = OfThread()  # our hook's function, while it lets those before it see what it has told
+_passing = OfThread()  # our hook's function, while those before it see what is a line already
 
 
 class _Hook:
@@ -80,28 +63,26 @@ class _Hook:
     to an older hook of ours, which passes on.
     """
 
-    def __init__(self, tell: Callable[..., bool], before: Any) -> None:
-        self._tell, self.before = tell, before
+    def __init__(self, report: Callable[..., bool], before: Any) -> None:
+        self._report, self.before = report, before
 
     def __call__(self, *args: Any, **options: Any) -> None:
-        me = threading.get_ident()
+        me, report = threading.get_ident(), self._report
         outer = _passing.get(me)
-        told = outer is self._tell or (_is_taken and self._tell(*args, **options))
-        if told and self._before_prints():
-            return
-        _passing.put(me, self._tell if told else None)
+        is_line = outer is report or (bool(levels.ours) and report(*args, **options))
+        if is_line and getattr(self.before, "__module__", None) in _PYTHONS:
+            # what ``catch_warnings(record=True)`` replaces, and has no public name for
+            show = getattr(warnings, "_showwarnmsg_impl", None)
+            if report is not _of_warning or getattr(show, "__module__", "sys") in _PYTHONS:
+                return
+        _passing.put(me, report if is_line else None)
         try:
             self.before(*args, **options)
         finally:
             _passing.put(me, outer)
 
-    def _before_prints(self) -> bool:
-        if getattr(self.before, "__module__", None) not in _PYTHONS:
-            return False
-        return self._tell is not _of_warning or not _is_recorded()
 
-
-# ---------------------------------------------------------------- what each tells: was it ours?
+# ---------------------------------------------------------------- each hook: was it a line?
 
 
 def _of_main(_: Any, error: Any, __: Any) -> bool:
@@ -136,71 +117,34 @@ def _of_warning(
 ) -> bool:
     if file is not None:
         return False
-    fields = {_names.CODE_FILE: filename, _names.CODE_LINE: lineno}
+    fields: dict[str, Any] = {_names.CODE_FILE: filename, _names.CODE_LINE: lineno}
     fields["category"] = category.__name__
-    # of what was not closed, a finaliser warns
-    run = Context().run if issubclass(category, ResourceWarning) else _run_here
-    run(_line, WARNINGS, logging.WARNING, str(message), **fields)
+    # a ResourceWarning comes from a finaliser
+    context = Context() if issubclass(category, ResourceWarning) else copy_context()
+    context.run(_line, WARNINGS, logging.WARNING, str(message), **fields)
     return True
 
 
-def _is_recorded() -> bool:
-    """Say whether Python's own hook for warnings keeps them: ``catch_warnings(record=True)``."""
-    show = getattr(warnings, "_showwarnmsg_impl", None)  # what it replaces, and has no name for
-    return show is not None and getattr(show, "__module__", None) not in _PYTHONS
-
-
-def has_told(record: logging.LogRecord) -> bool:
-    """Say whether *record* is a warning that is a line already: ``captureWarnings`` before us."""
+def is_line_already(record: logging.LogRecord) -> bool:
+    """Say whether *record* is of a warning that is a line: ``captureWarnings`` before us."""
     return record.name == WARNINGS and _passing.get(threading.get_ident()) is _of_warning
 
 
-#: ``warnings.formatwarning``: the place, the category, the message, the line of code.
-_FORMATTED: Final = re.compile(r"(.+?):(\d+): (\w+): (.*?)(?:\n  [^\n]*)?", re.DOTALL)
-
-
-def parts_of_warning(text: str) -> dict[str, Any]:
-    """Return the fields of a warning that ``captureWarnings``, called after us, made a text of."""
-    found = _FORMATTED.fullmatch(text.rstrip("\n"))
-    if found is None:
-        return {}
-    path, line, category, message = found.groups()
-    place = {_names.CODE_FILE: path, _names.CODE_LINE: int(line)}
-    return {_names.EVENT: message, "category": category, **place}
-
-
-def _run_here(function: Any, *args: Any, **fields: Any) -> None:
-    function(*args, **fields)
-
-
 def _line(name: str, level: int, event: str, **fields: Any) -> None:
-    place = _place_of(fields.get("exc_info"))
-    if add_caller in STEPS:
-        fields = {**place, **fields}
+    error = fields.get("exc_info")
+    steps = list(traceback.walk_tb(None if error is None else error.__traceback__))
     # captureWarnings, there before us, makes a record of it that handlers get
     is_record = name == WARNINGS and getattr(logging, "_warnings_showwarning", None) is not None
     loggers.log(
-        loggers.channel(name),
+        loggers.logger_of(name),
         level,
         lambda: {_names.EVENT: event, **fields},
-        (),
-        place=place,
-        handed_on=not is_record,
+        is_heard=not is_record,
+        place=caller.place_of(*steps[-1]) if steps else None,  # where it was raised
     )
 
 
-def _place_of(error: BaseException | None) -> dict[str, Any]:
-    """Return where *error* was raised: the caller of a line that a hook makes."""
-    steps = list(traceback.walk_tb(None if error is None else error.__traceback__))
-    if not steps:
-        return {}
-    frame, line = steps[-1]
-    code = frame.f_code
-    place = {_names.CODE_FILE: code.co_filename, _names.CODE_LINE: line}
-    return {**place, _names.CODE_FUNCTION: code.co_name}
-
-
-#: What Python asks when nobody caught something: where, by which name, and what tells of it.
+#: Python's hooks: where, by which name, and what makes a line of it.
 _HOOKS: Final[list[tuple[Any, str, Callable[..., bool]]]] = [
     (sys, "excepthook", _of_main),
     (threading, "excepthook", _of_thread),
@@ -211,12 +155,10 @@ _HOOKS: Final[list[tuple[Any, str, Callable[..., bool]]]] = [
 
 # ---------------------------------------------------------------- asyncio
 
-_asyncio: Any = asyncio  # whose method we replace
-
 
 def _on_asyncio(loop: asyncio.BaseEventLoop, context: dict[str, Any]) -> None:
-    """Tell of what a task did on the task's own behalf: Python 3.12 and later know it."""
-    if not _is_taken:
+    """Report what a task did on the task's own behalf: Python 3.12 and later know it."""
+    if not levels.ours:
         _asyncios(loop, context)
         return
     owner = context.get("task") or context.get("future") or context.get("handle")

@@ -6,13 +6,13 @@ against the compose file, through its published ports: each with a fixture
 """
 
 import json
-import subprocess
 import sys
 import time
 import urllib.request
 import uuid
 from collections import Counter
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from tests.backends import chat
 from tests.backends.jaeger import Jaeger, Traces, stored, values
 from tests.backends.stack import ROOT, Stack, answers, until
 from tests.lines import parsed
-from tests.programs import child_environment
+from tests.programs import child_environment, end, good, start
 
 DEMO = "chat-gateway"
 
@@ -56,19 +56,13 @@ class Service:
             **variables,
         }
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=child_environment(**self._variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    def start(self, *command: str) -> Popen[bytes]:
+        env = child_environment(**self._variables)
+        return start(sys.executable, *command, cwd=ROOT, env=env, text=False)
 
-    def finish(self, process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err.decode()
-        return out, err.decode()
+    def finish(self, process: Popen[bytes]) -> tuple[bytes, str]:
+        done = good(end(process, patience_s=120))
+        return done.stdout, done.stderr.decode()
 
     def run(self, *command: str) -> tuple[bytes, str]:
         """Run a process to its end; return what it said."""
@@ -77,7 +71,7 @@ class Service:
     def handle(self, messages: int) -> tuple[bytes, str]:
         return self.run("-m", "tests.backends.chat", str(messages))
 
-    def demo(self) -> subprocess.Popen[bytes]:
+    def demo(self) -> Popen[bytes]:
         return self.start("-c", "from otel_logging.cli import main; main()", "demo")
 
     def stored(self) -> Traces:

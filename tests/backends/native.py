@@ -5,13 +5,14 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from tests.backends.stack import ROOT, Addresses, Program, answers, built, die_with_us, until
+from tests.programs import start
 
 CONFIGURATIONS: dict[Program, Path] = {
     "collector": ROOT / "collector-config.yaml",
@@ -34,7 +35,7 @@ class Native:
     def __init__(self, directory: Path, queue: Mapping[str, Any] | None = None) -> None:
         self.directory = directory
         self._queue = queue
-        self.processes: dict[Program, subprocess.Popen[bytes]] = {}
+        self.processes: dict[Program, Popen[str]] = {}
         names = ("grpc", "http", "health", "metrics", "to_jaeger", "ui", "query", "own", "ready")
         self._at = dict(zip(names, _free_ports(len(names)), strict=True))
         url = {name: f"http://{address}" for name, address in self._at.items()}
@@ -92,12 +93,9 @@ class Native:
         assert program not in self.processes
         (self.directory / "data" / "collector").mkdir(exist_ok=True)
         with (self.directory / f"{program}.log").open("ab") as output:
-            self.processes[program] = subprocess.Popen(
-                [*die_with_us("KILL"), *self.command(program)],
-                env=self.environment(),
-                stdout=output,
-                stderr=output,
-            )
+            command = [*die_with_us("KILL"), *self.command(program)]
+            env = self.environment()
+            self.processes[program] = start(*command, env=env, stdout=output, stderr=output)
         until(lambda: self._is_ready(program))
 
     def _is_ready(self, program: Program) -> bool:

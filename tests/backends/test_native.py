@@ -1,6 +1,5 @@
 """The real programs, as processes of this machine."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from tests.backends.cases import Cases, Service
 from tests.backends.native import Native
 from tests.backends.stack import Program
+from tests.programs import good, run
 
 
 class TestNative(Cases):
@@ -36,10 +36,7 @@ def test_a_full_queue_refuses_and_nothing_is_lost(native: Native, tmp_path: Path
 def test_the_program_takes_the_shipped_file(native: Native, program: Program) -> None:
     """As it is, without the tests' ports."""
     name, _, shipped, _ = native.command(program, "validate")
-    done = subprocess.run(
-        [name, "validate", shipped], env=native.environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    good(run(name, "validate", shipped, env=native.environment()))
 
 
 @pytest.mark.parametrize("program", ["collector", "jaeger"])

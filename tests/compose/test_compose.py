@@ -1,7 +1,6 @@
 """The shipped compose file, brought up on a real Docker engine."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from tests.backends.cases import DEMO, Cases, Service
 from tests.backends.stack import ROOT
 from tests.compose.engine import Compose
-from tests.programs import child_environment
+from tests.programs import child_environment, good, run
 from tests.readme import blocks
 
 LISTENING = "0A"  # in /proc/net/tcp
@@ -86,15 +85,9 @@ def test_readmes_commands(compose: Compose, tmp_path: Path) -> None:
         if k.startswith(("DOCKER_", "COMPOSE_")) or k == "PATH"
     }
     compose.down()
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        cwd=copy,
-        env=child_environment(**variables, OTEL_LOGGING_SPOOL_DIR=str(spool)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    env = child_environment(**variables, OTEL_LOGGING_SPOOL_DIR=str(spool))
+    shell = ("bash", "-euo", "pipefail", "-c", block)
+    done = good(run(*shell, cwd=copy, env=env, patience_s=300))
     assert "search history" in done.stdout
     service = Service(compose, spool, OTEL_SERVICE_NAME=DEMO)
     service.all_in_jaeger()

@@ -1,26 +1,19 @@
 """One server in a child process: started, asked, ended, and everything that it said."""
 
 import http.client
-import os
 import re
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from tests.lines import parsed
-from tests.programs import child_environment
+from tests.programs import MODULE, PATIENCE_S, Program
 from tests.servers.page import LOGGING_JSON
-
-#: Of a server that takes no more; on a busy machine a start takes seconds.
-_DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -105,77 +98,43 @@ def run(cell: Cell, directory: Path, ask: Ask = ask_all) -> Said:
     """Start the server of *cell*, *ask* it, end it, and read what it said."""
     for name, text in {"logging.json": LOGGING_JSON, **cell.files}.items():
         (directory / name).write_text(text, "utf-8")
-    out, err = directory / "stdout", directory / "stderr"
     usual = {
         "ENVIRONMENT": "production",
         "HOME": str(directory),
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # nobody there
         "OTEL_LOGGING_SPOOL_DIR": str(directory / "spool"),
+        "OTEL_LOGGING_LINE_BYTES": "262144",  # whole tracebacks, also on a pipe
     }
-    env = child_environment(**usual | cell.variables)
-
-    def said() -> str:
-        assert process.poll() is None, "it has ended"
-        return out.read_text("utf-8") + err.read_text("utf-8")
-
-    def wait_for(pattern: str) -> Any:
-        return _until(lambda: re.search(pattern, said()))
-
-    with out.open("wb") as stdout, err.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *cell.command.split()],
-            cwd=directory,
-            env=env,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,  # Ctrl-C reaches a whole group
-        )
-        try:
-            listening = wait_for(r"127\.0\.0\.1:(\d+)\D")
-            statuses = ask(cell, int(listening[1]), wait_for)
-            os.killpg(process.pid, cell.end) if cell.end == signal.SIGINT else process.terminate()
-            process.wait(_DEADLINE_S)
-        except AssertionError as error:
-            error.add_note(f"{out.read_text('utf-8')}\n{err.read_text('utf-8')}")
-            raise
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    assert process.returncode in (0, -cell.end), err.read_text("utf-8")
-    return Said(parsed(out.read_bytes()), err.read_text("utf-8"), statuses)
+    command = [*MODULE, *cell.command.split()]
+    with Program(command, cwd=directory, **usual | cell.variables) as server:
+        port = int(server.wait_for_text(r"127\.0\.0\.1:(\d+)\D")[1])
+        statuses = ask(cell, port, server.wait_for_text)
+        ended = server.stop(cell.end, group=cell.end == signal.SIGINT)
+        assert ended in (0, -cell.end), server.said()
+    return Said(server.lines(), b"".join(server.err).decode(), statuses)
 
 
 def get(port: int, path: str) -> int:
     """Ask for *path*, and return the status of the answer."""
-
-    def answered() -> int | None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_DEADLINE_S)
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         try:
             connection.request("GET", path, headers={"Connection": "close"})
             response = connection.getresponse()
             response.read()
             return response.status
         except ConnectionRefusedError:  # bound, and not listening yet
-            return None
+            assert time.monotonic() < until, "nobody listens"
+            time.sleep(0.02)
         finally:
             connection.close()
-
-    return cast(int, _until(answered))
 
 
 def hang_up(port: int, path: str) -> None:
     """Ask for *path*, and break the connection as soon as the answer begins."""
-    with socket.create_connection(("127.0.0.1", port), _DEADLINE_S) as connection:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         connection.recv(1, socket.MSG_PEEK)
         reset = struct.pack("ii", 1, 0)  # SO_LINGER for no time: RST
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-
-
-def _until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + _DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.02)
-    return found

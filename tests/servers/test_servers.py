@@ -5,7 +5,7 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -184,29 +184,10 @@ CONSOLES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def _running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Cell, Future[Said]]]:
-    """Every server that is asked for, a few at a time."""
-    calls = [getattr(item, "callspec", None) for item in request.session.items]
-    cells = [call.params["cell"] for call in calls if call and "cell" in call.params]
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        directories = [tmp_path_factory.mktemp("server") for _ in cells]
-        yield {
-            cell: pool.submit(run, cell, directory)
-            for cell, directory in zip(cells, directories, strict=True)
-        }
-
-
-@pytest.fixture
-def said(_running: dict[Cell, Future[Said]], cell: Cell) -> Said:
-    return _running[cell].result()
-
-
 @pytest.mark.parametrize("cell", [*CELLS, *CONSOLES], ids=str)
-def test_a_server(cell: Cell, said: Said) -> None:
+def test_a_server(cell: Cell, tmp_path: Path) -> None:
     """Each line is ours and there once, an access or error line with its request's trace."""
+    said = run(cell, tmp_path)
     assert said.statuses == {p: 500 if p.endswith(FAILING) else 200 for p in cell.paths}
     _whose_are_they(cell, said)
     _nothing_is_doubled(cell, said)

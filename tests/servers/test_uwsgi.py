@@ -1,7 +1,7 @@
 """uWSGI, whose workers are forked in C: what they end arrives while they run, each once."""
 
 import os
-import subprocess
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lines import ROOT, parsed
-from tests.programs import child_environment
+from tests.programs import Program
 from tests.receiver import Receiver
 from tests.servers.page import table
 from tests.servers.running import get
@@ -25,36 +25,24 @@ def test_uwsgi(row: tuple[str, str], receiver: Receiver, tmp_path: Path) -> None
     """The page says how it is started, and when spans arrive."""
     program, *options = row[0].strip("`").replace("app:app", "tests.servers.uwsgi:app").split()
     port = free_port()
-    out = tmp_path / "out"
-    with out.open("wb") as both:
-        server = subprocess.Popen(
-            [
-                Path(sys.executable).with_name(program),
-                *options,
-                *("--http-socket", f"127.0.0.1:{port}", "--need-app", "--die-on-term"),
-            ],
-            cwd=tmp_path,
-            env=child_environment(
-                ENVIRONMENT="production",
-                OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
-                OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"),
-                # it embeds an interpreter, which knows nothing of the virtual environment
-                PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path[1:]]),
-            ),
-            stdout=both,
-            stderr=both,
-        )
-        try:
-            with ThreadPoolExecutor(4) as users:
-                statuses = list(users.map(lambda n: get(port, f"/{n}"), range(REQUESTS)))
-            assert statuses == [200] * REQUESTS
-            assert row[1] == "while it runs"
-            receiver.wait_for(lambda r: len(r.spans) >= REQUESTS, 30)
-            assert server.poll() is None
-        finally:
-            server.terminate()
-            server.wait(60)
-    said = out.read_text("utf-8", "replace").splitlines(keepends=True)
+    command = [Path(sys.executable).with_name(program), *options]
+    command += ["--http-socket", f"127.0.0.1:{port}", "--need-app", "--die-on-term"]
+    variables = {
+        "ENVIRONMENT": "production",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "OTEL_LOGGING_SPOOL_DIR": str(tmp_path / "spool"),
+        # it embeds an interpreter, which knows nothing of the virtual environment
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]]),
+    }
+    with Program(command, cwd=tmp_path, **variables) as server:
+        with ThreadPoolExecutor(4) as users:
+            statuses = list(users.map(lambda n: get(port, f"/{n}"), range(REQUESTS)))
+        assert statuses == [200] * REQUESTS
+        assert row[1] == "while it runs"
+        receiver.wait_for(lambda r: len(r.spans) >= REQUESTS, 30)
+        assert server.process.poll() is None
+        server.stop(signal.SIGTERM)
+    said = server.said().splitlines(keepends=True)
     assert not [line for line in said if line.startswith("otel_logging")]
     assert sorted(str(span.attributes["number"]) for span in receiver.spans) == sorted(
         f"/{n}" for n in range(REQUESTS)

@@ -117,7 +117,9 @@ def test_a_place_whose_lock_is_gone_is_not_adopted_while_it_is_written_to(
     neighbour.close()
 
 
-def test_an_adopted_place_whose_lock_is_gone_is_a_neighbours(spool: Spool, base: Path) -> None:
+def test_an_adopted_place_with_a_lost_lock_is_left_to_its_neighbour(
+    spool: Spool, base: Path
+) -> None:
     """No segment is sent by both."""
     die(base, 1)
     spool.adopt()
@@ -233,7 +235,7 @@ def test_a_number_that_changes_hands_while_a_segment_is_read_is_not_closed(
     assert (tmp_path / "data").read_bytes() == b"mine"
 
 
-def test_what_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_held(tmp_path: Path) -> None:
     """A segment may be sealed, and so have another name, between the list and the look."""
     assert not is_held(tmp_path / "000001.open")
 

@@ -153,7 +153,7 @@ def test_no_thread_waits_for_another_s_stalled_append(
     assert on_disk(base) == list(range(1, 201))
 
 
-def test_a_base_that_becomes_unusable_is_said_and_gone_around(
+def test_a_spool_base_that_becomes_unusable_is_reported_and_replaced(
     spool: Spool, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No place can be taken any more: memory, and the disk again when it is there again."""

@@ -1,7 +1,6 @@
 """Forks, kills and neighbours: every frame once."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,8 @@ from otel_logging import _diagnostics
 from otel_logging.spool import directories
 from otel_logging.spool.descriptor import Descriptor
 from otel_logging.spool.queue import Spool
-from tests.spools import ROOT, append, command, die, make, on_disk, places, run, together, waiting
+from tests.programs import start
+from tests.spools import append, command, die, make, on_disk, places, run, together, waiting
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 
@@ -163,9 +163,7 @@ for number in itertools.count():
     sys.stdout.write(f"{number}\\n")
     sys.stdout.flush()
 """
-    with subprocess.Popen(
-        command(script, base), cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as child:
+    with start(*command(script, base)) as child:
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(2000)]
         spool.adopt()
