@@ -72,6 +72,32 @@ def test_a_card_number_may_be_an_integer() -> None:
     assert DEFAULT.value([4111111111111111, 5]) == ["[redacted:card]", 5]
 
 
+def test_plain_scalars_of_a_line_are_redacted_in_one_pass() -> None:
+    """None where one of them needs a closer look."""
+    given = {"note": "password=a", "n": 5, "big": 4111111111111111, "ratio": 0.5, "ok": True}
+    redaction = Redaction()
+    for _ in range(2):  # new, and seen before
+        assert redaction.scalars({**given, "token": "a", "pin": 1234, "none": None}, 100) == {
+            **{"note": "password=[redacted:password]", "n": 5, "big": "[redacted:card]"},
+            **{"ratio": 0.5, "ok": True, "token": "[redacted:token]", "pin": "[redacted:otp]"},
+            "none": None,
+        }
+    for value in ("a" * 101, 2**63, float("nan"), ["a"]):
+        assert redaction.scalars({"a": value}, 100) is None
+    assert OFF.scalars(given, 100) == given
+    assert PERSONAL.scalars({"user_id": 5}, 100) == {"user_id": PERSONAL.pseudonym(5)}
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Names and texts without end take no memory without end, and are found anew."""
+    redaction = Redaction()
+    for number in range(9000):
+        redaction.field(f"n{number}", f"text {number}")
+    assert len(redaction._texts) <= 4096  # noqa: SLF001 - there is no other way to see it
+    assert len(redaction._kinds) <= 4096  # noqa: SLF001
+    assert redaction.field("password", "a") == "[redacted:password]"
+
+
 def test_names_of_a_mapping_are_texts_too() -> None:
     """Two of them that are secrets are two still."""
     token = planted.LOOKS[8]
