@@ -15,6 +15,7 @@ from otel_logging.context import (
     unbind_context,
 )
 from otel_logging.export.redacted import redacted
+from otel_logging.handover import each, handoff, taking
 from otel_logging.jobs import (
     BackgroundJobTag,
     TaggedLogger,
@@ -40,13 +41,16 @@ __all__ = [
     "configure_logging",
     "current_job_tag",
     "detached",
+    "each",
     "extract",
     "format_background_log",
     "get_logger",
+    "handoff",
     "inject",
     "redacted",
     "setup_observability",
     "tag_background_logger",
+    "taking",
     "traced",
     "unbind_context",
 ]

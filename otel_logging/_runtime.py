@@ -32,6 +32,10 @@ class Runtime:
     budgets: Mapping[str, float] = field(default_factory=dict)
     #: Keys of the bound context that go out as baggage.
     propagate: tuple[str, ...] = ()
+    #: The bound keys that say on whose behalf something runs.
+    who: tuple[str, ...] = ("user_id",)
+    #: Whether a trace that comes in is continued; else it is linked to.
+    trust_inbound: bool = True
     #: Takes the lines that no open span of ours takes; None: only a recording span takes any.
     line_sink: LineSink | None = None
     #: Takes every line as a log record: with the same arguments, and the line's exception.

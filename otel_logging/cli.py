@@ -235,6 +235,25 @@ def doctor(*, wait: float, spool_dir: Path | None) -> None:
     click.get_current_context().exit(report.problems(findings) > 0)
 
 
+@main.command(
+    "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.option("--service", metavar="NAME", help="The service's name; by default the application's.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
+    """Start COMMAND set up as by setup_observability, with no line of code: run uvicorn app:app.
+
+    Everything else is set by variables: docs/configuration.md. Python programs that it starts
+    are set up too.
+    """
+    from otel_logging import run
+
+    try:
+        run.replace_process(command, service)
+    except (ConfigurationError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
 # ---------------------------------------------------------------- which trace
 
 

@@ -6,6 +6,7 @@ nothing of it. Deliberately absent: spans (``tracing``), how it goes along (``pr
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token, copy_context
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -61,6 +62,7 @@ class _Field(NamedTuple):
     around: "_Field | None"
 
 
+_NO_REQUEST: Final = frozenset({type(None), _Block})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
 
@@ -86,8 +88,8 @@ class Bound:
         self.fields = fields
         self.values: Mapping[str, Any] = {key: each.value for key, each in fields.items()}
         #: Whether some owner is a span, for stages that begin a trace and must not be slow.
-        self.has_requests = any(
-            not (each.owner is None or type(each.owner) is _Block) for each in fields.values()
+        self.has_requests = not _NO_REQUEST.issuperset(
+            [type(each.owner) for each in fields.values()]
         )
         self.is_plain = _PLAIN.issuperset(map(type, self.values.values()))
 
@@ -117,7 +119,7 @@ class Bound:
             around = None if owner is None else fields.get(key)
             while around is not None and (around.owner is owner or has_ended(around.owner)):
                 around = around.around  # never to be seen again
-            fields[key] = _Field(value, owner, around)
+            fields[key] = tuple.__new__(_Field, (value, owner, around))  # a third of the time
         return Bound(fields)
 
     def without(self, keys: Iterable[str]) -> "Bound":
@@ -141,6 +143,51 @@ class Bound:
         """Return this with the fields *keys* as they are in *before*."""
         kept = {key: each for key, each in before.fields.items() if key in keys}
         return Bound({**self.without(keys).fields, **kept})
+
+
+class Shared(Bound):
+    """What is bound in a request, or a connection, its *owner*; changed in place.
+
+    Every copy of the context that was made since has it as it is now, a thread's as well. *keys*
+    are put in place as long as there is none: a request has one user. None: every key, always.
+    """
+
+    __slots__ = ("_around", "keys", "own", "owner")
+
+    def __init__(
+        self, own: Mapping[str, Any], owner: Any, around: Bound, keys: Collection[str] | None
+    ) -> None:
+        self._around, self.owner, self.keys = around, owner, keys
+        self.replace(own)
+
+    def replace(self, own: Mapping[str, Any]) -> None:
+        """Have the values *own* from here on, over what is around."""
+        for name in ("attributes", "event_bytes", "line_bytes", "span_bytes"):
+            with suppress(AttributeError):
+                delattr(self, name)
+        self.own = own
+        Bound.__init__(self, self._around.put(own, self.owner).fields)
+        self.has_requests = True
+        self.is_plain = self.is_plain and self.keys is not None  # spans have what was, else
+
+    def put(self, values: Mapping[str, Any], owner: Any) -> Bound:
+        """Put *values* in place, as far as that is for all."""
+        if owner is not self.owner:
+            return super().put(values, owner)
+        keys = self.keys
+        new = {
+            k: v for k, v in values.items() if keys is None or (k in keys and k not in self.values)
+        }
+        if new:
+            self.replace({**self.own, **new})
+        if len(new) == len(values):
+            return self
+        return Shared({**self.own, **values}, owner, self._around, keys)
+
+    def lasting(self, is_over: Callable[[Any], bool]) -> Bound:
+        """Return this without what has an owner that is over, and not to be changed by it."""
+        kept = super().lasting(is_over)
+        return Bound(kept.fields) if kept is self and is_over(self.owner) else kept
 
 
 #: Nothing is bound.
@@ -235,7 +282,11 @@ def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
 
 def unbind_context(*keys: str) -> None:
     """Take *keys* off later lines and spans. Scope: this task. Failure: never raises."""
-    _bound.set(_bound.get().without(keys))
+    now = _bound.get()
+    if type(now) is Shared and now.keys is None:
+        now.replace({key: value for key, value in now.own.items() if key not in keys})
+    else:
+        _bound.set(now.without(keys))
 
 
 def clear_context() -> None:
@@ -243,7 +294,36 @@ def clear_context() -> None:
     _bound.set(NOTHING)
 
 
-class _Here(NamedTuple):
+class Standing:
+    """Stands for one of several spans, whichever is *now* what a connection is about.
+
+    Current in a connection's context, and in copies of it. No request's entry stage: what is
+    opened in it is opened in the span that it stands for.
+    """
+
+    otel_logging_closed = False
+    end_time = None
+
+    def __init__(self, now: trace.Span) -> None:
+        self.now = now
+        #: What holds the message that this is; None: it is the connection itself.
+        self.held: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == ENTRY:
+            raise AttributeError(name)
+        return getattr(self.now, name)
+
+
+trace.Span.register(Standing)
+
+
+def share(span: trace.Span) -> None:
+    """Let whoever is bound anywhere in the request of *span*, its entry span, be the request's."""
+    _bound.set(Shared({}, span, _bound.get(), _runtime.current.who))
+
+
+class Here(NamedTuple):
     """What is current and bound in a context."""
 
     bound: Bound
@@ -251,10 +331,16 @@ class _Here(NamedTuple):
     job: Job
 
     @classmethod
-    def now(cls) -> "_Here":
+    def now(cls) -> "Here":
+        """Return what is current and bound."""
         return cls(_bound.get(), CURRENT.get(), job.get())
 
+    def is_any(self) -> bool:
+        """Return whether something is current or bound."""
+        return bool(self.context or self.bound.values or self.job.tag)
+
     def put_back(self) -> None:
+        """Make it current and bound, in whichever context this is called."""
         CURRENT.set(self.context)
         _bound.set(self.bound)
         job.set(self.job)
@@ -265,7 +351,7 @@ class _Entered(NamedTuple):
 
     scope: "Scoped"
     block: _Block
-    before: _Here
+    before: Here
     bound: Bound
 
 
@@ -286,16 +372,16 @@ class Scoped:
         entered.before.put_back()
 
     def __enter__(self) -> None:
-        block, before = _Block(), _Here.now()
+        block, before = _Block(), Here.now()
         self._begin(block)
         _open.set((*_open.get(), _Entered(self, block, before, _bound.get())))
 
     def __exit__(self, *error: object) -> None:
         scopes = _open.get()
-        for entered in reversed(scopes):
-            if entered.scope is self:
+        for at in reversed(range(len(scopes))):
+            if (entered := scopes[at]).scope is self:
                 entered.block.otel_logging_closed = True
-                _open.set(tuple(each for each in scopes if each is not entered))
+                _open.set(scopes[:at] + scopes[at + 1 :])
                 self._end(entered)
                 return
 
@@ -330,7 +416,7 @@ class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
     """
 
     def _begin(self, block: _Block) -> None:  # noqa: ARG002 - nothing is bound for it
-        _Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
+        Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
 #: What begins when something arrives from outside.
@@ -388,13 +474,13 @@ def leave_behind(around: trace.Span) -> None:
     def is_over(owner: Any) -> bool:
         return owner is request or has_ended(owner)
 
-    def left(here: _Here) -> _Here:
+    def left(here: Here) -> Here:
         context = here.context
         while is_local(span := trace.get_current_span(context)) and (
             entry_of(span) is request or has_ended(span)
         ):
             context = cast(otel_context.Context, getattr(span, OUTER, otel_context.Context()))
-        return _Here(here.bound.lasting(is_over), context, going_on(here.job))
+        return Here(here.bound.lasting(is_over), context, going_on(here.job))
 
-    left(_Here.now()).put_back()
+    left(Here.now()).put_back()
     _open.set(tuple(each._replace(before=left(each.before)) for each in _open.get()))

@@ -77,7 +77,10 @@ class Tracer(SdkTracer):
             kind = SpanKind.INTERNAL
         if attributes is not None:
             attributes = as_mapping(attributes)
-        around = trace.get_current_span(context)
+        around: Any = trace.get_current_span(context)
+        if type(around) is bindings.Standing:
+            around = around.now
+            context = trace.set_span_in_context(around, context)
         arrives = kind in bindings.ARRIVING
         if not bindings.is_local(around):
             outside = around.get_span_context().is_valid

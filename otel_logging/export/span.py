@@ -236,6 +236,9 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             return
         # a span without length has a clock that went wrong, Jaeger says on its page
         self._end_time = max(end_ns, self._start_time + 1)
+        if (entry := self.otel_logging_entry) is not None:
+            entry.otel_logging_stages -= 1
+            entry.otel_logging_last = end_ns
         if self._encoded_events:
             self._events_at_end = self._take_events()
         pipeline = self.pipeline

@@ -22,8 +22,8 @@ from otel_logging.processors import EventDict, exception_of, mark_handled, redac
 #: The threads in which a handler has a line of ours. Not a context variable: tasks that a handler
 #: starts would copy it, and never log to a handler.
 _handing_on = OfThread()
-#: Set on our ``Logger.callHandlers`` where it calls handlers and nobody else.
-ONLY_HANDLERS: Final = "otel_logging_only_handlers"
+#: Our ``Logger.callHandlers``, where it calls handlers and nobody else.
+only_handlers: Final[list[Any]] = []
 
 
 def hears(logger: logging.Logger) -> bool:
@@ -32,9 +32,11 @@ def hears(logger: logging.Logger) -> bool:
     Asked for every line, of the lists themselves: they are changed in more ways
     than could be followed. Cost: 0.2 microseconds where there is no handler.
     """
-    if not hasattr(type(logger).callHandlers, ONLY_HANDLERS):
+    if type(logger).callHandlers not in only_handlers:
         return True  # an error tracker's
     at: logging.Logger | None = logger
+    while at is not None and not at.handlers:
+        at = at.parent if at.propagate else None
     while at is not None:
         for handler in at.handlers:
             if not is_console(handler) and type(handler) is not logging.NullHandler:

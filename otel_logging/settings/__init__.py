@@ -68,6 +68,15 @@ class Settings:
     propagators: tuple[str, ...] | None = asked(_parse.comma_list, None, _names.OTEL_PROPAGATORS)
     who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), argument="propagate")
+    #: Integrations that are on.
+    instrument: tuple[str, ...] = asked(
+        _parse.integrations,
+        tuple(_names.INTEGRATIONS),
+        _names.INSTRUMENT,
+        argument="instrument",
+    )
+    #: Whether a trace that comes in is continued; else it is linked to.
+    trust_inbound: bool = asked(_parse.flag, True, _names.TRUST_INBOUND, argument="trust_inbound")
     budgets: Mapping[str, float] = asked(_parse.budgets, dict, argument="budgets")
     #: None: the user's own place, or the fallback.
     spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR, argument="spool_dir")
