@@ -66,7 +66,8 @@ class Redaction:
             allowed = f"regular expressions ({error})"
             raise ConfigurationError("Redaction: patterns", patterns, allowed) from error
         self._stems = (*STEMS, *{word for key in self._keys for word in key.split()[:1]})
-        self._texts: dict[str, str] = {}
+        #: Texts without their secrets, of those that were seen lately.
+        self.seen: dict[str, str] = {}
         self._last = ("", "")
         self._kinds: dict[str, str | None] = {}
 
@@ -118,7 +119,7 @@ class Redaction:
         if name in self.who and value is not None:
             return self.pseudonym(value)
         if type(value) is str:
-            known = self._texts.get(value)  # as ``text``, without the call
+            known = self.seen.get(value)  # as ``text``, without the call
             return self._new(value) if known is None else known
         return self.value(value)
 
@@ -150,20 +151,20 @@ class Redaction:
 
     def scalars(self, fields: Mapping[str, Any], longest: int) -> dict[str, Any] | None:
         """Return what ``fields`` does; None where one is no plain scalar of ordinary size."""
-        kinds, texts, found = self._kinds, self._texts, {}
+        kinds, texts, who, found = self._kinds, self.seen, self.who, {}
         for name, value in fields.items():
             kind = type(value)
             if kind is str:
                 if len(value) > longest:
                     return None
-                if kinds.get(name, "") is None and not self.who:  # what ``field`` does, in place
+                if kinds.get(name, "") is None and not who:  # what ``field`` does, in place
                     known = texts.get(value)
                     found[name] = self._new(value) if known is None else known
                     continue
             elif kind is int:
                 if not -(2**63) <= value < 2**63:
                     return None
-                if value < 10**11 and kinds.get(name, "") is None and not self.who:
+                if value < 10**11 and kinds.get(name, "") is None and not who:
                     found[name] = value
                     continue
             elif kind is float:
@@ -211,7 +212,7 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Return *text* without secrets."""
-        known = self._texts.get(text)
+        known = self.seen.get(text)
         return self._new(text) if known is None else known
 
     def _new(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
@@ -245,9 +246,9 @@ class Redaction:
         if self.personal:
             found = without_personal(found)
         if len(text) <= _REMEMBERED_CHARACTERS:
-            if len(self._texts) >= _REMEMBERED:
-                self._texts.clear()
-            self._texts[text] = found
+            if len(self.seen) >= _REMEMBERED:
+                self.seen.clear()
+            self.seen[text] = found
         else:
             self._last = (text, found)
         return found

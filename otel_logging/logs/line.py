@@ -162,14 +162,14 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
                 return False
             state, tag = bindings.state(), bindings.job.get().tag
-            bound, bound_bytes = state.shown, state.line_bytes
+            bound, bound_bytes = state.shown, state.line_bytes or b""
             shown = redaction.scalars(own, MAX_CHARACTERS) if own else _NO_FIELDS
-            if shown is None or bound is None or bound_bytes is None or bound.keys() & shown:
+            if shown is None or bound is None or not bound.keys().isdisjoint(shown):
                 return False
             tagged, tag_bytes = _tagged(tag) if tag is not None else _UNTAGGED
             if event[:1] == "[" and tag is not None:
                 event = event.removeprefix(f"[{tag}] ")
-            now_ns, event = span.now_ns(), redaction.text(event)
+            now_ns, event = span.now_ns(), redaction.seen.get(event) or redaction.text(event)
             fields = {_AT: _timestamp(now_ns), _LEVEL: head[0], _EVENT: event, _LOGGER: logger}
             line = dumps({**fields, **shown, **bound, **tagged, **span.line_fields})
             own_bytes = encode(_EVENT_TAG, shown)
