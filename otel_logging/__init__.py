@@ -6,6 +6,7 @@ every trace shows its lines.
 """
 
 from otel_logging._errors import ConfigurationError
+from otel_logging._redact import Redaction
 from otel_logging.context import (
     bind_context,
     bound_context,
@@ -13,6 +14,7 @@ from otel_logging.context import (
     detached,
     unbind_context,
 )
+from otel_logging.export.redacted import redacted
 from otel_logging.handover import each, handoff, taking
 from otel_logging.jobs import (
     BackgroundJobTag,
@@ -30,6 +32,7 @@ __all__ = [
     "BackgroundJobTag",
     "ConfigurationError",
     "Observability",
+    "Redaction",
     "TaggedLogger",
     "bind_context",
     "bound_context",
@@ -44,6 +47,7 @@ __all__ = [
     "get_logger",
     "handoff",
     "inject",
+    "redacted",
     "setup_observability",
     "tag_background_logger",
     "taking",

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
+from otel_logging._redact import DEFAULT, OFF, Redaction
 
 _T = TypeVar("_T")
 
@@ -123,6 +124,13 @@ def boolean(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(name, value, "True or False")
     return value
+
+
+def redaction(name: str, value: object) -> Redaction:
+    """Return what is taken out of lines and spans: of True and False, the usual and nothing."""
+    if isinstance(value, Redaction):
+        return value
+    return DEFAULT if boolean(name, value) else OFF
 
 
 # ---------------------------------------------------------------- names, pairs, mappings

@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_logging import _diagnostics, _json, _names, _otlp, _runtime, _wrap
 from otel_logging._fields import RENAMED, as_attributes
-from otel_logging._values import plain
+from otel_logging._values import MAX_CHARACTERS, field, plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -75,11 +75,10 @@ class Bound:
 
     __slots__ = (
         *("attributes", "event_bytes", "fields", "has_requests", "is_plain", "line_bytes"),
-        *("span_bytes", "values"),
+        *("shown", "span_bytes", "values"),
     )
 
-    #: The values as attributes of a span (not to be changed), and these encoded: a span's,
-    #: an event's; for a usual line's event, None where each line has to look anew.
+    #: Attributes of a span; encoded, an event's too; of a usual line (None: look anew each time).
     attributes: dict[str, Any]
     span_bytes: bytes
     event_bytes: bytes
@@ -97,14 +96,16 @@ class Bound:
     def __getattr__(self, name: str) -> Any:
         made: Any
         if name == "attributes":
-            made = {key: plain(value) for key, value in as_attributes(self.values).items()}
+            made = {key: field(key, value) for key, value in as_attributes(self.values).items()}
         elif name == "span_bytes":
             made = _otlp.attributes(b"\x4a", self.attributes)
         elif name == "event_bytes":
             made = _otlp.attributes(_otlp.EVENT_TAG, self.attributes)
+        elif name == "shown":
+            usual, redaction = _NOT_USUAL.isdisjoint(self.values), _runtime.current.redaction
+            made = redaction.scalars(self.values, MAX_CHARACTERS) if usual else None
         elif name == "line_bytes":
-            usual = _NOT_USUAL.isdisjoint(self.values)
-            made = _otlp.scalars(_otlp.EVENT_TAG, self.values) if usual else None
+            made = None if self.shown is None else _otlp.scalars(_otlp.EVENT_TAG, self.shown)
         else:
             raise AttributeError(name)
         if self.is_plain or made is None:  # else what is in a list may be another the next time
@@ -274,7 +275,7 @@ def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
         if span.is_recording():
             take = plain if hasattr(span, "add_line") else _json.flat
             for key, value in fields.items():
-                span.set_attribute(key, take(value))
+                span.set_attribute(key, take(field(key, value)))
     except Exception as error:
         _diagnostics.report("fields lost: a span did not take them", detail=error)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_logging import _diagnostics, _forks, _names, _runtime
 from otel_logging._errors import only_configuration_errors
+from otel_logging._redact import Redaction
 from otel_logging.integrations import registry
 from otel_logging.logs import configure
 from otel_logging.propagation import set_propagators
@@ -188,6 +189,7 @@ def setup_observability(
     who: Sequence[str] = ("user_id",),
     propagate: Sequence[str] = (),
     takeover: bool = True,
+    redact: bool | Redaction | None = None,
     instrument: str | Sequence[str] | None = None,
     trust_inbound: bool | None = None,
     spool_dir: "str | PathLike[str] | None" = None,
@@ -198,7 +200,7 @@ def setup_observability(
     *spool_dir*. *budgets*: seconds by stage name. *who*: the bound keys that say on whose behalf
     something runs; *propagate*: those that may go out as baggage. *instrument*: "auto", or names of
     integrations; *trust_inbound*: whether a request's trace is continued. *environment*,
-    *log_level*, *takeover*: as ``configure_logging``. Arguments win over variables;
+    *log_level*, *takeover*, *redact*: as ``configure_logging``. Arguments win over variables;
     ``docs/configuration.md`` has all, and what differs under pytest and beside another SDK.
 
     Scope: process; a second call returns what the first one set up. Failure: raises
@@ -215,6 +217,7 @@ def setup_observability(
             who=who,
             propagate=propagate,
             takeover=takeover,
+            redact=redact,
             instrument=instrument,
             trust_inbound=trust_inbound,
             spool_dir=spool_dir,
@@ -282,7 +285,7 @@ def _disconnect() -> None:
     """Make stages cost nothing again; lines stay on stdout."""
     registry.uninstrument()
     if _stand_in is None:
-        _runtime.swap(_runtime.Runtime())
+        _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     else:  # a test captures until the end of its block
         new = _runtime.Runtime()
         known = {each: getattr(new, each) for each in _OF_SETTINGS}

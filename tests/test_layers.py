@@ -16,7 +16,12 @@ PACKAGE = ROOT / "otel_logging"
 
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
-    {"_names", "_diagnostics", "_text", "_green", "_runtime", "_errors"},
+    {"_names", "_text", "_green", "_errors", "_secret_names"},
+    {"_secret_texts"},
+    {"_secret_values"},
+    {"_redact"},
+    {"_runtime"},
+    {"_diagnostics"},
     {"_socket", "_values", "_links", "_fields", "_forks", "_exceptions", "_parse"},
     {"_tls", "_json", "_otlp", "_wrap"},
     {"_http"},
@@ -99,7 +104,7 @@ FLOORS_INSIDE = {
         {"configure"},
     ],
     "export": [
-        {"encode", "ids", "outcome"},
+        {"encode", "ids", "outcome", "redacted"},
         {"grpc", "http", "readable", "records", "sender"},
         {"delivery", "span"},
         {"foreign", "line_spans"},

@@ -14,7 +14,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind
 
 from otel_logging import _diagnostics, _json, _otlp
-from otel_logging._values import MAX_RECORD_BYTES, plain
+from otel_logging._values import MAX_RECORD_BYTES, field, plain
 
 if TYPE_CHECKING:
     from otel_logging.settings import Limits
@@ -78,7 +78,7 @@ def bounded(
         dropped = len(fields) - most
         fields = dict(list(fields.items())[:most])
     if length is not None:
-        fields = {key: frozen(plain(value), length) for key, value in fields.items()}
+        fields = {key: frozen(field(key, value), length) for key, value in fields.items()}
     return fields, dropped
 
 

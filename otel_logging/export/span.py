@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from otel_logging import _diagnostics, _forks, _names
 from otel_logging._exceptions import is_recorded, mark_recorded
-from otel_logging._values import plain
+from otel_logging._values import field, plain
 from otel_logging.context import Bound, job_tag
 from otel_logging.export.encode import EVENT_BYTES, described, encode_line, frozen
 from otel_logging.export.readable import Readable
@@ -145,7 +145,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         most, length = limits.span_attributes, limits.span_value_length
         for key, value in attributes.items():
             name = key if type(key) is str else str(plain(key))
-            kept = plain(value)
+            kept = field(name, value)
             kind = type(kept)
             if kind is str:
                 if length is not None:

@@ -17,7 +17,7 @@ from otel_logging import _diagnostics, _names
 from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
-from otel_logging.processors import EventDict, exception_of, mark_handled
+from otel_logging.processors import EventDict, exception_of, mark_handled, redact_secrets
 
 #: The threads in which a handler has a line of ours. Not a context variable: tasks that a handler
 #: starts would copy it, and never log to a handler.
@@ -78,14 +78,14 @@ def _record_of(
     given: Mapping[str, Any],
     place: Mapping[str, Any] | None,
 ) -> logging.LogRecord:
+    event_dict = redact_secrets(logger, "", {**event_dict})
     fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
     error = exception_of(given.get("exc_info"))
     if error is not None:
         del fields[_names.EXCEPTION]
     stack = fields.pop(_names.STACK, None) if is_true(given.get("stack_info")) else None
     place = fields if _names.CODE_FILE in fields else place or caller.users_place()
-    event = event_dict[_names.EVENT]
-    message = _Message(event if type(event) is str else plain(event))
+    message = _Message(plain(event_dict[_names.EVENT]))
     record = logger.makeRecord(
         logger.name,
         level,

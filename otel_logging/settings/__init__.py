@@ -116,6 +116,7 @@ def load(service_name: str | None = None, **given: Any) -> Settings:
     variables = Variables()
     logs = load_logs(variables, **given)
     values = variables.values(Settings, {"service_name": service_name, **given})
+    logs = replace(logs, redaction=logs.redaction.for_who(values["who"]))
     resource, name = values["resource"], values["service_name"]
     if name == NAMELESS and resource.get("service.name"):
         name = _parse.text(

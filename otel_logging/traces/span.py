@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 
-from otel_logging import _names, _otlp
+from otel_logging import _names, _otlp, _runtime
 
 #: Span.kind and Status.code by OTLP's numbers.
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -191,7 +191,7 @@ def from_bytes(encoded: Sequence[bytes], resource: Resource) -> Iterator[Span]:
             message.trace_id.hex(),
             message.span_id.hex(),
             message.parent_span_id.hex(),
-            message.name,
+            _text(message.name),
             message.start_time_unix_nano,
             message.end_time_unix_nano,
             resource,
@@ -215,15 +215,17 @@ def _decoded(encoded: bytes) -> Details:
     return Details(
         _word(_KINDS, message.kind),
         _word(_STATUSES, message.status.code),
-        message.status.message,
+        _text(message.status.message),
         message.flags & _REMOTE == _REMOTE,
-        _otlp.values_of(message.attributes),
-        [Event(e.time_unix_nano, e.name, _otlp.values_of(e.attributes)) for e in message.events],
-        [
-            _link(k.trace_id.hex(), k.span_id.hex(), _otlp.values_of(k.attributes))
-            for k in message.links
-        ],
+        _fields(message.attributes),
+        [Event(e.time_unix_nano, _text(e.name), _fields(e.attributes)) for e in message.events],
+        [_link(k.trace_id.hex(), k.span_id.hex(), _fields(k.attributes)) for k in message.links],
     )
+
+
+def _fields(attributes: Any) -> dict[str, Any]:
+    # others write into our store, and earlier versions of us
+    return _runtime.current.redaction.fields(_otlp.values_of(attributes))
 
 
 # ---------------------------------------------------------------- from JSON
@@ -284,11 +286,12 @@ def _time(given: Any) -> int:
 def _text(given: Any) -> str:
     if not isinstance(given, str):
         raise TypeError("not a string")
-    return given
+    return _runtime.current.redaction.text(given)
 
 
 def _attributes(message: Mapping[str, Any], key: str = "attributes") -> dict[str, Any]:
-    return {_text(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
+    values = {_text(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
+    return _runtime.current.redaction.fields(values)
 
 
 def _value(any_value: Mapping[str, Any]) -> Any:
