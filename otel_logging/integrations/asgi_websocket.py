@@ -53,7 +53,7 @@ HELD_S: Final = 5.0
 #: Keys of an OpenTelemetry context: what holds its message, and what was current before that.
 _HELD: Final = "otel_logging_message"
 _BEFORE: Final = "otel_logging_before_message"
-_NORMAL: Final = (1000, 1001, 1005)
+_NOWHERE: Final = otel_context.Context()
 
 
 def _task() -> Any:
@@ -82,17 +82,11 @@ class _Message:
         self.taken_ns = now_ns = _runtime.current.now_ns()
         self.asked_ns = self.sent_ns = 0
         self.is_over = False
-        stage = tracing.traced(
-            "message",
-            kind="server",
-            links=(connection.span,),
-            attributes={
-                **connection.of_messages,
-                _names.QUEUE_WAIT: round(max(now_ns - arrived_ns, 0) / 1e9, 6),
-            },
-        )
+        stage = connection.stage
         stage.start_ns = arrived_ns
-        CURRENT.set(otel_context.Context())
+        waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
+        stage.attributes = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
+        CURRENT.set(_NOWHERE)
         self.span: Any = tracing.start(stage)
         self.bound = bindings.state()
 
@@ -199,9 +193,10 @@ class _Ahead:
             self._waiting.append(waiter)
             try:
                 await waiter
-            finally:  # cancelled, in time-outs again and again
+            except BaseException:  # cancelled, in time-outs again and again
                 if waiter in self._waiting:
                     self._waiting.remove(waiter)
+                raise
         event, arrived_ns = self.items.popleft()
         if isinstance(event, BaseException):
             raise event
@@ -272,9 +267,9 @@ class _Connection:
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
         self.held: set[_Message] = set()
-        self._readers: WeakSet[Any] = WeakSet()
-        if (task := _task()) is not None:
-            self._readers.add(task)
+        self._task = _task()
+        #: Tasks other than the application's own that have asked for messages.
+        self._readers: WeakSet[Any] | None = None
 
     def open(self, links: Any) -> None:
         """Begin the handshake; whatever is done now is done on the connection."""
@@ -284,6 +279,7 @@ class _Connection:
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
         stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
         self.span: Any = tracing.start(stage)
+        self.stage = tracing.traced("message", kind="server", links=(self.span,))
         self.standing = bindings.Standing(self.span)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
         self.shared = bindings.Shared({}, self.standing, bindings.state().around, None)
@@ -346,21 +342,26 @@ class _Connection:
         event, arrived_ns = got or (await self._receive(), _runtime.current.now_ns())
         kind = event["type"]
         task = _task()
+        is_reader = task is None or task is self._task or (self._readers and task in self._readers)
         if kind == "websocket.disconnect":
             self._disconnect(event, arrived_ns)
-            if task is not None and task not in self._readers:
+            if not is_reader:
                 event = _Event(event)
                 event.taken = (self, None, task)
         elif kind == "websocket.receive":
             self.messages += 1
-            message = self.latest = copy_context().run(_Message, self, arrived_ns)
-            held = _Held(message)
-            if task is None or task in self._readers:
-                self.enter(held)
-                return event
-            self._readers.add(task)
-            event = _Event(event)
-            event.taken = (self, held, task)
+            if is_reader:
+                before = CURRENT.get()
+                self.latest = _Message(self, arrived_ns)
+                self._enter(_Held(self.latest), before)
+            else:
+                self.latest = copy_context().run(_Message, self, arrived_ns)
+                held = _Held(self.latest)
+                if self._readers is None:
+                    self._readers = WeakSet()
+                self._readers.add(task)
+                event = _Event(event)
+                event.taken = (self, held, task)
         return event
 
     def _ask(self) -> None:
@@ -396,10 +397,12 @@ class _Connection:
     def enter(self, held: _Held) -> None:
         """Work on a message, in this task from here on, and in those that it starts."""
         self._leave()
-        message = held.message
-        around = {_BEFORE: CURRENT.get(), _HELD: held, SPAN: message.span}
+        bindings.restore(held.message.bound)
+        self._enter(held, CURRENT.get())
+
+    def _enter(self, held: _Held, before: otel_context.Context) -> None:
+        around = {_BEFORE: before, _HELD: held, SPAN: held.message.span}
         CURRENT.set(otel_context.Context(around))
-        bindings.restore(message.bound)
 
     def enter_end(self) -> None:
         """Leave the last message, in this task: what it does from here on is part of the end."""
@@ -412,7 +415,11 @@ class _Connection:
         if held is not None and held.message.connection is self:
             span = held.message.span
             CURRENT.set(current[_BEFORE])
-            bindings.restore(bindings.state().lasting(lambda owner: owner is span))
+            bound = bindings.state()
+            if bound.owner is span and bound.around is not None:  # the usual case
+                bindings.restore(bound.around)
+            else:
+                bindings.restore(bound.lasting(lambda owner: owner is span))
 
     def stand_for(self, held: _Held | None) -> None:
         """Let those who have no message in their context work on this one."""
