@@ -98,7 +98,12 @@ FLOORS_INSIDE = {
         {"pipeline"},
         {"provider"},
     ],
-    "integrations": [{"registry", "asgi_http"}, {"asgi_websocket"}, {"asgi"}],
+    "integrations": [
+        {"registry", "asgi_http"},
+        {"asgi_ahead", "asgi_message"},
+        {"asgi_websocket"},
+        {"asgi"},
+    ],
     "spool": [
         {"descriptor", "segment"},
         {"directories"},
