@@ -41,7 +41,7 @@ BUDGETS = {
     "demo": 198,
     "doctor": 392,
     "export": 2163,
-    "integrations": 720,
+    "integrations": 735,
     "jobs": 106,
     "lateness": 4,
     "logs": 1598,

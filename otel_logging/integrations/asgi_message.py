@@ -22,7 +22,7 @@ _NOWHERE: Final = otel_context.Context()
 def current_task() -> Any:
     """Return the task that this runs in; None where the loop is not asyncio's."""
     try:
-        return asyncio.currentcurrent_task()
+        return asyncio.current_task()
     except RuntimeError:  # another kind of event loop
         return None
 
@@ -32,7 +32,6 @@ class Message:
 
     __slots__ = (
         "asked_ns",
-        "before",
         "bound",
         "connection",
         "is_over",
