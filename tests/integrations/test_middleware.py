@@ -136,9 +136,8 @@ def test_an_application_that_never_answers_is_a_failed_handshake(error: Any) -> 
         if error is not None:
             raise error
 
-    with seen() as captured:
-        with suppress(ValueError):
-            asyncio.run(run(app, WS, []))
+    with seen() as captured, suppress(ValueError):
+        asyncio.run(run(app, WS, []))
     (span,) = captured.spans
     assert (span["status"], attributes(span)["http.response.status_code"]) == ("error", 500)
 
