@@ -114,7 +114,8 @@ FLOORS_INSIDE = {
     "integrations": [
         {"registry", "clients", "executors", "http", "queues"},
         {"asgi_http", "websockets", "wsgi"},
-        {"aiohttp", "asgi_websocket", "django", "flask"},
+        {"aiohttp", "asgi_ahead", "asgi_message", "django", "flask"},
+        {"asgi_websocket"},
         {"asgi"},
     ],
     "run": [{"__init__"}, {"sitecustomize"}],

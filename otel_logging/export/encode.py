@@ -82,6 +82,9 @@ def bounded(
     return fields, dropped
 
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 def bounded_link(link: Any, limits: "Limits") -> Link | None:
     """Return *link* within the limits; None for one that leads nowhere and says nothing.
 
@@ -90,7 +93,9 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     context, given = link.context, link.attributes
     if not (context and (given or context.is_valid or context.trace_state)):
         return None
-    values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
+    if not given:  # the usual case
+        return _Link(context, _NOTHING)
+    values, dropped = bounded(given, limits.link_attributes, limits.value_length)
     kept = _Link(
         context, MappingProxyType({str(plain(k)): frozen(plain(v)) for k, v in values.items()})
     )

@@ -16,7 +16,6 @@ import asyncio
 import atexit
 import functools
 import sys
-from collections import deque
 from contextvars import Context, copy_context
 from typing import Any, Final
 from weakref import WeakSet
@@ -27,7 +26,9 @@ from opentelemetry.trace import StatusCode
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging.context import CURRENT, SPAN
+from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, route_of
+from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent, current_task
 from otel_logging.integrations.http import (
     Scope,
     attributes_of,
@@ -37,10 +38,6 @@ from otel_logging.integrations.http import (
     request_id_of,
 )
 
-#: Bytes of messages that a connection reads ahead, at most, beside one message.
-AHEAD_BYTES: Final = 1 << 20
-#: A message that did nothing leaves no span, unless it took so long.
-SILENT_NS: Final = 10_000_000
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
 HELD_S: Final = 5.0
@@ -48,172 +45,6 @@ HELD_S: Final = 5.0
 #: Keys of an OpenTelemetry context: what holds its message, and what was current before that.
 _HELD: Final = "otel_logging_message"
 _BEFORE: Final = "otel_logging_before_message"
-_NORMAL: Final = (1000, 1001, 1005)
-
-
-def _task() -> Any:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # another kind of event loop
-        return None
-
-
-class _Message:
-    """One message, and its span."""
-
-    __slots__ = (
-        "asked_ns",
-        "before",
-        "bound",
-        "connection",
-        "is_over",
-        "sent_ns",
-        "span",
-        "taken_ns",
-    )
-
-    def __init__(self, connection: "_Connection", arrived_ns: int) -> None:
-        self.connection = connection
-        self.taken_ns = now_ns = _runtime.current.now_ns()
-        self.asked_ns = self.sent_ns = 0
-        self.is_over = False
-        stage = tracing.traced(
-            "message",
-            kind="server",
-            links=(connection.span,),
-            attributes={
-                **connection.of_messages,
-                _names.QUEUE_WAIT: round(max(now_ns - arrived_ns, 0) / 1e9, 6),
-            },
-        )
-        stage.start_ns = arrived_ns
-        CURRENT.set(otel_context.Context())
-        self.span: Any = tracing.start(stage)
-        self.bound = bindings.state()
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """End it as of the last thing done for it. Never raises."""
-        if self.is_over:
-            return
-        self.is_over = True
-        self.connection.held.discard(self)
-        span = self.span
-        done_ns = max(self.asked_ns, self.sent_ns, getattr(span, "otel_logging_last", 0))
-        if not done_ns or error is not None:
-            done_ns = _runtime.current.now_ns()
-        is_silent = getattr(span, "is_silent", False) and _runtime.current.on_spans
-        is_quick = done_ns - self.taken_ns < SILENT_NS
-        if is_silent and is_quick and not self.sent_ns and error is None:
-            self.connection.quiet += 1
-        else:
-            tracing.end(span, error, done_ns)
-
-
-class _Held:
-    """Whoever works on a message has this in its context; once nobody has, the message is over."""
-
-    __slots__ = ("__weakref__", "message")
-
-    def __init__(self, message: _Message) -> None:
-        self.message = message
-
-    def __del__(self) -> None:
-        self.message.finish()
-
-
-class _Event(dict[str, Any]):
-    """A message that was received in a task of its own: whoever looks into it first works on it."""
-
-    __slots__ = ("taken",)
-
-    taken: Any
-
-    def __getitem__(self, key: str) -> Any:
-        self._take()
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value."""
-        self._take()
-        return super().get(key, default)
-
-    def _take(self) -> None:
-        if self.taken is not None:
-            (connection, held, task), self.taken = self.taken, None
-            if held is None:
-                connection.enter_end()
-                return
-            if _task() is task:
-                connection.stand_for(held)
-            connection.enter(held)
-
-
-class _Ahead:
-    """Reads messages when they arrive, in a task and a context of its own, and stamps them."""
-
-    __slots__ = ("_bytes", "_most", "_receive", "_room", "_task", "_waiting", "items", "saw_end")
-
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive = receive
-        self._most = most
-        self.items: deque[tuple[Event | BaseException, int]] = deque()
-        self._bytes = 0
-        self._waiting: list[asyncio.Future[None]] = []
-        self._room: asyncio.Future[None] | None = None
-        #: Whether the end of the connection has been read.
-        self.saw_end = False
-        self._task = asyncio.get_running_loop().create_task(self._read(), context=Context())
-
-    async def _read(self) -> None:
-        while not self.saw_end:
-            if len(self.items) >= self._most or self._bytes >= AHEAD_BYTES:
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
-            event: Event | BaseException
-            try:
-                event = await self._receive()
-                self.saw_end = event["type"] == "websocket.disconnect"
-                self._bytes += _size(event)
-            except Exception as error:
-                event, self.saw_end = error, True
-            self.items.append((event, _runtime.current.now_ns()))
-            self._wake(self._waiting)
-
-    def _wake(self, waiting: list[asyncio.Future[None]]) -> None:
-        while waiting:
-            waiter = waiting.pop()
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def next(self) -> tuple[Event, int] | None:
-        """Return the next one and when it arrived; None: they are at their end."""
-        while not self.items:
-            if self.saw_end:
-                return None
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            try:
-                await waiter
-            finally:  # cancelled, in time-outs again and again
-                if waiter in self._waiting:
-                    self._waiting.remove(waiter)
-        event, arrived_ns = self.items.popleft()
-        if isinstance(event, BaseException):
-            raise event
-        self._bytes -= _size(event)
-        if self._room is not None and self._bytes < AHEAD_BYTES:
-            self._wake([self._room])
-        return event, arrived_ns
-
-    async def stop(self) -> None:
-        """Read no more."""
-        if not self._task.done():
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-
-
-def _size(event: Event) -> int:
-    return len(event.get("text") or event.get("bytes") or "")
 
 
 async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead: int) -> None:
@@ -249,9 +80,9 @@ class _Connection:
     """One connection: what its application receives and sends."""
 
     is_accepted = False
-    ahead: _Ahead | None = None
+    ahead: ReadAhead | None = None
     messages = quiet = 0
-    latest: _Message | None = None
+    latest: Message | None = None
     #: The stage of its end.
     last: Any = None
     code: int | None = None
@@ -266,10 +97,10 @@ class _Connection:
         self._read_ahead = read_ahead
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
-        self.held: set[_Message] = set()
-        self._readers: WeakSet[Any] = WeakSet()
-        if (task := _task()) is not None:
-            self._readers.add(task)
+        self.held: set[Message] = set()
+        self._task = current_task()
+        #: Tasks other than the application's own that have asked for messages.
+        self._readers: WeakSet[Any] | None = None
 
     def open(self, links: Any) -> None:
         """Begin the handshake; whatever is done now is done on the connection."""
@@ -279,6 +110,7 @@ class _Connection:
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
         stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
         self.span: Any = tracing.start(stage)
+        self.stage = tracing.traced("message", kind="server", links=(self.span,))
         self.standing = bindings.Standing(self.span)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
         self.shared = bindings.Shared({}, self.standing, bindings.state(), None)
@@ -296,8 +128,8 @@ class _Connection:
             await self._send(answered(event, self.span, self._request_id))
             self._end_handshake(101)
             self.is_accepted = True
-            if self._read_ahead and _task() is not None:
-                self.ahead = _Ahead(self._receive, self._read_ahead)
+            if self._read_ahead and current_task() is not None:
+                self.ahead = ReadAhead(self._receive, self._read_ahead)
             return
         if kind == "websocket.close" and self.code is None:
             self.code, self.reason = event.get("code", 1000), event.get("reason") or ""
@@ -340,22 +172,27 @@ class _Connection:
         got = await self.ahead.next() if self.ahead is not None else None
         event, arrived_ns = got or (await self._receive(), _runtime.current.now_ns())
         kind = event["type"]
-        task = _task()
+        task = current_task()
+        is_reader = task is None or task is self._task or (self._readers and task in self._readers)
         if kind == "websocket.disconnect":
             self._disconnect(event, arrived_ns)
-            if task is not None and task not in self._readers:
-                event = _Event(event)
+            if not is_reader:
+                event = ReceivedEvent(event)
                 event.taken = (self, None, task)
         elif kind == "websocket.receive":
             self.messages += 1
-            message = self.latest = copy_context().run(_Message, self, arrived_ns)
-            held = _Held(message)
-            if task is None or task in self._readers:
-                self.enter(held)
-                return event
-            self._readers.add(task)
-            event = _Event(event)
-            event.taken = (self, held, task)
+            if is_reader:
+                before = CURRENT.get()
+                self.latest = Message(self, arrived_ns)
+                self._enter(Held(self.latest), before)
+            else:
+                self.latest = copy_context().run(Message, self, arrived_ns)
+                held = Held(self.latest)
+                if self._readers is None:
+                    self._readers = WeakSet()
+                self._readers.add(task)
+                event = ReceivedEvent(event)
+                event.taken = (self, held, task)
         return event
 
     def _ask(self) -> None:
@@ -364,14 +201,16 @@ class _Connection:
         if latest is not None and not latest.is_over:
             latest.asked_ns = _runtime.current.now_ns()
             self.held.add(latest)
-            if self not in _connections:
-                _connections.add(self)
-                _finish_at_exit()
         self._leave()
         self.stand_for(None)
-        if self.held and self.sweeper is None and _task() is not None:
-            loop = asyncio.get_running_loop()
-            self.sweeper = loop.call_later(HELD_S, self._sweep, context=Context())
+        if self.held and self.sweeper is None and self._task is not None:
+            _connections.add(self)
+            _finish_at_exit()
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.sweeper = loop.call_later(HELD_S, self._sweep, context=Context())
 
     def _sweep(self) -> None:
         self.sweeper = None
@@ -385,16 +224,17 @@ class _Connection:
             if is_idle and now_ns - active_ns > HELD_S * 1e9:
                 message.finish()
         if self.held:
-            loop = asyncio.get_running_loop()
-            self.sweeper = loop.call_later(HELD_S, self._sweep, context=Context())
+            self._sweep_later()
 
-    def enter(self, held: _Held) -> None:
+    def enter(self, held: Held) -> None:
         """Work on a message, in this task from here on, and in those that it starts."""
         self._leave()
-        message = held.message
-        around = {_BEFORE: CURRENT.get(), _HELD: held, SPAN: message.span}
+        bindings.restore(held.message.bound)
+        self._enter(held, CURRENT.get())
+
+    def _enter(self, held: Held, before: otel_context.Context) -> None:
+        around = {_BEFORE: before, _HELD: held, SPAN: held.message.span}
         CURRENT.set(otel_context.Context(around))
-        bindings.restore(message.bound)
 
     def enter_end(self) -> None:
         """Leave the last message, in this task: what it does from here on is part of the end."""
@@ -407,9 +247,11 @@ class _Connection:
         if held is not None and held.message.connection is self:
             span = held.message.span
             CURRENT.set(current[_BEFORE])
-            bindings.restore(bindings.state().lasting(lambda owner: owner is span))
+            left, around = bindings.state().lasting(lambda owner: owner is span), self.shared
+            is_usual = all(around.fields.get(key) is each for key, each in left.fields.items())
+            bindings.restore(around if is_usual else left)
 
-    def stand_for(self, held: _Held | None) -> None:
+    def stand_for(self, held: Held | None) -> None:
         """Let those who have no message in their context work on this one."""
         standing = self.standing
         if standing.held is not None:
