@@ -1,12 +1,11 @@
-"""On whose behalf does this run? What is bound, and until when.
+"""On whose behalf does this run? What is current and bound in a task.
 
 In: fields of an application. Out: a mapping that every line and every span begins with.
 Invariants: task-local; a request that begins in a copy of the context of one that is over has
 nothing of it. Deliberately absent: spans (``tracing``), how it goes along (``propagation``).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token, copy_context
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -15,18 +14,18 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _diagnostics, _json, _names, _otlp, _runtime, _wrap
+from otel_logging import _diagnostics, _json, _names, _runtime, _wrap
 from otel_logging._fields import RENAMED, as_attributes
-from otel_logging._values import MAX_CHARACTERS, field, plain
+from otel_logging._values import field, plain
+from otel_logging.binding import NOTHING, Block, Bound, Shared, has_ended
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Attribute of a span: its request's entry span, the outermost one in this process, or None
 #: where it is that itself.
 ENTRY: Final = "otel_logging_entry"
-#: Attributes of a stage's span, whoever's it is: the context around it; that it has ended.
+#: Attribute of a stage's span, whoever's it is: the context around it.
 OUTER: Final = "otel_logging_outer"
-CLOSED: Final = "otel_logging_closed"
 
 
 def _find_current() -> Any:
@@ -45,153 +44,6 @@ CURRENT: Final[Any] = _find_current()
 (SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
 
 
-class _Block:
-    """One time that a scope is entered."""
-
-    otel_logging_closed = False
-    end_time = None  # as a span's
-
-
-class _Field(NamedTuple):
-    """A value that is bound until its *owner* ends: the entry span of a request, the block of a
-    ``bound_context``; None: nothing. *around*: what is bound again then.
-    """
-
-    value: Any
-    owner: Any
-    around: "_Field | None"
-
-
-_NO_REQUEST: Final = frozenset({type(None), _Block})
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
-_NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
-
-
-class Bound:
-    """What is bound in a task. Immutable; whoever copies the context has this object for ever.
-
-    Encodings are made once, and shared by all spans and lines that have it.
-    """
-
-    __slots__ = (
-        *("attributes", "event_bytes", "fields", "has_requests", "is_plain", "line_bytes"),
-        *("shown", "span_bytes", "values"),
-    )
-
-    #: Attributes of a span; encoded, an event's too; of a usual line (None: look anew each time).
-    attributes: dict[str, Any]
-    span_bytes: bytes
-    event_bytes: bytes
-    line_bytes: bytes | None
-
-    def __init__(self, fields: Mapping[str, _Field]) -> None:
-        self.fields = fields
-        self.values: Mapping[str, Any] = {key: each.value for key, each in fields.items()}
-        #: Whether some owner is a span, for stages that begin a trace and must not be slow.
-        self.has_requests = not _NO_REQUEST.issuperset(
-            [type(each.owner) for each in fields.values()]
-        )
-        self.is_plain = _PLAIN.issuperset(map(type, self.values.values()))
-
-    def __getattr__(self, name: str) -> Any:
-        made: Any
-        if name == "attributes":
-            made = {key: field(key, value) for key, value in as_attributes(self.values).items()}
-        elif name == "span_bytes":
-            made = _otlp.attributes(b"\x4a", self.attributes)
-        elif name == "event_bytes":
-            made = _otlp.attributes(_otlp.EVENT_TAG, self.attributes)
-        elif name == "shown":
-            usual, redaction = _NOT_USUAL.isdisjoint(self.values), _runtime.current.redaction
-            made = redaction.scalars(self.values, MAX_CHARACTERS) if usual else None
-        elif name == "line_bytes":
-            made = None if self.shown is None else _otlp.scalars(_otlp.EVENT_TAG, self.shown)
-        else:
-            raise AttributeError(name)
-        if self.is_plain or made is None:  # else what is in a list may be another the next time
-            setattr(self, name, made)
-        return made
-
-    def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
-        """Return this with *values*, which end with *owner*."""
-        fields = dict(self.fields)
-        for key, value in values.items():
-            around = None if owner is None else fields.get(key)
-            while around is not None and (around.owner is owner or has_ended(around.owner)):
-                around = around.around  # never to be seen again
-            fields[key] = tuple.__new__(_Field, (value, owner, around))  # a third of the time
-        return Bound(fields)
-
-    def without(self, keys: Iterable[str]) -> "Bound":
-        """Return this without the fields *keys*."""
-        return Bound({key: each for key, each in self.fields.items() if key not in keys})
-
-    def lasting(self, is_over: Callable[[Any], bool]) -> "Bound":
-        """Return this without what has an owner that is over."""
-        if not any(is_over(each.owner) for each in self.fields.values()):
-            return self
-        fields = {}
-        for key, each in self.fields.items():
-            left: _Field | None = each
-            while left is not None and is_over(left.owner):
-                left = left.around
-            if left is not None:
-                fields[key] = left
-        return Bound(fields)
-
-    def with_fields_of(self, before: "Bound", keys: Collection[str]) -> "Bound":
-        """Return this with the fields *keys* as they are in *before*."""
-        kept = {key: each for key, each in before.fields.items() if key in keys}
-        return Bound({**self.without(keys).fields, **kept})
-
-
-class Shared(Bound):
-    """What is bound in a request, or a connection, its *owner*; changed in place.
-
-    Every copy of the context that was made since has it as it is now, a thread's as well. *keys*
-    are put in place as long as there is none: a request has one user. None: every key, always.
-    """
-
-    __slots__ = ("_around", "keys", "own", "owner")
-
-    def __init__(
-        self, own: Mapping[str, Any], owner: Any, around: Bound, keys: Collection[str] | None
-    ) -> None:
-        self._around, self.owner, self.keys = around, owner, keys
-        self.replace(own)
-
-    def replace(self, own: Mapping[str, Any]) -> None:
-        """Have the values *own* from here on, over what is around."""
-        for name in ("attributes", "event_bytes", "line_bytes", "span_bytes"):
-            with suppress(AttributeError):
-                delattr(self, name)
-        self.own = own
-        Bound.__init__(self, self._around.put(own, self.owner).fields)
-        self.has_requests = True
-        self.is_plain = self.is_plain and self.keys is not None  # spans have what was, else
-
-    def put(self, values: Mapping[str, Any], owner: Any) -> Bound:
-        """Put *values* in place, as far as that is for all."""
-        if owner is not self.owner:
-            return super().put(values, owner)
-        keys = self.keys
-        new = {
-            k: v for k, v in values.items() if keys is None or (k in keys and k not in self.values)
-        }
-        if new:
-            self.replace({**self.own, **new})
-        if len(new) == len(values):
-            return self
-        return Shared({**self.own, **values}, owner, self._around, keys)
-
-    def lasting(self, is_over: Callable[[Any], bool]) -> Bound:
-        """Return this without what has an owner that is over, and not to be changed by it."""
-        kept = super().lasting(is_over)
-        return Bound(kept.fields) if kept is self and is_over(self.owner) else kept
-
-
-#: Nothing is bound.
-NOTHING: Final = Bound({})
 _bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
 #: What is bound in this task, with its owners; to get it, and to bind that again.
 state: Final = _bound.get
@@ -350,7 +202,7 @@ class _Entered(NamedTuple):
     """A scope that a task is in: what was current and bound *before* it, what was bound then."""
 
     scope: "Scoped"
-    block: _Block
+    block: Block
     before: Here
     bound: Bound
 
@@ -365,14 +217,14 @@ class Scoped:
     block that is left in another task (a generator closed from elsewhere) changes nothing there.
     """
 
-    def _begin(self, block: _Block) -> None:
+    def _begin(self, block: Block) -> None:
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     def _end(self, entered: _Entered) -> None:
         entered.before.put_back()
 
     def __enter__(self) -> None:
-        block, before = _Block(), Here.now()
+        block, before = Block(), Here.now()
         self._begin(block)
         _open.set((*_open.get(), _Entered(self, block, before, _bound.get())))
 
@@ -401,7 +253,7 @@ class bound_context(Scoped):  # noqa: N801 - reads as a verb, like structlog's
     def __init__(self, /, **fields: Any) -> None:
         self._fields = fields
 
-    def _begin(self, block: _Block) -> None:
+    def _begin(self, block: Block) -> None:
         _bound.set(_bound.get().put(self._fields, block))
 
     def _end(self, entered: _Entered) -> None:
@@ -415,7 +267,7 @@ class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
     For work that outlives the request it was started in. Scope: this task. Failure: never raises.
     """
 
-    def _begin(self, block: _Block) -> None:  # noqa: ARG002 - nothing is bound for it
+    def _begin(self, block: Block) -> None:  # noqa: ARG002 - nothing is bound for it
         Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
@@ -435,11 +287,6 @@ def is_local(span: trace.Span) -> bool:
         return True
     context = span.get_span_context()
     return context.is_valid and not context.is_remote
-
-
-def has_ended(owner: Any) -> bool:
-    """Say whether a span, whoever's, or another owner has ended."""
-    return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
 
 
 def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
@@ -463,7 +310,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     if root:
         _bound.set(before.lasting(has_ended))
     elif before.has_requests:
-        _bound.set(before.lasting(lambda owner: type(owner) is not _Block and has_ended(owner)))
+        _bound.set(before.lasting(lambda owner: type(owner) is not Block and has_ended(owner)))
     return before
 
 

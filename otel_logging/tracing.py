@@ -24,6 +24,7 @@ from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._exceptions import tick
 from otel_logging._values import plain
+from otel_logging.binding import NOTHING, Bound, has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.verdict import late_by
 
@@ -208,7 +209,7 @@ def _start(stage: Stage) -> Span:
     try:
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
-        before: bindings.Bound | None = None
+        before: Bound | None = None
         links: Any = stage.links
         if stage.is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
@@ -245,7 +246,7 @@ def _start(stage: Stage) -> Span:
 
 def _entry(
     stage: Stage, outer: otel_context.Context, around: Any
-) -> tuple[otel_context.Context, otel_context.Context, "bindings.Bound | None", Any]:
+) -> tuple[otel_context.Context, otel_context.Context, "Bound | None", Any]:
     """Leave what is over, for a stage that may begin a trace or a request.
 
     Returns the context that is around it, that to begin it in, what to bind again at its end,
@@ -255,11 +256,11 @@ def _entry(
     arrives = stage.kind in bindings.ARRIVING
     is_standing = type(around) is bindings.Standing
     around = around.now if is_standing else around
-    is_apart = arrives and bindings.has_ended(around)
-    before: bindings.Bound | None = None
+    is_apart = arrives and has_ended(around)
+    before: Bound | None = None
     if stage.root or is_apart or not bindings.is_local(around):
         before = bindings.state()
-        if arrives or before is not bindings.NOTHING or around is not _INVALID:
+        if arrives or before is not NOTHING or around is not _INVALID:
             before = bindings.begin(around, arrives=arrives, root=stage.root)
             outer = CURRENT.get()
     if not (stage.root or is_apart):

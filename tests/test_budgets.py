@@ -44,13 +44,14 @@ BUDGETS = {
     "_values": 180,
     "_wrap": 169,
     "assembly": 105,
+    "binding": 108,
     "cli": 249,
-    "context": 281,
+    "context": 179,
     "demo": 198,
     "doctor": 392,
-    "export": 2121,
+    "export": 2124,
     "handover": 145,
-    "integrations": 1196,
+    "integrations": 1197,
     "jobs": 99,
     "lateness": 4,
     "logs": 1334,
@@ -62,7 +63,7 @@ BUDGETS = {
     "spool": 818,
     "testing": 147,
     "traces": 1265,
-    "tracing": 261,
+    "tracing": 262,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.

@@ -27,6 +27,7 @@ FLOORS = [
     {"_http"},
     {"spool"},
     {"settings", "lateness"},
+    {"binding"},
     {"context"},
     {"tracing", "propagation", "jobs"},
     {"processors", "handover"},

@@ -15,7 +15,7 @@ from otel_logging import _names, _otlp, _runtime
 from otel_logging.settings import Settings
 
 if TYPE_CHECKING:
-    from otel_logging.context import Bound
+    from otel_logging.binding import Bound
 
 
 class LocalSpan:

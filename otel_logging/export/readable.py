@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 )
 
 from otel_logging import _diagnostics, _forks, _names, _otlp
-from otel_logging.context import Bound
+from otel_logging.binding import Bound
 from otel_logging.export.encode import (
     HAS_IS_REMOTE,
     IS_REMOTE,

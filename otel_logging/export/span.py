@@ -21,7 +21,8 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from otel_logging import _diagnostics, _forks, _names
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
-from otel_logging.context import Bound, job_tag
+from otel_logging.binding import Bound
+from otel_logging.context import job_tag
 from otel_logging.export.encode import EVENT_BYTES, described, encode_line, frozen
 from otel_logging.export.readable import Readable
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry import trace
 
 from otel_logging import _runtime, tracing
-from otel_logging import context as bindings
+from otel_logging.binding import has_ended
 from otel_logging.integrations import asgi_http, asgi_websocket
 from otel_logging.integrations.asgi_http import App, Receive, Send
 from otel_logging.integrations.http import QUIET, Scope
@@ -68,7 +68,7 @@ def _is_elsewhere(app: Any) -> bool:
     around: Any = trace.get_current_span()
     scope = getattr(around, "instrumentation_scope", None)
     is_theirs = scope is not None and scope.name.startswith(_CONTRIB)
-    if is_theirs and around.kind is trace.SpanKind.SERVER and not bindings.has_ended(around):
+    if is_theirs and around.kind is trace.SpanKind.SERVER and not has_ended(around):
         return True
     if f"{_CONTRIB}asgi" not in sys.modules:
         return False

@@ -25,6 +25,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
+from otel_logging.binding import Shared, has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, route_of
@@ -113,7 +114,7 @@ class _Connection:
         self.stage = tracing.traced("message", kind="server", links=(self.span,))
         self.standing = bindings.Standing(self.span)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
-        self.shared = bindings.Shared({}, self.standing, bindings.state(), None)
+        self.shared = Shared({}, self.standing, bindings.state(), None)
         bindings.restore(self.shared)
         self._base = self.shared.own
         if self._request_id:
@@ -151,7 +152,7 @@ class _Connection:
 
     def _end_handshake(self, status: int, error: BaseException | None = None) -> None:
         span = self.span
-        if bindings.has_ended(span):
+        if has_ended(span):
             return
         name_route(span, "WS", route_of(self.scope))
         route = route_of(self.scope)
