@@ -1,9 +1,6 @@
 """``otel-logging``: ask the local store and Jaeger, in a terminal.
 
-In: arguments. Out: text, or JSON by the contract of ``docs/commands.md``; exit
-code 0, 1 if there is nothing to show, 2 for a wrong command line.
-Invariant: nothing in a store is changed. Deliberately absent: reading,
-judging and drawing, which ``traces`` does.
+Nothing in a store is changed.
 """
 
 import gc

@@ -1,11 +1,7 @@
 """A small chat service that answers one user late; it then shows which one, and why.
 
-In: nothing; the service, its users and their WebSockets are in this process, on
-loopback. Out: log lines, the late table, the worst message's waterfall.
-Invariant: no output is prepared, and nothing sleeps to be late. Every user's history
-is searched by the same query, which compares each message with each of the
-others; one user has never deleted any. Deliberately absent: reading back and
-drawing, which ``traces`` does as for ``otel-logging late`` and ``show``.
+No output is prepared, and nothing sleeps to be late. Every user's history is searched by the same
+query, which compares each message with each of the others; one user has never deleted any.
 """
 
 import asyncio

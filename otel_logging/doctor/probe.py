@@ -1,9 +1,8 @@
 """A probe, a span with one log line: to the collector, and back from Jaeger.
 
-In: the exporter's settings, a Jaeger. Out: findings. Invariant: the request is the
-one that delivery makes, by the same client, and its failure is explained in the words
-that a service says; all is over within *patience_s* and a bounded time for each
-question. Deliberately absent: what this machine alone can answer (``checks``).
+The request is the one that delivery makes, by the same client, and its failure is explained in
+the words that a service says; all is over within *patience_s* and a bounded time for each
+question.
 """
 
 import ssl

@@ -1,8 +1,7 @@
 """Which stages were late, on whose behalf, and where the time went.
 
-In: spans of any source. Out: rows, worst first. Invariant: a stage is judged
-by ``lateness.verdict`` alone, and a root and a stage under it are not both
-listed for the same delay. Deliberately absent: files, clocks, drawing.
+A stage is judged by ``lateness.verdict`` alone, and a root and a stage under it are not both
+listed for the same delay.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,9 +1,7 @@
 """What Jaeger is asked, so that ``late`` finds there what it would find in a local store.
 
-In: a ``Jaeger``, a ``Question``. Out: spans, and whether they are all. Invariant:
-unless ``incomplete`` says otherwise, every trace that could make a row is among them,
-whole; others may be. What Jaeger can select it does, and ``late`` selects again.
-Deliberately absent: judging; merging (``sources``).
+Unless ``incomplete`` says otherwise, every trace that could make a row is among them, whole;
+others may be. What Jaeger can select it does, and ``late`` selects again.
 """
 
 import time

@@ -1,9 +1,7 @@
 """Where spans are read from: the local store, Jaeger, or both together.
 
-In: what is asked. Out: spans of all sources that answered, and which these
-were. Invariant: a source that does not answer never keeps the other from being
-read, unless it alone was asked for. A span that is in both comes twice, the
-local one first: ``trace.by_trace`` keeps that. Deliberately absent: judging, drawing.
+A source that does not answer never keeps the other from being read, unless it alone was asked
+for. A span that is in both comes twice, the local one first: ``trace.by_trace`` keeps that.
 """
 
 from collections.abc import Callable

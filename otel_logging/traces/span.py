@@ -1,11 +1,7 @@
 """A span as it is read back: from the bytes of the local store, or from Jaeger's JSON.
 
-In: spans as ``_otlp.span`` encodes them; OTLP as parsed JSON (OpenTelemetry
-protocol specification, JSON Protobuf encoding: ids in hex, 64-bit numbers as
-strings, enums as numbers). Out: ``Span``, the same from both. Invariant: of bytes,
-only what finds late stages is kept decoded: of 100,000 spans that are read a screenful is
-shown, and messages take four times the memory of their bytes. Deliberately absent: where
-spans come from, and what is made of them.
+Of bytes, only what finds late stages is kept decoded: of 100,000 spans that are read a screenful
+is shown, and messages take four times the memory of their bytes.
 """
 
 import base64

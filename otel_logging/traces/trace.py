@@ -1,9 +1,7 @@
 """Spans put together to traces, and the one tree of each.
 
-In: spans in any order, some of them twice. Out: a ``Trace`` each; the rows of its
-tree from top to bottom. Invariant: every walk ends, also where broken senders made
-a span its own ancestor; every span and every line of a trace is in one row, log
-pages as lines of their stage. Deliberately absent: widths, colours, lateness.
+Every walk ends, also where broken senders made a span its own ancestor; every span and every line
+of a trace is in one row, log pages as lines of their stage.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,8 +1,6 @@
 """The one line of a traceback that is read first: what was raised, and where.
 
-In: attributes of an event. Out: a ``Raised``. Invariant: never raises; text that is
-not a traceback is its own last line. Deliberately absent: the rest of the traceback,
-which ``show --json`` has.
+Never raises; text that is not a traceback is its own last line.
 """
 
 import re

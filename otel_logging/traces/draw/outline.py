@@ -1,7 +1,6 @@
 """A tree of plain spans and lines, indented: for a failing test's report.
 
-In: what ``testing.Captured.tree`` gives. Out: lines of text. Invariant: control
-characters are escaped. Deliberately absent: bars and widths (``waterfall``).
+Control characters are escaped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

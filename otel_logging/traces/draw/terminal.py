@@ -1,8 +1,7 @@
 """What the drawings share: the terminal, and how values look in it.
 
-In: values of other people's programs. Out: text of a known width. Invariant:
-no character of a value is a command to the terminal, no line is wider than it, and
-no fact is shown by colour alone. Deliberately absent: what is drawn.
+No character of a value is a command to the terminal, no line is wider than it, and no fact is
+shown by colour alone.
 """
 
 import io

@@ -1,8 +1,7 @@
 """One trace as a picture: stages with their bars, and their log lines in between.
 
-In: a ``Trace`` and a width. Out: lines of text. Invariant: lateness and errors
-are words before they are colours; all numbers of a picture are in one unit,
-from one zero. Deliberately absent: which trace, and what is under what.
+Lateness and errors are words before they are colours; all numbers of a picture are in one unit,
+from one zero.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
