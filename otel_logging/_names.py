@@ -48,6 +48,12 @@ LOG_PAGE: Final = "log.page"  # int from 1, on a LOG_SPAN
 BUDGET: Final = "budget_s"
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
+LATE_CAUSE: Final = "late.cause"
+LATE_DETAIL: Final = "late.detail"
+LATE_CULPRIT: Final = "late.culprit"  # the work; with "." and a key of WHO: on whose behalf
+LATE_SHARES: Final = "late.shares"  # JSON object: seconds by cause
+LATE_WHERE: Final = "late.where"
+LATE_WHY: Final = "late.why"  # a sentence
 CANCELLED: Final = "cancelled"
 
 # --- resource

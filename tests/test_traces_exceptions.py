@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from otel_logging.traces.draw.exceptions import Raised, raised
+from otel_logging.traces.exceptions import Raised, raised
 
 
 def caught(error: BaseException) -> str:

@@ -13,12 +13,12 @@ from typing import Final
 
 from otel_logging import _names, _otlp
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import duration
 from otel_logging.doctor.report import Finding, good, note, problem
 from otel_logging.export.ids import new_span_id, new_trace_id
 from otel_logging.export.outcome import Answer, Outcome
 from otel_logging.observability import make_client
 from otel_logging.settings import Exporter
-from otel_logging.traces.draw.terminal import duration
 from otel_logging.traces.jaeger import (
     Jaeger,
     JaegerError,

@@ -59,7 +59,7 @@ def last(jaeger: Jaeger, service: str | None) -> Found:
     """Return the spans among which the trace is that ended last, and others."""
     for back_s in _LOOK_BACK_S:
         found = read(jaeger, Question(since_ns=time.time_ns() - back_s * _S))
-        if last_of(by_trace(found.spans).values(), service=service) is not None:
+        if last_of(by_trace(found.spans).values(), service=service):
             return found
     return read(jaeger, Question())
 

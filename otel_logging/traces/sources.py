@@ -36,11 +36,11 @@ class Answered:
     jaeger_url: str = ""
     _in_jaeger: frozenset[str] = field(default=frozenset(), repr=False)
 
-    def link(self, trace_id: str, span_id: str) -> str | None:
-        """Return where Jaeger shows that span; None if it has nothing of its trace."""
+    def link(self, trace_id: str, *span_ids: str) -> str | None:
+        """Return where Jaeger shows those spans; None if it has nothing of their trace."""
         if trace_id not in self._in_jaeger:
             return None
-        return _links.trace_url(self.jaeger_url, trace_id, span_id)
+        return _links.trace_url(self.jaeger_url, trace_id, *span_ids)
 
 
 @dataclass(frozen=True, slots=True)

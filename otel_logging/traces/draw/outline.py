@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from otel_logging import _names
-from otel_logging._text import visible
-from otel_logging.traces.draw import exceptions
-from otel_logging.traces.draw.terminal import duration, fields
+from otel_logging._text import duration, visible
+from otel_logging.traces import exceptions
+from otel_logging.traces.draw.terminal import fields
 
 #: Shown by its place, in words before the fields, or below.
 _SHOWN: Final = frozenset(
