@@ -63,14 +63,14 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
 
 
 def of_the_same(answer: Answer) -> Callable[[Row], tuple[int, int] | None]:
-    """Return what says how many stages of a row's user were late, of how many; None where that
-    says nothing: nobody is named, or it is one of one.
+    """Return what says how many root stages of a row's user were late, of how many; None where
+    that says nothing: nobody is named, or it is one of one.
     """
     late: dict[str, int] = defaultdict(int)
     every: dict[str, int] = defaultdict(int)
     if answer.judged and len(answer.considered) <= _COUNTED:
         for row in answer.considered:
-            if user := user_of(row):
+            if row.is_root and (user := user_of(row)):
                 every[user] += 1
                 late[user] += row.late_by_s is not None
 

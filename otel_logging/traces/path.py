@@ -18,6 +18,8 @@ NOTHING: Final = (
 )
 _AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
 _NEARLY_ALL = 0.9
+_MOST_STEPS = 1_000  # Python's own limit of calls within calls
+_GOES_ON = 20  # a twentieth of its parent's time after its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,9 @@ class Step:
             if before
             else f"before {visible(str(after))}"
         )
-        part = (
-            "" if self.piece_s >= _NEARLY_ALL * self.own_s else f"{duration(self.piece_s)} of it "
-        )
-        return f"itself {duration(self.own_s)}, {part}{where}"
+        if self.piece_s >= _NEARLY_ALL * self.own_s:
+            return f"itself {duration(self.piece_s)}, {where}"
+        return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
 
 
 def words(steps: list[Step]) -> list[str]:
@@ -104,22 +105,23 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     """
     parts, count, at_once, found = [Part(span, span.start_ns, _end(span))], 1, False, list[Step]()
     seen = {span.span_id}
-    while True:
+    while len(found) <= _MOST_STEPS:
         gaps: list[tuple[int, int]] = []
         below: dict[str, _Siblings] = {}
         for part in parts:
             for kind in _split(trace, part, seen, gaps):
                 below.setdefault(kind.span.name, _Siblings()).add(kind)
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
-        longest = max(parts, key=lambda p: p.end - p.start)
+        longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
         most = max(below.values(), key=lambda kind: kind.took, default=_Siblings())
         if most.took <= 0 or most.took < own:
             found.append(Step(*step, *_between(trace, parts, gaps, below)))
-            return found
+            break
         found.append(Step(*step))
         parts, count, at_once = most.parts, most.count, most.at_once
         seen.update(part.span.span_id for part in parts)
+    return found
 
 
 class _Siblings:
@@ -167,7 +169,16 @@ def _split(
         for start, end, shift in [_in_time(whole, child)]
         if start <= whole.end and end >= whole.start
     ]
-    inside.sort(key=lambda child: (child.end, -child.start), reverse=True)
+    most = whole.end + (whole.end - whole.start) // _GOES_ON
+    # what goes on long after the end was not waited for: it explains only what nothing else does
+    inside.sort(
+        key=lambda child: (
+            _end(child.span) + child.shift <= most,
+            child.end,
+            -child.start,
+        ),
+        reverse=True,
+    )
     reached = whole.end
     for child in inside:
         if child.start < reached:

@@ -68,6 +68,12 @@ class Trace:
         """Keys of the attributes that name the user, of all processes that took part."""
         return tuple(dict.fromkeys(key for s in self.spans.values() for key in s.resource.who))
 
+    @property
+    def top(self) -> Span:
+        """Its outermost stage that began first; of log lines alone, their holder."""
+        roots = (s for s in self.in_order if self.is_root(s) and s.is_stage)
+        return next(roots, self.in_order[0])
+
     def is_for(self, user: str) -> bool:
         """Whether any of its spans ran on behalf of *user*."""
         keys = self.who_keys

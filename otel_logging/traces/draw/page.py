@@ -90,9 +90,8 @@ def _row(row: Mapping[str, Any], trace: Trace) -> str:
 
 
 def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
-    first = trace.in_order[0]
+    first, start = trace.top, trace.in_order[0].start_ns
     users = who(trace, first)
-    start = first.start_ns
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     name = f"{first.name} · {', '.join(map(str, users.values())) or '-'} · {duration(total / 1e9)}"
     yield (

@@ -35,6 +35,7 @@ from otel_logging.traces.late import Answer, Row
 from otel_logging.traces.span import Span
 
 _GAP: Final = "  "
+_MIDDLE: Final = "… → "
 _BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
 _NARROW: Final = (
@@ -110,9 +111,8 @@ def draw_failed(
     columns = _Columns(spans, width)
     for failure in failures:
         span, inner = failure.row.span, failure.span
-        stage = _stage(
-            span, columns.service_of(span), tells(failure.row) if width >= _ROOMY else {}
-        )
+        told = tells(failure.row)
+        stage = _stage(span, columns.service_of(span), columns.beside(told))
         if inner is not span:
             stage.append(f" → {visible(inner.name)}", "not bold")
         why = Text(visible(failure.what), "red").append(
@@ -124,7 +124,7 @@ def draw_failed(
             stage=stage,
             why=why,
             short=why,
-            facts="" if width >= _ROOMY else fields(tells(failure.row).items()).plain,
+            facts=columns.beneath(told),
             ids=failure.ids,
         )
     yield from columns.lines(("took",), links)
@@ -288,12 +288,13 @@ def _stage(span: Span, service: str, tells: Mapping[str, Any]) -> Text:
 
 def _chain(parts: Sequence[str], room: int) -> Text:
     """Return the way; if it is too long, without the stages in its middle: the innermost counts."""
-    kept = list(parts)
-    while len(kept) > 1 and cell_len(" → ".join(kept)) > room:
-        kept = ["…", *kept[2 if kept[0] == "…" else 1 :]]
-        if len(kept) == 2 and cell_len(" → ".join(kept)) > room:
-            break
-    return Text(" → ".join(kept))
+    line = parts[-1]
+    for left, part in zip(range(len(parts) - 1, 0, -1), reversed(parts[:-1]), strict=True):
+        longer = f"{part} → {line}"
+        if cell_len(longer) + (len(_MIDDLE) if left > 1 else 0) > room:
+            return Text(_MIDDLE + line)
+        line = longer
+    return Text(line)
 
 
 def _empty_table() -> Table:

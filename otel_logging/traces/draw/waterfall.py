@@ -60,7 +60,7 @@ def draw(
     *unfolded*: equal stages are drawn one by one, however many. Cost: what is drawn is decoded,
     about 50 µs a line.
     """
-    first = trace.in_order[0]
+    first = trace.top
     users = who(trace, first)
     fold = _one_by_one if unfolded else Folding(trace)
     most = None if unfolded else _MOST_ROWS
