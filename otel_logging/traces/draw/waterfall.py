@@ -180,7 +180,8 @@ def _columns(trace: Trace, listed: list[Row], service: str, width: int, top: Jud
         level = [s for one in level for s in trace.children(one) if s.name == step.stage]
         way.update(span.span_id for span in level)
     last = top.path[-1]
-    lost = last.itself if last.own_s * 1e9 >= _LOST * total else ""
+    # of the outermost stage alone the heading has it
+    lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
     rough = _Columns(start, total, service, width, frozenset(way), lost, last.span_id)
     numbers = (len(rough.count(max(row.end_ns - start, _took(row)))) for row in listed)
     number = max(len("start"), *numbers)
@@ -218,7 +219,7 @@ def _header(
     identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
     yield Text("trace ", "dim").append(identity).append(f" · {moment}", "dim")
     yield from links.below(*top.ids)
-    if top.late_by_s is not None or top.span.budget_s is None:
+    if top.span.is_stage and (top.late_by_s is not None or top.span.budget_s is None):
         why = Text(" → ".join(top.reason), "yellow" if top.late_by_s is not None else "")
         yield from wrapped(Text("└ ").append(why), columns.width, 2)
 
@@ -316,11 +317,11 @@ def _new(values: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterable[tuple[
 def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
     """Yield a log line: its level, its message, its fields; below it the exception."""
     raised = exceptions.raised(event.name, event.attributes)
-    level, message, below = event.attributes.get(_names.LEVEL, "event"), event.name, []
+    level, message, below = event.attributes.get(_names.LEVEL, "event"), event.name, ""
     if raised is not None:
-        below = [raised.what, raised.where]
+        below = f"{raised.what}{_GAP}{raised.where}".rstrip()
         if event.name == exceptions.EVENT:
-            level, message = "error", below.pop(0)
+            level, message, below = "error", raised.what, raised.where
     tree, lead = columns.tree(row.lead), row.lead + " " * (_LEVEL_WIDTH + 1)
     text = Text(visible(message))
     first, *rest = _below(text, lead, columns) if raised else (text,)
@@ -328,8 +329,8 @@ def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
     if own := fields(_new(event.attributes, row.shown)):
         line.append(_GAP).append(own)
     yield line
-    for words in filter(None, below):
-        rest += _below(Text(visible(words), "red"), lead, columns)
+    if below:
+        rest += _below(Text(visible(below), "red"), lead, columns)
     for part in rest:
         yield columns.numbers().append(tree).append(" " * (_LEVEL_WIDTH + 1)).append(part)
 
