@@ -92,8 +92,10 @@ def test_a_whole_picture(tmp_path: Path) -> None:
     )
 
     assert picture(trace) == [
-        "chat-gateway · user_id=user-456 · 1.200 s",
+        "websocket message LATE · user_id=user-456 · chat-gateway · 1.200 s",
         "trace 4bf92f3577b34da6a3ce929d0e0e4736 · 2023-11-14 22:13:20.000 +0000",
+        "└ transcribe 750 ms → load model 450 ms → itself 450 ms, 350 ms of it after",
+        '  "weights"',
         "",
         "start   took  seconds                 0                                    1.200",
         "0.000  1.200  websocket message LATE  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
@@ -104,41 +106,42 @@ def test_a_whole_picture(tmp_path: Path) -> None:
         "              │ │ budget 300 ms, over it by 450 ms",
         '0.160         │ │ warning model is cold  why="evicted an hour ago" logger=chat',
         "0.200  0.450  │ └ load model                 ━━━━━━━━━━━━━━━━",
+        '              │     itself 450 ms, 350 ms of it after "weights"',
         "0.300         │     event   weights",
         "0.700         │   info    halfway  logger=chat",
         "0.890         │   debug   done  logger=chat",
-        "0.900  0.275  └ answer ERROR                                         ╺━━━━━━━━━╸",
+        "0.900  0.275  └ answer ERROR                                         ╶─────────╴",
         "                │ gave up",
         "                │ linked to trace aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, span 000000…",
         "1.100           │ ERROR   could not answer  logger=chat",
-        "                │         ValueError: no model  at answer (cart.py:12)",
-        "1.110  0.002    └ retry CANCELLED                                           ╺",
+        "                │         ValueError: no model  at shop/cart.py:12 answer",
+        "1.110  0.002    └ retry CANCELLED                                           ╶",
         "1.190           info    answered  logger=chat",
     ]
 
 
 def test_its_link_stands_in_the_heading(tmp_path: Path) -> None:
-    """Of the outermost span."""
+    """Of the outermost stage and of the deepest of its path."""
     links = Links(lambda *ids: "http://jaeger/" + "/".join(ids), are_taken=False)
     trace = trace_of(tmp_path, Planted(1, 0, "message", 0, 9), Planted(2, 1, "answer", 1, 2))
 
     lines = [line.plain for line in waterfall.draw(trace, width=80, links=links)]
 
-    assert lines[2] == f"http://jaeger/{trace.trace_id}/{1:016x}"
-    assert lines[3] == ""
+    assert lines[2] == f"http://jaeger/{trace.trace_id}/{1:016x}/{1:016x}"
+    assert lines[lines.index("") - 1] == "└ itself 8.0 ms, 7.0 ms of it after answer"
 
 
 def test_a_short_trace_counts_in_milliseconds(tmp_path: Path) -> None:
     """Down to microseconds where it is very short."""
     short = trace_of(tmp_path / "a", Planted(1, 0, "x", 0, 204.125))
-    assert picture(short)[3:] == [
+    assert picture(short)[-2:] == [
         "start   took  milliseconds  0                                              204.1",
         "  0.0  204.1  x             ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
     ]
     shorter = trace_of(tmp_path / "b", Planted(1, 0, "x", 0, 0.85))
-    assert picture(shorter)[4].startswith("0.000  0.850  x ")
+    assert picture(shorter)[-1].startswith("0.000  0.850  x ")
     nothing = trace_of(tmp_path / "c", Planted(1, 0, "x", 5, 5))
-    assert picture(nothing)[4] == "0.000  0.000  x             ╸"
+    assert picture(nothing)[-1] == "0.000  0.000  x             ╸"
 
 
 def test_an_exception_by_convention_is_an_error_with_its_frame(tmp_path: Path) -> None:
@@ -167,21 +170,25 @@ def test_an_exception_by_convention_is_an_error_with_its_frame(tmp_path: Path) -
     assert [text[14:] for text in below_heading(trace)] == [
         "message ERROR   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
         "└ answer ERROR  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+        '    itself 90 ms, 50 ms of it before "exception"',
         "    ERROR   ValueError: boom",
-        "            at answer (cart.py:12)",
+        "            at shop/cart.py:12 answer",
     ]
 
 
-def test_the_frame_is_left_out_where_it_does_not_fit(tmp_path: Path) -> None:
-    """Type and message come first."""
+def test_an_exception_is_never_cut(tmp_path: Path) -> None:
+    """Where it does not fit it goes on below, indented."""
     text = TRACEBACK.replace("no model", "no model " * 6)
     trace = trace_of(
         tmp_path,
         Planted(1, 0, "message", 0, 1000, {}, [line(1, "failed", "error", exception=text)]),
     )
 
-    assert below_heading(trace)[-1].endswith("no model no mode…")
-    assert below_heading(trace, 120)[-1].endswith("at answer (cart.py:12)")
+    assert [text[24:] for text in below_heading(trace)[2:]] == [
+        "ValueError: no model no model no model no model no",
+        "  model no model   at shop/cart.py:12 answer",
+    ]
+    assert below_heading(trace, 120)[-1].endswith("no model   at shop/cart.py:12 answer")
 
 
 def test_what_is_not_in_the_store_yet_leaves_room_for_what_is(tmp_path: Path) -> None:
@@ -193,7 +200,7 @@ def test_what_is_not_in_the_store_yet_leaves_room_for_what_is(tmp_path: Path) ->
         Planted(9, 77, "log", 350, 350, {"log.page": 1}, [line(350, "page one")]),
     )
 
-    assert [text[:51].rstrip(" ━") for text in below_heading(trace)] == [
+    assert [text[:51].rstrip(" ━─╶╴") for text in below_heading(trace)] == [
         "0.000         … not ended yet, or not recorded here",
         "0.000  0.300  ├ child",
         "0.001         │   info    working  logger=chat",
@@ -228,8 +235,8 @@ def test_another_services_stages_are_named(tmp_path: Path) -> None:
     (trace,) = by_trace(spans).values()
 
     lines = picture(trace)
-    assert lines[0] == "chat-gateway, billing · 1.000 s"
-    assert "└ bill @billing" in lines[5]
+    assert lines[0] == "message · chat-gateway, billing · 1.000 s"
+    assert "└ bill @billing" in lines[6]
 
 
 def test_a_circle_of_parents_is_drawn_once(tmp_path: Path) -> None:

@@ -180,11 +180,13 @@ def show(
         else _newest(traces, service, who, last or 1)
     )
     if as_json:
-        for trace in chosen:
-            spans = ",\n".join(strict(span.as_json()) for span in trace.in_order)
-            click.echo(
-                f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n{spans}\n]}}'
-            )
+        shown = [
+            f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n'
+            + ",\n".join(strict(span.as_json()) for span in trace.in_order)
+            + "\n]}"
+            for trace in chosen
+        ]
+        click.echo(shown[0] if (last or 1) == 1 else "[\n" + ",\n".join(shown) + "\n]")
         click.echo(found.origin, err=True)
         return
     out = terminal.console()

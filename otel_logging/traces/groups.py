@@ -185,13 +185,15 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
 
 
 def sentence(group: Group, lost: str) -> str:
-    """Return what a group of ``--summary`` says: "upload for alice made 14 users late by 31 s"."""
+    """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s in all"."""
     row, users = group.rows[0], len(group.users)
     whom = f"{users} users" if users > 1 else (group.users or ["somebody"])[0]
-    culprit = _culprit(row)
-    who = f"{culprit} ({row.cause})" if culprit else row.cause or group.key
     times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""
-    return f"{who} made {whom} late: {times}by {lost} in all"
+    late = f"late {times}by {lost} in all"
+    if not row.cause:
+        return f"{group.key}: {whom} {late}"
+    culprit = _culprit(row)
+    return f"{f'{culprit} ({row.cause})' if culprit else row.cause} made {whom} {late}"
 
 
 def incidents(rows: Iterable[Row]) -> Iterator[Group]:

@@ -177,7 +177,7 @@ class Trace:
             [event for one in (*([span] if span else ()), *pages) for event in one.events],
             children,
             equal,
-            _common([each[0] for each in children]),
+            common([each[0] for each in children]),
         )
 
     def _inside(self, row: Row, seen: set[str], fold: Fold) -> list[Row]:
@@ -200,7 +200,7 @@ class Trace:
         return found
 
 
-def _common(children: Sequence[Span]) -> dict[str, Any]:
+def common(children: Sequence[Span]) -> dict[str, Any]:
     """Return the attributes that two or more siblings all have."""
     if len(children) < 2:
         return {}

@@ -12,7 +12,7 @@ from otel_logging import _names
 from otel_logging._text import duration, visible
 from otel_logging.traces import exceptions
 from otel_logging.traces.draw.terminal import local_time, shown
-from otel_logging.traces.draw.waterfall import HIDDEN, Folding, words_of
+from otel_logging.traces.draw.waterfall import Folding, is_shown, words_of
 from otel_logging.traces.late import who
 from otel_logging.traces.path import steps
 from otel_logging.traces.trace import Row, Trace
@@ -157,7 +157,7 @@ def _line(row: Row, start: int) -> str:
 
 
 def _fields(values: Mapping[str, Any], above: Mapping[str, Any]) -> str:
-    new = {k: v for k, v in values.items() if k not in HIDDEN and above.get(k) != v}
+    new = {k: v for k, v in values.items() if is_shown(k) and above.get(k) != v}
     text = " ".join(f"{_text(key)}={_text(shown(value))}" for key, value in new.items())
     return f'<br><code class="dim">{text}</code>' if text else ""
 

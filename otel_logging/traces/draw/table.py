@@ -138,11 +138,11 @@ def draw_groups(answer: Answer, groups: Sequence[Group], *, by: str, width: int)
     table = _empty_table()
     for name in (by, "rows", "users", "late by" if answer.judged else "took", "worst", "trace"):
         right = name not in (by, "trace")
-        table.add_column(name, no_wrap=True, justify="right" if right else "left")
+        table.add_column(name, no_wrap=name != by, justify="right" if right else "left")
     for group in groups:
         worst = group.rows[0].span
         table.add_row(
-            Text(visible(group.key), "bold", overflow="ellipsis"),
+            Text(visible(group.key), "bold", no_wrap=True, overflow="ellipsis"),
             str(len(group.rows)),
             str(len(group.users)),
             duration(group.lost_s),
@@ -225,18 +225,19 @@ class _Columns:
             yield from links.below(*below["ids"], indent=_GAP)
 
     def _below(self, below: Mapping[str, Any], links: Links) -> Iterator[Text]:
-        *lines, last = wrapped(Text(_BELOW).append(below["short"]), self._width, len(_BELOW))
+        *lines, last = wrapped(below["short"], self._width, len(_BELOW), _BELOW)
         yield from lines
         facts = Text(below["facts"], "dim")
         if self._width < _NARROW:
             facts = links.mark(Text(below["ids"][0][:_ID_DIGITS], "dim"), *below["ids"]).append(
                 f"{_GAP}{facts.plain}"
             )
-        if len(last) + len(_GAP) + cell_len(facts.plain) <= self._width:
+        if cell_len(last.plain) + len(_GAP) + cell_len(facts.plain) <= self._width:
             yield last.append(_GAP).append(facts)
             return
         yield last
-        yield from wrapped(Text(" " * len(_BELOW)).append(facts), self._width, len(_BELOW))
+        if facts:
+            yield from wrapped(facts, self._width, len(_BELOW), " " * len(_BELOW))
 
 
 def _one_line(why: Text, facts: str) -> Text:

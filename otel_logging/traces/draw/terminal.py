@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -93,17 +94,14 @@ def fields(values: Iterable[tuple[str, Any]]) -> Text:
     return line
 
 
-def wrapped(text: Text, width: int, indent: int) -> Iterator[Text]:
-    """Yield *text* in lines of at most *width* columns, broken at blanks, those after the first
-    indented.
+def wrapped(text: Text, width: int, indent: int, lead: str = "") -> Iterator[Text]:
+    """Yield *text* in lines of at most *width* columns, broken at blanks; the first one after
+    *lead*, the others indented.
     """
-    console = Console(width=width)
-    first, *_ = text.wrap(console, width) or [text]
-    yield first
-    rest = text[len(first.plain) :]
-    rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
-    for line in rest.wrap(console, max(width - indent, 1)) if rest else ():
-        yield Text(" " * indent).append(line)
+    room = max(width - max(indent, cell_len(lead)), 1)
+    for number, line in enumerate(text.wrap(Console(width=room), room) or [text]):
+        line.rstrip()
+        yield Text(" " * indent if number else lead).append(line)
 
 
 def cell(text: Text, width: int) -> Text:

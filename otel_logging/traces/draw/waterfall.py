@@ -28,19 +28,20 @@ from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
 from otel_logging.traces.span import Event, Span
-from otel_logging.traces.trace import Row, Trace
+from otel_logging.traces.trace import Row, Trace, common
 
 _LEAST_BAR = 20  # columns; less shows nothing
 _EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
+_COMPARED = 100  # of equal stages, for what they have in common
 _LOST = 0.1  # of the whole: less is not marked
 _LEAST_LABEL = 12
 _GAP: Final = "  "
 
 #: Attributes that the picture shows otherwise than as a field.
-HIDDEN: Final = frozenset(
+_HIDDEN: Final = frozenset(
     {
-        *(_names.BUDGET, _names.LATE, _names.LATE_BY, _names.CANCELLED),
+        *(_names.BUDGET, _names.LATE, _names.CANCELLED),
         *(_names.LEVEL, _names.EXCEPTION, _names.STACK),
         *exceptions.ATTRIBUTES,
     }
@@ -49,7 +50,14 @@ _LEVEL_STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow"}
 _LOUD: Final = frozenset({"error", "critical"})  # in capitals, for those who see no colour
 _LEVEL_WIDTH = 7  # "warning"
 _HTTP: Final = ("http.route", "url.path")  # the first ones of a stage
-_SQL: Final = ("db.query.text", "db.statement")  # below it, whole
+#: Below it, whole.
+_WHOLE: Final = (_names.LATE_WHERE, "db.query.text", "db.statement")
+
+
+def is_shown(key: str) -> bool:
+    """Return whether an attribute is a field: the heading has what made it late."""
+    is_verdict = key.startswith(f"{_names.LATE}.") and key != _names.LATE_WHERE
+    return key not in _HIDDEN and not is_verdict
 
 
 def draw(
@@ -221,7 +229,7 @@ def _header(
     yield from links.below(*top.ids)
     if top.span.is_stage and (top.late_by_s is not None or top.span.budget_s is None):
         why = Text(" → ".join(top.reason), "yellow" if top.late_by_s is not None else "")
-        yield from wrapped(Text("└ ").append(why), columns.width, 2)
+        yield from wrapped(why, columns.width, 2, "└ ")
 
 
 def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
@@ -271,6 +279,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     if len(row.equal) > 1:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
         yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
+        yield from _facts(common(row.equal[:_COMPARED]), row, columns)
         return
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
@@ -279,20 +288,24 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
         yield from _below(Text(columns.lost, "yellow"), row.inner, columns)
     if message and not _is_shown_below(row, message):
         yield from _below(Text(visible(message), "red"), row.inner, columns)
-    new = dict(_new(span.attributes, row.shown))
-    if own := fields((key, value) for key, value in new.items() if key not in _SQL):
-        yield own
-    for statement in (new[key] for key in _SQL if key in new):
-        yield from _below(Text(visible(" ".join(str(statement).split()))), row.inner, columns)
-    if common := fields(_new(row.common, {**row.shown, **span.attributes})):
-        yield Text("each inside: ", "dim").append(common)
+    yield from _facts(span.attributes, row, columns)
+    if each := fields(_new(row.common, {**row.shown, **span.attributes})):
+        yield Text("each inside: ", "dim").append(each)
     for link in span.details.links:
         yield Text(f"linked to trace {link['trace_id']}, span {link['span_id']}", "dim")
 
 
-def _below(text: Text, lead: str, columns: _Columns) -> Iterator[Text]:
+def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
+    new = dict(_new(values, row.shown))
+    if own := fields((key, value) for key, value in new.items() if key not in _WHOLE):
+        yield own
+    for text in (new[key] for key in _WHOLE if key in new):
+        yield from _below(Text(visible(" ".join(str(text).split()))), row.inner, columns)
+
+
+def _below(text: Text, lead: str, columns: _Columns, indent: int = 0) -> Iterator[Text]:
     """Yield *text* in as many lines as it needs beside the tree: what must never be cut."""
-    taken = 2 * (columns.number + len(_GAP)) + len(columns.tree(lead))
+    taken = 2 * (columns.number + len(_GAP)) + len(columns.tree(lead)) + indent
     yield from wrapped(text, max(columns.width - taken, _LEAST_LABEL), 2)
 
 
@@ -307,7 +320,7 @@ def _new(values: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterable[tuple[
     """Return the fields that are new here; what is asked for is first, the logger's name last: it
     is cut first.
     """
-    new = {k: v for k, v in values.items() if k not in HIDDEN and (k not in shown or shown[k] != v)}
+    new = {k: v for k, v in values.items() if is_shown(k) and (k not in shown or shown[k] != v)}
     first = {key: new.pop(key) for key in _HTTP if key in new}
     if _names.LOGGER in new:
         new[_names.LOGGER] = new.pop(_names.LOGGER)
@@ -322,17 +335,17 @@ def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
         below = f"{raised.what}{_GAP}{raised.where}".rstrip()
         if event.name == exceptions.EVENT:
             level, message, below = "error", raised.what, raised.where
-    tree, lead = columns.tree(row.lead), row.lead + " " * (_LEVEL_WIDTH + 1)
+    tree, indent = columns.tree(row.lead), _LEVEL_WIDTH + 1
     text = Text(visible(message))
-    first, *rest = _below(text, lead, columns) if raised else (text,)
+    first, *rest = _below(text, row.lead, columns, indent) if raised else (text,)
     line = columns.numbers(event.time_ns).append(tree).append(_level(level)).append(first)
     if own := fields(_new(event.attributes, row.shown)):
         line.append(_GAP).append(own)
     yield line
     if below:
-        rest += _below(Text(visible(below), "red"), lead, columns)
+        rest += _below(Text(visible(below), "red"), row.lead, columns, indent)
     for part in rest:
-        yield columns.numbers().append(tree).append(" " * (_LEVEL_WIDTH + 1)).append(part)
+        yield columns.numbers().append(tree).append(" " * indent).append(part)
 
 
 def _level(level: Any) -> Text:
