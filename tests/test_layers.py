@@ -46,7 +46,7 @@ GATES = {
     "platformdirs": {"spool"},
     "colorama": {"logs"},
     "click": {"cli", "demo"},
-    "rich": {"cli", "doctor", "traces"},
+    "rich": {"cli", "demo", "doctor", "traces"},
     "starlette": {"demo"},
     "uvicorn": {"demo"},
     "websockets": {"demo"},

@@ -185,7 +185,7 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
 
 
 def sentence(group: Group, lost: str) -> str:
-    """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s in all"."""
+    """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s"."""
     row, users = group.rows[0], len(group.users)
     whom = f"{users} users" if users > 1 else (group.users or ["somebody"])[0]
     times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""
