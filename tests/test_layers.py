@@ -28,7 +28,7 @@ FLOORS = [
     {"observability"},
     {"traces"},
     {"testing"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "mcp_server"},
     {"cli"},
     {"__init__"},
 ]
@@ -47,6 +47,8 @@ GATES = {
     "colorama": {"logs"},
     "click": {"cli", "demo"},
     "rich": {"cli", "demo", "doctor", "traces"},
+    "mcp": {"mcp_server"},
+    "typing_extensions": {"mcp_server"},
     "starlette": {"demo"},
     "uvicorn": {"demo"},
     "websockets": {"demo"},

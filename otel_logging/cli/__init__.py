@@ -20,11 +20,12 @@ from otel_logging.cli.listing import (
     links_of,
     nothing_in,
     opened,
+    sources_of,
     strict,
 )
 from otel_logging.cli.options import of_rows, of_store, seconds
 from otel_logging.cli.options import spool_dir as spool_dir_option
-from otel_logging.traces import groups
+from otel_logging.traces import groups, sources
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.failed import failed as failed_traces
 from otel_logging.traces.late import CAUSES, SCHEMA, SORTS, Question
@@ -245,6 +246,25 @@ def doctor(*, wait: float, spool_dir: Path | None) -> None:
         terminal.show(out, report.draw(finding, width=out.width, encoding=out.encoding))
     terminal.show(out, report.result(findings))
     click.get_current_context().exit(report.problems(findings) > 0)
+
+
+@main.command()
+@click.option(
+    "--source", type=click.Choice([sources.LOCAL, sources.JAEGER]), help="Read only this."
+)
+@spool_dir_option
+def mcp(*, source: str | None, spool_dir: Path | None) -> None:
+    """Answer a coding agent: late, failed and show as tools (MCP, over stdin and stdout)."""
+    try:
+        from otel_logging.mcp_server import serve
+    except ModuleNotFoundError as error:
+        message = f"The tools need {error.name}: pip install 'otel-logging[mcp]'"
+        raise click.ClickException(message) from None
+    try:
+        asked = sources_of(source, spool_dir)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+    serve(asked)
 
 
 # ---------------------------------------------------------------- which trace

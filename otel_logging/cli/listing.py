@@ -27,6 +27,11 @@ A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by defau
 _EVERY_S = 1.0  # --follow
 
 
+def sources_of(source: str | None, spool_dir: Path | None) -> Sources:
+    """Return what is to be read. Failure: raises ``ConfigurationError``."""
+    return Sources(source or sources.BOTH, tuple(_places(spool_dir)), links.jaeger_url())
+
+
 @contextmanager
 def opened(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
     """Yield what is to be read. What it raises becomes the command's error.
@@ -37,8 +42,7 @@ def opened(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
     try:
-        url = links.jaeger_url()
-        yield Sources(source or sources.BOTH, tuple(_places(spool_dir)), url)
+        yield sources_of(source, spool_dir)
     except (JaegerError, ConfigurationError) as error:
         raise click.ClickException(str(error)) from None
 
