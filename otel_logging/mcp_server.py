@@ -15,8 +15,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from otel_logging.traces import failed as failures
 from otel_logging.traces import late as stages
 from otel_logging.traces.draw import waterfall
-from otel_logging.traces.search import WHOLE_ID
 from otel_logging.traces.jaeger import JaegerError
+from otel_logging.traces.search import WHOLE_ID
 from otel_logging.traces.sources import Answered, Sources
 from otel_logging.traces.trace import by_trace
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from otel_logging.cli import main
+from otel_logging.cli import listing, main
 from tests.commands import Runner
 from tests.stored import Planted, line, store
 
@@ -360,6 +360,29 @@ def test_a_page_that_cannot_be_written_is_said(run: Run, tmp_path: Path) -> None
 
 
 # ---------------------------------------------------------------- following
+
+
+def test_following_prints_nothing_twice(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the title of an answer without rows, nor a row; until somebody has had enough."""
+    rounds = iter([None, lambda: store(place, new)])
+    new = Planted(1, 0, "new", 0, 9000, user("new"), trace="f" * 32)
+
+    def sleep(_: float) -> None:
+        action = next(rounds, KeyboardInterrupt)
+        if action is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        if action is not None:
+            action()
+
+    monkeypatch.setattr(listing.time, "sleep", sleep)
+    result = run("late", "--who", "new", "--follow")
+    titles = [line for line in result.output.splitlines() if " · " in line or "no stage" in line]
+    assert [title.partition(" · ")[0] for title in titles if "usually" not in title] == [
+        "no stage matches",
+        "late",
+    ]
 
 
 @pytest.mark.parametrize("command", ["late", "failed"])
