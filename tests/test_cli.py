@@ -368,7 +368,7 @@ def test_both_are_read_and_named(run: Run, fake: FakeJaeger) -> None:
 
     assert lines[0].startswith("late · 1 of 3 stages · ")
     assert lines[5] == f"  {fake.url}/trace/{TRACE}?uiFind={1:016x}%20{2:016x}"
-    assert lines[-1] == f"from the local store and Jaeger at {fake.url}"
+    assert lines[-1].startswith(f"from the local store and Jaeger at {fake.url} · /")
 
 
 def test_json_has_the_link_and_stderr_the_sources(run: Run, fake: FakeJaeger) -> None:
@@ -387,7 +387,7 @@ def test_one_source_alone(run: Run, fake: FakeJaeger) -> None:
     jaeger = run("late", "--source", "jaeger")
 
     assert "late · 1 of 2 stages" in local.output
-    assert local.output.endswith("\nfrom the local store\n")
+    assert "\nfrom the local store · /" in local.output
     assert "late · 1 of 2 stages" in jaeger.output
     assert jaeger.output.endswith(f"\nfrom Jaeger at {fake.url}\n")
     assert run("late", "--source", "nobody").exit_code == 2
@@ -404,7 +404,7 @@ def test_show_reads_both_and_has_the_link(run: Run, fake: FakeJaeger) -> None:
     lines = run("show", TRACE).output.splitlines()
 
     assert lines[2] == f"{fake.url}/trace/{TRACE}?uiFind={1:016x}%20{2:016x}"
-    assert lines[-1] == f"from the local store and Jaeger at {fake.url}"
+    assert lines[-1].startswith(f"from the local store and Jaeger at {fake.url} · /")
     assert run("show", "--source", "jaeger").exit_code == 0
     as_json = run("show", "b" * 32, "--source", "jaeger", "--json")
     assert [span["name"] for span in strict(as_json.stdout)["spans"]] == ["charge"]

@@ -289,3 +289,35 @@ def test_lines_outside_any_stage_can_be_drawn_by_their_trace_id(tmp_path: Path) 
     trace = trace_of(tmp_path, Planted(1, 0, "process log", 0, 1000, {}, [line(5, "ready")]))
 
     assert below_heading(trace)[1] == "0.005           info    ready  logger=chat"
+
+
+def test_what_all_children_have_stands_once(tmp_path: Path) -> None:
+    """At their parent; what one of them has otherwise stays with each."""
+    values = {"db.system": "postgresql", "peer": "db-1"}
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "view", 0, 1000, {"peer": "web"}),
+        Planted(2, 1, "BEGIN", 0, 10, {**values, "rows": 0}),
+        Planted(3, 1, "SELECT", 10, 990, {**values, "rows": 7}),
+    )
+
+    assert [text[14:].rstrip() for text in below_heading(trace) if "=" in text] == [
+        "│ peer=web",
+        "│ each inside: db.system=postgresql peer=db-1",
+        "│   rows=0",
+        "    rows=7",
+    ]
+
+
+def test_sql_is_never_cut(tmp_path: Path) -> None:
+    """It goes on below, on as many lines as it needs; nor is where a stage stood."""
+    sql = "SELECT a FROM b WHERE " + " AND ".join(f"column_{n} = %s" for n in range(12))
+    where = "71 % resize_image (worker.py:88) \u00b7 " * 3
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "query", 0, 1000, {"db.statement": sql, "late.where": where, "k": 1}),
+    )
+
+    lines = [text[16:] for text in below_heading(trace, 60)[1:]]
+    assert lines[0] == "k=1"
+    assert " ".join(" ".join(lines[1:]).split()) == f"{where.strip()} {sql}"

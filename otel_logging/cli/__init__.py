@@ -194,7 +194,7 @@ def show(
     for trace in chosen:
         drawn = waterfall.draw(trace, width=out.width, links=links_of(found), unfolded=unfolded)
         terminal.show(out, [*drawn, *([Text()] if trace is not chosen[-1] else ())])
-    terminal.show(out, footer(found))
+    terminal.show(out, footer(found, source, spool_dir))
 
 
 @main.command()

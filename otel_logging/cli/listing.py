@@ -15,6 +15,7 @@ from rich.text import Text
 
 from otel_logging import settings
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import visible
 from otel_logging.cli.options import ROWS
 from otel_logging.settings import links
 from otel_logging.traces import sources
@@ -53,9 +54,11 @@ def links_of(found: Answered) -> terminal.Links:
     return terminal.Links(found.link, are_taken=links.takes_links())
 
 
-def footer(found: Answered) -> list[Text]:
-    """Return the lines that name the sources."""
-    return [Text(), Text(found.origin, "dim", overflow="ignore")]
+def footer(found: Answered, source: str | None, spool_dir: Path | None) -> list[Text]:
+    """Return the lines that name the sources, and the directories of the local store."""
+    places = [] if source == sources.JAEGER else filter(Path.is_dir, _places(spool_dir))
+    line = " · ".join([found.origin, *(visible(str(place)) for place in places)])
+    return [Text(), Text(line, "dim", overflow="ignore")]
 
 
 def _places(spool_dir: Path | None) -> list[Path]:
@@ -147,7 +150,7 @@ class Listing:
             when = "" if self.since_ns else A_DAY
             click.echo(nothing_in(found, self._source, self._spool_dir, when=when))
         else:
-            terminal.show(self._out, [*shown.drawn, *footer(found)])
+            terminal.show(self._out, [*shown.drawn, *footer(found, self._source, self._spool_dir)])
 
 
 def strict(value: Any) -> str:

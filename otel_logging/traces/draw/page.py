@@ -15,6 +15,7 @@ from otel_logging.traces.draw.terminal import local_time, shown
 from otel_logging.traces.draw.waterfall import Folding, is_shown, words_of
 from otel_logging.traces.late import who
 from otel_logging.traces.path import steps
+from otel_logging.traces.span import Event
 from otel_logging.traces.trace import Row, Trace
 
 _MOST_ROWS: Final = 1_000  # of a picture
@@ -108,7 +109,7 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
         if number == _MOST_ROWS:
             yield '<tr><td colspan="4">and more rows: otel-logging show --all</td></tr>\n'
             break
-        yield _line(each, start) if each.event else _stage(each, start, total, way)
+        yield _line(each, each.event, start) if each.event else _stage(each, start, total, way)
     yield "</tbody></table></div></section>\n"
 
 
@@ -137,10 +138,7 @@ def _stage(row: Row, start: int, total: int, way: set[str]) -> str:
     )
 
 
-def _line(row: Row, start: int) -> str:
-    event = row.event
-    if event is None:
-        return ""
+def _line(row: Row, event: Event, start: int) -> str:
     raised = exceptions.raised(event.name, event.attributes)
     level = str(event.attributes.get(_names.LEVEL, "event"))
     below = (
