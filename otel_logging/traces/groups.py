@@ -14,7 +14,7 @@ from otel_logging.traces.path import NOTHING
 
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
 _AT_ONCE_NS = 1_000_000_000
-_COUNTED = 20_000  # stages: of more, "how many of this user's" costs more than it says
+_COUNTED = 5_000  # stages: of more, "how many of this user's" costs more than it says
 
 #: Attributes that tell rows apart, the first ones first; then those of the application's own.
 _TELLING: Final[tuple[str, ...]] = (
