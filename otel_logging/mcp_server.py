@@ -108,9 +108,20 @@ def serve(sources: Sources) -> None:
         instructions="Which user's message, at what moment, was handled late, and why?"
         " Ask late or failed first, then show with a trace_id of their rows.",
     )
+    tools = _Tools(sources)
+    for tool in (tools.late, tools.failed, tools.show):
+        server.tool(annotations=_READ_ONLY)(tool)
+    server.run("stdio")
 
-    @server.tool(annotations=_READ_ONLY)
+
+class _Tools:
+    """The tools; their docstrings are what an agent reads."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
     def late(
+        self,
         who: str | None = None,
         service: str | None = None,
         since_minutes: float | None = None,
@@ -120,7 +131,7 @@ def serve(sources: Sources) -> None:
     ) -> LateStages:
         """List the stages that were late, worst first: for whom, when, how late, and why."""
         question = stages.Question(over_seconds, _since(since_minutes), who, (), service, cause)
-        found = _read(sources.late, question)
+        found = _read(self._sources.late, question)
         answer = stages.late(found.spans, question, limit=limit)
         rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
         return {
@@ -130,8 +141,8 @@ def serve(sources: Sources) -> None:
             "sources": found.origin,
         }
 
-    @server.tool(annotations=_READ_ONLY)
     def failed(
+        self,
         who: str | None = None,
         service: str | None = None,
         since_minutes: float | None = None,
@@ -139,7 +150,7 @@ def serve(sources: Sources) -> None:
     ) -> FailedTraces:
         """List the traces that failed, newest first: for whom, what was raised, and where."""
         question = stages.Question(None, _since(since_minutes), who, (), service)
-        found = _read(sources.late, question)
+        found = _read(self._sources.late, question)
         every, looked_at = failures.failed(found.spans, question)
         rows = [failure.as_json(found.link(*failure.ids)) for failure in every[:limit]]
         return {
@@ -149,13 +160,12 @@ def serve(sources: Sources) -> None:
             "sources": found.origin,
         }
 
-    @server.tool(annotations=_READ_ONLY)
-    def show(trace_id: str) -> Shown:
+    def show(self, trace_id: str) -> Shown:
         """Show one trace: its stages with their times, and the log lines inside them."""
         wanted = trace_id.strip().lower()
         traces = [
             trace
-            for each, trace in by_trace(_read(sources.trace, wanted).spans).items()
+            for each, trace in by_trace(_read(self._sources.trace, wanted).spans).items()
             if each.startswith(wanted) and len(wanted) >= WHOLE_ID // 8
         ]
         if len(traces) != 1:
@@ -168,8 +178,6 @@ def serve(sources: Sources) -> None:
             ),
             "spans": [span.as_json() for span in trace.in_order],
         }
-
-    server.run("stdio")
 
 
 def _read(ask: Callable[[_T], Answered], what: _T) -> Answered:

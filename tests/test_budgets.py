@@ -44,7 +44,7 @@ BUDGETS = {
     "jobs": 106,
     "lateness": 4,
     "logs": 1598,
-    "mcp_server": 138,
+    "mcp_server": 143,
     "observability": 353,
     "processors": 168,
     "settings": 334,

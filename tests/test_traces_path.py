@@ -345,6 +345,8 @@ MEASURED: dict[str, tuple[dict[str, Any], str]] = {
     "cause and detail": (verdict(cause="pool", detail="5 of 5 in use"), "pool: 5 of 5 in use"),
     "whose": (verdict(cause="loop", culprit__user_id="alice"), "loop, by alice"),
     "unknown": (verdict(cause="unknown"), "query 880 ms"),
+    "a control character": (verdict(why="for \x1b[2J"), "for \\x1b[2J"),
+    "one in a cause": (verdict(cause="lock", culprit="\x07"), "lock, by \\x07"),
     "unknown, and where": (verdict(cause="unknown", where="71 % x"), "71 % x"),
 }
 
@@ -377,6 +379,8 @@ def test_the_measured_shares_are_data(tmp_path: Path) -> None:
 
     assert shares('{"lock": 0.9}') == {"lock": 0.9}
     assert shares("{") == "{"
+    assert shares('{"gc": NaN}') == {"gc": "NaN"}
+    assert shares("[" * 4_000) == "[" * 4_000
     assert shares(3) == 3
 
 

@@ -162,7 +162,7 @@ def reason_key(row: Row) -> str:
 
 
 def _culprit(row: Row) -> str:
-    work = row.measured(_names.LATE_CULPRIT)
+    work = row.text(_names.LATE_CULPRIT)
     whose = ", ".join(map(str, row.culprit.values()))
     return " for ".join(str(part) for part in (work, whose) if part)
 

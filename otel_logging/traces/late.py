@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, Final
 
 from otel_logging import _names
+from otel_logging._text import visible
 from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
@@ -63,8 +64,7 @@ class Row:
     @property
     def cause(self) -> str | None:
         """What was measured to have made it late; None if nothing was."""
-        cause = self.measured(_names.LATE_CAUSE)
-        return None if cause is None else str(cause)
+        return self.text(_names.LATE_CAUSE)
 
     @property
     def culprit(self) -> dict[str, Any]:
@@ -78,17 +78,17 @@ class Row:
 
     @property
     def reason(self) -> list[str]:
-        """Why it was late in words, never none: what was measured, else where the time went."""
-        if why := self.measured(_names.LATE_WHY):
-            return [str(why)]
-        where, cause = self.measured(_names.LATE_WHERE), self.cause
+        """Why it was late in words, never none, safe for a terminal: what was measured, else where
+        the time went.
+        """
+        if why := self.text(_names.LATE_WHY):
+            return [visible(why)]
+        where, cause = self.text(_names.LATE_WHERE), self.cause
         if cause not in (None, "unknown", "downstream"):
-            detail = self.measured(_names.LATE_DETAIL)
-            by = self.measured(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
-            return [
-                ": ".join(map(str, filter(None, (cause, detail)))) + (f", by {by}" if by else "")
-            ]
-        return [str(where)] if where else words(self.path)
+            by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
+            said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
+            return [visible(f"{said}, by {by}" if by else said)]
+        return [visible(where)] if where else words(self.path)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -104,6 +104,11 @@ class Row:
                 if span is not self.span and (value := span.get(key)) is not None:
                     break
         return value
+
+    def text(self, key: str) -> str | None:
+        """Return a verdict as text, whatever another program wrote there."""
+        value = self.measured(key)
+        return None if value is None else str(value)
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``otel-logging late --json`` prints it; docs/commands.md is the contract."""
@@ -123,11 +128,11 @@ class Row:
             "path": [step.as_json() for step in self.path],
             "reason": " → ".join(self.reason),
             "cause": self.cause,
-            "detail": self.measured(_names.LATE_DETAIL),
-            "culprit": self.measured(_names.LATE_CULPRIT),
+            "detail": self.text(_names.LATE_DETAIL),
+            "culprit": self.text(_names.LATE_CULPRIT),
             "culprit_who": self.culprit,
-            "why": self.measured(_names.LATE_WHY),
-            "where": self.measured(_names.LATE_WHERE),
+            "why": self.text(_names.LATE_WHY),
+            "where": self.text(_names.LATE_WHERE),
             "shares": _from_json(self.measured(_names.LATE_SHARES)),
             "link": link,
         }
@@ -135,8 +140,8 @@ class Row:
 
 def _from_json(value: Any) -> Any:
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+        return json.loads(value, parse_constant=str) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
         return value
 
 
