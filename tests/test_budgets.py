@@ -36,7 +36,7 @@ BUDGETS = {
     "_text": 28,
     "_values": 121,
     "_wrap": 214,
-    "cli": 441,
+    "cli": 442,
     "context": 342,
     "demo": 198,
     "doctor": 392,
@@ -50,7 +50,7 @@ BUDGETS = {
     "settings": 334,
     "spool": 831,
     "testing": 147,
-    "traces": 2151,
+    "traces": 2156,
     "tracing": 251,
 }
 

@@ -369,7 +369,7 @@ def test_following_prints_nothing_twice(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the title of an answer without rows, nor a row; until somebody has had enough."""
-    rounds = iter([None, lambda: store(place, new)])
+    rounds = iter([None, lambda: store(place, new), None])
     new = Planted(1, 0, "new", 0, 9000, user("new"), trace="f" * 32)
 
     def sleep(_: float) -> None:
@@ -386,6 +386,9 @@ def test_following_prints_nothing_twice(
         "no stage matches",
         "late",
     ]
+    rounds = iter([None])
+    lines = run("late", "--who", "new", "--follow", "--json").stdout.splitlines()
+    assert [json.loads(line)["who"] for line in lines if line != "Aborted!"] == [{"user_id": "new"}]
 
 
 @pytest.mark.parametrize("command", ["late", "failed"])

@@ -171,6 +171,10 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 950), p(2, 1, "call", 0, 450), p(3, 1, "call", 500, 950)],
         "call \u00d72 · 900 ms",
     ),
+    "thirty of different names": (
+        [p(1, 0, ROOT, 0, 900), *(p(2 + n, 1, f"q{n}", n * 30, n * 30 + 29) for n in range(30))],
+        "30 different stages · 870 ms, most in q29 29 ms",
+    ),
     # at once
     "twenty at once": (
         [p(1, 0, ROOT, 0, 620), *(p(2 + n, 1, "fetch", n, 600 + n) for n in range(20))],

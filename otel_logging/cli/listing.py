@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,16 +115,18 @@ class Listing:
     def run(self, question: Question, answered: Callable[[Answered, set[str]], Shown]) -> None:
         """Ask, and print the answer; with ``--follow`` again and again, each row once."""
         seen: set[str] = set()
-        for number in count():
+        is_first = True
+        while True:
             began = time.monotonic()
             with opened(self._source, self._spool_dir) as asked:
                 found = asked.late(question)
             shown = answered(found, seen)
-            if number == 0 or shown.rows:
+            if is_first or shown.rows:
                 self._print(found, shown)
             if not self._follow:
                 return
             seen.update(row.span.trace_id for row in shown.rows)
+            is_first = False
             del found, shown
             gc.collect()
             time.sleep(max(_EVERY_S, time.monotonic() - began))

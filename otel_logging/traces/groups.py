@@ -25,17 +25,10 @@ _MOST_TELLING = 2
 _MOST_CHARACTERS = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Usual:
-    """How long the stage takes as a rule: of all that is stored of its name and service."""
-
-    p50_s: float
-    p95_s: float
-    count: int
-
-
-def usual(answer: Answer) -> Callable[[Row], Usual | None]:
-    """Return what says how long a row's stage usually takes; None where there are too few."""
+def usual(answer: Answer) -> Callable[[Row], tuple[float, float] | None]:
+    """Return what says how long a row's stage usually takes, of all that is stored of its name and
+    service: the seconds of half and of 95 % of them; None where there are too few.
+    """
     wanted = {_kind(row) for row in answer.rows}
     took: dict[Any, list[float]] = defaultdict(list)
     for row in answer.considered:
@@ -44,11 +37,9 @@ def usual(answer: Answer) -> Callable[[Row], Usual | None]:
     for each in took.values():
         each.sort()
 
-    def of(row: Row) -> Usual | None:
+    def of(row: Row) -> tuple[float, float] | None:
         each = took[_kind(row)]
-        if len(each) < _ENOUGH:
-            return None
-        return Usual(_percentile(each, 50), _percentile(each, 95), len(each))
+        return (_percentile(each, 50), _percentile(each, 95)) if len(each) >= _ENOUGH else None
 
     return of
 

@@ -18,6 +18,7 @@ NOTHING: Final = (
 )
 _AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
 _NEARLY_ALL = 0.9
+_SPREAD = 4  # less than a quarter of the time is not where it went
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
@@ -39,6 +40,7 @@ class Step:
     own_s: float = 0.0
     piece_s: float = 0.0
     between: tuple[str | None, str | None] | None = None
+    spread: str = ""  # in words: over how many names, where none has a quarter of it
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``late --json`` prints it."""
@@ -60,7 +62,9 @@ class Step:
 
     @property
     def itself(self) -> str:
-        """What the stage did itself, in words; empty where nothing was recorded inside."""
+        """What the stage did itself, or many in it, in words; empty where nothing was recorded."""
+        if self.spread:
+            return self.spread
         before, after = self.between or (None, None)
         if before is None and after is None:
             return ""
@@ -115,6 +119,9 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
         most = max(below.values(), key=lambda kind: kind.took, default=_Siblings())
+        if max(own, most.took) * _SPREAD < took and most.took > 0:
+            found.append(Step(*step, spread=_spread(below, most)))
+            break
         if most.took <= 0 or most.took < own:
             found.append(Step(*step, *_between(trace, parts, gaps, below)))
             break
@@ -206,6 +213,12 @@ def _in_time(whole: Part, child: Span) -> tuple[int, int, int]:
             more = own_start + room // 2 - start
             return start + more, end + more, shift + more
     return start, end, shift
+
+
+def _spread(below: dict[str, _Siblings], most: _Siblings) -> str:
+    together, longest = sum(kind.took for kind in below.values()), most.parts[0].span
+    parts = f"{duration(together / 1e9)}, most in {visible(longest.name)}"
+    return f"{len(below)} different stages · {parts} {duration(most.took / 1e9)}"
 
 
 def _between(

@@ -74,7 +74,7 @@ def draw(
         if told := columns.beneath(tells(row)):
             yield told
         if found := is_usual(row):
-            yield f"usually {duration(found.p50_s)}, p95 {duration(found.p95_s)}"
+            yield f"usually {duration(found[0])}, p95 {duration(found[1])}"
         if counts := of_user(row):
             yield f"{counts[0]} of {counts[1]} of {visible(user_of(row))} late"
 
