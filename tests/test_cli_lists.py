@@ -93,6 +93,13 @@ def test_rows_are_in_the_order_asked_for(run: Run, sort: str, traces: list[int])
     assert [row["trace_id"] for row in found] == [other(number) for number in traces]
 
 
+def test_a_late_row_that_failed_says_so(run: Run) -> None:
+    """As a word, and as data."""
+    assert "dmitri  upload ERROR  " in run("late").output
+    found = rows(run("late", "--json"))
+    assert [row["stage"] for row in found if row["error"]] == ["upload"]
+
+
 def test_a_cause_selects_rows(run: Run) -> None:
     """Only those that it made late; one that is unknown is refused."""
     assert [row["who"] for row in rows(run("late", "--json", "--cause", "lock"))] == [
