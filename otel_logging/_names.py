@@ -49,6 +49,12 @@ BUDGET: Final = "budget_s"
 QUEUE_WAIT: Final = "queue.wait_s"  # float: handed over so long before the start
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
+LATE_CAUSE: Final = "late.cause"
+LATE_DETAIL: Final = "late.detail"
+LATE_CULPRIT: Final = "late.culprit"  # the work; with "." and a key of WHO: on whose behalf
+LATE_SHARES: Final = "late.shares"  # JSON object: seconds by cause
+LATE_WHERE: Final = "late.where"
+LATE_WHY: Final = "late.why"  # a sentence
 CANCELLED: Final = "cancelled"
 
 # --- OpenTelemetry's instrumentations: library -> entry point

@@ -1,11 +1,7 @@
 """A span as it is read back: from the bytes of the local store, or from Jaeger's JSON.
 
-In: spans as ``_otlp.span`` encodes them; OTLP as parsed JSON (OpenTelemetry
-protocol specification, JSON Protobuf encoding: ids in hex, 64-bit numbers as
-strings, enums as numbers). Out: ``Span``, the same from both. Invariant: of bytes,
-only what finds late stages is kept decoded: of 100,000 spans that are read a screenful is
-shown, and messages take four times the memory of their bytes. Deliberately absent: where
-spans come from, and what is made of them.
+Of bytes, only what finds late stages is kept decoded: of 100,000 spans that are read a screenful
+is shown, and messages take four times the memory of their bytes.
 """
 
 import base64
@@ -27,6 +23,8 @@ _STATUSES: Final = ("unset", "ok", "error")
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _BUDGET: Final = _names.BUDGET.encode()
+_FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
+_EXCEPTION: Final = _names.EXCEPTION.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +119,12 @@ class Span:
         if self.name == _names.PROCESS_LOG:
             return bool(self.parent_span_id)
         return not self.is_log_page
+
+    @property
+    def may_have_failed(self) -> bool:
+        """Whether it is worth a look: False where its bytes have neither error nor exception."""
+        one = self._details
+        return not isinstance(one, bytes) or _FAILED in one or _EXCEPTION in one
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``otel-logging show --json`` prints it; docs/commands.md is the contract."""
