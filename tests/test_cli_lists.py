@@ -1,9 +1,7 @@
 """``late`` and ``failed``: order, groups, causes, following, and the page."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -15,6 +13,7 @@ from click.testing import Result
 
 from otel_logging.cli import listing, main
 from tests.commands import Runner
+from tests.programs import child_environment, end, start
 from tests.stored import Planted, line, store
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/srv/cart.py", line 12, in f\n    x\n'
@@ -403,20 +402,13 @@ def test_following_prints_each_row_once_as_it_comes(place: Path, command: str) -
     """A line of JSON each; it goes on until it is interrupted."""
     script = "from otel_logging.cli import main; main()"
     arguments = [command, "--json", "--follow", "--source", "local", "--spool-dir", str(place)]
-    with subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as running:
-        assert running.stdout is not None
-        first = {json.loads(running.stdout.readline())["trace_id"] for _ in range(3)}
-        assert len(first) == 3
-        new = Planted(1, 0, "new", 0, 800, user("new"), trace="f" * 32, status=2)
-        store(place, new)
-        while json.loads(running.stdout.readline())["trace_id"] != "f" * 32:
-            pass
-        running.terminate()
-        rest, errors = running.communicate(timeout=20)
-    assert (rest, errors) == ("", "")
+    environment = child_environment(PYTHONUNBUFFERED="1")
+    running = start(sys.executable, "-c", script, *arguments, env=environment)
+    first = {json.loads(running.stdout.readline())["trace_id"] for _ in range(3)}
+    assert len(first) == 3
+    store(place, Planted(1, 0, "new", 0, 800, user("new"), trace="f" * 32, status=2))
+    while json.loads(running.stdout.readline())["trace_id"] != "f" * 32:
+        pass
+    running.terminate()
+    done = end(running)
+    assert (done.stdout, done.stderr) == ("", "")
