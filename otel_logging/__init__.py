@@ -23,6 +23,7 @@ from otel_logging.jobs import (
     format_background_log,
     tag_background_logger,
 )
+from otel_logging.lateness.waiting import waiting
 from otel_logging.logs.configure import configure_logging, get_logger
 from otel_logging.observability import Observability, setup_observability
 from otel_logging.tracing import traced
@@ -47,4 +48,5 @@ __all__ = [
     "tag_background_logger",
     "traced",
     "unbind_context",
+    "waiting",
 ]

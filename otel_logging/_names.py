@@ -48,6 +48,16 @@ LOG_PAGE: Final = "log.page"  # int from 1, on a LOG_SPAN
 BUDGET: Final = "budget_s"
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
+LATE_CAUSE: Final = "late.cause"
+LATE_DETAIL: Final = "late.detail"
+LATE_CULPRIT: Final = "late.culprit"  # and with a "." and a key of ``who``: on whose behalf
+LATE_SHARES: Final = "late.shares"  # JSON object: seconds by cause
+LATE_WHERE: Final = "late.where"
+LATE_WHY: Final = "late.why"
+QUEUE_WAIT: Final = "queue.wait_s"  # float: handed over so long before the start
+LOOP_BLOCKED: Final = "event_loop.blocked"  # a span
+BLOCKED_STACK: Final = "blocked.stack"
+PROCESS_DIED: Final = "process.died"
 CANCELLED: Final = "cancelled"
 
 # --- resource
@@ -66,6 +76,7 @@ SPOOL_BYTES: Final = "OTEL_LOGGING_SPOOL_BYTES"
 SPOOL_HOURS: Final = "OTEL_LOGGING_SPOOL_HOURS"
 LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
 CALLER: Final = "OTEL_LOGGING_CALLER"
+BUDGETS: Final = "OTEL_LOGGING_BUDGETS"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"
 
 #: Set by terminals for the programs in them; the programs' names: ``settings.links``.

@@ -18,6 +18,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _forks, _names, _runtime, tracing
 from otel_logging._errors import ConfigurationError, only_configuration_errors
+from otel_logging.lateness.budgets import Budgets
 from otel_logging.logs import configure
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, destination, load
 from otel_logging.spool import directories
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from otel_logging.export.outcome import Client
     from otel_logging.export.pipeline import Pipeline
     from otel_logging.export.records import Records
+    from otel_logging.lateness.watch import Watch
     from otel_logging.settings import Exporter
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
@@ -59,6 +61,7 @@ class Observability:
         self._settings = settings
         self._pipeline: Pipeline | None = None
         self._records: Records | None = None
+        self._watch: Watch | None = None
         #: The worker of spans, then that of log records, as far as there are any.
         self._deliveries: list[Delivery] = []
         self._is_open = True
@@ -126,6 +129,8 @@ class Observability:
     def _end(self, timeout: float, *, exiting: bool) -> bool:
         _forks.check()
         deadline = time.monotonic() + timeout
+        if self._watch is not None:
+            self._watch.stop()
         if self._pipeline is not None:
             self._pipeline.is_exiting = exiting
             self._pipeline.roll()
@@ -254,7 +259,8 @@ def _connect_all(made: Observability, settings: Settings) -> None:
     elif settings.traces or settings.log_exporter:
         _start(made, settings)
     configure.apply(settings.logs)
-    _runtime.swap(replace(_runtime.current, budgets=settings.budgets, propagate=settings.propagate))
+    budgets = Budgets(settings.budgets)
+    _runtime.swap(replace(_runtime.current, budgets=budgets, propagate=settings.propagate))
 
 
 def _at_exit() -> None:
@@ -304,6 +310,8 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     from otel_logging.export.ids import encode_resource
     from otel_logging.export.line_spans import PROCESS_LOG_S
     from otel_logging.export.pipeline import Pipeline
+    from otel_logging.lateness.died import report_died
+    from otel_logging.lateness.watch import Watch
 
     exporter = settings.exporter
     client = make_client(exporter) if exporter.network else None
@@ -316,7 +324,13 @@ def _start_tracing(made: Observability, settings: Settings, resource: "Resource"
     made._pipeline = pipeline  # noqa: SLF001 - this module's own class
     delivery = _add_delivery(made, spool, client, exporter, before_round)
     pipeline.on_flush = delivery.flush
-    connect(pipeline)
+    spool.on_adopt = report_died
+    made._watch = Watch(  # noqa: SLF001
+        settings.who,
+        configure.get_logger(_names.SCOPE).warning,
+        lambda: (spool.directory(), encode_resource(pipeline.resource)),
+    )
+    connect(pipeline, watch=made._watch)  # noqa: SLF001
 
 
 def _start_records(

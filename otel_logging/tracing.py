@@ -232,6 +232,13 @@ def _start(stage: Stage) -> Span:
             span.otel_logging_bound = before
         if budget is not None:
             span.otel_logging_budget = budget
+        watch = runtime.watch
+        if watch is not None and (
+            budget is not None
+            or watch.has_budgets
+            or (before is not None and span.otel_logging_watched is None)
+        ):
+            watch.begin(span, stage.name or "stage", budget, around, stage.kind, attributes)
         CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
     except Exception as error:  # a foreign sampler or processor
         _diagnostics.report("stages lost: a span could not be started", detail=error)
@@ -282,7 +289,7 @@ class ForeignTracer:
         """Start a span inside *around*."""
         span: Any = self._tracer.start_span(name, context, kind, attributes, links)
         if span is not around and span is not _INVALID:
-            span.otel_logging_bound = span.otel_logging_budget = None
+            span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
             span.otel_logging_passed = False
             if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
                 span.otel_logging_entry = bindings.entry_of(around)
@@ -298,7 +305,9 @@ def _end(given: Span, error: BaseException | None) -> None:
         if error is not None:
             _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
-        if span.otel_logging_budget is None:
+        if span.otel_logging_watched:
+            _end_watched(span, span.otel_logging_watched)
+        elif span.otel_logging_budget is None:
             span.end()
         else:
             _end_in_time(span, span.otel_logging_budget)
@@ -333,6 +342,15 @@ def _as_link(link: Link | SpanContext | Span) -> Link:
     if not isinstance(context, SpanContext):
         raise ConfigurationError("traced: links", link, "spans, span contexts or links")
     return Link(context)
+
+
+def _end_watched(span: Span, watched: Any) -> None:
+    if type(watched) is not int:
+        span.end(watched.finish())
+        return
+    if _runtime.current.watch is not None:
+        _runtime.current.watch.ended(span, watched)
+    span.end()
 
 
 def _end_in_time(span: Span, budget: float) -> None:

@@ -20,8 +20,9 @@ FLOORS = [
     {"_values", "_links", "_forks", "_exceptions", "_parse"},
     {"_http", "_json", "_otlp", "_wrap"},
     {"spool"},
-    {"settings", "lateness"},
+    {"settings"},
     {"context"},
+    {"lateness"},
     {"tracing", "jobs"},
     {"processors"},
     {"logs", "export"},
@@ -54,6 +55,7 @@ GATES = {
         *(
             "_exceptions",
             "context",
+            "lateness",
             "tracing",
             "processors",
             "logs",
@@ -95,6 +97,13 @@ FLOORS_INSIDE = {
         {"foreign", "line_spans"},
         {"pipeline"},
         {"provider"},
+    ],
+    "lateness": [
+        {"blackbox", "budgets", "cpu", "verdict"},
+        {"died", "sentence", "where"},
+        {"stage"},
+        {"pauses", "waiting"},
+        {"watch"},
     ],
     "spool": [
         {"descriptor", "segment"},

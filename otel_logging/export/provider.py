@@ -205,6 +205,7 @@ class _Unrecorded(NonRecordingSpan):
     otel_logging_is_ours = True
     otel_logging_closed = otel_logging_passed = False
     otel_logging_bound = otel_logging_budget = None
+    otel_logging_watched: Any = False  # not watched unless it has a budget
     otel_logging_entry: trace.Span | None = None
     _known: SpanContext | None = None
 

@@ -96,6 +96,8 @@ class Readable(ReadableSpan):
     otel_logging_closed = otel_logging_passed = False
     otel_logging_bound: Bound | None = None
     otel_logging_budget: float | None = None
+    #: What is measured of it, where something is (``lateness``).
+    otel_logging_watched: Any = None
     _line_fields: dict[str, str] | None = None
     _page_bytes = 0
     _pages = 0

@@ -23,6 +23,7 @@ from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.context import Bound, job_tag
 from otel_logging.export.encode import bounded, frozen, shorter_attributes, shorter_event
 from otel_logging.export.readable import Readable
+from otel_logging.lateness.stage import ended_below
 
 _T = TypeVar("_T")
 
@@ -222,6 +223,9 @@ class Span(Readable, trace.Span):
         self._end_time = max(end_ns, self._start_time + 1)
         if self._encoded_events:
             self._events_at_end = self._take_events()
+        around = self._parent_span
+        if around is not None and around.otel_logging_watched:
+            ended_below(around, self)
         pipeline = self.pipeline
         if pipeline.processors:
             pipeline.ended(self)
