@@ -20,8 +20,10 @@ from rich.text import Text
 
 from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
+from otel_logging.lateness.died import tables
 from otel_logging.settings import links
 from otel_logging.traces import sources
+from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.late import Question
@@ -182,6 +184,19 @@ def show(
         out = terminal.console()
         drawn = waterfall.draw(trace, width=out.width, links=_links(found))
         terminal.show(out, [*drawn, *_footer(found)])
+
+
+@main.command()
+@click.option("--stack", is_flag=True, help="Show each step down to where a stage stands.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@_spool_dir
+def now(*, stack: bool, as_json: bool, spool_dir: Path | None) -> None:
+    """List what is open at this moment in every process: since when, for whom, where it stands."""
+    rows = draw_now.rows(tables(_places(spool_dir)), time.time_ns())
+    if as_json:
+        _print_json(map(draw_now.as_json, rows))
+    else:
+        terminal.show(terminal.console(), draw_now.draw(rows, stack=stack))
 
 
 @main.command()

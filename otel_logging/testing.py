@@ -131,7 +131,11 @@ def _fixed(kept: _Kept) -> dict[str, Any]:
             return next(readings)
 
     kept.span_type = FixedSpan
-    return {"watch": None, "now_ns": lambda: next(readings), "random_bits": lambda bits: next(counts[bits])}
+    return {
+        "watch": None,
+        "now_ns": lambda: next(readings),
+        "random_bits": lambda bits: next(counts[bits]),
+    }
 
 
 # ---------------------------------------------------------------- what is shown

@@ -350,6 +350,7 @@ def _end_watched(span: Span, watched: Any) -> None:
         return
     if _runtime.current.watch is not None:
         _runtime.current.watch.ended(span, watched)
+    span.otel_logging_watched = None  # type: ignore[attr-defined]
     span.end()
 
 

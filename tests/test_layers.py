@@ -81,7 +81,7 @@ FLOORS_INSIDE = {
         {"sources"},
         {"draw"},
     ],
-    "traces/draw": [{"terminal", "exceptions"}, {"outline", "table", "waterfall"}],
+    "traces/draw": [{"terminal", "exceptions"}, {"now", "outline", "table", "waterfall"}],
     "logs": [
         {"call", "caller", "line", "nesting", "render", "stdout"},
         {"logger"},

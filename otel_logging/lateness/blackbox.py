@@ -73,7 +73,9 @@ class BlackBox:
             self._data = bytearray(size)
             return
         path = directory / NAME
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        fd = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600
+        )
         try:
             # all of it has its place on the disk: a write to a hole on a full one ends the process
             if os.write(fd, bytes(size)) < size:
@@ -146,7 +148,9 @@ def read(path: Path) -> Table:
         found = second if second in (first, third) else b"\0"
         if found[0] == 1:
             stages.append(_slot(found))
-    return Table(pid, alive_ns, data[_HEADER.size : min(_HEADER.size + length, _HEADER_BYTES)], stages)
+    return Table(
+        pid, alive_ns, data[_HEADER.size : min(_HEADER.size + length, _HEADER_BYTES)], stages
+    )
 
 
 def _slot(data: bytes) -> OpenStage:

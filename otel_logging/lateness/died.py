@@ -14,14 +14,15 @@ from otel_logging import _diagnostics, _names, _otlp
 from otel_logging.lateness.blackbox import NAME, OpenStage, Table, read
 from otel_logging.lateness.verdict import late_by
 from otel_logging.spool import directories
+from otel_logging.spool.descriptor import is_held
 from otel_logging.spool.held import write_segment
 from otel_logging.spool.segment import frame, header
 
 _ERROR = 2  # OTLP's number of the status
 
 
-def tables(bases: Iterable[Path]) -> Iterator[tuple[str, Table]]:
-    """Yield the destination's name and the table of each process below *bases* that runs.
+def tables(bases: Iterable[Path]) -> Iterator[Table]:
+    """Yield the table of each process below *bases* that runs.
 
     Failure: never raises; what cannot be read is left out.
     """
@@ -31,16 +32,8 @@ def tables(bases: Iterable[Path]) -> Iterator[tuple[str, Table]]:
                 path = process_dir / NAME
                 with contextlib.suppress(OSError):
                     table = read(path)
-                    if table.pid and _runs(table.pid):
-                        yield destination.name, table
-
-
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        with contextlib.suppress(PermissionError):  # it is another user's now
-            os.kill(pid, 0)
-        return True
-    return False
+                    if table.pid and (os.name != "posix" or is_held(process_dir / "lock")):
+                        yield table
 
 
 def report_died(process_dir: Path) -> None:
@@ -67,7 +60,8 @@ def report_died(process_dir: Path) -> None:
 def _span(stage: OpenStage, table: Table) -> tuple[bytes, bytes]:
     end_ns = max(table.alive_ns, stage.start_ns + 1)
     attributes: dict[str, Any] = {_names.PROCESS_DIED: True}
-    attributes.update(pair.split("=", 1) for pair in stage.who.split(", ") if "=" in pair)
+    for pair in filter(None, stage.who.split(", ")):
+        key, _, attributes[key] = pair.partition("=")
     over_s = late_by((end_ns - stage.start_ns) / 1e9, stage.budget_s)
     if stage.budget_s is not None:
         attributes[_names.BUDGET] = stage.budget_s

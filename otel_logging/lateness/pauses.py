@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -22,9 +22,6 @@ from otel_logging import context as bindings
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.verdict import GC, LOOP, Why
-
-if TYPE_CHECKING:
-    from otel_logging.lateness.watch import Watch
 
 BEAT_NS: Final = 10_000_000
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
@@ -80,7 +77,7 @@ class Seen:
 class Pauses:
     """The last pauses of this process."""
 
-    def __init__(self, watch: "Watch") -> None:
+    def __init__(self, watch: Any) -> None:
         self._watch = watch
         self.recent: deque[Pause] = deque(maxlen=KEPT)
         self.hearts: dict[int, Heart] = {}

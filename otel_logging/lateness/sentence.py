@@ -5,7 +5,6 @@ In: what a stage was, and a ``Verdict``. Out: one line. Deliberately absent: col
 
 from datetime import datetime
 
-
 from otel_logging.lateness.verdict import (
     CPU,
     DOWNSTREAM,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.trace import SpanKind
 
@@ -32,10 +32,6 @@ from otel_logging.lateness.verdict import (
     judge,
     late_by,
 )
-
-if TYPE_CHECKING:
-    from otel_logging.lateness.pauses import Heart, Pause
-    from otel_logging.lateness.watch import Watch
 
 #: Attribute of a span: its ``Watched``; of one that only the black box knows, its slot.
 WATCHED: Final = "otel_logging_watched"
@@ -88,14 +84,14 @@ class Watched:
     """What is measured of one open stage."""
 
     __slots__ = (
-        *("_cpu", "_inner_cpu", "_nodes", "_outer", "_root", "_waits", "began", "budget_s"),
+        *("_cpu", "_inner_cpu", "_below", "_outer", "_waits", "began", "budget_s"),
         *("children", "end", "heart", "is_downstream", "is_overdue", "name", "origin", "places"),
         *("seen_at", "slot", "span", "task", "thread", "watch"),
     )
 
     def __init__(
         self,
-        watch: "Watch",
+        watch: Any,
         span: Any,
         name: str,
         budget_s: float | None,
@@ -110,8 +106,8 @@ class Watched:
         """
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
         self._outer = outer
-        self._root: Watched = self if outer is None else outer._root
-        self._nodes = 0
+        #: How many there are, shared with all below.
+        self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         self._inner_cpu = 0
         self.is_downstream = is_downstream
         self.began = self.origin = began_ns(span)
@@ -125,7 +121,7 @@ class Watched:
         self.slot = -1
         self._cpu = -1
         self.task: Any = None
-        self.heart: Heart | None = None
+        self.heart: Any = None
         if at is not None:
             self.thread, self.task = at
             return
@@ -151,9 +147,8 @@ class Watched:
 
     def add_child(self, facts: Facts, *, cpu: int = 0) -> None:
         """Take a child that has ended."""
-        root = self._root
-        if root._nodes < _NODES and not self.end:
-            root._nodes += 1
+        if self._below[0] < _NODES and not self.end:
+            self._below[0] += 1
             self.children.append(facts)
         self._inner_cpu += cpu
 
@@ -182,6 +177,8 @@ class Watched:
         try:
             span = self.span
             clock = getattr(span, "clock_ns", None)
+            if bindings.has_ended(span):  # by somebody, and not by the end of the stage
+                return None
             if clock is None or getattr(span, "start_time", None) is None:
                 self.end = time.perf_counter_ns()
             else:
@@ -213,8 +210,7 @@ class Watched:
             max(cpu - self._inner_cpu, 0),
         )
         if outer is not None:
-            same = outer.thread == self.thread and outer._cpu >= 0
-            outer.add_child(facts, cpu=cpu if same else 0)
+            outer.add_child(facts, cpu=cpu if outer.thread == self.thread else 0)
         self.children = []  # whoever holds it longer does not hold these
         if over_s is not None:
             self._explain(facts, latency_s, over_s)
@@ -259,21 +255,21 @@ class Watched:
         told = {k: v for k, v in attributes.items() if k not in (_names.LATE, _names.LATE_WHY)}
         self.watch.warn(why, stage=self.name, **told)
 
-    def as_interval(self, pause: "Pause") -> Interval:
+    def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""
         cause, why = pause.cause, pause.why
         if cause == LOOP and self.is_own(pause):
             cause, why = CPU, Why(why.detail)
         return Interval(cause, pause.start, pause.end, why)
 
-    def is_own(self, pause: "Pause") -> bool:
+    def is_own(self, pause: Any) -> bool:
         """Say whether *pause* was work of the same request."""
         if pause.request is not None:
             return pause.request is bindings.entry_of(self.span)
         return pause.task != 0 and pause.task == id(self.task)
 
 
-def _linked(pauses: "Iterable[Pause]", stage: Watched) -> list[Any]:
+def _linked(pauses: Iterable[Any], stage: Watched) -> list[Any]:
     found = [each for each in pauses if each.span is not None and not stage.is_own(each)]
     found.sort(key=lambda pause: pause.end - pause.start, reverse=True)
     return [pause.span for pause in found[:_LINKS]]

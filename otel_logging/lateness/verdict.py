@@ -98,9 +98,7 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     return Verdict(ranked, cause, max(reasons, default=(0, Why()))[1])
 
 
-def _path(
-    stage: Facts, start: int, end: int, depth: int = 0
-) -> Iterator[tuple[Facts, int, int]]:
+def _path(stage: Facts, start: int, end: int, depth: int = 0) -> Iterator[tuple[Facts, int, int]]:
     """Yield who was on the critical path, and when, backwards: each child that ended last before
     the stage went on to what came next.
     """

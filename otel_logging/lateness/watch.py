@@ -32,7 +32,9 @@ from otel_logging.lateness.verdict import CPU, Why
 
 _TICK_S: Final = 0.025
 _SLOW_TICK_S: Final = 0.25  # while only stages without a budget are open
-_SCAN_NS: Final = 100_000  # a look through the table takes no more of a tick than that for each stage
+_SCAN_NS: Final = (
+    100_000  # a look through the table takes no more of a tick than that for each stage
+)
 _LOOKED_AT: Final = 64  # stages in one tick
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -164,9 +166,7 @@ class Watch:
         self.has_budgets = True
         waited_s = attributes.get(_names.QUEUE_WAIT)
         is_downstream = kind in (trace.SpanKind.CLIENT, trace.SpanKind.PRODUCER)
-        watched = Watched(
-            self, span, name, budget_s, outer, waited_s, is_downstream=is_downstream
-        )
+        watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream=is_downstream)
         slot = -1
         if budget_s is not None:
             slot = self._slot(span, name, budget_s)
@@ -211,8 +211,9 @@ class Watch:
             if slot is not None and slot >= 0 and slot in self._open:
                 self._put_who(slot, self.who_of(span, fields))
 
-    def ended(self, span: Any, slot: int) -> None:
-        """Take a stage out of the table that was only noted."""
+    def ended(self, span: Any, watched: Any) -> None:
+        """Take a stage out of the table, with nothing to say of it. *watched*: it, or its slot."""
+        slot: int = watched if type(watched) is int else watched.slot
         noted = self._open.get(slot)
         if noted is None or noted.span is not span:  # it is of an earlier set-up
             return
@@ -291,7 +292,9 @@ class Watch:
             self._news.set()
             return
         try:
-            self._thread = threading.Thread(target=self._run, name="otel_logging watch", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, name="otel_logging watch", daemon=True
+            )
             self._thread.start()
         except RuntimeError:  # no more threads to be had, or the interpreter exits
             self._may_start.append(token)
@@ -332,10 +335,9 @@ class Watch:
         for slot, each in list(self._open.items()):
             if bindings.has_ended(each.span):  # just when it became another's concern
                 self.ended(each.span, slot)
-            elif type(each) is _Noted:
-                if now - began_ns(each.span) > _SLOW_S * 1e9:
-                    self._promote(slot, each)
-            elif slot not in self._slow and self._open.get(slot) is each:
+            elif type(each) is _Noted and now - began_ns(each.span) > _SLOW_S * 1e9:
+                self._promote(slot, each)
+            elif type(each) is Watched and slot not in self._slow:
                 budget_s = each.budget_s
                 if budget_s is not None and now - each.origin > budget_s * 5e8:
                     self._slow[slot] = each

@@ -68,9 +68,7 @@ class Settings:
     propagators: tuple[str, ...] | None = asked(_parse.comma_list, None, _names.OTEL_PROPAGATORS)
     who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), argument="propagate")
-    budgets: Mapping[str, float] = asked(
-        _parse.budgets, dict, _names.BUDGETS, argument="budgets"
-    )
+    budgets: Mapping[str, float] = asked(_parse.budgets, dict, _names.BUDGETS, argument="budgets")
     #: None: the user's own place, or the fallback.
     spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR, argument="spool_dir")
     spool_dir_named: str = field(compare=False)  # the argument or the variable
