@@ -11,7 +11,9 @@ go on. Deliberately absent: what a span is
 import asyncio
 import copy
 import time
+from asyncio import _get_running_loop
 from collections.abc import Callable, Iterable, Mapping
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -233,12 +235,13 @@ def _start(stage: Stage) -> Span:
         if budget is not None:
             span.otel_logging_budget = budget
         watch = runtime.watch
-        if watch is not None and (
-            budget is not None
-            or watch.has_budgets
-            or (before is not None and span.otel_logging_watched is None)
-        ):
-            watch.begin(span, stage.name or "stage", budget, around, stage.kind, attributes)
+        if watch is not None:
+            if budget is not None or watch.has_budgets:
+                watch.measure(span, stage.name or "stage", budget, around, stage.kind, attributes)
+            if before is not None and span.otel_logging_watched is None:
+                watch.open[span] = get_ident(), _get_running_loop()
+                if not watch.is_awake:
+                    watch.wake()
         CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
     except Exception as error:  # a foreign sampler or processor
         _diagnostics.report("stages lost: a span could not be started", detail=error)
@@ -306,7 +309,7 @@ def _end(given: Span, error: BaseException | None) -> None:
             _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
         if span.otel_logging_watched:
-            _end_watched(span, span.otel_logging_watched)
+            span.end(span.otel_logging_watched.finish())
         elif span.otel_logging_budget is None:
             span.end()
         else:
@@ -327,6 +330,11 @@ def _end(given: Span, error: BaseException | None) -> None:
                 bindings.restore(span.otel_logging_bound)
         else:
             span.otel_logging_passed = True
+        watch = _runtime.current.watch
+        if watch is not None and span.otel_logging_bound is not None:
+            noted = watch.open.pop(span, ())
+            if len(noted) > 2:
+                watch.close(noted)
 
 
 def _as_links(links: Any) -> list[Link]:
@@ -342,16 +350,6 @@ def _as_link(link: Link | SpanContext | Span) -> Link:
     if not isinstance(context, SpanContext):
         raise ConfigurationError("traced: links", link, "spans, span contexts or links")
     return Link(context)
-
-
-def _end_watched(span: Span, watched: Any) -> None:
-    if type(watched) is not int:
-        span.end(watched.finish())
-        return
-    if _runtime.current.watch is not None:
-        _runtime.current.watch.ended(span, watched)
-    span.otel_logging_watched = None  # type: ignore[attr-defined]
-    span.end()
 
 
 def _end_in_time(span: Span, budget: float) -> None:

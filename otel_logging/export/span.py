@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
+from otel_logging import _diagnostics, _forks, _names, _otlp
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import MAX_RECORD_BYTES, plain
 from otel_logging.context import Bound, job_tag
@@ -223,8 +223,6 @@ class Span(Readable, trace.Span):
         self._end_time = max(end_ns, self._start_time + 1)
         if self._encoded_events:
             self._events_at_end = self._take_events()
-        if self.otel_logging_watched and _runtime.current.watch is not None:  # not by its stage
-            _runtime.current.watch.ended(self, self.otel_logging_watched)
         around = self._parent_span
         if around is not None and around.otel_logging_watched:
             ended_below(around, self)

@@ -19,7 +19,7 @@ from typing import Final
 NAME: Final = "open-stages"
 SLOTS: Final = 1024
 _MAGIC: Final = b"otelbox1"
-_SLOT_BYTES: Final = 512
+SLOT_BYTES: Final = 512
 #: Process id, when it was seen alive, length of the resource, which is as ``_otlp.resource`` has it.
 _HEADER: Final = struct.Struct("<8sQQI")
 _ALIVE: Final = struct.Struct("<Q")
@@ -28,7 +28,7 @@ _HEADER_BYTES: Final = 8192
 _HEAD: Final = struct.Struct("<BxHHxxQQQQQd64s")
 _WHO, _WHERE = _HEAD.size, _HEAD.size + 96
 _LENGTHS: Final = struct.Struct("<H")
-_LOW: Final = (1 << 64) - 1
+LOW: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +55,32 @@ class OpenStage:
     where: str
 
 
+class _Names(dict[str, bytes]):
+    """Names of stages as they stand there."""
+
+    def __missing__(self, name: str) -> bytes:
+        if len(self) >= SLOTS:
+            self.clear()
+        shown = self[name] = name.encode("utf-8", "replace")[:64]
+        return shown
+
+
 class BlackBox:
     """The table of this process. Concurrency: each slot is written by one thread at a time."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        self._data: mmap.mmap | bytearray = bytearray()
-        #: Slots; not 0, which is nothing.
-        self.free = list(range(SLOTS - 1, 0, -1))
-        self._pack = _HEAD.pack_into
-        self._names: dict[str, bytes] = {}
+        self.data: mmap.mmap | bytearray = bytearray()
+        #: Numbers of slots; those of the header are none.
+        self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
+        self.pack = _HEAD.pack_into
+        self.names = _Names()
 
     def begin(self, directory: Path | None, resource: bytes) -> None:
         """Make the file in *directory*; without one, nobody else can read. Failure: OSError."""
-        size = _HEADER_BYTES + SLOTS * _SLOT_BYTES
+        size = SLOTS * SLOT_BYTES
         if directory is None:
-            self._data = bytearray(size)
+            self.data = bytearray(size)
             return
         path = directory / NAME
         fd = os.open(
@@ -80,29 +90,24 @@ class BlackBox:
             # all of it has its place on the disk: a write to a hole on a full one ends the process
             if os.write(fd, bytes(size)) < size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            self._data = mmap.mmap(fd, size)
+            self.data = mmap.mmap(fd, size)
         finally:
             os.close(fd)
         self.path = path
         kept = resource if len(resource) <= _HEADER_BYTES - _HEADER.size else b""
         head = _HEADER.pack(_MAGIC, os.getpid(), time.time_ns(), len(kept)) + kept
-        self._data[: len(head)] = head
+        self.data[: len(head)] = head
 
     def open(
         self, slot: int, name: str, trace_id: int, span_id: int, parent_id: int, start_ns: int,
         budget_s: float = 0.0,
     ) -> None:  # fmt: skip
-        """Put a stage into *slot*. The hot way: one call."""
-        try:
-            shown = self._names[name]
-        except KeyError:
-            if len(self._names) >= SLOTS:
-                self._names.clear()
-            shown = self._names[name] = name.encode("utf-8", "replace")[:64]
-        self._pack(
-            self._data, _HEADER_BYTES + slot * _SLOT_BYTES,
-            *(1, 0, 0, trace_id >> 64, trace_id & _LOW, span_id, parent_id, start_ns, budget_s, shown),
-        )  # fmt: skip
+        """Put a stage into *slot*."""
+        high, low = trace_id >> 64, trace_id & LOW
+        self.pack(
+            *(self.data, slot * SLOT_BYTES, 1, 0, 0, high, low, span_id, parent_id),
+            *(start_ns, budget_s, self.names[name]),
+        )
 
     def put_who(self, slot: int, who: str) -> None:
         """Say on whose behalf the stage in *slot* runs."""
@@ -110,21 +115,21 @@ class BlackBox:
 
     def put_where(self, slot: int, where: str) -> None:
         """Say where it stands."""
-        self._text(slot, 4, _WHERE, where.encode("utf-8", "replace")[: _SLOT_BYTES - _WHERE])
+        self._text(slot, 4, _WHERE, where.encode("utf-8", "replace")[: SLOT_BYTES - _WHERE])
 
     def _text(self, slot: int, length_at: int, at: int, text: bytes) -> None:
-        start = _HEADER_BYTES + slot * _SLOT_BYTES
-        _LENGTHS.pack_into(self._data, start + length_at, 0)
-        self._data[start + at : start + at + len(text)] = text
-        _LENGTHS.pack_into(self._data, start + length_at, len(text))
+        start = slot * SLOT_BYTES
+        _LENGTHS.pack_into(self.data, start + length_at, 0)
+        self.data[start + at : start + at + len(text)] = text
+        _LENGTHS.pack_into(self.data, start + length_at, len(text))
 
     def beat(self) -> None:
         """Say that the process is alive."""
-        _ALIVE.pack_into(self._data, 16, time.time_ns())
+        _ALIVE.pack_into(self.data, 16, time.time_ns())
 
     def close(self, slot: int) -> None:
         """Empty *slot*."""
-        self._data[_HEADER_BYTES + slot * _SLOT_BYTES] = 0
+        self.data[slot * SLOT_BYTES] = 0
         self.free.append(slot)
 
     def remove(self) -> None:
@@ -142,8 +147,8 @@ def read(path: Path) -> Table:
         return Table(0, 0, b"", [])
     _, pid, alive_ns, length = _HEADER.unpack_from(last)
     stages = []
-    for at in range(_HEADER_BYTES, len(last) - _SLOT_BYTES + 1, _SLOT_BYTES):
-        first, second, third = (each[at : at + _SLOT_BYTES] for each in (data, again, last))
+    for at in range(_HEADER_BYTES, len(last) - SLOT_BYTES + 1, SLOT_BYTES):
+        first, second, third = (each[at : at + SLOT_BYTES] for each in (data, again, last))
         # one that is written at each look opens and ends all the time
         found = second if second in (first, third) else b"\0"
         if found[0] == 1:

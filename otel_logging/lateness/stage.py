@@ -167,7 +167,8 @@ class Watched:
 
     def who(self) -> tuple[tuple[str, str], ...]:
         """Return on whose behalf it runs."""
-        return self.watch.who_of(self.span, {})
+        found: tuple[tuple[str, str], ...] = self.watch.who_of(self.span, {})
+        return found
 
     # ---- the end
 
@@ -265,8 +266,8 @@ class Watched:
     def is_own(self, pause: Any) -> bool:
         """Say whether *pause* was work of the same request."""
         if pause.request is not None:
-            return pause.request is bindings.entry_of(self.span)
-        return pause.task != 0 and pause.task == id(self.task)
+            return bool(pause.request is bindings.entry_of(self.span))
+        return bool(pause.task != 0 and pause.task == id(self.task))
 
 
 def _linked(pauses: Iterable[Any], stage: Watched) -> list[Any]:

@@ -5,16 +5,16 @@ overdue. Invariants: nothing here raises into a stage or makes it wait; the thre
 and not at all where threads are green. Deliberately absent: why a stage was late (``stage``).
 """
 
+import asyncio
 import sys
 import threading
 import time
-from asyncio import _get_running_loop, current_task
+from asyncio import current_task
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from pathlib import Path
-from threading import get_ident
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -27,11 +27,12 @@ from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.cpu import HOG_SHARE, Processors
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause, Pauses, Who
 from otel_logging.lateness.sentence import seconds
-from otel_logging.lateness.stage import WATCHED, Watched, began_ns, value_of, watched_of
+from otel_logging.lateness.stage import Watched, began_ns, value_of, watched_of
 from otel_logging.lateness.verdict import CPU, Why
 
+_NO_SPAN: Final = trace.INVALID_SPAN
 _TICK_S: Final = 0.025
-_SLOW_TICK_S: Final = 0.25  # while only stages without a budget are open
+_SLOW_TICK_S: Final = 0.05  # while only stages without a budget are open
 _SCAN_NS: Final = (
     100_000  # a look through the table takes no more of a tick than that for each stage
 )
@@ -43,13 +44,8 @@ _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
 
-class _Noted(NamedTuple):
-    """A stage that only the table knows."""
-
-    span: Any
-    thread: int
-    task: Any
-    name: str
+#: An entry stage without a budget: its thread and loop, and its slot, once it has one.
+_Noted = tuple[Any, ...]
 
 
 class Watch:
@@ -79,14 +75,15 @@ class Watch:
     def _begin(self) -> None:
         self._box = BlackBox()
         self._is_boxed = False
-        self._open: dict[int, _Noted | Watched] = {}
+        #: Entry stages without a budget, by span. Stages write it themselves, in line.
+        self.open: dict[Any, _Noted] = {}
+        self.is_awake = False
+        self._measured: dict[int, Watched] = {}
         self._slow: dict[int, Watched] = {}
         self._ended: deque[tuple[Any, int, int, str, Who]] = deque(maxlen=_ENDED)
-        self._measured = 0  # open stages that are more than noted
         self._unboxed = -1  # the next key of a stage that found no slot
         self._next_scan = 0
         self._processors = Processors()
-        self._is_awake = False
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
         self._news = threading.Event()
@@ -116,7 +113,7 @@ class Watch:
 
     # ---- stages
 
-    def begin(
+    def measure(
         self,
         span: Any,
         name: str,
@@ -124,33 +121,18 @@ class Watch:
         around: Any,
         kind: Any,
         attributes: Mapping[str, Any],
-    ) -> None:
-        """Put an entry stage into the table; measure one with a budget, and all below such.
-
-        Never raises.
-        """
+    ) -> bool:
+        """Measure a stage with a budget, and all below such; say whether it is. Never raises."""
         try:
-            outer = None
-            if self.has_budgets:
-                outer = watched_of(around)
-                if outer is not None and outer.end:
-                    outer = None
-            if budget_s is not None or outer is not None:
-                self._measure(span, name, budget_s, outer, kind, attributes)
-            elif getattr(span, bindings.ENTRY, None) is None and span.otel_logging_watched is None:
-                self._note(span, name)
+            outer = watched_of(around)
+            if outer is not None and outer.end:
+                outer = None
+            if (budget_s is None and outer is None) or len(self._measured) > _MOST:
+                return False
+            self._measure(span, name, budget_s, outer, kind, attributes)
         except Exception as error:
             _diagnostics.report("stages not watched", detail=error)
-
-    def _note(self, span: Any, name: str) -> None:
-        slot = self._slot(span, name, 0.0)
-        if slot > 0:
-            loop = _get_running_loop()
-            task = None if loop is None else current_task(loop)
-            self._open[slot] = _Noted(span, get_ident(), task, name)
-            span.otel_logging_watched = slot
-            if not self._is_awake:
-                self._wake()
+        return True
 
     def _measure(
         self,
@@ -161,42 +143,38 @@ class Watch:
         kind: Any,
         attributes: Mapping[str, Any],
     ) -> None:
-        if len(self._open) > _MOST:
-            return
         self.has_budgets = True
         waited_s = attributes.get(_names.QUEUE_WAIT)
         is_downstream = kind in (trace.SpanKind.CLIENT, trace.SpanKind.PRODUCER)
         watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream=is_downstream)
-        slot = -1
-        if budget_s is not None:
-            slot = self._slot(span, name, budget_s)
+        slot = -1 if budget_s is None else self._slot(span, name, budget_s)
         if slot < 0:
             slot = self._unboxed = self._unboxed - 1
         watched.slot = slot
-        self._open[slot] = watched
+        self._measured[slot] = watched
         span.otel_logging_watched = watched
-        self._measured += 1
-        if not self._is_awake or self._measured == 1:
-            self._wake()
+        if not self.is_awake or len(self._measured) == 1:
+            self.wake()
 
     def _slot(self, span: Any, name: str, budget_s: float) -> int:
         if not self._is_boxed:  # in a forked child
             self._open_box()
-        if hasattr(span, "trace_id"):
-            trace_id, span_id, parent = span.trace_id, span.span_id, getattr(span, "parent", None)
-            start_ns = getattr(span, "start_time", None) or time.time_ns()
-        else:
-            context = span.get_span_context()
-            trace_id, span_id, parent = context.trace_id, context.span_id, None
-            start_ns = time.time_ns()
         try:
             slot = self._box.free.pop()
         except IndexError:
             return -1
-        parent_id = 0 if parent is None else parent.span_id
-        self._box.open(slot, name, trace_id, span_id, parent_id, start_ns, budget_s)
-        if bound := bindings.bound():
-            self._put_who(slot, self.who_of(span, bound))
+        context, parent = span.get_span_context(), getattr(span, "parent", None)
+        self._box.open(
+            *(
+                slot,
+                name,
+                context.trace_id,
+                context.span_id,
+                0 if parent is None else parent.span_id,
+            ),
+            *(getattr(span, "start_time", None) or time.time_ns(), budget_s),
+        )
+        self._put_who(slot, self.who_of(span, {}))
         return slot
 
     def _put_who(self, slot: int, who: Who) -> None:
@@ -205,35 +183,26 @@ class Watch:
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over what was bound for a request, whose entry span is *span*. Never raises."""
-        if self._who and not fields.keys().isdisjoint(self._who):
-            watched = getattr(span, WATCHED, None)
-            slot = watched.slot if type(watched) is Watched else watched
-            if slot is not None and slot >= 0 and slot in self._open:
+        if not fields.keys().isdisjoint(self._who):
+            watched = watched_of(span)
+            slot = self.open.get(span, (-1,))[-1] if watched is None else watched.slot
+            if type(slot) is int and slot > 0:
                 self._put_who(slot, self.who_of(span, fields))
 
-    def ended(self, span: Any, watched: Any) -> None:
-        """Take a stage out of the table, with nothing to say of it. *watched*: it, or its slot."""
-        slot: int = watched if type(watched) is int else watched.slot
-        noted = self._open.get(slot)
-        if noted is None or noted.span is not span:  # it is of an earlier set-up
-            return
-        if type(noted) is Watched:  # since a moment ago
-            self.forget(noted)
-        else:
-            del self._open[slot]
-            self._box.close(slot)
+    def close(self, noted: _Noted) -> None:
+        """Empty the slot of a stage that has ended, and is in ``open`` no more."""
+        self._box.close(noted[2])
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
-        if self._open.get(watched.slot) is not watched:
+        if self._measured.get(watched.slot) is not watched:
             return
-        del self._open[watched.slot]
+        del self._measured[watched.slot]
         self._slow.pop(watched.slot, None)
-        if watched.slot >= 0:
+        if watched.slot > 0:
             self._box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
-        self._measured -= 1
         if watched.is_outermost:
             runner = watched.task or watched.thread
             self._ended.append((runner, watched.began, watched.end, watched.name, watched.who()))
@@ -254,8 +223,9 @@ class Watch:
 
     def span_in(self, thread: int) -> Any:
         """Return the span of the innermost stage that is open in *thread*."""
-        mine = [each.span for each in list(self._open.values()) if each.thread == thread]
-        return mine[-1] if mine else trace.INVALID_SPAN
+        mine = [each.span for each in list(self._measured.values()) if each.thread == thread]
+        mine += [span for span, noted in list(self.open.items()) if noted[0] == thread]
+        return mine[-1] if mine else _NO_SPAN
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
         """Return what *runner*, a task or a thread, did longest between two times."""
@@ -282,10 +252,11 @@ class Watch:
 
     # ---- the thread
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have the thread look. Never raises, never waits."""
         if self._is_stopped or _green.is_green() or _is_before_fork():
             return
-        self._is_awake = True
+        self.is_awake = True
         try:
             token = self._may_start.pop()
         except IndexError:
@@ -302,13 +273,13 @@ class Watch:
     def _run(self) -> None:
         news = self._news
         while not self._is_stopped and news is self._news:
-            if not self._open:
-                self._is_awake = False
-                if not self._open:  # whoever opens one from here on wakes us
+            if not (self.open or self._measured):
+                self.is_awake = False
+                if not (self.open or self._measured):  # whoever opens one from here on wakes us
                     news.wait()
-                self._is_awake = True
+                self.is_awake = True
             news.clear()
-            period_s = _TICK_S if self._measured > 0 else _SLOW_TICK_S
+            period_s = _TICK_S if self._measured else _SLOW_TICK_S
             asleep = time.perf_counter_ns()
             news.wait(period_s)
             now = time.perf_counter_ns()
@@ -320,10 +291,10 @@ class Watch:
     def _tick(self, now: int, due: int) -> None:
         self._box.beat()
         self.pauses.look(now)
-        if self._measured > 0:
+        if self._measured:
             self._look_for_hogs(now, due)
         if now >= self._next_scan:
-            self._next_scan = now + len(self._open) * _SCAN_NS
+            self._next_scan = now + (len(self.open) + len(self._measured)) * _SCAN_NS
             self._scan(now)
         if self._slow:
             frames = sys._current_frames()  # noqa: SLF001 - there is no other
@@ -331,33 +302,46 @@ class Watch:
                 self._look_at(watched, now, frames)
 
     def _scan(self, now: int) -> None:
-        """Find the stages that are becoming late."""
-        for slot, each in list(self._open.items()):
-            if bindings.has_ended(each.span):  # just when it became another's concern
-                self.ended(each.span, slot)
-            elif type(each) is _Noted and now - began_ns(each.span) > _SLOW_S * 1e9:
-                self._promote(slot, each)
-            elif type(each) is Watched and slot not in self._slow:
-                budget_s = each.budget_s
-                if budget_s is not None and now - each.origin > budget_s * 5e8:
+        """Find the stages that are becoming late; those that have ended are no concern any more."""
+        for span, noted in list(self.open.items()):
+            if bindings.has_ended(span):
+                self.open.pop(span, None)
+                if len(noted) > 2:
+                    self.close(noted)
+            elif len(noted) == 2:
+                slot = self._slot(span, getattr(span, "name", ""), 0.0)
+                if slot > 0:
+                    self.open[span] = (*noted, slot)
+            elif now - began_ns(span) > _SLOW_S * 1e9:
+                self._promote(span, *noted)
+        for slot, each in list(self._measured.items()):
+            if bindings.has_ended(each.span):
+                self.forget(each)
+            elif slot not in self._slow and each.budget_s is not None:
+                if now - each.origin > each.budget_s * 5e8:
                     self._slow[slot] = each
-                    if self._open.get(slot) is not each:  # it has just ended
-                        self._slow.pop(slot, None)
+        for slot in self._slow.keys() - self._measured.keys():  # it ended meanwhile
+            self._slow.pop(slot, None)
 
-    def _promote(self, slot: int, noted: _Noted) -> None:
-        watched = Watched(self, noted.span, noted.name, None, at=(noted.thread, noted.task))
+    def _promote(self, span: Any, thread: int, loop: Any, slot: int) -> None:
+        """Measure from here on where a stage without a budget stands."""
+        task = None
+        if loop is not None:
+            task = next((each for each in asyncio.all_tasks(loop) if _is_in(each, span)), None)
+            if task is None:
+                return
+        watched = Watched(self, span, getattr(span, "name", ""), None, at=(thread, task))
         watched.slot = slot
-        if self._open.get(slot) is noted:
-            self._open[slot] = self._slow[slot] = watched
-            self._measured += 1
-            noted.span.otel_logging_watched = watched
+        self._measured[slot] = self._slow[slot] = watched
+        span.otel_logging_watched = watched
+        self.open.pop(span, None)
 
     def _look_at(self, watched: Watched, now: int, frames: Mapping[int, Any]) -> None:
         steps = self._steps_of(watched, frames)
         if not steps or watched.end:
             return
         watched.saw(steps, now, watched.seen_at or now - int(_TICK_S * 1e9))
-        if watched.slot >= 0 and self._open.get(watched.slot) is watched:
+        if watched.slot > 0 and self._measured.get(watched.slot) is watched:
             shown = [step for step in steps if where.is_application(step[0].co_filename)]
             self._box.put_where(watched.slot, where.stack((shown or steps)[:8]))
         budget_s = watched.budget_s
@@ -407,6 +391,13 @@ class Watch:
             for each in list(self._slow.values()):
                 if each.thread in starved and not each.is_own(pause):
                     each.add_wait(each.as_interval(pause))
+
+
+def _is_in(task: Any, span: Any) -> bool:
+    """Say whether *task* is within the stage of *span*, or one that was begun in it."""
+    context = where.context_of(task)
+    current = None if context is None else context.get(CURRENT, {}).get(SPAN)
+    return current is not None and bindings.entry_of(current) is span
 
 
 def _is_before_fork() -> bool:
