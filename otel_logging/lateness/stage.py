@@ -84,7 +84,7 @@ class Watched:
     """What is measured of one open stage."""
 
     __slots__ = (
-        *("_cpu", "_inner_cpu", "_below", "_outer", "_waits", "began", "budget_s"),
+        *("_cpu", "_inner_cpu", "_below", "_guesses", "_outer", "_waits", "began", "budget_s"),
         *("children", "end", "heart", "is_downstream", "is_overdue", "name", "origin", "places"),
         *("seen_at", "slot", "span", "task", "thread", "watch"),
     )
@@ -112,6 +112,7 @@ class Watched:
         self.is_downstream = is_downstream
         self.began = self.origin = began_ns(span)
         self._waits: list[Interval] = []
+        self._guesses: list[Interval] = []
         if type(waited_s) in (float, int) and 0 < waited_s < float("inf"):
             self.origin -= int(waited_s * 1e9)
         self.children: list[Facts] = []
@@ -138,12 +139,26 @@ class Watched:
         return self._outer is None
 
     def add_wait(self, wait: Interval) -> None:
-        """Take a wait; two parts of one, of samples that follow each other, become one."""
-        waits = self._waits
-        if waits and waits[-1].cause == wait.cause and wait.start <= waits[-1].end <= wait.end:
-            wait = wait._replace(start=min(waits.pop().start, wait.start))
-        if len(waits) < _WAITS:
-            waits.append(wait)
+        """Take a wait that was measured."""
+        if len(self._waits) < _WAITS:
+            self._waits.append(wait)
+
+    def add_guess(self, wait: Interval) -> None:
+        """Take a wait that was seen; those in one place that follow each other become one."""
+        guesses = self._guesses
+        if guesses and guesses[-1].why == wait.why and wait.start <= guesses[-1].end:
+            wait = wait._replace(start=guesses.pop().start)
+        if len(guesses) < _WAITS:
+            guesses.append(wait)
+
+    def _all_waits(self) -> list[Interval]:
+        """Return the waits; what was measured is not guessed as well."""
+        known = self._waits
+        return known + [
+            guess
+            for guess in self._guesses
+            if not any(wait.start < guess.end and wait.end > guess.start for wait in known)
+        ]
 
     def add_child(self, facts: Facts, *, cpu: int = 0) -> None:
         """Take a child that has ended."""
@@ -162,7 +177,7 @@ class Watched:
             places[place] += 1
         cause = where.waits_for(steps)
         if cause is not None:
-            self.add_wait(Interval(cause, max(since, self.began), now, Why(place)))
+            self.add_guess(Interval(cause, max(since, self.began), now, Why(place)))
         self.seen_at = now
 
     def who(self) -> tuple[tuple[str, str], ...]:
@@ -207,7 +222,7 @@ class Watched:
             behind = self.watch.behind(self.task or self.thread, self.origin, self.began)
             self._waits.append(Interval(QUEUE, self.origin, self.began, behind))
         facts = Facts(
-            *(self.name, self.origin, self.end, self.is_downstream, self._waits, self.children),
+            *(self.name, self.origin, self.end, self.is_downstream, self._all_waits(), self.children),
             max(cpu - self._inner_cpu, 0),
         )
         if outer is not None:

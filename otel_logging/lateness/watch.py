@@ -390,7 +390,7 @@ class Watch:
                 return
             for each in list(self._slow.values()):
                 if each.thread in starved and not each.is_own(pause):
-                    each.add_wait(each.as_interval(pause))
+                    each.add_guess(each.as_interval(pause))
 
 
 def _is_in(task: Any, span: Any) -> bool:
