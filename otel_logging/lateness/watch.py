@@ -37,6 +37,7 @@ _SCAN_NS: Final = (
     100_000  # a look through the table takes no more of a tick than that for each stage
 )
 _LOOKED_AT: Final = 64  # stages in one tick
+_LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 _ENDED: Final = 256
@@ -378,13 +379,16 @@ class Watch:
             return
         hog = max(spent, key=spent.__getitem__)
         began = max(due, since) if is_held else since
-        if spent[hog] < HOG_SHARE * (now - began):
+        # others may have the processors: the hog has the most of what is left
+        if spent[hog] < max(HOG_SHARE * sum(spent.values()), _LEAST_SHARE * (now - began)):
             return
-        starved = {t for t in slow - {hog} if 0.01 < spent.get(t, 0) / (now - since) < HOG_SHARE}
+        starved = {t for t in slow - {hog} if spent.get(t, 0) > 0.01 * (now - since)}
         if is_held or starved:
             loops = (h.loop for h in list(self.pauses.hearts.values()) if h.thread == hog)
             seen = self.pauses.seen_in(hog, next(loops, None))
-            pause = Pause(CPU, began, now, seen.why, seen.request, by_thread=hog)
+            # it may have gone on when we are let in
+            why = seen.why if seen.span is not _NO_SPAN else self.behind(hog, began, now)
+            pause = Pause(CPU, began, now, why, seen.request, by_thread=hog)
             if is_held:
                 self.pauses.recent.append(pause)
                 return
