@@ -1,6 +1,6 @@
 """A hundred stages, each made late by one line, with no instrumentation at all: is that line named?
 
-    python benchmarks/lines.py        how many of a hundred, by kind
+python benchmarks/lines.py        how many of a hundred, by kind
 """
 
 import asyncio
@@ -64,7 +64,8 @@ _slow = "a" * 21 + "b"
 
 async def matches_an_expression(size: float) -> None:
     until = time.perf_counter() + size
-    while time.perf_counter() < until: re.match(r"(a+)+$", _slow)  # noqa: E701
+    while time.perf_counter() < until:
+        re.match(r"(a+)+$", _slow)  # noqa: E701
 
 
 _large = json.dumps([{"key": n, "text": "x" * 40} for n in range(800_000)])  # 50 MB

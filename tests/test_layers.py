@@ -103,6 +103,7 @@ FLOORS_INSIDE = {
         {"died", "sentence", "where"},
         {"stage"},
         {"pauses", "waiting"},
+        {"watchdog"},
         {"watch"},
     ],
     "spool": [

@@ -1,9 +1,11 @@
-"""The stages that are open, in a small file that other processes read while this one hangs, or has died.
+"""The stages that are open, in a small file that other processes read while this one hangs, or has
+died.
 
     open-stages    a header, then slots of 512 bytes, of which few are ever used
 
-In: what opens and ends. Out: the same for whoever reads the file. Invariants: written without a lock or a call of
-the system; a slot that is read while it changes is read again. Deliberately absent: whose they are, when to look.
+In: what opens and ends. Out: the same for whoever reads the file. Invariants: written without a
+lock or a call of the system; a slot that is read while it changes is read again. Deliberately
+absent: whose they are, when to look.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Budgets by stage name: exact, or by a pattern with ``*`` and ``?``.
 
-In: what was set. Out: the budget of a name, the most exact pattern's: that with the most letters of its own.
-Deliberately absent: ``[``, which stands in names.
+In: what was set. Out: the budget of a name, the most exact pattern's: that with the most letters
+of its own. Deliberately absent: ``[``, which stands in names.
 """
 
 import re

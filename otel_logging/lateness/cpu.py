@@ -1,7 +1,8 @@
-"""How long each thread has computed, as the system counts it. Where it does not (not on Linux): nothing.
+"""How long each thread has computed, as the system counts it. Where it does not (not on Linux):
+nothing.
 
-In: the time. Out: ns by thread. Deliberately absent: ``pthread_getcpuclockid``, which ends the process for a
-thread that has just gone.
+In: the time. Out: ns by thread. Deliberately absent: ``pthread_getcpuclockid``, which ends the
+process for a thread that has just gone.
 """
 
 import threading

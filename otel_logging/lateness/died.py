@@ -1,7 +1,8 @@
-"""What other processes have open, and what those that have died had open: each of these becomes a span.
+"""What other processes have open, and what those that have died had open: each of these becomes a
+span.
 
-In: directories of the spool. Out: tables, and a segment of spans in the place of a dead process's table.
-Deliberately absent: adopting (``spool``), drawing.
+In: directories of the spool. Out: tables, and a segment of spans in the place of a dead process's
+table. Deliberately absent: adopting (``spool``), drawing.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """What made everything wait: a blocked event loop, a garbage collection, a held interpreter.
 
-In: heartbeats of loops on which a stage is open, the collector's callbacks. Out: pauses, the last thousand, each
-with whose work it was. Invariant: never raises, holds no lock. Deliberately absent: which stages they delayed.
+In: heartbeats of loops on which a stage is open, the collector's callbacks. Out: pauses, the last
+thousand, each with whose work it was. Invariant: never raises, holds no lock. Deliberately
+absent: which stages they delayed.
 """
 
 import asyncio

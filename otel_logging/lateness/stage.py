@@ -1,7 +1,8 @@
 """A stage that is measured while it is open: its waits, its children, what it is for.
 
-In: a span of a stage with a budget, or below one. Out: when it ends late, why, on its span and in one line a
-trace. Invariant: never raises into the stage. Deliberately absent: pauses of the process, and threads (``watch``).
+In: a span of a stage with a budget, or below one. Out: when it ends late, why, on its span and in
+one line a trace. Invariant: never raises into the stage. Deliberately absent: pauses of the
+process, and threads (``watch``).
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _diagnostics, _green, _names
+from otel_logging import _diagnostics, _forks, _green, _names
 from otel_logging import context as bindings
 from otel_logging.lateness import where
 from otel_logging.lateness.sentence import sentence
@@ -84,7 +85,17 @@ class Watched:
     """What is measured of one open stage."""
 
     __slots__ = (
-        *("_cpu", "_inner_cpu", "_below", "_guesses", "_outer", "_waits", "began", "budget_s"),
+        *(
+            "_cpu",
+            "_inner_cpu",
+            "_below",
+            "_guesses",
+            "_outer",
+            "_pid",
+            "_waits",
+            "began",
+            "budget_s",
+        ),
         *("children", "end", "heart", "is_downstream", "is_overdue", "name", "origin", "places"),
         *("seen_at", "slot", "span", "task", "thread", "watch"),
     )
@@ -101,12 +112,13 @@ class Watched:
         is_downstream: bool = False,
         at: tuple[int, Any] | None = None,
     ) -> None:
-        """*waited_s*: since it was handed over. *at*: the thread and the task that it is in, where
+        """Begin. *waited_s*: since it was handed over. *at*: the thread and the task that it is in, where
         this is made in another.
         """
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
         self._outer = outer
         #: How many there are, shared with all below.
+        self._pid = _forks.pid
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         self._inner_cpu = 0
         self.is_downstream = is_downstream
@@ -193,7 +205,8 @@ class Watched:
         try:
             span = self.span
             clock = getattr(span, "clock_ns", None)
-            if bindings.has_ended(span):  # by somebody, and not by the end of the stage
+            # by somebody, and not by the end of the stage; or it is the parent process's
+            if bindings.has_ended(span) or self._pid != _forks.pid:
                 return None
             if clock is None or getattr(span, "start_time", None) is None:
                 self.end = time.perf_counter_ns()
@@ -222,7 +235,14 @@ class Watched:
             behind = self.watch.behind(self.task or self.thread, self.origin, self.began)
             self._waits.append(Interval(QUEUE, self.origin, self.began, behind))
         facts = Facts(
-            *(self.name, self.origin, self.end, self.is_downstream, self._all_waits(), self.children),
+            *(
+                self.name,
+                self.origin,
+                self.end,
+                self.is_downstream,
+                self._all_waits(),
+                self.children,
+            ),
             max(cpu - self._inner_cpu, 0),
         )
         if outer is not None:

@@ -1,13 +1,15 @@
-"""Was a stage late, by how much, and why? Pure, shared by the side that writes and the side that reads.
+"""Was a stage late, by how much, and why? Pure, shared by the side that writes and the side that
+reads.
 
-In: the facts of a finished stage. Out: its latency, shared out among causes, and the cause. Invariants: each
-moment has one cause, so the shares sum to the latency; a stage is explained by its critical path.
-Deliberately absent: clocks, spans, files.
+In: the facts of a finished stage. Out: its latency, shared out among causes, and the cause.
+Invariants: each moment has one cause, so the shares sum to the latency; a stage is explained by
+its critical path. Deliberately absent: clocks, spans, files.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 GC, LOOP, LOCK, POOL, QUEUE = "gc", "loop", "lock", "pool", "queue"
@@ -25,6 +27,9 @@ class Why(NamedTuple):
     detail: str = ""
     culprit: str = ""
     who: tuple[tuple[str, str], ...] = ()
+
+
+NO_REASON: Final = Why()
 
 
 class Interval(NamedTuple):
@@ -57,7 +62,7 @@ class Verdict:
 
     shares: Mapping[str, int] = field(default_factory=dict)
     cause: str = UNKNOWN
-    why: Why = Why()
+    why: Why = NO_REASON
 
 
 def late_by(latency_s: float, budget_s: float | None) -> float | None:
@@ -121,7 +126,7 @@ def _moments(
     cuts = {start, end, *(t for each in there for t in each[1:3] if start < t < end)}
     base = Interval(DOWNSTREAM if owner.is_downstream else UNKNOWN, start, end, Why(owner.name))
     times = sorted(cuts)
-    for left, right in zip(times, times[1:], strict=False):
+    for left, right in pairwise(times):
         found = next((each for each in there if each.start <= left and right <= each.end), base)
         if _RANK.get(found.cause, 0) > _RANK[base.cause]:
             found = base

@@ -1,7 +1,7 @@
 """A wait that the application names: for a lock, a pool, a turn.
 
-In: a ``with`` block around the wait. Out: an interval on the stage that waits, with who had what it waited for.
-Deliberately absent: touching a lock or a pool.
+In: a ``with`` block around the wait. Out: an interval on the stage that waits, with who had what
+it waited for. Deliberately absent: touching a lock or a pool.
 """
 
 import time

@@ -1,8 +1,8 @@
 """Where a thread or a task stands right now, and what it waits for.
 
-In: a frame, or a task. Out: steps (code and line), innermost first, and a label of them: the application's own
-frame, and in brackets the library's that it is in. Invariant: bounded, and nothing is called that the
-application could have made. Deliberately absent: when to look.
+In: a frame, or a task. Out: steps (code and line), innermost first, and a label of them: the
+application's own frame, and in brackets the library's that it is in. Invariant: bounded, and
+nothing is called that the application could have made. Deliberately absent: when to look.
 """
 
 import asyncio

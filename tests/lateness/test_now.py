@@ -65,7 +65,9 @@ def test_what_hangs_is_there_within_a_second_with_its_place(tmp_path: Path) -> N
             assert row["who"] == {"user_id": f"user-{number}"}
             assert row["process"] == program.process.pid
             assert row["service"] == "shop"
-            assert (row["late_by_s"] is not None) is (row["budget_s"] is not None) is (number % 2 == 1)
+            assert (
+                (row["late_by_s"] is not None) is (row["budget_s"] is not None) is (number % 2 == 1)
+            )
         assert any("waits_for_ever (" in place for place in rows["request 3"]["where"])
         table = now(tmp_path / "spool").stdout
         assert "user_id=user-3" in table
@@ -119,7 +121,9 @@ stage = traced("abandoned", budget=3).__enter__()
     assert list(tmp_path.rglob(blackbox.NAME)) == []
 
 
-@pytest.mark.parametrize("data", [b"", b"otelbox1", b"garbage" * 4000, b"otelbox1" + b"\xff" * 20000])
+@pytest.mark.parametrize(
+    "data", [b"", b"otelbox1", b"garbage" * 4000, b"otelbox1" + b"\xff" * 20000]
+)
 def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path, data: bytes) -> None:
     """Or as nothing; never a traceback, and nothing is left behind."""
     directory = tmp_path / "shop-000000" / "1-1"
@@ -140,7 +144,9 @@ def test_a_table_cannot_be_made_and_stages_go_on(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(blackbox.mmap, "mmap", full)
-    with setup_observability("shop", environment="production", endpoint=NOWHERE, spool_dir=tmp_path):
+    with setup_observability(
+        "shop", environment="production", endpoint=NOWHERE, spool_dir=tmp_path
+    ):
         with traced("turn", budget=1):
             pass
         with traced("request"):

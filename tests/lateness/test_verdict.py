@@ -15,9 +15,7 @@ intervals = st.builds(
     st.sampled_from((*CAUSES, "rate limit")),
     times,
 )
-pauses = st.lists(
-    intervals.filter(lambda each: each.cause in ("gc", "loop", "cpu")), max_size=6
-)
+pauses = st.lists(intervals.filter(lambda each: each.cause in ("gc", "loop", "cpu")), max_size=6)
 
 
 def stages(children: st.SearchStrategy[list[Facts]]) -> st.SearchStrategy[Facts]:
@@ -130,7 +128,9 @@ def test_stages_of_any_depth_are_explained() -> None:
     assert judge(stage).shares == {"downstream": END}
 
 
-@pytest.mark.parametrize(("latency", "budget", "over"), [(1.0, 1.0, None), (1.5, 1.0, 0.5), (1.0, None, None)])
+@pytest.mark.parametrize(
+    ("latency", "budget", "over"), [(1.0, 1.0, None), (1.5, 1.0, 0.5), (1.0, None, None)]
+)
 def test_late_is_what_is_over_its_budget(
     latency: float, budget: float | None, over: float | None
 ) -> None:

@@ -188,7 +188,9 @@ def test_a_lock_of_each_user_blames_nobody_else(service: Service) -> None:
                 await asyncio.sleep(0.2)
 
         await asyncio.gather(
-            turn("alice", lambda: work("alice")), turn("bob", lambda: work("bob")), turn("c", nameless)
+            turn("alice", lambda: work("alice")),
+            turn("bob", lambda: work("bob")),
+            turn("c", nameless),
         )
 
     asyncio.run(main())
@@ -243,7 +245,9 @@ def test_time_in_a_queue_is_part_of_the_latency(service: Service) -> None:
 
 
 @pytest.mark.parametrize("waited", [-1.0, float("nan"), float("inf"), "3", None, True])
-def test_a_wait_that_is_no_positive_number_counts_for_nothing(service: Service, waited: Any) -> None:
+def test_a_wait_that_is_no_positive_number_counts_for_nothing(
+    service: Service, waited: Any
+) -> None:
     """A clock that steps back gives such."""
     with traced("turn", budget=10.0, attributes={"queue.wait_s": waited}):
         pass
@@ -462,7 +466,9 @@ def test_the_most_exact_name_gives_the_budget(
     assert [budgets(name), budgets(name)] == [expected, expected]
 
 
-@pytest.mark.parametrize("given", ["turn", "turn=", "turn=x", "turn=-1", "turn=0", "=1", "turn=inf", ","])
+@pytest.mark.parametrize(
+    "given", ["turn", "turn=", "turn=x", "turn=-1", "turn=0", "=1", "turn=inf", ","]
+)
 def test_a_budget_that_is_no_positive_number_is_an_error(
     given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -513,7 +519,6 @@ def test_threads_and_tasks_that_end_elsewhere_break_nothing(service: Service) ->
 
 def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
     """Where one thread keeps the interpreter for itself, in one call that never lets go."""
-
     held = threading.Event()
 
     def hold() -> None:
