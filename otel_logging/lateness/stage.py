@@ -217,6 +217,7 @@ class Watched:
         except Exception as error:
             _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
         finally:
+            self.span.otel_logging_watched = None  # a circle would wait for the collector
             self.watch.forget(self)
         return end_ns
 

@@ -64,7 +64,7 @@ class Watch:
         self.open: dict[Any, _Noted] = {}
         self.is_awake = False
         self.measured: dict[int, Watched] = {}
-        self._ended: deque[tuple[Any, int, int, str, Who]] = deque(maxlen=_ENDED)
+        self._ended: deque[Watched] = deque(maxlen=_ENDED)
         self._unboxed = -1  # the next key of a stage that found no slot
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
@@ -131,12 +131,14 @@ class Watch:
         is_downstream = kind in (trace.SpanKind.CLIENT, trace.SpanKind.PRODUCER)
         watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream=is_downstream)
         slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
+        if slot > 0 and (getattr(span, bindings.ENTRY, None) is not None or bindings.bound()):
+            self.put_who(slot, self.who_of(span, {}))
         if slot < 0:
             slot = self._unboxed = self._unboxed - 1
         watched.slot = slot
         self.measured[slot] = watched
         span.otel_logging_watched = watched
-        if not self.is_awake or len(self.measured) == 1:
+        if not self.is_awake:
             self.wake()
 
     def slot_for(self, span: Any, name: str, budget_s: float) -> int:
@@ -147,21 +149,16 @@ class Watch:
             slot = self.box.free.pop()
         except IndexError:
             return -1
-        context, parent = span.get_span_context(), getattr(span, "parent", None)
+        ids = span if hasattr(span, "trace_id") else span.get_span_context()
+        parent, start_ns = getattr(span, "parent", None), getattr(span, "start_time", None)
         self.box.open(
-            *(
-                slot,
-                name,
-                context.trace_id,
-                context.span_id,
-                0 if parent is None else parent.span_id,
-            ),
-            *(getattr(span, "start_time", None) or time.time_ns(), budget_s),
+            *(slot, name, ids.trace_id, ids.span_id, 0 if parent is None else parent.span_id),
+            *(start_ns or time.time_ns(), budget_s),
         )
-        self._put_who(slot, self.who_of(span, {}))
         return slot
 
-    def _put_who(self, slot: int, who: Who) -> None:
+    def put_who(self, slot: int, who: Who) -> None:
+        """Say on whose behalf the stage in *slot* is."""
         if who:
             self.box.put_who(slot, ", ".join(f"{key}={value}" for key, value in who))
 
@@ -171,7 +168,7 @@ class Watch:
             watched = watched_of(span)
             slot = self.open.get(span, (-1,))[-1] if watched is None else watched.slot
             if type(slot) is int and slot > 0:
-                self._put_who(slot, self.who_of(span, fields))
+                self.put_who(slot, self.who_of(span, fields))
 
     def close(self, noted: _Noted) -> None:
         """Empty the slot of a stage that has ended, and is in ``open`` no more."""
@@ -187,8 +184,7 @@ class Watch:
         if watched.heart is not None:
             watched.heart.open -= 1
         if watched.is_outermost:
-            runner = watched.task or watched.thread
-            self._ended.append((runner, watched.began, watched.end, watched.name, watched.who()))
+            self._ended.append(watched)
 
     # ---- whose
 
@@ -213,12 +209,12 @@ class Watch:
     def behind(self, runner: Any, start: int, end: int) -> Why:
         """Return what *runner*, a task or a thread, did longest between two times."""
         did = [
-            (min(end, ended) - max(start, began), name, who)
-            for of, began, ended, name, who in list(self._ended)
-            if of is runner or of == runner
+            (min(end, each.end) - max(start, each.began), each)
+            for each in list(self._ended)
+            if (each.task or each.thread) == runner
         ]
-        took, name, who = max(did, key=lambda each: each[0], default=(0, "", ()))
-        return Why("", name, who) if took > 0 else Why()
+        took, worst = max(did, key=lambda each: each[0], default=(0, None))
+        return Why() if worst is None or took <= 0 else Why("", worst.name, worst.who())
 
     def pauses_of(self, watched: Watched) -> list[Pause]:
         """Return the pauses that held *watched* up, the longest last."""

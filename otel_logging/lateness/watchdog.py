@@ -28,7 +28,6 @@ from otel_logging.lateness.verdict import CPU
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _TICK_S: Final = 0.025
-_SLOW_TICK_S: Final = 0.05  # while only stages without a budget are open
 _SCAN_NS: Final = (
     100_000  # a look through the table takes no more of a tick than that for each stage
 )
@@ -49,22 +48,20 @@ class Watchdog:
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
-        news = self.watch.news
-        while not self.watch.is_stopped and news is self.watch.news:
-            if not (self.watch.open or self.watch.measured):
-                self.watch.is_awake = False
-                if not (
-                    self.watch.open or self.watch.measured
-                ):  # whoever opens one from here on wakes us
+        watch, news = self.watch, self.watch.news
+        while not watch.is_stopped and news is watch.news:
+            if not (watch.open or watch.measured):
+                watch.is_awake = False
+                if not (watch.open or watch.measured):  # whoever opens one from here on wakes us
                     news.wait()
-                self.watch.is_awake = True
-            news.clear()
-            period_s = _TICK_S if self.watch.measured else _SLOW_TICK_S
+                    news.clear()
+                watch.is_awake = True
             asleep = time.perf_counter_ns()
-            news.wait(period_s)
+            if news.wait(_TICK_S):
+                news.clear()
             now = time.perf_counter_ns()
             try:
-                self._tick(now, asleep + int(period_s * 1e9))
+                self._tick(now, asleep + int(_TICK_S * 1e9))
             except Exception as error:
                 _diagnostics.report("errors while stages are watched", detail=error)
 
@@ -93,6 +90,7 @@ class Watchdog:
             elif len(noted) == 2:
                 slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
                 if slot > 0:
+                    self.watch.put_who(slot, self.watch.who_of(span, {}))
                     self.watch.open[span] = (*noted, slot)
             elif now - began_ns(span) > _SLOW_S * 1e9:
                 self._promote(span, *noted)
