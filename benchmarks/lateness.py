@@ -1,10 +1,10 @@
-"""Seven planted faults among healthy load: is the cause named, the culprit, and on whose behalf it worked?
+"""Plant seven faults among healthy load, and count how often cause, culprit and user are named.
 
-    python benchmarks/lateness.py [EACH]      the confusion table; EACH faults of each kind (100)
-    python benchmarks/lateness.py --healthy   10,000 healthy stages, none of which may be late
-    python benchmarks/lateness.py --overhead  throughput with budgets, monitor and black box, as a ratio
+    python benchmarks/lateness.py [EACH]      the confusion table; EACH of each kind (100)
+    python benchmarks/lateness.py --healthy   10,000 healthy stages: none may be late
+    python benchmarks/lateness.py --overhead  throughput with all of it, as a ratio
 
-A real uvicorn serves, real queues hand over; requests come from another process. One fault at a time.
+A real uvicorn serves, real queues hand over; requests come from another process.
 """
 
 import asyncio
@@ -183,7 +183,7 @@ def serve(ready: Any, results: Any, spool: str, options: dict[str, Any]) -> None
 
         def shutdown(self) -> None: ...
 
-        def force_flush(self, timeout: int = 0) -> bool:
+        def force_flush(self, _: int = 0) -> bool:
             return True
 
     provider: Any = trace.get_tracer_provider()
@@ -368,7 +368,7 @@ def overhead() -> int:
     ratios = []
     try:
         for _ in range(20):
-            a, b = load(plain.port, 400), load(watched.port, 400)
+            a, b = load(plain.port, 200), load(watched.port, 200)
             ratios.append(b / a)
     finally:
         plain.stop()

@@ -22,7 +22,9 @@ def test_the_example_does_what_it_says(tmp_path: Path) -> None:
         [sys.executable, "-c", example], cwd=tmp_path, env=env, capture_output=True, check=True
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["event"] for line in lines] == ["utterance received", "transcribed"]
+    received, transcribed, late_line = (line["event"] for line in lines)
+    assert (received, transcribed) == ("utterance received", "transcribed")
+    assert late_line.startswith("user-456's transcribe of ")
     assert all(line["user_id"] == "user-456" and line["trace_id"] for line in lines)
     late = subprocess.run(
         [sys.executable, "-c", "from otel_logging.cli import main; main()", "late", "--json"],

@@ -22,7 +22,7 @@ NAME: Final = "open-stages"
 SLOTS: Final = 1024
 _MAGIC: Final = b"otelbox1"
 SLOT_BYTES: Final = 512
-#: Process id, when it was seen alive, length of the resource, which is as ``_otlp.resource`` has it.
+#: Process id, when it was seen alive, length of the resource, which is encoded by ``_otlp``.
 _HEADER: Final = struct.Struct("<8sQQI")
 _ALIVE: Final = struct.Struct("<Q")
 _HEADER_BYTES: Final = 8192

@@ -35,8 +35,8 @@ Who = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """*request*: the entry span, and *task*, the id of the task, that did it; *where*: the loop that it
-    blocked, None for all that there is; *by_thread*: whom it does not hold for.
+    """A time in which others waited. *request*, the entry span, and *task*, an id, did it; *loop*
+    is what it blocked, None for all that there is; it does not hold for *by_thread*.
     """
 
     cause: str
@@ -198,9 +198,11 @@ class Heart:
 
 
 def _span_of(seen: Seen, began: int, now: int) -> Any:
-    """Make the span of a block, in the trace of whose work it was; return its context."""
+    """Make the span of a block, in the trace of whose work it was; return its context. Work that
+    is in no trace has none.
+    """
     tracer = _runtime.current.tracer
-    if tracer is None:
+    if tracer is None or seen.span is trace.INVALID_SPAN:
         return None
     ended_ns = time.time_ns()
     attributes = {_names.BLOCKED_STACK: where.stack(seen.steps), **dict(seen.who)}

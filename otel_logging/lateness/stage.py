@@ -112,8 +112,8 @@ class Watched:
         is_downstream: bool = False,
         at: tuple[int, Any] | None = None,
     ) -> None:
-        """Begin. *waited_s*: since it was handed over. *at*: the thread and the task that it is in, where
-        this is made in another.
+        """Begin. *waited_s*: since it was handed over. *at*: the thread and the task that it is in,
+        where this is made in another.
         """
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
         self._outer = outer
@@ -200,7 +200,7 @@ class Watched:
     # ---- the end
 
     def finish(self) -> int | None:
-        """Say why it was late, if it was. Returns the end of its span, None for now. Never raises."""
+        """Say why it was late, if it was; return the end of its span, None for now. Never raises."""
         end_ns: int | None = None
         try:
             span = self.span

@@ -132,8 +132,9 @@ class Watchdog:
             watched.is_overdue = True
             who = watched.who()
             whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
-            told = f"{whose} is overdue: open for {seconds(open_s)} s (budget {seconds(budget_s)}), in "
-            Context().run(self._tell, watched, told + where.label(steps), dict(who), steps)
+            since = f"open for {seconds(open_s)} s (budget {seconds(budget_s)})"
+            told = f"{whose} is overdue: {since}, in {where.label(steps)}"
+            Context().run(self._tell, watched, told, dict(who), steps)
 
     def _tell(
         self, watched: Watched, told: str, who: dict[str, str], steps: Iterable[where.Step]

@@ -105,7 +105,7 @@ def test_what_a_thread_computed_is_cpu_and_the_rest_is_not_known() -> None:
 
 
 def test_the_cause_is_that_without_which_it_had_been_in_time() -> None:
-    """A large part that is not known is what the stage takes anyway; else the largest share is it."""
+    """A part that is not known is what the stage takes anyway; else the largest share is it."""
     waits = [Interval("lock", 0, 300, Why("inventory"))]
     assert judge(Facts("s", 0, END, waits=waits), over=200).cause == "lock"
     assert judge(Facts("s", 0, END, waits=waits), over=200).why == Why("inventory")

@@ -240,7 +240,7 @@ def test_time_in_a_queue_is_part_of_the_latency(service: Service) -> None:
     span = of_user(service, "bob")
     assert span.attributes["late.cause"] == "queue"
     assert span.attributes["late.culprit.user_id"] == "alice"
-    assert float(str(span.attributes["late.by_s"])) == pytest.approx(0.05, abs=0.02)
+    assert 0.05 <= float(str(span.attributes["late.by_s"])) < 0.3
     assert shares(span)["queue"] == pytest.approx(0.3, abs=0.001)
 
 
