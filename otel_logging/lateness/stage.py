@@ -200,7 +200,7 @@ class Watched:
     # ---- the end
 
     def finish(self) -> int | None:
-        """Say why it was late, if it was; return the end of its span, None for now. Never raises."""
+        """Say why it was late, if it was; return the end of its span, None for now."""
         end_ns: int | None = None
         try:
             span = self.span

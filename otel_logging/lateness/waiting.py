@@ -31,9 +31,9 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
     *cause*: "lock", "pool", "queue", "downstream", or a name of your own. *fields* tell which one
     (``name="inventory"``): with them, the stage that had it meanwhile is named as the culprit. The
     block is the wait alone, not the work after it. Scope: the current stage, where it or one around
-    it has a budget. Failure: raises ``ConfigurationError`` for an empty cause or one that the package
-    measures itself, when it is made. Cost: a microsecond. Concurrency: an object is entered by one
-    task at a time; one that decorates serves any number.
+    it has a budget. Failure: raises ``ConfigurationError`` for an empty cause, or one that the
+    package measures itself, when it is made. Cost: a microsecond. Concurrency: an object is entered
+    by one task at a time; one that decorates serves any number.
     """
 
     def __init__(self, cause: str, /, **fields: Any) -> None:

@@ -69,8 +69,7 @@ class Spool:
         self.seal_after_s = SEAL_S
         #: Called, outside the lock, when there is a new segment: the worker has something to do.
         self.on_work: Callable[[], None] = lambda: None
-        #: Called with the directory of a dead process that was adopted.
-        self.on_adopt: Callable[[Path], None] = lambda _: None
+        self.on_adopt: Callable[[Path], None] = lambda _: None  # with a dead process's directory
         self.opened = 0  # segments opened so far, those in memory included
         self._noun = noun
         self._held = Held(None if base is None else base / destination)
@@ -346,17 +345,12 @@ class Spool:
         with self._lock:
             self._held.let_go()
         self._held.give_back()
-        before = set(self._held.adopted)
-        self._held.adopt()
-        for adopted in self._held.adopted.keys() - before:
-            self.on_adopt(adopted)
+        self._held.adopt(self.on_adopt)
 
     def directory(self) -> Path | None:
         """Return the process's own directory; None where there is no disk. Failure: OSError."""
-        if self._held.destination_dir is None:
-            return None
         with self._lock:
-            return self._held.own_dir()
+            return None if self._held.destination_dir is None else self._held.own_dir()
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
