@@ -42,7 +42,7 @@ BUDGETS = {
     "doctor": 392,
     "export": 2152,
     "jobs": 106,
-    "lateness": 1248,
+    "lateness": 1252,
     "logs": 1598,
     "observability": 367,
     "processors": 168,

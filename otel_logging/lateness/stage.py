@@ -75,7 +75,7 @@ def began_ns(span: Any) -> int:
 def ended_below(around: Any, span: Any) -> None:
     """Tell the stage of *around* of a span below it that is no stage: a client's, say."""
     outer = watched_of(around)
-    if outer is not None and watched_of(span) is None:
+    if outer is not None and span.otel_logging_watched is None:
         start, clock = span.start_time, span.clock_ns
         is_downstream = span.kind in (SpanKind.CLIENT, SpanKind.PRODUCER)
         outer.add_child(Facts(span.name, start - clock, span.end_time - clock, is_downstream))
@@ -217,7 +217,8 @@ class Watched:
         except Exception as error:
             _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
         finally:
-            self.span.otel_logging_watched = None  # a circle would wait for the collector
+            # a circle would wait for the collector; not None: the stage around it knows of it
+            self.span.otel_logging_watched = False
             self.watch.forget(self)
         return end_ns
 

@@ -78,7 +78,8 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     """Share the latency of *stage* out among causes, and name the one that made it late by *over*.
 
     *pauses* hold for everything that the stage did. A known cause is named where without it the
-    stage would have been in time; else the largest share is.
+    stage would have been in time, or where it is more than what is not known beyond the budget;
+    else the largest share is.
     """
     spent: Counter[tuple[str, Why]] = Counter()
     unknown: dict[int, tuple[Facts, int]] = {}
@@ -97,7 +98,9 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     for (cause, _), took in spent.items():
         shares[cause] += took
     ranked = {cause: took for cause, took in shares.most_common() if took}
-    known = [c for c, took in ranked.items() if c != UNKNOWN and took >= max(over, 1)]
+    # of what is not known, as much as the budget is what the stage takes anyway
+    least = min(max(over, 1), ranked.get(UNKNOWN, 0) - (stage.end - stage.start - over) + 1)
+    known = [cause for cause, took in ranked.items() if cause != UNKNOWN and took >= least]
     cause = next(iter(known or ranked), UNKNOWN)
     reasons = [(took, why) for (of, why), took in spent.items() if of == cause]
     return Verdict(ranked, cause, max(reasons, default=(0, Why()))[1])

@@ -31,6 +31,7 @@ _TICK_S: Final = 0.025
 _SCAN_NS: Final = (
     100_000  # a look through the table takes no more of a tick than that for each stage
 )
+_MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
@@ -82,8 +83,10 @@ class Watchdog:
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
-        for span, noted in list(self.watch.open.items()):
-            if bindings.has_ended(span):
+        there = list(self.watch.open.items())
+        too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
+        for number, (span, noted) in enumerate(there):
+            if bindings.has_ended(span) or number < too_many:
                 self.watch.open.pop(span, None)
                 if len(noted) > 2:
                     self.watch.close(noted)

@@ -64,10 +64,9 @@ class Spool:
         """
         self.base = base
         self.resource = resource
-        #: Seconds after its first span at which a segment is sealed; the worker makes it longer
-        #: while nothing can be delivered, for a store of some large files rather than many small.
+        #: When a segment is sealed; longer while nothing can be delivered: not many small files.
         self.seal_after_s = SEAL_S
-        #: Called, outside the lock, when there is a new segment: the worker has something to do.
+        #: Called, outside the lock, when there is a new segment.
         self.on_work: Callable[[], None] = lambda: None
         self.on_adopt: Callable[[Path], None] = lambda _: None  # with a dead process's directory
         self.opened = 0  # segments opened so far, those in memory included

@@ -152,3 +152,38 @@ def test_a_table_cannot_be_made_and_stages_go_on(
         with traced("request"):
             pass
     assert "open stages are not readable from outside" in capsys.readouterr().err
+
+
+def test_a_dead_process_whose_table_finds_no_room_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk; the table goes all the same."""
+    box = blackbox.BlackBox()
+    box.begin(tmp_path, b"")
+    box.open(box.free.pop(), "turn", 1, 2, 0, 3, 0.5)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("otel_logging.lateness.died.write_segment", full)
+    report_died(tmp_path)
+    assert "open stages of a dead process lost" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_half_a_table_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write to what has no place on the disk would end the process."""
+    monkeypatch.setattr(blackbox.os, "write", lambda _, data: len(data) // 2)
+    with pytest.raises(OSError, match="No space"):
+        blackbox.BlackBox().begin(tmp_path, b"")
+
+
+def test_names_are_remembered_within_a_bound() -> None:
+    """A stage's name may be anything."""
+    box = blackbox.BlackBox()
+    box.begin(None, b"")
+    for number in range(3000):
+        box.open(20, f"stage {number}", 1, 2, 0, 3)
+    assert len(box.names) <= blackbox.SLOTS

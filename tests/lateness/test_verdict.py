@@ -109,7 +109,8 @@ def test_the_cause_is_that_without_which_it_had_been_in_time() -> None:
     waits = [Interval("lock", 0, 300, Why("inventory"))]
     assert judge(Facts("s", 0, END, waits=waits), over=200).cause == "lock"
     assert judge(Facts("s", 0, END, waits=waits), over=200).why == Why("inventory")
-    assert judge(Facts("s", 0, END, waits=waits), over=400).cause == "unknown"
+    assert judge(Facts("s", 0, END, waits=waits), over=400).cause == "lock"
+    assert judge(Facts("s", 0, END, waits=waits), over=800).cause == "unknown"
     assert judge(Facts("s", 0, 0)).cause == "unknown"
 
 

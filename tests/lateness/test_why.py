@@ -14,7 +14,15 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from otel_logging import ConfigurationError, bind_context, setup_observability, traced, waiting
+from otel_logging import (
+    ConfigurationError,
+    _runtime,
+    bind_context,
+    setup_observability,
+    traced,
+    waiting,
+)
+from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
 from tests.programs import script
 from tests.receiver import Receiver, Span
@@ -543,3 +551,92 @@ def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
     assert str(span.attributes["late.culprit"]).startswith("report")
     assert span.attributes["late.culprit.user_id"] == "alice"
     assert str(span.attributes["late.why"]).endswith("for alice, which kept the interpreter busy")
+
+
+# ---------------------------------------------------------------- what cannot be
+
+
+def test_another_sdks_stages_are_explained_as_well(tmp_path: Path) -> None:
+    """Their spans have no clock of ours."""
+    code = """
+import json, sys, time
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+provider = TracerProvider()
+trace.set_tracer_provider(provider)
+from otel_logging import setup_observability, traced, waiting
+setup_observability("shop", environment="production", endpoint="http://127.0.0.1:1",
+                    spool_dir=sys.argv[1])
+with traced("turn", budget=0.05) as span, waiting("lock", name="a"): time.sleep(0.1)
+attributes = dict(span.attributes)
+assert attributes["late.cause"] == "lock", attributes
+with traced("no budget"): time.sleep(1.3)
+"""
+    script(code, str(tmp_path))
+
+
+def test_many_names_and_many_stages_are_bounded(service: Service) -> None:
+    """More than there are slots, and names that are never seen again."""
+    names = [f"stage {number}" for number in range(1500)]
+    stages = [traced(name, budget=100.0, root=True) for name in names]
+    for stage in stages:
+        stage.__enter__()
+    for stage in reversed(stages):
+        stage.__exit__(None, None, None)
+    assert len(service.spans()) == 1500
+    assert not [span for span in service.spans() if "late" in span.attributes]
+
+
+def test_names_that_fit_a_pattern_are_remembered_within_a_bound() -> None:
+    """Five thousand of them."""
+    found = Budgets({"chat *": 0.4})
+    assert {found.get(f"chat {number}") for number in range(5000)} == {0.4}
+    assert Budgets({"chat": 0.4}).get("turn") is None
+
+
+def test_a_line_that_cannot_be_made_costs_the_stage_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is counted and reported; the span has ended."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no line today")
+
+    monkeypatch.setattr(_runtime.current.watch, "warn", fails)
+    with traced("turn", budget=0.01):
+        time.sleep(0.7)
+    assert service.one("turn").attributes["late"] is True
+    told = capsys.readouterr().err
+    assert "a stage could not be explained (no line today)" in told
+    assert "errors while stages are watched (no line today)" in told
+
+
+def test_a_stage_that_somebody_has_ended_is_not_late_at_its_exit(
+    service: Service, lines: Lines
+) -> None:
+    """Nor is there a line."""
+    with traced("turn", budget=0.01) as span:
+        span.end()
+        time.sleep(0.05)
+    assert "late" not in service.one("turn").attributes
+    assert lines() == []
+
+
+def test_a_short_block_names_nobody(service: Service) -> None:
+    """It is too short for a look at the stack; the loop was blocked all the same."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def block() -> None:
+            watched = _runtime.current.watch
+            heart = watched.pauses.hearts[id(loop)]
+            burn(0.04)
+            heart.seen.clear()
+
+        loop.call_later(0.02, block)
+        with traced("turn", budget=0.01):
+            await asyncio.sleep(0.04)
+
+    asyncio.run(main())
+    assert shares(service.one("turn"))["loop"] > 0.01
