@@ -42,7 +42,7 @@ BUDGETS = {
     "doctor": 392,
     "export": 2152,
     "jobs": 106,
-    "lateness": 1252,
+    "lateness": 1256,
     "logs": 1598,
     "observability": 367,
     "processors": 168,
@@ -50,7 +50,7 @@ BUDGETS = {
     "spool": 840,
     "testing": 151,
     "traces": 1310,
-    "tracing": 268,
+    "tracing": 270,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
