@@ -246,8 +246,10 @@ class Service:
         self.port = ready.get()
 
     def taken(self) -> list[dict[str, Any]]:
-        get(self.port, "/taken")
+        asking = threading.Thread(target=get, args=(self.port, "/taken"))
+        asking.start()  # it is answered once the pipe is read
         found: list[dict[str, Any]] = self.results.get()
+        asking.join()
         return found
 
     def stop(self) -> None:

@@ -244,7 +244,7 @@ def _start(stage: Stage) -> Span:
             if budget is not None or watch.has_budgets:
                 watch.measure(span, stage.name or "stage", budget, around, stage.kind, attributes)
             if before is not None and span.otel_logging_watched is None:
-                watch.open[span] = get_ident(), _get_running_loop()
+                watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:
                     watch.wake()
         CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
@@ -339,10 +339,9 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
                 bindings.restore(span.otel_logging_bound)
         else:
             span.otel_logging_passed = True
-        watch = _runtime.current.watch
-        if watch is not None and span.otel_logging_bound is not None:
-            noted = watch.open.pop(span, ())
-            if len(noted) > 2:
+        if span.otel_logging_bound is not None and (watch := _runtime.current.watch) is not None:
+            noted = watch.open.pop(span, None)
+            if type(noted) is tuple:
                 watch.close(noted)
 
 

@@ -29,8 +29,8 @@ _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
 
-#: An entry stage without a budget: its thread and loop, and its slot, once it has one.
-_Noted = tuple[Any, ...]
+#: Of an entry stage without a budget: its loop, or its thread; with its slot, once it has one.
+_Noted = Any
 
 
 class Watch:
@@ -166,13 +166,13 @@ class Watch:
         """Take over what was bound for a request, whose entry span is *span*. Never raises."""
         if not fields.keys().isdisjoint(self._who):
             watched = watched_of(span)
-            slot = self.open.get(span, (-1,))[-1] if watched is None else watched.slot
-            if type(slot) is int and slot > 0:
+            noted = (0, watched.slot) if watched is not None else self.open.get(span)
+            if type(noted) is tuple and (slot := noted[1]) > 0:
                 self.put_who(slot, self.who_of(span, fields))
 
     def close(self, noted: _Noted) -> None:
         """Empty the slot of a stage that has ended, and is in ``open`` no more."""
-        self.box.close(noted[2])
+        self.box.close(noted[1])
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -203,7 +203,8 @@ class Watch:
     def span_in(self, thread: int) -> Any:
         """Return the span of the innermost stage that is open in *thread*."""
         mine = [each.span for each in list(self.measured.values()) if each.thread == thread]
-        mine += [span for span, noted in list(self.open.items()) if noted[0] == thread]
+        there = list(self.open.items())
+        mine += [span for span, at in there if (at[0] if type(at) is tuple else at) == thread]
         return mine[-1] if mine else _NO_SPAN
 
     def behind(self, runner: Any, start: int, end: int) -> Why:

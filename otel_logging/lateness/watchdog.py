@@ -89,13 +89,13 @@ class Watchdog:
         for number, (span, noted) in enumerate(there):
             if has_ended(span) or number < too_many:
                 self.watch.open.pop(span, None)
-                if len(noted) > 2:
+                if type(noted) is tuple:
                     self.watch.close(noted)
-            elif len(noted) == 2:
+            elif type(noted) is not tuple:
                 slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
                 if slot > 0:
                     self.watch.put_who(slot, self.watch.who_of(span, {}))
-                    self.watch.open[span] = (*noted, slot)
+                    self.watch.open[span] = noted, slot
             elif now - began_ns(span) > _SLOW_S * 1e9:
                 self._promote(span, *noted)
         for slot, each in list(self.watch.measured.items()):
@@ -107,10 +107,11 @@ class Watchdog:
             if self.watch.measured.get(slot) is not each:
                 del self._slow[slot]
 
-    def _promote(self, span: Any, thread: int, loop: Any, slot: int) -> None:
-        """Measure from here on where a stage without a budget stands."""
-        task = None
-        if loop is not None:
+    def _promote(self, span: Any, place: Any, slot: int) -> None:
+        """Measure where a stage without a budget stands. *place*: its loop or thread."""
+        task, thread = None, place
+        if type(place) is not int:
+            loop, thread = place, getattr(place, "_thread_id", 0)
             task = next((each for each in asyncio.all_tasks(loop) if _is_in(each, span)), None)
             if task is None:
                 return
