@@ -317,9 +317,11 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
         if error is not None:
             _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
-        if span.otel_logging_watched:
-            span.end(span.otel_logging_watched.finish(end_ns))
-        elif span.otel_logging_budget is None:
+        if watched := span.otel_logging_watched:
+            end_ns = watched.finish(end_ns)
+        if getattr(span, "end_time", None) is not None:
+            pass  # somebody has ended it already
+        elif watched or span.otel_logging_budget is None:
             span.end(end_ns)
         else:
             _end_in_time(span, span.otel_logging_budget, end_ns)

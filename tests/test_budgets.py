@@ -33,7 +33,7 @@ BUDGETS = {
     "_names": 139,
     "_otlp": 257,
     "_parse": 186,
-    "_redact": 216,
+    "_redact": 220,
     "_runtime": 28,
     "_secret_names": 104,
     "_secret_texts": 145,
@@ -51,9 +51,9 @@ BUDGETS = {
     "doctor": 392,
     "export": 2130,
     "handover": 145,
-    "integrations": 1197,
+    "integrations": 1199,
     "jobs": 99,
-    "lateness": 1255,
+    "lateness": 1257,
     "logs": 1334,
     "mcp_server": 143,
     "observability": 236,
@@ -64,7 +64,7 @@ BUDGETS = {
     "spool": 824,
     "testing": 151,
     "traces": 2201,
-    "tracing": 279,
+    "tracing": 280,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.

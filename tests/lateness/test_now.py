@@ -14,7 +14,7 @@ from otel_logging.lateness import blackbox
 from otel_logging.lateness.died import report_died
 from tests.commands import Runner
 from tests.conftest import NOWHERE
-from tests.programs import Program, script
+from tests.programs import MODULE, Program, script
 
 HUNG = """
 import asyncio, re, sys
@@ -51,7 +51,7 @@ def opened(spool: Path) -> list[dict[str, Any]]:
 
 def hung(tmp_path: Path, *options: str) -> Program:
     (tmp_path / "hung.py").write_text(HUNG)
-    return Program(["hung", str(tmp_path / "spool"), *options], cwd=tmp_path)
+    return Program([*MODULE, "hung", str(tmp_path / "spool"), *options], cwd=tmp_path)
 
 
 def test_what_hangs_is_there_within_a_second_with_its_place(tmp_path: Path) -> None:
