@@ -90,6 +90,11 @@ INTEGRATIONS: Final = {
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
     "flask": ("flask",),
     "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
+    "wsgi": (
+        *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
+        *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),
+        *("waitress.task", "werkzeug.serving", "wsgiref.handlers"),
+    ),
 }
 
 # --- resource
