@@ -50,6 +50,7 @@ QUEUE_WAIT: Final = "queue.wait_s"  # float: handed over so long before the star
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
 CANCELLED: Final = "cancelled"
+MARK: Final = "mark."  # + name + "_s": float, from the start to a moment inside
 
 # --- OpenTelemetry's instrumentations: library -> entry point
 CLIENTS: Final = {

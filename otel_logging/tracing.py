@@ -19,7 +19,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, _wrap
+from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, _wrap, outliving
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._exceptions import tick
@@ -194,6 +194,13 @@ class Stage:
         spans.remove(span)
         _end(span, error)
 
+    def begin(self) -> outliving.OpenStage:
+        """Open the stage as no block: current here, and in what starts here, until its ``end()``.
+
+        Never raises.
+        """
+        return outliving.OpenStage(_start(self), _end)
+
 
 _new: Final = object.__new__
 _INVALID: Final = trace.INVALID_SPAN
@@ -218,6 +225,8 @@ def _start(stage: Stage) -> Span:
             if before.has_requests:
                 before = bindings.begin(around, arrives=False)
                 outer = context = CURRENT.get()
+        elif around.otel_logging_closed and stage.start_ns is None:
+            outliving.note(stage.name or "stage", around)
         attributes, budget = stage.attributes, stage.budget
         if budget is None and runtime.budgets:
             budget = runtime.budgets.get(stage.name or "stage")
@@ -256,6 +265,9 @@ def _entry(
     is_standing = type(around) is bindings.Standing
     around = around.now if is_standing else around
     is_apart = arrives and bindings.has_ended(around)
+    is_over = bindings.has_ended(around) or (outliving.tasks and around is _INVALID)
+    if is_over and stage.start_ns is None:  # else it was handed over
+        outliving.note(stage.name or "stage", around)
     before: bindings.Bound | None = None
     if stage.root or is_apart or not bindings.is_local(around):
         before = bindings.state()
@@ -291,7 +303,7 @@ class ForeignTracer:
         span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
         if span is not around and span is not _INVALID:
             span.otel_logging_bound = span.otel_logging_budget = None
-            span.otel_logging_passed = False
+            span.otel_logging_passed = span.otel_logging_closed = False
             if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
                 span.otel_logging_entry = bindings.entry_of(around)
         return span

@@ -30,7 +30,7 @@ BUDGETS = {
     "_http": 139,
     "_json": 75,
     "_links": 4,
-    "_names": 128,
+    "_names": 129,
     "_otlp": 263,
     "_parse": 174,
     "_runtime": 25,
@@ -51,6 +51,7 @@ BUDGETS = {
     "lateness": 4,
     "logs": 1320,
     "observability": 227,
+    "outliving": 82,
     "processors": 152,
     "propagation": 98,
     "run": 42,
@@ -58,7 +59,7 @@ BUDGETS = {
     "spool": 818,
     "testing": 147,
     "traces": 1265,
-    "tracing": 261,
+    "tracing": 268,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.

@@ -23,7 +23,8 @@ FLOORS = [
     {"spool"},
     {"settings", "lateness"},
     {"context"},
-    {"tracing", "propagation", "jobs"},
+    {"outliving", "propagation"},
+    {"tracing", "jobs"},
     {"processors", "handover"},
     {"logs", "export"},
     {"assembly", "integrations"},
@@ -70,6 +71,7 @@ GATES = {
             "observability",
             "testing",
             "handover",
+            "outliving",
         ),
         "doctor",  # whose tracer provider there is
     },

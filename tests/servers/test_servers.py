@@ -215,7 +215,6 @@ PLAIN = [
         access="access",
         error="",
         teller="shop",
-        end=signal.SIGINT,
     )
     for server in ("wsgiref", "gevent")
 ]
