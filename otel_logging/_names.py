@@ -77,6 +77,17 @@ CLIENTS: Final = {
     "vertexai": "google_cloud_aiplatform",
 }
 
+#: What is behind "opentelemetry-instrumentation-" in the name of a package, where it is not the
+#: entry point.
+PACKAGES: Final = {
+    "boto3": "boto3sqs",
+    "google_cloud_aiplatform": "vertexai",
+    "grpc_aio_client": "grpc",
+    "grpc_client": "grpc",
+    "kafka": "kafka-python",
+    "openai": "openai-v2",
+}
+
 # --- integrations: name -> the modules whose import puts it in place
 INTEGRATIONS: Final = {
     "aiohttp": ("aiohttp.web",),

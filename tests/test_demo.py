@@ -73,6 +73,7 @@ def test_ends_well_and_says_nothing_on_stderr(ran: Ran) -> None:
 def test_prints_each_step_of_each_message_as_a_plain_line(ran: Ran) -> None:
     steps = Counter(line[22:54].strip() for line in ran.lines)
     assert steps == {
+        "instrumented": 1,
         "connected": len(demo.USERS),
         "message received": MESSAGES,
         "history searched": MESSAGES,
