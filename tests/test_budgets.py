@@ -53,7 +53,7 @@ BUDGETS = {
     "observability": 231,
     "outliving": 82,
     "processors": 152,
-    "propagation": 117,
+    "propagation": 119,
     "run": 42,
     "settings": 343,
     "spool": 818,
