@@ -108,7 +108,8 @@ async def redis_stream() -> AsyncIterator[Any]:
     async def entries() -> AsyncIterator[str]:
         last: Any = "0"
         while found := await redis.xread({"orders": last}, count=2):
-            for last, fields in found[0][1]:
+            for name, fields in found[0][1]:
+                last = name
                 yield fields[b"user"].decode()
 
     yield entries()
