@@ -92,7 +92,8 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     producer or consumer. *links*: spans, span contexts or OpenTelemetry links.
     *fields* and *attributes* are attributes of the span; a field that is called
     like one of these options goes through *attributes*. ``with`` gives the
-    OpenTelemetry span; ``@traced`` works bare, and on functions, coroutine
+    OpenTelemetry span; ``.begin()`` opens the stage as no block, to be ended by ``.end()`` of
+    what it returns; ``@traced`` works bare, and on functions, coroutine
     functions, methods and generators of both kinds (these from their first step
     until they are closed).
 
