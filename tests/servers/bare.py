@@ -11,6 +11,10 @@ if sys.argv[1:] == ["gevent"]:
     from gevent import monkey
 
     monkey.patch_all()
+elif sys.argv[1:] == ["eventlet"]:
+    import eventlet
+
+    eventlet.monkey_patch()
 
 wire()
 
@@ -50,5 +54,14 @@ def _gevent() -> None:
     server.serve_forever()
 
 
+def _eventlet() -> None:
+    import eventlet
+    import eventlet.wsgi
+
+    listening = eventlet.listen(("127.0.0.1", 0))
+    print(f"127.0.0.1:{listening.getsockname()[1]} ", file=sys.stderr, flush=True)
+    eventlet.wsgi.server(listening, app, log=logging.getLogger("access"))
+
+
 if __name__ == "__main__":
-    {"wsgiref": _wsgiref, "gevent": _gevent}[sys.argv[1]]()
+    {"eventlet": _eventlet, "wsgiref": _wsgiref, "gevent": _gevent}[sys.argv[1]]()

@@ -216,7 +216,7 @@ PLAIN = [
         error="",
         teller="shop",
     )
-    for server in ("wsgiref", "gevent")
+    for server in ("wsgiref", "gevent", "eventlet")
 ]
 
 
