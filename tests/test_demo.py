@@ -89,6 +89,7 @@ def test_prints_each_step_of_each_message_as_a_plain_line(ran: Ran) -> None:
     )
     steps = Counter(line[22:54].strip() for line in ran.lines if line not in told)
     assert steps == {
+        "instrumented": 1,
         "connected": len(demo.USERS),
         "message received": MESSAGES,
         "history searched": MESSAGES - 1,  # a new password needs none
@@ -98,9 +99,10 @@ def test_prints_each_step_of_each_message_as_a_plain_line(ran: Ran) -> None:
 
 
 def test_the_lines_of_a_message_have_one_trace_id_and_one_user(ran: Ran) -> None:
-    found = [re.search(r"user_id=(\w+) +chat ·([0-9a-f]{8})$", line) for line in ran.lines]
+    lines = [line for line in ran.lines if "connected" not in line]
+    found = [re.search(r"user_id=(\w+) +chat ·([0-9a-f]{8})$", line) for line in lines]
     lines_of = Counter(match.groups() for match in found if match)
-    assert set(lines_of.values()) <= {2, 3}
+    assert set(lines_of.values()) == {2, 3}
     assert Counter(user_id for user_id, _ in lines_of) == MESSAGES_OF
 
 
@@ -113,7 +115,7 @@ def test_the_late_table_names_the_user_and_the_stage(ran: Ran) -> None:
     assert reasons[demo.NEIGHBOUR]["cause"] == "loop"
     assert reasons[demo.NEIGHBOUR]["culprit_who"] == {"user_id": demo.CAREFUL}
     assert "set_password" in reasons[demo.CAREFUL]["detail"]
-    assert "search history" in reasons[demo.HOARDER]["why"]
+    assert reasons[demo.HOARDER]["culprit_who"] in (None, {})
 
 
 def test_its_answer_ends_on_a_screen_of_80_by_24(ran: Ran) -> None:
@@ -175,9 +177,14 @@ def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receive
     assert len(user_of) == MESSAGES
     for trace_id, user_id in user_of.items():
         spans = arrived.pop(trace_id)
-        assert {span.name for span in spans} == {"message", "answer", "search history", "reply"}
-        assert [span.attributes["user_id"] for span in spans] == [user_id] * 4
-    assert {span.name for rest in arrived.values() for span in rest} == {"process log"}
+        assert {span.name for span in spans} in (
+            {"message", "answer", "search history", "reply"},
+            {"message", "event_loop.blocked", "reply"},
+        )
+        assert [span.attributes["user_id"] for span in spans] == [user_id] * len(spans)
+    assert {span.name for rest in arrived.values() for span in rest} == {
+        *("process log", "WS /chat/{user_id}", "disconnect")
+    }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a child cannot be sent Ctrl-C alone")
