@@ -6,6 +6,7 @@ Deliberately absent: rendering (``logs``), and what a span of ours does with a l
 
 import inspect
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping
@@ -27,6 +28,11 @@ __all__ = [
 ]
 
 EventDict = MutableMapping[str, Any]
+
+#: ECMA-48 SGR: colours that a library puts into its texts.
+_COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
+#: Numbers of levels that ``logging`` has no name for, by the name on another library's records.
+LEVELS: Final = {"SUCCESS": 25}
 
 #: Fields of the span itself, and ``structlog.stdlib.ProcessorFormatter``'s own.
 _NOT_ON_EVENTS: Final = frozenset(
@@ -141,6 +147,17 @@ def mark_handled(record: logging.LogRecord) -> None:
     record.name = _Handled(record.name)
 
 
+def without_colors(text: Any) -> str:
+    """Return *text* without the colours that a library puts into it. Never raises."""
+    return _COLORS.sub("", text if type(text) is str else str(plain(text)))
+
+
+class TracebackText(str):
+    """An ``exc_info`` that is but a text: its exception is in another process."""
+
+    __slots__ = ()
+
+
 def exception_of(given: Any) -> BaseException | None:
     """Return what ``exc_info=`` means: an exception, ``sys.exc_info()``, or the one being handled.
 
@@ -152,6 +169,8 @@ def exception_of(given: Any) -> BaseException | None:
             given = given[1] if isinstance(given[1], BaseException) else None
         if isinstance(given, BaseException):
             return given
+        if type(given) is TracebackText:
+            return None
         return sys.exc_info()[1] if given else None
     except Exception:
         return None

@@ -210,7 +210,8 @@ def test_a_record_that_came_from_another_process(lines: Lines) -> None:
     record = logging.makeLogRecord(pickle.loads(pickle.dumps(record.__dict__)))
     logger("shop.child").handle(record)
     (line,) = lines()
-    assert line["event"] == "failed x\nTraceback\nValueError: no price"
+    assert line["event"] == "failed x"
+    assert line["exception"] == "Traceback\nValueError: no price"
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

@@ -146,14 +146,16 @@ def is_console(handler: logging.Handler) -> bool:
     if seen[0] is not stream:
         # Flask's writes to the request's ``wsgi.errors``, an object of whichever server
         flasks = getattr(sys.modules.get("flask.logging"), "default_handler", None)
-        seen = (stream, handler is flasks or _is_standard(stream))
+        seen = (stream, handler is flasks or is_console_stream(stream))
         setattr(handler, _SEEN, seen)
     return seen[1]
 
 
-def _is_standard(stream: Any) -> bool:
+def is_console_stream(stream: Any) -> bool:
     """Say whether *stream* leads where the process's stdout or stderr does."""
-    if stream is sys.__stderr__ or stream is sys.__stdout__:
+    if stream is None:
+        return False
+    if any(stream is each for each in (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)):
         return True
     try:
         status = os.fstat(stream.fileno())

@@ -203,6 +203,7 @@ def emit(
     is_text: bool = False,
     is_heard: bool = False,
     place: Mapping[str, Any] | None = None,
+    level_name: str | None = None,
 ) -> None:
     """Make a line of *level* of the event dict that *make* returns for *args*.
 
@@ -218,7 +219,8 @@ def emit(
             given = {**event_dict} if is_heard else event_dict
             if configured.with_caller and _names.CODE_FILE not in event_dict:
                 event_dict.update(place or caller.users_place())
-            event_dict = line.complete(lines.name, name_of(level), event_dict, on_span=on_span)
+            level_name = level_name or name_of(level)
+            event_dict = line.complete(lines.name, level_name, event_dict, on_span=on_span)
             if written:
                 (configured.write_text if is_text else configured.write)(event_dict)
             if is_heard:
@@ -227,9 +229,13 @@ def emit(
         _diagnostics.report(LOST, detail=error)
 
 
-def name_of(level: int) -> str:
-    """Return a line's name of *level*."""
-    return NAMES.get(level) or logging.getLevelName(level).lower()
+def name_of(level: int, own: Any = None) -> str:
+    """Return a line's name of *level*: beyond the five, its *own* that a record brought along."""
+    known = NAMES.get(level)
+    if known is None and own is not None and (text := processors.without_colors(own).strip()):
+        known = text.lower()
+        processors.LEVELS.setdefault(text.upper(), level)
+    return known or logging.getLevelName(level).lower()
 
 
 def level_of(name: Any) -> int:

@@ -20,8 +20,16 @@ from otel_logging._values import is_true, plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.logs.nesting import Inside
-from otel_logging.processors import EventDict, exception_of, is_handled, mark_handled
+from otel_logging.logs.nesting import HandingOn, Inside, is_handed_on
+from otel_logging.processors import (
+    EventDict,
+    TracebackText,
+    exception_of,
+    is_handled,
+    mark_handled,
+    traceback_of,
+    without_colors,
+)
 
 _python: Any = logging  # whose methods we replace
 #: What was there before us: Python's own, or somebody's who came first.
@@ -87,8 +95,10 @@ _NO_FIELDS: Final = _PLAIN | {
     *("message", "asctime", "otelSpanID", "otelTraceID"),
     *("otelTraceSampled", "otelServiceName"),
 }
-#: ECMA-48 SGR: colours that a library puts into its message.
-_COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
+#: Where a traceback begins that a formatter has put behind the message.
+_TRACEBACK: Final = re.compile(
+    r"(?:^|\n)\s*(?:\+ Exception Group )?Traceback \(most recent call last\):"
+)
 #: Types whose ``%s`` runs no code of an application's.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Loggers of which a record needs a closer look.
@@ -180,7 +190,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         call_handlers = functools.partial(caller.as_called, call_handlers)
     is_taken = True
     try:
-        with Inside():
+        with Inside(), HandingOn(record):
             is_taken = call_handlers(self, record) is not False
     except Exception as error:
         _diagnostics.report("errors of a logging handler", detail=error)
@@ -228,9 +238,11 @@ def _to_line(record: logging.LogRecord) -> None:
 
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
-    if record.levelno >= lines.lowest and not uncaught.is_line_already(record):
+    level = record.levelno
+    if level >= lines.lowest and not uncaught.is_line_already(record) and not is_handed_on(record):
         make = functools.partial(_event_of, record)
-        emit = functools.partial(loggers.emit, lines, record.levelno, make, written=written)
+        name = loggers.name_of(level, record.levelname)
+        emit = functools.partial(loggers.emit, lines, level, make, written=written, level_name=name)
         context = uncaught.context_for(record)
         emit() if context is None else context.run(emit)
 
@@ -240,6 +252,9 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     given = record.__dict__
     event_dict: EventDict = {}
     if not given.keys() <= _PLAIN:
+        if type(bound := given.get("extra")) is dict and "loguru" in sys.modules:
+            given = {**bound, **given}  # of a handler that loguru has
+            del given["extra"]
         event_dict = {str(plain(k)): v for k, v in given.items() if k not in _NO_FIELDS}
         if record.name.startswith("uvicorn"):  # its message once more, in colours
             event_dict.pop("color_message", None)
@@ -250,17 +265,34 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     if issubclass(type(record.msg), dict) and "_logger" in event_dict:
         return _of_structlog(record, event_dict)
     call.put_message((_text_of(record), *_arguments_of(record)), event_dict)
-    event = _COLORS.sub("", event_dict[_names.EVENT].rstrip("\n"))
+    event = without_colors(event_dict[_names.EVENT].rstrip("\n"))
     if type(record.msg) is TaggedText:
         event = tagged_text(record.msg.tag, event)
-    if is_true(record.exc_info):
-        event_dict["exc_info"] = record.exc_info
-    elif is_true(record.exc_text):  # of another process, which could not send the exception itself
-        event = f"{event}\n{record.exc_text}"
+    if is_true(record.exc_info) or is_true(record.exc_text):
+        event = _put_exception(record, event, event_dict)
     if is_true(record.stack_info):
         event_dict[_names.STACK] = record.stack_info
     event_dict[_names.EVENT] = event
     return event_dict
+
+
+def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict) -> str:
+    """Put the exception of *record* into *event_dict*; return *event* without its traceback.
+
+    loguru's records have it in their message, and a line break for ``exc_text``.
+    """
+    text, last = str(plain(record.exc_text)).strip() if is_true(record.exc_text) else "", ""
+    if is_true(record.exc_info):
+        event_dict["exc_info"] = record.exc_info
+        if (error := exception_of(record.exc_info)) is not None:
+            last = traceback_of(error).rpartition("\n")[2]
+    elif text:  # of another process, which could not send the exception itself
+        event_dict["exc_info"] = TracebackText(text)
+        last = text.rpartition("\n")[2]
+    is_written = bool(last) and event.endswith(last)
+    if (is_written or record.exc_text == "\n") and (found := _TRACEBACK.search(event)):
+        return event[: found.start()] or last
+    return event.removesuffix(f"\n{last}") if is_written else event
 
 
 def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict:
@@ -270,6 +302,8 @@ def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict
     for key in ("_logger", "_name", "_from_structlog", "_record", *ours):
         event_dict.pop(key, None)
     event_dict.setdefault(_names.EVENT, "")
+    if type(event_dict.get(_names.EXCEPTION)) is str and "exc_info" not in event_dict:
+        event_dict["exc_info"] = TracebackText(event_dict.pop(_names.EXCEPTION))
     return event_dict
 
 
