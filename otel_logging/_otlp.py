@@ -121,7 +121,7 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     if kind is int and 0 <= value < 128:  # what most numbers are: a count, a flag
         encoded_value = b"\x18" + _ONE_BYTE[value]
     else:
-        encoded_value = _any_value(value if kind is bool else plain(value))
+        encoded_value = _any_value(value if kind is bool else plain(value, key))
     size = len(encoded_value)
     # what ``_field`` does, twice, without the calls
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value

@@ -64,6 +64,7 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
     if pipeline is not None:
         connect(pipeline, **changes)
     else:
+        changes["characters"] = settings.limits.longest
         _runtime.swap(replace(_runtime.current, **changes))
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
         _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
@@ -137,4 +138,5 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
             detail=type(present),
         )
     changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.line_sink)
+    changes["characters"] = pipeline.limits.longest
     _runtime.swap(replace(_runtime.current, **changes))

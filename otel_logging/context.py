@@ -95,7 +95,7 @@ class Bound:
     def __getattr__(self, name: str) -> Any:
         made: Any
         if name == "attributes":
-            made = {key: plain(value) for key, value in as_attributes(self.values).items()}
+            made = {key: plain(value, key) for key, value in as_attributes(self.values).items()}
         elif name == "span_bytes":
             made = _otlp.attributes(b"\x4a", self.attributes)
         elif name == "event_bytes":

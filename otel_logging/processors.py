@@ -250,7 +250,7 @@ def _is_busy(span: trace.Span) -> bool:
 
 def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* as attributes that any OpenTelemetry SDK takes, not too much together."""
-    flat = {key: _json.flat(value) for key, value in fields.items()}
+    flat = {key: _json.flat(value, key) for key, value in fields.items()}
     if len(_json.dumps(flat)) > _FOREIGN_BYTES:
         return _json.fitted(flat, _FOREIGN_BYTES, _json.dumps)
     return flat

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "otel_logging"
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
     {"_names", "_diagnostics", "_text", "_green", "_runtime", "_errors"},
-    {"_socket", "_values", "_links", "_fields", "_forks", "_exceptions", "_parse"},
+    {"_socket", "_values", "_links", "_fields", "_forks", "_exceptions", "_parse", "_answers"},
     {"_tls", "_json", "_otlp", "_wrap"},
     {"_http"},
     {"spool"},

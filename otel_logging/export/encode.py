@@ -78,7 +78,7 @@ def bounded(
         dropped = len(fields) - most
         fields = dict(list(fields.items())[:most])
     if length is not None:
-        fields = {key: frozen(plain(value), length) for key, value in fields.items()}
+        fields = {key: frozen(plain(value, key), length) for key, value in fields.items()}
     return fields, dropped
 
 
@@ -92,7 +92,7 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
         return None
     values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
     kept = _Link(
-        context, MappingProxyType({str(plain(k)): frozen(plain(v)) for k, v in values.items()})
+        context, MappingProxyType({str(plain(k)): frozen(plain(v, k)) for k, v in values.items()})
     )
     if dropped:
         kept.dropped_attributes = dropped

@@ -87,7 +87,7 @@ class Records:
         error: BaseException | None,
     ) -> bytes:
         limits = self._limits
-        flat = {k: _json.flat(v) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
+        flat = {k: _json.flat(v, k) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
         if error is not None:
             flat = {**described(error), **flat}
         values, dropped = bounded(flat, limits.record_attributes, limits.record_value_length)

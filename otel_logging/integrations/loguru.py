@@ -1,9 +1,9 @@
 """loguru: its records are lines, and its console sinks are silent meanwhile.
 
-In: what any of its loggers takes. Invariant: which sinks the application adds and removes, before or
-after, makes no difference; those that are no console go on. Where other loggers are left alone
-(``takeover=False``), loguru is. Deliberately absent: records that its sinks give to ``logging``, which
-``logs.nesting`` recognises.
+In: what any of its loggers takes. Invariant: which sinks the application adds and removes, before
+or after, makes no difference; those that are no console go on. Where other loggers are left alone
+(``takeover=False``), loguru is. Deliberately absent: records that its sinks give to ``logging``,
+which ``logs.nesting`` recognises.
 """
 
 import sys

@@ -36,7 +36,7 @@ def json_renderer(limit_bytes: int | None) -> Renderer:
         fields.pop(_names.TIME_NS, None)
         for key, value in fields.items():
             if type(value) is not str or len(value) > MAX_CHARACTERS:
-                fields[key] = plain(value)
+                fields[key] = plain(value, key)
         line = _json.dumps(fields)
         return line if len(line) <= limit else _json.dumps(_json.fitted(fields, limit, _json.dumps))
 
@@ -82,7 +82,7 @@ def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
             paint(_LEVEL_COLORS.get(level, ""), f"{level:<8}"),
             paint(_BOLD, message) + " " * (_EVENT_WIDTH - len(message)),
             *[
-                f"{paint(_CYAN, shown(key))}={paint(_MAGENTA, _value(value))}"
+                f"{paint(_CYAN, shown(key))}={paint(_MAGENTA, _value(value, key))}"
                 for key, value in event_dict.items()
                 if key not in _NOT_FIELDS
             ],
@@ -124,8 +124,8 @@ def _clock(time_ns: int | None) -> str:
     return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1_000_000:03d}"
 
 
-def _value(value: Any) -> str:
-    kept = plain(value)
+def _value(value: Any, key: str) -> str:
+    kept = plain(value, key)
     if isinstance(kept, str):
         return shown(kept if _BARE.fullmatch(kept) else repr(kept))
     return shown(_json.dumps(kept).decode() if isinstance(kept, (dict, list)) else str(kept))

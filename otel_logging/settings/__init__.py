@@ -43,6 +43,13 @@ class Limits:
     record_value_length: int | None = None
     value_length: int | None = None
 
+    @property
+    def longest(self) -> int:
+        """The longest text that one of them allows; 0, where none is set."""
+        return max(
+            self.span_value_length or 0, self.record_value_length or 0, self.value_length or 0
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

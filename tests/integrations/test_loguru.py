@@ -67,7 +67,8 @@ integration.instrument()
 if sys.argv[1] == "after":
     theirs()
 if sys.argv[1] == "configured":
-    logger.configure(handlers=[{"sink": sys.stderr}, {"sink": "app.log", "format": "{level} {message}"}])
+    app_log = {"sink": "app.log", "format": "{level} {message}"}
+    logger.configure(handlers=[{"sink": sys.stderr}, app_log])
 logger.info("saved {}", 7)
 logger.debug("too low for a line")
 integration.uninstrument()
@@ -102,7 +103,12 @@ def test_a_record_is_a_line_with_its_fields() -> None:
     first, second, third = seen.lines
     kept = ("room", "exc_info_", "event_", "level_", "n", "user_id")
     assert {key: first[key] for key in kept} == {
-        **{"room": 3, "exc_info_": 1, "event_": "e", "level_": "l", "n": 2, "user_id": "alice"}
+        "room": 3,
+        "exc_info_": 1,
+        "event_": "e",
+        "level_": "l",
+        "n": 2,
+        "user_id": "alice",
     }
     assert (first["event"], first["level"], first["logger"]) == ("saved 2", "success", __name__)
     assert "extra" not in first
