@@ -184,6 +184,20 @@ def traceback_of(error: BaseException) -> Any:
         return plain(error)
 
 
+def described(error: BaseException) -> dict[str, str]:
+    """Return what an exception is, by OpenTelemetry's semantic conventions. Never raises."""
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    try:
+        message = str(error)
+    except Exception:  # its __str__ raises
+        message = plain(error)
+    return {
+        _names.EXCEPTION_TYPE: module + kind.__qualname__,
+        _names.EXCEPTION_MESSAGE: str(plain(message)),
+    }
+
+
 def record_on(
     span: trace.Span,
     event_dict: EventDict,

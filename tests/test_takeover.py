@@ -1292,7 +1292,7 @@ def test_a_tracker_in_place_of_handlers_has_our_lines(order: str, tmp_path: Path
         sys.stderr.write(repr(got))
     """
     done = script(code, order)
-    uncaught = ("threading.excepthook", "uncaught exception in a thread", True)
+    uncaught = ("threading.excepthook", "uncaught ValueError: boom", True)
     expected = [("shop", "ours", False), ("shop", "theirs", False), uncaught]
     assert done.stderr.decode() == repr(expected)
     assert len(parsed(done.stdout)) == 3
@@ -1319,7 +1319,7 @@ def test_uncaught_exceptions_and_warnings_reach_handlers(tmp_path: Path) -> None
     """
     done = script(code, str(tmp_path / "log"))
     text = (tmp_path / "log").read_text()
-    assert "boom:6 uncaught exception in a thread\nTraceback" in text
+    assert "boom:6 uncaught ValueError: boom\nTraceback" in text
     assert ":7 old\n" in text
     assert text.count("older") == text.count("below the level") == 1
     assert len(parsed(done.stdout)) == 3

@@ -108,20 +108,6 @@ def make_scope(scope: InstrumentationScope) -> tuple[bytes, InstrumentationScope
     return _otlp.scope(name, version, scope.attributes or {}, url), scope
 
 
-def described(error: BaseException) -> dict[str, str]:
-    """Return what an exception is, by OpenTelemetry's semantic conventions. Never raises."""
-    kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    try:
-        message = str(error)
-    except Exception:  # its __str__ raises
-        message = plain(error)
-    return {
-        "exception.type": module + kind.__qualname__,
-        "exception.message": str(plain(message)),
-    }
-
-
 def otlp_kind(kind: Any) -> int:
     """Return OTLP's number of *kind*, that of an internal span for what is not one."""
     if kind is SpanKind.INTERNAL or not isinstance(kind, SpanKind):

@@ -22,9 +22,9 @@ from otel_logging import _diagnostics, _forks, _names
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import plain
 from otel_logging.context import Bound, job_tag
-from otel_logging.export.encode import EVENT_BYTES, described, encode_line, frozen
+from otel_logging.export.encode import EVENT_BYTES, encode_line, frozen
 from otel_logging.export.readable import Readable
-from otel_logging.processors import traceback_of
+from otel_logging.processors import described, traceback_of
 
 _T = TypeVar("_T")
 #: The SDK's warnings about how a span is used come from where its users look for them.

@@ -15,7 +15,7 @@ import structlog
 
 from otel_logging import _diagnostics, _names
 from otel_logging._errors import only_configuration_errors
-from otel_logging.logs import bound, levels, line, logger, stdlib
+from otel_logging.logs import bound, caller, levels, line, logger, stdlib
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
 from otel_logging.logs.stdout import Stdout
 from otel_logging.processors import EventDict
@@ -72,6 +72,7 @@ def apply(settings: LogSettings) -> None:
     """Configure structlog and logging as *settings* say. Scope: process."""
     global _applied
     _applied = settings
+    caller.note_application()
     listen, level = _listening
     if level is not None:
         settings = replace(settings, level=level, levels={})

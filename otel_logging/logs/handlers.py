@@ -79,7 +79,8 @@ def _record_of(
     fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
     error = exception_of(given.get("exc_info"))
     if error is not None:
-        del fields[_names.EXCEPTION]
+        for key in (_names.EXCEPTION, *_names.OF_EXCEPTIONS):
+            fields.pop(key, None)
     stack = fields.pop(_names.STACK, None) if is_true(given.get("stack_info")) else None
     place = fields if _names.CODE_FILE in fields else place or caller.users_place()
     event = event_dict[_names.EVENT]

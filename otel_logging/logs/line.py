@@ -18,12 +18,14 @@ from structlog.processors import StackInfoRenderer
 from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, is_true
+from otel_logging.logs import caller
 from otel_logging.processors import (
     EventDict,
     TracebackText,
     add_bound_context,
     add_ids,
     add_job_tag,
+    described,
     exception_of,
     record_on,
     traceback_of,
@@ -80,6 +82,7 @@ def _fill(
     is_known = False
     if error is not None:
         event_dict[_names.EXCEPTION] = traceback_of(error)
+        event_dict.update({**described(error), **caller.where(error), **event_dict})
         is_known = on_span and _runtime.current.on_spans and _was_recorded(span, error)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])

@@ -95,6 +95,17 @@ _NO_FIELDS: Final = _PLAIN | {
     *("message", "asctime", "otelSpanID", "otelTraceID"),
     *("otelTraceSampled", "otelServiceName"),
 }
+#: Fields in which a library has parts of its message once more.
+_REPEATED: Final = {
+    "uvicorn": ("color_message",),
+    "aiohttp": (
+        *("remote_address", "request_start_time", "first_request_line", "response_status"),
+        *("response_size", "request_header", "response_header", "process_id"),
+        *("request_time", "request_time_frac", "request_time_micro"),
+    ),
+}
+#: The end of what ``repr`` says of an object that has no more to say.
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>$")
 #: Where a traceback begins that a formatter has put behind the message.
 _TRACEBACK: Final = re.compile(
     r"(?:^|\n)\s*(?:\+ Exception Group )?Traceback \(most recent call last\):"
@@ -256,8 +267,9 @@ def _event_of(record: logging.LogRecord) -> EventDict:
             given = {**bound, **given}  # of a handler that loguru has
             del given["extra"]
         event_dict = {str(plain(k)): v for k, v in given.items() if k not in _NO_FIELDS}
-        if record.name.startswith("uvicorn"):  # its message once more, in colours
-            event_dict.pop("color_message", None)
+        for key, value in list(event_dict.items()):
+            if key in _REPEATED.get(record.name.partition(".")[0], ()) or _is_address(value):
+                del event_dict[key]
     if cast(loggers.Configured, loggers.in_use()).with_caller:
         event_dict[_names.CODE_FILE] = record.pathname
         event_dict[_names.CODE_LINE] = record.lineno
@@ -265,6 +277,8 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     if issubclass(type(record.msg), dict) and "_logger" in event_dict:
         return _of_structlog(record, event_dict)
     call.put_message((_text_of(record), *_arguments_of(record)), event_dict)
+    if _names.FORMAT_ARGS in event_dict and _is_filtered(record):
+        del event_dict[_names.FORMAT_ARGS]
     event = without_colors(event_dict[_names.EVENT].rstrip("\n"))
     if type(record.msg) is TaggedText:
         event = tagged_text(record.msg.tag, event)
@@ -274,6 +288,20 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         event_dict[_names.STACK] = record.stack_info
     event_dict[_names.EVENT] = event
     return event_dict
+
+
+def _is_address(value: Any) -> bool:
+    """Say whether all that a field would say of *value* is where it is in memory."""
+    if type(value) in _SCALARS:
+        return False
+    text = plain(value)
+    return type(text) is str and not isinstance(value, str) and bool(_ADDRESS.search(text))
+
+
+def _is_filtered(record: logging.LogRecord) -> bool:
+    """Say whether a filter of the application, which may hide something, sees *record*."""
+    logger = logging.getLogger(str(record.name))
+    return any(each.filters for each in (logger, *handlers.handlers_of(logger)))
 
 
 def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict) -> str:
