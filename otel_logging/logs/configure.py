@@ -97,7 +97,8 @@ def apply(settings: LogSettings) -> None:
 
         return write
 
-    held = {logging.root.name: settings.level, **settings.levels} if settings.takeover else {}
+    level = logging.INFO if settings.level is None else settings.level
+    held = {logging.root.name: level, **settings.levels} if settings.takeover else {}
     writers = writer(render), writer(text)
     by_name = settings.level, settings.levels
     logger.use(logger.Configured(*by_name, *writers, render, straight, settings.caller))

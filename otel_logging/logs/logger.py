@@ -36,7 +36,7 @@ LOST: Final = "log lines lost: a line could not be made"
 class Configured:
     """What is configured: the level of each logger's name, and how a line is written."""
 
-    level: int
+    level: int | None
     levels: Mapping[str, int]
     write: Callable[[EventDict], None]
     #: Writes a line whose message is what the application has rendered.
@@ -45,7 +45,7 @@ class Configured:
     straight: line.Straight = line.never_straight
     with_caller: bool = False
 
-    def level_of(self, name: str) -> int:
+    def level_of(self, name: str) -> int | None:
         """Return the level of the nearest parent that has one, as ``logging`` does."""
         while name:
             if name in self.levels:
@@ -75,13 +75,15 @@ class LineLogger:
     def follow(self) -> None:
         """Take over what is configured now."""
         configured = _configured
-        lowest = logging.NOTSET if configured is None else configured.level_of(self.name)
-        threshold = floor = lowest
+        asked = logging.NOTSET if configured is None else configured.level_of(self.name)
+        threshold = floor = lowest = levels.of_root() if asked is None else asked
         if configured is not None and levels.ours:
             self._standard = standard = logging.getLogger(self.name)
             threshold = max(lowest, levels.set_in_code(standard))
             floor = min(threshold, levels.for_handlers(standard))
-        #: Levels: LOG_LEVEL's; of lines, with those set in code; of lines and handlers.
+            if asked is None and caller.is_library(self.name):  # which was silent before
+                lowest = max(lowest, levels.for_handlers(standard))
+        #: Levels: LOG_LEVEL's, for records; of lines, with those set in code; with handlers'.
         self.lowest, self.threshold, self.floor = lowest, threshold, floor
         self.straight = line.never_straight if configured is None else configured.straight
 

@@ -52,8 +52,13 @@ def take_over(wanted: Mapping[str, int]) -> None:
         _replace_methods()
     levels.ours.clear()
     levels.ours.update(wanted)
+    for name in wanted:
+        logging.getLogger(name)  # those below it find their level at theirs
     _python.Logger.setLevel, _python.Logger.getEffectiveLevel = _set_and_follow, levels.lowest
-    logging.root.setLevel(logging.root.level)  # empties the loggers' caches of levels
+    if not wanted:
+        levels.note_root(logging.NOTSET, logging.NOTSET)
+    _set_level(logging.root, logging.root.level)  # empties the loggers' caches of levels
+    loggers.follow()
     uncaught.take_over(is_taken=bool(wanted))
 
 
@@ -82,7 +87,10 @@ def silence_flask() -> None:
 
 
 def _set_and_follow(self: logging.Logger, level: Any) -> None:
+    before = self.level
     _set_level(self, level)  # raises what it always does
+    if self is logging.root:
+        levels.note_root(before, self.level)
     loggers.follow()
 
 

@@ -44,14 +44,14 @@ _select: Final = as_it_was("select")
 class _Print:
     """``write`` of a stream that lines go past: it remembers what was printed last."""
 
-    __slots__ = ("__self__", "last", "write")
+    __slots__ = ("__self__", "last", "print")
 
     def __init__(self, stream: Any) -> None:
-        self.__self__, self.write = stream, stream.write
+        self.__self__, self.print = stream, stream.write
         self.last = "\n"  # there may be something from before
 
     def __call__(self, text: str) -> Any:
-        written = self.write(text)
+        written = self.print(text)
         self.last = text or self.last
         return written
 

@@ -42,9 +42,10 @@ class Intercept(logging.Handler):
 
 @pytest.fixture
 def root_handlers() -> Iterator[list[logging.Handler]]:
-    before = logging.root.handlers[:]
+    before, level = logging.root.handlers[:], logging.root.level
     yield logging.root.handlers
     logging.root.handlers[:] = before
+    logging.root.setLevel(level)
 
 
 SINKS = """
