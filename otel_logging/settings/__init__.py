@@ -6,8 +6,9 @@ each of whose fields says where it comes from. Invariant: an invalid one is a
 any of it. ``docs/configuration.md`` has the table.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -157,6 +158,26 @@ def _remarks(variables: Variables) -> tuple[str, ...]:
         return ()
     verb = "is" if len(unused) == 1 else "are"
     return (f"{', '.join(unused)} {verb} ignored: spans are queued on disk",)
+
+
+def differences(one: Settings, other: Settings, given: Collection[str]) -> Iterator[str]:
+    """Yield which of the arguments *given* for *one* is ignored where *other* is set up."""
+    parts: list[tuple[Any, Any]] = [(one, other), (one.logs, other.logs)]
+    values = [
+        (each.metadata["argument"], *values)
+        for part in parts
+        for each in fields(part[0])
+        if each.metadata
+        for values in [[getattr(of, each.name) for of in part]]
+    ]
+    values.append(("endpoint", one.exporter.shown, other.exporter.shown))
+    for name, ignored, known in values:
+        if name in given and ignored != known:
+            yield f"{name}={_shown(ignored)} ignored: set up as {_shown(known)}"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, str) else str(value)
 
 
 def destination(service: str, exporter: Exporter) -> str:
