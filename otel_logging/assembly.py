@@ -12,7 +12,7 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _names, _runtime, tracing
 from otel_logging._errors import ConfigurationError
 from otel_logging.export.delivery import Delivery
-from otel_logging.export.foreign import AttachedProcessor
+from otel_logging.export.foreign import AttachedProcessor, sends_to
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
 from otel_logging.export.line_spans import PROCESS_LOG_S
 from otel_logging.export.outcome import Client
@@ -63,6 +63,13 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
         changes = {"record_sink": records.emit, "on_spans": settings.span_events}
     if pipeline is not None:
         connect(pipeline, **changes)
+        exporter, present = settings.exporter, trace.get_tracer_provider()
+        if exporter.network and sends_to(present, exporter.endpoint):
+            pipeline.is_sent_already = True
+            _diagnostics.remark(
+                f"the tracer provider that is set sends its spans to {exporter.shown} itself: "
+                "they are not sent again, and late and show read them from Jaeger"
+            )
     else:
         changes["characters"] = settings.limits.longest
         _runtime.swap(replace(_runtime.current, **changes))

@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry import trace
+
 from otel_logging import _diagnostics, _forks, _names, _runtime
 from otel_logging._errors import only_configuration_errors
 from otel_logging.logs import caller, configure
@@ -202,7 +204,10 @@ def setup_observability(
     given = {**locals()}
     with only_configuration_errors("setup_observability"), _lock:
         defaults = setup_observability.__kwdefaults__ or {}
-        return _set_up(load(**given), [k for k, v in given.items() if v != defaults.get(k)])
+        present = vars(trace).get("_TRACER_PROVIDER")
+        beside = present is not None and not hasattr(present, "is_idle")
+        settings = load(**given, beside=beside)
+        return _set_up(settings, [k for k, v in given.items() if v != defaults.get(k)])
 
 
 def _set_up(settings: Settings, given: Sequence[str]) -> Observability:

@@ -107,12 +107,13 @@ class Settings:
         return self.logs.environment == "test" and self.spool_dir is None
 
 
-def load(service_name: str | None = None, **given: Any) -> Settings:
+def load(service_name: str | None = None, *, beside: bool = False, **given: Any) -> Settings:
     """Return all settings; *given* are arguments of ``setup_observability``.
 
+    *beside*: the tracer provider is another SDK's; what is no value here may be one there.
     Failure: raises ``ConfigurationError`` for the first invalid one.
     """
-    variables = Variables()
+    variables = Variables(beside=beside)
     logs = load_logs(variables, **given)
     values = variables.values(Settings, {"service_name": service_name, **given})
     resource, name = values["resource"], values["service_name"]
@@ -155,9 +156,9 @@ def _limits(variables: Variables) -> Limits:
 def _remarks(variables: Variables) -> tuple[str, ...]:
     unused = sorted(n for n in variables.names() if n.startswith(_names.OTEL_BSP_PREFIX))
     if not unused:
-        return ()
+        return tuple(variables.ignored)
     verb = "is" if len(unused) == 1 else "are"
-    return (f"{', '.join(unused)} {verb} ignored: spans are queued on disk",)
+    return (*variables.ignored, f"{', '.join(unused)} {verb} ignored: spans are queued on disk")
 
 
 def differences(one: Settings, other: Settings, given: Collection[str]) -> Iterator[str]:
