@@ -55,7 +55,7 @@ def _round_trip(chosen: Settings, jaeger: Jaeger, patience_s: float) -> Iterator
     for finding in probe.deliver(chosen.exporter, request):
         there.append(finding)
         yield finding
-    service = chosen.service_name if chosen.service_name != settings.NAMELESS else ""
+    service = chosen.service_name if chosen.service_name != settings.nameless() else ""
     back = []
     for finding in probe.reach_jaeger(jaeger, service):
         back.append(finding)

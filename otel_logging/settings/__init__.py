@@ -7,6 +7,7 @@ any of it. ``docs/configuration.md`` has the table.
 """
 
 import json
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -27,7 +28,11 @@ SAMPLERS: Final = tuple(
     for kind in ("always_on", "always_off", "traceidratio")
 )
 DEFAULT_SAMPLER: Final = "parentbased_always_on"  # OpenTelemetry specification
-NAMELESS: Final = "unknown_service:python"  # OpenTelemetry specification: a service without a name
+
+
+def nameless() -> str:
+    """Return the name of a service without one, as OpenTelemetry's SDK does."""
+    return ":".join(filter(None, ("unknown_service", Path(sys.executable or "").name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Settings:
     """All that ``setup_observability`` acts on."""
 
     service_name: str = asked(
-        _parse.text, NAMELESS, _names.OTEL_SERVICE_NAME, argument="service_name"
+        _parse.text, nameless, _names.OTEL_SERVICE_NAME, argument="service_name"
     )
     resource: Mapping[str, str] = asked(_parse.resource, dict, _names.OTEL_RESOURCE_ATTRIBUTES)
     logs: LogSettings
@@ -117,12 +122,17 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
     logs = load_logs(variables, **given)
     values = variables.values(Settings, {"service_name": service_name, **given})
     resource, name = values["resource"], values["service_name"]
-    if name == NAMELESS and resource.get("service.name"):
+    if name == nameless() and resource.get("service.name"):
         name = _parse.text(
             f"{_names.OTEL_RESOURCE_ATTRIBUTES}: service.name", resource["service.name"]
         )
+    kept = values["sampler_ratio"]
     if not values["sampler"].endswith("traceidratio"):
         values["sampler_ratio"] = 1.0
+    elif not 0.0 <= kept <= 1.0:  # as OpenTelemetry's SDK does
+        values["sampler_ratio"] = 1.0
+        named = _names.OTEL_TRACES_SAMPLER_ARG
+        variables.ignored.append(f"{named}={kept} is ignored: it is not from 0 to 1")
     endpoint, test = given.get("endpoint"), logs.environment == "test"
     log_exporter = None
     if "otlp" in values["lines_to"] and not values["disabled"]:
