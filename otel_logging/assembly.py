@@ -109,7 +109,14 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
     failure: Exception | None = None
     for find in finders:
         try:
-            return Spool(find(), name, resource, **options)
+            spool = Spool(base := find(), name, resource, **options)
+            if find is directories.fallback_base:
+                _diagnostics.remark(
+                    f"the spool is in {base}, since the user's own directory cannot be used; "
+                    f"{_names.SPOOL_DIR} names another",
+                    detail=failure,
+                )
+            return spool
         except Exception as error:
             failure = error
             if given is None and isinstance(error, directories.UnsafeError):

@@ -20,11 +20,12 @@ from rich.text import Text
 
 from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import visible
 from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.jaeger import JaegerError
-from otel_logging.traces.late import Question
+from otel_logging.traces.late import Question, there_is
 from otel_logging.traces.late import late as late_stages
 from otel_logging.traces.search import WHOLE_ID
 from otel_logging.traces.sources import Answered, Sources
@@ -89,6 +90,7 @@ def _of_store(command: _Command) -> _Command:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="otel-logging", prog_name="otel-logging")
 def main() -> None:
     """Find out which user's message, at what moment, was handled late, and why."""
 
@@ -144,7 +146,12 @@ def late(
         answer = late_stages(found.spans, question, limit=limit or _ROWS)
         out = terminal.console()
         drawn = table.draw(answer, width=out.width, links=_links(found), narrowed=found.narrowed)
-        terminal.show(out, [*drawn, *_footer(found)])
+        known = (
+            []
+            if answer.looked_at
+            else [Text(visible(each)) for each in there_is(found.spans, question)]
+        )
+        terminal.show(out, [*drawn, *known, *_footer(found)])
 
 
 @main.command()
@@ -249,6 +256,9 @@ def _prefix(given: str) -> str:
 def _newest(traces: dict[str, Trace], service: str | None) -> Trace:
     found = last_of(traces.values(), service=service)
     if found is None:
+        spans = [span for trace in traces.values() for span in trace.spans.values()]
+        if known := list(there_is(spans, Question(service=service))):
+            raise click.ClickException(f"Nothing of {service}; {known[0]}.")
         of_service = f" of {service}" if service else ""
         raise click.ClickException(f"No stage{of_service} has ended yet; only log lines are there.")
     return found

@@ -86,7 +86,8 @@ FLOORS_INSIDE = {
     ],
     "traces/draw": [{"terminal", "exceptions"}, {"outline", "table", "waterfall"}],
     "logs": [
-        {"call", "caller", "levels", "line", "nesting", "stdout"},
+        {"call", "caller", "levels", "nesting", "stdout"},
+        {"line"},
         {"handlers", "render"},
         {"logger"},
         {"bound", "uncaught"},

@@ -5,7 +5,7 @@ encoding lacks it, and nothing is said by colour alone. Deliberately absent: the
 """
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -33,6 +33,9 @@ class Finding:
     mark: Mark
     said: str
     to_do: str = ""
+
+
+NOT_TRIED: Final = "The round trip was not tried."
 
 
 def good(said: str) -> Finding:
@@ -76,11 +79,13 @@ def _wrapped(lead: Text, text: str, indent: str, width: int) -> Iterator[Text]:
         yield whole
 
 
-def result(findings: Iterable[Finding]) -> Iterator[Text]:
+def result(findings: Collection[Finding]) -> Iterator[Text]:
     """Yield the summary."""
     found = problems(findings)
     yield Text()
     if found:
         yield Text(f"{found} problem{'s' * (found > 1)} found.", "bold red")
+    elif any(finding.said == NOT_TRIED for finding in findings):
+        yield Text("No problem found: no server is named, and the local store has it all.", "bold")
     else:
         yield Text("All is well: a span and its log line made the whole way.", "bold green")
