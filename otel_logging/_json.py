@@ -63,9 +63,9 @@ def _choose() -> Callable[[Any], bytes]:
 dumps = _choose()
 
 
-def flat(value: Any) -> str | bool | int | float:
-    """Return any value as what every OpenTelemetry SDK takes: no dicts, no lists, no None."""
-    kept = plain(value)
+def flat(value: Any, key: Any = "") -> str | bool | int | float:
+    """Return a value of the field *key* as every SDK takes it: no containers, no None."""
+    kept = plain(value, key)
     return kept if isinstance(kept, (str, bool, int, float)) else dumps(kept).decode()
 
 
@@ -86,7 +86,7 @@ def fitted(
     has to be about as long as what it returns for each. Cost: up to some ten times
     that of *encode*. Failure: never raises, unless *encode* does.
     """
-    whole = {key: plain(value) for key, value in fields.items()}
+    whole = {key: plain(value, key) for key, value in fields.items()}
     kept = dict(whole)
     tracebacks = [key for key in (_names.EXCEPTION, _names.STACK) if key in kept]
     room = limit_bytes

@@ -17,6 +17,11 @@ SPAN_ID: Final = "span_id"
 TRACE_FLAGS: Final = "trace_flags"
 JOB_TAG: Final = "job_tag"
 EXCEPTION: Final = "exception"
+# OpenTelemetry semantic conventions: exceptions, and where in the application's own code
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_WHERE: Final = "exception.where"
+OF_EXCEPTIONS: Final = (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_WHERE)
 STACK: Final = "stack"
 REQUEST_ID: Final = "request_id"  # a trace_id bound by hand, while a span is active
 FORMAT_ERROR: Final = "format_error"  # why "%"-arguments did not fit their message

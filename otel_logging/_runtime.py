@@ -44,6 +44,8 @@ class Runtime:
     record_sink: Callable[..., None] | None = None
     #: Whether lines are events of their spans: always, but for OTEL_LOGS_EXPORTER=otlp alone.
     on_spans: bool = True
+    #: How long a text in a field may be, where that is more than the package's own bound.
+    characters: int = 0
     #: The clock of lines outside our spans, ns since the epoch.
     now_ns: Callable[[], int] = time.time_ns
     #: Takes secrets out of what leaves: lines, spans, log records, reports on stderr.

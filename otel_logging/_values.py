@@ -3,8 +3,8 @@
 In: whatever a user logged or bound. Out: ``str | int | float | bool | None``
 and lists and string-keyed dicts of these. Invariant: ``plain`` never raises,
 is idempotent, and what it returns has at most ``MAX_NODES`` values, of at most
-``MAX_CHARACTERS`` each. Deliberately absent: rendering to text, so a lone
-surrogate in a string is still there.
+``MAX_CHARACTERS`` each, or what the limits that are set allow. Deliberately absent:
+rendering to text, so a lone surrogate in a string is still there.
 """
 
 import math
@@ -25,6 +25,9 @@ MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
 MAX_DEPTH = 6
 MAX_NODES = 1000  # values in one field, all depths together
 MAX_TEXT = 65536  # characters in one field's values, all together: what a page of events may hold
+#: Whole conversations, as JSON that is of no use in pieces. OpenTelemetry's and OpenInference's
+#: semantic conventions for generative AI.
+_LONG: Final = ("gen_ai.", "input.value", "output.value")
 #: Of a line, an event, a log record, with all that is around them: Google Cloud Logging takes
 #: entries of at most 256 KiB, and other stores about as much.
 MAX_RECORD_BYTES = 256 << 10
@@ -33,6 +36,7 @@ _MAX_KEY = 256
 
 _INT64 = 2**63
 _MOST_BITS = 14_000  # of an integer in decimal digits: Python writes at most 4,300
+_NUMBERS = frozenset({int, float, bool})
 _AS_TEXT = (Decimal, UUID, PurePath, timedelta)
 
 #: What splits lines, or is obeyed by a terminal: C0 and C1 controls, line separators, and what
@@ -72,41 +76,49 @@ class _Left:
     """
 
     nodes: int = MAX_NODES - MAX_DEPTH - 1
+    most: int = MAX_CHARACTERS  # of one text
     characters: int = MAX_TEXT
 
 
-def plain(value: Any) -> Any:
-    """Return *value* as bounded plain data without secrets.
+def plain(value: Any, key: Any = "") -> Any:
+    """Return *value*, of the field *key*, as bounded plain data without secrets.
 
     Failure: never raises; a value whose own code raises becomes
     ``<unprintable TypeName>``. Cost: one look at the type for plain scalars.
     """
-    return _runtime.current.redaction.value(bounded(value))
+    return _runtime.current.redaction.value(bounded(value, key))
 
 
 def field(name: str, value: Any) -> Any:
     """Return *value*, of the field *name*, as ``plain`` does, without what the name says too."""
     if type(name) is not str:
         name = str(plain(name))
-    return _runtime.current.redaction.field(name, bounded(value))
+    return _runtime.current.redaction.field(name, bounded(value, name))
 
 
-def bounded(value: Any) -> Any:
-    """Return *value* as bounded plain data, with its secrets. Never raises."""
+def bounded(value: Any, key: Any = "") -> Any:
+    """Return *value*, of the field *key*, as bounded plain data, with its secrets. Never raises."""
     kind = type(value)
     if kind is str:
-        return value if len(value) <= MAX_CHARACTERS else _cut(value, MAX_CHARACTERS)
+        return value if len(value) <= MAX_CHARACTERS else _cut(value, _most_of(key))
     if value is None or kind is bool or (kind is float and value - value == 0.0):  # finite
         return value
     if kind is int and -_INT64 <= value < _INT64:
         return value
-    return _walk(value, MAX_DEPTH, _Left())
+    most = _most_of(key)
+    return _walk(value, MAX_DEPTH, _Left(most=most, characters=max(MAX_TEXT, most)))
+
+
+def _most_of(key: Any) -> int:
+    """Return how long a text of the field *key* may be."""
+    is_long = type(key) is str and key.startswith(_LONG)
+    return max(_runtime.current.characters, MAX_TEXT if is_long else MAX_CHARACTERS)
 
 
 def _cut(text: str, limit: int) -> str:
     """Shorten *text*; its secrets are taken out before: of one in two parts, none is known."""
     if len(text) > limit:
-        text = _runtime.current.redaction.text(shorten(text, MAX_TEXT))
+        text = _runtime.current.redaction.text(shorten(text, max(MAX_TEXT, limit)))
     return shorten(text, limit)
 
 
@@ -117,7 +129,7 @@ def _walk(value: Any, depth: int, left: _Left) -> Any:
     except Exception:
         found = f"<unprintable {_type_name(value)}>"
     if type(found) is str:
-        found = _cut(found, min(MAX_CHARACTERS, max(left.characters, _MIN_TEXT)))
+        found = _cut(found, min(left.most, max(left.characters, _MIN_TEXT)))
         left.characters -= len(found)
     return found
 
@@ -258,6 +270,8 @@ def _sequence(value: Any, depth: int, left: _Left) -> Any:
     for item in value:
         more = len(value) - len(result)
         if left.nodes <= 0:
+            if more > 1 and result and _NUMBERS.issuperset(map(type, result)):
+                break  # it is a list of numbers still
             result.append(_walk(item if more == 1 else f"… {more} more", depth, left))
             break
         result.append(_walk(item, depth, left))

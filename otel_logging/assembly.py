@@ -12,7 +12,7 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _names, _runtime, tracing
 from otel_logging._errors import ConfigurationError
 from otel_logging.export.delivery import Delivery
-from otel_logging.export.foreign import AttachedProcessor
+from otel_logging.export.foreign import AttachedProcessor, sends_to
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
 from otel_logging.export.line_spans import PROCESS_LOG_S
 from otel_logging.export.outcome import Client
@@ -70,7 +70,15 @@ def start(
     if pipeline is not None:
         watch = _watch(settings, pipeline, delivery.spool)
         connect(pipeline, watch=watch, **changes)
+        exporter, present = settings.exporter, trace.get_tracer_provider()
+        if exporter.network and sends_to(present, exporter.endpoint):
+            pipeline.is_sent_already = True
+            _diagnostics.remark(
+                f"the tracer provider that is set sends its spans to {exporter.shown} itself: "
+                "they are not sent again, and late and show read them from Jaeger"
+            )
     else:
+        changes["characters"] = settings.limits.longest
         _runtime.swap(replace(_runtime.current, **changes))
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
         _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
@@ -118,7 +126,14 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
     failure: Exception | None = None
     for find in finders:
         try:
-            return Spool(find(), name, resource, **options)
+            spool = Spool(base := find(), name, resource, **options)
+            if find is directories.fallback_base:
+                _diagnostics.remark(
+                    f"the spool is in {base}, since the user's own directory cannot be used; "
+                    f"{_names.SPOOL_DIR} names another",
+                    detail=failure,
+                )
+            return spool
         except Exception as error:
             failure = error
             if given is None and isinstance(error, directories.UnsafeError):
@@ -154,4 +169,5 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
             detail=type(present),
         )
     changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.line_sink)
+    changes["characters"] = pipeline.limits.longest
     _runtime.swap(replace(_runtime.current, **changes))

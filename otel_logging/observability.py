@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
 
 from otel_logging import _diagnostics, _forks, _names, _runtime
 from otel_logging._errors import only_configuration_errors
 from otel_logging._redact import Redaction
 from otel_logging.integrations import registry
 from otel_logging.lateness.budgets import Budgets
-from otel_logging.logs import configure
+from otel_logging.logs import caller, configure
 from otel_logging.propagation import set_propagators
-from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, differences, load
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -60,6 +63,8 @@ class Observability:
         self._deliveries: list[Delivery] = []
         self._is_open = True
         self._left = 0
+        frame, _ = caller.users_frame()
+        self._place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
         _forks.join(_forks.Step.EXIT, self)
 
     def _start(self) -> None:
@@ -213,31 +218,22 @@ def setup_observability(
     ``ConfigurationError``, and nothing later does. Cost: imports the SDK, 30 to 40 ms (measured);
     opens one directory. Concurrency: any thread; a forked child goes on with parts of its own.
     """
+    given = {**locals()}
     with only_configuration_errors("setup_observability"), _lock:
-        settings = load(
-            service_name,
-            environment=environment,
-            log_level=log_level,
-            endpoint=endpoint,
-            budgets=budgets,
-            who=who,
-            propagate=propagate,
-            takeover=takeover,
-            redact=redact,
-            instrument=instrument,
-            trust_inbound=trust_inbound,
-            spool_dir=spool_dir,
-        )
-        return _set_up(settings)
+        defaults = setup_observability.__kwdefaults__ or {}
+        present = vars(trace).get("_TRACER_PROVIDER")
+        beside = present is not None and not hasattr(present, "is_idle")
+        settings = load(**given, beside=beside)
+        return _set_up(settings, [k for k, v in given.items() if v != defaults.get(k)])
 
 
-def _set_up(settings: Settings) -> Observability:
+def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
     global _current
     if _current is not None:
         if _current._settings != settings:  # noqa: SLF001 - this module's own class
-            _diagnostics.remark(
-                "a set-up with other settings is ignored: call shutdown() before it"
-            )
+            known = _current._settings  # noqa: SLF001
+            for difference in differences(settings, known, given):
+                _diagnostics.remark(f"{difference} at {_current._place}")  # noqa: SLF001
         return _current
     _diagnostics.forget()
     set_propagators(settings.propagators)

@@ -6,6 +6,7 @@ Deliberately absent: rendering (``logs``), and what a span of ours does with a l
 
 import inspect
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping
@@ -31,6 +32,11 @@ __all__ = [
 _NOT_FIELDS: Final = frozenset({"exc_info", "stack_info", "_record", "_from_structlog"})
 
 EventDict = MutableMapping[str, Any]
+
+#: ECMA-48 SGR: colours that a library puts into its texts.
+_COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
+#: Numbers of levels that ``logging`` has no name for, by the name on another library's records.
+LEVELS: Final = {"SUCCESS": 25}
 
 #: Fields of the span itself, and ``structlog.stdlib.ProcessorFormatter``'s own.
 _NOT_ON_EVENTS: Final = frozenset(
@@ -161,6 +167,17 @@ def mark_handled(record: logging.LogRecord) -> None:
     record.name = _Handled(record.name)
 
 
+def without_colors(text: Any) -> str:
+    """Return *text* without the colours that a library puts into it. Never raises."""
+    return _COLORS.sub("", text if type(text) is str else str(plain(text)))
+
+
+class TracebackText(str):
+    """An ``exc_info`` that is but a text: its exception is in another process."""
+
+    __slots__ = ()
+
+
 def exception_of(given: Any) -> BaseException | None:
     """Return what ``exc_info=`` means: an exception, ``sys.exc_info()``, or the one being handled.
 
@@ -172,6 +189,8 @@ def exception_of(given: Any) -> BaseException | None:
             given = given[1] if isinstance(given[1], BaseException) else None
         if isinstance(given, BaseException):
             return given
+        if type(given) is TracebackText:
+            return None
         return sys.exc_info()[1] if given else None
     except Exception:
         return None
@@ -183,6 +202,20 @@ def traceback_of(error: BaseException) -> Any:
         return "".join(traceback.format_exception(error)).rstrip("\n")
     except Exception:  # its own code raises
         return plain(error)
+
+
+def described(error: BaseException) -> dict[str, str]:
+    """Return what an exception is, by OpenTelemetry's semantic conventions. Never raises."""
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    try:
+        message = str(error)
+    except Exception:  # its __str__ raises
+        message = plain(error)
+    return {
+        _names.EXCEPTION_TYPE: module + kind.__qualname__,
+        _names.EXCEPTION_MESSAGE: str(plain(message)),
+    }
 
 
 def record_on(
@@ -251,7 +284,7 @@ def _is_busy(span: trace.Span) -> bool:
 
 def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* as attributes that any OpenTelemetry SDK takes, not too much together."""
-    flat = {key: _json.flat(field(key, value)) for key, value in fields.items()}
+    flat = {key: _json.flat(field(key, value), key) for key, value in fields.items()}
     if len(_json.dumps(flat)) > _FOREIGN_BYTES:
         return _json.fitted(flat, _FOREIGN_BYTES, _json.dumps)
     return flat

@@ -7,7 +7,6 @@ has ended it never becomes current again, but in tasks that were started in it a
 go on. Deliberately absent: what a span is (``export``), why it was late (``lateness``).
 """
 
-import asyncio
 import copy
 import time
 from asyncio import _get_running_loop
@@ -20,7 +19,16 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, _wrap, outliving
+from otel_logging import (
+    _answers,
+    _diagnostics,
+    _exceptions,
+    _names,
+    _parse,
+    _runtime,
+    _wrap,
+    outliving,
+)
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._exceptions import tick
@@ -35,6 +43,8 @@ _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 #: Set on the span of a stage that was left while it was not what is current.
 _PASSED: Final = "otel_logging_passed"
+#: Set on the span of a stage with exceptions that are no failure of it.
+_EXPECTED: Final = "otel_logging_expected"
 
 _Context: Final = otel_context.Context
 #: OpenTelemetry's own note of who has set a provider; there is no cheaper way to know that nobody
@@ -81,6 +91,7 @@ def traced(
     kind: str = "internal",
     links: Iterable[Link | SpanContext | Span] = (),
     attributes: Mapping[str, Any] | None = None,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
     **fields: Any,
 ) -> "Stage": ...
 
@@ -101,7 +112,8 @@ def traced(name: Any = None, /, **options: Any) -> Any:
 
     An exception that leaves the stage is recorded as an event of the innermost
     span it was raised in, once, and gives every stage it passes the status
-    ERROR. A cancelled stage has the attribute ``cancelled``.
+    ERROR. Not so *expected* ones, and answers of a web framework below 400; those of
+    4xx are an event and no error. A cancelled stage has the attribute ``cancelled``.
 
     A task or a callback may go on after its request. Its stages are the request's
     still, but not those that say that something else begins: a *root*, or a stage of
@@ -135,6 +147,7 @@ class Stage:
     #: Whether it may begin a trace or a request inside another.
     is_special = False
     kind = SpanKind.INTERNAL
+    expected: Any = ()
     links: list[Link] | None = None
     attributes: Mapping[str, Any] = MappingProxyType({})
     spans: list[Span]
@@ -151,6 +164,7 @@ class Stage:
         kind: str = "internal",
         links: Iterable[Link | SpanContext | Span] = (),
         attributes: Mapping[str, Any] | None = None,
+        expected: type[Exception] | tuple[type[Exception], ...] = (),
         **fields: Any,
     ) -> None:
         if name is not None and not (isinstance(name, str) and name.strip()):
@@ -161,6 +175,10 @@ class Stage:
         self.budget = None if budget is None else _parse.budget("traced: budget", budget)
         if root is not False and root is not True:
             raise ConfigurationError("traced: root", root, "True or False")
+        kinds = expected if isinstance(expected, tuple) else (expected,)
+        if not all(isinstance(each, type) and issubclass(each, Exception) for each in kinds):
+            raise ConfigurationError("traced: expected", expected, "classes of exceptions")
+        self.expected = kinds
         self.root = root
         self.kind = _KINDS[kind]
         self.is_special = root or self.kind in bindings.ARRIVING
@@ -245,6 +263,8 @@ def _start(stage: Stage) -> Span:
                 bindings.share(span)
         if budget is not None:
             span.otel_logging_budget = budget
+        if stage.expected:
+            span.otel_logging_expected = stage.expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
                 watch.measure(span, stage.name or "stage", budget, around, stage.kind, attributes)
@@ -391,10 +411,14 @@ def _end_in_time(span: Span, budget: float, end_ns: int | None) -> None:
 
 def _record(span: Span, error: BaseException) -> None:
     if isinstance(error, Exception):
+        status = _answers.status_of(error)
+        if isinstance(error, getattr(span, _EXPECTED, ())) or (status and status < 400):
+            return
         trace_id = span.get_span_context().trace_id
         if not _exceptions.is_recorded(error, trace_id):
             span.record_exception(error)
             _exceptions.mark_recorded(error, trace_id)
-        span.set_status(StatusCode.ERROR, plain(error))
-    elif isinstance(error, asyncio.CancelledError):
+        if status is None or status >= 500:
+            span.set_status(StatusCode.ERROR, plain(error))
+    elif _answers.is_cancelled(error):
         span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value

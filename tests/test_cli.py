@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def test_show_draws_the_trace_asked_for(run: Run) -> None:
         (("message",), 2, "'message' is not a trace id"),
         ((TRACE, "--last"), 2, "say TRACE_ID, or --last and --who"),
         ((TRACE, "--service", "billing"), 1, "No trace"),
-        (("--service", "billing"), 1, "No stage of billing has ended yet"),
+        (("--service", "billing"), 1, "Error: Nothing of billing; services there are: "),
     ],
 )
 def test_what_cannot_be_shown_is_reported(
@@ -222,6 +223,28 @@ def test_what_cannot_be_shown_is_reported(
 
     assert result.exit_code == exit_code
     assert message in result.output
+
+
+def test_a_user_or_service_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    """Those that are there are named, ten of them at most; where they are, nothing is added."""
+    result = run("late", "--who", "u8", "--service", "nope")
+    assert "services there are: chat-gateway" in result.output
+    assert "users there are (user_id): user-456, user-1" in result.output
+    result = run("late", "--who", "user-1", "--service", "chat-gateway")
+    assert "there are" not in result.output
+    users = [
+        Planted(n, 0, "m", 0, 1, {"user_id": f"u{n}"}, trace=f"{n:032x}") for n in range(1, 13)
+    ]
+    result = run("late", "--who", "x", place=store(tmp_path / "many", *users))
+    assert result.output.count(", u") == 9
+    assert "and 2 more" in result.output
+    result = run("late", "--who", "x", place=store(tmp_path / "one", Planted(1, 0, "m", 0, 1)))
+    assert "users there are (user_id): none" in result.output
+
+
+def test_the_version_is_the_packages() -> None:
+    done = Runner().invoke(main, ["--version"])
+    assert done.output == f"otel-logging, version {version('otel-logging')}\n"
 
 
 def test_an_ambiguous_trace_id_lists_five_candidates_and_counts_the_rest(

@@ -118,6 +118,13 @@ def job(call: Callable[[], Any], tag: str = "PRICE_CACHE") -> Callable[[], None]
     return tag_background_logger(tag)(lambda: call())
 
 
+RAISED_AT = Ending(" in raising.<locals>.raise_and_call")
+NO_STOCK_UNRAISED = {
+    "exception": Ending("ValueError: no stock"),
+    "exception.type": "ValueError",
+    "exception.message": "no stock",
+}
+NO_STOCK = {**NO_STOCK_UNRAISED, "exception.where": RAISED_AT}
 NOT_FITTING = {
     "event": "%d items",
     "format_error": "TypeError: %d format: a real number is required, not str",
@@ -193,12 +200,12 @@ OF_GET_LOGGER = [
     Row(
         "an exception that is handled",
         raising(lambda: log.exception("failed")),
-        {"event": "failed", "level": "error", "exception": Ending("ValueError: no stock")},
+        {"event": "failed", "level": "error", **NO_STOCK},
     ),
     Row(
         "an exception that is given",
         lambda: log.warning("failed", exc_info=ValueError("no stock")),
-        {"event": "failed", "level": "warning", "exception": Ending("ValueError: no stock")},
+        {"event": "failed", "level": "warning", **NO_STOCK_UNRAISED},
     ),
     Row(
         "an exception that cannot be told",
@@ -207,6 +214,9 @@ OF_GET_LOGGER = [
             "event": "failed",
             "level": "error",
             "exception": Ending("UnspeakableError: <exception str() failed>"),
+            "exception.type": "tests.test_conformance.UnspeakableError",
+            "exception.message": "<unprintable UnspeakableError>",
+            "exception.where": RAISED_AT,
         },
     ),
     Row("exc_info without one", lambda: log.info("e", exc_info=True), {"event": "e"}),
@@ -332,7 +342,7 @@ OF_OTHERS = [
     Row(
         "an exception of the standard library",
         raising(lambda: stdlib.exception("failed")),
-        {"event": "failed", "level": "error", "exception": Ending("ValueError: no stock")},
+        {"event": "failed", "level": "error", **NO_STOCK},
     ),
     Row(
         "a level of the standard library's",
@@ -359,8 +369,7 @@ OF_OTHERS = [
     Row(
         "TaggedLogger with an exception",
         job(raising(lambda: tagged.exception("failed"))),
-        {"event": "failed", "job_tag": "PRICE_CACHE", "level": "error"}
-        | {"exception": Ending("ValueError: no stock")},
+        {"event": "failed", "job_tag": "PRICE_CACHE", "level": "error"} | NO_STOCK,
     ),
     Row(
         "format_background_log, elsewhere",
@@ -456,7 +465,10 @@ def test_on_the_console(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     assert bool(below) == bool(endings)
 
 
-SHOWN_OTHERWISE = {"event", "level", "logger", "job_tag", "stack", "exception"}
+SHOWN_OTHERWISE = {
+    *("event", "level", "logger", "job_tag", "stack", "exception"),
+    *("exception.type", "exception.message", "exception.where"),  # of the traceback below
+}
 
 
 def on_console(value: Any) -> str:

@@ -182,6 +182,19 @@ def test_tracing_turned_off_is_a_problem(run: Run, way: Way, name: str, value: s
     assert way.receiver.requests == []
 
 
+def test_no_server_is_wanted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is named and none answers, that is no problem."""
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_LOGGING_JAEGER_URL"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("otel_logging.settings.exporter._PORTS", {"http/protobuf": 1, "grpc": 1})
+    monkeypatch.setattr("otel_logging.settings.links.jaeger_url", lambda: "http://127.0.0.1:1")
+    result = run()
+    assert result.exit_code == 0
+    assert "No collector answers at http://localhost:1/v1/traces, and none is named" in said(result)
+    assert "No Jaeger answers at http://127.0.0.1:1, and none is named." in said(result)
+    assert "No problem found: no server is named" in said(result)
+
+
 def test_the_test_environment_sends_nothing(run: Run, way: Way) -> None:
     """Which is right in tests alone; its spool is a temporary one."""
     result = run(ENVIRONMENT="test", OTEL_LOGGING_SPOOL_DIR="")

@@ -49,7 +49,7 @@ def cli(*arguments: object) -> Any:
 # ---------------------------------------------------------------- the set-up
 
 
-def test_set_up_is_idempotent(service: Service) -> None:
+def test_set_up_is_idempotent(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     """A second call returns the first one's; with other settings it says so on stderr."""
     same = setup_observability(
         "shop",
@@ -59,8 +59,20 @@ def test_set_up_is_idempotent(service: Service) -> None:
     )
     assert same is service.observability
     assert "troubles" not in repr(same)
-    assert setup_observability("other") is service.observability
-    assert "a set-up with other settings is ignored" in repr(same)
+    assert setup_observability() is service.observability
+    assert capsys.readouterr().err == ""
+    other = setup_observability(
+        "other", log_level="debug", endpoint="http://u:secret@localhost:1", who=["tenant"]
+    )
+    assert other is service.observability
+    said = capsys.readouterr().err
+    place = r" at conftest\.py:\d+$"
+    assert re.search('service_name="other" ignored: set up as "shop"' + place, said, re.M)
+    assert re.search("log_level=10 ignored: set up as None" + place, said, re.M)
+    assert re.search(r"who=\('tenant',\) ignored: set up as \('user_id',\)" + place, said, re.M)
+    assert re.search('endpoint="http://localhost:1/v1/traces" ignored: set up as', said)
+    assert "secret" not in said
+    assert len(said.splitlines()) == 4
 
 
 def test_set_up_works_again_after_shutdown(receiver: Receiver, tmp_path: Path) -> None:

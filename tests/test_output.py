@@ -20,7 +20,7 @@ from otel_logging import _diagnostics, configure_logging, get_logger
 from otel_logging.logs.nesting import DEEPEST
 from otel_logging.logs.stdout import LOST
 from tests.lines import parsed
-from tests.programs import child_environment, good, python, run, script, start
+from tests.programs import child_environment, end, good, python, run, script, start
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX has them")
 
@@ -382,7 +382,7 @@ def test_a_stdout_wrapped_once_more_whose_reader_stops(wrapper: str) -> None:
     (report,) = [line for line in said.splitlines() if line.startswith(b"REPORT")]
     assert float(report.split()[1]) < 0.6  # 100 ms, and a busy machine
     assert b"log lines lost" in said
-    assert found.startswith(b"printed{")
+    assert found.startswith(b"printed\n{")
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -392,8 +392,45 @@ def test_a_stdout_wrapped_once_more_keeps_the_order(wrapper: str, tmp_path: Path
         assert process.stderr
         assert process.stderr.read().startswith(b"REPORT")
     first, *rest = (tmp_path / "log").read_text().splitlines()
-    assert first.startswith("printed{")
-    assert len(rest) == 1
+    assert first == "printed"
+    assert [line[0] for line in rest] == ["{", "{"]
+
+
+PRINTED = """
+import sys
+print("before")
+from otel_logging import configure_logging, get_logger
+configure_logging()
+configure_logging()
+log = get_logger("shop")
+log.info("first")
+print("a", "b", end="")
+log.info("second")
+print("half", end="", flush=True)
+log.info("third")
+print("50 %", end="\\r")
+sys.stdout.write("")
+log.info("fourth")
+for number in range(2000):
+    print("row", number)
+log.info("fifth")
+log.info("sixth")
+print("after")
+"""
+
+
+@pytest.mark.parametrize("to", ["pipe", "file"])
+def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path) -> None:
+    """And no line begins in the middle of what was printed without a newline."""
+    with (tmp_path / "out").open("wb") as file:
+        stdout: Any = file if to == "file" else PIPE
+        env = child_environment(ENVIRONMENT="production")
+        done = end(start(sys.executable, "-c", PRINTED, env=env, text=False, stdout=stdout))
+    out = (done.stdout or (tmp_path / "out").read_bytes()).decode()
+    rows = [f"row {number}" for number in range(2000)]
+    found = [json.loads(x)["event"] if x[:1] == "{" else x for x in out.split("\n")]
+    expected = ["before", "first", "a b", "second", "half", "third", "50 %\r", "fourth", *rows]
+    assert found == [*expected, "fifth", "sixth", "after", ""]
 
 
 def test_a_stdout_wrapped_once_more_may_be_closed() -> None:

@@ -32,6 +32,7 @@ from otel_logging.settings import (
     LogSettings,
     Settings,
     load,
+    nameless,
     spool_base,
 )
 from otel_logging.settings.links import jaeger_url, takes_links
@@ -62,9 +63,9 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_defaults() -> None:
     """With nothing asked for, this is what holds."""
     settings = load(environment="production")
-    assert settings.service_name == "unknown_service:python"
-    assert settings.resource == {"service.name": "unknown_service:python"}
-    assert settings.logs.level == logging.INFO
+    assert settings.service_name == nameless()
+    assert settings.resource == {"service.name": nameless()}
+    assert settings.logs.level is None
     assert settings.logs.levels == {}
     assert settings.logs.line_bytes == 4096
     assert settings.exporter == Exporter()
@@ -82,7 +83,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_dotenv(
     clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Argument, environment, .env, default: the first one there is."""
-    assert load().logs.level == logging.INFO
+    assert load().logs.level is None
     (clean / ".env").write_text("LOG_LEVEL=error\nOTEL_SERVICE_NAME=from-dotenv\n")
     assert load().logs.level == logging.ERROR
     assert load().service_name == "from-dotenv"
@@ -97,7 +98,7 @@ def test_an_empty_variable_is_an_unset_one(clean: Path, monkeypatch: pytest.Monk
     (clean / ".env").write_text("LOG_LEVEL=error\nOTEL_SERVICE_NAME=\n")
     monkeypatch.setenv("LOG_LEVEL", "  ")
     assert load().logs.level == logging.ERROR
-    assert load().service_name == "unknown_service:python"
+    assert load().service_name == nameless()
 
 
 def test_dotenv_is_read_in_the_working_directory_alone(
@@ -108,7 +109,7 @@ def test_dotenv_is_read_in_the_working_directory_alone(
     below = clean / "below"
     below.mkdir()
     monkeypatch.chdir(below)
-    assert load().logs.level == logging.INFO
+    assert load().logs.level is None
 
 
 def test_dotenv_is_never_exported(clean: Path) -> None:
@@ -146,7 +147,7 @@ def test_dotenv_that_is_not_text_is_an_error(clean: Path) -> None:
 def test_a_directory_called_dotenv_is_ignored(clean: Path) -> None:
     """Virtual environments are called so."""
     (clean / ".env").mkdir()
-    assert load().logs.level == logging.INFO
+    assert load().logs.level is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a directory that is in use")
@@ -175,7 +176,7 @@ print(load_logs().level)
     locked = clean / "locked"
     locked.mkdir()
     try:
-        assert script(code, str(locked)).stdout == b"20\n"
+        assert script(code, str(locked)).stdout == b"None\n"
     finally:
         locked.chmod(0o700)
 
@@ -347,7 +348,21 @@ def test_a_bad_variable_is_an_error_at_once(
         load()
 
 
-@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "half", ""])
+@pytest.mark.parametrize("value", ["1.5", "-0.1"])
+def test_a_ratio_out_of_range_is_reported_and_ignored(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by OpenTelemetry's SDK; where the sampler takes none, nobody is told."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", value)
+    assert load().remarks == ()
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    settings = load()
+    assert settings.sampler_ratio == 1.0
+    said = f"OTEL_TRACES_SAMPLER_ARG={value} is ignored: it is not from 0 to 1"
+    assert settings.remarks == (said,)
+
+
+@pytest.mark.parametrize("value", ["nan", "half", ""])
 def test_a_bad_ratio(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From 0 to 1, also where the sampler takes none."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", value)

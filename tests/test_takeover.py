@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import importlib
 import io
 import json
 import logging
@@ -210,7 +211,8 @@ def test_a_record_that_came_from_another_process(lines: Lines) -> None:
     record = logging.makeLogRecord(pickle.loads(pickle.dumps(record.__dict__)))
     logger("shop.child").handle(record)
     (line,) = lines()
-    assert line["event"] == "failed x\nTraceback\nValueError: no price"
+    assert line["event"] == "failed x"
+    assert line["exception"] == "Traceback\nValueError: no price"
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
@@ -473,6 +475,7 @@ def test_nothing_is_seen_on_the_record(lines: Lines) -> None:
 
 def test_caplog_goes_on_working(caplog: pytest.LogCaptureFixture, lines: Lines) -> None:
     """At its own level, which may be lower than ours."""
+    configure_logging(environment="production", log_level="info")
     with caplog.at_level(logging.DEBUG):
         logger().debug("below")
         logger().info("above %s", 1)
@@ -525,7 +528,7 @@ def test_takeover_is_true_or_false() -> None:
 def test_levels_are_the_same_for_every_way_to_log(lines: Lines) -> None:
     """LOG_LEVEL, and LOG_LEVELS by name; of another logger, its own may be stricter, not looser."""
     levels = {"shop": "warning", "shop.db": "debug"}
-    configure_logging(environment="production", log_levels=levels)
+    configure_logging(environment="production", log_level="info", log_levels=levels)
     logger("shop.db").setLevel(logging.INFO)  # as uvicorn does, whenever it is configured
     logging.config.dictConfig({**CONSOLES, "root": {"handlers": ["out"], "level": "ERROR"}})
     for name in ("other", "shop", "shop.db"):
@@ -580,6 +583,7 @@ def test_other_handlers_have_the_levels_that_the_application_gave(order: str, li
 
 def test_a_root_logger_without_a_level_keeps_nothing_from_handlers(lines: Lines) -> None:
     """Ours is for lines alone."""
+    configure_logging(environment="production", log_level="info")
     logging.root.setLevel(logging.NOTSET)
     stream = io.StringIO()
     logger().addHandler(logging.StreamHandler(stream))
@@ -596,6 +600,81 @@ def test_an_invalid_level_is_refused_as_python_does(lines: Lines) -> None:
     logging.root.setLevel(kept)
     take_over({})
     assert logging.root.level == logging.INFO
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """The logger of an installed library."""
+    (tmp_path / "site-packages" / "shoplib").mkdir(parents=True)
+    (tmp_path / "site-packages" / "shoplib" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    importlib.import_module("shoplib")
+    return logger("shoplib.client")
+
+
+def levels_shown(lines: Lines, *names: str) -> list[list[str]]:
+    """Return the lowest level of which each of *names* has a line."""
+    for name in names:
+        for level in (10, 20, 30, 40):
+            logging.getLogger(name).log(level, "e")
+    found = lines()
+    return [[line["level"] for line in found if line["logger"] == name][:1] for name in names]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        (logging.DEBUG, ["debug", "debug"]),
+        (logging.INFO, ["info", "info"]),
+        (logging.ERROR, ["error", "error"]),
+        (logging.WARNING, ["info", "warning"]),  # Python's own
+    ],
+)
+def test_without_log_level_the_root_loggers_counts(
+    when: str, root: int, expected: list[str], library: logging.Logger, lines: Lines
+) -> None:
+    """And a library that was silent stays so, until it is asked for."""
+    take_over({})
+    logging.root.setLevel(root if when == "before" else logging.WARNING)
+    configure_logging(environment="production")
+    if when == "after" and root != logging.WARNING:
+        logging.root.setLevel(root)
+    assert levels_shown(lines, "shop", library.name) == [[level] for level in expected]
+    get_logger(library.name).info("by get_logger")
+    assert len(lines()) == (root <= logging.WARNING)
+    configure_logging(environment="production", log_levels={"shoplib": "debug"})
+    assert levels_shown(lines, library.name) == [["debug"]]
+    configure_logging(environment="production", log_level="info")
+    assert levels_shown(lines, "shop", library.name) == [["info"], ["info"]]
+
+
+def test_the_root_loggers_warning_counts_where_it_is_set_after_set_up(lines: Lines) -> None:
+    """By ``dictConfig``, Celery, alembic; not where it is put back."""
+    logging.root.setLevel(logging.WARNING)
+    assert levels_shown(lines, "shop") == [["info"]]
+    logging.root.setLevel("WARNING")
+    assert levels_shown(lines, "shop") == [["warning"]]
+    logging.root.setLevel(logging.DEBUG)
+    logging.root.setLevel(logging.WARNING)
+    assert levels_shown(lines, "shop") == [["info"]]
+
+
+def test_a_library_with_a_level_of_its_own_keeps_it(library: logging.Logger, lines: Lines) -> None:
+    """As uvicorn's and werkzeug's have."""
+    logging.root.setLevel(logging.WARNING)
+    library.setLevel(logging.INFO)
+    assert levels_shown(lines, library.name) == [["info"]]
+
+
+def test_the_package_that_calls_set_up_is_the_applications(
+    library: logging.Logger, lines: Lines
+) -> None:
+    """Also where it is installed as a library is, in a container say."""
+    logging.root.setLevel(logging.WARNING)
+    code = "from otel_logging import configure_logging\nconfigure_logging(environment='production')"
+    exec(code, {"__name__": "shoplib.main", "__package__": "shoplib"})
+    assert levels_shown(lines, library.name) == [["info"]]
 
 
 # ---------------------------------------------------------------- job tags
@@ -1174,6 +1253,7 @@ def test_a_line_below_the_level_goes_to_handlers_that_want_it(
     caplog: pytest.LogCaptureFixture, service: Service, lines: Lines
 ) -> None:
     """``caplog.at_level``: neither on stdout nor on the span."""
+    configure_logging(environment="production", log_level="info")
     with caplog.at_level(logging.DEBUG), bound_context(user_id="u1"), traced("request"):
         get_logger("shop").debug("below", stack_info=True)
         get_logger("shop").info("above")
@@ -1291,7 +1371,7 @@ def test_a_tracker_in_place_of_handlers_has_our_lines(order: str, tmp_path: Path
         sys.stderr.write(repr(got))
     """
     done = script(code, order)
-    uncaught = ("threading.excepthook", "uncaught exception in a thread", True)
+    uncaught = ("threading.excepthook", "uncaught ValueError: boom", True)
     expected = [("shop", "ours", False), ("shop", "theirs", False), uncaught]
     assert done.stderr.decode() == repr(expected)
     assert len(parsed(done.stdout)) == 3
@@ -1318,7 +1398,7 @@ def test_uncaught_exceptions_and_warnings_reach_handlers(tmp_path: Path) -> None
     """
     done = script(code, str(tmp_path / "log"))
     text = (tmp_path / "log").read_text()
-    assert "boom:6 uncaught exception in a thread\nTraceback" in text
+    assert "boom:6 uncaught ValueError: boom\nTraceback" in text
     assert ":7 old\n" in text
     assert text.count("older") == text.count("below the level") == 1
     assert len(parsed(done.stdout)) == 3

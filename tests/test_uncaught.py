@@ -91,14 +91,14 @@ def test_of_the_main_thread(receiver: Receiver) -> None:
     done = dying(code)
     assert (done.returncode, done.stderr) == (1, b"")
     (line,) = parsed(done.stdout)
-    assert (line["level"], line["event"]) == ("critical", "uncaught exception")
+    assert (line["level"], line["event"]) == ("critical", "uncaught ValueError: no price")
     assert line["exception"].endswith("ValueError: no price")
     assert line["user_id"] == "u1"
     turn = next(span for span in receiver.spans if span.name == "turn")
     assert (line["trace_id"], line["span_id"]) == (turn.trace_id, turn.span_id)
     (child,) = (span for span in receiver.spans if span.name == "log")
     (event,) = child.events
-    assert (child.parent_span_id, event.name) == (turn.span_id, "uncaught exception")
+    assert (child.parent_span_id, event.name) == (turn.span_id, "uncaught ValueError: no price")
     # the traceback stands once in the trace, where the exception left its stage
     assert event.attributes["exception"] == "ValueError: no price"
     assert "Traceback" in turn.events[0].attributes["exception.stacktrace"]
@@ -129,7 +129,7 @@ def test_of_a_thread(lines: Lines) -> None:
 
     run_in_thread(work)
     (line,) = lines()
-    assert (line["level"], line["event"]) == ("error", "uncaught exception in a thread")
+    assert (line["level"], line["event"]) == ("error", "uncaught ValueError: boom")
     assert line["thread"] == "worker"
     assert line["exception"].endswith("ValueError: boom")
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import visible
 from otel_logging.cli.listing import (
     A_DAY,
     Listing,
@@ -32,7 +33,7 @@ from otel_logging.traces import groups, sources
 from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.failed import failed as failed_traces
-from otel_logging.traces.late import CAUSES, SCHEMA, SORTS, Question
+from otel_logging.traces.late import CAUSES, SCHEMA, SORTS, Question, there_is
 from otel_logging.traces.late import late as late_stages
 from otel_logging.traces.search import WHOLE_ID
 from otel_logging.traces.sources import Answered
@@ -43,6 +44,7 @@ _NAMED = 5  # candidates for a prefix of several traces
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="otel-logging", prog_name="otel-logging")
 def main() -> None:
     """Find out which user's message, at what moment, was handled late, and why."""
 
@@ -97,8 +99,14 @@ def late(
                 else table.draw_groups(answer, parts, by=str(group), width=out_width)
             )
             return Shown(drawn, (part.as_json() for part in parts), [], answer.rows)
+        known = () if answer.looked_at else there_is(found.spans, question)
         return Shown(
-            table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
+            [
+                *table.draw(
+                    answer, width=out_width, links=links_of(found), narrowed=found.narrowed
+                ),
+                *(Text(visible(each)) for each in known),
+            ],
             (row.as_json(found.link(*row.ids)) for row in answer.rows),
             [row.trace for row in answer.rows],
             answer.rows,
@@ -319,6 +327,9 @@ def _newest(
 ) -> list[Trace]:
     found = last_of(traces.values(), number, service=service, who=who)
     if not found:
+        spans = [span for trace in traces.values() for span in trace.spans.values()]
+        if known := list(there_is(spans, Question(service=service, who=who))):
+            raise click.ClickException(f"Nothing of {service or who}; {known[0]}.")
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
         raise click.ClickException(f"No stage{of} has ended yet; only log lines are there.")
     return found

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
 from otel_logging.doctor import probe
-from otel_logging.doctor.report import Finding, Mark, good, note, problem, problems
+from otel_logging.doctor.report import NOT_TRIED, Finding, Mark, good, note, problem, problems
 from otel_logging.settings import Settings, links, variables
 from otel_logging.spool import directories
 from otel_logging.traces.jaeger import Jaeger
@@ -53,15 +53,15 @@ def _round_trip(chosen: Settings, jaeger: Jaeger, patience_s: float) -> Iterator
     for finding in probe.deliver(chosen.exporter, request):
         there.append(finding)
         yield finding
-    service = chosen.service_name if chosen.service_name != settings.NAMELESS else ""
+    service = chosen.service_name if chosen.service_name != settings.nameless() else ""
     back = []
     for finding in probe.reach_jaeger(jaeger, service):
         back.append(finding)
         yield finding
-    if not problems(there) and back[0].mark is Mark.GOOD:
+    if there[0].mark is Mark.GOOD and not problems(there) and back[0].mark is Mark.GOOD:
         yield from probe.read_back(jaeger.url, trace_id, patience_s=patience_s)
     else:
-        yield note("The round trip was not tried.")
+        yield note(NOT_TRIED)
 
 
 def _recording(chosen: Settings) -> Iterator[Finding]:

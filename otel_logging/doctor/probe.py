@@ -18,7 +18,7 @@ from otel_logging.assembly import make_client
 from otel_logging.doctor.report import Finding, good, note, problem
 from otel_logging.export.ids import new_span_id, new_trace_id
 from otel_logging.export.outcome import Answer, Outcome
-from otel_logging.settings import Exporter
+from otel_logging.settings import Exporter, variables
 from otel_logging.traces.jaeger import (
     Jaeger,
     JaegerError,
@@ -33,6 +33,12 @@ _PAUSE_S: Final = 0.2
 _SKEW_S: Final = 60.0  # traces are looked for by the minute
 _OLDEST: Final = (2, 13)
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
+_SERVERS: Final = (_ENDPOINT, _names.OTLP_PREFIXES["traces"] + "ENDPOINT", _names.JAEGER_URL)
+
+
+def _is_wanted() -> bool:
+    """Say whether a collector or Jaeger is named anywhere."""
+    return any(map(variables.set_in, _SERVERS))
 
 
 def make() -> tuple[str, bytes]:
@@ -90,6 +96,11 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
     collector that gave no answer; and all others, in the collector's words.
     """
     if not answer.mistake and not answer.answered:
+        if not _is_wanted():
+            return note(
+                f"No collector answers at {exporter.shown}, and none is named: spans stay in the "
+                "local store, which late and show read."
+            )
         return problem(
             f"The collector at {exporter.shown} does not answer: {answer.detail}.",
             f"start it (docker compose up -d), or set {_ENDPOINT} to where it is; port 4317 is"
@@ -139,6 +150,8 @@ def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
             " must be trusted here",
         )
     if isinstance(error, UnreachableError):
+        if not _is_wanted():
+            return note(f"No Jaeger answers at {jaeger.url}, and none is named.")
         return problem(
             f"Jaeger does not answer: {error}.",
             f"start it (docker compose up -d), or {url} where it is; https:// if it expects TLS",

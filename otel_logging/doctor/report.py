@@ -4,7 +4,7 @@ A sign is a word where the encoding lacks it, and nothing is said by colour alon
 """
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -32,6 +32,9 @@ class Finding:
     mark: Mark
     said: str
     to_do: str = ""
+
+
+NOT_TRIED: Final = "The round trip was not tried."
 
 
 def good(said: str) -> Finding:
@@ -75,11 +78,13 @@ def _wrapped(lead: Text, text: str, indent: str, width: int) -> Iterator[Text]:
         yield whole
 
 
-def result(findings: Iterable[Finding]) -> Iterator[Text]:
+def result(findings: Collection[Finding]) -> Iterator[Text]:
     """Yield the summary."""
     found = problems(findings)
     yield Text()
     if found:
         yield Text(f"{found} problem{'s' * (found > 1)} found.", "bold red")
+    elif any(finding.said == NOT_TRIED for finding in findings):
+        yield Text("No problem found: no server is named, and the local store has it all.", "bold")
     else:
         yield Text("All is well: a span and its log line made the whole way.", "bold green")

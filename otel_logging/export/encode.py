@@ -97,7 +97,8 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
         return _Link(context, _NOTHING)
     values, dropped = bounded(given, limits.link_attributes, limits.value_length)
     kept = _Link(
-        context, MappingProxyType({str(plain(k)): frozen(plain(v)) for k, v in values.items()})
+        context,
+        MappingProxyType({str(plain(k)): frozen(field(str(k), v)) for k, v in values.items()}),
     )
     if dropped:
         kept.dropped_attributes = dropped
@@ -111,20 +112,6 @@ def make_scope(scope: InstrumentationScope) -> tuple[bytes, InstrumentationScope
         for part in (scope.name, scope.version or "", scope.schema_url or "")
     )
     return _otlp.scope(name, version, scope.attributes or {}, url), scope
-
-
-def described(error: BaseException) -> dict[str, str]:
-    """Return what an exception is, by OpenTelemetry's semantic conventions. Never raises."""
-    kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    try:
-        message = str(error)
-    except Exception:  # its __str__ raises
-        message = plain(error)
-    return {
-        "exception.type": module + kind.__qualname__,
-        "exception.message": str(plain(message)),
-    }
 
 
 def otlp_kind(kind: Any) -> int:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -128,6 +129,29 @@ class AttachedProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
         """Do nothing: what has ended is in the spool."""
         return True
+
+
+def sends_to(provider: Any, url: str) -> bool:
+    """Say whether another SDK's *provider* has an OTLP exporter to the collector of *url*."""
+    many = getattr(provider, "_active_span_processor", None)
+    for processor in getattr(many, "_span_processors", ()):
+        batch = getattr(processor, "_batch_processor", None)  # from SDK 1.34 on
+        exporter = getattr(processor, "span_exporter", None) or getattr(batch, "_exporter", None)
+        theirs = getattr(exporter, "_endpoint", None)
+        if type(theirs) is str and _collector(theirs) == _collector(url):
+            return True
+    return False
+
+
+def _collector(url: str) -> tuple[str, int]:
+    """Return host and port of *url*; 4317 and 4318 are doors of the same collector."""
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return url, 0
+    host = parts.hostname or ""
+    return "127.0.0.1" if host == "localhost" else host, 4318 if port == 4317 else port
 
 
 def in_pages(events: Iterable[bytes]) -> Iterator[list[bytes]]:

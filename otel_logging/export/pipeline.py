@@ -81,6 +81,8 @@ class Pipeline:
         #: Called to deliver what has ended within so many seconds; whether it did.
         self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
+        #: Whether another SDK's provider sends its spans to where ours go.
+        self.is_sent_already = False
         #: The interpreter exits: nothing comes later to end a `process log` span.
         self.is_exiting = False
         self._keeps_process_log = settings.sampler != "always_off"
@@ -197,15 +199,19 @@ class Pipeline:
         self.spool.append(scope, trace_id, encoded)
 
     def ended_elsewhere(self, span: ReadableSpan) -> None:
-        """Take an ended span of another SDK."""
+        """Take an ended span of another SDK; its lines alone, where that sends it to us itself."""
         _forks.check()
         scope = span.instrumentation_scope or InstrumentationScope("")
         lines = open_lines.get(span.context.span_id)
         pages = 0 if lines is None else lines.pages
-        events = [*map(encode_shown, span.events), *lines_of_ended(span.context)]
-        *full, events = in_pages(events)
+        own = () if self.is_sent_already else map(encode_shown, span.events)
+        *full, events = in_pages([*own, *lines_of_ended(span.context)])
+        if self.is_sent_already and events:
+            full.append(events)
         for number, page in enumerate(full, pages + 1):
             self._log_span(span.context, span.end_time or 0, page, number)
+        if self.is_sent_already:
+            return
         trace_id = span.context.trace_id.to_bytes(16, "big")
         self.append(make_scope(scope)[0], trace_id, encode_foreign(span, trace_id, events))
 

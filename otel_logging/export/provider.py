@@ -69,8 +69,8 @@ class Tracer(SdkTracer):
         attributes: Mapping[str, Any] | None = None,
         links: Sequence[Link] | None = None,
         start_time: int | None = None,
-        record_exception: bool = True,  # noqa: ARG002, FBT001, FBT002 - OpenTelemetry's signature
-        set_status_on_exception: bool = True,  # noqa: ARG002, FBT001, FBT002
+        record_exception: bool = True,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
+        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
     ) -> trace.Span:
         """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
         # of what is invalid not even the truth may be asked: an array's, say
@@ -91,7 +91,10 @@ class Tracer(SdkTracer):
             bindings.begin(around, arrives=True)
             around = trace.INVALID_SPAN
             context = trace.set_span_in_context(around, context)
-        return self.begin(name, context, around, kind, attributes, links, start_time)
+        span: Any = self.begin(name, context, around, kind, attributes, links, start_time)
+        if isinstance(span, Span) and not (record_exception and set_status_on_exception):
+            span.on_exception = record_exception, set_status_on_exception
+        return cast(trace.Span, span)
 
     def begin(
         self,

@@ -15,8 +15,9 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging._values import MAX_RECORD_BYTES, plain
-from otel_logging.export.encode import bounded, described
+from otel_logging.export.encode import bounded
 from otel_logging.export.ids import encode_resource
+from otel_logging.processors import LEVELS, described
 from otel_logging.settings import Limits
 from otel_logging.spool.queue import Spool
 
@@ -86,7 +87,7 @@ class Records:
         error: BaseException | None,
     ) -> bytes:
         limits = self._limits
-        flat = {k: _json.flat(v) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
+        flat = {k: _json.flat(v, k) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
         if error is not None:
             flat = {**described(error), **flat}
         values, dropped = bounded(flat, limits.record_attributes, limits.record_value_length)
@@ -126,7 +127,7 @@ def severity(level: str) -> tuple[int, str]:
     text = level.upper()
     if text in _OTHER_LEVELS:
         return _OTHER_LEVELS[text], text
-    number = logging.getLevelNamesMapping().get(text)
+    number = logging.getLevelNamesMapping().get(text, LEVELS.get(text))
     if number is None:
         digits = text.rpartition(" ")[2]  # what logging.getLevelName says of a mere number
         number = int(digits) if digits.isdecimal() else 0

@@ -10,7 +10,7 @@ Deliberately absent: where the bytes go (``pipeline``).
 """
 
 import logging
-import traceback
+import sys
 from collections.abc import Mapping
 from os import getpid
 from typing import Any, Final, TypeVar
@@ -23,9 +23,10 @@ from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
 from otel_logging.binding import Bound
 from otel_logging.context import job_tag
-from otel_logging.export.encode import EVENT_BYTES, described, encode_line, frozen
+from otel_logging.export.encode import EVENT_BYTES, encode_line, frozen
 from otel_logging.export.readable import Readable
 from otel_logging.lateness.stage import ended_below
+from otel_logging.processors import described, traceback_of
 
 _T = TypeVar("_T")
 #: The SDK's warnings about how a span is used come from where its users look for them.
@@ -40,6 +41,8 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
 
     #: Whether it holds lines and nothing else: it may end inside a log call.
     is_of_lines = False
+    #: What its ``with`` block does with an exception: does it record it, and set the status?
+    on_exception = (True, True)
     _is_warning = False
 
     # ---- lines
@@ -207,14 +210,16 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         timestamp: int | None = None,
         escaped: bool = False,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
     ) -> None:
-        """Add an event about *exception*, unless this trace has one already."""
+        """Add an event about *exception*: with its traceback, unless this trace has that.
+
+        OpenTelemetry's own ``use_span`` adds none then.
+        """
         trace_id = self.trace_id
-        if is_recorded(exception, trace_id) or not self.is_recording():
+        is_known = is_recorded(exception, trace_id)
+        caller = sys._getframe(1).f_globals  # noqa: SLF001 - documented
+        if not self.is_recording() or (is_known and caller.get("__name__") == trace.__name__):
             return
-        try:
-            text = "".join(traceback.format_exception(exception))
-        except Exception:  # its __str__ raises
-            text = plain(exception)
+        text = plain(exception) if is_known else traceback_of(exception)
         fields = {
             **described(exception),
             "exception.stacktrace": text,
@@ -255,8 +260,11 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
     def __exit__(self, kind: Any, error: BaseException | None, trace_back: Any) -> None:
         """End it, with *error* recorded."""
         if isinstance(error, Exception):
-            self.record_exception(error)
-            self.set_status(StatusCode.ERROR, plain(error))
+            is_recorded_here, sets_status = self.on_exception
+            if is_recorded_here and not is_recorded(error, self.trace_id):
+                self.record_exception(error)
+            if sets_status:
+                self.set_status(StatusCode.ERROR, plain(error))
         self.end()
 
     def __repr__(self) -> str:

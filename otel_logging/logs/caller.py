@@ -1,8 +1,15 @@
-"""The caller: the nearest frame outside this package, structlog and ``logging``."""
+"""The caller: the nearest frame outside this package, structlog and ``logging``.
 
+And which code is the application's: what is not installed, and the package that called set-up.
+"""
+
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -33,6 +40,51 @@ def users_place() -> dict[str, Any]:
     """Return file, line and function of the log call."""
     frame = _calling.get(None) or users_frame()[0]
     return place_of(frame, frame.f_lineno)
+
+
+#: The directory of the standard library.
+_PYTHON: Final = f"{Path(os.__file__).parent}{os.sep}"
+#: The package that called set-up.
+_application = ""
+
+
+def note_application() -> None:
+    """Remember whose code calls set-up: it is the application's, wherever it is installed."""
+    global _application
+    names = users_frame()[0].f_globals
+    _application = str(names.get("__package__") or names.get("__name__")).partition(".")[0]
+
+
+@lru_cache(4096)
+def _is_installed(file: str) -> bool:
+    """Say whether *file* belongs to Python or a library."""
+    parts = file.replace("\\", "/").split("/")
+    return file.startswith(("<frozen ", _PYTHON)) or not {
+        "site-packages",
+        "dist-packages",
+    }.isdisjoint(parts)
+
+
+def is_library(logger: str) -> bool:
+    """Say whether a *logger*'s name is that of an installed library's module."""
+    name = logger.partition(".")[0]
+    module = sys.modules.get(name)
+    file = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
+    return name != _application and type(file) is str and _is_installed(f"{file}/")
+
+
+def where(error: BaseException) -> dict[str, str]:
+    """Return the innermost place of *error* in the application's own code, as a field."""
+    found = {}
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        module = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if module == _application or not (
+            module == "otel_logging" or _is_installed(code.co_filename)
+        ):
+            place = f"{code.co_filename}:{line} in {code.co_qualname}"
+            found = {_names.EXCEPTION_WHERE: place}
+    return found
 
 
 def place_of(frame: FrameType, line: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from otel_logging import _diagnostics, _names, _otlp, _runtime
 from otel_logging._errors import only_configuration_errors
 from otel_logging._redact import Redaction
 from otel_logging._values import plain
-from otel_logging.logs import bound, levels, line, logger, stdlib
+from otel_logging.logs import bound, caller, levels, line, logger, stdlib
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
 from otel_logging.logs.stdout import Stdout
 from otel_logging.processors import EventDict
@@ -88,6 +88,7 @@ def apply(settings: LogSettings) -> None:
     global _applied
     _applied = settings
     use_redaction(settings.redaction)
+    caller.note_application()
     listen, level = _listening
     if level is not None:
         settings = replace(settings, level=level, levels={})
@@ -113,7 +114,8 @@ def apply(settings: LogSettings) -> None:
 
         return write
 
-    held = {logging.root.name: settings.level, **settings.levels} if settings.takeover else {}
+    level = logging.INFO if settings.level is None else settings.level
+    held = {logging.root.name: level, **settings.levels} if settings.takeover else {}
     writers = writer(render), writer(text)
     by_name = settings.level, settings.levels
     logger.use(logger.Configured(*by_name, *writers, render, straight, settings.caller))

@@ -82,7 +82,8 @@ def _record_of(
     fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
     error = exception_of(given.get("exc_info"))
     if error is not None:
-        del fields[_names.EXCEPTION]
+        for key in (_names.EXCEPTION, *_names.OF_EXCEPTIONS):
+            fields.pop(key, None)
     stack = fields.pop(_names.STACK, None) if is_true(given.get("stack_info")) else None
     place = fields if _names.CODE_FILE in fields else place or caller.users_place()
     message = _Message(plain(event_dict[_names.EVENT]))
@@ -148,14 +149,16 @@ def is_console(handler: logging.Handler) -> bool:
     if seen[0] is not stream:
         # Flask's writes to the request's ``wsgi.errors``, an object of whichever server
         flasks = getattr(sys.modules.get("flask.logging"), "default_handler", None)
-        seen = (stream, handler is flasks or _is_standard(stream))
+        seen = (stream, handler is flasks or is_console_stream(stream))
         setattr(handler, _SEEN, seen)
     return seen[1]
 
 
-def _is_standard(stream: Any) -> bool:
+def is_console_stream(stream: Any) -> bool:
     """Say whether *stream* leads where the process's stdout or stderr does."""
-    if stream is sys.__stderr__ or stream is sys.__stdout__:
+    if stream is None:
+        return False
+    if any(stream is each for each in (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)):
         return True
     try:
         status = os.fstat(stream.fileno())

@@ -11,6 +11,23 @@ _level_of = logging.Logger.getEffectiveLevel  # Python's own
 ours: Final[dict[str, int]] = {}
 
 
+#: Whether the application has given the root logger WARNING, which is what Python gives it.
+_is_warning_given = False
+
+
+def note_root(before: int, level: int) -> None:
+    """Remember that the root logger is given *level*; one that is put back is not."""
+    global _is_warning_given
+    _is_warning_given = before == level == logging.WARNING
+
+
+def of_root() -> int:
+    """Return the level of lines where LOG_LEVEL is unset."""
+    level = logging.root.level
+    is_given = bool(ours) and (level != logging.WARNING or _is_warning_given)
+    return level if is_given else logging.INFO
+
+
 def for_handlers(logger: logging.Logger) -> int:
     """Return the level from which the application's own levels let *logger*'s records through."""
     return _level_of(logger)

@@ -18,11 +18,14 @@ from structlog.processors import StackInfoRenderer
 from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, is_true
+from otel_logging.logs import caller
 from otel_logging.processors import (
     EventDict,
+    TracebackText,
     add_bound_context,
     add_ids,
     add_job_tag,
+    described,
     exception_of,
     record_on,
     traceback_of,
@@ -45,7 +48,8 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     """
     if _BINDABLE:
         event_dict = merge_contextvars(None, level, event_dict)
-    error, span = exception_of(event_dict.pop("exc_info", None)), trace.get_current_span()
+    given, span = event_dict.pop("exc_info", None), trace.get_current_span()
+    error = exception_of(given)
     origin = None if error is None else _exceptions.context_of(error)
     context = None
     if origin is not None and not span.get_span_context().is_valid:
@@ -53,6 +57,8 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
             origin if bindings.is_unbound() else None,
             origin.run(trace.get_current_span),
         )
+    if type(given) is TracebackText:
+        event_dict[_names.EXCEPTION] = given
     fill = partial(_fill, span, logger, level, event_dict, error, on_span=on_span)
     return fill() if context is None else context.run(fill)
 
@@ -68,12 +74,15 @@ def _fill(
 ) -> EventDict:
     add_bound_context(None, level, event_dict)
     for key in _GUARDED.intersection(event_dict):
+        if type(event_dict[key]) is TracebackText:
+            continue
         _fields.put_aside(event_dict, key, event_dict.pop(key))
     add_job_tag(None, level, event_dict)
     add_ids(span, event_dict)
     is_known = False
     if error is not None:
         event_dict[_names.EXCEPTION] = traceback_of(error)
+        event_dict.update({**described(error), **caller.where(error), **event_dict})
         is_known = on_span and _runtime.current.on_spans and _was_recorded(span, error)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])

@@ -36,7 +36,7 @@ LOST: Final = "log lines lost: a line could not be made"
 class Configured:
     """What is configured: the level of each logger's name, and how a line is written."""
 
-    level: int
+    level: int | None
     levels: Mapping[str, int]
     write: Callable[[EventDict], None]
     #: Writes a line whose message is what the application has rendered.
@@ -45,7 +45,7 @@ class Configured:
     straight: line.Straight = line.never_straight
     with_caller: bool = False
 
-    def level_of(self, name: str) -> int:
+    def level_of(self, name: str) -> int | None:
         """Return the level of the nearest parent that has one, as ``logging`` does."""
         while name:
             if name in self.levels:
@@ -75,13 +75,15 @@ class LineLogger:
     def follow(self) -> None:
         """Take over what is configured now."""
         configured = _configured
-        lowest = logging.NOTSET if configured is None else configured.level_of(self.name)
-        threshold = floor = lowest
+        asked = logging.NOTSET if configured is None else configured.level_of(self.name)
+        threshold = floor = lowest = levels.of_root() if asked is None else asked
         if configured is not None and levels.ours:
             self.known = standard = logging.getLogger(self.name)
             threshold = max(lowest, levels.set_in_code(standard))
             floor = min(threshold, levels.for_handlers(standard))
-        #: Levels: LOG_LEVEL's; of lines, with those set in code; of lines and handlers.
+            if asked is None and caller.is_library(self.name):  # which was silent before
+                lowest = max(lowest, levels.for_handlers(standard))
+        #: Levels: LOG_LEVEL's, for records; of lines, with those set in code; with handlers'.
         self.lowest, self.threshold, self.floor = lowest, threshold, floor
         self.straight = line.never_straight if configured is None else configured.straight
 
@@ -203,6 +205,7 @@ def emit(
     is_text: bool = False,
     is_heard: bool = False,
     place: Mapping[str, Any] | None = None,
+    level_name: str | None = None,
 ) -> None:
     """Make a line of *level* of the event dict that *make* returns for *args*.
 
@@ -218,7 +221,8 @@ def emit(
             given = {**event_dict} if is_heard else event_dict
             if configured.with_caller and _names.CODE_FILE not in event_dict:
                 event_dict.update(place or caller.users_place())
-            event_dict = line.complete(lines.name, name_of(level), event_dict, on_span=on_span)
+            level_name = level_name or name_of(level)
+            event_dict = line.complete(lines.name, level_name, event_dict, on_span=on_span)
             if written:
                 (configured.write_text if is_text else configured.write)(event_dict)
             if is_heard:
@@ -227,9 +231,13 @@ def emit(
         _diagnostics.report(LOST, detail=error)
 
 
-def name_of(level: int) -> str:
-    """Return a line's name of *level*."""
-    return NAMES.get(level) or logging.getLevelName(level).lower()
+def name_of(level: int, own: Any = None) -> str:
+    """Return a line's name of *level*: beyond the five, its *own* that a record brought along."""
+    known = NAMES.get(level)
+    if known is None and own is not None and (text := processors.without_colors(own).strip()):
+        known = text.lower()
+        processors.LEVELS.setdefault(text.upper(), level)
+    return known or logging.getLevelName(level).lower()
 
 
 def level_of(name: Any) -> int:

@@ -55,7 +55,7 @@ _TRACE_CHARACTERS: Final = 8
 #: With flags that say "sampled" (W3C Trace Context: the lowest bit).
 _IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
 _BARE = re.compile(r"[^\s\"'=]+")
-_NOT_FIELDS: Final = _names.RESERVED | {_names.STACK, _names.TIME_NS}
+_NOT_FIELDS: Final = _names.RESERVED | {_names.STACK, _names.TIME_NS, *_names.OF_EXCEPTIONS}
 
 
 def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:

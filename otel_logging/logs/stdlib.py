@@ -20,8 +20,16 @@ from otel_logging._values import is_true, plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.logs.nesting import Inside
-from otel_logging.processors import EventDict, exception_of, is_handled, mark_handled
+from otel_logging.logs.nesting import HandingOn, Inside, is_handed_on
+from otel_logging.processors import (
+    EventDict,
+    TracebackText,
+    exception_of,
+    is_handled,
+    mark_handled,
+    traceback_of,
+    without_colors,
+)
 
 _python: Any = logging  # whose methods we replace
 #: What was there before us: Python's own, or somebody's who came first.
@@ -44,8 +52,13 @@ def take_over(wanted: Mapping[str, int]) -> None:
         _replace_methods()
     levels.ours.clear()
     levels.ours.update(wanted)
+    for name in wanted:
+        logging.getLogger(name)  # those below it find their level at theirs
     _python.Logger.setLevel, _python.Logger.getEffectiveLevel = _set_and_follow, levels.lowest
-    logging.root.setLevel(logging.root.level)  # empties the loggers' caches of levels
+    if not wanted:
+        levels.note_root(logging.NOTSET, logging.NOTSET)
+    _set_level(logging.root, logging.root.level)  # empties the loggers' caches of levels
+    loggers.follow()
     uncaught.take_over(is_taken=bool(wanted))
 
 
@@ -74,7 +87,10 @@ def silence_flask() -> None:
 
 
 def _set_and_follow(self: logging.Logger, level: Any) -> None:
+    before = self.level
     _set_level(self, level)  # raises what it always does
+    if self is logging.root:
+        levels.note_root(before, self.level)
     loggers.follow()
 
 
@@ -87,8 +103,21 @@ _NO_FIELDS: Final = _PLAIN | {
     *("message", "asctime", "otelSpanID", "otelTraceID"),
     *("otelTraceSampled", "otelServiceName"),
 }
-#: ECMA-48 SGR: colours that a library puts into its message.
-_COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
+#: Fields in which a library has parts of its message once more.
+_REPEATED: Final = {
+    "uvicorn": ("color_message",),
+    "aiohttp": (
+        *("remote_address", "request_start_time", "first_request_line", "response_status"),
+        *("response_size", "request_header", "response_header", "process_id"),
+        *("request_time", "request_time_frac", "request_time_micro"),
+    ),
+}
+#: The end of what ``repr`` says of an object that has no more to say.
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>$")
+#: Where a traceback begins that a formatter has put behind the message.
+_TRACEBACK: Final = re.compile(
+    r"(?:^|\n)\s*(?:\+ Exception Group )?Traceback \(most recent call last\):"
+)
 #: Types whose ``%s`` runs no code of an application's.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Loggers of which a record needs a closer look.
@@ -180,7 +209,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         call_handlers = functools.partial(caller.as_called, call_handlers)
     is_taken = True
     try:
-        with Inside():
+        with Inside(), HandingOn(record):
             is_taken = call_handlers(self, record) is not False
     except Exception as error:
         _diagnostics.report("errors of a logging handler", detail=error)
@@ -230,9 +259,11 @@ def _to_line(record: logging.LogRecord) -> None:
 
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
-    if record.levelno >= lines.lowest and not uncaught.is_line_already(record):
+    level = record.levelno
+    if level >= lines.lowest and not uncaught.is_line_already(record) and not is_handed_on(record):
         make = functools.partial(_event_of, record)
-        emit = functools.partial(loggers.emit, lines, record.levelno, make, written=written)
+        name = loggers.name_of(level, record.levelname)
+        emit = functools.partial(loggers.emit, lines, level, make, written=written, level_name=name)
         context = uncaught.context_for(record)
         emit() if context is None else context.run(emit)
 
@@ -242,9 +273,13 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     given = record.__dict__
     event_dict: EventDict = {}
     if not given.keys() <= _PLAIN:
+        if type(bound := given.get("extra")) is dict and "loguru" in sys.modules:
+            given = {**bound, **given}  # of a handler that loguru has
+            del given["extra"]
         event_dict = {str(plain(k)): v for k, v in given.items() if k not in _NO_FIELDS}
-        if record.name.startswith("uvicorn"):  # its message once more, in colours
-            event_dict.pop("color_message", None)
+        for key, value in list(event_dict.items()):
+            if key in _REPEATED.get(record.name.partition(".")[0], ()) or _is_address(value):
+                del event_dict[key]
     if cast(loggers.Configured, loggers.in_use()).with_caller:
         event_dict[_names.CODE_FILE] = record.pathname
         event_dict[_names.CODE_LINE] = record.lineno
@@ -252,17 +287,50 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     if issubclass(type(record.msg), dict) and "_logger" in event_dict:
         return _of_structlog(record, event_dict)
     call.put_message((_text_of(record), *_arguments_of(record)), event_dict)
-    event = _COLORS.sub("", event_dict[_names.EVENT].rstrip("\n"))
+    if _names.FORMAT_ARGS in event_dict and _is_filtered(record):
+        del event_dict[_names.FORMAT_ARGS]
+    event = without_colors(event_dict[_names.EVENT].rstrip("\n"))
     if type(record.msg) is TaggedText:
         event = tagged_text(record.msg.tag, event)
-    if is_true(record.exc_info):
-        event_dict["exc_info"] = record.exc_info
-    elif is_true(record.exc_text):  # of another process, which could not send the exception itself
-        event = f"{event}\n{record.exc_text}"
+    if is_true(record.exc_info) or is_true(record.exc_text):
+        event = _put_exception(record, event, event_dict)
     if is_true(record.stack_info):
         event_dict[_names.STACK] = record.stack_info
     event_dict[_names.EVENT] = event
     return event_dict
+
+
+def _is_address(value: Any) -> bool:
+    """Say whether all that a field would say of *value* is where it is in memory."""
+    if type(value) in _SCALARS:
+        return False
+    text = plain(value)
+    return type(text) is str and not isinstance(value, str) and bool(_ADDRESS.search(text))
+
+
+def _is_filtered(record: logging.LogRecord) -> bool:
+    """Say whether a filter of the application, which may hide something, sees *record*."""
+    logger = logging.getLogger(str(record.name))
+    return any(each.filters for each in (logger, *handlers.handlers_of(logger)))
+
+
+def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict) -> str:
+    """Put the exception of *record* into *event_dict*; return *event* without its traceback.
+
+    loguru's records have it in their message, and a line break for ``exc_text``.
+    """
+    text, last = str(plain(record.exc_text)).strip() if is_true(record.exc_text) else "", ""
+    if is_true(record.exc_info):
+        event_dict["exc_info"] = record.exc_info
+        if (error := exception_of(record.exc_info)) is not None:
+            last = traceback_of(error).rpartition("\n")[2]
+    elif text:  # of another process, which could not send the exception itself
+        event_dict["exc_info"] = TracebackText(text)
+        last = text.rpartition("\n")[2]
+    is_written = bool(last) and event.endswith(last)
+    if (is_written or record.exc_text == "\n") and (found := _TRACEBACK.search(event)):
+        return event[: found.start()] or last
+    return event.removesuffix(f"\n{last}") if is_written else event
 
 
 def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict:
@@ -272,6 +340,8 @@ def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict
     for key in ("_logger", "_name", "_from_structlog", "_record", *ours):
         event_dict.pop(key, None)
     event_dict.setdefault(_names.EVENT, "")
+    if type(event_dict.get(_names.EXCEPTION)) is str and "exc_info" not in event_dict:
+        event_dict["exc_info"] = TracebackText(event_dict.pop(_names.EXCEPTION))
     return event_dict
 
 

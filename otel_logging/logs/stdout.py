@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from otel_logging import _diagnostics
@@ -40,6 +41,21 @@ _PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
 _select: Final = as_it_was("select")
 
 
+class _Print:
+    """``write`` of a stream that lines go past: it remembers what was printed last."""
+
+    __slots__ = ("__self__", "last", "print")
+
+    def __init__(self, stream: Any) -> None:
+        self.__self__, self.print = stream, stream.write
+        self.last = "\n"  # there may be something from before
+
+    def __call__(self, text: str) -> Any:
+        written = self.print(text)
+        self.last = text or self.last
+        return written
+
+
 class Stdout:
     """Writes lines to whatever ``sys.stdout`` is at the time.
 
@@ -62,6 +78,9 @@ class Stdout:
         except (OSError, ValueError):  # closed, or nothing with a descriptor
             return
         self._fd = fd if os.name == "posix" else -1
+        with suppress(Exception):  # closed
+            self._notice(sys.__stdout__)
+            self._is_passed_by(sys.stdout)
         self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         if self.is_pipe or os.isatty(fd):
             self._ways = (self._write_reopened, self._write_if_ready)
@@ -80,8 +99,11 @@ class Stdout:
             if self._fd < 0:
                 _write_text(sys.__stdout__, line)
                 return
-            if is_other and type(stream) is io.TextIOWrapper:
+            printed = stream.write
+            if type(printed) is _Print and printed.last:  # in its buffer, perhaps
+                is_whole, printed.last = printed.last[-1] == "\n", ""
                 self._flush(stream)
+                self._torn = self._torn or not is_whole
             self._write_whole(b"\n%b\n" % line if self._torn else line + b"\n")
         except Exception as error:
             _diagnostics.report(LOST, detail=error)
@@ -95,7 +117,13 @@ class Stdout:
                 isinstance(part, (logging.Logger, logging.LoggerAdapter)) for part in parts
             )
             self._judged = (stream, is_passed_by)
+            if is_passed_by:
+                self._notice(stream)
         return is_passed_by
+
+    def _notice(self, stream: Any) -> None:
+        if self._is_same(stream) and type(stream.write) is not _Print:
+            stream.write = _Print(stream)
 
     def _is_same(self, stream: Any) -> bool:
         """Say whether *stream* is Python's own wrapper of the original's descriptor.

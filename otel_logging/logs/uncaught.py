@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 
 from otel_logging import _names
 from otel_logging._green import OfThread
+from otel_logging._values import plain
 from otel_logging.logs import caller, levels
 from otel_logging.logs import logger as loggers
 
@@ -88,7 +89,7 @@ class _Hook:
 def _of_main(_: Any, error: Any, __: Any) -> bool:
     if not isinstance(error, Exception):  # Ctrl-C has Python's own ending
         return False
-    _line("sys.excepthook", logging.CRITICAL, "uncaught exception", exc_info=error)
+    _line("sys.excepthook", logging.CRITICAL, f"uncaught {plain(error)}", exc_info=error)
     return True
 
 
@@ -96,7 +97,8 @@ def _of_thread(args: Any) -> bool:
     if args.exc_type is SystemExit:
         return False
     fields = {"exc_info": args.exc_value, "thread": getattr(args.thread, "name", None)}
-    _line("threading.excepthook", logging.ERROR, "uncaught exception in a thread", **fields)
+    event = f"uncaught {plain(args.exc_value)}"
+    _line("threading.excepthook", logging.ERROR, event, **fields)
     return True
 
 

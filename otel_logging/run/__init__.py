@@ -41,7 +41,7 @@ def replace_process(command: Sequence[str], service: str | None) -> NoReturn:
     where the command cannot be started.
     """
     chosen = settings.load(service).service_name
-    if chosen == settings.NAMELESS:
+    if chosen == settings.nameless():
         chosen = service_of(command)
     beside = Path(sys.executable).parent  # first: no other environment may have the package
     program = shutil.which(command[0], path=beside) or shutil.which(command[0]) or command[0]

@@ -6,8 +6,10 @@ each of whose fields says where it comes from. Invariant: an invalid one is a
 any of it. ``docs/configuration.md`` has the table.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import json
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +28,11 @@ SAMPLERS: Final = tuple(
     for kind in ("always_on", "always_off", "traceidratio")
 )
 DEFAULT_SAMPLER: Final = "parentbased_always_on"  # OpenTelemetry specification
-NAMELESS: Final = "unknown_service:python"  # OpenTelemetry specification: a service without a name
+
+
+def nameless() -> str:
+    """Return the name of a service without one, as OpenTelemetry's SDK does."""
+    return ":".join(filter(None, ("unknown_service", Path(sys.executable or "").name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +49,20 @@ class Limits:
     record_value_length: int | None = None
     value_length: int | None = None
 
+    @property
+    def longest(self) -> int:
+        """The longest text that one of them allows; 0, where none is set."""
+        return max(
+            self.span_value_length or 0, self.record_value_length or 0, self.value_length or 0
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All that ``setup_observability`` acts on."""
 
     service_name: str = asked(
-        _parse.text, NAMELESS, _names.OTEL_SERVICE_NAME, argument="service_name"
+        _parse.text, nameless, _names.OTEL_SERVICE_NAME, argument="service_name"
     )
     resource: Mapping[str, str] = asked(_parse.resource, dict, _names.OTEL_RESOURCE_ATTRIBUTES)
     logs: LogSettings
@@ -108,22 +121,28 @@ class Settings:
         return self.logs.environment == "test" and self.spool_dir is None
 
 
-def load(service_name: str | None = None, **given: Any) -> Settings:
+def load(service_name: str | None = None, *, beside: bool = False, **given: Any) -> Settings:
     """Return all settings; *given* are arguments of ``setup_observability``.
 
+    *beside*: the tracer provider is another SDK's; what is no value here may be one there.
     Failure: raises ``ConfigurationError`` for the first invalid one.
     """
-    variables = Variables()
+    variables = Variables(beside=beside)
     logs = load_logs(variables, **given)
     values = variables.values(Settings, {"service_name": service_name, **given})
     logs = replace(logs, redaction=logs.redaction.for_who(values["who"]))
     resource, name = values["resource"], values["service_name"]
-    if name == NAMELESS and resource.get("service.name"):
+    if name == nameless() and resource.get("service.name"):
         name = _parse.text(
             f"{_names.OTEL_RESOURCE_ATTRIBUTES}: service.name", resource["service.name"]
         )
+    kept = values["sampler_ratio"]
     if not values["sampler"].endswith("traceidratio"):
         values["sampler_ratio"] = 1.0
+    elif not 0.0 <= kept <= 1.0:  # as OpenTelemetry's SDK does
+        values["sampler_ratio"] = 1.0
+        named = _names.OTEL_TRACES_SAMPLER_ARG
+        variables.ignored.append(f"{named}={kept} is ignored: it is not from 0 to 1")
     endpoint, test = given.get("endpoint"), logs.environment == "test"
     log_exporter = None
     if "otlp" in values["lines_to"] and not values["disabled"]:
@@ -157,9 +176,29 @@ def _limits(variables: Variables) -> Limits:
 def _remarks(variables: Variables) -> tuple[str, ...]:
     unused = sorted(n for n in variables.names() if n.startswith(_names.OTEL_BSP_PREFIX))
     if not unused:
-        return ()
+        return tuple(variables.ignored)
     verb = "is" if len(unused) == 1 else "are"
-    return (f"{', '.join(unused)} {verb} ignored: spans are queued on disk",)
+    return (*variables.ignored, f"{', '.join(unused)} {verb} ignored: spans are queued on disk")
+
+
+def differences(one: Settings, other: Settings, given: Collection[str]) -> Iterator[str]:
+    """Yield which of the arguments *given* for *one* is ignored where *other* is set up."""
+    parts: list[tuple[Any, Any]] = [(one, other), (one.logs, other.logs)]
+    values = [
+        (each.metadata["argument"], *values)
+        for part in parts
+        for each in fields(part[0])
+        if each.metadata
+        for values in [[getattr(of, each.name) for of in part]]
+    ]
+    values.append(("endpoint", one.exporter.shown, other.exporter.shown))
+    for name, ignored, known in values:
+        if name in given and ignored != known:
+            yield f"{name}={_shown(ignored)} ignored: set up as {_shown(known)}"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, str) else str(value)
 
 
 def destination(service: str, exporter: Exporter) -> str:

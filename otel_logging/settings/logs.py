@@ -3,7 +3,6 @@
 In: arguments, variables. Out: ``LogSettings``. Deliberately absent: acting on them (``logs``).
 """
 
-import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +30,8 @@ class LogSettings:
         _parse.environment, _usual_environment, _names.ENVIRONMENT, argument="environment"
     )
     color: bool
-    level: int = asked(_parse.level, logging.INFO, _names.LOG_LEVEL, argument="log_level")
+    #: None: the root logger's, where the application gave it one; else INFO.
+    level: int | None = asked(_parse.level, None, _names.LOG_LEVEL, argument="log_level")
     #: Logger name, or a parent of it -> level.
     levels: Mapping[str, int] = asked(_parse.levels, dict, _names.LOG_LEVELS, argument="log_levels")
     #: Jaeger's address, where the terminal takes hyperlinks to it and something is delivered.

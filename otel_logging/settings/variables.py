@@ -6,16 +6,19 @@ working directory alone, and never exported. Deliberately absent: what there is 
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 
 _T = TypeVar("_T")
+#: Variables that another SDK reads too.
+_OTHERS: Final = re.compile("OTEL_(?!LOGGING_)")
 
 
 def asked(
@@ -38,8 +41,11 @@ def asked(
 class Variables:
     """The environment, and behind it `.env`. An empty value is an unset one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, beside: bool = False) -> None:
+        """Read `.env`. *beside*: beside another SDK, whose variables may have values of its own."""
         self._dotenv = _read_dotenv()
+        self._is_beside = beside
+        self.ignored: list[str] = []
 
     def get(self, name: str) -> str | None:
         """Return the value of a variable; None where it is unset."""
@@ -49,7 +55,12 @@ class Variables:
         """Parse the first of *names* that is set: *parse* gets the name and the value."""
         for name in names:
             if (value := self.get(name)) is not None:
-                return parse(name, value)
+                try:
+                    return parse(name, value)
+                except ConfigurationError as error:
+                    if not self._is_beside or not _OTHERS.match(name):
+                        raise
+                    self.ignored.append(f"{error}; ignored beside another SDK")
         return default
 
     def values(

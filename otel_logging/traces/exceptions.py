@@ -15,7 +15,7 @@ from otel_logging import _names
 EVENT: Final = "exception"
 _TYPE, _MESSAGE = "exception.type", "exception.message"
 _TRACEBACK = "exception.stacktrace"
-ATTRIBUTES: Final = frozenset({_TYPE, _MESSAGE, _TRACEBACK, "exception.escaped"})
+ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _TRACEBACK, "exception.escaped"})
 
 _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.*)'

@@ -5,6 +5,7 @@ listed for the same delay.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,6 +21,7 @@ from otel_logging.traces.trace import Trace, by_trace
 #: What can be measured to have made a stage late.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
+_MOST_NAMED: Final = 10  # where none of those asked for is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,3 +295,24 @@ def _is(value: Any, wanted: str) -> bool:
     """Compare an attribute with what somebody typed: booleans as Jaeger has them."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return value is not None and text == wanted
+
+
+def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
+    """Yield which services and users there are, where that of *question* is not among them."""
+    traces = by_trace(spans).values()
+    here = [span for trace in traces for span in trace.spans.values()]
+    services = Counter(span.resource.service for span in here)
+    if question.service not in (None, *services):
+        yield f"services there are: {_some(services)}"
+    keys = {key for trace in traces for key in trace.who_keys}
+    users = Counter(
+        str(span.get(key)) for span in here for key in keys if span.get(key) is not None
+    )
+    if question.who not in (None, *users):
+        yield f"users there are ({', '.join(sorted(keys))}): {_some(users)}"
+
+
+def _some(names: Counter[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    some = [name for name, _ in names.most_common(_MOST_NAMED)]
+    return ", ".join([*some, *([f"and {more} more"] if more > 0 else [])]) or "none"

@@ -1,0 +1,63 @@
+"""Exceptions that are no failures: answers of a web framework, a retry, the end of a task.
+
+In: an exception that leaves a stage. Out: the HTTP status that it answers with, or that it
+cancels. By the names of its classes, so that no library is imported: clients' exceptions have a
+status too, and are failures. Invariant: never raises.
+"""
+
+from contextlib import suppress
+from typing import Any, Final
+
+#: The attribute with the status, or the status itself, by a class and all below it.
+_STATUS: Final[dict[str, str | int]] = {
+    "aiohttp.web_exceptions.HTTPException": "status",
+    "bottle.HTTPResponse": "status_code",
+    "django.core.exceptions.BadRequest": 400,
+    "django.core.exceptions.PermissionDenied": 403,
+    "django.core.exceptions.SuspiciousOperation": 400,
+    "django.http.response.Http404": 404,
+    "falcon.http_error.HTTPError": "status_code",
+    "falcon.http_status.HTTPStatus": "status_code",
+    "fastapi.exceptions.RequestValidationError": 422,
+    "litestar.exceptions.http_exceptions.HTTPException": "status_code",
+    "pyramid.httpexceptions.HTTPException": "code",
+    "rest_framework.exceptions.APIException": "status_code",
+    "sanic.exceptions.SanicException": "status_code",
+    "starlette.exceptions.HTTPException": "status_code",
+    "starlette.exceptions.WebSocketException": 400,
+    "tornado.web.Finish": 200,
+    "tornado.web.HTTPError": "status_code",
+    "werkzeug.exceptions.HTTPException": "code",
+    # not of HTTP: the job will run again, or has nothing to say
+    "arq.worker.Retry": 200,
+    "celery.exceptions.TaskPredicate": 200,
+    "dramatiq.errors.Retry": 200,
+}
+_CANCELLED: Final = frozenset(
+    {
+        "asyncio.exceptions.CancelledError",
+        "greenlet.GreenletExit",
+        "trio.Cancelled",
+        "trio._core._exceptions.Cancelled",
+    }
+)
+
+
+def _names_of(error: BaseException) -> list[str]:
+    return [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that *error* answers with; None: it is a failure."""
+    with suppress(Exception):  # an attribute of its own that raises
+        known = next((_STATUS[name] for name in _names_of(error) if name in _STATUS), None)
+        status: Any = getattr(error, known) if type(known) is str else known
+        if status is None and known is not None:  # werkzeug's, around a response
+            status = error.response.status_code  # type: ignore[attr-defined]
+        return None if status is None else int(status)
+    return None
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Say whether *error* is how a task or a greenlet is ended from outside."""
+    return not _CANCELLED.isdisjoint(_names_of(error))

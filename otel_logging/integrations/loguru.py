@@ -1,0 +1,131 @@
+"""loguru: its records are lines, and its console sinks are silent meanwhile.
+
+In: what any of its loggers takes. Invariant: which sinks the application adds and removes, before
+or after, makes no difference; those that are no console go on. Where other loggers are left alone
+(``takeover=False``), loguru is. Deliberately absent: records that its sinks give to ``logging``,
+which ``logs.nesting`` recognises.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import loguru
+
+from otel_logging import _diagnostics, _fields, _names
+from otel_logging._values import plain
+from otel_logging.logs import call, handlers, levels
+from otel_logging.logs import logger as loggers
+from otel_logging.logs.nesting import HandingOn, is_handed_on
+from otel_logging.processors import EventDict
+
+#: The methods that ours stand for, and loguru's number of our sink.
+_before: dict[tuple[Any, str], Any] = {}
+_ours = -1
+
+
+def instrument() -> None:
+    """Make lines of loguru's records."""
+    if not _before:
+        _replace(type(loguru.logger), "remove", _removing)
+        sinks: Any = sys.modules["loguru._simple_sinks"]
+        for kind in (sinks.StreamSink, sinks.StandardSink, sinks.CallableSink):
+            _replace(kind, "write", _writing)
+        _add(loguru.logger)
+
+
+def uninstrument() -> None:
+    """Leave loguru alone again."""
+    while _before:
+        (owner, name), before = _before.popitem()
+        setattr(owner, name, before)
+    try:
+        loguru.logger.remove(_ours)
+    except ValueError:  # it is not there any more
+        return
+
+
+def _replace(owner: Any, name: str, around: Callable[[Any], Any]) -> None:
+    before = _before[owner, name] = getattr(owner, name)
+    setattr(owner, name, around(before))
+
+
+def _add(logger: Any) -> None:
+    global _ours
+    _ours = logger.add(
+        _to_line, level=0, format="{message}", colorize=False, backtrace=False, diagnose=False
+    )
+
+
+def _removing(remove: Any) -> Any:
+    def removing(self: Any, handler_id: int | None = None) -> None:
+        remove(self, handler_id)
+        if handler_id is None or handler_id == _ours:
+            _add(self)
+
+    return removing
+
+
+def _writing(write: Any) -> Any:
+    def writing(self: Any, message: Any) -> None:
+        if not levels.ours or getattr(self, "_function", None) is _to_line:
+            write(self, message)
+        elif not _is_console(self):
+            with HandingOn((str(message).strip(), message.record["message"].strip())):
+                write(self, message)
+
+    return writing
+
+
+def _is_console(sink: Any) -> bool:
+    """Say whether *sink* is a stream, or its ``write``, that leads to the process's console."""
+    function = getattr(sink, "_function", None)
+    return handlers.is_console_stream(
+        getattr(sink, "_stream", None) or getattr(function, "__self__", None)
+    )
+
+
+def _to_line(message: Any) -> None:
+    record = message.record
+    level, lines = record["level"], loggers.logger_of(record["name"] or "root")
+    if (
+        levels.ours
+        and level.no >= lines.threshold
+        and not is_handed_on(record["message"])
+        and not _is_refused(record)
+    ):
+        place = {
+            _names.CODE_FILE: record["file"].path,
+            _names.CODE_LINE: record["line"],
+            _names.CODE_FUNCTION: record["function"],
+        }
+        name = loggers.name_of(level.no, level.name)
+        loggers.emit(lines, level.no, _event_of, record, place=place, level_name=name)
+
+
+def _is_refused(record: Any) -> bool:
+    """Say whether the filter of each console sink, whose place our line takes, refuses *record*."""
+    core: Any = getattr(loguru.logger, "_core", None)
+    found = [each for each in core.handlers.values() if _is_console(getattr(each, "_sink", None))]
+    try:
+        return bool(found) and not any(
+            each._filter is None or each._filter(record)  # noqa: SLF001 - it has no public name
+            for each in found
+        )
+    except Exception as error:
+        _diagnostics.report("errors of a logging handler's filter", detail=error)
+        return False
+
+
+def _event_of(record: Any) -> EventDict:
+    event_dict: EventDict = {}
+    for key, value in record["extra"].items():
+        name = key if type(key) is str else str(plain(key))
+        if name in _names.OF_CALLS:
+            _fields.put_aside(event_dict, name, value)
+        else:
+            event_dict[name] = value
+    call.put_message((record["message"].rstrip("\n"),), event_dict)
+    if record["exception"] is not None:
+        event_dict["exc_info"] = record["exception"].value
+    return event_dict

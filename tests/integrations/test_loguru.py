@@ -1,0 +1,203 @@
+"""loguru's records are lines, whichever sinks the application has, and go both ways once."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from otel_logging import bind_context, get_logger, traced
+from otel_logging.integrations import loguru as integration
+from otel_logging.testing import capture
+from tests.lines import parsed
+from tests.programs import script
+
+
+@pytest.fixture(autouse=True)
+def _instrumented() -> Iterator[None]:
+    integration.instrument()
+    integration.instrument()  # a second time changes nothing
+    yield
+    integration.uninstrument()
+    integration.uninstrument()
+    logger.remove()
+
+
+class Propagate(logging.Handler):
+    """loguru's documentation has it: to the standard library's loggers."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger(record.name).handle(record)
+
+
+class Intercept(logging.Handler):
+    """loguru's documentation has it: from the standard library's loggers."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.opt(exception=record.exc_info).log(record.levelno, record.getMessage())
+
+
+@pytest.fixture
+def root_handlers() -> Iterator[list[logging.Handler]]:
+    before, level = logging.root.handlers[:], logging.root.level
+    yield logging.root.handlers
+    logging.root.handlers[:] = before
+    logging.root.setLevel(level)
+
+
+SINKS = """
+import sys
+from otel_logging import configure_logging, get_logger
+from otel_logging.integrations import loguru as integration
+from loguru import logger
+
+def theirs():
+    logger.remove()
+    logger.add(sys.stderr, level="DEBUG")
+    logger.add(sys.stdout, serialize=True)
+    logger.add(sys.stdout.write)
+    logger.add("app.log", format="{level} {message}", level="TRACE")
+
+if sys.argv[1] == "before":
+    theirs()
+configure_logging()
+integration.instrument()
+if sys.argv[1] == "after":
+    theirs()
+if sys.argv[1] == "configured":
+    app_log = {"sink": "app.log", "format": "{level} {message}"}
+    logger.configure(handlers=[{"sink": sys.stderr}, app_log])
+logger.info("saved {}", 7)
+logger.debug("too low for a line")
+integration.uninstrument()
+logger.info("its own again")
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after", "configured"])
+def test_console_sinks_are_silent_and_files_go_on(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever the application removes and adds sinks; afterwards all is as before."""
+    monkeypatch.chdir(tmp_path)
+    done = script(SINKS, when, ENVIRONMENT="production")
+    line, *rest = done.stdout.decode().splitlines(keepends=True)
+    assert [each["event"] for each in parsed(line)] == ["saved 7"]
+    assert all("its own again" in each for each in rest)
+    assert "its own again" in done.stderr.decode()
+    assert "saved" not in done.stderr.decode() + "".join(rest)
+    written = (tmp_path / "app.log").read_text().splitlines()
+    assert written == ["INFO saved 7", "DEBUG too low for a line", "INFO its own again"]
+
+
+def test_a_record_is_a_line_with_its_fields() -> None:
+    """Bound, of a context, and of the call; those with a name that a line has are kept aside."""
+    with capture(log_level=0) as seen, traced("request"):
+        bind_context(user_id="alice")
+        with logger.contextualize(room=3):
+            logger.bind(exc_info=1, event="e", level="l").success("saved {n}\n", n=2)
+        logger.trace("seen")
+        logger.log(33, "odd")
+    first, second, third = seen.lines
+    kept = ("room", "exc_info_", "event_", "level_", "n", "user_id")
+    assert {key: first[key] for key in kept} == {
+        "room": 3,
+        "exc_info_": 1,
+        "event_": "e",
+        "level_": "l",
+        "n": 2,
+        "user_id": "alice",
+    }
+    assert (first["event"], first["level"], first["logger"]) == ("saved 2", "success", __name__)
+    assert "extra" not in first
+    assert (second["level"], third["level"]) == ("trace", "level 33")
+    assert [each["name"] for each in seen.span("request")["events"]] == ["saved 2", "seen", "odd"]
+
+
+def test_an_exception_is_on_its_line_once() -> None:
+    with capture() as seen:
+        try:
+            1 / 0  # noqa: B018
+        except ZeroDivisionError:
+            logger.exception("failed")
+    (line,) = seen.lines
+    assert line["event"] == "failed"
+    assert line["exception"].count("Traceback") == 1
+
+
+def test_levels_hold() -> None:
+    """Those of lines, not those of the sinks."""
+    with capture(log_level="warning") as seen:
+        logger.info("low")
+        logger.warning("high")
+    assert [line["event"] for line in seen.lines] == ["high"]
+
+
+@pytest.mark.parametrize("sink", [Propagate, lambda: lambda text: logging.info(text.rstrip())])
+@pytest.mark.parametrize("form", ["{message}", "{time} {level} {message}"])
+def test_records_that_go_to_logging_are_one_line(
+    sink: Any, form: str, root_handlers: list[logging.Handler]
+) -> None:
+    """They go to its handlers all the same; what such a handler itself logs is a line."""
+    got: list[str] = []
+
+    class Tracker(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            got.append(record.getMessage().splitlines()[0])
+            if len(got) == 1:
+                get_logger("tracker").info("sent")
+
+    root_handlers[:] = [Tracker()]
+    logger.add(sink(), format=form)
+    with capture() as seen:
+        logging.root.setLevel(logging.INFO)
+        logger.info("saved")
+        try:
+            1 / 0  # noqa: B018
+        except ZeroDivisionError:
+            logger.exception("failed")
+    assert sorted(line["event"] for line in seen.lines) == ["failed", "saved", "sent"]
+    assert [each.split()[-1] for each in got] == ["saved", "sent", "failed"]
+
+
+def test_records_that_come_from_logging_are_one_line(
+    root_handlers: list[logging.Handler],
+) -> None:
+    """Of the standard library's loggers and of ours; what loguru says beside it is another."""
+    root_handlers[:] = [Intercept()]
+    with capture() as seen:
+        logging.root.setLevel(logging.INFO)
+        logging.getLogger("shop").info("by %s", "logging")
+        get_logger("shop").info("by get_logger", n=1)
+        logger.info("by loguru")
+        try:
+            1 / 0  # noqa: B018
+        except ZeroDivisionError:
+            logging.getLogger("shop").exception("failed")
+    events = [line["event"] for line in seen.lines]
+    assert events == ["by logging", "by get_logger", "by loguru", "failed"]
+
+
+def test_filters_of_console_sinks_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line is made unless all of them refuse it; one that raises is reported."""
+    logger.add(sys.stderr, filter=lambda record: "secret" not in record["message"])
+    with capture() as seen:
+        logger.info("a secret")
+        logger.info("else")
+        number = logger.add(sys.stderr)
+        logger.info("another secret")
+        logger.remove(number)
+        logger.add(sys.stderr, filter=lambda record: bool(1 / 0))
+        logger.info("third secret")
+    assert [line["event"] for line in seen.lines] == ["else", "another secret", "third secret"]
+    assert "filter" in capsys.readouterr().err
+
+
+def test_it_is_left_alone_where_other_loggers_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """As ``takeover=False`` has it."""
+    logger.add(sys.stderr, format="theirs {message}")
+    logger.info("one")
+    assert "theirs one" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""Not every exception is a failure of the stage that it leaves."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+import werkzeug
+from aiohttp import ClientResponseError, web
+from celery.exceptions import Ignore, Reject, Retry
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+from fastapi import HTTPException as FastApiException
+from fastapi.exceptions import RequestValidationError
+from greenlet import GreenletExit
+from starlette.exceptions import HTTPException as StarletteException
+from werkzeug.exceptions import BadGateway, HTTPException, NotFound
+from werkzeug.routing import RequestRedirect
+
+from otel_logging import ConfigurationError, get_logger, traced
+from otel_logging.testing import capture
+
+#: (status, number of events).
+NOTHING, EVENT, FAILURE = ("unset", 0), ("unset", 1), ("error", 1)
+
+
+def _like(name: str, **attributes: Any) -> Exception:
+    """Return an exception like one of a framework that is not installed."""
+    module, _, kind = name.rpartition(".")
+    made = type(kind, (Exception,), {"__module__": module, "__qualname__": kind, **attributes})
+    return type("Own", (made,), {"__module__": "shop"})()
+
+
+class Odd(NotFound):
+    @property
+    def code(self) -> int:  # type: ignore[override]
+        raise RuntimeError("no code")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (web.HTTPFound("/login"), NOTHING),
+        (web.HTTPOk(), NOTHING),
+        (web.HTTPNotFound(), EVENT),
+        (web.HTTPBadGateway(), FAILURE),
+        (RequestRedirect("/login"), NOTHING),
+        (HTTPException(response=werkzeug.Response(status=303)), NOTHING),
+        (HTTPException(), FAILURE),
+        (NotFound(), EVENT),
+        (Odd(), FAILURE),
+        (BadGateway(), FAILURE),
+        (StarletteException(307), NOTHING),
+        (FastApiException(401), EVENT),
+        (FastApiException(503), FAILURE),
+        (RequestValidationError([]), EVENT),
+        (Http404(), EVENT),
+        (PermissionDenied(), EVENT),
+        (Retry(), NOTHING),
+        (Ignore(), NOTHING),
+        (Reject(), NOTHING),
+        (_like("tornado.web.Finish"), NOTHING),
+        (_like("tornado.web.HTTPError", status_code=404), EVENT),
+        (_like("pyramid.httpexceptions.HTTPException", code=302), NOTHING),
+        (_like("falcon.http_error.HTTPError", status_code=500), FAILURE),
+        (_like("arq.worker.Retry"), NOTHING),
+        # an answer that this service got, not one that it gives
+        (ClientResponseError(None, (), status=404), FAILURE),  # type: ignore[arg-type]
+        (_like("httpx.HTTPStatusError", status_code=302), FAILURE),
+        (KeyError("x"), FAILURE),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_an_exception_of_a_stage(error: Exception, expected: tuple[str, int]) -> None:
+    """Below 400 nothing, below 500 an event, and anything else is an error."""
+    with capture() as seen, suppress(type(error)), traced("outer"), traced("stage"):
+        raise error
+    stage, outer = seen.span("stage"), seen.span("outer")
+    assert (stage["status"], len(stage["events"])) == expected
+    assert (outer["status"], outer["events"]) == (expected[0], [])
+
+
+def test_a_logged_answer_is_a_line_all_the_same() -> None:
+    with capture() as seen, suppress(NotFound), traced("stage"):
+        try:
+            raise NotFound
+        except NotFound:
+            get_logger("shop").exception("no such order")
+            raise
+    assert [event["name"] for event in seen.span("stage")["events"]] == ["no such order"]
+    assert "NotFound" in seen.lines[0]["exception"]
+    assert seen.span("stage")["status"] == "unset"
+
+
+@pytest.mark.parametrize("expected", [LookupError, (OSError, KeyError)])
+def test_what_a_stage_expects_is_no_failure_of_it(expected: Any) -> None:
+    """As a block and as a decorator; a stage around it that does not expect it has failed."""
+
+    @traced("function", expected=expected)
+    def fail() -> None:
+        raise KeyError("x")
+
+    with capture() as seen:
+        with suppress(KeyError):
+            fail()
+        with suppress(KeyError), traced("outer"), traced("inner", expected=expected):
+            raise KeyError("x")
+        with suppress(ValueError), traced("other", expected=expected):
+            raise ValueError("y")
+    found = {s["name"]: (s["status"], len(s["events"])) for s in seen.spans}
+    assert found == {"function": NOTHING, "inner": NOTHING, "outer": FAILURE, "other": FAILURE}
+
+
+@pytest.mark.parametrize("expected", ["KeyError", (KeyError, 1), KeyError("x"), int])
+def test_only_exceptions_can_be_expected(expected: Any) -> None:
+    with pytest.raises(ConfigurationError, match="traced: expected"):
+        traced("s", expected=expected)
+
+
+async def _until_cancelled() -> None:
+    with trio.CancelScope() as scope, traced("stage"):
+        scope.cancel()
+        await trio.sleep(1)
+
+
+def _by_trio() -> None:
+    trio.run(_until_cancelled)
+
+
+def _by_greenlet() -> None:
+    with suppress(GreenletExit), traced("stage"):
+        raise GreenletExit
+
+
+def _by_asyncio() -> None:
+    with suppress(asyncio.CancelledError), traced("stage"):
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("cancel", [_by_trio, _by_greenlet, _by_asyncio])
+def test_a_cancelled_stage_is_marked(cancel: Any) -> None:
+    with capture() as seen:
+        cancel()
+    stage = seen.span("stage")
+    assert (stage["status"], stage["events"]) == ("unset", [])
+    assert stage["attributes"] == {"cancelled": True}

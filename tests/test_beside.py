@@ -1,0 +1,99 @@
+"""Beside a tracer provider of another SDK, as ``opentelemetry-instrument`` sets it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from otel_logging.export.foreign import sends_to
+from tests.programs import child_environment, good, python
+from tests.receiver import Receiver
+
+PROGRAM = """
+import sys
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from otel_logging import bind_context, get_logger, setup_observability, traced
+
+theirs = TracerProvider()
+if sys.argv[1] != "none":
+    exporter = OTLPSpanExporter(sys.argv[2])
+    kind = {"batch": BatchSpanProcessor, "simple": SimpleSpanProcessor}[sys.argv[1]]
+    theirs.add_span_processor(kind(exporter))
+trace.set_tracer_provider(theirs)
+ours = setup_observability("shop", environment="production")
+log = get_logger("shop")
+with traced("order"):
+    bind_context(user_id="alice")
+    for number in range(600):
+        log.info("placed", n=number)
+with traced("silent"):
+    pass
+theirs.shutdown()
+ours.shutdown()
+"""
+
+
+@pytest.mark.parametrize("kind", ["batch", "simple", "none"])
+def test_spans_arrive_once_whoever_sends_them(kind: str, receiver: Receiver) -> None:
+    """And every line once; that it is so is said."""
+    env = child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    url = f"{receiver.endpoint}/v1/traces"
+    done = good(python("-c", PROGRAM, kind, url, env=env))
+    spans = receiver.spans
+    assert sorted(s.name for s in spans if s.name != "log") == ["order", "silent"]
+    order = next(s for s in spans if s.name == "order")
+    assert order.attributes == {"user_id": "alice"}
+    logs = [s for s in spans if s.name == "log"]
+    assert all(s.parent_span_id == order.span_id for s in logs)
+    numbers = [e.attributes["n"] for s in (*logs, order) for e in s.events]
+    assert sorted(numbers) == list(range(600))
+    assert ("they are not sent again" in done.stderr) is (kind != "none")
+
+
+def test_spans_that_another_sdk_sends_elsewhere_are_sent_by_us(receiver: Receiver) -> None:
+    with Receiver() as other:
+        env = child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+        good(python("-c", PROGRAM, "batch", f"{other.endpoint}/v1/traces", env=env))
+        for each in (other, receiver):
+            assert {"order", "silent"} <= {s.name for s in each.spans}
+
+
+def test_values_that_the_other_sdk_has_stop_nothing(receiver: Receiver) -> None:
+    """Lists of exporters, its own samplers; without another SDK they are an error."""
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "OTEL_TRACES_EXPORTER": "console,otlp",
+        "OTEL_LOGS_EXPORTER": "console",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "deflate",
+    }
+    done = good(python("-c", PROGRAM, "none", "", env=child_environment(**variables)))
+    assert {"order", "silent"} <= {s.name for s in receiver.spans}
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_LOGS_EXPORTER", "OTEL_EXPORTER_OTLP_COMPRESSION"):
+        assert f"otel_logging: {name}=" in done.stderr
+    ours = "from otel_logging import setup_observability; setup_observability('shop')"
+    alone = python("-c", ours, env=child_environment(**variables))
+    assert "ConfigurationError: OTEL_TRACES_EXPORTER='console,otlp'" in alone.stderr
+    strict = child_environment(OTEL_LOGGING_SPOOL_HOURS="long")
+    assert "ConfigurationError" in python("-c", PROGRAM, "none", "", env=strict).stderr
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_same"),
+    [
+        ("localhost:4317", True),
+        ("http://127.0.0.1:4318/v1/traces", True),
+        ("127.0.0.1:4319", False),
+        ("collector:4317", False),
+        ("http://localhost:x", False),
+        (None, False),
+    ],
+)
+def test_a_collector_is_its_host_and_port(endpoint: str | None, is_same: bool) -> None:
+    """4317 and 4318 are doors of the same one."""
+    processor = SimpleNamespace(span_exporter=SimpleNamespace(_endpoint=endpoint))
+    many = SimpleNamespace(_span_processors=(object(), processor))
+    provider = SimpleNamespace(_active_span_processor=many)
+    assert sends_to(provider, "http://localhost:4318/v1/traces") is is_same
+    assert sends_to(object(), "http://localhost:4318/v1/traces") is False

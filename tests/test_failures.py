@@ -1,0 +1,125 @@
+"""A failure on a line can be grouped, and shows nothing that the application has hidden."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiohttp.web_log import AccessLogger
+from werkzeug.routing import Map, Rule
+
+from otel_logging import get_logger
+from otel_logging.testing import Captured, capture
+
+
+@pytest.fixture
+def seen() -> Iterator[Captured]:
+    with capture() as captured:
+        yield captured
+
+
+@pytest.fixture
+def shop() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("shop")
+    yield logger
+    logger.filters.clear()
+    logger.handlers.clear()
+
+
+def buy(item: str) -> None:
+    raise LookupError(f"no {item}")
+
+
+def test_an_exception_is_three_fields_beside_its_traceback(seen: Captured) -> None:
+    """The place is the innermost one in the application's own code, not in a library's."""
+    try:
+        buy("tea")
+    except LookupError:
+        get_logger("shop").exception("failed")
+    try:
+        Map([Rule("/<odd:x>")])  # raises deep in werkzeug
+    except LookupError as error:
+        logging.getLogger("shop").warning("failed", exc_info=error)
+    get_logger("shop").warning("failed", exc_info=KeyError("never raised"))
+    first, second, third = seen.lines
+    assert first["exception.type"] == "LookupError"
+    assert first["exception.message"] == "no tea"
+    assert first["exception.where"].endswith(f"{__file__}:{line_of(buy)} in buy")
+    test = "test_an_exception_is_three_fields_beside_its_traceback"
+    assert second["exception.where"].endswith(f" in {test}")
+    assert third["exception.type"] == "KeyError"
+    assert "exception.where" not in third
+
+
+def line_of(function: Any) -> int:
+    return int(function.__code__.co_firstlineno) + 1
+
+
+def test_fields_of_the_call_win(seen: Captured) -> None:
+    log = get_logger("shop")
+    log.error("failed", exc_info=ValueError("x"), **{"exception.type": "Own", "other": 1})
+    assert seen.lines[0]["exception.type"] == "Own"
+    assert seen.lines[0]["exception.message"] == "x"
+
+
+def hide(record: logging.LogRecord) -> bool:
+    record.msg, record.args = record.getMessage().replace("s3cret", "***"), ()
+    return True
+
+
+@pytest.mark.parametrize("on", ["logger", "handler", "root handler", "none"])
+def test_arguments_that_do_not_fit_pass_by_no_filter(
+    on: str, shop: logging.Logger, seen: Captured
+) -> None:
+    """A filter that hides something cannot do so in a message that it cannot read."""
+    root = logging.Handler()
+    handler = logging.Handler()
+    shop.addHandler(handler)
+    logging.root.addHandler(root)
+    owner = {"logger": shop, "handler": handler, "root handler": root}.get(on)
+    if owner is not None:
+        # as one that leaves alone what it cannot read
+        owner.addFilter(lambda record: record.args == ("s3cret",) or hide(record))
+    shop.warning("%d items", "s3cret")
+    logging.root.removeHandler(root)
+    (line,) = seen.lines
+    assert "format_error" in line
+    assert line.get("format_args") == (["s3cret"] if on == "none" else None)
+
+
+def test_fields_that_repeat_the_message_are_left_out(seen: Captured) -> None:
+    """Of aiohttp's access log; those of the application's own logger stay."""
+    extra = dict.fromkeys(("remote_address", "response_status", "mine"), 1)
+    logging.getLogger("aiohttp.access").info("127.0.0.1 200", extra=extra)
+    logging.getLogger("shop").info("m", extra=extra)
+    first, second = seen.lines
+    assert {"remote_address", "response_status", "mine"} & first.keys() == {"mine"}
+    assert second.keys() >= {"remote_address", "response_status", "mine"}
+
+
+def test_the_names_are_aiohttps() -> None:
+    from otel_logging.logs.stdlib import _REPEATED
+
+    names = {
+        each if type(each) is str else each[0] for each in AccessLogger.LOG_FORMAT_MAP.values()
+    }
+    assert names <= {*_REPEATED["aiohttp"]}
+
+
+class Address:
+    """An object without a ``repr`` of its own."""
+
+
+class Told(Address):
+    def __repr__(self) -> str:
+        return "told at 0x7f00 >"
+
+
+def test_fields_that_are_but_an_address_are_left_out(seen: Captured) -> None:
+    """Of ``extra=``, as websockets' connection; what was logged by name is there."""
+    fields = {"a": Address(), "b": buy, "c": Told(), "d": "<x at 0x7f00>", "e": [Address()]}
+    logging.getLogger("shop").info("m", extra=fields)
+    get_logger("shop").info("m", a=fields["a"])
+    first, second = seen.lines
+    assert fields.keys() & first.keys() == {"c", "d", "e"}
+    assert "Address object at 0x" in second["a"]
