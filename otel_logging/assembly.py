@@ -63,13 +63,7 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
         changes = {"record_sink": records.emit, "on_spans": settings.span_events}
     if pipeline is not None:
         connect(pipeline, **changes)
-        exporter, present = settings.exporter, trace.get_tracer_provider()
-        if exporter.network and sends_to(present, exporter.endpoint):
-            pipeline.is_sent_already = True
-            _diagnostics.remark(
-                f"the tracer provider that is set sends its spans to {exporter.shown} itself: "
-                "they are not sent again, and late and show read them from Jaeger"
-            )
+        _look_for_senders(pipeline, settings.exporter)
     else:
         changes["characters"] = settings.limits.longest
         _runtime.swap(replace(_runtime.current, **changes))
@@ -78,6 +72,16 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
     for delivery in deliveries:
         delivery.start()  # what a dead process left waits already
     return pipeline, records
+
+
+def _look_for_senders(pipeline: Pipeline, exporter: Exporter) -> None:
+    """Send no span a second time that the tracer provider that is set sends to *exporter*'s."""
+    if exporter.network and sends_to(trace.get_tracer_provider(), exporter.endpoint):
+        pipeline.is_sent_already = True
+        _diagnostics.remark(
+            f"the tracer provider that is set sends its spans to {exporter.shown} itself: "
+            "they are not sent again, and late and show read them from Jaeger"
+        )
 
 
 def make_client(exporter: Exporter) -> Client:
