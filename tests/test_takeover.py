@@ -238,14 +238,14 @@ TEXT = "".join(traceback.format_exception(_raised())).rstrip()
         (f"failed\n{TEXT}", None, TEXT, "failed", "ValueError: no price"),
         (f"seen: {TEXT} twice", _raised(), None, f"seen: {TEXT} twice", "ValueError: no price"),
         ("failed", None, " \n", "failed", None),
-        ("failed", True, None, "failed", None),
+        ("failed", (None, None, None), None, "failed", None),
     ],
 )
 def test_a_traceback_is_not_there_twice(
     message: str, error: Any, text: str | None, event: str, ending: str | None, lines: Lines
 ) -> None:
     """Whoever put it into the message; what is no traceback of this exception stays."""
-    given = error if error is None or error is True else (type(error), error, error.__traceback__)
+    given = (type(error), error, error.__traceback__) if isinstance(error, Exception) else error
     record = logger().makeRecord("shop", 40, "f", 1, message, (), given)
     record.exc_text = text
     logger().handle(record)
