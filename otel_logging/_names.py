@@ -115,6 +115,7 @@ INTEGRATIONS: Final = {
     "django": ("django.core.handlers.wsgi",),
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
     "flask": ("flask",),
+    "loguru": ("loguru",),
     "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),

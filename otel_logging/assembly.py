@@ -70,13 +70,7 @@ def start(
     if pipeline is not None:
         watch = _watch(settings, pipeline, delivery.spool)
         connect(pipeline, watch=watch, **changes)
-        exporter, present = settings.exporter, trace.get_tracer_provider()
-        if exporter.network and sends_to(present, exporter.endpoint):
-            pipeline.is_sent_already = True
-            _diagnostics.remark(
-                f"the tracer provider that is set sends its spans to {exporter.shown} itself: "
-                "they are not sent again, and late and show read them from Jaeger"
-            )
+        _look_for_senders(pipeline, settings.exporter)
     else:
         changes["characters"] = settings.limits.longest
         _runtime.swap(replace(_runtime.current, **changes))
@@ -95,6 +89,16 @@ def _watch(settings: Settings, pipeline: Pipeline, spool: Spool) -> Watch:
         get_logger(_names.SCOPE).warning,
         lambda: (spool.directory(), encode_resource(pipeline.resource)),
     )
+
+
+def _look_for_senders(pipeline: Pipeline, exporter: Exporter) -> None:
+    """Send no span a second time that the tracer provider that is set sends to *exporter*'s."""
+    if exporter.network and sends_to(trace.get_tracer_provider(), exporter.endpoint):
+        pipeline.is_sent_already = True
+        _diagnostics.remark(
+            f"the tracer provider that is set sends its spans to {exporter.shown} itself: "
+            "they are not sent again, and late and show read them from Jaeger"
+        )
 
 
 def make_client(exporter: Exporter) -> Client:

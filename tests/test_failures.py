@@ -14,7 +14,7 @@ from otel_logging.testing import Captured, capture
 
 @pytest.fixture
 def seen() -> Iterator[Captured]:
-    with capture() as captured:
+    with capture(log_level="info") as captured:
         yield captured
 
 

@@ -334,16 +334,19 @@ def test_without_any_writable_place_spans_wait_in_memory(
 
 
 def test_a_home_that_cannot_be_written_falls_back(
-    receiver: Receiver, tmp_path: Path, monkeypatch: Any
+    receiver: Receiver, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The directory for temporary files holds the spool of a user without a home."""
+    """The directory for temporary files holds the spool of a user without a home; that is said."""
     import tempfile
 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     setup_observability("shop", environment="production", endpoint=receiver.endpoint).shutdown()
-    assert list(tmp_path.glob("otel_logging-*/shop-*"))
+    (found,) = tmp_path.glob("otel_logging-*/shop-*")
+    said = capsys.readouterr().err
+    assert f"otel_logging: the spool is in {found.parent}, since" in said
+    assert "OTEL_LOGGING_SPOOL_DIR names another" in said
 
 
 def test_propagators_are_honoured(receiver: Receiver, tmp_path: Path, monkeypatch: Any) -> None:

@@ -13,12 +13,14 @@ import pickle
 import queue
 import sys
 import threading
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import loguru  # noqa: F401 - its records have fields of their own
 import pytest
 import structlog
 
@@ -213,6 +215,64 @@ def test_a_record_that_came_from_another_process(lines: Lines) -> None:
     (line,) = lines()
     assert line["event"] == "failed x"
     assert line["exception"] == "Traceback\nValueError: no price"
+
+
+def _raised() -> BaseException:
+    try:
+        raise ValueError("no price")
+    except ValueError as error:
+        return error
+
+
+TEXT = "".join(traceback.format_exception(_raised())).rstrip()
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "text", "event", "ending"),
+    [
+        (f"failed\n{TEXT}", _raised(), None, "failed", "ValueError: no price"),
+        (f"failed\n{TEXT}\n", _raised(), "\n", "failed", "ValueError: no price"),
+        (f"failed\n{TEXT} (more)", _raised(), "\n", "failed", "ValueError: no price"),
+        (TEXT, _raised(), None, "ValueError: no price", "ValueError: no price"),
+        ("failed\nKeyError: 'x'", KeyError("x"), None, "failed", "KeyError: 'x'"),
+        (f"failed\n{TEXT}", None, TEXT, "failed", "ValueError: no price"),
+        (f"seen: {TEXT} twice", _raised(), None, f"seen: {TEXT} twice", "ValueError: no price"),
+        ("failed", None, " \n", "failed", None),
+        ("failed", (None, None, None), None, "failed", None),
+    ],
+)
+def test_a_traceback_is_not_there_twice(
+    message: str, error: Any, text: str | None, event: str, ending: str | None, lines: Lines
+) -> None:
+    """Whoever put it into the message; what is no traceback of this exception stays."""
+    given = (type(error), error, error.__traceback__) if isinstance(error, Exception) else error
+    record = logger().makeRecord("shop", 40, "f", 1, message, (), given)
+    record.exc_text = text
+    logger().handle(record)
+    (line,) = lines()
+    assert line["event"] == event
+    assert str(line.get("exception")).endswith(str(ending))
+
+
+def test_a_level_name_that_a_record_brings_along(lines: Lines) -> None:
+    """Beyond the five, without its colours; loguru's fields are fields."""
+    for number, name in ((22, "\x1b[32mAudit\x1b[0m"), (20, "ODD"), (27, ""), (28, object)):
+        record = logger().makeRecord("shop", number, "f", 1, "m", (), None)
+        record.levelname, record.extra = name, {"room": 3}  # type: ignore[assignment, attr-defined]
+        logger().handle(record)
+    found = lines()
+    assert [line["level"] for line in found[:3]] == ["audit", "info", "level 27"]
+    assert {line["room"] for line in found} == {3}
+
+
+def test_a_traceback_that_structlog_has_made_is_the_exception(lines: Lines) -> None:
+    """By ``format_exc_info`` before ``wrap_for_formatter``."""
+    record = logger().makeRecord("shop", 40, "f", 1, {"event": "m", "exception": TEXT}, (), None)
+    record.__dict__.update(_logger=logger(), _name="error")
+    logger().handle(record)
+    (line,) = lines()
+    assert line["exception"] == TEXT
+    assert "exception_" not in line
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

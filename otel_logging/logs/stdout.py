@@ -122,7 +122,9 @@ class Stdout:
         return is_passed_by
 
     def _notice(self, stream: Any) -> None:
-        if self._is_same(stream) and type(stream.write) is not _Print:
+        if type(getattr(stream, "write", None)) is _Print:
+            stream.write.last = "\n"
+        elif self._is_same(stream):
             stream.write = _Print(stream)
 
     def _is_same(self, stream: Any) -> bool:
