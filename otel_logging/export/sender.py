@@ -38,6 +38,8 @@ class Sender:
         self._spool = spool
         self._client = client
         self._timeout_s = timeout_s
+        if client is None:
+            spool.seal_after_s = _LONGEST_PAUSE_S
         self.delivered_segments = 0
         #: Whether a collector has ever answered this process.
         self.answered = False

@@ -5,7 +5,7 @@
             lock
             000001.open               being appended to
             000002.segment            sealed, waits for delivery
-        sent/                         delivered, kept within the bound
+        sent/                         delivered, kept within the bound; small ones are merged
 
 In: paths. Out: paths. Invariant: no symbolic link is followed, no other user's
 directory is used, and a directory with a segment in it is never removed.
@@ -317,12 +317,15 @@ def waiting_bytes(base: Path) -> dict[str, int]:
 
 
 def _sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
-    """Yield whether it waits, when it was written (s since the epoch), its bytes: each segment."""
+    """Yield whether it waits, when it was written (s since the epoch), the bytes that it takes
+    on disk, whole blocks: each segment.
+    """
     for each in listed(destination_dir):
         for path in (*files(each, SEALED), *files(each, OPEN)):
             with contextlib.suppress(OSError):
                 found = path.lstat()
-                yield each.name != SENT, found.st_mtime, found.st_size, path
+                size = max(found.st_size, getattr(found, "st_blocks", 0) * 512)
+                yield each.name != SENT, found.st_mtime, size, path
 
 
 def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _diagnostics, _forks
-from otel_logging.spool import descriptor, directories
+from otel_logging.spool import descriptor, directories, merging
 from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.held import Held, set_apart, write_segment
@@ -337,13 +337,14 @@ class Spool:
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
-        oldest first; these are reported.
+        oldest first; these are reported. What stays of the sent ones is made few files.
         """
         if self._held.destination_dir is not None:
             oldest = time.time() - self._max_age_s
             directories.prune(
                 self._held.destination_dir, bytes_bound=self._bytes_bound, oldest=oldest
             )
+            merging.merge(self._held.destination_dir)
 
     def close(self) -> None:
         """Seal what is open and leave the directory; what waits is delivered by the next process.
