@@ -79,7 +79,12 @@ def apply(settings: LogSettings) -> None:
     line_bytes = settings.line_bytes if stdout.is_pipe else None
     straight: line.Straight = line.never_straight
     if settings.console:
-        render = console_renderer(color=settings.color, links_to=settings.links_to)
+        render = console_renderer(
+            color=settings.color,
+            links_to=settings.links_to,
+            who=settings.who,
+            width=stdout.columns,
+        )
     else:
         render = json_renderer(line_bytes)
         if not settings.caller and listen is None:

@@ -66,7 +66,6 @@ class Settings:
     limits: Limits
     #: None: what OpenTelemetry has set.
     propagators: tuple[str, ...] | None = asked(_parse.comma_list, None, _names.OTEL_PROPAGATORS)
-    who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), argument="propagate")
     budgets: Mapping[str, float] = asked(_parse.budgets, dict, argument="budgets")
     #: None: the user's own place, or the fallback.
@@ -92,6 +91,11 @@ class Settings:
     def span_events(self) -> bool:
         """Whether lines are events of their spans."""
         return "span" in self.lines_to or self.log_exporter is None
+
+    @property
+    def who(self) -> tuple[str, ...]:
+        """The bound keys that say on whose behalf."""
+        return self.logs.who
 
     @property
     def temporary(self) -> bool:

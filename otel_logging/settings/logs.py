@@ -38,6 +38,8 @@ class LogSettings:
     #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
     #: Linux has 4,096.
     line_bytes: int = asked(_parse.count(512), 4096, _names.LINE_BYTES)
+    #: The bound keys that say on whose behalf: first on the console, and in the resource.
+    who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
     #: Each line says which file and line of code it comes from.
     caller: bool = asked(_parse.true_or_false, False, _names.CALLER)
     #: Other loggers' lines, warnings and uncaught exceptions are ours too.

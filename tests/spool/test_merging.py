@@ -327,3 +327,50 @@ def test_the_time_of_a_merge_is_not_that_of_the_spans(spool: Spool, base: Path) 
     assert len(sent(base)) == 1
     spool.prune()
     assert sent(base) == []
+
+
+def test_what_a_killed_process_left_goes(spool: Spool, base: Path) -> None:
+    """It holds nothing that is not elsewhere."""
+    for number in range(64):
+        deliver(spool, number, NOW + number)
+    left = destination(base) / "sent" / "merged-1-1.open"
+    left.write_bytes(b"half")
+    merged(base)
+    assert not left.exists()
+
+
+def test_a_file_that_is_not_what_was_written_replaces_nothing(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forked child may have written into it as well."""
+    for number in range(64):
+        deliver(spool, number, NOW + number)
+    before, write = set(sent(base)), merging.write_segment
+    monkeypatch.setattr(merging, "write_segment", lambda path, data: write(path, data[:-1]))
+    merging.merge(destination(base))
+    assert before < set(sent(base))
+    assert set(on_disk(base)) == set(range(64))
+
+
+def test_a_lock_that_somebody_closed_is_left_alone(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be another file's by then."""
+    for number in range(64):
+        deliver(spool, number, NOW + number)
+    write, lock = merging.write_segment, destination(base) / "sent" / "merging"
+
+    def after_a_daemon(path: Path, data: bytes) -> None:
+        for fd in range(3, 256):
+            try:
+                is_lock = os.path.samestat(os.fstat(fd), lock.stat())
+            except OSError:
+                continue
+            if is_lock:
+                os.close(fd)
+        write(path, data)
+
+    monkeypatch.setattr(merging, "write_segment", after_a_daemon)
+    merging.merge(destination(base))
+    assert on_disk(base) == list(range(64))
+    assert len(sent(base)) == 1
