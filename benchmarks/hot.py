@@ -11,7 +11,9 @@ The floors are in ``floors.py``.
 """
 
 import asyncio
+import dataclasses
 import http.server
+import itertools
 import json
 import logging
 import multiprocessing
@@ -30,6 +32,8 @@ from typing import Any
 import floors
 
 import otel_logging
+from otel_logging import _runtime
+from otel_logging._redact import DEFAULT, OFF
 
 TURNS = 40
 TURN_US = 4000  # of each side's turn: long against the clock, short against what else runs
@@ -276,6 +280,39 @@ def sampled(rows: Rows) -> None:
     )
 
 
+def redacted(rows: Rows) -> None:
+    """Compare lines with those of ``redact=False``: a new text each time, and ever the same one."""
+    numbers = itertools.count()
+    texts = {
+        "a new text of 40 characters": lambda: f"order {next(numbers):012} was placed by the buyer",
+        "the same text each time": lambda: "order 000000000000 was placed by the buyer",
+    }
+
+    def under(line: Callable[[], None], *, redact: bool) -> Callable[[], None]:
+        lines = in_span(line)
+
+        def turn() -> None:
+            use_redaction(redact=redact)
+            lines()
+
+        return turn
+
+    for name, text in texts.items():
+        for place, line in {
+            "message": lambda text=text: log.info(text(), words=12),
+            "field": lambda text=text: log.info("message handled", note=text()),
+        }.items():
+            rows[f"a line with {name} as {place}, against redact=False"] = compare(
+                under(line, redact=False), under(line, redact=True), LINES
+            )
+
+
+def use_redaction(*, redact: bool) -> None:
+    """Change what is taken out, without a set-up of its own for each turn."""
+    redaction = DEFAULT if redact else OFF
+    _runtime.swap(dataclasses.replace(_runtime.current, redaction=redaction))
+
+
 def unsampled(rows: Rows) -> None:
     rows["a stage that is not sampled, a root"] = compare(floors.unsampled, our_stage)
     with otel_logging.traced("request"):
@@ -396,6 +433,7 @@ def main() -> None:
     before_set_up(rows)
     with set_up():
         sampled(rows)
+        redacted(rows)
     ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
     with set_up(**ratio):
         unsampled(rows)

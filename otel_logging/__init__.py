@@ -6,6 +6,7 @@ every trace shows its lines.
 """
 
 from otel_logging._errors import ConfigurationError
+from otel_logging._redact import Redaction
 from otel_logging.context import (
     bind_context,
     bound_context,
@@ -13,6 +14,8 @@ from otel_logging.context import (
     detached,
     unbind_context,
 )
+from otel_logging.export.redacted import redacted
+from otel_logging.handover import each, handoff, taking
 from otel_logging.jobs import (
     BackgroundJobTag,
     TaggedLogger,
@@ -29,6 +32,7 @@ __all__ = [
     "BackgroundJobTag",
     "ConfigurationError",
     "Observability",
+    "Redaction",
     "TaggedLogger",
     "bind_context",
     "bound_context",
@@ -37,12 +41,16 @@ __all__ = [
     "configure_logging",
     "current_job_tag",
     "detached",
+    "each",
     "extract",
     "format_background_log",
     "get_logger",
+    "handoff",
     "inject",
+    "redacted",
     "setup_observability",
     "tag_background_logger",
+    "taking",
     "traced",
     "unbind_context",
 ]

@@ -15,6 +15,8 @@ import time
 from collections import Counter
 from typing import Final
 
+from otel_logging import _runtime
+
 QUIET_S: Final = 60.0  # for each kind of trouble
 
 counts: Counter[str] = Counter()
@@ -96,7 +98,7 @@ def _say_kind(kind: str, detail: object) -> None:
     fresh = counts[kind] - _said_count[kind]
     _said_count[kind] += fresh
     with contextlib.suppress(Exception):
-        because = f" ({detail})" if detail else ""
+        because = f" ({_runtime.current.redaction.text(str(detail))})" if detail else ""
         number = "" if kind in _remarks else f"{fresh} "
         if sys.stderr is not sys.__stderr__ or is_standard(2):
             sys.stderr.write(f"otel_logging: {number}{kind}{because}\n")

@@ -5,9 +5,11 @@ Deliberately absent: whether Jaeger has the span, and whether a terminal takes l
 """
 
 
-def trace_url(jaeger_url: str, trace_id: str, span_id: str) -> str:
-    """Return where Jaeger shows that span, opened, with its log lines. Ids are lower-case hex."""
-    return f"{jaeger_url}/trace/{trace_id}?uiFind={span_id}"
+def trace_url(jaeger_url: str, trace_id: str, *span_ids: str) -> str:
+    """Return where Jaeger shows those spans, opened, with their log lines and what lies between
+    them; it folds away all that is neither found nor above one that is. Ids are lower-case hex.
+    """
+    return f"{jaeger_url}/trace/{trace_id}?uiFind={'%20'.join(dict.fromkeys(span_ids))}"
 
 
 def hyperlink(text: str, url: str) -> str:

@@ -46,9 +46,57 @@ PROCESS_LOG: Final = "process log"  # root span that holds the lines outside any
 LOG_SPAN: Final = "log"  # child span of a nanosecond that holds lines its parent cannot
 LOG_PAGE: Final = "log.page"  # int from 1, on a LOG_SPAN
 BUDGET: Final = "budget_s"
+QUEUE_WAIT: Final = "queue.wait_s"  # float: handed over so long before the start
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
+LATE_CAUSE: Final = "late.cause"
+LATE_DETAIL: Final = "late.detail"
+LATE_CULPRIT: Final = "late.culprit"  # the work; with "." and a key of WHO: on whose behalf
+LATE_SHARES: Final = "late.shares"  # JSON object: seconds by cause
+LATE_WHERE: Final = "late.where"
+LATE_WHY: Final = "late.why"  # a sentence
 CANCELLED: Final = "cancelled"
+
+# --- OpenTelemetry's instrumentations: library -> entry point
+CLIENTS: Final = {
+    **{
+        name: name
+        for name in (
+            *("aiopg", "anthropic", "asyncpg", "boto3sqs", "botocore", "cassandra"),
+            *("chromadb", "cohere", "confluent_kafka", "elasticsearch", "groq", "httpx", "kafka"),
+            *("langchain", "mistralai", "mysql", "ollama", "openai", "pika", "pinecone", "psycopg"),
+            *("psycopg2", "pymemcache", "pymongo", "pymssql", "pymysql", "redis", "requests"),
+            *("sqlalchemy", "sqlite3", "together", "transformers", "urllib3", "weaviate"),
+        )
+    },
+    "MySQLdb": "mysqlclient",
+    "aio_pika": "aio-pika",
+    "aiohttp.client": "aiohttp-client",
+    "boto3": "boto3",
+    "google.genai": "google-genai",
+    "grpc": "grpc_client",
+    "grpc.aio": "grpc_aio_client",
+    "qdrant_client": "qdrant",
+    "tortoise": "tortoiseorm",
+    "urllib.request": "urllib",
+    "vertexai": "google_cloud_aiplatform",
+}
+
+# --- integrations: name -> the modules whose import puts it in place
+INTEGRATIONS: Final = {
+    "aiohttp": ("aiohttp.web",),
+    "asgi": (
+        "starlette.applications",
+        "fastapi.applications",
+        "uvicorn.config",
+        "hypercorn.app_wrappers",
+    ),
+    "clients": tuple(CLIENTS),
+    "django": ("django.core.handlers.wsgi",),
+    "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
+    "flask": ("flask",),
+    "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
+}
 
 # --- resource
 DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user
@@ -66,6 +114,14 @@ SPOOL_BYTES: Final = "OTEL_LOGGING_SPOOL_BYTES"
 SPOOL_HOURS: Final = "OTEL_LOGGING_SPOOL_HOURS"
 LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
 CALLER: Final = "OTEL_LOGGING_CALLER"
+REDACT: Final = "OTEL_LOGGING_REDACT"
+REDACT_KEYS: Final = "OTEL_LOGGING_REDACT_KEYS"
+REDACT_PATTERN: Final = "OTEL_LOGGING_REDACT_PATTERN"
+REDACT_ALLOW: Final = "OTEL_LOGGING_REDACT_ALLOW"
+REDACT_PERSONAL: Final = "OTEL_LOGGING_REDACT_PERSONAL"
+REDACT_SALT: Final = "OTEL_LOGGING_REDACT_SALT"
+INSTRUMENT: Final = "OTEL_LOGGING_INSTRUMENT"
+TRUST_INBOUND: Final = "OTEL_LOGGING_TRUST_INBOUND"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"
 
 #: Set by terminals for the programs in them; the programs' names: ``settings.links``.

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from otel_logging._values import MAX_CHARACTERS, plain
+from otel_logging._values import field, plain
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
@@ -111,6 +111,10 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
     if type(key) is not str:
         key = str(plain(key))
+    return _attribute(tag, key, value if type(value) is bool else field(key, value))
+
+
+def _attribute(tag: bytes, key: str, value: Any) -> bytes:
     is_short = len(key) <= _REMEMBERED_CHARACTERS
     name = _names.get(key) if is_short else None
     if name is None:
@@ -121,7 +125,7 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     if kind is int and 0 <= value < 128:  # what most numbers are: a count, a flag
         encoded_value = b"\x18" + _ONE_BYTE[value]
     else:
-        encoded_value = _any_value(value if kind is bool else plain(value))
+        encoded_value = _any_value(value)
     size = len(encoded_value)
     # what ``_field`` does, twice, without the calls
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
@@ -132,6 +136,12 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     ):
         _remember(_remembered, (tag, key, value), encoded)
     return encoded
+
+
+def forget() -> None:
+    """Encode anew what was remembered: something else is to be taken out of it."""
+    for memory in (_remembered, _names, _named):
+        memory.clear()
 
 
 def _remember(memory: dict[Any, bytes], key: Any, encoded: bytes) -> None:
@@ -151,38 +161,24 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     )
 
 
-def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes | None:
-    """Encode *values* as ``attributes`` does, in one pass that runs no code of theirs.
-
-    None where one of them is more than a plain scalar of ordinary size.
-    """
+def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes:
+    """Encode *values*, which ``Redaction.scalars`` returned, as ``attributes`` does."""
     encoded = b""
     for key, value in values.items():
-        kind = type(value)
-        if kind is str or kind is int:
-            known = _remembered.get((tag, key, value))
-            if known is not None:
-                encoded += known
-                continue
-            if len(value) > MAX_CHARACTERS if kind is str else not -_INT64 <= value < _INT64:
-                return None
-        elif kind is float:
-            if value - value != 0.0:  # not finite
-                return None
-        elif kind is not bool and value is not None:
-            return None
-        encoded += attribute(tag, key, value)
+        is_kept = type(value) is str or type(value) is int
+        known = _remembered.get((tag, key, value)) if is_kept else None
+        encoded += known or _attribute(tag, key, value)
     return encoded
 
 
 def event(time_ns: int, name: str, values: Mapping[str, Any], *, dropped: int = 0) -> bytes:
     """Encode an event as field 11 of Span. Event: 1 time, 2 name, 3 attributes, 4 dropped."""
     more = b"\x20" + _varint(dropped & _UINT32) if dropped else b""
-    return event_of(time_ns, name, attributes(EVENT_TAG, values), more)
+    return event_of(time_ns, plain(name), attributes(EVENT_TAG, values), more)
 
 
 def event_of(time_ns: int, name: str, *encoded: bytes) -> bytes:
-    """Encode an event with attributes that are *encoded* with ``EVENT_TAG`` already."""
+    """Encode an event that has no secrets: *name*, attributes *encoded* with ``EVENT_TAG``."""
     try:  # what ``_time`` and ``_text`` do, without the calls
         head, text = _TAG_AND_TIME(0x09, time_ns, 0x12), name.encode()
     except (struct.error, UnicodeEncodeError, AttributeError):
@@ -293,7 +289,7 @@ def log_record(
         (
             b"\x09" + _time(time_ns) + b"\x10" + _varint(severity),
             _field(b"\x1a", _text(severity_text)),
-            _field(b"\x2a", _any_value(body)),
+            _field(b"\x2a", _any_value(plain(body))),
             attributes(b"\x32", values),
             b"\x38" + _varint(dropped & _UINT32) if dropped else b"",
             b"\x45" + _FIXED32(flags & _UINT32) if flags else b"",

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from otel_logging import _names
 from otel_logging._errors import ConfigurationError
+from otel_logging._redact import DEFAULT, OFF, Redaction
 
 _T = TypeVar("_T")
 
@@ -112,11 +114,23 @@ def one_of(*choices: str) -> Callable[[str, str], str]:
 true_or_false: Final = choice({"true": True, "false": False})
 
 
+def flag(name: str, value: object) -> bool:
+    """Return a bool given in code, or by a variable."""
+    return value if isinstance(value, bool) else true_or_false(name, str(value))
+
+
 def boolean(name: str, value: object) -> bool:
     """Return a bool given in code."""
     if not isinstance(value, bool):
         raise ConfigurationError(name, value, "True or False")
     return value
+
+
+def redaction(name: str, value: object) -> Redaction:
+    """Return what is taken out of lines and spans: of True and False, the usual and nothing."""
+    if isinstance(value, Redaction):
+        return value
+    return DEFAULT if boolean(name, value) else OFF
 
 
 # ---------------------------------------------------------------- names, pairs, mappings
@@ -201,6 +215,18 @@ def names(name: str, value: object) -> tuple[str, ...]:
         if all(isinstance(each, str) and each for each in given):
             return given
     raise ConfigurationError(name, value, 'a sequence of names like ("user_id",)')
+
+
+def integrations(name: str, value: object) -> tuple[str, ...]:
+    """Return which integrations are on: "auto" is all of them, () or "none" is none."""
+    given: Any = comma_list(name, value) if isinstance(value, str) else value
+    if given == ("auto",):
+        return tuple(_names.INTEGRATIONS)
+    known = isinstance(given, Sequence) and all(each in _names.INTEGRATIONS for each in given)
+    if not (known or given == ("none",)):
+        listed = ", ".join(_names.INTEGRATIONS)
+        raise ConfigurationError(name, value, f"auto, none, or names of {listed}")
+    return () if given == ("none",) else tuple(given)
 
 
 def baggage_keys(name: str, value: object) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from otel_logging import _redact
+
 #: Takes a line: (its span, ns since the epoch, message, fields).
 LineSink = Callable[[Any, int, str, Mapping[str, Any]], None]
 
@@ -30,6 +32,10 @@ class Runtime:
     budgets: Mapping[str, float] = field(default_factory=dict)
     #: Keys of the bound context that go out as baggage.
     propagate: tuple[str, ...] = ()
+    #: The bound keys that say on whose behalf something runs.
+    who: tuple[str, ...] = ("user_id",)
+    #: Whether a trace that comes in is continued; else it is linked to.
+    trust_inbound: bool = True
     #: Takes the lines that no open span of ours takes; None: only a recording span takes any.
     line_sink: LineSink | None = None
     #: Takes every line as a log record: with the same arguments, and the line's exception.
@@ -38,6 +44,8 @@ class Runtime:
     on_spans: bool = True
     #: The clock of lines outside our spans, ns since the epoch.
     now_ns: Callable[[], int] = time.time_ns
+    #: Takes secrets out of what leaves: lines, spans, log records, reports on stderr.
+    redaction: _redact.Redaction = _redact.DEFAULT
     #: Where ids come from: as many random bits as it is asked for.
     random_bits: Callable[[int], int] = ids.getrandbits
 

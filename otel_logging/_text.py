@@ -1,4 +1,4 @@
-"""Text of other programs, made safe for a terminal.
+"""Text of other programs, made safe for a terminal; durations in words.
 
 In: names, messages, values, answers of servers. Out: text in which no character
 is a command to the terminal. Invariant: what was escaped once is not changed by
@@ -33,3 +33,17 @@ def one_line(text: str | bytes, most: int = _MOST_CHARACTERS) -> str:
         text = text[: 4 * most].decode("utf-8", "ignore")
     printable = "".join(c if c.isprintable() else " " for c in text[:most])
     return " ".join(printable.split())
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people write it: 850 µs, 3.2 ms, 604 ms, 1.204 s, 17 min 3 s."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.{1 if seconds < 0.00995 else 0}f} ms"
+    if seconds < 59.9995:
+        return f"{seconds:.3f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

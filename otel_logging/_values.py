@@ -19,6 +19,8 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
+from otel_logging import _runtime
+
 MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
 MAX_DEPTH = 6
 MAX_NODES = 1000  # values in one field, all depths together
@@ -74,19 +76,38 @@ class _Left:
 
 
 def plain(value: Any) -> Any:
-    """Return *value* as bounded plain data.
+    """Return *value* as bounded plain data without secrets.
 
     Failure: never raises; a value whose own code raises becomes
     ``<unprintable TypeName>``. Cost: one look at the type for plain scalars.
     """
+    return _runtime.current.redaction.value(bounded(value))
+
+
+def field(name: str, value: Any) -> Any:
+    """Return *value*, of the field *name*, as ``plain`` does, without what the name says too."""
+    if type(name) is not str:
+        name = str(plain(name))
+    return _runtime.current.redaction.field(name, bounded(value))
+
+
+def bounded(value: Any) -> Any:
+    """Return *value* as bounded plain data, with its secrets. Never raises."""
     kind = type(value)
     if kind is str:
-        return value if len(value) <= MAX_CHARACTERS else shorten(value, MAX_CHARACTERS)
+        return value if len(value) <= MAX_CHARACTERS else _cut(value, MAX_CHARACTERS)
     if value is None or kind is bool or (kind is float and value - value == 0.0):  # finite
         return value
     if kind is int and -_INT64 <= value < _INT64:
         return value
     return _walk(value, MAX_DEPTH, _Left())
+
+
+def _cut(text: str, limit: int) -> str:
+    """Shorten *text*; its secrets are taken out before: of one in two parts, none is known."""
+    if len(text) > limit:
+        text = _runtime.current.redaction.text(shorten(text, MAX_TEXT))
+    return shorten(text, limit)
 
 
 def _walk(value: Any, depth: int, left: _Left) -> Any:
@@ -96,7 +117,7 @@ def _walk(value: Any, depth: int, left: _Left) -> Any:
     except Exception:
         found = f"<unprintable {_type_name(value)}>"
     if type(found) is str:
-        found = shorten(found, min(MAX_CHARACTERS, max(left.characters, _MIN_TEXT)))
+        found = _cut(found, min(MAX_CHARACTERS, max(left.characters, _MIN_TEXT)))
         left.characters -= len(found)
     return found
 

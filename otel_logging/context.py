@@ -1,11 +1,11 @@
-"""On whose behalf does this run? What is bound, and until when.
+"""On whose behalf does this run? What is current and bound in a task.
 
 In: fields of an application. Out: a mapping that every line and every span begins with.
 Invariants: task-local; a request that begins in a copy of the context of one that is over has
 nothing of it. Deliberately absent: spans (``tracing``), how it goes along (``propagation``).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token, copy_context
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -14,18 +14,18 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _diagnostics, _json, _names, _otlp, _wrap
+from otel_logging import _diagnostics, _json, _names, _runtime, _wrap
 from otel_logging._fields import RENAMED, as_attributes
-from otel_logging._values import plain
+from otel_logging._values import field, plain
+from otel_logging.binding import NOTHING, Block, Bound, Shared, has_ended
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Attribute of a span: its request's entry span, the outermost one in this process, or None
 #: where it is that itself.
 ENTRY: Final = "otel_logging_entry"
-#: Attributes of a stage's span, whoever's it is: the context around it; that it has ended.
+#: Attribute of a stage's span, whoever's it is: the context around it.
 OUTER: Final = "otel_logging_outer"
-CLOSED: Final = "otel_logging_closed"
 
 
 def _find_current() -> Any:
@@ -44,106 +44,6 @@ CURRENT: Final[Any] = _find_current()
 (SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
 
 
-class _Block:
-    """One time that a scope is entered."""
-
-    otel_logging_closed = False
-    end_time = None  # as a span's
-
-
-class _Field(NamedTuple):
-    """A value that is bound until its *owner* ends: the entry span of a request, the block of a
-    ``bound_context``; None: nothing. *around*: what is bound again then.
-    """
-
-    value: Any
-    owner: Any
-    around: "_Field | None"
-
-
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
-_NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
-
-
-class Bound:
-    """What is bound in a task. Immutable; whoever copies the context has this object for ever.
-
-    Encodings are made once, and shared by all spans and lines that have it.
-    """
-
-    __slots__ = (
-        *("attributes", "event_bytes", "fields", "has_requests", "is_plain", "line_bytes"),
-        *("span_bytes", "values"),
-    )
-
-    #: The values as attributes of a span (not to be changed), and these encoded: a span's,
-    #: an event's; for a usual line's event, None where each line has to look anew.
-    attributes: dict[str, Any]
-    span_bytes: bytes
-    event_bytes: bytes
-    line_bytes: bytes | None
-
-    def __init__(self, fields: Mapping[str, _Field]) -> None:
-        self.fields = fields
-        self.values: Mapping[str, Any] = {key: each.value for key, each in fields.items()}
-        #: Whether some owner is a span, for stages that begin a trace and must not be slow.
-        self.has_requests = any(
-            not (each.owner is None or type(each.owner) is _Block) for each in fields.values()
-        )
-        self.is_plain = _PLAIN.issuperset(map(type, self.values.values()))
-
-    def __getattr__(self, name: str) -> Any:
-        made: Any
-        if name == "attributes":
-            made = {key: plain(value) for key, value in as_attributes(self.values).items()}
-        elif name == "span_bytes":
-            made = _otlp.attributes(b"\x4a", self.attributes)
-        elif name == "event_bytes":
-            made = _otlp.attributes(_otlp.EVENT_TAG, self.attributes)
-        elif name == "line_bytes":
-            usual = _NOT_USUAL.isdisjoint(self.values)
-            made = _otlp.scalars(_otlp.EVENT_TAG, self.values) if usual else None
-        else:
-            raise AttributeError(name)
-        if self.is_plain or made is None:  # else what is in a list may be another the next time
-            setattr(self, name, made)
-        return made
-
-    def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
-        """Return this with *values*, which end with *owner*."""
-        fields = dict(self.fields)
-        for key, value in values.items():
-            around = None if owner is None else fields.get(key)
-            while around is not None and (around.owner is owner or has_ended(around.owner)):
-                around = around.around  # never to be seen again
-            fields[key] = _Field(value, owner, around)
-        return Bound(fields)
-
-    def without(self, keys: Iterable[str]) -> "Bound":
-        """Return this without the fields *keys*."""
-        return Bound({key: each for key, each in self.fields.items() if key not in keys})
-
-    def lasting(self, is_over: Callable[[Any], bool]) -> "Bound":
-        """Return this without what has an owner that is over."""
-        if not any(is_over(each.owner) for each in self.fields.values()):
-            return self
-        fields = {}
-        for key, each in self.fields.items():
-            left: _Field | None = each
-            while left is not None and is_over(left.owner):
-                left = left.around
-            if left is not None:
-                fields[key] = left
-        return Bound(fields)
-
-    def with_fields_of(self, before: "Bound", keys: Collection[str]) -> "Bound":
-        """Return this with the fields *keys* as they are in *before*."""
-        kept = {key: each for key, each in before.fields.items() if key in keys}
-        return Bound({**self.without(keys).fields, **kept})
-
-
-#: Nothing is bound.
-NOTHING: Final = Bound({})
 _bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
 #: What is bound in this task, with its owners; to get it, and to bind that again.
 state: Final = _bound.get
@@ -227,14 +127,18 @@ def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
         if span.is_recording():
             take = plain if hasattr(span, "add_line") else _json.flat
             for key, value in fields.items():
-                span.set_attribute(key, take(value))
+                span.set_attribute(key, take(field(key, value)))
     except Exception as error:
         _diagnostics.report("fields lost: a span did not take them", detail=error)
 
 
 def unbind_context(*keys: str) -> None:
     """Take *keys* off later lines and spans. Scope: this task. Failure: never raises."""
-    _bound.set(_bound.get().without(keys))
+    now = _bound.get()
+    if type(now) is Shared and now.keys is None:
+        now.replace({key: value for key, value in now.own.items() if key not in keys})
+    else:
+        _bound.set(now.without(keys))
 
 
 def clear_context() -> None:
@@ -242,7 +146,36 @@ def clear_context() -> None:
     _bound.set(NOTHING)
 
 
-class _Here(NamedTuple):
+class Standing:
+    """Stands for one of several spans, whichever is *now* what a connection is about.
+
+    Current in a connection's context, and in copies of it. No request's entry stage: what is
+    opened in it is opened in the span that it stands for.
+    """
+
+    otel_logging_closed = False
+    end_time = None
+
+    def __init__(self, now: trace.Span) -> None:
+        self.now = now
+        #: What holds the message that this is; None: it is the connection itself.
+        self.held: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == ENTRY:
+            raise AttributeError(name)
+        return getattr(self.now, name)
+
+
+trace.Span.register(Standing)
+
+
+def share(span: trace.Span) -> None:
+    """Let whoever is bound anywhere in the request of *span*, its entry span, be the request's."""
+    _bound.set(Shared({}, span, _bound.get(), _runtime.current.who))
+
+
+class Here(NamedTuple):
     """What is current and bound in a context."""
 
     bound: Bound
@@ -250,10 +183,16 @@ class _Here(NamedTuple):
     job: Job
 
     @classmethod
-    def now(cls) -> "_Here":
+    def now(cls) -> "Here":
+        """Return what is current and bound."""
         return cls(_bound.get(), CURRENT.get(), job.get())
 
+    def is_any(self) -> bool:
+        """Return whether something is current or bound."""
+        return bool(self.context or self.bound.values or self.job.tag)
+
     def put_back(self) -> None:
+        """Make it current and bound, in whichever context this is called."""
         CURRENT.set(self.context)
         _bound.set(self.bound)
         job.set(self.job)
@@ -263,8 +202,8 @@ class _Entered(NamedTuple):
     """A scope that a task is in: what was current and bound *before* it, what was bound then."""
 
     scope: "Scoped"
-    block: _Block
-    before: _Here
+    block: Block
+    before: Here
     bound: Bound
 
 
@@ -278,23 +217,23 @@ class Scoped:
     block that is left in another task (a generator closed from elsewhere) changes nothing there.
     """
 
-    def _begin(self, block: _Block) -> None:
+    def _begin(self, block: Block) -> None:
         raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     def _end(self, entered: _Entered) -> None:
         entered.before.put_back()
 
     def __enter__(self) -> None:
-        block, before = _Block(), _Here.now()
+        block, before = Block(), Here.now()
         self._begin(block)
         _open.set((*_open.get(), _Entered(self, block, before, _bound.get())))
 
     def __exit__(self, *error: object) -> None:
         scopes = _open.get()
-        for entered in reversed(scopes):
-            if entered.scope is self:
+        for at in reversed(range(len(scopes))):
+            if (entered := scopes[at]).scope is self:
                 entered.block.otel_logging_closed = True
-                _open.set(tuple(each for each in scopes if each is not entered))
+                _open.set(scopes[:at] + scopes[at + 1 :])
                 self._end(entered)
                 return
 
@@ -314,7 +253,7 @@ class bound_context(Scoped):  # noqa: N801 - reads as a verb, like structlog's
     def __init__(self, /, **fields: Any) -> None:
         self._fields = fields
 
-    def _begin(self, block: _Block) -> None:
+    def _begin(self, block: Block) -> None:
         _bound.set(_bound.get().put(self._fields, block))
 
     def _end(self, entered: _Entered) -> None:
@@ -328,8 +267,8 @@ class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
     For work that outlives the request it was started in. Scope: this task. Failure: never raises.
     """
 
-    def _begin(self, block: _Block) -> None:  # noqa: ARG002 - nothing is bound for it
-        _Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
+    def _begin(self, block: Block) -> None:  # noqa: ARG002 - nothing is bound for it
+        Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
 #: What begins when something arrives from outside.
@@ -348,11 +287,6 @@ def is_local(span: trace.Span) -> bool:
         return True
     context = span.get_span_context()
     return context.is_valid and not context.is_remote
-
-
-def has_ended(owner: Any) -> bool:
-    """Say whether a span, whoever's, or another owner has ended."""
-    return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
 
 
 def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
@@ -376,7 +310,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     if root:
         _bound.set(before.lasting(has_ended))
     elif before.has_requests:
-        _bound.set(before.lasting(lambda owner: type(owner) is not _Block and has_ended(owner)))
+        _bound.set(before.lasting(lambda owner: type(owner) is not Block and has_ended(owner)))
     return before
 
 
@@ -387,13 +321,13 @@ def leave_behind(around: trace.Span) -> None:
     def is_over(owner: Any) -> bool:
         return owner is request or has_ended(owner)
 
-    def left(here: _Here) -> _Here:
+    def left(here: Here) -> Here:
         context = here.context
         while is_local(span := trace.get_current_span(context)) and (
             entry_of(span) is request or has_ended(span)
         ):
             context = cast(otel_context.Context, getattr(span, OUTER, otel_context.Context()))
-        return _Here(here.bound.lasting(is_over), context, going_on(here.job))
+        return Here(here.bound.lasting(is_over), context, going_on(here.job))
 
-    left(_Here.now()).put_back()
+    left(Here.now()).put_back()
     _open.set(tuple(each._replace(before=left(each.before)) for each in _open.get()))

@@ -1,11 +1,7 @@
 """A small chat service that answers one user late; it then shows which one, and why.
 
-In: nothing; the service, its users and their WebSockets are in this process, on
-loopback. Out: log lines, the late table, the worst message's waterfall.
-Invariant: no output is prepared, and nothing sleeps to be late. Every user's history
-is searched by the same query, which compares each message with each of the
-others; one user has never deleted any. Deliberately absent: reading back and
-drawing, which ``traces`` does as for ``otel-logging late`` and ``show``.
+No output is prepared, and nothing sleeps to be late. Every user's history is searched by the same
+query, which compares each message with each of the others; one user has never deleted any.
 """
 
 import asyncio
@@ -26,6 +22,7 @@ from typing import Final
 
 import click
 import uvicorn
+from rich.text import Text
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -44,7 +41,6 @@ from otel_logging.settings import load, spool_base
 from otel_logging.traces import local
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.late import Question, late
-from otel_logging.traces.trace import by_trace
 
 SERVICE: Final = "chat-gateway"
 BUDGET_S: Final = 0.5  # a reply that takes longer feels slow in a chat
@@ -258,14 +254,15 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     spans = local.read(spool_base() if spool_dir is None else [spool_dir])
     answer = late(spans, Question(since_ns=since_ns, service=SERVICE))
     out = terminal.console()
+    drawn = table.draw(answer, width=out.width)
     click.echo()
-    terminal.show(out, table.draw(answer, width=out.width))
     if not answer.rows:
+        terminal.show(out, drawn)
         click.echo("Is a sampler at work, OTEL_SDK_DISABLED or ENVIRONMENT=test?")
         return
-    worst = answer.rows[0].span.trace_id
-    click.echo()
-    terminal.show(out, waterfall.draw(by_trace(spans)[worst], width=out.width))
+    # the picture first: the table is the answer, and stands on the screen at the end
+    worst = answer.rows[0].trace
+    terminal.show(out, [*waterfall.draw(worst, width=out.width), Text(), *drawn])
     option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"
     collector = load(SERVICE).exporter.shown
     click.echo("\nLook further:")
@@ -274,6 +271,6 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     is_elsewhere = called.endswith("otel-logging") and not shutil.which("otel-logging")
     command = shlex.quote(called) if is_elsewhere else "otel-logging"
     click.echo(f"  {command} late{option}")
-    click.echo(f"  {command} show {worst[:8]}{option}")
-    click.echo(f"With a collector at {collector} the same traces are in Jaeger:")
+    click.echo(f"  {command} show {worst.trace_id[:8]}{option}")
+    click.echo(f"With a collector at {collector} they are in Jaeger:")
     click.echo("until one answers there, they wait on disk, and the next run brings them.")

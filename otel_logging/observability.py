@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_logging import _diagnostics, _forks, _names, _runtime
 from otel_logging._errors import only_configuration_errors
+from otel_logging._redact import Redaction
+from otel_logging.integrations import registry
 from otel_logging.logs import configure
 from otel_logging.propagation import set_propagators
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
 EXIT_S: Final = 5.0
+
+#: Settings that the runtime has as they are.
+_OF_SETTINGS: Final = ("budgets", "propagate", "who", "trust_inbound")
 
 _lock = threading.RLock()
 _current: "Observability | None" = None
@@ -63,8 +68,10 @@ class Observability:
 
             self._pipeline, self._records = assembly.start(settings, self._deliveries)
         configure.apply(settings.logs)
-        now = replace(_runtime.current, budgets=settings.budgets, propagate=settings.propagate)
-        _runtime.swap(now)
+        known = {each: getattr(settings, each) for each in _OF_SETTINGS}
+        _runtime.swap(replace(_runtime.current, **known))
+        if settings.traces:
+            registry.instrument(settings.instrument)
 
     def after_fork(self) -> None:
         """Exit as ``_exit_with_multiprocessing`` says; its parts follow by themselves."""
@@ -182,15 +189,19 @@ def setup_observability(
     who: Sequence[str] = ("user_id",),
     propagate: Sequence[str] = (),
     takeover: bool = True,
+    redact: bool | Redaction | None = None,
+    instrument: str | Sequence[str] | None = None,
+    trust_inbound: bool | None = None,
     spool_dir: "str | PathLike[str] | None" = None,
 ) -> Observability:
     """Set logging and tracing up: every line knows its trace, every trace shows its lines.
 
     *endpoint*: the collector's OTLP address; while none answers, spans wait on disk, in
     *spool_dir*. *budgets*: seconds by stage name. *who*: the bound keys that say on whose behalf
-    something runs; *propagate*: those that may go out as baggage. *environment*, *log_level*,
-    *takeover*: as ``configure_logging``. Arguments win over variables; ``docs/configuration.md``
-    has all of them, and what differs under pytest and beside another SDK's tracer provider.
+    something runs; *propagate*: those that may go out as baggage. *instrument*: "auto", or names of
+    integrations; *trust_inbound*: whether a request's trace is continued. *environment*,
+    *log_level*, *takeover*, *redact*: as ``configure_logging``. Arguments win over variables;
+    ``docs/configuration.md`` has all, and what differs under pytest and beside another SDK.
 
     Scope: process; a second call returns what the first one set up. Failure: raises
     ``ConfigurationError``, and nothing later does. Cost: imports the SDK, 30 to 40 ms (measured);
@@ -206,6 +217,9 @@ def setup_observability(
             who=who,
             propagate=propagate,
             takeover=takeover,
+            redact=redact,
+            instrument=instrument,
+            trust_inbound=trust_inbound,
             spool_dir=spool_dir,
         )
         return _set_up(settings)
@@ -269,10 +283,13 @@ def _finalise(at_exit: Callable[[], None]) -> None:
 
 def _disconnect() -> None:
     """Make stages cost nothing again; lines stay on stdout."""
+    registry.uninstrument()
     if _stand_in is None:
-        _runtime.swap(_runtime.Runtime())
+        _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     else:  # a test captures until the end of its block
-        _runtime.swap(replace(_runtime.current, budgets={}, propagate=()))
+        new = _runtime.Runtime()
+        known = {each: getattr(new, each) for each in _OF_SETTINGS}
+        _runtime.swap(replace(_runtime.current, **known))
 
 
 # ---------------------------------------------------------------- while a test captures
@@ -316,6 +333,7 @@ def standing_in(
             pass
         elif current._is_open:  # noqa: SLF001 - this module's own class
             atexit.register(_at_exit)
+            registry.instrument(current._settings.instrument)  # noqa: SLF001
         else:  # shut down meanwhile
             _current = None
             _disconnect()

@@ -15,7 +15,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _fields, _json, _names, _runtime
 from otel_logging import context as bindings
-from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, plain
+from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, field, plain
 from otel_logging.jobs import TaggedText, current_job_tag
 
 __all__ = [
@@ -24,7 +24,11 @@ __all__ = [
     "add_job_tag",
     "add_trace_context",
     "record_on_span",
+    "redact_secrets",
 ]
+
+#: What is rendered later, or by somebody else.
+_NOT_FIELDS: Final = frozenset({"exc_info", "stack_info", "_record", "_from_structlog"})
 
 EventDict = MutableMapping[str, Any]
 
@@ -119,6 +123,22 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
     return event_dict
 
 
+def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
+    """Take secrets out: what was set up, or by default, is taken out of the fields and the message.
+
+    Belongs right before the renderer, behind what makes a text of an exception. With
+    ``setup_observability`` or ``configure_logging`` every line has it done. Failure: never raises.
+    """
+    redaction = _runtime.current.redaction
+    for key, value in [*event_dict.items()]:
+        if key not in _NOT_FIELDS:
+            kept = bounded(value)
+            found = redaction.field(key, kept)
+            if found != (value if type(value) is str else kept) or "[redacted:" in str(kept):
+                event_dict[key] = found  # of a long text they are taken out before it is cut
+    return event_dict
+
+
 class _Handled(str):
     """The name of a record that is a line of ours: copies keep it, another process gets a text."""
 
@@ -195,7 +215,7 @@ def record_on(
         elif runtime.line_sink is not None:
             runtime.line_sink(span, time_ns, name, fields)
         elif not _is_busy(span) and span.is_recording():
-            span.add_event(name, for_foreign_span(fields), time_ns)
+            span.add_event(plain(name), for_foreign_span(fields), time_ns)
     except Exception as error:
         _diagnostics.report("log lines lost on their way to a span", detail=error)
 
@@ -231,7 +251,7 @@ def _is_busy(span: trace.Span) -> bool:
 
 def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* as attributes that any OpenTelemetry SDK takes, not too much together."""
-    flat = {key: _json.flat(value) for key, value in fields.items()}
+    flat = {key: _json.flat(field(key, value)) for key, value in fields.items()}
     if len(_json.dumps(flat)) > _FOREIGN_BYTES:
         return _json.fitted(flat, _FOREIGN_BYTES, _json.dumps)
     return flat

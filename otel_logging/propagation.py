@@ -16,12 +16,12 @@ from opentelemetry import context as otel_context
 from otel_logging import _diagnostics, _exceptions, _names, _runtime, _wrap
 from otel_logging._errors import ConfigurationError
 from otel_logging._values import plain
+from otel_logging.binding import has_ended
 from otel_logging.context import (
     CURRENT,
     Scoped,
     bound,
     entry_of,
-    has_ended,
     leave_behind,
     restore,
     state,

@@ -1,9 +1,7 @@
 """Spans and lines of a test as plain data, in one tree.
 
-In: a ``with`` block around the code under test. Out: a ``Captured``. Invariant:
-what is captured is what would have left: spans are OTLP bytes read back, lines
-are what the JSON renderer makes of them. Nothing goes to disk or network, and
-afterwards the process is as before. Deliberately absent: assertions.
+What is captured is what would have left: spans are OTLP bytes read back, lines are what the JSON
+renderer makes of them. Nothing goes to disk or network, and afterwards the process is as before.
 """
 
 import json

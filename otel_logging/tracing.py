@@ -24,6 +24,7 @@ from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._exceptions import tick
 from otel_logging._values import plain
+from otel_logging.binding import NOTHING, Bound, has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.verdict import late_by
 
@@ -137,6 +138,8 @@ class Stage:
     links: list[Link] | None = None
     attributes: Mapping[str, Any] = MappingProxyType({})
     spans: list[Span]
+    #: When its work was handed over, ns since the epoch; None: when it begins.
+    start_ns: int | None = None
 
     def __init__(
         self,
@@ -206,7 +209,7 @@ def _start(stage: Stage) -> Span:
     try:
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
-        before: bindings.Bound | None = None
+        before: Bound | None = None
         links: Any = stage.links
         if stage.is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
@@ -222,7 +225,7 @@ def _start(stage: Stage) -> Span:
         if budget is not None:
             attributes = {**attributes, _names.BUDGET: budget}
         span: Any = tracer.begin(  # of our own, or as good
-            stage.name or "stage", context, inside, stage.kind, attributes, links
+            stage.name or "stage", context, inside, stage.kind, attributes, links, stage.start_ns
         )
         if span is around or span is _INVALID:  # an SDK that records nothing
             return _INVALID
@@ -230,6 +233,8 @@ def _start(stage: Stage) -> Span:
         span.otel_logging_began = tick()
         if before is not None:
             span.otel_logging_bound = before
+            if stage.is_special:
+                bindings.share(span)
         if budget is not None:
             span.otel_logging_budget = budget
         CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
@@ -241,7 +246,7 @@ def _start(stage: Stage) -> Span:
 
 def _entry(
     stage: Stage, outer: otel_context.Context, around: Any
-) -> tuple[otel_context.Context, otel_context.Context, "bindings.Bound | None", Any]:
+) -> tuple[otel_context.Context, otel_context.Context, "Bound | None", Any]:
     """Leave what is over, for a stage that may begin a trace or a request.
 
     Returns the context that is around it, that to begin it in, what to bind again at its end,
@@ -249,15 +254,18 @@ def _entry(
     """
     # what arrives where a stage has ended has nothing to do with it
     arrives = stage.kind in bindings.ARRIVING
-    is_apart = arrives and bindings.has_ended(around)
-    before: bindings.Bound | None = None
+    is_standing = type(around) is bindings.Standing
+    around = around.now if is_standing else around
+    is_apart = arrives and has_ended(around)
+    before: Bound | None = None
     if stage.root or is_apart or not bindings.is_local(around):
         before = bindings.state()
-        if arrives or before is not bindings.NOTHING or around is not _INVALID:
+        if arrives or before is not NOTHING or around is not _INVALID:
             before = bindings.begin(around, arrives=arrives, root=stage.root)
             outer = CURRENT.get()
     if not (stage.root or is_apart):
-        return outer, outer, before, stage.links
+        inside = trace.set_span_in_context(around, outer) if is_standing else outer
+        return outer, inside, before, stage.links
     context, links = trace.set_span_in_context(_INVALID, outer), stage.links
     if not is_apart and around.get_span_context().is_valid:
         links = [*(links or ()), Link(around.get_span_context())]
@@ -278,9 +286,10 @@ class ForeignTracer:
         kind: SpanKind,
         attributes: Mapping[str, Any],
         links: Any,
+        start_time: int | None = None,
     ) -> Any:
         """Start a span inside *around*."""
-        span: Any = self._tracer.start_span(name, context, kind, attributes, links)
+        span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
         if span is not around and span is not _INVALID:
             span.otel_logging_bound = span.otel_logging_budget = None
             span.otel_logging_passed = False
@@ -289,8 +298,8 @@ class ForeignTracer:
         return span
 
 
-def _end(given: Span, error: BaseException | None) -> None:
-    """End a stage. Never raises."""
+def _end(given: Span, error: BaseException | None, end_ns: int | None = None) -> None:
+    """End a stage, as of *end_ns* where that is given. Never raises."""
     if given is _INVALID:
         return
     span: Any = given
@@ -299,9 +308,9 @@ def _end(given: Span, error: BaseException | None) -> None:
             _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
         if span.otel_logging_budget is None:
-            span.end()
+            span.end(end_ns)
         else:
-            _end_in_time(span, span.otel_logging_budget)
+            _end_in_time(span, span.otel_logging_budget, end_ns)
     except Exception as failure:
         _diagnostics.report("stages lost: a span could not be ended", detail=failure)
     finally:
@@ -320,6 +329,11 @@ def _end(given: Span, error: BaseException | None) -> None:
             span.otel_logging_passed = True
 
 
+#: Begin and end a stage that is no block: from any task or thread.
+start: Final = _start
+end: Final = _end
+
+
 def _as_links(links: Any) -> list[Link]:
     if not isinstance(links, Iterable) or isinstance(links, (str, bytes, Mapping)):
         raise ConfigurationError("traced: links", links, "spans, span contexts or links")
@@ -335,12 +349,13 @@ def _as_link(link: Link | SpanContext | Span) -> Link:
     return Link(context)
 
 
-def _end_in_time(span: Span, budget: float) -> None:
+def _end_in_time(span: Span, budget: float, end_ns: int | None) -> None:
     start_ns: int | None = getattr(span, "start_time", None)
     if start_ns is None:
-        span.end()
+        span.end(end_ns)
         return
-    end_ns = getattr(span, "now_ns", time.time_ns)()
+    if end_ns is None:
+        end_ns = int(getattr(span, "now_ns", time.time_ns)())
     over = late_by((end_ns - start_ns) / 1e9, budget)
     if over is not None:
         span.set_attribute(_names.LATE, True)  # noqa: FBT003 - an attribute's value

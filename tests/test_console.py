@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_logging import _runtime
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.logs.render import console_renderer
 from tests.programs import child_environment, end, start
@@ -28,7 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 NOON_NS = 1_700_000_000_123_456_789
 DAY_NS = 86_400 * 1_000_000_000
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-SESSION = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
+MEETING = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/chat/services/transcription/worker.py", line 1067, in transcribe
     return service.call(utterance, 2)
@@ -42,7 +43,7 @@ LINES: list[dict[str, Any]] = [
     {
         "event": "utterance received",
         "words": 12,
-        "session": SESSION,
+        "meeting": MEETING,
         "user_id": "grace",
         "logger": "chat.services.transcription",
         "trace_id": TRACE,
@@ -68,8 +69,9 @@ LINES: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The person is in London in winter."""
+    """The person is in London in winter, and wants to know users and tenants."""
     monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setattr(_runtime, "current", _runtime.Runtime(who=("user_id", "tenant")))
     time.tzset()
     yield
     monkeypatch.undo()
@@ -82,7 +84,7 @@ def columns(text: str) -> int:
 
 
 def drawn(width: float, *lines: Mapping[str, Any], color: bool = False) -> str:
-    render = console_renderer(color=color, who=("user_id", "tenant"), width=lambda: width)
+    render = console_renderer(color=color, width=lambda: width)
     head = {"level": "info", "logger": "shop", "_time_ns": NOON_NS}
     return "".join(render({**head, **each}).decode() + "\n" for each in lines)
 
@@ -222,9 +224,9 @@ from otel_logging import bind_context, setup_observability, traced
 setup_observability("shop", who=["tenant"])
 with traced("checkout"):
     bind_context(tenant="acme")
-    logging.getLogger("shop.cart.checkout").warning("one\\ntwo", extra={"session": sys.argv[1]})
+    logging.getLogger("shop.cart.checkout").warning("one\\ntwo", extra={"meeting": sys.argv[1]})
     input()
-    logging.getLogger("shop.cart.checkout").warning("three", extra={"session": sys.argv[1]})
+    logging.getLogger("shop.cart.checkout").warning("three", extra={"meeting": sys.argv[1]})
 """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
@@ -234,7 +236,7 @@ with traced("checkout"):
         "OTEL_LOGGING_SPOOL_DIR": str(tmp_path),
     }
     env = child_environment(**variables, **({"NO_COLOR": "1"} if no_color else {}))
-    child = start(sys.executable, "-c", script, SESSION, env=env, stdin=PIPE, stdout=slave)
+    child = start(sys.executable, "-c", script, MEETING, env=env, stdin=PIPE, stdout=slave)
     seen = b""
     while b"two" not in seen:
         seen += os.read(master, 10_000)
@@ -250,8 +252,8 @@ with traced("checkout"):
     clock = r"\d\d:\d\d:\d\d\.\d{3}"
     assert re.fullmatch(
         rf"\d{{4}}-\d\d-\d\d\n{clock} warning  one  tenant=acme\n"
-        rf"    session={SESSION} +…checkout\n +·\w{{8}}\n"
+        rf"    meeting={MEETING} +…checkout\n +·\w{{8}}\n"
         rf" {{22}}two\n"
-        rf"{clock} warning  three  tenant=acme session={SESSION} +…checkout\n +·\w{{8}}\n",
+        rf"{clock} warning  three  tenant=acme meeting={MEETING} +…checkout\n +·\w{{8}}\n",
         re.sub(r"\x1b\]8;;[^\x1b]*\x1b\\", "", plain_text(text)),
     ), text

@@ -38,8 +38,14 @@ def otel_logging(*arguments: str, **variables: Any) -> Done:
 
 
 def lines_and_pictures(output: str) -> tuple[list[str], str]:
-    lines, late, rest = output.partition("\nlate · ")
-    return lines.splitlines(), late[1:] + rest
+    lines, heading, rest = output.partition("\nmessage LATE · ")
+    return lines.splitlines(), heading[1:] + rest
+
+
+def table_of(pictures: str) -> str:
+    """The table, which stands below the picture."""
+    table = pictures[pictures.index("\nlate · ") + 1 :]
+    return table.partition("\n\nLook further:")[0]
 
 
 class Ran:
@@ -89,17 +95,26 @@ def test_the_lines_of_a_message_have_one_trace_id_and_one_user(ran: Ran) -> None
 
 
 def test_the_late_table_names_the_user_and_the_stage(ran: Ran) -> None:
-    table, _ = ran.pictures.split("\n\nchat-gateway · ")
-    assert table.startswith(f"late · {len(demo.MESSAGES)} of {MESSAGES} stages\n")
-    rows = table.splitlines()[3:]
-    assert [row.split()[-2:] for row in rows[::2]] == [[demo.HOARDER, "message"]] * 3
-    assert all(re.match("  └ answer .* → search history ", path) for path in rows[1::2])
+    table = table_of(ran.pictures)
+    assert table.startswith(f"late · {len(demo.MESSAGES)} of {MESSAGES} stages · ")
+    rows = [row for row in table.splitlines()[3:] if not row.startswith(" ")]
+    assert [row.split()[-3:-1] for row in rows] == [[demo.HOARDER, "message"]] * 3
+    whys = [row for row in table.splitlines() if row.startswith("  └")]
+    assert [re.match("  └ .*search history ", why) is not None for why in whys] == [True] * 3
+    assert f"3 of 3 of {demo.HOARDER} late" in table
+
+
+def test_its_answer_ends_on_a_screen_of_80_by_24(ran: Ran) -> None:
+    ends = ran.result.stdout.splitlines()[-23:]
+    assert any(line.startswith("late · ") for line in ends)
+    assert all(len(line) <= 80 for line in ends)
 
 
 def test_the_table_is_what_the_command_says(ran: Ran) -> None:
-    table, _ = ran.pictures.split("\n\nchat-gateway · ")
+    table = table_of(ran.pictures)
     assert ran.cli("late").stdout.split("\n\nfrom the local store")[0] == table
-    assert re.findall("[0-9a-f]{32}", table) == [row["trace_id"] for row in ran.late()]
+    short = re.findall("(?m)  ([0-9a-f]{8})$", table)
+    assert short == [row["trace_id"][:8] for row in ran.late()]
 
 
 def test_all_messages_of_that_user_are_late_and_no_other(ran: Ran) -> None:
@@ -114,7 +129,8 @@ def test_all_messages_of_that_user_are_late_and_no_other(ran: Ran) -> None:
 
 def test_the_picture_is_that_of_the_worst_message(ran: Ran) -> None:
     worst = ran.late()[0]["trace_id"]
-    assert ran.cli("show", worst).stdout.split("\nfrom the local store")[0] in ran.pictures
+    picture = ran.cli("show", worst).stdout.split("\n\nfrom the local store")[0]
+    assert ran.pictures.startswith(picture)
     for line in ("message received", "history searched", "reply sent"):
         assert f" info    {line}" in ran.pictures
 
@@ -124,7 +140,7 @@ def test_names_the_commands_and_the_collector_to_look_further(ran: Ran) -> None:
     assert said[1] == "  otel-logging late"
     shown = ran.cli(*said[2].split()[1:])
     assert f"trace {ran.late()[0]['trace_id']}" in shown.stdout
-    assert said[3].startswith(f"With a collector at {ran.endpoint}/v1/traces the same traces")
+    assert said[3].startswith(f"With a collector at {ran.endpoint}/v1/traces they are in Jaeger")
 
 
 def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receiver) -> None:
@@ -138,7 +154,7 @@ def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receive
     )
     assert (second.returncode, second.stderr) == (0, "")
     lines, pictures = lines_and_pictures(second.stdout)
-    assert pictures.startswith(f"late · 3 of {MESSAGES} stages\n")
+    assert table_of(pictures).startswith(f"late · 3 of {MESSAGES} stages · ")
     assert f"  otel-logging late --spool-dir {shlex.quote(str(spool))}\n" in pictures
 
     said = [json.loads(line) for line in lines]

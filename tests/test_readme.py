@@ -41,6 +41,6 @@ def test_ci_runs_every_shell_block_letter_by_letter() -> None:
 def test_the_commands_of_the_shell_blocks_exist() -> None:
     """Each ``otel-logging`` command that is named answers to --help."""
     named = set(re.findall(r"otel-logging (\w+)", "\n".join(blocks("sh"))))
-    assert named == {"demo", "late", "show"}
+    assert named == {"demo", "failed", "late", "show"}
     for command in sorted(named):
         assert Runner().invoke(main, [command, "--help"]).exit_code == 0

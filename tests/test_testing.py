@@ -248,7 +248,7 @@ def test_it_is_drawn_for_people() -> None:
             except ValueError:
                 log.exception("could not answer", inside="of nothing")
         log.info("after", attributes=1)
-    where = r"at test_it_is_drawn_for_people \(test_testing.py:\d+\)"
+    where = r"at tests/test_testing.py:\d+ test_it_is_drawn_for_people"
     shown = str(captured).splitlines()
     assert shown[:4] == [
         "message 6.0 ms LATE  budget_s=0.001 user_id=u-1 late.by_s=0.005",

@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from otel_logging.traces.draw.exceptions import Raised, raised
+from otel_logging.traces.exceptions import Raised, raised
 
 
 def caught(error: BaseException) -> str:
@@ -28,7 +28,7 @@ def test_a_log_line_has_its_exception_as_text() -> None:
 
     assert found is not None
     assert found.what == "ValueError: boom"
-    assert where(found.where) == "at thrower (test_traces_exceptions.py"
+    assert where(found.where) == "at tests/test_traces_exceptions.py"
 
 
 def test_a_message_of_several_lines_is_cut_to_its_first() -> None:
@@ -63,7 +63,7 @@ def test_of_a_group_the_last_one_inside_counts() -> None:
 
     assert found is not None
     assert found.what == "ValueError: inside"
-    assert where(found.where) == "at inner (test_traces_exceptions.py"
+    assert where(found.where) == "at tests/test_traces_exceptions.py"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_of_a_group_the_last_one_inside_counts() -> None:
                 "exception.type": "E",
                 "exception.stacktrace": '  File "C:\\shop\\cart.py", line 7, in add\n    x\nE',
             },
-            Raised("E", "at add (cart.py:7)"),
+            Raised("E", "at shop/cart.py:7 add"),
         ),
         ({"level": "info"}, None),
     ],
@@ -93,7 +93,7 @@ def test_an_event_by_opentelemetrys_convention(
     [
         ("ValueError: boom", Raised("ValueError: boom", "")),
         ("first\n\n  last \n", Raised("last", "")),
-        ('  File "x.py", line 1, in f', Raised('File "x.py", line 1, in f', "at f (x.py:1)")),
+        ('  File "x.py", line 1, in f', Raised('File "x.py", line 1, in f', "at x.py:1 f")),
         (" \n", None),
         ("", None),
         (True, None),
@@ -107,3 +107,58 @@ def test_what_is_no_traceback_is_its_own_last_line(value: object, expected: Rais
 def test_a_line_without_an_exception_has_no_exception() -> None:
     """Most lines are so."""
     assert raised("answered", {"level": "info"}) is None
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/srv/shop/core/old.py", line 1, in old
+    x
+KeyError: 'first'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "{main}", line 9, in main
+    x
+  File "{chat}", line 1067, in chat
+    x
+  File "{library}", line 1900, in _execute
+    x
+E: boom
+"""
+
+
+@pytest.mark.parametrize(
+    ("main", "chat", "library", "expected"),
+    [
+        (
+            "/srv/app.py",
+            "/srv/core/connection.py",
+            "/srv/.venv/lib/python3.11/site-packages/sqlalchemy/engine/base.py",
+            "at core/connection.py:1067 chat (in sqlalchemy/engine/base.py:1900 _execute)",
+        ),
+        (
+            "/srv/app.py",
+            "C:\\srv\\core\\connection.py",
+            "C:\\Python\\Lib\\site-packages\\redis\\client.py",
+            "at core/connection.py:1067 chat (in redis/client.py:1900 _execute)",
+        ),
+        (
+            "/srv/app.py",
+            "/usr/lib/python3.11/asyncio/runners.py",
+            "<string>",
+            "at srv/app.py:9 main (in <string>:1900 _execute)",
+        ),
+        (
+            "/usr/lib/python3/dist-packages/a/b.py",
+            "/usr/lib/python3.11/json/decoder.py",
+            "<frozen x>",
+            "at <frozen x>:1900 _execute",
+        ),
+    ],
+)
+def test_the_innermost_frame_of_the_application_comes_first(
+    main: str, chat: str, library: str, expected: str
+) -> None:
+    """A library's is in brackets, from its package on; frames of an earlier exception are none."""
+    text = TRACEBACK.format(main=main, chat=chat, library=library)
+    assert raised("failed", {"exception": text}) == Raised("E: boom", expected)

@@ -37,6 +37,7 @@ def test_a_late_row_has_who_and_where_the_time_went(tmp_path: Path) -> None:
 
     assert [row.as_json() for row in answer.rows] == [
         {
+            "schema": 2,
             "trace_id": TRACE,
             "span_id": f"{1:016x}",
             "service": "chat-gateway",
@@ -46,13 +47,45 @@ def test_a_late_row_has_who_and_where_the_time_went(tmp_path: Path) -> None:
             "budget_s": 0.3,
             "late_by_s": 0.904,
             "late": True,
+            "error": False,
             "who": {"user_id": "user-456"},
             "path": [
-                {"stage": "message", "took_s": 1.204},
-                {"stage": "transcribe", "took_s": 0.9},
-                {"stage": "load model", "took_s": 0.64},
+                {
+                    "stage": "message",
+                    "span_id": f"{1:016x}",
+                    "took_s": 1.204,
+                    "count": 1,
+                    "at_once": False,
+                    "own_s": 0.01,
+                    "between": None,
+                },
+                {
+                    "stage": "transcribe",
+                    "span_id": f"{2:016x}",
+                    "took_s": 0.9,
+                    "count": 1,
+                    "at_once": False,
+                    "own_s": 0.26,
+                    "between": None,
+                },
+                {
+                    "stage": "load model",
+                    "span_id": f"{3:016x}",
+                    "took_s": 0.64,
+                    "count": 1,
+                    "at_once": False,
+                    "own_s": 0.64,
+                    "between": [None, None],
+                },
             ],
+            "reason": "transcribe 900 ms → load model 640 ms",
             "cause": None,
+            "detail": None,
+            "culprit": None,
+            "culprit_who": {},
+            "why": None,
+            "where": None,
+            "shares": None,
             "link": None,
         }
     ]
@@ -327,7 +360,7 @@ def test_the_path_ends_where_a_stage_was_busy_itself(tmp_path: Path) -> None:
         tmp_path,
         Planted(1, 0, "message", 0, 1000),
         Planted(2, 1, "small", 0, 300),
-        Planted(3, 1, "small", 300, 600),
+        Planted(3, 1, "other", 300, 600),
     )
 
     assert path(answer) == [("message", 1.0)]
@@ -343,7 +376,7 @@ def test_time_in_which_children_overlap_counts_once(tmp_path: Path) -> None:
         Planted(4, 1, "backwards", 900, 800),
     )
 
-    assert path(answer) == [("message", 1.0), ("one", 0.5)]
+    assert path(answer) == [("message", 1.0), ("other", 0.5)]
 
 
 def test_a_child_counts_with_what_lies_inside_its_parent(tmp_path: Path) -> None:

@@ -37,13 +37,14 @@ def test_a_whole_table(tmp_path: Path) -> None:
     )
 
     assert drawn(spans) == [
-        "late · 2 of 2 stages",
+        "late · 2 of 2 stages · 2023-11-14 22:13 · chat-gateway",
         "",
-        "when                        took  late by  who       stage",
-        "2023-11-14 22:13:20.000  1.204 s   904 ms  user-456  message",
-        "  └ transcribe 900 ms → load model 640 ms       4bf92f3577b34da6a3ce929d0e0e4736",
-        "2023-11-14 22:13:20.070   430 ms   130 ms  -         message",
-        "                                                aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "when                        took  late by  who       stage    trace",
+        "2023-11-14 22:13:20.000  1.204 s   904 ms  user-456  message  4bf92f35",
+        "  └ transcribe 900 ms → load model 640 ms",
+        "2023-11-14 22:13:20.070   430 ms   130 ms  -         message  aaaaaaaa",
+        "  └ nothing recorded inside: open stages in it, or install the instrumentation",
+        "    of your database",
     ]
 
 
@@ -52,10 +53,10 @@ def test_without_budgets_the_title_is_slowest(tmp_path: Path) -> None:
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1204))
 
     assert drawn(spans)[:4] == [
-        "slowest · 1 stage, none with a budget",
+        "slowest · 1 stage, none with a budget · 2023-11-14 22:13 · chat-gateway",
         "",
-        "when                        took  who  stage",
-        "2023-11-14 22:13:20.000  1.204 s  -    message",
+        "when                        took  who  stage    trace",
+        "2023-11-14 22:13:20.000  1.204 s  -    message  4bf92f35",
     ]
 
 
@@ -63,7 +64,7 @@ def test_none_late_is_one_line(tmp_path: Path) -> None:
     """With how many were looked at."""
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1, {"budget_s": 9.0}))
 
-    assert drawn(spans) == ["none late of 1 stage"]
+    assert drawn(spans) == ["none late of 1 stage · 2023-11-14 22:13 · chat-gateway"]
 
 
 def test_nothing_to_look_at_is_one_line() -> None:
@@ -78,7 +79,7 @@ def test_what_the_limit_leaves_out_is_reported(tmp_path: Path) -> None:
     )
 
     assert drawn(spans, limit=1)[-1] == "and 2 more: --limit 3"
-    assert len(drawn(spans, limit=3)) == 9
+    assert len(drawn(spans, limit=3)) == 12
 
 
 def test_a_chain_that_is_too_long_keeps_its_innermost_stages(tmp_path: Path) -> None:
@@ -87,14 +88,18 @@ def test_a_chain_that_is_too_long_keeps_its_innermost_stages(tmp_path: Path) -> 
         tmp_path, *(Planted(n + 1, n, f"stage number {n}", n, 1000 - n) for n in range(9))
     )
 
-    assert drawn(spans)[4].split("  ")[1] == "└ … → stage number 8 984 ms"
+    assert drawn(spans)[4] == (
+        "  └ … → stage number 6 988 ms → stage number 7 986 ms → stage number 8 984 ms"
+    )
     wide = drawn(spans, width=120)[4]
-    assert wide.startswith("  └ … → stage number 6 988 ms → stage number 7 ")
+    assert wide.startswith(
+        "  └ … → stage number 5 990 ms → stage number 6 988 ms → stage number 7 "
+    )
 
 
-@pytest.mark.parametrize("width", [40, 60, 75])
-def test_where_there_is_no_room_the_trace_has_a_line_of_its_own(tmp_path: Path, width: int) -> None:
-    """The chain is the answer; where there is none the id stays on the only line."""
+@pytest.mark.parametrize("width", [40, 60])
+def test_where_there_is_no_room_the_trace_is_below(tmp_path: Path, width: int) -> None:
+    """The way is the answer; what is too long for one line goes on in the next."""
     spans = read_back(
         tmp_path,
         Planted(1, 0, "message", 0, 1204),
@@ -107,10 +112,19 @@ def test_where_there_is_no_room_the_trace_has_a_line_of_its_own(tmp_path: Path, 
 
     assert lines[4] == {40: "  └ … → search history 1.100 s"}.get(
         width, "  └ answer 1.200 s → search history 1.100 s"
-    )
-    assert lines[5] == "  4bf92f3577b34da6a3ce929d0e0e4736"
-    assert lines[7].strip() == "a" * 32
-    assert len(lines) == 8
+    ) + {60: "  4bf92f35"}.get(width, "")
+    assert "aaaaaaaa" in lines[-1]
+
+
+def test_in_a_wide_terminal_a_row_is_one_line(tmp_path: Path) -> None:
+    """With why it was late beside it."""
+    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1204), Planted(2, 1, "answer", 0, 1200))
+
+    lines = drawn(spans, width=200)
+
+    assert len(lines) == 4
+    assert lines[3].startswith("2023-11-14 22:13:20.000  1.204 s  -    message  answer 1.200 s  ")
+    assert lines[3].endswith("  4bf92f35")
 
 
 def test_where_there_is_little_room_who_and_stage_share_it(tmp_path: Path) -> None:
@@ -124,11 +138,11 @@ def test_where_there_is_little_room_who_and_stage_share_it(tmp_path: Path) -> No
     ]
 
 
-def test_one_stage_that_is_too_long_is_cut(tmp_path: Path) -> None:
-    """It never reaches the trace's id."""
+def test_one_stage_that_is_too_long_goes_on_below(tmp_path: Path) -> None:
+    """It goes on in the next line."""
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000), Planted(2, 1, "x" * 99, 0, 1000))
 
-    assert drawn(spans)[4] == "  └ " + "x" * 41 + "…  4bf92f3577b34da6a3ce929d0e0e4736"
+    assert drawn(spans)[4:] == ["  └ " + "x" * 76, "    " + "x" * 23 + " 1.000 s"]
 
 
 def test_services_are_named_where_there_are_several(tmp_path: Path) -> None:
@@ -139,8 +153,8 @@ def test_services_are_named_where_there_are_several(tmp_path: Path) -> None:
     )
 
     lines = drawn(spans)
-    assert lines[3].endswith("  message @chat-gateway")
-    assert lines[5].endswith("  job @billing")
+    assert "  message @chat-gateway  " in lines[3]
+    assert any("  job @billing  " in text for text in lines[5:])
 
 
 def test_todays_rows_have_no_date(tmp_path: Path) -> None:
@@ -163,7 +177,7 @@ def test_long_names_of_people_are_cut(tmp_path: Path) -> None:
 def test_each_row_has_its_link_below(tmp_path: Path) -> None:
     """Where Jaeger has its trace."""
     links = Links(
-        lambda t, s: f"http://jaeger/{t[:2]}/{s}" if t != "a" * 32 else None, are_taken=False
+        lambda t, s, _: f"http://jaeger/{t[:2]}/{s}" if t != "a" * 32 else None, are_taken=False
     )
     spans = read_back(
         tmp_path,
@@ -173,14 +187,13 @@ def test_each_row_has_its_link_below(tmp_path: Path) -> None:
 
     lines = [line.plain for line in table.draw(late(spans, Question()), width=80, links=links)]
 
-    assert lines[5] == f"  http://jaeger/4b/{1:016x}"
-    assert len(lines) == 8
+    assert [text for text in lines if "http" in text] == [f"  http://jaeger/4b/{1:016x}"]
 
 
 def test_what_was_not_all_looked_at_is_not_counted(tmp_path: Path) -> None:
     """Jaeger left out what was quick."""
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000))
 
-    for over_s, title in ((0.5, "late · 1"), (2.0, "none late")):
+    for over_s, title in ((0.5, "late · 1 · 2023"), (2.0, "none late · 2023")):
         answer = late(spans, Question(over_s=over_s))
-        assert next(table.draw(answer, width=80, narrowed=True)).plain == title
+        assert next(table.draw(answer, width=80, narrowed=True)).plain.startswith(title)

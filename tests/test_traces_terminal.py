@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from otel_logging._text import visible
+from otel_logging._text import duration, visible
 from otel_logging.traces.draw import terminal
 from otel_logging.traces.draw.terminal import NO_LINKS, Links
 
@@ -56,7 +56,7 @@ def test_a_value_stands_in_one_line(value: object, expected: str) -> None:
 )
 def test_durations_are_in_the_unit_that_people_use(seconds: float, expected: str) -> None:
     """Rounded without a jump from one unit to the next."""
-    assert terminal.duration(seconds) == expected
+    assert duration(seconds) == expected
 
 
 @given(st.text(), st.integers(1, 40))
@@ -123,7 +123,7 @@ def test_elsewhere_the_whole_url_is_printed(monkeypatch: pytest.MonkeyPatch) -> 
     links = Links(of, are_taken=False)
 
     assert printed(monkeypatch, [links.mark(Text("text"), "a", "b")]) == "text\n"
-    (line,) = links.below("a", "b", "  ")
+    (line,) = links.below("a", "b", indent="  ")
     assert line.plain == "  http://jaeger/trace/a?uiFind=b"
     assert "http://jaeger/trace/a?uiFind=b" in printed(monkeypatch, [line])
     assert list(links.below("x", "b")) == list(NO_LINKS.below("a", "b")) == []

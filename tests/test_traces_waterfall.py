@@ -84,8 +84,10 @@ def test_a_whole_picture(tmp_path: Path) -> None:
     )
 
     assert picture(trace) == [
-        "chat-gateway · user_id=user-456 · 1.200 s",
+        "websocket message LATE · user_id=user-456 · chat-gateway · 1.200 s",
         "trace 4bf92f3577b34da6a3ce929d0e0e4736 · 2023-11-14 22:13:20.000 +0000",
+        "└ transcribe 750 ms → load model 450 ms → itself 450 ms, 350 ms of it after",
+        '  "weights"',
         "",
         "start   took  seconds                 0                                    1.200",
         "0.000  1.200  websocket message LATE  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
@@ -96,41 +98,42 @@ def test_a_whole_picture(tmp_path: Path) -> None:
         "              │ │ budget 300 ms, over it by 450 ms",
         '0.160         │ │ warning model is cold  why="evicted an hour ago" logger=chat',
         "0.200  0.450  │ └ load model                 ━━━━━━━━━━━━━━━━",
+        '              │     itself 450 ms, 350 ms of it after "weights"',
         "0.300         │     event   weights",
         "0.700         │   info    halfway  logger=chat",
         "0.890         │   debug   done  logger=chat",
-        "0.900  0.275  └ answer ERROR                                         ╺━━━━━━━━━╸",
+        "0.900  0.275  └ answer ERROR                                         ╶─────────╴",
         "                │ gave up",
         "                │ linked to trace aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, span 000000…",
         "1.100           │ ERROR   could not answer  logger=chat",
-        "                │         ValueError: no model  at answer (cart.py:12)",
-        "1.110  0.002    └ retry CANCELLED                                           ╺",
+        "                │         ValueError: no model  at shop/cart.py:12 answer",
+        "1.110  0.002    └ retry CANCELLED                                           ╶",
         "1.190           info    answered  logger=chat",
     ]
 
 
 def test_its_link_stands_in_the_heading(tmp_path: Path) -> None:
-    """Of the outermost span."""
+    """Of the outermost stage and of the deepest of its path."""
     links = Links(lambda *ids: "http://jaeger/" + "/".join(ids), are_taken=False)
     trace = trace_of(tmp_path, Planted(1, 0, "message", 0, 9), Planted(2, 1, "answer", 1, 2))
 
     lines = [line.plain for line in waterfall.draw(trace, width=80, links=links)]
 
-    assert lines[2] == f"http://jaeger/{trace.trace_id}/{1:016x}"
-    assert lines[3] == ""
+    assert lines[2] == f"http://jaeger/{trace.trace_id}/{1:016x}/{1:016x}"
+    assert lines[lines.index("") - 1] == "└ itself 8.0 ms, 7.0 ms of it after answer"
 
 
 def test_a_short_trace_counts_in_milliseconds(tmp_path: Path) -> None:
     """Down to microseconds where it is very short."""
     short = trace_of(tmp_path / "a", Planted(1, 0, "x", 0, 204.125))
-    assert picture(short)[3:] == [
+    assert picture(short)[-2:] == [
         "start   took  milliseconds  0                                              204.1",
         "  0.0  204.1  x             ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
     ]
     shorter = trace_of(tmp_path / "b", Planted(1, 0, "x", 0, 0.85))
-    assert picture(shorter)[4].startswith("0.000  0.850  x ")
+    assert picture(shorter)[-1].startswith("0.000  0.850  x ")
     nothing = trace_of(tmp_path / "c", Planted(1, 0, "x", 5, 5))
-    assert picture(nothing)[4] == "0.000  0.000  x             ╸"
+    assert picture(nothing)[-1] == "0.000  0.000  x             ╸"
 
 
 def test_an_exception_by_convention_is_an_error_with_its_frame(tmp_path: Path) -> None:
@@ -159,21 +162,25 @@ def test_an_exception_by_convention_is_an_error_with_its_frame(tmp_path: Path) -
     assert [text[14:] for text in below_heading(trace)] == [
         "message ERROR   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
         "└ answer ERROR  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+        '    itself 90 ms, 50 ms of it before "exception"',
         "    ERROR   ValueError: boom",
-        "            at answer (cart.py:12)",
+        "            at shop/cart.py:12 answer",
     ]
 
 
-def test_the_frame_is_left_out_where_it_does_not_fit(tmp_path: Path) -> None:
-    """Type and message come first."""
+def test_an_exception_is_never_cut(tmp_path: Path) -> None:
+    """Where it does not fit it goes on below, indented."""
     text = TRACEBACK.replace("no model", "no model " * 6)
     trace = trace_of(
         tmp_path,
         Planted(1, 0, "message", 0, 1000, {}, [line(1, "failed", "error", exception=text)]),
     )
 
-    assert below_heading(trace)[-1].endswith("no model no mode…")
-    assert below_heading(trace, 120)[-1].endswith("at answer (cart.py:12)")
+    assert [text[24:] for text in below_heading(trace)[2:]] == [
+        "ValueError: no model no model no model no model no",
+        "  model no model   at shop/cart.py:12 answer",
+    ]
+    assert below_heading(trace, 120)[-1].endswith("no model   at shop/cart.py:12 answer")
 
 
 def test_what_is_not_in_the_store_yet_leaves_room_for_what_is(tmp_path: Path) -> None:
@@ -185,7 +192,7 @@ def test_what_is_not_in_the_store_yet_leaves_room_for_what_is(tmp_path: Path) ->
         Planted(9, 77, "log", 350, 350, {"log.page": 1}, [line(350, "page one")]),
     )
 
-    assert [text[:51].rstrip(" ━") for text in below_heading(trace)] == [
+    assert [text[:51].rstrip(" ━─╶╴") for text in below_heading(trace)] == [
         "0.000         … not ended yet, or not recorded here",
         "0.000  0.300  ├ child",
         "0.001         │   info    working  logger=chat",
@@ -220,8 +227,8 @@ def test_stages_of_another_service_show_its_name(tmp_path: Path) -> None:
     (trace,) = by_trace(spans).values()
 
     lines = picture(trace)
-    assert lines[0] == "chat-gateway, billing · 1.000 s"
-    assert "└ bill @billing" in lines[5]
+    assert lines[0] == "message · chat-gateway, billing · 1.000 s"
+    assert "└ bill @billing" in lines[6]
 
 
 def test_a_circle_of_parents_is_drawn_once(tmp_path: Path) -> None:
@@ -274,3 +281,35 @@ def test_lines_outside_any_stage_can_be_drawn_by_their_trace_id(tmp_path: Path) 
     trace = trace_of(tmp_path, Planted(1, 0, "process log", 0, 1000, {}, [line(5, "ready")]))
 
     assert below_heading(trace)[1] == "0.005           info    ready  logger=chat"
+
+
+def test_what_all_children_have_stands_once(tmp_path: Path) -> None:
+    """At their parent; what one of them has otherwise stays with each."""
+    values = {"db.system": "postgresql", "peer": "db-1"}
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "view", 0, 1000, {"peer": "web"}),
+        Planted(2, 1, "BEGIN", 0, 10, {**values, "rows": 0}),
+        Planted(3, 1, "SELECT", 10, 990, {**values, "rows": 7}),
+    )
+
+    assert [text[14:].rstrip() for text in below_heading(trace) if "=" in text] == [
+        "│ peer=web",
+        "│ each inside: db.system=postgresql peer=db-1",
+        "│   rows=0",
+        "    rows=7",
+    ]
+
+
+def test_sql_is_never_cut(tmp_path: Path) -> None:
+    """It goes on below, on as many lines as it needs; nor is where a stage stood."""
+    sql = "SELECT a FROM b WHERE " + " AND ".join(f"column_{n} = %s" for n in range(12))
+    where = "71 % resize_image (worker.py:88) \u00b7 " * 3
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "query", 0, 1000, {"db.statement": sql, "late.where": where, "k": 1}),
+    )
+
+    lines = [text[16:] for text in below_heading(trace, 60)[1:]]
+    assert lines[0] == "k=1"
+    assert " ".join(" ".join(lines[1:]).split()) == f"{where.strip()} {sql}"

@@ -1,45 +1,28 @@
 """The gateway: users' WebSockets on one side, rooms on the other.
 
-A message is a trace, from when it is received to its last delivery; so is an
-HTTP request. Every line in between has its trace id and its user, also those
-of ``rooms`` and the server's access log.
+A message is a trace, from its arrival to its last delivery; so is an HTTP request. Every line
+in between has its trace id and its user, also those of ``rooms`` and the server's access log.
+All of that is the one call of ``setup_observability``.
 """
 
 from collections import defaultdict
 from typing import Any, Final
 
 from fastapi import FastAPI, HTTPException, WebSocket, WebSocketDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chat.rooms import Message, Room, words_of
-from otel_logging import bind_context, extract, get_logger, setup_observability, traced
-
-setup_observability("chat-gateway")
+from otel_logging import bind_context, get_logger, setup_observability, traced
 
 MESSAGE_BUDGET_S: Final = 0.3  # longer feels slow in a chat
+
+setup_observability("chat-gateway", budgets={"message": MESSAGE_BUDGET_S})
+
 log = get_logger(__name__)
 rooms: dict[str, Room] = {}
 members: defaultdict[str, dict[str, WebSocket]] = defaultdict(dict)
 
 
-class RequestTraces:
-    """ASGI middleware: each HTTP request is a trace, or part of its client's."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request inside a stage; the server's access line is logged inside it too."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        with extract(scope["headers"]), traced(f"{scope['method']} request", kind="server"):
-            bind_context(path=scope["path"])
-            await self.app(scope, receive, send)
-
-
 app = FastAPI(title="Chat gateway")
-app.add_middleware(RequestTraces)
 
 
 @app.get("/rooms/{name}/messages")
@@ -72,7 +55,6 @@ async def join(websocket: WebSocket, name: str, user_id: str) -> None:
         log.info("left", members=len(members[name]))
 
 
-@traced("message", root=True, kind="server", budget=MESSAGE_BUDGET_S)
 async def receive(name: str, user_id: str, text: str) -> None:
     """Keep a message, look for others like it, and deliver both to everybody in the room."""
     log.info("message received", characters=len(text))

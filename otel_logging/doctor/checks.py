@@ -1,9 +1,7 @@
 """In which order the doctor looks, and what it can see without the network.
 
-In: where the spool is, if not where the settings say. Out: findings, as they are
-made. Invariant: without a problem among them the round trip works: a span with a
-log line went to the collector as every span does, and came back from Jaeger; nothing
-is left behind on this machine. Deliberately absent: the round trip itself (``probe``).
+Without a problem among them the round trip works: a span with a log line went to the collector as
+every span does, and came back from Jaeger; nothing is left behind on this machine.
 """
 
 import contextlib

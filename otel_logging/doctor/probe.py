@@ -1,9 +1,8 @@
 """A probe, a span with one log line: to the collector, and back from Jaeger.
 
-In: the exporter's settings, a Jaeger. Out: findings. Invariant: the request is the
-one that delivery makes, by the same client, and its failure is explained in the words
-that a service says; all is over within *patience_s* and a bounded time for each
-question. Deliberately absent: what this machine alone can answer (``checks``).
+The request is the one that delivery makes, by the same client, and its failure is explained in
+the words that a service says; all is over within *patience_s* and a bounded time for each
+question.
 """
 
 import ssl
@@ -14,12 +13,12 @@ from typing import Final
 
 from otel_logging import _names, _otlp
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import duration
 from otel_logging.assembly import make_client
 from otel_logging.doctor.report import Finding, good, note, problem
 from otel_logging.export.ids import new_span_id, new_trace_id
 from otel_logging.export.outcome import Answer, Outcome
 from otel_logging.settings import Exporter
-from otel_logging.traces.draw.terminal import duration
 from otel_logging.traces.jaeger import (
     Jaeger,
     JaegerError,

@@ -1,7 +1,6 @@
 """Findings, and how they are drawn: a sign, a sentence, and below it what to do.
 
-In: sentences and a width. Out: lines of text. Invariant: a sign is a word where the
-encoding lacks it, and nothing is said by colour alone. Deliberately absent: the checks.
+A sign is a word where the encoding lacks it, and nothing is said by colour alone.
 """
 
 import textwrap

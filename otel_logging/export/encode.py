@@ -14,7 +14,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind
 
 from otel_logging import _diagnostics, _json, _otlp
-from otel_logging._values import MAX_RECORD_BYTES, plain
+from otel_logging._values import MAX_RECORD_BYTES, field, plain
 
 if TYPE_CHECKING:
     from otel_logging.settings import Limits
@@ -78,8 +78,11 @@ def bounded(
         dropped = len(fields) - most
         fields = dict(list(fields.items())[:most])
     if length is not None:
-        fields = {key: frozen(plain(value), length) for key, value in fields.items()}
+        fields = {key: frozen(field(key, value), length) for key, value in fields.items()}
     return fields, dropped
+
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 def bounded_link(link: Any, limits: "Limits") -> Link | None:
@@ -90,7 +93,9 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     context, given = link.context, link.attributes
     if not (context and (given or context.is_valid or context.trace_state)):
         return None
-    values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
+    if not given:  # the usual case
+        return _Link(context, _NOTHING)
+    values, dropped = bounded(given, limits.link_attributes, limits.value_length)
     kept = _Link(
         context, MappingProxyType({str(plain(k)): frozen(plain(v)) for k, v in values.items()})
     )

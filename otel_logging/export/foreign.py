@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from otel_logging import _diagnostics, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_RECORD_BYTES
+from otel_logging.binding import has_ended
 from otel_logging.export.encode import (
     HAS_IS_REMOTE,
     IS_REMOTE,
@@ -103,7 +104,7 @@ class AttachedProcessor(SpanProcessor):
             if around.is_valid and not around.is_remote:
                 setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, None) or parent)
             arrives = span.kind in bindings.ARRIVING
-            if not bindings.is_local(parent) or (arrives and bindings.has_ended(parent)):
+            if not bindings.is_local(parent) or (arrives and has_ended(parent)):
                 bindings.begin(parent, arrives=arrives)
             bindings.set_attributes(span, bindings.bound_attributes())
         except Exception as error:

@@ -15,7 +15,7 @@ from otel_logging import _names, _otlp, _runtime
 from otel_logging.settings import Settings
 
 if TYPE_CHECKING:
-    from otel_logging.context import Bound
+    from otel_logging.binding import Bound
 
 
 class LocalSpan:
@@ -31,6 +31,8 @@ class LocalSpan:
     otel_logging_closed = otel_logging_passed = False
     otel_logging_bound: "Bound | None" = None
     otel_logging_budget: float | None = None
+    #: Of an entry span: how many spans are open in it, and when the last one ended.
+    otel_logging_stages = otel_logging_last = 0
     _span_context: SpanContext | None = None
 
     def get_span_context(self) -> SpanContext:

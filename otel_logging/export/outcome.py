@@ -249,7 +249,7 @@ def _mistake(answer: Answer, exporter: Exporter) -> str:
         noun = NOUNS[exporter.signal]
         return f"the collector takes none of the {noun}; look at the collector's log"
     if code in _NOT_ALLOWED:
-        wanted = f"set {general}HEADERS to what it wants, such as authorization=Bearer%20…"
+        wanted = f"set {general}HEADERS to what it wants: name=value, such as an authorization"
         return f"the collector does not let us in; {wanted}"
     if code.startswith("3"):
         wanted = f"set {_ENDPOINT} to where it leads, if that is a collector"

@@ -30,6 +30,7 @@ from opentelemetry.trace import (
 
 from otel_logging import _forks, _runtime
 from otel_logging import context as bindings
+from otel_logging.binding import has_ended
 from otel_logging.export.encode import RANDOM_TRACE_ID, make_scope
 from otel_logging.export.ids import LocalSpan
 from otel_logging.export.pipeline import Pipeline
@@ -77,13 +78,16 @@ class Tracer(SdkTracer):
             kind = SpanKind.INTERNAL
         if attributes is not None:
             attributes = as_mapping(attributes)
-        around = trace.get_current_span(context)
+        around: Any = trace.get_current_span(context)
+        if type(around) is bindings.Standing:
+            around = around.now
+            context = trace.set_span_in_context(around, context)
         arrives = kind in bindings.ARRIVING
         if not bindings.is_local(around):
             outside = around.get_span_context().is_valid
             if arrives or outside or bindings.state().has_requests:
                 bindings.begin(around, arrives=arrives)
-        elif arrives and bindings.has_ended(around):
+        elif arrives and has_ended(around):
             bindings.begin(around, arrives=True)
             around = trace.INVALID_SPAN
             context = trace.set_span_in_context(around, context)

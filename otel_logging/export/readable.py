@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 )
 
 from otel_logging import _diagnostics, _forks, _names, _otlp
-from otel_logging.context import Bound
+from otel_logging.binding import Bound
 from otel_logging.export.encode import (
     HAS_IS_REMOTE,
     IS_REMOTE,
@@ -131,7 +131,8 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             self.clock_ns: int = now_ns - time.perf_counter_ns()
         else:
             self.clock_ns = parent.clock_ns
-            self.otel_logging_entry = parent.otel_logging_entry or parent
+            self.otel_logging_entry = entry = parent.otel_logging_entry or parent
+            entry.otel_logging_stages += 1
             now_ns = time.perf_counter_ns() + parent.clock_ns
         self._start_time: int = now_ns if start_ns is None else self.as_ns(start_ns)
 
@@ -156,6 +157,12 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             self.dropped_links += 1
         else:
             self._links.append(added)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was logged or opened in it, and no foreign processor has seen it."""
+        used = self._encoded_events or self._pages or self.otel_logging_last
+        return not (used or self.otel_logging_stages or self.pipeline.processors)
 
     @property
     def line_fields(self) -> dict[str, str]:

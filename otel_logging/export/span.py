@@ -20,8 +20,9 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from otel_logging import _diagnostics, _forks, _names
 from otel_logging._exceptions import is_recorded, mark_recorded
-from otel_logging._values import plain
-from otel_logging.context import Bound, job_tag
+from otel_logging._values import field, plain
+from otel_logging.binding import Bound
+from otel_logging.context import job_tag
 from otel_logging.export.encode import EVENT_BYTES, described, encode_line, frozen
 from otel_logging.export.readable import Readable
 
@@ -145,7 +146,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         most, length = limits.span_attributes, limits.span_value_length
         for key, value in attributes.items():
             name = key if type(key) is str else str(plain(key))
-            kept = plain(value)
+            kept = field(name, value)
             kind = type(kept)
             if kind is str:
                 if length is not None:
@@ -236,6 +237,9 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             return
         # a span without length has a clock that went wrong, Jaeger says on its page
         self._end_time = max(end_ns, self._start_time + 1)
+        if (entry := self.otel_logging_entry) is not None:
+            entry.otel_logging_stages -= 1
+            entry.otel_logging_last = end_ns
         if self._encoded_events:
             self._events_at_end = self._take_events()
         pipeline = self.pipeline

@@ -42,7 +42,7 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
             is_ours
             and level >= lines.threshold
             and len(args) == 1
-            and not (ours and hears(lines.standard))
+            and not (ours and hears(lines.known or lines.standard))
             and lines.straight(lines.name, level, args[0], {**self._context, **fields})
         ):
             return None

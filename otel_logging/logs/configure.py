@@ -13,8 +13,10 @@ from typing import Any, cast
 
 import structlog
 
-from otel_logging import _diagnostics, _names
+from otel_logging import _diagnostics, _names, _otlp, _runtime
 from otel_logging._errors import only_configuration_errors
+from otel_logging._redact import Redaction
+from otel_logging._values import plain
 from otel_logging.logs import bound, levels, line, logger, stdlib
 from otel_logging.logs.render import console_renderer, json_renderer, line_limit
 from otel_logging.logs.stdout import Stdout
@@ -48,6 +50,7 @@ def configure_logging(
     environment: str | None = None,
     log_level: str | int | None = None,
     log_levels: str | Mapping[str, str | int] | None = None,
+    redact: bool | Redaction | None = None,
 ) -> None:
     """Set logging up, without tracing: coloured lines in development, JSON in production.
 
@@ -55,7 +58,8 @@ def configure_logging(
     is JSON; unset it is development on a terminal and production otherwise.
     *log_level* (LOG_LEVEL): a name in any case or a number; info. *log_levels*
     (LOG_LEVELS, ``shop=debug,shop.db=warning``): levels by logger name, which hold
-    for the names below it too. Variables are read from the environment, then from
+    for the names below it too. *redact* (OTEL_LOGGING_REDACT): what is taken out of
+    lines, a ``Redaction``; False: nothing. Variables are read from the environment, then from
     `.env` in the working directory.
 
     Lines of the standard library's loggers, warnings and uncaught exceptions are
@@ -65,33 +69,41 @@ def configure_logging(
     Failure: raises ``ConfigurationError``.
     """
     with only_configuration_errors("configure_logging"):
-        apply(load_logs(environment=environment, log_level=log_level, log_levels=log_levels))
+        settings = load_logs(
+            environment=environment, log_level=log_level, log_levels=log_levels, redact=redact
+        )
+        redaction = settings.redaction.for_who(("user_id",))  # as ``setup_observability``
+        apply(replace(settings, redaction=redaction))
+
+
+def use_redaction(redaction: Redaction) -> None:
+    """Take out what *redaction* says from here on, also of what is remembered. Scope: process."""
+    if redaction != _runtime.current.redaction:
+        _runtime.swap(replace(_runtime.current, redaction=redaction))
+        _otlp.forget()
 
 
 def apply(settings: LogSettings) -> None:
     """Configure structlog and logging as *settings* say. Scope: process."""
     global _applied
     _applied = settings
+    use_redaction(settings.redaction)
     listen, level = _listening
     if level is not None:
         settings = replace(settings, level=level, levels={})
-    stdout = Stdout()
+    stdout, links = Stdout(), settings.links_to
     line_bytes = settings.line_bytes if stdout.is_pipe else None
     straight: line.Straight = line.never_straight
     if settings.console:
-        render = console_renderer(
-            color=settings.color,
-            links_to=settings.links_to,
-            who=settings.who,
-            width=stdout.columns,
-        )
+        render = console_renderer(color=settings.color, links_to=links, width=stdout.columns)
     else:
         render = json_renderer(line_bytes)
         if not settings.caller and listen is None:
             straight = line.straight_to(stdout.write, line_limit(line_bytes))
 
     def text(event_dict: EventDict) -> bytes:
-        return str(event_dict[_names.EVENT]).rstrip("\n").encode(errors="backslashreplace")
+        written = str(plain(event_dict[_names.EVENT])).rstrip("\n")
+        return written.encode(errors="backslashreplace")
 
     def writer(render: Callable[[EventDict], bytes]) -> Listener:
         def write(event_dict: EventDict) -> None:

@@ -17,13 +17,13 @@ from otel_logging import _diagnostics, _names
 from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
-from otel_logging.processors import EventDict, exception_of, mark_handled
+from otel_logging.processors import EventDict, exception_of, mark_handled, redact_secrets
 
 #: The threads in which a handler has a line of ours. Not a context variable: tasks that a handler
 #: starts would copy it, and never log to a handler.
 _handing_on = OfThread()
-#: Set on our ``Logger.callHandlers`` where it calls handlers and nobody else.
-ONLY_HANDLERS: Final = "otel_logging_only_handlers"
+#: Our ``Logger.callHandlers``, where it calls handlers and nobody else.
+only_handlers: Final[list[Any]] = []
 
 
 def hears(logger: logging.Logger) -> bool:
@@ -32,9 +32,11 @@ def hears(logger: logging.Logger) -> bool:
     Asked for every line, of the lists themselves: they are changed in more ways
     than could be followed. Cost: 0.2 microseconds where there is no handler.
     """
-    if not hasattr(type(logger).callHandlers, ONLY_HANDLERS):
+    if type(logger).callHandlers not in only_handlers:
         return True  # an error tracker's
     at: logging.Logger | None = logger
+    while at is not None and not at.handlers:
+        at = at.parent if at.propagate else None
     while at is not None:
         for handler in at.handlers:
             if not is_console(handler) and type(handler) is not logging.NullHandler:
@@ -76,14 +78,14 @@ def _record_of(
     given: Mapping[str, Any],
     place: Mapping[str, Any] | None,
 ) -> logging.LogRecord:
+    event_dict = redact_secrets(logger, "", {**event_dict})
     fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
     error = exception_of(given.get("exc_info"))
     if error is not None:
         del fields[_names.EXCEPTION]
     stack = fields.pop(_names.STACK, None) if is_true(given.get("stack_info")) else None
     place = fields if _names.CODE_FILE in fields else place or caller.users_place()
-    event = event_dict[_names.EVENT]
-    message = _Message(event if type(event) is str else plain(event))
+    message = _Message(plain(event_dict[_names.EVENT]))
     record = logger.makeRecord(
         logger.name,
         level,

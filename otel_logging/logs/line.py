@@ -111,6 +111,7 @@ def _was_recorded(span: trace.Span, error: BaseException) -> bool:
 # ---------------------------------------------------------------- the usual line
 
 _EVENT_TAG: Final = _otlp.EVENT_TAG
+_NO_FIELDS: Final[dict[str, Any]] = {}
 _UNTAGGED: Final[tuple[Mapping[str, str], bytes]] = ({}, b"")
 _AT, _LEVEL, _EVENT, _LOGGER = _names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER
 #: A field of such a name makes a line unusual.
@@ -124,8 +125,8 @@ Straight = Callable[[str, int, Any, Mapping[str, Any]], bool]
 def _head(logger: str, level: int) -> tuple[str, bytes] | None:
     """Return the name of *level*, and it with the *logger*'s as attributes of an event."""
     name = NAMES.get(level)
-    encoded = _otlp.scalars(_EVENT_TAG, {_LEVEL: name, _LOGGER: logger})
-    return None if name is None or encoded is None else (name, encoded)
+    encoded = _otlp.attributes(_EVENT_TAG, {_LEVEL: name, _LOGGER: logger})
+    return None if name is None else (name, encoded)
 
 
 @lru_cache(1024)  # a job has many lines
@@ -153,6 +154,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
         if sys.stdout is not sys.__stdout__ or _runtime.current.record_sink is not None:
             return False
         try:
+            redaction = _runtime.current.redaction
             if _BINDABLE:
                 own = merge_contextvars(None, "", {**own})
             span, head = current.get().get(span_key), _head(logger, level)
@@ -160,19 +162,20 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             if add_encoded is None or head is None or not _NOT_USUAL.isdisjoint(own):
                 return False
             state, tag = bindings.state(), bindings.job.get().tag
-            bound, bound_bytes = state.values, state.line_bytes
-            own_bytes = encode(_EVENT_TAG, own) if own else b""
-            if own_bytes is None or bound_bytes is None or not bound.keys().isdisjoint(own):
+            bound, bound_bytes = state.shown, state.line_bytes or b""
+            shown = redaction.scalars(own, MAX_CHARACTERS) if own else _NO_FIELDS
+            if shown is None or bound is None or not bound.keys().isdisjoint(shown):
                 return False
             tagged, tag_bytes = _tagged(tag) if tag is not None else _UNTAGGED
             if event[:1] == "[" and tag is not None:
                 event = event.removeprefix(f"[{tag}] ")
-            now_ns = span.now_ns()
+            now_ns, event = span.now_ns(), redaction.seen.get(event) or redaction.text(event)
             fields = {_AT: _timestamp(now_ns), _LEVEL: head[0], _EVENT: event, _LOGGER: logger}
-            line = dumps({**fields, **own, **bound, **tagged, **span.line_fields})
+            line = dumps({**fields, **shown, **bound, **tagged, **span.line_fields})
+            own_bytes = encode(_EVENT_TAG, shown)
             encoded = _otlp.event_of(now_ns, event, own_bytes, bound_bytes, tag_bytes, head[1])
-            attributes = len(own) + len(bound) + len(tagged) + 2  # the level, the logger
-            if len(line) > limit or not add_encoded(now_ns, encoded, attributes):
+            size = len(shown) + len(bound) + len(tagged) + 2  # with the level and the logger
+            if len(line) > limit or not add_encoded(now_ns, encoded, size):
                 return False
         except Exception:  # ``complete`` counts and reports it
             return False

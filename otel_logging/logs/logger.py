@@ -69,7 +69,7 @@ class LineLogger:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._standard: logging.Logger | None = None  # not before somebody asks for it
+        self.known: logging.Logger | None = None  # not before somebody asks for it
         self.follow()
 
     def follow(self) -> None:
@@ -78,7 +78,7 @@ class LineLogger:
         lowest = logging.NOTSET if configured is None else configured.level_of(self.name)
         threshold = floor = lowest
         if configured is not None and levels.ours:
-            self._standard = standard = logging.getLogger(self.name)
+            self.known = standard = logging.getLogger(self.name)
             threshold = max(lowest, levels.set_in_code(standard))
             floor = min(threshold, levels.for_handlers(standard))
         #: Levels: LOG_LEVEL's; of lines, with those set in code; of lines and handlers.
@@ -92,11 +92,11 @@ class LineLogger:
     @property
     def standard(self) -> logging.Logger:
         """The standard library's logger of this name."""
-        return self._standard or logging.getLogger(self.name)
+        return self.known or logging.getLogger(self.name)
 
     def is_heard(self) -> bool:
         """Say whether handlers of the application take its lines as well."""
-        return bool(levels.ours) and handlers.hears(self._standard or self.standard)
+        return bool(levels.ours) and handlers.hears(self.known or self.standard)
 
     def take(self, level: int, args: tuple[Any, ...], fields: Mapping[str, Any]) -> None:
         """Make a line of the result of other processors than ours.

@@ -10,11 +10,11 @@ import re
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from otel_logging import _json, _links, _names
-from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, plain, shown
+from otel_logging import _json, _links, _names, _runtime
+from otel_logging._values import MAX_RECORD_BYTES, field, plain, shown
 from otel_logging.logs.line import NAMES
 
 #: What stands first in a JSON line, in this order.
@@ -38,8 +38,7 @@ def json_renderer(limit_bytes: int | None) -> Renderer:
         fields = {**_HEAD, **event_dict}
         fields.pop(_names.TIME_NS, None)
         for key, value in fields.items():
-            if type(value) is not str or len(value) > MAX_CHARACTERS:
-                fields[key] = plain(value)
+            fields[key] = field(key, value)
         line = _json.dumps(fields)
         return line if len(line) <= limit else _json.dumps(_json.fitted(fields, limit, _json.dumps))
 
@@ -73,15 +72,14 @@ def console_renderer(
     *,
     color: bool,
     links_to: str | None = None,
-    who: Sequence[str] = (),
     width: Callable[[], float] = lambda: math.inf,
 ) -> Renderer:
     """Return a renderer for people.
 
     ``HH:MM:SS.mmm level message   key=value …  logger  ·trace``, tracebacks below. *links_to*:
-    Jaeger's address, to which the trace is a link on terminals that take them. *who*: the fields
-    that stand first. *width*: the terminal's; what is wider goes on below. There the date is
-    printed where a day begins; a pipe's or file's lines are left to who reads them.
+    Jaeger's address, to which the trace is a link on terminals that take them. *width*: the
+    terminal's; what is wider goes on below. There the date is printed where a day begins; a
+    pipe's or file's lines are left to who reads them.
     """
     if color:
         _obey_colors_on_windows()
@@ -97,7 +95,7 @@ def console_renderer(
             message = f"[{_text_of(event_dict, _names.JOB_TAG)}] {message}"
         clock, level_text = _local(event_dict)[1], f"{level:<8}"
         at = len(clock) + len(level_text) + 1
-        line = _flow(_tokens(event_dict, message, who, columns - at), columns, at, _INDENT, paint)
+        line = _flow(_tokens(event_dict, message, columns - at), columns, at, _INDENT, paint)
         if short := _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]:
             linked = _linked(paint(_DIM, f"·{short}"), event_dict, links_to)
             line = line.removesuffix(paint(_DIM, f"·{short}")) + linked
@@ -120,18 +118,15 @@ def console_renderer(
     return render
 
 
-def _tokens(
-    event_dict: Mapping[str, Any], message: str, who: Sequence[str], room: float
-) -> list[_Token]:
-    """Return what is on a line that has *room*: the message's padding gives way, then the path of
-    its logger, and then it is in parts, which several lines can take.
+def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_Token]:
+    """Return what is on a line that has *room*, on whose behalf first. The message's padding gives
+    way, then the path of its logger; and then it is in parts, which several lines can take.
     """
-    keys = [
-        *(key for key in who if key in event_dict),
-        *(key for key in event_dict if key not in who),
-    ]
+    keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])
     fields: list[_Token] = [
-        (1, shown(key), _value(event_dict[key]), _MAGENTA) for key in keys if key not in _NOT_FIELDS
+        (1, shown(key), _value(key, event_dict[key]), _MAGENTA)
+        for key in keys
+        if key not in _NOT_FIELDS
     ]
     logger = _text_of(event_dict, _names.LOGGER)
     short = _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]
@@ -225,8 +220,8 @@ def _local(event_dict: Mapping[str, Any]) -> tuple[str, str]:
     return day, f"{clock}.{rest // 1_000_000:03d}"
 
 
-def _value(value: Any) -> str:
-    kept = plain(value)
+def _value(key: str, value: Any) -> str:
+    kept = field(key, value)
     if isinstance(kept, str):
         return shown(kept if _BARE.fullmatch(kept) else repr(kept))
     return shown(_json.dumps(kept).decode() if isinstance(kept, (dict, list)) else str(kept))

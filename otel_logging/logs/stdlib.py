@@ -59,7 +59,7 @@ def _replace_methods() -> None:
     kind.callHandlers, kind.hasHandlers = _to_line_and_handlers, _has_handlers_or_line
     _python.Handler.handle = _unless_console
     if _is_pythons:
-        setattr(_to_line_and_handlers, handlers.ONLY_HANDLERS, True)
+        handlers.only_handlers.append(_to_line_and_handlers)
     log = kind._log  # noqa: SLF001 - what all of a logger's methods call
     if _is_pythons and getattr(log, "__globals__", None) is vars(logging):
         kind._log = _as_loggings(_log_or_line, log)  # noqa: SLF001

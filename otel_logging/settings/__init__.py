@@ -66,7 +66,17 @@ class Settings:
     limits: Limits
     #: None: what OpenTelemetry has set.
     propagators: tuple[str, ...] | None = asked(_parse.comma_list, None, _names.OTEL_PROPAGATORS)
+    who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), argument="propagate")
+    #: Integrations that are on.
+    instrument: tuple[str, ...] = asked(
+        _parse.integrations,
+        tuple(_names.INTEGRATIONS),
+        _names.INSTRUMENT,
+        argument="instrument",
+    )
+    #: Whether a trace that comes in is continued; else it is linked to.
+    trust_inbound: bool = asked(_parse.flag, True, _names.TRUST_INBOUND, argument="trust_inbound")
     budgets: Mapping[str, float] = asked(_parse.budgets, dict, argument="budgets")
     #: None: the user's own place, or the fallback.
     spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR, argument="spool_dir")
@@ -93,11 +103,6 @@ class Settings:
         return "span" in self.lines_to or self.log_exporter is None
 
     @property
-    def who(self) -> tuple[str, ...]:
-        """The bound keys that say on whose behalf."""
-        return self.logs.who
-
-    @property
     def temporary(self) -> bool:
         """Whether the spool is for this process alone: in tests."""
         return self.logs.environment == "test" and self.spool_dir is None
@@ -111,6 +116,7 @@ def load(service_name: str | None = None, **given: Any) -> Settings:
     variables = Variables()
     logs = load_logs(variables, **given)
     values = variables.values(Settings, {"service_name": service_name, **given})
+    logs = replace(logs, redaction=logs.redaction.for_who(values["who"]))
     resource, name = values["resource"], values["service_name"]
     if name == NAMELESS and resource.get("service.name"):
         name = _parse.text(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_logging import _names, _parse
+from otel_logging._redact import DEFAULT, OFF, Redaction
 from otel_logging.settings.links import is_terminal, jaeger_url, takes_links
 from otel_logging.settings.variables import Variables, asked
 
@@ -38,10 +39,10 @@ class LogSettings:
     #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
     #: Linux has 4,096.
     line_bytes: int = asked(_parse.count(512), 4096, _names.LINE_BYTES)
-    #: The bound keys that say on whose behalf: first on the console, and in the resource.
-    who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
     #: Each line says which file and line of code it comes from.
     caller: bool = asked(_parse.true_or_false, False, _names.CALLER)
+    #: What is taken out of what leaves.
+    redaction: Redaction = asked(_parse.redaction, DEFAULT, argument="redact")
     #: Other loggers' lines, warnings and uncaught exceptions are ours too.
     takeover: bool = asked(_parse.boolean, True, argument="takeover")
 
@@ -57,8 +58,24 @@ def load_logs(variables: Variables | None = None, /, **given: Any) -> LogSetting
     forced = variables.get(_names.FORCE_COLOR) not in (None, "0")
     terminal = is_terminal() and variables.get(_names.TERM) != "dumb"
     url = jaeger_url(variables)  # invalid is invalid, whatever the terminal takes
+    values = variables.values(LogSettings, given)
+    if given.get("redact") is None:
+        values["redaction"] = _load_redaction(variables)
     return LogSettings(
-        **variables.values(LogSettings, given),
+        **values,
         color=(forced or terminal) and variables.get(_names.NO_COLOR) is None,
         links_to=url if takes_links(variables) else None,
+    )
+
+
+def _load_redaction(variables: Variables) -> Redaction:
+    read = variables.read
+    if not read(_parse.true_or_false, True, _names.REDACT):
+        return OFF
+    return Redaction(
+        read(_parse.comma_list, (), _names.REDACT_KEYS),
+        filter(None, [variables.get(_names.REDACT_PATTERN)]),
+        read(_parse.comma_list, (), _names.REDACT_ALLOW),
+        personal=read(_parse.true_or_false, False, _names.REDACT_PERSONAL),
+        salt=variables.get(_names.REDACT_SALT) or "",
     )

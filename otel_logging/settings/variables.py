@@ -95,12 +95,17 @@ def _parse_dotenv(path: Path) -> Mapping[str, str | None]:
         raise ConfigurationError(".env", str(path), f"cannot be read: {error}") from error
 
 
-# ---------------------------------------------------------------- for the doctor
+# ---------------------------------------------------------------- for the commands
 
 
 def value_of(name: str) -> str:
     """Return a variable of the environment alone; empty where it is unset."""
     return os.environ.get(name, "").strip()
+
+
+def environment_with(**variables: str) -> dict[str, str]:
+    """Return the environment with *variables*, for another program."""
+    return {**os.environ, **variables}
 
 
 def set_in(name: str) -> str:

@@ -1,8 +1,6 @@
 """Jaeger: the spans of every service that delivers to it, asked for over its query API.
 
-In: the address of Jaeger, a trace id, or a service and a window of time. Out:
-spans. Invariant: whatever Jaeger does, an answer or a ``JaegerError`` is there
-within a bounded time. Deliberately absent: what to ask (``search``).
+Whatever Jaeger does, an answer or a ``JaegerError`` is there within a bounded time.
 
 There are two dialects [2.13 seen; the later one as documented]. The answer tells
 which one a Jaeger speaks: up to 2.18 it refuses the later one's names with 400. The

@@ -1,18 +1,25 @@
 """Which stages were late, on whose behalf, and where the time went.
 
-In: spans of any source. Out: rows, worst first. Invariant: a stage is judged
-by ``lateness.verdict`` alone, and a root and a stage under it are not both
-listed for the same delay. Deliberately absent: files, clocks, drawing.
+A stage is judged by ``lateness.verdict`` alone, and a root and a stage under it are not both
+listed for the same delay.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
+from otel_logging import _names
+from otel_logging._text import visible
 from otel_logging.lateness.verdict import late_by
+from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
+
+#: What can be measured to have made a stage late.
+CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
+SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,7 @@ class Question:
 
     *over_s* replaces every stage's own budget; *since_ns*: ended since then, ns
     since the epoch; *who*: the value of any attribute that names the user;
-    *where*: attributes that stand together on one span of the row.
+    *where*: attributes that stand together on one span of the row; *cause*: what was measured.
     """
 
     over_s: float | None = None
@@ -29,29 +36,18 @@ class Question:
     who: str | None = None
     where: tuple[tuple[str, str], ...] = ()
     service: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A stage on the way that the time went. *took_s*: the part of it inside the stage above."""
-
-    stage: str
-    took_s: float
+    cause: str | None = None
 
 
 @dataclass(slots=True, eq=False)  # one for every root stage: not frozen, as Span is not
 class Row:
-    """A stage that was late, or slow. *late_by_s* is None if it was not late."""
+    """A stage that was late, slow, or failed. *late_by_s* is None if it was not late."""
 
     span: Span
     trace: Trace
     is_root: bool
     late_by_s: float | None
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """How bad it is, to be compared."""
-        return self.late_by_s or 0.0, self.span.duration_s
+    _path: list[Step] | None = field(default=None, repr=False)
 
     @property
     def who(self) -> dict[str, Any]:
@@ -61,11 +57,63 @@ class Row:
     @property
     def path(self) -> list[Step]:
         """Where the time went, this stage first."""
-        return list(_path(self.trace, self.span))
+        if self._path is None:
+            self._path = steps(self.trace, self.span)
+        return self._path
+
+    @property
+    def cause(self) -> str | None:
+        """What was measured to have made it late; None if nothing was."""
+        return self.text(_names.LATE_CAUSE)
+
+    @property
+    def culprit(self) -> dict[str, Any]:
+        """On whose behalf the work ran that made it late; may be empty."""
+        dot = _names.LATE_CULPRIT + "."
+        return {
+            key: value
+            for key in self.trace.who_keys
+            if (value := self.measured(dot + key)) is not None
+        }
+
+    @property
+    def reason(self) -> list[str]:
+        """Why it was late in words, never none, safe for a terminal: what was measured, else where
+        the time went.
+        """
+        if why := self.text(_names.LATE_WHY):
+            return [visible(why)]
+        where, cause = self.text(_names.LATE_WHERE), self.cause
+        if cause not in (None, "unknown", "downstream"):
+            by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
+            said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
+            return [visible(f"{said}, by {by}" if by else said)]
+        return [visible(where)] if where else words(self.path)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of its trace, of the stage, and of the deepest stage of its path."""
+        return self.span.trace_id, self.span.span_id, self.path[-1].span_id
+
+    def measured(self, key: str) -> Any:
+        """Return a verdict of the write side: on the stage, else on the deepest of its path."""
+        value = self.span.get(key)
+        if value is None:
+            for step in reversed(self.path):
+                span = self.trace.spans[step.span_id]
+                if span is not self.span and (value := span.get(key)) is not None:
+                    break
+        return value
+
+    def text(self, key: str) -> str | None:
+        """Return a verdict as text, whatever another program wrote there."""
+        value = self.measured(key)
+        return None if value is None else str(value)
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``otel-logging late --json`` prints it; docs/commands.md is the contract."""
         return {
+            "schema": SCHEMA,
             "trace_id": self.span.trace_id,
             "span_id": self.span.span_id,
             "service": self.span.resource.service,
@@ -75,40 +123,86 @@ class Row:
             "budget_s": self.span.budget_s,
             "late_by_s": self.late_by_s,
             "late": self.late_by_s is not None,
+            "error": self.span.details.status == "error",
             "who": self.who,
-            "path": [{"stage": step.stage, "took_s": step.took_s} for step in self.path],
-            "cause": None,
+            "path": [step.as_json() for step in self.path],
+            "reason": " → ".join(self.reason),
+            "cause": self.cause,
+            "detail": self.text(_names.LATE_DETAIL),
+            "culprit": self.text(_names.LATE_CULPRIT),
+            "culprit_who": self.culprit,
+            "why": self.text(_names.LATE_WHY),
+            "where": self.text(_names.LATE_WHERE),
+            "shares": _from_json(self.measured(_names.LATE_SHARES)),
             "link": link,
         }
 
 
+def _from_json(value: Any) -> Any:
+    try:
+        return json.loads(value, parse_constant=str) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+
+
+#: How rows are ordered, the first one first: by what, largest first.
+SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
+    "late-by": lambda row: (row.late_by_s or 0.0, row.span.duration_s),
+    "latency": lambda row: row.span.duration_s,
+    "when": lambda row: row.span.start_ns,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """*rows*: worst first, cut at the limit. *found*: how many rows there are without the limit.
-    *judged*: whether a budget or ``over_s`` defined what late is; if not, the slowest are listed.
+    """*rows*: in order, cut at the limit; *all_rows*: not cut. *considered*: every stage that was
+    looked at. *judged*: whether a budget or ``over_s`` defined what late is; if not, the slowest
+    are listed.
     """
 
     rows: list[Row]
-    found: int
-    looked_at: int
+    all_rows: list[Row]
+    considered: list[Row]
     judged: bool
 
+    @property
+    def found(self) -> int:
+        """How many rows there are without the limit."""
+        return len(self.all_rows)
 
-def late(spans: Iterable[Span], question: Question, *, limit: int | None = None) -> Answer:
-    """Answer *question* about *spans*.
+    @property
+    def looked_at(self) -> int:
+        """How many stages were looked at."""
+        return len(self.considered)
 
-    Root stages are looked at, and stages within that have a budget of their
-    own; these become rows only if their root does not.
-    Cost: 1 µs a span; 100,000 spans are read and judged in half a second.
+
+def late(
+    spans: Iterable[Span],
+    question: Question,
+    *,
+    limit: int | None = None,
+    sort: str = "late-by",
+    without: frozenset[str] = frozenset(),
+) -> Answer:
+    """Answer *question* about *spans*; *sort* is one of ``SORTS``, *without* ids of traces that
+    are no rows.
+
+    Root stages are looked at, and stages within that have a budget of their own; these become
+    rows only if no stage above them is late. Cost: 1 µs a span.
     """
-    considered = [row for trace in by_trace(spans).values() for row in _matching(trace, question)]
+    considered = [row for trace in by_trace(spans).values() for row in matching(trace, question)]
     judged = question.over_s is not None or any(r.span.budget_s is not None for r in considered)
-    rows = _late(considered) if judged else considered
-    rows.sort(key=lambda row: row.rank, reverse=True)
-    return Answer(rows[:limit], len(rows), len(considered), judged)
+    rows = _late(considered) if judged else considered[:]
+    if question.cause is not None:
+        rows = [row for row in rows if row.cause == question.cause]
+    if without:
+        rows = [row for row in rows if row.span.trace_id not in without]
+    rows.sort(key=SORTS[sort], reverse=True)
+    return Answer(rows[:limit], rows, considered, judged)
 
 
-def _matching(trace: Trace, question: Question) -> list[Row]:
+def matching(trace: Trace, question: Question) -> list[Row]:
+    """Return the stages of a trace that *question* looks at, late or not."""
     found = [row for row in _stages(trace, question) if row.span.end_ns >= question.since_ns]
     if question.service is not None:
         found = [row for row in found if row.span.resource.service == question.service]
@@ -148,9 +242,21 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
 
 
 def _late(considered: list[Row]) -> list[Row]:
+    """Return the late ones that are under no late one: a delay is listed once."""
     rows = [row for row in considered if row.late_by_s is not None]
-    listed = {id(row.span) for row in rows if row.is_root}
-    return [row for row in rows if row.is_root or id(row.trace.root(row.span)) not in listed]
+    late_ones = {id(row.span) for row in rows}
+    known: dict[int, bool] = {}  # by id of a span: whether it is late, or under one that is
+    found = []
+    for row in rows:
+        above, climbed = False, []
+        for span in row.trace.ancestors(row.span):
+            if (above := known.get(id(span), id(span) in late_ones)) or id(span) in known:
+                break
+            climbed.append(id(span))
+        known.update(dict.fromkeys(climbed, above))
+        if not above:
+            found.append(row)
+    return found
 
 
 # ---------------------------------------------------------------- on whose behalf
@@ -187,36 +293,3 @@ def _is(value: Any, wanted: str) -> bool:
     """Compare an attribute with what somebody typed: booleans as Jaeger has them."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return value is not None and text == wanted
-
-
-# ---------------------------------------------------------------- where the time went
-
-
-def _path(trace: Trace, span: Span) -> Iterator[Step]:
-    """Descend from *span*, each time into the stage that took most, as long as that took at
-    least the time in which none was open.
-    """
-    start, end = span.start_ns, max(span.end_ns, span.start_ns)
-    yield Step(span.name, (end - start) / 1e9)
-    seen = {span.span_id}
-    while inside := [
-        (min(c.end_ns, end) - max(c.start_ns, start), max(c.start_ns, start), c)
-        for c in trace.children(span)
-        if c.is_stage and c.span_id not in seen
-    ]:
-        took, begin, span = max(inside, key=lambda part: part[0])
-        alone = end - start - _covered([(s, s + length) for length, s, _ in inside])
-        if took <= 0 or took < alone:
-            return
-        start, end = begin, begin + took
-        seen.add(span.span_id)
-        yield Step(span.name, took / 1e9)
-
-
-def _covered(intervals: list[tuple[int, int]]) -> int:
-    """Return the length of the union of *intervals*; those that end before they start count 0."""
-    total, reached = 0, 0
-    for start, end in sorted(intervals):
-        total += max(end - max(start, reached), 0)
-        reached = max(reached, end)
-    return total

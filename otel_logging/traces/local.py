@@ -1,9 +1,8 @@
 """The local store: the spans of every service and process with a spool on this machine.
 
-In: spool directories. Out: spans, read once. Invariant: what cannot be read is
-left out and reported on stderr, and never keeps the rest from being read. A span
-may come twice (its segment was renamed meanwhile, or delivered again):
-``trace.by_trace`` keeps one. Deliberately absent: selection.
+What cannot be read is left out and reported on stderr, and never keeps the rest from being read.
+A span may come twice (its segment was renamed meanwhile, or delivered again): ``trace.by_trace``
+keeps one.
 """
 
 from collections.abc import Iterable, Iterator

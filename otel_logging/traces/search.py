@@ -1,9 +1,7 @@
 """What Jaeger is asked, so that ``late`` finds there what it would find in a local store.
 
-In: a ``Jaeger``, a ``Question``. Out: spans, and whether they are all. Invariant:
-unless ``incomplete`` says otherwise, every trace that could make a row is among them,
-whole; others may be. What Jaeger can select it does, and ``late`` selects again.
-Deliberately absent: judging; merging (``sources``).
+Unless ``incomplete`` says otherwise, every trace that could make a row is among them, whole;
+others may be. What Jaeger can select it does, and ``late`` selects again.
 """
 
 import time
@@ -61,7 +59,7 @@ def last(jaeger: Jaeger, service: str | None) -> Found:
     """Return the spans among which the trace is that ended last, and others."""
     for back_s in _LOOK_BACK_S:
         found = read(jaeger, Question(since_ns=time.time_ns() - back_s * _S))
-        if last_of(by_trace(found.spans).values(), service=service) is not None:
+        if last_of(by_trace(found.spans).values(), service=service):
             return found
     return read(jaeger, Question())
 

@@ -1,9 +1,7 @@
 """Where spans are read from: the local store, Jaeger, or both together.
 
-In: what is asked. Out: spans of all sources that answered, and which these
-were. Invariant: a source that does not answer never keeps the other from being
-read, unless it alone was asked for. A span that is in both comes twice, the
-local one first: ``trace.by_trace`` keeps that. Deliberately absent: judging, drawing.
+A source that does not answer never keeps the other from being read, unless it alone was asked
+for. A span that is in both comes twice, the local one first: ``trace.by_trace`` keeps that.
 """
 
 from collections.abc import Callable
@@ -38,11 +36,11 @@ class Answered:
     jaeger_url: str = ""
     _in_jaeger: frozenset[str] = field(default=frozenset(), repr=False)
 
-    def link(self, trace_id: str, span_id: str) -> str | None:
-        """Return where Jaeger shows that span; None if it has nothing of its trace."""
+    def link(self, trace_id: str, *span_ids: str) -> str | None:
+        """Return where Jaeger shows those spans; None if it has nothing of their trace."""
         if trace_id not in self._in_jaeger:
             return None
-        return _links.trace_url(self.jaeger_url, trace_id, span_id)
+        return _links.trace_url(self.jaeger_url, trace_id, *span_ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,7 @@
 """A span as it is read back: from the bytes of the local store, or from Jaeger's JSON.
 
-In: spans as ``_otlp.span`` encodes them; OTLP as parsed JSON (OpenTelemetry
-protocol specification, JSON Protobuf encoding: ids in hex, 64-bit numbers as
-strings, enums as numbers). Out: ``Span``, the same from both. Invariant: of bytes,
-only what finds late stages is kept decoded: of 100,000 spans that are read a screenful is
-shown, and messages take four times the memory of their bytes. Deliberately absent: where
-spans come from, and what is made of them.
+Of bytes, only what finds late stages is kept decoded: of 100,000 spans that are read a screenful
+is shown, and messages take four times the memory of their bytes.
 """
 
 import base64
@@ -19,7 +15,7 @@ from typing import Any, Final
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 
-from otel_logging import _names, _otlp
+from otel_logging import _names, _otlp, _runtime
 
 #: Span.kind and Status.code by OTLP's numbers.
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -27,6 +23,8 @@ _STATUSES: Final = ("unset", "ok", "error")
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _BUDGET: Final = _names.BUDGET.encode()
+_FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
+_EXCEPTION: Final = _names.EXCEPTION.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,12 @@ class Span:
             return bool(self.parent_span_id)
         return not self.is_log_page
 
+    @property
+    def may_have_failed(self) -> bool:
+        """Whether it is worth a look: False where its bytes have neither error nor exception."""
+        one = self._details
+        return not isinstance(one, bytes) or _FAILED in one or _EXCEPTION in one
+
     def as_json(self) -> dict[str, Any]:
         """Return it as ``otel-logging show --json`` prints it; docs/commands.md is the contract."""
         details = self.details
@@ -191,7 +195,7 @@ def from_bytes(encoded: Sequence[bytes], resource: Resource) -> Iterator[Span]:
             message.trace_id.hex(),
             message.span_id.hex(),
             message.parent_span_id.hex(),
-            message.name,
+            _text(message.name),
             message.start_time_unix_nano,
             message.end_time_unix_nano,
             resource,
@@ -215,15 +219,17 @@ def _decoded(encoded: bytes) -> Details:
     return Details(
         _word(_KINDS, message.kind),
         _word(_STATUSES, message.status.code),
-        message.status.message,
+        _text(message.status.message),
         message.flags & _REMOTE == _REMOTE,
-        _otlp.values_of(message.attributes),
-        [Event(e.time_unix_nano, e.name, _otlp.values_of(e.attributes)) for e in message.events],
-        [
-            _link(k.trace_id.hex(), k.span_id.hex(), _otlp.values_of(k.attributes))
-            for k in message.links
-        ],
+        _fields(message.attributes),
+        [Event(e.time_unix_nano, _text(e.name), _fields(e.attributes)) for e in message.events],
+        [_link(k.trace_id.hex(), k.span_id.hex(), _fields(k.attributes)) for k in message.links],
     )
+
+
+def _fields(attributes: Any) -> dict[str, Any]:
+    # others write into our store, and earlier versions of us
+    return _runtime.current.redaction.fields(_otlp.values_of(attributes))
 
 
 # ---------------------------------------------------------------- from JSON
@@ -284,11 +290,12 @@ def _time(given: Any) -> int:
 def _text(given: Any) -> str:
     if not isinstance(given, str):
         raise TypeError("not a string")
-    return given
+    return _runtime.current.redaction.text(given)
 
 
 def _attributes(message: Mapping[str, Any], key: str = "attributes") -> dict[str, Any]:
-    return {_text(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
+    values = {_text(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
+    return _runtime.current.redaction.fields(values)
 
 
 def _value(any_value: Mapping[str, Any]) -> Any:

@@ -1,18 +1,19 @@
 """Spans put together to traces, and the one tree of each.
 
-In: spans in any order, some of them twice. Out: a ``Trace`` each; the rows of its
-tree from top to bottom. Invariant: every walk ends, also where broken senders made
-a span its own ancestor; every span and every line of a trace is in one row, log
-pages as lines of their stage. Deliberately absent: widths, colours, lateness.
+Every walk ends, also where broken senders made a span its own ancestor; every span and every line
+of a trace is in one row, log pages as lines of their stage.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
 from otel_logging.traces.span import Event, Span
+
+#: Puts siblings, by start, into the groups that are one row each, by the start of their first.
+Fold = Callable[[Sequence[Span]], Sequence[Sequence[Span]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,10 @@ class Row:
 
     *lead*: the tree's lines left of it; *inner*: the same for remarks below it;
     *shown*: attributes that the rows above have; *event*: a line, None for a stage.
-    A stage has *span*, *events* and *children* (stages right below it). Its span is None
-    where only what is below it is known: it has not ended yet, or was recorded elsewhere;
-    its times are then those of what is below.
+    A stage has *span*, *events* and *children* (stages right below it, equal ones together).
+    Its span is None where only what is below it is known: it has not ended yet, or was recorded
+    elsewhere; its times are then those of what is below. *equal*: all that are drawn as this one
+    row, itself included; *common*: attributes that all children have.
     """
 
     lead: str
@@ -34,7 +36,9 @@ class Row:
     event: Event | None = None
     span: Span | None = None
     events: Sequence[Event] = ()
-    children: Sequence[Span] = ()
+    children: Sequence[Sequence[Span]] = ()
+    equal: Sequence[Span] = ()
+    common: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Trace:
@@ -63,6 +67,17 @@ class Trace:
     def who_keys(self) -> tuple[str, ...]:
         """Keys of the attributes that name the user, of all processes that took part."""
         return tuple(dict.fromkeys(key for s in self.spans.values() for key in s.resource.who))
+
+    @property
+    def top(self) -> Span:
+        """Its outermost stage that began first; of log lines alone, their holder."""
+        roots = (s for s in self.in_order if self.is_root(s) and s.is_stage)
+        return next(roots, self.in_order[0])
+
+    def is_for(self, user: str) -> bool:
+        """Whether any of its spans ran on behalf of *user*."""
+        keys = self.who_keys
+        return any(str(s.get(key)) == user for s in self.spans.values() for key in keys)
 
     def is_root(self, span: Span) -> bool:
         """Whether *span* has no parent, or one that is not here."""
@@ -100,22 +115,26 @@ class Trace:
 
     # ---- the tree as it is drawn
 
-    def rows(self, shown: Mapping[str, Any]) -> Iterator[Row]:
+    def rows(self, shown: Mapping[str, Any], fold: Fold) -> Iterator[Row]:
         """Yield the rows from top to bottom; within a stage, lines and stages by time.
 
-        *shown*: attributes above the first row. A loop, not a recursion: a recursive
-        function that is traced makes a tree a thousand stages deep.
+        *shown*: attributes above the first row; *fold*: which of some siblings are one row. A
+        loop, not a recursion: a recursive function that is traced makes a tree a thousand deep.
         """
         seen: set[str] = set()
+        outermost = self._outermost()
+        roots = [self.spans[each] for each in outermost if each in self.spans]
+        folded = {equal[0].span_id: equal for equal in fold(roots)}
         everything = (span.span_id for span in self.in_order if not span.is_log_page)
         # after the outermost there are only circles of parents: their first stands outside
-        for top in chain(self._outermost(), everything):
-            waiting = [] if top in seen else [self._stage(top, seen, "", "", shown)]
+        for top in chain(outermost, everything):
+            equal = folded.get(top, [])
+            waiting = [] if top in seen else [self._stage(top, seen, "", "", shown, fold, equal)]
             while waiting:
                 row = waiting.pop()
                 yield row
-                if row.event is None:
-                    waiting += reversed(self._inside(row, seen))
+                if row.event is None and len(row.equal) <= 1:
+                    waiting += reversed(self._inside(row, seen, fold))
 
     def _outermost(self) -> list[str]:
         """Return the ids of roots, and of parents that are missing, by start."""
@@ -129,12 +148,24 @@ class Trace:
         return list(found)
 
     def _stage(
-        self, span_id: str, seen: set[str], lead: str, below: str, shown: Mapping[str, Any]
+        self,
+        span_id: str,
+        seen: set[str],
+        lead: str,
+        below: str,
+        shown: Mapping[str, Any],
+        fold: Fold,
+        equal: Sequence[Span] = (),
     ) -> Row:
         seen.add(span_id)
         span, inside = self.spans.get(span_id), self._children.get(span_id, [])
+        if len(equal) > 1:
+            start, end = equal[0].start_ns, max(s.end_ns for s in equal)
+            seen.update(s.span_id for s in equal)
+            seen.update(s.span_id for one in equal for s in self.descendants(one))
+            return Row(lead, below + "  ", shown, start, end, None, span, equal=equal)
         pages = [s for s in inside if s.is_log_page]
-        children = [s for s in inside if not s.is_log_page and s.span_id not in seen]
+        children = fold([s for s in inside if not s.is_log_page and s.span_id not in seen])
         return Row(
             lead,
             below + ("│ " if children else "  "),
@@ -145,15 +176,17 @@ class Trace:
             span,
             [event for one in (*([span] if span else ()), *pages) for event in one.events],
             children,
+            equal,
+            common([each[0] for each in children]),
         )
 
-    def _inside(self, row: Row, seen: set[str]) -> list[Row]:
+    def _inside(self, row: Row, seen: set[str], fold: Fold) -> list[Row]:
         below, to_come = row.inner[:-2], len(row.children)
-        parts: list[tuple[int, int, Event | Span]] = [
+        parts: list[tuple[int, int, Event | Sequence[Span]]] = [
             *((event.time_ns, 0, event) for event in row.events),
-            *((child.start_ns, 1, child) for child in row.children),
+            *((child[0].start_ns, 1, child) for child in row.children),
         ]
-        shown = {**row.shown, **(row.span.attributes if row.span else {})}
+        shown = {**row.shown, **(row.span.attributes if row.span else {}), **row.common}
         found = []
         for time_ns, _, part in sorted(parts, key=lambda timed: timed[:2]):
             if isinstance(part, Event):
@@ -162,8 +195,20 @@ class Trace:
                 continue
             to_come -= 1
             lead, deeper = ("├ ", "│ ") if to_come else ("└ ", "  ")
-            found.append(self._stage(part.span_id, seen, below + lead, below + deeper, shown))
+            where = below + lead, below + deeper
+            found.append(self._stage(part[0].span_id, seen, *where, shown, fold, part))
         return found
+
+
+def common(children: Sequence[Span]) -> dict[str, Any]:
+    """Return the attributes that two or more siblings all have."""
+    if len(children) < 2:
+        return {}
+    first, *others = (child.attributes for child in children)
+    found = dict(first)
+    for other in others:
+        found = {key: value for key, value in found.items() if key in other and other[key] == value}
+    return found
 
 
 def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
@@ -177,12 +222,22 @@ def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
     return traces
 
 
-def last(traces: Iterable[Trace], *, service: str | None = None) -> Trace | None:
-    """Return the trace with the root stage that ended latest; None where there is no stage."""
-    ended = [
-        (span.end_ns, trace)
-        for trace in traces
-        for span in trace.spans.values()
-        if trace.is_root(span) and span.is_stage and service in (None, span.resource.service)
-    ]
-    return max(ended, key=lambda pair: pair[0])[1] if ended else None
+def last(
+    traces: Iterable[Trace], number: int = 1, *, service: str | None = None, who: str | None = None
+) -> list[Trace]:
+    """Return the traces with the root stages that ended latest, the latest first. *who*: only
+    where a span has this value of a key that names the user.
+    """
+    ended: dict[str, int] = {}
+    by_id = {trace.trace_id: trace for trace in traces}
+    for trace in by_id.values():
+        if who is None or trace.is_for(who):
+            for span in trace.spans.values():
+                if (
+                    trace.is_root(span)
+                    and span.is_stage
+                    and service in (None, span.resource.service)
+                ):
+                    ended[trace.trace_id] = max(span.end_ns, ended.get(trace.trace_id, 0))
+    newest = sorted(ended, key=lambda trace_id: ended[trace_id], reverse=True)
+    return [by_id[trace_id] for trace_id in newest[:number]]

@@ -105,8 +105,9 @@ class ReadingCases:
         theirs = [row for row in theirs if row["trace_id"] in known]  # not of other demos
         assert ours
         for row in theirs:
-            ids = row["trace_id"], row["span_id"]
-            assert row.pop("link") == "{}/trace/{}?uiFind={}".format(stack.addresses.jaeger, *ids)
+            spans = dict.fromkeys((row["span_id"], row["path"][-1]["span_id"]))
+            page = f"{stack.addresses.jaeger}/trace/{row['trace_id']}"
+            assert row.pop("link") == f"{page}?uiFind={'%20'.join(spans)}"
         assert theirs == [{k: v for k, v in row.items() if k != "link"} for row in ours]
 
         shown = [

@@ -2,30 +2,22 @@
 
 import asyncio
 import sys
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from tests.servers.page import around_asgi
 from tests.servers.wiring import endpoint, wire
 
 wire()
 
 
 async def _endpoint(request: Request) -> PlainTextResponse:
-    return PlainTextResponse(endpoint(request.url.path))
+    return PlainTextResponse(endpoint(request.url.path, is_staged=False))
 
 
-_inner = Starlette(routes=[Route("/{path:path}", _endpoint)])
-_staged = around_asgi()(_inner)
-
-
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    is_around = scope.get("path", "").startswith("/around")
-    await (_staged if is_around else _inner)(scope, receive, send)
+app = Starlette(routes=[Route("/{path:path}", _endpoint)])
 
 
 def _uvicorn(*options: str) -> None:

@@ -20,21 +20,12 @@ def table(heading: str) -> list[tuple[str, ...]]:
     return [tuple(cell.strip() for cell in row[1:-1].split(" | ")) for row in rows]
 
 
-GUNICORN_CONF, _ASGI_RECIPE, _WSGI_RECIPE = blocks("python")
+GUNICORN_CONF, _WSGI_RECIPE = blocks("python")
 (LOGGING_JSON,) = blocks("json")
-
-
-def _recipe(code: str) -> Any:
-    names: dict[str, Any] = {}
-    exec(code, names)
-    return names["with_stage"]
-
-
-def around_asgi() -> Any:
-    """Return what the page puts around an ASGI application."""
-    return _recipe(_ASGI_RECIPE)
 
 
 def around_wsgi() -> Any:
     """Return what the page puts around a WSGI application."""
-    return _recipe(_WSGI_RECIPE)
+    names: dict[str, Any] = {}
+    exec(_WSGI_RECIPE, names)
+    return names["with_stage"]

@@ -1,9 +1,9 @@
 """What the applications here have in common: their set-up, and what they do in a request.
 
 STEPS in the environment is what happens, in that order, when the module of the
-application is imported; default: ``setup``. A request under ``/around`` has its
-stage around all of the application, one under ``/inside`` in its endpoint alone;
-some raise.
+application is imported; default: ``setup``. WSGI: a request under ``/around`` has its
+stage around all of the application, one under ``/inside`` in its endpoint alone. ASGI: there
+is no stage but what set-up makes. Some requests raise.
 """
 
 import logging
@@ -48,8 +48,9 @@ def user_of(path: str) -> str:
     return f"user of {path}"
 
 
-def endpoint(path: str) -> str:
-    with traced("request", root=True) if path.startswith("/inside") else nullcontext():
+def endpoint(path: str, *, is_staged: bool = True) -> str:
+    is_staged = is_staged and path.startswith("/inside")
+    with traced("request", root=True) if is_staged else nullcontext():
         bind_context(user_id=user_of(path))
         logging.getLogger("shop.plain").info("plain %s", path)
         get_logger("shop").info("structured", path=path)

@@ -1,16 +1,15 @@
 """A tree of plain spans and lines, indented: for a failing test's report.
 
-In: what ``testing.Captured.tree`` gives. Out: lines of text. Invariant: control
-characters are escaped. Deliberately absent: bars and widths (``waterfall``).
+Control characters are escaped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from otel_logging import _names
-from otel_logging._text import visible
-from otel_logging.traces.draw import exceptions
-from otel_logging.traces.draw.terminal import duration, fields
+from otel_logging._text import duration, visible
+from otel_logging.traces import exceptions
+from otel_logging.traces.draw.terminal import fields
 
 #: Shown by its place, in words before the fields, or below.
 _SHOWN: Final = frozenset(

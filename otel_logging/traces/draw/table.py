@@ -1,122 +1,306 @@
-"""The rows of ``late`` as a table: two lines each, what it was and where the time went.
+"""The rows of ``late`` and ``failed``: what it was, and below it why; in a wide terminal beside it.
 
-In: an ``Answer`` and a width. Out: lines of text. Invariant: it is called
-"late" only if a budget or ``--over`` defined what late is. Deliberately
-absent: the question.
+It is called "late" only if a budget or ``--over`` defined what late is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from otel_logging._text import visible
+from otel_logging._text import duration, visible
 from otel_logging.traces.draw.terminal import (
     NO_LINKS,
     Links,
-    cell,
-    duration,
+    fields,
     local_time,
     shown,
+    wrapped,
 )
-from otel_logging.traces.late import Answer, Row, Step
+from otel_logging.traces.failed import Failure
+from otel_logging.traces.groups import (
+    Group,
+    incidents,
+    of_the_same,
+    sentence,
+    telling,
+    user_of,
+    usual,
+)
+from otel_logging.traces.late import Answer, Row
+from otel_logging.traces.span import Span
 
 _GAP: Final = "  "
+_MIDDLE: Final = "… → "
+_BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
-_LEAST_PATH: Final = 40  # columns: in less there is hardly one stage and its time
-_NARROW: Final = 72  # columns: in less the year and milliseconds leave no room for the stage
+_NARROW: Final = (
+    72  # columns: in less the year, milliseconds and the id leave no room for the stage
+)
+_ROOMY: Final = 120  # columns: enough for what tells rows apart beside the stage
+_WIDE: Final = 160  # columns: enough for the reason beside the stage
+_ID_DIGITS: Final = 8  # enough for `show`
 
 
 def draw(
     answer: Answer, *, width: int, links: Links = NO_LINKS, narrowed: bool = False
 ) -> Iterator[Text]:
-    """Yield the table line by line, to be cut to *width* columns (``terminal.show``).
+    """Yield the table of late stages line by line, to be cut to *width* columns
+    (``terminal.show``).
 
     *narrowed*: not all stages that are not late were looked at, so they are not counted.
     """
     yield _title(answer, narrowed=narrowed)
     if not answer.rows:
         return
+    for one in incidents(answer.rows):
+        at = f"{local_time(one.rows[0].span.start_ns):%H:%M:%S}"
+        yield from wrapped(
+            Text.assemble(
+                ("one incident", "bold"),
+                f" · {len(one.users)} users at {at}: {visible(one.key)}",
+            ),
+            width,
+            4,
+        )
     yield Text()
-    heading, *stages = Console(width=width).render_lines(_stages(answer, width), pad=False)
-    for row, line in zip((None, *answer.rows), (heading, *stages), strict=True):
-        yield Text.assemble(*((part.text, part.style or "") for part in line))
-        if row is not None:
-            yield from _path_and_trace(row, width, links)
-            yield from links.below(row.span.trace_id, row.span.span_id, _GAP)
-    left_out = answer.found - len(answer.rows)
-    if left_out:
+    tells, is_usual, of_user = telling(answer.rows), usual(answer), of_the_same(answer)
+
+    def facts(row: Row) -> Iterator[str]:
+        if told := columns.beneath(tells(row)):
+            yield told
+        if found := is_usual(row):
+            yield f"usually {duration(found[0])}, p95 {duration(found[1])}"
+        if counts := of_user(row):
+            yield f"{counts[0]} of {counts[1]} of {visible(user_of(row))} late"
+
+    columns = _Columns([row.span for row in answer.rows], width)
+    for row in answer.rows:
+        late_by = "" if row.late_by_s is None else duration(row.late_by_s)
+        columns.add(
+            row.span,
+            row.who,
+            *([Text(late_by, "yellow")] if answer.judged else ()),
+            stage=_stage(row.span, columns.service_of(row.span), columns.beside(tells(row))),
+            why=Text(" → ".join(row.reason)),
+            short=_chain(row.reason, width - len(_BELOW)),
+            facts=" · ".join(facts(row)),
+            ids=row.ids,
+        )
+    yield from columns.lines(("took", "late by")[: 1 + answer.judged], links)
+    if left_out := answer.found - len(answer.rows):
         yield Text(f"and {left_out} more: --limit {answer.found}", "dim")
+
+
+def draw_failed(
+    failures: Sequence[Failure], *, found: int, looked_at: int, width: int, links: Links = NO_LINKS
+) -> Iterator[Text]:
+    """Yield the table of failed traces, as ``draw`` does. *found*: how many there are in all."""
+    of_all = f" of {looked_at} trace" + "s" * (looked_at != 1)
+    if not failures:
+        yield Text(f"none failed{of_all}" if looked_at else "no stage matches")
+        return
+    spans = [failure.row.span for failure in failures]
+    yield Text.assemble(("failed", "bold"), f" · {found}{of_all}", *_scope(spans))
+    yield Text()
+    tells = telling([failure.row for failure in failures])
+    columns = _Columns(spans, width)
+    for failure in failures:
+        span, inner = failure.row.span, failure.span
+        told = tells(failure.row)
+        stage = _stage(span, columns.service_of(span), columns.beside(told))
+        if inner is not span:
+            stage.append(f" → {visible(inner.name)}", "not bold")
+        why = Text(visible(failure.what), "red").append(
+            f"{_GAP}{visible(failure.where)}" if failure.where else ""
+        )
+        columns.add(
+            span,
+            failure.who,
+            stage=stage,
+            why=why,
+            short=why,
+            facts=columns.beneath(told),
+            ids=failure.ids,
+        )
+    yield from columns.lines(("took",), links)
+    if left_out := found - len(failures):
+        yield Text(f"and {left_out} more: --limit {found}", "dim")
+
+
+def draw_groups(answer: Answer, groups: Sequence[Group], *, by: str, width: int) -> Iterator[Text]:
+    """Yield what rows have in common: how many, by how much, and the worst one's trace."""
+    yield _title(answer, narrowed=False)
+    table = _empty_table()
+    for name in (by, "rows", "users", "late by" if answer.judged else "took", "worst", "trace"):
+        right = name not in (by, "trace")
+        table.add_column(name, no_wrap=name != by, justify="right" if right else "left")
+    for group in groups:
+        worst = group.rows[0].span
+        table.add_row(
+            Text(visible(group.key), "bold", no_wrap=True, overflow="ellipsis"),
+            str(len(group.rows)),
+            str(len(group.users)),
+            duration(group.lost_s),
+            duration(worst.duration_s),
+            Text(worst.trace_id[:_ID_DIGITS], "dim"),
+        )
+    yield Text()
+    yield from _rendered(table, width)
+
+
+def draw_summary(answer: Answer, groups: Sequence[Group], *, width: int) -> Iterator[Text]:
+    """Yield a sentence for each cause and culprit: whom it made late, and by how much."""
+    yield _title(answer, narrowed=False)
+    yield Text()
+    for group in groups:
+        yield from wrapped(Text(visible(sentence(group, duration(group.lost_s)))), width, 2)
+
+
+# ---------------------------------------------------------------- what they share
+
+
+class _Columns:
+    """Rows to be drawn: when, took, …, who, stage, trace; below or beside each why."""
+
+    def __init__(self, spans: Sequence[Span], width: int) -> None:
+        days = {local_time(span.start_ns).date() for span in spans}
+        self._date = days != {datetime.now().astimezone().date()}
+        self._one_service = len({span.resource.service for span in spans}) == 1
+        self._width = width
+        self._rows: list[tuple[list[Text], dict[str, Any]]] = []
+
+    def service_of(self, span: Span) -> str:
+        """Return the service to be named beside a stage; empty where all are of one."""
+        return "" if self._one_service else span.resource.service
+
+    def beside(self, tells: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what tells a row apart, where there is room for it beside the stage."""
+        return tells if self._width >= _ROOMY else {}
+
+    def beneath(self, tells: Mapping[str, Any]) -> str:
+        """Return the same for the line below, where there is not."""
+        return "" if self._width >= _ROOMY else fields(tells.items()).plain
+
+    def add(self, span: Span, who: Mapping[str, Any], *numbers: Text, **below: Any) -> None:
+        narrow = self._width < _NARROW
+        date = ("%m-%d " if narrow else "%Y-%m-%d ") if self._date else ""
+        when = local_time(span.start_ns).strftime(f"{date}%H:%M:%S.%f")
+        user = ", ".join(shown(value) for value in who.values()) or "-"
+        cells = [
+            Text(when[: -len(".123456" if narrow else "456")]),
+            Text(duration(span.duration_s)),
+            *numbers,
+            Text(user, no_wrap=True, overflow="ellipsis"),
+            below.pop("stage"),
+        ]
+        self._rows.append((cells, below))
+
+    def lines(self, numbers: Sequence[str], links: Links) -> Iterator[Text]:
+        narrow, wide = self._width < _NARROW, self._width >= _WIDE
+        table = _empty_table()
+        table.add_column("when", no_wrap=True)
+        for name in numbers:
+            table.add_column(name, no_wrap=True, justify="right")
+        table.add_column("who", max_width=_WHO_MOST)
+        table.add_column("stage", max_width=self._width // 4 if wide else None)
+        if wide:
+            table.add_column("why", no_wrap=True, ratio=1)
+        if not narrow:
+            table.add_column("trace", no_wrap=True)
+        for cells, below in self._rows:
+            why = _one_line(below["why"], below["facts"])
+            trace = links.mark(Text(below["ids"][0][:_ID_DIGITS], "dim"), *below["ids"])
+            table.add_row(*cells, *([why] * wide), *([trace] * (not narrow)))
+        heading, *rows = _rendered(table, self._width)
+        yield heading
+        for line, (_, below) in zip(rows, self._rows, strict=True):
+            yield line
+            if not wide:
+                yield from self._below(below, links)
+            yield from links.below(*below["ids"], indent=_GAP)
+
+    def _below(self, below: Mapping[str, Any], links: Links) -> Iterator[Text]:
+        *lines, last = wrapped(below["short"], self._width, len(_BELOW), _BELOW)
+        yield from lines
+        facts = Text(below["facts"], "dim")
+        if self._width < _NARROW:
+            facts = links.mark(Text(below["ids"][0][:_ID_DIGITS], "dim"), *below["ids"]).append(
+                f"{_GAP}{facts.plain}"
+            )
+        if cell_len(last.plain) + len(_GAP) + cell_len(facts.plain) <= self._width:
+            yield last.append(_GAP).append(facts)
+            return
+        yield last
+        if facts:
+            yield from wrapped(facts, self._width, len(_BELOW), " " * len(_BELOW))
+
+
+def _one_line(why: Text, facts: str) -> Text:
+    line = why.copy()
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line.append(f"{_GAP}{facts}", "dim") if facts else line
 
 
 def _title(answer: Answer, *, narrowed: bool) -> Text:
     looked_at = f"{answer.looked_at} stage" + "s" * (answer.looked_at != 1)
     of_all = "" if narrowed else f" of {looked_at}"
+    scope = _scope([row.span for row in answer.considered])
     if answer.judged and answer.found:
-        return Text.assemble(("late", "bold"), f" · {answer.found}{of_all}")
+        return Text.assemble(("late", "bold"), f" · {answer.found}{of_all}", *scope)
     if answer.judged:
-        return Text(f"none late{of_all}")
+        return Text.assemble(f"none late{of_all}", *scope)
     if answer.looked_at:
-        return Text.assemble(("slowest", "bold"), f" · {looked_at}, none with a budget")
+        return Text.assemble(("slowest", "bold"), f" · {looked_at}, none with a budget", *scope)
     return Text("no stage matches")
 
 
-def _stages(answer: Answer, width: int) -> Table:
-    """Return the first line of each row; the longest texts are cut until they fit."""
-    table = Table(box=None, padding=(0, len(_GAP), 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("when", no_wrap=True)
-    table.add_column("took", no_wrap=True, justify="right")
-    if answer.judged:
-        table.add_column("late by", no_wrap=True, justify="right")
-    table.add_column("who", max_width=_WHO_MOST)
-    table.add_column("stage")
-    days = {local_time(row.span.start_ns).date() for row in answer.rows}
-    date = "%m-%d " if width < _NARROW else "%Y-%m-%d "
-    pattern = ("" if days <= {datetime.now().astimezone().date()} else date) + "%H:%M:%S.%f"
-    dropped = len(".123456" if width < _NARROW else "456")
-    one_service = len({row.span.resource.service for row in answer.rows}) == 1
-    for row in answer.rows:
-        stage = Text(visible(row.span.name), "bold", no_wrap=True, overflow="ellipsis")
-        if not one_service:
-            stage.append(f" @{visible(row.span.resource.service)}", "not bold dim")
-        late_by = "" if row.late_by_s is None else duration(row.late_by_s)
-        who = ", ".join(shown(value) for value in row.who.values()) or "-"
-        table.add_row(
-            local_time(row.span.start_ns).strftime(pattern)[:-dropped],
-            duration(row.span.duration_s),
-            *([Text(late_by, "yellow")] if answer.judged else ()),
-            Text(who, no_wrap=True, overflow="ellipsis"),
-            stage,
-        )
-    return table
+def _scope(spans: Sequence[Span]) -> Iterator[str]:
+    """Yield which hours and which services *spans* are of."""
+    first = local_time(min(span.start_ns for span in spans))
+    last = local_time(max(span.end_ns for span in spans))
+    today = datetime.now().astimezone().date()
+    starts, ends = (
+        f"{at:%H:%M}" if same else f"{at:%Y-%m-%d %H:%M}"
+        for at, same in ((first, first.date() == today), (last, last.date() == first.date()))
+    )
+    yield f" · {starts} to {ends}" if starts[-5:] != ends else f" · {starts}"
+    services = sorted({span.resource.service for span in spans})
+    more = f" and {len(services) - 2} more" if len(services) > 3 else ""
+    yield f" · {visible(', '.join(services[: 2 if more else 3]))}{more}"
 
 
-def _path_and_trace(row: Row, width: int, links: Links) -> Iterator[Text]:
-    """Yield the path below the stage, and the trace's id at the right end, or below it."""
-    trace_id = row.span.trace_id
-    room = width - 2 * len(_GAP) - len(trace_id)
-    trace = links.mark(Text(trace_id, "dim"), trace_id, row.span.span_id)
-    inner = row.path[1:]
-    if inner and room < _LEAST_PATH:
-        yield Text(_GAP + _path(inner, width - len(_GAP)))
-        yield Text(_GAP).append(trace)
-    else:
-        path = cell(Text(_path(inner, room - len(_GAP))), max(room, 0))
-        yield Text.assemble(_GAP, path, _GAP, trace)
+def _stage(span: Span, service: str, tells: Mapping[str, Any]) -> Text:
+    stage = Text(visible(span.name), "bold", no_wrap=True, overflow="ellipsis")
+    if span.details.status == "error":
+        stage.append(" ERROR", "bold red")
+    if service:
+        stage.append(f" @{visible(service)}", "not bold dim")
+    if tells:
+        stage.append(_GAP).append(fields(tells.items()).plain, "not bold dim")
+    return stage
 
 
-def _path(steps: list[Step], room: int) -> str:
-    """Return the path; if it is too long, without those in the middle: the innermost counts."""
-    parts = [f"{visible(step.stage)} {duration(step.took_s)}" for step in steps]
-    kept = list(parts)
-    while len(kept) > 1 and cell_len(_chain(kept)) > room:
-        kept = ["…", *kept[2 if kept[0] == "…" else 1 :]]
-    return _chain(kept)
+def _chain(parts: Sequence[str], room: int) -> Text:
+    """Return the way; if it is too long, without the stages in its middle: the innermost counts."""
+    line = parts[-1]
+    for left, part in zip(range(len(parts) - 1, 0, -1), reversed(parts[:-1]), strict=True):
+        longer = f"{part} → {line}"
+        if cell_len(longer) + (len(_MIDDLE) if left > 1 else 0) > room:
+            return Text(_MIDDLE + line)
+        line = longer
+    return Text(line)
 
 
-def _chain(parts: list[str]) -> str:
-    return f"└ {' → '.join(parts)}" if parts else ""
+def _empty_table() -> Table:
+    return Table(box=None, padding=(0, len(_GAP), 0, 0), header_style="dim", pad_edge=False)
+
+
+def _rendered(table: Table, width: int) -> Iterator[Text]:
+    """Yield a table's lines; the longest texts are cut until they fit."""
+    for line in Console(width=width).render_lines(table, pad=False):
+        yield Text.assemble(*((part.text, part.style or "") for part in line))

@@ -1,8 +1,7 @@
 """What the drawings share: the terminal, and how values look in it.
 
-In: values of other people's programs. Out: text of a known width. Invariant:
-no character of a value is a command to the terminal, no line is wider than it, and
-no fact is shown by colour alone. Deliberately absent: what is drawn.
+No character of a value is a command to the terminal, no line is wider than it, and no fact is
+shown by colour alone.
 """
 
 import io
@@ -14,6 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -39,23 +39,23 @@ def console() -> Console:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Links to spans in Jaeger. *of*: trace id and span id to a URL, None if Jaeger has not got it;
-    *are_taken*: whether the terminal supports hyperlinks.
+    """Links to spans in Jaeger. *of*: trace id and ids of spans to a URL, None if Jaeger has not
+    got it; *are_taken*: whether the terminal supports hyperlinks.
     """
 
-    of: Callable[[str, str], str | None]
+    of: Callable[..., str | None]
     are_taken: bool
 
-    def mark(self, text: Text, trace_id: str, span_id: str) -> Text:
+    def mark(self, text: Text, *ids: str) -> Text:
         """Make *text* a hyperlink, if the terminal supports them."""
-        url = self.of(trace_id, span_id)
+        url = self.of(*ids)
         if url is not None and self.are_taken:
             text.stylize(f"link {url}")
         return text
 
-    def below(self, trace_id: str, span_id: str, indent: str = "") -> Iterator[Text]:
+    def below(self, *ids: str, indent: str = "") -> Iterator[Text]:
         """Yield the whole URL as a line of its own, if the terminal supports no hyperlinks."""
-        url = self.of(trace_id, span_id)
+        url = self.of(*ids)
         if url is not None and not self.are_taken:
             yield Text(indent + url, "dim", overflow="ignore")
 
@@ -94,25 +94,21 @@ def fields(values: Iterable[tuple[str, Any]]) -> Text:
     return line
 
 
+def wrapped(text: Text, width: int, indent: int, lead: str = "") -> Iterator[Text]:
+    """Yield *text* in lines of at most *width* columns, broken at blanks; the first one after
+    *lead*, the others indented.
+    """
+    room = max(width - max(indent, cell_len(lead)), 1)
+    for number, line in enumerate(text.wrap(Console(width=room), room) or [text]):
+        line.rstrip()
+        yield Text(" " * indent if number else lead).append(line)
+
+
 def cell(text: Text, width: int) -> Text:
     """Return *text* in exactly *width* columns: cut with an ellipsis, or filled with blanks."""
     made = text.copy()
     made.truncate(width, overflow="ellipsis", pad=True)
     return made
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people write it: 850 µs, 3.2 ms, 604 ms, 1.204 s, 17 min 3 s."""
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 0.9995:
-        return f"{seconds * 1e3:.{1 if seconds < 0.00995 else 0}f} ms"
-    if seconds < 59.9995:
-        return f"{seconds:.3f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def local_time(time_ns: int) -> datetime:

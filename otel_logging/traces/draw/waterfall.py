@@ -1,41 +1,47 @@
 """One trace as a picture: stages with their bars, and their log lines in between.
 
-In: a ``Trace`` and a width. Out: lines of text. Invariant: lateness and errors
-are words before they are colours; all numbers of a picture are in one unit,
-from one zero. Deliberately absent: which trace, and what is under what.
+Lateness and errors are words before they are colours; all numbers of a picture are in one unit,
+from one zero.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, Final
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from otel_logging import _names
-from otel_logging._text import visible
+from otel_logging._text import duration, visible
 from otel_logging.lateness.verdict import late_by
-from otel_logging.traces.draw import exceptions
+from otel_logging.traces import exceptions
 from otel_logging.traces.draw.terminal import (
     NO_LINKS,
     Links,
     cell,
-    duration,
     fields,
     local_time,
+    wrapped,
 )
+from otel_logging.traces.failed import is_bad
+from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
 from otel_logging.traces.span import Event, Span
-from otel_logging.traces.trace import Row, Trace
+from otel_logging.traces.trace import Row, Trace, common
 
-_LEAST_BAR, _MOST_BAR = 20, 60  # columns; less shows nothing, more shows no more
+_LEAST_BAR = 20  # columns; less shows nothing
+_EQUAL = 5  # siblings of one name are one row from here on
+_MOST_ROWS = 1_000  # of a picture: who reads more asks for them
+_COMPARED = 100  # of equal stages, for what they have in common
+_LOST = 0.1  # of the whole: less is not marked
 _LEAST_LABEL = 12
 _GAP: Final = "  "
 
 #: Attributes that the picture shows otherwise than as a field.
-_OURS: Final = frozenset(
+_HIDDEN: Final = frozenset(
     {
-        *(_names.BUDGET, _names.LATE, _names.LATE_BY, _names.CANCELLED),
+        *(_names.BUDGET, _names.LATE, _names.CANCELLED),
         *(_names.LEVEL, _names.EXCEPTION, _names.STACK),
         *exceptions.ATTRIBUTES,
     }
@@ -43,23 +49,73 @@ _OURS: Final = frozenset(
 _LEVEL_STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow"}
 _LOUD: Final = frozenset({"error", "critical"})  # in capitals, for those who see no colour
 _LEVEL_WIDTH = 7  # "warning"
+_HTTP: Final = ("http.route", "url.path")  # the first ones of a stage
+#: Below it, whole.
+_WHOLE: Final = (_names.LATE_WHERE, "db.query.text", "db.statement")
 
 
-def draw(trace: Trace, *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
-    """Yield the picture of *trace* line by line, to be cut to *width* columns
-    (``terminal.show``).
+def is_shown(key: str) -> bool:
+    """Return whether an attribute is a field: the heading has what made it late."""
+    is_verdict = key.startswith(f"{_names.LATE}.") and key != _names.LATE_WHERE
+    return key not in _HIDDEN and not is_verdict
 
-    Cost: everything of the trace is decoded, about 50 µs a line.
+
+def draw(
+    trace: Trace, *, width: int, links: Links = NO_LINKS, unfolded: bool = False
+) -> Iterator[Text]:
+    """Yield the picture of *trace* line by line, to be cut to *width* columns (``terminal.show``).
+
+    *unfolded*: equal stages are drawn one by one, however many. Cost: what is drawn is decoded,
+    about 50 µs a line.
     """
-    first = trace.in_order[0]
+    first = trace.top
     users = who(trace, first)
-    listed = list(trace.rows(users))
-    columns = _columns(listed, first.resource.service, width)
-    yield from _header(trace, columns, users, links)
+    fold = _one_by_one if unfolded else Folding(trace)
+    most = None if unfolded else _MOST_ROWS
+    rows = trace.rows(users, fold)
+    listed = list(islice(rows, most))
+    top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
+    columns = _columns(trace, listed, first.resource.service, width, top)
+    yield from _header(trace, columns, users, links, top)
     yield Text()
     yield columns.heading()
     for row in listed:
         yield from _stage(row, columns) if row.event is None else _line(row, row.event, columns)
+    if next(rows, None) is not None:
+        yield Text(f"and more: the first {most:,} rows are drawn, all with --all", "dim")
+
+
+def _one_by_one(siblings: Sequence[Span]) -> list[list[Span]]:
+    return [[span] for span in siblings]
+
+
+class Folding:
+    """Five or more siblings of one name are one row, but for those in or below which something
+    failed or was late.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._apart: set[str] = set()
+        for span in trace.spans.values():
+            is_late = late_by(span.duration_s, span.budget_s) is not None
+            if is_late or (span.may_have_failed and is_bad(span)):
+                for each in chain([span], trace.ancestors(span)):
+                    if each.span_id in self._apart:
+                        break
+                    self._apart.add(each.span_id)
+
+    def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
+        """Put *siblings* into the groups that are one row each."""
+        equal: dict[Any, list[Span]] = {}
+        for span in siblings:
+            apart = span.span_id if span.span_id in self._apart else ""
+            equal.setdefault((span.name, span.resource.service, apart), []).append(span)
+        parts = [
+            part
+            for same in equal.values()
+            for part in ([same] if len(same) >= _EQUAL else _one_by_one(same))
+        ]
+        return sorted(parts, key=lambda part: part[0].start_ns)
 
 
 # ---------------------------------------------------------------- columns
@@ -73,6 +129,9 @@ class _Columns:
     total_ns: int
     service: str  # of the outermost stage; other stages are drawn with their own
     width: int
+    way: frozenset[str]  # ids of the stages on the critical path
+    lost: str  # what the last one of it did itself, if that is much
+    last: str  # its id
     number: int = 0
     label: int = 80
     bar: int = 0
@@ -105,47 +164,72 @@ class _Columns:
         return line.append("0" + self.count(self.total_ns).rjust(self.bar - 1))
 
     def bar_of(self, row: Row) -> str:
-        """Return a bar from start to end, to half a column, at least half a column long."""
-        halves = 2 * self.bar
-        first = min((row.start_ns - self.start_ns) * halves // self.total_ns, halves - 1)
-        last = -((self.start_ns - row.end_ns) * halves // self.total_ns)
-        blanks, begins_half = divmod(first, 2)
-        full, ends_half = divmod(max(last - first, 1) - begins_half, 2)
-        return " " * blanks + "╺" * begins_half + "━" * full + "╸" * ends_half
+        """Return a bar from start to end, to half a column, at least half a column long; heavy on
+        the critical path. Of equal stages it has a column for each in which one was open.
+        """
+        begins, whole, ends = "╺━╸" if row.span and row.span.span_id in self.way else "╶─╴"
+        halves, cells = 2 * self.bar, [0] * self.bar  # 1: the left half, 2: the right one, 3: both
+        for span in row.equal if len(row.equal) > 1 else (row,):
+            first = min(max(span.start_ns - self.start_ns, 0) * halves // self.total_ns, halves - 1)
+            last = max(-((self.start_ns - span.end_ns) * halves // self.total_ns), first + 1)
+            for half in (first, min(last, halves) - 1):
+                cells[half // 2] |= 1 << half % 2
+            for cell_ in range((first + 1) // 2, min(last, halves) // 2):
+                cells[cell_] = 3
+        return "".join((" ", ends, begins, whole)[halves_] for halves_ in cells).rstrip()
 
 
-def _columns(listed: list[Row], service: str, width: int) -> _Columns:
+def _columns(trace: Trace, listed: list[Row], service: str, width: int, top: Judged) -> _Columns:
     drawn = [row for row in listed if row.event is None]
-    start = min(row.start_ns for row in drawn)
-    total = max(max(row.end_ns for row in drawn) - start, 1)
-    rough = _Columns(start, total, service, width)
-    number = max(len("start"), *(len(rough.count(row.end_ns - start)) for row in listed))
+    start = trace.in_order[0].start_ns
+    total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
+    way, level = {top.span.span_id}, [top.span]
+    for step in top.path[1:]:
+        level = [s for one in level for s in trace.children(one) if s.name == step.stage]
+        way.update(span.span_id for span in level)
+    last = top.path[-1]
+    # of the outermost stage alone the heading has it
+    lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
+    rough = _Columns(start, total, service, width, frozenset(way), lost, last.span_id)
+    numbers = (len(rough.count(max(row.end_ns - start, _took(row)))) for row in listed)
+    number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
     labels = (cell_len(_label(row, rough).plain) for row in drawn if row.span)
     longest = max([_LEAST_LABEL, *labels])
-    bar = min(max(room - longest, room * 2 // 5, _LEAST_BAR), _MOST_BAR)
+    bar = max(room - longest, room * 2 // 5, _LEAST_BAR)
     label = max(min(longest, room - bar), _LEAST_LABEL)
     return replace(rough, number=number, label=label, bar=bar)
+
+
+def _took(row: Row) -> int:
+    """Return how long a row's stage was open, or all of its equal ones together; ns."""
+    spans: Sequence[Any] = row.equal if len(row.equal) > 1 else (row,)
+    return sum(max(span.end_ns - span.start_ns, 0) for span in spans)
 
 
 # ---------------------------------------------------------------- header, stages, lines
 
 
 def _header(
-    trace: Trace, columns: _Columns, users: Mapping[str, Any], links: Links
+    trace: Trace, columns: _Columns, users: Mapping[str, Any], links: Links, top: Judged
 ) -> Iterator[Text]:
     services = dict.fromkeys(span.resource.service for span in trace.in_order)
     started = local_time(columns.start_ns)
-    line = Text().append(visible(", ".join(services)), "bold")
-    for part in (fields(users.items()), Text(duration(columns.total_ns / 1e9))):
+    line = Text(visible(top.span.name), "bold")
+    for word in words_of(top.span):
+        line.append(f" {word}", f"bold {_style(top.span)}")
+    named = Text(visible(", ".join(services)))
+    for part in (fields(users.items()), named, Text(duration(columns.total_ns / 1e9))):
         if part:
             line.append(" · ", "dim").append(part)
     yield line
     moment = f"{started:%Y-%m-%d %H:%M:%S}.{started.microsecond // 1000:03} {started:%z}"
-    ids = trace.trace_id, trace.in_order[0].span_id
-    identity = links.mark(Text(trace.trace_id, "dim"), *ids)
+    identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
     yield Text("trace ", "dim").append(identity).append(f" · {moment}", "dim")
-    yield from links.below(*ids)
+    yield from links.below(*top.ids)
+    if top.span.is_stage and (top.late_by_s is not None or top.span.budget_s is None):
+        why = Text(" → ".join(top.reason), "yellow" if top.late_by_s is not None else "")
+        yield from wrapped(why, columns.width, 2, "└ ")
 
 
 def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
@@ -153,10 +237,11 @@ def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
     if span is None:
         yield columns.numbers(row.start_ns).append(_label(row, columns))
         return
-    line = columns.numbers(row.start_ns, max(row.end_ns - row.start_ns, 0))
+    line = columns.numbers(row.start_ns, _took(row))
     line.append(cell(_label(row, columns), columns.label)).append(_GAP)
-    yield line.append(columns.bar_of(row), _style(span) or "blue")
-    for remark in _remarks(row, span):
+    on_way = " bold" if span.span_id in columns.way else ""
+    yield line.append(columns.bar_of(row), (_style(span) or "blue") + on_way)
+    for remark in _remarks(row, span, columns):
         yield columns.numbers().append(columns.tree(row.inner)).append(remark)
 
 
@@ -164,15 +249,18 @@ def _label(row: Row, columns: _Columns) -> Text:
     line, span = columns.tree(row.lead), row.span
     if span is None:
         return line.append("… not ended yet, or not recorded here", "italic")
-    line.append(visible(span.name), _style(span))
+    line.append(visible(span.name), f"{_style(span)}{' bold' * (span.span_id in columns.way)}")
+    if len(row.equal) > 1:
+        line.append(f" \N{MULTIPLICATION SIGN}{len(row.equal)}", "bold")
     if span.resource.service != columns.service:
         line.append(f" @{visible(span.resource.service)}", "dim")
-    for word in _words(span):
+    for word in words_of(span):
         line.append(f" {word}", f"bold {_style(span)}")
     return line
 
 
-def _words(span: Span) -> list[str]:
+def words_of(span: Span) -> list[str]:
+    """Return what is wrong with a stage, in words."""
     facts = {
         "ERROR": span.details.status == "error",
         "LATE": late_by(span.duration_s, span.budget_s) is not None,
@@ -182,56 +270,82 @@ def _words(span: Span) -> list[str]:
 
 
 def _style(span: Span) -> str:
-    words = _words(span)
+    words = words_of(span)
     return "red" if "ERROR" in words else "yellow" if words else ""
 
 
-def _remarks(row: Row, span: Span) -> Iterator[Text]:
+def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     """Yield what there is to say of a stage besides its times."""
+    if len(row.equal) > 1:
+        longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
+        yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
+        yield from _facts(common(row.equal[:_COMPARED]), row, columns)
+        return
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
+    if columns.lost and span.span_id == columns.last:
+        yield from _below(Text(columns.lost, "yellow"), row.inner, columns)
     if message and not _is_shown_below(row, message):
-        yield Text(visible(message), "red")
-    if own := fields(_new(span.attributes, row.shown)):
-        yield own
+        yield from _below(Text(visible(message), "red"), row.inner, columns)
+    yield from _facts(span.attributes, row, columns)
+    if each := fields(_new(row.common, {**row.shown, **span.attributes})):
+        yield Text("each inside: ", "dim").append(each)
     for link in span.details.links:
         yield Text(f"linked to trace {link['trace_id']}, span {link['span_id']}", "dim")
+
+
+def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
+    new = dict(_new(values, row.shown))
+    if own := fields((key, value) for key, value in new.items() if key not in _WHOLE):
+        yield own
+    for text in (new[key] for key in _WHOLE if key in new):
+        yield from _below(Text(visible(" ".join(str(text).split()))), row.inner, columns)
+
+
+def _below(text: Text, lead: str, columns: _Columns, indent: int = 0) -> Iterator[Text]:
+    """Yield *text* in as many lines as it needs beside the tree: what must never be cut."""
+    taken = 2 * (columns.number + len(_GAP)) + len(columns.tree(lead)) + indent
+    yield from wrapped(text, max(columns.width - taken, _LEAST_LABEL), 2)
 
 
 def _is_shown_below(row: Row, message: str) -> bool:
     """Return whether the exception is shown below: by its event, or by a stage inside."""
     return any(event.name == exceptions.EVENT for event in row.events) or any(
-        child.details.status_message == message for child in row.children
+        child[0].details.status_message == message for child in row.children
     )
 
 
 def _new(values: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Return the fields that are new here, the logger's name last: it is cut first."""
-    new = {k: v for k, v in values.items() if k not in _OURS and (k not in shown or shown[k] != v)}
+    """Return the fields that are new here; what is asked for is first, the logger's name last: it
+    is cut first.
+    """
+    new = {k: v for k, v in values.items() if is_shown(k) and (k not in shown or shown[k] != v)}
+    first = {key: new.pop(key) for key in _HTTP if key in new}
     if _names.LOGGER in new:
         new[_names.LOGGER] = new.pop(_names.LOGGER)
-    return new.items()
+    return [*first.items(), *new.items()]
 
 
 def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
     """Yield a log line: its level, its message, its fields; below it the exception."""
     raised = exceptions.raised(event.name, event.attributes)
     level, message, below = event.attributes.get(_names.LEVEL, "event"), event.name, ""
-    if raised is not None and event.name == exceptions.EVENT:
-        level, message, below = "error", raised.what, raised.where
-    elif raised is not None:
-        below = _fitting(raised, columns, row)
-    tree = columns.tree(row.lead)
-    line = (
-        columns.numbers(event.time_ns).append(tree).append(_level(level)).append(visible(message))
-    )
+    if raised is not None:
+        below = f"{raised.what}{_GAP}{raised.where}".rstrip()
+        if event.name == exceptions.EVENT:
+            level, message, below = "error", raised.what, raised.where
+    tree, indent = columns.tree(row.lead), _LEVEL_WIDTH + 1
+    text = Text(visible(message))
+    first, *rest = _below(text, row.lead, columns, indent) if raised else (text,)
+    line = columns.numbers(event.time_ns).append(tree).append(_level(level)).append(first)
     if own := fields(_new(event.attributes, row.shown)):
         line.append(_GAP).append(own)
     yield line
     if below:
-        indent = " " * (_LEVEL_WIDTH + 1)
-        yield columns.numbers().append(tree).append(indent + visible(below), "red")
+        rest += _below(Text(visible(below), "red"), row.lead, columns, indent)
+    for part in rest:
+        yield columns.numbers().append(tree).append(" " * indent).append(part)
 
 
 def _level(level: Any) -> Text:
@@ -239,10 +353,3 @@ def _level(level: Any) -> Text:
     if word in _LOUD:
         return Text(f"{word.upper():<{_LEVEL_WIDTH}} ", "bold red")
     return Text(f"{word:<{_LEVEL_WIDTH}} ", _LEVEL_STYLES.get(word, ""))
-
-
-def _fitting(raised: exceptions.Raised, columns: _Columns, row: Row) -> str:
-    """Return type and message, and the innermost frame if there is room for both."""
-    both = f"{raised.what}{_GAP}{raised.where}"
-    taken = 2 * (columns.number + len(_GAP)) + len(row.lead) + _LEVEL_WIDTH + 1
-    return both if taken + cell_len(visible(both)) <= columns.width else raised.what

@@ -1,0 +1,278 @@
+"""Secrets, and personal data on request, taken out of text and plain data.
+
+In: text, names of fields, plain data as ``_values.plain`` makes it. Out: the same, with
+``[redacted:kind]`` where a secret stood, of which the marker echoes nothing. Invariant: pure
+but for what it remembers, total, idempotent, in linear time. Deliberately absent: where values
+come from, and bounds of their size (``_values``).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from otel_logging._errors import ConfigurationError
+from otel_logging._secret_names import STEMS, kind_of, words_of
+from otel_logging._secret_texts import (
+    LIKELY,
+    marker,
+    without_credentials,
+    without_numbers,
+    without_personal,
+    without_schemes,
+)
+from otel_logging._secret_values import is_blank, is_count, without_named
+
+_REMEMBERED: Final = 4096  # texts, and names; forgotten together
+_REMEMBERED_CHARACTERS: Final = 256
+_RANDOM_SALT: Final = secrets.token_bytes(16)
+
+
+class Redaction:
+    """What is taken out of lines, spans and log records before they leave.
+
+    *keys*: further names whose values are secrets, in any style. *patterns*: further regular
+    expressions of secrets; they run on every new text, so they have to be quick. *allow*: names
+    whose values stay. *personal*: e-mail addresses, phone numbers and IP addresses too, and the
+    ``who`` keys hashed with *salt*, a random one of this process where it is left out.
+    Failure: raises ``ConfigurationError`` for an invalid pattern; nothing does later. Cost: a
+    look-up for what was seen before, 2 µs for 40 new characters. Concurrency: any thread.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[str] = (),
+        patterns: Iterable[str] = (),
+        allow: Iterable[str] = (),
+        *,
+        personal: bool = False,
+        salt: str = "",
+        who: Iterable[str] = (),
+    ) -> None:
+        for name, given in (("keys", keys), ("patterns", patterns), ("allow", allow)):
+            if isinstance(given, str):
+                raise ConfigurationError(f"Redaction: {name}", given, "a sequence of strings")
+        self.keys, self.patterns, self.allow = tuple(keys), tuple(patterns), tuple(allow)
+        self.personal, self.who = personal, frozenset(who) if personal else frozenset()
+        self._salt, self._given_salt = salt.encode() or _RANDOM_SALT, salt
+        self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
+        self._keys = {" ".join(words_of(key)) for key in self.keys}
+        self._allow = {" ".join(words_of(key)) for key in self.allow}
+        try:
+            self._patterns = [re.compile(each) for each in self.patterns]
+        except re.error as error:
+            allowed = f"regular expressions ({error})"
+            raise ConfigurationError("Redaction: patterns", patterns, allowed) from error
+        self._stems = (*STEMS, *{word for key in self._keys for word in key.split()[:1]})
+        #: Texts without their secrets, of those that were seen lately.
+        self.seen: dict[str, str] = {}
+        self._last = ("", "")
+        self._kinds: dict[str, str | None] = {}
+
+    def for_who(self, who: Iterable[str]) -> "Redaction":
+        """Return this with *who*, the keys that say on whose behalf something runs."""
+        if not self.personal:
+            return self
+        return Redaction(
+            self.keys,
+            self.patterns,
+            self.allow,
+            personal=self.personal,
+            salt=self._given_salt,
+            who=who,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Redaction) and self._given == other._given
+
+    def __hash__(self) -> int:
+        return hash(self._given)
+
+    # ---- names
+
+    def kind(self, name: str) -> str | None:
+        """Return which kind of secret the field *name* holds; None: it holds something else."""
+        kind = self._kinds.get(name, "")
+        if kind == "":
+            words = words_of(name[:_REMEMBERED_CHARACTERS])
+            joined = " ".join(words)
+            kind = None if joined in self._allow else kind_of(words)
+            if any(f" {key} " in f" {joined} " for key in self._keys):
+                kind = "key"
+            if len(self._kinds) >= _REMEMBERED:
+                self._kinds.clear()
+            self._kinds[name] = kind
+        return kind
+
+    # ---- plain data
+
+    def field(self, name: str, value: Any) -> Any:
+        """Return the plain *value* of the field *name* without its secrets."""
+        try:  # what ``kind`` does, without the call
+            kind = self._kinds[name]
+        except KeyError:
+            kind = self.kind(name)
+        if kind is not None and value and type(value) is not bool and not is_count(name, value):
+            return value if type(value) is str and is_blank(value) else marker(kind)
+        if name in self.who and value is not None:
+            return self.pseudonym(value)
+        if type(value) is str:
+            known = self.seen.get(value)  # as ``text``, without the call
+            return self._new(value) if known is None else known
+        return self.value(value)
+
+    def value(self, value: Any) -> Any:
+        """Return a plain *value* without secrets."""
+        kind = type(value)
+        if kind is str:
+            return self.text(value)
+        if kind is int:
+            if not 10**11 < value < 10**19:
+                return value
+            text = self.text(str(value))
+            return value if text.isdecimal() else text
+        if kind is dict:
+            return self._mapping(value)
+        if kind is list or kind is tuple:
+            if (
+                len(value) == 2
+                and type(value[1]) is str
+                and not value[1].replace("_", "").isalpha()
+            ):
+                return self._pair(value)  # no list of names
+            return kind(self._pair(item) for item in value)
+        return value
+
+    def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return *fields*, plain data, without secrets."""
+        return {name: self.field(name, value) for name, value in fields.items()}
+
+    def scalars(self, fields: Mapping[str, Any], longest: int) -> dict[str, Any] | None:
+        """Return what ``fields`` does; None where one is no plain scalar of ordinary size."""
+        kinds, texts, who, found = self._kinds, self.seen, self.who, {}
+        for name, value in fields.items():
+            kind = type(value)
+            if kind is str:
+                if len(value) > longest:
+                    return None
+                if kinds.get(name, "") is None and not who:  # what ``field`` does, in place
+                    known = texts.get(value)
+                    found[name] = self._new(value) if known is None else known
+                    continue
+            elif kind is int:
+                if not -(2**63) <= value < 2**63:
+                    return None
+                if value < 10**11 and kinds.get(name, "") is None and not who:
+                    found[name] = value
+                    continue
+            elif kind is float:
+                if value - value != 0.0:  # not finite
+                    return None
+            elif kind is not bool and value is not None:
+                return None
+            found[name] = self.field(name, value)
+        return found
+
+    def _mapping(self, values: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            text = self.text(name)
+            while text in found:  # two secrets, which are as good as one
+                text += "_"
+            found[text] = self.field(name, value)
+        for name, value in (
+            ("name", "value"),
+            ("key", "value"),
+            ("Name", "Value"),
+            ("header", "value"),
+        ):
+            if value in found and type(values.get(name)) is str:  # as HTTP archives have headers
+                found[value] = self.field(values[name], values[value])
+        return found
+
+    def _pair(self, item: Any) -> Any:
+        """Return an item of a list, which may be a name and its value."""
+        if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
+            return type(item)((self.text(item[0]), self.field(item[0], item[1])))
+        if type(item) in (list, tuple):
+            return type(item)(map(self._pair, item))
+        return self.value(item)
+
+    def pseudonym(self, value: Any) -> str:
+        """Return what stands for *value*, the same for the same one: to be searched for."""
+        text = str(value)
+        if re.fullmatch("who:[0-9a-f]{16}", text):
+            return text
+        given = text.encode("utf-8", "backslashreplace")
+        return f"who:{hmac.new(self._salt, given, hashlib.sha256).hexdigest()[:16]}"
+
+    # ---- text
+
+    def text(self, text: str) -> str:
+        """Return *text* without secrets."""
+        known = self.seen.get(text)
+        return self._new(text) if known is None else known
+
+    def _new(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
+        last = self._last  # a line and its event have the same text; other threads have others
+        if len(text) > _REMEMBERED_CHARACTERS and (text is last[0] or text is last[1]):
+            return last[1]
+        found, lower = text, text.lower()
+        has_signs = (
+            "=" in text
+            or ":" in text
+            or "--" in text
+            or "%" in text
+            or "'," in text
+            or '",' in text
+            or "</" in text
+        )
+        if has_signs:
+            found = without_schemes(found)
+        likely = LIKELY.search(found)
+        if likely is not None:
+            found = without_numbers(found, likely)
+        if "basic" in lower or "bearer" in lower:
+            found = without_credentials(found)
+        if has_signs:
+            for stem in self._stems:  # most texts have none, and need no closer look
+                if stem in lower:
+                    found = without_named(found, self.kind)
+                    break
+        for pattern in self._patterns:
+            found = pattern.sub(marker("pattern"), found)
+        if self.personal:
+            found = without_personal(found)
+        if len(text) <= _REMEMBERED_CHARACTERS:
+            if len(self.seen) >= _REMEMBERED:
+                self.seen.clear()
+            self.seen[text] = found
+        else:
+            self._last = (text, found)
+        return found
+
+
+class _Off(Redaction):
+    """Takes nothing out."""
+
+    def kind(self, name: str) -> str | None:  # noqa: ARG002
+        return None
+
+    def field(self, name: str, value: Any) -> Any:  # noqa: ARG002
+        return value
+
+    def value(self, value: Any) -> Any:
+        return value
+
+    def text(self, text: str) -> str:
+        return text
+
+    def _new(self, text: str) -> str:
+        return text
+
+
+#: What is done where nothing else is asked for; and nothing at all.
+DEFAULT: Final = Redaction()
+OFF: Final = _Off()

@@ -1,0 +1,128 @@
+"""Which names of fields hold secrets: by the words in them, in any case and style.
+
+In: a name. Out: its words, and the kind of secret that they name. Deliberately absent: values.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+
+def words_in(text: str) -> frozenset[str]:
+    """Return the words of *text*."""
+    return frozenset(text.split())
+
+
+def by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return each of the words of *kinds* with its kind."""
+    return {word: kind for kind, words in kinds.items() for word in words.split()}
+
+
+#: Words that name a secret, also where they are two (`api_key`), or end one (`dbpassword`).
+_SECRET: Final = by_kind(
+    {
+        "password": "password passwd passwort pwd pswd passphrase passcode senha motdepasse",
+        "secret": "secret mnemonic seedphrase recoverycode backupcode",
+        "token": "token jwt bearer",
+        "authorization": "authorization",
+        "cookie": "cookie",
+        "session": "sessionid sessid sessionkey connectsid",
+        "credential": "credential cred connectionstring connstr",
+        "csrf": "csrf xsrf",
+        "signature": "amzsignature googsignature hubsignature xsignature webhooksignature"
+        " stripesignature slacksignature requestsignature sharedaccesssignature",
+        "otp": "otp totp otpcode mfacode verificationcode securitycode authcode pincode facode",
+        "card": "cardnumber creditcard cvv cvc socialsecuritynumber",
+        "key": " ".join(
+            f"{whose}key"
+            for whose in words_in(
+                "api app application private secret access signing signature encryption "
+                "decryption crypto master auth account storage shared hmac ssh rsa pgp gpg deploy "
+                "service webhook license subscription functions client consumer server tls ssl "
+                "aes jwt vault root security transaction merchant admin openai stripe anthropic "
+                "sendgrid"
+            )
+        ),
+    }
+)
+#: Words that do so as a word of their own.
+_ALONE: Final = by_kind(
+    {
+        "password": "pass pw",
+        "session": "session sess",
+        "authorization": "auth oauth",
+        "signature": "sig",
+        "otp": "pin mfa",
+        "personal": "ssn iban",
+    }
+)
+#: What follows them in the name of something else: `session_count`, `token_type`.
+_ABOUT: Final = words_in(
+    "active agent age alg algo algorithm arn at attempt attempts audience backend banner begin "
+    "bucket budget by cache check checks class client column consent cost count counter counts "
+    "country created date day days decision detail details domain duration enabled end endpoint "
+    "error errors event events exception exist exists exp expire expires expiration expiry factor "
+    "factory failure failures field file flag flow for forgot form format from generator group "
+    "handler hint host hour hours httponly id ids in index issuer kind label language latency "
+    "left len length less level lifetime limit limits locale location lock log manager max "
+    "message method methods metric metrics middleware min minute minutes missing mode module ms "
+    "name names notice num number of offset ok on optional order outcome owner page parser path "
+    "per plugin policies policy pool port position preference preferences present price progress "
+    "protection protocol provider rate ratio reason ref reference refresh remaining request "
+    "requests required requires reset response result retries retry role roles rule rules "
+    "samesite santa scheme scope scopes score sec second seconds server service set since size "
+    "start state stats status storage store strength success template time timeout times "
+    "timestamp title to total ttl type types uid until updated uri url usage user username users "
+    "uuid valid validator validity version window"
+)
+_STILL: Final = words_in("decoded decrypted encoded encrypted hashed shared signed")
+#: What comes before them where they are counted, or asked for.
+_ASKED: Final = words_in(
+    "allow allows are avg can count disable enable has have is max mean min n need needs no num "
+    "number public require requires should total use uses using was with without"
+)
+#: What is somewhere in each of their names, for a quick look.
+STEMS: Final = tuple(
+    words_in(
+        "pass pw pswd token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa cv "
+        "card code conn mnemonic seed sid ssn iban senha motdepasse socials"
+    )
+)
+_NO_PASS: Final = words_in("band boarding by final first last low high one second single")
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
+_COMPOUND: Final = re.compile(r"(password|passwd)(.+)")
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name in any style, in lower case and the singular, without digits."""
+    found: list[str] = []
+    for word in _WORD.findall(re.sub("%(?:25)*[0-9A-Fa-f]{2}", " ", name) if "%" in name else name):
+        compound = _COMPOUND.fullmatch(word.lower())
+        found += compound.groups() if compound else [word.lower()]
+    return [w[:-1] if w[-1] == "s" and w[-2:] != "ss" and len(w) > 3 else w for w in found]
+
+
+def kind_of(words: list[str]) -> str | None:
+    """Return which kind of secret *words* name; None: something else."""
+    if not words or (len(words) > 1 and words[0] in _ASKED):
+        return None
+    before = ""
+    kind, place = ("session", 0) if words == ["sid"] else (None, 0)
+    for number, word in enumerate(words):
+        one = _SECRET.get(before + word) or _SECRET.get(word) or _ALONE.get(word)
+        if one is None and word.endswith(_ENDS):
+            one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
+        if word == "pass" and before in _NO_PASS:
+            one = None
+        if one is not None:
+            kind, place = one, number
+        before = word
+    for word in words[place + 1 :]:
+        if (
+            word in _ABOUT
+            or f"{word}s" in _ABOUT
+            or (word.endswith(("ed", "ing")) and word not in _STILL)
+        ):
+            return None
+    return kind

@@ -1,0 +1,194 @@
+"""What secrets look like in a text, and what stands for them.
+
+In: texts. Out: the same with a marker for each secret that is known by its looks: what vendors
+issue, credentials of URLs and headers, private keys, numbers with a checksum. Invariant: linear
+time; a pattern begins nowhere inside what it has passed, or what repeats in it is bounded.
+Deliberately absent: what is a secret by its name (``_secret_values``).
+"""
+
+import base64
+import ipaddress
+import re
+from typing import Final
+
+from otel_logging._secret_names import by_kind
+
+
+def marker(kind: str) -> str:
+    """Return what stands for a secret of *kind*; no part of it is in there."""
+    return f"[redacted:{kind}]"
+
+
+_B: Final = r"(?<![A-Za-z0-9_-])"
+#: Issuers' tokens. Each has a digit somewhere: a name of words alone is none.
+_ISSUED: Final = by_kind(
+    {
+        "aws": r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+        "google": r"AIza[\w-]{30,} ya29\.[\w.-]{20,} GOCSPX-[\w-]{20,} 1//0[\w-]{20,}",
+        "slack": r"xox[a-z](?:\.xox[a-z])?-[\w-]{11,} xapp-[\w-]{10,}",
+        "github": r"gh[a-z]_[A-Za-z0-9]{16,} github_pat_\w{16,}",
+        "gitlab": r"gl[a-z]{2,6}-[\w.-]{16,}",
+        "anthropic": r"sk-ant-[\w-]{9,}",
+        "openai": r"sk-[\w-]{16,}",
+        "stripe": r"[sr]k_(?:live|test)_\w{8,} whsec_[\w+/=]{16,}",
+        "npm": r"npm_[A-Za-z0-9]{20,}",
+        "pypi": r"pypi-[\w-]{16,}",
+        "sendgrid": r"SG\.[\w-]{16,}\.[\w-]{16,}",
+        "twilio": r"(?:SK|AC)[0-9a-f]{32}(?![A-Za-z0-9])",
+        "telegram": r"[0-9]{8,10}:[A-Za-z0-9_-]{35}(?![\w-])",
+        "discord": r"[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}",
+        "jwt": r"eyJ[\w-]{5,}(?:\.[\w-]*){1,4}",
+        "azure": r"[A-Za-z0-9]{3}[0-9]Q~[\w~.-]{30,} [A-Za-z0-9+/]{86}==",
+        "token": r"(?:hf|gsk|r8|glsa|glc|figd|ntn|sbp|rubygems|dapi|pplx|xai|ATATT3|NRAK|PMAK|HRKU"
+        r"|AGE-SECRET-KEY|shp[a-z]{2}|sntr[a-z]{1,2}|sq0[a-z]{3}|xkeysib|dop|doo|hv[sbr]|key|dckr"
+        r"|EAA)[_.-]?(?:[A-Za-z0-9]{1,8}[_-]){0,3}[A-Za-z0-9]{20,}[\w-]*"
+        r" (?:[A-Za-z0-9]{1,12}[_-]){0,3}(?:sk|rk|secret|tok|token|tkn|pat|api|apikey|live|priv"
+        r"|auth|pw)[_-](?:[A-Za-z0-9]{1,8}[_-]){0,2}[A-Za-z0-9]{16,}[\w-]*",
+    }
+)
+_KINDS: Final = list(_ISSUED.values())
+_TOKEN: Final = re.compile(f"{_B}(?:{'|'.join(f'({each})' for each in _ISSUED)})", re.ASCII)
+_PEM: Final = re.compile(
+    r"-----BEGIN (?=[A-Z0-9 ]{0,40}PRIVATE KEY)(?:.*?-----END [A-Z0-9 ]{0,40}-----|.*)", re.DOTALL
+)
+_URL_USER: Final = re.compile(
+    r"(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
+    r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
+)
+_WEBHOOK: Final = re.compile(r"(hooks\.slack\.com/|/api/webhooks/)[\w/-]{10,256}")
+_LOGIN: Final = re.compile(r"(?<![\w-])((?:-u|--user|--proxy-user)[ =][^\s:]{1,64}:)(?!\[red)\S+")
+_SCHEME: Final = re.compile(
+    r"(?<![\w-])(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{6,4096})", re.I | re.A
+)
+_CARD: Final = re.compile(r"(?<![\w.-])[0-9](?:[ -]?[0-9]){12,18}(?![\w-])", re.ASCII)
+#: By issuers' ranges: a time in ns or ms, and most ids, are none.
+_ISSUER: Final = re.compile(
+    r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
+    r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
+)
+_IBAN: Final = re.compile(
+    r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}(?![a-z])", re.A
+)
+#: Lengths by country (ISO 13616 registry).
+_IBAN_LENGTH: Final = {
+    country: int(length)
+    for length, countries in re.findall(
+        r"(\d+):(\S+)",
+        "15:NO 16:BE 18:DK,FI,FO,GL,NL 19:MK,SI 20:AT,BA,EE,KZ,LT,LU,XK 21:CH,HR,LI,LV "
+        "22:BG,BH,CR,DE,GB,GE,IE,ME,RS,VA 23:AE,GI,IL,IQ,OM,TL 24:AD,CZ,ES,MD,PK,RO,SA,SE,SK,TN,VG "
+        "25:LY,PT,ST 26:IS,TR 27:BI,DJ,FR,GR,IT,MC,MR,SM 28:AL,AZ,BY,CY,DO,GT,HU,LB,NI,PL,SV "
+        "29:BR,EG,PS,QA,UA 30:JO,KW,MU 31:MT,SC 32:LC 33:RU",
+    )
+    for country in countries.split(",")
+}
+_EMAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
+_ADDRESS: Final = re.compile(
+    r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
+)
+_PHONE: Final = re.compile(
+    r"(?<![\w.+-])(?:\+[0-9](?:[ ().-]{0,2}[0-9]){7,14}|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
+    r"|0[0-9]{1,4}[ /-][0-9](?:[ -]?[0-9]){4,9})(?![\w-])"
+)
+
+
+def _issued(found: re.Match[str]) -> str:
+    text = found.group()
+    if not any(map(str.isdigit, text)) or found.lastindex is None:
+        return text
+    kind = _KINDS[found.lastindex - 1]
+    return marker(kind) if kind != "jwt" or text.count(".") > 1 else text
+
+
+def _url_user(found: re.Match[str]) -> str:
+    return f"{found.group(1) or found.group(2)}{marker('url-password')}@"
+
+
+def _scheme(found: re.Match[str]) -> str:
+    name, given = found.group(1).lower(), found.group(3)
+    if name == "basic":
+        try:
+            is_secret = b":" in base64.b64decode(
+                given.rstrip("=") + "=" * (-len(given.rstrip("=")) % 4)
+            )
+        except ValueError:
+            is_secret = False
+    else:
+        is_secret = len(given) > 19 or any(map(str.isdigit, given)) or not given[1:].islower()
+    return found.group(1) + found.group(2) + marker(name) if is_secret else found.group()
+
+
+def _card(found: re.Match[str]) -> str:
+    digits = _solid(found.group())
+    if not _ISSUER.fullmatch(digits):
+        return found.group()
+    doubled = "".join(str(2 * int(d)) if n % 2 else d for n, d in enumerate(reversed(digits)))
+    return found.group() if sum(map(int, doubled)) % 10 else marker("card")
+
+
+def _iban(found: re.Match[str]) -> str:
+    text = found.group()
+    length = _IBAN_LENGTH.get(text[:2], 0)
+    end = next((n for n in range(len(text) + 1) if len(_solid(text[:n])) == length), 0)
+    account, rest = _solid(text[:end]), text[end:]
+    if not (length and account) or rest[:1].isalnum():
+        return text
+    number = int("".join(str(int(c, 36)) for c in account[4:] + account[:4]))
+    return marker("iban") + rest if number % 97 == 1 else text
+
+
+def _solid(text: str) -> str:
+    return text.replace(" ", "").replace("-", "")
+
+
+def _address(found: re.Match[str]) -> str:
+    try:
+        ipaddress.ip_address(found.group())
+    except ValueError:
+        return found.group()
+    return marker("ip")
+
+
+# ---------------------------------------------------------------- all of them
+
+#: What a card's number, an account's, and an issued token have somewhere: one pass says for most
+#: texts that there is none.
+LIKELY: Final = re.compile(
+    r"\b(?:([0-9]{4}[ -]?[0-9]{4}[0-9 -]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})|([\w-]{16,}))",
+    re.ASCII,
+)
+_HEX: Final = re.compile(r"[0-9a-f-]+")
+
+
+def without_schemes(text: str) -> str:
+    """Return *text* without private keys, and without the credentials of URLs."""
+    if "PRIVATE KEY" in text:
+        text = _PEM.sub(marker("private-key"), text)
+    if "-u" in text or "user" in text:
+        text = _LOGIN.sub(rf"\1{marker('password')}", text)
+    if "://" in text:
+        text = _WEBHOOK.sub(rf"\1{marker('webhook')}", _URL_USER.sub(_url_user, text))
+    return text
+
+
+def without_numbers(text: str, likely: re.Match[str]) -> str:
+    """Return *text* without issued tokens and numbers; *likely*: the first match of ``LIKELY``."""
+    has_digits = False
+    at: re.Match[str] | None = likely
+    while at is not None:
+        if at.lastindex == 1:
+            has_digits = True
+        elif not _HEX.fullmatch(at.group()):
+            return _CARD.sub(_card, _IBAN.sub(_iban, _TOKEN.sub(_issued, text)))
+        at = LIKELY.search(text, at.end())
+    return _CARD.sub(_card, text) if has_digits else text
+
+
+def without_credentials(text: str) -> str:
+    """Return *text* without bearer and basic credentials."""
+    return _SCHEME.sub(_scheme, text)
+
+
+def without_personal(text: str) -> str:
+    """Return *text* without e-mail addresses, phone numbers and IP addresses."""
+    text = _ADDRESS.sub(_address, _EMAIL.sub(marker("email"), text))
+    return _PHONE.sub(marker("phone"), text)

@@ -1,0 +1,170 @@
+"""What is bound in a task, and until when: one immutable object, or one that a request shares.
+
+In: fields, and the owner that they end with. Out: their values, and these encoded, once for all
+spans and lines that have them. Deliberately absent: where it is kept (``context``).
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from otel_logging import _names, _otlp, _runtime
+from otel_logging._fields import as_attributes
+from otel_logging._values import MAX_CHARACTERS, field
+
+#: Attribute of a stage's span, whoever's it is: that it has ended.
+CLOSED: Final = "otel_logging_closed"
+
+
+def has_ended(owner: Any) -> bool:
+    """Say whether a span, whoever's, or another owner has ended."""
+    return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
+
+
+class Block:
+    """One time that a scope is entered."""
+
+    otel_logging_closed = False
+    end_time = None  # as a span's
+
+
+class _Field(NamedTuple):
+    """A value that is bound until its *owner* ends: the entry span of a request, the block of a
+    ``bound_context``; None: nothing. *around*: what is bound again then.
+    """
+
+    value: Any
+    owner: Any
+    around: "_Field | None"
+
+
+_NO_REQUEST: Final = frozenset({type(None), Block})
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
+
+
+class Bound:
+    """What is bound in a task. Immutable; whoever copies the context has this object for ever.
+
+    Encodings are made once, and shared by all spans and lines that have it.
+    """
+
+    __slots__ = (
+        *("attributes", "event_bytes", "fields", "has_requests", "is_plain", "line_bytes"),
+        *("shown", "span_bytes", "values"),
+    )
+
+    #: Attributes of a span; encoded, an event's too; of a usual line (None: look anew each time).
+    attributes: dict[str, Any]
+    span_bytes: bytes
+    event_bytes: bytes
+    line_bytes: bytes | None
+
+    def __init__(self, fields: Mapping[str, _Field]) -> None:
+        self.fields = fields
+        self.values: Mapping[str, Any] = {key: each.value for key, each in fields.items()}
+        #: Whether some owner is a span, for stages that begin a trace and must not be slow.
+        self.has_requests = not _NO_REQUEST.issuperset(
+            [type(each.owner) for each in fields.values()]
+        )
+        self.is_plain = _PLAIN.issuperset(map(type, self.values.values()))
+
+    def __getattr__(self, name: str) -> Any:
+        made: Any
+        if name == "attributes":
+            made = {key: field(key, value) for key, value in as_attributes(self.values).items()}
+        elif name == "span_bytes":
+            made = _otlp.attributes(b"\x4a", self.attributes)
+        elif name == "event_bytes":
+            made = _otlp.attributes(_otlp.EVENT_TAG, self.attributes)
+        elif name == "shown":
+            usual, redaction = _NOT_USUAL.isdisjoint(self.values), _runtime.current.redaction
+            made = redaction.scalars(self.values, MAX_CHARACTERS) if usual else None
+        elif name == "line_bytes":
+            made = None if self.shown is None else _otlp.scalars(_otlp.EVENT_TAG, self.shown)
+        else:
+            raise AttributeError(name)
+        if self.is_plain or made is None:  # else what is in a list may be another the next time
+            setattr(self, name, made)
+        return made
+
+    def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
+        """Return this with *values*, which end with *owner*."""
+        fields = dict(self.fields)
+        for key, value in values.items():
+            around = None if owner is None else fields.get(key)
+            while around is not None and (around.owner is owner or has_ended(around.owner)):
+                around = around.around  # never to be seen again
+            fields[key] = tuple.__new__(_Field, (value, owner, around))  # a third of the time
+        return Bound(fields)
+
+    def without(self, keys: Iterable[str]) -> "Bound":
+        """Return this without the fields *keys*."""
+        return Bound({key: each for key, each in self.fields.items() if key not in keys})
+
+    def lasting(self, is_over: Callable[[Any], bool]) -> "Bound":
+        """Return this without what has an owner that is over."""
+        if not any(is_over(each.owner) for each in self.fields.values()):
+            return self
+        fields = {}
+        for key, each in self.fields.items():
+            left: _Field | None = each
+            while left is not None and is_over(left.owner):
+                left = left.around
+            if left is not None:
+                fields[key] = left
+        return Bound(fields)
+
+    def with_fields_of(self, before: "Bound", keys: Collection[str]) -> "Bound":
+        """Return this with the fields *keys* as they are in *before*."""
+        kept = {key: each for key, each in before.fields.items() if key in keys}
+        return Bound({**self.without(keys).fields, **kept})
+
+
+class Shared(Bound):
+    """What is bound in a request, or a connection, its *owner*; changed in place.
+
+    Every copy of the context that was made since has it as it is now, a thread's as well. *keys*
+    are put in place as long as there is none: a request has one user. None: every key, always.
+    """
+
+    __slots__ = ("_around", "keys", "own", "owner")
+
+    def __init__(
+        self, own: Mapping[str, Any], owner: Any, around: Bound, keys: Collection[str] | None
+    ) -> None:
+        self._around, self.owner, self.keys = around, owner, keys
+        self.replace(own)
+
+    def replace(self, own: Mapping[str, Any]) -> None:
+        """Have the values *own* from here on, over what is around."""
+        for name in ("attributes", "event_bytes", "line_bytes", "span_bytes"):
+            with suppress(AttributeError):
+                delattr(self, name)
+        self.own = own
+        Bound.__init__(self, self._around.put(own, self.owner).fields)
+        self.has_requests = True
+        self.is_plain = self.is_plain and self.keys is not None  # spans have what was, else
+
+    def put(self, values: Mapping[str, Any], owner: Any) -> Bound:
+        """Put *values* in place, as far as that is for all."""
+        if owner is not self.owner:
+            return super().put(values, owner)
+        keys = self.keys
+        new = {
+            k: v for k, v in values.items() if keys is None or (k in keys and k not in self.values)
+        }
+        if new:
+            self.replace({**self.own, **new})
+        if len(new) == len(values):
+            return self
+        return Shared({**self.own, **values}, owner, self._around, keys)
+
+    def lasting(self, is_over: Callable[[Any], bool]) -> Bound:
+        """Return this without what has an owner that is over, and not to be changed by it."""
+        kept = super().lasting(is_over)
+        return Bound(kept.fields) if kept is self and is_over(self.owner) else kept
+
+
+#: Nothing is bound.
+NOTHING: Final = Bound({})

@@ -1,0 +1,323 @@
+"""``otel-logging``: ask the local store and Jaeger, in a terminal.
+
+Nothing in a store is changed.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from otel_logging import _names
+from otel_logging._errors import ConfigurationError
+from otel_logging.cli.listing import (
+    A_DAY,
+    Listing,
+    Shown,
+    footer,
+    links_of,
+    nothing_in,
+    opened,
+    sources_of,
+    strict,
+)
+from otel_logging.cli.options import of_rows, of_store, seconds
+from otel_logging.cli.options import spool_dir as spool_dir_option
+from otel_logging.traces import groups, sources
+from otel_logging.traces.draw import table, terminal, waterfall
+from otel_logging.traces.failed import failed as failed_traces
+from otel_logging.traces.late import CAUSES, SCHEMA, SORTS, Question
+from otel_logging.traces.late import late as late_stages
+from otel_logging.traces.search import WHOLE_ID
+from otel_logging.traces.sources import Answered
+from otel_logging.traces.trace import Trace, by_trace
+from otel_logging.traces.trace import last as last_of
+
+_NAMED = 5  # candidates for a prefix of several traces
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Find out which user's message, at what moment, was handled late, and why."""
+
+
+@main.command()
+@click.option(
+    "--over",
+    type=seconds,
+    metavar="SECONDS",
+    help="Late is what took longer, whatever its budget.",
+)
+@click.option("--sort", type=click.Choice(list(SORTS)), default="late-by", show_default=True)
+@click.option(
+    "--group", type=click.Choice(list(groups.KEYS)), help="One row for all that share it."
+)
+@click.option("--cause", type=click.Choice(CAUSES), help="Only what this made late.")
+@click.option(
+    "--summary", is_flag=True, help="A sentence for each cause: whom, how often, by how much."
+)
+@click.option("--fail", is_flag=True, help="Exit with 1 if anything was late.")
+@of_rows
+@of_store
+def late(
+    *,
+    over: float | None,
+    cause: str | None,
+    sort: str,
+    group: str | None,
+    summary: bool,
+    fail: bool,
+    **given: Any,
+) -> None:
+    """List the late stages, worst first: when, for whom, how late, where the time went."""
+    if given["html"] and (group or summary):
+        raise click.UsageError("--html has rows, no --group or --summary of them")
+    listing = Listing(**given)
+    question = Question(over, listing.since_ns, listing.who, listing.where, listing.service, cause)
+    key = groups.KEYS[group] if group else groups.reason_key if summary else None
+    any_late = False
+
+    def answered(found: Answered, seen: set[str]) -> Shown:
+        nonlocal any_late
+        limit = listing.limit if key is None else None
+        answer = late_stages(found.spans, question, limit=limit, sort=sort, without=frozenset(seen))
+        any_late = any_late or (answer.judged and answer.found > 0)
+        out_width = listing.width
+        if key is not None:
+            parts = groups.grouped(answer.all_rows, key)[: listing.limit]
+            drawn = (
+                table.draw_summary(answer, parts, width=out_width)
+                if summary
+                else table.draw_groups(answer, parts, by=str(group), width=out_width)
+            )
+            return Shown(drawn, (part.as_json() for part in parts), [], answer.rows)
+        return Shown(
+            table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
+            (row.as_json(found.link(*row.ids)) for row in answer.rows),
+            [row.trace for row in answer.rows],
+            answer.rows,
+        )
+
+    listing.run(question, answered)
+    click.get_current_context().exit(fail and any_late)
+
+
+@main.command()
+@of_rows
+@of_store
+def failed(**given: Any) -> None:
+    """List the failed traces, newest first: when, for whom, what was raised, and where."""
+    listing = Listing(**given)
+    question = Question(None, listing.since_ns, listing.who, listing.where, listing.service)
+
+    def answered(found: Answered, seen: set[str]) -> Shown:
+        every, looked_at = failed_traces(found.spans, question)
+        every = [failure for failure in every if failure.row.span.trace_id not in seen]
+        some = every[: listing.limit]
+        return Shown(
+            table.draw_failed(
+                some,
+                found=len(every),
+                looked_at=looked_at,
+                width=listing.width,
+                links=links_of(found),
+            ),
+            (failure.as_json(found.link(*failure.ids)) for failure in some),
+            [failure.row.trace for failure in some],
+            [failure.row for failure in some],
+        )
+
+    listing.run(question, answered)
+
+
+@main.command()
+@click.argument("trace_id", required=False)
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=1,
+    metavar="[N]",
+    help="The N traces that ended last, 1 unless said; so without TRACE_ID.",
+)
+@click.option("--who", metavar="U", help="Only traces on behalf of this user.")
+@click.option("--all", "unfolded", is_flag=True, help="Each stage, also of many equal ones.")
+@of_store
+def show(
+    *,
+    trace_id: str | None,
+    last: int | None,
+    who: str | None,
+    unfolded: bool,
+    service: str | None,
+    source: str | None,
+    spool_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Draw one trace: its stages, and their log lines inside them.
+
+    TRACE_ID may be cut to its first digits, at least four.
+    """
+    if trace_id is not None and (last is not None or who is not None):
+        raise click.UsageError("say TRACE_ID, or --last and --who")
+    prefix = None if trace_id is None else _prefix(trace_id)
+    with opened(source, spool_dir) as asked:
+        found = (
+            asked.trace(prefix)
+            if prefix is not None
+            else asked.late(Question(who=who, service=service))
+            if who is not None or (last or 1) > 1
+            else asked.last(service)
+        )
+    traces = by_trace(found.spans)
+    if not traces:
+        when = "" if prefix is not None and len(prefix) == WHOLE_ID else A_DAY
+        raise click.ClickException(nothing_in(found, source, spool_dir, when=when))
+    chosen = (
+        [_one(traces, prefix, service)]
+        if prefix is not None
+        else _newest(traces, service, who, last or 1)
+    )
+    if as_json:
+        shown = [
+            f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n'
+            + ",\n".join(strict(span.as_json()) for span in trace.in_order)
+            + "\n]}"
+            for trace in chosen
+        ]
+        click.echo(shown[0] if (last or 1) == 1 else "[\n" + ",\n".join(shown) + "\n]")
+        click.echo(found.origin, err=True)
+        return
+    out = terminal.console()
+    for trace in chosen:
+        drawn = waterfall.draw(trace, width=out.width, links=links_of(found), unfolded=unfolded)
+        terminal.show(out, [*drawn, *([Text()] if trace is not chosen[-1] else ())])
+    terminal.show(out, footer(found, source, spool_dir))
+
+
+@main.command()
+@click.option(
+    "--environment",
+    envvar=_names.ENVIRONMENT,
+    default="development",
+    show_default=True,
+    metavar="NAME",
+    help="As for any service: production prints JSON.",
+)
+@spool_dir_option
+def demo(*, environment: str, spool_dir: Path | None) -> None:
+    """Run a small chat service for ten seconds, and find out who was answered late, and why."""
+    try:
+        from otel_logging.demo import run
+    except ModuleNotFoundError as error:
+        message = f"The demo needs {error.name}: pip install 'otel-logging[demo]'"
+        raise click.ClickException(message) from None
+    try:
+        run(environment=environment, spool_dir=spool_dir)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option(
+    "--wait",
+    type=seconds,
+    default="15",
+    metavar="SECONDS",
+    show_default=True,
+    help="How long the probe may take to Jaeger.",
+)
+@spool_dir_option
+def doctor(*, wait: float, spool_dir: Path | None) -> None:
+    """Send a probe and read it back from Jaeger; say what is wrong on the way, and what to do.
+
+    Start it as the service is started: same environment, same directory, same machine.
+    """
+    # here: it needs the SDK, which no other command does
+    from otel_logging.doctor import report
+    from otel_logging.doctor.checks import examine
+
+    out = terminal.console()
+    findings = []
+    for finding in examine(spool_dir=spool_dir, patience_s=wait):
+        findings.append(finding)
+        terminal.show(out, report.draw(finding, width=out.width, encoding=out.encoding))
+    terminal.show(out, report.result(findings))
+    click.get_current_context().exit(report.problems(findings) > 0)
+
+
+@main.command()
+@click.option(
+    "--source", type=click.Choice([sources.LOCAL, sources.JAEGER]), help="Read only this."
+)
+@spool_dir_option
+def mcp(*, source: str | None, spool_dir: Path | None) -> None:
+    """Answer a coding agent: late, failed and show as tools (MCP, over stdin and stdout)."""
+    try:
+        from otel_logging.mcp_server import serve
+    except ModuleNotFoundError as error:
+        message = f"The tools need {error.name}: pip install 'otel-logging[mcp]'"
+        raise click.ClickException(message) from None
+    try:
+        asked = sources_of(source, spool_dir)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+    serve(asked)
+
+
+@main.command(
+    "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.option("--service", metavar="NAME", help="The service's name; by default the application's.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
+    """Start COMMAND set up as by setup_observability, with no line of code: run uvicorn app:app.
+
+    Everything else is set by variables: docs/configuration.md. Python programs that it starts
+    are set up too.
+    """
+    from otel_logging import run
+
+    try:
+        run.replace_process(command, service)
+    except (ConfigurationError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+# ---------------------------------------------------------------- which trace
+
+
+def _prefix(given: str) -> str:
+    wanted = given.strip().lower()
+    if not re.fullmatch("[0-9a-f]{4,32}", wanted):
+        message = f"{given!r} is not a trace id: say 4 to 32 hexadecimal digits"
+        raise click.BadParameter(message, param_hint="TRACE_ID")
+    return wanted
+
+
+def _newest(
+    traces: dict[str, Trace], service: str | None, who: str | None, number: int
+) -> list[Trace]:
+    found = last_of(traces.values(), number, service=service, who=who)
+    if not found:
+        of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
+        raise click.ClickException(f"No stage{of} has ended yet; only log lines are there.")
+    return found
+
+
+def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
+    found = [
+        trace
+        for trace_id, trace in traces.items()
+        if trace_id.startswith(prefix)
+        and any(service in (None, span.resource.service) for span in trace.spans.values())
+    ]
+    if not found:
+        raise click.ClickException(f"No trace {prefix} among the {len(traces)} in the store.")
+    if len(found) > 1:
+        named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])
+        rest = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}{rest}")
+    return found[0]

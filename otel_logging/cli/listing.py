@@ -1,0 +1,160 @@
+"""What the commands do alike: read the sources, and print what was found. Nothing is changed."""
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.text import Text
+
+from otel_logging import settings
+from otel_logging._errors import ConfigurationError
+from otel_logging._text import visible
+from otel_logging.cli.options import ROWS
+from otel_logging.settings import links
+from otel_logging.traces import sources
+from otel_logging.traces.draw import page, terminal
+from otel_logging.traces.jaeger import JaegerError
+from otel_logging.traces.late import Question, Row
+from otel_logging.traces.sources import Answered, Sources
+from otel_logging.traces.trace import Trace
+
+A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
+_EVERY_S = 1.0  # --follow
+
+
+def sources_of(source: str | None, spool_dir: Path | None) -> Sources:
+    """Return what is to be read. Failure: raises ``ConfigurationError``."""
+    return Sources(source or sources.BOTH, tuple(_places(spool_dir)), links.jaeger_url())
+
+
+@contextmanager
+def opened(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
+    """Yield what is to be read. What it raises becomes the command's error.
+
+    Python's garbage collector is off until the command ends: it would look through 100,000
+    spans again and again, and none of them is garbage.
+    """
+    gc.disable()
+    click.get_current_context().call_on_close(gc.enable)
+    try:
+        yield sources_of(source, spool_dir)
+    except (JaegerError, ConfigurationError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def links_of(found: Answered) -> terminal.Links:
+    """Return the links to Jaeger of what was found."""
+    return terminal.Links(found.link, are_taken=links.takes_links())
+
+
+def footer(found: Answered, source: str | None, spool_dir: Path | None) -> list[Text]:
+    """Return the lines that name the sources, and the directories of the local store."""
+    places = [] if source == sources.JAEGER else filter(Path.is_dir, _places(spool_dir))
+    line = " · ".join([found.origin, *(visible(str(place)) for place in places)])
+    return [Text(), Text(line, "dim", overflow="ignore")]
+
+
+def _places(spool_dir: Path | None) -> list[Path]:
+    return settings.spool_base() if spool_dir is None else [spool_dir]
+
+
+def nothing_in(found: Answered, source: str | None, spool_dir: Path | None, *, when: str) -> str:
+    """Return that nothing is there, and where it was looked for."""
+    if source == sources.JAEGER:
+        return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
+    places = " or ".join(str(place) for place in _places(spool_dir))
+    return (
+        f"Nothing is recorded in {places} yet: a stage appears here when it ends, "
+        "once setup_observability() was called in its process."
+    )
+
+
+@dataclass(slots=True)
+class Shown:
+    """An answer to be printed: drawn, as JSON, as pictures of a page."""
+
+    drawn: Iterable[Text]
+    as_json: Iterable[dict[str, Any]]
+    traces: list[Trace]
+    rows: list[Row]
+
+
+class Listing:
+    """What ``late`` and ``failed`` do alike with what they were given."""
+
+    def __init__(
+        self,
+        *,
+        since: float | None,
+        who: str | None,
+        where: tuple[tuple[str, str], ...],
+        limit: int | None,
+        service: str | None,
+        source: str | None,
+        spool_dir: Path | None,
+        as_json: bool,
+        follow: bool,
+        html: Path | None,
+    ) -> None:
+        if html is not None and (follow or as_json):
+            raise click.UsageError("--html goes neither with --follow nor with --json")
+        self.since_ns = 0 if since is None else time.time_ns() - int(since * 1e9)
+        self.who, self.where, self.service = who, where, service
+        self.limit = limit or (None if as_json else ROWS)
+        self._source, self._spool_dir, self._page = source, spool_dir, html
+        self._as_json, self._follow = as_json, follow
+        self._out = terminal.console()
+        self.width = self._out.width
+
+    def run(self, question: Question, answered: Callable[[Answered, set[str]], Shown]) -> None:
+        """Ask, and print the answer; with ``--follow`` again and again, each row once."""
+        seen: set[str] = set()
+        is_first = True
+        while True:
+            began = time.monotonic()
+            with opened(self._source, self._spool_dir) as asked:
+                found = asked.late(question)
+            shown = answered(found, seen)
+            if is_first or shown.rows:
+                self._print(found, shown)
+            if not self._follow:
+                return
+            seen.update(row.span.trace_id for row in shown.rows)
+            is_first = False
+            del found, shown
+            gc.collect()
+            time.sleep(max(_EVERY_S, time.monotonic() - began))
+
+    def _print(self, found: Answered, shown: Shown) -> None:
+        if self._page is not None:
+            title = next(iter(shown.drawn)).plain
+            parts = page.draw(title, list(shown.as_json), shown.traces, found.origin)
+            try:
+                self._page.write_text("".join(parts), encoding="utf-8")
+            except OSError as error:
+                raise click.ClickException(f"{self._page} cannot be written: {error}") from None
+            click.echo(f"written: {self._page}")
+        elif self._as_json and self._follow:
+            for row in shown.as_json:
+                click.echo(strict(row))
+        elif self._as_json:
+            lines = ",\n".join(strict(row) for row in shown.as_json)
+            click.echo(f"[\n{lines}\n]" if lines else "[]")
+            click.echo(found.origin, err=True)
+        elif not found.spans:
+            when = "" if self.since_ns else A_DAY
+            click.echo(nothing_in(found, self._source, self._spool_dir, when=when))
+        else:
+            terminal.show(self._out, [*shown.drawn, *footer(found, self._source, self._spool_dir)])
+
+
+def strict(value: Any) -> str:
+    """Return JSON that any program and any terminal takes."""
+    # non-ASCII is escaped: any terminal's encoding can print it, and none obeys it
+    return json.dumps(value, allow_nan=False)

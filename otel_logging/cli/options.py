@@ -1,0 +1,94 @@
+"""The options of the commands, and how their values are read."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from otel_logging.traces import sources
+
+ROWS: Final = 20  # of a table by default: a screenful
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def seconds(given: str) -> float:
+    """Read ``0.3``, ``300ms``, ``2s``."""
+    return _duration(given, "0.3 is 0.3 seconds, so is 300ms", bare_unit="s")
+
+
+def ago(given: str) -> float:
+    """Read ``90s``, ``15m``, ``2h``, ``1d``."""
+    return _duration(given, "say 90s, 15m, 2h or 1d", bare_unit="")
+
+
+def _duration(given: str, advice: str, *, bare_unit: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(ms|[smhd])?", given.strip())
+    unit = (found[2] or bare_unit) if found else ""
+    if found is None or not unit:
+        raise click.BadParameter(f"{given!r} is not a duration: {advice}")
+    return float(found[1]) * _UNITS[unit]
+
+
+def pair(given: str) -> tuple[str, str]:
+    """Read ``key=value``."""
+    key, equals, value = given.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"{given!r} is not an attribute: say key=value")
+    return key, value
+
+
+spool_dir = click.option(
+    "--spool-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The local store is here, not where OTEL_LOGGING_SPOOL_DIR says.",
+)
+
+
+def of_store(command: _Command) -> _Command:
+    """Add the options of all commands that read the store."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
+        spool_dir,
+        click.option("--service", metavar="NAME", help="Only this service's stages."),
+        click.option(
+            "--source",
+            type=click.Choice([sources.LOCAL, sources.JAEGER]),
+            help="Read only this one; by default both, if they answer.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def of_rows(command: _Command) -> _Command:
+    """Add the options of the commands that list stages."""
+    for option in (
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help=f"At most N rows, the first ones; {ROWS} unless --json.",
+        ),
+        click.option(
+            "--html",
+            type=click.Path(dir_okay=False, writable=True, path_type=Path),
+            metavar="FILE",
+            help="Write the rows and the picture of each into one page.",
+        ),
+        click.option("--follow", is_flag=True, help="Go on, with new rows as they come."),
+        click.option(
+            "--where",
+            type=pair,
+            metavar="k=v",
+            multiple=True,
+            help="Only with this attribute on the stage, its root or below; several on one span.",
+        ),
+        click.option("--who", metavar="U", help="Only on behalf of this user, or what who= names."),
+        click.option("--since", type=ago, metavar="15m", help="Only stages that ended since then."),
+    ):
+        command = option(command)
+    return command

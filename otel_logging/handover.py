@@ -1,0 +1,241 @@
+"""Work that one task hands to another: ``handoff`` and ``taking``, and ``each`` for what comes in.
+
+In: items. Out: a stage for each item, on behalf of whoever handed it over, or of nobody. The time
+that an item waited is part of the stage's latency. Deliberately absent: queues and connections
+(``integrations``).
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from contextvars import ContextVar
+from typing import Any, Generic, Self, TypeVar
+
+from opentelemetry.trace import Link, Span, get_current_span
+
+from otel_logging import _diagnostics, _names, _runtime
+from otel_logging import context as bindings
+from otel_logging._errors import ConfigurationError
+from otel_logging.propagation import extract
+from otel_logging.tracing import Stage
+
+_T = TypeVar("_T")
+
+
+class Handoff(Generic[_T]):
+    """An *item*, who handed it over, and when. Sorted like its item, as in a priority queue."""
+
+    __slots__ = ("_here", "_span", "item", "since_ns")
+
+    def __init__(self, item: _T) -> None:
+        self.item = item
+        self.since_ns = _runtime.current.now_ns()
+        self._here = bindings.Here.now()
+        self._span = get_current_span()
+
+    def waited_s(self) -> float:
+        """Return for how long the item has waited, in seconds."""
+        return max(_runtime.current.now_ns() - self.since_ns, 0) / 1e9
+
+    def put_back(self) -> None:
+        """Run on behalf of who handed the item over, from here on."""
+        self._here.put_back()
+
+    def link(self) -> Link:
+        """Return a link to the span that handed the item over, with how long the item waited."""
+        waited = round(self.waited_s(), 6)
+        return Link(self._span.get_span_context(), {_names.QUEUE_WAIT: waited})
+
+    def __lt__(self, other: "Handoff[Any]") -> bool:
+        return self.item < other.item  # type: ignore[no-any-return]
+
+
+def handoff(item: _T, /) -> Handoff[_T]:
+    """Return *item* to be put into a queue, with the trace and what is bound here: see ``taking``.
+
+    Failure: never raises. Concurrency: may be taken by any task or thread, more than once.
+    """
+    return Handoff(item)
+
+
+class taking:  # noqa: N801 - reads as a verb
+    """Open the stage *name* for what was handed over: ``with taking(handed, name="deliver"):``.
+
+    One of *handoffs*: the stage is in the trace of who handed it over, with what was bound there.
+    Several: it is in a trace of its own with a link to each. It begins when the first of them was
+    handed over; how long each waited is ``queue.wait_s``, in seconds. *budget* as in ``traced``.
+
+    Scope: this task; afterwards all is as before. Failure: raises ``ConfigurationError`` where it
+    is made, as ``traced`` does; entering never raises.
+    """
+
+    def __init__(self, *handoffs: Handoff[Any], name: str, budget: float | None = None) -> None:
+        if not handoffs or not all(isinstance(each, Handoff) for each in handoffs):
+            raise ConfigurationError("taking", handoffs, "what handoff() returned, at least one")
+        self._handoffs = handoffs
+        Stage(name, budget=budget)
+        self._name, self._budget = name, budget
+        self._open = ExitStack()
+
+    def __enter__(self) -> Span:
+        first = min(self._handoffs, key=lambda each: each.since_ns)
+        waited = {_names.QUEUE_WAIT: round(first.waited_s(), 6)}
+        options: dict[str, Any] = {"budget": self._budget, "attributes": waited}
+        self._open.callback(bindings.Here.now().put_back)
+        if len(self._handoffs) == 1:
+            first.put_back()
+        else:
+            self._open.enter_context(bindings.detached())
+            options |= {"root": True, "links": [each.link() for each in self._handoffs]}
+        stage = Stage(self._name, **options)
+        stage.start_ns = first.since_ns
+        return self._open.enter_context(stage)
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+
+class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each(source, "message")
+    """Iterate over *source* so that the handling of each item is a trace of its own, called *name*.
+
+    ``async for message in each(websocket, "message")``, and ``for`` where *source* is not
+    asynchronous. A stage begins when an item has come and ends when the next one is asked for, or
+    the loop is left: waiting for an item is not in it. What is bound while an item is handled ends
+    with it.
+    *context* returns the headers of an item, of which the trace goes on (``extract``);
+    *budget* and *fields* as in ``traced``.
+
+    Scope: the task with the loop. Failure: raises ``ConfigurationError`` as ``traced`` does; an
+    exception of *source* goes through; a *context* that fails is reported, and that item begins a
+    trace.
+    An exception that leaves the loop leaves no mark on the item's span: Python does not
+    pass it to an iterator.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[_T] | AsyncIterable[_T],
+        name: str,
+        /,
+        *,
+        budget: float | None = None,
+        context: Callable[[_T], Any] | None = None,
+        **fields: Any,
+    ) -> None:
+        if not isinstance(source, (Iterable, AsyncIterable)):
+            raise ConfigurationError("each", source, "an iterable, or an asynchronous one")
+        if context is not None and not callable(context):
+            raise ConfigurationError("each: context", context, "a function of an item")
+        self._source = source
+        self._options = name, context, {"budget": budget, "kind": "consumer", **fields}
+        Stage(name, **self._options[2])  # whatever is wrong with them is said here
+
+    def __iter__(self) -> Iterator[_T]:
+        return _Items(iter(self._source), *self._options)  # type: ignore[arg-type]
+
+    def __aiter__(self) -> AsyncIterator[_T]:
+        return _Items(aiter(self._source), *self._options)  # type: ignore[arg-type]
+
+
+class _Items(Generic[_T]):
+    """One loop over a source: the loop alone refers to it, so its end is the loop's end."""
+
+    def __init__(
+        self, items: Any, name: str, context: Callable[[_T], Any] | None, options: dict[str, Any]
+    ) -> None:
+        self._items, self._context = items, context
+        self._begun, self._continued = Stage(name, root=True, **options), Stage(name, **options)
+        self._open = ExitStack()
+
+    def __iter__(self) -> Self:
+        return self
+
+    __aiter__ = __iter__
+
+    def __next__(self) -> _T:
+        self._open.close()
+        return self._begin(next(self._items))
+
+    async def __anext__(self) -> _T:
+        self._open.close()
+        return self._begin(await anext(self._items))
+
+    def _begin(self, item: _T) -> _T:
+        stage = self._begun
+        if self._context is not None:
+            try:
+                self._open.enter_context(extract(self._context(item)))
+            except Exception as error:
+                _diagnostics.report("incoming headers not understood", detail=error)
+            if get_current_span().get_span_context().is_remote:
+                stage = self._continued
+        self._open.enter_context(stage)
+        return item
+
+    def __del__(self) -> None:
+        self._open.close()
+
+
+# ---------------------------------------------------------------- until the next is asked for
+
+
+def _worker() -> object:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return task or threading.get_ident()
+
+
+class Turn:
+    """What a worker has taken last: its stage is open until the next is asked for."""
+
+    def __init__(self) -> None:
+        self.worker = _worker()
+        self.is_asked = False
+        self.stage = ExitStack()
+
+    def is_mine(self) -> bool:
+        """Return whether the worker runs here, rather than a task that it has started."""
+        return self.worker == _worker()
+
+    def __del__(self) -> None:
+        self.stage.close()
+
+
+class Turns:
+    """The turns of all workers at one queue or connection."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._turn: ContextVar[Turn | None] = ContextVar(f"otel_logging.{name}", default=None)
+
+    def ask(self) -> None:
+        """End this worker's turn: it asks for what comes next."""
+        self.end()
+        turn = Turn()
+        turn.is_asked = True
+        self._turn.set(turn)
+
+    def end(self) -> None:
+        """End the stage of this worker's turn."""
+        turn = self._turn.get()
+        if turn is not None and turn.is_mine():
+            turn.stage.close()
+
+    def begin(self, stage: AbstractContextManager[Any]) -> None:
+        """Open *stage* for what has come, until this worker asks again."""
+        turn = self._turn.get()
+        if turn is None or not turn.is_asked:
+            self.ask()
+            turn = self._turn.get()
+        assert turn is not None
+        turn.is_asked = False
+        if turn.is_mine():
+            turn.stage.enter_context(stage)
+        else:  # before Python 3.12: a task does not see a context that another has changed
+            _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
+
+
+_APART = "it is received in a task of its own, as asyncio.wait_for does before Python 3.12"

@@ -1,0 +1,1 @@
+"""Where context enters from other people's libraries: one file a framework."""

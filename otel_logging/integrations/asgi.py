@@ -1,0 +1,212 @@
+"""ASGI: each HTTP request and each WebSocket message is a trace.
+
+In: an application, whichever framework's. Out: the same, observed. Invariant: a request that
+somebody else's instrumentation has a span for is left alone. Deliberately absent: what becomes of
+a request (``asgi_http``) and of a connection (``asgi_websocket``).
+"""
+
+import sys
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from opentelemetry import trace
+
+from otel_logging import _runtime, tracing
+from otel_logging.binding import has_ended
+from otel_logging.integrations import asgi_http, asgi_websocket
+from otel_logging.integrations.asgi_http import App, Receive, Send
+from otel_logging.integrations.http import QUIET, Scope
+
+_A = TypeVar("_A")
+
+#: Messages that a connection reads ahead of its application, at most.
+READ_AHEAD: Final = 32
+#: Where OpenTelemetry's own instrumentations are, and the names of their scopes.
+_CONTRIB: Final = "opentelemetry.instrumentation."
+#: In a scope: one of ours is around.
+_SEEN: Final = "otel_logging"
+
+
+class ObservabilityMiddleware:
+    """Make a trace of each HTTP request and of each WebSocket message of *app*.
+
+    *read_ahead*: how many messages of a connection may be read before the application asks for
+    them, beside a bound of 1 MiB; their lateness counts from there. 0: none. *quiet*: paths that
+    leave no span unless they fail. It steps aside before set-up, where another one is around
+    already, and where OpenTelemetry's instrumentation is active.
+
+    Scope: what is served through it. Failure: what *app* raises, unchanged. Concurrency: any.
+    """
+
+    def __init__(
+        self, app: App, *, read_ahead: int = READ_AHEAD, quiet: Collection[str] = QUIET
+    ) -> None:
+        self.app = app
+        self._read_ahead = read_ahead
+        self._quiet = frozenset(quiet)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, connection or lifespan."""
+        kind = scope["type"]
+        if kind not in ("http", "websocket") or _SEEN in scope or _is_elsewhere(self.app):
+            await self.app(scope, receive, send)
+            return
+        scope[_SEEN] = scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
+        if kind == "http":
+            is_quiet = scope.get("path") in self._quiet
+            await asgi_http.serve(self.app, scope, receive, send, is_quiet=is_quiet)
+        else:
+            await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
+
+
+def _is_elsewhere(app: Any) -> bool:
+    """Say whether nothing is set up, or OpenTelemetry's instrumentation is around or inside."""
+    if _runtime.current.tracer is None:
+        return True
+    around: Any = trace.get_current_span()
+    scope = getattr(around, "instrumentation_scope", None)
+    is_theirs = scope is not None and scope.name.startswith(_CONTRIB)
+    if is_theirs and around.kind is trace.SpanKind.SERVER and not has_ended(around):
+        return True
+    if f"{_CONTRIB}asgi" not in sys.modules:
+        return False
+    seen = 0
+    while app is not None and seen < 100:  # a chain of middleware
+        if type(app).__module__ == f"{_CONTRIB}asgi":
+            return True
+        if getattr(app, "middleware_stack", app) is None:  # Starlette makes it when it first serves
+            app.middleware_stack = app.build_middleware_stack()
+        app, seen = getattr(app, "middleware_stack", None) or getattr(app, "app", None), seen + 1
+    return False
+
+
+# ---------------------------------------------------------------- in place by itself
+
+#: What is put in place: (class, attribute, what was there).
+_replaced: list[tuple[Any, str, Any]] = []
+#: Applications of frameworks that were given by hand, with their middleware's options.
+_given: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
+#: FastAPI applications whose own spans are off, and whether they were on.
+_silenced: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
+_is_automatic = False
+
+
+def instrument(app: Any = None, /, **options: Any) -> Any:
+    """Observe *app*; without one, every application of Starlette, FastAPI, uvicorn and hypercorn.
+
+    *options* are those of ``ObservabilityMiddleware``. Returns what is to be served: *app* itself
+    where its framework is Starlette or FastAPI. Scope: *app*, or the process. Failure: never
+    raises of itself. Concurrency: before it is served.
+    """
+    global _is_automatic
+    frameworks = _frameworks()
+    if app is None:
+        _is_automatic = True
+    elif not isinstance(app, tuple(kind for kind, _ in frameworks)):
+        return ObservabilityMiddleware(app, **options)
+    else:
+        _given[app] = options
+    for kind, make in frameworks:
+        _replace(kind, "__call__", make)
+    if _is_automatic:
+        for module, name, attribute, make in (
+            ("uvicorn.config", "Config", "loaded", _on_load),
+            ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _wrapper_call),
+            ("starlette.background", "BackgroundTask", "__call__", _background_call),
+        ):
+            if module in sys.modules:
+                _replace(getattr(sys.modules[module], name), attribute, make)
+    return app
+
+
+def uninstrument(app: Any = None, /) -> None:
+    """Leave *app* alone again; without one, everything that ``instrument`` has put in place."""
+    global _is_automatic
+    if app is not None:
+        _given.pop(app, None)
+        return
+    _is_automatic = False
+    asgi_websocket.finish_all()
+    while _silenced:
+        silent, was_on = _silenced.popitem()
+        silent._telemetry["tracing"] = was_on  # noqa: SLF001 - FastAPI has no other way
+    while _replaced:
+        owner, name, was = _replaced.pop()
+        if was is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, was)
+
+
+def _frameworks() -> list[tuple[type, Callable[[Any], Any]]]:
+    found = [("fastapi.applications", "FastAPI"), ("starlette.applications", "Starlette")]
+    return [
+        (getattr(sys.modules[module], name), _framework_call)
+        for module, name in found
+        if module in sys.modules and hasattr(sys.modules[module], name)
+    ]
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    if not any(each[:2] == (owner, name) for each in _replaced):
+        was = vars(owner).get(name)
+        _replaced.append((owner, name, was))
+        setattr(owner, name, make(was))
+
+
+def _framework_call(original: Any) -> Any:
+    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        options = _given.get(self, {} if _is_automatic else None)
+        telemetry = getattr(self, "_telemetry", None)
+        is_ours = _SEEN in scope or (options is not None and not _is_elsewhere(self))
+        if is_ours and isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None:
+            # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
+            _silenced.setdefault(self, telemetry.get("tracing"))
+            telemetry["tracing"] = False
+        app: Any = partial(original, self)
+        app.app = self
+        if options is not None:
+            app = ObservabilityMiddleware(app, **options)
+        await app(scope, receive, send)
+
+    return __call__
+
+
+class _on_load:  # noqa: N801 - in place of an attribute
+    """uvicorn's note that a configuration has loaded its application: from then on it is ours.
+
+    An application that sets up while it is loaded has this in place by then.
+    """
+
+    def __init__(self, was: Any) -> None:
+        pass
+
+    def __get__(self, config: Any, kind: type) -> Any:
+        return vars(config)["loaded"]
+
+    def __set__(self, config: Any, loaded: bool) -> None:  # noqa: FBT001
+        vars(config)["loaded"] = loaded
+        if loaded and config.interface != "wsgi":
+            config.loaded_app = ObservabilityMiddleware(config.loaded_app)
+
+
+def _wrapper_call(original: Any) -> Any:
+    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send, *more: Any) -> None:  # noqa: N807
+        async def app(*given: Any) -> None:
+            await original(self, *given, *more)
+
+        app.app = self.app  # type: ignore[attr-defined]
+        await ObservabilityMiddleware(app)(scope, receive, send)
+
+    return __call__
+
+
+def _background_call(original: Any) -> Any:
+    async def __call__(self: Any) -> None:  # noqa: N807
+        name = getattr(self.func, "__qualname__", type(self.func).__qualname__)
+        with tracing.traced(f"background {name.rpartition('<locals>.')[2]}"):
+            await original(self)
+
+    return __call__

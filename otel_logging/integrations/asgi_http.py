@@ -1,0 +1,91 @@
+"""One HTTP request of an ASGI server: a span from its arrival to the last byte of its answer.
+
+In: scope, and what application and server say to each other. Out: a stage of the kind server, by
+OpenTelemetry's semantic conventions for HTTP. Invariant: what passes is unchanged, but for
+headers of the answer. Deliberately absent: WebSockets (``asgi_websocket``).
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext
+
+from otel_logging import _names
+from otel_logging.context import bind_context
+from otel_logging.integrations.http import Request, Scope, added_headers, inbound
+
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def route_of(scope: Scope) -> str | None:
+    """Return the template of the route that a framework has found; None where it says none."""
+    route = scope.get("route")
+    path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if isinstance(path, str):  # Starlette, FastAPI
+        root: str = scope.get("root_path", "").rstrip("/")
+        return root or "/" if hasattr(route, "app") and hasattr(route, "routes") else root + path
+    template = scope.get("path_template")
+    if isinstance(template, str):  # Litestar
+        return template
+    if "endpoint" not in scope:
+        return None
+    given = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    path = str(scope["path"])
+    return "/".join(given.get(part, part) for part in path.split("/"))
+
+
+def answered(event: Event, span: trace.Span, request_id: str | None) -> Event:
+    """Return *event*, which begins an answer, with the headers that name its trace."""
+    headers = list(event.get("headers") or ())
+    known = {bytes(name).lower() for name, _ in headers}
+    added = added_headers(span, request_id).items()
+    headers += [(k.encode(), v.encode()) for k, v in added if k.encode() not in known]
+    return {**event, "headers": headers}
+
+
+async def serve(app: App, scope: Scope, receive: Receive, send: Send, *, is_quiet: bool) -> None:
+    """Serve one request."""
+    with inbound(scope) as links:
+        request = _Request(scope, send, links)
+        if not is_quiet:
+            request.begin()
+        if request.request_id:
+            bind_context(**{_names.REQUEST_ID: request.request_id})
+        try:
+            await app(scope, receive, request.send)
+        except BaseException as error:
+            request.end(error, route_of(scope))
+            raise
+        request.end(None, route_of(scope))
+
+
+class _Request(Request):
+    """One request, and what is sent for it."""
+
+    trailers = False
+
+    def __init__(self, scope: Scope, send: Send, links: tuple[SpanContext, ...]) -> None:
+        super().__init__(scope, links)
+        self.scope = scope
+        self._send = send
+
+    async def send(self, event: Event) -> None:
+        """Pass *event* on; the last one ends the span."""
+        kind = event["type"]
+        if kind == "http.response.start":
+            self.status, self.trailers = event["status"], event.get("trailers", False)
+            if self.span is not None:
+                event = answered(event, self.span, self.request_id)
+        await self._send(event)
+        if kind == "http.response.trailers":
+            self.is_complete = not event.get("more_trailers", False)
+        elif kind in ("http.response.body", "http.response.zerocopysend"):
+            self.is_complete = not (event.get("more_body", False) or self.trailers)
+        else:
+            self.is_complete = kind == "http.response.pathsend"
+        if self.is_complete and self.status < 500:  # else the exception is still to come
+            self.end(None, route_of(self.scope))

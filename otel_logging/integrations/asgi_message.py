@@ -1,0 +1,110 @@
+"""One WebSocket message: its span, and who works on it.
+
+In: when it arrived, when the next was asked for, when something was sent for it. Out: a span
+from the first to the last of these, or of the stages in it. Deliberately absent: the connection
+(``asgi_websocket``).
+"""
+
+import asyncio
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+
+from otel_logging import _names, _runtime, tracing
+from otel_logging import context as bindings
+from otel_logging.context import CURRENT
+
+#: A message that did nothing leaves no span, unless it took so long.
+SILENT_NS: Final = 10_000_000
+_NOWHERE: Final = otel_context.Context()
+
+
+def current_task() -> Any:
+    """Return the task that this runs in; None where the loop is not asyncio's."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # another kind of event loop
+        return None
+
+
+class Message:
+    """One message, and its span."""
+
+    __slots__ = (
+        "asked_ns",
+        "bound",
+        "connection",
+        "is_over",
+        "sent_ns",
+        "span",
+        "taken_ns",
+    )
+
+    def __init__(self, connection: Any, arrived_ns: int) -> None:
+        self.connection = connection
+        self.taken_ns = now_ns = _runtime.current.now_ns()
+        self.asked_ns = self.sent_ns = 0
+        self.is_over = False
+        stage = connection.stage
+        stage.start_ns = arrived_ns
+        waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
+        stage.attributes = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
+        CURRENT.set(_NOWHERE)
+        self.span: Any = tracing.start(stage)
+        self.bound = bindings.state()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """End it as of the last thing done for it. Never raises."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.connection.held.discard(self)
+        span = self.span
+        done_ns = max(self.asked_ns, self.sent_ns, getattr(span, "otel_logging_last", 0))
+        if not done_ns or error is not None:
+            done_ns = _runtime.current.now_ns()
+        is_silent = getattr(span, "is_silent", False) and _runtime.current.on_spans
+        is_quick = done_ns - self.taken_ns < SILENT_NS
+        if is_silent and is_quick and not self.sent_ns and error is None:
+            self.connection.quiet += 1
+        else:
+            tracing.end(span, error, done_ns)
+
+
+class Held:
+    """Whoever works on a message has this in its context; once nobody has, the message is over."""
+
+    __slots__ = ("__weakref__", "message")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+
+    def __del__(self) -> None:
+        self.message.finish()
+
+
+class ReceivedEvent(dict[str, Any]):
+    """A message that was received in a task of its own: whoever looks into it first works on it."""
+
+    __slots__ = ("taken",)
+
+    taken: Any
+
+    def __getitem__(self, key: str) -> Any:
+        self._take()
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value."""
+        self._take()
+        return super().get(key, default)
+
+    def _take(self) -> None:
+        if self.taken is not None:
+            (connection, held, task), self.taken = self.taken, None
+            if held is None:
+                connection.enter_end()
+                return
+            if current_task() is task:
+                connection.stand_for(held)
+            connection.enter(held)

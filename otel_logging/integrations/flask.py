@@ -1,0 +1,40 @@
+"""Flask: each request of every application is a trace, with the route as its name."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import flask
+
+from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware, name_route
+
+_call: Any = None
+
+
+def instrument() -> None:
+    """Observe every application, also those that are made already."""
+    global _call
+    if _call is None:
+        _call = flask.Flask.__call__
+        flask.Flask.__call__ = _observed  # type: ignore[method-assign]
+        flask.request_started.connect(_on_request)
+
+
+def uninstrument() -> None:
+    """Leave applications alone again."""
+    global _call
+    if _call is not None:
+        flask.Flask.__call__, _call = _call, None  # type: ignore[method-assign]
+        flask.request_started.disconnect(_on_request)
+
+
+def _observed(
+    self: flask.Flask, environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    return WSGIObservabilityMiddleware(partial(_call, self))(environ, start_response)
+
+
+def _on_request(_: object, **__: object) -> None:
+    rule = flask.request.url_rule
+    if rule is not None:
+        name_route(flask.request.environ, flask.request.script_root + rule.rule)

@@ -1,0 +1,144 @@
+"""What an HTTP request is on a span, by OpenTelemetry's semantic conventions; for ASGI and WSGI.
+
+In: a scope, as ASGI has it. Out: the stage of a request, from its arrival to its answer's end.
+"""
+
+import re
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext, StatusCode
+
+from otel_logging import _names, _runtime, tracing
+from otel_logging.context import detached
+from otel_logging.propagation import extract
+
+Scope = MutableMapping[str, Any]
+
+#: OpenTelemetry semantic conventions, HTTP: any other is "_OTHER".
+_METHODS: Final = frozenset(
+    "CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split()  # noqa: SIM905
+)
+_REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
+#: Paths that probes and browsers ask for all the time.
+QUIET: Final = ("/health", "/healthz", "/livez", "/readyz", "/ping", "/metrics", "/favicon.ico")
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Return the headers by name in lower case; of several of a name the first."""
+    return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in reversed(scope["headers"])}
+
+
+def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
+    """Return what a span of *scope* begins with. The query is left out: it may hold secrets."""
+    host, _, port = headers.get("host", "").rpartition(":")
+    if not (host and port.isdigit()):
+        host, port = headers.get("host", ""), ""
+    server, client = scope.get("server") or (None, None), scope.get("client") or (None, None)
+    found = {
+        "url.path": scope.get("path", ""),
+        "url.scheme": scope.get("scheme", "http"),
+        "server.address": host.strip("[]") or server[0],
+        "server.port": int(port) if port else None if host else server[1],
+        "client.address": client[0],
+        "client.port": client[1],
+        "network.peer.address": client[0],
+        "network.peer.port": client[1],
+        "network.protocol.version": scope.get("http_version"),
+        "user_agent.original": headers.get("user-agent"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@contextmanager
+def inbound(scope: Scope) -> Iterator[tuple[SpanContext, ...]]:
+    """Begin with nothing but what came in with a request; yield what it is to be linked to."""
+    with detached():
+        if _runtime.current.trust_inbound:
+            with extract(scope["headers"]):
+                yield ()
+            return
+        with extract(scope["headers"]):
+            sender = trace.get_current_span().get_span_context()
+        yield (sender,) if sender.is_valid else ()
+
+
+def request_id_of(headers: dict[str, str]) -> str | None:
+    """Return the id that the request came with, where it can be sent back."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else None
+
+
+class Request:
+    """One request, and its span once it has one."""
+
+    span: Any = None
+    status = 0
+    has_ended = False
+    is_complete = False
+
+    def __init__(self, scope: Scope, links: tuple[SpanContext, ...], verb: str = "") -> None:
+        self.began_ns = _runtime.current.now_ns()
+        headers = headers_of(scope)
+        self.request_id = request_id_of(headers)
+        method = scope["method"]
+        known = method in _METHODS
+        self.verb = verb or (method if known else "HTTP")
+        attributes = attributes_of(scope, headers)
+        attributes["http.request.method"] = method if known else "_OTHER"
+        if not known:
+            attributes["http.request.method_original"] = method
+        self.stage = tracing.traced(self.verb, kind="server", links=links, attributes=attributes)
+
+    def begin(self, start_ns: int | None = None) -> None:
+        """Open its span."""
+        self.stage.start_ns = start_ns
+        self.span = tracing.start(self.stage)
+
+    def end(self, error: BaseException | None, route: str | None) -> None:
+        """End it, in its own context, where it stays current: a background task may go on."""
+        if self.has_ended:
+            return
+        self.has_ended = True
+        failed = self.status >= 500 or isinstance(error, Exception)
+        if self.span is None:
+            if not failed:
+                return
+            self.begin(self.began_ns)
+        span = self.span
+        name_route(span, self.verb, route)
+        status = self.status or (500 if error is not None else 0)
+        if status:
+            span.set_attribute("http.response.status_code", status)
+        if failed:
+            span.set_attribute("error.type", type(error).__qualname__ if error else str(status))
+            span.set_status(StatusCode.ERROR)
+        elif not self.is_complete:  # the client has gone
+            span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
+        copy_context().run(tracing.end, span, error)
+
+
+def added_headers(span: trace.Span, request_id: str | None) -> dict[str, str]:
+    """Return the headers of an answer that name its trace."""
+    context = span.get_span_context()
+    trace_id = f"{context.trace_id:032x}"
+    # W3C Trace Context, level 2: traceresponse
+    value = f"00-{trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
+    added = {"traceresponse": value, "x-trace-id": trace_id}
+    return added | {"x-request-id": request_id} if request_id else added
+
+
+def name_route(span: Any, verb: str, route: str | None) -> None:
+    """Give *span* the name of its *route*, and the budget of that name."""
+    if route is None:
+        return
+    name = f"{verb} {route}"
+    span.update_name(name)
+    span.set_attribute("http.route", route)
+    budget = _runtime.current.budgets.get(name)
+    if budget is not None:
+        span.set_attribute(_names.BUDGET, budget)
+        span.otel_logging_budget = budget

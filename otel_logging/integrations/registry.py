@@ -1,0 +1,79 @@
+"""Which integrations are on, and when: once their library is imported.
+
+In: names of ``_names.INTEGRATIONS``, each a module beside this one with ``instrument()``, which
+puts it in place in whatever is imported of its libraries, and may be called again, and
+``uninstrument()``. Out: those are called. Invariant: no library is imported for it. An
+integration that fails is reported and left out. Deliberately absent: any framework.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Final
+
+from otel_logging import _diagnostics, _names
+
+_on: set[str] = set()
+
+
+def instrument(names: Iterable[str]) -> None:
+    """Put *names* in place: now, where a library of theirs is imported, and whenever one will be.
+
+    Scope: process. Failure: never raises. Concurrency: the caller holds set-up's lock.
+    """
+    _on.update(names)
+    if _on and _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    for name in sorted(_on):
+        if any(library in sys.modules for library in _names.INTEGRATIONS[name]):
+            _call(name, "instrument")
+
+
+def uninstrument() -> None:
+    """Take away what ``instrument`` has put in place. Failure: never raises."""
+    if _FINDER in sys.meta_path:
+        sys.meta_path.remove(_FINDER)
+    for name in sorted(_on):
+        if f"{__package__}.{name}" in sys.modules:
+            _call(name, "uninstrument")
+    _on.clear()
+
+
+def _call(name: str, verb: str) -> None:
+    try:
+        getattr(importlib.import_module(f"{__package__}.{name}"), verb)()
+    except Exception as error:
+        _diagnostics.remark(f"the integration {name} is left out", detail=error)
+
+
+class _Finder:
+    """Calls ``instrument`` of an integration when a library of it has been imported."""
+
+    def find_spec(
+        self, library: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec that the other finders have, with a loader that tells us."""
+        waiting = [name for name in sorted(_on) if library in _names.INTEGRATIONS[name]]
+        if not waiting:
+            return None
+        for finder in sys.meta_path:
+            find: Any = getattr(finder, "find_spec", None)
+            spec: Any = find(library, path, target) if finder is not self and find else None
+            if spec is not None:
+                break
+        else:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            for name in waiting:
+                _call(name, "instrument")
+
+        spec.loader.exec_module = exec_module
+        return spec  # type: ignore[no-any-return]  # of whichever finder
+
+
+_FINDER: Final[Any] = _Finder()

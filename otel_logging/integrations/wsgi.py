@@ -1,0 +1,159 @@
+"""WSGI: each request is a trace, from its arrival until its body is closed.
+
+In: an application, whichever framework's. Out: the same, observed. Invariant: what passes is
+unchanged, but for headers of the answer. Deliberately absent: what a framework knows of a request
+(``flask``, ``django``).
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any, Final
+from weakref import finalize
+
+from otel_logging import _names, _runtime
+from otel_logging.context import bind_context
+from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
+
+Environ = dict[str, Any]
+App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+#: In an environ: the request that it is of.
+REQUEST: Final = "otel_logging.request"
+#: In an environ: OpenTelemetry's instrumentation of Flask has a span for it.
+OPENTELEMETRY: Final = "opentelemetry-flask.span_key"
+
+
+def scope_of(environ: Environ) -> Scope:
+    """Return what ASGI would say of the same request."""
+    headers = [
+        (key[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for key, value in environ.items()
+        if key.startswith("HTTP_") and isinstance(value, str)
+    ]
+    port, peer = environ.get("SERVER_PORT", ""), environ.get("REMOTE_PORT", "")
+    path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
+    return {
+        "method": environ["REQUEST_METHOD"],
+        # PEP 3333: bytes as latin-1, which are UTF-8
+        "path": path.encode("latin-1", "replace").decode("utf-8", "replace"),
+        "scheme": environ.get("wsgi.url_scheme", "http"),
+        "headers": headers,
+        "http_version": environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/") or None,
+        "server": (environ.get("SERVER_NAME"), int(port) if str(port).isdigit() else None),
+        "client": (
+            environ.get("REMOTE_ADDR"),
+            int(peer) if str(peer).isdigit() else None,
+        ),
+    }
+
+
+class WSGIObservabilityMiddleware:
+    """Make a trace of each request of the WSGI application *app*.
+
+    *quiet*: paths that leave no span unless they fail. It steps aside before set-up, and where
+    another one, or OpenTelemetry's, is around already.
+
+    Scope: what is served through it. Failure: what *app* raises, unchanged. Concurrency: any.
+    """
+
+    def __init__(self, app: App, *, quiet: Collection[str] = QUIET) -> None:
+        self.app = app
+        self._quiet = frozenset(quiet)
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request."""
+        if _runtime.current.tracer is None or REQUEST in environ or OPENTELEMETRY in environ:
+            return self.app(environ, start_response)
+        return _Served(environ, start_response, self._quiet).begin(self.app)
+
+
+class _Served:
+    """One request that is being served: its context stays until its body is closed."""
+
+    route: str | None = None
+
+    def __init__(
+        self, environ: Environ, start_response: Callable[..., Any], quiet: Collection[str]
+    ) -> None:
+        self._open = ExitStack()
+        self._environ, self._start_response = environ, start_response
+        scope = scope_of(environ)
+        links = self._open.enter_context(inbound(scope))
+        self.request = Request(scope, links)
+        if scope["path"] not in quiet:
+            self.request.begin()
+        if self.request.request_id:
+            bind_context(**{_names.REQUEST_ID: self.request.request_id})
+        environ[REQUEST] = self
+
+    def begin(self, app: App) -> Iterable[bytes]:
+        """Call the application, and return its body."""
+        try:
+            body = app(self._environ, self._answer)
+        except BaseException as error:
+            self.end(error)
+            raise
+        files = self._environ.get("wsgi.file_wrapper")
+        if isinstance(files, type) and isinstance(body, files):  # a server sends it as it is
+            self.request.is_complete = True
+            close = getattr(body, "close", None)
+            body.close = lambda: self.end(None, close)  # type: ignore[attr-defined]
+            return body
+        return _Body(body, self)
+
+    def _answer(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+        self.request.status = int(status[:3])
+        if self.request.span is not None:
+            known = {name.lower() for name, _ in headers}
+            added = added_headers(self.request.span, self.request.request_id)
+            headers += [pair for pair in added.items() if pair[0] not in known]
+        return self._start_response(status, headers, *more)
+
+    def end(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
+        """End the request, once its body is closed; what closing raises is the request's."""
+        try:
+            if close is not None:
+                close()
+        except BaseException as failure:
+            error = error or failure
+            raise
+        finally:
+            self.request.end(error, self.route)
+            self._open.close()
+
+
+class _Body:
+    """The pieces of an answer; the last one is followed by the end of the request."""
+
+    def __init__(self, body: Iterable[bytes], served: _Served) -> None:
+        self._pieces = iter(body)
+        self._served, self._close = served, getattr(body, "close", None)
+        self._error: BaseException | None = None
+        # werkzeug closes no body of which the client has gone
+        self._end = finalize(self, served.end, None, self._close)
+        self._end.atexit = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            self._served.request.is_complete = True
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def close(self) -> None:
+        """End the request."""
+        if self._end.detach():
+            self._served.end(self._error, self._close)
+
+
+def name_route(environ: Environ, route: str) -> None:
+    """Keep the *route* that a framework has found for the request of *environ*."""
+    served = environ.get(REQUEST)
+    if isinstance(served, _Served):
+        served.route = route

@@ -1,0 +1,196 @@
+"""``otel-logging mcp``: the commands' answers as tools of the Model Context Protocol, over stdio.
+
+Read-only. Each call reads the sources anew; what keeps it from an answer is the tool's error.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import ToolAnnotations
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from otel_logging.traces import failed as failures
+from otel_logging.traces import late as stages
+from otel_logging.traces.draw import waterfall
+from otel_logging.traces.jaeger import JaegerError
+from otel_logging.traces.search import WHOLE_ID
+from otel_logging.traces.sources import Answered, Sources
+from otel_logging.traces.trace import by_trace
+
+_ROWS = 20
+_WIDTH = 120
+_READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+
+_T = TypeVar("_T")
+_Cause = Literal["gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown"]
+
+
+class Step(TypedDict):
+    """A stage on the way that the time went; seconds."""
+
+    stage: str
+    span_id: str
+    took_s: float
+    count: int
+    at_once: bool
+    own_s: float
+    between: list[str | None] | None
+
+
+class LateStage(TypedDict):
+    """A late stage: who, when, how late, and why (``reason``)."""
+
+    trace_id: str
+    service: str
+    stage: str
+    start: str
+    latency_s: float
+    budget_s: float | None
+    late_by_s: float | None
+    who: dict[str, Any]
+    reason: str
+    cause: str | None
+    culprit: str | None
+    culprit_who: dict[str, Any]
+    path: list[Step]
+    link: str | None
+
+
+class LateStages(TypedDict):
+    """*found*: how many there are without the limit; *sources*: what was read."""
+
+    rows: list[LateStage]
+    found: int
+    looked_at: int
+    sources: str
+
+
+class FailedTrace(TypedDict):
+    """A failed trace: who, when, what was raised, and where in the application."""
+
+    trace_id: str
+    service: str
+    stage: str
+    failed_stage: str
+    start: str
+    latency_s: float
+    who: dict[str, Any]
+    type: str | None
+    error: str
+    frame: str | None
+    link: str | None
+
+
+class FailedTraces(TypedDict):
+    """As ``LateStages``."""
+
+    rows: list[FailedTrace]
+    found: int
+    looked_at: int
+    sources: str
+
+
+class Shown(TypedDict):
+    """A trace: *picture*, its stages and log lines as text; *spans*, the same as data."""
+
+    trace_id: str
+    picture: str
+    spans: list[dict[str, Any]]
+
+
+def serve(sources: Sources) -> None:
+    """Answer on stdin and stdout until stdin ends. Blocks."""
+    server = MCPServer(
+        "otel-logging",
+        instructions="Which user's message, at what moment, was handled late, and why?"
+        " Ask late or failed first, then show with a trace_id of their rows.",
+    )
+    tools = _Tools(sources)
+    for tool in (tools.late, tools.failed, tools.show):
+        server.tool(annotations=_READ_ONLY)(tool)
+    server.run("stdio")
+
+
+class _Tools:
+    """The tools; their docstrings are what an agent reads."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def late(
+        self,
+        who: str | None = None,
+        service: str | None = None,
+        since_minutes: float | None = None,
+        over_seconds: float | None = None,
+        cause: _Cause | None = None,
+        limit: int = _ROWS,
+    ) -> LateStages:
+        """List the stages that were late, worst first: for whom, when, how late, and why."""
+        question = stages.Question(over_seconds, _since(since_minutes), who, (), service, cause)
+        found = _read(self._sources.late, question)
+        answer = stages.late(found.spans, question, limit=limit)
+        rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
+        return {
+            "rows": [_only(row, LateStage) for row in rows],
+            "found": answer.found,
+            "looked_at": answer.looked_at,
+            "sources": found.origin,
+        }
+
+    def failed(
+        self,
+        who: str | None = None,
+        service: str | None = None,
+        since_minutes: float | None = None,
+        limit: int = _ROWS,
+    ) -> FailedTraces:
+        """List the traces that failed, newest first: for whom, what was raised, and where."""
+        question = stages.Question(None, _since(since_minutes), who, (), service)
+        found = _read(self._sources.late, question)
+        every, looked_at = failures.failed(found.spans, question)
+        rows = [failure.as_json(found.link(*failure.ids)) for failure in every[:limit]]
+        return {
+            "rows": [_only(row, FailedTrace) for row in rows],
+            "found": len(every),
+            "looked_at": looked_at,
+            "sources": found.origin,
+        }
+
+    def show(self, trace_id: str) -> Shown:
+        """Show one trace: its stages with their times, and the log lines inside them."""
+        wanted = trace_id.strip().lower()
+        traces = [
+            trace
+            for each, trace in by_trace(_read(self._sources.trace, wanted).spans).items()
+            if each.startswith(wanted) and len(wanted) >= WHOLE_ID // 8
+        ]
+        if len(traces) != 1:
+            raise ToolError(f"{len(traces)} traces begin with {trace_id!r}: say more of its id")
+        (trace,) = traces
+        return {
+            "trace_id": trace.trace_id,
+            "picture": "\n".join(
+                line.plain.rstrip() for line in waterfall.draw(trace, width=_WIDTH)
+            ),
+            "spans": [span.as_json() for span in trace.in_order],
+        }
+
+
+def _read(ask: Callable[[_T], Answered], what: _T) -> Answered:
+    try:
+        return ask(what)
+    except JaegerError as error:
+        raise ToolError(str(error)) from None
+
+
+def _since(minutes: float | None) -> int:
+    return 0 if minutes is None else time.time_ns() - int(minutes * 60e9)
+
+
+def _only(row: Mapping[str, Any], kind: Any) -> Any:
+    """Return of *row* what *kind* has."""
+    return {key: row[key] for key in kind.__annotations__}

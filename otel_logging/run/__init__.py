@@ -1,0 +1,52 @@
+"""``otel-logging run``: a program is set up with no line of code of its own.
+
+In: a command. Out: the same command, with this directory on PYTHONPATH: Python imports the
+``sitecustomize`` in it when it starts, also in the processes that the program starts.
+"""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+from otel_logging import _names, settings
+from otel_logging.settings import variables
+
+#: What names the application, in the order of trust: an option, or ``module:name``.
+_OPTIONS = {"-A", "--app", "-m"}
+_APPLICATION = re.compile(r"([A-Za-z_][\w.]*):[\w.()]+")
+
+
+def service_of(command: Sequence[str]) -> str:
+    """Return a name for the service that *command* starts: the application's module."""
+    for option, value in pairwise(command):
+        if option in _OPTIONS and (option != "-m" or not _APPLICATION.fullmatch(command[-1])):
+            return value.partition(":")[0]
+    for word in command[1:]:
+        if found := _APPLICATION.fullmatch(word):
+            return found[1]
+        if word.endswith(".py"):
+            return Path(word).stem
+    return Path(command[0]).stem
+
+
+def replace_process(command: Sequence[str], service: str | None) -> NoReturn:
+    """Become *command*, set up as *service*, OTEL_SERVICE_NAME, or after its application.
+
+    Failure: raises ``ConfigurationError`` for what a set-up would refuse, and ``OSError``
+    where the command cannot be started.
+    """
+    chosen = settings.load(service).service_name
+    if chosen == settings.NAMELESS:
+        chosen = service_of(command)
+    beside = Path(sys.executable).parent  # of a virtual environment that is not active
+    program = shutil.which(command[0]) or shutil.which(command[0], path=beside) or command[0]
+    path = [str(Path(__file__).parent), variables.value_of("PYTHONPATH")]
+    environment = variables.environment_with(
+        PYTHONPATH=os.pathsep.join(filter(None, path)), **{_names.OTEL_SERVICE_NAME: chosen}
+    )
+    os.execvpe(program, list(command), environment)  # noqa: S606 - as it was typed, by no shell

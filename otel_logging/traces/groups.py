@@ -1,0 +1,201 @@
+"""What rows have in common: how usual they are, which are one incident, and sums of them.
+
+Pure. Of everything that was looked at only durations and names are read, unless asked for more.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from otel_logging import _names
+from otel_logging.traces.late import Answer, Row
+from otel_logging.traces.path import NOTHING
+
+_ENOUGH = 5  # stages of one name: of fewer nothing is usual
+_AT_ONCE_NS = 1_000_000_000
+_COUNTED = 5_000  # stages: of more, "how many of this user's" costs more than it says
+
+#: Attributes that tell rows apart, the first ones first; then those of the application's own.
+_TELLING: Final[tuple[str, ...]] = (
+    *("http.route", "url.path", "http.target", "url.full", "http.url", "room", "room_id"),
+    *("job", "job_id", _names.JOB_TAG, "messaging.destination.name", "rpc.method"),
+)
+_MOST_TELLING = 2
+_MOST_CHARACTERS = 40
+
+
+def usual(answer: Answer) -> Callable[[Row], tuple[float, float] | None]:
+    """Return what says how long a row's stage usually takes, of all that is stored of its name and
+    service: the seconds of half and of 95 % of them; None where there are too few.
+    """
+    wanted = {_kind(row) for row in answer.rows}
+    took: dict[Any, list[float]] = defaultdict(list)
+    for row in answer.considered:
+        if (kind := _kind(row)) in wanted:
+            took[kind].append(row.span.duration_s)
+    for each in took.values():
+        each.sort()
+
+    def of(row: Row) -> tuple[float, float] | None:
+        each = took[_kind(row)]
+        return (_percentile(each, 50), _percentile(each, 95)) if len(each) >= _ENOUGH else None
+
+    return of
+
+
+def _kind(row: Row) -> tuple[str, str]:
+    return row.span.resource.service, row.span.name
+
+
+def _percentile(ordered: Sequence[float], percent: int) -> float:
+    """Return the smallest of *ordered* that so many percent are not above."""
+    return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]
+
+
+def of_the_same(answer: Answer) -> Callable[[Row], tuple[int, int] | None]:
+    """Return what says how many root stages of a row's user were late, of how many; None where
+    that says nothing: nobody is named, or it is one of one.
+    """
+    late: dict[str, int] = defaultdict(int)
+    every: dict[str, int] = defaultdict(int)
+    if answer.judged and len(answer.considered) <= _COUNTED:
+        for row in answer.considered:
+            if row.is_root and (user := user_of(row)):
+                every[user] += 1
+                late[user] += row.late_by_s is not None
+
+    def of(row: Row) -> tuple[int, int] | None:
+        user = user_of(row)
+        return (late[user], every[user]) if every.get(user, 0) > 1 else None
+
+    return of
+
+
+def user_of(row: Row) -> str:
+    """Return on whose behalf a row ran, as one text; empty where nobody is named."""
+    return ", ".join(str(value) for value in row.who.values())
+
+
+def telling(rows: Sequence[Row]) -> Callable[[Row], dict[str, Any]]:
+    """Return what says which attributes tell a row apart from the others."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        for key, value in _short(row).items():
+            seen[key].add(str(value))
+    differing = [key for key, values in seen.items() if len(values) > 1]
+    ranked = [key for key in _TELLING if key in seen and (len(rows) == 1 or key in differing)]
+    ranked += [key for key in differing if key not in _TELLING and "." not in key]
+
+    def of(row: Row) -> dict[str, Any]:
+        name = row.span.name
+        own = {k: v for k, v in _short(row).items() if k in ranked and str(v) not in name}
+        return {key: own[key] for key in [key for key in ranked if key in own][:_MOST_TELLING]}
+
+    return of
+
+
+def _short(row: Row) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in row.span.attributes.items()
+        if isinstance(value, (str, int))
+        and len(str(value)) <= _MOST_CHARACTERS
+        and key not in row.trace.who_keys
+        and not key.startswith(_names.LATE)
+    }
+
+
+# ---------------------------------------------------------------- several rows as one
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that share *key*, the worst first. *lost_s*: by how much all were late together, or how
+    long they took where none was late.
+    """
+
+    key: str
+    rows: list[Row]
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds lost by all of them."""
+        late = [row.late_by_s for row in self.rows if row.late_by_s is not None]
+        return sum(late) if late else sum(row.span.duration_s for row in self.rows)
+
+    @property
+    def users(self) -> list[str]:
+        """On whose behalf they ran, each once."""
+        return list(dict.fromkeys(filter(None, map(user_of, self.rows))))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as ``--group`` and ``--summary`` print it with ``--json``."""
+        worst = self.rows[0]
+        return {
+            "key": self.key,
+            "count": len(self.rows),
+            "users": self.users,
+            "lost_s": round(self.lost_s, 9),
+            "worst_trace_id": worst.span.trace_id,
+            "worst_latency_s": worst.span.duration_s,
+        }
+
+
+def reason_key(row: Row) -> str:
+    """Return why a row was late without its figures: rows that share it had the same reason."""
+    if row.cause:
+        return " ".join(filter(None, (row.cause, _culprit(row))))
+    if row.reason == [NOTHING]:
+        return "nothing recorded inside"
+    inner = [step.stage for step in row.path[1:]]
+    return " → ".join(inner) or f"{row.span.name} itself"
+
+
+def _culprit(row: Row) -> str:
+    work = row.text(_names.LATE_CULPRIT)
+    whose = ", ".join(map(str, row.culprit.values()))
+    return " for ".join(str(part) for part in (work, whose) if part)
+
+
+#: What ``--group`` takes.
+KEYS: Final[Mapping[str, Callable[[Row], str]]] = {
+    "stage": lambda row: row.span.name,
+    "who": lambda row: user_of(row) or "-",
+    "reason": reason_key,
+}
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
+    """Put *rows* together, those that lost most first."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[key(row)].append(row)
+    groups = [Group(name, each) for name, each in found.items()]
+    return sorted(groups, key=lambda group: group.lost_s, reverse=True)
+
+
+def sentence(group: Group, lost: str) -> str:
+    """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s"."""
+    row, users = group.rows[0], len(group.users)
+    whom = f"{users} users" if users > 1 else (group.users or ["somebody"])[0]
+    times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""
+    late = f"late {times}by {lost} in all"
+    if not row.cause:
+        return f"{group.key}: {whom} {late}"
+    culprit = _culprit(row)
+    return f"{f'{culprit} ({row.cause})' if culprit else row.cause} made {whom} {late}"
+
+
+def incidents(rows: Iterable[Row]) -> Iterator[Group]:
+    """Yield the rows that are one incident: of several users, within a second, for one reason."""
+    for group in grouped(rows, reason_key):
+        run: list[Row] = []
+        for row in [*sorted(group.rows, key=lambda row: row.span.start_ns), None]:
+            if run and (row is None or row.span.start_ns - run[0].span.start_ns > _AT_ONCE_NS):
+                one = Group(group.key, run)
+                if len(one.users) > 1:
+                    yield one
+                run = []
+            if row is not None:
+                run.append(row)

@@ -1,0 +1,1 @@
+"""What applications of others' frameworks leave, by the one call and no line of their own."""

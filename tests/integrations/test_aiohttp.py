@@ -1,0 +1,172 @@
+"""A server of aiohttp, with no line of its code: each request and each message is a trace."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from otel_logging import bind_context, get_logger
+from otel_logging.integrations import aiohttp as integration
+from otel_logging.testing import Captured, capture
+
+log = get_logger("shop")
+
+
+@pytest.fixture
+def run() -> Iterator[Captured]:
+    integration.instrument()
+    integration.instrument()
+    with capture() as captured:
+        yield captured
+    integration.uninstrument()
+
+
+async def order(request: web.Request) -> web.Response:
+    bind_context(user_id=f"u{request.match_info['number']}")
+    log.info("paid")
+    return web.Response(text="paid")
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(3):
+        await response.write(b"x")
+        log.info("piece")
+    return response
+
+
+async def broken(_: web.Request) -> web.Response:
+    raise ValueError("no")
+
+
+async def refused(_: web.Request) -> web.Response:
+    raise web.HTTPFound("/orders/1")
+
+
+async def health(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def chat(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        bind_context(user_id=message.data)
+        log.info("got", wanted=message.data)
+        await socket.send_str(message.data)
+    return socket
+
+
+def ask(client: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]) -> Any:
+    """Serve, and return what *client* returns; it is given a session and the server's URL."""
+
+    async def main() -> Any:
+        app = web.Application()
+        app.router.add_get("/orders/{number}", order)
+        app.router.add_get("/stream", stream)
+        app.router.add_get("/broken", broken)
+        app.router.add_get("/refused", refused)
+        app.router.add_get("/health", health)
+        app.router.add_get("/rooms/{room}", chat)
+        runner = web.AppRunner(app, access_log=logging.getLogger("aiohttp.access"))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        try:
+            async with aiohttp.ClientSession() as session:
+                return await client(session, f"http://127.0.0.1:{port}")
+        finally:
+            await runner.cleanup()
+
+    return asyncio.run(main())
+
+
+def get(path: str, **headers: str) -> Any:
+    async def client(session: aiohttp.ClientSession, url: str) -> Any:
+        answer = await session.get(url + path, headers=headers, allow_redirects=False)
+        await answer.read()
+        return answer
+
+    return ask(client)
+
+
+def test_a_request_and_its_access_line_are_one_trace(run: Captured) -> None:
+    answer = get("/orders/7", **{"X-Request-ID": "r-1", "User-Agent": "test"})
+    span = run.span("GET /orders/{number}")
+    paid, access = run.lines
+    assert (
+        paid["trace_id"] == access["trace_id"] == span["trace_id"] == answer.headers["X-Trace-Id"]
+    )
+    assert paid["user_id"] == access["user_id"] == "u7"
+    assert answer.headers["X-Request-ID"] == "r-1"
+    attributes = span["attributes"]
+    assert (attributes["url.path"], attributes["http.response.status_code"]) == ("/orders/7", 200)
+    assert attributes["user_agent.original"] == "test"
+    assert attributes["client.address"] == "127.0.0.1"
+
+
+def test_a_streamed_answer_is_in_the_request(run: Captured) -> None:
+    get("/stream")
+    span = run.span("GET /stream")
+    assert {line["trace_id"] for line in run.lines} == {span["trace_id"]}
+    assert "cancelled" not in span["attributes"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "outcome"), [("/broken", 500, "error"), ("/refused", 302, "unset")]
+)
+def test_an_answer_has_its_status(run: Captured, path: str, status: int, outcome: str) -> None:
+    assert get(path).status == status
+    span = run.span(f"GET {path}")
+    assert (span["status"], span["attributes"]["http.response.status_code"]) == (outcome, status)
+
+
+def test_a_quiet_path_leaves_no_span(run: Captured) -> None:
+    get("/health")
+    assert run.spans == []
+
+
+def test_a_client_that_goes_away_leaves_a_span(run: Captured) -> None:
+    async def client(session: aiohttp.ClientSession, url: str) -> None:
+        host, port = url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"no http\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    ask(client)
+    assert run.spans == []
+
+
+def test_each_message_is_a_trace_of_its_user(run: Captured) -> None:
+    async def client(session: aiohttp.ClientSession, url: str) -> None:
+        async def user(number: int) -> None:
+            async with session.ws_connect(f"{url}/rooms/a") as socket:
+                for _ in range(20):
+                    await socket.send_str(f"u{number}")
+                    assert await socket.receive_str() == f"u{number}"
+
+        await asyncio.gather(*[user(number) for number in range(5)])
+
+    ask(client)
+    messages = [span for span in run.spans if span["name"] == "message"]
+    handshakes = {span["span_id"] for span in run.spans if span["name"] == "GET /rooms/{room}"}
+    assert (len(messages), len(handshakes)) == (100, 5)
+    traces = {span["trace_id"]: span["attributes"]["user_id"] for span in messages}
+    assert len(traces) == 100
+    assert all(span["links"][0]["span_id"] in handshakes for span in messages)
+    lines = [line for line in run.lines if line["event"] == "got"]
+    assert all(line["user_id"] == line["wanted"] == traces[line["trace_id"]] for line in lines)
+
+
+def test_before_set_up_nothing_is_observed() -> None:
+    integration.instrument()
+    assert "X-Trace-Id" not in get("/orders/1").headers
+    integration.uninstrument()
+    integration.uninstrument()

@@ -1,0 +1,103 @@
+"""Django, with no line of the application's."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import django
+import pytest
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.urls import include, path, re_path
+from werkzeug.test import Client
+
+from otel_logging import bind_context, get_logger
+from otel_logging.integrations import django as django_integration
+from otel_logging.testing import Captured, capture
+
+log = get_logger("shop")
+
+
+def order(_: Any, number: int) -> HttpResponse:
+    bind_context(user_id=f"u{number}")
+    log.info("paid")
+    return HttpResponse("paid")
+
+
+def broken(_: Any) -> HttpResponse:
+    raise ValueError("no")
+
+
+urlpatterns = [
+    path("orders/<int:number>/", order),
+    path("shop/", include([path("broken", broken)])),
+    re_path(r"^old/(?P<number>\d+)$", order),
+]
+
+
+@pytest.fixture
+def run() -> Iterator[Captured]:
+    if not settings.configured:
+        settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
+        django.setup()
+    django_integration.instrument()
+    django_integration.instrument()
+    with capture() as captured:
+        yield captured
+    django_integration.uninstrument()
+
+
+@pytest.mark.parametrize(
+    ("url", "route", "status"),
+    [
+        ("/orders/7/", "/orders/<int:number>/", 200),
+        ("/shop/broken", "/shop/broken", 500),
+        ("/old/7", r"/old/(?P<number>\d+)$", 200),
+    ],
+)
+def test_a_request_is_named_by_its_route(run: Captured, url: str, route: str, status: int) -> None:
+    answer = Client(get_wsgi_application()).get(url, buffered=True)
+    span = run.span(f"GET {route}")
+    assert answer.status_code == span["attributes"]["http.response.status_code"] == status
+    assert span["attributes"]["http.route"] == route
+    assert {line["trace_id"] for line in run.lines} == {span["trace_id"]}
+    assert span["status"] == ("error" if status == 500 else "unset")
+
+
+def test_a_path_without_a_route_is_not_the_name(run: Captured) -> None:
+    Client(get_wsgi_application()).get("/nothing", buffered=True)
+    assert run.span("GET")["attributes"]["http.response.status_code"] == 404
+
+
+def test_an_asgi_request_has_its_route_in_the_scope(run: Captured) -> None:
+    from django.core.asgi import get_asgi_application
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/orders/7/",
+        "headers": [],
+        "query_string": b"",
+    }
+
+    asked: list[dict[str, Any]] = [{"type": "http.request", "body": b""}]
+
+    async def receive() -> dict[str, Any]:
+        if not asked:
+            await asyncio.Event().wait()
+        return asked.pop()
+
+    async def send(_: Any) -> None:
+        pass
+
+    asyncio.run(get_asgi_application()(scope, receive, send))
+    assert scope["path_template"] == "/orders/<int:number>/"
+
+
+def test_uninstrumented_django_is_as_it_was() -> None:
+    from django.core.handlers.wsgi import WSGIHandler
+
+    assert WSGIHandler.__call__.__module__ == "django.core.handlers.wsgi"
+    assert "django" in sys.modules

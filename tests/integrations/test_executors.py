@@ -1,0 +1,145 @@
+"""What is handed to an executor or a timer runs on behalf of whoever handed it over."""
+
+import asyncio
+import contextvars
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from otel_logging import (
+    bind_context,
+    bound_context,
+    current_job_tag,
+    get_logger,
+    tag_background_logger,
+    traced,
+)
+from otel_logging.context import bound
+from otel_logging.integrations import executors
+from otel_logging.propagation import inject
+from otel_logging.testing import capture
+
+FRAMEWORK: contextvars.ContextVar[str] = contextvars.ContextVar("framework", default="nothing")
+
+
+@pytest.fixture(autouse=True)
+def instrumented() -> Iterator[None]:
+    executors.instrument()
+    yield
+    executors.uninstrument()
+    FRAMEWORK.set("nothing")
+
+
+def seen(*given: Any, **named: Any) -> dict[str, Any]:
+    """Return what this thread or process runs on behalf of."""
+    return {
+        "trace": inject().get("traceparent", "")[3:35],
+        "bound": dict(bound()),
+        "tag": current_job_tag(),
+        "framework": FRAMEWORK.get(),
+        "given": given,
+        "named": named,
+    }
+
+
+NOBODY = {"trace": "", "bound": {}, "tag": None, "framework": "nothing", "given": (), "named": {}}
+
+
+def failing() -> None:
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize("kind", ["thread", "spawned process", "forked process"])
+def test_work_has_the_trace_the_bound_fields_and_the_tag_of_its_submitter(kind: str) -> None:
+    """And the worker has nothing of them afterwards."""
+    executor: Executor = ThreadPoolExecutor(1)
+    if kind != "thread":
+        start = multiprocessing.get_context({"spawned": "spawn", "forked": "fork"}[kind.split()[0]])
+        executor = ProcessPoolExecutor(1, mp_context=start)
+    with executor, capture():
+        if kind != "forked process":  # a fork copies all that there is
+            FRAMEWORK.set("request")
+        for user in ("alice", "bob"):
+            with traced("request", root=True), bound_context(user_id=user, sizes=(1, 2)):
+                submit = tag_background_logger("CACHE")(executor.submit)
+                work = submit(seen, 1, key=2).result()
+                assert work["trace"] == seen()["trace"]
+            assert work["bound"] == {
+                "user_id": user,
+                "sizes": (1, 2) if kind == "thread" else [1, 2],
+            }
+            assert (work["tag"], work["framework"]) == ("CACHE", "nothing")
+            assert (work["given"], work["named"]) == ((1,), {"key": 2})
+            assert executor.submit(seen).result() == NOBODY
+            assert list(executor.map(seen, [1])) == [NOBODY | {"given": (1,)}]
+
+
+def test_one_worker_for_fifty_users_mixes_none_of_them() -> None:
+    with capture() as run, ThreadPoolExecutor(2) as executor:
+        log = get_logger("pool")
+
+        def work(user: str) -> None:
+            with traced("work"):
+                log.info("done", wanted=user)
+
+        for number in range(50):
+            with traced("request", root=True):
+                bind_context(user_id=f"u{number}")
+                executor.submit(work, f"u{number}")
+    assert len(run.lines) == 50
+    assert all(line["user_id"] == line["wanted"] for line in run.lines)
+
+
+def test_run_in_executor_and_to_thread_carry_once() -> None:
+    async def main() -> None:
+        with traced("request"), bound_context(user_id="alice"):
+            mine = seen()["trace"]
+            loop = asyncio.get_running_loop()
+            for work in (await loop.run_in_executor(None, seen), await asyncio.to_thread(seen)):
+                assert (work["trace"], work["bound"]) == (mine, {"user_id": "alice"})
+
+    with capture():
+        asyncio.run(main())
+
+
+def test_a_timer_runs_on_behalf_of_who_started_it() -> None:
+    found: list[dict[str, Any]] = []
+    with capture(), traced("request"), bound_context(user_id="alice"):
+        timer = threading.Timer(0.001, lambda: found.append(seen()))
+        timer.start()
+        timer.join()
+        assert found[0]["bound"] == {"user_id": "alice"}
+        assert found[0]["trace"] == seen()["trace"]
+
+
+def test_an_exception_in_the_pool_is_of_the_request_that_handed_the_work_over() -> None:
+    with capture() as run:
+        try:
+            with ThreadPoolExecutor(1) as executor, traced("request"):
+                bind_context(user_id="alice")
+                executor.submit(failing).result()
+        except ValueError:
+            get_logger("server").exception("failed")
+    assert run.lines[-1]["user_id"] == "alice"
+
+
+def test_uninstrumented_executors_are_as_python_has_them() -> None:
+    executors.instrument()  # twice is once
+    executors.uninstrument()
+    assert ThreadPoolExecutor.submit.__module__ == "concurrent.futures.thread"
+    assert not hasattr(ThreadPoolExecutor.submit, "__wrapped__")
+    assert threading.Timer.start is threading.Thread.start
+    executors.uninstrument()
+    with capture(), ThreadPoolExecutor(1) as executor, traced("request"):
+        assert executor.submit(seen).result() == NOBODY
+
+
+def test_an_executor_that_is_shut_down_refuses_work_as_before() -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with capture(), traced("request"), pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(seen)

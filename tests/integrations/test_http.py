@@ -1,0 +1,260 @@
+"""An HTTP request of an ASGI application is a trace, from its arrival to its last byte."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Mount, Route
+
+from otel_logging import bind_context, get_logger
+from tests.integrations.serving import serving
+
+log: Any = get_logger("shop")
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+def current_user(user: str = "nobody") -> str:
+    """Bind in a thread of FastAPI's."""
+    bind_context(user_id=user, seen=True)
+    return user
+
+
+def fastapi_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/orders/{number}")
+    async def order(number: int, tasks: BackgroundTasks, user: str = Depends(current_user)) -> str:
+        log.info("order read")
+        if number == 404:
+            raise HTTPException(404)
+        if number == 500:
+            raise ValueError("no such order")
+        tasks.add_task(note, number)
+        return user
+
+    async def note(number: int) -> None:
+        await asyncio.sleep(0.1)
+        log.info("noted")
+
+    @app.get("/health")
+    def health(fail: bool = False) -> str:
+        log.info("healthy")
+        if fail:
+            raise ValueError("ill")
+        return "ok"
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(4):
+                await asyncio.sleep(0.05)
+                log.info("piece")
+                yield b"x"
+
+        return StreamingResponse(pieces())
+
+    return app
+
+
+def attributes(span: dict[str, Any]) -> dict[str, Any]:
+    return dict(span["attributes"])
+
+
+@pytest.mark.parametrize("server", ["websockets-sansio", "hypercorn"])
+def test_a_request_is_one_server_span_by_the_semantic_conventions(server: str) -> None:
+    """FastAPI's own spans do not double it; its lines and its access line are its user's."""
+    with serving(fastapi_app(), server) as seen:
+        status, headers, _ = seen.ask("/orders/7?user=ada", user_agent="test/1", x_request_id="r-7")
+        seen.wait_for("background note")
+    (span,) = seen.named("GET /orders/{number}")
+    assert status == 200
+    assert [s["name"] for s in seen.captured.spans] == ["GET /orders/{number}", "background note"]
+    found = attributes(span)
+    client_port = found.pop("client.port")
+    assert client_port == found.pop("network.peer.port")
+    assert found == {
+        "http.request.method": "GET",
+        "http.route": "/orders/{number}",
+        "http.response.status_code": 200,
+        "url.path": "/orders/7",
+        "url.scheme": "http",
+        "server.address": "127.0.0.1",
+        "server.port": seen.port,
+        "client.address": "127.0.0.1",
+        "network.peer.address": "127.0.0.1",
+        "network.protocol.version": "1.1",
+        "user_agent.original": "test/1",
+        "request_id": "r-7",
+        "user_id": "ada",
+        "seen": True,
+    }
+    assert span["kind"] == "server"
+    trace_id = span["trace_id"]
+    assert headers["x-trace-id"] == trace_id
+    assert headers["traceresponse"][:-1] == f"00-{trace_id}-{span['span_id']}-0"
+    assert headers["x-request-id"] == "r-7"
+    own = [line for line in seen.lines if line["logger"] in ("shop", *_ACCESS)]
+    assert len(own) == 3
+    for line in own:
+        assert (line["trace_id"], line["user_id"], line["request_id"]) == (trace_id, "ada", "r-7")
+
+
+_ACCESS = ("uvicorn.access", "hypercorn.access")
+
+
+def test_a_background_task_is_a_stage_of_its_own_and_not_the_latency() -> None:
+    with serving(fastapi_app()) as seen:
+        seen.ask("/orders/1")
+        (task,) = seen.wait_for("background note")
+    (span,) = seen.named("GET /orders/{number}")
+    assert span["duration_s"] < 0.09 < task["duration_s"]
+    assert (task["trace_id"], task["parent_span_id"]) == (span["trace_id"], span["span_id"])
+    assert seen.line("noted")["span_id"] == task["span_id"]
+    assert seen.line("noted")["user_id"] == "nobody"
+
+
+def test_a_stream_is_measured_to_its_last_byte() -> None:
+    with serving(fastapi_app()) as seen:
+        began = time.perf_counter()
+        assert seen.ask("/stream")[2] == b"xxxx"
+        took = time.perf_counter() - began
+        (span,) = seen.wait_for("GET /stream")
+    assert 0.2 <= span["duration_s"] <= took
+    assert len(span["events"]) == 5  # with the access line
+
+
+def test_a_failure_is_on_the_span_and_its_lines_have_the_trace() -> None:
+    """Starlette answers before the exception reaches us, uvicorn logs it after that."""
+    with serving(fastapi_app()) as seen:
+        assert seen.ask("/orders/500?user=ada")[0] == 500
+        assert seen.ask("/orders/404")[0] == 404
+        assert seen.ask("/nowhere")[0] == 404
+        spans = seen.wait_for("GET /orders/{number}", 2)
+        seen.wait_for("GET")
+    failed, missing = spans
+    assert failed["status"] == "error"
+    assert attributes(failed)["error.type"] == "ValueError"
+    assert attributes(failed)["http.response.status_code"] == 500
+    assert [event["name"] for event in failed["events"]].count("exception") == 1
+    error = seen.line("Exception in ASGI application")
+    assert (error["trace_id"], error["user_id"]) == (failed["trace_id"], "ada")
+    assert missing["status"] != "error"
+    assert attributes(missing)["http.response.status_code"] == 404
+    assert "http.route" not in attributes(seen.named("GET")[0])
+
+
+def test_a_quiet_path_leaves_a_span_only_if_it_fails() -> None:
+    with serving(fastapi_app()) as seen:
+        assert seen.ask("/health")[0] == 200
+        assert seen.captured.spans == []
+        assert seen.ask("/health?fail=1")[0] == 500
+        (span,) = seen.wait_for("GET /health")
+    assert span["status"] == "error"
+    assert attributes(span)["http.route"] == "/health"
+    assert span["events"][0]["name"] == "exception"
+
+
+def test_an_incoming_trace_is_continued_or_only_linked_to() -> None:
+    with serving(fastapi_app()) as seen:
+        seen.ask("/orders/1", traceparent=PARENT)
+        (span,) = seen.wait_for("GET /orders/{number}")
+    assert (span["trace_id"], span["parent_span_id"]) == (TRACE, "00f067aa0ba902b7")
+    with serving(fastapi_app(), trust_inbound=False) as seen:
+        seen.ask("/orders/1", traceparent=PARENT)
+        seen.ask("/orders/1")
+        linked, alone = seen.wait_for("GET /orders/{number}", 2)
+    assert linked["trace_id"] != TRACE
+    assert [link["trace_id"] for link in linked["links"]] == [TRACE]
+    assert not alone.get("links")
+
+
+@pytest.mark.parametrize("given", ["", "a b", "ä", "x" * 129])
+def test_a_request_id_that_could_not_be_sent_back_is_ignored(given: str) -> None:
+    with serving(fastapi_app()) as seen:
+        _, headers, _ = seen.ask("/orders/1", x_request_id=given)
+        (span,) = seen.wait_for("GET /orders/{number}")
+    assert "request_id" not in attributes(span)
+    assert "x-request-id" not in headers
+
+
+def starlette_app() -> Starlette:
+    async def item(request: Request) -> PlainTextResponse:
+        bind_context(user_id=request.query_params.get("user"))
+        log.info("item", path=request.url.path)
+        return PlainTextResponse("ok", background=BackgroundTask(later))
+
+    def later() -> None:
+        log.info("later")
+
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    return Starlette(
+        routes=[
+            Route("/items/{name}", item),
+            Mount("/shop", routes=[Route("/items/{name}", item)]),
+            Mount("/files", app=plain),
+        ],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=dispatch)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/items/a", "/items/{name}"),
+        ("/shop/items/a", "/shop/items/{name}"),
+        ("/files/a/b", "/files"),
+    ],
+)
+def test_the_name_is_the_whole_route(path: str, route: str) -> None:
+    """Also through mounts, and where a middleware runs the application in a task of its own."""
+    with serving(starlette_app()) as seen:
+        seen.ask(path)
+        (span,) = seen.wait_for(f"GET {route}")
+    assert attributes(span)["http.route"] == route
+
+
+def test_a_method_that_nobody_knows_is_none_of_the_name() -> None:
+    with serving(starlette_app()) as seen:
+        assert seen.ask("/items/a", "PROPFIND")[0] == 405
+        (span,) = seen.wait_for("HTTP /items/{name}")
+    found = attributes(span)
+    assert (found["http.request.method"], found["http.request.method_original"]) == (
+        "_OTHER",
+        "PROPFIND",
+    )
+
+
+def test_budgets_go_by_the_name_of_the_route() -> None:
+    with serving(fastapi_app(), budgets={"GET /stream": 0.1}) as seen:
+        seen.ask("/stream")
+        (span,) = seen.wait_for("GET /stream")
+    assert attributes(span)["late"] is True
+    assert attributes(span)["budget_s"] == 0.1
+
+
+def test_a_client_that_has_gone_is_no_failure() -> None:
+    with serving(fastapi_app()) as seen:
+        import socket
+
+        with socket.create_connection(("127.0.0.1", seen.port)) as client:
+            client.sendall(b"GET /stream HTTP/1.1\r\nhost: shop\r\n\r\n")
+            client.recv(1)
+        (span,) = seen.wait_for("GET /stream")
+    assert attributes(span).get("cancelled") is True
+    assert span["status"] != "error"

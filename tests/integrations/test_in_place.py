@@ -1,0 +1,153 @@
+"""When an integration is in place: whatever comes first, and not where it was not asked for."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from otel_logging import ConfigurationError, setup_observability
+from tests.lines import parsed
+from tests.programs import script
+
+_CALL = """
+import asyncio
+
+def call(app, path="/orders/7", **scope):
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(event):
+        sent.append(event)
+
+    scope |= {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+    return dict(sent[0]["headers"])
+"""
+_MAKE = {
+    "starlette": (
+        "from starlette.requests import Request\n"
+        "from starlette.applications import Starlette\n"
+        "from starlette.routing import Route\n"
+        "from starlette.responses import PlainTextResponse\n"
+        "async def order(request: Request):\n"
+        '    get_logger("shop").info("order read")\n'
+        '    return PlainTextResponse("ok")\n'
+        'app = Starlette(routes=[Route("/orders/{id}", order)])\n'
+    ),
+    "fastapi": (
+        "from fastapi import FastAPI\n"
+        "app = FastAPI()\n"
+        '@app.get("/orders/{id}")\n'
+        "async def order(id: int):\n"
+        '    get_logger("shop").info("order read")\n'
+        '    return "ok"\n'
+    ),
+}
+_LOGGER = "from otel_logging import get_logger, setup_observability\n"
+
+
+def said(code: str, **variables: str) -> list[dict[str, Any]]:
+    done = script(
+        _CALL + _LOGGER + code,
+        ENVIRONMENT="production",
+        OTEL_TRACES_EXPORTER="otlp",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        **variables,
+    )
+    return [line for line in parsed(done.stdout) if line["logger"] == "shop"]
+
+
+@pytest.mark.parametrize("framework", _MAKE)
+@pytest.mark.parametrize("is_first", [True, False], ids=["set-up first", "application first"])
+def test_an_application_is_observed_whether_made_before_or_after_set_up(
+    framework: str, is_first: bool, tmp_path: Any
+) -> None:
+    setup = 'setup_observability("shop")\n'
+    made = _MAKE[framework]
+    code = (setup + made if is_first else made + setup) + 'assert b"x-trace-id" in call(app)\n'
+    (line,) = said(code, OTEL_LOGGING_SPOOL_DIR=str(tmp_path))
+    assert line["trace_id"]
+
+
+@pytest.mark.parametrize("framework", _MAKE)
+def test_nothing_is_observed_that_was_not_asked_for(framework: str, tmp_path: Any) -> None:
+    """By the argument, by the variable, and after shutdown."""
+    made = _MAKE[framework]
+    off = 'assert b"x-trace-id" not in call(app)\n'
+    spool = {"OTEL_LOGGING_SPOOL_DIR": str(tmp_path)}
+    (line,) = said(made + 'setup_observability("shop", instrument=())\n' + off, **spool)
+    assert framework == "fastapi" or "trace_id" not in line
+    (line,) = said(
+        made + 'setup_observability("shop")\n' + off, OTEL_LOGGING_INSTRUMENT="none", **spool
+    )
+    (line,) = said(made + 'setup_observability("shop").shutdown()\n' + off, **spool)
+    assert "trace_id" not in line
+
+
+def test_one_application_may_be_given_by_hand(tmp_path: Any) -> None:
+    code = (
+        _MAKE["starlette"]
+        + "from otel_logging.integrations.asgi import instrument, uninstrument\n"
+        + 'other = Starlette(routes=[Route("/orders/{id}", order)])\n'
+        + 'setup_observability("shop", instrument=())\n'
+        + "assert instrument(app) is app\n"
+        + 'assert b"x-trace-id" in call(app)\n'
+        + 'assert b"x-trace-id" not in call(other)\n'
+        + "uninstrument(app)\n"
+        + 'assert b"x-trace-id" not in call(app)\n'
+        + "async def plain(scope, receive, send):\n"
+        + "    await other(scope, receive, send)\n"
+        + 'assert b"x-trace-id" in call(instrument(plain, quiet=["/quiet"]))\n'
+        + 'assert b"x-trace-id" not in call(instrument(plain, quiet=["/orders/7"]))\n'
+    )
+    assert len(said(code, OTEL_LOGGING_SPOOL_DIR=str(tmp_path))) == 5
+
+
+def test_no_library_is_imported_for_it() -> None:
+    script(
+        "import sys\n"
+        "from otel_logging import setup_observability\n"
+        'setup_observability("shop")\n'
+        'assert not {"starlette", "fastapi", "uvicorn", "hypercorn"} & set(sys.modules)\n'
+        'assert "otel_logging.integrations.asgi" not in sys.modules\n',
+        ENVIRONMENT="test",
+    )
+
+
+def test_an_integration_that_fails_is_reported_and_left_out() -> None:
+    """A library whose names have changed is no reason for an application not to start."""
+    done = script(
+        "import sys, types\n"
+        "from otel_logging import setup_observability\n"
+        'setup_observability("shop")\n'
+        'sys.modules["hypercorn.app_wrappers"] = types.ModuleType("hypercorn.app_wrappers")\n'
+        "import uvicorn\n",
+        ENVIRONMENT="test",
+    )
+    assert b"the integration asgi is left out" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["flask?", ["asgi", 3], 7, "asgi,none"])
+def test_a_name_that_is_unknown_is_an_error(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"instrument.*auto"):
+        setup_observability("shop", instrument=given)
+
+
+def test_opentelemetry_s_own_instrumentation_has_the_request(tmp_path: Any) -> None:
+    """Around the application or inside it; then there is one server span, and it is not ours."""
+    contrib = "from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware\n"
+    setup = 'setup_observability("shop")\n'
+    for wrapped in ("OpenTelemetryMiddleware(app)", "app"):
+        inside = "app.add_middleware(OpenTelemetryMiddleware)\n" if wrapped == "app" else ""
+        code = contrib + _MAKE["starlette"] + inside + setup
+        code += f'assert b"x-trace-id" not in call({wrapped}, server=("shop", 80), scheme="http")\n'
+        (line,) = said(code, OTEL_LOGGING_SPOOL_DIR=str(tmp_path))
+        assert line["trace_id"]
+
+
+def test_the_finder_is_gone_after_shutdown() -> None:
+    before = list(sys.meta_path)
+    setup_observability("shop").shutdown()
+    assert sys.meta_path == before

@@ -1,0 +1,397 @@
+"""A WebSocket message is a trace of its own, whatever shape the application has."""
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from otel_logging import bind_context, carry, get_logger, traced
+from tests.integrations.serving import SERVERS, WEBSOCKETS, serving
+
+log: Any = get_logger("chat")
+DELAY_S = 0.03
+
+
+async def handle(websocket: WebSocket, text: str) -> None:
+    """Do what a message asks for, and answer last."""
+    bind_context(order=text)
+    log.info("handling")
+    await asyncio.sleep(json.loads(text)[2] if text.startswith("[") else DELAY_S)
+    with traced("work"):
+        log.info("worked")
+    await websocket.send_text(text)
+
+
+async def serial(websocket: WebSocket) -> None:
+    async for text in websocket.iter_text():
+        await handle(websocket, text)
+
+
+async def task_each(websocket: WebSocket) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async for text in websocket.iter_text():
+            tasks.create_task(handle(websocket, text))
+
+
+async def wait_for(websocket: WebSocket) -> None:
+    with_time_out = 0
+    while True:
+        try:
+            text = await asyncio.wait_for(websocket.receive_text(), 0.05)
+        except TimeoutError:
+            with_time_out += 1
+            continue
+        await handle(websocket, text)
+
+
+async def channels(websocket: WebSocket) -> None:
+    """As Django Channels does: the next receive is waiting while a message is handled."""
+    receiving = asyncio.create_task(websocket._receive())  # type: ignore[arg-type]
+    other = asyncio.create_task(asyncio.sleep(60))
+    try:
+        while True:
+            await asyncio.wait({receiving, other}, return_when=asyncio.FIRST_COMPLETED)
+            event = receiving.result()
+            receiving = asyncio.create_task(websocket._receive())  # type: ignore[arg-type]
+            if event["type"] == "websocket.disconnect":
+                return
+            await handle(websocket, event["text"])
+    finally:
+        for each in (receiving, other):
+            each.cancel()
+
+
+async def worker(websocket: WebSocket) -> None:
+    """A reader and a worker, which takes what the reader carried."""
+    queue: asyncio.Queue[tuple[Callable[..., Any], str]] = asyncio.Queue()
+
+    async def work() -> None:
+        while True:
+            answer, text = await queue.get()
+            await answer(websocket, text)
+
+    working = asyncio.create_task(work())
+    try:
+        async for text in websocket.iter_text():
+            queue.put_nowait((carry(handle), text))
+    finally:
+        working.cancel()
+
+
+async def race(websocket: WebSocket) -> None:
+    """Messages beside another source of events, each in a task of its own."""
+    while True:
+        receiving = asyncio.create_task(websocket.receive_text())
+        await asyncio.wait({receiving}, timeout=0.05)
+        await handle(websocket, await receiving)
+
+
+SHAPES = {f.__name__: f for f in (serial, task_each, wait_for, channels, worker, race)}
+
+
+def bind_user(user: str) -> None:
+    bind_context(user_id=user, plan="free")  # in a thread of FastAPI's
+
+
+def app_of(kind: type) -> Any:
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        log.info("joined")
+        with suppress(WebSocketDisconnect):
+            await SHAPES[websocket.path_params["shape"]](websocket)
+        log.info("left")
+
+    if kind is FastAPI:
+        app = FastAPI()
+
+        @app.websocket("/ws/{shape}")
+        async def ws(websocket: WebSocket, user: Annotated[Any, Depends(bind_user)]) -> None:
+            await endpoint(websocket)
+
+        return app
+
+    async def with_user(websocket: WebSocket) -> None:
+        bind_user(websocket.query_params["user"])
+        await endpoint(websocket)
+
+    return Starlette(routes=[WebSocketRoute("/ws/{shape}", with_user)])
+
+
+def attributes(span: dict[str, Any]) -> dict[str, Any]:
+    return dict(span["attributes"])
+
+
+@pytest.mark.parametrize("kind", [FastAPI, Starlette], ids=["fastapi", "starlette"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("server", SERVERS)
+def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type) -> None:
+    """Two connections at once; three messages each, sent together."""
+    clients = 2
+    with serving(app_of(kind), server) as seen:
+
+        def talk(user: str) -> None:
+            with seen.connect(f"/ws/{shape}?user={user}") as client:
+                sent = [f"{user}-{n}" for n in range(3)]
+                for text in sent:
+                    client.send(text)
+                assert sorted(client.recv() for _ in sent) == sent
+                seen.wait_for("message", 2)  # while the socket is open
+
+        threads = [threading.Thread(target=talk, args=(f"u{n}",)) for n in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        messages = seen.wait_for("message", 3 * clients)
+        seen.wait_for("disconnect", clients)
+    assert len({span["trace_id"] for span in messages}) == 3 * clients
+    handshakes = {span["trace_id"]: attributes(span) for span in seen.named("WS /ws/{shape}")}
+    assert len(handshakes) == clients
+    for span in messages:
+        found = attributes(span)
+        user, order = found["user_id"], found["order"]
+        assert order.startswith(user)
+        assert (found["http.route"], found["plan"]) == ("/ws/{shape}", "free")
+        (link,) = span["links"]
+        assert handshakes[link["trace_id"]]["user_id"] == user
+        own = [line for line in seen.lines if line.get("trace_id") == span["trace_id"]]
+        assert Counter(line["event"] for line in own) == {"handling": 1, "worked": 1}
+        assert {(line["user_id"], line["order"]) for line in own} == {(user, order)}
+        serially = 1 if shape == "task_each" else int(order[-1]) + 1
+        least = DELAY_S * serially
+        assert least <= span["duration_s"] < least + 0.25
+        if shape != "worker":  # its queue is the application's
+            assert found["queue.wait_s"] == pytest.approx(least - DELAY_S, abs=0.2)
+    for event in ("joined", "left"):
+        lines = [line for line in seen.lines if line["event"] == event]
+        assert len(lines) == clients
+        assert {line["trace_id"] for line in lines} == set(handshakes)
+        assert all("order" not in line for line in lines)
+
+
+def asgi_app(talk: Callable[[Any, Any], Any]) -> Any:
+    """Return a plain application, with no framework."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while (await receive())["type"] != "lifespan.shutdown":
+                await send({"type": "lifespan.startup.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["type"] == "websocket":
+            assert (await receive())["type"] == "websocket.connect"
+            await talk(receive, send)
+
+    return app
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_message_that_did_nothing_is_counted_and_leaves_no_span(server: str) -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            if event.get("text") == "log":
+                log.info("logged")
+            elif event.get("text") == "stage":
+                with traced("stage"):
+                    pass
+            elif event.get("text") == "send":
+                await send({"type": "websocket.send", "text": "answer"})
+            elif event.get("text") == "slow":
+                await asyncio.sleep(0.02)
+
+    with serving(asgi_app(talk), server) as seen:
+        with seen.connect("/") as client:
+            for text in ("nothing", "log", "nothing", "stage", "send", "slow", "nothing"):
+                client.send(text)
+            assert client.recv() == "answer"
+            client.close(4001, "enough")
+        (end,) = seen.wait_for("disconnect")
+    assert len(seen.named("message")) == 4
+    found = attributes(end)
+    assert (found["websocket.messages"], found["websocket.messages_quiet"]) == (7, 3)
+    if server != "hypercorn":  # which may say 1006, and no reason
+        assert found["websocket.close_code"] == 4001
+        assert found["websocket.close_reason"] == "enough"
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_failing_message_fails_and_so_does_its_connection(server: str) -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            log.info("handled")
+            raise ValueError("no such room")
+
+    with serving(asgi_app(talk), server) as seen:
+        with seen.connect("/") as client:
+            client.send("x")
+            with pytest.raises(ConnectionClosed):
+                client.recv()
+        (end,) = seen.wait_for("disconnect")
+        (message,) = seen.wait_for("message")
+    assert (message["status"], end["status"]) == ("error", "error")
+    assert "exception" in [event["name"] for event in message["events"]]
+    (line,) = [line for line in seen.lines if "ValueError" in line.get("exception", "")]
+    assert line["trace_id"] in (message["trace_id"], end["trace_id"])
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_refused_handshake_is_one_span(server: str) -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        log.info("refused")
+        await send({"type": "websocket.close", "code": 1008})
+
+    with serving(asgi_app(talk), server) as seen:
+        with pytest.raises(InvalidStatus), seen.connect("/"):
+            pass
+        (span,) = seen.wait_for("WS")
+    assert attributes(span)["http.response.status_code"] == 403
+    assert [s["name"] for s in seen.captured.spans] == ["WS"]
+    assert seen.line("refused")["trace_id"] == span["trace_id"]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_send_to_a_client_that_has_gone_fails_as_it_does_without_us(server: str) -> None:
+    """The reading ahead has seen the end, of which the application was not told yet."""
+    seen_errors: list[str] = []
+    gone = threading.Event()
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await receive()
+        while not gone.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        try:
+            for _ in range(3):
+                await send({"type": "websocket.send", "text": "x"})
+        except Exception as error:
+            seen_errors.append(type(error).__name__ if isinstance(error, OSError) else repr(error))
+        event = await receive()
+        seen_errors.append(event["type"])
+
+    def errors(**settings: Any) -> list[str]:
+        seen_errors.clear()
+        gone.clear()
+        with serving(asgi_app(talk), server, **settings) as seen:
+            with seen.connect("/") as client:
+                client.send("x")
+            gone.set()
+            deadline = time.monotonic() + 20
+            while "websocket.disconnect" not in seen_errors and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return list(seen_errors)
+
+    assert errors() == errors(instrument=())
+
+
+@pytest.mark.parametrize("server", WEBSOCKETS)
+def test_no_more_is_read_ahead_than_the_bound(server: str) -> None:
+    """A client that is not read from is stopped by its own buffers, as without us."""
+    proceed = threading.Event()
+    got: list[int] = []
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while not proceed.is_set():
+            await asyncio.sleep(0.01)
+        while (event := await receive())["type"] == "websocket.receive":
+            got.append(len(event["bytes"]))
+
+    with serving(asgi_app(talk), server) as seen:
+        with seen.connect("/", compression=None) as client:
+            client.socket.settimeout(1.0)
+            sent = 0
+            try:
+                for _ in range(100):
+                    client.send(b"x" * 500_000)
+                    sent += 1
+            except (TimeoutError, ConnectionClosed):
+                pass
+            assert sent < 60  # beside the buffers of the two sockets
+            proceed.set()
+        seen.wait_for("disconnect")
+
+
+def test_messages_of_ten_megabytes_pass_as_they_are() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": str(len(event["bytes"]))})
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/", max_size=None) as client:
+        for _ in range(3):
+            client.send(b"x" * 10_000_000)
+        assert [client.recv() for _ in range(3)] == ["10000000"] * 3
+
+
+def test_what_is_bound_between_messages_is_the_connection_s() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        bind_context(user_id="ada")
+        while (event := await receive())["type"] == "websocket.receive":
+            bind_context(n=event["text"], user_id=f"as-{event['text']}")
+            log.info("message")
+            await send({"type": "websocket.send", "text": event["text"]})
+        log.info("left")
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for n in "12":
+                client.send(n)
+                client.recv()
+        seen.wait_for("disconnect")
+    of_messages = [line for line in seen.lines if line["event"] == "message"]
+    assert [(line["n"], line["user_id"]) for line in of_messages] == [("1", "as-1"), ("2", "as-2")]
+    left = seen.line("left")
+    assert left["user_id"] == "ada"
+    assert "n" not in left
+
+
+def test_idle_time_is_no_latency() -> None:
+    with serving(app_of(Starlette)) as seen:
+        for shape in SHAPES:
+            with seen.connect(f"/ws/{shape}?user=a") as client:
+                for _ in range(2):
+                    client.send(json.dumps(shape))
+                    client.recv()
+                    time.sleep(0.3)
+        messages = seen.wait_for("message", 2 * len(SHAPES))
+    assert all(span["duration_s"] < 0.2 for span in messages)
+
+
+def test_a_message_that_a_timer_holds_is_over_all_the_same() -> None:
+    """A connection of a pool, or a timer, has the context in which it was made, while it lives."""
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            asyncio.get_running_loop().call_later(60, print)
+            log.info("message")
+            await send({"type": "websocket.send", "text": event["text"]})
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
+        client.send("x")
+        client.recv()
+        (span,) = seen.wait_for("message")
+        assert span["duration_s"] < 0.5
+
+
+def test_the_handshake_has_a_budget_of_its_own_and_so_have_messages() -> None:
+    with serving(app_of(Starlette), budgets={"message": 0.01}) as seen:
+        with seen.connect("/ws/serial?user=a") as client:
+            client.send("x")
+            client.recv()
+        (span,) = seen.wait_for("message")
+    assert attributes(span)["late"] is True

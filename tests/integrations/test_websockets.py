@@ -1,0 +1,89 @@
+"""A server made with the ``websockets`` library: a trace a message, with no line of its code."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+
+from otel_logging import bind_context, get_logger
+from otel_logging.integrations import websockets as integration
+from otel_logging.testing import Captured, capture
+
+log = get_logger("chat")
+
+
+@pytest.fixture
+def run() -> Iterator[Captured]:
+    import websockets.legacy.server  # noqa: F401 - deprecated, and still used
+
+    integration.instrument()
+    integration.instrument()
+    with capture() as captured:
+        yield captured
+    integration.uninstrument()
+
+
+async def by_iteration(socket: Any) -> None:
+    async for message in socket:
+        await answer(socket, message)
+
+
+async def by_recv(socket: Any) -> None:
+    while True:
+        await answer(socket, await socket.recv())
+
+
+async def answer(socket: Any, message: str) -> None:
+    bind_context(user_id=message)
+    log.info("got", wanted=message)
+    await socket.send(message)
+
+
+async def talk(make_server: Any, handler: Any, users: int, turns: int) -> None:
+    async with make_server(handler, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+
+        async def client(number: int) -> None:
+            async with connect(f"ws://127.0.0.1:{port}/room?token=x") as socket:
+                for _ in range(turns):
+                    await socket.send(f"u{number}")
+                    assert await socket.recv() == f"u{number}"
+
+        await asyncio.gather(*[client(number) for number in range(users)])
+
+
+def legacy(*args: Any) -> Any:
+    from websockets.legacy.server import serve as serve_legacy
+
+    return serve_legacy(*args)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("make_server", [serve, legacy])
+@pytest.mark.parametrize("handler", [by_iteration, by_recv])
+def test_each_message_is_a_trace_of_its_user(run: Captured, make_server: Any, handler: Any) -> None:
+    asyncio.run(talk(make_server, handler, 5, 20))
+    messages = [span for span in run.spans if span["name"] == "message"]
+    handshakes = {span["span_id"] for span in run.spans if span["name"] == "WS"}
+    assert (len(messages), len(handshakes)) == (100, 5)
+    assert len({span["trace_id"] for span in messages}) == 100
+    traces = {span["trace_id"]: span["attributes"]["user_id"] for span in messages}
+    assert all(span["links"][0]["span_id"] in handshakes for span in messages)
+    lines = [line for line in run.lines if line["event"] == "got"]
+    assert all(line["user_id"] == line["wanted"] == traces[line["trace_id"]] for line in lines)
+    assert messages[0]["attributes"]["url.path"] == "/room"
+
+
+def test_clients_are_left_alone(run: Captured) -> None:
+    asyncio.run(talk(serve, by_iteration, 1, 1))
+    assert sorted(span["name"] for span in run.spans) == ["WS", "message"]
+
+
+def test_before_set_up_nothing_is_observed() -> None:
+    integration.instrument()
+    asyncio.run(talk(serve, by_iteration, 1, 1))
+    integration.uninstrument()
+    integration.uninstrument()

@@ -1,0 +1,250 @@
+"""Each request of a WSGI application is a trace, with no line of its code."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import flask
+import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import Client, create_environ, run_wsgi_app
+
+from otel_logging import bind_context, get_logger
+from otel_logging.integrations import flask as flask_integration
+from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
+from otel_logging.testing import Captured, capture
+
+log = get_logger("shop")
+
+
+@pytest.fixture
+def run() -> Iterator[Captured]:
+    flask_integration.instrument()
+    flask_integration.instrument()
+    with capture() as captured:
+        yield captured
+    flask_integration.uninstrument()
+    flask_integration.uninstrument()
+
+
+def shop() -> flask.Flask:
+    app = flask.Flask("shop")
+
+    @app.get("/orders/<int:number>")
+    def order(number: int) -> str:
+        bind_context(user_id=f"u{number}")
+        log.info("paid")
+        return "paid"
+
+    @app.get("/stream")
+    def stream() -> flask.Response:
+        def pieces() -> Iterator[str]:
+            for number in range(3):
+                log.info("piece", number=number)
+                yield str(number)
+
+        return flask.Response(flask.stream_with_context(pieces()))
+
+    @app.get("/broken")
+    def broken() -> str:
+        raise ValueError("no")
+
+    @app.get("/health")
+    def health() -> tuple[str, int]:
+        return "", int(flask.request.args.get("status", 200))
+
+    return app
+
+
+def test_a_request_is_a_server_span_named_by_its_route(run: Captured) -> None:
+    answer = Client(shop()).get(
+        "/orders/7?token=x",
+        headers={"User-Agent": "test", "X-Request-ID": "r-1", "Host": "shop.example:8080"},
+        environ_base={"REMOTE_ADDR": "10.0.0.9", "REMOTE_PORT": "51000"},
+        buffered=True,
+    )
+    span = run.span("GET /orders/<int:number>")
+    attributes = span["attributes"]
+    assert span["kind"] == "server"
+    assert {key: value for key, value in attributes.items() if "." in key} == {
+        "http.request.method": "GET",
+        "http.route": "/orders/<int:number>",
+        "http.response.status_code": 200,
+        "url.path": "/orders/7",
+        "url.scheme": "http",
+        "server.address": "shop.example",
+        "server.port": 8080,
+        "client.address": "10.0.0.9",
+        "client.port": 51000,
+        "network.peer.address": "10.0.0.9",
+        "network.peer.port": 51000,
+        "network.protocol.version": "1.1",
+        "user_agent.original": "test",
+    }
+    assert (attributes["user_id"], attributes["request_id"]) == ("u7", "r-1")
+    (line,) = run.lines
+    assert (line["trace_id"], line["user_id"]) == (span["trace_id"], "u7")
+    assert answer.headers["x-trace-id"] == span["trace_id"]
+    assert answer.headers["x-request-id"] == "r-1"
+    assert span["trace_id"] in answer.headers["traceresponse"]
+
+
+def test_a_streamed_body_is_in_the_request(run: Captured) -> None:
+    assert Client(shop()).get("/stream", buffered=True).data == b"012"
+    span = run.span("GET /stream")
+    assert [line["trace_id"] for line in run.lines] == [span["trace_id"]] * 3
+    assert "cancelled" not in span["attributes"]
+
+
+def test_a_client_that_goes_away_leaves_a_cancelled_span(run: Captured) -> None:
+    body, _, _ = run_wsgi_app(shop(), create_environ("/stream"))
+    next(iter(body))
+    body.close()  # type: ignore[attr-defined]
+    assert run.span("GET /stream")["attributes"]["cancelled"] is True
+
+
+def test_a_body_that_nobody_closes_ends_its_request(run: Captured) -> None:
+    def start_response(*_: object) -> Callable[[bytes], object]:
+        return lambda _: None
+
+    body = shop()(create_environ("/stream"), start_response)
+    next(iter(body))
+    del body
+    assert run.span("GET /stream")["attributes"]["cancelled"] is True
+
+
+def test_a_failure_is_an_error(run: Captured) -> None:
+    assert Client(shop()).get("/broken", buffered=True).status_code == 500
+    span = run.span("GET /broken")
+    assert (span["status"], span["attributes"]["http.response.status_code"]) == (
+        "error",
+        500,
+    )
+    assert span["attributes"]["error.type"] == "500"
+
+
+def test_an_exception_that_leaves_the_application_is_an_error(run: Captured) -> None:
+    app = shop()
+    app.testing = True
+    with pytest.raises(ValueError, match="no"):
+        Client(app).get("/broken", buffered=True)
+    span = run.span("GET /broken")
+    assert span["attributes"]["error.type"] == "ValueError"
+    assert span["attributes"]["http.response.status_code"] == 500
+    assert [event["name"] for event in span["events"]].count("exception") <= 1
+
+
+def test_a_quiet_path_leaves_a_span_only_where_it_fails(run: Captured) -> None:
+    client = Client(shop())
+    client.get("/health", buffered=True)
+    client.get("/health?status=404", buffered=True)
+    assert run.spans == []
+    client.get("/health?status=503", buffered=True)
+    assert run.span("GET /health")["status"] == "error"
+
+
+def test_a_trace_that_comes_in_goes_on(run: Captured) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+    Client(shop()).get("/orders/1", headers=headers, buffered=True)
+    assert run.spans[0]["trace_id"] == trace_id
+
+
+def test_an_unknown_method_and_path_are_not_the_name(run: Captured) -> None:
+    Client(shop()).open("/nothing/here", method="FROB", buffered=True)
+    span = run.span("HTTP")
+    assert span["attributes"]["http.request.method"] == "_OTHER"
+    assert span["attributes"]["http.request.method_original"] == "FROB"
+    assert "http.route" not in span["attributes"]
+
+
+def test_middleware_around_and_applications_inside_are_one_request(run: Captured) -> None:
+    app, inner = shop(), shop()
+    app.wsgi_app = ProxyFix(DispatcherMiddleware(app.wsgi_app, {"/inner": inner}))  # type: ignore[method-assign]
+    served = WSGIObservabilityMiddleware(app)
+    Client(served).get("/inner/orders/1", buffered=True)
+    (span,) = run.spans
+    assert span["name"] == "GET /inner/orders/<int:number>"
+
+
+def test_requests_of_one_thread_have_nothing_of_each_other(run: Captured) -> None:
+    """A body that is not closed before the next request included."""
+    app = shop()
+    kept = [run_wsgi_app(app, create_environ(f"/orders/{number}")) for number in range(3)]
+    Client(app).get("/stream", buffered=True)
+    assert [line.get("user_id") for line in run.lines] == ["u0", "u1", "u2", None, None, None]
+    assert len({line["trace_id"] for line in run.lines}) == 4
+    assert len(kept) == 3
+
+
+def test_a_file_is_sent_by_the_server_itself(run: Captured) -> None:
+    class Files:
+        def __init__(self, file: Any) -> None:
+            self.file, self.closed = file, False
+
+        def close(self) -> None:
+            self.closed = True
+
+    files = Files(None)
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return files  # type: ignore[return-value]
+
+    environ = {**create_environ("/file"), "wsgi.file_wrapper": Files}
+    body: Any = WSGIObservabilityMiddleware(app)(environ, lambda *_: None)
+    assert body is files
+    assert run.spans == []
+    body.close()
+    assert files.closed
+    assert run.span("GET")["attributes"]["http.response.status_code"] == 200
+
+
+def test_what_closing_a_body_raises_is_the_requests(run: Captured) -> None:
+    class Body(list[bytes]):
+        def close(self) -> None:
+            raise OSError("gone")
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return Body([b"x"])
+
+    body: Any = WSGIObservabilityMiddleware(app)(create_environ("/"), lambda *_: None)
+    with pytest.raises(OSError, match="gone"):
+        body.close()
+    assert run.span("GET")["attributes"]["error.type"] == "OSError"
+
+
+def test_what_iterating_a_body_raises_is_the_requests(run: Captured) -> None:
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        yield b"x"
+        raise ValueError("no")
+
+    body: Any = WSGIObservabilityMiddleware(app)(create_environ("/"), lambda *_: None)
+    with pytest.raises(ValueError, match="no"):
+        list(body)
+    body.close()
+    body.close()
+    assert run.span("GET")["attributes"]["error.type"] == "ValueError"
+
+
+def test_a_body_closed_in_another_thread_ends_its_request(run: Captured) -> None:
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"x"]
+
+    body: Any = WSGIObservabilityMiddleware(app)(create_environ("/"), lambda *_: None)
+    thread = threading.Thread(target=body.close)
+    thread.start()
+    thread.join()
+    assert run.span("GET")
+
+
+def test_before_set_up_nothing_is_observed() -> None:
+    flask_integration.instrument()
+    try:
+        assert "x-trace-id" not in Client(shop()).get("/orders/1", buffered=True).headers
+    finally:
+        flask_integration.uninstrument()

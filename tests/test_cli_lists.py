@@ -1,0 +1,414 @@
+"""``late`` and ``failed``: order, groups, causes, following, and the page."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from otel_logging.cli import listing, main
+from tests.commands import Runner
+from tests.programs import child_environment, end, start
+from tests.stored import Planted, line, store
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "/srv/cart.py", line 12, in f\n    x\n'
+Run = Callable[..., Result]
+
+
+def user(name: str, **more: Any) -> dict[str, Any]:
+    return {"user_id": name, "budget_s": 0.1, **{k.replace("__", "."): v for k, v in more.items()}}
+
+
+def other(number: int) -> str:
+    return f"{number:08x}" + "0" * 23 + "1"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    blamed = {"late__cause": "loop", "late__culprit": "resize", "late__culprit__user_id": "alice"}
+    failing = TRACEBACK + "ValueError: <no & model>"
+    return store(
+        tmp_path / "spool",
+        Planted(1, 0, "message", 0, 400, user("ben", **blamed), trace=other(1)),
+        Planted(1, 0, "message", 10, 910, user("carla", **blamed), trace=other(2)),
+        Planted(1, 0, "message", 5000, 5600, user("ben", late__cause="lock"), trace=other(3)),
+        Planted(1, 0, "upload", 9000, 9300, user("dmitri"), trace=other(4), status=2),
+        Planted(
+            2,
+            1,
+            "parse",
+            9010,
+            9290,
+            {},
+            [line(9280, "<b>failed</b>", "error", exception=failing)],
+            trace=other(4),
+            status=2,
+        ),
+        Planted(1, 0, "quick", 100, 105, user("elif"), trace=other(5)),
+        Planted(1, 0, "quiet", 200, 205, user("elif"), trace=other(6), status=2, message="502"),
+        Planted(
+            1,
+            0,
+            "handled",
+            300,
+            305,
+            user("elif"),
+            [
+                line(301, "odd", "warning", exception="KeyError: 'tried again'"),
+                (302, "exception", {"exception.type": "OSError"}),
+                line(303, "after"),
+            ],
+            trace=other(7),
+        ),
+        Planted(1, 0, "fine", 400, 405, user("elif", note="exception"), trace=other(8)),
+    )
+
+
+@pytest.fixture
+def run(place: Path) -> Run:
+    def running(*arguments: str) -> Result:
+        return Runner().invoke(main, [*arguments, "--source", "local", "--spool-dir", str(place)])
+
+    return running
+
+
+def rows(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("sort", "traces"),
+    [("late-by", [2, 3, 1, 4]), ("latency", [2, 3, 1, 4]), ("when", [4, 3, 2, 1])],
+)
+def test_rows_are_in_the_order_asked_for(run: Run, sort: str, traces: list[int]) -> None:
+    """The largest, or the newest, first."""
+    found = rows(run("late", "--json", "--sort", sort))
+    assert [row["trace_id"] for row in found] == [other(number) for number in traces]
+
+
+def test_a_late_row_that_failed_says_so(run: Run) -> None:
+    """As a word, and as data."""
+    assert "dmitri  upload ERROR  " in run("late").output
+    found = rows(run("late", "--json"))
+    assert [row["stage"] for row in found if row["error"]] == ["upload"]
+
+
+def test_a_cause_selects_rows(run: Run) -> None:
+    """Only those that it made late; one that is unknown is refused."""
+    assert [row["who"] for row in rows(run("late", "--json", "--cause", "lock"))] == [
+        {"user_id": "ben"}
+    ]
+    assert "none late of 8 stages" in run("late", "--cause", "gc").output
+    assert run("late", "--cause", "magic").exit_code == 2
+
+
+def test_fail_is_for_builds(run: Run) -> None:
+    """1 where something is late, in every form; 0 where nothing is."""
+    assert run("late", "--fail").exit_code == 1
+    assert run("late", "--fail", "--json").exit_code == 1
+    assert run("late", "--fail", "--over", "9").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("stage", [("message", 3, ["carla", "ben"]), ("upload", 1, ["dmitri"])]),
+        (
+            "who",
+            [("carla", 1, ["carla"]), ("ben", 2, ["ben"]), ("dmitri", 1, ["dmitri"])],
+        ),
+        (
+            "reason",
+            [
+                ("loop resize for alice", 2, ["carla", "ben"]),
+                ("lock", 1, ["ben"]),
+                ("parse", 1, ["dmitri"]),
+            ],
+        ),
+    ],
+)
+def test_rows_that_share_something_are_one(
+    run: Run, by: str, expected: list[tuple[str, int, list[str]]]
+) -> None:
+    """Those that lost most are first."""
+    found = rows(run("late", "--json", "--group", by))
+    assert [(group["key"], group["count"], group["users"]) for group in found] == expected
+    assert found[0]["lost_s"] == {"stage": 1.6, "who": 0.8, "reason": 1.1}[by]
+    assert expected[0][0] in run("late", "--group", by).output
+
+
+def test_the_summary_says_whose_work_made_whom_late(run: Run) -> None:
+    """A sentence for each cause."""
+    lines = run("late", "--summary").output.splitlines()
+    assert lines[2:5] == [
+        "resize for alice (loop) made 2 users late by 1.100 s in all",
+        "lock made ben late by 500 ms in all",
+        "parse: dmitri late by 200 ms in all",
+    ]
+
+
+def test_the_summary_counts_who_was_late_more_than_once(tmp_path: Path) -> None:
+    """And what nobody is named for."""
+    spans = [
+        *(Planted(1, 0, "a", n, n + 200, user("ben"), trace=other(n + 1)) for n in range(3)),
+        Planted(1, 0, "b", 0, 150, {"budget_s": 0.1}, [line(1, "x")], trace=other(9)),
+    ]
+    arguments = ["late", "--summary", "--spool-dir", str(store(tmp_path / "s", *spans))]
+    lines = Runner().invoke(main, arguments).output.splitlines()
+    assert lines[2:4] == [
+        "nothing recorded inside: ben late 3 times, by 300 ms in all",
+        "b itself: somebody late by 50 ms in all",
+    ]
+
+
+def test_an_incident_is_several_users_within_a_second(run: Run, tmp_path: Path) -> None:
+    """For one reason; one user, or another second, is none."""
+    assert "one incident · 2 users at " in run("late").output
+    apart = [
+        Planted(1, 0, "a", n * 2000, n * 2000 + 200, user(f"u{n}"), trace=other(n + 1))
+        for n in range(3)
+    ]
+    alone = Runner().invoke(main, ["late", "--spool-dir", str(store(tmp_path / "s", *apart))])
+    assert "one incident" not in alone.output
+
+
+def test_failed_lists_what_was_raised_and_where(run: Run) -> None:
+    """The newest first: by status, by an error line, by an event; what a line warns of is none."""
+    found = rows(run("failed", "--json"))
+    assert [(row["stage"], row["failed_stage"], row["error"]) for row in found] == [
+        ("upload", "parse", "ValueError: <no & model>"),
+        ("handled", "handled", "OSError"),
+        ("quiet", "quiet", "502"),
+    ]
+    assert {key: found[0][key] for key in ("who", "type", "frame", "late", "link", "schema")} == {
+        "who": {"user_id": "dmitri"},
+        "type": "ValueError",
+        "frame": "srv/cart.py:12 f",
+        "late": True,
+        "link": None,
+        "schema": 2,
+    }
+    assert [row["type"] for row in found[1:]] == ["OSError", None]
+
+
+def test_failed_as_a_table(run: Run) -> None:
+    """Cut at the limit."""
+    text = run("failed", "--limit", "1").output
+    assert text.startswith("failed · 3 of 8 traces · ")
+    assert "dmitri  upload ERROR → parse" in text
+    assert "  └ ValueError: <no & model>  at srv/cart.py:12 f" in text
+    assert "and 2 more: --limit 3" in text
+    assert "elif    handled" in run("failed").output
+    assert "none failed of 2 traces" in run("failed", "--who", "ben").output
+    assert "no stage matches" in run("failed", "--who", "nobody").output
+    assert run("failed", "--who", "nobody").exit_code == 0
+
+
+def test_failed_of_lines_on_a_page_and_of_other_services(tmp_path: Path) -> None:
+    """The page's stage failed; a failure above or beside what was asked for is none of it."""
+    error = line(880, "bad", "error", exception="KeyError: 1")
+    place = store(
+        tmp_path / "s",
+        Planted(1, 0, "a", 0, 900),
+        Planted(2, 1, "log", 890, 890, {"log.page": 1}, [error]),
+        Planted(3, 0, "odd", 0, 900, status=2, trace=other(1)),
+    )
+    beside = Planted(4, 3, "below", 0, 100, {"budget_s": 9.0}, trace=other(1))
+    store(place, beside, service="billing")
+    base = ["failed", "--json", "--source", "local", "--spool-dir", str(place)]
+    found = json.loads(Runner().invoke(main, base).stdout)
+    assert {row["failed_stage"]: row["error"] for row in found} == {
+        "a": "KeyError: 1",
+        "odd": "odd has status ERROR",
+    }
+    assert Runner().invoke(main, [*base, "--service", "billing"]).stdout == "[]\n"
+
+
+# ---------------------------------------------------------------- show
+
+
+def test_show_of_a_user_and_of_the_last_ones(run: Run) -> None:
+    """The newest first; as an array where several were asked for."""
+    several = run("show", "--last", "2", "--json")
+    assert [trace["trace_id"] for trace in rows(several)] == [other(4), other(3)]
+    (one,) = (rows(run("show", "--who", "ben", "--last", "1", "--json")),)
+    assert one["trace_id"] == other(3)
+    both = run("show", "--who", "ben", "--last", "3").output
+    assert both.count("trace 0000000") == 2
+    nobody = run("show", "--who", "nobody")
+    assert (nobody.exit_code, "No stage for nobody has ended yet" in nobody.output) == (1, True)
+
+
+def test_show_folds_equal_stages_unless_all_are_asked_for(tmp_path: Path) -> None:
+    """But not those that failed or were late, nor fewer than five."""
+    spans = [Planted(1, 0, "m", 0, 1000)]
+    spans += [Planted(n, 1, "item", n * 10, n * 10 + 5, {"k": 1}) for n in range(2, 12)]
+    spans += [Planted(20, 1, "item", 200, 205, status=2), Planted(30, 2, "inner", 21, 22)]
+    spans += [Planted(40 + n, 0, "root", 1000, 1001) for n in range(6)]
+    base = [
+        "show",
+        "--last",
+        "--source",
+        "local",
+        "--spool-dir",
+        str(store(tmp_path / "s", *spans)),
+    ]
+
+    folded = Runner().invoke(main, base).output
+    assert "item \u00d710 " in folded
+    assert "root \u00d76" in folded
+    assert "item ERROR" in folded
+    assert "inner" not in folded
+    every = Runner().invoke(main, [*base[:2], "--all", *base[2:]]).output
+    assert len(re.findall(r"[├└] item ", every)) == 11
+    assert "inner" in every
+
+
+def test_show_of_very_many_rows_ends_early(tmp_path: Path) -> None:
+    """And says what to type for all."""
+    spans = [Planted(n, n - 1, f"{n}", n, 9000 - n) for n in range(1, 1_200)]
+    base = ["show", "--source", "local", "--spool-dir", str(store(tmp_path / "s", *spans))]
+    assert "the first 1,000 rows are drawn, all with --all" in Runner().invoke(main, base).output
+    assert "--all" not in Runner().invoke(main, [*base, "--all"]).output
+
+
+# ---------------------------------------------------------------- a page
+
+
+class Page(HTMLParser):
+    """Tags that were opened, those that were left open, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("command", ["late", "failed"])
+def test_a_page_has_all_and_needs_nothing(run: Run, tmp_path: Path, command: str) -> None:
+    """No script, nothing from elsewhere; each row leads to its picture; what users typed is
+    text.
+    """
+    file = tmp_path / "page.html"
+    assert run(command, "--html", str(file)).output == f"written: {file}\n"
+
+    text = file.read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert not re.search(r"<script|src=|@import|url\(|<b>", text)
+    assert "prefers-color-scheme:dark" in text
+    ids = {values["id"] for _, values in page.tags if "id" in values}
+    targets = [values["href"] for tag, values in page.tags if tag == "a"]
+    assert targets
+    assert {str(target)[1:] for target in targets} <= ids
+    assert all("scope" in values for tag, values in page.tags if tag == "th")
+    labels = [
+        v.get("aria-label") or v.get("aria-labelledby") for t, v in page.tags if t == "section"
+    ]
+    assert all(label in ids for label in labels)
+    assert "ValueError: <no & model>" in page.text
+    assert "<b>failed</b>" in page.text
+    assert ("html", {"lang": "en"}) in page.tags
+
+
+def test_a_page_of_many_rows_and_of_none(tmp_path: Path) -> None:
+    """A picture ends at a thousand rows; without rows it is the title alone."""
+    spans = [Planted(n, n - 1, f"{n}", n, 9000 - n) for n in range(1, 1_200)]
+    place, file = store(tmp_path / "s", *spans), tmp_path / "page.html"
+    base = ["late", "--source", "local", "--spool-dir", str(place), "--html", str(file)]
+    assert Runner().invoke(main, base).exit_code == 0
+    assert "and more rows: otel-logging show --all" in file.read_text("utf-8")
+    assert "not ended yet" not in file.read_text("utf-8")
+    assert Runner().invoke(main, [*base, "--who", "nobody"]).exit_code == 0
+    assert "no stage matches" in file.read_text("utf-8")
+    orphans = [Planted(n, 77, "item", n, 9000 - n, {"budget_s": 1.0}) for n in range(1, 7)]
+    orphans += [Planted(20 + n, 1, "SELECT", 10, 20) for n in range(5)]
+    folded = ["late", "--spool-dir", str(store(tmp_path / "t", *orphans)), "--html", str(file)]
+    assert Runner().invoke(main, folded).exit_code == 0
+    assert "not ended yet" in file.read_text("utf-8")
+    assert "SELECT \u00d75" in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--json",), ("--follow",), ("--group", "who"), ("--summary",)],
+    ids=" ".join,
+)
+def test_a_page_is_of_rows_alone(run: Run, tmp_path: Path, more: tuple[str, ...]) -> None:
+    """Anything else with it is an error, and writes nothing."""
+    result = run("late", "--html", str(tmp_path / "page.html"), *more)
+    assert result.exit_code == 2
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_that_cannot_be_written_is_said(run: Run, tmp_path: Path) -> None:
+    """With why."""
+    result = run("late", "--html", str(tmp_path / "missing" / "page.html"))
+    assert result.exit_code == 1
+    assert "cannot be written" in result.output
+
+
+# ---------------------------------------------------------------- following
+
+
+def test_following_prints_nothing_twice(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the title of an answer without rows, nor a row; until somebody has had enough."""
+    rounds = iter([None, lambda: store(place, new), None])
+    new = Planted(1, 0, "new", 0, 9000, user("new"), trace="f" * 32)
+
+    def sleep(_: float) -> None:
+        action = next(rounds, KeyboardInterrupt)
+        if action is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        if action is not None:
+            action()
+
+    monkeypatch.setattr(listing.time, "sleep", sleep)
+    result = run("late", "--who", "new", "--follow")
+    titles = [line.partition(" · ")[0] for line in result.output.splitlines()]
+    assert [title for title in titles if title in ("no stage matches", "late")] == [
+        "no stage matches",
+        "late",
+    ]
+    rounds = iter([None])
+    lines = run("late", "--who", "new", "--follow", "--json").stdout.splitlines()
+    assert [json.loads(line)["who"] for line in lines if line != "Aborted!"] == [{"user_id": "new"}]
+
+
+@pytest.mark.parametrize("command", ["late", "failed"])
+def test_following_prints_each_row_once_as_it_comes(place: Path, command: str) -> None:
+    """A line of JSON each; it goes on until it is interrupted."""
+    script = "from otel_logging.cli import main; main()"
+    arguments = [command, "--json", "--follow", "--source", "local", "--spool-dir", str(place)]
+    environment = child_environment(PYTHONUNBUFFERED="1")
+    running = start(sys.executable, "-c", script, *arguments, env=environment)
+    first = {json.loads(running.stdout.readline())["trace_id"] for _ in range(3)}
+    assert len(first) == 3
+    store(place, Planted(1, 0, "new", 0, 800, user("new"), trace="f" * 32, status=2))
+    while json.loads(running.stdout.readline())["trace_id"] != "f" * 32:
+        pass
+    running.terminate()
+    done = end(running)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -1,0 +1,187 @@
+"""What a person sees of ``late``, ``failed`` and ``show``: whole captures, with and without colour.
+
+After a change that is meant: ``GOLDEN=1 pytest tests/test_golden.py``, and look at each difference.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from otel_logging.cli import listing, main
+from otel_logging.traces.draw import terminal
+from tests.commands import Runner
+from tests.stored import Planted, line, store
+
+GOLDEN = Path(__file__).parent / "golden"
+TRACEBACK = """Traceback (most recent call last):
+  File "/srv/shop/core/connection.py", line 1067, in chat
+    await self.answer(text)
+  File "/srv/.venv/lib/python3.11/site-packages/sqlalchemy/engine/base.py", line 1900, in _execute
+    raise
+sqlalchemy.exc.TimeoutError: QueuePool limit of size 5 overflow 10 reached, connection timed out"""
+SQL = (
+    "SELECT orders.id, orders.total\n  FROM orders JOIN users ON users.id = orders.user_id WHERE x"
+)
+
+
+def other(number: int) -> str:
+    return f"{number:08x}" + "0" * 23 + "1"
+
+
+def user(name: str, **more: object) -> dict[str, object]:
+    return {"user_id": name, "budget_s": 0.5, **more}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A morning of two services: an incident, N+1 queries, a failure, a stage without anything."""
+    base = tmp_path_factory.mktemp("store")
+    spans: list[Planted] = []
+    for number, name in enumerate(("ada", "ben", "carla", "dmitri", "elif", "farah")):
+        at = 60_000 + number * 40
+        trace = other(number + 1)
+        root = user(name, **{"late.cause": "loop", "late.culprit": "resize_image (worker.py:88)"})
+        root |= {"late.culprit.user_id": "alice", "room": f"room-{number}"}
+        root["late.why"] = f"{name}'s message: 824 ms behind resize_image (worker.py:88) for alice"
+        spans += [
+            Planted(1, 0, "message", at, at + 900, root, trace=trace),
+            Planted(2, 1, "reply", at + 880, at + 890, {"user_id": name}, trace=trace),
+        ]
+    orders = user("grace", **{"http.route": "/orders/{id}", "url.path": "/orders/7"})
+    spans += [
+        Planted(
+            1,
+            0,
+            "GET /orders/{id}",
+            5_000,
+            6_240,
+            orders,
+            [line(5_001, "received")],
+            trace=other(9),
+        ),
+        *(
+            Planted(
+                2 + n,
+                1,
+                "SELECT",
+                5_010 + n * 60,
+                5_060 + n * 60,
+                {"db.system": "postgresql", "db.query.text": SQL, "user_id": "grace"},
+                trace=other(9),
+                kind=3,
+            )
+            for n in range(20)
+        ),
+        Planted(
+            50,
+            1,
+            "render",
+            6_215,
+            6_235,
+            {"user_id": "grace"},
+            [line(6_216, "rendered", template="orders.html")],
+            trace=other(9),
+        ),
+    ]
+    spans += [
+        Planted(
+            1,
+            0,
+            "POST /login",
+            9_000,
+            9_950,
+            user("hugo", **{"url.path": "/login"}),
+            [line(9_020, "session state"), line(9_844, "password accepted")],
+            trace=other(10),
+        ),
+        Planted(1, 0, "cron", 0, 700, {"budget_s": 0.5, "job_tag": "PNL_CALC"}, trace=other(11)),
+        Planted(
+            1,
+            0,
+            "message",
+            20_000,
+            20_300,
+            user("ines"),
+            [line(20_001, "message received", chars=12)],
+            trace=other(12),
+            status=2,
+        ),
+        Planted(
+            2,
+            1,
+            "answer",
+            20_010,
+            20_290,
+            {"user_id": "ines"},
+            [line(20_280, "could not answer", "error", exception=TRACEBACK)],
+            trace=other(12),
+            status=2,
+        ),
+        *(
+            Planted(1, 0, "message", 30_000 + n, 30_080 + n, user("kira"), trace=other(20 + n))
+            for n in range(10)
+        ),
+    ]
+    store(base, *spans)
+    call = Planted(3, 2, "POST /bill", 880, 900, {"user_id": "ada"}, trace=other(1), kind=2)
+    store(base, call, service="billing", origin=1_700_000_060_000_000_000)
+    return base
+
+
+@pytest.fixture(autouse=True)
+def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+COMMANDS = {
+    "late": ["late"],
+    "group": ["late", "--group", "reason"],
+    "summary": ["late", "--summary"],
+    "failed": ["failed"],
+    "show-queries": ["show", other(9)],
+    "show-failed": ["show", other(12)],
+    "show-services": ["show", other(1)],
+}
+
+
+@pytest.mark.parametrize("colour", [False, True], ids=["plain", "colour"])
+@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_capture(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, width: int, colour: bool
+) -> None:
+    """Not a line is wider than the terminal; without colour every fact is still there."""
+    system = "standard" if colour else None
+
+    def console() -> Console:
+        return Console(
+            width=width,
+            force_terminal=colour,
+            color_system=system,  # type: ignore[arg-type]
+            no_color=not colour,
+            highlight=False,
+            legacy_windows=False,
+        )
+
+    monkeypatch.setattr(terminal, "console", console)
+    monkeypatch.setattr(listing.links, "takes_links", lambda: False)
+    result = Runner().invoke(
+        main, [*COMMANDS[name], "--source", "local", "--spool-dir", str(place)], color=colour
+    )
+    assert result.exit_code == 0, result.output
+    shown = result.output.replace(str(place), "/var/spool")
+    if not colour:
+        assert all(len(text) <= width for text in shown.splitlines())
+        assert "\x1b" not in shown
+    captured = GOLDEN / f"{name}-{width}{'-colour' if colour else ''}.txt"
+    if os.environ.get("GOLDEN"):
+        captured.write_text(shown, "utf-8")
+    assert shown == captured.read_text("utf-8")

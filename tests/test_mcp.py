@@ -1,0 +1,100 @@
+"""``otel-logging mcp``, asked by the official SDK's client over stdio."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.client.session import ClientSession
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from tests.programs import python
+from tests.stored import TRACE, Planted, line, store
+
+MAIN = "from otel_logging.cli import main; main()"
+CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("late", {"who": "grace", "over_seconds": 0.1, "since_minutes": 60 * 24 * 36500}),
+    ("late", {"cause": "gc"}),
+    ("failed", {}),
+    ("failed", {"limit": 1, "service": "billing"}),
+    ("show", {"trace_id": TRACE[:8].upper()}),
+    ("show", {"trace_id": "ffff"}),
+    ("late", {"cause": "magic"}),
+]
+
+
+async def asked(*arguments: str) -> tuple[list[Any], list[Any]]:
+    parameters = StdioServerParameters(
+        command=sys.executable, args=["-c", MAIN, "mcp", *arguments], env=dict(os.environ)
+    )
+    async with stdio_client(parameters) as streams, ClientSession(*streams) as session:
+        await session.initialize()
+        tools = (await session.list_tools()).tools
+        return tools, [await session.call_tool(name, values) for name, values in CALLS]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list[Any]]:
+    place = store(
+        tmp_path_factory.mktemp("store"),
+        Planted(
+            1, 0, "message", 0, 900, {"user_id": "grace", "budget_s": 0.3}, [line(890, "done")]
+        ),
+        Planted(1, 0, "odd", 0, 9, {"user_id": "ben"}, status=2, message="502", trace="b" * 32),
+    )
+    return asyncio.run(asked("--source", "local", "--spool-dir", str(place)))
+
+
+def test_three_tools_that_change_nothing(answers: tuple[list[Any], list[Any]]) -> None:
+    """With typed results."""
+    tools, _ = answers
+    assert {tool.name for tool in tools} == {"late", "failed", "show"}
+    assert all(tool.annotations.read_only_hint for tool in tools)
+    assert all(tool.output_schema["properties"] for tool in tools)
+
+
+def test_late_says_why(answers: tuple[list[Any], list[Any]]) -> None:
+    """As ``late --json`` does."""
+    (late, none, *_) = (answer.structured_content for answer in answers[1])
+    (row,) = late["rows"]
+    assert (row["who"], row["reason"]) == ({"user_id": "grace"}, 'itself 890 ms, before "done"')
+    assert (late["found"], late["looked_at"], late["sources"]) == (1, 1, "from the local store")
+    assert none["rows"] == []
+
+
+def test_failed_says_what(answers: tuple[list[Any], list[Any]]) -> None:
+    """And of a service that has none, none."""
+    failed, none = (answer.structured_content for answer in answers[1][2:4])
+    assert [(row["who"], row["error"]) for row in failed["rows"]] == [({"user_id": "ben"}, "502")]
+    assert none["rows"] == []
+
+
+def test_show_draws_one_and_says_what_it_cannot(answers: tuple[list[Any], list[Any]]) -> None:
+    """A part of its id is enough."""
+    shown, missing, unknown = answers[1][4:7]
+    assert shown.structured_content["trace_id"] == TRACE
+    assert "info    done" in shown.structured_content["picture"]
+    assert len(shown.structured_content["spans"]) == 1
+    assert missing.is_error
+    assert "0 traces begin with 'ffff'" in missing.content[0].text
+    assert unknown.is_error
+
+
+def test_a_source_that_is_not_there_is_the_tools_error() -> None:
+    """In words."""
+    _, answers = asyncio.run(asked("--source", "jaeger"))
+    assert all(answer.is_error for answer in answers)
+    assert "nothing listens at" in answers[0].content[0].text
+
+
+def test_without_the_sdk_it_names_the_extra(tmp_path: Path) -> None:
+    """As a bad setting is named."""
+    without = f"import sys; sys.modules['mcp.server'] = None; {MAIN}"
+    result = python("-c", without, "mcp", env=dict(os.environ))
+    assert result.returncode == 1
+    assert "pip install 'otel-logging[mcp]'" in result.stderr
+    bad = {**os.environ, "OTEL_LOGGING_JAEGER_URL": "nowhere"}
+    result = python("-c", MAIN, "mcp", "--spool-dir", str(tmp_path), env=bad)
+    assert (result.returncode, "OTEL_LOGGING_JAEGER_URL" in result.stderr) == (1, True)

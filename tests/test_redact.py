@@ -1,0 +1,286 @@
+"""What a secret is: by its name, by its looks. Every text, in linear time, once and for all."""
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from otel_logging import ConfigurationError, Redaction
+from otel_logging._redact import DEFAULT, OFF
+from otel_logging._values import bounded
+from tests import planted
+
+PERSONAL = Redaction(personal=True, who=["user_id"], salt="s")
+TEXTS = list(planted.texts())
+VALUES = list(planted.values())
+NEIGHBOURS = list(planted.neighbours())
+
+
+def test_the_corpora_are_large_enough() -> None:
+    """At least 300 of each."""
+    assert min(len(TEXTS), len(VALUES), len(NEIGHBOURS)) >= 300
+
+
+def test_every_planted_text_loses_its_secret() -> None:
+    """And keeps a marker, which echoes no part."""
+    left = [(text, DEFAULT.text(text)) for secret, text in TEXTS if secret in DEFAULT.text(text)]
+    assert left == []
+    assert all("[redacted:" in DEFAULT.text(text) for _, text in TEXTS)
+
+
+def test_every_planted_field_loses_its_secret() -> None:
+    """Whatever shape its value has, and wherever the name stands."""
+    left = []
+    for secret, name, value in VALUES:
+        found = DEFAULT.field(name, bounded(value))
+        if secret in repr(found) or "[redacted:" not in repr(found):
+            left.append((name, value, found))
+    assert left == []
+
+
+def test_no_neighbour_is_touched() -> None:
+    """Neither a text, nor a value whose name only sounds like one."""
+    assert [text for text in NEIGHBOURS if DEFAULT.text(text) != text] == []
+    assert [key for key in planted.NEIGHBOUR_KEYS if DEFAULT.field(key, "abc") != "abc"] == []
+    assert [text for text in NEIGHBOURS if DEFAULT.value({"a": [text]}) != {"a": [text]}] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("password", None),
+        ("password", ""),
+        ("secret", True),
+        ("tokens", 512),
+        ("prompt_tokens", "512"),
+        ("active_sessions", 7),
+        ("token", "[redacted:bearer]"),
+        ("password", "***"),
+        ("number", 1764176278000000000),
+        ("n", 4111111111111112),
+    ],
+)
+def test_what_is_no_secret_under_such_a_name_stays(name: str, value: Any) -> None:
+    """Nothing, a bool, a count, what has been taken out already."""
+    assert DEFAULT.field(name, value) == value
+
+
+def test_a_card_number_may_be_an_integer() -> None:
+    """Its checksum and its issuer say so."""
+    assert DEFAULT.value([4111111111111111, 5]) == ["[redacted:card]", 5]
+
+
+def test_plain_scalars_of_a_line_are_redacted_in_one_pass() -> None:
+    """None where one of them needs a closer look."""
+    given = {"note": "password=a", "n": 5, "big": 4111111111111111, "ratio": 0.5, "ok": True}
+    redaction = Redaction()
+    for _ in range(2):  # new, and seen before
+        assert redaction.scalars({**given, "token": "a", "pin": 1234, "none": None}, 100) == {
+            "note": "password=[redacted:password]",
+            "n": 5,
+            "big": "[redacted:card]",
+            "ratio": 0.5,
+            "ok": True,
+            "token": "[redacted:token]",
+            "pin": "[redacted:otp]",
+            "none": None,
+        }
+    for value in ("a" * 101, 2**63, float("nan"), ["a"]):
+        assert redaction.scalars({"a": value}, 100) is None
+    assert OFF.scalars(given, 100) == given
+    assert PERSONAL.scalars({"user_id": 5}, 100) == {"user_id": PERSONAL.pseudonym(5)}
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Names and texts without end take no memory without end, and are found anew."""
+    redaction = Redaction()
+    for number in range(9000):
+        redaction.field(f"n{number}", f"text {number}")
+    assert len(redaction.seen) <= 4096
+    assert len(redaction._kinds) <= 4096
+    assert redaction.field("password", "a") == "[redacted:password]"
+
+
+def test_names_of_a_mapping_are_texts_too() -> None:
+    """Two of them that are secrets are two still."""
+    token = planted.LOOKS[8]
+    assert DEFAULT.value({token: 1, f"{token}x": 2}) == {
+        "[redacted:github]": 1,
+        "[redacted:github]_": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Authorization: Bearer abc.def-123", "Authorization: Bearer [redacted:bearer]"),
+        ("postgres://bob:x1@db/shop", "postgres://bob:[redacted:url-password]@db/shop"),
+        ("a=1&password=x1&b=2", "a=1&password=[redacted:password]&b=2"),
+        ('{"api_key": "x1", "a": 1}', '{"api_key": "[redacted:key]", "a": 1}'),
+        ("pay 4111 1111 1111 1111 now", "pay [redacted:card] now"),
+        ("GB82 WEST 1234 5698 7654 32 was", "[redacted:iban] was"),
+        ("token=(a", "token=[redacted:token]"),
+        ("token='a", "token='[redacted:token]"),
+        ("Basic !!!!!!!", "Basic !!!!!!!"),
+        ("basic abcdefghi", "basic abcdefghi"),
+        ("eyJhbGciOiJub25lIn0.abc1", "eyJhbGciOiJub25lIn0.abc1"),
+        ("XX82 WEST 1234 5698 7654 32", "XX82 WEST 1234 5698 7654 32"),
+    ],
+)
+def test_what_stands_around_a_secret_stays(text: str, expected: str) -> None:
+    """The marker says what it was."""
+    assert DEFAULT.text(text) == expected
+
+
+def test_names_patterns_and_exceptions_are_given() -> None:
+    """In any style, as for the names that are known."""
+    redaction = Redaction(["tenant code"], [r"ACME-\d{4}"], ["session_id"])
+    assert redaction.fields({"tenantCode": "a", "session-id": "b", "session": "c"}) == {
+        "tenantCode": "[redacted:key]",
+        "session-id": "b",
+        "session": "[redacted:session]",
+    }
+    assert (
+        redaction.text("x ACME-1234 tenant_code=a")
+        == "x [redacted:pattern] tenant_code=[redacted:key]"
+    )
+    assert redaction == Redaction(["tenant code"], [r"ACME-\d{4}"], ["session_id"])
+    assert len({redaction, Redaction(), DEFAULT}) == 2
+
+
+@pytest.mark.parametrize("given", [{"patterns": ["("]}, {"keys": "password"}, {"allow": "x"}])
+def test_what_is_invalid_is_reported_when_it_is_made(given: dict[str, Any]) -> None:
+    """Not by the first line."""
+    with pytest.raises(ConfigurationError, match="Redaction: "):
+        Redaction(**given)
+
+
+def test_personal_data_goes_on_request() -> None:
+    """Addresses and phone numbers; and the keys of ``who`` are hashed, to be searched for."""
+    text = "bob@example.com at 10.0.0.1 or 2001:db8::1 called +1 415 555 2671 or (415) 555-2671"
+    assert DEFAULT.text(text) == text
+    assert PERSONAL.text(text) == (
+        "[redacted:email] at [redacted:ip] or [redacted:ip]"
+        " called [redacted:phone] or [redacted:phone]"
+    )
+    for harmless in ("at 12:30:01.5", "version 1.2.3", "999.1.2.3", "a@b", "2026-11-26", "5 + 12"):
+        assert PERSONAL.text(harmless) == harmless
+    hashed = PERSONAL.field("user_id", "u-42")
+    assert hashed == PERSONAL.pseudonym("u-42") == PERSONAL.field("user_id", hashed) != "u-42"
+    assert hashed != Redaction(personal=True, who=["user_id"]).field("user_id", "u-42")
+    assert PERSONAL.field("user_id", None) is None
+    assert Redaction(personal=True).for_who(["tenant"]).field("tenant", 5).startswith("who:")
+
+
+def test_nothing_goes_where_it_is_off() -> None:
+    """``redact=False``."""
+    for secret, name, value in VALUES[:50]:
+        assert secret in repr(OFF.fields({name: bounded(value)})) or isinstance(value, int)
+    assert OFF.text("password=x") == "password=x"
+    assert OFF.kind("password") is None
+    assert OFF.value(["x"]) == ["x"]
+
+
+_PIECES = (
+    [text for _, text in TEXTS[::7]]
+    + NEIGHBOURS[:60]
+    + ["=", ": ", "\\", '"', "'", "%3D", "(", "{"]
+)
+
+
+@given(
+    st.one_of(st.text(max_size=200), st.lists(st.sampled_from(_PIECES), max_size=6).map("".join))
+)
+@example("token=(token=(" * 700)
+@example("password='a\\'")
+def test_once_is_enough(text: str) -> None:
+    """Idempotent and total, for any text, with and without personal data."""
+    for redaction in (DEFAULT, PERSONAL):
+        found = redaction.text(text)
+        assert redaction.text(found) == found
+
+
+_HOSTILE = [
+    *(
+        "a",
+        "a:",
+        "a=",
+        "password=",
+        "password='",
+        'password="\\',
+        "eyJ-",
+        "eyJa.eyJa.",
+        "://a:",
+        "://",
+    ),
+    *(
+        "1 ",
+        "1",
+        "4111-",
+        "AB12 ",
+        "bearer ",
+        "Basic ",
+        "<password>",
+        "--password ",
+        "%3D",
+        "\\",
+        '\\"',
+    ),
+    *(
+        "cookie: a;",
+        "sk-",
+        "token(",
+        "token=(",
+        "token={",
+        "a.b-c_",
+        "[a",
+        "x[a]",
+        '("a", ',
+        "a@",
+        "a.a@",
+    ),
+    *(
+        "1.1.1.1",
+        "1:",
+        "+1 ",
+        "%25",
+        "&quot;",
+        "xoxb-",
+        "key_",
+        "a_sk_",
+        "authorization: ",
+        "password=,,",
+    ),
+    *(
+        "password=&a&a",
+        "M" * 25 + ".",
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "://a:a",
+        "GB82 WEST ",
+        "sk_a1",
+    ),
+    *(
+        "password%3D",
+        "\u00e9",
+        "0-",
+        "a" * 15 + " ",
+        "token=[",
+        "pass ",
+        "key:key:",
+        "(('",
+        "token='\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("piece", _HOSTILE)
+def test_a_hostile_text_takes_linear_time(piece: str) -> None:
+    """60,000 characters of anything in a fraction of a second: more than that in no field."""
+    text = piece * (60_000 // len(piece))
+    began = time.process_time()
+    found = Redaction(personal=True).text(text)
+    assert time.process_time() - began < 2.0  # measured: 0.15 s at most
+    assert DEFAULT.text(DEFAULT.text(text)) == DEFAULT.text(text)
+    assert len(found) <= len(text) * 20

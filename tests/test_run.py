@@ -1,0 +1,75 @@
+"""``otel-logging run COMMAND``: a program that knows nothing of the package is set up."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from otel_logging.run import service_of
+from tests.programs import child_environment, python
+from tests.receiver import Receiver
+
+APPLICATION = """
+import logging, sys
+logging.getLogger("shop").info("paid %s", 3)
+print(sys.argv[1:])
+"""
+COMMAND = "from otel_logging.cli import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("command", "service"),
+    [
+        ("uvicorn app:app", "app"),
+        ("uvicorn --port 80 shop.web:create() --factory", "shop.web"),
+        ("gunicorn -w 2 shop.wsgi:application", "shop.wsgi"),
+        ("flask --app hello run", "hello"),
+        ("flask --app hello:create run", "hello"),
+        ("celery -A proj worker", "proj"),
+        ("python worker.py", "worker"),
+        ("python -m shop.worker", "shop.worker"),
+        ("python -m uvicorn app:app", "app"),
+        ("python jobs/nightly.py --fast", "nightly"),
+        ("/usr/bin/my-server --port 80", "my-server"),
+    ],
+)
+def test_a_service_is_called_after_its_application(command: str, service: str) -> None:
+    assert service_of(command.split()) == service
+
+
+def test_a_program_is_set_up_with_no_line_of_code(tmp_path: Path, receiver: Receiver) -> None:
+    """Its own sitecustomize is imported too; its arguments and exit code are its own."""
+    (tmp_path / "app.py").write_text(APPLICATION + "sys.exit(7)\n", "utf-8")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("print('theirs')\n", "utf-8")
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "OTEL_LOGGING_SPOOL_DIR": str(tmp_path / "spool"),
+        "ENVIRONMENT": "production",
+    }
+    environment = child_environment(**variables)
+    environment["PYTHONPATH"] += f":{tmp_path / 'site'}"
+    done = python(
+        *("-c", COMMAND, "run", "--service", "till", sys.executable, "app.py", "--x"),
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    _, first, line, last = done.stdout.splitlines()  # the first is of the command itself
+    assert (first, last) == ("theirs", "['--x']")
+    assert json.loads(line)["event"] == "paid 3"
+    (span,) = receiver.spans
+    assert span.resource["service.name"] == "till"
+
+
+def test_what_a_set_up_refuses_and_what_cannot_be_started_is_an_error(tmp_path: Path) -> None:
+    for variables, command, wrong in (
+        ({"LOG_LEVEL": "loud"}, "python", "LOG_LEVEL"),
+        ({}, "no-such-program", "No such file"),
+    ):
+        environment = child_environment(OTEL_LOGGING_SPOOL_DIR=str(tmp_path), **variables)
+        done = python("-c", COMMAND, "run", command, env=environment, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert wrong in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,401 @@
+"""Where the time went: stored traces, each with the sentence that ``late`` gives."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_logging.traces.late import Question, late
+from otel_logging.traces.path import NOTHING, steps, words
+from otel_logging.traces.span import Span
+from tests.stored import TRACE, Planted, line, read_back, trace_of
+
+HOUR = 3_600_000
+
+
+def p(
+    span: int, parent: int, name: str, start: float, end: float, *lines: Any, **more: Any
+) -> Planted:
+    """A stage with lines in it: ms."""
+    return Planted(span, parent, name, start, end, events=lines, **more)
+
+
+def scans(
+    number: int, each: float, *, apart: float = 0.0, first: int = 2, name: str = "SCAN"
+) -> list:
+    step = each + apart
+    return [p(first + n, 1, name, n * step, n * step + each) for n in range(number)]
+
+
+ROOT = "message"
+
+#: What was stored, by what it shows; and what is said of its first stage.
+SENTENCES: dict[str, tuple[list[Planted], str]] = {
+    # nothing inside
+    "one span": ([p(1, 0, ROOT, 0, 900)], NOTHING),
+    "one span without length": ([p(1, 0, ROOT, 5, 5)], NOTHING),
+    "a clock set back": ([p(1, 0, ROOT, 900, 0)], NOTHING),
+    "children outside": ([p(1, 0, ROOT, 0, 900), p(2, 1, "after", 950, 990)], NOTHING),
+    # lines alone
+    "two lines": (
+        [p(1, 0, ROOT, 0, 900, line(20, "session state"), line(844, "password accepted"))],
+        'itself 824 ms, between "session state" and "password accepted"',
+    ),
+    "most of it between two lines": (
+        [p(1, 0, ROOT, 0, 900, line(2, "session state"), line(806, "password accepted"))],
+        'itself 900 ms, 804 ms of it between "session state" and "password accepted"',
+    ),
+    "a gap before the first line": (
+        [
+            p(1, 0, ROOT, 0, 900, line(880, "begin")),
+        ],
+        'itself 880 ms, before "begin"',
+    ),
+    "a gap after the last line": (
+        [p(1, 0, ROOT, 0, 900, line(5, "received"))],
+        'itself 895 ms, after "received"',
+    ),
+    "many lines, evenly": (
+        [p(1, 0, ROOT, 0, 1000, *(line(n * 100, f"step {n}") for n in range(1, 10)))],
+        'itself 1.000 s, 100 ms of it before "step 1"',
+    ),
+    "a line twice": (
+        [p(1, 0, ROOT, 0, 900, line(10, "retry"), line(890, "retry"))],
+        'itself 880 ms, between "retry" and "retry"',
+    ),
+    "lines out of order": (
+        [p(1, 0, ROOT, 0, 900, line(880, "b"), line(10, "a"))],
+        'itself 870 ms, between "a" and "b"',
+    ),
+    "a line outside the stage": (
+        [p(1, 0, ROOT, 0, 900, line(-50, "early"), line(2000, "late"))],
+        NOTHING,
+    ),
+    "lines on a page of their own": (
+        [
+            p(1, 0, ROOT, 0, 900, line(10, "a")),
+            p(2, 1, "log", 890, 890.000001, line(880, "b"), attributes={"log.page": 1}),
+        ],
+        'itself 870 ms, between "a" and "b"',
+    ),
+    "a control character in a line": (
+        [p(1, 0, ROOT, 0, 900, line(890, "a\x1b[2J"))],
+        'itself 890 ms, before "a\\x1b[2J"',
+    ),
+    # one child
+    "one child": ([p(1, 0, ROOT, 0, 900), p(2, 1, "query", 10, 890)], "query 880 ms"),
+    "a short child": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "query", 10, 110)],
+        "itself 790 ms, after query",
+    ),
+    "a gap before the first child": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "query", 800, 890)],
+        "itself 800 ms, before query",
+    ),
+    "a gap between line and child": (
+        [p(1, 0, ROOT, 0, 900, line(5, "received")), p(2, 1, "query", 800, 890)],
+        'itself 795 ms, between "received" and query',
+    ),
+    "a child that outlives its parent": (
+        [p(1, 0, ROOT, 0, 500), p(2, 1, "cleanup", 100, 5000)],
+        "cleanup 400 ms",
+    ),
+    "a child that began before its parent": (
+        [p(1, 0, ROOT, 100, 500), p(2, 1, "early", 0, 480)],
+        "early 380 ms",
+    ),
+    "a child with lines": (
+        [
+            p(1, 0, ROOT, 0, 900),
+            p(2, 1, "query", 10, 890, line(20, "sent"), line(880, "rows")),
+        ],
+        'query 880 ms → itself 860 ms, between "sent" and "rows"',
+    ),
+    # nested
+    "nested": (
+        [
+            p(1, 0, ROOT, 0, 1204),
+            p(2, 1, "transcribe", 5, 905),
+            p(3, 2, "load model", 10, 650),
+            p(4, 1, "answer", 906, 1200),
+        ],
+        "transcribe 900 ms → load model 640 ms",
+    ),
+    "nested, the time in the middle": (
+        [
+            p(1, 0, ROOT, 0, 1000),
+            p(2, 1, "handle", 0, 1000, line(1, "in")),
+            p(3, 2, "query", 900, 990),
+        ],
+        'handle 1.000 s → itself 899 ms, between "in" and query',
+    ),
+    "nested under itself": (
+        [p(n, n - 1, "fib", n, 1000 - n) for n in range(1, 5)],
+        "fib 996 ms → fib 994 ms → fib 992 ms",
+    ),
+    # sequential
+    "twenty in sequence": (
+        [p(1, 0, ROOT, 0, 620), *scans(20, 30)],
+        "SCAN \u00d720 · 600 ms",
+    ),
+    "many in sequence beside one longer": (
+        [p(1, 0, ROOT, 0, 700), *scans(20, 25), p(50, 1, "render", 500, 700)],
+        "SCAN \u00d720 · 500 ms",
+    ),
+    "one long one beside many short ones": (
+        [p(1, 0, ROOT, 0, 700), *scans(20, 10), p(50, 1, "render", 200, 700)],
+        "render 500 ms",
+    ),
+    "many with gaps between them": (
+        [p(1, 0, ROOT, 0, 1000), *scans(10, 20, apart=80)],
+        "itself 800 ms, 80 ms of it between SCAN and SCAN",
+    ),
+    "many, each with a child": (
+        [
+            p(1, 0, ROOT, 0, 600),
+            *scans(6, 100, name="item"),
+            *(p(20 + n, 2 + n, "SELECT", n * 100 + 5, n * 100 + 95) for n in range(6)),
+        ],
+        "item \u00d76 · 600 ms → SELECT \u00d76 · 540 ms",
+    ),
+    "N+1 below a view": (
+        [
+            p(1, 0, "GET /orders", 0, 820),
+            p(2, 1, "view", 5, 815),
+            *(p(10 + n, 2, "SELECT", 10 + n * 8, 17 + n * 8) for n in range(100)),
+        ],
+        "view 810 ms → SELECT \u00d7100 · 700 ms",
+    ),
+    "two retries": (
+        [p(1, 0, ROOT, 0, 950), p(2, 1, "call", 0, 450), p(3, 1, "call", 500, 950)],
+        "call \u00d72 · 900 ms",
+    ),
+    "thirty of different names": (
+        [p(1, 0, ROOT, 0, 900), *(p(2 + n, 1, f"q{n}", n * 30, n * 30 + 29) for n in range(30))],
+        "30 different stages · 870 ms, most in q29 29 ms",
+    ),
+    # at once
+    "twenty at once": (
+        [p(1, 0, ROOT, 0, 620), *(p(2 + n, 1, "fetch", n, 600 + n) for n in range(20))],
+        "fetch \u00d720 at once · 619 ms",
+    ),
+    "fan-out, one slow": (
+        [p(1, 0, ROOT, 0, 620), p(2, 1, "fetch a", 0, 100), p(3, 1, "fetch b", 0, 610)],
+        "fetch b 610 ms",
+    ),
+    "fan-out, the last one begins late": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "a", 0, 500), p(3, 1, "b", 450, 890)],
+        "a 450 ms",
+    ),
+    "at once, with overlap": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "a", 0, 400), p(3, 1, "b", 300, 890)],
+        "b 590 ms",
+    ),
+    "at once, one inside the other": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "outer", 0, 880), p(3, 1, "inner", 100, 800)],
+        "outer 880 ms",
+    ),
+    "a background stage beside the work": (
+        [p(1, 0, ROOT, 0, 500), p(2, 1, "heartbeat", 0, 9000), p(3, 1, "work", 0, 500)],
+        "work 500 ms",
+    ),
+    # broken senders, odd sizes
+    "a missing parent": ([p(2, 77, "orphan", 0, 900), p(3, 2, "query", 0, 880)], "query 880 ms"),
+    "its own parent": ([p(1, 0, ROOT, 0, 900), p(2, 2, "loop", 0, 900)], NOTHING),
+    "a child without length": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "ping", 450, 450)],
+        "itself 900 ms, 450 ms of it before ping",
+    ),
+    "a child that ends before it begins": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "odd", 800, 100), p(3, 1, "query", 0, 700)],
+        "query 700 ms",
+    ),
+    "three days": (
+        [
+            p(1, 0, "import", 0, 72 * HOUR),
+            p(2, 1, "read", 0, 2 * HOUR),
+            p(3, 1, "index", 2 * HOUR, 71 * HOUR),
+        ],
+        "index 69 h 0 min",
+    ),
+    "microseconds": (
+        [p(1, 0, ROOT, 0, 0.9), p(2, 1, "cache", 0.1, 0.8)],
+        "cache 700 µs",
+    ),
+    "ten thousand in sequence": (
+        [p(1, 0, ROOT, 0, 10_000), *scans(9_999, 1)],
+        "SCAN \u00d79999 · 9.999 s",
+    ),
+    "a thousand deep": (
+        [p(n, n - 1, f"level {n}", n, 9_000 - n) for n in range(1, 1_001)],
+        "level 1000 7.000 s",
+    ),
+}
+
+
+@pytest.mark.parametrize(("stored", "sentence"), SENTENCES.values(), ids=SENTENCES)
+def test_a_stored_trace_has_its_sentence(
+    tmp_path: Path, stored: list[Planted], sentence: str
+) -> None:
+    """Of a deep one, its innermost part."""
+    trace = trace_of(tmp_path, *stored)
+    said = words(steps(trace, trace.spans[f"{stored[0].span:016x}"]))
+    assert (" → ".join(said) if len(said) < 100 else said[-1]) == sentence
+
+
+def test_no_row_is_without_a_reason(tmp_path: Path) -> None:
+    """Whatever was stored."""
+    for number, (stored, _) in enumerate(SENTENCES.values()):
+        spans = read_back(tmp_path / str(number), *stored)
+        assert all(all(row.reason) and row.reason for row in late(spans, Question()).rows)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "kind", "sentence"),
+    [
+        (0, 1, "call billing 880 ms → POST /bill 800 ms → query 790 ms"),
+        (-300_000, 1, "call billing 880 ms → POST /bill 800 ms → query 790 ms"),
+        (300_000, 3, "call billing 880 ms → POST /bill 800 ms → query 790 ms"),
+        (300_000, 1, "call billing 880 ms"),  # a task that is waited for by nobody
+    ],
+    ids=["clocks agree", "clock behind", "clock ahead", "handed over"],
+)
+def test_the_way_goes_on_in_another_service(
+    tmp_path: Path, shifts: float, kind: int, sentence: str
+) -> None:
+    """Also where its clock is wrong: it is put into the middle of the call."""
+    spans = read_back(
+        tmp_path / "a", p(1, 0, ROOT, 0, 900), p(2, 1, "call billing", 10, 890, kind=kind)
+    )
+    spans += read_back(
+        tmp_path / "b",
+        p(3, 2, "POST /bill", 50 + shifts, 850 + shifts, kind=2),
+        p(4, 3, "query", 55 + shifts, 845 + shifts),
+        service="billing",
+    )
+    (row,) = late(spans, Question()).rows
+
+    assert " → ".join(row.reason) == sentence
+
+
+def test_the_way_as_data(tmp_path: Path) -> None:
+    """Own times of all, what is around the longest own piece of the last one."""
+    trace = trace_of(
+        tmp_path,
+        p(1, 0, ROOT, 0, 1000),
+        *(p(2 + n, 1, "item", n * 300, n * 300 + 300) for n in range(3)),
+        p(9, 2, "SELECT", 100, 290),
+    )
+    found = [step.as_json() for step in steps(trace, trace.in_order[0])]
+
+    assert found == [
+        {
+            "stage": ROOT,
+            "span_id": f"{1:016x}",
+            "took_s": 1.0,
+            "count": 1,
+            "at_once": False,
+            "own_s": 0.1,
+            "between": None,
+        },
+        {
+            "stage": "item",
+            "span_id": f"{2:016x}",
+            "took_s": 0.9,
+            "count": 3,
+            "at_once": False,
+            "own_s": 0.71,
+            "between": None,
+        },
+    ]
+
+
+def test_what_stands_around_the_own_time_is_data(tmp_path: Path) -> None:
+    """A line in quotes, a stage by its name; None is the start, or the end."""
+    trace = trace_of(tmp_path, p(1, 0, ROOT, 0, 9, line(1, "a")))
+    assert steps(trace, trace.top)[0].between == ('"a"', None)
+
+
+@pytest.mark.alone
+def test_a_wide_and_a_deep_trace_take_no_square_of_their_size(tmp_path: Path) -> None:
+    """10,000 children with gaps and lines; 10,000 levels, each with a budget."""
+    wide = [p(1, 0, ROOT, 0, 20_000, *(line(n * 10, f"{n}") for n in range(400)))]
+    wide += [p(2 + n, 1, f"{n}", n * 2, n * 2 + 1) for n in range(10_000)]
+    deep = [
+        Planted(n, n - 1, "fn", n / 10, 9_000 - n / 10, {"budget_s": 99.0})
+        for n in range(1, 10_001)
+    ]
+    began = time.monotonic()
+    for place, stored in (("wide", wide), ("deep", deep)):
+        spans = read_back(tmp_path / place, *stored)
+        assert late(spans, Question(over_s=0.01)).rows[0].reason
+    assert time.monotonic() - began < 10  # [run: 0.6 s]
+
+
+def verdict(**values: Any) -> dict[str, Any]:
+    return {"late." + key.replace("__", "."): value for key, value in values.items()}
+
+
+#: What the write side measured, on the stage; and the reason that is given.
+MEASURED: dict[str, tuple[dict[str, Any], str]] = {
+    "why": (verdict(why="1.4 s behind resize for alice"), "1.4 s behind resize for alice"),
+    "why before where": (
+        verdict(why="behind a lock", where="71 % resize (w.py:8)"),
+        "behind a lock",
+    ),
+    "where alone": (verdict(where="71 % resize (w.py:8)"), "71 % resize (w.py:8)"),
+    "cause": (verdict(cause="lock", where="71 % x"), "lock"),
+    "cause and detail": (verdict(cause="pool", detail="5 of 5 in use"), "pool: 5 of 5 in use"),
+    "whose": (verdict(cause="loop", culprit__user_id="alice"), "loop, by alice"),
+    "unknown": (verdict(cause="unknown"), "query 880 ms"),
+    "a control character": (verdict(why="for \x1b[2J"), "for \\x1b[2J"),
+    "one in a cause": (verdict(cause="lock", culprit="\x07"), "lock, by \\x07"),
+    "unknown, and where": (verdict(cause="unknown", where="71 % x"), "71 % x"),
+}
+
+
+@pytest.mark.parametrize(("values", "reason"), MEASURED.values(), ids=MEASURED)
+@pytest.mark.parametrize("at", [1, 2], ids=["on the stage", "on the deepest"])
+def test_what_was_measured_is_the_reason(
+    tmp_path: Path, values: dict[str, Any], reason: str, at: int
+) -> None:
+    """Before what the tree says."""
+    stored = [
+        Planted(1, 0, ROOT, 0, 900, {"budget_s": 0.1, **(values if at == 1 else {})}),
+        Planted(2, 1, "query", 10, 890, values if at == 2 else {}),
+    ]
+    (row,) = late(read_back(tmp_path, *stored), Question()).rows
+
+    assert " → ".join(row.reason) == reason
+    shown = row.as_json()
+    assert (shown["cause"], shown["why"]) == (values.get("late.cause"), values.get("late.why"))
+
+
+def test_the_measured_shares_are_data(tmp_path: Path) -> None:
+    """As the JSON that they are; what is none stays as it is."""
+
+    def shares(text: Any) -> Any:
+        spans: list[Span] = read_back(
+            tmp_path / str(abs(hash(str(text)))), Planted(1, 0, ROOT, 0, 900, {"late.shares": text})
+        )
+        return late(spans, Question()).rows[0].as_json()["shares"]
+
+    assert shares('{"lock": 0.9}') == {"lock": 0.9}
+    assert shares("{") == "{"
+    assert shares('{"gc": NaN}') == {"gc": "NaN"}
+    assert shares("[" * 4_000) == "[" * 4_000
+    assert shares(3) == 3
+
+
+def test_only_what_a_cause_made_late_is_listed(tmp_path: Path) -> None:
+    """The cause may stand on the deepest stage."""
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "a", 0, 900, {"budget_s": 0.1, "late.cause": "lock"}),
+        Planted(2, 0, "b", 0, 900, {"budget_s": 0.1, "late.cause": "gc"}, trace="b" * 32),
+        Planted(3, 0, "c", 0, 900, {"budget_s": 0.1}, trace="c" * 32),
+    )
+
+    assert [row.span.name for row in late(spans, Question(cause="lock")).rows] == ["a"]
+    assert TRACE in {row.span.trace_id for row in late(spans, Question()).rows}
