@@ -19,6 +19,7 @@ from otel_logging.export.outcome import Client
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.provider import TracerProvider
 from otel_logging.export.records import Records
+from otel_logging.logs import uncaught
 from otel_logging.settings import Exporter, Settings, destination
 from otel_logging.spool import directories
 from otel_logging.spool.queue import Spool
@@ -136,5 +137,10 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
             "spans are not recorded: nothing can be attached to the tracer provider that is set",
             detail=type(present),
         )
-    changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.line_sink)
+    changes.update(
+        tracer=tracer,
+        pipeline=pipeline,
+        line_sink=pipeline.line_sink,
+        failed=uncaught.of_stage,
+    )
     _runtime.swap(replace(_runtime.current, **changes))

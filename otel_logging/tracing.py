@@ -307,6 +307,10 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
         if error is not None:
             _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
+            failed = _runtime.current.failed
+            if failed is not None and span.otel_logging_bound is not None:
+                name = getattr(span, "name", "")
+                _exceptions.tell_later(error, lambda: failed(name, error))
         if span.otel_logging_budget is None:
             span.end(end_ns)
         else:

@@ -66,27 +66,40 @@ def _fill(
     *,
     on_span: bool,
 ) -> EventDict:
-    add_bound_context(None, level, event_dict)
-    for key in _GUARDED.intersection(event_dict):
-        _fields.put_aside(event_dict, key, event_dict.pop(key))
-    add_job_tag(None, level, event_dict)
-    add_ids(span, event_dict)
+    identify(span, logger, level, event_dict, error)
     is_known = False
     if error is not None:
-        event_dict[_names.EXCEPTION] = traceback_of(error)
+        _exceptions.mark_told(error)
         is_known = on_span and _runtime.current.on_spans and _was_recorded(span, error)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
         if asked and _names.STACK in event_dict:
             _fields.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
         _render_stack(None, "", event_dict)
-    # by the span's own clock, inside one of ours
-    now_ns = getattr(span, "now_ns", _runtime.current.now_ns)()
-    event_dict[_names.TIME_NS], event_dict[_names.TIMESTAMP] = now_ns, _timestamp(now_ns)
-    event_dict[_names.LEVEL], event_dict[_names.LOGGER] = level, logger
+    stamp(span, event_dict)
     if on_span:
         record_on(span, event_dict, error, is_known=is_known)
     return event_dict
+
+
+def identify(
+    span: trace.Span, logger: str, level: str, event_dict: EventDict, error: BaseException | None
+) -> None:
+    """Add whose line it is, and what was raised."""
+    add_bound_context(None, level, event_dict)
+    for key in _GUARDED.intersection(event_dict):
+        _fields.put_aside(event_dict, key, event_dict.pop(key))
+    add_job_tag(None, level, event_dict)
+    add_ids(span, event_dict)
+    if error is not None:
+        event_dict[_names.EXCEPTION] = traceback_of(error)
+    event_dict[_names.LEVEL], event_dict[_names.LOGGER] = level, logger
+
+
+def stamp(span: Any, event_dict: EventDict) -> None:
+    """Add the time, by the span's own clock inside one of ours."""
+    now_ns = getattr(span, "now_ns", _runtime.current.now_ns)()
+    event_dict[_names.TIME_NS], event_dict[_names.TIMESTAMP] = now_ns, _timestamp(now_ns)
 
 
 def _timestamp(now_ns: int) -> str:
