@@ -37,7 +37,7 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
     encoded = encode_resource(resource)
     pipeline: Pipeline | None = None
     records: Records | None = None
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"failed": uncaught.of_stage}
 
     def roll(is_flush: bool) -> None:  # noqa: FBT001 - as ``Delivery`` calls it
         if pipeline is not None:
@@ -61,7 +61,7 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
             add(settings.log_exporter).spool,
             child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
         )
-        changes = {"record_sink": records.emit, "on_spans": settings.span_events}
+        changes |= {"record_sink": records.emit, "on_spans": settings.span_events}
     if pipeline is not None:
         connect(pipeline, **changes)
     else:
@@ -137,10 +137,5 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
             "spans are not recorded: nothing can be attached to the tracer provider that is set",
             detail=type(present),
         )
-    changes.update(
-        tracer=tracer,
-        pipeline=pipeline,
-        line_sink=pipeline.line_sink,
-        failed=uncaught.of_stage,
-    )
+    changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.line_sink)
     _runtime.swap(replace(_runtime.current, **changes))

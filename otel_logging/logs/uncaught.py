@@ -132,14 +132,14 @@ def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
     the output alone: the span has the exception already.
     """
     lines, span = loggers.logger_of("traced"), trace.get_current_span()
-    if not levels.ours or lines.threshold > logging.ERROR:
+    configured = loggers.in_use()
+    if configured is None or not levels.ours or lines.threshold > logging.ERROR:
         return None
     fields: dict[str, Any] = {_names.EVENT: "an exception left its entry stage", "stage": stage}
     line.identify(span, lines.name, loggers.name_of(logging.ERROR), fields, error)
 
     def write() -> None:
-        configured = loggers.in_use()
-        if configured is not None:
+        if loggers.in_use() is configured:  # a later set-up is not asked for what came before it
             line.stamp(span, fields)
             configured.write(fields)
 
