@@ -259,7 +259,9 @@ class Delivery:
         while serves() and not self._stopping:
             try:
                 with self._sending:
-                    self._round(math.inf)
+                    done = self._round(math.inf)
+                if done:
+                    self.sender.tidy(go_on=lambda: self._news.locked() and not self._stopping)
             except Exception as error:
                 if serves():  # pragma: no branch - not: a greenlet of the parent's
                     _diagnostics.report("errors of the delivery thread", detail=error)

@@ -8,12 +8,12 @@ Deliberately absent: what still waits for delivery.
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from otel_logging.spool.descriptor import Descriptor, check, try_lock, unlock
-from otel_logging.spool.directories import OPEN, SEALED, SENT, files
+from otel_logging.spool.directories import OPEN, SEALED, SENT, listed
 from otel_logging.spool.held import write_segment
 from otel_logging.spool.reading import content
 from otel_logging.spool.segment import frame, header, parse_all
@@ -23,24 +23,25 @@ MERGED_BYTES: Final = 512 << 10
 _SPAN_S: Final = 600.0
 _MANY: Final = 64  # files that are worth a merge while others may join them
 _FEW: Final = 8  # and when none will
-_LONGEST_S: Final = 0.1  # a turn; delivery waits for it
 
 
-def merge(destination_dir: Path) -> None:
-    """Merge the small sent segments of *destination_dir*, for at most some 0.1 s. Never raises.
+def merge(destination_dir: Path, *, go_on: Callable[[], bool]) -> bool:
+    """Merge the small sent segments of *destination_dir*, one file after another while *go_on*
+    says so; return whether all are. Never raises.
 
-    Concurrency: any process of the destination; one at a time does it.
+    Cost: some 0.1 s for a file. Concurrency: any process of the destination; one at a time does it.
     """
-    sent_dir, until = destination_dir / SENT, time.monotonic() + _LONGEST_S
-    if not any(_groups(sent_dir)):
-        return
-    with contextlib.suppress(OSError), _alone(sent_dir / "merging"):
-        for left in files(sent_dir, OPEN):  # of a process that was killed
-            left.unlink()
-        for group in _groups(sent_dir):
-            _merge(group)
-            if time.monotonic() >= until:
-                break
+    sent_dir = destination_dir / SENT
+    groups = list(_groups(sent_dir))
+    if groups:
+        with contextlib.suppress(OSError), _alone(sent_dir / "merging"):
+            for left in listed(sent_dir, OPEN):  # of a process that was killed
+                left.unlink()
+            for group in groups:
+                if not go_on():
+                    return False
+                _merge(group)
+    return True
 
 
 @contextlib.contextmanager
@@ -61,7 +62,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _groups(sent_dir: Path) -> Iterator[list[Path]]:
     """Yield the files that are to be one, in the order in which they were written."""
     rows = []
-    for path in files(sent_dir, SEALED):
+    for path in listed(sent_dir, SEALED):
         with contextlib.suppress(OSError):  # a neighbour removed it
             found = path.lstat()
             rows.append((found.st_mtime, found.st_size, path))
@@ -84,7 +85,9 @@ def _merge(group: list[Path]) -> None:
     spans: dict[tuple[bytes, bytes], dict[tuple[bytes, bytes], None]] = {}
     merged = []
     for path in group:
-        found = list(parse_all(content(path)))
+        found = []
+        with contextlib.suppress(OSError):  # a neighbour was quicker
+            found = list(parse_all(content(path)))
         if found and not any(each.damaged for each in found):
             merged.append(path)
             for each in found:

@@ -311,7 +311,7 @@ class Spool:
         with self._lock:
             self._held.let_go()
             found, held = list(self._memory.segments), self._held.all()
-        paths = [path for each in held for path in directories.waiting(each)]
+        paths = [path for each in held for path in directories.listed_now(each, SEALED)]
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:
@@ -337,14 +337,18 @@ class Spool:
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
-        oldest first; these are reported. What stays of the sent ones is made few files.
+        oldest first; these are reported.
         """
         if self._held.destination_dir is not None:
             oldest = time.time() - self._max_age_s
             directories.prune(
                 self._held.destination_dir, bytes_bound=self._bytes_bound, oldest=oldest
             )
-            merging.merge(self._held.destination_dir)
+
+    def merge(self, *, go_on: Callable[[], bool]) -> bool:
+        """Make few files of the sent segments while *go_on* says so; return whether it is done."""
+        home = self._held.destination_dir
+        return home is None or merging.merge(home, go_on=go_on)
 
     def close(self) -> None:
         """Seal what is open and leave the directory; what waits is delivered by the next process.

@@ -23,7 +23,6 @@ from otel_logging.spool.directories import (
     UnsafeError,
     check_base,
     check_private,
-    files,
     listed,
     sent,
 )
@@ -45,10 +44,10 @@ def segments(base: Path) -> list[Path]:
         return []
     destinations = [each for each in listed(base) if each.suffix != LOGS and _is_safe(each)]
     processes = [path for each in destinations for path in listed(each) if path.name != SENT]
-    found = [path for each in processes for path in files(each, OPEN)]
+    found = [path for each in processes for path in listed(each, OPEN)]
     # in this order: what moves on while we look is met twice rather than never
-    found += [path for each in processes for path in files(each, SEALED)]
-    found += [path for each in destinations for path in files(each / SENT, SEALED)]
+    found += [path for each in processes for path in listed(each, SEALED)]
+    found += [path for each in destinations for path in listed(each / SENT, SEALED)]
     return list({sent(path): path for path in found}.values())
 
 

@@ -40,11 +40,15 @@ def destination(base: Path) -> Path:
     return base / "shop-1"
 
 
+def merge(base: Path) -> bool:
+    return merging.merge(destination(base), go_on=lambda: True)
+
+
 def merged(base: Path) -> None:
     """Merge until nothing is left to do."""
     before: list[Path] = []
     while before != (before := sent(base)):
-        merging.merge(destination(base))
+        merge(base)
 
 
 # ---------------------------------------------------------------- laws
@@ -118,6 +122,7 @@ def test_a_quiet_service_leaves_few_files(base: Path) -> None:
         deliver(spool, number, NOW + number, size=400)
         if number % 5 == 0:
             spool.prune()
+            assert spool.merge(go_on=lambda: True)
     found = sent(base)
     assert len(found) < 5 + 64
     held = [path for path in found if path.name.startswith("merged")]
@@ -159,16 +164,23 @@ def test_files_that_are_all_damaged_are_no_merge(spool: Spool, base: Path) -> No
     assert len(sent(base)) == 64
 
 
-def test_a_turn_is_short(spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One file made, and the time is over: the rest waits for the next one."""
-    monkeypatch.setattr(merging, "_LONGEST_S", 0.0)
+def test_who_has_something_else_to_do_goes_on_later(spool: Spool, base: Path) -> None:
+    """After each file that is made; the rest waits."""
     for number in range(20):
         deliver(spool, number, NOW + number // 10 * 1000 + number)
     deliver(spool, 20, NOW + 9999)
-    merging.merge(destination(base))
+    once = [True]
+    assert not spool.merge(go_on=lambda: bool(once and once.pop()))
     assert len(sent(base)) == 1 + 11
-    merging.merge(destination(base))
+    assert spool.merge(go_on=lambda: True)
     assert len(sent(base)) == 3
+
+
+def test_in_memory_nothing_is_merged() -> None:
+    """There is no disk."""
+    spool = make(None)
+    assert spool.merge(go_on=lambda: True)
+    spool.close()
 
 
 # ---------------------------------------------------------------- others at the same time
@@ -307,14 +319,14 @@ def test_no_lock_no_merge(spool: Spool, base: Path) -> None:
     for number in range(64):
         deliver(spool, number, NOW + number)
     (destination(base) / "sent" / "merging").symlink_to(base / "elsewhere")
-    merging.merge(destination(base))
+    merge(base)
     assert len(list((destination(base) / "sent").glob("*.segment"))) == 64
     assert not (base / "elsewhere").exists()
 
 
 def test_a_destination_that_is_gone_is_not_merged(base: Path) -> None:
     """Never raises."""
-    merging.merge(base / "nowhere")
+    assert merging.merge(base / "nowhere", go_on=lambda: True)
     assert not base.exists()
 
 
@@ -347,7 +359,7 @@ def test_a_file_that_is_not_what_was_written_replaces_nothing(
         deliver(spool, number, NOW + number)
     before, write = set(sent(base)), merging.write_segment
     monkeypatch.setattr(merging, "write_segment", lambda path, data: write(path, data[:-1]))
-    merging.merge(destination(base))
+    merge(base)
     assert before < set(sent(base))
     assert set(on_disk(base)) == set(range(64))
 
@@ -371,6 +383,6 @@ def test_a_lock_that_somebody_closed_is_left_alone(
         write(path, data)
 
     monkeypatch.setattr(merging, "write_segment", after_a_daemon)
-    merging.merge(destination(base))
+    merge(base)
     assert on_disk(base) == list(range(64))
     assert len(sent(base)) == 1
