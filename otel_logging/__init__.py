@@ -23,6 +23,7 @@ from otel_logging.jobs import (
     format_background_log,
     tag_background_logger,
 )
+from otel_logging.lateness.waiting import waiting
 from otel_logging.logs.configure import configure_logging, get_logger
 from otel_logging.observability import Observability, setup_observability
 from otel_logging.propagation import carry, extract, inject
@@ -53,4 +54,5 @@ __all__ = [
     "taking",
     "traced",
     "unbind_context",
+    "waiting",
 ]

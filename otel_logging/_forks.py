@@ -23,7 +23,8 @@ class Step(IntEnum):
     PIPELINE = 2
     DELIVERY = 3
     RECORDS = 4
-    EXIT = 5
+    WATCH = 5
+    EXIT = 6
 
 
 class Part(Protocol):

@@ -55,6 +55,9 @@ LATE_CULPRIT: Final = "late.culprit"  # the work; with "." and a key of WHO: on 
 LATE_SHARES: Final = "late.shares"  # JSON object: seconds by cause
 LATE_WHERE: Final = "late.where"
 LATE_WHY: Final = "late.why"  # a sentence
+LOOP_BLOCKED: Final = "event_loop.blocked"  # a span
+BLOCKED_STACK: Final = "blocked.stack"
+PROCESS_DIED: Final = "process.died"
 CANCELLED: Final = "cancelled"
 
 # --- OpenTelemetry's instrumentations: library -> entry point
@@ -120,6 +123,7 @@ REDACT_PATTERN: Final = "OTEL_LOGGING_REDACT_PATTERN"
 REDACT_ALLOW: Final = "OTEL_LOGGING_REDACT_ALLOW"
 REDACT_PERSONAL: Final = "OTEL_LOGGING_REDACT_PERSONAL"
 REDACT_SALT: Final = "OTEL_LOGGING_REDACT_SALT"
+BUDGETS: Final = "OTEL_LOGGING_BUDGETS"
 INSTRUMENT: Final = "OTEL_LOGGING_INSTRUMENT"
 TRUST_INBOUND: Final = "OTEL_LOGGING_TRUST_INBOUND"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"

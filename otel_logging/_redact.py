@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging._secret_names import STEMS, kind_of, words_of
 from otel_logging._secret_texts import (
@@ -27,6 +28,8 @@ from otel_logging._secret_values import is_blank, is_count, without_named
 
 _REMEMBERED: Final = 4096  # texts, and names; forgotten together
 _REMEMBERED_CHARACTERS: Final = 256
+#: Ours, made of digits that may look like a card's.
+_IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
 _RANDOM_SALT: Final = secrets.token_bytes(16)
 
 
@@ -119,6 +122,8 @@ class Redaction:
         if name in self.who and value is not None:
             return self.pseudonym(value)
         if type(value) is str:
+            if name in _IDS:
+                return value
             known = self.seen.get(value)  # as ``text``, without the call
             return self._new(value) if known is None else known
         return self.value(value)

@@ -28,8 +28,10 @@ class Runtime:
     tracer: Any = None
     #: Where our provider's spans, and those of a provider that we are attached to, go.
     pipeline: Any = None
-    #: Budgets by stage name, in seconds.
+    #: Budgets by stage name, in seconds; its ``get`` knows patterns.
     budgets: Mapping[str, float] = field(default_factory=dict)
+    #: Watches what is open, and says why it was late; None: nothing is watched.
+    watch: Any = None
     #: Keys of the bound context that go out as baggage.
     propagate: tuple[str, ...] = ()
     #: The bound keys that say on whose behalf something runs.

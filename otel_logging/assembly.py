@@ -19,7 +19,10 @@ from otel_logging.export.outcome import Client
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.provider import TracerProvider
 from otel_logging.export.records import Records
+from otel_logging.lateness.died import report_died
+from otel_logging.lateness.watch import Watch
 from otel_logging.logs import uncaught
+from otel_logging.logs.configure import get_logger
 from otel_logging.settings import Exporter, Settings, destination
 from otel_logging.spool import directories
 from otel_logging.spool.queue import Spool
@@ -28,7 +31,9 @@ from otel_logging.spool.queue import Spool
 _attached: Final[set[int]] = set()
 
 
-def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | None, Records | None]:
+def start(
+    settings: Settings, deliveries: list[Delivery]
+) -> tuple[Pipeline | None, Records | None, Watch | None]:
     """Start what *settings* ask for. Failure: raises ``ConfigurationError``.
 
     Each worker is in *deliveries* at once, to be ended if a later part fails.
@@ -37,6 +42,7 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
     encoded = encode_resource(resource)
     pipeline: Pipeline | None = None
     records: Records | None = None
+    watch: Watch | None = None
     changes: dict[str, Any] = {"failed": uncaught.of_stage}
 
     def roll(is_flush: bool) -> None:  # noqa: FBT001 - as ``Delivery`` calls it
@@ -63,14 +69,25 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
         )
         changes |= {"record_sink": records.emit, "on_spans": settings.span_events}
     if pipeline is not None:
-        connect(pipeline, **changes)
+        watch = _watch(settings, pipeline, delivery.spool)
+        connect(pipeline, watch=watch, **changes)
     else:
         _runtime.swap(replace(_runtime.current, **changes))
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
         _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
     for delivery in deliveries:
         delivery.start()  # what a dead process left waits already
-    return pipeline, records
+    return pipeline, records, watch
+
+
+def _watch(settings: Settings, pipeline: Pipeline, spool: Spool) -> Watch:
+    """Watch what is open, and report what was open in a process that died."""
+    spool.on_adopt = report_died
+    return Watch(
+        settings.who,
+        get_logger(_names.SCOPE).warning,
+        lambda: (spool.directory(), encode_resource(pipeline.resource)),
+    )
 
 
 def make_client(exporter: Exporter) -> Client:

@@ -47,6 +47,8 @@ CURRENT: Final[Any] = _find_current()
 _bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
 #: What is bound in this task, with its owners; to get it, and to bind that again.
 state: Final = _bound.get
+#: The variable itself, for who looks into another task's context.
+BOUND: Final = _bound
 restore: Final = _bound.set
 
 
@@ -119,6 +121,8 @@ def bind_context(**fields: Any) -> None:
         fields = as_attributes(fields)
     for target in (span,) if entry is span else (span, entry):
         set_attributes(target, fields)
+    if _runtime.current.watch is not None:
+        _runtime.current.watch.bind(entry, fields)
 
 
 def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from otel_logging import _diagnostics, _forks, _names, _runtime
 from otel_logging._errors import only_configuration_errors
 from otel_logging._redact import Redaction
 from otel_logging.integrations import registry
+from otel_logging.lateness.budgets import Budgets
 from otel_logging.logs import configure
 from otel_logging.propagation import set_propagators
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from otel_logging.export.delivery import Delivery
     from otel_logging.export.pipeline import Pipeline
     from otel_logging.export.records import Records
+    from otel_logging.lateness.watch import Watch
 
 #: Product requirement D9: exit within 5 s, whatever the collector does.
 EXIT_S: Final = 5.0
@@ -53,6 +55,7 @@ class Observability:
         self._settings = settings
         self._pipeline: Pipeline | None = None
         self._records: Records | None = None
+        self._watch: Watch | None = None
         #: The worker of spans, then that of log records, as far as there are any.
         self._deliveries: list[Delivery] = []
         self._is_open = True
@@ -66,9 +69,10 @@ class Observability:
         elif settings.traces or settings.log_exporter:
             from otel_logging import assembly
 
-            self._pipeline, self._records = assembly.start(settings, self._deliveries)
+            self._pipeline, self._records, self._watch = assembly.start(settings, self._deliveries)
         configure.apply(settings.logs)
         known = {each: getattr(settings, each) for each in _OF_SETTINGS}
+        known["budgets"] = Budgets(settings.budgets)
         _runtime.swap(replace(_runtime.current, **known))
         if settings.traces:
             registry.instrument(settings.instrument)
@@ -134,6 +138,8 @@ class Observability:
     def _end(self, timeout: float, *, exiting: bool) -> bool:
         _forks.check()
         deadline = time.monotonic() + timeout
+        if self._watch is not None:
+            self._watch.stop()
         if self._pipeline is not None:
             self._pipeline.is_exiting = exiting
             self._pipeline.roll()

@@ -129,7 +129,11 @@ def _fixed(kept: _Kept) -> dict[str, Any]:
             return next(readings)
 
     kept.span_type, kept.root_flags = FixedSpan, 0  # the flags: these ids are not random
-    return {"now_ns": lambda: next(readings), "random_bits": lambda bits: next(counts[bits])}
+    return {
+        "watch": None,
+        "now_ns": lambda: next(readings),
+        "random_bits": lambda bits: next(counts[bits]),
+    }
 
 
 # ---------------------------------------------------------------- what is shown

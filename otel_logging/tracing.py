@@ -11,7 +11,9 @@ go on. Deliberately absent: what a span is
 import asyncio
 import copy
 import time
+from asyncio import _get_running_loop
 from collections.abc import Callable, Iterable, Mapping
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -237,6 +239,14 @@ def _start(stage: Stage) -> Span:
                 bindings.share(span)
         if budget is not None:
             span.otel_logging_budget = budget
+        watch = runtime.watch
+        if watch is not None:
+            if budget is not None or watch.has_budgets:
+                watch.measure(span, stage.name or "stage", budget, around, stage.kind, attributes)
+            if before is not None and span.otel_logging_watched is None:
+                watch.open[span] = _get_running_loop() or get_ident()
+                if not watch.is_awake:
+                    watch.wake()
         CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
     except Exception as error:  # a foreign sampler or processor
         _diagnostics.report("stages lost: a span could not be started", detail=error)
@@ -291,7 +301,7 @@ class ForeignTracer:
         """Start a span inside *around*."""
         span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
         if span is not around and span is not _INVALID:
-            span.otel_logging_bound = span.otel_logging_budget = None
+            span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
             span.otel_logging_passed = False
             if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
                 span.otel_logging_entry = bindings.entry_of(around)
@@ -311,7 +321,11 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
             if failed is not None and span.otel_logging_bound is not None:
                 name = getattr(span, "name", "")
                 _exceptions.tell_later(error, lambda: failed(name, error))
-        if span.otel_logging_budget is None:
+        if watched := span.otel_logging_watched:
+            end_ns = watched.finish(end_ns)
+        if getattr(span, "end_time", None) is not None:
+            pass  # somebody has ended it already
+        elif watched or span.otel_logging_budget is None:
             span.end(end_ns)
         else:
             _end_in_time(span, span.otel_logging_budget, end_ns)
@@ -331,6 +345,10 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
                 bindings.restore(span.otel_logging_bound)
         else:
             span.otel_logging_passed = True
+        if span.otel_logging_bound is not None and (watch := _runtime.current.watch) is not None:
+            noted = watch.open.pop(span, None)
+            if type(noted) is tuple:
+                watch.close(noted)
 
 
 #: Begin and end a stage that is no block: from any task or thread.

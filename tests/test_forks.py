@@ -326,7 +326,7 @@ assert threading.active_count() == 1
 worker[0] = 1  # where it forks none, this process is the worker
 observability._pipeline.spool.seal()
 with traced("worker"): pass
-assert threading.active_count() == 2
+assert threading.active_count() == 3  # delivers, and watches
 """
     )
     assert names(shop.receiver) == ["loading", "master", "mule", "worker"]

@@ -26,9 +26,10 @@ FLOORS = [
     {"_tls", "_json", "_otlp", "_wrap"},
     {"_http"},
     {"spool"},
-    {"settings", "lateness"},
+    {"settings"},
     {"binding"},
     {"context"},
+    {"lateness"},
     {"tracing", "propagation", "jobs"},
     {"processors", "handover"},
     {"logs", "export"},
@@ -68,6 +69,7 @@ GATES = {
         *(
             "_exceptions",
             "context",
+            "lateness",
             "propagation",
             "tracing",
             "processors",
@@ -99,7 +101,7 @@ FLOORS_INSIDE = {
         {"sources"},
         {"draw"},
     ],
-    "traces/draw": [{"terminal"}, {"outline", "table", "waterfall"}, {"page"}],
+    "traces/draw": [{"terminal"}, {"now", "outline", "table", "waterfall"}, {"page"}],
     "cli": [{"options"}, {"listing"}, {"__init__"}],
     "logs": [
         {"call", "caller", "levels", "line", "nesting", "stdout"},
@@ -125,6 +127,14 @@ FLOORS_INSIDE = {
         {"asgi"},
     ],
     "run": [{"__init__"}, {"sitecustomize"}],
+    "lateness": [
+        {"blackbox", "budgets", "cpu", "verdict"},
+        {"died", "sentence", "where"},
+        {"stage"},
+        {"pauses", "waiting"},
+        {"watchdog"},
+        {"watch"},
+    ],
     "spool": [
         {"descriptor", "segment"},
         {"directories"},

@@ -20,7 +20,9 @@ def test_the_example_does_what_it_says(tmp_path: Path) -> None:
     env = child_environment(OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"))
     done = good(python("-c", example, cwd=tmp_path, env=env))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["event"] for line in lines] == ["utterance received", "transcribed"]
+    received, transcribed, late_line = (line["event"] for line in lines)
+    assert (received, transcribed) == ("utterance received", "transcribed")
+    assert late_line.startswith("user-456's transcribe of ")
     assert all(line["user_id"] == "user-456" and line["trace_id"] for line in lines)
     late = good(python("-c", MAIN, "late", "--json", cwd=tmp_path, env=env))
     (row,) = json.loads(late.stdout)

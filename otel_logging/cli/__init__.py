@@ -4,6 +4,7 @@ Nothing in a store is changed.
 """
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from otel_logging.cli.listing import (
     links_of,
     nothing_in,
     opened,
+    places,
     sources_of,
     strict,
 )
 from otel_logging.cli.options import of_rows, of_store, seconds
 from otel_logging.cli.options import spool_dir as spool_dir_option
+from otel_logging.lateness.died import tables
 from otel_logging.traces import groups, sources
+from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.failed import failed as failed_traces
 from otel_logging.traces.late import CAUSES, SCHEMA, SORTS, Question
@@ -265,6 +269,19 @@ def mcp(*, source: str | None, spool_dir: Path | None) -> None:
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     serve(asked)
+
+
+@main.command()
+@click.option("--stack", is_flag=True, help="Show each step down to where a stage stands.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@spool_dir_option
+def now(*, stack: bool, as_json: bool, spool_dir: Path | None) -> None:
+    """List what is open at this moment in every process: since when, for whom, where it stands."""
+    rows = draw_now.rows(tables(places(spool_dir)), time.time_ns())
+    if as_json:
+        click.echo("[\n" + ",\n".join(strict(draw_now.as_json(row)) for row in rows) + "\n]")
+    else:
+        terminal.show(terminal.console(), draw_now.draw(rows, stack=stack))
 
 
 @main.command(

@@ -30,7 +30,7 @@ _EVERY_S = 1.0  # --follow
 
 def sources_of(source: str | None, spool_dir: Path | None) -> Sources:
     """Return what is to be read. Failure: raises ``ConfigurationError``."""
-    return Sources(source or sources.BOTH, tuple(_places(spool_dir)), links.jaeger_url())
+    return Sources(source or sources.BOTH, tuple(places(spool_dir)), links.jaeger_url())
 
 
 @contextmanager
@@ -55,12 +55,13 @@ def links_of(found: Answered) -> terminal.Links:
 
 def footer(found: Answered, source: str | None, spool_dir: Path | None) -> list[Text]:
     """Return the lines that name the sources, and the directories of the local store."""
-    places = [] if source == sources.JAEGER else filter(Path.is_dir, _places(spool_dir))
-    line = " · ".join([found.origin, *(visible(str(place)) for place in places)])
+    known = [] if source == sources.JAEGER else filter(Path.is_dir, places(spool_dir))
+    line = " · ".join([found.origin, *(visible(str(place)) for place in known)])
     return [Text(), Text(line, "dim", overflow="ignore")]
 
 
-def _places(spool_dir: Path | None) -> list[Path]:
+def places(spool_dir: Path | None) -> list[Path]:
+    """Return the directories in which stores may be."""
     return settings.spool_base() if spool_dir is None else [spool_dir]
 
 
@@ -68,9 +69,9 @@ def nothing_in(found: Answered, source: str | None, spool_dir: Path | None, *, w
     """Return that nothing is there, and where it was looked for."""
     if source == sources.JAEGER:
         return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
-    places = " or ".join(str(place) for place in _places(spool_dir))
+    known = " or ".join(str(place) for place in places(spool_dir))
     return (
-        f"Nothing is recorded in {places} yet: a stage appears here when it ends, "
+        f"Nothing is recorded in {known} yet: a stage appears here when it ends, "
         "once setup_observability() was called in its process."
     )
 

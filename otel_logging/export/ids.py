@@ -31,6 +31,8 @@ class LocalSpan:
     otel_logging_closed = otel_logging_passed = False
     otel_logging_bound: "Bound | None" = None
     otel_logging_budget: float | None = None
+    #: What is measured of it, where something is (``lateness``).
+    otel_logging_watched: Any = None
     #: Of an entry span: how many spans are open in it, and when the last one ended.
     otel_logging_stages = otel_logging_last = 0
     _span_context: SpanContext | None = None

@@ -158,6 +158,8 @@ def _ask(
 class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
 
+    otel_logging_watched = False  # not watched unless it has a budget
+
     # NonRecordingSpan's constructor is left out: a context is made when somebody asks
     def __init__(
         self, trace_id: int, span_id: int, flags: int, state: TraceState | None, around: Any

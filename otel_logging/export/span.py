@@ -25,6 +25,7 @@ from otel_logging.binding import Bound
 from otel_logging.context import job_tag
 from otel_logging.export.encode import EVENT_BYTES, described, encode_line, frozen
 from otel_logging.export.readable import Readable
+from otel_logging.lateness.stage import ended_below
 
 _T = TypeVar("_T")
 #: The SDK's warnings about how a span is used come from where its users look for them.
@@ -242,6 +243,9 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             entry.otel_logging_last = end_ns
         if self._encoded_events:
             self._events_at_end = self._take_events()
+        around = self._parent_span
+        if around is not None and around.otel_logging_watched:
+            ended_below(around, self)
         pipeline = self.pipeline
         if pipeline.processors:
             pipeline.ended(self)

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanContext, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging.context import detached
@@ -142,3 +142,5 @@ def name_route(span: Any, verb: str, route: str | None) -> None:
     if budget is not None:
         span.set_attribute(_names.BUDGET, budget)
         span.otel_logging_budget = budget
+        if (watch := _runtime.current.watch) is not None and not span.otel_logging_watched:
+            watch.measure(span, name, budget, None, SpanKind.SERVER, {})

@@ -1,8 +1,68 @@
-"""Was a stage late, and by how much? Pure, shared by the side that writes and the side that reads.
+"""Was a stage late, by how much, and why? Pure, shared by the side that writes and the side that
+reads.
 
-In: a latency and a budget, both seconds. Out: seconds. Deliberately absent:
-clocks, spans, files.
+In: the facts of a finished stage. Out: its latency, shared out among causes, and the cause.
+Invariants: each moment has one cause, so the shares sum to the latency; a stage is explained by
+its critical path. Deliberately absent: clocks, spans, files.
 """
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+GC, LOOP, LOCK, POOL, QUEUE = "gc", "loop", "lock", "pool", "queue"
+DOWNSTREAM, CPU, UNKNOWN = "downstream", "cpu", "unknown"
+#: Measured by the package alone; any other cause is a wait that the application names.
+MEASURED: Final = frozenset({GC, LOOP, CPU, UNKNOWN})
+#: Where several causes hold in one moment, the first counts. Named by an application: as a pool.
+_RANK: Final = {GC: 0, LOOP: 1, LOCK: 2, POOL: 3, QUEUE: 4, DOWNSTREAM: 5, CPU: 6, UNKNOWN: 7}
+_DEPTH: Final = 100  # of children within children that are explained
+
+
+class Why(NamedTuple):
+    """What a moment went to: *detail* names it, *culprit* what did it, *who* on whose behalf."""
+
+    detail: str = ""
+    culprit: str = ""
+    who: tuple[tuple[str, str], ...] = ()
+
+
+NO_REASON: Final = Why()
+
+
+class Interval(NamedTuple):
+    """A time with a known cause. All times are ns of one clock."""
+
+    cause: str
+    start: int
+    end: int
+    why: Why = Why()
+
+
+@dataclass(slots=True)
+class Facts:
+    """What was measured of a finished stage. *start*: when it was handed over, or began."""
+
+    name: str
+    start: int
+    end: int
+    #: A call that leaves the process, whose time is not ours to explain.
+    is_downstream: bool = False
+    waits: Sequence[Interval] = ()
+    children: Sequence["Facts"] = ()
+    #: Of a synchronous stage: what its thread computed in it, without its children.
+    cpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Shares in ns by cause, largest first; the cause to name, and what is known of it."""
+
+    shares: Mapping[str, int] = field(default_factory=dict)
+    cause: str = UNKNOWN
+    why: Why = NO_REASON
 
 
 def late_by(latency_s: float, budget_s: float | None) -> float | None:
@@ -12,3 +72,65 @@ def late_by(latency_s: float, budget_s: float | None) -> float | None:
     if budget_s is None or latency_s <= budget_s:
         return None
     return latency_s - budget_s
+
+
+def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdict:
+    """Share the latency of *stage* out among causes, and name the one that made it late by *over*.
+
+    *pauses* hold for everything that the stage did. A known cause is named where without it the
+    stage would have been in time, or where it is more than what is not known beyond the budget;
+    else the largest share is.
+    """
+    spent: Counter[tuple[str, Why]] = Counter()
+    unknown: dict[int, tuple[Facts, int]] = {}
+    for owner, start, end in _path(stage, stage.start, stage.end):
+        for cause, why, took in _moments(owner, start, end, pauses):
+            if cause == UNKNOWN:
+                unknown[id(owner)] = owner, unknown.get(id(owner), (owner, 0))[1] + took
+            else:
+                spent[cause, why] += took
+    for owner, took in unknown.values():
+        computed = min(owner.cpu, took)
+        spent[CPU, Why(owner.name)] += computed
+        rest = UNKNOWN if owner is stage else DOWNSTREAM
+        spent[rest, Why() if owner is stage else Why(owner.name)] += took - computed
+    shares: Counter[str] = Counter()
+    for (cause, _), took in spent.items():
+        shares[cause] += took
+    ranked = {cause: took for cause, took in shares.most_common() if took}
+    # of what is not known, as much as the budget is what the stage takes anyway
+    least = min(max(over, 1), ranked.get(UNKNOWN, 0) - (stage.end - stage.start - over) + 1)
+    known = [cause for cause, took in ranked.items() if cause != UNKNOWN and took >= least]
+    cause = next(iter(known or ranked), UNKNOWN)
+    reasons = [(took, why) for (of, why), took in spent.items() if of == cause]
+    return Verdict(ranked, cause, max(reasons, default=(0, Why()))[1])
+
+
+def _path(stage: Facts, start: int, end: int, depth: int = 0) -> Iterator[tuple[Facts, int, int]]:
+    """Yield who was on the critical path, and when, backwards: each child that ended last before
+    the stage went on to what came next.
+    """
+    children = stage.children if depth < _DEPTH else ()
+    for child in sorted(children, key=lambda child: child.end, reverse=True):
+        began = max(child.start, start)
+        if began < child.end <= end:
+            yield stage, child.end, end
+            yield from _path(child, began, child.end, depth + 1)
+            end = began
+    yield stage, start, end
+
+
+def _moments(
+    owner: Facts, start: int, end: int, pauses: Sequence[Interval]
+) -> Iterator[tuple[str, Why, int]]:
+    """Yield cause, reason and length of each part of a time that *owner* had for itself."""
+    there = [each for each in (*pauses, *owner.waits) if each.start < end and each.end > start]
+    there.sort(key=lambda each: _RANK.get(each.cause, _RANK[POOL]))
+    cuts = {start, end, *(t for each in there for t in each[1:3] if start < t < end)}
+    base = Interval(DOWNSTREAM if owner.is_downstream else UNKNOWN, start, end, Why(owner.name))
+    times = sorted(cuts)
+    for left, right in pairwise(times):
+        found = next((each for each in there if each.start <= left and right <= each.end), base)
+        if _RANK.get(found.cause, 0) > _RANK[base.cause]:
+            found = base
+        yield found.cause, found.why, right - left

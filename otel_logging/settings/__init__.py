@@ -77,7 +77,7 @@ class Settings:
     )
     #: Whether a trace that comes in is continued; else it is linked to.
     trust_inbound: bool = asked(_parse.flag, True, _names.TRUST_INBOUND, argument="trust_inbound")
-    budgets: Mapping[str, float] = asked(_parse.budgets, dict, argument="budgets")
+    budgets: Mapping[str, float] = asked(_parse.budgets, dict, _names.BUDGETS, argument="budgets")
     #: None: the user's own place, or the fallback.
     spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR, argument="spool_dir")
     spool_dir_named: str = field(compare=False)  # the argument or the variable

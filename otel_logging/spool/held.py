@@ -8,6 +8,7 @@ have it. Deliberately absent: the lock around all this, which is the spool's.
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from otel_logging.spool import directories
@@ -59,10 +60,12 @@ class Held:
         """Return the adopted ones, and then our own."""
         return [*list(self.adopted), *([self.own[0]] if self.own else [])]
 
-    def adopt(self) -> None:
-        """Take over the directories of dead processes."""
+    def adopt(self, on_adopt: Callable[[Path], None]) -> None:
+        """Take over the directories of dead processes; *on_adopt* is called with each."""
         if self.destination_dir is not None:
-            self.adopted.update(directories.abandoned(self.destination_dir, self.all()))
+            for each, lock in directories.abandoned(self.destination_dir, self.all()):
+                self.adopted[each] = lock
+                on_adopt(each)
 
     def give_back(self) -> None:
         """Remove the adopted directories that are empty now."""

@@ -64,11 +64,11 @@ class Spool:
         """
         self.base = base
         self.resource = resource
-        #: Seconds after its first span at which a segment is sealed; the worker makes it longer
-        #: while nothing can be delivered, for a store of some large files rather than many small.
+        #: When a segment is sealed; longer while nothing can be delivered: not many small files.
         self.seal_after_s = SEAL_S
-        #: Called, outside the lock, when there is a new segment: the worker has something to do.
+        #: Called, outside the lock, when there is a new segment.
         self.on_work: Callable[[], None] = lambda: None
+        self.on_adopt: Callable[[Path], None] = lambda _: None  # with a dead process's directory
         self.opened = 0  # segments opened so far, those in memory included
         self._noun = noun
         self._held = Held(None if base is None else base / destination)
@@ -333,7 +333,12 @@ class Spool:
         with self._lock:
             self._held.let_go()
         self._held.give_back()
-        self._held.adopt()
+        self._held.adopt(self.on_adopt)
+
+    def directory(self) -> Path | None:
+        """Return the process's own directory; None where there is no disk. Failure: OSError."""
+        with self._lock:
+            return None if self._held.destination_dir is None else self._held.own_dir()
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,

@@ -1,0 +1,174 @@
+"""The stages that are open, in a small file that other processes read while this one hangs, or has
+died.
+
+    open-stages    a header, then slots of 512 bytes, of which few are ever used
+
+In: what opens and ends. Out: the same for whoever reads the file. Invariants: written without a
+lock or a call of the system; a slot that is read while it changes is read again. Deliberately
+absent: whose they are, when to look.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+NAME: Final = "open-stages"
+SLOTS: Final = 1024
+_MAGIC: Final = b"otelbox1"
+SLOT_BYTES: Final = 512
+#: Process id, when it was seen alive, length of the resource, which is encoded by ``_otlp``.
+_HEADER: Final = struct.Struct("<8sQQI")
+_ALIVE: Final = struct.Struct("<Q")
+_HEADER_BYTES: Final = 8192
+#: State, lengths of the two texts, trace id in halves, span and parent id, start, budget, name.
+_HEAD: Final = struct.Struct("<BxHHxxQQQQQd64s")
+_WHO, _WHERE = _HEAD.size, _HEAD.size + 96
+_LENGTHS: Final = struct.Struct("<H")
+LOW: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a process had open when it was *alive_ns* last."""
+
+    pid: int
+    alive_ns: int
+    resource: bytes
+    stages: "list[OpenStage]"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStage:
+    """A stage of another process that is open, or was when that died."""
+
+    name: str
+    trace_id: int
+    span_id: int
+    parent_id: int
+    start_ns: int
+    budget_s: float | None
+    who: str
+    where: str
+
+
+class _Names(dict[str, bytes]):
+    """Names of stages as they stand there."""
+
+    def __missing__(self, name: str) -> bytes:
+        if len(self) >= SLOTS:
+            self.clear()
+        shown = self[name] = name.encode("utf-8", "replace")[:64]
+        return shown
+
+
+class BlackBox:
+    """The table of this process. Concurrency: each slot is written by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.data: mmap.mmap | bytearray = bytearray()
+        #: Numbers of slots; those of the header are none.
+        self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
+        self.pack = _HEAD.pack_into
+        self.names = _Names()
+
+    def begin(self, directory: Path | None, resource: bytes) -> None:
+        """Make the file in *directory*; without one, nobody else can read. Failure: OSError."""
+        size = SLOTS * SLOT_BYTES
+        if directory is None:
+            self.data = bytearray(size)
+            return
+        path = directory / NAME
+        fd = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600
+        )
+        try:
+            # all of it has its place on the disk: a write to a hole on a full one ends the process
+            if os.write(fd, bytes(size)) < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            self.data = mmap.mmap(fd, size)
+        finally:
+            os.close(fd)
+        self.path = path
+        kept = resource if len(resource) <= _HEADER_BYTES - _HEADER.size else b""
+        head = _HEADER.pack(_MAGIC, os.getpid(), time.time_ns(), len(kept)) + kept
+        self.data[: len(head)] = head
+
+    def open(
+        self, slot: int, name: str, trace_id: int, span_id: int, parent_id: int, start_ns: int,
+        budget_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Put a stage into *slot*."""
+        high, low = trace_id >> 64, trace_id & LOW
+        self.pack(
+            *(self.data, slot * SLOT_BYTES, 1, 0, 0, high, low, span_id, parent_id),
+            *(start_ns, budget_s, self.names[name]),
+        )
+
+    def put_who(self, slot: int, who: str) -> None:
+        """Say on whose behalf the stage in *slot* runs."""
+        self._text(slot, 2, _WHO, who.encode("utf-8", "replace")[:96])
+
+    def put_where(self, slot: int, where: str) -> None:
+        """Say where it stands."""
+        self._text(slot, 4, _WHERE, where.encode("utf-8", "replace")[: SLOT_BYTES - _WHERE])
+
+    def _text(self, slot: int, length_at: int, at: int, text: bytes) -> None:
+        start = slot * SLOT_BYTES
+        _LENGTHS.pack_into(self.data, start + length_at, 0)
+        self.data[start + at : start + at + len(text)] = text
+        _LENGTHS.pack_into(self.data, start + length_at, len(text))
+
+    def beat(self) -> None:
+        """Say that the process is alive."""
+        _ALIVE.pack_into(self.data, 16, time.time_ns())
+
+    def close(self, slot: int) -> None:
+        """Empty *slot*."""
+        self.data[slot * SLOT_BYTES] = 0
+        self.free.append(slot)
+
+    def remove(self) -> None:
+        """Leave no file: the process ends by itself, and nothing that was open has died."""
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            self.path = None
+
+
+def read(path: Path) -> Table:
+    """Return the table in *path*; of a damaged one what can be read. Failure: raises OSError."""
+    data, again, last = (path.read_bytes() for _ in range(3))
+    if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
+        return Table(0, 0, b"", [])
+    _, pid, alive_ns, length = _HEADER.unpack_from(last)
+    stages = []
+    for at in range(_HEADER_BYTES, len(last) - SLOT_BYTES + 1, SLOT_BYTES):
+        first, second, third = (each[at : at + SLOT_BYTES] for each in (data, again, last))
+        # one that is written at each look opens and ends all the time
+        found = second if second in (first, third) else b"\0"
+        if found[0] == 1:
+            stages.append(_slot(found))
+    return Table(
+        pid, alive_ns, data[_HEADER.size : min(_HEADER.size + length, _HEADER_BYTES)], stages
+    )
+
+
+def _slot(data: bytes) -> OpenStage:
+    _, who, where, high, low, span_id, parent_id, start_ns, budget_s, name = _HEAD.unpack_from(data)
+    return OpenStage(
+        *(_decoded(name), high << 64 | low, span_id, parent_id, start_ns),
+        budget_s if 0 < budget_s < float("inf") else None,
+        _decoded(data[_WHO : _WHO + min(who, _WHERE - _WHO)]),
+        _decoded(data[_WHERE : _WHERE + where]),
+    )
+
+
+def _decoded(data: bytes) -> str:
+    return data.rstrip(b"\0").decode("utf-8", "ignore")  # it may be cut in a character

@@ -1,0 +1,218 @@
+"""What made everything wait: a blocked event loop, a garbage collection, a held interpreter.
+
+In: heartbeats of loops on which a stage is open, the collector's callbacks. Out: pauses, the last
+thousand, each with whose work it was. Invariant: never raises, holds no lock. Deliberately
+absent: which stages they delayed.
+"""
+
+import asyncio
+import gc
+import sys
+import threading
+import time
+from collections import Counter, deque
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from otel_logging import _names, _runtime
+from otel_logging import context as bindings
+from otel_logging.binding import NOTHING
+from otel_logging.context import CURRENT, SPAN
+from otel_logging.lateness import where
+from otel_logging.lateness.verdict import GC, LOOP, Why
+
+BEAT_NS: Final = 10_000_000
+BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
+_NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked: a beat and a half are uncertain
+_LONG_GC_NS: Final = 200_000
+KEPT: Final = 1024
+
+Who = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A time in which others waited. *request*, the entry span, and *task*, an id, did it; *loop*
+    is what it blocked, None for all that there is; it does not hold for *by_thread*.
+    """
+
+    cause: str
+    start: int
+    end: int
+    why: Why
+    request: Any = None
+    task: int = 0
+    loop: Any = None
+    by_thread: int = 0
+    #: Span context of the block's own span.
+    span: Any = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a thread was doing while it blocked."""
+
+    label: str
+    steps: list[where.Step]
+    span: Any = trace.INVALID_SPAN
+    who: Who = ()
+    task: int = 0
+    #: The loop waits for events: it is not its own work that keeps it.
+    is_idle: bool = False
+    request: Any = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.span is not trace.INVALID_SPAN:
+            self.request = bindings.entry_of(self.span)
+
+    @property
+    def why(self) -> Why:
+        """What it was, and on whose behalf."""
+        name = getattr(self.span, "name", None)
+        return Why(self.label, f"{name}: {self.label}" if name else self.label, self.who)
+
+
+class Pauses:
+    """The last pauses of this process."""
+
+    def __init__(self, watch: Any) -> None:
+        self._watch = watch
+        self.recent: deque[Pause] = deque(maxlen=KEPT)
+        self.hearts: dict[int, Heart] = {}
+        self._gc_began = 0
+
+    def heart_of(self, loop: Any) -> "Heart":
+        """Return the heart of the running *loop*, beating."""
+        heart = self.hearts.get(id(loop))
+        if heart is None or heart.loop is not loop:
+            heart = self.hearts[id(loop)] = Heart(loop, self)
+        heart.open += 1
+        if not heart.beats:
+            heart.start()
+        return heart
+
+    def look(self, now: int) -> None:
+        """Look at the loops that are late, from another thread."""
+        for key, heart in list(self.hearts.items()):
+            if heart.loop.is_closed():
+                self.hearts.pop(key, None)
+            elif heart.beats and now - heart.due > BLOCKED_NS:
+                heart.seen.append(self.seen_in(heart.thread, heart.loop))
+
+    def seen_in(self, thread: int, loop: Any = None) -> Seen:
+        """Return what *thread* does at this moment: for a task of *loop*, or a stage in it."""
+        steps = where.of_frame(sys._current_frames().get(thread))  # noqa: SLF001 - there is no other
+        task = None if loop is None else asyncio.current_task(loop)
+        context = None if task is None else where.context_of(task)
+        label = where.label(steps)
+        if context is not None:
+            span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
+            values = context.get(bindings.BOUND, NOTHING).values
+            return Seen(label, steps, span, self._watch.who_of(span, values), id(task))
+        if loop is None:
+            span = self._watch.span_in(thread)
+            return Seen(label, steps, span, self._watch.who_of(span, {}))
+        is_idle = not steps or not where.is_application(steps[0][0].co_filename)
+        return Seen(label, steps, is_idle=is_idle and len(steps) < 8)
+
+    def on_gc(self, phase: str, info: dict[str, int]) -> None:
+        """Note a collection; called by the collector, in whichever thread it runs."""
+        now = time.perf_counter_ns()
+        if phase == "start":
+            self._gc_began = now
+        elif now - self._gc_began > _LONG_GC_NS and self._gc_began:
+            frame = sys._getframe(1)  # noqa: SLF001 - what made the collector run
+            span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
+            seen = Seen(where.label(where.of_frame(frame)), [], span)
+            detail = f"generation {info['generation']}, {info['collected']} objects collected"
+            who = self._watch.who_of(span, bindings.bound())
+            why = Why(detail, seen.why.culprit, who)
+            self.recent.append(Pause(GC, self._gc_began, now, why))
+
+    def start(self) -> None:
+        """Have the collector tell of itself."""
+        gc.callbacks.append(self.on_gc)
+
+    def stop(self) -> None:
+        """Let go of the collector and of all loops."""
+        if self.on_gc in gc.callbacks:
+            gc.callbacks.remove(self.on_gc)
+        self.forget()
+
+    def forget(self) -> None:
+        """Know of no loop, and of no pause: in a forked child."""
+        for heart in self.hearts.values():
+            heart.open = 0
+        self.hearts = {}
+        self.recent.clear()
+
+
+class Heart:
+    """What beats on a loop while a stage is open on it."""
+
+    def __init__(self, loop: Any, pauses: Pauses) -> None:
+        self.loop = loop
+        self.thread = threading.get_ident()
+        self.open = 0
+        self.beats = False
+        self.due = 0
+        #: What the watchdog has seen since the last beat.
+        self.seen: list[Seen] = []
+        self._pauses = pauses
+
+    def start(self) -> None:
+        """Beat from here on."""
+        self.beats = True
+        self._next(time.perf_counter_ns())
+
+    def _next(self, now: int) -> None:
+        self.due = now + BEAT_NS
+        self.loop.call_later(BEAT_NS / 1e9, self._beat, context=Context())
+
+    def _beat(self) -> None:
+        now = time.perf_counter_ns()
+        self.check(now)
+        if self.open > 0 and not self.loop.is_closed():
+            self._next(now)
+        else:
+            self.beats = False
+
+    def check(self, now: int) -> None:
+        """Note that the loop was blocked, if it was. In the loop's own thread."""
+        began, self.due = self.due, max(now, self.due)
+        seen, self.seen = self.seen, []
+        if not self.beats or now - began < _NOTED_NS:
+            return
+        busy = [each for each in seen if not each.is_idle]
+        if not busy:
+            self._pauses.recent.append(Pause(LOOP, began, now, Why(), loop=self.loop))
+            return
+        most = Counter((each.task, each.label) for each in busy).most_common(1)[0][0]
+        worst = next(each for each in busy if (each.task, each.label) == most)
+        span = _span_of(worst, began, now) if now - began >= BLOCKED_NS else None
+        pause = Pause(LOOP, began, now, worst.why, worst.request, worst.task, self.loop, span=span)
+        self._pauses.recent.append(pause)
+
+
+def _span_of(seen: Seen, began: int, now: int) -> Any:
+    """Make the span of a block, in the trace of whose work it was; return its context. Work that
+    is in no trace has none.
+    """
+    tracer = _runtime.current.tracer
+    if tracer is None or seen.span is trace.INVALID_SPAN:
+        return None
+    ended_ns = time.time_ns()
+    attributes = {_names.BLOCKED_STACK: where.stack(seen.steps), **dict(seen.who)}
+    span = tracer.start_span(
+        _names.LOOP_BLOCKED,
+        trace.set_span_in_context(seen.span, otel_context.Context()),
+        attributes=attributes,
+        start_time=ended_ns - (now - began),
+    )
+    span.end(ended_ns)
+    context = span.get_span_context()
+    return context if context.is_valid else None

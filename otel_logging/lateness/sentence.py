@@ -1,0 +1,61 @@
+"""A verdict as a sentence that a person reads.
+
+In: what a stage was, and a ``Verdict``. Out: one line. Deliberately absent: colours, columns.
+"""
+
+from datetime import datetime
+
+from otel_logging.lateness.verdict import (
+    CPU,
+    DOWNSTREAM,
+    GC,
+    LOCK,
+    LOOP,
+    POOL,
+    QUEUE,
+    UNKNOWN,
+    Verdict,
+)
+
+
+def seconds(value: float) -> str:
+    """Return *value* with as many digits as one reads: 0.004, 0.41, 1.93, 12.3."""
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def sentence(
+    name: str,
+    who: tuple[tuple[str, str], ...],
+    start: datetime,
+    latency_s: float,
+    budget_s: float,
+    verdict: Verdict,
+    where: str = "",
+) -> str:
+    """Return why a stage was late: whose, when, by how much, behind what."""
+    whose = f"{who[0][1]}'s {name}" if who else name
+    when = f"{start:%H:%M:%S}.{start.microsecond // 1000:03d}"
+    took = f"took {seconds(latency_s)} s (budget {seconds(budget_s)})"
+    share = seconds(verdict.shares.get(verdict.cause, 0) / 1e9)
+    return f"{whose} of {when} {took}: {share} s {_because(verdict, where)}"
+
+
+def _because(verdict: Verdict, where: str) -> str:
+    detail, culprit, blamed = verdict.why
+    behind = f"behind {detail or culprit}" if detail or culprit else "behind other work"
+    for_whom = f" for {blamed[0][1]}" if blamed else ""
+    held = f", held by {culprit}{for_whom}" if culprit else ""
+    named = f" {detail}" if detail else ""
+    sentences = {
+        GC: f"in garbage collection ({detail or 'of unknown work'})",
+        LOOP: f"{behind}{for_whom}, which blocked the event loop",
+        LOCK: f"waiting for the lock{named}{held}",
+        POOL: f"waiting for the pool{named}{held}",
+        QUEUE: f"in a queue{f', behind {culprit}{for_whom}' if culprit else ''}",
+        DOWNSTREAM: f"in {detail or 'a call to elsewhere'}",
+        CPU: f"{behind}{for_whom}, which kept the interpreter busy"
+        if culprit
+        else f"of computing{f' in {detail}' if detail else ''}",
+        UNKNOWN: f"without a known cause{f': {where}' if where else ''}",
+    }
+    return sentences.get(verdict.cause, f"waiting for {verdict.cause}{named}{held}")

@@ -1,0 +1,314 @@
+"""A stage that is measured while it is open: its waits, its children, what it is for.
+
+In: a span of a stage with a budget, or below one. Out: when it ends late, why, on its span and in
+one line a trace. Invariant: never raises into the stage. Deliberately absent: pauses of the
+process, and threads (``watch``).
+"""
+
+import json
+import time
+from asyncio import _get_running_loop, current_task
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from threading import get_ident
+from typing import Any, Final, NamedTuple
+
+from opentelemetry.trace import SpanKind
+
+from otel_logging import _diagnostics, _forks, _green, _names
+from otel_logging import context as bindings
+from otel_logging.binding import has_ended
+from otel_logging.lateness import where
+from otel_logging.lateness.sentence import sentence
+from otel_logging.lateness.verdict import (
+    CPU,
+    LOOP,
+    QUEUE,
+    UNKNOWN,
+    Facts,
+    Interval,
+    Verdict,
+    Why,
+    judge,
+    late_by,
+)
+
+#: Attribute of a span: its ``Watched``; of one that only the black box knows, its slot.
+WATCHED: Final = "otel_logging_watched"
+_WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
+_NODES: Final = 2000  # stages below one that are remembered until that ends
+_WAITS: Final = 1000
+_PLACES: Final = 64
+_PAUSES: Final = 200  # the longest that are looked at
+_LINKS: Final = 8
+
+
+class Holder(NamedTuple):
+    """Who has got something that others wait for, and when."""
+
+    stage: "Watched"
+    since: int
+
+
+def watched_of(span: Any) -> "Watched | None":
+    """Return what is measured of *span*; None where nothing is."""
+    found = getattr(span, WATCHED, None)
+    return found if type(found) is Watched else None
+
+
+def value_of(span: Any, key: str) -> Any:
+    """Return an attribute of an open *span*, from any thread; None where it has none."""
+    own = getattr(span, "_own", None)  # ours: to read its ``attributes`` would change it
+    if own is not None:
+        bound = span._bound  # noqa: SLF001
+        return own.get(key) or (None if bound is None else bound.values.get(key))
+    return (getattr(span, "attributes", None) or {}).get(key)
+
+
+def began_ns(span: Any) -> int:
+    """Return when *span* began, by the clock of all that is measured here."""
+    start, clock = getattr(span, "start_time", None), getattr(span, "clock_ns", None)
+    return time.perf_counter_ns() if start is None or clock is None else start - clock
+
+
+def ended_below(around: Any, span: Any) -> None:
+    """Tell the stage of *around* of a span below it that is no stage: a client's, say."""
+    outer = watched_of(around)
+    if outer is not None and span.otel_logging_watched is None:
+        start, clock = span.start_time, span.clock_ns
+        is_downstream = span.kind in (SpanKind.CLIENT, SpanKind.PRODUCER)
+        outer.add_child(Facts(span.name, start - clock, span.end_time - clock, is_downstream))
+
+
+class Watched:
+    """What is measured of one open stage."""
+
+    __slots__ = (
+        *(
+            "_cpu",
+            "_inner_cpu",
+            "_below",
+            "_guesses",
+            "_outer",
+            "_pid",
+            "_waits",
+            "began",
+            "budget_s",
+        ),
+        *("children", "end", "heart", "is_downstream", "is_overdue", "name", "origin", "places"),
+        *("seen_at", "slot", "span", "task", "thread", "watch"),
+    )
+
+    def __init__(
+        self,
+        watch: Any,
+        span: Any,
+        name: str,
+        budget_s: float | None,
+        outer: "Watched | None" = None,
+        waited_s: Any = None,
+        *,
+        is_downstream: bool = False,
+        at: tuple[int, Any] | None = None,
+    ) -> None:
+        """Begin. *waited_s*: since it was handed over. *at*: the thread and the task that it is in,
+        where this is made in another.
+        """
+        self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
+        self._outer = outer
+        #: How many there are, shared with all below.
+        self._pid = _forks.pid
+        self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
+        self._inner_cpu = 0
+        self.is_downstream = is_downstream
+        self.began = self.origin = began_ns(span)
+        self._waits: list[Interval] = []
+        self._guesses: list[Interval] = []
+        if type(waited_s) in (float, int) and 0 < waited_s < float("inf"):
+            self.began = max(self.origin, time.perf_counter_ns())
+            self.origin = min(self.origin, self.began - int(waited_s * 1e9))
+        self.children: list[Facts] = []
+        self.places: Counter[str] | None = None
+        self.seen_at = self.end = 0
+        self.is_overdue = False
+        self.slot = -1
+        self._cpu = -1
+        self.task: Any = None
+        self.heart: Any = None
+        if at is not None:
+            self.thread, self.task = at
+            return
+        self.thread = get_ident()
+        loop = _get_running_loop()
+        if loop is not None:
+            self.task, self.heart = current_task(loop), watch.pauses.heart_of(loop)
+        elif not _green.is_green():
+            self._cpu = time.thread_time_ns()
+
+    @property
+    def is_outermost(self) -> bool:
+        """Whether no stage around it is measured."""
+        return self._outer is None
+
+    def add_wait(self, wait: Interval) -> None:
+        """Take a wait that was measured."""
+        if len(self._waits) < _WAITS:
+            self._waits.append(wait)
+
+    def add_guess(self, wait: Interval) -> None:
+        """Take a wait that was seen; those in one place that follow each other become one."""
+        guesses = self._guesses
+        if guesses and guesses[-1].why == wait.why and wait.start <= guesses[-1].end:
+            wait = wait._replace(start=guesses.pop().start)
+        if len(guesses) < _WAITS:
+            guesses.append(wait)
+
+    def _all_waits(self) -> list[Interval]:
+        """Return the waits; what was measured is not guessed as well."""
+        known = self._waits
+        return known + [
+            guess
+            for guess in self._guesses
+            if not any(wait.start < guess.end and wait.end > guess.start for wait in known)
+        ]
+
+    def add_child(self, facts: Facts, *, cpu: int = 0) -> None:
+        """Take a child that has ended."""
+        if self._below[0] < _NODES and not self.end:
+            self._below[0] += 1
+            self.children.append(facts)
+        self._inner_cpu += cpu
+
+    def saw(self, steps: list[where.Step], now: int, since: int) -> None:
+        """Take a sample of where it stands: the same since *since*, as far as one knows."""
+        places = self.places
+        if places is None:
+            places = self.places = Counter()
+        place = where.label(steps)
+        if place in places or len(places) < _PLACES:
+            places[place] += 1
+        cause = where.waits_for(steps)
+        if cause is not None:
+            self.add_guess(Interval(cause, max(since, self.began), now, Why(place)))
+        self.seen_at = now
+
+    def who(self) -> tuple[tuple[str, str], ...]:
+        """Return on whose behalf it runs."""
+        found: tuple[tuple[str, str], ...] = self.watch.who_of(self.span, {})
+        return found
+
+    # ---- the end
+
+    def finish(self, end_ns: int | None = None) -> int | None:
+        """Say why it was late, if it was; return the end of its span, None for now."""
+        try:
+            span = self.span
+            clock = getattr(span, "clock_ns", None)
+            # by somebody, and not by the end of the stage; or it is the parent process's
+            if has_ended(span) or self._pid != _forks.pid:
+                return end_ns
+            if clock is None or getattr(span, "start_time", None) is None:
+                self.end = time.perf_counter_ns()
+            else:
+                end_ns = span.now_ns() if end_ns is None else end_ns
+                self.end = end_ns - clock
+            self._finish()
+        except Exception as error:
+            _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
+        finally:
+            # a circle would wait for the collector; not None: the stage around it knows of it
+            self.span.otel_logging_watched = False
+            self.watch.forget(self)
+        return end_ns
+
+    def _finish(self) -> None:
+        outer, cpu = self._outer, 0
+        is_here = self.thread == get_ident()
+        if self._cpu >= 0 and is_here:
+            cpu = time.thread_time_ns() - self._cpu
+        if self.places:
+            self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places))
+        latency_s = (self.end - self.origin) / 1e9
+        over_s = late_by(latency_s, self.budget_s)
+        if outer is None and over_s is None:
+            return
+        if self.began > self.origin:
+            behind = self.watch.behind(self.task or self.thread, self.origin, self.began)
+            self._waits.append(Interval(QUEUE, self.origin, self.began, behind))
+        facts = Facts(
+            *(
+                self.name,
+                self.origin,
+                self.end,
+                self.is_downstream,
+                self._all_waits(),
+                self.children,
+            ),
+            max(cpu - self._inner_cpu, 0),
+        )
+        if outer is not None:
+            outer.add_child(facts, cpu=cpu if outer.thread == self.thread else 0)
+        self.children = []  # whoever holds it longer does not hold these
+        if over_s is not None:
+            self._explain(facts, latency_s, over_s)
+
+    def _explain(self, facts: Facts, latency_s: float, over_s: float) -> None:
+        if self.heart is not None and self.thread == get_ident():
+            self.heart.check(self.end)
+        pauses = self.watch.pauses_of(self)[-_PAUSES:]
+        verdict = judge(facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9))
+        detail, culprit, blamed = verdict.why
+        if verdict.cause in (UNKNOWN, CPU) and self.places:
+            detail = self.places.most_common(1)[0][0]
+        verdict = Verdict(verdict.shares, verdict.cause, Why(detail, culprit, blamed))
+        # with the microseconds that a clock's resolution leaves, the shares are the latency
+        shares = {cause: round(took / 1e9, 6) for cause, took in verdict.shares.items()}
+        start_ns = time.time_ns() - (time.perf_counter_ns() - self.origin)
+        why = sentence(
+            *(self.name, self.who(), datetime.fromtimestamp(start_ns / 1e9, UTC), latency_s),
+            *(self.budget_s or 0.0, verdict, where.summary(self.places) if self.places else ""),
+        )
+        attributes: dict[str, Any] = {
+            _names.LATE: True,
+            _names.LATE_BY: round(over_s, 6),
+            _names.LATE_CAUSE: verdict.cause,
+            **({_names.LATE_DETAIL: detail} if detail else {}),
+            **({_names.LATE_CULPRIT: culprit} if culprit else {}),
+            **{f"{_names.LATE_CULPRIT}.{key}": value for key, value in blamed},
+            _names.LATE_SHARES: json.dumps(shares),
+            _names.LATE_WHY: why,
+        }
+        self.span.set_attributes(attributes)
+        for pause in _linked(pauses, self):
+            self.span.add_link(pause)
+        self._warn(why, attributes)
+
+    def _warn(self, why: str, attributes: dict[str, Any]) -> None:
+        entry: Any = bindings.entry_of(self.span)
+        if getattr(entry, _WARNED, False):
+            return
+        with suppress(Exception):  # somebody else's span, with slots
+            setattr(entry, _WARNED, True)
+        told = {k: v for k, v in attributes.items() if k not in (_names.LATE, _names.LATE_WHY)}
+        self.watch.warn(why, stage=self.name, **told)
+
+    def as_interval(self, pause: Any) -> Interval:
+        """Return *pause* as it was for this stage: work of its own is ``cpu``."""
+        cause, why = pause.cause, pause.why
+        if cause == LOOP and self.is_own(pause):
+            cause, why = CPU, Why(why.detail)
+        return Interval(cause, pause.start, pause.end, why)
+
+    def is_own(self, pause: Any) -> bool:
+        """Say whether *pause* was work of the same request."""
+        if pause.request is not None:
+            return bool(pause.request is bindings.entry_of(self.span))
+        return bool(pause.task != 0 and pause.task == id(self.task))
+
+
+def _linked(pauses: Iterable[Any], stage: Watched) -> list[Any]:
+    found = [each for each in pauses if each.span is not None and not stage.is_own(each)]
+    found.sort(key=lambda pause: pause.end - pause.start, reverse=True)
+    return [pause.span for pause in found[:_LINKS]]

@@ -1,0 +1,89 @@
+"""A wait that the application names: for a lock, a pool, a turn.
+
+In: a ``with`` block around the wait. Out: an interval on the stage that waits, with who had what
+it waited for. Deliberately absent: touching a lock or a pool.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from otel_logging import _wrap
+from otel_logging._errors import ConfigurationError
+from otel_logging.context import CURRENT, SPAN
+from otel_logging.lateness.stage import Holder, Watched, watched_of
+from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_KEPT: Final = 64  # who got one thing last
+_KEYS: Final = 1024
+
+#: Who got what, last.
+_holders: Final[dict[tuple[Any, ...], deque[Holder]]] = {}
+
+
+class waiting:  # noqa: N801 - reads as a participle, like structlog's
+    """Say that a ``with`` block, or a function, waits for something: the stage that is late by it
+    names *cause*.
+
+    *cause*: "lock", "pool", "queue", "downstream", or a name of your own. *fields* tell which one
+    (``name="inventory"``): with them, the stage that had it meanwhile is named as the culprit. The
+    block is the wait alone, not the work after it. Scope: the current stage, where it or one around
+    it has a budget. Failure: raises ``ConfigurationError`` for an empty cause, or one that the
+    package measures itself, when it is made. Cost: a microsecond. Concurrency: an object is entered
+    by one task at a time; one that decorates serves any number.
+    """
+
+    def __init__(self, cause: str, /, **fields: Any) -> None:
+        if not isinstance(cause, str) or not cause.strip() or cause in MEASURED:
+            raise ConfigurationError(
+                "waiting: cause", cause, "lock, pool, queue, downstream, or a name of your own"
+            )
+        self._cause = cause
+        self._detail = " ".join(str(value) for value in fields.values())
+        self._key = (cause, *(f"{key}={value}" for key, value in sorted(fields.items())))
+        self._began: list[int] = []
+
+    def __call__(self, function: _F) -> _F:
+        """Decorate *function*: each call is a wait."""
+        return _wrap.wrap_in(function, self._again)
+
+    def _again(self) -> "waiting":
+        again = object.__new__(waiting)
+        again._cause, again._detail, again._key = self._cause, self._detail, self._key
+        again._began = []
+        return again
+
+    def __enter__(self) -> None:
+        self._began.append(time.perf_counter_ns())
+
+    def __exit__(self, *error: object) -> None:
+        began, now = self._began.pop(), time.perf_counter_ns()
+        watched = watched_of(CURRENT.get().get(SPAN))
+        if watched is None:
+            return
+        why = Why(self._detail)
+        if len(self._key) > 1:
+            why = self._blame(watched, began, now)
+        watched.add_wait(Interval(self._cause, began, now, why))
+
+    def _blame(self, watched: Watched, began: int, now: int) -> Why:
+        """Return who had it longest meanwhile; note that it is ours now."""
+        holders = _holders.setdefault(self._key, deque(maxlen=_KEPT))
+        if len(_holders) > _KEYS:
+            _holders.pop(next(iter(_holders)))
+        worst, longest = None, 0
+        until = now
+        for holder in reversed(list(holders)):
+            ended = min(holder.stage.end or now, until)
+            held = ended - max(holder.since, began)
+            if held > longest and holder.stage is not watched:
+                worst, longest = holder, held
+            if self._cause == LOCK:  # one has it at a time
+                until = holder.since
+        holders.append(Holder(watched, now))
+        if worst is None:
+            return Why(self._detail)
+        return Why(self._detail, worst.stage.name, worst.stage.who())

@@ -1,0 +1,257 @@
+"""What is open now: the table of stages.
+
+In: stages that open and end. Out: the black box, what held a stage up, whose it was. Invariants:
+nothing here raises into a stage or makes it wait; there is no thread where threads are green, and
+none in a process that uWSGI forks. Deliberately absent: looking at what is open (``watchdog``).
+"""
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from opentelemetry import trace
+
+from otel_logging import _diagnostics, _forks, _green, _names
+from otel_logging import context as bindings
+from otel_logging.lateness.blackbox import BlackBox
+from otel_logging.lateness.pauses import Pause, Pauses, Who
+from otel_logging.lateness.stage import Watched, value_of, watched_of
+from otel_logging.lateness.verdict import Why
+from otel_logging.lateness.watchdog import Watchdog
+
+_NO_SPAN: Final = trace.INVALID_SPAN
+_ENDED: Final = 256
+_MOST: Final = 10_000  # open stages, beyond which no more are measured
+_STOP_S: Final = 1.0
+
+
+#: Of an entry stage without a budget: its loop, or its thread; with its slot, once it has one.
+_Noted = Any
+
+
+class Watch:
+    """What is watched in this process. Concurrency: any thread."""
+
+    def __init__(
+        self,
+        who: tuple[str, ...],
+        warn: Callable[..., object],
+        place: Callable[[], tuple[Path | None, bytes]] = lambda: (None, b""),
+    ) -> None:
+        """*warn* makes a line. *place* says where the black box may be, and whose it is: a
+        directory and a resource.
+        """
+        self.warn = warn
+        self._who = who
+        self._place = place
+        self.pauses = Pauses(self)
+        self.is_stopped = False
+        #: Whether there was a stage with a budget: until then none below it is measured.
+        self.has_budgets = False
+        self._begin()
+        self.open_box()
+        self.pauses.start()
+        _forks.join(_forks.Step.WATCH, self)
+
+    def _begin(self) -> None:
+        self.box = BlackBox()
+        self.is_boxed = False
+        #: Entry stages without a budget, by span. Stages write it themselves, in line.
+        self.open: dict[Any, _Noted] = {}
+        self.is_awake = False
+        self.measured: dict[int, Watched] = {}
+        self._ended: deque[Watched] = deque(maxlen=_ENDED)
+        self._unboxed = -1  # the next key of a stage that found no slot
+        self._may_start = [True]  # popped by the one thread that starts ours
+        self._thread: threading.Thread | None = None
+        self.news = threading.Event()
+
+    def open_box(self) -> None:
+        """Make the black box of this process. Never raises."""
+        self.is_boxed = True
+        try:
+            self.box.begin(*self._place())
+        except (OSError, ValueError) as error:
+            _diagnostics.report("open stages are not readable from outside", detail=error)
+            self.box.begin(None, b"")
+
+    def after_fork(self) -> None:
+        """Watch nothing yet: what is open is the parent's."""
+        self.pauses.forget()
+        self._begin()
+
+    def stop(self) -> None:
+        """Watch nothing any more; leave no thread and no file. Waits a second at most."""
+        self.is_stopped = True
+        self.pauses.stop()
+        self.box.remove()
+        self.news.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_STOP_S)
+
+    # ---- stages
+
+    def measure(
+        self,
+        span: Any,
+        name: str,
+        budget_s: float | None,
+        around: Any,
+        kind: Any,
+        attributes: Mapping[str, Any],
+    ) -> bool:
+        """Measure a stage with a budget, and all below such; say whether it is. Never raises."""
+        try:
+            outer = watched_of(around)
+            if outer is not None and outer.end:
+                outer = None
+            if (budget_s is None and outer is None) or len(self.measured) > _MOST:
+                return False
+            self._measure(span, name, budget_s, outer, kind, attributes)
+        except Exception as error:
+            _diagnostics.report("stages not watched", detail=error)
+        return True
+
+    def _measure(
+        self,
+        span: Any,
+        name: str,
+        budget_s: float | None,
+        outer: Watched | None,
+        kind: Any,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        self.has_budgets = True
+        waited_s = attributes.get(_names.QUEUE_WAIT)
+        is_downstream = kind in (trace.SpanKind.CLIENT, trace.SpanKind.PRODUCER)
+        watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream=is_downstream)
+        slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
+        if slot > 0 and (getattr(span, bindings.ENTRY, None) is not None or bindings.bound()):
+            self.put_who(slot, self.who_of(span, {}))
+        if slot < 0:
+            slot = self._unboxed = self._unboxed - 1
+        watched.slot = slot
+        self.measured[slot] = watched
+        span.otel_logging_watched = watched
+        if not self.is_awake:
+            self.wake()
+
+    def slot_for(self, span: Any, name: str, budget_s: float) -> int:
+        """Put a stage into a slot of the black box, and return that; -1 where none is left."""
+        if not self.is_boxed:  # in a forked child
+            self.open_box()
+        try:
+            slot = self.box.free.pop()
+        except IndexError:
+            return -1
+        ids = span if hasattr(span, "trace_id") else span.get_span_context()
+        parent, start_ns = getattr(span, "parent", None), getattr(span, "start_time", None)
+        self.box.open(
+            *(slot, name, ids.trace_id, ids.span_id, 0 if parent is None else parent.span_id),
+            *(start_ns or time.time_ns(), budget_s),
+        )
+        return slot
+
+    def put_who(self, slot: int, who: Who) -> None:
+        """Say on whose behalf the stage in *slot* is."""
+        if who:
+            self.box.put_who(slot, ", ".join(f"{key}={value}" for key, value in who))
+
+    def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
+        """Take over what was bound for a request, whose entry span is *span*. Never raises."""
+        if not fields.keys().isdisjoint(self._who):
+            watched = watched_of(span)
+            noted = (0, watched.slot) if watched is not None else self.open.get(span)
+            if type(noted) is tuple and (slot := noted[1]) > 0:
+                self.put_who(slot, self.who_of(span, fields))
+
+    def close(self, noted: _Noted) -> None:
+        """Empty the slot of a stage that has ended, and is in ``open`` no more."""
+        self.box.close(noted[1])
+
+    def forget(self, watched: Watched) -> None:
+        """Take a stage out of the table that was measured."""
+        if self.measured.get(watched.slot) is not watched:
+            return
+        del self.measured[watched.slot]
+        if watched.slot > 0:
+            self.box.close(watched.slot)
+        if watched.heart is not None:
+            watched.heart.open -= 1
+        if watched.is_outermost:
+            self._ended.append(watched)
+
+    # ---- whose
+
+    def who_of(self, span: Any, values: Mapping[str, Any]) -> Who:
+        """Return on whose behalf *span* is, with what is bound beside it."""
+        entry = bindings.entry_of(span)
+        found = []
+        for key in self._who:
+            value = values.get(key)
+            for each in (span, entry):
+                value = value_of(each, key) if value is None else value
+            if value is not None:
+                found.append((key, str(value)))
+        return tuple(found)
+
+    def span_in(self, thread: int) -> Any:
+        """Return the span of the innermost stage that is open in *thread*."""
+        mine = [each.span for each in list(self.measured.values()) if each.thread == thread]
+        there = list(self.open.items())
+        mine += [span for span, at in there if (at[0] if type(at) is tuple else at) == thread]
+        return mine[-1] if mine else _NO_SPAN
+
+    def behind(self, runner: Any, start: int, end: int) -> Why:
+        """Return what *runner*, a task or a thread, did longest between two times."""
+        did = [
+            (min(end, each.end) - max(start, each.began), each)
+            for each in list(self._ended)
+            if (each.task or each.thread) == runner
+        ]
+        took, worst = max(did, key=lambda each: each[0], default=(0, None))
+        return Why() if worst is None or took <= 0 else Why("", worst.name, worst.who())
+
+    def pauses_of(self, watched: Watched) -> list[Pause]:
+        """Return the pauses that held *watched* up, the longest last."""
+        loop = None if watched.heart is None else watched.heart.loop
+        found = [
+            pause
+            for pause in list(self.pauses.recent)
+            if pause.end > watched.origin
+            and pause.start < watched.end
+            and (pause.loop is None or pause.loop is loop)
+            and not (pause.by_thread and pause.by_thread == watched.thread)
+        ]
+        return sorted(found, key=lambda pause: pause.end - pause.start)
+
+    # ---- the thread
+
+    def wake(self) -> None:
+        """Have the thread look. Never raises, never waits."""
+        if self.is_stopped or _green.is_green() or _is_before_fork():
+            return
+        self.is_awake = True
+        try:
+            token = self._may_start.pop()
+        except IndexError:
+            self.news.set()
+            return
+        try:
+            self._thread = threading.Thread(
+                target=Watchdog(self).run, name="otel_logging watch", daemon=True
+            )
+            self._thread.start()
+        except RuntimeError:  # no more threads to be had, or the interpreter exits
+            self._may_start.append(token)
+
+
+def _is_before_fork() -> bool:
+    """Say whether uWSGI forks its workers from this process: no thread of ours runs in it."""
+    worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", None)
+    return worker_id is not None and worker_id() == 0

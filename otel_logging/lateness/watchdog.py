@@ -1,0 +1,189 @@
+"""The thread that looks at what is open: at blocked loops, and at stages that are becoming late.
+
+In: a ``Watch``. Out: samples of where slow stages stand, a line for those that are overdue, the
+table of what is open. Invariant: it looks only while a stage is open, and never raises.
+Deliberately absent: why a stage was late (``stage``).
+"""
+
+import asyncio
+import sys
+import time
+from asyncio import current_task
+from collections.abc import Iterable, Mapping
+from contextvars import Context
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from otel_logging import _diagnostics, _names
+from otel_logging import context as bindings
+from otel_logging.binding import has_ended
+from otel_logging.context import CURRENT, SPAN
+from otel_logging.lateness import where
+from otel_logging.lateness.cpu import HOG_SHARE, Processors
+from otel_logging.lateness.pauses import BLOCKED_NS, Pause
+from otel_logging.lateness.sentence import seconds
+from otel_logging.lateness.stage import Watched, began_ns
+from otel_logging.lateness.verdict import CPU
+
+_NO_SPAN: Final = trace.INVALID_SPAN
+_TICK_S: Final = 0.025
+_SCAN_NS: Final = (
+    100_000  # a look through the table takes no more of a tick than that for each stage
+)
+_MOST: Final = 10_000  # open stages
+_LOOKED_AT: Final = 64  # stages in one tick
+_LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
+_SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
+_OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
+
+
+class Watchdog:
+    """What the thread remembers between two looks."""
+
+    def __init__(self, watch: Any) -> None:
+        self.watch = watch
+        self._slow: dict[int, Watched] = {}
+        self._next_scan = 0
+        self._processors = Processors()
+
+    def run(self) -> None:
+        """Look, until the watch has stopped, or is a forked child's."""
+        watch, news = self.watch, self.watch.news
+        while not watch.is_stopped and news is watch.news:
+            if not (watch.open or watch.measured):
+                watch.is_awake = False
+                if not (watch.open or watch.measured):  # whoever opens one from here on wakes us
+                    news.wait()
+                    news.clear()
+                watch.is_awake = True
+            asleep = time.perf_counter_ns()
+            if news.wait(_TICK_S):
+                news.clear()
+            now = time.perf_counter_ns()
+            try:
+                self._tick(now, asleep + int(_TICK_S * 1e9))
+            except Exception as error:
+                _diagnostics.report("errors while stages are watched", detail=error)
+
+    def _tick(self, now: int, due: int) -> None:
+        if not self.watch.is_boxed:  # in a forked child
+            self.watch.open_box()
+        self.watch.box.beat()
+        self.watch.pauses.look(now)
+        if self.watch.measured:
+            self._look_for_hogs(now, due)
+        if now >= self._next_scan:
+            self._next_scan = now + (len(self.watch.open) + len(self.watch.measured)) * _SCAN_NS
+            self._scan(now)
+        if self._slow:
+            frames = sys._current_frames()  # noqa: SLF001 - there is no other
+            for watched in list(self._slow.values())[:_LOOKED_AT]:
+                self._look_at(watched, now, frames)
+
+    def _scan(self, now: int) -> None:
+        """Find the stages that are becoming late; those that have ended are no concern any more."""
+        there = list(self.watch.open.items())
+        too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
+        for number, (span, noted) in enumerate(there):
+            if has_ended(span) or number < too_many:
+                self.watch.open.pop(span, None)
+                if type(noted) is tuple:
+                    self.watch.close(noted)
+            elif type(noted) is not tuple:
+                slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
+                if slot > 0:
+                    self.watch.put_who(slot, self.watch.who_of(span, {}))
+                    self.watch.open[span] = noted, slot
+            elif now - began_ns(span) > _SLOW_S * 1e9:
+                self._promote(span, *noted)
+        for slot, each in list(self.watch.measured.items()):
+            if has_ended(each.span):
+                self.watch.forget(each)
+            elif each.budget_s is not None and now - each.origin > each.budget_s * 5e8:
+                self._slow[slot] = each
+        for slot, each in list(self._slow.items()):  # slots are used again
+            if self.watch.measured.get(slot) is not each:
+                del self._slow[slot]
+
+    def _promote(self, span: Any, place: Any, slot: int) -> None:
+        """Measure where a stage without a budget stands. *place*: its loop or thread."""
+        task, thread = None, place
+        if type(place) is not int:
+            loop, thread = place, getattr(place, "_thread_id", 0)
+            task = next((each for each in asyncio.all_tasks(loop) if _is_in(each, span)), None)
+            if task is None:
+                return
+        watched = Watched(self.watch, span, getattr(span, "name", ""), None, at=(thread, task))
+        watched.slot = slot
+        self.watch.measured[slot] = self._slow[slot] = watched
+        span.otel_logging_watched = watched
+        self.watch.open.pop(span, None)
+
+    def _look_at(self, watched: Watched, now: int, frames: Mapping[int, Any]) -> None:
+        steps = self._steps_of(watched, frames)
+        if not steps or watched.end:
+            return
+        watched.saw(steps, now, watched.seen_at or now - int(_TICK_S * 1e9))
+        if watched.slot > 0 and self.watch.measured.get(watched.slot) is watched:
+            shown = [step for step in steps if where.is_application(step[0].co_filename)]
+            self.watch.box.put_where(watched.slot, where.stack((shown or steps)[:8]))
+        budget_s = watched.budget_s
+        if budget_s is None or watched.is_overdue:
+            return
+        open_s = (now - watched.origin) / 1e9
+        if open_s > budget_s + _OVERDUE_S:
+            watched.is_overdue = True
+            who = watched.who()
+            whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
+            since = f"open for {seconds(open_s)} s (budget {seconds(budget_s)})"
+            told = f"{whose} is overdue: {since}, in {where.label(steps)}"
+            Context().run(self._tell, watched, told, dict(who), steps)
+
+    def _tell(
+        self, watched: Watched, told: str, who: dict[str, str], steps: Iterable[where.Step]
+    ) -> None:
+        CURRENT.set(otel_context.Context({SPAN: watched.span}))
+        self.watch.warn(told, stage=watched.name, **{**who, _names.LATE_WHERE: where.stack(steps)})
+
+    def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
+        task = watched.task
+        if task is None or current_task(task.get_loop()) is task:
+            return where.of_frame(frames.get(watched.thread))
+        return where.of_task(task)
+
+    def _look_for_hogs(self, now: int, due: int) -> None:
+        """Find a thread that keeps the interpreter for itself."""
+        is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
+        slow = {each.thread for each in self._slow.values() if each.task is None}
+        if not (is_held or len(slow) > 0 or self._processors.is_due(now)):
+            return
+        since, spent = self._processors.spent(now)
+        if not spent or now <= since:
+            return
+        hog = max(spent, key=spent.__getitem__)
+        began = max(due, since) if is_held else since
+        # others may have the processors: the hog has the most of what is left
+        if spent[hog] < max(HOG_SHARE * sum(spent.values()), _LEAST_SHARE * (now - began)):
+            return
+        starved = {t for t in slow - {hog} if spent.get(t, 0) > 0.01 * (now - since)}
+        if is_held or starved:
+            loops = (h.loop for h in list(self.watch.pauses.hearts.values()) if h.thread == hog)
+            seen = self.watch.pauses.seen_in(hog, next(loops, None))
+            # it may have gone on when we are let in
+            why = seen.why if seen.span is not _NO_SPAN else self.watch.behind(hog, began, now)
+            pause = Pause(CPU, began, now, why, seen.request, by_thread=hog)
+            if is_held:
+                self.watch.pauses.recent.append(pause)
+                return
+            for each in list(self._slow.values()):
+                if each.thread in starved and not each.is_own(pause):
+                    each.add_guess(each.as_interval(pause))
+
+
+def _is_in(task: Any, span: Any) -> bool:
+    """Say whether *task* is within the stage of *span*, or one that was begun in it."""
+    context = where.context_of(task)
+    current = None if context is None else context.get(CURRENT, {}).get(SPAN)
+    return current is not None and bindings.entry_of(current) is span

@@ -1,0 +1,126 @@
+"""Where a thread or a task stands right now, and what it waits for.
+
+In: a frame, or a task. Out: steps (code and line), innermost first, and a label of them: the
+application's own frame, and in brackets the library's that it is in. Invariant: bounded, and
+nothing is called that the application could have made. Deliberately absent: when to look.
+"""
+
+import asyncio
+import gc
+import sysconfig
+from collections import Counter
+from collections.abc import Iterable
+from contextvars import Context
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Final
+
+from otel_logging.lateness.verdict import LOCK, POOL
+
+Step = tuple[CodeType, int]
+
+DEPTH: Final = 40
+_SHOWN: Final = 3  # places in a summary
+_LIBRARIES: Final = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parent.parent) + "/",
+    "<frozen",
+)
+#: Functions of libraries in which one waits for a lock or for a connection of a pool.
+_ACQUIRING: Final = frozenset(
+    {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
+)
+
+
+def of_frame(frame: FrameType | None) -> list[Step]:
+    """Return the steps of a thread's stack."""
+    steps: list[Step] = []
+    while frame is not None and len(steps) < DEPTH:
+        steps.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return steps
+
+
+def of_task(task: Any) -> list[Step]:
+    """Return the steps of a task that is suspended, down to what it waits for."""
+    steps: list[Step] = []
+    while task is not None and len(steps) < DEPTH:
+        steps += _awaits(task.get_coro())
+        task = _awaited(getattr(task, "_fut_waiter", None))
+    return steps[::-1]
+
+
+def _awaits(coroutine: Any) -> list[Step]:
+    steps: list[Step] = []
+    while coroutine is not None and len(steps) < DEPTH:
+        kind = next((k for k in ("cr", "gi", "ag") if hasattr(coroutine, f"{k}_frame")), None)
+        if kind is None:  # what ``__await__`` of a coroutine returns hides it
+            inner = gc.get_referents(coroutine) if type(coroutine).__name__ in _HIDING else []
+            coroutine = next((each for each in inner if hasattr(each, "cr_frame")), None)
+            continue
+        frame = getattr(coroutine, f"{kind}_frame")
+        if frame is not None:
+            steps.append((frame.f_code, frame.f_lineno))
+        coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return steps
+
+
+_HIDING: Final = frozenset({"coroutine_wrapper", "async_generator_asend"})
+
+
+def _awaited(future: Any) -> Any:
+    """Return the task behind *future*: itself, or of those gathered the first that is not done."""
+    for each in getattr(future, "_children", None) or [future]:
+        if isinstance(each, asyncio.Task) and not each.done():
+            return each
+    return None
+
+
+def context_of(task: Any) -> Context | None:
+    """Return the context that *task* runs in; before Python 3.12 the collector alone knows it."""
+    if hasattr(task, "get_context"):
+        found: Context = task.get_context()
+        return found
+    return next((each for each in gc.get_referents(task) if type(each) is Context), None)
+
+
+@lru_cache(maxsize=4096)
+def is_application(file: str) -> bool:
+    """Say whether code of *file* is the application's own."""
+    return not (file.startswith(_LIBRARIES) or "-packages/" in file)
+
+
+def _shown(step: Step) -> str:
+    code, line = step
+    name = code.co_qualname.rpartition("<locals>.")[2]
+    return f"{name} ({code.co_filename.rpartition('/')[2]}:{line})"
+
+
+def label(steps: list[Step]) -> str:
+    """Return the innermost place of the application, and the library's that it is in."""
+    own = next((step for step in steps if is_application(step[0].co_filename)), None)
+    if own is None or own is steps[0]:
+        return _shown(own or steps[0]) if steps else ""
+    return f"{_shown(own)} [in {_shown(steps[0])}]"
+
+
+def stack(steps: Iterable[Step]) -> str:
+    """Return all steps, innermost first."""
+    return "\n".join(f"{code.co_qualname} ({code.co_filename}:{line})" for code, line in steps)
+
+
+def waits_for(steps: list[Step]) -> str | None:
+    """Return the cause of a wait that a library is known for: a lock, or a pool; else None."""
+    for code, _ in steps:
+        if is_application(code.co_filename):
+            break
+        if code.co_name in _ACQUIRING:
+            return POOL if "pool" in code.co_filename else LOCK
+    return None
+
+
+def summary(places: "Counter[str]") -> str:
+    """Return shares of what was seen: ``71 % resize (worker.py:88) · 22 % get (db.py:12)``."""
+    seen = places.total()
+    return " · ".join(f"{100 * n / seen:.0f} % {place}" for place, n in places.most_common(_SHOWN))

@@ -1,0 +1,62 @@
+"""What is open now, a line a stage: since when, how late, whose, where it stands.
+
+In: tables of running processes. Out: lines, or plain data. Deliberately absent: reading.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.text import Text
+
+from otel_logging._text import duration, visible
+from otel_logging.lateness.blackbox import OpenStage, Table
+from otel_logging.lateness.verdict import late_by
+from otel_logging.traces.draw.terminal import local_time
+from otel_logging.traces.span import resource_from_bytes, rfc3339
+
+Row = tuple[Table, OpenStage, float, float | None]
+
+
+def rows(tables: Iterable[Table], now_ns: int) -> list[Row]:
+    """Return the open stages with how long they are open and how late, the oldest first."""
+    found = []
+    for table in tables:
+        for stage in table.stages:
+            open_s = max(now_ns - stage.start_ns, 0) / 1e9
+            found.append((table, stage, open_s, late_by(open_s, stage.budget_s)))
+    return sorted(found, key=lambda row: row[2], reverse=True)
+
+
+def draw(found: list[Row], *, stack: bool) -> list[Text]:
+    """Return the lines of a terminal; with *stack* all that is known of where each stands."""
+    lines = []
+    for table, stage, open_s, over_s in found:
+        places = stage.where.splitlines()
+        line = Text(f"{local_time(stage.start_ns):%H:%M:%S}  open {duration(open_s):>9}  ")
+        line.append("on time    " if over_s is None else f"late {duration(over_s)}  ",
+                    "dim" if over_s is None else "yellow")  # fmt: skip
+        line.append(visible(stage.name), "bold")
+        line.append(f"  {visible(stage.who)}" if stage.who else "")
+        line.append(f"  {visible(places[0])}" if places and not stack else "")
+        line.append(f"  process {table.pid}", "dim")
+        lines.append(line)
+        lines += [Text(f"    {visible(place)}") for place in places if stack]
+    return lines or [Text("Nothing is open.")]
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """Return it as ``otel-logging now --json`` prints it; docs/commands.md is the contract."""
+    table, stage, open_s, over_s = row
+    return {
+        "service": resource_from_bytes(table.resource).service,
+        "process": table.pid,
+        "trace_id": f"{stage.trace_id:032x}",
+        "span_id": f"{stage.span_id:016x}",
+        "stage": stage.name,
+        "start": rfc3339(stage.start_ns),
+        "open_s": round(open_s, 6),
+        "budget_s": stage.budget_s,
+        "late_by_s": None if over_s is None else round(over_s, 6),
+        "who": dict(pair.partition("=")[::2] for pair in stage.who.split(", ") if pair),
+        "where": stage.where.splitlines(),
+    }

@@ -1,0 +1,1 @@
+"""Why a stage was late, and what is late now."""

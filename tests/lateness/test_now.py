@@ -1,0 +1,189 @@
+"""What is open now, in every process; what was open when one was killed."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from otel_logging import setup_observability
+from otel_logging.cli import main
+from otel_logging.lateness import blackbox
+from otel_logging.lateness.died import report_died
+from tests.commands import Runner
+from tests.conftest import NOWHERE
+from tests.programs import MODULE, Program, script
+
+HUNG = """
+import asyncio, re, sys
+from otel_logging import bind_context, setup_observability, traced
+setup_observability("shop", environment="production", spool_dir=sys.argv[1],
+                    endpoint="http://127.0.0.1:1")
+async def waits_for_ever():
+    await asyncio.sleep(1000)
+async def request(number):
+    with traced(f"request {number}", budget=0.2 if number % 2 else None):
+        bind_context(user_id=f"user-{number}")
+        await waits_for_ever()
+async def main():
+    tasks = [asyncio.create_task(request(n)) for n in range(12)]
+    await asyncio.sleep(0.3)
+    print('{"all": "open"}', flush=True)
+    if sys.argv[2:]:
+        with traced("match", budget=0.1):
+            bind_context(user_id="mallory")
+            re.match("(a+)+$", "a" * 60 + "b")
+    await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+
+
+def now(spool: Path, *options: str) -> Result:
+    return Runner().invoke(main, ["now", "--spool-dir", str(spool), *options])
+
+
+def opened(spool: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(now(spool, "--json").stdout)
+    return found
+
+
+def hung(tmp_path: Path, *options: str) -> Program:
+    (tmp_path / "hung.py").write_text(HUNG)
+    return Program([*MODULE, "hung", str(tmp_path / "spool"), *options], cwd=tmp_path)
+
+
+def test_what_hangs_is_there_within_a_second_with_its_place(tmp_path: Path) -> None:
+    """Whose, since when, how late, and where each stands."""
+    with hung(tmp_path) as program:
+        program.wait_for_text("is overdue")
+        rows = {row["stage"]: row for row in opened(tmp_path / "spool")}
+        assert set(rows) == {f"request {n}" for n in range(12)}
+        for number in range(12):
+            row = rows[f"request {number}"]
+            assert row["who"] == {"user_id": f"user-{number}"}
+            assert row["process"] == program.process.pid
+            assert row["service"] == "shop"
+            assert (
+                (row["late_by_s"] is not None) is (row["budget_s"] is not None) is (number % 2 == 1)
+            )
+        assert any("waits_for_ever (" in place for place in rows["request 3"]["where"])
+        table = now(tmp_path / "spool").stdout
+        assert "user_id=user-3" in table
+        assert "waits_for_ever" in now(tmp_path / "spool", "--stack").stdout
+        line = next(line for line in program.lines() if "is overdue" in line.get("event", ""))
+        assert "waits_for_ever (" in line["late.where"]
+        program.stop(signal.SIGKILL)
+    assert opened(tmp_path / "spool") == []
+    assert now(tmp_path / "spool").stdout == "Nothing is open.\n"
+
+
+def test_what_a_killed_process_had_open_is_reported_by_the_next_start(tmp_path: Path) -> None:
+    """Each once, with its user, though the interpreter was held for good."""
+    with hung(tmp_path, "match") as program:
+        program.wait_for_text("all")
+        while not any(row["stage"] == "match" for row in opened(tmp_path / "spool")):
+            assert program.process.poll() is None
+        assert {row["stage"] for row in opened(tmp_path / "spool") if row["who"]} >= {"match"}
+        program.stop(signal.SIGKILL)
+    start = """
+import sys
+from otel_logging import setup_observability
+with setup_observability("shop", environment="production", spool_dir=sys.argv[1],
+                         endpoint="http://127.0.0.1:1") as running:
+    running.force_flush(0.5)
+"""
+    over = ("--over", "0.0000000001")  # nobody knows when a process that hangs dies
+    for _ in range(2):  # the second start finds nothing more
+        script(start, str(tmp_path / "spool"))
+        arguments = ["late", "--json", *over, "--source", "local", "--spool-dir"]
+        shown = Runner().invoke(main, [*arguments, str(tmp_path / "spool")])
+        rows = json.loads(shown.stdout)
+        died = {row["stage"]: row["who"] for row in rows}
+        assert died == {
+            **{f"request {n}": {"user_id": f"user-{n}"} for n in range(12)},
+            "match": {"user_id": "mallory"},
+        }
+        assert len(rows) == 13
+
+
+def test_what_a_process_ends_with_by_itself_has_not_died(tmp_path: Path) -> None:
+    """Neither by an exception, nor by a stage that nobody leaves."""
+    code = """
+import sys
+from otel_logging import setup_observability, traced
+setup_observability("shop", environment="production", spool_dir=sys.argv[1],
+                    endpoint="http://127.0.0.1:1")
+stage = traced("abandoned", budget=3).__enter__()
+"""
+    script(code, str(tmp_path))
+    assert list(tmp_path.rglob(blackbox.NAME)) == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"otelbox1", b"garbage" * 4000, b"otelbox1" + b"\xff" * 20000]
+)
+def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path, data: bytes) -> None:
+    """Or as nothing; never a traceback, and nothing is left behind."""
+    directory = tmp_path / "shop-000000" / "1-1"
+    directory.mkdir(parents=True)
+    (directory / blackbox.NAME).write_bytes(data)
+    assert now(tmp_path).exit_code == 0
+    report_died(directory)
+    assert not (directory / blackbox.NAME).exists()
+
+
+def test_a_table_cannot_be_made_and_stages_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is reported; everything else is as ever."""
+    from otel_logging import traced
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(blackbox.mmap, "mmap", full)
+    with setup_observability(
+        "shop", environment="production", endpoint=NOWHERE, spool_dir=tmp_path
+    ):
+        with traced("turn", budget=1):
+            pass
+        with traced("request"):
+            pass
+    assert "open stages are not readable from outside" in capsys.readouterr().err
+
+
+def test_a_dead_process_whose_table_finds_no_room_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk; the table goes all the same."""
+    box = blackbox.BlackBox()
+    box.begin(tmp_path, b"")
+    box.open(box.free.pop(), "turn", 1, 2, 0, 3, 0.5)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("otel_logging.lateness.died.write_segment", full)
+    report_died(tmp_path)
+    assert "open stages of a dead process lost" in capsys.readouterr().err
+    assert not (tmp_path / blackbox.NAME).exists()
+
+
+def test_a_disk_that_takes_half_a_table_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write to what has no place on the disk would end the process."""
+    monkeypatch.setattr(blackbox.os, "write", lambda _, data: len(data) // 2)
+    with pytest.raises(OSError, match="No space"):
+        blackbox.BlackBox().begin(tmp_path, b"")
+
+
+def test_names_are_remembered_within_a_bound() -> None:
+    """A stage's name may be anything."""
+    box = blackbox.BlackBox()
+    box.begin(None, b"")
+    for number in range(3000):
+        box.open(20, f"stage {number}", 1, 2, 0, 3)
+    assert len(box.names) <= blackbox.SLOTS

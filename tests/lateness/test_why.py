@@ -1,0 +1,643 @@
+"""A stage over its budget says why, whose work it was, and where it stood."""
+
+import asyncio
+import gc
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from otel_logging import (
+    ConfigurationError,
+    _runtime,
+    bind_context,
+    setup_observability,
+    traced,
+    waiting,
+)
+from otel_logging.lateness.budgets import Budgets
+from tests.conftest import Lines, Service
+from tests.programs import script
+from tests.receiver import Receiver, Span
+
+BUDGET_S = 0.15
+
+
+def burn(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        sum(range(500))
+
+
+async def turn(user: str, work: Callable[[], Any], **options: Any) -> None:
+    """One user's turn, with a budget."""
+    with traced("turn", budget=BUDGET_S, **options):
+        bind_context(user_id=user)
+        await work()
+
+
+def shares(span: Span) -> dict[str, float]:
+    """Return its shares, which sum to its latency."""
+    found: dict[str, float] = json.loads(str(span.attributes["late.shares"]))
+    took = (span.end_ns - span.start_ns) / 1e9 + float(str(span.attributes.get("queue.wait_s", 0)))
+    assert sum(found.values()) == pytest.approx(took, abs=1e-4)
+    return found
+
+
+def of_user(service: Service, user: str, name: str = "turn") -> Span:
+    (span,) = [span for span in service.named(name) if span.attributes["user_id"] == user]
+    return span
+
+
+# ---------------------------------------------------------------- event loops
+
+
+def test_fourteen_users_name_the_one_whose_work_blocked_them(service: Service) -> None:
+    """Function, line, user and stage; for that one itself it is its own computing."""
+
+    async def resize() -> None:
+        await asyncio.sleep(0.02)
+        burn(0.4)
+
+    async def main() -> None:
+        others = [turn(f"user-{n}", lambda: asyncio.sleep(0.1)) for n in range(14)]
+        await asyncio.gather(*others, turn("alice", resize))
+
+    asyncio.run(main())
+    for number in range(14):
+        span = of_user(service, f"user-{number}")
+        assert span.attributes["late.cause"] == "loop"
+        assert span.attributes["late.culprit.user_id"] == "alice"
+        assert str(span.attributes["late.culprit"]).startswith("turn: ")
+        assert "burn (test_why.py:" in str(span.attributes["late.detail"])
+        assert shares(span)["loop"] > 0.3
+        why = str(span.attributes["late.why"])
+        assert why.startswith(f"user-{number}'s turn of ")
+        assert why.endswith("for alice, which blocked the event loop")
+    alice = of_user(service, "alice")
+    assert alice.attributes["late.cause"] == "cpu"
+    assert "late.culprit" not in alice.attributes
+    blocked = service.one("event_loop.blocked")
+    assert blocked.trace_id == alice.trace_id
+    assert "burn" in str(blocked.attributes["blocked.stack"])
+    assert blocked.end_ns - blocked.start_ns > 300e6
+    (link,) = of_user(service, "user-3").links
+    assert link.span_id == bytes.fromhex(blocked.span_id) or link.span_id == blocked.span_id
+
+
+def test_a_block_by_work_that_is_in_no_stage_is_named_by_its_line(service: Service) -> None:
+    """A callback has no task; the loop is blocked all the same."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.02, burn, 0.3)
+        await turn("bob", lambda: asyncio.sleep(0.1))
+
+    asyncio.run(main())
+    span = of_user(service, "bob")
+    assert span.attributes["late.cause"] == "loop"
+    assert "burn" in str(span.attributes["late.detail"])
+    assert "late.culprit.user_id" not in span.attributes
+
+
+def test_uvloop_is_watched_as_well(service: Service) -> None:
+    """It has no frames of its own, but tasks."""
+    import uvloop
+
+    async def block() -> None:
+        await asyncio.sleep(0.02)
+        burn(0.3)
+
+    async def main() -> None:
+        await asyncio.gather(turn("bob", lambda: asyncio.sleep(0.1)), turn("alice", block))
+
+    uvloop.run(main())
+    span = of_user(service, "bob")
+    assert span.attributes["late.cause"] == "loop"
+    assert span.attributes["late.culprit.user_id"] == "alice"
+
+
+def test_nothing_of_ours_stays_on_a_loop_without_a_stage(service: Service) -> None:
+    """The heart beats while a stage is open, and no longer."""
+
+    async def main() -> int:
+        await turn("bob", lambda: asyncio.sleep(0.05))
+        await asyncio.sleep(0.1)
+        loop: Any = asyncio.get_running_loop()
+        return len([each for each in loop._scheduled if "Heart" in repr(each)])
+
+    assert asyncio.run(main()) == 0
+    assert "late" not in service.one("turn").attributes
+
+
+# ---------------------------------------------------------------- other causes
+
+
+def test_a_garbage_collection_is_named_with_what_made_it_run(service: Service) -> None:
+    """It holds everything up, whoever's it is."""
+    heap = [[n] for n in range(1_500_000)]
+
+    def collect_all() -> None:
+        until = time.perf_counter() + 0.3
+        while time.perf_counter() < until:
+            gc.collect()
+
+    with traced("turn", budget=BUDGET_S):
+        bind_context(user_id="alice")
+        collect_all()
+    del heap
+    span = service.one("turn")
+    assert span.attributes["late.cause"] == "gc"
+    assert "collect_all" in str(span.attributes["late.culprit"])
+    assert span.attributes["late.culprit.user_id"] == "alice"
+    assert shares(span)["gc"] > 0.15
+
+
+@pytest.mark.parametrize("cause", ["lock", "pool", "rate limit"])
+def test_a_wait_names_who_had_it(service: Service, cause: str) -> None:
+    """What the application waits for, and the stage that had got it before."""
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def work() -> None:
+            with waiting(cause, name="inventory"):
+                await lock.acquire()
+            await asyncio.sleep(0.3)
+            lock.release()
+
+        await asyncio.gather(turn("alice", work), turn("bob", work))
+
+    asyncio.run(main())
+    span = of_user(service, "bob")
+    assert span.attributes["late.cause"] == cause
+    assert span.attributes["late.detail"] == "inventory"
+    assert span.attributes["late.culprit"] == "turn"
+    assert span.attributes["late.culprit.user_id"] == "alice"
+    assert "late.culprit" not in of_user(service, "alice").attributes
+
+
+def test_a_lock_of_each_user_blames_nobody_else(service: Service) -> None:
+    """Which one it is stands in the fields; without them nobody is blamed."""
+
+    async def main() -> None:
+        async def work(user: str) -> None:
+            with waiting("lock", user=user):
+                await asyncio.sleep(0.2)
+
+        async def nameless() -> None:
+            with waiting("lock"):
+                await asyncio.sleep(0.2)
+
+        await asyncio.gather(
+            turn("alice", lambda: work("alice")),
+            turn("bob", lambda: work("bob")),
+            turn("c", nameless),
+        )
+
+    asyncio.run(main())
+    for user in ("alice", "bob", "c"):
+        span = of_user(service, user)
+        assert span.attributes["late.cause"] == "lock"
+        assert "late.culprit" not in span.attributes
+
+
+@waiting("pool", name="connections")
+async def get_connection(seconds: float) -> None:
+    """Wait for a connection."""
+    await asyncio.sleep(seconds)
+
+
+def test_a_function_that_waits_is_a_wait_each_call(service: Service) -> None:
+    """``waiting`` decorates as well."""
+    asyncio.run(turn("bob", lambda: get_connection(0.2)))
+    assert service.one("turn").attributes["late.cause"] == "pool"
+
+
+@pytest.mark.parametrize("cause", ["", " ", None, 3, "gc", "loop", "cpu", "unknown"])
+def test_a_cause_that_cannot_be_is_an_error(cause: Any) -> None:
+    """What the package measures itself is not for an application to say."""
+    with pytest.raises(ConfigurationError, match="waiting: cause"):
+        waiting(cause)
+
+
+def test_a_wait_outside_any_stage_is_nothing(service: Service) -> None:
+    """Nor is one in a stage that nothing measures."""
+    with waiting("lock", name="a"), traced("unmeasured"), waiting("lock"):
+        pass
+    assert "late" not in service.one("unmeasured").attributes
+
+
+def test_time_in_a_queue_is_part_of_the_latency(service: Service) -> None:
+    """What the worker did meanwhile is the culprit."""
+
+    async def main() -> None:
+        with traced("turn", budget=0.1):
+            bind_context(user_id="alice")
+            await asyncio.sleep(0.3)
+        with traced("turn", budget=0.25, **{"queue.wait_s": 0.3}):  # type: ignore[arg-type]
+            bind_context(user_id="bob")
+
+    asyncio.run(main())
+    span = of_user(service, "bob")
+    assert span.attributes["late.cause"] == "queue"
+    assert span.attributes["late.culprit.user_id"] == "alice"
+    assert 0.05 <= float(str(span.attributes["late.by_s"])) < 0.3
+    assert shares(span)["queue"] == pytest.approx(0.3, abs=0.001)
+
+
+@pytest.mark.parametrize("waited", [-1.0, float("nan"), float("inf"), "3", None, True])
+def test_a_wait_that_is_no_positive_number_counts_for_nothing(
+    service: Service, waited: Any
+) -> None:
+    """A clock that steps back gives such."""
+    with traced("turn", budget=10.0, attributes={"queue.wait_s": waited}):
+        pass
+    assert "late" not in service.one("turn").attributes
+
+
+def test_a_call_to_elsewhere_is_named(service: Service) -> None:
+    """A client's span, whoever made it; a stage below; of both, what ended last."""
+    tracer = trace.get_tracer("httpx")
+
+    async def work() -> None:
+        with tracer.start_as_current_span("GET /stock", kind=SpanKind.CLIENT):
+            await asyncio.sleep(0.2)
+        with traced("parse"):
+            await asyncio.sleep(0.02)
+
+    asyncio.run(turn("bob", work))
+    span = service.one("turn")
+    assert span.attributes["late.cause"] == "downstream"
+    assert span.attributes["late.detail"] == "GET /stock"
+    assert shares(span)["downstream"] > 0.19
+
+
+def test_computing_in_a_thread_is_its_own(service: Service) -> None:
+    """By the thread's own clock, in the stage itself and in one below it."""
+    with traced("turn", budget=0.05), traced("resize"):
+        began = time.thread_time()
+        while time.thread_time() - began < 0.3:
+            sum(range(500))
+    # where the machine is busy, waiting for a processor may be even more
+    assert shares(service.one("turn"))["cpu"] >= 0.29
+
+
+def test_the_children_that_matter_are_the_critical_path(service: Service) -> None:
+    """Two side by side: the one that the stage waited for last."""
+
+    async def child(name: str, seconds: float) -> None:
+        with traced(name):
+            await asyncio.sleep(seconds)
+
+    async def work() -> None:
+        await asyncio.gather(child("short", 0.1), child("long", 0.25))
+
+    asyncio.run(turn("bob", work))
+    span = service.one("turn")
+    assert (span.attributes["late.cause"], span.attributes["late.detail"]) == ("downstream", "long")
+    assert shares(span)["downstream"] < 0.3
+
+
+# ---------------------------------------------------------------- where it stood
+
+
+def sleep_in_a_loop() -> None:
+    for _ in range(4):
+        time.sleep(0.1)
+
+
+def test_what_no_cause_is_known_of_says_where_it_stood(service: Service) -> None:
+    """The application's own line first, and a library's in brackets."""
+
+    async def polls() -> None:
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+
+    asyncio.run(turn("bob", polls))
+    span = service.one("turn")
+    assert span.attributes["late.cause"] == "unknown"
+    assert "polls (test_why.py:" in str(span.attributes["late.where"])
+    assert "[in sleep (tasks.py:" in str(span.attributes["late.where"])
+    assert "polls" in str(span.attributes["late.why"])
+    with traced("sync", budget=0.1):
+        sleep_in_a_loop()
+    assert "100 % sleep_in_a_loop (test_why.py:" in str(
+        service.one("sync").attributes["late.where"]
+    )
+
+
+def test_a_lock_that_nobody_named_is_seen(service: Service) -> None:
+    """Waiting in asyncio's locks is a lock; through gather, a task and a coroutine's wrapper."""
+
+    class Awaitable:
+        def __init__(self, lock: asyncio.Lock) -> None:
+            self.lock = lock
+
+        def __await__(self) -> Any:
+            return self.lock.acquire().__await__()
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+        await lock.acquire()
+        asyncio.get_running_loop().call_later(0.8, lock.release)
+
+        async def update_stock() -> None:
+            await Awaitable(lock)
+
+        await turn("bob", lambda: asyncio.gather(asyncio.create_task(update_stock())))
+
+    asyncio.run(main())
+    span = service.one("turn")
+    assert span.attributes["late.cause"] == "lock"
+    assert "update_stock" in str(span.attributes["late.detail"])
+
+
+def test_a_slow_stage_without_a_budget_says_where_it_stood(service: Service) -> None:
+    """From one second on; it is not late."""
+
+    async def waits() -> None:
+        await asyncio.sleep(1.3)
+
+    async def main() -> None:
+        with traced("job"):
+            await waits()
+
+    asyncio.run(main())
+    with traced("sync job"):
+        time.sleep(1.3)
+    job = service.one("job")
+    assert "waits (test_why.py:" in str(job.attributes["late.where"])
+    assert "late" not in job.attributes
+    assert "test_why.py:" in str(service.one("sync job").attributes["late.where"])
+
+
+# ---------------------------------------------------------------- lines
+
+
+def test_a_late_trace_is_one_line_of_its_deepest_stage(service: Service, lines: Lines) -> None:
+    """The stages around it have the tags."""
+    with traced("request", budget=0.05), traced("turn", budget=0.05):
+        bind_context(user_id="bob")
+        time.sleep(0.1)
+    (line,) = lines()
+    turned, request = service.one("turn"), service.one("request")
+    assert line["level"] == "warning"
+    assert line["event"] == turned.attributes["late.why"]
+    assert (line["stage"], line["span_id"], line["user_id"]) == ("turn", turned.span_id, "bob")
+    assert line["late.cause"] == turned.attributes["late.cause"]
+    assert request.attributes["late"] is True
+
+
+def test_a_request_that_is_not_sampled_has_its_line_all_the_same(
+    receiver: Receiver, tmp_path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its cause; no span leaves."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    with setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path / "spool"
+    ) as running:
+        lines()
+
+        async def main() -> None:
+            await turn("alice", lambda: get_connection(0.2))
+
+        asyncio.run(main())
+        (line,) = [line for line in lines() if line["logger"] == "otel_logging"]
+        assert (line["late.cause"], line["user_id"]) == ("pool", "alice")
+        assert running.force_flush()
+    assert receiver.spans == []
+
+
+def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) -> None:
+    """Once, with its stack."""
+
+    async def hangs() -> None:
+        await asyncio.sleep(1.5)
+
+    asyncio.run(turn("bob", hangs))
+    overdue, late = lines()
+    assert overdue["event"].startswith("bob's turn is overdue: open for 0.")
+    assert "hangs (" in overdue["late.where"]
+    assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
+
+
+# ---------------------------------------------------------------- budgets
+
+
+@pytest.fixture
+def budgets(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Any]]:
+    monkeypatch.setenv(
+        "OTEL_LOGGING_BUDGETS", "chat *=0.4, chat get *=0.3,chat get one=0.2,a=b=0.1,GET /[x]?=0.6"
+    )
+    running = setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path / "spool"
+    )
+
+    def budget_of(name: str) -> Any:
+        with traced(name) as span:
+            pass
+        span_id = f"{span.get_span_context().span_id:016x}"
+        assert running.force_flush()
+        (found,) = [each for each in receiver.spans if each.span_id == span_id]
+        return found.attributes.get("budget_s")
+
+    yield budget_of
+    running.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chat x", 0.4),
+        ("chat get x", 0.3),
+        ("chat get one", 0.2),
+        ("chat", None),
+        ("a=b", 0.1),
+        ("GET /[x]1", 0.6),
+        ("GET /x1", None),
+    ],
+)
+def test_the_most_exact_name_gives_the_budget(
+    budgets: Callable[[str], Any], name: str, expected: float | None
+) -> None:
+    """Asked twice: it is remembered."""
+    assert [budgets(name), budgets(name)] == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    "given", ["turn", "turn=", "turn=x", "turn=-1", "turn=0", "=1", "turn=inf", ","]
+)
+def test_a_budget_that_is_no_positive_number_is_an_error(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the variable as in code."""
+    monkeypatch.setenv("OTEL_LOGGING_BUDGETS", given)
+    with pytest.raises(ConfigurationError, match="OTEL_LOGGING_BUDGETS"):
+        setup_observability("shop")
+
+
+# ---------------------------------------------------------------- processes
+
+
+def test_a_forked_child_explains_its_own_stages(tmp_path: Path) -> None:
+    """With a table and a thread of its own; both exit at once."""
+    code = """
+import os, sys, time
+from otel_logging import setup_observability, traced
+setup_observability("shop", environment="production", endpoint="http://127.0.0.1:1",
+                    spool_dir=sys.argv[1], budgets={"turn": 0.05})
+def slow_line(): time.sleep(0.2)
+with traced("turn"): slow_line()
+pid = os.fork()
+with traced("turn"): slow_line()
+if pid: assert os.waitpid(pid, 0)[1] == 0
+"""
+    began = time.monotonic()
+    done = script(code, str(tmp_path))
+    lines = map(json.loads, done.stdout.splitlines())
+    found = [line for line in lines if line["logger"] == "otel_logging"]  # Python warns of forks
+    assert [each["late.cause"] for each in found] == ["unknown"] * 3
+    assert all("slow_line" in each["late.detail"] for each in found)
+    assert time.monotonic() - began < 20
+
+
+def test_threads_and_tasks_that_end_elsewhere_break_nothing(service: Service) -> None:
+    """A stage that is entered in one thread and left in another; one that is never left."""
+    stage = traced("moved", budget=0.01)
+    threads = [threading.Thread(target=stage.__enter__), threading.Thread(target=lambda: None)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    time.sleep(0.05)
+    stage.__exit__(None, None, None)
+    abandoned = traced("abandoned", budget=0.01).__enter__()
+    abandoned.end()
+    assert service.one("moved").attributes["late"] is True
+    assert "late" not in service.one("abandoned").attributes
+
+
+def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
+    """Where one thread keeps the interpreter for itself, in one call that never lets go."""
+    held = threading.Event()
+
+    def hold() -> None:
+        with traced("report", budget=10):
+            bind_context(user_id="alice")
+            held.set()
+            sum(range(40_000_000))
+
+    def small() -> None:
+        with traced("turn", budget=BUDGET_S):
+            bind_context(user_id="bob")
+            held.wait()
+            for _ in range(20):
+                time.sleep(0.001)
+
+    with ThreadPoolExecutor(2) as pool:
+        small_one = pool.submit(small)
+        time.sleep(0.1)  # the watching thread knows both
+        pool.submit(hold).result()
+        small_one.result()
+    span = service.one("turn")
+    assert span.attributes["late.cause"] == "cpu"
+    assert str(span.attributes["late.culprit"]).startswith("report")
+    assert span.attributes["late.culprit.user_id"] == "alice"
+    assert str(span.attributes["late.why"]).endswith("for alice, which kept the interpreter busy")
+
+
+# ---------------------------------------------------------------- what cannot be
+
+
+def test_another_sdks_stages_are_explained_as_well(tmp_path: Path) -> None:
+    """Their spans have no clock of ours."""
+    code = """
+import json, sys, time
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+provider = TracerProvider()
+trace.set_tracer_provider(provider)
+from otel_logging import setup_observability, traced, waiting
+setup_observability("shop", environment="production", endpoint="http://127.0.0.1:1",
+                    spool_dir=sys.argv[1])
+with traced("turn", budget=0.05) as span, waiting("lock", name="a"): time.sleep(0.1)
+attributes = dict(span.attributes)
+assert attributes["late.cause"] == "lock", attributes
+with traced("no budget"): time.sleep(1.3)
+"""
+    script(code, str(tmp_path))
+
+
+def test_many_names_and_many_stages_are_bounded(service: Service) -> None:
+    """More than there are slots, and names that are never seen again."""
+    names = [f"stage {number}" for number in range(1500)]
+    stages = [traced(name, budget=100.0, root=True) for name in names]
+    for stage in stages:
+        stage.__enter__()
+    for stage in reversed(stages):
+        stage.__exit__(None, None, None)
+    assert len(service.spans()) == 1500
+    assert not [span for span in service.spans() if "late" in span.attributes]
+
+
+def test_names_that_fit_a_pattern_are_remembered_within_a_bound() -> None:
+    """Five thousand of them."""
+    found = Budgets({"chat *": 0.4})
+    assert {found.get(f"chat {number}") for number in range(5000)} == {0.4}
+    assert Budgets({"chat": 0.4}).get("turn") is None
+
+
+def test_a_line_that_cannot_be_made_costs_the_stage_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is counted and reported; the span has ended."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no line today")
+
+    monkeypatch.setattr(_runtime.current.watch, "warn", fails)
+    with traced("turn", budget=0.01):
+        time.sleep(0.7)
+    assert service.one("turn").attributes["late"] is True
+    told = capsys.readouterr().err
+    assert "a stage could not be explained (no line today)" in told
+    assert "errors while stages are watched (no line today)" in told
+
+
+def test_a_stage_that_somebody_has_ended_is_not_late_at_its_exit(
+    service: Service, lines: Lines
+) -> None:
+    """Nor is there a line."""
+    with traced("turn", budget=0.01) as span:
+        span.end()
+        time.sleep(0.05)
+    assert "late" not in service.one("turn").attributes
+    assert lines() == []
+
+
+def test_a_short_block_names_nobody(service: Service) -> None:
+    """It is too short for a look at the stack; the loop was blocked all the same."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def block() -> None:
+            watched = _runtime.current.watch
+            heart = watched.pauses.hearts[id(loop)]
+            burn(0.04)
+            heart.seen.clear()
+
+        loop.call_later(0.02, block)
+        with traced("turn", budget=0.01):
+            await asyncio.sleep(0.04)
+
+    asyncio.run(main())
+    assert shares(service.one("turn"))["loop"] > 0.01
