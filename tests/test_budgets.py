@@ -54,7 +54,7 @@ BUDGETS = {
     "integrations": 1199,
     "jobs": 99,
     "lateness": 1257,
-    "logs": 1431,
+    "logs": 1437,
     "mcp_server": 143,
     "observability": 237,
     "processors": 163,

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ import pytest
 from otel_logging import bind_context, configure_logging, get_logger, setup_observability, traced
 from otel_logging.testing import capture
 from tests.conftest import Lines, Service
+from tests.lines import parsed
 from tests.programs import child_environment, good, python
 
 OURS = "an exception left its entry stage"
@@ -71,6 +73,22 @@ def _inside() -> None:
             raise
 
 
+def _in_words() -> None:
+    try:
+        checkout()
+    except ValueError as error:
+        logging.getLogger("shop").error("theirs", extra={"why": str(error)})
+
+
+def _in_words_inside() -> None:
+    with traced("checkout"):
+        try:
+            raise ValueError("boom")
+        except ValueError:
+            log.warning("theirs")
+            raise
+
+
 def _wrapped() -> None:
     try:
         try:
@@ -89,6 +107,13 @@ def _in_the_midst_of_it() -> None:
             raise KeyError("k")
     except KeyError:
         log.exception("theirs")
+
+
+def _in_passing() -> None:
+    try:
+        checkout()
+    finally:
+        log.info("theirs")
 
 
 def _of_a_group() -> None:
@@ -120,6 +145,9 @@ def _of_a_task() -> None:
     [
         (_handled, ["theirs"]),
         (_inside, ["theirs"]),
+        (_in_words, ["theirs"]),
+        (_in_words_inside, ["theirs"]),
+        (_in_passing, ["theirs", OURS]),
         (_wrapped, ["theirs"]),
         (_in_the_midst_of_it, ["theirs"]),
         (_of_a_group, ["theirs"]),
@@ -267,3 +295,23 @@ assert os.waitpid(child, 0)[1] == 0
 """
     done = good(python("-c", script, env=child_environment()))
     assert done.stdout.count(OURS) == 1
+
+
+def test_to_the_process_own_stdout() -> None:
+    """The usual line is made in another way there, and tells of an exception as well."""
+    script = """
+from contextlib import suppress
+from otel_logging import get_logger, setup_observability, traced
+setup_observability("shop", environment="production", endpoint="http://127.0.0.1:9")
+with suppress(ValueError), traced("checkout"):
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        get_logger("shop").warning("theirs")
+        raise
+with suppress(ValueError), traced("checkout"):
+    get_logger("shop").warning("before")
+    raise ValueError("boom")
+"""
+    done = good(python("-c", script, env=child_environment()))
+    assert [line["event"] for line in parsed(done.stdout.encode())] == ["theirs", "before", OURS]

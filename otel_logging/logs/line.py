@@ -4,6 +4,7 @@ Invariant: every field of a call is there, under its own name or with underscore
 Deliberately absent: levels, and who calls (``logger``).
 """
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from otel_logging.processors import (
 )
 
 NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+#: Lines that tell of the exception that is handled meanwhile, in words of their own.
+_TELLING: Final = frozenset({"warning", "error", "critical"})
 #: Fields that a line sets itself; ``trace_id`` may be given by hand, ``event`` cannot.
 _GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID, _names.EVENT}
 #: structlog's register of what its functions bind: empty until one is called.
@@ -68,8 +71,10 @@ def _fill(
 ) -> EventDict:
     identify(span, logger, level, event_dict, error)
     is_known = False
+    told = error if error is not None or level not in _TELLING else sys.exc_info()[1]
+    if told is not None:
+        _exceptions.mark_told(told)
     if error is not None:
-        _exceptions.mark_told(error)
         is_known = on_span and _runtime.current.on_spans and _was_recorded(span, error)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
@@ -165,6 +170,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
         if type(event) is not str or len(event) > MAX_CHARACTERS:
             return False
         if sys.stdout is not sys.__stdout__ or _runtime.current.record_sink is not None:
+            return False
+        if level >= logging.WARNING and sys.exc_info()[1] is not None:
             return False
         try:
             redaction = _runtime.current.redaction
