@@ -314,4 +314,4 @@ with suppress(ValueError), traced("checkout"):
     raise ValueError("boom")
 """
     done = good(python("-c", script, env=child_environment()))
-    assert [line["event"] for line in parsed(done.stdout.encode())] == ["theirs", "before", OURS]
+    assert [line["event"] for line in parsed(done.stdout)] == ["theirs", "before", OURS]
