@@ -163,10 +163,14 @@ def mark_told(error: BaseException) -> None:
                 left += [found for found in inner if isinstance(found, BaseException)]
 
 
-def tell_later(error: BaseException, make: Callable[[], Callable[[], None] | None]) -> None:
-    """Have one line tell of *error*: *make* says how, if none has until its last reference goes."""
+def tell_later(error: BaseException, make: Callable[..., Any] | None, span: Any) -> None:
+    """Have one line tell of *error*: *make* says how, if none has until its last reference goes.
+
+    *span*: of the stage that it leaves; of one that is not an entry stage there is none.
+    """
     with suppress(Exception):
-        if isinstance(error, Exception) and getattr(error, _UNTOLD, None) is None:
-            tell = make()
+        is_new = isinstance(error, Exception) and getattr(error, _UNTOLD, None) is None
+        if make is not None and is_new and span.otel_logging_bound is not None:
+            tell = make(getattr(span, "name", ""), error)
             mark_told(error)
             getattr(error, _UNTOLD).tell = tell

@@ -59,6 +59,7 @@ LOOP_BLOCKED: Final = "event_loop.blocked"  # a span
 BLOCKED_STACK: Final = "blocked.stack"
 PROCESS_DIED: Final = "process.died"
 CANCELLED: Final = "cancelled"
+MARK: Final = "mark."  # + name + "_s": float, from the start to a moment inside
 
 # --- OpenTelemetry's instrumentations: library -> entry point
 CLIENTS: Final = {
@@ -85,6 +86,17 @@ CLIENTS: Final = {
     "vertexai": "google_cloud_aiplatform",
 }
 
+#: What is behind "opentelemetry-instrumentation-" in the name of a package, where it is not the
+#: entry point.
+PACKAGES: Final = {
+    "boto3": "boto3sqs",
+    "google_cloud_aiplatform": "vertexai",
+    "grpc_aio_client": "grpc",
+    "grpc_client": "grpc",
+    "kafka": "kafka-python",
+    "openai": "openai-v2",
+}
+
 # --- integrations: name -> the modules whose import puts it in place
 INTEGRATIONS: Final = {
     "aiohttp": ("aiohttp.web",),
@@ -99,6 +111,11 @@ INTEGRATIONS: Final = {
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
     "flask": ("flask",),
     "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
+    "wsgi": (
+        *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
+        *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),
+        *("waitress.task", "werkzeug.serving", "wsgiref.handlers"),
+    ),
 }
 
 # --- resource

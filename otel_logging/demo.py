@@ -1,11 +1,13 @@
-"""A small chat service that answers one user late; it then shows which one, and why.
+"""A small chat service that answers two users late; it then shows which, and why.
 
 No output is prepared, and nothing sleeps to be late. Every user's history is searched by the same
-query, which compares each message with each of the others; one user has never deleted any.
+query, which compares each message with each of the others: one user has never deleted any. And a
+new password is hashed on the event loop, which holds up whoever is being answered then.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import random
 import shlex
@@ -30,13 +32,13 @@ from websockets.asyncio.client import connect
 
 from otel_logging import (
     bind_context,
-    bound_context,
-    extract,
     get_logger,
-    inject,
+    handoff,
     setup_observability,
+    taking,
     traced,
 )
+from otel_logging.handover import Handoff
 from otel_logging.settings import load, spool_base
 from otel_logging.traces import local
 from otel_logging.traces.draw import table, terminal, waterfall
@@ -54,6 +56,9 @@ MESSAGES: Final = (
     "and what else did I ask about it?",
     "then please close it, thank you",
 )
+CAREFUL: Final = "hugo"  # the one who sets a new password
+NEIGHBOUR: Final = "ines"  # the one who is being answered then
+NEW_PASSWORD: Final = "/password"  # noqa: S105 - the command for one
 _WORKERS: Final = 4
 
 log = get_logger("chat")
@@ -64,9 +69,8 @@ log = get_logger("chat")
 
 @dataclass(frozen=True)
 class Job:
-    """A message on its way to a worker. *headers*: of the trace it belongs to."""
+    """A message on its way to a worker."""
 
-    headers: dict[str, str]
     user_id: str
     text: str
     answer: asyncio.Future[str]
@@ -77,7 +81,7 @@ class ChatService:
 
     def __init__(self, history: "History") -> None:
         self.history = history
-        self.jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self.jobs: asyncio.Queue[Handoff[Job]] = asyncio.Queue()
 
     def application(self) -> Starlette:
         """Return it as an ASGI application."""
@@ -94,37 +98,39 @@ class ChatService:
         await asyncio.wait(workers)
 
     async def chat(self, websocket: WebSocket) -> None:
-        """Serve one user's connection: each message is a trace of its own."""
+        """Serve one user's connection: each message is a trace of its own, by itself."""
         user_id = websocket.path_params["user_id"]
         await websocket.accept()
         log.info("connected", user_id=user_id)
         with contextlib.suppress(WebSocketDisconnect):
             async for text in websocket.iter_text():
-                with traced("message", root=True, kind="server", budget=BUDGET_S):
-                    bind_context(user_id=user_id)
-                    log.info("message received", chars=len(text))
+                bind_context(user_id=user_id)
+                log.info("message received", chars=len(text))
+                if text == NEW_PASSWORD:
+                    answer = self.history.set_password(user_id)
+                else:
                     answer = await self.ask(user_id, text)
-                    with traced("reply"):
-                        await websocket.send_text(answer)
-                    log.info("reply sent")
+                with traced("reply"):
+                    await websocket.send_text(answer)
+                log.info("reply sent")
 
     async def ask(self, user_id: str, text: str) -> str:
-        """Hand a message to the workers, together with its trace, and wait for the answer."""
+        """Hand a message to the workers and wait for the answer."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        await self.jobs.put(Job(inject(), user_id, text, answer))
+        await self.jobs.put(handoff(Job(user_id, text, answer)))
         return await answer
 
     async def work(self) -> None:
-        """Answer messages of all users: each for its own user, in its own trace."""
+        """Answer messages of all users: each on behalf of who wrote it."""
         while True:
-            job = await self.jobs.get()
-            with extract(job.headers), bound_context(user_id=job.user_id):
+            handed = await self.jobs.get()
+            job = handed.item
+            with taking(handed, name="answer"):
                 try:
                     job.answer.set_result(await self.answer(job))
                 except Exception as error:
                     job.answer.set_exception(error)
 
-    @traced("answer")
     async def answer(self, job: Job) -> str:
         """Return the answer to a message."""
         favourite = await asyncio.to_thread(self.search, job.user_id)
@@ -146,6 +152,18 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.rounds = 10_000  # of a password's hash
+
+    def set_password(self, user_id: str) -> str:
+        """Keep the hash of a new password: slow on purpose, and called on the event loop."""
+        kept = hashlib.pbkdf2_hmac("sha256", b"a new one", user_id.encode(), self.rounds)
+        return f"Your password has changed: {kept.hex()[:4]}"
+
+    def harden_until(self, seconds: float) -> None:
+        """Use so many rounds for a password that it takes *seconds* of this machine's CPU."""
+        before = time.thread_time()
+        self.set_password("nobody")
+        self.rounds = int(self.rounds * seconds / (time.thread_time() - before))
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -195,16 +213,36 @@ class History:
 # ---------------------------------------------------------------- the users
 
 
-async def talk(user_id: str, address: tuple[str, int]) -> None:
+class Appointments:
+    """What makes users meet, so that who holds up whom is the same each time."""
+
+    def __init__(self) -> None:
+        self.together = asyncio.Barrier(2)
+        self.changed = asyncio.Event()
+
+
+async def talk(user_id: str, address: tuple[str, int], appointments: Appointments) -> None:
     """Be a user: connect, type, send, wait for the reply; several times."""
     typing = random.Random(user_id)  # noqa: S311 - rhythm, not secrets
+    texts = list(MESSAGES)
+    if user_id == HOARDER:
+        del texts[1:]
+        await appointments.changed.wait()
+    elif user_id == CAREFUL:
+        texts[1] = NEW_PASSWORD
     # with its own socket no HTTP proxy of the environment is used
     with socket.create_connection(address) as to_server:
         async with connect(f"ws://localhost/chat/{user_id}", sock=to_server) as connection:
-            for text in MESSAGES:
+            for text in texts:
                 await asyncio.sleep(typing.uniform(0.3, 2.5))
+                if text in texts[1:2] and user_id in (CAREFUL, NEIGHBOUR):
+                    await appointments.together.wait()
+                    if user_id == CAREFUL:
+                        await asyncio.sleep(0.02)  # while the other is being answered
                 await connection.send(text)
                 await connection.recv()
+                if text == NEW_PASSWORD:
+                    appointments.changed.set()
 
 
 class _Server(uvicorn.Server):
@@ -220,9 +258,10 @@ async def serve_everybody(history: History) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
+            appointments = Appointments()
             async with asyncio.TaskGroup() as users:
                 for user_id in USERS:
-                    users.create_task(talk(user_id, listening.getsockname()))
+                    users.create_task(talk(user_id, listening.getsockname(), appointments))
         finally:
             server.should_exit = True
             await serving
@@ -238,13 +277,20 @@ def run(*, environment: str | None = None, spool_dir: Path | None = None) -> Non
     """
     since_ns = time.time_ns()
     with (
-        setup_observability(SERVICE, environment=environment, spool_dir=spool_dir),
+        setup_observability(
+            SERVICE,
+            environment=environment,
+            spool_dir=spool_dir,
+            budgets={"message": BUDGET_S},
+        ),
         tempfile.TemporaryDirectory(prefix="otel-logging-demo-") as directory,
     ):
         history = History(Path(directory) / "history.db")
         for user_id in USERS:
             history.write(user_id, 30)
         history.grow_until(2 * BUDGET_S, HOARDER)
+        history.grow_until(BUDGET_S / 8, NEIGHBOUR)
+        history.harden_until(2 * BUDGET_S)
         asyncio.run(serve_everybody(history))
     show(since_ns, spool_dir)
 

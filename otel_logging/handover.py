@@ -5,8 +5,6 @@ that an item waited is part of the stage's latency. Deliberately absent: queues 
 (``integrations``).
 """
 
-import asyncio
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
@@ -14,9 +12,11 @@ from typing import Any, Generic, Self, TypeVar
 
 from opentelemetry.trace import Link, Span, get_current_span
 
-from otel_logging import _diagnostics, _names, _runtime
+from otel_logging import _diagnostics, _names, _runtime, outliving
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
+from otel_logging.binding import has_ended
+from otel_logging.outliving import worker
 from otel_logging.propagation import extract
 from otel_logging.tracing import Stage
 
@@ -83,6 +83,8 @@ class taking:  # noqa: N801 - reads as a verb
         waited = {_names.QUEUE_WAIT: round(first.waited_s(), 6)}
         options: dict[str, Any] = {"budget": self._budget, "attributes": waited}
         self._open.callback(bindings.Here.now().put_back)
+        if has_ended(around := get_current_span()):
+            outliving.note(self._name, around)
         if len(self._handoffs) == 1:
             first.put_back()
         else:
@@ -180,25 +182,17 @@ class _Items(Generic[_T]):
 # ---------------------------------------------------------------- until the next is asked for
 
 
-def _worker() -> object:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return task or threading.get_ident()
-
-
 class Turn:
     """What a worker has taken last: its stage is open until the next is asked for."""
 
     def __init__(self) -> None:
-        self.worker = _worker()
+        self.worker = worker()
         self.is_asked = False
         self.stage = ExitStack()
 
     def is_mine(self) -> bool:
         """Return whether the worker runs here, rather than a task that it has started."""
-        return self.worker == _worker()
+        return self.worker == worker()
 
     def __del__(self) -> None:
         self.stage.close()

@@ -252,6 +252,10 @@ def _set_up(settings: Settings) -> Observability:
     _exit_with_multiprocessing()
     for remark in settings.remarks:
         _diagnostics.remark(remark)
+    if settings.traces and settings.logs.console and settings.logs.environment != "test":
+        described = registry.described()
+        if any(described.values()):
+            configure.get_logger(_names.SCOPE).info("instrumented", **described)
     if settings.traces and settings.sampler != DEFAULT_SAMPLER:
         configure.get_logger(_names.SCOPE).info(
             "requests are sampled", sampler=settings.sampler, ratio=settings.sampler_ratio

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
+from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
 from otel_logging import _diagnostics, _exceptions, _names, _runtime, _wrap
 from otel_logging._errors import ConfigurationError
@@ -58,17 +59,47 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
     try:
         from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
 
-        context = baggage.clear(CURRENT.get())
-        fields = bound()
-        for key in _runtime.current.propagate:
-            if key in fields:
-                context = baggage.set_baggage(key, str(plain(fields[key])), context)
-        propagate.inject(headers, context)
+        textmap = propagate.get_global_textmap()
+        textmap = textmap.others if isinstance(textmap, _Named) else textmap
+        textmap.inject(headers, _outgoing(CURRENT.get()))
         if carrier is not None:
             carrier.update(headers)
     except Exception as error:
         _diagnostics.report("headers lost: a propagator or a carrier failed", detail=error)
     return headers
+
+
+def _outgoing(context: otel_context.Context) -> otel_context.Context:
+    """Return *context* with the bound keys that ``propagate=`` names as baggage, and no other."""
+    fields = bound()
+    context = baggage.clear(context)
+    for key in _runtime.current.propagate:
+        if key in fields:
+            context = baggage.set_baggage(key, str(plain(fields[key])), context)
+    return context
+
+
+class _Named(TextMapPropagator):
+    """The propagators *others*, for everybody who injects: with no baggage but what is named."""
+
+    def __init__(self, others: TextMapPropagator) -> None:
+        self.others = others
+
+    def extract(self, carrier: Any, context: Any = None, getter: Any = default_getter) -> Any:
+        """Read what *others* read."""
+        return self.others.extract(carrier, context, getter)
+
+    def inject(self, carrier: Any, context: Any = None, setter: Any = default_setter) -> None:
+        """Write the trace of *context*, the current one where it is left out."""
+        context = CURRENT.get() if context is None else context
+        if _runtime.current.tracer is not None:
+            context = _outgoing(context)
+        self.others.inject(carrier, context, setter)
+
+    @property
+    def fields(self) -> set[str]:
+        """The headers that are written."""
+        return self.others.fields
 
 
 class extract(Scoped):  # noqa: N801 - reads as a verb
@@ -139,13 +170,22 @@ def _text(value: Any) -> str:
 
 
 def set_propagators(names: tuple[str, ...] | None) -> None:
-    """Set OpenTelemetry's global propagator to those of OTEL_PROPAGATORS.
+    """Set OpenTelemetry's global propagator: those of OTEL_PROPAGATORS, or what is there.
 
     Failure: raises ``ConfigurationError`` for one that is not installed.
     """
-    if names is None:
-        return
+    chosen = None if names is None else _installed(names)
+    from opentelemetry import propagate
+
+    others = propagate.get_global_textmap() if chosen is None else chosen
+    if not isinstance(others, _Named):
+        propagate.set_global_textmap(_Named(others))
+
+
+def _installed(names: tuple[str, ...]) -> TextMapPropagator:
     from importlib.metadata import entry_points
+
+    from opentelemetry.propagators.composite import CompositePropagator
 
     found: list[Any] = []
     group = entry_points(group="opentelemetry_propagator")
@@ -156,7 +196,4 @@ def set_propagators(names: tuple[str, ...] | None) -> None:
             allowed = "of " + ", ".join(sorted({*group.names, "none"}))
             raise ConfigurationError(_names.OTEL_PROPAGATORS, name, allowed)
         found.append(group[name].load()())
-    from opentelemetry.propagate import set_global_textmap
-    from opentelemetry.propagators.composite import CompositePropagator
-
-    set_global_textmap(CompositePropagator(found))
+    return CompositePropagator(found)

@@ -1,11 +1,9 @@
 """A stage: ``traced`` as ``with`` block and as decorator.
 
-In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and
-ended. Invariant: made of the OpenTelemetry API alone, so that a stage is a span
-of whoever's SDK is there, and nothing at all where there is none. After a stage
-has ended it never becomes current again, but in tasks that were started in it and
-go on. Deliberately absent: what a span is
-(``export``), and why it was late (``lateness``).
+In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and ended.
+Invariant: made of the OpenTelemetry API alone, so that a stage is a span of whoever's SDK is
+there, and nothing where there is none. After its end a stage never becomes current again, but in
+tasks begun in it. Deliberately absent: what a span is (``export``), why it is late (``lateness``).
 """
 
 import asyncio
@@ -21,7 +19,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, _wrap
+from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, _wrap, outliving
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._exceptions import tick
@@ -95,7 +93,8 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     producer or consumer. *links*: spans, span contexts or OpenTelemetry links.
     *fields* and *attributes* are attributes of the span; a field that is called
     like one of these options goes through *attributes*. ``with`` gives the
-    OpenTelemetry span; ``@traced`` works bare, and on functions, coroutine
+    OpenTelemetry span; ``.begin()`` opens the stage as no block, to be ended by ``.end()`` of
+    what it returns; ``@traced`` works bare, and on functions, coroutine
     functions, methods and generators of both kinds (these from their first step
     until they are closed).
 
@@ -111,12 +110,10 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     In the body of a generator that is not itself decorated, the stage is current
     for the consumer between two yields: Python has it so.
 
-    Scope: this task. Failure: raises ``ConfigurationError`` for an empty name, an
-    unknown kind, a *root* that is not True or False, or a budget that is no positive
-    number, when it is made; entering
-    and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the
-    spool, never the network; nothing where no tracing is set up. Concurrency: one
-    object may decorate anything, and be entered by any number of tasks at once.
+    Scope: this task. Failure: raises ``ConfigurationError`` for an invalid argument, when it is
+    made; entering and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the spool,
+    never the network; nothing where no tracing is set up. Concurrency: one object may decorate
+    anything, and be entered by any number of tasks at once.
     """
     if type(name) is str and not options and name.strip():  # nothing else can be wrong
         stage = _new(Stage)
@@ -197,6 +194,13 @@ class Stage:
         spans.remove(span)
         _end(span, error)
 
+    def begin(self) -> outliving.OpenStage:
+        """Open the stage as no block: current here, and in what starts here, until its ``end()``.
+
+        Never raises.
+        """
+        return outliving.OpenStage(_start(self), _end)
+
 
 _new: Final = object.__new__
 _INVALID: Final = trace.INVALID_SPAN
@@ -221,6 +225,8 @@ def _start(stage: Stage) -> Span:
             if before.has_requests:
                 before = bindings.begin(around, arrives=False)
                 outer = context = CURRENT.get()
+        elif around.otel_logging_closed and stage.start_ns is None:
+            outliving.note(stage.name or "stage", around)
         attributes, budget = stage.attributes, stage.budget
         if budget is None and runtime.budgets:
             budget = runtime.budgets.get(stage.name or "stage")
@@ -231,16 +237,14 @@ def _start(stage: Stage) -> Span:
         )
         if span is around or span is _INVALID:  # an SDK that records nothing
             return _INVALID
-        span.otel_logging_outer = outer
-        span.otel_logging_began = tick()
+        span.otel_logging_outer, span.otel_logging_began = outer, tick()
         if before is not None:
             span.otel_logging_bound = before
             if stage.is_special:
                 bindings.share(span)
         if budget is not None:
             span.otel_logging_budget = budget
-        watch = runtime.watch
-        if watch is not None:
+        if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
                 watch.measure(span, stage.name or "stage", budget, around, stage.kind, attributes)
             if before is not None and span.otel_logging_watched is None:
@@ -267,6 +271,9 @@ def _entry(
     is_standing = type(around) is bindings.Standing
     around = around.now if is_standing else around
     is_apart = arrives and has_ended(around)
+    is_over = has_ended(around) or (outliving.tasks and around is _INVALID)
+    if is_over and stage.start_ns is None:  # else it was handed over
+        outliving.note(stage.name or "stage", around)
     before: Bound | None = None
     if stage.root or is_apart or not bindings.is_local(around):
         before = bindings.state()
@@ -302,7 +309,7 @@ class ForeignTracer:
         span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
         if span is not around and span is not _INVALID:
             span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
-            span.otel_logging_passed = False
+            span.otel_logging_passed = span.otel_logging_closed = False
             if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
                 span.otel_logging_entry = bindings.entry_of(around)
         return span
@@ -317,10 +324,7 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
         if error is not None:
             _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
-            failed = _runtime.current.failed
-            if failed is not None and span.otel_logging_bound is not None:
-                name = getattr(span, "name", "")
-                _exceptions.tell_later(error, lambda: failed(name, error))
+            _exceptions.tell_later(error, _runtime.current.failed, span)
         if watched := span.otel_logging_watched:
             end_ns = watched.finish(end_ns)
         if getattr(span, "end_time", None) is not None:

@@ -51,7 +51,7 @@ def _clean_slate() -> Iterator[None]:
     """What one test bound, reported, set up or took over is not there in the next."""
     _diagnostics.forget()
     yield
-    _runtime.swap(_runtime.Runtime())
+    _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     stdlib.take_over({})
     clear_context()
     _diagnostics.forget()

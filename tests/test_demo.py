@@ -20,7 +20,11 @@ from tests.programs import Done, end, python, start
 from tests.receiver import Receiver, Span
 
 MAIN = "from otel_logging.cli import main; main()"
-MESSAGES = len(demo.USERS) * len(demo.MESSAGES)
+#: Each user's, but that one asks once.
+MESSAGES_OF = dict.fromkeys(demo.USERS, len(demo.MESSAGES)) | {demo.HOARDER: 1}
+MESSAGES = sum(MESSAGES_OF.values())
+LATE = {demo.HOARDER, demo.CAREFUL, demo.NEIGHBOUR}
+ROOTS = MESSAGES + len(demo.USERS)  # and a handshake each
 OURS = re.compile("OTEL_|LOG_|ENVIRONMENT$|NO_COLOR$|FORCE_COLOR$|COLUMNS$")
 
 
@@ -77,33 +81,41 @@ def test_ends_well_and_says_nothing_on_stderr(ran: Ran) -> None:
 
 
 def test_prints_each_step_of_each_message_as_a_plain_line(ran: Ran) -> None:
-    late = [line for line in ran.lines if f"{demo.HOARDER}'s message" in line]
-    assert sum("'s message of " in line for line in late) == len(demo.MESSAGES)
-    steps = Counter(line[22:54].strip() for line in ran.lines if line not in late)
+    told = [line for line in ran.lines if "'s message" in line]
+    assert Counter(
+        re.search(r"(\w+)'s message of ", line)[1] for line in told if "took" in line
+    ) == (  # type: ignore[index]
+        dict.fromkeys(LATE, 1)
+    )
+    steps = Counter(line[22:54].strip() for line in ran.lines if line not in told)
     assert steps == {
+        "instrumented": 1,
         "connected": len(demo.USERS),
         "message received": MESSAGES,
-        "history searched": MESSAGES,
+        "history searched": MESSAGES - 1,  # a new password needs none
         "reply sent": MESSAGES,
     }
     assert "\x1b" not in ran.result.stdout
 
 
 def test_the_lines_of_a_message_have_one_trace_id_and_one_user(ran: Ran) -> None:
-    found = [re.search(r"user_id=(\w+) +chat ·([0-9a-f]{8})$", line) for line in ran.lines]
+    lines = [line for line in ran.lines if "connected" not in line]
+    found = [re.search(r"user_id=(\w+) .*chat ·([0-9a-f]{8})$", line) for line in lines]
     lines_of = Counter(match.groups() for match in found if match)
-    assert set(lines_of.values()) == {3}
-    assert Counter(user_id for user_id, _ in lines_of) == dict.fromkeys(demo.USERS, 3)
+    assert set(lines_of.values()) == {2, 3}
+    assert Counter(user_id for user_id, _ in lines_of) == MESSAGES_OF
 
 
 def test_the_late_table_names_the_user_and_the_stage(ran: Ran) -> None:
     table = table_of(ran.pictures)
-    assert table.startswith(f"late · {len(demo.MESSAGES)} of {MESSAGES} stages · ")
+    assert table.startswith(f"late · {len(LATE)} of {ROOTS} stages · ")
     rows = [row for row in table.splitlines()[3:] if not row.startswith(" ")]
-    assert [row.split()[-3:-1] for row in rows] == [[demo.HOARDER, "message"]] * 3
-    whys = [row for row in table.splitlines() if row.startswith("  └")]
-    assert [re.match("  └ .*search history ", why) is not None for why in whys] == [True] * 3
-    assert f"3 of 3 of {demo.HOARDER} late" in table
+    assert {row.split()[-3] for row in rows} == LATE
+    reasons = {row["who"]["user_id"]: row for row in ran.late()}
+    assert reasons[demo.NEIGHBOUR]["cause"] == "loop"
+    assert reasons[demo.NEIGHBOUR]["culprit_who"] == {"user_id": demo.CAREFUL}
+    assert "set_password" in reasons[demo.CAREFUL]["detail"]
+    assert reasons[demo.HOARDER]["culprit_who"] in (None, {})
 
 
 def test_its_answer_ends_on_a_screen_of_80_by_24(ran: Ran) -> None:
@@ -119,14 +131,12 @@ def test_the_table_is_what_the_command_says(ran: Ran) -> None:
     assert short == [row["trace_id"][:8] for row in ran.late()]
 
 
-def test_all_messages_of_that_user_are_late_and_no_other(ran: Ran) -> None:
+def test_one_message_each_of_these_users_is_late_and_no_other(ran: Ran) -> None:
     everything = ran.late("--over", "0.000001", "--service", demo.SERVICE)
-    assert Counter(row["who"]["user_id"] for row in everything) == dict.fromkeys(demo.USERS, 3)
-    over = [row["who"]["user_id"] for row in everything if row["latency_s"] > row["budget_s"]]
-    assert over == [demo.HOARDER] * 3
-    assert {step["stage"] for row in ran.late() for step in row["path"]} == {
-        *("message", "answer", "search history")
-    }
+    messages = [row for row in everything if row["stage"] == "message"]
+    assert Counter(row["who"]["user_id"] for row in messages) == MESSAGES_OF
+    over = [row["who"]["user_id"] for row in messages if row["latency_s"] > row["budget_s"]]
+    assert sorted(over) == sorted(LATE)
 
 
 def test_the_picture_is_that_of_the_worst_message(ran: Ran) -> None:
@@ -156,7 +166,7 @@ def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receive
     )
     assert (second.returncode, second.stderr) == (0, "")
     lines, pictures = lines_and_pictures(second.stdout)
-    assert table_of(pictures).startswith(f"late · 3 of {MESSAGES} stages · ")
+    assert table_of(pictures).startswith(f"late · {len(LATE)} of {ROOTS} stages · ")
     assert f"  otel-logging late --spool-dir {shlex.quote(str(spool))}\n" in pictures
 
     said = [json.loads(line) for line in lines]
@@ -167,9 +177,14 @@ def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receive
     assert len(user_of) == MESSAGES
     for trace_id, user_id in user_of.items():
         spans = arrived.pop(trace_id)
-        assert {span.name for span in spans} == {"message", "answer", "search history", "reply"}
-        assert [span.attributes["user_id"] for span in spans] == [user_id] * 4
-    assert {span.name for rest in arrived.values() for span in rest} == {"process log"}
+        assert {span.name for span in spans} in (
+            {"message", "answer", "search history", "reply"},
+            {"message", "event_loop.blocked", "reply"},
+        )
+        assert [span.attributes["user_id"] for span in spans] == [user_id] * len(spans)
+    assert {span.name for rest in arrived.values() for span in rest} == {
+        *("process log", "WS /chat/{user_id}", "disconnect")
+    }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a child cannot be sent Ctrl-C alone")

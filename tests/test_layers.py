@@ -29,8 +29,8 @@ FLOORS = [
     {"settings"},
     {"binding"},
     {"context"},
-    {"lateness"},
-    {"tracing", "propagation", "jobs"},
+    {"lateness", "outliving", "propagation"},
+    {"tracing", "jobs"},
     {"processors", "handover"},
     {"logs", "export"},
     {"assembly", "integrations"},
@@ -80,6 +80,7 @@ GATES = {
             "observability",
             "testing",
             "handover",
+            "outliving",
         ),
         "doctor",  # whose tracer provider there is
     },

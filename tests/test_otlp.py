@@ -1,6 +1,7 @@
 """OTLP bytes: what is written reads back the same, by OpenTelemetry's own classes and encoder."""
 
 import math
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,17 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 
 from otel_logging import _otlp
+from otel_logging._redact import DEFAULT, OFF
+from otel_logging.logs.configure import use_redaction
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_redacted() -> Iterator[None]:
+    """These tests are about bytes: any text is a value like another."""
+    use_redaction(OFF)
+    yield
+    use_redaction(DEFAULT)
+
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)
 _FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import otel_logging.run
 from otel_logging.run import service_of
 from tests.programs import child_environment, python
 from tests.receiver import Receiver
@@ -73,3 +74,12 @@ def test_what_a_set_up_refuses_and_what_cannot_be_started_is_an_error(tmp_path: 
         assert (done.returncode, done.stdout) == (1, "")
         assert wrong in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_python_without_the_package_says_so() -> None:
+    """A child of another environment inherits PYTHONPATH; it runs, and is not set up."""
+    place = str(Path(otel_logging.run.__file__).with_name("sitecustomize.py"))
+    code = "import runpy, sys; sys.modules['otel_logging'] = None; runpy.run_path(sys.argv[1])"
+    done = python("-c", code, place, env=child_environment())
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"otel_logging: not set up in {sys.executable}: " in done.stderr

@@ -39,3 +39,22 @@ def uninstrument() -> None:
     """Take off what ``instrument`` has put in place."""
     while _on:
         _on.popitem()[1].uninstrument()
+
+
+def on() -> list[str]:
+    """Return what is in place."""
+    return sorted(_on)
+
+
+def missing() -> list[str]:
+    """Return the packages that would instrument what the application imports."""
+    modules = sys.modules
+    found = {
+        f"opentelemetry-instrumentation-{_names.PACKAGES.get(name, name.replace('_', '-'))}"
+        for library, name in _names.CLIENTS.items()
+        if library in modules
+        and name not in _installed()
+        and library.partition(".")[0] not in sys.stdlib_module_names
+        and not (library == "urllib3" and "requests" in modules)  # it is made of it
+    }
+    return sorted(found)

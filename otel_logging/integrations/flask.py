@@ -7,6 +7,7 @@ from typing import Any
 import flask
 
 from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware, name_route
+from otel_logging.logs import configure
 
 _call: Any = None
 
@@ -18,6 +19,7 @@ def instrument() -> None:
         _call = flask.Flask.__call__
         flask.Flask.__call__ = _observed  # type: ignore[method-assign]
         flask.request_started.connect(_on_request)
+        configure.hide_banners()
 
 
 def uninstrument() -> None:

@@ -41,6 +41,20 @@ def uninstrument() -> None:
     _on.clear()
 
 
+def described() -> dict[str, Any]:
+    """Return what is on of what the application imports by now, and how to have the rest."""
+    used = {
+        name for name in _on if any(library in sys.modules for library in _names.INTEGRATIONS[name])
+    }
+    described: dict[str, Any] = {"on": sorted(used - {"clients", "executors"})}
+    if "clients" in used:
+        clients: Any = importlib.import_module(f"{__package__}.clients")
+        described["on"] += clients.on()
+        if packages := clients.missing():
+            described["more"] = " ".join(("pip install", *packages))
+    return described
+
+
 def _call(name: str, verb: str) -> None:
     try:
         getattr(importlib.import_module(f"{__package__}.{name}"), verb)()

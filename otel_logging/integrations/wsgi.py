@@ -1,17 +1,21 @@
 """WSGI: each request is a trace, from its arrival until its body is closed.
 
-In: an application, whichever framework's. Out: the same, observed. Invariant: what passes is
-unchanged, but for headers of the answer. Deliberately absent: what a framework knows of a request
-(``flask``, ``django``).
+In: an application, whichever framework's, or whatever a server is given. Out: the same, observed.
+Invariant: what passes is unchanged, but for headers of the answer. Deliberately absent: what a
+framework knows of a request (``flask``, ``django``).
 """
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
+from contextvars import copy_context
+from functools import reduce
 from typing import Any, Final
 from weakref import finalize
 
 from otel_logging import _names, _runtime
-from otel_logging.context import bind_context
+from otel_logging._exceptions import context_of
+from otel_logging.context import Here, bind_context
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
 
 Environ = dict[str, Any]
@@ -56,6 +60,9 @@ class WSGIObservabilityMiddleware:
     Scope: what is served through it. Failure: what *app* raises, unchanged. Concurrency: any.
     """
 
+    #: Whether a request stays current after its end, for what its server says then.
+    _stays = False
+
     def __init__(self, app: App, *, quiet: Collection[str] = QUIET) -> None:
         self.app = app
         self._quiet = frozenset(quiet)
@@ -64,7 +71,7 @@ class WSGIObservabilityMiddleware:
         """Serve one request."""
         if _runtime.current.tracer is None or REQUEST in environ or OPENTELEMETRY in environ:
             return self.app(environ, start_response)
-        return _Served(environ, start_response, self._quiet).begin(self.app)
+        return _Served(environ, start_response, self._quiet, stays=self._stays).begin(self.app)
 
 
 class _Served:
@@ -73,9 +80,14 @@ class _Served:
     route: str | None = None
 
     def __init__(
-        self, environ: Environ, start_response: Callable[..., Any], quiet: Collection[str]
+        self,
+        environ: Environ,
+        start_response: Callable[..., Any],
+        quiet: Collection[str],
+        *,
+        stays: bool,
     ) -> None:
-        self._open = ExitStack()
+        self._open, self._stays = ExitStack(), stays
         self._environ, self._start_response = environ, start_response
         scope = scope_of(environ)
         links = self._open.enter_context(inbound(scope))
@@ -119,7 +131,10 @@ class _Served:
             raise
         finally:
             self.request.end(error, self.route)
+            here = Here.now()
             self._open.close()
+            if self._stays:
+                here.put_back()
 
 
 class _Body:
@@ -157,3 +172,70 @@ def name_route(environ: Environ, route: str) -> None:
     served = environ.get(REQUEST)
     if isinstance(served, _Served):
         served.route = route
+
+
+# ---------------------------------------------------------------- servers
+
+#: What serves one request, and where it has its application; "": its argument.
+_SERVERS: Final = (
+    ("gunicorn.workers.sync", "SyncWorker", "handle_request", "wsgi"),
+    ("gunicorn.workers.gthread", "ThreadWorker", "handle_request", "wsgi"),
+    ("gunicorn.workers.gthread", "ThreadWorker", "handle_http2_request", "wsgi"),
+    ("gunicorn.workers.base_async", "AsyncWorker", "handle_request", "wsgi"),
+    ("gunicorn.workers.base_async", "AsyncWorker", "handle_http2_request", "wsgi"),
+    ("gunicorn.workers.base", "Worker", "handle_error", None),  # which answers
+    ("werkzeug.serving", "WSGIRequestHandler", "run_wsgi", "server.app"),
+    ("waitress.task", "WSGITask", "execute", "channel.server.application"),
+    ("gevent.pywsgi", "WSGIHandler", "handle_one_response", "application"),
+    ("eventlet.wsgi", "HttpProtocol", "handle_one_response", "application"),
+    ("wsgiref.handlers", "BaseHandler", "run", ""),
+)
+_replaced: dict[tuple[Any, str], Any] = {}
+
+
+class _OfServer(WSGIObservabilityMiddleware):
+    """What a server has for an application; it serves each request in a context of its own."""
+
+    _stays = True
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request."""
+        return (super().__call__ if _replaced else self.app)(environ, start_response)
+
+
+def instrument() -> None:
+    """Observe whatever the servers serve, also those that run already."""
+    for module, name, method, place in _SERVERS:
+        kind: Any = getattr(sys.modules.get(module), name, None)
+        if hasattr(kind, method) and (kind, method) not in _replaced:
+            _replaced[kind, method] = was = getattr(kind, method)
+            setattr(kind, method, _failed(was) if place is None else _serving(was, place))
+
+
+def uninstrument() -> None:
+    """Leave servers alone again."""
+    while _replaced:
+        (kind, method), was = _replaced.popitem()
+        setattr(kind, method, was)
+
+
+def _serving(original: Any, place: str) -> Any:
+    def serve(self: Any, *args: Any) -> Any:
+        if place:
+            *way, name = place.split(".")
+            holder = reduce(getattr, way, self)
+            if not isinstance(app := getattr(holder, name), _OfServer):
+                setattr(holder, name, _OfServer(app))
+        else:
+            args = (_OfServer(*args),)
+        return copy_context().run(original, self, *args)
+
+    return serve
+
+
+def _failed(original: Any) -> Any:
+    def handle_error(self: Any, req: Any, client: Any, addr: Any, exc: BaseException) -> Any:
+        context = context_of(exc) or copy_context()
+        return context.run(original, self, req, client, addr, exc)
+
+    return handle_error

@@ -23,10 +23,11 @@ Step = tuple[CodeType, int]
 DEPTH: Final = 40
 _SHOWN: Final = 3  # places in a summary
 _LIBRARIES: Final = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
     str(Path(__file__).parent.parent) + "/",
     "<frozen",
 )
+_DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application like another
 #: Functions of libraries in which one waits for a lock or for a connection of a pool.
 _ACQUIRING: Final = frozenset(
     {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
@@ -88,7 +89,7 @@ def context_of(task: Any) -> Context | None:
 @lru_cache(maxsize=4096)
 def is_application(file: str) -> bool:
     """Say whether code of *file* is the application's own."""
-    return not (file.startswith(_LIBRARIES) or "-packages/" in file)
+    return file == _DEMO or not (file.startswith(_LIBRARIES) or "-packages/" in file)
 
 
 def _shown(step: Step) -> str:

@@ -118,8 +118,7 @@ def apply(settings: LogSettings) -> None:
     by_name = settings.level, settings.levels
     logger.use(logger.Configured(*by_name, *writers, render, straight, settings.caller))
     stdlib.take_over(held)
-    if held and not settings.console:
-        stdlib.silence_flask()
+    hide_banners()
     atexit.unregister(_diagnostics.at_exit)
     atexit.register(_diagnostics.at_exit)  # lines that were lost in the last minute
     structlog.configure(
@@ -129,6 +128,12 @@ def apply(settings: LogSettings) -> None:
         context_class=dict,
         cache_logger_on_first_use=True,
     )
+
+
+def hide_banners() -> None:
+    """Hide what libraries print where they start, of those that are imported by now."""
+    if _applied is not None and _applied.takeover and not _applied.console:
+        stdlib.silence_flask()
 
 
 @contextmanager

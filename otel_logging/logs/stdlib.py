@@ -216,7 +216,9 @@ def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggi
                 return record
             if passed:  # from Python 3.12 on the record itself, or another one
                 return seen if passed is True else cast(logging.LogRecord, passed)
-            refused = True
+            kinds = {type(each).__name__ for each in handler.filters}
+            # Django's: refuse a handler in this environment, whatever the record
+            refused = refused or kinds.isdisjoint(("RequireDebugTrue", "RequireDebugFalse"))
     return None if refused else record
 
 

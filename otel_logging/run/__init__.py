@@ -43,10 +43,11 @@ def replace_process(command: Sequence[str], service: str | None) -> NoReturn:
     chosen = settings.load(service).service_name
     if chosen == settings.NAMELESS:
         chosen = service_of(command)
-    beside = Path(sys.executable).parent  # of a virtual environment that is not active
-    program = shutil.which(command[0]) or shutil.which(command[0], path=beside) or command[0]
+    beside = Path(sys.executable).parent  # first: no other environment may have the package
+    program = shutil.which(command[0], path=beside) or shutil.which(command[0]) or command[0]
     path = [str(Path(__file__).parent), variables.value_of("PYTHONPATH")]
     environment = variables.environment_with(
         PYTHONPATH=os.pathsep.join(filter(None, path)), **{_names.OTEL_SERVICE_NAME: chosen}
     )
-    os.execvpe(program, list(command), environment)  # noqa: S606 - as it was typed, by no shell
+    # Python finds its environment by the first argument
+    os.execvpe(program, [program, *command[1:]], environment)  # noqa: S606 - by no shell

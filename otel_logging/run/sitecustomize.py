@@ -9,9 +9,12 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
 
-from otel_logging import setup_observability
-
-setup_observability()
+try:
+    from otel_logging import setup_observability
+except ImportError as error:  # another environment's Python
+    sys.stderr.write(f"otel_logging: not set up in {sys.executable}: {error}\n")
+else:
+    setup_observability()
 
 _others = [place for place in sys.path if place != str(Path(__file__).parent)]
 if (_spec := PathFinder.find_spec("sitecustomize", _others)) and _spec.loader:

@@ -2,16 +2,20 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import requests
+from opentelemetry import baggage, propagate, trace
+from opentelemetry import context as otel_context
 
-from otel_logging import bind_context, traced
+from otel_logging import bind_context, extract, setup_observability, traced
 from otel_logging.integrations import clients
 from otel_logging.testing import capture
+from tests.programs import script
 from tests.receiver import Receiver
 
 
@@ -35,6 +39,57 @@ def test_a_call_is_a_span_and_its_headers_hold_the_trace_alone(
     (request,) = receiver.requests
     assert request.headers["traceparent"][3:52] == f"{call['trace_id']}-{call['span_id']}"
     assert "alice" not in str(request.headers)
+
+
+def sent(post: Any, receiver: Receiver) -> dict[str, str]:
+    post(receiver.endpoint)
+    headers = {key.lower(): value for key, value in receiver.requests[-1].headers.items()}
+    return {key: headers[key] for key in ("traceparent", "tracestate", "baggage") if key in headers}
+
+
+@pytest.mark.parametrize("post", [httpx.post, requests.post])
+def test_the_bound_keys_that_are_named_leave_as_baggage_and_nothing_else(
+    instrumented: None, receiver: Receiver, post: Any
+) -> None:
+    """Nor what came in as baggage, by ours and by others' propagators, or was set as that."""
+    came_in = {
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": "vendor=1",
+        "baggage": "secret=s,tenant=t1",
+    }
+    with (
+        capture() as run,
+        setup_observability("shop", propagate=("user_id", "tenant", "missing")),
+        extract(came_in),
+        traced("request"),
+    ):
+        bind_context(user_id="alice", card="4111")
+        set_by_hand = baggage.set_baggage("own", "x", propagate.extract(came_in))
+        token = otel_context.attach(
+            trace.set_span_in_context(trace.get_current_span(), set_by_hand)
+        )
+        headers = sent(post, receiver)
+        otel_context.detach(token)
+    call = run.span("POST")
+    assert headers == {
+        "traceparent": f"00-{came_in['traceparent'][3:35]}-{call['span_id']}-01",
+        "tracestate": "vendor=1",
+        "baggage": headers["baggage"],
+    }
+    assert sorted(headers["baggage"].split(",")) == ["tenant=t1", "user_id=alice"]
+
+
+def test_without_a_set_up_others_headers_are_theirs() -> None:
+    """And the propagators of OTEL_PROPAGATORS are asked for their fields."""
+    with capture(), setup_observability("shop"):
+        textmap = propagate.get_global_textmap()
+        assert {"traceparent", "baggage"} <= textmap.fields
+        headers: dict[str, str] = {}
+        context = baggage.set_baggage("own", "x")
+        textmap.inject(headers, context)
+        assert headers == {}
+    textmap.inject(headers, context)
+    assert headers == {"baggage": "own=x"}
 
 
 def test_an_instrumentation_that_fails_is_reported_and_left_out(
@@ -71,3 +126,27 @@ def test_without_opentelemetrys_instrumentations_nothing_is_looked_for(
     clients.instrument()
     clients._installed.cache_clear()
     assert "httpx" in sys.modules
+
+
+SET_UP = """
+import flask, httpx, redis
+from otel_logging import setup_observability
+setup_observability("shop", environment="production")
+"""
+
+
+def test_set_up_names_what_is_on_and_what_could_be_in_development_alone(tmp_path: Path) -> None:
+    """Of what is imported by then."""
+    variables = {
+        "OTEL_LOGGING_SPOOL_DIR": str(tmp_path),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+    }
+    assert script(SET_UP, **variables).stdout == b""
+    said = script(SET_UP.replace("production", "development"), **variables).stdout.decode()
+    assert "instrumented" in said
+    assert 'on=["flask","wsgi","httpx"]' in said
+    assert "more='pip install opentelemetry-instrumentation-redis'" in said
+    nothing = SET_UP.replace("production", "dev").replace("import flask, httpx, redis", "")
+    assert script(nothing, **variables).stdout == b""
+    without = SET_UP.replace('"production"', '"dev", instrument=("flask",)')
+    assert b'on=["flask"]' in script(without, **variables).stdout

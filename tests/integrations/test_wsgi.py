@@ -2,16 +2,22 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from io import BytesIO, StringIO
 from typing import Any
+from wsgiref.handlers import SimpleHandler
 
 import flask
 import pytest
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.serving import make_server
 from werkzeug.test import Client, create_environ, run_wsgi_app
 
 from otel_logging import bind_context, get_logger
 from otel_logging.integrations import flask as flask_integration
+from otel_logging.integrations import wsgi
 from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
 from otel_logging.testing import Captured, capture
 
@@ -248,3 +254,53 @@ def test_before_set_up_nothing_is_observed() -> None:
         assert "x-trace-id" not in Client(shop()).get("/orders/1", buffered=True).headers
     finally:
         flask_integration.uninstrument()
+
+
+def test_a_server_is_observed_until_it_is_left_alone() -> None:
+    """Whatever it serves, and what it says of a request when that has ended."""
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/broken":
+            raise ValueError("no")
+        bind_context(user_id=environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return [b"x"]
+
+    def ask(path: str) -> int:
+        with closing(HTTPConnection("127.0.0.1", server.server_port, timeout=20)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+    with capture(log_level="info") as captured, make_server("127.0.0.1", 0, app) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        wsgi.instrument()
+        wsgi.instrument()
+        assert [ask("/1"), ask("/2"), ask("/broken")] == [200, 200, 500]
+        wsgi.uninstrument()
+        wsgi.uninstrument()
+        assert ask("/3") == 200
+        server.shutdown()
+        serving.join()
+    assert [span["attributes"]["url.path"] for span in captured.spans] == ["/1", "/2", "/broken"]
+    lines = [line for line in captured.lines if line["logger"] == "werkzeug"]
+    first, second, access, error, last = lines
+    assert (first["user_id"], second["user_id"]) == ("/1", "/2")
+    assert "Error on request" in error["event"]
+    owners = [line["trace_id"] for line in (first, second, access)]
+    assert owners == [span["trace_id"] for span in captured.spans]
+    assert error["trace_id"] == access["trace_id"]
+    assert "trace_id" not in last
+
+
+def test_wsgiref_is_observed() -> None:
+    def app(_: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"x"]
+
+    wsgi.instrument()
+    with capture() as captured:
+        environ = create_environ("/1")
+        SimpleHandler(BytesIO(), BytesIO(), StringIO(), environ, False, False).run(app)
+    wsgi.uninstrument()
+    assert captured.span("GET")["attributes"]["url.path"] == "/1"

@@ -249,7 +249,7 @@ def test_time_in_a_queue_is_part_of_the_latency(service: Service) -> None:
     assert span.attributes["late.cause"] == "queue"
     assert span.attributes["late.culprit.user_id"] == "alice"
     assert 0.05 <= float(str(span.attributes["late.by_s"])) < 0.3
-    assert shares(span)["queue"] == pytest.approx(0.3, abs=0.001)
+    assert shares(span)["queue"] == pytest.approx(0.3, abs=0.1)
 
 
 @pytest.mark.parametrize("waited", [-1.0, float("nan"), float("inf"), "3", None, True])

@@ -14,7 +14,7 @@ wire()
 
 
 async def _endpoint(request: Request) -> PlainTextResponse:
-    return PlainTextResponse(endpoint(request.url.path, is_staged=False))
+    return PlainTextResponse(endpoint(request.url.path))
 
 
 app = Starlette(routes=[Route("/{path:path}", _endpoint)])

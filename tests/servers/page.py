@@ -1,7 +1,7 @@
-"""What docs/servers.md says: its table, its files and its recipes, which the tests run."""
+"""What docs/servers.md says: its table and its files, which the tests run."""
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from tests.lines import ROOT
 
@@ -20,12 +20,5 @@ def table(heading: str) -> list[tuple[str, ...]]:
     return [tuple(cell.strip() for cell in row[1:-1].split(" | ")) for row in rows]
 
 
-GUNICORN_CONF, _WSGI_RECIPE = blocks("python")
+(GUNICORN_CONF,) = blocks("python")
 (LOGGING_JSON,) = blocks("json")
-
-
-def around_wsgi() -> Any:
-    """Return what the page puts around a WSGI application."""
-    names: dict[str, Any] = {}
-    exec(_WSGI_RECIPE, names)
-    return names["with_stage"]

@@ -15,19 +15,21 @@ import pytest
 
 from tests.receiver import Receiver
 from tests.servers.page import GUNICORN_CONF, table
-from tests.servers.running import Cell, Said, asked, get, hang_up, run, wait_for_access
+from tests.servers.running import Cell, Said, asked, get, hang_up, run
 from tests.servers.wiring import FAILING, user_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers that are ended by a signal")
 
 _UVICORN = {"access": "uvicorn.access", "error": "uvicorn.error"}
-_GUNICORN = {"access": "gunicorn.access", "error": "gunicorn.error"}
-_WERKZEUG = {"access": "werkzeug", "error": "werkzeug", "end": signal.SIGINT}
+_GUNICORN = {"access": "gunicorn.access", "error": "gunicorn.error", "teller": "shop"}
+_WERKZEUG = {"access": "werkzeug", "error": "werkzeug", "end": signal.SIGINT, "teller": "shop"}
 _HYPERCORN = {"access": "hypercorn.access", "error": "hypercorn.error"}
 _ASGI, _WSGI = "tests.servers.asgi", "tests.servers.wsgi"
+_DJANGO, _BARE = "tests.servers.django_app", "tests.servers.bare"
 _RUN_UVICORN = f"uvicorn {_ASGI}:app --port 0"
 _RUN_GUNICORN = "gunicorn -b 127.0.0.1:0 --access-logfile -"
 _RUN_FLASK = f"flask --app {_WSGI} run --port 0"
+_DJANGOS = {"teller": "django.request"}
 _UVICORNS_OWN = r"(INFO|WARNING): +\S"
 _GUNICORNS_OWN = r"\[[\d: +-]+\] \[\d+\] \[[A-Z]+\] \S"
 _CONF = {"gunicorn.conf.py": GUNICORN_CONF}
@@ -169,6 +171,52 @@ CELLS = [
     Cell(
         "hypercorn", "`hypercorn.asyncio.serve(...)`", "before", f"{_ASGI} hypercorn", **_HYPERCORN
     ),
+    Cell(
+        *("waitress", "`waitress-serve app:app`", "after"),
+        f"waitress --listen=127.0.0.1:0 {_WSGI}:app",
+        access="",
+        error="waitress",
+        teller="shop",
+    ),
+    Cell(
+        *("gunicorn, Django", "`gunicorn project.wsgi`", "after", f"{_RUN_GUNICORN} {_DJANGO}:app"),
+        supervisor=_GUNICORNS_OWN,
+        **_GUNICORN | _DJANGOS,
+    ),
+    Cell(
+        *("waitress, Django", "`waitress-serve project.wsgi:application`", "after"),
+        f"waitress --listen=127.0.0.1:0 {_DJANGO}:app",
+        **{"access": "", "error": "waitress"} | _DJANGOS,
+    ),
+    Cell(
+        *("uvicorn, Django", "`uvicorn project.asgi:application`", "after"),
+        f"uvicorn {_DJANGO}:asgi --port 0",
+        **_UVICORN | _DJANGOS,
+    ),
+    Cell(
+        *("gunicorn, no framework", "`gunicorn -k gthread app:app`", "after"),
+        f"{_RUN_GUNICORN} -k gthread --threads 4 --keep-alive 5 {_BARE}:app",
+        supervisor=_GUNICORNS_OWN,
+        **_GUNICORN,
+    ),
+    Cell(
+        *("waitress, no framework", "`waitress-serve app:app`", "after"),
+        f"waitress --listen=127.0.0.1:0 {_BARE}:app",
+        access="",
+        error="waitress",
+        teller="shop",
+    ),
+]
+
+#: Servers that write the traceback of an exception to stderr, and no line.
+PLAIN = [
+    Cell(
+        *(server, f"`{server}`", "before", f"{_BARE} {server}"),
+        access="access",
+        error="",
+        teller="shop",
+    )
+    for server in ("wsgiref", "gevent", "eventlet")
 ]
 
 
@@ -194,34 +242,47 @@ def test_a_server(cell: Cell, tmp_path: Path) -> None:
     _what_is_on_stderr(cell, said)
 
 
+@pytest.mark.parametrize("cell", PLAIN, ids=str)
+def test_a_server_of_a_library(cell: Cell, tmp_path: Path) -> None:
+    """What it says of a request has the request's trace."""
+    _whose_are_they(cell, run(cell, tmp_path))
+
+
 def _whose_are_they(cell: Cell, said: Said) -> None:
+    traces = set()
     for path in cell.paths:
-        own = [*said.of("shop.plain", f"^plain {path}\n"), *said.of("shop", "^structured\n")]
+        own = [*said.of("shop.plain", f"^plain {path}\n"), *said.of("shop", "")]
         own = [line for line in own if line.get("path", path) == path]
-        (access,) = said.of(cell.access, asked(path))
-        trace_id = own[0]["trace_id"]
-        assert [(line["trace_id"], line["user_id"]) for line in own] == [
-            (trace_id, user_of(path)),
-            (trace_id, user_of(path)),
-        ]
-        is_open = path.startswith("/around") and not path.endswith("/raise")
-        is_open = is_open or not cell.is_wsgi  # as set-up has it
-        assert access.get("trace_id") == (trace_id if is_open else None)
-        if path.endswith(FAILING):
-            # Flask tells of its own
-            teller = "shop" if cell.is_wsgi and path.endswith("/fail") else cell.error
-            (error,) = said.of(teller, f"RuntimeError: cannot do {path}$")
-            if teller == "werkzeug":  # which has it in its message, and no exception
-                assert "trace_id" not in error
-            else:
-                assert (error["trace_id"], error["user_id"]) == (trace_id, user_of(path))
+        own = [line for line in own if "exception" not in line]
+        assert Counter(line["event"] for line in own) >= Counter(_events(cell, path))
+        if cell.access:
+            own += said.of(cell.access, asked(path))
+            assert own[-1]["logger"] == cell.access
+        if path.endswith(FAILING) and cell.error:
+            teller = cell.error if path == "/raise" or not cell.teller else cell.teller
+            own += said.of(teller, f"RuntimeError: cannot do {path}$")
+            assert "RuntimeError" in own[-1].get("exception", own[-1]["event"])
+        (owner,) = {(line.get("trace_id"), line.get("user_id")) for line in own}
+        assert owner[0]
+        assert owner[1] == user_of(path)
+        traces.add(owner[0])
+    assert len(traces) == len(cell.paths)
+
+
+def _events(cell: Cell, path: str) -> list[str]:
+    streamed = ["piece", "piece", "body closed"] if path.startswith("/stream") else []
+    torn_down = ["torn down"] if _WSGI in cell.command and path != "/raise" else []
+    return [f"plain {path}", "structured", *streamed, *torn_down]
 
 
 def _nothing_is_doubled(cell: Cell, said: Said) -> None:
-    times = Counter((line["logger"], line["event"], line.get("path")) for line in said.lines)
-    for (logger, event, _), count in times.items():
+    keys = ("logger", "event", "path", "number")
+    times = Counter(tuple(line.get(key) for key in keys) for line in said.lines)
+    for (logger, event, *_), count in times.items():
         if event.startswith("An exception was thrown while monkey_patching"):
             continue  # of eventlet up to 0.40.3, for each lock that was there before its patch
+        if logger == "waitress.queue":  # how many requests wait
+            continue
         # the same words once a process, and once a failed request
         assert count <= max(cell.processes, 2 if logger == cell.error else 1), event
     assert not [line for line in said.lines if line["event"].startswith("OWN ")]
@@ -234,22 +295,30 @@ def _what_is_on_stderr(cell: Cell, said: Said) -> None:
         assert re.match(cell.supervisor or "$.", line)
 
 
-@pytest.mark.parametrize("started", ["`run_simple(...)`", "`gunicorn --preload app:app`"])
+@pytest.mark.parametrize(
+    "started",
+    ["`run_simple(...)`", "`gunicorn --preload app:app`", "`waitress-serve app:app`"],
+)
 def test_clients_that_hang_up(started: str, tmp_path: Path) -> None:
-    """A stage that the server does not close is not the next request's."""
+    """Each request of theirs is ended as cancelled, and the next one has nothing of it."""
 
     def ask(cell: Cell, port: int, wait_for: Callable[[str], Any]) -> dict[str, int]:
-        for _ in range(20):
-            hang_up(port, "/around/0")
-        got = {"/inside/0": get(port, "/inside/0")}
-        wait_for_access(wait_for, "/inside/0")
+        for n in range(20):
+            hang_up(port, f"/stream/endless/{n}")
+            wait_for(f'"/stream/endless/{n}".*body closed|body closed.*"/stream/endless/{n}"')
+        got = {"/health": get(port, "/health"), "/0": get(port, "/0")}
+        wait_for("plain /0")
         return got
 
     cell = _named(started)
     said = run(cell, tmp_path, ask)
-    assert len(said.of("shop.plain", "^plain /around/0\n")) == 20
-    (access,) = said.of(cell.access, asked("/inside/0"))
-    assert not access.keys() & {"trace_id", "user_id"}
+    lines = [line for line in said.lines if str(line.get("path", "")).startswith("/stream")]
+    owners = {(line["path"], line["user_id"], line["trace_id"]) for line in lines}
+    assert len(owners) == len({path for path, _, _ in owners}) == 20
+    assert all(user == user_of(path) for path, user, _ in owners)
+    (last,) = said.of("shop.plain", "^plain /0\n")
+    assert last["trace_id"] not in {trace_id for *_, trace_id in owners}
+    assert last["user_id"] == user_of("/0")
 
 
 @pytest.mark.parametrize("worker", ["gevent", "eventlet"])
@@ -261,7 +330,7 @@ def test_a_green_worker_that_is_stopped(
     answers: dict[str, Future[int]] = {}
 
     def ask(cell: Cell, port: int, wait_for: Callable[[str], Any]) -> dict[str, int]:
-        for path in ("/around/0", "/inside/1", "/around/slow"):
+        for path in ("/0", "/1", "/slow"):
             answers[path] = users.submit(get, port, path)
             wait_for(f"plain {path}")
         return {}
@@ -271,8 +340,8 @@ def test_a_green_worker_that_is_stopped(
     with ThreadPoolExecutor() as users:
         said = run(replace(cell, variables=variables), tmp_path, ask)
         assert {answer.result() for answer in answers.values()} == {200}
-    (access,) = said.of(cell.access, asked("/around/slow"))
-    requests = [span for span in receiver.spans if span.name == "request"]
+    (access,) = said.of(cell.access, asked("/slow"))
+    requests = [span for span in receiver.spans if span.name == "GET /<path:_>"]
     assert {span.attributes["user_id"]: span.trace_id for span in requests} == {
         line["user_id"]: line["trace_id"] for line in said.of("shop.plain", "^plain ")
     }

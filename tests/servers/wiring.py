@@ -1,20 +1,19 @@
 """What the applications here have in common: their set-up, and what they do in a request.
 
 STEPS in the environment is what happens, in that order, when the module of the
-application is imported; default: ``setup``. WSGI: a request under ``/around`` has its
-stage around all of the application, one under ``/inside`` in its endpoint alone. ASGI: there
-is no stage but what set-up makes. Some requests raise.
+application is imported; default: ``setup``. There is no stage and no middleware but what set-up
+makes. Some requests raise, some stream their body.
 """
 
 import logging
 import logging.config
 import os
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
 
-from otel_logging import bind_context, get_logger, setup_observability, traced
+from otel_logging import bind_context, get_logger, setup_observability
 
-#: How the paths end of requests that raise.
+#: How the paths end of requests that raise: in an endpoint, and outside of the framework.
 FAILING = ("/fail", "/raise")
 
 _FORMATTED = {"class": "logging.StreamHandler", "formatter": "own"}
@@ -48,14 +47,27 @@ def user_of(path: str) -> str:
     return f"user of {path}"
 
 
-def endpoint(path: str, *, is_staged: bool = True) -> str:
-    is_staged = is_staged and path.startswith("/inside")
-    with traced("request", root=True) if is_staged else nullcontext():
-        bind_context(user_id=user_of(path))
-        logging.getLogger("shop.plain").info("plain %s", path)
-        get_logger("shop").info("structured", path=path)
-        if path.endswith("/slow"):
-            time.sleep(1.5)
-        if path.endswith(FAILING):
-            raise RuntimeError(f"cannot do {path}")
-        return "done"
+def endpoint(path: str) -> str:
+    bind_context(user_id=user_of(path))
+    logging.getLogger("shop.plain").info("plain %s", path)
+    get_logger("shop").info("structured", path=path)
+    if path.endswith("/slow"):
+        time.sleep(1.5)
+    if path.endswith(FAILING):
+        raise RuntimeError(f"cannot do {path}")
+    return "done"
+
+
+def pieces(path: str) -> Iterator[str]:
+    """Yield a body piece by piece, and tell of each, and of the end."""
+    try:
+        for number in range(1_000 if "endless" in path else 2):
+            get_logger("shop").info("piece", path=path, number=number)
+            yield "x" * (200_000 if "endless" in path else 2_000)
+    finally:
+        get_logger("shop").info("body closed", path=path)
+
+
+def torn_down(path: str) -> None:
+    """What an application's own hook says, after the answer."""
+    get_logger("shop").info("torn down", path=path)

@@ -1,12 +1,11 @@
-"""A Flask application; run as a program, by ``app.run`` or by werkzeug's ``run_simple``."""
+"""A Flask application; run as a program, by the server that is named."""
 
 import sys
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, Response, request
 
-from tests.servers.page import around_wsgi
-from tests.servers.wiring import endpoint, wire
+from tests.servers.wiring import endpoint, pieces, torn_down, wire
 
 wire()
 
@@ -14,25 +13,23 @@ app = Flask("shop")
 
 
 @app.route("/<path:_>")
-def _endpoint(_: str) -> str:
-    return endpoint(request.path)
+def _endpoint(_: str) -> Any:
+    done = endpoint(request.path)
+    return Response(pieces(request.path)) if request.path.startswith("/stream") else done
+
+
+@app.teardown_request
+def _torn_down(_: object) -> None:
+    torn_down(request.path)
 
 
 _flask = app.wsgi_app
 
 
-def _inner(environ: Any, start_response: Any) -> Any:
+def _wsgi(environ: Any, start_response: Any) -> Any:
     if environ["PATH_INFO"].endswith("/raise"):  # what Flask itself would tell of
         endpoint(environ["PATH_INFO"])
     return _flask(environ, start_response)
-
-
-_staged = around_wsgi()(_inner)
-
-
-def _wsgi(environ: Any, start_response: Any) -> Any:
-    is_around = environ["PATH_INFO"].startswith("/around")
-    return (_staged if is_around else _inner)(environ, start_response)
 
 
 app.wsgi_app = _wsgi  # type: ignore[method-assign]

@@ -1,0 +1,114 @@
+"""What outlives its block: a stage that is none, and a task that goes on after its request.
+
+In: a span that has begun; each stage that begins where a request has ended. Out: a handle that ends
+it anywhere; a remark once for each kind of task that serves others then. Deliberately absent: what
+such a task keeps (``context``).
+"""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from opentelemetry import trace
+
+from otel_logging import _diagnostics, _names
+from otel_logging.binding import Shared
+from otel_logging.context import CURRENT, SPAN, entry_of, restore, state
+
+#: A stage of one name, so many times, is no step of the request's.
+_AGAIN: Final = 3
+_ASYNCIO: Final = Path(asyncio.__file__).parent
+
+#: Tasks that have begun a stage where a request had ended: which one, and how often each stage.
+tasks: "WeakKeyDictionary[Any, tuple[str, Counter[str]]]" = WeakKeyDictionary()
+_reported: set[str] = set()
+
+
+def worker() -> object:
+    """Return the task, or the thread, that runs this."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs
+        task = None
+    return task or threading.get_ident()
+
+
+class OpenStage:
+    """A stage that ``begin()`` has opened. Concurrency: any task or thread."""
+
+    def __init__(self, span: trace.Span, end: Callable[..., None]) -> None:
+        self.span = span
+        self._end, self._open, self._marks = end, [span], set[str]()
+        self._context, self._worker = CURRENT.get(), worker()
+        self._bound: Shared | None = None
+        if getattr(span, "otel_logging_bound", None) is not None:  # what is bound is everybody's
+            self._bound = Shared({}, span, state(), None)
+            restore(self._bound)
+
+    def mark(self, name: str, /, **fields: Any) -> None:
+        """Say that *name* has happened: an event, with *fields*.
+
+        The first time, its seconds from the start are the attribute ``mark.NAME_s``. After the end
+        nothing happens. Never raises.
+        """
+        span: Any = self.span
+        start_ns = getattr(span, "start_time", None)
+        if not self._open or start_ns is None:
+            return
+        try:
+            now_ns = getattr(span, "now_ns", time.time_ns)()
+            if name not in self._marks:
+                self._marks.add(name)
+                key = f"{_names.MARK}{name.replace(' ', '_')}_s"
+                span.set_attribute(key, round((now_ns - start_ns) / 1e9, 6))
+            span.add_event(name, fields, now_ns)
+        except Exception as error:
+            _diagnostics.report("marks lost", detail=error)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End it, with *error* as a block that it leaves; a second call does nothing. Never raises.
+
+        Ended by another task or thread than began it, it is current in none any more.
+        """
+        try:
+            span: Any = self._open.pop()
+        except IndexError:
+            return
+        self._end(span, error)
+        if span is not trace.INVALID_SPAN and self._worker != worker():
+            around = span.otel_logging_outer.get(SPAN, trace.INVALID_SPAN)
+            dict.__setitem__(self._context, SPAN, around)  # there is no way into another's context
+            if self._bound is not None:
+                self._bound.replace({})
+
+
+def note(stage: str, around: Any) -> None:
+    """Note that this task begins *stage* where *around*, a span, has ended. Never raises."""
+    task = worker()
+    if isinstance(task, int) or (around is trace.INVALID_SPAN and task not in tasks):
+        return
+    name = getattr(entry_of(around), "name", "a request")
+    request, count = tasks.setdefault(task, (name, Counter()))
+    count[stage] += 1
+    if count[stage] == _AGAIN and (what := _what(task)) not in _reported:
+        _reported.add(what)
+        _diagnostics.remark(
+            f"{what}, a task that was started in {request!r}, goes on after it and begins "
+            f"{stage!r} again and again: start it in detached()"
+        )
+
+
+def _what(task: Any) -> str:
+    """Return where *task* was made, which asyncio's debug mode knows, else what it runs."""
+    coroutine: Any = task.get_coro()
+    name = getattr(coroutine, "__qualname__", task.get_name())
+    for frame in reversed(getattr(task, "_source_traceback", None) or ()):
+        if Path(frame.filename).parent != _ASYNCIO:
+            return f"{name}, made at {frame.filename}:{frame.lineno}"
+    code: Any = getattr(coroutine, "cr_code", None)
+    return f"{name} at {code.co_filename}:{code.co_firstlineno}" if code else name

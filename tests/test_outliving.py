@@ -1,0 +1,198 @@
+"""A task that was started in a request and serves others after it is reported, once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from otel_logging import bind_context, detached, each, get_logger, handoff, taking, traced
+from otel_logging.integrations import queues
+from otel_logging.testing import Captured, capture
+
+log: Any = get_logger("shop")
+Queue = asyncio.Queue[Any]
+
+
+async def inner_stages(queue: Queue) -> None:
+    while (item := await queue.get()) is not None:
+        log.info("idle", item=item)
+        with traced("message"):
+            log.info("got", item=item)
+
+
+async def root_stages(queue: Queue) -> None:
+    while (item := await queue.get()) is not None:
+        log.info("idle", item=item)
+        with traced("message", root=True):
+            log.info("got", item=item)
+
+
+async def items(queue: Queue) -> None:
+    async def source() -> AsyncIterator[Any]:
+        while (item := await queue.get()) is not None:
+            log.info("idle", item=item)
+            yield item
+
+    async for item in each(source(), "message"):
+        log.info("got", item=item)
+
+
+async def taken(queue: Queue) -> None:
+    while (handed := await queue.get()) is not None:
+        log.info("idle")
+        with taking(handed, name="message"):
+            log.info("got", item=handed.item)
+
+
+async def from_a_carrying_queue(queue: Queue) -> None:
+    queues.instrument(queue, name="message")
+    while (item := await queue.get()) is not None:
+        log.info("got", item=item)
+        queue.task_done()
+        log.info("idle")
+
+
+async def in_a_request(
+    listener: Callable[[Queue], Awaitable[None]], items: list[Any], *, apart: bool = False
+) -> None:
+    queue: Queue = asyncio.Queue()
+    with traced("GET /ws", kind="server"):
+        bind_context(user_id="alice")
+        if apart:
+            with detached():
+                task = asyncio.ensure_future(listener(queue))
+        else:
+            task = asyncio.ensure_future(listener(queue))
+        await asyncio.sleep(0)
+    for item in items:
+        queue.put_nowait(item)
+    await task
+
+
+def listened(listener: Any, items: list[Any], *, debug: bool = False, **options: Any) -> Captured:
+    with capture() as captured:
+        asyncio.run(in_a_request(listener, [*items, None], **options), debug=debug)
+    return captured
+
+
+@pytest.mark.parametrize("listener", [root_stages, items])
+def test_a_reader_that_serves_everybody_is_reported_and_is_nobodys(
+    listener: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From its first message after the request on."""
+    captured = listened(listener, list(range(5)))
+    request = captured.span("GET /ws")
+    for line in captured.lines:
+        if line["event"] == "got":
+            assert "user_id" not in line
+            assert line["trace_id"] != request["trace_id"]
+        elif line["item"] > 0:
+            assert not line.keys() & {"trace_id", "user_id"}
+    (report,) = capsys.readouterr().err.splitlines()
+    assert f"{listener.__name__} at {__file__}:{listener.__code__.co_firstlineno}" in report
+    assert "'GET /ws'" in report
+    listened(listener, list(range(5)))
+    assert not capsys.readouterr().err  # once for each kind of task
+
+
+def test_a_task_that_opens_inner_stages_keeps_its_user_and_is_reported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """asyncio's debug mode knows where it was made."""
+    captured = listened(inner_stages, list(range(3)), debug=True)
+    request = captured.span("GET /ws")
+    assert {(line["user_id"], line["trace_id"]) for line in captured.lines} == {
+        ("alice", request["trace_id"])
+    }
+    assert f"inner_stages, made at {__file__}" in capsys.readouterr().err
+
+
+def test_a_worker_that_takes_what_others_hand_over_is_reported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def handed() -> list[Any]:
+        return [handoff(number) for number in range(3)]
+
+    captured = listened(taken, handed())
+    assert "user_id" not in captured.lines[1]  # of who handed it over
+    listened(from_a_carrying_queue, list(range(3)))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "taken at" in first
+    assert "from_a_carrying_queue at" in second
+
+
+async def steps(queue: Queue) -> None:
+    assert await queue.get() is not None
+    for name in ("store", "notify", "store", "log"):
+        with traced(name):
+            log.info(name)
+
+
+async def detached_reader(queue: Queue) -> None:
+    await inner_stages(queue)
+
+
+def test_what_a_request_has_left_to_do_and_a_detached_reader_are_not_reported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    listened(steps, [1])
+    captured = listened(detached_reader, list(range(5)), apart=True)
+    assert not [line for line in captured.lines if "user_id" in line]
+    assert not capsys.readouterr().err
+
+
+def test_callbacks_and_threads_are_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """They run once."""
+
+    def called() -> None:
+        with traced("message"):
+            pass
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with traced("GET /ws", kind="server"):
+            for _ in range(5):
+                loop.call_soon(called)
+            thread = asyncio.to_thread(lambda: [called() for _ in range(5)])
+            task = asyncio.create_task(thread)
+            await asyncio.sleep(0)
+        await task
+
+    with capture() as captured:
+        asyncio.run(main())
+    assert len([span for span in captured.spans if span["name"] == "message"]) == 10
+    assert not capsys.readouterr().err
+
+
+def test_a_coroutine_that_is_no_function_has_its_tasks_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Steps:
+        def __init__(self, inner: Any) -> None:
+            self.send, self.throw, self.close = inner.send, inner.throw, inner.close
+
+        def __await__(self) -> Any:
+            return self
+
+        __iter__ = __await__
+
+        def __next__(self) -> Any:
+            return self.send(None)
+
+    from collections.abc import Coroutine
+
+    Coroutine.register(Steps)
+
+    async def main() -> None:
+        queue: Queue = asyncio.Queue()
+        with traced("GET /ws", kind="server"):
+            task = asyncio.Task(Steps(inner_stages(queue)), name="mine")  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+        for item in (1, 2, 3, None):
+            queue.put_nowait(item)
+        await task
+
+    with capture():
+        asyncio.run(main())
+    assert "mine, a task that" in capsys.readouterr().err
