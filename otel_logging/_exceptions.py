@@ -1,4 +1,5 @@
-"""What is remembered on an exception: who has recorded it, and the context that it left.
+"""What is remembered on an exception: who has recorded it, the context that it left, and whether
+a line tells of it.
 
 In: an exception that passes a stage, a job or a carried function. Out: for a line that is
 logged about it later, by a server or a scheduler, the context of whom it was raised for.
@@ -7,7 +8,8 @@ Deliberately absent: making lines and spans.
 """
 
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
 from types import FrameType, TracebackType
@@ -24,7 +26,9 @@ tick: Final = itertools.count().__next__
 
 def is_recorded(error: BaseException, trace_id: int) -> bool:
     """Return whether an event of this trace has *error* already."""
-    return getattr(error, _RECORDED, None) == trace_id
+    with suppress(Exception):  # it may have attribute methods of its own, that raise
+        return getattr(error, _RECORDED, None) == trace_id
+    return False
 
 
 def mark_recorded(error: BaseException, trace_id: int) -> None:
@@ -121,3 +125,52 @@ def context_of(error: BaseException) -> Context | None:
         if isinstance(origin, _Origin) and origin.is_of(error):
             return origin.context.copy()
     return None
+
+
+class _Untold:
+    """On an exception: makes the line about it when it goes, if none has told of it."""
+
+    __slots__ = ("pid", "tell")
+
+    def __init__(self, tell: Callable[[], None] | None) -> None:
+        self.tell, self.pid = tell, os.getpid()
+
+    def __del__(self) -> None:
+        if self.tell is not None and self.pid == os.getpid():  # a forked child's are its parent's
+            with suppress(Exception):
+                self.tell()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(None), ())
+
+
+_UNTOLD: Final = "_otel_logging_untold"
+
+
+def mark_told(error: BaseException) -> None:
+    """Remember that a line tells of *error*, and of what its traceback has beside it."""
+    left, seen = [error], set()
+    with suppress(Exception):
+        for each in left:
+            if id(each) not in seen:
+                seen.add(id(each))
+                known = getattr(each, _UNTOLD, None)
+                if isinstance(known, _Untold):
+                    known.tell = None
+                else:
+                    BaseException.__setattr__(each, _UNTOLD, _Untold(None))
+                inner = each.__cause__, each.__context__, *getattr(each, "exceptions", ())
+                left += [found for found in inner if isinstance(found, BaseException)]
+
+
+def tell_later(error: BaseException, make: Callable[..., Any] | None, span: Any) -> None:
+    """Have one line tell of *error*: *make* says how, if none has until its last reference goes.
+
+    *span*: of the stage that it leaves; of one that is not an entry stage there is none.
+    """
+    with suppress(Exception):
+        is_new = isinstance(error, Exception) and getattr(error, _UNTOLD, None) is None
+        if make is not None and is_new and span.otel_logging_bound is not None:
+            tell = make(getattr(span, "name", ""), error)
+            mark_told(error)
+            getattr(error, _UNTOLD).tell = tell

@@ -42,6 +42,8 @@ class Runtime:
     line_sink: LineSink | None = None
     #: Takes every line as a log record: with the same arguments, and the line's exception.
     record_sink: Callable[..., None] | None = None
+    #: Makes the line about an exception that leaves an entry stage; what it returns writes it.
+    failed: Callable[[str, BaseException], Callable[[], None] | None] | None = None
     #: Whether lines are events of their spans: always, but for OTEL_LOGS_EXPORTER=otlp alone.
     on_spans: bool = True
     #: How long a text in a field may be, where that is more than the package's own bound.

@@ -21,6 +21,7 @@ from otel_logging.export.provider import TracerProvider
 from otel_logging.export.records import Records
 from otel_logging.lateness.died import report_died
 from otel_logging.lateness.watch import Watch
+from otel_logging.logs import uncaught
 from otel_logging.logs.configure import get_logger
 from otel_logging.settings import Exporter, Settings, destination
 from otel_logging.spool import directories
@@ -42,7 +43,7 @@ def start(
     pipeline: Pipeline | None = None
     records: Records | None = None
     watch: Watch | None = None
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"failed": uncaught.of_stage}
 
     def roll(is_flush: bool) -> None:  # noqa: FBT001 - as ``Delivery`` calls it
         if pipeline is not None:
@@ -66,7 +67,7 @@ def start(
             add(settings.log_exporter).spool,
             child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
         )
-        changes = {"record_sink": records.emit, "on_spans": settings.span_events}
+        changes |= {"record_sink": records.emit, "on_spans": settings.span_events}
     if pipeline is not None:
         watch = _watch(settings, pipeline, delivery.spool)
         connect(pipeline, watch=watch, **changes)

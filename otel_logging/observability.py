@@ -326,7 +326,9 @@ def standing_in(
     runtime = _runtime.current
     _current, _stand_in = None, take
     try:
-        assembly.connect(pipeline, record_sink=None, on_spans=True, **changes)
+        # failed: whenever a test's exception goes; its span has it
+        connected = {"record_sink": None, "on_spans": True, "failed": None, **changes}
+        assembly.connect(pipeline, **connected)
         yield
     finally:
         if _current is not None:

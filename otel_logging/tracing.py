@@ -1,10 +1,9 @@
 """A stage: ``traced`` as ``with`` block and as decorator.
 
-In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and
-ended. Invariant: made of the OpenTelemetry API alone, so that a stage is a span
-of whoever's SDK is there, and nothing at all where there is none. After a stage
-has ended it never becomes current again, but in tasks that were started in it and
-go on. Deliberately absent: what a span is (``export``), why it was late (``lateness``).
+In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and ended.
+Invariant: made of the OpenTelemetry API alone, so that a stage is a span of whoever's SDK is
+there, and nothing where there is none. After its end a stage never becomes current again, but in
+tasks begun in it. Deliberately absent: what a span is (``export``), why it is late (``lateness``).
 """
 
 import copy
@@ -345,6 +344,7 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
         if error is not None:
             _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
+            _exceptions.tell_later(error, _runtime.current.failed, span)
         if watched := span.otel_logging_watched:
             end_ns = watched.finish(end_ns)
         if getattr(span, "end_time", None) is not None:

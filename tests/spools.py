@@ -12,7 +12,7 @@ from otel_logging import _otlp
 from otel_logging.spool import reading
 from otel_logging.spool.queue import Spool
 from otel_logging.spool.reading import Waiting
-from otel_logging.spool.segment import Contents
+from otel_logging.spool.segment import Contents, parse_all
 from tests.lines import ROOT as ROOT
 from tests.programs import end, good, python, start
 
@@ -64,6 +64,11 @@ def numbers(found: Iterable[Contents | Waiting | None]) -> list[int]:
         assert not contents.damaged
         result += [int.from_bytes(identifier, "big") for identifier, _ in contents.spans]
     return result
+
+
+def loaded(path: Path) -> list[Contents]:
+    """Return the segments in the file at *path*, wherever it is by now."""
+    return list(parse_all(reading.load(path) or b""))
 
 
 def on_disk(base: Path) -> list[int]:

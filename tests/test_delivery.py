@@ -134,6 +134,19 @@ def test_what_ends_is_delivered_and_then_kept(receiver: Receiver, base: Path) ->
         assert len(list(sent.iterdir())) == len(receiver.requests)
 
 
+def test_a_worker_that_has_nothing_to_send_leaves_few_files(receiver: Receiver, base: Path) -> None:
+    """Of what it has delivered; all of it is there still."""
+    with Shop(base, receiver.endpoint) as shop:
+        shop.end_segments(*range(100))
+        assert shop.flush()
+        deadline = time.monotonic() + programs.PATIENCE_S
+        while len(list(base.glob("*/sent/*.segment"))) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    kept = [int.from_bytes(trace, "big") for c in reading.read(base) for trace, _ in c.spans]
+    assert sorted(kept) == list(range(100))
+
+
 def test_a_segment_opened_beside_another_waits_no_longer(receiver: Receiver, base: Path) -> None:
     """Each scope has a segment: the second's first span comes within the time of the first's."""
     with Shop(base, receiver.endpoint) as shop:
@@ -198,6 +211,18 @@ def test_an_error_in_the_worker_is_not_its_end(
             assert 1 <= _diagnostics.counts["errors of the delivery thread"] <= 10
         assert shop.flush()
     assert came(receiver) == [1]
+
+
+def test_without_a_network_segments_fill_longer(base: Path) -> None:
+    """Nothing is to be sent: few files rather than one for each message, and all are read."""
+    with Shop(base, None) as shop:
+        shop.work()
+        for number in range(5):
+            shop.end(number)
+            assert shop.flush()
+        assert len(reading.segments(base)) == 1
+        kept = [int.from_bytes(trace, "big") for c in reading.read(base) for trace, _ in c.spans]
+        assert kept == list(range(5))
 
 
 def test_without_a_network_spans_wait_in_the_spool(base: Path) -> None:

@@ -100,7 +100,7 @@ def test_prints_each_step_of_each_message_as_a_plain_line(ran: Ran) -> None:
 
 def test_the_lines_of_a_message_have_one_trace_id_and_one_user(ran: Ran) -> None:
     lines = [line for line in ran.lines if "connected" not in line]
-    found = [re.search(r"user_id=(\w+) +chat ·([0-9a-f]{8})$", line) for line in lines]
+    found = [re.search(r"user_id=(\w+) .*chat ·([0-9a-f]{8})$", line) for line in lines]
     lines_of = Counter(match.groups() for match in found if match)
     assert set(lines_of.values()) == {2, 3}
     assert Counter(user_id for user_id, _ in lines_of) == MESSAGES_OF

@@ -143,7 +143,7 @@ FLOORS_INSIDE = {
         {"descriptor", "segment"},
         {"directories"},
         {"held", "reading"},
-        {"memory"},
+        {"memory", "merging"},
         {"queue"},
     ],
 }

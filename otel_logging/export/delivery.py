@@ -259,7 +259,9 @@ class Delivery:
         while serves() and not self._stopping:
             try:
                 with self._sending:
-                    self._round(math.inf)
+                    done = self._round(math.inf)
+                if done:
+                    self.sender.tidy(go_on=lambda: self._news.locked() and not self._stopping)
             except Exception as error:
                 if serves():  # pragma: no branch - not: a greenlet of the parent's
                     _diagnostics.report("errors of the delivery thread", detail=error)
@@ -299,7 +301,8 @@ class Delivery:
                 deadline = min(deadline, self._asked_until)
         due = time.monotonic() >= (self.sender.next_flush_try if flushing else self.sender.next_try)
         self._before_round(flushing and due)
-        self.sender.gather(older_than_s=0.0 if due else self.spool.seal_after_s)
+        sends = due and self._client is not None
+        self.sender.gather(older_than_s=0.0 if sends else self.spool.seal_after_s)
         if not due:
             return False
         done = self.sender.send_waiting(deadline)

@@ -92,11 +92,11 @@ def apply(settings: LogSettings) -> None:
     listen, level = _listening
     if level is not None:
         settings = replace(settings, level=level, levels={})
-    stdout = Stdout()
+    stdout, links = Stdout(), settings.links_to
     line_bytes = settings.line_bytes if stdout.is_pipe else None
     straight: line.Straight = line.never_straight
     if settings.console:
-        render = console_renderer(color=settings.color, links_to=settings.links_to)
+        render = console_renderer(color=settings.color, links_to=links, width=stdout.columns)
     else:
         render = json_renderer(line_bytes)
         if not settings.caller and listen is None:

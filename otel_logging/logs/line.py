@@ -4,6 +4,7 @@ Invariant: every field of a call is there, under its own name or with underscore
 Deliberately absent: levels, and who calls (``logger``).
 """
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ from otel_logging.processors import (
 )
 
 NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+#: Lines that tell of the exception that is handled meanwhile, in words of their own.
+_TELLING: Final = frozenset({"warning", "error", "critical"})
 #: Fields that a line sets itself; ``trace_id`` may be given by hand, ``event`` cannot.
 _GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID, _names.EVENT}
 #: structlog's register of what its functions bind: empty until one is called.
@@ -72,30 +75,44 @@ def _fill(
     *,
     on_span: bool,
 ) -> EventDict:
-    add_bound_context(None, level, event_dict)
-    for key in _GUARDED.intersection(event_dict):
-        if type(event_dict[key]) is TracebackText:
-            continue
-        _fields.put_aside(event_dict, key, event_dict.pop(key))
-    add_job_tag(None, level, event_dict)
-    add_ids(span, event_dict)
+    identify(span, logger, level, event_dict, error)
     is_known = False
+    told = error if error is not None or level not in _TELLING else sys.exc_info()[1]
+    if told is not None:
+        _exceptions.mark_told(told)
     if error is not None:
-        event_dict[_names.EXCEPTION] = traceback_of(error)
-        event_dict.update({**described(error), **caller.where(error), **event_dict})
         is_known = on_span and _runtime.current.on_spans and _was_recorded(span, error)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
         if asked and _names.STACK in event_dict:
             _fields.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
         _render_stack(None, "", event_dict)
-    # by the span's own clock, inside one of ours
-    now_ns = getattr(span, "now_ns", _runtime.current.now_ns)()
-    event_dict[_names.TIME_NS], event_dict[_names.TIMESTAMP] = now_ns, _timestamp(now_ns)
-    event_dict[_names.LEVEL], event_dict[_names.LOGGER] = level, logger
+    stamp(span, event_dict)
     if on_span:
         record_on(span, event_dict, error, is_known=is_known)
     return event_dict
+
+
+def identify(
+    span: trace.Span, logger: str, level: str, event_dict: EventDict, error: BaseException | None
+) -> None:
+    """Add whose line it is, and what was raised."""
+    add_bound_context(None, level, event_dict)
+    for key in _GUARDED.intersection(event_dict):
+        if type(event_dict[key]) is not TracebackText:
+            _fields.put_aside(event_dict, key, event_dict.pop(key))
+    add_job_tag(None, level, event_dict)
+    add_ids(span, event_dict)
+    if error is not None:
+        event_dict[_names.EXCEPTION] = traceback_of(error)
+        event_dict.update({**described(error), **caller.where(error), **event_dict})
+    event_dict[_names.LEVEL], event_dict[_names.LOGGER] = level, logger
+
+
+def stamp(span: Any, event_dict: EventDict) -> None:
+    """Add the time, by the span's own clock inside one of ours."""
+    now_ns = getattr(span, "now_ns", _runtime.current.now_ns)()
+    event_dict[_names.TIME_NS], event_dict[_names.TIMESTAMP] = now_ns, _timestamp(now_ns)
 
 
 def _timestamp(now_ns: int) -> str:
@@ -161,6 +178,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
         if type(event) is not str or len(event) > MAX_CHARACTERS:
             return False
         if sys.stdout is not sys.__stdout__ or _runtime.current.record_sink is not None:
+            return False
+        if level >= logging.WARNING and sys.exc_info()[1] is not None:
             return False
         try:
             redaction = _runtime.current.redaction

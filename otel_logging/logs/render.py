@@ -1,16 +1,19 @@
 """An event dict to one line: JSON for machines, aligned and coloured for people.
 
 Out: bytes without a newline at the end. Invariant: never raises for any value; the JSON is strict
-(no NaN, no lone surrogate) and one line, the console obeys no control character.
+(no NaN, no lone surrogate) and one line, the console obeys no control character but newlines of
+messages and tracebacks, below which all is indented.
 """
 
+import math
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from otel_logging import _json, _links, _names
+from otel_logging import _json, _links, _names, _runtime
 from otel_logging._values import MAX_RECORD_BYTES, field, plain, shown
 from otel_logging.logs.line import NAMES
 
@@ -51,57 +54,143 @@ _LEVEL_COLORS: Final = {
     for level, code in zip(NAMES.values(), ("34", "32", "33", "31", "1;31"), strict=True)
 }
 _EVENT_WIDTH: Final = 32
+_INDENT: Final = 24  # of what goes on in the next line: right of where messages begin
+_LEAST_INDENT: Final = 4  # of tracebacks, and of words too long for more
 _TRACE_CHARACTERS: Final = 8
 #: With flags that say "sampled" (W3C Trace Context: the lowest bit).
 _IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
 _BARE = re.compile(r"[^\s\"'=]+")
 _NOT_FIELDS: Final = _names.RESERVED | {_names.STACK, _names.TIME_NS, *_names.OF_EXCEPTIONS}
+_WORDS: Final = re.compile("( *)([^ ]+)")
+_PARTS: Final = re.compile("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
+_Paint = Callable[[str, str], str]
+#: What no line is broken inside: the columns before it, a field's name, the text, its colour.
+_Token = tuple[int, str | None, str, str]
 
 
-def console_renderer(*, color: bool, links_to: str | None = None) -> Renderer:
+def console_renderer(
+    *,
+    color: bool,
+    links_to: str | None = None,
+    width: Callable[[], float] = lambda: math.inf,
+) -> Renderer:
     """Return a renderer for people.
 
-    ``HH:MM:SS.mmm level message   key=value …  logger  ·trace``, tracebacks below.
-    *links_to*: Jaeger's address, to which the trace is a link on terminals that take them.
+    ``HH:MM:SS.mmm level message   key=value …  logger  ·trace``, tracebacks below. *links_to*:
+    Jaeger's address, to which the trace is a link on terminals that take them. *width*: the
+    terminal's; what is wider goes on below. There the date is printed where a day begins; a
+    pipe's or file's lines are left to who reads them.
     """
     if color:
         _obey_colors_on_windows()
+    today = ""
 
     def paint(code: str, text: str) -> str:
         return f"{code}{text}{_RESET}" if color and code and text else text
 
-    def draw(event_dict: Mapping[str, Any]) -> bytes:
+    def draw(event_dict: Mapping[str, Any], columns: float = math.inf) -> bytes:
         level = _text_of(event_dict, _names.LEVEL)
-        message = _text_of(event_dict, _names.EVENT)
+        message, *more = _lines(event_dict.get(_names.EVENT))
         if event_dict.get(_names.JOB_TAG) is not None:
             message = f"[{_text_of(event_dict, _names.JOB_TAG)}] {message}"
-        short = _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]
-        parts = [
-            paint(_DIM, _clock(event_dict.get(_names.TIME_NS))),
-            paint(_LEVEL_COLORS.get(level, ""), f"{level:<8}"),
-            paint(_BOLD, message) + " " * (_EVENT_WIDTH - len(message)),
-            *[
-                f"{paint(_CYAN, shown(key))}={paint(_MAGENTA, _value(key, value))}"
-                for key, value in event_dict.items()
-                if key not in _NOT_FIELDS
-            ],
-            " " + paint(_DIM, _text_of(event_dict, _names.LOGGER)),
-        ]
-        if short:
-            parts.append(_linked(paint(_DIM, f"·{short}"), event_dict, links_to))
-        below = [
-            _indented(str(plain(event_dict[key])), paint)
-            for key in (_names.STACK, _names.EXCEPTION)
-            if key in event_dict
-        ]
-        return "\n".join([" ".join(parts), *below]).encode("utf-8", "backslashreplace")
+        clock, level_text = _local(event_dict)[1], f"{level:<8}"
+        at = len(clock) + len(level_text) + 1
+        line = _flow(_tokens(event_dict, message, columns - at), columns, at, _INDENT, paint)
+        if short := _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]:
+            linked = _linked(paint(_DIM, f"·{short}"), event_dict, links_to)
+            line = line.removesuffix(paint(_DIM, f"·{short}")) + linked
+        head = f"{paint(_DIM, clock)} {paint(_LEVEL_COLORS.get(level, ''), level_text)}"
+        below = [_below(each, _INDENT - 2, "", columns, paint) for each in more]
+        for key in (_names.STACK, _names.EXCEPTION):
+            if key in event_dict:
+                below += _indented(str(plain(event_dict[key])), columns, paint)
+        return "\n".join([head + line, *below]).encode("utf-8", "backslashreplace")
 
     def render(event_dict: Mapping[str, Any]) -> bytes:
-        line = draw(event_dict)
-        fits = len(line) < MAX_RECORD_BYTES
-        return line if fits else draw(_json.fitted(event_dict, MAX_RECORD_BYTES - 1, draw))
+        nonlocal today
+        head, columns = b"", width()
+        if columns < math.inf and today != (today := _local(event_dict)[0]):
+            head = paint(_DIM, today).encode() + b"\n"
+        most = MAX_RECORD_BYTES - 1 - len(head)
+        line = draw(event_dict, columns)
+        return head + (line if len(line) <= most else draw(_json.fitted(event_dict, most, draw)))
 
     return render
+
+
+def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_Token]:
+    """Return what is on a line that has *room*, on whose behalf first. The message's padding gives
+    way, then the path of its logger; and then it is in parts, which several lines can take.
+    """
+    keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])
+    fields: list[_Token] = [
+        (1, shown(key), _value(key, event_dict[key]), _MAGENTA)
+        for key in keys
+        if key not in _NOT_FIELDS
+    ]
+    logger = _text_of(event_dict, _names.LOGGER)
+    short = _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]
+    trace: list[_Token] = [(1, None, f"·{short}", _DIM)] if short else []
+    shortest = "…" + logger.rpartition(".")[2] if "." in logger else logger
+    for padding, name in ((_EVENT_WIDTH, logger), (0, logger), (0, shortest)):
+        tail = fields + ([(2, None, name, _DIM)] if name else []) + trace
+        if tail:
+            gap = max(padding - _columns(message) + tail[0][0], 2)
+            tail[0] = (gap, *tail[0][1:])
+        found: list[_Token] = [(1, None, message, _BOLD), *tail]
+        if sum(map(_size, found)) <= room:
+            return found
+    return [part for each in found for part in _split(each, room)]
+
+
+def _split(token: _Token, room: float) -> Iterator[_Token]:
+    gap, name, text, color = token
+    pattern = _WORDS if color == _BOLD else _PARTS
+    if color != _BOLD and _size(token) <= room:
+        yield token
+        return
+    for blanks, part in pattern.findall(text):
+        yield gap + len(blanks), name, part, color
+        gap, name = 0, None
+
+
+def _size(token: _Token) -> int:
+    gap, name, text, _ = token
+    return gap + (0 if name is None else _columns(name) + 1) + _columns(text)
+
+
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal *text* takes."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def _flow(tokens: Iterable[_Token], columns: float, at: int, indent: int, paint: _Paint) -> str:
+    """Set *tokens* one after another from the column *at* on; where the terminal ends, below."""
+    written = []
+    for token in tokens:
+        (gap, name, text, color), size = token, _size(token)
+        if at + size > columns:
+            start = indent if indent + size - gap <= columns else _LEAST_INDENT
+            if start < at:
+                written.append("\n" + " " * start)
+                at, size, gap = start, size - gap, 0
+        named = "" if name is None else paint(_CYAN, name) + "="
+        written.append(" " * gap + named + paint(color, text))
+        at += size
+    return "".join(written)
+
+
+def _below(line: str, indent: int, color: str, columns: float, paint: _Paint) -> str:
+    """Return a line of a longer text, indented; where it is too wide, broken between words."""
+    if indent + _columns(line) > columns:
+        indent = _LEAST_INDENT
+    tokens: list[_Token] = [(0, None, line, color)]
+    if indent + _columns(line) > columns:
+        tokens = [(len(blanks), None, word, color) for blanks, word in _WORDS.findall(line)]
+    return " " * indent + _flow(tokens, columns, indent, 2 * _LEAST_INDENT, paint)
 
 
 def _linked(text: str, event_dict: Mapping[str, Any], jaeger_url: str | None) -> str:
@@ -117,10 +206,18 @@ def _text_of(event_dict: Mapping[str, Any], key: str) -> str:
     return "" if value is None else shown(str(plain(value)))
 
 
-def _clock(time_ns: int | None) -> str:
-    """Return local time, which is what a person at the terminal has on the wrist."""
+def _lines(event: Any) -> list[str]:
+    """Return the lines of a message, without empty ones around it."""
+    text = "" if event is None else str(plain(event)).replace("\r\n", "\n").strip("\n")
+    return [shown(each) for each in text.split("\n")]
+
+
+def _local(event_dict: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the day and the time, of the clock which a person at the terminal has on the wrist."""
+    time_ns = event_dict.get(_names.TIME_NS)
     seconds, rest = divmod(time.time_ns() if time_ns is None else time_ns, 1_000_000_000)
-    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 1_000_000:03d}"
+    day, clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)).split(" ")
+    return day, f"{clock}.{rest // 1_000_000:03d}"
 
 
 def _value(key: str, value: Any) -> str:
@@ -130,17 +227,15 @@ def _value(key: str, value: Any) -> str:
     return shown(_json.dumps(kept).decode() if isinstance(kept, (dict, list)) else str(kept))
 
 
-def _indented(traceback_text: str, paint: Callable[[str, str], str]) -> str:
+def _indented(traceback_text: str, columns: float, paint: _Paint) -> Iterator[str]:
     """Set a traceback off from the lines around it: places dim, what was raised in red."""
-    lines = []
     for written in traceback_text.rstrip("\n").split("\n"):
         line = "\t".join(map(shown, written.split("\t")))
         if line.startswith(("  ", "Traceback ", "Stack ")) or not line:
             code = _DIM if line.lstrip().startswith(("File ", "Traceback ", "^", "~")) else ""
         else:
             code = _LEVEL_COLORS["error"]
-        lines.append("    " + paint(code, line))
-    return "\n".join(lines)
+        yield _below(line, _LEAST_INDENT, code, columns, paint)
 
 
 def _obey_colors_on_windows() -> None:

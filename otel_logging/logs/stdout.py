@@ -7,6 +7,7 @@ lock, so that a signal handler or ``__del__`` may log while a line is written.
 import errno
 import io
 import logging
+import math
 import os
 import stat
 import sys
@@ -86,6 +87,13 @@ class Stdout:
             self._ways = (self._write_reopened, self._write_if_ready)
             if hasattr(os, "RWF_NOWAIT"):
                 self._ways = (self._write_nowait, *self._ways)
+
+    def columns(self) -> float:
+        """Return how wide the terminal is now; endless where there is none."""
+        try:
+            return os.get_terminal_size(self._fd).columns or math.inf
+        except OSError:
+            return math.inf
 
     def write(self, line: bytes) -> None:
         """Write *line* and a newline. Never raises: a loss is counted and reported."""

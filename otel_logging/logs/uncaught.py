@@ -15,10 +15,12 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, TextIO
 
+from opentelemetry import trace
+
 from otel_logging import _names
 from otel_logging._green import OfThread
 from otel_logging._values import plain
-from otel_logging.logs import caller, levels
+from otel_logging.logs import caller, levels, line
 from otel_logging.logs import logger as loggers
 
 #: The standard library's name for their logger.
@@ -125,6 +127,25 @@ def _of_warning(
     context = Context() if issubclass(category, ResourceWarning) else copy_context()
     context.run(_line, WARNINGS, logging.WARNING, str(message), **fields)
     return True
+
+
+def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
+    """Make the line about *error*, which leaves the entry stage *stage*; return what writes it, to
+    the output alone: the span has the exception already.
+    """
+    lines, span = loggers.logger_of("traced"), trace.get_current_span()
+    configured = loggers.in_use()
+    if configured is None or not levels.ours or lines.threshold > logging.ERROR:
+        return None
+    fields: dict[str, Any] = {_names.EVENT: "an exception left its entry stage", "stage": stage}
+    line.identify(span, lines.name, loggers.name_of(logging.ERROR), fields, error)
+
+    def write() -> None:
+        if loggers.in_use() is configured:  # a later set-up is not asked for what came before it
+            line.stamp(span, fields)
+            configured.write(fields)
+
+    return write
 
 
 def is_line_already(record: logging.LogRecord) -> bool:

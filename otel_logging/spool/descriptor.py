@@ -34,6 +34,9 @@ if sys.platform == "win32":  # pragma: no cover - Windows
             return False
         return True
 
+    def unlock(fd: int) -> None:
+        """Do nothing: the lock goes with the descriptor, which no child has."""
+
     def hold(fd: int) -> None:
         """Do nothing: a lock would keep readers out, and an open file cannot be renamed."""
 
@@ -59,6 +62,10 @@ else:
         except OSError:
             return False
         return True
+
+    def unlock(fd: int) -> None:
+        """Unlock the file, also for a forked child, which has the same lock."""
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
     def hold(fd: int) -> None:
         """Lock an open segment too: who has closed our directory's lock leaves us this one."""

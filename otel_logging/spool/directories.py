@@ -5,7 +5,7 @@
             lock
             000001.open               being appended to
             000002.segment            sealed, waits for delivery
-        sent/                         delivered, kept within the bound
+        sent/                         delivered, kept within the bound; small ones are merged
 
 In: paths. Out: paths. Invariant: no symbolic link is followed, no other user's
 directory is used, and a directory with a segment in it is never removed.
@@ -233,7 +233,7 @@ def _take_over(process_dir: Path) -> Descriptor | None:
         with contextlib.suppress(OSError):
             process_dir.rmdir()  # if it is empty: its maker died before it had a lock
         return None
-    opened = files(process_dir, OPEN)
+    opened = listed(process_dir, OPEN)
     # there are two cases: its process lives, or another neighbour was quicker; its lock was
     # closed by somebody, and its process has not noticed yet
     if not try_lock(lock.fd) or any(map(is_held, opened)):
@@ -250,10 +250,9 @@ def _take_over(process_dir: Path) -> Descriptor | None:
 
 def is_empty(process_dir: Path) -> bool:
     """Whether no segment is in *process_dir*; False where that cannot be found out."""
-    try:
-        return not any(path.suffix in (SEALED, OPEN) for path in _listed_now(process_dir))
-    except OSError:  # too many open files, say
-        return False
+    with contextlib.suppress(OSError):  # too many open files, say
+        return not any(listed_now(process_dir, suffix) for suffix in (SEALED, OPEN))
+    return False
 
 
 def remove_process_dir(process_dir: Path) -> None:
@@ -266,37 +265,26 @@ def remove_process_dir(process_dir: Path) -> None:
 # ---------------------------------------------------------------- what is in them
 
 
-def listed(directory: Path) -> list[Path]:
-    """Return what is in *directory*, by name; nothing if it is none, gone or cannot be read."""
+def listed(directory: Path, suffix: str = "") -> list[Path]:
+    """Return what is in *directory*, as ``listed_now``; nothing if it cannot be read."""
     with contextlib.suppress(OSError):
-        return _listed_now(directory)
+        return listed_now(directory, suffix)
     return []
 
 
-def _listed_now(directory: Path) -> list[Path]:
-    """Return what is in *directory*; nothing if it is gone. Failure: raises OSError."""
+def listed_now(directory: Path, suffix: str = "") -> list[Path]:
+    """Return what is in *directory*, by name, segments oldest first; nothing if it is gone.
+
+    Failure: raises OSError if it is there and cannot be read now, with too many open files, say.
+    """
     try:
         # not scandir, whose descriptor lives for long enough to be closed by somebody, and reused
-        return [directory / name for name in sorted(os.listdir(directory))]  # noqa: PTH208
+        names = sorted(name for name in os.listdir(directory) if name.endswith(suffix))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def files(process_dir: Path, suffix: str) -> list[Path]:
-    """Return the segments in *process_dir*, oldest first; nothing if it cannot be read."""
-    return _of_suffix(listed(process_dir), suffix)
-
-
-def waiting(process_dir: Path) -> list[Path]:
-    """Return the sealed segments in *process_dir*, oldest first. Failure: raises OSError if it is
-    there and cannot be read now, with too many open files, say.
-    """
-    return _of_suffix(_listed_now(process_dir), SEALED)
-
-
-def _of_suffix(found: list[Path], suffix: str) -> list[Path]:
-    found = [path for path in found if path.suffix == suffix]
-    return sorted(found, key=lambda path: len(path.name))  # rising numbers: 1000000 after 999999
+    if suffix:
+        names.sort(key=len)  # rising numbers: 1000000 after 999999
+    return [directory / name for name in names]
 
 
 def sent(path: Path) -> Path:
@@ -317,12 +305,15 @@ def waiting_bytes(base: Path) -> dict[str, int]:
 
 
 def _sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
-    """Yield whether it waits, when it was written (s since the epoch), its bytes: each segment."""
+    """Yield whether it waits, when it was written (s since the epoch), the bytes that it takes
+    on disk, whole blocks: each segment.
+    """
     for each in listed(destination_dir):
-        for path in (*files(each, SEALED), *files(each, OPEN)):
+        for path in (*listed(each, SEALED), *listed(each, OPEN)):
             with contextlib.suppress(OSError):
                 found = path.lstat()
-                yield each.name != SENT, found.st_mtime, found.st_size, path
+                size = max(found.st_size, getattr(found, "st_blocks", 0) * 512)
+                yield each.name != SENT, found.st_mtime, size, path
 
 
 def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:

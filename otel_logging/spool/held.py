@@ -44,9 +44,7 @@ class Held:
         holds it. Failure: raises OSError.
         """
         self.let_go()
-        if self.own is not None and self.own[0].exists():
-            return self.own[0]
-        return self.take()
+        return self.own[0] if self.own is not None and self.own[0].exists() else self.take()
 
     def let_go(self) -> None:
         """Give up the directories whose own lock somebody has closed: a neighbour may have it by
@@ -80,22 +78,18 @@ class Held:
     def leave(self) -> None:
         """Hold nothing any more; our own directory goes if it is empty."""
         self.let_go()
-        own, self.own = self.own, None
-        adopted, self.adopted = self.adopted, {}
-        for lock in adopted.values():
-            lock.close()
-        if own is not None:
-            if directories.is_empty(own[0]):
-                directories.remove_process_dir(own[0])
-            own[1].close()
+        if self.own is not None and directories.is_empty(self.own[0]):
+            directories.remove_process_dir(self.own[0])
+        self.after_fork()
 
     def after_fork(self) -> None:
-        """Hold nothing in a child: its parent does. An unlock would free the parent's lock, a
+        """Hold nothing, as in a child: its parent does. An unlock would free the parent's lock, a
         close does not.
         """
-        for lock in (*self.adopted.values(), *([self.own[1]] if self.own else [])):
-            lock.close()
+        locks = [*self.adopted.values(), *([self.own[1]] if self.own else [])]
         self.own, self.adopted = None, {}
+        for lock in locks:
+            lock.close()
 
 
 def set_apart(destination_dir: Path, segment: bytes) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _diagnostics, _forks
-from otel_logging.spool import descriptor, directories
+from otel_logging.spool import descriptor, directories, merging
 from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.held import Held, set_apart, write_segment
@@ -311,7 +311,7 @@ class Spool:
         with self._lock:
             self._held.let_go()
             found, held = list(self._memory.segments), self._held.all()
-        paths = [path for each in held for path in directories.waiting(each)]
+        paths = [path for each in held for path in directories.listed_now(each, SEALED)]
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:
@@ -349,6 +349,11 @@ class Spool:
             directories.prune(
                 self._held.destination_dir, bytes_bound=self._bytes_bound, oldest=oldest
             )
+
+    def merge(self, *, go_on: Callable[[], bool]) -> bool:
+        """Make few files of the sent segments while *go_on* says so; return whether it is done."""
+        home = self._held.destination_dir
+        return home is None or merging.merge(home, go_on=go_on)
 
     def close(self) -> None:
         """Seal what is open and leave the directory; what waits is delivered by the next process.

@@ -23,11 +23,10 @@ from otel_logging.spool.directories import (
     UnsafeError,
     check_base,
     check_private,
-    files,
     listed,
     sent,
 )
-from otel_logging.spool.segment import Contents, parse
+from otel_logging.spool.segment import Contents, parse, parse_all
 
 UNSAFE: Final = "a spool directory is not read: it is not safe"
 
@@ -45,10 +44,10 @@ def segments(base: Path) -> list[Path]:
         return []
     destinations = [each for each in listed(base) if each.suffix != LOGS and _is_safe(each)]
     processes = [path for each in destinations for path in listed(each) if path.name != SENT]
-    found = [path for each in processes for path in files(each, OPEN)]
+    found = [path for each in processes for path in listed(each, OPEN)]
     # in this order: what moves on while we look is met twice rather than never
-    found += [path for each in processes for path in files(each, SEALED)]
-    found += [path for each in destinations for path in files(each / SENT, SEALED)]
+    found += [path for each in processes for path in listed(each, SEALED)]
+    found += [path for each in destinations for path in listed(each / SENT, SEALED)]
     return list({sent(path): path for path in found}.values())
 
 
@@ -65,21 +64,31 @@ def _is_safe(destination_dir: Path) -> bool:
 
 
 def read(base: Path) -> Iterator[Contents]:
-    """Yield the contents of every readable segment of spans below *base*."""
-    for path in segments(base):
-        contents = load(path)
-        if contents is not None:
-            yield contents
+    """Yield the contents of every readable segment of spans below *base*.
+
+    A segment may come twice, never not at all: one that a merge took away meanwhile is looked
+    for again, in the file that has it now.
+    """
+    seen: set[Path] = set()
+    is_complete = False
+    while not is_complete:
+        is_complete = True
+        for path in segments(base):
+            if sent(path) not in seen:
+                seen.add(sent(path))
+                data = load(path)
+                is_complete = is_complete and data is not None
+                yield from parse_all(data or b"")
 
 
-def load(path: Path) -> Contents | None:
-    """Read one segment; None if it is gone or not a segment.
+def load(path: Path) -> bytes | None:
+    """Return what is in one segment; None if it is gone or cannot be read.
 
     A segment that is being renamed meanwhile (sealed, delivered) is found under its new name.
     """
     for candidate in (path, path.with_suffix(SEALED), sent(path)):
         with contextlib.suppress(OSError):
-            return parse(content(candidate))
+            return content(candidate)
     return None
 
 

@@ -5,13 +5,15 @@
               then frames: u32 span length, the same again, u32 crc32, 16 bytes trace id,
               span bytes
 
-Big endian; a frame's crc covers length, trace id and span; the bytes are those
-of ``_otlp``. In: bytes. Out: bytes. Invariant: one flipped bit costs at most one span,
-and never gives a wrong one. Deliberately absent: files.
+A file that was merged of sent ones holds several, one behind another. Big endian; a frame's
+crc covers length, trace id and span; the bytes are those of ``_otlp``. In: bytes. Out:
+bytes. Invariant: one flipped bit costs at most one span, and never gives a wrong one.
+Deliberately absent: files.
 """
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,20 +50,36 @@ def frame(trace_id: bytes, span: bytes) -> bytes:
 
 
 def parse(data: bytes) -> Contents | None:
-    """Read a segment's bytes; None if its header is damaged, or it is not a segment.
+    """Read the segment at the beginning of *data*; None if its header is damaged, or it is none.
 
     A frame whose check fails is left out; the next one is where its length says. Where
     neither of its lengths holds, the rest is left out. A torn tail, which a killed process
     leaves, is left out silently: that append had not returned. Failure: never raises.
     """
-    if len(data) < _HEADER.size:
-        return None
-    magic, crc, resource_length, scope_length = _HEADER.unpack_from(data)
-    middle = _HEADER.size + resource_length
+    return _parse_at(data, 0)[0]
+
+
+def parse_all(data: bytes) -> Iterator[Contents]:
+    """Yield each segment of a file; after a damaged one it goes on at the next header."""
+    position = 0
+    while position >= 0:
+        found, end = _parse_at(data, position)
+        if found is not None:
+            yield found
+        position = data.find(_MAGIC, end)
+
+
+def _parse_at(data: bytes, start: int) -> tuple[Contents | None, int]:
+    """Read the segment at *start*; return where the next one may begin, too."""
+    if len(data) - start < _HEADER.size:
+        return None, len(data)
+    magic, crc, resource_length, scope_length = _HEADER.unpack_from(data, start)
+    begin = start + _HEADER.size
+    middle = begin + resource_length
     position = middle + scope_length
-    if magic != _MAGIC or len(data) < position or zlib.crc32(data[12:position]) != crc:
-        return None
-    resource, scope = data[_HEADER.size : middle], data[middle:position]
+    if magic != _MAGIC or len(data) < position or zlib.crc32(data[start + 12 : position]) != crc:
+        return None, start + 1
+    resource, scope = data[begin:middle], data[middle:position]
     spans: list[tuple[bytes, bytes]] = []
     damaged = 0
     while (begin := position + _FRAME.size) <= len(data):
@@ -72,8 +90,10 @@ def parse(data: bytes) -> Contents | None:
                 spans.append((trace_id, span))
                 break
         else:
+            if data.startswith(_MAGIC, position):
+                break
             damaged += first != second or begin + first <= len(data)
             if first != second:
                 break
         position = begin + length
-    return Contents(resource, scope, spans, damaged)
+    return Contents(resource, scope, spans, damaged), position

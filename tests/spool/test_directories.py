@@ -21,6 +21,7 @@ from otel_logging.spool.reading import Waiting
 from tests.spools import (
     append,
     die,
+    loaded,
     make,
     numbers,
     on_disk,
@@ -245,12 +246,12 @@ def test_a_segment_that_moves_on_is_found_where_it_went(spool: Spool, base: Path
     append(spool, 1)
     (listed,) = reading.segments(base)
     spool.seal()
-    assert numbers([reading.load(listed)]) == [1]
+    assert numbers(loaded(listed)) == [1]
     (sealed,) = reading.segments(base)
     spool.delivered(spool.waiting()[0])
-    assert numbers([reading.load(listed)]) == numbers([reading.load(sealed)]) == [1]
+    assert numbers(loaded(listed)) == numbers(loaded(sealed)) == [1]
     (sent,) = reading.segments(base)
-    assert numbers([reading.load(sent)]) == [1]
+    assert numbers(loaded(sent)) == [1]
 
 
 def _open_files() -> int:
