@@ -22,6 +22,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # a busy machine is no finding
 settings.register_profile("unhurried", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=10_000)
 settings.load_profile("unhurried")
 
 
