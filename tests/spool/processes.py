@@ -99,7 +99,6 @@ def processes() -> Iterator[Processes]:
 def serve(address: str) -> None:
     """Do what is asked for at *address*, until whoever asks is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    _diagnostics._quiet_s = 1e9
     spool: Spool | None = None
     line = _connected(address)
     while True:
