@@ -20,7 +20,7 @@ from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.provider import TracerProvider
 from otel_logging.export.records import Records
 from otel_logging.settings import Exporter, Settings, destination
-from otel_logging.spool import directories
+from otel_logging.spool import destinations, directories
 from otel_logging.spool.queue import Spool
 
 #: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.
@@ -101,7 +101,9 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
     failure: Exception | None = None
     for find in finders:
         try:
-            return Spool(find(), name, resource, **options)
+            spool = Spool(base := find(), name, resource, **options)
+            destinations.describe(base / name, exporter.shown, settings.spool_hours)
+            return spool
         except Exception as error:
             failure = error
             if given is None and isinstance(error, directories.UnsafeError):

@@ -90,7 +90,7 @@ FLOORS_INSIDE = {
     "settings": [{"variables"}, {"links", "exporter"}, {"logs"}, {"__init__"}],
     "doctor": [{"report"}, {"probe"}, {"checks"}],
     "traces": [
-        {"span", "exceptions"},
+        {"span", "exceptions", "otlp_json"},
         {"trace", "jaeger", "local"},
         {"path"},
         {"late"},
@@ -100,7 +100,7 @@ FLOORS_INSIDE = {
         {"draw"},
     ],
     "traces/draw": [{"terminal"}, {"outline", "table", "waterfall"}, {"page"}],
-    "cli": [{"options"}, {"listing"}, {"__init__"}],
+    "cli": [{"options"}, {"listing"}, {"spool"}, {"__init__"}],
     "logs": [
         {"call", "caller", "levels", "line", "nesting", "stdout"},
         {"handlers", "render"},
@@ -129,6 +129,7 @@ FLOORS_INSIDE = {
         {"descriptor", "segment"},
         {"directories"},
         {"held", "reading"},
+        {"destinations"},
         {"memory"},
         {"queue"},
     ],

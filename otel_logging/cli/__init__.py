@@ -1,6 +1,6 @@
 """``otel-logging``: ask the local store and Jaeger, in a terminal.
 
-Nothing in a store is changed.
+Nothing in a store is changed, but by ``spool --purge``.
 """
 
 import re
@@ -25,6 +25,7 @@ from otel_logging.cli.listing import (
 )
 from otel_logging.cli.options import of_rows, of_store, seconds
 from otel_logging.cli.options import spool_dir as spool_dir_option
+from otel_logging.cli.spool import spool
 from otel_logging.traces import groups, sources
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.failed import failed as failed_traces
@@ -284,6 +285,9 @@ def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
         run.replace_process(command, service)
     except (ConfigurationError, OSError) as error:
         raise click.ClickException(str(error)) from None
+
+
+main.add_command(spool)
 
 
 # ---------------------------------------------------------------- which trace
