@@ -11,6 +11,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime, tracing
 from otel_logging._errors import ConfigurationError
+from otel_logging.export import metrics
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.foreign import AttachedProcessor
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
@@ -32,6 +33,7 @@ def start(settings: Settings, deliveries: list[Delivery]) -> tuple[Pipeline | No
 
     Each worker is in *deliveries* at once, to be ended if a later part fails.
     """
+    metrics.observe()
     resource = make_resource(settings)
     encoded = encode_resource(resource)
     pipeline: Pipeline | None = None

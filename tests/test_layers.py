@@ -114,7 +114,7 @@ FLOORS_INSIDE = {
         {"grpc", "http", "readable", "records", "sender"},
         {"delivery", "span"},
         {"foreign", "line_spans"},
-        {"pipeline"},
+        {"metrics", "pipeline"},
         {"provider"},
     ],
     "integrations": [

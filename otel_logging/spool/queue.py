@@ -71,7 +71,7 @@ class Spool:
         #: Called, outside the lock, when there is a new segment: the worker has something to do.
         self.on_work: Callable[[], None] = lambda: None
         self.opened = 0  # segments opened so far, those in memory included
-        self._noun = noun
+        self.noun = noun
         self._held = Held(None if base is None else base / destination)
         self._bytes_bound = bytes_bound
         self._max_age_s = hours * 3600
@@ -99,7 +99,7 @@ class Spool:
 
     def report(self, kind: str, times: int = 1, *, detail: object = "") -> None:
         """Report trouble with what is in the spool; *kind* has a place for its noun."""
-        _diagnostics.report(kind.format(self._noun), times, detail=detail)
+        _diagnostics.report(kind.format(self.noun), times, detail=detail)
 
     # ---- append
 
