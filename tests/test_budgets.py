@@ -45,7 +45,7 @@ BUDGETS = {
     "_wrap": 169,
     "assembly": 109,
     "binding": 108,
-    "cli": 569,
+    "cli": 571,
     "context": 179,
     "demo": 198,
     "doctor": 392,

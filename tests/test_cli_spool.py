@@ -127,6 +127,12 @@ def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "OTEL_LOGGING_SPOOL_DIR" in done.output
 
 
+@pytest.mark.parametrize("option", ["--logs", "--yes"])
+def test_an_option_without_its_other_is_refused(tmp_path: Path, option: str) -> None:
+    """It would do nothing."""
+    assert "--logs goes with --export" in spool(tmp_path, option, status=2)
+
+
 # ---------------------------------------------------------------- export
 
 

@@ -45,6 +45,8 @@ def spool(
     spool_dir: Path | None,
 ) -> None:
     """List what waits on this machine: for which collector, how much, since when."""
+    if (logs and export is None) or (yes and not purge):
+        raise click.UsageError("--logs goes with --export, and --yes with --purge")
     try:
         bases = settings.spool_base() if spool_dir is None else [spool_dir]
     except ConfigurationError as error:
