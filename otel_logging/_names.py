@@ -172,6 +172,11 @@ OTLP_PREFIXES: Final = {  # by signal: the same options, and these win
     "traces": "OTEL_EXPORTER_OTLP_TRACES_",
     "logs": "OTEL_EXPORTER_OTLP_LOGS_",
 }
+#: Metrics of an SDK about itself (semantic conventions), and their attributes.
+SDK_METRIC: Final = "otel.sdk."
+COMPONENT_TYPE: Final = "otel.component.type"
+COMPONENT_NAME: Final = "otel.component.name"
+ERROR_TYPE: Final = "error.type"
 OTEL_BSP_PREFIX: Final = "OTEL_BSP_"  # no meaning here: the disk is the queue
 LIMITS: Final = {  # field of settings.Limits -> variables, the first one set wins
     "span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),

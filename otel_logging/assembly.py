@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _diagnostics, _names, _runtime, tracing
+from otel_logging import _diagnostics, _names, _runtime, tracers
 from otel_logging._errors import ConfigurationError
+from otel_logging.export import metrics
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.foreign import AttachedProcessor, sends_to
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
@@ -24,7 +25,7 @@ from otel_logging.lateness.watch import Watch
 from otel_logging.logs import uncaught
 from otel_logging.logs.configure import get_logger
 from otel_logging.settings import Exporter, Settings, destination
-from otel_logging.spool import directories
+from otel_logging.spool import destinations, directories
 from otel_logging.spool.queue import Spool
 
 #: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.
@@ -38,6 +39,7 @@ def start(
 
     Each worker is in *deliveries* at once, to be ended if a later part fails.
     """
+    metrics.observe()
     resource = make_resource(settings)
     encoded = encode_resource(resource)
     pipeline: Pipeline | None = None
@@ -138,6 +140,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
                     f"{_names.SPOOL_DIR} names another",
                     detail=failure,
                 )
+            destinations.describe(base / name, exporter.shown, settings.spool_hours)
             return spool
         except Exception as error:
             failure = error
@@ -164,7 +167,7 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
     if hasattr(present, "add_span_processor"):
         tracer = present.get_tracer(_names.SCOPE)
         if not isinstance(present, TracerProvider):
-            tracer = tracing.ForeignTracer(tracer)
+            tracer = tracers.ForeignTracer(tracer)
             if id(present) not in _attached:
                 _attached.add(id(present))
                 present.add_span_processor(AttachedProcessor())

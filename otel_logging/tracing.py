@@ -27,6 +27,7 @@ from otel_logging import (
     _runtime,
     _wrap,
     outliving,
+    tracers,
 )
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
@@ -46,34 +47,6 @@ _PASSED: Final = "otel_logging_passed"
 _EXPECTED: Final = "otel_logging_expected"
 
 _Context: Final = otel_context.Context
-#: OpenTelemetry's own note of who has set a provider; there is no cheaper way to know that nobody
-#: has, and it is asked by each stage before set-up.
-_API: Final = vars(trace)
-_asked = False
-
-
-def _nobodys() -> bool:
-    """Say whether nobody has set a tracer provider, without a look at the environment each time."""
-    global _asked
-    if _asked:
-        return _API.get("_TRACER_PROVIDER", _API) is None
-    _asked = True  # the first time OpenTelemetry may load one that a variable names
-    return False
-
-
-#: Somebody else's provider, and the tracer that it gave us.
-_found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
-
-
-def _someones_tracer() -> "ForeignTracer | None":
-    global _found
-    provider = trace.get_tracer_provider()
-    # none is set; or it is ours, and shut down
-    if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "is_idle", False):
-        return None
-    if _found is None or _found[0] is not provider:
-        _found = provider, ForeignTracer(provider.get_tracer(_names.SCOPE))
-    return _found[1]
 
 
 @overload
@@ -228,7 +201,7 @@ def _start(stage: Stage) -> Span:
     """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
     runtime = _runtime.current
     tracer = runtime.tracer
-    if tracer is None and (_nobodys() or (tracer := _someones_tracer()) is None):
+    if tracer is None and (tracers.is_nobodys() or (tracer := tracers.of_somebody()) is None):
         return _INVALID
     try:
         outer = context = CURRENT.get()
@@ -245,14 +218,13 @@ def _start(stage: Stage) -> Span:
                 outer = context = CURRENT.get()
         elif around.otel_logging_closed and stage.start_ns is None:
             outliving.note(stage.name or "stage", around)
+        name, kind, start_ns = stage.name or "stage", stage.kind, stage.start_ns
         attributes, budget = stage.attributes, stage.budget
         if budget is None and runtime.budgets:
-            budget = runtime.budgets.get(stage.name or "stage")
+            budget = runtime.budgets.get(name)
         if budget is not None:
             attributes = {**attributes, _names.BUDGET: budget}
-        span: Any = tracer.begin(  # of our own, or as good
-            stage.name or "stage", context, inside, stage.kind, attributes, links, stage.start_ns
-        )
+        span: Any = tracer.begin(name, context, inside, kind, attributes, links, start_ns)
         if span is around or span is _INVALID:  # an SDK that records nothing
             return _INVALID
         span.otel_logging_outer, span.otel_logging_began = outer, tick()
@@ -260,13 +232,12 @@ def _start(stage: Stage) -> Span:
             span.otel_logging_bound = before
             if stage.is_special:
                 bindings.share(span)
-        if budget is not None:
-            span.otel_logging_budget = budget
+        span.otel_logging_budget = budget
         if stage.expected:
             span.otel_logging_expected = stage.expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
-                watch.measure(span, stage.name or "stage", budget, around, stage.kind, attributes)
+                watch.measure(span, name, budget, around, kind, attributes)
             if before is not None and span.otel_logging_watched is None:
                 watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:
@@ -307,32 +278,6 @@ def _entry(
     if not is_apart and around.get_span_context().is_valid:
         links = [*(links or ()), Link(around.get_span_context())]
     return outer, context, before, links
-
-
-class ForeignTracer:
-    """Another SDK's tracer: its spans get what ours have by their class."""
-
-    def __init__(self, tracer: trace.Tracer) -> None:
-        self._tracer = tracer
-
-    def begin(
-        self,
-        name: str,
-        context: otel_context.Context,
-        around: Span,
-        kind: SpanKind,
-        attributes: Mapping[str, Any],
-        links: Any,
-        start_time: int | None = None,
-    ) -> Any:
-        """Start a span inside *around*."""
-        span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
-        if span is not around and span is not _INVALID:
-            span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
-            span.otel_logging_passed = span.otel_logging_closed = False
-            if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
-                span.otel_logging_entry = bindings.entry_of(around)
-        return span
 
 
 def _end(given: Span, error: BaseException | None, end_ns: int | None = None) -> None:

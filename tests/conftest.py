@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from otel_logging import Observability, _diagnostics, _runtime, clear_context, setup_observability
 from otel_logging.logs import stdlib
@@ -21,7 +21,9 @@ NOWHERE = "http://127.0.0.1:1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # a busy machine is no finding
-settings.register_profile("unhurried", deadline=None)
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("unhurried", deadline=None, suppress_health_check=_SLOW)
+settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=10_000)
 settings.load_profile("unhurried")
 
 

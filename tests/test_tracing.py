@@ -24,7 +24,7 @@ from otel_logging import (
     inject,
     setup_observability,
     traced,
-    tracing,
+    tracers,
 )
 from tests.conftest import Service
 
@@ -583,7 +583,7 @@ def test_a_span_that_cannot_end_is_a_counted_loss(service: Service, monkeypatch:
     monkeypatch.setattr(
         _runtime,
         "current",
-        dataclasses.replace(_runtime.current, tracer=tracing.ForeignTracer(Tracer())),
+        dataclasses.replace(_runtime.current, tracer=tracers.ForeignTracer(Tracer())),
     )
     with traced("x"):
         pass

@@ -1,6 +1,6 @@
 """``otel-logging``: ask the local store and Jaeger, in a terminal.
 
-Nothing in a store is changed.
+Nothing in a store is changed, but by ``spool --purge``.
 """
 
 import re
@@ -28,6 +28,7 @@ from otel_logging.cli.listing import (
 )
 from otel_logging.cli.options import of_rows, of_store, seconds
 from otel_logging.cli.options import spool_dir as spool_dir_option
+from otel_logging.cli.spool import spool
 from otel_logging.lateness.died import tables
 from otel_logging.traces import groups, sources
 from otel_logging.traces.draw import now as draw_now
@@ -309,6 +310,9 @@ def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
         run.replace_process(command, service)
     except (ConfigurationError, OSError) as error:
         raise click.ClickException(str(error)) from None
+
+
+main.add_command(spool)
 
 
 # ---------------------------------------------------------------- which trace

@@ -9,7 +9,7 @@ reported; no span of it is sent again that was taken. Deliberately absent: threa
 import math
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
@@ -29,6 +29,9 @@ _LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked
 NOT_DELIVERED: Final = "deliveries failed, the {} wait"
 UNREADABLE: Final = "spool segments cannot be read now and are tried again"
 REFUSED: Final = "{} lost: the collector refused them"
+
+#: How many spans, and log records, this process has delivered.
+delivered: Final[Counter[str]] = Counter()
 
 
 class Sender:
@@ -156,6 +159,7 @@ class Sender:
             self.last_failure, self._pause_s, self.refusal = "", 0.0, None
             self._next_reminder = math.inf
             self._spool.seal_after_s = SEAL_S
+            delivered[self._spool.noun] += max(len(part) - answer.rejected_spans, 0)
             self._report_partial(answer, len(part))
         elif answer.outcome is not Outcome.AGAIN and len(part) > 1:
             half = len(part) // 2

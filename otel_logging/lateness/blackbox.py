@@ -140,6 +140,10 @@ class BlackBox:
             with contextlib.suppress(OSError):
                 self.path.unlink()
             self.path = None
+        data, self.data = self.data, bytearray(SLOTS * SLOT_BYTES)
+        if isinstance(data, mmap.mmap):
+            with contextlib.suppress(BufferError):  # a thread writes to it at this moment
+                data.close()
 
 
 def read(path: Path) -> Table:

@@ -202,8 +202,8 @@ class Watch:
 
     def span_in(self, thread: int) -> Any:
         """Return the span of the innermost stage that is open in *thread*."""
-        mine = [each.span for each in list(self.measured.values()) if each.thread == thread]
-        there = list(self.open.items())
+        mine = [each.span for each in list(self.measured.copy().values()) if each.thread == thread]
+        there = list(self.open.copy().items())
         mine += [span for span, at in there if (at[0] if type(at) is tuple else at) == thread]
         return mine[-1] if mine else _NO_SPAN
 

@@ -84,7 +84,8 @@ class Watchdog:
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
-        there = list(self.watch.open.items())
+        # a copy: the garbage collector may end stages in the midst of making a list
+        there = list(self.watch.open.copy().items())
         too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
         for number, (span, noted) in enumerate(there):
             if has_ended(span) or number < too_many:
@@ -98,7 +99,7 @@ class Watchdog:
                     self.watch.open[span] = noted, slot
             elif now - began_ns(span) > _SLOW_S * 1e9:
                 self._promote(span, *noted)
-        for slot, each in list(self.watch.measured.items()):
+        for slot, each in list(self.watch.measured.copy().items()):
             if has_ended(each.span):
                 self.watch.forget(each)
             elif each.budget_s is not None and now - each.origin > each.budget_s * 5e8:

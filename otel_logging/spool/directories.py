@@ -6,6 +6,7 @@
             000001.open               being appended to
             000002.segment            sealed, waits for delivery
         sent/                         delivered, kept within the bound; small ones are merged
+        destination                   where it leads to (``destinations``)
 
 In: paths. Out: paths. Invariant: no symbolic link is followed, no other user's
 directory is used, and a directory with a segment in it is never removed.
@@ -300,11 +301,11 @@ def waiting_bytes(base: Path) -> dict[str, int]:
     Failure: never raises.
     """
     return {
-        each.name: sum(size for waits, _, size, _ in _sizes(each) if waits) for each in listed(base)
+        each.name: sum(size for waits, _, size, _ in sizes(each) if waits) for each in listed(base)
     }
 
 
-def _sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
+def sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
     """Yield whether it waits, when it was written (s since the epoch), the bytes that it takes
     on disk, whole blocks: each segment.
     """
@@ -322,7 +323,7 @@ def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:
     """
     with contextlib.suppress(OSError):
         _private_directory(destination_dir / SENT)  # somebody may have cleared it away
-    rows = list(_sizes(destination_dir))
+    rows = list(sizes(destination_dir))
     total = sum(size for _, _, size, _ in rows)
     for waits, modified, size, path in sorted(rows):
         if path.suffix == OPEN or (total <= bytes_bound and modified >= oldest):

@@ -8,12 +8,21 @@ have it. Deliberately absent: the lock around all this, which is the spool's.
 import contextlib
 import errno
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from otel_logging.spool import directories
 from otel_logging.spool.descriptor import Descriptor
 from otel_logging.spool.directories import OPEN, SEALED
+
+_all: Final[weakref.WeakSet["Held"]] = weakref.WeakSet()
+
+
+def in_use() -> set[Path | None]:
+    """Return the directories of the destinations of this process."""
+    return {each.destination_dir for each in _all}
 
 
 class Held:
@@ -28,6 +37,7 @@ class Held:
         #: Our directory, and what holds its lock.
         self.own: tuple[Path, Descriptor] | None = None
         self.adopted: dict[Path, Descriptor] = {}
+        _all.add(self)
 
     def take(self) -> Path:
         """Make a directory of our own. Failure: raises OSError."""

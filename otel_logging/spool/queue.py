@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _diagnostics, _forks
-from otel_logging.spool import descriptor, directories, merging
+from otel_logging.spool import descriptor, destinations, directories, merging
 from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.held import Held, set_apart, write_segment
+from otel_logging.spool.held import Held, in_use, set_apart, write_segment
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import MAX_FRAME, frame, header
 
 SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
+VISIT_S: Final = 3600.0  # between looks at other destinations
 
 # {}: what the spool is for, spans or log records
 DROPPED_FULL: Final = "{} dropped: the memory queue is full while the disk takes none"
@@ -70,11 +71,12 @@ class Spool:
         self.on_work: Callable[[], None] = lambda: None
         self.on_adopt: Callable[[Path], None] = lambda _: None  # with a dead process's directory
         self.opened = 0  # segments opened so far, those in memory included
-        self._noun = noun
+        self.noun = noun
         self._held = Held(None if base is None else base / destination)
         self._bytes_bound = bytes_bound
         self._max_age_s = hours * 3600
         self._made_by = os.getpid()
+        self._next_visit = -math.inf  # monotonic
         self._is_closed = False  # and stays so in a child: nobody empties the memory queue
         self._begin()
         if base is not None:
@@ -97,7 +99,7 @@ class Spool:
 
     def report(self, kind: str, times: int = 1, *, detail: object = "") -> None:
         """Report trouble with what is in the spool; *kind* has a place for its noun."""
-        _diagnostics.report(kind.format(self._noun), times, detail=detail)
+        _diagnostics.report(kind.format(self.noun), times, detail=detail)
 
     # ---- append
 
@@ -342,13 +344,17 @@ class Spool:
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones,
-        oldest first; these are reported.
+        oldest first; these are reported. Once an hour, do that by age for destinations without a
+        process.
         """
         if self._held.destination_dir is not None:
             oldest = time.time() - self._max_age_s
             directories.prune(
                 self._held.destination_dir, bytes_bound=self._bytes_bound, oldest=oldest
             )
+        if self.base is not None and time.monotonic() >= self._next_visit:
+            self._next_visit = time.monotonic() + VISIT_S
+            destinations.prune_unused(self.base, in_use(), self._max_age_s / 3600)
 
     def merge(self, *, go_on: Callable[[], bool]) -> bool:
         """Make few files of the sent segments while *go_on* says so; return whether it is done."""

@@ -31,8 +31,9 @@ from otel_logging.spool.segment import Contents, parse, parse_all
 UNSAFE: Final = "a spool directory is not read: it is not safe"
 
 
-def segments(base: Path) -> list[Path]:
-    """Return the segments of spans of every service and process below *base*: open, waiting, sent.
+def segments(base: Path, *, of_logs: bool = False) -> list[Path]:
+    """Return the segments of spans, or of log records, of every service and process below *base*:
+    open, waiting, sent.
 
     Each once, though it may be sealed or delivered meanwhile. Failure: never
     raises; what cannot be read is not there, and what a service would not use is reported.
@@ -42,7 +43,8 @@ def segments(base: Path) -> list[Path]:
     except OSError as error:
         _diagnostics.remark(UNSAFE, detail=error)
         return []
-    destinations = [each for each in listed(base) if each.suffix != LOGS and _is_safe(each)]
+    asked = [each for each in listed(base) if (each.suffix == LOGS) is of_logs]
+    destinations = list(filter(_is_safe, asked))
     processes = [path for each in destinations for path in listed(each) if path.name != SENT]
     found = [path for each in processes for path in listed(each, OPEN)]
     # in this order: what moves on while we look is met twice rather than never

@@ -25,8 +25,12 @@ def read(bases: Iterable[Path]) -> list[Span]:
         for contents in reading.read(base):
             if contents.damaged:
                 _diagnostics.report(queue.DAMAGED.format("spans"), contents.damaged)
-            resource = resource_from_bytes(contents.resource)
             spans = [encoded for _, encoded in contents.spans]
+            try:
+                resource = resource_from_bytes(contents.resource)
+            except DecodeError as error:  # another program's
+                _diagnostics.report(queue.DAMAGED.format("spans"), len(spans), detail=error)
+                continue
             try:
                 found += list(from_bytes(spans, resource))
             except DecodeError:  # one invalid span would hide a thousand neighbours

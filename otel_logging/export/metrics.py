@@ -1,0 +1,62 @@
+"""What was delivered and what was lost, under the names that SDKs have for it, for whoever has set
+a meter provider.
+
+In: counts. Out: observations, when the provider's reader asks. Invariant: nothing is counted twice
+for this. Deliberately absent: a meter provider.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from opentelemetry import metrics
+
+from otel_logging import _diagnostics, _names
+from otel_logging.export import sender
+from otel_logging.export.outcome import NOUNS
+from otel_logging.spool import queue
+
+#: By what is reported: the component that lost it, and why (semantic conventions, otel.sdk.*).
+_LOSSES: Final = {
+    queue.DROPPED_FULL: ("processor", "queue_full"),
+    queue.DROPPED_LARGE: ("processor", "too_large"),
+    queue.LOST_LATE: ("processor", "already_shutdown"),
+    queue.LOST_EXIT: ("processor", "already_shutdown"),
+    queue.DAMAGED: ("exporter", "damaged"),
+    sender.REFUSED: ("exporter", "rejected"),
+}
+_DONE: Final = {"exporter": "exported", "processor": "processed"}
+_made: Final[list[object]] = []
+
+
+def observe() -> None:
+    """Let the global meter provider, also one that is set later, ask for the counts. Once a
+    process. Cost: nothing until it asks.
+    """
+    if _made:
+        return
+    meter = metrics.get_meter(_names.SCOPE)
+    for signal, noun in (("span", NOUNS["traces"]), ("log", NOUNS["logs"])):
+        for component, done in _DONE.items():
+
+            def ask(
+                _: metrics.CallbackOptions, component: str = component, noun: str = noun
+            ) -> Iterable[metrics.Observation]:
+                return _counted(component, noun)
+
+            name = f"{_names.SDK_METRIC}{component}.{signal}.{done}"
+            _made.append(
+                meter.create_observable_counter(name, [ask], f"{{{noun[:-1].replace(' ', '_')}}}")
+            )
+
+
+def _counted(component: str, noun: str) -> Iterator[metrics.Observation]:
+    kind = f"otel_logging_{component}"
+    about = {_names.COMPONENT_TYPE: kind, _names.COMPONENT_NAME: f"{kind}/0"}
+    if component == "exporter":
+        yield metrics.Observation(sender.delivered[noun], about)
+    losses: dict[str, int] = {}
+    for sentence, (place, why) in _LOSSES.items():
+        if place == component and (count := _diagnostics.counts[sentence.format(noun)]):
+            losses[why] = losses.get(why, 0) + count
+    for why, count in losses.items():
+        yield metrics.Observation(count, {**about, _names.ERROR_TYPE: why})

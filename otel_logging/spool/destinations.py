@@ -1,0 +1,152 @@
+"""Destinations: where each leads to, what is there of it, and the end of those no longer used.
+
+In: the base of a spool. Out: ``Destination``. Invariant: nothing is removed below a directory that
+is not a destination of ours, nor what a living process still fills. Deliberately absent: what is in
+a segment.
+"""
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from otel_logging.spool import directories
+from otel_logging.spool.descriptor import is_held
+from otel_logging.spool.directories import LOGS, OPEN, SENT, listed
+from otel_logging.spool.reading import content
+
+_ABOUT: Final = "destination"  # a file beside the processes' directories
+_NO_BOUND: Final = 1 << 63
+_MOST_HOURS: Final = 1e6
+_NAME: Final = re.compile(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Pile:
+    """Segments; *oldest_s*: when the first was written last, since the epoch, None of none."""
+
+    segments: int
+    size_bytes: int
+    oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One service's spool for one collector. *to*, *hours*: as its last process began with."""
+
+    path: Path
+    service: str
+    to: str
+    hours: float | None
+    waiting: Pile
+    sent: Pile
+    processes: int  # that live
+
+    @property
+    def is_of_logs(self) -> bool:
+        """Whether log records are in it, rather than spans."""
+        return self.path.suffix == LOGS
+
+
+def describe(destination_dir: Path, to: str, hours: float) -> None:
+    """Write down where *destination_dir* leads to, and how long what is in it is kept.
+
+    Failure: never raises; it is shown by its name alone then.
+    """
+    path = destination_dir / _ABOUT
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+        fd = directories.create(path, os.O_WRONLY)
+        try:
+            os.write(fd, json.dumps({"to": to, "hours": hours}).encode())
+        finally:
+            os.close(fd)
+
+
+def found(base: Path, without: Container[Path | None] = ()) -> Iterator[Destination]:
+    """Yield what is below *base*, by name; of *without* nothing is even opened: where flock is made
+    of fcntl's (NFS), a process would lose its own. Failure: never raises; what is not safe is
+    left out.
+    """
+    for path in listed(base):
+        name = _NAME.fullmatch(path.name)
+        if name is not None and path not in without:
+            with contextlib.suppress(OSError):
+                directories.check_private(path)
+                directories.check_private(path / SENT)
+                yield _look(path, name[1])
+
+
+def _look(path: Path, service: str) -> Destination:
+    about: Any = None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        about = json.loads(content(path / _ABOUT))
+    if not isinstance(about, dict):
+        about = {}
+    to, hours = about.get("to"), about.get("hours", 0)
+    return Destination(
+        path,
+        service,
+        to if isinstance(to, str) else "",
+        hours if isinstance(hours, (int, float)) and 0 < hours < _MOST_HOURS else None,
+        _pile(path, waits=True),
+        _pile(path, waits=False),
+        sum(is_held(each / "lock") for each in listed(path)),
+    )
+
+
+def _pile(path: Path, *, waits: bool) -> Pile:
+    rows = [row for row in directories.sizes(path) if row[0] is waits]
+    oldest = min((modified for _, modified, _, _ in rows), default=None)
+    return Pile(len(rows), sum(size for _, _, size, _ in rows), oldest)
+
+
+def prune_unused(base: Path, ours: Container[Path | None], hours: float) -> None:
+    """Remove what is too old of the destinations below *base* that no process uses, and those that
+    are empty then. What was not delivered is reported.
+
+    *ours*: destinations of this process. *hours*: for those that do not say. Failure: never raises.
+    """
+    for each in found(base, ours):
+        oldest = time.time() - (each.hours or hours) * 3600
+        with contextlib.suppress(OSError):
+            piles = (each.waiting, each.sent)
+            ages = [pile.oldest_s for pile in piles if pile.oldest_s is not None]
+            if not each.processes and min(ages, default=each.path.stat().st_mtime) < oldest:
+                prune = partial(directories.prune, bytes_bound=_NO_BOUND, oldest=oldest)
+                _remove(each.path, prune)
+
+
+def purge(destination_dir: Path) -> None:
+    """Remove every segment of it but those that are being written. Never raises."""
+
+    def unlink(path: Path) -> None:
+        for _, _, _, segment in directories.sizes(path):
+            if segment.suffix != OPEN:
+                with contextlib.suppress(OSError):
+                    segment.unlink()
+
+    _remove(destination_dir, unlink)
+
+
+def _remove(destination_dir: Path, segments: Callable[[Path], None]) -> None:
+    """Let *segments* remove some, those that dead processes were writing as well; and then
+    directories that are empty.
+    """
+    taken = list(directories.abandoned(destination_dir, ()))
+    segments(destination_dir)
+    for process_dir, lock in taken:
+        if directories.is_empty(process_dir):
+            directories.remove_process_dir(process_dir)
+        lock.close()
+    with contextlib.suppress(OSError):
+        if {path.name for path in listed(destination_dir)} <= {SENT, _ABOUT}:
+            (destination_dir / SENT).rmdir()
+            (destination_dir / _ABOUT).unlink(missing_ok=True)
+            destination_dir.rmdir()

@@ -1,0 +1,71 @@
+"""Whose tracer there is, where none of ours is set up: nobody's, or another SDK's.
+
+Made of the OpenTelemetry API alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
+
+from otel_logging import _names
+from otel_logging import context as bindings
+
+_INVALID: Final = trace.INVALID_SPAN
+#: OpenTelemetry's own note of who has set a provider; there is no cheaper way to know that nobody
+#: has, and it is asked by each stage before set-up.
+_API: Final = vars(trace)
+_asked = False
+
+
+def is_nobodys() -> bool:
+    """Say whether nobody has set a tracer provider, without a look at the environment each time."""
+    global _asked
+    if _asked:
+        return _API.get("_TRACER_PROVIDER", _API) is None
+    _asked = True  # the first time OpenTelemetry may load one that a variable names
+    return False
+
+
+#: Somebody else's provider, and the tracer that it gave us.
+_found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
+
+
+def of_somebody() -> "ForeignTracer | None":
+    """Return the tracer of another SDK's provider; None where none is set."""
+    global _found
+    provider = trace.get_tracer_provider()
+    # none is set; or it is ours, and shut down
+    if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "is_idle", False):
+        return None
+    if _found is None or _found[0] is not provider:
+        _found = provider, ForeignTracer(provider.get_tracer(_names.SCOPE))
+    return _found[1]
+
+
+class ForeignTracer:
+    """Another SDK's tracer: its spans get what ours have by their class."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def begin(
+        self,
+        name: str,
+        context: otel_context.Context,
+        around: Span,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        links: Any,
+        start_time: int | None = None,
+    ) -> Any:
+        """Start a span inside *around*."""
+        span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
+        if span is not around and span is not _INVALID:
+            span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
+            span.otel_logging_passed = span.otel_logging_closed = False
+            if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
+                span.otel_logging_entry = bindings.entry_of(around)
+        return span
