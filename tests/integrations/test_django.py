@@ -11,10 +11,12 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.urls import include, path, re_path
+from opentelemetry.instrumentation.django import DjangoInstrumentor
 from werkzeug.test import Client
 
 from otel_logging import bind_context, get_logger
 from otel_logging.integrations import django as django_integration
+from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
 from otel_logging.testing import Captured, capture
 
 log = get_logger("shop")
@@ -94,6 +96,19 @@ def test_an_asgi_request_has_its_route_in_the_scope(run: Captured) -> None:
 
     asyncio.run(get_asgi_application()(scope, receive, send))
     assert scope["path_template"] == "/orders/<int:number>/"
+
+
+@pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
+def test_opentelemetrys_own_instrumentation_has_the_request(run: Captured, around: Any) -> None:
+    theirs = DjangoInstrumentor()
+    theirs.instrument()
+    try:
+        Client(around(get_wsgi_application())).get("/orders/7/", buffered=True)
+    finally:
+        theirs.uninstrument()
+    (span,) = run.spans
+    assert span["kind"] == "server"
+    assert run.lines[0]["trace_id"] == span["trace_id"]
 
 
 def test_uninstrumented_django_is_as_it_was() -> None:

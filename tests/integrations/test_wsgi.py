@@ -10,6 +10,7 @@ from wsgiref.handlers import SimpleHandler
 
 import flask
 import pytest
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import make_server
@@ -304,3 +305,25 @@ def test_wsgiref_is_observed() -> None:
         SimpleHandler(BytesIO(), BytesIO(), StringIO(), environ, False, False).run(app)
     wsgi.uninstrument()
     assert captured.span("GET")["attributes"]["url.path"] == "/1"
+
+
+@pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
+@pytest.mark.parametrize("globally", [True, False])
+def test_opentelemetrys_own_instrumentation_has_the_request(
+    run: Captured, around: Any, globally: bool
+) -> None:
+    """There is one server span, and it is not ours; lines are in it."""
+    theirs = FlaskInstrumentor()
+    if globally:
+        theirs.instrument()
+    try:
+        app = shop()
+        if not globally:
+            FlaskInstrumentor.instrument_app(app)
+        answer = Client(around(app)).get("/orders/7", buffered=True)
+    finally:
+        if globally:
+            theirs.uninstrument()
+    assert "x-trace-id" not in answer.headers
+    (span,) = run.spans
+    assert (span["kind"], run.lines[0]["trace_id"]) == ("server", span["trace_id"])
