@@ -46,7 +46,7 @@ BUDGETS = {
     "doctor": 392,
     "export": 2062,
     "handover": 145,
-    "integrations": 1270,
+    "integrations": 1280,
     "jobs": 99,
     "lateness": 4,
     "logs": 1322,

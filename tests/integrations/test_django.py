@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import django
@@ -11,7 +12,6 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.urls import include, path, re_path
-from opentelemetry.instrumentation.django import DjangoInstrumentor
 from werkzeug.test import Client
 
 from otel_logging import bind_context, get_logger
@@ -99,16 +99,14 @@ def test_an_asgi_request_has_its_route_in_the_scope(run: Captured) -> None:
 
 
 @pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
-def test_opentelemetrys_own_instrumentation_has_the_request(run: Captured, around: Any) -> None:
-    theirs = DjangoInstrumentor()
-    theirs.instrument()
-    try:
-        Client(around(get_wsgi_application())).get("/orders/7/", buffered=True)
-    finally:
-        theirs.uninstrument()
-    (span,) = run.spans
-    assert span["kind"] == "server"
-    assert run.lines[0]["trace_id"] == span["trace_id"]
+def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
+    run: Captured, around: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active = SimpleNamespace(is_instrumented_by_opentelemetry=True)
+    theirs = SimpleNamespace(DjangoInstrumentor=lambda: active)
+    monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.django", theirs)
+    Client(around(get_wsgi_application())).get("/orders/7/", buffered=True)
+    assert run.spans == []
 
 
 def test_uninstrumented_django_is_as_it_was() -> None:
