@@ -52,7 +52,7 @@ BUDGETS = {
     "doctor": 405,
     "export": 2204,
     "handover": 141,
-    "integrations": 1375,
+    "integrations": 1391,
     "jobs": 99,
     "lateness": 1262,
     "logs": 1604,

@@ -4,14 +4,17 @@ Each is put in place when its library is imported, whatever its version. Servers
 and log handlers are ours, and left out.
 """
 
+import re
 import sys
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 from otel_logging import _diagnostics, _names
 
+#: Packages of OpenTelemetry that go with one version of its SDK alone.
+_PINNED: Final = r"opentelemetry-(exporter-otlp|instrumentation-)"
 _on: dict[str, Any] = {}
 
 
@@ -47,7 +50,10 @@ def on() -> list[str]:
 
 
 def missing() -> list[str]:
-    """Return the packages that would instrument what the application imports."""
+    """Return the packages to install for the rest of what the application imports; empty: none.
+
+    Those that are there have to be named too: they pin each other's versions.
+    """
     modules = sys.modules
     found = {
         f"opentelemetry-instrumentation-{_names.PACKAGES.get(name, name.replace('_', '-'))}"
@@ -57,4 +63,7 @@ def missing() -> list[str]:
         and library.partition(".")[0] not in sys.stdlib_module_names
         and not (library == "urllib3" and "requests" in modules)  # it is made of it
     }
+    if found:
+        names = {each.name for each in distributions()}
+        found |= {"opentelemetry-sdk", *filter(re.compile(_PINNED).match, names)}
     return sorted(found)

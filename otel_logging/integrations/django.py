@@ -7,7 +7,7 @@ from typing import Any
 from django.core.handlers.base import BaseHandler  # type: ignore[import-untyped]
 from django.core.handlers.wsgi import WSGIHandler  # type: ignore[import-untyped]
 
-from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware, name_route
+from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware, is_elsewhere, name_route
 
 _replaced: dict[Any, tuple[str, Any]] = {}
 
@@ -33,8 +33,10 @@ def uninstrument() -> None:
 def _observed(
     self: WSGIHandler, environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
-    _, call = _replaced[WSGIHandler]
-    return WSGIObservabilityMiddleware(partial(call, self))(environ, start_response)
+    app: Any = partial(_replaced[WSGIHandler][1], self)
+    if not is_elsewhere(self):
+        app = WSGIObservabilityMiddleware(app)
+    return app(environ, start_response)  # type: ignore[no-any-return]
 
 
 def _resolved(self: BaseHandler, request: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import flask
 
-from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware, name_route
+from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware, is_elsewhere, name_route
 from otel_logging.logs import configure
 
 _call: Any = None
@@ -33,7 +33,10 @@ def uninstrument() -> None:
 def _observed(
     self: flask.Flask, environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
-    return WSGIObservabilityMiddleware(partial(_call, self))(environ, start_response)
+    app: Any = partial(_call, self)
+    if not is_elsewhere(self):
+        app = WSGIObservabilityMiddleware(app)
+    return app(environ, start_response)  # type: ignore[no-any-return]
 
 
 def _on_request(_: object, **__: object) -> None:

@@ -23,8 +23,16 @@ App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 #: In an environ: the request that it is of.
 REQUEST: Final = "otel_logging.request"
-#: In an environ: OpenTelemetry's instrumentation of Flask has a span for it.
-OPENTELEMETRY: Final = "opentelemetry-flask.span_key"
+
+
+def is_elsewhere(app: Any) -> bool:
+    """Return whether OpenTelemetry has the requests of *app*, by its instrumentation of it."""
+    theirs: Any = sys.modules.get("opentelemetry.instrumentation.django")
+    return getattr(app, "_is_instrumented_by_opentelemetry", False) or (
+        theirs is not None
+        and type(app).__module__.startswith("django.")
+        and theirs.DjangoInstrumentor().is_instrumented_by_opentelemetry
+    )
 
 
 def scope_of(environ: Environ) -> Scope:
@@ -69,7 +77,7 @@ class WSGIObservabilityMiddleware:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
-        if _runtime.current.tracer is None or REQUEST in environ or OPENTELEMETRY in environ:
+        if _runtime.current.tracer is None or REQUEST in environ or is_elsewhere(self.app):
             return self.app(environ, start_response)
         return _Served(environ, start_response, self._quiet, stays=self._stays).begin(self.app)
 

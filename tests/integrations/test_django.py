@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import django
@@ -15,6 +16,7 @@ from werkzeug.test import Client
 
 from otel_logging import bind_context, get_logger
 from otel_logging.integrations import django as django_integration
+from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
 from otel_logging.testing import Captured, capture
 
 log = get_logger("shop")
@@ -94,6 +96,17 @@ def test_an_asgi_request_has_its_route_in_the_scope(run: Captured) -> None:
 
     asyncio.run(get_asgi_application()(scope, receive, send))
     assert scope["path_template"] == "/orders/<int:number>/"
+
+
+@pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
+def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
+    run: Captured, around: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active = SimpleNamespace(is_instrumented_by_opentelemetry=True)
+    theirs = SimpleNamespace(DjangoInstrumentor=lambda: active)
+    monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.django", theirs)
+    Client(around(get_wsgi_application())).get("/orders/7/", buffered=True)
+    assert run.spans == []
 
 
 def test_uninstrumented_django_is_as_it_was() -> None:

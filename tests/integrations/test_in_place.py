@@ -151,3 +151,17 @@ def test_the_finder_is_gone_after_shutdown() -> None:
     before = list(sys.meta_path)
     setup_observability("shop").shutdown()
     assert sys.meta_path == before
+
+
+def test_a_library_that_is_not_installed_is_not_found_as_ever() -> None:
+    script(
+        "from otel_logging import setup_observability\n"
+        'setup_observability("shop")\n'
+        "try:\n"
+        "    import cassandra\n"
+        "except ModuleNotFoundError as error:\n"
+        '    assert error.name == "cassandra"\n'
+        "else:\n"
+        "    raise AssertionError\n",
+        ENVIRONMENT="test",
+    )

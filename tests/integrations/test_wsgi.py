@@ -304,3 +304,14 @@ def test_wsgiref_is_observed() -> None:
         SimpleHandler(BytesIO(), BytesIO(), StringIO(), environ, False, False).run(app)
     wsgi.uninstrument()
     assert captured.span("GET")["attributes"]["url.path"] == "/1"
+
+
+@pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
+def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
+    run: Captured, around: Any
+) -> None:
+    app: Any = shop()
+    app._is_instrumented_by_opentelemetry = True  # as FlaskInstrumentor leaves it
+    answer = Client(around(app)).get("/orders/7", buffered=True)
+    assert "x-trace-id" not in answer.headers
+    assert run.spans == []

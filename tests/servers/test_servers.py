@@ -297,7 +297,11 @@ def _what_is_on_stderr(cell: Cell, said: Said) -> None:
 
 @pytest.mark.parametrize(
     "started",
-    ["`run_simple(...)`", "`gunicorn --preload app:app`", "`waitress-serve app:app`"],
+    [
+        *("`run_simple(...)`", "`gunicorn --preload app:app`", "`gunicorn -k gthread app:app`"),
+        *("`gunicorn -k gevent app:app`", "`gunicorn -k eventlet app:app`"),
+        "`waitress-serve app:app`",
+    ],
 )
 def test_clients_that_hang_up(started: str, tmp_path: Path) -> None:
     """Each request of theirs is ended as cancelled, and the next one has nothing of it."""
