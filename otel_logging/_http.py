@@ -180,7 +180,7 @@ def _find_end(response: "http.client.HTTPResponse") -> None:
 
     Failure: raises ``ValueError`` for a length that is invalid.
     """
-    if response.chunked or response.code in (204, 304):
+    if response.chunked or response.status in (204, 304):
         return
     codings = ",".join(response.headers.get_all("transfer-encoding", []))
     lengths = ",".join(response.headers.get_all("content-length", []))
