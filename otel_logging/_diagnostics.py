@@ -7,15 +7,15 @@ raises, never waits for a lock, never goes through the logger that it serves.
 Deliberately absent: levels, formats, destinations.
 """
 
-import contextlib
 import os
 import sys
 import threading
 import time
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 from otel_logging import _runtime
+from otel_logging._descriptor import PATIENCE_S, Descriptor, fd_of, is_standard
 
 QUIET_S: Final = 60.0  # for each kind of trouble
 
@@ -24,6 +24,8 @@ _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()
 _remarks: set[str] = set()
+#: The last ``sys.stderr``, and what it writes to; None: it is not Python's own, or has no reader.
+_stderr: tuple[Any, Descriptor | None] = (None, None)
 #: Tried, never waited for: its holder writes what others count. By process id: a thread of the
 #: parent may have been writing when a child was forked.
 _speaking = (os.getpid(), threading.Lock())
@@ -56,8 +58,8 @@ def say_rest() -> None:
 
 def at_exit() -> None:
     """Write what was kept quiet, and keep nothing quiet from here on: there may be no later."""
-    global _quiet_s
-    _quiet_s = 0.0
+    global _quiet_s, _stderr
+    _quiet_s, _stderr = 0.0, (None, None)
     _say()
 
 
@@ -81,7 +83,8 @@ def _say(reported: str = "", detail: object = "") -> None:
     while any(map(_is_due, list(counts))) and (speaking := _turn()).acquire(blocking=False):
         try:
             for kind in filter(_is_due, list(counts)):
-                _say_kind(kind, detail if kind == reported else "")
+                if not _say_kind(kind, detail if kind == reported else ""):
+                    return
         finally:
             speaking.release()
 
@@ -93,22 +96,33 @@ def _turn() -> threading.Lock:
     return _speaking[1]
 
 
-def _say_kind(kind: str, detail: object) -> None:
+def _say_kind(kind: str, detail: object) -> bool:
+    """Write it; return whether that was possible. If not, it is said later."""
     _said_at[kind] = time.monotonic()
     fresh = counts[kind] - _said_count[kind]
     _said_count[kind] += fresh
-    with contextlib.suppress(Exception):
+    try:
         because = f" ({_runtime.current.redaction.text(str(detail))})" if detail else ""
         number = "" if kind in _remarks else f"{fresh} "
-        if sys.stderr is not sys.__stderr__ or is_standard(2):
-            sys.stderr.write(f"otel_logging: {number}{kind}{because}\n")
+        _write(f"otel_logging: {number}{kind}{because}")
+    except Exception:
+        _said_count[kind] -= fresh
+        return False
+    return True
 
 
-def is_standard(fd: int) -> bool:
-    """Return whether descriptor *fd* (1, 2) is still a standard stream, redirected or not.
-
-    Failure: raises OSError if it is closed. What Python opens is not inherited by
-    other programs, unlike a standard stream: so a file that got the number of a closed
-    one is recognised.
-    """
-    return os.name != "posix" or os.get_inheritable(fd)
+def _write(text: str) -> None:
+    global _stderr
+    stream = sys.stderr
+    if _stderr[0] is not stream:
+        there = Descriptor(stream) if fd_of(stream) >= 0 else None
+        _stderr = (stream, there if there and there.has_reader else None)
+    descriptor = _stderr[1]
+    if descriptor is not None:
+        descriptor.flush(stream)
+        # stdout may have waited already; but at exit there is no later
+        descriptor.write(text.encode(errors="backslashreplace"), 0.01 if _quiet_s else PATIENCE_S)
+    elif stream is sys.__stderr__ and not is_standard(2):
+        raise OSError("stderr was closed, and its number is another file's")
+    else:
+        stream.write(text + "\n")

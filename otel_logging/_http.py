@@ -180,15 +180,15 @@ def _find_end(response: "http.client.HTTPResponse") -> None:
 
     Failure: raises ``ValueError`` for a length that is invalid.
     """
-    if response.chunked or response.length is not None:
+    if response.chunked or response.status in (204, 304):
         return
     codings = ",".join(response.headers.get_all("transfer-encoding", []))
-    lengths = {each.strip() for each in response.headers.get("content-length", "").split(",")}
+    lengths = ",".join(response.headers.get_all("content-length", []))
     if codings.rpartition(",")[2].strip().lower() == "chunked":
         response.chunked, response.chunk_left = True, None
-    elif not codings and lengths != {""}:
-        (length,) = lengths
-        if not (length.isascii() and length.isdecimal()):
+    elif lengths and not codings:
+        length, *others = {each.strip() for each in lengths.split(",")}
+        if others or not (length.isascii() and length.isdecimal()):
             raise ValueError("the answer has an invalid length")
         response.length = int(length)
 

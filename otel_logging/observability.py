@@ -147,8 +147,7 @@ class Observability:
             self._watch.stop()
         if self._pipeline is not None:
             self._pipeline.is_exiting = exiting
-            self._pipeline.roll()
-            self._pipeline.shut_processors_down()
+            self._pipeline.shut_processors_down(deadline)
         done = [each.stop(deadline - time.monotonic()) for each in self._deliveries]
         self._left = self._waiting()
         for part in (self._pipeline, self._records):

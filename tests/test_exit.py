@@ -178,6 +178,72 @@ provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(
     assert sorted(shop.delivered()) == ["late", "later", "normal"]
 
 
+ANSWERING = """
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+class Exporter(SpanExporter):
+    def export(self, spans): raise ConnectionError("down")
+theirs = logging.getLogger("theirs")
+def log_it(processor, span, parent_context=None): theirs.warning("seen " + span.name)
+def add(processor, span, parent_context=None): span.add_event("added to " + span.name)
+def enrich(processor, span, parent_context=None): span.set_attribute("team", "x")
+def flush(processor, span): theirs.warning("seen"); trace.get_tracer_provider().force_flush(1)
+def answer(answering, *methods):
+    return type("Answering", (SpanProcessor,), dict.fromkeys(methods, answering))()
+trace.get_tracer_provider().add_span_processor({processor})
+from otel_logging import traced
+with traced("stage") as stage: log.info("inside")
+stage.add_line(time.time_ns(), "after its end", {{}})
+"""
+
+
+@pytest.mark.parametrize(
+    "end", ["", "; observability.shutdown()", "; observability.force_flush(5)"]
+)
+@pytest.mark.parametrize(
+    "processor",
+    [
+        "SimpleSpanProcessor(Exporter())",
+        "answer(log_it, 'on_start', '_on_ending', 'on_end')",
+        "answer(add, 'on_start')",
+        "answer(add, '_on_ending', 'on_end')",
+        "answer(enrich, 'on_start')",
+        "answer(flush, 'on_end')",
+    ],
+)
+def test_processors_that_answer_each_span_end_with_it(shop: Shop, processor: str, end: str) -> None:
+    """With a line, an event, an attribute, an error: it leaves, and is not shown once more."""
+    said = shop.run(script(main=ANSWERING.format(processor=processor) + end[2:]))
+    assert len(said) < 25
+    assert not shop.err
+    shop.run(NEXT)
+    delivered = shop.delivered()
+    assert {"normal", "inside", "after its end"} <= set(delivered)
+    assert len(delivered) < 40
+    if "add" in processor:
+        assert {"added to stage", "added to log", "added to process log"} <= set(delivered)
+    if "'on_start'" in processor and "log_it" not in processor:
+        assert not [line for line in said if "ended span" in line]
+
+
+def test_exit_is_in_time_though_a_processor_is_slow(shop: Shop) -> None:
+    """What it is not shown is counted, and delivered."""
+    slow = """
+from opentelemetry.sdk.trace import SpanProcessor
+class Slow(SpanProcessor):
+    def on_end(self, span): time.sleep(2.0 * (span.name == "log"))
+trace.get_tracer_provider().add_span_processor(Slow())
+with traced("stage") as stage: pass
+for number in range(30): stage.add_line(time.time_ns(), f"late {number}", {})
+"""
+    began = time.monotonic()
+    shop.run(script(main=slow))
+    assert time.monotonic() - began < 20
+    assert "spans of lines not shown to foreign span processors" in shop.err
+    shop.run(NEXT)
+    assert {f"late {number}" for number in range(30)} <= set(shop.delivered())
+
+
 @pytest.mark.parametrize("end", ["observability.shutdown()", "with observability: pass"])
 def test_who_shuts_down_explicitly_has_ended_it(shop: Shop, end: str) -> None:
     """What is logged afterwards is on stdout, as ``shutdown`` says; nothing is lost before."""

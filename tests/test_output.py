@@ -340,7 +340,7 @@ log.info("next")
 
 
 WRAPPED = """
-import io, os, sys, time
+import codecs, io, os, sys, time
 sys.stdout = eval(sys.argv[1])
 from otel_logging import configure_logging, get_logger
 configure_logging()
@@ -358,6 +358,11 @@ WRAPPERS = [
     "io.TextIOWrapper(open(1, 'wb', 0, closefd=False), write_through=True)",
     "io.TextIOWrapper(open(1, 'wb', closefd=False), encoding='utf-8')",
     "io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8', line_buffering=True)",
+    "io.TextIOWrapper(sys.stdout.detach(), encoding='utf-8', line_buffering=True)",
+    "codecs.getwriter('utf8')(sys.stdout.buffer)",
+    "codecs.getwriter('latin-1')(os.fdopen(os.dup(1), 'wb'))",
+    "os.fdopen(os.dup(1), 'w', 1)",
+    "os.fdopen(os.dup(1), 'w', encoding='latin-1')",
 ]
 
 
@@ -431,6 +436,74 @@ def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path
     found = [json.loads(x)["event"] if x[:1] == "{" else x for x in out.split("\n")]
     expected = ["before", "first", "a b", "second", "half", "third", "50 %\r", "fourth", *rows]
     assert found == [*expected, "fifth", "sixth", "after", ""]
+
+
+BOTH = """
+import os, sys, time
+if sys.argv[1] == "one": sys.stdout = sys.stderr
+from otel_logging import _diagnostics, configure_logging, get_logger
+configure_logging()
+log = get_logger("shop")
+longest = 0.0
+for number in range(1000):
+    began = time.monotonic()
+    log.info("line", text="x" * 300)
+    _diagnostics.report(f"planted {number % 3}")
+    longest = max(longest, time.monotonic() - began)
+os.write(int(sys.argv[2]), b"%f\\n" % longest)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("reads_again", [True, False])
+@pytest.mark.parametrize("streams", ["one", "two"])
+def test_a_pipe_for_stdout_and_stderr_whose_reader_stops(streams: str, reads_again: bool) -> None:
+    """``2>&1``: our report waits for nobody either, at exit too, and is written when it can be."""
+    with pipe() as (read, write), pipe() as (told, tell):
+        env = child_environment(ENVIRONMENT="production")
+        command = (sys.executable, "-c", BOTH, streams, tell)
+        options = {"stdout": write, "stderr": write, "stdin": PIPE, "pass_fds": [tell]}
+        process = start(*command, env=env, text=False, **options)
+        for end in (write, tell):
+            os.close(end)
+        try:
+            assert select.select([told], [], [], 30)[0], "blocked for ever"
+            longest = float(os.read(told, 100))
+            found = read_all(read, until_end=False) if reads_again else b""
+            process.communicate(b"go on\n", timeout=30)
+        finally:
+            process.kill()
+        found += read_all(read, until_end=True)
+    assert longest < 0.6  # 100 ms, and a busy machine
+    assert process.returncode == 0
+    said = [line for line in found.splitlines() if line.startswith(b"otel_logging: ")]
+    assert any(b"log lines lost" in line for line in said) == reads_again
+    planted = [line.split() for line in said if b"planted" in line]
+    assert not reads_again or sum(int(words[1]) for words in planted) == 1000
+
+
+def test_a_stdout_made_anew_keeps_its_encoding_and_is_not_written_past_once_it_is_closed() -> None:
+    """Nor gets a file that has its number then anything."""
+    code = """
+import os, sys
+from otel_logging import _diagnostics, configure_logging, get_logger
+configure_logging(environment="production")
+log = get_logger("shop")
+sys.stdout = os.fdopen(os.dup(1), "w", encoding="latin-1")
+log.info("\xe4\u20ac")
+fd = sys.stdout.fileno()
+sys.stdout.close()
+file = open(os.devnull, "wb")
+assert file.fileno() == fd
+log.info("lost")
+assert sum(_diagnostics.counts.values()) == 1, _diagnostics.counts
+sys.stdout = sys.__stdout__
+"""
+    done = python("-c", code, text=False, stderr=None)
+    assert done.returncode == 0
+    assert done.stdout.count(b"\n") == 1
+    assert b'"\xe4\\u20ac"' in done.stdout
 
 
 def test_a_stdout_wrapped_once_more_may_be_closed() -> None:
@@ -735,5 +808,6 @@ def test_a_file_that_got_the_number_of_stdout_or_stderr_is_left_alone(tmp_path: 
     assert [line["event"] for line in parsed(done.stdout)] == ["before"]
     there = (tmp_path / "redirected").read_text().splitlines()
     assert parsed(there[0] + "\n")[0]["event"] == "redirected"
-    assert there[1:] == ["otel_logging: 1 said"]
+    lost = "1 log lines lost: stdout takes none"
+    assert there[1:] == [f"otel_logging: {each}" for each in (lost, "1 planted", "1 said")]
     assert done.returncode == 0

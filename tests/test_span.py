@@ -989,6 +989,39 @@ def test_spans_of_lines_that_processors_are_not_shown_are_counted(
     assert [e.name for s in service.spans() for e in s.events] == ["afterwards"]
 
 
+def test_a_span_of_lines_takes_what_processors_add_as_it_starts(service: Service) -> None:
+    """Attributes and events: their exporter has them, and the events reach ours on a page."""
+    shown = []
+
+    class Enriching(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            span.set_attribute("team", "x")
+            for number in range(600):
+                span.add_event("begun", {"number": number})
+            assert span.is_recording()
+
+        def on_end(self, span: Any) -> None:
+            shown.append((span.name, span.attributes["team"], span.events[0].name))
+            assert not span.is_recording()
+            if span.name != "x":
+                assert span.end_time == span.start_time + 1
+
+    provider: Any = trace.get_tracer_provider()
+    provider.add_span_processor(Enriching())
+    with traced("x") as span:
+        pass
+    with trace.use_span(span):
+        log.info("afterwards")
+    log.info("outside")
+    provider.force_flush()
+    service.observability.shutdown()
+    assert ("log", "x", "afterwards") in shown
+    assert ("process log", "x", "outside") in shown
+    names = Counter(e.name for s in service.spans() for e in s.events)
+    assert names == {"begun": 600 * len(shown), "afterwards": 1, "outside": 1}
+    assert len(shown) == 4  # x, its full page, that of the late line, and the process log
+
+
 class Raising:
     """An object of which nothing can be asked."""
 

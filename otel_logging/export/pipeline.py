@@ -6,6 +6,7 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 """
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _names, _runtime
+from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
 from otel_logging.export.foreign import encode_foreign, in_pages, lines_of_ended, open_lines
@@ -36,13 +38,17 @@ from otel_logging.export.ids import (
     new_span_id,
     new_trace_id,
 )
-from otel_logging.export.line_spans import Page, ProcessLog
+from otel_logging.export.line_spans import OfLines, Page, ProcessLog
 from otel_logging.export.span import PAGE_EVENTS, Span
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
 
 #: How many spans of lines wait at most until foreign processors are shown them.
 _MOST_UNSHOWN: Final = 4096
+_NOT_SHOWN: Final = "spans of lines not shown to foreign span processors"
+#: By thread: whether it shows spans of lines. What a processor logs or adds then leaves, and is
+#: not shown: it would be answered in the same way again, without end.
+_showing: Final = OfThread()
 
 
 def make_sampler(name: str, ratio: float) -> Sampler:
@@ -87,7 +93,7 @@ class Pipeline:
         self.is_exiting = False
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
-        self._unshown: deque[Span] = deque()
+        self._unshown: deque[OfLines] = deque()
         self._own_scope = make_scope(InstrumentationScope(_names.SCOPE))
         _forks.join(_forks.Step.PIPELINE, self)
 
@@ -127,12 +133,14 @@ class Pipeline:
         end inside a log call, even one of theirs, so they are shown it later, by the
         worker: they may hold a lock of their own, or log about it again.
         """
-        if span.is_of_lines:
+        if isinstance(span, OfLines):
             self.keep(span)
+            if threading.get_ident() in _showing:
+                return
             if len(self._unshown) < _MOST_UNSHOWN:
                 self._unshown.append(span)
             else:
-                _diagnostics.report("spans of lines not shown to foreign span processors: too many")
+                _diagnostics.report(_NOT_SHOWN)
         else:
             try:
                 self._show_ended(span)
@@ -158,24 +166,37 @@ class Pipeline:
         for method in ("_on_ending", "on_end"):
             self._tell(self.processors, method, span)
 
-    def show_lines(self) -> None:
+    def show_lines(self, until: float = math.inf) -> None:
         """Show the spans of lines that have ended to foreign processors. Not inside a log call."""
-        while True:  # one at a time: another thread may do the same
-            try:
+        me = threading.get_ident()
+        if me in _showing:  # a processor flushes
+            return
+        _showing[me] = True
+        try:
+            for _ in range(len(self._unshown)):  # what other threads log about it comes later
+                if time.monotonic() > until:
+                    return
                 span = self._unshown.popleft()
-            except IndexError:
-                return
-            self.started(span, None)
-            self._show_ended(span)
+                span.show_start(self.started)
+                self._show_ended(span)
+        except IndexError:  # another thread has shown the last one
+            return
+        finally:
+            _showing.put(me, None)
 
     def started(self, span: Span, parent_context: Any) -> None:
         """Show a span that has just started to foreign processors."""
         # by keyword, as the SDK does: some take it no other way
         self._tell(self.processors, "on_start", span, parent_context=parent_context)
 
-    def shut_processors_down(self) -> None:
-        """Tell foreign processors that no more spans will come, and bring them none."""
-        self.show_lines()
+    def shut_processors_down(self, until: float) -> None:
+        """Tell foreign processors that no more spans will come, and bring them none.
+
+        They are shown what has ended, while there is time.
+        """
+        self.roll(until=until)
+        if self._unshown:
+            _diagnostics.report(_NOT_SHOWN, len(self._unshown))
         shut_down, self.processors = self.processors, ()
         self._tell(shut_down, "shutdown")
 
@@ -243,23 +264,31 @@ class Pipeline:
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):
             return
-        span = self._process_log
+        showing = threading.get_ident() in _showing
+        span = None if showing else self._process_log
         if span is None or not span.is_recording():
             ids = new_trace_id(), new_span_id()
             span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, *ids, start_ns=time_ns)
-            self._process_log = span
+            if not showing:
+                self._process_log = span
         span.add_line(time_ns, name, fields)
-        if self.is_exiting:
+        if self.is_exiting or showing:
             self.end_process_log(span)
 
-    def roll(self, span: ProcessLog | None = None, *, older_than_s: float = -math.inf) -> None:
+    def roll(
+        self,
+        span: ProcessLog | None = None,
+        *,
+        older_than_s: float = -math.inf,
+        until: float = math.inf,
+    ) -> None:
         """End the current `process log` span, if it is older than that; the clock may be set back
         meanwhile. Foreign processors are shown what ended inside log calls.
         """
         span = span or self._process_log
         if span is not None and time.time_ns() - (span.start_time or 0) >= older_than_s * 1e9:
             self.end_process_log(span)
-        self.show_lines()
+        self.show_lines(until)
 
     def end_process_log(self, span: ProcessLog) -> None:
         """End *span*; the next line outside any span begins another."""

@@ -223,9 +223,9 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         fields = {
             **described(exception),
             "exception.stacktrace": text,
-            "exception.escaped": str(escaped),
+            "exception.escaped": str(plain(escaped)),
         }
-        self.add_event("exception", {**fields, **(attributes or {})}, timestamp)
+        self.add_event("exception", {**fields, **as_mapping(attributes)}, timestamp)
         mark_recorded(exception, trace_id)
 
     def end(self, end_time: int | None = None) -> None:

@@ -65,9 +65,17 @@ def _is_installed(file: str) -> bool:
     }.isdisjoint(parts)
 
 
+#: Servers: their lines are about the application's requests.
+_SERVERS: Final = frozenset(
+    {"aiohttp", "daphne", "django", "gunicorn", "hypercorn", "uvicorn", "waitress", "werkzeug"}
+)
+
+
 def is_library(logger: str) -> bool:
-    """Say whether a *logger*'s name is that of an installed library's module."""
+    """Say whether a *logger*'s name is that of an installed library's module, but for servers."""
     name = logger.partition(".")[0]
+    if name in _SERVERS:
+        return False
     module = sys.modules.get(name)
     file = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
     return name != _application and type(file) is str and _is_installed(f"{file}/")

@@ -1,0 +1,181 @@
+"""A standard stream's descriptor: writes that never block for long, whoever reads.
+
+In: a stream, bytes. Out: the bytes on its descriptor, or an error. Invariant: no lock, so that a
+signal handler or ``__del__`` may write while a line is written. Deliberately absent: what is lost.
+"""
+
+import codecs
+import errno
+import io
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from otel_logging._green import as_it_was
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    import os as _system
+else:
+    # Not os and select: gevent and eventlet replace their functions by ones that wait in their
+    # hub, for ever or not at all, and that let other greenlets write in the midst of a line.
+    import posix as _system
+
+#: How long a reader may stop before lines are dropped rather than waited for: 100 ms with all that
+#: a line costs besides, which nobody notices in a request. A reader that lives empties a pipe of
+#: 64 KiB in less.
+PATIENCE_S: Final = 0.09
+#: Errors of the system where a way to write is missing: try the next one.
+_MISSING: Final = frozenset(
+    {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOENT, errno.ENXIO, errno.EACCES}
+)
+#: Of a ``TextIOWrapper``: its buffer, and the file below that.
+_PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
+_select: Final = as_it_was("select")
+
+
+class Descriptor:
+    """What *stream*, a standard stream or one of Python's own, writes to.
+
+    It gets one write a line. A line that finds no reader for its patience is given up, and the next
+    ones without a wait, until the reader reads again. Where there is none, ``fd`` is -1.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.fd = -1
+        self.is_pipe = False  # or a socket: there a long line may be torn by another process
+        self._stream = stream
+        self._ways: tuple[Callable[[bytes], int], ...] = (self._write,)
+        self._deadline = 0.0  # of the wait for a reader; 0: the last write went through
+        self.is_torn = False  # the last line stands there without its end
+        try:
+            fd = -1 if stream is None else stream.fileno()
+            mode = os.fstat(fd).st_mode
+        except (OSError, ValueError):  # closed, or nothing with a descriptor
+            return
+        self.fd = fd if os.name == "posix" else -1
+        self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        if self.is_pipe or os.isatty(fd):
+            self._ways = (self._write_reopened, self._write_if_ready)
+            if hasattr(os, "RWF_NOWAIT"):
+                self._ways = (self._write_nowait, *self._ways)
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether a reader may stop: it is a pipe, a socket or a terminal."""
+        return self._ways[0] != self._write
+
+    def flush(self, stream: Any) -> None:
+        """Write what *stream*, a wrapper of it, keeps before a line, where there is room for it."""
+        try:
+            if not self.has_reader or self.has_room(0):
+                stream.flush()
+        except Exception:  # closed, or in the midst of a write: what it keeps is not ours
+            return
+
+    def write(self, line: bytes, patience_s: float = PATIENCE_S) -> None:
+        """Write *line* and a newline. Failure: raises, ``OSError`` or what a closed stream does."""
+        data = b"\n%b\n" % line if self.is_torn else line + b"\n"
+        left, until = data, 0.0
+        if not is_standard(self.fd) and (self.fd < 3 or self._stream.fileno() != self.fd):
+            raise OSError("it was closed, and its number is another file's")
+        try:
+            while left:
+                ways = self._ways  # another thread may find out the same meanwhile
+                try:
+                    left = left[ways[0](left) :]
+                    self._deadline = 0.0
+                except BlockingIOError:
+                    until = self._wait(until, patience_s)
+                except OSError as error:
+                    if error.errno not in _MISSING or len(ways) == 1:
+                        raise
+                    self._ways = ways[1:]
+        finally:
+            self.is_torn = bool(left) and (self.is_torn or len(left) < len(data))
+
+    def _wait(self, until: float, patience_s: float) -> float:
+        """Wait for room, *until* then, a line's deadline (0: its first wait); return the deadline.
+
+        All threads that wait for a reader that has stopped give up together.
+        """
+        until = until or self._deadline or time.monotonic() + patience_s
+        self._deadline = together = self._deadline or until  # another thread may clear it
+        left_s = min(until, together) - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("its reader has stopped reading, or is too slow")
+        self.has_room(left_s)
+        return until
+
+    def has_room(self, patience_s: float) -> bool:
+        """Say whether something can be written now, or within *patience_s*."""
+        poll = _select.poll()
+        poll.register(self.fd, _select.POLLOUT)
+        return bool(poll.poll(patience_s * 1000))
+
+    # ---- ways to write, the best one first: os.write alone would hold the caller for as
+    # ---- long as the reader sleeps, and O_NONBLOCK on the descriptor would hold for every
+    # ---- process that shares it
+
+    def _write_nowait(self, data: bytes) -> int:
+        """Linux from 6.4 on, pipes and sockets, no terminals: this one write does not block."""
+        return os.pwritev(self.fd, (data,), -1, os.RWF_NOWAIT)
+
+    def _write_reopened(self, data: bytes) -> int:
+        """Linux, pipes and terminals: write through a description of our own.
+
+        Not kept: an application that closes descriptors would give it to another file.
+        """
+        fd = _system.open(f"/proc/self/fd/{self.fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            return _system.write(fd, data)
+        finally:
+            _system.close(fd)
+
+    def _write_if_ready(self, data: bytes) -> int:
+        """Elsewhere: ask, then write what fits, unless another takes the last room meanwhile."""
+        if not self.has_room(0):
+            raise BlockingIOError
+        return _system.write(self.fd, data[: _select.PIPE_BUF])
+
+    def _write(self, data: bytes) -> int:
+        """Write to a file, or to a device like /dev/null: no reader that could stop."""
+        return _system.write(self.fd, data)
+
+
+def fd_of(stream: Any) -> int:
+    """Return the descriptor below a wrapper of Python's own; -1 where *stream* is none.
+
+    By type: one of an application's may say that it has the descriptor, and do more than write
+    to it.
+    """
+    try:
+        if type(stream) is io.TextIOWrapper:
+            binary: Any = stream.buffer
+        elif type(stream).__module__.startswith("encodings.") and os.name == "posix":
+            binary = stream.stream  # codecs.getwriter()
+        else:
+            return -1
+        file = getattr(binary, "raw", binary)
+        return int(file.fileno()) if (type(binary), type(file)) in _PYTHONS else -1
+    except (OSError, ValueError):  # detached, or closed
+        return -1
+
+
+def encoder_of(stream: Any) -> Callable[[str], bytes]:
+    """Return how a wrapper of Python's own encodes text."""
+    if isinstance(stream, codecs.StreamWriter):
+        return lambda text: stream.encode(text, "backslashreplace")[0]
+    return lambda text: text.encode(stream.encoding, "backslashreplace")
+
+
+def is_standard(fd: int) -> bool:
+    """Return whether descriptor *fd* (1, 2) is still a standard stream, redirected or not.
+
+    Failure: raises OSError if it is closed. What Python opens is not inherited by
+    other programs, unlike a standard stream: so a file that got the number of a closed
+    one is recognised.
+    """
+    return os.name != "posix" or os.get_inheritable(fd)
