@@ -275,6 +275,13 @@ class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
         Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
+class unbound(Scoped):  # noqa: N801 - reads as a participle, like structlog's
+    """Run a ``with`` block for a request of its own in the current span: no job, nothing bound."""
+
+    def _begin(self, block: Block) -> None:  # noqa: ARG002 - nothing is bound for it
+        Here(NOTHING, CURRENT.get(), _NO_JOB).put_back()
+
+
 #: What begins when something arrives from outside.
 ARRIVING: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
 

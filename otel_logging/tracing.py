@@ -115,7 +115,8 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     unknown kind, a *root* that is not True or False, or a budget that is no positive
     number, when it is made; entering
     and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the
-    spool, never the network; nothing where no tracing is set up. Concurrency: one
+    spool, never the network; where no tracing is set up, nothing but that a *root*, a server
+    or a consumer ends what is bound in it. Concurrency: one
     object may decorate anything, and be entered by any number of tasks at once.
     """
     if type(name) is str and not options and name.strip():  # nothing else can be wrong
@@ -207,7 +208,9 @@ def _start(stage: Stage) -> Span:
     runtime = _runtime.current
     tracer = runtime.tracer
     if tracer is None and (_nobodys() or (tracer := _someones_tracer()) is None):
-        return _INVALID
+        if not stage.is_special:
+            return _INVALID
+        tracer = _NOBODYS
     try:
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
@@ -230,7 +233,9 @@ def _start(stage: Stage) -> Span:
             stage.name or "stage", context, inside, stage.kind, attributes, links, stage.start_ns
         )
         if span is around or span is _INVALID:  # an SDK that records nothing
-            return _INVALID
+            if not stage.is_special:
+                return _INVALID
+            span = _unrecorded(inside)
         span.otel_logging_outer = outer
         span.otel_logging_began = tick()
         if before is not None:
@@ -301,11 +306,27 @@ class ForeignTracer:
         """Start a span inside *around*."""
         span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
         if span is not around and span is not _INVALID:
-            span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
-            span.otel_logging_passed = False
+            _prepare(span)
             if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
                 span.otel_logging_entry = bindings.entry_of(around)
         return span
+
+
+def _prepare(span: Any) -> None:
+    span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
+    span.otel_logging_passed = False
+
+
+#: Where there is no tracing.
+_NOBODYS: Final = ForeignTracer(trace.NoOpTracer())
+
+
+def _unrecorded(around: Span) -> Any:
+    """Return a span that only stands for a request inside *around*: what is bound ends with it."""
+    span: Any = trace.NonRecordingSpan(around.get_span_context())
+    _prepare(span)
+    span.otel_logging_entry = bindings.entry_of(around) if bindings.is_local(around) else None
+    return span
 
 
 def _end(given: Span, error: BaseException | None, end_ns: int | None = None) -> None:

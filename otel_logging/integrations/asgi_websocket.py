@@ -23,9 +23,9 @@ from weakref import WeakSet
 from opentelemetry import context as otel_context
 from opentelemetry.trace import StatusCode
 
-from otel_logging import _names, _runtime, tracing
+from otel_logging import _exceptions, _names, _runtime, tracing
 from otel_logging import context as bindings
-from otel_logging.binding import Shared, has_ended
+from otel_logging.binding import Bound, Shared, has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, route_of
@@ -278,13 +278,18 @@ class _Connection:
         """End what is open: the application has returned, or raised *error*."""
         if type(error).__name__ in ("WebSocketDisconnect", "ClientDisconnected"):
             error = None  # how frameworks say that the other side has gone
+        began = _exceptions.tick()
         held = CURRENT.get().get(_HELD) or self.standing.held
         if error is not None and held is not None and held.message.connection is self:
+            if held is self.standing.held:  # that and what it shares are soon the connection's
+                bindings.restore(Bound(bindings.state().fields))
+                self._enter(held, CURRENT.get())
             held.message.finish(error)
         if self.is_accepted:
             self._ask()
             if self.last is None:
                 self._disconnect(None, None)
+                self.last.otel_logging_began = began  # what a message noted on *error* stays
             self.last.set_attributes(
                 {
                     "websocket.close_code": 1006 if self.code is None else self.code,
