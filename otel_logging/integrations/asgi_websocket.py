@@ -96,6 +96,7 @@ class _Connection:
         self._receive = receive
         self._send = send
         self._read_ahead = read_ahead
+        self._began = _exceptions.tick()
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
         self.held: set[Message] = set()
@@ -272,13 +273,14 @@ class _Connection:
         stage = tracing.traced("disconnect", attributes=self.of_messages)
         stage.start_ns = arrived_ns
         self.last = tracing.start(stage)
+        if event is None:  # an exception stays the message's that has noted it
+            self.last.otel_logging_began = self._began
         self.standing.now = self.last
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""
         if type(error).__name__ in ("WebSocketDisconnect", "ClientDisconnected"):
             error = None  # how frameworks say that the other side has gone
-        began = _exceptions.tick()
         held = CURRENT.get().get(_HELD) or self.standing.held
         if error is not None and held is not None and held.message.connection is self:
             if held is self.standing.held:  # that and what it shares are soon the connection's
@@ -289,7 +291,6 @@ class _Connection:
             self._ask()
             if self.last is None:
                 self._disconnect(None, None)
-                self.last.otel_logging_began = began  # what a message noted on *error* stays
             self.last.set_attributes(
                 {
                     "websocket.close_code": 1006 if self.code is None else self.code,
