@@ -300,6 +300,17 @@ def is_local(span: trace.Span) -> bool:
     return context.is_valid and not context.is_remote
 
 
+class Unrecorded(trace.NonRecordingSpan):
+    """Stands for a request where no tracing is: what is bound in it ends with it."""
+
+    otel_logging_bound = otel_logging_budget = otel_logging_watched = None
+    otel_logging_passed = False
+
+    def __init__(self, around: trace.Span) -> None:
+        super().__init__(around.get_span_context())
+        self.otel_logging_entry = entry_of(around) if is_local(around) else None
+
+
 def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     """Take off what is bound for requests that are over; return what to bind at the end.
 

@@ -1,10 +1,9 @@
 """A stage: ``traced`` as ``with`` block and as decorator.
 
-In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and
-ended. Invariant: made of the OpenTelemetry API alone, so that a stage is a span
-of whoever's SDK is there, and nothing at all where there is none. After a stage
-has ended it never becomes current again, but in tasks that were started in it and
-go on. Deliberately absent: what a span is
+In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and ended. Invariant:
+made of the OpenTelemetry API alone, so that a stage is a span of whoever's SDK is there, and where
+there is none just ends what is bound in a request. After a stage has ended it never becomes current
+again, but in tasks that were started in it and go on. Deliberately absent: what a span is
 (``export``), and why it was late (``lateness``).
 """
 
@@ -89,35 +88,32 @@ def traced(
 def traced(name: Any = None, /, **options: Any) -> Any:
     """Open a stage: a span, for the length of a ``with`` block or of each call of a function.
 
-    *name* of the span; a decorated function's own name where it is left out.
-    *budget* in seconds: a stage that takes longer is late. *root*: begin a trace
-    of its own, linked to the current span. *kind*: internal, server, client,
-    producer or consumer. *links*: spans, span contexts or OpenTelemetry links.
-    *fields* and *attributes* are attributes of the span; a field that is called
-    like one of these options goes through *attributes*. ``with`` gives the
-    OpenTelemetry span; ``@traced`` works bare, and on functions, coroutine
-    functions, methods and generators of both kinds (these from their first step
-    until they are closed).
+    *name* of the span; a decorated function's own name where it is left out. *budget* in seconds: a
+    stage that takes longer is late. *root*: begin a trace of its own, linked to the current span.
+    *kind*: internal, server, client, producer or consumer. *links*: spans, span contexts or
+    OpenTelemetry links. *fields* and *attributes* are attributes of the span; a field that is
+    called like one of these options goes through *attributes*. ``with`` gives the OpenTelemetry
+    span; ``@traced`` works bare, and on functions, coroutine functions, methods and generators of
+    both kinds (these from their first step until they are closed).
 
-    An exception that leaves the stage is recorded as an event of the innermost
-    span it was raised in, once, and gives every stage it passes the status
-    ERROR. A cancelled stage has the attribute ``cancelled``.
+    An exception that leaves the stage is recorded as an event of the innermost span it was raised
+    in, once, and gives every stage it passes the status ERROR. A cancelled stage has the attribute
+    ``cancelled``.
 
-    A task or a callback may go on after its request. Its stages are the request's
-    still, but not those that say that something else begins: a *root*, or a stage of
-    the *kind* server or consumer, has nothing of what was bound in a request or a
-    ``bound_context`` that has ended, and the latter a trace of its own where the current stage has.
+    A task or a callback may go on after its request. Its stages are the request's still, but not
+    those that say that something else begins: a *root*, or a stage of the *kind* server or
+    consumer, has nothing of what was bound in a request or a ``bound_context`` that has ended, and
+    the latter a trace of its own where the current stage has.
 
-    In the body of a generator that is not itself decorated, the stage is current
-    for the consumer between two yields: Python has it so.
+    In the body of a generator that is not itself decorated, the stage is current for the consumer
+    between two yields: Python has it so.
 
-    Scope: this task. Failure: raises ``ConfigurationError`` for an empty name, an
-    unknown kind, a *root* that is not True or False, or a budget that is no positive
-    number, when it is made; entering
-    and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the
-    spool, never the network; where no tracing is set up, nothing but that a *root*, a server
-    or a consumer ends what is bound in it. Concurrency: one
-    object may decorate anything, and be entered by any number of tasks at once.
+    Scope: this task. Failure: raises ``ConfigurationError`` for an empty name, an unknown kind, a
+    *root* that is not True or False, or a budget that is no positive number, when it is made;
+    entering and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the spool, never
+    the network; without tracing nothing but that a *root*, a server or a consumer ends what is
+    bound in it. Concurrency: one object may decorate anything, and be entered by any number of
+    tasks at once.
     """
     if type(name) is str and not options and name.strip():  # nothing else can be wrong
         stage = _new(Stage)
@@ -210,7 +206,7 @@ def _start(stage: Stage) -> Span:
     if tracer is None and (_nobodys() or (tracer := _someones_tracer()) is None):
         if not stage.is_special:
             return _INVALID
-        tracer = _NOBODYS
+        tracer = _NOTHING
     try:
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
@@ -235,7 +231,7 @@ def _start(stage: Stage) -> Span:
         if span is around or span is _INVALID:  # an SDK that records nothing
             if not stage.is_special:
                 return _INVALID
-            span = _unrecorded(inside)
+            span = bindings.Unrecorded(inside)
         span.otel_logging_outer = outer
         span.otel_logging_began = tick()
         if before is not None:
@@ -306,27 +302,15 @@ class ForeignTracer:
         """Start a span inside *around*."""
         span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
         if span is not around and span is not _INVALID:
-            _prepare(span)
+            span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
+            span.otel_logging_passed = False
             if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
                 span.otel_logging_entry = bindings.entry_of(around)
         return span
 
 
-def _prepare(span: Any) -> None:
-    span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
-    span.otel_logging_passed = False
-
-
 #: Where there is no tracing.
-_NOBODYS: Final = ForeignTracer(trace.NoOpTracer())
-
-
-def _unrecorded(around: Span) -> Any:
-    """Return a span that only stands for a request inside *around*: what is bound ends with it."""
-    span: Any = trace.NonRecordingSpan(around.get_span_context())
-    _prepare(span)
-    span.otel_logging_entry = bindings.entry_of(around) if bindings.is_local(around) else None
-    return span
+_NOTHING: Final = ForeignTracer(trace.NoOpTracer())
 
 
 def _end(given: Span, error: BaseException | None, end_ns: int | None = None) -> None:
