@@ -7,6 +7,7 @@ spans and lines that have them. Deliberately absent: where it is kept (``context
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
+from weakref import ref
 
 from otel_logging import _names, _otlp, _runtime
 from otel_logging._fields import as_attributes
@@ -38,6 +39,8 @@ class _Field(NamedTuple):
     around: "_Field | None"
 
 
+#: In the place of a value that a request has none of, as two have been bound.
+_DIFFERS: Final = object()
 _NO_REQUEST: Final = frozenset({type(None), Block})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
@@ -125,24 +128,28 @@ class Shared(Bound):
     """What is bound in a request, or a connection, its *owner*; changed in place.
 
     Every copy of the context that was made since has it as it is now, a thread's as well. *keys*
-    are put in place as long as there is none: a request has one user. None: every key, always.
+    are lent to those that it was made from as long as there is none, and until another value is
+    bound: a request has one user, or none. None: every key is put in place, always.
     """
 
-    __slots__ = ("_around", "keys", "own", "owner")
+    __slots__ = ("__weakref__", "around", "keys", "lenders", "lent", "own", "owner")
 
     def __init__(
         self, own: Mapping[str, Any], owner: Any, around: Bound, keys: Collection[str] | None
     ) -> None:
-        self._around, self.owner, self.keys = around, owner, keys
+        self.around, self.owner, self.keys = around, owner, keys
+        self.lent: Mapping[str, Any] = {}
+        self.lenders: tuple[ref[Shared], ...] = ()
         self.replace(own)
 
     def replace(self, own: Mapping[str, Any]) -> None:
-        """Have the values *own* from here on, over what is around."""
-        for name in ("attributes", "event_bytes", "line_bytes", "span_bytes"):
+        """Have the values *own* from here on, over what is lent, and that over what is around."""
+        self.own = own
+        lent = {key: value for key, value in self.lent.items() if value is not _DIFFERS}
+        Bound.__init__(self, self.around.put({**lent, **own}, self.owner).fields)
+        for name in ("attributes", "shown", "event_bytes", "line_bytes", "span_bytes"):
             with suppress(AttributeError):
                 delattr(self, name)
-        self.own = own
-        Bound.__init__(self, self._around.put(own, self.owner).fields)
         self.has_requests = True
         self.is_plain = self.is_plain and self.keys is not None  # spans have what was, else
 
@@ -150,15 +157,31 @@ class Shared(Bound):
         """Put *values* in place, as far as that is for all."""
         if owner is not self.owner:
             return super().put(values, owner)
-        keys = self.keys
-        new = {
-            k: v for k, v in values.items() if keys is None or (k in keys and k not in self.values)
-        }
-        if new:
-            self.replace({**self.own, **new})
-        if len(new) == len(values):
+        own = {**self.own, **values}
+        if self.keys is None:
+            self.replace(own)
             return self
-        return Shared({**self.own, **values}, owner, self._around, keys)
+        new = Shared.__new__(Shared)
+        new.around, new.owner, new.keys, new.lent = self.around, owner, self.keys, self.lent
+        new.lenders = (*(each for each in self.lenders if each() is not None), ref(self))
+        new.replace(own)
+        for key in self.keys:
+            if key in values:
+                for each in new.lenders:
+                    if (lender := each()) is not None:
+                        lender.lend(key, values[key])
+        return new
+
+    def lend(self, key: str, value: Any) -> None:
+        """Have *value* where nothing else is bound, and none where another one was lent."""
+        if key in self.own or key in self.around.values:
+            return
+        if key in self.lent:
+            if field(key, self.lent[key]) == field(key, value):
+                return
+            value = _DIFFERS
+        self.lent = {**self.lent, key: value}
+        self.replace(self.own)
 
     def lasting(self, is_over: Callable[[Any], bool]) -> Bound:
         """Return this without what has an owner that is over, and not to be changed by it."""

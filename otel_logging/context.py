@@ -275,6 +275,13 @@ class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
         Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
 
+class unbound(Scoped):  # noqa: N801 - reads as a participle, like structlog's
+    """Run a ``with`` block for a request of its own in the current span: no job, nothing bound."""
+
+    def _begin(self, block: Block) -> None:  # noqa: ARG002 - nothing is bound for it
+        Here(NOTHING, CURRENT.get(), _NO_JOB).put_back()
+
+
 #: What begins when something arrives from outside.
 ARRIVING: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
 
@@ -291,6 +298,17 @@ def is_local(span: trace.Span) -> bool:
         return True
     context = span.get_span_context()
     return context.is_valid and not context.is_remote
+
+
+class Unrecorded(trace.NonRecordingSpan):
+    """Stands for a request where no tracing is: what is bound in it ends with it."""
+
+    otel_logging_bound = otel_logging_budget = otel_logging_watched = None
+    otel_logging_passed = False
+
+    def __init__(self, around: trace.Span) -> None:
+        super().__init__(around.get_span_context())
+        self.otel_logging_entry = entry_of(around) if is_local(around) else None
 
 
 def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:

@@ -79,8 +79,10 @@ class Observability:
         known = {each: getattr(settings, each) for each in _OF_SETTINGS}
         known["budgets"] = Budgets(settings.budgets)
         _runtime.swap(replace(_runtime.current, **known))
-        if settings.traces:
-            registry.instrument(settings.instrument)
+        # without tracing too a request begins with nothing bound; its clients' spans are not missed
+        registry.instrument(
+            each for each in settings.instrument if settings.traces or each != "clients"
+        )
 
     def after_fork(self) -> None:
         """Exit as ``_exit_with_multiprocessing`` says; its parts follow by themselves."""

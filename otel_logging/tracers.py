@@ -18,28 +18,25 @@ _INVALID: Final = trace.INVALID_SPAN
 #: has, and it is asked by each stage before set-up.
 _API: Final = vars(trace)
 _asked = False
-
-
-def is_nobodys() -> bool:
-    """Say whether nobody has set a tracer provider, without a look at the environment each time."""
-    global _asked
-    if _asked:
-        return _API.get("_TRACER_PROVIDER", _API) is None
-    _asked = True  # the first time OpenTelemetry may load one that a variable names
-    return False
-
-
 #: Somebody else's provider, and the tracer that it gave us.
 _found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
 
 
-def of_somebody() -> "ForeignTracer | None":
-    """Return the tracer of another SDK's provider; None where none is set."""
-    global _found
+def other(*, is_special: bool) -> "ForeignTracer | None":
+    """Return the tracer of another SDK's provider, where none of ours is set up.
+
+    Where there is no other: one that records nothing for a stage that *is_special*, since that
+    ends what is bound in it; else None. Never looks at the environment more than once.
+    """
+    global _asked, _found
+    nothing = NOTHING if is_special else None
+    if _asked and _API.get("_TRACER_PROVIDER", _API) is None:
+        return nothing
+    _asked = True  # the first time OpenTelemetry may load one that a variable names
     provider = trace.get_tracer_provider()
     # none is set; or it is ours, and shut down
     if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "is_idle", False):
-        return None
+        return nothing
     if _found is None or _found[0] is not provider:
         _found = provider, ForeignTracer(provider.get_tracer(_names.SCOPE))
     return _found[1]
@@ -69,3 +66,7 @@ class ForeignTracer:
             if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
                 span.otel_logging_entry = bindings.entry_of(around)
         return span
+
+
+#: Where there is no tracing.
+NOTHING: Final = ForeignTracer(trace.NoOpTracer())

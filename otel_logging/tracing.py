@@ -2,8 +2,9 @@
 
 In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and ended.
 Invariant: made of the OpenTelemetry API alone, so that a stage is a span of whoever's SDK is
-there, and nothing where there is none. After its end a stage never becomes current again, but in
-tasks begun in it. Deliberately absent: what a span is (``export``), why it is late (``lateness``).
+there; where there is none it just ends what is bound in a request. After its end a stage never
+becomes current again, but in tasks begun in it. Deliberately absent: what a span is (``export``),
+why it is late (``lateness``).
 """
 
 import copy
@@ -71,34 +72,33 @@ def traced(
 def traced(name: Any = None, /, **options: Any) -> Any:
     """Open a stage: a span, for the length of a ``with`` block or of each call of a function.
 
-    *name* of the span; a decorated function's own name where it is left out.
-    *budget* in seconds: a stage that takes longer is late. *root*: begin a trace
-    of its own, linked to the current span. *kind*: internal, server, client,
-    producer or consumer. *links*: spans, span contexts or OpenTelemetry links.
-    *fields* and *attributes* are attributes of the span; a field that is called
-    like one of these options goes through *attributes*. ``with`` gives the
-    OpenTelemetry span; ``.begin()`` opens the stage as no block, to be ended by ``.end()`` of
-    what it returns; ``@traced`` works bare, and on functions, coroutine
-    functions, methods and generators of both kinds (these from their first step
-    until they are closed).
+    *name* of the span; a decorated function's own name where it is left out. *budget* in seconds: a
+    stage that takes longer is late. *root*: begin a trace of its own, linked to the current span.
+    *kind*: internal, server, client, producer or consumer. *links*: spans, span contexts or
+    OpenTelemetry links. *fields* and *attributes* are attributes of the span; a field that is
+    called like one of these options goes through *attributes*. ``with`` gives the OpenTelemetry
+    span; ``.begin()`` opens the stage as no block, to be ended by ``.end()`` of what it returns;
+    ``@traced`` works bare, and on functions, coroutine functions, methods and generators of both
+    kinds (these from their first step until they are closed).
 
-    An exception that leaves the stage is recorded as an event of the innermost
-    span it was raised in, once, and gives every stage it passes the status
-    ERROR. Not so *expected* ones, and answers of a web framework below 400; those of
-    4xx are an event and no error. A cancelled stage has the attribute ``cancelled``.
+    An exception that leaves the stage is recorded as an event of the innermost span it was raised
+    in, once, and gives every stage it passes the status ERROR. Not so *expected* ones, and answers
+    of a web framework below 400; those of 4xx are an event and no error. A cancelled stage has the
+    attribute ``cancelled``.
 
-    A task or a callback may go on after its request. Its stages are the request's
-    still, but not those that say that something else begins: a *root*, or a stage of
-    the *kind* server or consumer, has nothing of what was bound in a request or a
-    ``bound_context`` that has ended, and the latter a trace of its own where the current stage has.
+    A task or a callback may go on after its request. Its stages are the request's still, but not
+    those that say that something else begins: a *root*, or a stage of the *kind* server or
+    consumer, has nothing of what was bound in a request or a ``bound_context`` that has ended, and
+    the latter a trace of its own where the current stage has.
 
-    In the body of a generator that is not itself decorated, the stage is current
-    for the consumer between two yields: Python has it so.
+    In the body of a generator that is not itself decorated, the stage is current for the consumer
+    between two yields: Python has it so.
 
     Scope: this task. Failure: raises ``ConfigurationError`` for an invalid argument, when it is
     made; entering and leaving never raise. Cost: see ``benchmarks/hot.py``; one write to the spool,
-    never the network; nothing where no tracing is set up. Concurrency: one object may decorate
-    anything, and be entered by any number of tasks at once.
+    never the network; without tracing nothing but that a *root*, a server or a consumer ends what
+    is bound in it. Concurrency: one object may decorate anything, and be entered by any number of
+    tasks at once.
     """
     if type(name) is str and not options and name.strip():  # nothing else can be wrong
         stage = _new(Stage)
@@ -200,8 +200,8 @@ _INVALID: Final = trace.INVALID_SPAN
 def _start(stage: Stage) -> Span:
     """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
     runtime = _runtime.current
-    tracer = runtime.tracer
-    if tracer is None and (tracers.is_nobodys() or (tracer := tracers.of_somebody()) is None):
+    tracer = runtime.tracer or tracers.other(is_special=stage.is_special)
+    if tracer is None:
         return _INVALID
     try:
         outer = context = CURRENT.get()
@@ -226,7 +226,9 @@ def _start(stage: Stage) -> Span:
             attributes = {**attributes, _names.BUDGET: budget}
         span: Any = tracer.begin(name, context, inside, kind, attributes, links, start_ns)
         if span is around or span is _INVALID:  # an SDK that records nothing
-            return _INVALID
+            if not stage.is_special:
+                return _INVALID
+            span = bindings.Unrecorded(inside)
         span.otel_logging_outer, span.otel_logging_began = outer, tick()
         if before is not None:
             span.otel_logging_bound = before
@@ -239,9 +241,7 @@ def _start(stage: Stage) -> Span:
             if budget is not None or watch.has_budgets:
                 watch.measure(span, name, budget, around, kind, attributes)
             if before is not None and span.otel_logging_watched is None:
-                watch.open[span] = _get_running_loop() or get_ident()
-                if not watch.is_awake:
-                    watch.wake()
+                watch.note(span, _get_running_loop() or get_ident())
         CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
     except Exception as error:  # a foreign sampler or processor
         _diagnostics.report("stages lost: a span could not be started", detail=error)

@@ -125,7 +125,7 @@ FLOORS_INSIDE = {
         {"provider"},
     ],
     "integrations": [
-        {"registry", "clients", "executors", "http", "queues"},
+        {"registry", "clients", "executors", "http", "loguru", "queues"},
         {"asgi_http", "websockets", "wsgi"},
         {"aiohttp", "asgi_ahead", "asgi_message", "django", "flask"},
         {"asgi_websocket"},

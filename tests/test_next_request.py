@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +22,9 @@ from otel_logging import (
     carry,
     clear_context,
     configure_logging,
+    context,
     detached,
+    each,
     extract,
     get_logger,
     inject,
@@ -555,6 +558,166 @@ def test_the_tag_around_a_job_that_goes_on_is_there_again() -> None:
     assert fields(captured, "arrives") == {"span": "arrives", "job_tag": "OUTER"}
     assert fields(captured, "task") == {"span": "task", "job_tag": "INNER"}
     assert fields(captured, "reader") == {"span": "reader"}
+
+
+# ---------------------------------------------------------------- without tracing
+
+
+def _bound() -> dict[str, Any]:
+    return dict(context.bound())
+
+
+@pytest.mark.parametrize("options", [{"root": True}, {"kind": "server"}, {"kind": "consumer"}])
+def test_without_tracing_too_a_request_ends_what_is_bound_in_it(options: dict[str, Any]) -> None:
+    """Before set-up, after shutdown, with the SDK disabled: on its thread and a kept connection."""
+    contexts: list[contextvars.Context] = []
+
+    def first() -> None:
+        with traced("stage"):
+            bind_context(user_id="alice")
+        contexts.append(contextvars.copy_context())
+        with traced("part", kind="server"):
+            bind_context(order=1)
+        assert _bound() == {"worker": 1, "user_id": "alice", "order": 1}
+
+    bind_context(worker=1)
+    stage = traced("request", **options)
+    stage(first)()
+    assert _bound() == {"worker": 1}
+    assert stage(_bound)() == {"worker": 1}
+    assert contexts[0].run(_bound) == {"worker": 1, "user_id": "alice"}
+    assert contexts[0].run(stage(_bound)) == {"worker": 1}
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    for _ in each([1], "item"):
+        bind_context(user_id="bob")
+    assert _bound() == {"worker": 1}
+
+
+def test_without_tracing_an_incoming_trace_goes_on_through_a_request() -> None:
+    """As it does without the stage; not through one that begins a trace."""
+    with extract(HEADERS):
+        with traced("request", kind="server"):
+            assert TRACE in inject()["traceparent"]
+        with traced("own", root=True):
+            assert "traceparent" not in inject()
+        assert TRACE in inject()["traceparent"]
+
+
+def test_without_tracing_an_error_line_is_its_requests(capsys: Any) -> None:
+    """What left the request has its user."""
+    try:
+        with traced("request", kind="server", budget=1.0):
+            bind_context(user_id="alice")
+            raise ValueError("boom")
+    except ValueError:
+        log.exception("failed")
+    (line,) = parsed(capsys.readouterr().out)
+    assert line["user_id"] == "alice"
+    assert "trace_id" not in line
+
+
+@pytest.mark.parametrize(
+    "variable", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}]
+)
+def test_without_tracing_the_integrations_begin_each_request_clean(
+    variable: dict[str, str],
+) -> None:
+    """With no line of an application's code."""
+    done = script(_NO_TRACING, ENVIRONMENT="production", **variable)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("user_id") for line in lines] == ["alice", None]
+
+
+_NO_TRACING = """
+from otel_logging import bind_context, get_logger, setup_observability
+setup_observability("shop")
+import flask
+app = flask.Flask("shop")
+
+@app.get("/")
+@app.get("/<user>")
+def view(user=None):
+    if user:
+        bind_context(user_id=user)
+    get_logger("shop").info("served")
+    return ""
+
+for path in ("/alice", "/"):
+    app.test_client().get(path)
+"""
+
+
+# ---------------------------------------------------------------- a request has one user, or none
+
+
+def _users(*steps: tuple[str, str | None]) -> Captured:
+    """Run a request; each step is of a task of it, which binds a user, or only logs."""
+
+    def step(task: str, user: str | None) -> None:
+        if user:
+            bind_context(user_id=user, **{f"of_{task}": 1})
+        log.info(f"{task}:{user or ''}")
+
+    with capture() as captured, traced("batch", root=True):
+        contexts = {task: contextvars.copy_context() for task, _ in steps}
+        for task, user in steps:
+            if task == "itself":
+                step(task, user)
+            else:
+                contexts[task].run(step, task, user)
+        log.info("done")
+    return captured
+
+
+def test_what_a_task_binds_is_the_requests() -> None:
+    """Also where the request has logged before, and that two bind the same changes nothing."""
+    captured = _users(("itself", None), ("a", "alice"), ("b", None), ("c", "alice"), ("d", None))
+    users = [line.get("user_id") for line in captured.lines]
+    assert users == [None, "alice", "alice", "alice", "alice", "alice"]
+    assert "of_a" not in captured.line("done")
+
+
+def test_a_line_before_the_user_is_known_does_not_hide_it(capsys: Any) -> None:
+    """What was made for the first line is made anew."""
+    with traced("request", root=True):
+        log.info("first")
+        contextvars.copy_context().run(bind_context, user_id="alice")
+        log.info("second")
+    lines = parsed(capsys.readouterr().out)
+    assert [line.get("user_id") for line in lines] == [None, "alice"]
+
+
+def test_two_users_of_one_request_are_not_each_others() -> None:
+    """Each task keeps its own; the request, and who has bound none, is nobody's from then on."""
+    captured = _users(
+        *(("a", "alice"), ("b", "bob"), ("a", None), ("b", None), ("other", None)),
+        *(("c", "alice"), ("itself", None)),
+    )
+    users = [line.get("user_id") for line in captured.lines]
+    assert users == ["alice", "bob", "alice", "bob", None, "alice", None, None]
+
+
+def test_a_request_that_has_bound_its_user_itself_keeps_it() -> None:
+    """A task that works for somebody else is another's only in its own lines."""
+    captured = _users(("itself", "alice"), ("b", "bob"), ("b", None), ("other", None))
+    users = [line.get("user_id") for line in captured.lines]
+    assert users == ["alice", "bob", "bob", None, "alice"]
+
+
+def test_a_task_that_a_task_starts_lends_to_both() -> None:
+    """What is bound on the way down is no hindrance, and who has gone is forgotten."""
+    with capture() as captured, traced("request", root=True):
+
+        def outer() -> None:
+            bind_context(step=1)
+            bind_context(step=2)
+            contextvars.copy_context().run(bind_context, user_id="alice")
+            log.info("outer")
+
+        contextvars.copy_context().run(outer)
+        log.info("request")
+    assert captured.line("outer")["user_id"] == captured.line("request")["user_id"] == "alice"
+    assert "step" not in captured.line("request")
 
 
 # ---------------------------------------------------------------- every way that copies a context

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from aiohttp import web, web_protocol
 
 from otel_logging import _names, _runtime
-from otel_logging.context import bind_context
+from otel_logging.context import bind_context, unbound
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
 from otel_logging.integrations.websockets import Messages
 
@@ -59,7 +59,8 @@ def _route_of(request: web.BaseRequest) -> str | None:
 def _handled(original: Any) -> Any:
     async def handle(self: Any, request: web.BaseRequest, *args: Any) -> Any:
         if _runtime.current.tracer is None or request.method == "UNKNOWN":  # what is no HTTP
-            return await original(self, request, *args)
+            with unbound():
+                return await original(self, request, *args)
         scope = _scope_of(request)
         with inbound(scope) as links:
             served = Request(scope, links)

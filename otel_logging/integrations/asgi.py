@@ -15,6 +15,7 @@ from opentelemetry import trace
 
 from otel_logging import _runtime, tracing
 from otel_logging.binding import has_ended
+from otel_logging.context import unbound
 from otel_logging.integrations import asgi_http, asgi_websocket
 from otel_logging.integrations.asgi_http import App, Receive, Send
 from otel_logging.integrations.http import QUIET, Scope
@@ -50,8 +51,16 @@ class ObservabilityMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, connection or lifespan."""
         kind = scope["type"]
-        if kind not in ("http", "websocket") or _SEEN in scope or _is_elsewhere(self.app):
+        if kind not in ("http", "websocket") or _SEEN in scope:
             await self.app(scope, receive, send)
+            return
+        if _is_elsewhere(self.app):
+            if _runtime.current.tracer is not None:
+                await self.app(scope, receive, send)
+                return
+            scope[_SEEN] = False
+            with unbound():
+                await self.app(scope, receive, send)
             return
         scope[_SEEN] = scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
         if kind == "http":
@@ -160,7 +169,7 @@ def _framework_call(original: Any) -> Any:
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
         options = _given.get(self, {} if _is_automatic else None)
         telemetry = getattr(self, "_telemetry", None)
-        is_ours = _SEEN in scope or (options is not None and not _is_elsewhere(self))
+        is_ours = scope.get(_SEEN) or (options is not None and not _is_elsewhere(self))
         if is_ours and isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None:
             # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
             _silenced.setdefault(self, telemetry.get("tracing"))

@@ -23,9 +23,9 @@ from weakref import WeakSet
 from opentelemetry import context as otel_context
 from opentelemetry.trace import StatusCode
 
-from otel_logging import _names, _runtime, tracing
+from otel_logging import _exceptions, _names, _runtime, tracing
 from otel_logging import context as bindings
-from otel_logging.binding import Shared, has_ended
+from otel_logging.binding import Bound, Shared, has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, route_of
@@ -96,6 +96,7 @@ class _Connection:
         self._receive = receive
         self._send = send
         self._read_ahead = read_ahead
+        self._began = _exceptions.tick()
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
         self.held: set[Message] = set()
@@ -272,6 +273,8 @@ class _Connection:
         stage = tracing.traced("disconnect", attributes=self.of_messages)
         stage.start_ns = arrived_ns
         self.last = tracing.start(stage)
+        if event is None:  # an exception stays the message's that has noted it
+            self.last.otel_logging_began = self._began
         self.standing.now = self.last
 
     async def close(self, error: BaseException | None) -> None:
@@ -280,6 +283,9 @@ class _Connection:
             error = None  # how frameworks say that the other side has gone
         held = CURRENT.get().get(_HELD) or self.standing.held
         if error is not None and held is not None and held.message.connection is self:
+            if held is self.standing.held:  # that and what it shares are soon the connection's
+                bindings.restore(Bound(bindings.state().fields))
+                self._enter(held, CURRENT.get())
             held.message.finish(error)
         if self.is_accepted:
             self._ask()

@@ -12,8 +12,8 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
-from otel_logging import _names, _runtime, tracing
-from otel_logging.context import detached
+from otel_logging import _exceptions, _names, _runtime, tracing
+from otel_logging.context import detached, unbound
 from otel_logging.propagation import extract
 
 Scope = MutableMapping[str, Any]
@@ -56,6 +56,10 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
 @contextmanager
 def inbound(scope: Scope) -> Iterator[tuple[SpanContext, ...]]:
     """Begin with nothing but what came in with a request; yield what it is to be linked to."""
+    if _runtime.current.tracer is None:  # the current span may be another SDK's
+        with unbound():
+            yield ()
+        return
     with detached():
         if _runtime.current.trust_inbound:
             with extract(scope["headers"]):
@@ -81,7 +85,7 @@ class Request:
     is_complete = False
 
     def __init__(self, scope: Scope, links: tuple[SpanContext, ...], verb: str = "") -> None:
-        self.began_ns = _runtime.current.now_ns()
+        self.began, self.began_ns = _exceptions.tick(), _runtime.current.now_ns()
         headers = headers_of(scope)
         self.request_id = request_id_of(headers)
         method = scope["method"]
@@ -94,21 +98,23 @@ class Request:
         self.stage = tracing.traced(self.verb, kind="server", links=links, attributes=attributes)
 
     def begin(self, start_ns: int | None = None) -> None:
-        """Open its span."""
-        self.stage.start_ns = start_ns
-        self.span = tracing.start(self.stage)
+        """Open its span; none without tracing."""
+        if _runtime.current.tracer is not None:
+            self.stage.start_ns = start_ns
+            self.span = tracing.start(self.stage)
 
     def end(self, error: BaseException | None, route: str | None) -> None:
         """End it, in its own context, where it stays current: a background task may go on."""
-        if self.has_ended:
+        if self.has_ended:  # by its answer, before a background task or a stream failed
+            _exceptions.remember_context(error, self.began)
             return
         self.has_ended = True
         failed = self.status >= 500 or isinstance(error, Exception)
-        if self.span is None:
-            if not failed:
-                return
+        if self.span is None and failed:
             self.begin(self.began_ns)
-        span = self.span
+        if (span := self.span) is None:
+            _exceptions.remember_context(error, self.began)
+            return
         name_route(span, self.verb, route)
         status = self.status or (500 if error is not None else 0)
         if status:

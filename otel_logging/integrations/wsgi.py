@@ -77,7 +77,7 @@ class WSGIObservabilityMiddleware:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
-        if _runtime.current.tracer is None or REQUEST in environ or is_elsewhere(self.app):
+        if REQUEST in environ or is_elsewhere(self.app):
             return self.app(environ, start_response)
         return _Served(environ, start_response, self._quiet, stays=self._stays).begin(self.app)
 
@@ -102,7 +102,7 @@ class _Served:
         self.request = Request(scope, links)
         if scope["path"] not in quiet:
             self.request.begin()
-        if self.request.request_id:
+        if self.request.request_id and _runtime.current.tracer is not None:
             bind_context(**{_names.REQUEST_ID: self.request.request_id})
         environ[REQUEST] = self
 

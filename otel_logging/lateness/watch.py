@@ -96,6 +96,12 @@ class Watch:
 
     # ---- stages
 
+    def note(self, span: Any, runner: object) -> None:
+        """Note an entry stage without a budget, which *runner*, a loop or a thread, has begun."""
+        self.open[span] = runner
+        if not self.is_awake:
+            self.wake()
+
     def measure(
         self,
         span: Any,

@@ -92,10 +92,10 @@ class Stdout:
             _diagnostics.report(LOST, detail=error)
 
     def _notice(self, stream: Any) -> None:
-        """Remember from here on what is printed to *stream*, Python's own for our descriptor."""
+        """Remember from here on what is printed to *stream*, a wrapper of Python's own."""
         if type(getattr(stream, "write", None)) is _Print:
             stream.write.last = "\n"
-        elif fd_of(stream) == self._original.fd >= 0:
+        elif fd_of(stream) >= 0:
             stream.write = _Print(stream)
 
     def _judge(self, stream: Any) -> tuple[Descriptor | None, Callable[[str], bytes] | None]:
@@ -108,9 +108,10 @@ class Stdout:
             isinstance(part, (logging.Logger, logging.LoggerAdapter)) for part in parts
         ):
             past = self._original
+        elif fd >= 0:
+            past, encode = Descriptor(stream), encoder_of(stream)
+        if past is not None:
             self._notice(stream)
-        elif fd >= 0 and (other := Descriptor(stream)).has_reader:
-            past, encode = other, encoder_of(stream)
         self._judged = (stream, past, encode)
         return past, encode
 

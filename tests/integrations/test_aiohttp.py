@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from otel_logging import bind_context, get_logger
+from otel_logging.context import bound
 from otel_logging.integrations import aiohttp as integration
 from otel_logging.testing import Captured, capture
 
@@ -29,6 +30,10 @@ async def order(request: web.Request) -> web.Response:
     bind_context(user_id=f"u{request.match_info['number']}")
     log.info("paid")
     return web.Response(text="paid")
+
+
+async def whose(_: web.Request) -> web.Response:
+    return web.Response(text=str(bound()))
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -68,6 +73,7 @@ def ask(client: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         app = web.Application()
         app.router.add_get("/orders/{number}", order)
+        app.router.add_get("/whose", whose)
         app.router.add_get("/stream", stream)
         app.router.add_get("/broken", broken)
         app.router.add_get("/refused", refused)
@@ -166,7 +172,14 @@ def test_each_message_is_a_trace_of_its_user(run: Captured) -> None:
 
 
 def test_before_set_up_nothing_is_observed() -> None:
+    """But what is bound in a request ends with it: a kept connection has one task for all."""
     integration.instrument()
     assert "X-Trace-Id" not in get("/orders/1").headers
+
+    async def twice(session: aiohttp.ClientSession, url: str) -> str:
+        await (await session.get(f"{url}/orders/1")).read()
+        return await (await session.get(f"{url}/whose")).text()
+
+    assert ask(twice) == "{}"
     integration.uninstrument()
     integration.uninstrument()

@@ -15,6 +15,7 @@ from otel_logging import (
     traced,
     unbind_context,
 )
+from otel_logging.context import bound
 from otel_logging.integrations.asgi import ObservabilityMiddleware
 from otel_logging.testing import Captured, capture
 
@@ -329,3 +330,49 @@ def test_nothing_is_done_before_set_up() -> None:
         pass
     sent = asyncio.run(run(responds(START, {"type": "http.response.body"}), HTTP, []))
     assert sent == [START, {"type": "http.response.body"}]
+
+
+@pytest.mark.parametrize("scope", [HTTP, WS], ids=["http", "websocket"])
+def test_before_set_up_too_a_request_begins_and_ends_with_nothing_bound(
+    scope: dict[str, Any],
+) -> None:
+    """A kept connection serves all its requests in one context; middleware may be there twice."""
+    found: list[Any] = []
+
+    async def app(_: Any, __: Any, ___: Any) -> None:
+        found.append(dict(bound()))
+        bind_context(user_id="alice")
+
+    async def outer(*given: Any) -> None:
+        bind_context(outer=1)
+        await ObservabilityMiddleware(app)(*given)
+
+    async def main() -> None:
+        for _ in range(2):
+            await run(outer, scope, [])
+        found.append(dict(bound()))
+
+    asyncio.run(main())
+    assert found == [{"outer": 1}, {"outer": 1}, {}]
+
+
+@pytest.mark.parametrize("path", ["/orders/7", "/health"])
+def test_what_fails_after_its_answer_is_the_requests(path: str) -> None:
+    """A background task, the end of a dependency: the server logs it when all is over."""
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        bind_context(user_id="alice")
+        await send({**START, "status": 200})
+        await send({"type": "http.response.body"})
+        raise ValueError("after the end")
+
+    with seen() as captured:
+        try:
+            asyncio.run(run(app, {**HTTP, "path": path}, []))
+        except ValueError:
+            log.exception("failed")
+    line = captured.line("failed")
+    assert line["user_id"] == "alice"
+    assert [span["trace_id"] for span in captured.spans] == (
+        [line["trace_id"]] if path != "/health" else []
+    )

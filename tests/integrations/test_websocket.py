@@ -225,13 +225,19 @@ def test_a_message_that_did_nothing_is_counted_and_leaves_no_span(server: str) -
         assert found["websocket.close_reason"] == "enough"
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["itself", "in a task"])
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_failing_message_fails_and_so_does_its_connection(server: str) -> None:
+def test_a_failing_message_fails_and_so_does_its_connection(server: str, apart: bool) -> None:
+    """The server's line about it is the message's, and its user's."""
+
     async def talk(receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
-        while (await receive())["type"] == "websocket.receive":
-            log.info("handled")
-            raise ValueError("no such room")
+        receiving = receive()
+        event = await (asyncio.create_task(receiving) if apart else receiving)
+        assert event["type"] == "websocket.receive"
+        bind_context(user_id="alice")
+        log.info("handled")
+        raise ValueError("no such room")
 
     with serving(asgi_app(talk), server) as seen:
         with seen.connect("/") as client:
@@ -243,7 +249,7 @@ def test_a_failing_message_fails_and_so_does_its_connection(server: str) -> None
     assert (message["status"], end["status"]) == ("error", "error")
     assert "exception" in [event["name"] for event in message["events"]]
     (line,) = [line for line in seen.lines if "ValueError" in line.get("exception", "")]
-    assert line["trace_id"] in (message["trace_id"], end["trace_id"])
+    assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "alice")
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -16,6 +16,7 @@ from werkzeug.serving import make_server
 from werkzeug.test import Client, create_environ, run_wsgi_app
 
 from otel_logging import bind_context, get_logger
+from otel_logging.context import bound
 from otel_logging.integrations import flask as flask_integration
 from otel_logging.integrations import wsgi
 from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
@@ -249,9 +250,22 @@ def test_a_body_closed_in_another_thread_ends_its_request(run: Captured) -> None
 
 
 def test_before_set_up_nothing_is_observed() -> None:
+    """But what is bound in a request ends with it, in a failed one too."""
     flask_integration.instrument()
     try:
-        assert "x-trace-id" not in Client(shop()).get("/orders/1", buffered=True).headers
+        app = shop()
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+
+        @app.get("/fails")
+        def fails() -> str:
+            bind_context(user_id=flask.request.headers["X-Request-ID"])
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            Client(app).get("/fails", headers={"X-Request-ID": "r-1"})
+        assert bound() == {}
+        assert "x-trace-id" not in Client(app).get("/orders/1", buffered=True).headers
+        assert bound() == {}
     finally:
         flask_integration.uninstrument()
 
