@@ -201,18 +201,16 @@ _INVALID: Final = trace.INVALID_SPAN
 
 def _start(stage: Stage) -> Span:
     """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
-    runtime = _runtime.current
+    runtime, is_special = _runtime.current, stage.is_special
     tracer = runtime.tracer
-    if tracer is None and (_nobodys() or (tracer := _someones_tracer()) is None):
-        if not stage.is_special:
-            return _INVALID
-        tracer = _NOTHING
+    if tracer is None and (_nobodys() or (tracer := _someones_tracer()) is None) and not is_special:
+        return _INVALID
     try:
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
         before: Bound | None = None
         links: Any = stage.links
-        if stage.is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
+        if is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
         elif around is _INVALID:  # what is bound in it ends with it
@@ -225,23 +223,21 @@ def _start(stage: Stage) -> Span:
             budget = runtime.budgets.get(stage.name or "stage")
         if budget is not None:
             attributes = {**attributes, _names.BUDGET: budget}
-        span: Any = tracer.begin(  # of our own, or as good
+        span: Any = (tracer or _NOTHING).begin(  # of our own, or as good
             stage.name or "stage", context, inside, stage.kind, attributes, links, stage.start_ns
         )
         if span is around or span is _INVALID:  # an SDK that records nothing
-            if not stage.is_special:
+            if not is_special:
                 return _INVALID
             span = bindings.Unrecorded(inside)
         span.otel_logging_outer = outer
         span.otel_logging_began = tick()
         if before is not None:
             span.otel_logging_bound = before
-            if stage.is_special:
+            if is_special:
                 bindings.share(span)
-        if budget is not None:
-            span.otel_logging_budget = budget
-        watch = runtime.watch
-        if watch is not None:
+        span.otel_logging_budget = budget
+        if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
                 watch.measure(span, stage.name or "stage", budget, around, stage.kind, attributes)
             if before is not None and span.otel_logging_watched is None:
