@@ -93,13 +93,17 @@ class Bound:
 
     def put(self, values: Mapping[str, Any], owner: Any) -> "Bound":
         """Return this with *values*, which end with *owner*."""
+        return Bound(self.fields_with(values, owner))
+
+    def fields_with(self, values: Mapping[str, Any], owner: Any) -> dict[str, _Field]:
+        """Return the fields with *values*, which end with *owner*."""
         fields = dict(self.fields)
         for key, value in values.items():
             around = None if owner is None else fields.get(key)
             while around is not None and (around.owner is owner or has_ended(around.owner)):
                 around = around.around  # never to be seen again
             fields[key] = tuple.__new__(_Field, (value, owner, around))  # a third of the time
-        return Bound(fields)
+        return fields
 
     def without(self, keys: Iterable[str]) -> "Bound":
         """Return this without the fields *keys*."""
@@ -146,7 +150,7 @@ class Shared(Bound):
         """Have the values *own* from here on, over what is lent, and that over what is around."""
         self.own = own
         lent = {key: value for key, value in self.lent.items() if value is not _DIFFERS}
-        Bound.__init__(self, self.around.put({**lent, **own}, self.owner).fields)
+        Bound.__init__(self, self.around.fields_with({**lent, **own}, self.owner))
         for name in ("attributes", "shown", "event_bytes", "line_bytes", "span_bytes"):
             with suppress(AttributeError):
                 delattr(self, name)

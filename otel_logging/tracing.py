@@ -208,7 +208,7 @@ def _start(stage: Stage) -> Span:
         around = inside = outer.get(SPAN, _INVALID)
         before: Bound | None = None
         links: Any = stage.links
-        if stage.is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
+        if is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
         elif around is _INVALID:  # what is bound in it ends with it
@@ -226,13 +226,13 @@ def _start(stage: Stage) -> Span:
             attributes = {**attributes, _names.BUDGET: budget}
         span: Any = tracer.begin(name, context, inside, kind, attributes, links, start_ns)
         if span is around or span is _INVALID:  # an SDK that records nothing
-            if not stage.is_special:
+            if not is_special:
                 return _INVALID
             span = bindings.Unrecorded(inside)
         span.otel_logging_outer, span.otel_logging_began = outer, tick()
         if before is not None:
             span.otel_logging_bound = before
-            if stage.is_special:
+            if is_special:
                 bindings.share(span)
         span.otel_logging_budget = budget
         if stage.expected:

@@ -46,7 +46,7 @@ BUDGETS = {
     "_values": 189,
     "_wrap": 169,
     "assembly": 140,
-    "binding": 127,
+    "binding": 129,
     "cli": 598,
     "context": 191,
     "demo": 235,
