@@ -199,8 +199,8 @@ _INVALID: Final = trace.INVALID_SPAN
 
 def _start(stage: Stage) -> Span:
     """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
-    runtime = _runtime.current
-    tracer = runtime.tracer or tracers.other(is_special=stage.is_special)
+    runtime, is_special = _runtime.current, stage.is_special
+    tracer = runtime.tracer or tracers.other(is_special=is_special)
     if tracer is None:
         return _INVALID
     try:
