@@ -167,13 +167,13 @@ class Shared(Bound):
             return self
         new = Shared.__new__(Shared)
         new.around, new.owner, new.keys, new.lent = self.around, owner, self.keys, self.lent
-        new.lenders = (*(each for each in self.lenders if each() is not None), ref(self))
+        alive = [self, *(lender for each in self.lenders if (lender := each()) is not None)]
+        new.lenders = tuple(map(ref, alive))  # who has gone would be kept for ever
         new.replace(own)
-        for key in self.keys:
-            if key in values:
-                for each in new.lenders:
-                    if (lender := each()) is not None:
-                        lender.lend(key, values[key])
+        for key in values:
+            if key in self.keys:
+                for lender in alive:
+                    lender.lend(key, values[key])
         return new
 
     def lend(self, key: str, value: Any) -> None:
