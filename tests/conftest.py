@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from opentelemetry import context as otel_context
 
 from otel_logging import Observability, _diagnostics, _runtime, clear_context, setup_observability
+from otel_logging.context import CURRENT
 from otel_logging.logs import stdlib
 from tests.lines import parsed
 from tests.receiver import Receiver, Span
@@ -56,6 +58,7 @@ def _clean_slate() -> Iterator[None]:
     _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     stdlib.take_over({})
     clear_context()
+    CURRENT.set(otel_context.Context())
     _diagnostics.forget()
 
 

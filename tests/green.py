@@ -57,9 +57,7 @@ class Done:
 def run(library: str, code: str, *arguments: object, **variables: str) -> Done:
     """Run *code* to its good end: ``patch()`` replaces, ``setup()`` sets up, ``result`` is kept."""
     program = ("-c", _BEGIN + code + _END, library)
-    # its own DNS imports httpx, where that is installed, and cannot patch what is in it
-    env = child_environment(EVENTLET_NO_GREENDNS="yes", **variables)
-    ran = python(*program, *arguments, env=env, text=False)
+    ran = python(*program, *arguments, env=child_environment(**variables), text=False)
     err = ran.stderr.decode()
     assert ran.returncode == 0, err
     said, _, rest = err.rpartition("{")

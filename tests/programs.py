@@ -35,7 +35,8 @@ def child_environment(**variables: str) -> dict[str, str]:
     """
     ours = ("OTEL_", "LOG_LEVEL", "ENVIRONMENT", "NO_COLOR", "FORCE_COLOR")
     kept = {k: v for k, v in os.environ.items() if k in GUARDED or not k.startswith(ours)}
-    return {**kept, "PYTHONPATH": str(ROOT), **variables}
+    # eventlet's own DNS imports httpx and trio, where they are installed, and fails in both
+    return {**kept, "PYTHONPATH": str(ROOT), "EVENTLET_NO_GREENDNS": "yes", **variables}
 
 
 def start(

@@ -73,7 +73,7 @@ def test_what_waits_is_listed(tmp_path: Path) -> None:
     assert one["sent"] == {"segments": 0, "bytes": 0, "oldest_s": None}
     shown = spool(tmp_path)
     assert "shop · spans · http://127.0.0.1:1/v1/traces?… · 1 running" in shown
-    assert "  wait  1 segment, 0." in shown
+    assert "  wait  1 segment, 4." in shown
     assert "secret" not in shown
     observability.shutdown()
 
@@ -94,7 +94,7 @@ def test_each_destination_is_listed(tmp_path: Path) -> None:
     ]
     assert [one["to"] for one in found] == ["http://collector", None]
     shown = spool(tmp_path)
-    assert "other · spans · http://collector · no process\n  wait  1 segment, 0.1 kB" in shown
+    assert "other · spans · http://collector · no process\n  wait  1 segment, 4.1 kB" in shown
     assert "the oldest 2 d old" in shown
     assert "shop · log records · 1 running\n  sent  1 segment, 0.3 MB" in shown
     assert [one["service"] for one in listed(tmp_path, "--service", "shop")] == ["shop"]

@@ -417,7 +417,7 @@ def test_a_little_that_waits_is_more_than_nothing(run: Run, tmp_path: Path) -> N
     spool.append(b"scope", bytes(16), bytes(2000))
     spool.close()
 
-    assert "2.1 kB wait, and there is room." in said(run())
+    assert "4.1 kB wait, and there is room." in said(run())
 
 
 def test_a_full_disk_is_a_problem(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from datetime import UTC
 from otel_logging import configure_logging, get_logger, tag_background_logger
 
 RUNS, BATCH = {RUNS}, {BATCH}
-configure_logging(environment="production")
+configure_logging(environment="production", log_level="info")
 standard, ours = logging.getLogger("shop.standard"), get_logger("shop.ours")
 
 def say(name, n):

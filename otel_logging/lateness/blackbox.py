@@ -141,7 +141,7 @@ class BlackBox:
                 self.path.unlink()
             self.path = None
         data, self.data = self.data, bytearray(SLOTS * SLOT_BYTES)
-        if isinstance(data, mmap.mmap):
+        if not isinstance(data, bytearray):
             with contextlib.suppress(BufferError):  # a thread writes to it at this moment
                 data.close()
 

@@ -29,7 +29,7 @@ from otel_logging.spool import directories, reading
 from otel_logging.spool.directories import DROPPED_BOUND, OPEN
 from otel_logging.spool.segment import frame
 from tests.spool.processes import Process, Processes, processes
-from tests.spools import encoded, numbers, on_disk, trace_id
+from tests.spools import encoded, loaded, numbers, on_disk, trace_id
 
 BOUND = 1_000  # bytes: some ten spans
 
@@ -145,7 +145,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def _waiting(self) -> dict[Path, list[int]]:
         return {
-            path: numbers([reading.load(path)])
+            path: numbers(loaded(path))
             for path in reading.segments(self.base)
             if path.parent.name != directories.SENT and path.stat().st_size
         }

@@ -261,6 +261,8 @@ def _title(answer: Answer, *, narrowed: bool) -> Text:
 
 def _scope(spans: Sequence[Span]) -> Iterator[str]:
     """Yield which hours and which services *spans* are of."""
+    if not spans:
+        return
     first = local_time(min(span.start_ns for span in spans))
     last = local_time(max(span.end_ns for span in spans))
     today = datetime.now().astimezone().date()
