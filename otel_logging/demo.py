@@ -238,7 +238,7 @@ async def talk(user_id: str, address: tuple[str, int], appointments: Appointment
                 if text in texts[1:2] and user_id in (CAREFUL, NEIGHBOUR):
                     await appointments.together.wait()
                     if user_id == CAREFUL:
-                        await asyncio.sleep(0.02)  # while the other is being answered
+                        await asyncio.sleep(0.005)  # while the other is being answered
                 await connection.send(text)
                 await connection.recv()
                 if text == NEW_PASSWORD:
@@ -289,7 +289,7 @@ def run(*, environment: str | None = None, spool_dir: Path | None = None) -> Non
         for user_id in USERS:
             history.write(user_id, 30)
         history.grow_until(2 * BUDGET_S, HOARDER)
-        history.grow_until(BUDGET_S / 8, NEIGHBOUR)
+        history.write(NEIGHBOUR, 300)  # some 20 ms
         history.harden_until(2 * BUDGET_S)
         asyncio.run(serve_everybody(history))
     show(since_ns, spool_dir)
