@@ -219,6 +219,8 @@ class Appointments:
     def __init__(self) -> None:
         self.together = asyncio.Barrier(2)
         self.changed = asyncio.Event()
+        self.quiet = asyncio.Event()  # cleared while those two meet: nobody else writes then
+        self.quiet.set()
 
 
 async def talk(user_id: str, address: tuple[str, int], appointments: Appointments) -> None:
@@ -237,12 +239,16 @@ async def talk(user_id: str, address: tuple[str, int], appointments: Appointment
                 await asyncio.sleep(typing.uniform(0.3, 2.5))
                 if text in texts[1:2] and user_id in (CAREFUL, NEIGHBOUR):
                     await appointments.together.wait()
-                    if user_id == CAREFUL:
-                        await asyncio.sleep(0.005)  # while the other is being answered
+                    appointments.quiet.clear()
+                    # until all are answered; then while the other is being answered
+                    await asyncio.sleep(0.505 if user_id == CAREFUL else 0.5)
+                else:
+                    await appointments.quiet.wait()
                 await connection.send(text)
                 await connection.recv()
                 if text == NEW_PASSWORD:
                     appointments.changed.set()
+                    appointments.quiet.set()
 
 
 class _Server(uvicorn.Server):

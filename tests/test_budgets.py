@@ -49,7 +49,7 @@ BUDGETS = {
     "binding": 129,
     "cli": 598,
     "context": 191,
-    "demo": 235,
+    "demo": 240,
     "doctor": 405,
     "export": 2237,
     "handover": 141,
