@@ -90,8 +90,6 @@ def _any_value(value: Any) -> bytes:
     if kind is int:
         return b"\x18" + _varint(value & _UINT64)
     if kind is float:
-        if not math.isfinite(value):  # JSON has none: Jaeger's pages of such a trace fail
-            return _any_value(_NOT_FINITE.get(value, "NaN"))
         return b"\x21" + _DOUBLE(value)
     if kind is list:
         return _field(b"\x2a", b"".join([_field(b"\x0a", _any_value(v)) for v in value]))

@@ -274,9 +274,6 @@ class _Off(Redaction):
     def text(self, text: str) -> str:
         return text
 
-    def _new(self, text: str) -> str:
-        return text
-
 
 #: What is done where nothing else is asked for; and nothing at all.
 DEFAULT: Final = Redaction()

@@ -1,12 +1,14 @@
 """``otel-logging run COMMAND``: a program that knows nothing of the package is set up."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 import otel_logging.run
+from otel_logging import run
 from otel_logging.run import service_of
 from tests.programs import child_environment, python
 from tests.receiver import Receiver
@@ -83,3 +85,12 @@ def test_a_python_without_the_package_says_so() -> None:
     done = python("-c", code, place, env=child_environment())
     assert (done.returncode, done.stdout) == (0, "")
     assert f"otel_logging: not set up in {sys.executable}: " in done.stderr
+
+
+def test_a_service_that_has_a_name_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execvpe", lambda *given: started.append(given))
+    for name in ("till", ""):
+        monkeypatch.setenv("OTEL_SERVICE_NAME", name)
+        run.replace_process(["python", "app.py"], None)
+    assert [environment["OTEL_SERVICE_NAME"] for _, _, environment in started] == ["till", "app"]

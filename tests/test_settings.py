@@ -987,3 +987,11 @@ def test_the_table_names_exactly_the_arguments_there_are() -> None:
     rows = set(re.findall(r"^\| *`([a-z_]+)`", text, re.MULTILINE))
     doors = (setup_observability, configure_logging)
     assert rows == {name for door in doors for name in inspect.signature(door).parameters}
+
+
+@pytest.mark.parametrize(
+    ("given", "on"), [("auto", tuple(_names.INTEGRATIONS)), ("none", ()), ("flask", ("flask",))]
+)
+def test_integrations_are_all_none_or_by_name(given: str, on: tuple[str, ...]) -> None:
+    assert load(instrument=given).instrument == on
+    assert load(instrument=()).instrument == ()

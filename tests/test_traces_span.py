@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
-from otel_logging.traces.span import Event, Resource, rfc3339
+from otel_logging.traces.span import Event, Resource, Span, from_bytes, rfc3339
 from tests.stored import MS, NOON, TRACE, Planted, line, open_spool, read_back
 
 
@@ -156,3 +159,14 @@ def test_a_who_that_is_not_a_list_is_ignored(tmp_path: Path) -> None:
 def test_times_are_rfc3339_with_microseconds(time_ns: int, text: str) -> None:
     """They are cut, not rounded: no moment is said to be later than it was."""
     assert rfc3339(time_ns) == text
+
+
+def test_bytes_that_are_not_one_span_each_are_an_error() -> None:
+    """Two in one, none, or what is no message at all."""
+    one = ScopeSpans(spans=[OtlpSpan(name="a")]).SerializeToString()
+    resource = Resource("shop", ())
+    assert [span.name for span in from_bytes([one], resource)] == ["a"]
+    for other in (one + one, b""):
+        with pytest.raises(DecodeError):
+            list(from_bytes([other], resource))
+    assert Span("", "", "", "a", 0, 0, resource, None, b"\xff").details.attributes == {}

@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_logging._values import MAX_CHARACTERS, MAX_NODES, MAX_TEXT, plain, shorten
+from otel_logging._values import field as named
 
 
 class Colour(Enum):
@@ -389,3 +390,8 @@ def test_long_texts_share_one_bound() -> None:
     assert result[0] == "x" * 5000
     assert len(result[-1]) == 32
     assert sum(map(len, result)) < 2 * MAX_TEXT
+
+
+def test_a_name_that_is_no_text_is_one() -> None:
+    assert named(5, "x") == "x"
+    assert named(b"password", "x") == "[redacted:password]"

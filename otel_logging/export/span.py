@@ -63,7 +63,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             return False
         pid = getpid()
         if pid != _forks.pid:
-            _forks.check()
+            _forks.check()  # pragma: no cover - a fork in C, which takes no coverage along
         self._add(time_ns, encoded, pid)
         return True
 

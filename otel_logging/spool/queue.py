@@ -245,7 +245,7 @@ class Spool:
             # a neighbour that had our lock meanwhile may have it, or have delivered it
             if not (sealed.exists() or directories.sent(sealed).exists()):
                 _diagnostics.report(LOST_REMOVED)
-        except OSError:
+        except OSError:  # pragma: no cover - a disk that fails between two calls
             pass  # it is adopted as it is
 
     # ---- the worker's side

@@ -49,6 +49,10 @@ async def broken(_: web.Request) -> web.Response:
     raise ValueError("no")
 
 
+async def cancelled(_: web.Request) -> web.Response:
+    raise asyncio.CancelledError
+
+
 async def refused(_: web.Request) -> web.Response:
     raise web.HTTPFound("/orders/1")
 
@@ -77,6 +81,7 @@ def ask(client: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]) -> Any:
         app.router.add_get("/stream", stream)
         app.router.add_get("/broken", broken)
         app.router.add_get("/refused", refused)
+        app.router.add_get("/cancelled", cancelled)
         app.router.add_get("/health", health)
         app.router.add_get("/rooms/{room}", chat)
         runner = web.AppRunner(app, access_log=logging.getLogger("aiohttp.access"))
@@ -183,3 +188,11 @@ def test_before_set_up_nothing_is_observed() -> None:
     assert ask(twice) == "{}"
     integration.uninstrument()
     integration.uninstrument()
+
+
+def test_a_handler_that_is_cancelled_leaves_a_span(run: Captured) -> None:
+    with pytest.raises(aiohttp.ClientError):
+        get("/cancelled")
+    cancelled = [span for span in run.spans if span["name"] == "GET /cancelled"]
+    assert all(span["attributes"]["cancelled"] is True for span in cancelled)
+    assert cancelled  # the client tries again

@@ -1,8 +1,10 @@
 """The middleware by itself: servers and frameworks that do what the usual ones do not."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -376,3 +378,25 @@ def test_what_fails_after_its_answer_is_the_requests(path: str) -> None:
     assert [span["trace_id"] for span in captured.spans] == (
         [line["trace_id"]] if path != "/health" else []
     )
+
+
+def test_opentelemetrys_middleware_is_found_before_starlette_has_made_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where it is imported, and not around this application: ours goes on."""
+    from starlette.applications import Starlette
+
+    monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.asgi", ModuleType("asgi"))
+    app = Starlette()
+    sent: list[Any] = []
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    with capture() as run:
+        asyncio.run(ObservabilityMiddleware(app)(scope, receive, send))
+    assert run.span("GET")["attributes"]["http.response.status_code"] == 404

@@ -5,22 +5,26 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from io import BytesIO, StringIO
+from pathlib import Path
 from typing import Any
 from wsgiref.handlers import SimpleHandler
 
 import flask
 import pytest
+from opentelemetry import trace
+from opentelemetry.context import Context
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import make_server
 from werkzeug.test import Client, create_environ, run_wsgi_app
 
-from otel_logging import bind_context, get_logger
-from otel_logging.context import bound
+from otel_logging import bind_context, get_logger, setup_observability, traced
+from otel_logging.context import CURRENT, SPAN, Standing, bound
 from otel_logging.integrations import flask as flask_integration
 from otel_logging.integrations import wsgi
 from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
 from otel_logging.testing import Captured, capture
+from tests.receiver import Receiver
 
 log = get_logger("shop")
 
@@ -329,3 +333,28 @@ def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
     answer = Client(around(app)).get("/orders/7", buffered=True)
     assert "x-trace-id" not in answer.headers
     assert run.spans == []
+
+
+def test_a_budget_by_the_name_of_the_route_makes_a_request_late(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    with setup_observability(
+        "shop",
+        endpoint=receiver.endpoint,
+        spool_dir=tmp_path,
+        budgets={"GET /orders/<int:number>": 0.000001},
+    ) as observability:
+        Client(shop()).get("/orders/7", buffered=True)
+        assert observability.force_flush(10)
+    (span,) = [span for span in receiver.spans if span.name.startswith("GET")]
+    assert span.attributes["late"] is True
+    assert "late.why" in span.attributes
+
+
+def test_a_span_of_the_api_in_a_connection_is_in_what_that_stands_for() -> None:
+    with capture() as run:
+        with traced("message") as span:
+            CURRENT.set(Context({SPAN: Standing(span)}))
+            trace.get_tracer("t").start_span("call").end()
+            CURRENT.set(Context({SPAN: span}))
+        assert run.span("call")["parent_span_id"] == run.span("message")["span_id"]
