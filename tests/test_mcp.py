@@ -12,8 +12,8 @@ from tests.programs import python
 from tests.stored import TRACE, Planted, line, store
 
 pytest.importorskip("mcp", reason="needs OpenTelemetry 1.28: the oldest set is without it")
-from mcp.client.session import ClientSession  # noqa: E402
-from mcp.client.stdio import StdioServerParameters, stdio_client  # noqa: E402
+from mcp.client.session import ClientSession
+from mcp.client.stdio import StdioServerParameters, stdio_client
 
 MAIN = "from otel_logging.cli import main; main()"
 CALLS: list[tuple[str, dict[str, Any]]] = [
