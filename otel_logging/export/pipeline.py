@@ -179,7 +179,7 @@ class Pipeline:
                 span = self._unshown.popleft()
                 span.show_start(self.started)
                 self._show_ended(span)
-        except IndexError:  # another thread has shown the last one
+        except IndexError:  # pragma: no cover - another thread has shown the last one
             return
         finally:
             _showing.put(me, None)

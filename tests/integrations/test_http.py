@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
 from otel_logging import bind_context, get_logger
-from tests.integrations.serving import serving
+from tests.integrations.serving import WEBSOCKETS, serving
 
 log: Any = get_logger("shop")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -70,7 +70,7 @@ def attributes(span: dict[str, Any]) -> dict[str, Any]:
     return dict(span["attributes"])
 
 
-@pytest.mark.parametrize("server", ["websockets-sansio", "hypercorn"])
+@pytest.mark.parametrize("server", [WEBSOCKETS[-2], "hypercorn"])
 def test_a_request_is_one_server_span_by_the_semantic_conventions(server: str) -> None:
     """FastAPI's own spans do not double it; its lines and its access line are its user's."""
     with serving(fastapi_app(), server) as seen:

@@ -254,6 +254,21 @@ def test_a_failing_message_fails_and_so_does_its_connection(server: str, apart: 
     assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "alice")
 
 
+def test_what_is_sent_before_any_message_is_of_the_handshake() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "welcome"})
+        log.info("welcomed")
+        await receive()
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            assert client.recv() == "welcome"
+        (span,) = seen.wait_for("WS")
+    assert seen.line("welcomed")["trace_id"] == span["trace_id"]
+    assert seen.named("message") == []
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_refused_handshake_is_one_span(server: str) -> None:
     async def talk(receive: Any, send: Any) -> None:
