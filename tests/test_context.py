@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -557,8 +558,12 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize("carrier", MALFORMED)
-def test_malformed_headers_are_ignored(carrier: Any, propagating: None) -> None:
+def test_malformed_headers_are_ignored(
+    carrier: Any, propagating: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The current trace stays."""
+    # the oldest SDK logs such a header, and the test runner cannot pass on half a character
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     with remote(), extract(carrier):
         assert current() == (TRACE, SPAN)
         assert bound() == {}

@@ -31,8 +31,12 @@ def route_of(scope: Scope) -> str | None:
     template = scope.get("path_template")
     if isinstance(template, str):  # Litestar
         return template
-    if "endpoint" not in scope:
+    endpoint = scope.get("endpoint")
+    if endpoint is None:
         return None
+    mounted: str = scope.get("root_path", "").rstrip("/")
+    if mounted and not hasattr(getattr(endpoint, "func", endpoint), "__name__"):
+        return mounted  # an application that an older Starlette has mounted: files, say
     given = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
     path = str(scope["path"])
     return "/".join(given.get(part, part) for part in path.split("/"))

@@ -1,6 +1,5 @@
 """When an integration is in place: whatever comes first, and not where it was not asked for."""
 
-import sys
 from typing import Any
 
 import pytest
@@ -148,9 +147,17 @@ def test_opentelemetry_s_own_instrumentation_has_the_request(tmp_path: Any) -> N
 
 
 def test_the_finder_is_gone_after_shutdown() -> None:
-    before = list(sys.meta_path)
-    setup_observability("shop").shutdown()
-    assert sys.meta_path == before
+    script(
+        "import sys\n"
+        "from otel_logging import setup_observability\n"
+        'setup_observability("shop").shutdown()\n'  # imports what may add a finder of its own
+        "before = list(sys.meta_path)\n"
+        'service = setup_observability("shop")\n'
+        "assert sys.meta_path != before\n"
+        "service.shutdown()\n"
+        "assert sys.meta_path == before\n",
+        ENVIRONMENT="test",
+    )
 
 
 def test_a_library_that_is_not_installed_is_not_found_as_ever() -> None:

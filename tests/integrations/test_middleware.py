@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -266,6 +267,11 @@ def test_each_way_to_end_an_answer_ends_the_span(events: list[dict[str, Any]]) -
         ({"path_template": "/orders/{id:int}"}, "/orders/{id:int}"),  # Litestar
         ({"endpoint": print, "path_params": {"id": 7}}, "/orders/{id}"),  # an older Starlette
         ({"endpoint": print}, "/orders/7"),
+        (
+            {"endpoint": object(), "root_path": "/orders"},
+            "/orders",
+        ),  # a mounted application
+        ({"endpoint": partial(print), "root_path": "/orders"}, "/orders/7"),
         ({"path_params": {"id": 7}}, None),  # nothing has served it
     ],
 )

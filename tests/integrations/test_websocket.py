@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
+import uvicorn
 from fastapi import Depends, FastAPI, WebSocket
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
@@ -222,7 +223,10 @@ def test_a_message_that_did_nothing_is_counted_and_leaves_no_span(server: str) -
     assert (found["websocket.messages"], found["websocket.messages_quiet"]) == (7, 3)
     if server != "hypercorn":  # which may say 1006, and no reason
         assert found["websocket.close_code"] == 4001
-        assert found["websocket.close_reason"] == "enough"
+        told = (
+            None if uvicorn.__version__.startswith("0.29.") else "enough"
+        )  # the oldest: no reason
+        assert found.get("websocket.close_reason") == told
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["itself", "in a task"])
