@@ -196,9 +196,10 @@ def starlette_app() -> Starlette:
     def later() -> None:
         log.info("later")
 
-    async def plain(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"ok"})
+    class Files:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
 
     async def dispatch(request: Request, call_next: Any) -> Any:
         return await call_next(request)
@@ -207,7 +208,7 @@ def starlette_app() -> Starlette:
         routes=[
             Route("/items/{name}", item),
             Mount("/shop", routes=[Route("/items/{name}", item)]),
-            Mount("/files", app=plain),
+            Mount("/files", app=Files()),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=dispatch)],
     )
