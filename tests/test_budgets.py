@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 405,
     "export": 2237,
     "handover": 141,
-    "integrations": 1413,
+    "integrations": 1417,
     "jobs": 99,
     "lateness": 1267,
     "logs": 1539,
