@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
@@ -23,7 +24,7 @@ async def _client(port: int, path: str, user: str, messages: int) -> dict[str, f
     sent: dict[str, float] = {}
     seen: dict[str, float] = {}
     url = f"ws://127.0.0.1:{port}{path}?user={user}"
-    async with connect(url, proxy=None, compression=None) as client:
+    async with connect(url, compression=None) as client:
 
         async def receive() -> None:
             while len(seen) < messages:
@@ -43,6 +44,7 @@ async def _client(port: int, path: str, user: str, messages: int) -> dict[str, f
 def talk() -> None:
     """Be all clients, in a process of their own: print the latency of each message of each."""
     port, path, connections, messages = sys.argv[1:]
+    os.environ["no_proxy"] = "127.0.0.1"  # the oldest `websockets` has no argument for it
 
     async def all_clients() -> list[dict[str, float]]:
         users = (f"u{n}" for n in range(int(connections)))
