@@ -19,6 +19,9 @@ from tests.receiver import Receiver, Span
 #: A port of loopback that nobody listens at.
 NOWHERE = "http://127.0.0.1:1"
 
+# servers of tests are on loopback, whatever proxy this machine has
+os.environ["no_proxy"] = "127.0.0.1,localhost"
+
 # hundreds of child processes would each compile the package anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

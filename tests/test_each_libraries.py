@@ -60,7 +60,7 @@ async def websockets_client() -> AsyncIterator[Any]:
 
     async with websockets.serve(send, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with websockets.connect(f"ws://127.0.0.1:{port}", proxy=None) as connection:
+        async with websockets.connect(f"ws://127.0.0.1:{port}") as connection:
             yield connection
 
 
@@ -188,7 +188,7 @@ def websockets_in_a_thread() -> Iterator[Any]:
     with serve_in_thread(send, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        with connect(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", proxy=None) as connection:
+        with connect(f"ws://127.0.0.1:{server.socket.getsockname()[1]}") as connection:
             yield connection
         server.shutdown()
         thread.join()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import random
 import statistics
 import sys
@@ -44,7 +43,6 @@ async def _client(port: int, path: str, user: str, messages: int) -> dict[str, f
 def talk() -> None:
     """Be all clients, in a process of their own: print the latency of each message of each."""
     port, path, connections, messages = sys.argv[1:]
-    os.environ["no_proxy"] = "127.0.0.1"  # the oldest `websockets` has no argument for it
 
     async def all_clients() -> list[dict[str, float]]:
         users = (f"u{n}" for n in range(int(connections)))
