@@ -203,6 +203,8 @@ class _Connection:
         if latest is not None and not latest.is_over:
             latest.asked_ns = _runtime.current.now_ns()
             self.held.add(latest)
+            if watched := getattr(latest.span, "otel_logging_watched", None):
+                watched.leave()
         self._leave()
         self.stand_for(None)
         if self.held and self.sweeper is None and self._task is not None:

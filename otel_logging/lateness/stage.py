@@ -45,6 +45,10 @@ _PAUSES: Final = 200  # the longest that are looked at
 _LINKS: Final = 8
 
 
+#: Who works on a stage that is held, and that no task is in.
+NOBODY: Final = object()
+
+
 class Holder(NamedTuple):
     """Who has got something that others wait for, and when."""
 
@@ -98,7 +102,7 @@ class Watched:
             "budget_s",
         ),
         *("children", "end", "heart", "is_downstream", "is_overdue", "name", "origin", "places"),
-        *("seen_at", "slot", "span", "task", "thread", "watch"),
+        *("seen_at", "slot", "span", "task", "thread", "watch", "worker"),
     )
 
     def __init__(
@@ -137,13 +141,18 @@ class Watched:
         self._cpu = -1
         self.task: Any = None
         self.heart: Any = None
+        #: The task that works on it now; None once that has left it, ``NOBODY`` once no other was
+        #: found that does.
+        self.worker: Any = None
         if at is not None:
             self.thread, self.task = at
+            self.worker = self.task
             return
         self.thread = get_ident()
         loop = _get_running_loop()
         if loop is not None:
             self.task, self.heart = current_task(loop), watch.pauses.heart_of(loop)
+            self.worker = self.task
         elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
             self._cpu = time.thread_time_ns()
 
@@ -151,6 +160,10 @@ class Watched:
     def is_outermost(self) -> bool:
         """Whether no stage around it is measured."""
         return self._outer is None
+
+    def leave(self) -> None:
+        """Its task goes on to something else; another may still work for it."""
+        self.worker = None
 
     def add_wait(self, wait: Interval) -> None:
         """Take a wait that was measured."""

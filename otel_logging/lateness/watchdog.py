@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 from asyncio import current_task
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextvars import Context
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from otel_logging.lateness import where
 from otel_logging.lateness.cpu import HOG_SHARE, Processors
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
 from otel_logging.lateness.sentence import seconds
-from otel_logging.lateness.stage import Watched, began_ns
+from otel_logging.lateness.stage import NOBODY, Watched, began_ns
 from otel_logging.lateness.verdict import CPU
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -103,6 +103,8 @@ class Watchdog:
         for slot, each in list(self.watch.measured.copy().items()):
             if has_ended(each.span):
                 self.watch.forget(each)
+            elif each.worker is NOBODY:
+                self._slow.pop(slot, None)
             elif each.budget_s is not None and now - each.origin > each.budget_s * 5e8:
                 self._slow[slot] = each
         for slot, each in list(self._slow.items()):  # slots are used again
@@ -114,7 +116,7 @@ class Watchdog:
         task, thread = None, place
         if type(place) is not int:
             loop, thread = place, getattr(place, "_thread_id", 0)
-            task = next((each for each in asyncio.all_tasks(loop) if _is_in(each, span)), None)
+            task = _task_in(span, loop)
             if task is None:
                 return  # pragma: no cover - the task has just ended
         watched = Watched(self.watch, span, getattr(span, "name", ""), None, at=(thread, task))
@@ -130,8 +132,7 @@ class Watchdog:
         watched.saw(steps, now, watched.seen_at or now - int(_TICK_S * 1e9))
         is_boxed = watched.slot > 0 and self.watch.measured.get(watched.slot) is watched
         if is_boxed:  # pragma: no branch - thousands are open
-            shown = [step for step in steps if where.is_application(step[0].co_filename)]
-            self.watch.box.put_where(watched.slot, where.stack((shown or steps)[:8]))
+            self.watch.box.put_where(watched.slot, where.stack(steps))
         budget_s = watched.budget_s
         if budget_s is None or watched.is_overdue:
             return
@@ -145,13 +146,17 @@ class Watchdog:
             Context().run(self._tell, watched, told, dict(who), steps)
 
     def _tell(
-        self, watched: Watched, told: str, who: dict[str, str], steps: Iterable[where.Step]
+        self, watched: Watched, told: str, who: dict[str, str], steps: list[where.Step]
     ) -> None:
         CURRENT.set(otel_context.Context({SPAN: watched.span}))
         self.watch.warn(told, stage=watched.name, **{**who, _names.LATE_WHERE: where.stack(steps)})
 
     def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
-        task = watched.task
+        task = watched.worker
+        if watched.task is not None and (task is None or task.done()):
+            task = watched.worker = _task_in(watched.span, watched.task.get_loop()) or NOBODY
+        if task is NOBODY:
+            return []
         if task is None or current_task(task.get_loop()) is task:
             return where.of_frame(frames.get(watched.thread))
         return where.of_task(task)
@@ -183,6 +188,11 @@ class Watchdog:
             for each in list(self._slow.values()):
                 if each.thread in starved and not each.is_own(pause):
                     each.add_guess(each.as_interval(pause))
+
+
+def _task_in(span: Any, loop: Any) -> Any:
+    """Return a task of *loop* that is within the stage of *span*; None where there is none."""
+    return next((each for each in asyncio.all_tasks(loop) if _is_in(each, span)), None)
 
 
 def _is_in(task: Any, span: Any) -> bool:

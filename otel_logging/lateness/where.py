@@ -9,7 +9,6 @@ import asyncio
 import gc
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable
 from contextvars import Context
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ Step = tuple[CodeType, int]
 
 DEPTH: Final = 40
 _SHOWN: Final = 3  # places in a summary
+_KEPT: Final = 8  # steps of a stack
 _LIBRARIES: Final = (
     *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
     str(Path(__file__).parent.parent) + "/",
@@ -106,9 +106,12 @@ def label(steps: list[Step]) -> str:
     return f"{_shown(own)} [in {_shown(steps[0])}]"
 
 
-def stack(steps: Iterable[Step]) -> str:
-    """Return all steps, innermost first."""
-    return "\n".join(f"{code.co_qualname} ({code.co_filename}:{line})" for code, line in steps)
+def stack(steps: list[Step]) -> str:
+    """Return the application's own steps, innermost first; those of libraries, if there is none."""
+    own = [step for step in steps if is_application(step[0].co_filename)]
+    return "\n".join(
+        f"{code.co_qualname} ({code.co_filename}:{line})" for code, line in (own or steps)[:_KEPT]
+    )
 
 
 def waits_for(steps: list[Step]) -> str | None:

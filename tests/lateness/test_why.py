@@ -22,6 +22,7 @@ from otel_logging import (
     traced,
     waiting,
 )
+from otel_logging.integrations.asgi import ObservabilityMiddleware
 from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
 from tests.programs import script
@@ -426,6 +427,48 @@ def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) 
     assert overdue["event"].startswith("bob's turn is overdue: open for 0.")
     assert "hangs (" in overdue["late.where"]
     assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
+
+
+def test_a_message_that_only_a_timer_holds_is_not_overdue(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """One that a task works on is, after the next was asked for too; its line says where it is."""
+    monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
+    request.getfixturevalue("service")
+    arriving = ["connect", "timer", "task"]
+    held: list[Any] = []
+
+    async def works() -> None:
+        await asyncio.sleep(1.5)
+
+    async def receive() -> Any:
+        if not arriving:
+            await asyncio.sleep(1.6)
+            held[0].cancel()
+            return {"type": "websocket.disconnect"}
+        await asyncio.sleep(0.01)
+        text = arriving.pop(0)
+        is_first = text == "connect"
+        return {"type": "websocket.connect" if is_first else "websocket.receive", "text": text}
+
+    async def send(event: Any) -> None:
+        pass
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            bind_context(user_id=event["text"])
+            if event["text"] == "timer":
+                held.append(asyncio.get_running_loop().call_later(60, print))
+            else:
+                held.append(asyncio.create_task(works()))
+
+    scope = {"type": "websocket", "path": "/", "headers": []}
+    asyncio.run(ObservabilityMiddleware(app)(scope, receive, send))
+    (overdue,) = [line for line in lines() if "is overdue" in line["event"]]
+    assert overdue["event"].startswith("task's message is overdue")
+    assert "works (" in overdue["late.where"]
 
 
 # ---------------------------------------------------------------- budgets
