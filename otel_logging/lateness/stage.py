@@ -265,15 +265,18 @@ class Watched:
             outer.add_child(facts, cpu=cpu if outer.thread == self.thread else 0)
         self.children = []  # whoever holds it longer does not hold these
         if over_s is not None:
-            self._explain(facts, latency_s, over_s)
+            self._explain(facts, latency_s, over_s, cpu)
 
-    def _explain(self, facts: Facts, latency_s: float, over_s: float) -> None:
+    def _explain(self, facts: Facts, latency_s: float, over_s: float, cpu: int) -> None:
+        """Put onto the span why it was late. *cpu*: ns that its own thread computed in it."""
         if self.heart is not None and self.thread == get_ident():
             self.heart.check(self.end)
         pauses = self.watch.pauses_of(self)[-_PAUSES:]
         verdict = judge(facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9))
         detail, culprit, blamed = verdict.why
-        if verdict.cause in (UNKNOWN, CPU) and self.places:
+        # where it stood is where it computed, if its own thread did that
+        is_here = cpu * 2 > verdict.shares.get(CPU, 0)
+        if self.places and (verdict.cause == UNKNOWN or (verdict.cause == CPU and is_here)):
             detail = self.places.most_common(1)[0][0]
         verdict = Verdict(verdict.shares, verdict.cause, Why(detail, culprit, blamed))
         # with the microseconds that a clock's resolution leaves, the shares are the latency

@@ -568,6 +568,28 @@ def test_threads_and_tasks_that_end_elsewhere_break_nothing(service: Service) ->
     assert "late" not in service.one("abandoned").attributes
 
 
+def test_computing_in_a_stage_of_another_thread_names_that_stage(
+    service: Service, lines: Lines
+) -> None:
+    """And not the place where the request waits for it."""
+
+    @traced("search")
+    def search() -> None:
+        burn(0.4)
+
+    def waits() -> None:
+        with traced("job", budget=BUDGET_S), ThreadPoolExecutor() as pool:
+            pool.submit(search).result()
+
+    asyncio.run(turn("alice", lambda: asyncio.to_thread(search)))
+    waits()
+    for line in lines():
+        assert (line["late.cause"], line["late.detail"]) == ("cpu", "search")
+        assert line["event"].endswith("s of computing in search")
+    assert "alice" in str(service.one("turn").attributes["late.why"])
+    assert service.one("job").attributes["late.detail"] == "search"
+
+
 def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
     """Where one thread keeps the interpreter for itself, in one call that never lets go."""
     held = threading.Event()
