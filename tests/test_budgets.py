@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 141,
     "integrations": 1419,
     "jobs": 99,
-    "lateness": 1284,
+    "lateness": 1286,
     "logs": 1539,
     "mcp_server": 143,
     "observability": 236,

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,39 @@ def test_what_is_invalid_is_an_error_of_the_set_up(
         monkeypatch.setenv(f"OTEL_LOGGING_{name}", value)
     with pytest.raises(ConfigurationError, match=r"(?i)redact"):
         configure_logging(redact=redact)
+
+
+def test_what_is_open_has_neither_secrets_nor_users_on_disk(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The table of open stages; nor has what is said of one that was late."""
+    made = setup_observability(
+        "shop",
+        environment="production",
+        endpoint=NOWHERE,
+        spool_dir=tmp_path,
+        redact=Redaction(personal=True, salt="s"),
+        budgets={"turn *": 0.01},
+    )
+    for name in ("turn", "other"):  # with a budget, and without
+        with traced(f"{name} token={planted.NEEDLE}"):
+            bind_context(user_id="m-1")
+            until = time.monotonic() + 5
+            while f"{name} token=[redacted:token]".encode() not in on_disk(tmp_path):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            assert b"user_id=who:" in on_disk(tmp_path)
+            assert planted.NEEDLE.encode() not in on_disk(tmp_path)
+            assert b"m-1" not in on_disk(tmp_path)
+            time.sleep(0.02)  # over the budget
+    made.shutdown(0.1)
+    clear_context()
+    configure_logging(environment="production")
+    out = capfd.readouterr().out
+    assert "'s turn token=[redacted:token] of" in out
+    for place in (out.encode(), on_disk(tmp_path)):
+        assert planted.NEEDLE.encode() not in place
+        assert b"m-1" not in place
 
 
 def test_a_set_up_takes_it_for_spans_and_their_users(

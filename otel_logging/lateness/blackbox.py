@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from otel_logging._values import plain
+
 NAME: Final = "open-stages"
 SLOTS: Final = 1024
 _MAGIC: Final = b"otelbox1"
@@ -58,12 +60,12 @@ class OpenStage:
 
 
 class _Names(dict[str, bytes]):
-    """Names of stages as they stand there."""
+    """Names of stages as they stand there, without secrets."""
 
     def __missing__(self, name: str) -> bytes:
         if len(self) >= SLOTS:
             self.clear()
-        shown = self[name] = name.encode("utf-8", "replace")[:64]
+        shown = self[name] = str(plain(name)).encode("utf-8", "replace")[:64]
         return shown
 
 

@@ -17,6 +17,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _forks, _green, _names
 from otel_logging import context as bindings
+from otel_logging._values import field
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.pauses import Pause, Pauses, Who
 from otel_logging.lateness.stage import Watched, value_of, watched_of
@@ -195,7 +196,7 @@ class Watch:
     # ---- whose
 
     def who_of(self, span: Any, values: Mapping[str, Any]) -> Who:
-        """Return on whose behalf *span* is, with what is bound beside it."""
+        """Return on whose behalf *span* is, with what is bound beside it; no secrets."""
         entry = bindings.entry_of(span)
         found = []
         for key in self._who:
@@ -203,7 +204,7 @@ class Watch:
             for each in (span, entry):
                 value = value_of(each, key) if value is None else value
             if value is not None:
-                found.append((key, str(value)))
+                found.append((key, str(field(key, value))))
         return tuple(found)
 
     def span_in(self, thread: int) -> Any:
