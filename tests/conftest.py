@@ -1,6 +1,7 @@
 """Fixtures of all tests, and a guard that keeps them out of the user's own directories."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ NOWHERE = "http://127.0.0.1:1"
 
 # servers of tests are on loopback, whatever proxy this machine has
 os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+# a shell ignores it for what runs in its background; servers of tests are ended by it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # hundreds of child processes would each compile the package anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
