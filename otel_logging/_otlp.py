@@ -187,6 +187,14 @@ def event_of(time_ns: int, name: str, *encoded: bytes) -> bytes:
     return b"\x5a" + _varint(len(body)) + body
 
 
+def time_of(encoded: bytes) -> int:
+    """Return the time of an event that ``event_of`` has encoded, ns since the epoch."""
+    start = 1
+    while encoded[start] & 0x80:
+        start += 1
+    return int.from_bytes(encoded[start + 2 : start + 10], "little")
+
+
 def link(
     trace_id: int,
     span_id: int,

@@ -29,11 +29,11 @@ PATIENCE_S = 60.0  # for a busy machine; nothing takes so long
 
 
 def child_environment(**variables: str) -> dict[str, str]:
-    """Return the environment without what would configure the package, but with *variables*.
+    """Return the environment without what configures the package or pytest, but with *variables*.
 
     What keeps tests out of the user's own places (``conftest.py``) stays.
     """
-    ours = ("OTEL_", "LOG_LEVEL", "ENVIRONMENT", "NO_COLOR", "FORCE_COLOR")
+    ours = ("OTEL_", "LOG_LEVEL", "ENVIRONMENT", "NO_COLOR", "FORCE_COLOR", "PYTEST_")
     kept = {k: v for k, v in os.environ.items() if k in GUARDED or not k.startswith(ours)}
     # eventlet's own DNS imports httpx and trio, where they are installed, and fails in both
     return {**kept, "PYTHONPATH": str(ROOT), "EVENTLET_NO_GREENDNS": "yes", **variables}

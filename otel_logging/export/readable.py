@@ -165,6 +165,11 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         return not (used or self.otel_logging_stages or self.pipeline.processors)
 
     @property
+    def last_ns(self) -> int:
+        """When the last stage in it ended or its last line was logged, ns; 0: nothing was."""
+        return max(self.otel_logging_last, *map(_otlp.time_of, self._encoded_events[-1:]), 0)
+
+    @property
     def line_fields(self) -> dict[str, str]:
         """The three trace fields of a line inside this span."""
         fields = self._line_fields

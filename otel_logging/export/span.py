@@ -87,6 +87,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         """Let the events held so far leave on a child span."""
         page = self._take_events()
         if page:
+            self.otel_logging_last = max(self.otel_logging_last, time_ns)
             self.pipeline.overflow(self, time_ns, page)
 
     def next_page(self) -> int:

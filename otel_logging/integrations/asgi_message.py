@@ -53,14 +53,14 @@ class Message:
         self.span: Any = tracing.start(stage)
         self.bound = bindings.state()
 
-    def finish(self, error: BaseException | None = None) -> None:
-        """End it as of the last thing done for it. Never raises."""
+    def finish(self, error: BaseException | None = None, done_ns: int = 0) -> None:
+        """End it as of *done_ns*, else the last thing done for it. Never raises."""
         if self.is_over:
             return
         self.is_over = True
         self.connection.held.discard(self)
         span = self.span
-        done_ns = max(self.asked_ns, self.sent_ns, getattr(span, "otel_logging_last", 0))
+        done_ns = done_ns or max(self.asked_ns, self.sent_ns, getattr(span, "last_ns", 0))
         if not done_ns or error is not None:
             done_ns = _runtime.current.now_ns()
         is_silent = getattr(span, "is_silent", False) and _runtime.current.on_spans

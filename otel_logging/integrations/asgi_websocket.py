@@ -226,7 +226,7 @@ class _Connection:
             )
             is_idle = not getattr(span, "otel_logging_stages", 0)
             if is_idle and now_ns - active_ns > HELD_S * 1e9:
-                message.finish()
+                message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it
         if self.held:
             self._sweep_later()
 

@@ -11,15 +11,18 @@ from asyncio import _get_running_loop, current_task
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from contextvars import Context
 from datetime import UTC, datetime
 from threading import get_ident
 from typing import Any, Final, NamedTuple
 
+from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind
 
 from otel_logging import _diagnostics, _forks, _green, _names
 from otel_logging import context as bindings
 from otel_logging.binding import has_ended
+from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.sentence import sentence
 from otel_logging.lateness.verdict import (
@@ -308,7 +311,18 @@ class Watched:
         with suppress(Exception):  # somebody else's span, with slots
             setattr(entry, _WARNED, True)
         told = {k: v for k, v in attributes.items() if k not in (_names.LATE, _names.LATE_WHY)}
-        self.watch.warn(why, stage=self.name, **told)
+        self.tell(why, told)
+
+    def tell(self, event: str, fields: dict[str, Any]) -> None:
+        """Make a line of its trace and user, also where something else is current."""
+        if CURRENT.get().get(SPAN) is self.span:
+            self.watch.warn(event, stage=self.name, **fields)
+        else:
+            Context().run(self._tell, event, {**dict(self.who()), **fields})
+
+    def _tell(self, event: str, fields: dict[str, Any]) -> None:
+        CURRENT.set(otel_context.Context({SPAN: self.span}))
+        self.watch.warn(event, stage=self.name, **fields)
 
     def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""

@@ -10,10 +10,8 @@ import sys
 import time
 from asyncio import current_task
 from collections.abc import Mapping
-from contextvars import Context
 from typing import Any, Final
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names
@@ -143,13 +141,7 @@ class Watchdog:
             whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
             since = f"open for {seconds(open_s)} s (budget {seconds(budget_s)})"
             told = f"{whose} is overdue: {since}, in {where.label(steps)}"
-            Context().run(self._tell, watched, told, dict(who), steps)
-
-    def _tell(
-        self, watched: Watched, told: str, who: dict[str, str], steps: list[where.Step]
-    ) -> None:
-        CURRENT.set(otel_context.Context({SPAN: watched.span}))
-        self.watch.warn(told, stage=watched.name, **{**who, _names.LATE_WHERE: where.stack(steps)})
+            watched.tell(told, {_names.LATE_WHERE: where.stack(steps)})
 
     def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
         task = watched.worker

@@ -18,6 +18,7 @@ from otel_logging import (
     ConfigurationError,
     _runtime,
     bind_context,
+    get_logger,
     setup_observability,
     traced,
     waiting,
@@ -436,15 +437,17 @@ def test_a_message_that_only_a_timer_holds_is_not_overdue(
     monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
     request.getfixturevalue("service")
     arriving = ["connect", "timer", "task"]
-    held: list[Any] = []
+    timers: list[asyncio.TimerHandle] = []
+    tasks: set[asyncio.Task[None]] = set()
 
     async def works() -> None:
         await asyncio.sleep(1.5)
+        get_logger("chat").info("worked")
 
     async def receive() -> Any:
         if not arriving:
             await asyncio.sleep(1.6)
-            held[0].cancel()
+            timers[0].cancel()
             return {"type": "websocket.disconnect"}
         await asyncio.sleep(0.01)
         text = arriving.pop(0)
@@ -460,15 +463,20 @@ def test_a_message_that_only_a_timer_holds_is_not_overdue(
         while (event := await receive())["type"] == "websocket.receive":
             bind_context(user_id=event["text"])
             if event["text"] == "timer":
-                held.append(asyncio.get_running_loop().call_later(60, print))
+                timers.append(asyncio.get_running_loop().call_later(60, print))
             else:
-                held.append(asyncio.create_task(works()))
+                tasks.add(task := asyncio.create_task(works()))
+                task.add_done_callback(tasks.discard)
 
     scope = {"type": "websocket", "path": "/", "headers": []}
     asyncio.run(ObservabilityMiddleware(app)(scope, receive, send))
-    (overdue,) = [line for line in lines() if "is overdue" in line["event"]]
+    overdue, worked, late = lines()
+    assert worked["event"] == "worked"
     assert overdue["event"].startswith("task's message is overdue")
     assert "works (" in overdue["late.where"]
+    assert late["event"].startswith("task's message of ")
+    for key in ("trace_id", "span_id", "user_id"):  # its last task has ended it
+        assert overdue[key] == late[key] != ""
 
 
 # ---------------------------------------------------------------- budgets
