@@ -33,7 +33,7 @@ def child_environment(**variables: str) -> dict[str, str]:
 
     What keeps tests out of the user's own places (``conftest.py``) stays.
     """
-    ours = ("OTEL_", "LOG_LEVEL", "ENVIRONMENT", "NO_COLOR", "FORCE_COLOR", "PYTEST_")
+    ours = ("OTEL_", "LOG_LEVEL", "ENVIRONMENT", "NO_COLOR", "FORCE_COLOR", "PYTEST_ADDOPTS")
     kept = {k: v for k, v in os.environ.items() if k in GUARDED or not k.startswith(ours)}
     # eventlet's own DNS imports httpx and trio, where they are installed, and fails in both
     return {**kept, "PYTHONPATH": str(ROOT), "EVENTLET_NO_GREENDNS": "yes", **variables}
