@@ -166,16 +166,14 @@ class Watch:
 
     def put_who(self, slot: int, who: Who) -> None:
         """Say on whose behalf the stage in *slot* is."""
-        if who:
-            self.box.put_who(slot, ", ".join(f"{key}={value}" for key, value in who))
+        self.box.put_who(slot, ", ".join(f"{key}={value}" for key, value in who))
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
-        """Take over what was bound for a request, whose entry span is *span*. Never raises."""
-        if not fields.keys().isdisjoint(self._who):
-            watched = watched_of(span)
-            noted = (0, watched.slot) if watched is not None else self.open.get(span)
-            if type(noted) is tuple and (slot := noted[1]) > 0:
-                self.put_who(slot, self.who_of(span, fields))
+        """Take over whose a request is, whose entry span is *span*. Never raises."""
+        watched = watched_of(span)
+        noted = (0, watched.slot) if watched is not None else self.open.get(span)
+        if type(noted) is tuple and (slot := noted[1]) > 0:
+            self.put_who(slot, self.who_of(span, fields))
 
     def close(self, noted: _Noted) -> None:
         """Empty the slot of a stage that has ended, and is in ``open`` no more."""
