@@ -110,8 +110,9 @@ def bind_context(**fields: Any) -> None:
     """Put *fields* on every line and span from here on, on the current span and the request's.
 
     They end with the request's entry stage; outside any, with the tagged job. A task that goes on
-    keeps them, but for stages that begin a request of their own. ``trace_id="req-123"`` is the line's trace id where no span is
-    active, and ``request_id`` where one is. Scope: this task, and tasks it starts from here on.
+    keeps them, but for stages that begin a request of their own. ``trace_id="req-123"`` is the
+    line's trace id where no span is active, and ``request_id`` where one is. Scope: this task, and
+    tasks it starts from here on.
     Failure: never raises. Cost: three dict copies and two span attributes a field; never blocks.
     """
     span = trace.get_current_span()
