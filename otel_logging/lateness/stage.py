@@ -134,8 +134,10 @@ class Watched:
         self._waits: list[Interval] = []
         self._guesses: list[Interval] = []
         if type(waited_s) in (float, int) and 0 < waited_s < float("inf"):
-            self.began = max(self.origin, time.perf_counter_ns())
-            self.origin = min(self.origin, self.began - int(waited_s * 1e9))
+            waited = int(waited_s * 1e9)
+            if time.perf_counter_ns() - self.origin < waited:  # its span has not: it begins now
+                self.origin -= waited
+            self.began = self.origin + waited
         self.children: list[Facts] = []
         self.places: Counter[str] | None = None
         self.seen_at = self.end = 0
