@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 141,
     "integrations": 1421,
     "jobs": 101,
-    "lateness": 1290,
+    "lateness": 1295,
     "logs": 1539,
     "mcp_server": 143,
     "observability": 236,
