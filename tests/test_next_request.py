@@ -617,21 +617,38 @@ def test_without_tracing_an_error_line_is_its_requests(capsys: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}]
+    ("set_up", "variable"),
+    [
+        ("setup_observability('shop')", {"OTEL_SDK_DISABLED": "true"}),
+        ("setup_observability('shop')", {"OTEL_TRACES_EXPORTER": "none"}),
+        ("configure_logging()", {}),
+        ("configure_logging(); configure_logging()", {"OTEL_LOGGING_INSTRUMENT": "flask"}),
+    ],
 )
 def test_without_tracing_the_integrations_begin_each_request_clean(
+    set_up: str,
     variable: dict[str, str],
 ) -> None:
     """With no line of an application's code."""
-    done = script(_NO_TRACING, ENVIRONMENT="production", **variable)
+    done = script(f"{_IMPORTS}{set_up}{_FLASK}", ENVIRONMENT="production", **variable)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line.get("user_id") for line in lines] == ["alice", None]
 
 
-_NO_TRACING = """
-from otel_logging import bind_context, get_logger, setup_observability
-setup_observability("shop")
+def test_a_set_up_has_the_integrations_that_it_asks_for() -> None:
+    """And leaves none of those that logging alone has put in place before."""
+    set_up = "configure_logging(); setup_observability('shop', endpoint='http://127.0.0.1:9', "
+    for asked, has_trace in (("instrument='flask')", True), ("instrument=())", False)):
+        done = script(f"{_IMPORTS}{set_up}{asked}{_FLASK}", ENVIRONMENT="production")
+        first, _ = parsed(done.stdout)
+        assert ("trace_id" in first) is has_trace
+
+
+_IMPORTS = """
 import flask
+from otel_logging import bind_context, configure_logging, get_logger, setup_observability
+"""
+_FLASK = """
 app = flask.Flask("shop")
 
 @app.get("/")
