@@ -150,8 +150,11 @@ class Observability:
             self._watch.stop()
         if self._pipeline is not None:
             self._pipeline.is_exiting = exiting
-            self._pipeline.shut_processors_down(deadline)
+            # one that does not return leaves the other half for delivery
+            self._pipeline.shut_processors_down(deadline - timeout / 2)
         done = [each.stop(deadline - time.monotonic()) for each in self._deliveries]
+        if self._pipeline is not None:
+            self._pipeline.leave_processors(deadline - timeout / 10)
         self._left = self._waiting()
         for part in (self._pipeline, self._records):
             if part is not None:

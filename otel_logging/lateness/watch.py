@@ -5,7 +5,6 @@ nothing here raises into a stage or makes it wait; there is no thread where thre
 none in a process that uWSGI forks. Deliberately absent: looking at what is open (``watchdog``).
 """
 
-import sys
 import threading
 import time
 from collections import deque
@@ -239,7 +238,7 @@ class Watch:
 
     def wake(self) -> None:
         """Have the thread look. Never raises, never waits."""
-        if self.is_stopped or _green.is_green() or _is_before_fork():
+        if self.is_stopped or _green.is_green() or _forks.is_before_fork():
             return
         self.is_awake = True
         try:
@@ -254,9 +253,3 @@ class Watch:
             self._thread.start()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits
             self._may_start.append(token)
-
-
-def _is_before_fork() -> bool:
-    """Say whether uWSGI forks its workers from this process: no thread of ours runs in it."""
-    worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", None)
-    return worker_id is not None and worker_id() == 0
