@@ -241,10 +241,7 @@ result["lost"] = sum(_diagnostics.counts.values())
     assert done.result == {"lost": 100 if where == "pipe" else 0}
 
 
-def test_a_processor_that_never_returns_does_not_hold_up_the_end(
-    library: str, receiver: Receiver, tmp_path: Path
-) -> None:
-    code = """
+HANGING = """
 patch()
 setup()
 from opentelemetry import trace
@@ -256,7 +253,12 @@ began = time.monotonic()
 handle.shutdown(0.5)
 result["in time"] = time.monotonic() - began < 10
 """
-    done = run(library, code, receiver.endpoint, tmp_path)
+
+
+def test_a_processor_that_never_returns_does_not_hold_up_the_end(
+    library: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    done = run(library, HANGING, receiver.endpoint, tmp_path)
     assert done.result == {"in time": True}
     assert "1 foreign span processors left behind" in done.err
 
