@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 405,
     "export": 2297,
     "handover": 140,
-    "integrations": 1425,
+    "integrations": 1430,
     "jobs": 101,
     "lateness": 1287,
     "logs": 1525,
