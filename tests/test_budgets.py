@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 140,
     "integrations": 1430,
     "jobs": 101,
-    "lateness": 1287,
+    "lateness": 1299,
     "logs": 1525,
     "mcp_server": 143,
     "observability": 253,
