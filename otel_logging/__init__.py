@@ -24,8 +24,8 @@ from otel_logging.jobs import (
     tag_background_logger,
 )
 from otel_logging.lateness.waiting import waiting
-from otel_logging.logs.configure import configure_logging, get_logger
-from otel_logging.observability import Observability, setup_observability
+from otel_logging.logs.configure import get_logger
+from otel_logging.observability import Observability, configure_logging, setup_observability
 from otel_logging.propagation import carry, extract, inject
 from otel_logging.tracing import traced
 

@@ -8,6 +8,7 @@ Deliberately absent: what a part does.
 """
 
 import os
+import sys
 import threading
 import weakref
 from enum import IntEnum
@@ -64,6 +65,15 @@ def join(step: Step, part: Part) -> None:
             before=importing.acquire, after_in_parent=release, after_in_child=release
         )
         os.register_at_fork(after_in_child=_after_fork)
+
+
+def is_before_fork() -> bool:
+    """Say whether uWSGI forks its workers from this process: no thread of ours may run in it.
+
+    A thread that runs at a fork in C leaves the child an interpreter lock that nobody releases.
+    """
+    worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", None)
+    return worker_id is not None and worker_id() == 0
 
 
 def check() -> None:

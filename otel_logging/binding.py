@@ -4,6 +4,8 @@ In: fields, and the owner that they end with. Out: their values, and these encod
 spans and lines that have them. Deliberately absent: where it is kept (``context``).
 """
 
+import asyncio
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -20,6 +22,15 @@ CLOSED: Final = "otel_logging_closed"
 def has_ended(owner: Any) -> bool:
     """Say whether a span, whoever's, or another owner has ended."""
     return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
+
+
+def worker() -> object:
+    """Return the task, or the thread, that runs this."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs
+        task = None
+    return task or threading.get_ident()
 
 
 class Block:
@@ -39,7 +50,7 @@ class _Field(NamedTuple):
     around: "_Field | None"
 
 
-#: In the place of a value that a request has none of, as two have been bound.
+#: In the place of a user that a request has none of, as two have been bound.
 _DIFFERS: Final = object()
 _NO_REQUEST: Final = frozenset({type(None), Block})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
@@ -128,69 +139,118 @@ class Bound:
         return Bound({**self.without(keys).fields, **kept})
 
 
+class Users:
+    """The user of a request: for each key of ``who`` the value that a task of it has bound.
+
+    None, once two tasks have bound different ones: neither's work may be under the other's name.
+    """
+
+    __slots__ = ("found", "shared")
+
+    def __init__(self) -> None:
+        #: Values, and the tasks or threads that have bound them.
+        self.found: dict[str, tuple[Any, Any]] = {}
+        #: Who shows them, each until it goes.
+        self.shared: set[ref[Shared]] = set()
+
+    def values(self) -> dict[str, Any]:
+        """Return what the request has."""
+        return {k: value for k, (value, _) in self.found.items() if value is not _DIFFERS}
+
+    def bind(self, key: str, value: Any, before: Bound, owner: Any) -> None:
+        """Take *value*, which a task binds in the request, *owner*, where *before* is bound.
+
+        Whoever has bound one may bind another; whoever it has started since does so for itself.
+        """
+        at = worker()
+        mine = (value, at if type(at) is int else ref(at))
+        there = self.found.setdefault(key, mine)
+        if there is not mine:
+            if there[0] is _DIFFERS or field(key, there[0]) == field(key, value):
+                return
+            fields = before.own if type(before) is Shared else before.fields
+            own = fields.get(key)
+            while own is not None and own.owner is not owner:
+                own = own.around
+            if own is not None and mine[1] != there[1]:
+                return
+            self.found[key] = (_DIFFERS, None) if own is None else mine
+        self._show(key)
+
+    def _show(self, key: str) -> None:
+        for each in list(self.shared):
+            shared = each()
+            if shared is not None and key not in shared.own:
+                shared.replace(shared.own)
+
+
 class Shared(Bound):
     """What is bound in a request, or a connection, its *owner*; changed in place.
 
-    Every copy of the context that was made since has it as it is now, a thread's as well. *keys*
-    are lent to those that it was made from as long as there is none, and until another value is
-    bound: a request has one user, or none. None: every key is put in place, always.
+    Every copy of the context that was made since has it as it is now, a thread's as well: the
+    request's *users*, where nothing else is bound. Without *users* that is every key.
     """
 
-    __slots__ = ("__weakref__", "around", "keys", "lenders", "lent", "own", "owner")
+    __slots__ = ("__weakref__", "around", "own", "owner", "users")
 
     def __init__(
-        self, own: Mapping[str, Any], owner: Any, around: Bound, keys: Collection[str] | None
+        self, own: Mapping[str, _Field], owner: Any, around: Bound, users: Users | None
     ) -> None:
-        self.around, self.owner, self.keys = around, owner, keys
-        self.lent: Mapping[str, Any] = {}
-        self.lenders: tuple[ref[Shared], ...] = ()
-        self.replace(own)
+        self.around, self.owner, self.users = around, owner, users
+        self._make(own)
+        if users is not None:
+            users.shared.add(ref(self, users.shared.discard))
 
-    def replace(self, own: Mapping[str, Any]) -> None:
-        """Have the values *own* from here on, over what is lent, and that over what is around."""
-        self.own = own
-        lent = {key: value for key, value in self.lent.items() if value is not _DIFFERS}
-        Bound.__init__(self, self.around.fields_with({**lent, **own}, self.owner))
+    def _make(self, own: Mapping[str, _Field]) -> None:
+        self.own, around = own, self.around
+        if self.users is None or not self.users.found:
+            Bound.__init__(self, {**around.fields, **own})
+        else:
+            users = self.users.values()
+            lent = {key: users[key] for key in users.keys() - around.values.keys() - own.keys()}
+            Bound.__init__(self, {**around.fields_with(lent, self.owner), **own})
+        self.has_requests = True
+        self.is_plain = self.is_plain and self.users is not None  # spans have what was, else
+
+    def replace(self, own: Mapping[str, _Field]) -> None:
+        """Have the fields *own* from here on, over the request's users, and these over nothing."""
+        self._make(own)
         for name in ("attributes", "shown", "event_bytes", "line_bytes", "span_bytes"):
             with suppress(AttributeError):
                 delattr(self, name)
-        self.has_requests = True
-        self.is_plain = self.is_plain and self.keys is not None  # spans have what was, else
+
+    def _with(self, own: Mapping[str, _Field]) -> "Shared":
+        return Shared(own, self.owner, self.around, self.users)
 
     def put(self, values: Mapping[str, Any], owner: Any) -> Bound:
         """Put *values* in place, as far as that is for all."""
-        if owner is not self.owner:
+        if self.users is None and owner is not self.owner:
             return super().put(values, owner)
-        own = {**self.own, **values}
-        if self.keys is None:
-            self.replace(own)
-            return self
-        new = Shared.__new__(Shared)
-        new.around, new.owner, new.keys, new.lent = self.around, owner, self.keys, self.lent
-        alive = [self, *(lender for each in self.lenders if (lender := each()) is not None)]
-        new.lenders = tuple(map(ref, alive))  # who has gone would be kept for ever
-        new.replace(own)
-        for key in values:
-            if key in self.keys:
-                for lender in alive:
-                    lender.lend(key, values[key])
-        return new
+        fields = self.fields_with(values, owner)
+        own = {**self.own, **{key: fields[key] for key in values}}
+        if self.users is not None:
+            return self._with(own)
+        self.replace(own)
+        return self
 
-    def lend(self, key: str, value: Any) -> None:
-        """Have *value* where nothing else is bound, and none where another one was lent."""
-        if key in self.own or key in self.around.values:
-            return
-        if key in self.lent:
-            if field(key, self.lent[key]) == field(key, value):
-                return
-            value = _DIFFERS
-        self.lent = {**self.lent, key: value}
-        self.replace(self.own)
+    def without(self, keys: Iterable[str]) -> Bound:
+        """Return this without the fields *keys*, which are not shown again."""
+        hidden = {*self.around.values, *(() if self.users is None else self.users.values())}
+        if self.users is None or not hidden.isdisjoint(keys):
+            return super().without(keys)
+        return self._with({key: each for key, each in self.own.items() if key not in keys})
 
     def lasting(self, is_over: Callable[[Any], bool]) -> Bound:
         """Return this without what has an owner that is over, and not to be changed by it."""
         kept = super().lasting(is_over)
         return Bound(kept.fields) if kept is self and is_over(self.owner) else kept
+
+    def with_fields_of(self, before: Bound, keys: Collection[str]) -> Bound:
+        """Return this with the fields *keys* as they are in *before*."""
+        if type(before) is not Shared or before.users is not self.users or self.users is None:
+            return super().with_fields_of(before, keys)
+        kept = {key: each for key, each in before.own.items() if key in keys}
+        return self._with({**{k: e for k, e in self.own.items() if k not in keys}, **kept})
 
 
 #: Nothing is bound.

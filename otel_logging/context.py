@@ -17,13 +17,15 @@ from opentelemetry.trace import SpanKind
 from otel_logging import _diagnostics, _json, _names, _runtime, _wrap
 from otel_logging._fields import RENAMED, as_attributes
 from otel_logging._values import field, plain
-from otel_logging.binding import NOTHING, Block, Bound, Shared, has_ended
+from otel_logging.binding import NOTHING, Block, Bound, Shared, Users, has_ended
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Attribute of a span: its request's entry span, the outermost one in this process, or None
 #: where it is that itself.
 ENTRY: Final = "otel_logging_entry"
+#: Attribute of an entry span: the ``Users`` of its request, once there is one.
+USERS: Final = "otel_logging_users"
 #: Attribute of a stage's span, whoever's it is: the context around it.
 OUTER: Final = "otel_logging_outer"
 
@@ -60,11 +62,13 @@ def bound() -> Mapping[str, Any]:
 class Job:
     """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
 
-    __slots__ = ("around", "began", "has_ended", "tag", "token")
+    __slots__ = ("around", "began", "has_bound", "otel_logging_closed", "tag", "token")
 
     tag: str | None
     around: "Job | None"
-    has_ended: bool
+    #: Whether something was bound that ends with it.
+    has_bound: bool
+    otel_logging_closed: bool
     began: int
     token: "Token[Job]"
 
@@ -72,7 +76,7 @@ class Job:
 #: The background job that this runs for: its tag is on every line and span, as a bound field
 #: is, and not to be unbound.
 _NO_JOB: Final = Job()
-_NO_JOB.tag, _NO_JOB.around, _NO_JOB.has_ended = None, None, False
+_NO_JOB.tag, _NO_JOB.around, _NO_JOB.otel_logging_closed = None, None, False
 job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
 
 
@@ -88,7 +92,7 @@ def is_unbound() -> bool:
 
 def going_on(run: Job) -> Job:
     """Return *run*, or what is around it, where it has ended."""
-    while run.has_ended and run.around is not None:
+    while run.otel_logging_closed and run.around is not None:
         run = run.around
     return run
 
@@ -105,24 +109,56 @@ def bound_attributes() -> dict[str, Any]:
 def bind_context(**fields: Any) -> None:
     """Put *fields* on every line and span from here on, on the current span and the request's.
 
-    They end with the request's entry stage. A task that goes on keeps them, but for stages that
-    begin a request of their own. ``trace_id="req-123"`` is the line's trace id where no span is
-    active, and ``request_id`` where one is. Scope: this task, and tasks it starts from here on.
+    They end with the request's entry stage; outside any, with the tagged job. A task that goes on
+    keeps them, but for stages that begin a request of their own. ``trace_id="req-123"`` is the
+    line's trace id where no span is active, and ``request_id`` where one is. Scope: this task, and
+    tasks it starts from here on.
     Failure: never raises. Cost: three dict copies and two span attributes a field; never blocks.
     """
     span = trace.get_current_span()
-    entry = entry_of(span)
+    entry, run, before = entry_of(span), job.get(), _bound.get()
     # after the end of its request a task may have stages of its own
-    open_stages = [each for each in (entry, span) if is_local(each) and not has_ended(each)]
-    _bound.set(_bound.get().put(fields, open_stages[0] if open_stages else None))
+    stages = (entry, span)
+    owner: Any = next((each for each in stages if is_local(each) and not has_ended(each)), None)
+    if owner is None and run.tag is not None and not run.otel_logging_closed:
+        owner, run.has_bound = run, True
+    _bound.set(before.put(fields, owner))
     now = bound()
     if not RENAMED.isdisjoint(now):  # those that are renamed may give way to one another
         fields = {k: v for k, v in now.items() if k in fields or k.rstrip("_") in RENAMED}
         fields = as_attributes(fields)
-    for target in (span,) if entry is span else (span, entry):
-        set_attributes(target, fields)
-    if _runtime.current.watch is not None:
+    if entry is not span:
+        set_attributes(span, fields)
+    is_whose = not fields.keys().isdisjoint(_runtime.current.who)
+    if is_whose and owner is entry:
+        fields = _as_requests(entry, fields, before)
+    set_attributes(entry, fields)
+    if is_whose and _runtime.current.watch is not None:
         _runtime.current.watch.bind(entry, fields)
+
+
+def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) -> dict[str, Any]:
+    """Return *fields*, bound where *before* is, as the request has them: one user, or none."""
+    if type(before) is Shared and before.users is None:  # what is bound is everybody's
+        return {**fields}
+    users: Users = vars(entry).setdefault(USERS, Users())
+    whose = [key for key in _runtime.current.who if key in fields]
+    for key in whose:
+        users.bind(key, fields[key], before, entry)
+    values = users.values()
+    for key in whose:
+        if key not in values:
+            _take_off(entry, key)
+    kept = {key: value for key, value in fields.items() if key not in whose}
+    return {**kept, **{key: values[key] for key in whose if key in values}}
+
+
+def _take_off(span: Any, key: str) -> None:
+    """Take an attribute off *span*, whoever made it. Never raises."""
+    try:
+        span._attributes.pop(key, None)  # noqa: SLF001 - OpenTelemetry has no other way
+    except Exception as error:
+        _diagnostics.report("fields lost: a span did not give one back", detail=error)
 
 
 def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
@@ -139,7 +175,7 @@ def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
 def unbind_context(*keys: str) -> None:
     """Take *keys* off later lines and spans. Scope: this task. Failure: never raises."""
     now = _bound.get()
-    if type(now) is Shared and now.keys is None:
+    if type(now) is Shared and now.users is None:
         now.replace({key: value for key, value in now.own.items() if key not in keys})
     else:
         _bound.set(now.without(keys))
@@ -176,7 +212,9 @@ trace.Span.register(Standing)
 
 def share(span: trace.Span) -> None:
     """Let whoever is bound anywhere in the request of *span*, its entry span, be the request's."""
-    _bound.set(Shared({}, span, _bound.get(), _runtime.current.who))
+    users = Users()
+    setattr(span, USERS, users)
+    _bound.set(Shared({}, span, _bound.get(), users))
 
 
 class Here(NamedTuple):
@@ -321,7 +359,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     """
     before = _bound.get()
     if around is trace.INVALID_SPAN:
-        is_over = arrives and (job.get().has_ended or before.lasting(has_ended) is not before)
+        is_over = arrives and (has_ended(job.get()) or before.lasting(has_ended) is not before)
     elif is_local(around):
         is_over = has_ended(around) and (arrives or has_ended(entry_of(around)))
     else:

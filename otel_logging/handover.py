@@ -15,8 +15,7 @@ from opentelemetry.trace import Link, Span, get_current_span
 from otel_logging import _diagnostics, _names, _runtime, outliving
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
-from otel_logging.binding import has_ended
-from otel_logging.outliving import worker
+from otel_logging.binding import has_ended, worker
 from otel_logging.propagation import extract
 from otel_logging.tracing import Stage
 

@@ -96,17 +96,19 @@ def _begin(tag: str) -> bindings.Job:
     job = _new(_Job)  # without a constructor: this is the way of each call
     around = _current()
     job.tag = tag
-    job.around = around if not around.has_ended else bindings.going_on(around)
-    job.has_ended = False
+    job.around = around if not around.otel_logging_closed else bindings.going_on(around)
+    job.otel_logging_closed = job.has_bound = False
     job.began = _tick()
     job.token = _set(job)
     return job
 
 
 def _end(job: bindings.Job, error: BaseException | None) -> None:
-    job.has_ended = True
+    job.otel_logging_closed = True
     if error is not None:
         _exceptions.remember_context(error, job.began)
+    if job.has_bound:
+        bindings.restore(bindings.state().lasting(lambda owner: owner is job))
     try:
         _reset(job.token)
     except ValueError:  # a dropped coroutine is left where it is collected

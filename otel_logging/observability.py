@@ -1,4 +1,4 @@
-"""The one set-up of a process: when it begins and ends.
+"""The one set-up of a process: when it begins and ends; and of logging alone.
 
 In: arguments. Out: an ``Observability``, which holds what has to be ended. Invariant: one at a
 time; set-up is idempotent, and works again after ``shutdown``. Deliberately absent: what is
@@ -24,7 +24,8 @@ from otel_logging.integrations import registry
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.logs import caller, configure
 from otel_logging.propagation import set_propagators
-from otel_logging.settings import DEFAULT_SAMPLER, Settings, differences, load
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, differences, load, load_integrations
+from otel_logging.settings.logs import load_logs
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -149,8 +150,11 @@ class Observability:
             self._watch.stop()
         if self._pipeline is not None:
             self._pipeline.is_exiting = exiting
-            self._pipeline.shut_processors_down(deadline)
+            # one that does not return leaves the other half for delivery
+            self._pipeline.shut_processors_down(deadline - timeout / 2)
         done = [each.stop(deadline - time.monotonic()) for each in self._deliveries]
+        if self._pipeline is not None:
+            self._pipeline.leave_processors(deadline - timeout / 10)
         self._left = self._waiting()
         for part in (self._pipeline, self._records):
             if part is not None:
@@ -189,6 +193,39 @@ class Observability:
         if _diagnostics.counts:
             parts.append(f"troubles: {dict(_diagnostics.counts)}")
         return f"<Observability {self.service_name} [{'; '.join(parts)}]>"
+
+
+def configure_logging(
+    *,
+    environment: str | None = None,
+    log_level: str | int | None = None,
+    log_levels: str | Mapping[str, str | int] | None = None,
+    redact: bool | Redaction | None = None,
+) -> None:
+    """Set logging up, without tracing: coloured lines in development, JSON in production.
+
+    *environment* (variable ENVIRONMENT): development, test, or anything else, which
+    is JSON; unset it is development on a terminal and production otherwise.
+    *log_level* (LOG_LEVEL): a name in any case or a number; info. *log_levels*
+    (LOG_LEVELS, ``shop=debug,shop.db=warning``): levels by logger name, which hold
+    for the names below it too. *redact* (OTEL_LOGGING_REDACT): what is taken out of
+    lines, a ``Redaction``; False: nothing. Variables are read from the environment, then from
+    `.env` in the working directory.
+
+    Lines of the standard library's loggers, warnings and uncaught exceptions are
+    made and written in the same way, each once (``docs/logging.md``). The integrations
+    (OTEL_LOGGING_INSTRUMENT) begin each request, message and job with nothing bound.
+
+    Scope: process; calling it again configures anew, for loggers that exist too.
+    Failure: raises ``ConfigurationError``.
+    """
+    given = {**locals()}
+    with only_configuration_errors("configure_logging"), _lock:
+        settings, names = load_logs(**given), load_integrations()
+        redaction = settings.redaction.for_who(("user_id",))  # as ``setup_observability``
+        configure.apply(replace(settings, redaction=redaction))
+        if _current is None and _stand_in is None:
+            registry.instrument(set(names) - {"clients"})
 
 
 def setup_observability(

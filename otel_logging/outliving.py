@@ -6,7 +6,6 @@ such a task keeps (``context``).
 """
 
 import asyncio
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names
-from otel_logging.binding import Shared
+from otel_logging.binding import Shared, worker
 from otel_logging.context import CURRENT, SPAN, entry_of, restore, state
 
 #: A stage of one name, so many times, is no step of the request's.
@@ -27,15 +26,6 @@ _ASYNCIO: Final = Path(asyncio.__file__).parent
 #: Tasks that have begun a stage where a request had ended: which one, and how often each stage.
 tasks: "WeakKeyDictionary[Any, tuple[str, Counter[str]]]" = WeakKeyDictionary()
 _reported: set[str] = set()
-
-
-def worker() -> object:
-    """Return the task, or the thread, that runs this."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no event loop runs
-        task = None
-    return task or threading.get_ident()
 
 
 class OpenStage:

@@ -136,6 +136,23 @@ def test_binding_reaches_the_spans_of_another_sdk() -> None:
     }
 
 
+def test_two_users_of_a_span_of_another_sdk_are_none_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever it keeps its attributes in; where nothing is kept, that is said."""
+    stock = TracerProvider().get_tracer("stock")
+    spans: list[Any] = [stock.start_span("s"), stock.start_span("t")]
+    for span in spans:
+        with trace.use_span(span):
+            other = contextvars.copy_context()
+            bind_context(user_id="alice", a=1)
+            if span is spans[1]:
+                span._attributes = None
+            other.run(bind_context, user_id="bob", b=2)
+    assert dict(spans[0].attributes) == {"a": 1, "b": 2}
+    assert "fields lost: a span did not give one back" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- task-local
 
 

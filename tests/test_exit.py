@@ -244,6 +244,55 @@ for number in range(30): stage.add_line(time.time_ns(), f"late {number}", {})
     assert {f"late {number}" for number in range(30)} <= set(shop.delivered())
 
 
+HANGING = """
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+def hang(*_): time.sleep(1000)
+def say(*_): os.write(2, b"told ")
+kinds = {
+    "none": type("P", (SpanProcessor,), {"shutdown": say}),
+    "shutdown": type("P", (SpanProcessor,), {"shutdown": hang}),
+    "on_end": type("P", (SpanProcessor,), {"on_end": lambda _, s: s.name == "log" and hang()}),
+    "export": lambda: BatchSpanProcessor(type("E", (SpanExporter,), {"export": hang})()),
+}
+provider = trace.get_tracer_provider()
+provider.add_span_processor(kinds[sys.argv[1]]())
+provider.add_span_processor(type("P", (SpanProcessor,), {"shutdown": say})())
+with traced("stage") as stage: pass
+stage.add_line(time.time_ns(), "after its end", {})
+"""
+
+
+@pytest.mark.parametrize("what", ["shutdown", "on_end", "export"])
+@pytest.mark.parametrize("end", ["", "observability.shutdown(0.6)"])
+def test_the_end_is_in_time_though_a_processor_never_returns(
+    shop: Shop, what: str, end: str
+) -> None:
+    """It is reported; the others are told, and what it was not shown is delivered."""
+    began = time.monotonic()
+    shop.run(script(main=HANGING.replace("sys.argv[1]", repr(what)) + end))
+    assert time.monotonic() - began < 20
+    assert "1 foreign span processors left behind: they do not return" in shop.err
+    assert "told " in shop.err
+    shop.run(NEXT)
+    assert {"normal", "after its end"} <= set(shop.delivered())
+
+
+def test_where_no_thread_can_be_started_processors_are_told_all_the_same(shop: Shop) -> None:
+    no_threads = """
+start = threading.Thread.start
+def refuse(thread):
+    if thread.name == "otel_logging processors": raise RuntimeError("no more threads")
+    start(thread)
+threading.Thread.start = refuse
+"""
+    shop.run(script(main=no_threads + HANGING.replace("sys.argv[1]", "'none'")))
+    assert "failures to start a thread for the exit" in shop.err
+    assert shop.err.count("told ") == 2
+    shop.run(NEXT)
+    assert sorted(shop.delivered()) == ["after its end", "late", "later", "normal"]
+
+
 @pytest.mark.parametrize("end", ["observability.shutdown()", "with observability: pass"])
 def test_who_shuts_down_explicitly_has_ended_it(shop: Shop, end: str) -> None:
     """What is logged afterwards is on stdout, as ``shutdown`` says; nothing is lost before."""

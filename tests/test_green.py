@@ -241,6 +241,28 @@ result["lost"] = sum(_diagnostics.counts.values())
     assert done.result == {"lost": 100 if where == "pipe" else 0}
 
 
+HANGING = """
+patch()
+setup()
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor
+processor = type("P", (SpanProcessor,), {"shutdown": lambda _: time.sleep(1000)})()
+trace.get_tracer_provider().add_span_processor(processor)
+end("stage")
+began = time.monotonic()
+handle.shutdown(0.5)
+result["in time"] = time.monotonic() - began < 10
+"""
+
+
+def test_a_processor_that_never_returns_does_not_hold_up_the_end(
+    library: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    done = run(library, HANGING, receiver.endpoint, tmp_path)
+    assert done.result == {"in time": True}
+    assert "1 foreign span processors left behind" in done.err
+
+
 def test_log_records(library: str, receiver: Receiver, tmp_path: Path) -> None:
     """They are another way out, by a worker of their own."""
     code = """

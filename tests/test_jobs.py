@@ -26,6 +26,7 @@ from otel_logging import (
     TaggedLogger,
     _diagnostics,
     bind_context,
+    bound_context,
     carry,
     configure_logging,
     current_job_tag,
@@ -35,7 +36,9 @@ from otel_logging import (
     tag_background_logger,
     traced,
 )
+from otel_logging.context import bound
 from otel_logging.processors import add_job_tag
+from otel_logging.testing import capture
 from tests.conftest import Service
 from tests.lines import parsed
 from tests.programs import script
@@ -416,6 +419,36 @@ def test_tags_go_with_the_context() -> None:
         return plain, carried, alone, current_job_tag()
 
     assert job() == (None, "T", None, "T")
+
+
+def test_what_a_job_binds_ends_with_it() -> None:
+    """A scheduler's thread runs one job after the other; a task that goes on keeps it."""
+
+    @tag_background_logger("FIRST")
+    def first() -> contextvars.Context:
+        bind_context(user_id="alice")
+        assert bound()["user_id"] == "alice"
+        return contextvars.copy_context()
+
+    @tag_background_logger("SECOND")
+    def second() -> None:
+        assert bound() == {"host": "a"}
+        with traced("request", root=True):
+            assert bound() == {"host": "a"}
+
+    @tag_background_logger("OUTER")
+    def outer() -> None:
+        bind_context(outer=1)
+        first()
+        assert bound() == {"host": "a", "outer": 1}
+
+    with capture(), bound_context(host="a"):
+        goes_on = first()
+        assert goes_on.run(bound) == {"user_id": "alice", "host": "a"}
+        second()
+        outer()
+        assert bound() == {"host": "a"}
+        assert goes_on.run(traced("request", root=True)(lambda: dict(bound()))) == {"host": "a"}
 
 
 # ---------------------------------------------------------------- lines and spans

@@ -117,7 +117,7 @@ FLOORS_INSIDE = {
         {"configure"},
     ],
     "export": [
-        {"encode", "ids", "outcome", "redacted"},
+        {"encode", "ids", "last_calls", "outcome", "redacted"},
         {"grpc", "http", "readable", "records", "sender"},
         {"delivery", "span"},
         {"foreign", "line_spans"},

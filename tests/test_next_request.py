@@ -617,21 +617,38 @@ def test_without_tracing_an_error_line_is_its_requests(capsys: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}]
+    ("set_up", "variable"),
+    [
+        ("setup_observability('shop')", {"OTEL_SDK_DISABLED": "true"}),
+        ("setup_observability('shop')", {"OTEL_TRACES_EXPORTER": "none"}),
+        ("configure_logging()", {}),
+        ("configure_logging(); configure_logging()", {"OTEL_LOGGING_INSTRUMENT": "flask"}),
+    ],
 )
 def test_without_tracing_the_integrations_begin_each_request_clean(
+    set_up: str,
     variable: dict[str, str],
 ) -> None:
     """With no line of an application's code."""
-    done = script(_NO_TRACING, ENVIRONMENT="production", **variable)
+    done = script(f"{_IMPORTS}{set_up}{_FLASK}", ENVIRONMENT="production", **variable)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line.get("user_id") for line in lines] == ["alice", None]
 
 
-_NO_TRACING = """
-from otel_logging import bind_context, get_logger, setup_observability
-setup_observability("shop")
+def test_a_set_up_has_the_integrations_that_it_asks_for() -> None:
+    """And leaves none of those that logging alone has put in place before."""
+    set_up = "configure_logging(); setup_observability('shop', endpoint='http://127.0.0.1:9', "
+    for asked, has_trace in (("instrument='flask')", True), ("instrument=())", False)):
+        done = script(f"{_IMPORTS}{set_up}{asked}{_FLASK}", ENVIRONMENT="production")
+        first, _ = parsed(done.stdout)
+        assert ("trace_id" in first) is has_trace
+
+
+_IMPORTS = """
 import flask
+from otel_logging import bind_context, configure_logging, get_logger, setup_observability
+"""
+_FLASK = """
 app = flask.Flask("shop")
 
 @app.get("/")
@@ -702,6 +719,124 @@ def test_a_request_that_has_bound_its_user_itself_keeps_it() -> None:
     captured = _users(("itself", "alice"), ("b", "bob"), ("b", None), ("other", None))
     users = [line.get("user_id") for line in captured.lines]
     assert users == ["alice", "bob", "bob", None, "alice"]
+
+
+def _entry_user(captured: Captured) -> Any:
+    return captured.span("request")["attributes"].get("user_id")
+
+
+@pytest.mark.parametrize("kind", ["root", "server", "plain"])
+def test_two_users_of_one_request_are_not_its_spans_either(kind: str) -> None:
+    """Its span has none, so a stage that binds nothing is nobody's; with one it has that one."""
+    options: dict[str, Any] = {"root": {"root": True}, "server": {"kind": "server"}}.get(kind, {})
+
+    def step(user: str | None) -> None:
+        with traced(f"of {user}"):
+            if user:
+                bind_context(user_id=user)
+
+    for users, of_request in ((("a", None, "a"), "a"), (("a", None, "b", "c", None), None)):
+        with capture() as captured, traced("request", **options):
+            for context, user in [(contextvars.copy_context(), user) for user in users]:
+                context.run(step, user)
+        assert _entry_user(captured) == of_request
+        seen = {s["name"]: s["attributes"].get("user_id") for s in captured.spans}
+        assert {seen[f"of {user}"] for user in users if user} == {*users} - {None}
+
+
+def test_who_has_bound_a_user_may_bind_another() -> None:
+    """A guest logs in: the request is of who it is now, everywhere."""
+    with capture() as captured, traced("request", root=True):
+        other = contextvars.copy_context()
+        bind_context(user_id="guest")
+        bind_context(user_id="alice")
+        other.run(log.info, "other")
+    assert captured.line("other")["user_id"] == _entry_user(captured) == "alice"
+
+
+def test_a_task_that_works_for_somebody_else_leaves_the_requests_user() -> None:
+    """Tasks that a request starts for each of a message's recipients."""
+
+    async def deliver(to: str) -> None:
+        bind_context(user_id=to)
+        log.info(to)
+
+    async def main() -> None:
+        other = contextvars.copy_context()
+        bind_context(user_id="alice")
+        await asyncio.gather(*(deliver(to) for to in ("bob", "carol")))
+        log.info("itself")
+        other.run(log.info, "other")
+
+    with capture() as captured, traced("request", root=True):
+        asyncio.run(main())
+    users = [line["user_id"] for line in captured.lines]
+    assert users == ["bob", "carol", "alice", "alice"]
+    assert _entry_user(captured) == "alice"
+
+
+def test_in_a_block_too_the_requests_user_is_as_it_is_now() -> None:
+    """Of a ``bound_context``, of what was unbound, of what a block has bound beside its own."""
+    with capture() as captured, traced("request", root=True):
+        alice, bob = contextvars.copy_context(), contextvars.copy_context()
+
+        def in_block() -> None:
+            with bound_context(order_id=1):
+                alice.run(bind_context, user_id="alice")
+                log.info("block")
+                bind_context(step=1)
+                log.info("step")
+                bob.run(bind_context, user_id="bob")
+                log.info("block, two")
+            log.info("after")
+            unbind_context("step")
+            log.info("unbound")
+
+        contextvars.copy_context().run(in_block)
+    fields = ("user_id", "order_id", "step")
+    assert [tuple(line.get(key) for key in fields) for line in captured.lines] == [
+        ("alice", 1, None),
+        ("alice", 1, 1),
+        (None, 1, 1),
+        (None, None, 1),
+        (None, None, None),
+    ]
+
+
+def test_a_block_that_ends_inside_a_stage_begun_in_it_takes_its_own_along() -> None:
+    with capture() as captured:
+        block = bound_context(order_id=1)
+        with block, traced("request", root=True):
+            bind_context(user_id="alice")
+            block.__exit__()
+            log.info("after")
+    assert captured.line("after").keys() & {"user_id", "order_id"} == {"user_id"}
+
+
+def test_a_user_who_is_unbound_is_not_shown_again() -> None:
+    with capture() as captured, traced("request", root=True):
+        contextvars.copy_context().run(bind_context, user_id="alice")
+        unbind_context("user_id")
+        contextvars.copy_context().run(bind_context, user_id="alice", step=1)
+        log.info("unbound")
+    assert "user_id" not in captured.line("unbound")
+
+
+def test_what_is_bound_in_a_block_is_the_requests() -> None:
+    """The block's own user is not: it ends with the block."""
+    with capture() as captured, traced("request", root=True):
+        request = contextvars.copy_context()
+
+        def in_block() -> None:
+            with bound_context(user_id="carol"):
+                request.run(log.info, "block")
+            with bound_context(order_id=1):
+                contextvars.copy_context().run(bind_context, user_id="alice")
+
+        contextvars.copy_context().run(in_block)
+        log.info("request")
+    assert "user_id" not in captured.line("block")
+    assert captured.line("request")["user_id"] == _entry_user(captured) == "alice"
 
 
 def test_a_task_that_a_task_starts_lends_to_both() -> None:

@@ -127,7 +127,7 @@ class Delivery:
     def wake(self) -> None:
         """Say that there may be work. Never blocks, never raises."""
         try:
-            if self.has_threads and not self._is_before_fork():
+            if self.has_threads and (self._is_child or not _forks.is_before_fork()):
                 self._follow()
                 if not self._stopping:
                     self._start()
@@ -138,14 +138,6 @@ class Delivery:
     def _tell(self) -> None:
         with contextlib.suppress(RuntimeError):  # released already
             self._news.release()
-
-    def _is_before_fork(self) -> bool:
-        """Say whether uWSGI loads the application here and forks its workers next, or is their
-        master: a thread that runs at a fork in C leaves the child an interpreter lock that
-        nobody releases.
-        """
-        worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", None)
-        return worker_id is not None and not self._is_child and worker_id() == 0
 
     def _start(self) -> None:
         try:

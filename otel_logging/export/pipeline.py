@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -38,6 +39,7 @@ from otel_logging.export.ids import (
     new_span_id,
     new_trace_id,
 )
+from otel_logging.export.last_calls import LastCalls
 from otel_logging.export.line_spans import OfLines, Page, ProcessLog
 from otel_logging.export.span import PAGE_EVENTS, Span
 from otel_logging.settings import Limits, Settings
@@ -83,6 +85,7 @@ class Pipeline:
         self.follow(settings, resource)
         self.spool = spool
         self.processors: tuple[SpanProcessor, ...] = ()
+        self._last_calls = LastCalls()
         self.ended_spans = 0
         #: Called to deliver what has ended within so many seconds; whether it did.
         self.on_flush: Callable[[float], bool] = lambda _: True
@@ -189,16 +192,35 @@ class Pipeline:
         # by keyword, as the SDK does: some take it no other way
         self._tell(self.processors, "on_start", span, parent_context=parent_context)
 
+    def add_processor(self, processor: SpanProcessor) -> None:
+        """Show every span that starts and ends from here on to *processor* too."""
+        try:
+            for _ in range(1 if self.processors else 2):  # another for what was not shown
+                self._last_calls.prepare()
+        except RuntimeError as error:
+            _diagnostics.report("failures to start a thread for the exit", detail=error)
+        self.processors += (processor,)
+
     def shut_processors_down(self, until: float) -> None:
         """Tell foreign processors that no more spans will come, and bring them none.
 
-        They are shown what has ended, while there is time.
+        They are shown what has ended, while there is time. Returns by *until*, whether they do.
         """
-        self.roll(until=until)
+        self.roll(shows=False)
+        if self._unshown:
+            self._last_calls.make(lambda: self.show_lines(until))
+            self._last_calls.wait(until)
         if self._unshown:
             _diagnostics.report(_NOT_SHOWN, len(self._unshown))
         shut_down, self.processors = self.processors, ()
-        self._tell(shut_down, "shutdown")
+        for each in shut_down:
+            self._last_calls.make(partial(self._tell, (each,), "shutdown"))
+        self._last_calls.wait(until)
+
+    def leave_processors(self, until: float) -> None:
+        """Wait no longer than that for foreign processors, and report that they are at it."""
+        if not self._last_calls.wait(until):
+            _diagnostics.report("foreign span processors left behind: they do not return")
 
     def _tell(
         self, processors: Iterable[SpanProcessor], method: str, *args: Any, **kw: Any
@@ -280,15 +302,16 @@ class Pipeline:
         span: ProcessLog | None = None,
         *,
         older_than_s: float = -math.inf,
-        until: float = math.inf,
+        shows: bool = True,
     ) -> None:
         """End the current `process log` span, if it is older than that; the clock may be set back
-        meanwhile. Foreign processors are shown what ended inside log calls.
+        meanwhile. Foreign processors are shown what ended inside log calls, if it *shows* that.
         """
         span = span or self._process_log
         if span is not None and time.time_ns() - (span.start_time or 0) >= older_than_s * 1e9:
             self.end_process_log(span)
-        self.show_lines(until)
+        if shows:
+            self.show_lines()
 
     def end_process_log(self, span: ProcessLog) -> None:
         """End *span*; the next line outside any span begins another."""
@@ -324,6 +347,7 @@ class Pipeline:
         _runtime.ids.seed()
         self._process_log = None
         self._unshown.clear()
+        self._last_calls = LastCalls()
         open_lines.clear()  # the parent has the lines of its open spans
         self.ended_spans = 0
         self.resource = in_this_process(self.resource)

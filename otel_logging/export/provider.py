@@ -249,7 +249,7 @@ class TracerProvider(SdkTracerProvider):
         """Show every span that starts and ends from here on to *span_processor* too."""
         super().add_span_processor(span_processor)  # for its force_flush and shutdown
         if _runtime.current.pipeline is not None:
-            _runtime.current.pipeline.processors += (span_processor,)
+            _runtime.current.pipeline.add_processor(span_processor)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Bring what has ended to the collector, and let foreign processors do the same."""

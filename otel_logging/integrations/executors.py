@@ -20,16 +20,20 @@ _Work = Callable[..., Any]
 
 
 class _InThread:
-    """Work for another thread of this process."""
+    """Work for another thread of this process, which has nothing of it afterwards.
+
+    Without *here*, on whose behalf it is, it runs on behalf of the thread.
+    """
 
     __slots__ = ("_here", "_work")
 
-    def __init__(self, work: _Work, here: bindings.Here) -> None:
+    def __init__(self, work: _Work, here: bindings.Here | None) -> None:
         self._work, self._here = work, here
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         before, began = bindings.Here.now(), _exceptions.tick()
-        self._here.put_back()
+        if self._here is not None:
+            self._here.put_back()
         try:
             return self._work(*args, **kwargs)
         except BaseException as error:
@@ -40,7 +44,7 @@ class _InThread:
 
 
 class _InProcess:
-    """Work for another process: the trace as headers, what is bound as plain data."""
+    """Work for another process, as above: the trace as headers, what is bound as plain data."""
 
     __slots__ = ("_fields", "_headers", "_tag", "_work")
 
@@ -50,26 +54,27 @@ class _InProcess:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         work = self._work if self._tag is None else tag_background_logger(self._tag)(self._work)
-        with extract(self._headers), bindings.bound_context(**self._fields):
-            return work(*args, **kwargs)
+        before = bindings.Here.now()
+        try:
+            with extract(self._headers), bindings.bound_context(**self._fields):
+                return work(*args, **kwargs)
+        finally:
+            before.put_back()
 
 
 def _for_thread(work: _Work) -> _Work:
     here = bindings.Here.now()
-    return _InThread(work, here) if here.is_any() else work
+    return _InThread(work, here if here.is_any() else None)
 
 
 def _for_process(work: _Work) -> _Work:
-    here = bindings.Here.now()
-    return _InProcess(work, bindings.bound(), here.job.tag) if here.is_any() else work
+    return _InProcess(work, bindings.bound(), bindings.job_tag())
 
 
 def _submitting(prepare: Callable[[_Work], _Work], submit: Any) -> Any:
     @functools.wraps(submit)
     def carrying(self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
         work = prepare(fn)
-        if work is fn:
-            return submit(self, fn, *args, **kwargs)
         with bindings.detached():  # a worker that is forked now has nothing of this request
             return submit(self, work, *args, **kwargs)
 

@@ -19,11 +19,14 @@ _on: set[str] = set()
 
 
 def instrument(names: Iterable[str]) -> None:
-    """Put *names* in place: now, where a library of theirs is imported, and whenever one will be.
+    """Put *names* in place, and no others: now, where a library of theirs is imported, and
+    whenever one will be.
 
     Scope: process. Failure: never raises. Concurrency: the caller holds set-up's lock.
     """
-    _on.update(names)
+    on = set(names)
+    _take_away(_on - on)
+    _on.update(on)
     if _on and _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
     for name in sorted(_on):
@@ -35,10 +38,14 @@ def uninstrument() -> None:
     """Take away what ``instrument`` has put in place. Failure: never raises."""
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
-    for name in sorted(_on):
+    _take_away(_on.copy())
+
+
+def _take_away(names: set[str]) -> None:
+    for name in sorted(names):
         if f"{__package__}.{name}" in sys.modules:
             _call(name, "uninstrument")
-    _on.clear()
+    _on.difference_update(names)
 
 
 def described() -> dict[str, Any]:

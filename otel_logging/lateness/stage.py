@@ -89,6 +89,15 @@ def ended_below(around: Any, span: Any) -> None:
         outer.add_child(Facts(span.name, start - clock, span.end_time - clock, is_downstream))
 
 
+def _times(start: int, waited_s: Any) -> tuple[int, int]:
+    """Return when a stage was handed over and when it began: at one of them its span did."""
+    if type(waited_s) not in (float, int) or not 0 < waited_s < float("inf"):
+        return start, start
+    waited = int(waited_s * 1e9)
+    is_handed_over = time.perf_counter_ns() - start >= waited
+    return (start, start + waited) if is_handed_over else (start - waited, start)
+
+
 class Watched:
     """What is measured of one open stage."""
 
@@ -130,12 +139,9 @@ class Watched:
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         self._inner_cpu = 0
         self.is_downstream = is_downstream
-        self.began = self.origin = began_ns(span)
+        self.origin, self.began = _times(began_ns(span), waited_s)
         self._waits: list[Interval] = []
         self._guesses: list[Interval] = []
-        if type(waited_s) in (float, int) and 0 < waited_s < float("inf"):
-            self.began = max(self.origin, time.perf_counter_ns())
-            self.origin = min(self.origin, self.began - int(waited_s * 1e9))
         self.children: list[Facts] = []
         self.places: Counter[str] | None = None
         self.seen_at = self.end = 0

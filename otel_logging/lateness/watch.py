@@ -5,7 +5,6 @@ nothing here raises into a stage or makes it wait; there is no thread where thre
 none in a process that uWSGI forks. Deliberately absent: looking at what is open (``watchdog``).
 """
 
-import sys
 import threading
 import time
 from collections import deque
@@ -166,16 +165,14 @@ class Watch:
 
     def put_who(self, slot: int, who: Who) -> None:
         """Say on whose behalf the stage in *slot* is."""
-        if who:
-            self.box.put_who(slot, ", ".join(f"{key}={value}" for key, value in who))
+        self.box.put_who(slot, ", ".join(f"{key}={value}" for key, value in who))
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
-        """Take over what was bound for a request, whose entry span is *span*. Never raises."""
-        if not fields.keys().isdisjoint(self._who):
-            watched = watched_of(span)
-            noted = (0, watched.slot) if watched is not None else self.open.get(span)
-            if type(noted) is tuple and (slot := noted[1]) > 0:
-                self.put_who(slot, self.who_of(span, fields))
+        """Take over whose a request is, whose entry span is *span*. Never raises."""
+        watched = watched_of(span)
+        noted = (0, watched.slot) if watched is not None else self.open.get(span)
+        if type(noted) is tuple and (slot := noted[1]) > 0:
+            self.put_who(slot, self.who_of(span, fields))
 
     def close(self, noted: _Noted) -> None:
         """Empty the slot of a stage that has ended, and is in ``open`` no more."""
@@ -241,7 +238,7 @@ class Watch:
 
     def wake(self) -> None:
         """Have the thread look. Never raises, never waits."""
-        if self.is_stopped or _green.is_green() or _is_before_fork():
+        if self.is_stopped or _green.is_green() or _forks.is_before_fork():
             return
         self.is_awake = True
         try:
@@ -256,9 +253,3 @@ class Watch:
             self._thread.start()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits
             self._may_start.append(token)
-
-
-def _is_before_fork() -> bool:
-    """Say whether uWSGI forks its workers from this process: no thread of ours runs in it."""
-    worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", None)
-    return worker_id is not None and worker_id() == 0

@@ -10,6 +10,9 @@ import sys
 import time
 from asyncio import current_task
 from collections.abc import Mapping
+from contextlib import suppress
+from contextvars import Context
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -147,6 +150,8 @@ class Watchdog:
         task = watched.worker
         if watched.task is not None and (task is None or task.done()):
             task = watched.worker = _task_in(watched.span, watched.task.get_loop()) or NOBODY
+            if task is not NOBODY:
+                _note_end(task, watched.span)
         if task is NOBODY:
             return []
         if task is None or current_task(task.get_loop()) is task:
@@ -185,6 +190,20 @@ class Watchdog:
 def _task_in(span: Any, loop: Any) -> Any:
     """Return a task of *loop* that is within the stage of *span*; None where there is none."""
     return next((each for each in asyncio.all_tasks(loop) if _is_in(each, span)), None)
+
+
+def _note_end(task: Any, span: Any) -> None:
+    """Have the request of *span* last until the end of *task*, which works for it, maybe silently:
+    a message, whose end nobody else knows.
+    """
+
+    def note(_: object) -> None:
+        if hasattr(span, "now_ns"):
+            span.otel_logging_last = span.now_ns()
+
+    with suppress(RuntimeError):  # its loop has been closed
+        add = partial(task.add_done_callback, note, context=Context())
+        task.get_loop().call_soon_threadsafe(add, context=Context())
 
 
 def _is_in(task: Any, span: Any) -> bool:

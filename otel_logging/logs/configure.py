@@ -1,4 +1,4 @@
-"""The doors to the log half: ``get_logger`` and ``configure_logging``.
+"""The door to the log half, ``get_logger``, and what is configured.
 
 Invariant: one renderer and one output in a process. Deliberately absent: tracing.
 """
@@ -6,7 +6,7 @@ Invariant: one renderer and one output in a process. Deliberately absent: tracin
 import atexit
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -14,7 +14,6 @@ from typing import Any, cast
 import structlog
 
 from otel_logging import _diagnostics, _names, _otlp, _runtime
-from otel_logging._errors import only_configuration_errors
 from otel_logging._redact import Redaction
 from otel_logging._values import plain
 from otel_logging.logs import bound, caller, levels, line, logger, stdlib
@@ -43,37 +42,6 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
     if name is None:
         name = sys._getframe(1).f_globals.get("__name__", "root")  # noqa: SLF001 - documented
     return cast(structlog.typing.FilteringBoundLogger, bound.logger_of(name, initial))
-
-
-def configure_logging(
-    *,
-    environment: str | None = None,
-    log_level: str | int | None = None,
-    log_levels: str | Mapping[str, str | int] | None = None,
-    redact: bool | Redaction | None = None,
-) -> None:
-    """Set logging up, without tracing: coloured lines in development, JSON in production.
-
-    *environment* (variable ENVIRONMENT): development, test, or anything else, which
-    is JSON; unset it is development on a terminal and production otherwise.
-    *log_level* (LOG_LEVEL): a name in any case or a number; info. *log_levels*
-    (LOG_LEVELS, ``shop=debug,shop.db=warning``): levels by logger name, which hold
-    for the names below it too. *redact* (OTEL_LOGGING_REDACT): what is taken out of
-    lines, a ``Redaction``; False: nothing. Variables are read from the environment, then from
-    `.env` in the working directory.
-
-    Lines of the standard library's loggers, warnings and uncaught exceptions are
-    made and written in the same way, each once (``docs/logging.md``).
-
-    Scope: process; calling it again configures anew, for loggers that exist too.
-    Failure: raises ``ConfigurationError``.
-    """
-    with only_configuration_errors("configure_logging"):
-        settings = load_logs(
-            environment=environment, log_level=log_level, log_levels=log_levels, redact=redact
-        )
-        redaction = settings.redaction.for_who(("user_id",))  # as ``setup_observability``
-        apply(replace(settings, redaction=redaction))
 
 
 def use_redaction(redaction: Redaction) -> None:

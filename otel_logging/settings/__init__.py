@@ -57,6 +57,14 @@ class Limits:
         )
 
 
+_INTEGRATIONS: Final = _parse.integrations, tuple(_names.INTEGRATIONS), _names.INSTRUMENT
+
+
+def load_integrations() -> tuple[str, ...]:
+    """Return the integrations that are on. Failure: raises ``ConfigurationError``."""
+    return Variables().read(*_INTEGRATIONS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All that ``setup_observability`` acts on."""
@@ -82,12 +90,7 @@ class Settings:
     who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), argument="propagate")
     #: Integrations that are on.
-    instrument: tuple[str, ...] = asked(
-        _parse.integrations,
-        tuple(_names.INTEGRATIONS),
-        _names.INSTRUMENT,
-        argument="instrument",
-    )
+    instrument: tuple[str, ...] = asked(*_INTEGRATIONS, argument="instrument")
     #: Whether a trace that comes in is continued; else it is linked to.
     trust_inbound: bool = asked(_parse.flag, True, _names.TRUST_INBOUND, argument="trust_inbound")
     budgets: Mapping[str, float] = asked(_parse.budgets, dict, _names.BUDGETS, argument="budgets")

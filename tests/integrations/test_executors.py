@@ -94,6 +94,33 @@ def test_one_worker_for_fifty_users_mixes_none_of_them() -> None:
     assert all(line["user_id"] == line["wanted"] for line in run.lines)
 
 
+def binding(user: str) -> None:
+    bind_context(user_id=user)
+
+
+@pytest.mark.parametrize("kind", ["thread", "spawned process"])
+def test_what_work_binds_ends_with_it(kind: str) -> None:
+    """The worker's next work is somebody else's, whether anything was bound where it came from."""
+    executor: Executor = ThreadPoolExecutor(1)
+    if kind != "thread":
+        executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    with executor, capture():
+        executor.submit(binding, "alice").result()
+        assert executor.submit(seen).result() == NOBODY
+        with bound_context(order_id=1):
+            executor.submit(binding, "alice").result()
+            assert executor.submit(seen).result()["bound"] == {"order_id": 1}
+        assert executor.submit(seen).result() == NOBODY
+
+
+def test_what_a_threads_initializer_binds_is_on_work_of_nobody() -> None:
+    with capture(), ThreadPoolExecutor(1, initializer=binding, initargs=("pool",)) as executor:
+        executor.submit(binding, "alice").result()
+        assert executor.submit(seen).result()["bound"] == {"user_id": "pool"}
+        with bound_context(user_id="bob"):
+            assert executor.submit(seen).result()["bound"] == {"user_id": "bob"}
+
+
 def test_run_in_executor_and_to_thread_carry_once() -> None:
     async def main() -> None:
         with traced("request"), bound_context(user_id="alice"):

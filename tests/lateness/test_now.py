@@ -27,8 +27,14 @@ async def request(number):
     with traced(f"request {number}", budget=0.2 if number % 2 else None):
         bind_context(user_id=f"user-{number}")
         await waits_for_ever()
+async def batch():
+    async def one(user):
+        bind_context(user_id=user)
+        await waits_for_ever()
+    with traced("batch", budget=1000):
+        await asyncio.gather(one("user-a"), one("user-b"))
 async def main():
-    tasks = [asyncio.create_task(request(n)) for n in range(12)]
+    tasks = [asyncio.create_task(request(n)) for n in range(12)] + [asyncio.create_task(batch())]
     await asyncio.sleep(0.3)
     print('{"all": "open"}', flush=True)
     if sys.argv[2:]:
@@ -59,7 +65,8 @@ def test_what_hangs_is_there_within_a_second_with_its_place(tmp_path: Path) -> N
     with hung(tmp_path) as program:
         program.wait_for_text("is overdue")
         rows = {row["stage"]: row for row in opened(tmp_path / "spool")}
-        assert set(rows) == {f"request {n}" for n in range(12)}
+        assert set(rows) == {*(f"request {n}" for n in range(12)), "batch"}
+        assert rows["batch"]["who"] == {}  # of two users
         for number in range(12):
             row = rows[f"request {number}"]
             assert row["who"] == {"user_id": f"user-{number}"}
@@ -104,8 +111,9 @@ with setup_observability("shop", environment="production", spool_dir=sys.argv[1]
         assert died == {
             **{f"request {n}": {"user_id": f"user-{n}"} for n in range(12)},
             "match": {"user_id": "mallory"},
+            "batch": {},
         }
-        assert len(rows) == 13
+        assert len(rows) == 14
 
 
 def test_what_a_process_ends_with_by_itself_has_not_died(tmp_path: Path) -> None:

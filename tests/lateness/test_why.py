@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind
 
 from otel_logging import (
@@ -19,7 +20,9 @@ from otel_logging import (
     _runtime,
     bind_context,
     get_logger,
+    handoff,
     setup_observability,
+    taking,
     traced,
     waiting,
 )
@@ -250,8 +253,30 @@ def test_time_in_a_queue_is_part_of_the_latency(service: Service) -> None:
     span = of_user(service, "bob")
     assert span.attributes["late.cause"] == "queue"
     assert span.attributes["late.culprit.user_id"] == "alice"
-    assert 0.05 <= float(str(span.attributes["late.by_s"])) < 0.3
-    assert shares(span)["queue"] == pytest.approx(0.3, abs=0.1)
+    assert float(str(span.attributes["late.by_s"])) >= 0.05
+    found = shares(span)
+    # on a busy machine the loop was late meanwhile, which is no waiting
+    assert found["queue"] >= 0.29 - sum(found.get(pause, 0) for pause in ("loop", "gc"))
+
+
+class _Slow(SpanProcessor):
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("way", ["attribute", "handoff"])
+def test_a_stage_that_waited_begins_with_its_span(service: Service, way: str) -> None:
+    """Whatever takes time in between: the shares are the latency, to the microsecond."""
+    provider: Any = trace.get_tracer_provider()
+    provider.add_span_processor(_Slow())
+    handed = handoff(1)
+    stage: Any = traced("turn", budget=0.01, attributes={"queue.wait_s": 0.02})
+    with stage if way == "attribute" else taking(handed, name="turn", budget=0.001):
+        pass
+    span = service.one("turn")
+    latency_s = sum(json.loads(str(span.attributes["late.shares"])).values())
+    took_s = (span.end_ns - span.start_ns) / 1e9 + (0.02 if way == "attribute" else 0)
+    assert latency_s == pytest.approx(took_s, abs=3e-6)
 
 
 @pytest.mark.parametrize("waited", [-1.0, float("nan"), float("inf"), "3", None, True])
@@ -430,10 +455,13 @@ def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) 
     assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
 
 
+@pytest.mark.parametrize("way", ["with a line", "silently"])
 def test_a_message_that_only_a_timer_holds_is_not_overdue(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, way: str
 ) -> None:
-    """One that a task works on is, after the next was asked for too; its line says where it is."""
+    """One that a task works on is, after the next was asked for too, until the end of the task;
+    its line says where it is.
+    """
     monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
     request.getfixturevalue("service")
     arriving = ["connect", "timer", "task"]
@@ -441,12 +469,13 @@ def test_a_message_that_only_a_timer_holds_is_not_overdue(
     tasks: set[asyncio.Task[None]] = set()
 
     async def works() -> None:
-        await asyncio.sleep(1.5)
-        get_logger("chat").info("worked")
+        await asyncio.sleep(1.0)
+        if way == "with a line":
+            get_logger("chat").info("worked")
 
     async def receive() -> Any:
         if not arriving:
-            await asyncio.sleep(1.6)
+            await asyncio.sleep(1.3)
             timers[0].cancel()
             return {"type": "websocket.disconnect"}
         await asyncio.sleep(0.01)
@@ -470,8 +499,9 @@ def test_a_message_that_only_a_timer_holds_is_not_overdue(
 
     scope = {"type": "websocket", "path": "/", "headers": []}
     asyncio.run(ObservabilityMiddleware(app)(scope, receive, send))
-    overdue, worked, late = lines()
-    assert worked["event"] == "worked"
+    overdue, *worked, late = lines()
+    assert [line["event"] for line in worked] == ["worked"] * (way == "with a line")
+    assert late["late.by_s"] > 0.8
     assert overdue["event"].startswith("task's message is overdue")
     assert "works (" in overdue["late.where"]
     assert late["event"].startswith("task's message of ")
