@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 405,
     "export": 2241,
     "handover": 141,
-    "integrations": 1419,
+    "integrations": 1465,
     "jobs": 99,
     "lateness": 1290,
     "logs": 1539,
