@@ -111,6 +111,7 @@ INTEGRATIONS: Final = {
         "uvicorn.config",
         "hypercorn.app_wrappers",
     ),
+    "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
     "django": ("django.core.handlers.wsgi",),
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
@@ -147,6 +148,8 @@ REDACT_ALLOW: Final = "OTEL_LOGGING_REDACT_ALLOW"
 REDACT_PERSONAL: Final = "OTEL_LOGGING_REDACT_PERSONAL"
 REDACT_SALT: Final = "OTEL_LOGGING_REDACT_SALT"
 BUDGETS: Final = "OTEL_LOGGING_BUDGETS"
+WHO_KEYS: Final = "OTEL_LOGGING_WHO"
+PROPAGATE: Final = "OTEL_LOGGING_PROPAGATE"
 INSTRUMENT: Final = "OTEL_LOGGING_INSTRUMENT"
 TRUST_INBOUND: Final = "OTEL_LOGGING_TRUST_INBOUND"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"

@@ -63,7 +63,7 @@ def _name_of(work: Any) -> str:
     with suppress(Exception):  # it may have attribute methods of its own, that raise
         while isinstance(work, functools.partial):
             is_in_context = isinstance(getattr(work.func, "__self__", None), Context)  # to_thread's
-            work = work.args[0] if is_in_context and work.args else work.func
+            work = work.args[0] if is_in_context else work.func
         return str(work.__qualname__)
     return type(work).__qualname__
 
