@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,8 @@ def _load() -> None:
             kind = (FastAPI, Starlette)[number % 2]
             try:
                 found = f"{load(server, shape, kind, 50, 200, 5.0) * 1000:6.2f} ms"
-            except AssertionError as error:
-                found = f"failed: {error}"
+            except AssertionError:
+                found = "failed: " + " ".join(traceback.format_exc().split()[-40:])
             print(f"{server:18} {shape:10} {kind.__name__:10} {found}", file=report)
             report.flush()
 

@@ -71,7 +71,7 @@ CLIENTS: Final = {
     **{
         name: name
         for name in (
-            *("aiopg", "anthropic", "asyncpg", "boto3sqs", "botocore", "cassandra"),
+            *("aiokafka", "aiopg", "anthropic", "asyncpg", "boto3sqs", "botocore", "cassandra"),
             *("chromadb", "cohere", "confluent_kafka", "elasticsearch", "groq", "httpx", "kafka"),
             *("langchain", "mistralai", "mysql", "ollama", "openai", "pika", "pinecone", "psycopg"),
             *("psycopg2", "pymemcache", "pymongo", "pymssql", "pymysql", "redis", "requests"),
@@ -109,6 +109,7 @@ INTEGRATIONS: Final = {
         "starlette.applications",
         "fastapi.applications",
         "uvicorn.config",
+        "uvicorn.server",
         "hypercorn.app_wrappers",
     ),
     "celery": ("celery.signals",),
