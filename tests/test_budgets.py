@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 405,
     "export": 2241,
     "handover": 141,
-    "integrations": 1530,
+    "integrations": 1529,
     "jobs": 99,
     "lateness": 1290,
     "logs": 1539,

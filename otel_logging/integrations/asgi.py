@@ -212,13 +212,12 @@ def _server_shutdown(original: Any) -> Any:
 
     async def shutdown(self: Any, *given: Any, **named: Any) -> None:
         await original(self, *given, **named)
-        if self.force_exit:
-            return
+        patience_s = 0.0 if self.force_exit else SHUTDOWN_S
         if cut_off := self.server_state.tasks:  # cancelled, but not told of it yet
-            await asyncio.wait(cut_off, timeout=SHUTDOWN_S)
+            await asyncio.wait(cut_off, timeout=patience_s)
         asgi_websocket.finish_all()
         if (pipeline := _runtime.current.pipeline) is not None:
-            await asyncio.to_thread(pipeline.on_flush, SHUTDOWN_S)
+            await asyncio.to_thread(pipeline.on_flush, patience_s)
 
     return shutdown
 

@@ -115,10 +115,11 @@ def load(
             url = f"ws://127.0.0.1:{port}/ws/{shape}"
             with _child("talk", url, connections, messages, late_s) as clients:
                 answers = json.loads(clients.wait_for(lambda talk: talk.out, PATIENCE_S)[0])
+                latencies = {text: took for each in answers for text, took in each.items()}
                 receiver.wait_for(lambda r: _messages(r) >= connections * messages, PATIENCE_S)
                 assert "disconnect" not in {span.name for span in receiver.spans}
-            lines = serving.lines()
-        latencies = {text: took for each in answers for text, took in each.items()}
+            serving.wait_for(lambda server: len(_of_messages(server)) >= 2 * len(latencies))
+            lines = [json.loads(line) for line in _of_messages(serving)]
         off = _judge(receiver, lines, latencies)
         _name_the_late_one(spool)
     return off
@@ -126,6 +127,10 @@ def load(
 
 def _messages(receiver: Receiver) -> int:
     return sum(span.name == "message" for span in receiver.spans)
+
+
+def _of_messages(server: Program) -> list[bytes]:
+    return [line for line in server.out if b'"handling"' in line or b'"worked"' in line]
 
 
 def _judge(receiver: Receiver, lines: list[dict[str, Any]], latencies: dict[str, float]) -> float:
@@ -138,9 +143,8 @@ def _judge(receiver: Receiver, lines: list[dict[str, Any]], latencies: dict[str,
         user = json.loads(orders[span.trace_id])[0]
         assert span.attributes["user_id"] == user
         assert handshakes[span.links[0].trace_id]["user_id"] == user
-    of_messages = [line for line in lines if line["event"] in ("handling", "worked")]
-    assert len(of_messages) == 2 * len(spans)
-    for line in of_messages:
+    assert len(lines) == 2 * len(spans)
+    for line in lines:
         assert line["order"] == orders[line["trace_id"]]
         assert line["user_id"] == json.loads(line["order"])[0]
     took = {span.trace_id: (span.end_ns - span.start_ns) / 1e9 for span in spans}

@@ -104,8 +104,7 @@ def _uvicorn(app: Any, ws: str, listening: socket.socket, **options: Any) -> Ite
             app,
             ws=ws,
             loop="asyncio",
-            timeout_graceful_shutdown=5,  # type: ignore[arg-type]
-            **options,
+            **{"timeout_graceful_shutdown": 5, **options},
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],))
