@@ -124,9 +124,9 @@ def _load() -> None:
     from tests.integrations.load import SHAPES, load
     from tests.integrations.serving import SERVERS
 
-    for server in SERVERS:
-        for number, shape in enumerate(SHAPES):
-            kind = (FastAPI, Starlette)[number % 2]
+    for number, shape in enumerate(SHAPES):
+        for server in SERVERS:
+            kind = (FastAPI, Starlette)[(number + SERVERS.index(server)) % 2]
             try:
                 found = f"{load(server, shape, kind, 50, 200, 5.0) * 1000:6.2f} ms"
             except AssertionError:

@@ -5,6 +5,7 @@ The server is a process of its own, and so are the clients; spans go to a real r
 
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
@@ -13,16 +14,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from websockets.asyncio.client import connect
 
-from otel_logging import get_logger, setup_observability
+from otel_logging import setup_observability
 from tests.integrations.serving import running
 from tests.integrations.test_websocket import SHAPES, app_of
-from tests.lines import ROOT
+from tests.lines import ROOT, parsed
 from tests.programs import Program, script
 from tests.receiver import Receiver
 
@@ -76,11 +78,12 @@ def talk() -> None:
 
 def serve() -> None:
     """Be the server, until one is ended."""
-    server, kind = sys.argv[1:]
+    server, kind, lines = sys.argv[1:]
     kinds: dict[str, type] = {each.__name__: each for each in (FastAPI, Starlette)}
+    os.dup2(os.open(lines, os.O_CREAT | os.O_WRONLY), 1)  # who reads a pipe may be too slow
     setup_observability("shop")
     with running(app_of(kinds[kind]), server) as port:
-        get_logger("load").info("listening", port=port)
+        print("listening at", port, file=sys.stderr, flush=True)
         threading.Event().wait()
 
 
@@ -107,30 +110,25 @@ def load(
             "ENVIRONMENT": "production",
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "OTEL_LOGGING_BUDGETS": f"message={BUDGET_S}",
-            "OTEL_LOGGING_SPOOL_DIR": spool,
+            "OTEL_LOGGING_SPOOL_DIR": f"{spool}/spool",
             "PYTHONWARNINGS": "ignore",  # uvicorn's oldest implementation
         }
-        with _child("serve", server, kind.__name__, **variables) as serving:
-            port = int(serving.wait_for_text(r'"port":(\d+)')[1])
+        printed = Path(spool, "lines")
+        with _child("serve", server, kind.__name__, printed, **variables) as serving:
+            port = int(serving.wait_for_text(r"listening at (\d+)")[1])
             url = f"ws://127.0.0.1:{port}/ws/{shape}"
             with _child("talk", url, connections, messages, late_s) as clients:
                 answers = json.loads(clients.wait_for(lambda talk: talk.out, PATIENCE_S)[0])
                 latencies = {text: took for each in answers for text, took in each.items()}
                 receiver.wait_for(lambda r: _messages(r) >= connections * messages, PATIENCE_S)
                 assert "disconnect" not in {span.name for span in receiver.spans}
-            serving.wait_for(lambda server: len(_of_messages(server)) >= 2 * len(latencies))
-            lines = [json.loads(line) for line in _of_messages(serving)]
-        off = _judge(receiver, lines, latencies)
+        off = _judge(receiver, parsed(printed.read_bytes()), latencies)
         _name_the_late_one(spool)
     return off
 
 
 def _messages(receiver: Receiver) -> int:
     return sum(span.name == "message" for span in receiver.spans)
-
-
-def _of_messages(server: Program) -> list[bytes]:
-    return [line for line in server.out if b'"handling"' in line or b'"worked"' in line]
 
 
 def _judge(receiver: Receiver, lines: list[dict[str, Any]], latencies: dict[str, float]) -> float:
@@ -143,8 +141,9 @@ def _judge(receiver: Receiver, lines: list[dict[str, Any]], latencies: dict[str,
         user = json.loads(orders[span.trace_id])[0]
         assert span.attributes["user_id"] == user
         assert handshakes[span.links[0].trace_id]["user_id"] == user
-    assert len(lines) == 2 * len(spans)
-    for line in lines:
+    of_messages = [line for line in lines if line["event"] in ("handling", "worked")]
+    assert len(of_messages) == 2 * len(spans)
+    for line in of_messages:
         assert line["order"] == orders[line["trace_id"]]
         assert line["user_id"] == json.loads(line["order"])[0]
     took = {span.trace_id: (span.end_ns - span.start_ns) / 1e9 for span in spans}
@@ -153,7 +152,7 @@ def _judge(receiver: Receiver, lines: list[dict[str, Any]], latencies: dict[str,
 
 def _name_the_late_one(spool: str) -> None:
     """``late`` has the planted user and stage as its first row, ``show`` its lines once."""
-    source = ("--source", "local", "--spool-dir", spool)
+    source = ("--source", "local", "--spool-dir", f"{spool}/spool")
     row = json.loads(script(_COMMAND, "late", "--json", *source).stdout)[0]
     assert (row["stage"], row["who"]) == ("message", {"user_id": LATE_USER}), row
     shown = script(_COMMAND, "show", *source, row["trace_id"]).stdout.decode()
