@@ -428,8 +428,12 @@ def test_idle_time_is_no_latency() -> None:
     assert all(span["duration_s"] < 0.2 for span in messages)
 
 
-def test_a_message_that_a_timer_holds_is_over_all_the_same() -> None:
-    """A connection of a pool, or a timer, has the context in which it was made, while it lives."""
+@pytest.mark.parametrize("texts", [("first",), ("first", "second")], ids=len)
+def test_a_message_that_a_timer_holds_is_over_all_the_same(texts: tuple[str, ...]) -> None:
+    """A connection of a pool, or a timer, has the context in which it was made, while it lives.
+
+    One that came half a second later is not over yet then.
+    """
 
     async def talk(receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
@@ -439,10 +443,13 @@ def test_a_message_that_a_timer_holds_is_over_all_the_same() -> None:
             await send({"type": "websocket.send", "text": event["text"]})
 
     with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
-        client.send("x")
-        client.recv()
+        for text in texts:
+            client.send(text)
+            assert client.recv() == text
+            time.sleep(0.5)
         (span,) = seen.wait_for("message")
         assert span["duration_s"] < 0.5
+    assert len(seen.wait_for("message", len(texts))) == len(texts)
 
 
 def test_the_handshake_has_a_budget_of_its_own_and_so_have_messages() -> None:
