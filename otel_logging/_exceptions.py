@@ -169,7 +169,7 @@ def tell_later(error: BaseException, make: Callable[..., Any] | None, span: Any)
     *span*: of the stage that it leaves; of one that is not an entry stage there is none.
     """
     with suppress(Exception):
-        is_new = isinstance(error, Exception) and getattr(error, _UNTOLD, None) is None
+        is_new = getattr(error, _UNTOLD, None) is None
         if make is not None and is_new and span.otel_logging_bound is not None:
             tell = make(getattr(span, "name", ""), error)
             mark_told(error)

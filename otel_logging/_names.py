@@ -71,7 +71,7 @@ CLIENTS: Final = {
     **{
         name: name
         for name in (
-            *("aiopg", "anthropic", "asyncpg", "boto3sqs", "botocore", "cassandra"),
+            *("aiokafka", "aiopg", "anthropic", "asyncpg", "boto3sqs", "botocore", "cassandra"),
             *("chromadb", "cohere", "confluent_kafka", "elasticsearch", "groq", "httpx", "kafka"),
             *("langchain", "mistralai", "mysql", "ollama", "openai", "pika", "pinecone", "psycopg"),
             *("psycopg2", "pymemcache", "pymongo", "pymssql", "pymysql", "redis", "requests"),
@@ -109,8 +109,10 @@ INTEGRATIONS: Final = {
         "starlette.applications",
         "fastapi.applications",
         "uvicorn.config",
+        "uvicorn.server",
         "hypercorn.app_wrappers",
     ),
+    "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
     "django": ("django.core.handlers.wsgi",),
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
@@ -147,6 +149,8 @@ REDACT_ALLOW: Final = "OTEL_LOGGING_REDACT_ALLOW"
 REDACT_PERSONAL: Final = "OTEL_LOGGING_REDACT_PERSONAL"
 REDACT_SALT: Final = "OTEL_LOGGING_REDACT_SALT"
 BUDGETS: Final = "OTEL_LOGGING_BUDGETS"
+WHO_KEYS: Final = "OTEL_LOGGING_WHO"
+PROPAGATE: Final = "OTEL_LOGGING_PROPAGATE"
 INSTRUMENT: Final = "OTEL_LOGGING_INSTRUMENT"
 TRUST_INBOUND: Final = "OTEL_LOGGING_TRUST_INBOUND"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"

@@ -216,9 +216,9 @@ def budgets(name: str, value: object) -> Mapping[str, float]:
 
 
 def names(name: str, value: object) -> tuple[str, ...]:
-    """Return a sequence of names."""
-    if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, str):
-        given = tuple(value)
+    """Return a sequence of names; of a text, the parts of ``a,b``."""
+    if isinstance(value, (Sequence, set, frozenset)):
+        given = comma_list(name, value) if isinstance(value, str) else tuple(value)
         if all(isinstance(each, str) and each for each in given):
             return given
     raise ConfigurationError(name, value, 'a sequence of names like ("user_id",)')

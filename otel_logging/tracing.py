@@ -287,9 +287,10 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
     span: Any = given
     try:
         if error is not None:
-            _record(span, error)
+            is_failure = _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
-            _exceptions.tell_later(error, _runtime.current.failed, span)
+            if is_failure:
+                _exceptions.tell_later(error, _runtime.current.failed, span)
         if watched := span.otel_logging_watched:
             end_ns = watched.finish(end_ns)
         if getattr(span, "end_time", None) is not None:
@@ -354,16 +355,20 @@ def _end_in_time(span: Span, budget: float, end_ns: int | None) -> None:
     span.end(end_ns)
 
 
-def _record(span: Span, error: BaseException) -> None:
-    if isinstance(error, Exception):
-        status = _answers.status_of(error)
-        if isinstance(error, getattr(span, _EXPECTED, ())) or (status and status < 400):
-            return
-        trace_id = span.get_span_context().trace_id
-        if not _exceptions.is_recorded(error, trace_id):
-            span.record_exception(error)
-            _exceptions.mark_recorded(error, trace_id)
-        if status is None or status >= 500:
-            span.set_status(StatusCode.ERROR, plain(error))
-    elif _answers.is_cancelled(error):
-        span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
+def _record(span: Span, error: BaseException) -> bool:
+    """Put *error* on *span* as what it is; return whether that is a failure."""
+    if not isinstance(error, Exception):
+        if _answers.is_cancelled(error):
+            span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
+        return False
+    status = _answers.status_of(error)
+    if isinstance(error, getattr(span, _EXPECTED, ())) or (status and status < 400):
+        return False
+    trace_id = span.get_span_context().trace_id
+    if not _exceptions.is_recorded(error, trace_id):
+        span.record_exception(error)
+        _exceptions.mark_recorded(error, trace_id)
+    if status is not None and status < 500:
+        return False
+    span.set_status(StatusCode.ERROR, plain(error))
+    return True

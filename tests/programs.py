@@ -110,9 +110,9 @@ class Program:
         with self._news:
             self._news.notify_all()
 
-    def wait_for(self, condition: Callable[["Program"], _T]) -> _T:
+    def wait_for(self, condition: Callable[["Program"], _T], patience_s: float = PATIENCE_S) -> _T:
         """Return what *condition* is, once it is true."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + patience_s
         with self._news:
             while not (found := condition(self)):
                 left = until - time.monotonic()

@@ -13,11 +13,13 @@ import fakeredis
 import pytest
 import websockets
 from aiohttp import web
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.errors import ConsumerStoppedError
 from fakeredis import FakeAsyncRedis
 from websockets.sync.client import connect
 from websockets.sync.server import serve as serve_in_thread
 
-from otel_logging import bind_context, each, get_logger
+from otel_logging import bind_context, each, get_logger, inject, setup_observability, traced
 from otel_logging.testing import Captured, capture
 
 USERS = [f"u{number}" for number in range(5)]
@@ -139,10 +141,66 @@ async def lines_of_a_stream() -> AsyncIterator[Any]:
     yield reader
 
 
+class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # it has no types
+    """aiokafka's own, with its loop and its records, but for the broker that they come from."""
+
+    records: list[ConsumerRecord]
+
+    async def getone(self, *partitions: Any) -> ConsumerRecord:
+        await asyncio.sleep(0)
+        if not self.records:
+            raise ConsumerStoppedError
+        return self.records.pop(0)
+
+
+def record_of(user: str, headers: dict[str, str]) -> ConsumerRecord:
+    value = user.encode()
+    of_kafka = [(name, text.encode()) for name, text in headers.items()]
+    return ConsumerRecord("orders", 0, 7, 0, 0, None, value, None, 0, len(value), of_kafka)
+
+
+@asynccontextmanager
+async def kafka_consumer() -> AsyncIterator[Any]:
+    consumer = Consumer("orders")
+    consumer.records = [record_of(user, {}) for user in USERS]
+    yield consumer
+    await consumer.stop()
+
+
+def test_the_trace_of_a_kafka_record_goes_on() -> None:
+    """With the bound keys that are named; a record without headers is a trace of its own."""
+
+    async def main() -> None:
+        consumer = Consumer("orders")
+        consumer.records = []
+        for user in USERS[:2]:
+            with traced("checkout", root=True):
+                bind_context(user_id=user)
+                consumer.records.append(record_of(user, inject()))
+        consumer.records.append(record_of("u9", {}))
+        async for record in each(consumer, "order", context=lambda each: each.headers):
+            log.info("handled", of=record.value.decode())
+        await consumer.stop()
+
+    with capture() as captured, setup_observability("shop", propagate="user_id"):
+        asyncio.run(main())
+    sent = [span["trace_id"] for span in captured.spans if span["name"] == "checkout"]
+    orders = [span for span in captured.spans if span["name"] == "order"]
+    assert [span["trace_id"] for span in orders[:2]] == sent
+    assert orders[2]["trace_id"] not in sent
+    assert orders[2]["parent_span_id"] is None
+    handled = [line for line in captured.lines if line["event"] == "handled"]
+    assert [line["trace_id"] for line in handled] == [span["trace_id"] for span in orders]
+    assert [line.get("user_id") for line in handled] == ["u0", "u1", None]
+    assert [line["of"] for line in handled] == ["u0", "u1", "u9"]
+
+
 def user_in(item: Any) -> str | None:
     """Return the user of an item; None: it is none, but a library's note."""
     if isinstance(item, dict):  # of redis
         return item["data"].decode() if item["type"] == "message" else None
+    if isinstance(item, ConsumerRecord):
+        return str(item.value.decode())
     text = item.data if isinstance(item, aiohttp.WSMessage) else item
     return str(text.decode().strip() if isinstance(text, bytes) else text)
 
@@ -156,6 +214,7 @@ def user_in(item: Any) -> str | None:
         redis_stream,
         anyio_stream,
         lines_of_a_stream,
+        kafka_consumer,
     ],
 )
 def test_an_asynchronous_source(source: Any) -> None:

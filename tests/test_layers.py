@@ -57,6 +57,7 @@ GATES = {
     "dotenv": {"settings"},
     "platformdirs": {"spool"},
     "aiohttp": {"integrations"},
+    "celery": {"integrations"},
     "colorama": {"logs"},
     "django": {"integrations"},
     "flask": {"integrations"},
@@ -125,7 +126,7 @@ FLOORS_INSIDE = {
         {"provider"},
     ],
     "integrations": [
-        {"registry", "clients", "executors", "http", "loguru", "queues"},
+        {"registry", "celery", "clients", "executors", "http", "loguru", "queues"},
         {"asgi_http", "websockets", "wsgi"},
         {"aiohttp", "asgi_ahead", "asgi_message", "django", "flask"},
         {"asgi_websocket"},

@@ -270,7 +270,6 @@ BAD_ARGUMENTS: list[tuple[str, Any, str]] = [
     ("budgets", {"answer": 10**400}, "a positive number of seconds"),
     ("budgets", 0.3, "budgets=0.3: seconds by stage name"),
     ("takeover", "yes", "takeover='yes': True or False"),
-    ("who", "user_id", "who='user_id': a sequence of names"),
     ("who", 5, "who=5: a sequence of names"),
     ("who", ("",), "who=('',): a sequence of names"),
     ("propagate", [1], "propagate=[1]: a sequence of names"),
@@ -883,6 +882,14 @@ def test_propagators_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.budgets == {"answer": 1.0}
     assert settings.spool_dir == Path.home() / "spool"
     assert (settings.spool_bytes, settings.spool_hours) == (900_000, 0.5)
+    monkeypatch.setenv("OTEL_LOGGING_WHO", "tenant, user_id")
+    monkeypatch.setenv("OTEL_LOGGING_PROPAGATE", "tenant")
+    assert (load().who, load().propagate) == (settings.who, settings.propagate)
+    assert load(who="tenant").who == ("tenant",)
+    monkeypatch.setenv("OTEL_LOGGING_PROPAGATE", "a b")
+    with pytest.raises(ConfigurationError, match="OTEL_LOGGING_PROPAGATE='a b': names without"):
+        load()
+    monkeypatch.delenv("OTEL_LOGGING_PROPAGATE")
     assert load(spool_dir=Path("given")).spool_dir == Path("given").absolute()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from celery.exceptions import Retry
+from starlette.exceptions import HTTPException
 
 from otel_logging import bind_context, configure_logging, get_logger, setup_observability, traced
 from otel_logging.testing import capture
@@ -55,6 +57,18 @@ def test_nobody_told_of_it(service: Service, lines: Lines) -> None:
     assert {span.name for span in service.spans()} == {"checkout", "pay"}
     assert [event.name for event in service.one("pay").events] == ["exception"]
     assert stage.events == ()
+
+
+@pytest.mark.parametrize("make", [Retry, lambda: HTTPException(404), KeyError])
+def test_an_exception_that_is_no_failure_has_no_line(
+    service: Service, lines: Lines, make: Callable[[], Exception]
+) -> None:
+    """An answer, a retry, and what the stage expects."""
+    with suppress(Retry, HTTPException, KeyError), traced("checkout", expected=KeyError):
+        raise make()
+    gc.collect()
+    assert lines() == []
+    assert service.one("checkout").status == "unset"
 
 
 def _handled() -> None:

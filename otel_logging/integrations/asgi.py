@@ -5,6 +5,7 @@ somebody else's instrumentation has a span for is left alone. Deliberately absen
 a request (``asgi_http``) and of a connection (``asgi_websocket``).
 """
 
+import asyncio
 import sys
 from collections.abc import Callable, Collection
 from functools import partial
@@ -24,6 +25,8 @@ _A = TypeVar("_A")
 
 #: Messages that a connection reads ahead of its application, at most.
 READ_AHEAD: Final = 32
+#: Seconds that uvicorn's end takes longer, at most, where no collector answers.
+SHUTDOWN_S: Final = 1.0
 #: Where OpenTelemetry's own instrumentations are, and the names of their scopes.
 _CONTRIB: Final = "opentelemetry.instrumentation."
 #: In a scope: one of ours is around.
@@ -122,11 +125,14 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     if _is_automatic:
         for module, name, attribute, make in (
             ("uvicorn.config", "Config", "loaded", _on_load),
+            ("uvicorn.server", "Server", "shutdown", _server_shutdown),
             ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _wrapper_call),
             ("starlette.background", "BackgroundTask", "__call__", _background_call),
         ):
-            if module in sys.modules:
-                _replace(getattr(sys.modules[module], name), attribute, make)
+            found = sys.modules.get(module)
+            is_half_imported = getattr(getattr(found, "__spec__", None), "_initializing", False)
+            if hasattr(found, name) or not (found is None or is_half_imported):
+                _replace(getattr(found, name), attribute, make)
     return app
 
 
@@ -199,6 +205,21 @@ class _on_load:  # noqa: N801 - in place of an attribute
         vars(config)["loaded"] = loaded
         if loaded and config.interface != "wsgi":
             config.loaded_app = ObservabilityMiddleware(config.loaded_app)
+
+
+def _server_shutdown(original: Any) -> Any:
+    """Deliver before uvicorn ends by the signal that ended it: no exit handler runs then."""
+
+    async def shutdown(self: Any, *given: Any, **named: Any) -> None:
+        await original(self, *given, **named)
+        patience_s = 0.0 if self.force_exit else SHUTDOWN_S
+        if cut_off := self.server_state.tasks:  # cancelled, but not told of it yet
+            await asyncio.wait(cut_off, timeout=patience_s)
+        asgi_websocket.finish_all()
+        if (pipeline := _runtime.current.pipeline) is not None:
+            await asyncio.to_thread(pipeline.on_flush, patience_s)
+
+    return shutdown
 
 
 def _wrapper_call(original: Any) -> Any:

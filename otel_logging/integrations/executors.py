@@ -1,22 +1,71 @@
 """Executors and timers: what is handed to one runs on behalf of whoever handed it over.
 
 The current span, what is bound and the job tag go along; no other context variable does: a
-framework's own (Flask's application context, say) would be shared by two threads.
+framework's own (Flask's application context, say) would be shared by two threads. Of a stage that
+is measured, the time until a thread took its work is a wait for the pool.
 """
 
 import functools
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 from otel_logging import _exceptions
 from otel_logging import context as bindings
 from otel_logging._values import plain
+from otel_logging.context import SPAN
 from otel_logging.jobs import tag_background_logger
+from otel_logging.lateness.stage import Holder, Watched, watched_of
+from otel_logging.lateness.verdict import POOL, Interval
+from otel_logging.lateness.waiting import blame
 from otel_logging.propagation import extract, inject
 
 _Work = Callable[..., Any]
+
+
+class _Waiting:
+    """A stage that waits for a thread of a pool to take its work; then, the work in that thread."""
+
+    __slots__ = ("_since", "_stage", "_wait", "end", "name")
+
+    def __init__(self, stage: Watched, work: _Work) -> None:
+        self._stage, self._since = stage, time.perf_counter_ns()
+        self.name, self.end = _name_of(work), 0
+
+    def who(self) -> tuple[tuple[str, str], ...]:
+        """Return on whose behalf the work is."""
+        return self._stage.who()
+
+    def take(self) -> None:
+        """Note that this thread begins the work."""
+        pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
+        had_it = blame((POOL, pool), pool, Holder(self, now), self._since)
+        self._wait = Interval(POOL, self._since, now, had_it)
+
+    def finish(self) -> None:
+        """Note that the work has ended: a stage that has ended before did not wait for it."""
+        self.end = time.perf_counter_ns()
+        if not self._stage.end:
+            self._stage.add_wait(self._wait)
+
+    def note(self, future: "Future[Any]") -> None:
+        """Note that the stage has given up, before any thread took the work."""
+        if future.cancelled():
+            self._stage.add_wait(Interval(POOL, self._since, time.perf_counter_ns()))
+
+
+def _name_of(work: Any) -> str:
+    with suppress(Exception):  # it may have attribute methods of its own, that raise
+        while isinstance(work, functools.partial):
+            is_in_context = isinstance(getattr(work.func, "__self__", None), Context)  # to_thread's
+            work = work.args[0] if is_in_context else work.func
+        return str(work.__qualname__)
+    return type(work).__qualname__
 
 
 class _InThread:
@@ -25,21 +74,27 @@ class _InThread:
     Without *here*, on whose behalf it is, it runs on behalf of the thread.
     """
 
-    __slots__ = ("_here", "_work")
+    __slots__ = ("_here", "_work", "waiting")
 
-    def __init__(self, work: _Work, here: bindings.Here | None) -> None:
-        self._work, self._here = work, here
+    def __init__(
+        self, work: _Work, here: bindings.Here | None, waiting: _Waiting | None = None
+    ) -> None:
+        self._work, self._here, self.waiting = work, here, waiting
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         before, began = bindings.Here.now(), _exceptions.tick()
         if self._here is not None:
             self._here.put_back()
+        if self.waiting is not None:
+            self.waiting.take()
         try:
             return self._work(*args, **kwargs)
         except BaseException as error:
             _exceptions.remember_context(error, began)
             raise
         finally:
+            if self.waiting is not None:
+                self.waiting.finish()
             before.put_back()
 
 
@@ -67,6 +122,14 @@ def _for_thread(work: _Work) -> _Work:
     return _InThread(work, here if here.is_any() else None)
 
 
+def _for_pool(work: _Work) -> _Work:
+    here = bindings.Here.now()
+    if not here.is_any():
+        return _InThread(work, None)
+    stage = watched_of(here.context.get(SPAN))
+    return _InThread(work, here, None if stage is None else _Waiting(stage, work))
+
+
 def _for_process(work: _Work) -> _Work:
     return _InProcess(work, bindings.bound(), bindings.job_tag())
 
@@ -76,7 +139,10 @@ def _submitting(prepare: Callable[[_Work], _Work], submit: Any) -> Any:
     def carrying(self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
         work = prepare(fn)
         with bindings.detached():  # a worker that is forked now has nothing of this request
-            return submit(self, work, *args, **kwargs)
+            future = submit(self, work, *args, **kwargs)
+        if (waiting := getattr(work, "waiting", None)) is not None:
+            future.add_done_callback(waiting.note)
+        return future
 
     return carrying
 
@@ -87,7 +153,7 @@ def _start_timer(self: threading.Timer) -> None:
 
 
 _KINDS = (
-    ("concurrent.futures.thread", "ThreadPoolExecutor", _for_thread),
+    ("concurrent.futures.thread", "ThreadPoolExecutor", _for_pool),
     ("concurrent.futures.process", "ProcessPoolExecutor", _for_process),
 )
 _submit: dict[Any, Any] = {}

@@ -53,9 +53,9 @@ NOBODY: Final = object()
 
 
 class Holder(NamedTuple):
-    """Who has got something that others wait for, and when."""
+    """Who has got something that others wait for, and when: a ``Watched``, or the like of it."""
 
-    stage: "Watched"
+    stage: Any
     since: int
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from otel_logging import _wrap
 from otel_logging._errors import ConfigurationError
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.lateness.stage import Holder, Watched, watched_of
+from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -66,24 +66,23 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             return
         why = Why(self._detail)
         if len(self._key) > 1:
-            why = self._blame(watched, began, now)
+            why = blame(self._key, self._detail, Holder(watched, now), began)
         watched.add_wait(Interval(self._cause, began, now, why))
 
-    def _blame(self, watched: Watched, began: int, now: int) -> Why:
-        """Return who had it longest meanwhile; note that it is ours now."""
-        holders = _holders.setdefault(self._key, deque(maxlen=_KEPT))
-        if len(_holders) > _KEYS:  # pragma: no cover - a bound
-            _holders.pop(next(iter(_holders)))
-        worst, longest = None, 0
-        until = now
-        for holder in reversed(list(holders)):
-            ended = min(holder.stage.end or now, until)
-            held = ended - max(holder.since, began)
-            if held > longest and holder.stage is not watched:
-                worst, longest = holder, held
-            if self._cause == LOCK:  # one has it at a time
-                until = holder.since
-        holders.append(Holder(watched, now))
-        if worst is None:
-            return Why(self._detail)
-        return Why(self._detail, worst.stage.name, worst.stage.who())
+
+def blame(key: tuple[str, ...], detail: str, holder: Holder, began: int) -> Why:
+    """Return who had longest what *key* names since *began*; note that *holder* has it now."""
+    holders = _holders.setdefault(key, deque(maxlen=_KEPT))
+    if len(_holders) > _KEYS:  # pragma: no cover - a bound
+        _holders.pop(next(iter(_holders)))
+    worst, longest = None, 0
+    until = holder.since
+    for other in reversed(list(holders)):
+        ended = min(other.stage.end or holder.since, until)
+        held = ended - max(other.since, began)
+        if held > longest and other.stage is not holder.stage:
+            worst, longest = other, held
+        if key[0] == LOCK:  # one has it at a time
+            until = other.since
+    holders.append(holder)
+    return Why(detail) if worst is None else Why(detail, worst.stage.name, worst.stage.who())

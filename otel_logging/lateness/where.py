@@ -32,6 +32,8 @@ _DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application l
 _ACQUIRING: Final = frozenset(
     {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
 )
+#: anyio's, of its threads: those of Starlette and FastAPI.
+_LIMITER: Final = "CapacityLimiter."
 
 
 def of_frame(frame: FrameType | None) -> list[Step]:
@@ -120,7 +122,8 @@ def waits_for(steps: list[Step]) -> str | None:
         if is_application(code.co_filename):
             break
         if code.co_name in _ACQUIRING:
-            return POOL if "pool" in code.co_filename else LOCK
+            is_pool = "pool" in code.co_filename or code.co_qualname.startswith(_LIMITER)
+            return POOL if is_pool else LOCK
     return None
 
 

@@ -87,8 +87,10 @@ class Settings:
     limits: Limits
     #: None: what OpenTelemetry has set.
     propagators: tuple[str, ...] | None = asked(_parse.comma_list, None, _names.OTEL_PROPAGATORS)
-    who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
-    propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), argument="propagate")
+    who: tuple[str, ...] = asked(_parse.names, ("user_id",), _names.WHO_KEYS, argument="who")
+    propagate: tuple[str, ...] = asked(
+        _parse.baggage_keys, (), _names.PROPAGATE, argument="propagate"
+    )
     #: Integrations that are on.
     instrument: tuple[str, ...] = asked(*_INTEGRATIONS, argument="instrument")
     #: Whether a trace that comes in is continued; else it is linked to.

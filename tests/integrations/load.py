@@ -1,85 +1,162 @@
-"""Many connections with planted delays, and a judgement of what they left."""
+"""Many connections with planted delays, and a judgement of what they left.
+
+The server is a process of its own, and so are the clients; spans go to a real receiver.
+"""
 
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from fastapi import FastAPI
+from starlette.applications import Starlette
 from websockets.asyncio.client import connect
 
-from tests.integrations.serving import serving
+from otel_logging import setup_observability
+from tests.integrations.serving import running
 from tests.integrations.test_websocket import SHAPES, app_of
-from tests.programs import script
+from tests.lines import ROOT, parsed
+from tests.programs import Program, script
+from tests.receiver import Receiver
 
 TALKING_S = 0.4  # at most, between two messages of a client
 DELAY_S = 0.02  # at most, planted in each
+LATE_USER, BUDGET_S = "u3", 0.3
+PATIENCE_S = 180.0  # for a load of full size on a busy machine
+_COMMAND = "from otel_logging.cli import main; main()"
 
 
-async def _client(port: int, path: str, user: str, messages: int) -> dict[str, float]:
-    """Send messages, some before the last one is answered; return the latency of each."""
+async def _client(url: str, user: str, messages: int, late_s: float) -> dict[str, float]:
+    """Send messages, some before the last one is answered; return the latency of each.
+
+    The connection stays open.
+    """
     chance = random.Random(user)
     sent: dict[str, float] = {}
     seen: dict[str, float] = {}
-    url = f"ws://127.0.0.1:{port}{path}?user={user}"
-    async with connect(url, compression=None) as client:
+    # without pings of its own, which a busy machine does not answer in time
+    client = await connect(f"{url}?user={user}", compression=None, ping_interval=None)
 
-        async def receive() -> None:
-            while len(seen) < messages:
-                text = str(await client.recv())
-                seen[text] = time.perf_counter() - sent[text]
+    async def receive() -> None:
+        while len(seen) < messages:
+            text = str(await client.recv())
+            seen[text] = time.perf_counter() - sent[text]
 
-        receiving = asyncio.create_task(receive())
-        for n in range(messages):
-            text = json.dumps([user, n, round(chance.uniform(0, DELAY_S), 4)])
-            sent[text] = time.perf_counter()
-            await client.send(text)
-            await asyncio.sleep(chance.uniform(0, TALKING_S))
-        await receiving
+    receiving = asyncio.create_task(receive())
+    for n in range(messages):
+        is_late = user == LATE_USER and n == messages // 2
+        delay = late_s if is_late else round(chance.uniform(0, DELAY_S), 4)
+        text = json.dumps([user, n, delay])
+        sent[text] = time.perf_counter()
+        await client.send(text)
+        await asyncio.sleep(chance.uniform(0, TALKING_S))
+    await receiving
     return seen
 
 
 def talk() -> None:
-    """Be all clients, in a process of their own: print the latency of each message of each."""
-    port, path, connections, messages = sys.argv[1:]
+    """Be all clients: print the latency of each message of each, and stay until one is ended."""
+    url, connections, messages, late_s = sys.argv[1:]
 
-    async def all_clients() -> list[dict[str, float]]:
+    async def all_clients() -> None:
         users = (f"u{n}" for n in range(int(connections)))
-        clients = (_client(int(port), path, user, int(messages)) for user in users)
-        return await asyncio.gather(*clients)
+        clients = (_client(url, user, int(messages), float(late_s)) for user in users)
+        print(json.dumps(await asyncio.gather(*clients)), flush=True)
+        await asyncio.Event().wait()
 
-    print(json.dumps(asyncio.run(all_clients())))
+    asyncio.run(all_clients())
 
 
-def load(server: str, shape: str, kind: type, connections: int, messages: int) -> float:
+def serve() -> None:
+    """Be the server, until one is ended."""
+    server, kind, lines = sys.argv[1:]
+    kinds: dict[str, type] = {each.__name__: each for each in (FastAPI, Starlette)}
+    os.dup2(os.open(lines, os.O_CREAT | os.O_WRONLY), 1)  # who reads a pipe may be too slow
+    setup_observability("shop")
+    with running(app_of(kinds[kind]), server) as port:
+        print("listening at", port, file=sys.stderr, flush=True)
+        threading.Event().wait()
+
+
+@contextmanager
+def _child(function: str, *arguments: object, **variables: str) -> Iterator[Program]:
+    code = f"from tests.integrations.load import {function}; {function}()"
+    with Program([sys.executable, "-c", code, *arguments], cwd=ROOT, **variables) as program:
+        try:
+            yield program
+        finally:
+            program.process.kill()
+
+
+def load(
+    server: str, shape: str, kind: type, connections: int, messages: int, late_s: float
+) -> float:
     """Serve so many; return how far the median message is from what its client saw, seconds.
 
-    Every message is a trace, every line and span its user's, and nothing of another message.
+    One message is planted to take *late_s*. Every message is a trace, which arrives while its
+    connection is open; every line and span is its user's, and has nothing of another message.
     """
-    with serving(app_of(kind), server) as seen:
-        arguments = (seen.port, f"/ws/{shape}", connections, messages)
-        code = "from tests.integrations.load import talk; talk()"
-        answers = json.loads(script(code, *map(str, arguments)).stdout)
-        spans = seen.wait_for("message", connections * messages)
-        lines = seen.lines
-    latencies = {text: took for each in answers for text, took in each.items()}
-    assert len({span["trace_id"] for span in spans}) == len(spans) == connections * messages
-    orders = {span["trace_id"]: dict(span["attributes"])["order"] for span in spans}
+    with tempfile.TemporaryDirectory() as spool, Receiver() as receiver:
+        variables = {
+            "ENVIRONMENT": "production",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+            "OTEL_LOGGING_BUDGETS": f"message={BUDGET_S}",
+            "OTEL_LOGGING_SPOOL_DIR": f"{spool}/spool",
+            "PYTHONWARNINGS": "ignore",  # uvicorn's oldest implementation
+        }
+        printed = Path(spool, "lines")
+        with _child("serve", server, kind.__name__, printed, **variables) as serving:
+            port = int(serving.wait_for_text(r"listening at (\d+)")[1])
+            url = f"ws://127.0.0.1:{port}/ws/{shape}"
+            with _child("talk", url, connections, messages, late_s) as clients:
+                answers = json.loads(clients.wait_for(lambda talk: talk.out, PATIENCE_S)[0])
+                latencies = {text: took for each in answers for text, took in each.items()}
+                receiver.wait_for(lambda r: _messages(r) >= connections * messages, PATIENCE_S)
+                assert "disconnect" not in {span.name for span in receiver.spans}
+        off = _judge(receiver, parsed(printed.read_bytes()), latencies)
+        _name_the_late_one(spool)
+    return off
+
+
+def _messages(receiver: Receiver) -> int:
+    return sum(span.name == "message" for span in receiver.spans)
+
+
+def _judge(receiver: Receiver, lines: list[dict[str, Any]], latencies: dict[str, float]) -> float:
+    spans = [span for span in receiver.spans if span.name == "message"]
+    assert len({span.trace_id for span in spans}) == len(spans) == len(latencies)
+    orders = {span.trace_id: str(span.attributes["order"]) for span in spans}
     assert set(orders.values()) == set(latencies)
-    handshakes = {s["trace_id"]: dict(s["attributes"]) for s in seen.named("WS /ws/{shape}")}
+    handshakes = {s.trace_id: s.attributes for s in receiver.spans if s.name == "WS /ws/{shape}"}
     for span in spans:
-        user = json.loads(orders[span["trace_id"]])[0]
-        assert dict(span["attributes"])["user_id"] == user
-        assert handshakes[span["links"][0]["trace_id"]]["user_id"] == user
+        user = json.loads(orders[span.trace_id])[0]
+        assert span.attributes["user_id"] == user
+        assert handshakes[span.links[0].trace_id]["user_id"] == user
     of_messages = [line for line in lines if line["event"] in ("handling", "worked")]
     assert len(of_messages) == 2 * len(spans)
     for line in of_messages:
         assert line["order"] == orders[line["trace_id"]]
         assert line["user_id"] == json.loads(line["order"])[0]
-    return statistics.median(
-        abs(span["duration_s"] - latencies[orders[span["trace_id"]]]) for span in spans
-    )
+    took = {span.trace_id: (span.end_ns - span.start_ns) / 1e9 for span in spans}
+    return statistics.median(abs(took[each] - latencies[orders[each]]) for each in took)
+
+
+def _name_the_late_one(spool: str) -> None:
+    """``late`` has the planted user and stage as its first row, ``show`` its lines once."""
+    source = ("--source", "local", "--spool-dir", f"{spool}/spool")
+    row = json.loads(script(_COMMAND, "late", "--json", *source).stdout)[0]
+    assert (row["stage"], row["who"]) == ("message", {"user_id": LATE_USER}), row
+    shown = script(_COMMAND, "show", *source, row["trace_id"]).stdout.decode()
+    assert [shown.count(event) for event in ("handling", "worked")] == [1, 1], shown
 
 
 __all__ = ["SHAPES", "load"]

@@ -79,23 +79,32 @@ class Seen:
 @contextmanager
 def serving(app: Any, server: str = WEBSOCKETS[-2], **settings: Any) -> Iterator[Seen]:
     """Serve *app*, by uvicorn with that implementation of WebSockets or by hypercorn."""
-    with capture(log_level="info") as captured, setup_observability("shop", **settings):
-        listening = socket.create_server(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        running = (_hypercorn if server == "hypercorn" else _uvicorn)(app, server, listening)
-        with running:
-            yield Seen(captured, port)
+    with (
+        capture(log_level="info") as captured,
+        setup_observability("shop", **settings),
+        running(app, server) as port,
+    ):
+        yield Seen(captured, port)
 
 
 @contextmanager
-def _uvicorn(app: Any, ws: str, listening: socket.socket) -> Iterator[None]:
+def running(app: Any, server: str, **options: Any) -> Iterator[int]:
+    """Run *server* with *app* in a thread, with *options* of uvicorn; yield its port."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    with (_hypercorn if server == "hypercorn" else _uvicorn)(app, server, listening, **options):
+        yield port
+
+
+@contextmanager
+def _uvicorn(app: Any, ws: str, listening: socket.socket, **options: Any) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its oldest implementation
         config = uvicorn.Config(
             app,
             ws=ws,
             loop="asyncio",
-            timeout_graceful_shutdown=5,  # type: ignore[arg-type]
+            **{"timeout_graceful_shutdown": 5, **options},
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -109,7 +118,7 @@ def _uvicorn(app: Any, ws: str, listening: socket.socket) -> Iterator[None]:
 
 
 @contextmanager
-def _hypercorn(app: Any, _: str, listening: socket.socket) -> Iterator[None]:
+def _hypercorn(app: Any, _: str, listening: socket.socket, **__: Any) -> Iterator[None]:
     ended = threading.Event()
     config = Config.from_mapping(
         bind=f"fd://{listening.detach()}", accesslog="-", graceful_timeout=5

@@ -1,5 +1,6 @@
 """When an integration is in place: whatever comes first, and not where it was not asked for."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,28 @@ def test_no_library_is_imported_for_it() -> None:
         'assert "otel_logging.integrations.asgi" not in sys.modules\n',
         ENVIRONMENT="test",
     )
+
+
+_SERVE = """
+import asyncio, uvicorn
+from starlette.applications import Starlette
+
+async def main():
+    server = uvicorn.Server(uvicorn.Config(Starlette(), port=0, log_config=None))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    server.should_exit = True
+    await serving
+
+asyncio.run(main())
+"""
+
+
+def test_uvicorn_ends_as_usual_where_there_is_no_tracing(tmp_path: Path) -> None:
+    variables = {"OTEL_TRACES_EXPORTER": "none", "OTEL_LOGGING_SPOOL_DIR": str(tmp_path)}
+    done = script(_LOGGER + 'setup_observability("shop")\n' + _SERVE, **variables)
+    assert done.stderr == b""
 
 
 def test_an_integration_that_fails_is_reported_and_left_out() -> None:

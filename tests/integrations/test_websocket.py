@@ -17,8 +17,9 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from otel_logging import bind_context, carry, get_logger, traced
-from tests.integrations.serving import SERVERS, WEBSOCKETS, serving
+from otel_logging import bind_context, carry, get_logger, setup_observability, traced
+from otel_logging.testing import capture
+from tests.integrations.serving import SERVERS, WEBSOCKETS, Seen, running, serving
 
 log: Any = get_logger("chat")
 DELAY_S = 0.03
@@ -351,6 +352,35 @@ def test_no_more_is_read_ahead_than_the_bound(server: str) -> None:
         seen.wait_for("disconnect")
 
 
+@pytest.mark.parametrize("server", WEBSOCKETS)
+def test_a_message_that_the_end_of_uvicorn_cuts_off_is_there_when_it_has_ended(server: str) -> None:
+    """Its process may be ended by a signal then."""
+    is_cut_off = False
+
+    async def talk(receive: Any, send: Any) -> None:
+        nonlocal is_cut_off
+        await send({"type": "websocket.accept"})
+        await receive()
+        log.info("begun")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            for _ in range(10):  # it has something left to do
+                await asyncio.sleep(0)
+            is_cut_off = True
+
+    with capture(log_level="info") as captured, setup_observability("shop"):
+        app = asgi_app(talk)
+        with running(app, server, timeout_graceful_shutdown=1) as port:
+            seen = Seen(captured, port)
+            with seen.connect("/") as client:
+                client.send("hello")
+                while "begun" not in [line["event"] for line in seen.lines]:
+                    time.sleep(0.01)
+        assert is_cut_off
+    assert captured.span("message")["attributes"]["cancelled"] is True
+
+
 def test_messages_of_ten_megabytes_pass_as_they_are() -> None:
     async def talk(receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
@@ -398,8 +428,12 @@ def test_idle_time_is_no_latency() -> None:
     assert all(span["duration_s"] < 0.2 for span in messages)
 
 
-def test_a_message_that_a_timer_holds_is_over_all_the_same() -> None:
-    """A connection of a pool, or a timer, has the context in which it was made, while it lives."""
+@pytest.mark.parametrize("texts", [("first",), ("first", "second")], ids=len)
+def test_a_message_that_a_timer_holds_is_over_all_the_same(texts: tuple[str, ...]) -> None:
+    """A connection of a pool, or a timer, has the context in which it was made, while it lives.
+
+    One that came half a second later is not over yet then.
+    """
 
     async def talk(receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
@@ -409,10 +443,13 @@ def test_a_message_that_a_timer_holds_is_over_all_the_same() -> None:
             await send({"type": "websocket.send", "text": event["text"]})
 
     with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
-        client.send("x")
-        client.recv()
+        for text in texts:
+            client.send(text)
+            assert client.recv() == text
+            time.sleep(0.5)
         (span,) = seen.wait_for("message")
         assert span["duration_s"] < 0.5
+    assert len(seen.wait_for("message", len(texts))) == len(texts)
 
 
 def test_the_handshake_has_a_budget_of_its_own_and_so_have_messages() -> None:

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,130 @@ def test_nothing_of_ours_stays_on_a_loop_without_a_stage(service: Service) -> No
 
     assert asyncio.run(main()) == 0
     assert "late" not in service.one("turn").attributes
+
+
+# ---------------------------------------------------------------- executors
+
+
+def resize(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def in_the_loops_own(pool: ThreadPoolExecutor, work: Callable[..., None], seconds: float) -> Any:
+    asyncio.get_running_loop().set_default_executor(pool)
+    return asyncio.get_running_loop().run_in_executor(None, work, seconds)
+
+
+def in_to_thread(pool: ThreadPoolExecutor, work: Callable[..., None], seconds: float) -> Any:
+    asyncio.get_running_loop().set_default_executor(pool)
+    return asyncio.to_thread(partial(work, seconds=seconds))
+
+
+def by_submit(pool: ThreadPoolExecutor, work: Callable[..., None], seconds: float) -> Any:
+    return asyncio.wrap_future(pool.submit(work, seconds))
+
+
+@pytest.mark.parametrize("hand", [in_the_loops_own, in_to_thread, by_submit])
+def test_waiting_for_a_free_thread_is_the_pool_and_whose_work_had_it(
+    service: Service, hand: Callable[..., Any]
+) -> None:
+    """Whichever way the work goes to the executor."""
+
+    async def main() -> None:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="images")
+        with pool:
+            first = asyncio.create_task(turn("alice", lambda: hand(pool, resize, 0.4)))
+            await asyncio.sleep(0.01)
+            await asyncio.gather(first, turn("bob", lambda: hand(pool, resize, 0.01)))
+
+    asyncio.run(main())
+    span = of_user(service, "bob")
+    assert (span.attributes["late.cause"], span.attributes["late.detail"]) == ("pool", "images")
+    assert span.attributes["late.culprit"] == "resize"
+    assert span.attributes["late.culprit.user_id"] == "alice"
+    assert shares(span)["pool"] == pytest.approx(0.4, abs=0.1)
+    assert "for the pool images, held by resize for alice" in str(span.attributes["late.why"])
+    alice = of_user(service, "alice")
+    assert alice.attributes["late.cause"] == "unknown"
+    assert shares(alice).get("pool", 0) < 0.05
+
+
+def test_a_stage_that_gives_up_before_a_thread_takes_its_work_waited_for_the_pool(
+    service: Service,
+) -> None:
+    async def main() -> None:
+        free = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(free.wait)
+
+            async def impatient() -> None:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(by_submit(pool, resize, 0.0), 0.3)
+
+            await turn("bob", impatient)
+            free.set()
+
+    asyncio.run(main())
+    span = of_user(service, "bob")
+    assert span.attributes["late.cause"] == "pool"
+    assert shares(span)["pool"] == pytest.approx(0.3, abs=0.1)
+
+
+def test_work_that_goes_on_after_its_stage_was_not_waited_for(service: Service) -> None:
+    async def main() -> None:
+        taken, free = threading.Event(), threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(time.sleep, 0.2)
+
+            def outlives() -> None:
+                taken.set()
+                free.wait()
+
+            async def hands_over() -> None:
+                pool.submit(outlives)
+                while not taken.is_set():
+                    await asyncio.sleep(0.01)
+
+            await turn("bob", hands_over)
+            free.set()
+
+    asyncio.run(main())
+    assert "pool" not in shares(of_user(service, "bob"))
+
+
+class Nameless:
+    def __call__(self) -> str:
+        return "done"
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_work_without_a_name_is_taken_by_a_pool_as_any_other(service: Service) -> None:
+    with ThreadPoolExecutor(1) as pool, traced("turn", budget=BUDGET_S):
+        assert pool.submit(Nameless()).result() == "done"
+        assert pool.submit(partial(Nameless())).result() == "done"
+        assert pool.submit(partial(copy_context().run), Nameless()).result() == "done"
+    assert service.one("turn")
+
+
+def test_a_frameworks_own_threads_are_a_pool(service: Service) -> None:
+    """anyio's, in which Starlette and FastAPI run plain functions."""
+    import anyio.to_thread
+
+    async def main() -> None:
+        limiter = anyio.CapacityLimiter(1)
+
+        async def work(seconds: float) -> None:
+            await anyio.to_thread.run_sync(resize, seconds, limiter=limiter)
+
+        first = asyncio.create_task(turn("alice", lambda: work(0.5)))
+        await asyncio.sleep(0.01)
+        await asyncio.gather(first, turn("bob", lambda: work(0.01)))
+
+    asyncio.run(main())
+    assert of_user(service, "bob").attributes["late.cause"] == "pool"
+    assert of_user(service, "alice").attributes["late.cause"] == "unknown"
 
 
 # ---------------------------------------------------------------- other causes

@@ -1,0 +1,78 @@
+"""Celery: a run of a task is a stage, in the trace of who called ``delay``.
+
+In: signals of Celery, of whoever sends a task and of the worker that runs it. Out: headers of the
+message; a stage of the kind consumer, in which Celery's own lines about the run are. Invariant:
+what is bound in a run ends with it. Where OpenTelemetry's instrumentation is active, spans and
+headers are its own. Deliberately absent: the time in the broker, by two machines' clocks.
+"""
+
+import sys
+from contextlib import ExitStack
+from typing import Any, Final
+
+from celery import signals
+
+from otel_logging import context as bindings
+from otel_logging.propagation import extract, inject
+from otel_logging.tracing import traced
+
+#: On the request of a run: what is open for it.
+_OPEN: Final = "otel_logging"
+
+
+def instrument() -> None:
+    """Observe every task, also those that are registered already."""
+    signals.before_task_publish.connect(_send)
+    signals.task_prerun.connect(_begin)
+    signals.task_postrun.connect(_end)
+
+
+def uninstrument() -> None:
+    """Leave tasks alone again."""
+    signals.before_task_publish.disconnect(_send)
+    signals.task_prerun.disconnect(_begin)
+    signals.task_postrun.disconnect(_end)
+
+
+def _is_elsewhere() -> bool:
+    """Say whether OpenTelemetry's instrumentation is active."""
+    theirs: Any = sys.modules.get("opentelemetry.instrumentation.celery")
+    kind = getattr(theirs, "CeleryInstrumentor", None)
+    active = getattr(kind, "_instance", None)  # to call it would make one
+    return bool(active and active.is_instrumented_by_opentelemetry)
+
+
+def _send(headers: dict[str, Any], **_: Any) -> None:
+    if not _is_elsewhere():
+        inject(headers)
+
+
+def _begin(task: Any, task_id: str, **_: Any) -> None:
+    request, run = task.request, ExitStack()
+    if _is_elsewhere():
+        run.callback(bindings.restore, bindings.state())
+    else:
+        # of a task that is run at once, where it was called, there are none: it is in that trace
+        run.enter_context(extract([(k, v) for k, v in vars(request).items() if type(v) is str]))
+        attributes = {
+            "messaging.system": "celery",
+            "messaging.operation.type": "process",
+            "messaging.message.id": task_id,
+            "messaging.destination.name": (request.delivery_info or {}).get("routing_key") or "",
+        }
+        stage = traced(task.name, kind="consumer", attributes=attributes)
+        stage.expected = task.throws
+        run.enter_context(stage)
+    setattr(request, _OPEN, run)
+
+
+def _end(task: Any, retval: Any, state: Any, **_: Any) -> None:
+    run: ExitStack | None = vars(task.request).pop(_OPEN, None)
+    if run is None:
+        return  # begun before set-up
+    # without a state an exception goes through Celery as well
+    error = sys.exception() if state is None else retval
+    if isinstance(error, BaseException) and state != "SUCCESS":
+        run.__exit__(type(error), error, error.__traceback__)
+    else:
+        run.close()
