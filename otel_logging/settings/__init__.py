@@ -78,7 +78,7 @@ class Settings:
     sampler_ratio: float = asked(_parse.ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
     limits: Limits
     #: None: what OpenTelemetry has set.
-    propagators: tuple[str, ...] | None = asked(_parse.comma_list, None, _names.OTEL_PROPAGATORS)
+    propagators: tuple[str, ...] | None = asked(_parse.propagators, None, _names.OTEL_PROPAGATORS)
     who: tuple[str, ...] = asked(_parse.names, ("user_id",), argument="who")
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), argument="propagate")
     #: Integrations that are on.
