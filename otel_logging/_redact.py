@@ -239,10 +239,11 @@ class Redaction:
         has_signs = (
             "=" in text
             or ":" in text
+            or " -" in text
             or "--" in text
             or "%" in text
-            or "'," in text
-            or '",' in text
+            or "'" in text
+            or '"' in text
             or "</" in text
         )
         if has_signs:

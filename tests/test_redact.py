@@ -27,6 +27,12 @@ def test_every_planted_text_loses_its_secret() -> None:
     """And keeps a marker, which echoes no part."""
     left = [(text, DEFAULT.text(text)) for secret, text in TEXTS if secret in DEFAULT.text(text)]
     assert left == []
+    left = [
+        (text, DEFAULT.text(repr(text)))
+        for secret, text in TEXTS
+        if secret in DEFAULT.text(repr(text))
+    ]
+    assert left == []
     assert all("[redacted:" in DEFAULT.text(text) for _, text in TEXTS)
 
 
@@ -195,6 +201,7 @@ _PIECES = (
 )
 @example("token=(token=(" * 700)
 @example("password='a\\'")
+@example("Pass=0()0")
 def test_once_is_enough(text: str) -> None:
     """Idempotent and total, for any text, with and without personal data."""
     for redaction in (DEFAULT, PERSONAL):
@@ -271,6 +278,26 @@ _HOSTILE = [
         "key:key:",
         "(('",
         "token='\n",
+    ),
+    *(
+        "https://a/hook/a1b2",
+        "mysql zip -p a",
+        "PASSWORD 'a",
+        "password is 'Aa1",
+        "password: |\n  a",
+        "secret:\n  - a1\n",
+        "name: token\n  value: ",
+        "Ab1_",
+        "eyJ.",
+        "dp.pt.a.",
+        "?code=aaaaaaaa&a&",
+        "jdbc:oracle:thin:a/a",
+        "authorization: Aa ",
+        'cookie: "a"; ',
+        "Private-Lines: ",
+        "пароль=",
+        "password={{",
+        "secret: !a ",
     ),
 ]
 
