@@ -92,12 +92,14 @@ _PLACED: Final = [
         ),
         (
             *("password", " -"),
-            r"\b(?:sshpass|mongo\w{0,8}|(?:docker|podman|az|cf|oc) login)\b[^\n|;&]{0,160}?\s-p"
-            r"[ =]?[\"']?|\b(?:(?:mysql|mariadb)\w{0,8}\b[^\n|;&]{0,160}?\s-p"
-            r"|redis-cli\b[^\n|;&]{0,160}?\s-a |ldap\w{3,10}\b[^\n|;&]{0,160}?\s-w "
-            r"|zip\b[^\n|;&]{0,80}?\s-P |7z\b[^\n|;&]{0,80}?\s-p|openssl\b[^\n|;&]{0,160}?\s-k "
-            r"|htpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} "
-            r"|smbclient\b[^\n|;&]{0,160}?\s-U [\"']?[^\s%]{1,64}%)[\"']?",
+            (
+                r"\b(?:sshpass|mongo\w{0,8}|(?:docker|podman|az|cf|oc) login)\b[^\n|;&]{0,160}?\s-p"
+                r"[ =]?[\"']?|\b(?:(?:mysql|mariadb)\w{0,8}\b[^\n|;&]{0,160}?\s-p"
+                r"|redis-cli\b[^\n|;&]{0,160}?\s-a |ldap\w{3,10}\b[^\n|;&]{0,160}?\s-w "
+                r"|zip\b[^\n|;&]{0,80}?\s-P |7z\b[^\n|;&]{0,80}?\s-p|openssl\b[^\n|;&]{0,160}?\s-k "
+                r"|htpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} "
+                r"|smbclient\b[^\n|;&]{0,160}?\s-U [\"']?[^\s%]{1,64}%)[\"']?"
+            ),
             r"[^\s\"'-][^\s\"']*",
         ),
         *(

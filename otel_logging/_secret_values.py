@@ -145,7 +145,7 @@ def _block(text: str, at: int, begin: int) -> tuple[int, int]:
     """Return where the lines from *begin* on begin and end that are further in than the line of
     *at*. Without a sign before them they have to be one word each, and no name of another value.
     """
-    line = text[max(text.rfind("\n", 0, at), text.rfind("\\n", 0, at) + 1) + 1 : at]
+    line = re.split(_NEWLINE, text[max(at - 256, 0) : at])[-1]
     depth = len(line) - len(line.lstrip(" \t"))
     is_marked, place, first, last = text[at] in "|>", begin, at, at
     while below := _BELOW.match(text, place):

@@ -38,7 +38,7 @@ BUDGETS = {
     "_redact": 232,
     "_runtime": 30,
     "_secret_names": 117,
-    "_secret_texts": 236,
+    "_secret_texts": 238,
     "_secret_values": 195,
     "_socket": 114,
     "_text": 28,

@@ -133,6 +133,20 @@ def test_names_of_a_mapping_are_texts_too() -> None:
         ("basic abcdefghi", "basic abcdefghi"),
         ("eyJhbGciOiJub25lIn0.abc1", "eyJhbGciOiJub25lIn0.abc1"),
         ("XX82 WEST 1234 5698 7654 32", "XX82 WEST 1234 5698 7654 32"),
+        ("password: |\n  a1\n\n  b2\nhost: a", "password: |\n  [redacted:password]\nhost: a"),
+        (" token:\n  - a1\n - b2", " token:\n  - [redacted:token]\n - b2"),
+        ("errors:\n  password:\n    is too short", "errors:\n  password:\n    is too short"),
+        (
+            '["Authorization: Digest user=\\"bob\\", response=\\"a1\\"", "b"]',
+            '["Authorization: [redacted:authorization]", "b"]',
+        ),
+        ("user%5Bpassword%5D=a1&b=2", "user%5Bpassword%5D=[redacted:password]&b=2"),
+        ("mysql -u root -pa1 shop", "mysql -u root -p[redacted:password] shop"),
+        ("docker run -u 1000:1000 -p 80:80", "docker run -u 1000:1000 -p 80:80"),
+        ("PASSWORD 'a1' EXPIRE", "PASSWORD '[redacted:password]' EXPIRE"),
+        ("Unexpected token 'utf8'", "Unexpected token 'utf8'"),
+        ("no password 'OAuth2Session' there", "no password 'OAuth2Session' there"),
+        ("smtp_pass=12345678, passes=12345678", "smtp_pass=[redacted:password], passes=12345678"),
     ],
 )
 def test_what_stands_around_a_secret_stays(text: str, expected: str) -> None:
