@@ -13,11 +13,13 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging._secret_names import STEMS, kind_of, words_of
 from otel_logging._secret_texts import (
+    ENCODED,
     LIKELY,
     marker,
     without_credentials,
@@ -247,6 +249,8 @@ class Redaction:
             or "</" in text
         )
         if has_signs:
+            if "%" in text:
+                found = ENCODED.sub(self._encoded, text)
             found = without_schemes(found)
         likely = LIKELY.search(found)
         if likely is not None:
@@ -272,6 +276,15 @@ class Redaction:
                 memory.clear()
             memory[text] = found
         return found
+
+    def _encoded(self, found: re.Match[str]) -> str:
+        """Return a percent-encoded part of a text without what is a secret in its plain form."""
+        part = found.group()
+        plain = unquote(unquote(unquote(part)))  # an address in one in another has three
+        if ENCODED.search(plain):  # or it is no encoding
+            return part
+        clean = self.text(plain)
+        return part if clean == plain else quote(clean, safe="[]:")
 
 
 class _Off(Redaction):

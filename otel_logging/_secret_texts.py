@@ -251,6 +251,11 @@ def _address(found: re.Match[str]) -> str:
     return marker("ip")
 
 
+#: A percent-encoded part of a text, or of a query: a value, a name.
+ENCODED: Final = re.compile(
+    r"(?<![^\s\"'<>&=?#])(?=[^\s\"'<>&=?#]*?%[0-9A-Fa-f]{2})[^\s\"'<>&=?#]+"
+)
+
 # ---------------------------------------------------------------- all of them
 
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most

@@ -115,13 +115,14 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         return _block(text, at, block.end())
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
+    quote = quote if quote in ("'", '"') else ""
     if taken := _TAKEN.match(text, at):
-        more = _VALUE.match(text, taken.end())
+        is_closed = quote and text.startswith(quote, taken.end())
+        more = None if is_closed else _VALUE.match(text, taken.end())
         return at, more.end() if more else taken.end()
     scheme = _WITH_SCHEME.match(text, at)
     if scheme is None and kind == "authorization" and sign == ":":
         scheme = _ANY_SCHEME.match(text, at)
-    quote = quote if quote in ("'", '"') else ""
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
     if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
         line = _LINE.match(text, at)
