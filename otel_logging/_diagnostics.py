@@ -3,11 +3,13 @@
 When the interpreter exits, each is written at once: there is no later minute. In: a
 short fixed sentence for each kind of trouble, and how many times. Out: the counts, and
 lines on stderr, with the number where there is something to count. Invariant: never
-raises, never waits for a lock, never goes through the logger that it serves.
+raises, never waits for a lock, never goes through the logger that it serves. What was lost is
+in ``untold`` too, for the next span.
 Deliberately absent: levels, formats, destinations.
 """
 
 import os
+import re
 import sys
 import threading
 import time
@@ -20,9 +22,13 @@ from otel_logging._descriptor import PATIENCE_S, Descriptor, fd_of, is_standard
 QUIET_S: Final = 60.0  # for each kind of trouble
 
 counts: Counter[str] = Counter()
+#: What was lost and written, and no span has told yet.
+untold: Counter[str] = Counter()
+_LOSS: Final = re.compile(r"\b(lost|dropped)\b")
 _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()
+_told_count: Counter[str] = Counter()  # by spans, whether stderr took it or not
 _remarks: set[str] = set()
 #: The last ``sys.stderr``, and what it writes to; None: it is not Python's own, or has no reader.
 _stderr: tuple[Any, Descriptor | None] = (None, None)
@@ -50,6 +56,11 @@ def remark(sentence: str, *, detail: object = "") -> None:
     report(sentence, detail=detail)
 
 
+def say_due() -> None:
+    """Write what was counted and kept quiet, a minute after it was written last."""
+    _say()
+
+
 def say_rest() -> None:
     """Write what was counted and kept quiet so far."""
     _said_at.clear()
@@ -63,6 +74,18 @@ def at_exit() -> None:
     _say()
 
 
+def take_untold() -> list[str]:
+    """Return what was lost, each kind with its number; nothing of it a second time."""
+    return [f"{times} {kind}" for kind in list(untold) if (times := untold.pop(kind, 0))]
+
+
+def after_fork() -> None:
+    """Leave what was lost before the fork to the parent: it writes that, and its spans tell it."""
+    untold.clear()
+    for said in (_said_count, _told_count):
+        said.update(counts - said)
+
+
 def forget() -> None:
     """Start counting anew: a new set-up begins with a clean slate."""
     global _quiet_s
@@ -70,6 +93,8 @@ def forget() -> None:
     counts.clear()
     _said_at.clear()
     _said_count.clear()
+    _told_count.clear()
+    untold.clear()
 
 
 def _is_due(kind: str) -> bool:
@@ -101,6 +126,11 @@ def _say_kind(kind: str, detail: object) -> bool:
     _said_at[kind] = time.monotonic()
     fresh = counts[kind] - _said_count[kind]
     _said_count[kind] += fresh
+    if _LOSS.search(kind):
+        times = counts[kind] - _told_count[kind]
+        _told_count[kind] += times
+        untold.setdefault(kind, 0)
+        untold[kind] += times
     try:
         because = f" ({_runtime.current.redaction.text(str(detail))})" if detail else ""
         number = "" if kind in _remarks else f"{fresh} "

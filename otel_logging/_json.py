@@ -16,7 +16,7 @@ import sysconfig
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from otel_logging import _names
+from otel_logging import _names, _redact
 from otel_logging._values import OBEYED, plain, shorten
 
 #: JSON itself escapes what is below the space.
@@ -86,6 +86,7 @@ def fitted(
     has to be about as long as what it returns for each. Cost: up to some ten times
     that of *encode*. Failure: never raises, unless *encode* does.
     """
+    _redact.changed["shortened"] += 1
     whole = {key: plain(value, key) for key, value in fields.items()}
     kept = dict(whole)
     tracebacks = [key for key in (_names.EXCEPTION, _names.STACK) if key in kept]

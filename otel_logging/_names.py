@@ -126,6 +126,9 @@ INTEGRATIONS: Final = {
     ),
 }
 
+# --- a span that leaves after a loss
+LOST: Final = "otel_logging.lost"  # list of texts: how many of what, and why
+
 # --- resource
 DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user
 WHO: Final = "otel_logging.who"  # list of the keys that say on whose behalf
@@ -178,6 +181,7 @@ OTLP_PREFIXES: Final = {  # by signal: the same options, and these win
 }
 #: Metrics of an SDK about itself (semantic conventions), and their attributes.
 SDK_METRIC: Final = "otel.sdk."
+VALUE_METRIC: Final = "otel_logging.value."  # + redacted, shortened: ours
 COMPONENT_TYPE: Final = "otel.component.type"
 COMPONENT_NAME: Final = "otel.component.name"
 ERROR_TYPE: Final = "error.type"

@@ -271,6 +271,12 @@ def span(
     return _field(b"\x12", body)
 
 
+def with_attributes(encoded: bytes, values: Mapping[str, Any]) -> bytes:
+    """Return a span that ``span`` encoded with *values* as further attributes."""
+    begin = next(at for at in range(1, len(encoded)) if encoded[at] < 0x80) + 1  # of its length
+    return _field(b"\x12", encoded[begin:] + attributes(b"\x4a", values))
+
+
 def log_record(
     time_ns: int,
     observed_ns: int,

@@ -156,6 +156,19 @@ def comma_list(_: str, value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def propagators(name: str, value: str) -> tuple[str, ...]:
+    """Return the propagators of ``a,b``, each of which is installed, without ``none``."""
+    from importlib.metadata import entry_points
+
+    chosen = tuple(part for part in comma_list(name, value) if part.lower() != "none")
+    installed = entry_points(group="opentelemetry_propagator").names
+    for part in chosen:
+        if part not in installed:
+            allowed = "of " + ", ".join(sorted({*installed, "none"}))
+            raise ConfigurationError(name, part, allowed)
+    return chosen
+
+
 def line_exporters(name: str, value: str) -> frozenset[str]:
     """Return where lines go beside stdout: of ``otlp``, ``none`` and ``otlp,span``."""
     chosen = frozenset(part.lower() for part in comma_list(name, value))

@@ -10,13 +10,16 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging._secret_names import STEMS, kind_of, words_of
 from otel_logging._secret_texts import (
+    ENCODED,
     LIKELY,
     marker,
     without_credentials,
@@ -31,6 +34,8 @@ _REMEMBERED_CHARACTERS: Final = 256
 #: Ours, made of digits that may look like a card's.
 _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
 _RANDOM_SALT: Final = secrets.token_bytes(16)
+#: In how many values a secret was found, and how many were too long to be whole (``_values``).
+changed: Final = Counter({"redacted": 0, "shortened": 0})
 
 
 class Redaction:
@@ -69,8 +74,9 @@ class Redaction:
             allowed = f"regular expressions ({error})"
             raise ConfigurationError("Redaction: patterns", patterns, allowed) from error
         self._stems = (*STEMS, *{word for key in self._keys for word in key.split()[:1]})
-        #: Texts without their secrets, of those that were seen lately.
+        #: Texts that were seen lately and have no secret, each as itself.
         self.seen: dict[str, str] = {}
+        self._cleaned: dict[str, str] = {}  # those that have one, without it: they are counted
         self._last = ("", "")
         self._kinds: dict[str, str | None] = {}
 
@@ -118,7 +124,10 @@ class Redaction:
         except KeyError:
             kind = self.kind(name)
         if kind is not None and value and type(value) is not bool and not is_count(name, value):
-            return value if type(value) is str and is_blank(value) else marker(kind)
+            if type(value) is str and is_blank(value):
+                return value
+            changed["redacted"] += 1
+            return marker(kind)
         if name in self.who and value is not None:
             return self.pseudonym(value)
         if type(value) is str:
@@ -224,17 +233,24 @@ class Redaction:
         last = self._last  # a line and its event have the same text; other threads have others
         if len(text) > _REMEMBERED_CHARACTERS and (text is last[0] or text is last[1]):
             return last[1]
+        cleaned = self._cleaned.get(text) if self._cleaned else None
+        if cleaned is not None:
+            changed["redacted"] += 1
+            return cleaned
         found, lower = text, text.lower()
         has_signs = (
             "=" in text
             or ":" in text
+            or " -" in text
             or "--" in text
             or "%" in text
-            or "'," in text
-            or '",' in text
+            or "'" in text
+            or '"' in text
             or "</" in text
         )
         if has_signs:
+            if "%" in text:
+                found = ENCODED.sub(self._encoded, text)
             found = without_schemes(found)
         likely = LIKELY.search(found)
         if likely is not None:
@@ -250,13 +266,25 @@ class Redaction:
             found = pattern.sub(marker("pattern"), found)
         if self.personal:
             found = without_personal(found)
-        if len(text) <= _REMEMBERED_CHARACTERS:
-            if len(self.seen) >= _REMEMBERED:
-                self.seen.clear()
-            self.seen[text] = found
-        else:
+        if found != text:
+            changed["redacted"] += 1
+        if len(text) > _REMEMBERED_CHARACTERS:
             self._last = (text, found)
+        else:
+            memory = self.seen if found == text else self._cleaned
+            if len(memory) >= _REMEMBERED:
+                memory.clear()
+            memory[text] = found
         return found
+
+    def _encoded(self, found: re.Match[str]) -> str:
+        """Return a percent-encoded part of a text without what is a secret in its plain form."""
+        part = found.group()
+        plain = unquote(unquote(unquote(part)))  # an address in one in another has three
+        if ENCODED.search(plain):  # or it is no encoding
+            return part
+        clean = self.text(plain)
+        return part if clean == plain else quote(clean, safe="[]:")
 
 
 class _Off(Redaction):

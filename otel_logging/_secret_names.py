@@ -4,6 +4,7 @@ In: a name. Out: its words, and the kind of secret that they name. Deliberately 
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,26 +22,30 @@ def by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
 #: Words that name a secret, also where they are two (`api_key`), or end one (`dbpassword`).
 _SECRET: Final = by_kind(
     {
-        "password": "password passwd passwort pwd pswd passphrase passcode senha motdepasse",
+        "password": "password passwd passwort kennwort pwd pswd passphrase passcode storepass"
+        " keypass senha motdepasse contrasena parola lozinka wachtwoord heslo haslo пароль"
+        " 密码 パスワード",
         "secret": "secret mnemonic seedphrase recoverycode backupcode",
         "token": "token jwt bearer",
         "authorization": "authorization",
         "cookie": "cookie",
         "session": "sessionid sessid sessionkey connectsid",
-        "credential": "credential cred connectionstring connstr",
+        "credential": "credential cred connectionstring connstring connstr",
         "csrf": "csrf xsrf",
         "signature": "amzsignature googsignature hubsignature xsignature webhooksignature"
         " stripesignature slacksignature requestsignature sharedaccesssignature",
-        "otp": "otp totp otpcode mfacode verificationcode securitycode authcode pincode facode",
-        "card": "cardnumber creditcard cvv cvc socialsecuritynumber",
+        "otp": "otp totp otpcode mfacode verificationcode securitycode authcode pincode facode"
+        " smscode timecode accesscode unlockcode doorcode unlockpattern",
+        "card": "cardnumber creditcard cvv cvc",
+        "personal": "socialsecuritynumber taxid taxidnumber",
         "key": " ".join(
             f"{whose}key"
             for whose in words_in(
                 "api app application private secret access signing signature encryption "
                 "decryption crypto master auth account storage shared hmac ssh rsa pgp gpg deploy "
-                "service webhook license subscription functions client consumer server tls ssl "
+                "service webhook license subscription function client consumer server tls ssl "
                 "aes jwt vault root security transaction merchant admin openai stripe anthropic "
-                "sendgrid"
+                "sendgrid activation product"
             )
         ),
     }
@@ -48,12 +53,13 @@ _SECRET: Final = by_kind(
 #: Words that do so as a word of their own.
 _ALONE: Final = by_kind(
     {
-        "password": "pass pw",
+        "password": "pass pw rootpw userpw",
         "session": "session sess",
         "authorization": "auth oauth",
         "signature": "sig",
         "otp": "pin mfa",
         "personal": "ssn iban",
+        "card": "pan",
     }
 )
 #: What follows them in the name of something else: `session_count`, `token_type`.
@@ -85,11 +91,12 @@ _ASKED: Final = words_in(
 STEMS: Final = tuple(
     words_in(
         "pass pw pswd token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa cv "
-        "card code conn mnemonic seed sid ssn iban senha motdepasse socials"
+        "card code conn mnemonic seed sid ssn iban senha motdepasse social tax unlock contras "
+        "parola lozinka wachtw heslo haslo kennw пароль 密码 パスワード"
     )
 )
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single")
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
 _COMPOUND: Final = re.compile(r"(password|passwd)(.+)")
 
@@ -97,7 +104,12 @@ _COMPOUND: Final = re.compile(r"(password|passwd)(.+)")
 def words_of(name: str) -> list[str]:
     """Return the words of a name in any style, in lower case and the singular, without digits."""
     found: list[str] = []
-    for word in _WORD.findall(re.sub("%(?:25)*[0-9A-Fa-f]{2}", " ", name) if "%" in name else name):
+    if "%" in name:
+        name = re.sub("%(?:25)*[0-9A-Fa-f]{2}", " ", name)
+    if not name.isascii():  # without accents
+        bare = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", name))
+        name = unicodedata.normalize("NFC", bare)
+    for word in _WORD.findall(name):
         compound = _COMPOUND.fullmatch(word.lower())
         found += compound.groups() if compound else [word.lower()]
     return [w[:-1] if w[-1] == "s" and w[-2:] != "ss" and len(w) > 3 else w for w in found]
@@ -107,17 +119,18 @@ def kind_of(words: list[str]) -> str | None:
     """Return which kind of secret *words* name; None: something else."""
     if not words or (len(words) > 1 and words[0] in _ASKED):
         return None
-    before = ""
+    before, first = "", ""
     kind, place = ("session", 0) if words == ["sid"] else (None, 0)
     for number, word in enumerate(words):
         one = _SECRET.get(before + word) or _SECRET.get(word) or _ALONE.get(word)
+        one = one or _SECRET.get(first + before + word)
         if one is None and word.endswith(_ENDS):
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
         if word == "pass" and before in _NO_PASS:
             one = None
         if one is not None:
             kind, place = one, number
-        before = word
+        first, before = before, word
     for word in words[place + 1 :]:
         if (
             word in _ABOUT

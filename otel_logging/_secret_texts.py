@@ -19,15 +19,20 @@ def marker(kind: str) -> str:
     return f"[redacted:{kind}]"
 
 
-_B: Final = r"(?<![A-Za-z0-9_-])"
+#: Where a text begins inside another: behind an escape, as ``repr``, JSON and URLs have it.
+_ESCAPE: Final = r"(?<=\\[nrt])|(?<=%[0-9A-F][0-9A-F])"
+_B: Final = rf"(?:(?<![A-Za-z0-9_\\-])|{_ESCAPE})"
 #: Issuers' tokens. Each has a digit somewhere: a name of words alone is none.
 _ISSUED: Final = by_kind(
     {
-        "aws": r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+        "aws": r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])"
+        r" (?:FwoGZXIvYXdzE|IQoJb3JpZ2lu)[\w+/=-]{40,}",
         "google": r"AIza[\w-]{30,} ya29\.[\w.-]{20,} GOCSPX-[\w-]{20,} 1//0[\w-]{20,}",
+        "alibaba": r"LTAI[A-Za-z0-9]{16,24}(?![A-Za-z0-9])",
+        "tencent": r"AKID[A-Za-z0-9]{28,36}(?![A-Za-z0-9])",
         "slack": r"xox[a-z](?:\.xox[a-z])?-[\w-]{11,} xapp-[\w-]{10,}",
         "github": r"gh[a-z]_[A-Za-z0-9]{16,} github_pat_\w{16,}",
-        "gitlab": r"gl[a-z]{2,6}-[\w.-]{16,}",
+        "gitlab": r"gl[a-z]{2,6}-[\w.-]{16,} GR1348941[\w-]{16,}",
         "anthropic": r"sk-ant-[\w-]{9,}",
         "openai": r"sk-[\w-]{16,}",
         "stripe": r"[sr]k_(?:live|test)_\w{8,} whsec_[\w+/=]{16,}",
@@ -35,39 +40,120 @@ _ISSUED: Final = by_kind(
         "pypi": r"pypi-[\w-]{16,}",
         "sendgrid": r"SG\.[\w-]{16,}\.[\w-]{16,}",
         "twilio": r"(?:SK|AC)[0-9a-f]{32}(?![A-Za-z0-9])",
-        "telegram": r"[0-9]{8,10}:[A-Za-z0-9_-]{35}(?![\w-])",
+        "telegram": r"(?:bot)?[0-9]{8,10}:[A-Za-z0-9_-]{35}(?![\w-])",
         "discord": r"[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}",
-        "jwt": r"eyJ[\w-]{5,}(?:\.[\w-]*){1,4}",
+        "jwt": r"(?:ey[JA]|ewo)[\w-]{5,}(?:\.[\w-]*){1,4} (?:sk|tk)\.eyJ[\w-]{16,}\.[\w-]{8,}",
+        "grafana": r"eyJrIjoi[\w+/=-]{40,}",
         "azure": r"[A-Za-z0-9]{3}[0-9]Q~[\w~.-]{30,} [A-Za-z0-9+/]{86}==",
         "token": r"(?:hf|gsk|r8|glsa|glc|figd|ntn|sbp|rubygems|dapi|pplx|xai|ATATT3|NRAK|PMAK|HRKU"
-        r"|AGE-SECRET-KEY|shp[a-z]{2}|sntr[a-z]{1,2}|sq0[a-z]{3}|xkeysib|dop|doo|hv[sbr]|key|dckr"
-        r"|EAA)[_.-]?(?:[A-Za-z0-9]{1,8}[_-]){0,3}[A-Za-z0-9]{20,}[\w-]*"
+        r"|AGE-SECRET-KEY|shp[a-z]{2}|sntr[a-z]{1,2}|sq0[a-z]{3}|xkeysib|xsmtpsib|dop|doo|dor"
+        r"|hv[sbr]|key|dckr|EAA|ATBB|AKCp|EZ[AT]K)"
+        r"[_.-]?(?:[A-Za-z0-9]{1,8}[_-]){0,3}[A-Za-z0-9]{20,}[\w-]*"
+        r" (?:sq[apu]|bk[a-z]{2}|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|NRII|CCIPAT|tskey|wandb"
+        r"|figd|glsa|hv[sbr]|sq0[a-z]{3}|fm[12])[_.-][\w+/=,-]{20,}"
+        r" (?:EAA[A-Z]|AT[AC]TT3)[\w-]{20,} cio[A-Za-z0-9]{32}(?![\w-])"
+        r" A3(?:-[A-Z0-9]{5,6}){6} access-[a-z]{7,11}(?:-[0-9a-f]{4,12}){5}"
+        r" access_token\$[a-z]{4,12}\$[A-Za-z0-9]{16}\$[0-9a-f]{32}"
         r" (?:[A-Za-z0-9]{1,12}[_-]){0,3}(?:sk|rk|secret|tok|token|tkn|pat|api|apikey|live|priv"
-        r"|auth|pw)[_-](?:[A-Za-z0-9]{1,8}[_-]){0,2}[A-Za-z0-9]{16,}[\w-]*",
+        r"|auth|pw)[_-](?:[A-Za-z0-9]{1,8}[_-]){0,2}[A-Za-z0-9]{16,}[\w-]*"
+        r" rzp_(?:live|test)_[A-Za-z0-9]{14} pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"
+        r" dp\.[a-z]{2,5}\.(?:[\w-]{2,35}\.)?[A-Za-z0-9]{32,} WPL_AP[0-9]\.\w{10,}\.[\w=]{4,}"
+        r" dt0[a-z][0-9]{2}\.[A-Z0-9]{24}\.[A-Z0-9]{64} essu_[\w+/=-]{40,}"
+        r" [A-Za-z0-9]{14}\.atlasv1\.[\w-]{40,}",
     }
 )
 _KINDS: Final = list(_ISSUED.values())
+#: Whoever issues it: behind a short name, a long part, or several with dots.
+_RANDOM: Final = re.compile(
+    rf"{_B}(?:(?!sha\d|md5)(?:[A-Za-z][A-Za-z0-9]{{0,14}}[_.-]){{1,3}}[\w-]{{30,}}(?:\.[\w-]{{20,}}){{0,4}}"
+    r"|(?:[A-Za-z]\w{0,14}\.){1,3}[\w-]{8,}(?:\.[\w-]{20,}){1,4}|s\.[A-Za-z0-9]{24}(?![\w.-]))",
+    re.ASCII,
+)
 _TOKEN: Final = re.compile(f"{_B}(?:{'|'.join(f'({each})' for each in _ISSUED)})", re.ASCII)
 _PEM: Final = re.compile(
-    r"-----BEGIN (?=[A-Z0-9 ]{0,40}PRIVATE KEY)(?:.*?-----END [A-Z0-9 ]{0,40}-----|.*)", re.DOTALL
+    r"-{4,5} ?BEGIN (?=[A-Z0-9 ]{0,40}PRIVATE KEY)(?:.*?-{4,5} ?END [A-Z0-9 ]{0,40}-{4,5}|.*)"
+    r"|(?<=Private-Lines: ).+",  # of PuTTY
+    re.DOTALL,
 )
 _URL_USER: Final = re.compile(
     r"(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
     r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
 )
-_WEBHOOK: Final = re.compile(r"(hooks\.slack\.com/|/api/webhooks/)[\w/-]{10,256}")
-_LOGIN: Final = re.compile(r"(?<![\w-])((?:-u|--user|--proxy-user)[ =][^\s:]{1,64}:)(?!\[red)\S+")
+#: What comes before a secret in its place: what it is, a sign of it that is quick to look for, what
+#: stands before it, and it.
+_PLACED: Final = [
+    (kind, sign, re.compile(f"({before})(?!\\[red)(?:{secret})"))
+    for kind, sign, before, secret in (
+        # of a user: in a command, after options that are another thing elsewhere, in a statement
+        (
+            *("password", "-u"),
+            r"(?<![\w-])(?:-u ?|--user[ =]|--proxy-user[ =])[\"']?[^\s:\"'-][^\s:]{0,64}:",
+            r"(?!//|[0-9]+(?:\s|$))(?:[^\s\"']|[\"'](?=\S))+",
+        ),
+        (
+            *("password", " -"),
+            (
+                r"\b(?:sshpass|mongo\w{0,8}|(?:docker|podman|az|cf|oc) login)\b[^\n|;&]{0,160}?\s-p"
+                r"[ =]?[\"']?|\b(?:(?:mysql|mariadb)\w{0,8}\b[^\n|;&]{0,160}?\s-p"
+                r"|redis-cli\b[^\n|;&]{0,160}?\s-a |ldap\w{3,10}\b[^\n|;&]{0,160}?\s-w "
+                r"|zip\b[^\n|;&]{0,80}?\s-P |7z\b[^\n|;&]{0,80}?\s-p|openssl\b[^\n|;&]{0,160}?\s-k "
+                r"|htpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} "
+                r"|smbclient\b[^\n|;&]{0,160}?\s-U [\"']?[^\s%]{1,64}%)[\"']?"
+            ),
+            r"[^\s\"'-][^\s\"']*",
+        ),
+        *(
+            (
+                "password",
+                word,
+                rf"\b{word}(?: FOR [^\s=]{{1,128}} =)?\s{{1,4}}\\{{0,7}}[\"']",
+                secret,
+            )
+            for word in ("PASSWORD", "IDENTIFIED BY")
+            for secret in (r"(?!%)[^\"'\\]{1,256}(?=\\{0,7}[\"'])",)
+        ),
+        (
+            "password",
+            "jdbc:oracle:",
+            r"jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/",
+            r"[^\s@]{1,128}(?=@)",
+        ),
+        # of URLs: what signs them, a code to log in by, one that is a secret as a whole
+        ("signature", "ig", r"[?&][Ss]ig(?:nature)?=", r"[^\s&\"'<>]{1,1024}"),
+        (
+            *("otp", "code="),
+            r"[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)",
+            r"[^\s&]{8,1024}",
+        ),
+        (
+            *("webhook", "://"),
+            r"hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/",
+            r"[\w/-]{10,256}",
+        ),
+        (
+            *("webhook", "hook"),
+            r"://(?:[^\s\"'<>:]|:[0-9]){0,128}hook(?:[^\s\"'<>:]|:[0-9]){0,128}[/=@]",
+            r"(?=[\w-]{0,64}[0-9])[\w-]{16,256}",
+        ),
+    )
+]
 _SCHEME: Final = re.compile(
-    r"(?<![\w-])(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{6,4096})", re.I | re.A
+    rf"(?:(?<![\w-])|{_ESCAPE})"
+    r"(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{4,4096})",
+    re.I | re.A,
 )
-_CARD: Final = re.compile(r"(?<![\w.-])[0-9](?:[ -]?[0-9]){12,18}(?![\w-])", re.ASCII)
+_CARD: Final = re.compile(
+    rf"(?:(?<![\w.-])|{_ESCAPE})[0-9](?:[ -]?[0-9]){{12,18}}(?![\w-])", re.ASCII
+)
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
 _ISSUER: Final = re.compile(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
 )
 _IBAN: Final = re.compile(
-    r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}(?![a-z])", re.A
+    rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
+    r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}(?![a-z])",
+    re.A,
 )
 #: Lengths by country (ISO 13616 registry).
 _IBAN_LENGTH: Final = {
@@ -91,12 +177,29 @@ _PHONE: Final = re.compile(
 )
 
 
+_CHANGE: Final = re.compile("(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[a-z0-9]|(?<=[0-9])[A-Za-z]")
+_DIGITS: Final = re.compile("[0-9]+")
+
+
 def _issued(found: re.Match[str]) -> str:
     text = found.group()
     if not any(map(str.isdigit, text)) or found.lastindex is None:
         return text
     kind = _KINDS[found.lastindex - 1]
-    return marker(kind) if kind != "jwt" or text.count(".") > 1 else text
+    return marker(kind) if kind != "jwt" or text.count(".") > 1 or text[2] == "." else text
+
+
+def _random(found: re.Match[str]) -> str:
+    """Take out what has a part that is no name: letters of both cases and digits change as often
+    as chance has it, and twice as often as in words put together.
+    """
+    text = found.group()
+    for part in (*text.split("."), *re.split("[._-]", text)):
+        is_mixed = len(part) > 15 and part not in (part.lower(), part.upper())
+        changes = len(_CHANGE.findall(part)) if is_mixed else 0
+        if changes > 0.4 * len(part) and len(_DIGITS.findall(part)) > 1:
+            return marker("token")
+    return text
 
 
 def _url_user(found: re.Match[str]) -> str:
@@ -107,9 +210,9 @@ def _scheme(found: re.Match[str]) -> str:
     name, given = found.group(1).lower(), found.group(3)
     if name == "basic":
         try:
-            is_secret = b":" in base64.b64decode(
-                given.rstrip("=") + "=" * (-len(given.rstrip("=")) % 4)
-            )
+            given = given.rstrip("=")
+            user = base64.b64decode(given + "=" * (-len(given) % 4)).decode()
+            is_secret = ":" in user and user.isprintable()
         except ValueError:
             is_secret = False
     else:
@@ -148,12 +251,18 @@ def _address(found: re.Match[str]) -> str:
     return marker("ip")
 
 
+#: A percent-encoded part of a text, or of a query: a value, a name.
+ENCODED: Final = re.compile(
+    r"(?<![^\s\"'<>&=?#])(?=[^\s\"'<>&=?#]*?%[0-9A-Fa-f]{2})[^\s\"'<>&=?#]+"
+)
+
 # ---------------------------------------------------------------- all of them
 
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    r"\b(?:([0-9]{4}[ -]?[0-9]{4}[0-9 -]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})|([\w-]{16,}))",
+    r"\b(?:([0-9]{4}[ -]?[0-9]{4}[0-9 -]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})"
+    r"|([\w-]{16,}|\w{4}Q~))",
     re.ASCII,
 )
 _HEX: Final = re.compile(r"[0-9a-f-]+")
@@ -161,12 +270,13 @@ _HEX: Final = re.compile(r"[0-9a-f-]+")
 
 def without_schemes(text: str) -> str:
     """Return *text* without private keys, and without the credentials of URLs."""
-    if "PRIVATE KEY" in text:
+    if "PRIVATE KEY" in text or "Private-Lines" in text:
         text = _PEM.sub(marker("private-key"), text)
-    if "-u" in text or "user" in text:
-        text = _LOGIN.sub(rf"\1{marker('password')}", text)
     if "://" in text:
-        text = _WEBHOOK.sub(rf"\1{marker('webhook')}", _URL_USER.sub(_url_user, text))
+        text = _URL_USER.sub(_url_user, text)
+    for kind, sign, placed in _PLACED:
+        if sign in text:
+            text = placed.sub(rf"\1{marker(kind)}", text)
     return text
 
 
@@ -178,7 +288,8 @@ def without_numbers(text: str, likely: re.Match[str]) -> str:
         if at.lastindex == 1:
             has_digits = True
         elif not _HEX.fullmatch(at.group()):
-            return _CARD.sub(_card, _IBAN.sub(_iban, _TOKEN.sub(_issued, text)))
+            text = _RANDOM.sub(_random, _TOKEN.sub(_issued, text))
+            return _CARD.sub(_card, _IBAN.sub(_iban, text))
         at = LIKELY.search(text, at.end())
     return _CARD.sub(_card, text) if has_digits else text
 

@@ -19,7 +19,7 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
-from otel_logging import _runtime
+from otel_logging import _redact, _runtime
 
 MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
 MAX_DEPTH = 6
@@ -119,6 +119,7 @@ def _cut(text: str, limit: int) -> str:
     """Shorten *text*; its secrets are taken out before: of one in two parts, none is known."""
     if len(text) > limit:
         text = _runtime.current.redaction.text(shorten(text, max(MAX_TEXT, limit)))
+        _redact.changed["shortened"] += len(text) > limit
     return shorten(text, limit)
 
 
@@ -151,8 +152,8 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
     if isinstance(value, numbers.Real):
         return _number(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        more = len(value) - MAX_CHARACTERS
-        return repr(bytes(value[:MAX_CHARACTERS])) + (f"…[{more} more]" if more > 0 else "")
+        more = len(value) - left.most  # the text of so many is too long as well, and counted
+        return repr(bytes(value[: left.most])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
         return _mapping(value, depth - 1, left)
     if isinstance(value, (Sequence, Set, ValuesView)):
@@ -238,13 +239,19 @@ def _described(value: Any) -> str:
     return str.__str__(text)
 
 
+def _without_items(value: Any) -> str:
+    _redact.changed["shortened"] += 1
+    return f"<{_type_name(value)} of {len(value)}>"
+
+
 def _mapping(value: Mapping[Any, Any], depth: int, left: _Left) -> Any:
     if depth < 0 or left.nodes <= 0:
-        return f"<{_type_name(value)} of {len(value)}>"
+        return _without_items(value)
     result: dict[str, Any] = {}
     for key, item in value.items():
         more = len(value) - len(result)
         if left.nodes <= 0:  # the last one, or a note; what was handed in may not know its length
+            _redact.changed["shortened"] += more != 1
             last = (key, item) if more == 1 else ("…", f"{more} more")
             result[_key(last[0], result)] = _walk(last[1], depth, left)
             break
@@ -265,11 +272,12 @@ def _key(key: Any, taken: dict[str, Any]) -> str:
 
 def _sequence(value: Any, depth: int, left: _Left) -> Any:
     if depth < 0 or left.nodes <= 0:
-        return f"<{_type_name(value)} of {len(value)}>"
+        return _without_items(value)
     result: list[Any] = []
     for item in value:
         more = len(value) - len(result)
         if left.nodes <= 0:
+            _redact.changed["shortened"] += more != 1
             if more > 1 and result and _NUMBERS.issuperset(map(type, result)):
                 break  # it is a list of numbers still
             result.append(_walk(item if more == 1 else f"… {more} more", depth, left))

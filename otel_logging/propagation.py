@@ -14,8 +14,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
-from otel_logging import _diagnostics, _exceptions, _names, _runtime, _wrap
-from otel_logging._errors import ConfigurationError
+from otel_logging import _diagnostics, _exceptions, _runtime, _wrap
 from otel_logging._values import plain
 from otel_logging.binding import has_ended
 from otel_logging.context import (
@@ -170,30 +169,23 @@ def _text(value: Any) -> str:
 
 
 def set_propagators(names: tuple[str, ...] | None) -> None:
-    """Set OpenTelemetry's global propagator: those of OTEL_PROPAGATORS, or what is there.
+    """Set OpenTelemetry's global propagator: the installed *names*, or what is there.
 
-    Failure: raises ``ConfigurationError`` for one that is not installed.
+    Failure: raises what a propagator does that cannot be loaded.
     """
-    chosen = None if names is None else _installed(names)
-    from opentelemetry import propagate
+    try:
+        from opentelemetry import propagate
+    except ValueError:  # a name is not installed, which set-up has reported
+        return
+    chosen = propagate.get_global_textmap() if names is None else _loaded(names)
+    if not isinstance(chosen, _Named):
+        propagate.set_global_textmap(_Named(chosen))
 
-    others = propagate.get_global_textmap() if chosen is None else chosen
-    if not isinstance(others, _Named):
-        propagate.set_global_textmap(_Named(others))
 
-
-def _installed(names: tuple[str, ...]) -> TextMapPropagator:
+def _loaded(names: tuple[str, ...]) -> TextMapPropagator:
     from importlib.metadata import entry_points
 
     from opentelemetry.propagators.composite import CompositePropagator
 
-    found: list[Any] = []
-    group = entry_points(group="opentelemetry_propagator")
-    for name in names:
-        if name == "none":
-            continue
-        if name not in group.names:
-            allowed = "of " + ", ".join(sorted({*group.names, "none"}))
-            raise ConfigurationError(_names.OTEL_PROPAGATORS, name, allowed)
-        found.append(group[name].load()())
-    return CompositePropagator(found)
+    group: Any = entry_points(group="opentelemetry_propagator")
+    return CompositePropagator([group[name].load()() for name in names])

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from tests import planted_more
+
 NEEDLE = "hunter2Xq"
 
 #: Names in every style, of every kind.
@@ -114,6 +116,7 @@ def texts() -> Iterator[tuple[str, str]]:
     yield NEEDLE, f"Server=db;User Id=sa;Password={NEEDLE};Database=x"
     yield NEEDLE, f"headers=[(b'host', b'a'), (b'authorization', b'{NEEDLE}')]"
     yield NEEDLE, f'password="a \\"quoted\\" {NEEDLE}", next'
+    yield from planted_more.texts()
 
 
 def values() -> Iterator[tuple[str, str, Any]]:
@@ -122,7 +125,7 @@ def values() -> Iterator[tuple[str, str, Any]]:
         lambda v: v, lambda v: [v], lambda v: (v, v), lambda v: {v}, lambda v: v.encode(),
         lambda v: {"a": v}, lambda v: 9007199254740993, lambda v: [{"x": [v]}],
     )  # fmt: skip
-    for number, key in enumerate(KEYS):
+    for number, key in enumerate(KEYS + planted_more.KEYS):
         shape = shapes[number % len(shapes)]
         yield NEEDLE, key, shape(NEEDLE)
         nested = {"rows": [{"n": 1, key: NEEDLE}], key: [NEEDLE]}
@@ -154,6 +157,7 @@ NEIGHBOUR_KEYS = """
     secretKeyRotationDays session_store session_backend csrf_protection certificate fingerprint
     checksum classroom assessment
 """.split()  # noqa: SIM905 - read as words
+NEIGHBOUR_KEYS += planted_more.NEIGHBOUR_KEYS
 
 NEIGHBOUR_TEXTS = """\
 the author authored this, the secretary signed it
@@ -214,6 +218,7 @@ C:\\Users\\bob\\notes.txt""".split("\n")  # noqa: SIM905 - as well
 def neighbours() -> Iterator[str]:
     """Yield harmless texts, ids of every kind among them; the same ones each time."""
     yield from NEIGHBOUR_TEXTS
+    yield from planted_more.neighbours()
     chance = random.Random(7)
     for number in range(60):
         yield str(uuid.UUID(int=chance.getrandbits(128)))

@@ -5,13 +5,15 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from otel_logging import _diagnostics
-from tests.spools import run
+from otel_logging.export.sender import Sender
+from tests.spools import make, run
 
 LOST = "spans lost in a test"
 
@@ -84,6 +86,38 @@ def test_once_the_interpreter_exits_nothing_is_kept_quiet(
     _diagnostics.report(LOST)
     _diagnostics.report(LOST)
     assert capsys.readouterr().err == f"otel_logging: 1 {LOST}\n"
+
+
+def test_the_next_span_is_told_of_losses_as_often_as_stderr(
+    clock: SimpleNamespace, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """At most once a minute; the rest with the worker's next look. Also where stderr takes none."""
+    sender = Sender(make(tmp_path), None, timeout_s=1)
+    _diagnostics.report(LOST)
+    _diagnostics.report(LOST, 4)
+    _diagnostics.report("headers not understood")
+    assert _diagnostics.take_untold() == [f"1 {LOST}"]
+    assert _diagnostics.take_untold() == []
+    clock.now = 60.0
+    sender.gather()
+    assert _diagnostics.take_untold() == [f"4 {LOST}"]
+    assert capsys.readouterr().err.endswith(f"otel_logging: 4 {LOST}\n")
+
+
+def test_what_stderr_does_not_take_is_told_once(
+    clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next span says it, though it is still to be written."""
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stderr", Broken())
+        _diagnostics.report(LOST)
+    assert _diagnostics.take_untold() == [f"1 {LOST}"]
+    clock.now = 60.0
+    _diagnostics.report(LOST)
+    assert _diagnostics.take_untold() == [f"1 {LOST}"]
+    _diagnostics.report("lines dropped")
+    _diagnostics.forget()
+    assert _diagnostics.take_untold() == []
 
 
 def test_a_new_set_up_counts_anew(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,16 @@
-"""What was delivered and lost, as metrics of the meter provider that the application has set."""
+"""What was delivered, lost and changed: as metrics of the meter provider that the application has
+set, and of what was lost on the next span.
+"""
 
+import os
 from pathlib import Path
 
-from tests.programs import script
-from tests.receiver import Receiver, partial_success
+import pytest
+
+from otel_logging import traced
+from tests.conftest import Service
+from tests.programs import child_environment, good, python, script
+from tests.receiver import Receiver, accept, partial_success
 
 OPEN = """
 import json, sys
@@ -25,6 +32,7 @@ def counts():
         if scope["scope"]["name"] == "otel_logging"
         for metric in scope["metrics"]
         for point in metric["data"]["data_points"]
+        if point["value"] or not metric["name"].startswith("otel_logging.")
     }
 """
 
@@ -59,3 +67,126 @@ observability.shutdown()
         OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint.removesuffix("/v1/traces"),
         OTEL_LOGS_EXPORTER="otlp",
     )
+
+
+VALUES = """
+setup_observability("shop", environment="production", spool_dir=sys.argv[1])
+metrics.set_meter_provider(MeterProvider([reader]))
+NAMES = [("otel_logging.value.redacted", ""), ("otel_logging.value.shortened", "")]
+
+def changed():
+    return [counts().get(name, (0, "{value}")) for name in NAMES]
+
+def line(text, **fields):
+    return lambda: get_logger().info(text, **fields)
+
+def attribute(value, name="a"):
+    return lambda: span.set_attribute(name, value)
+
+with traced("message") as span:
+    for number, (count, *expected) in enumerate(CASES):
+        before = changed()
+        count()
+        grown = [after - known for (after, _), (known, _) in zip(changed(), before)]
+        assert grown == expected, (number, grown)
+assert {unit for _, unit in changed()} == {"{value}"}
+"""
+
+
+def test_values_that_were_redacted_or_shortened_are_counted(tmp_path: Path) -> None:
+    """Under names of ours: the conventions have none. What is whole is not counted."""
+    cases = """[
+        (line("hello", n=1, note="a"), 0, 0),
+        (line("hello", password="x1"), 1, 0),
+        (line("the token=x1"), 1, 0),
+        (line("the token=x1"), 1, 0),
+        (line("the token=[redacted:token]", password=None), 0, 0),
+        (attribute("x1", "password"), 1, 0),
+        (attribute("x" * 9000), 0, 1),
+        (attribute(b"x" * 9000), 0, 1),
+        (attribute(list(range(2000))), 0, 1),
+        (attribute(dict.fromkeys(range(2000))), 0, 1),
+        (attribute([[[[[[[[1]]]]]]]]), 0, 1),
+        (attribute(list(range(900))), 0, 0),
+        (lambda: span.add_event("e", {f"k{n}": "x" * 8000 for n in range(40)}), 0, 1),
+    ]"""
+    script(OPEN + VALUES.replace("CASES", cases), tmp_path)
+    cases = """[
+        (attribute("x" * 99), 0, 1),
+        (attribute(["x" * 99, "x" * 9]), 0, 1),
+        (attribute("x" * 10), 0, 0),
+    ]"""
+    code = OPEN + VALUES.replace("CASES", cases)
+    script(code, tmp_path, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="10")
+
+
+# ---------------------------------------------------------------- on the next span
+
+REFUSED = "spans lost: the collector refused them"
+
+
+def test_the_next_span_tells_what_was_lost(service: Service) -> None:
+    """How many, and why; once."""
+    service.receiver.answer = partial_success(1)
+    for name in ("refused", "after", "later"):
+        with traced(name):
+            pass
+        assert service.observability.force_flush(10)
+        service.receiver.answer = accept
+    found = {span.name: span.attributes for span in service.spans()}
+    assert found["after"] == {"otel_logging.lost": [f"1 {REFUSED}"]}
+    assert found["later"] == {}
+
+
+def test_a_span_of_lines_and_a_span_of_another_sdk_tell_it_too(receiver: Receiver) -> None:
+    """Whichever leaves first."""
+    code = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from otel_logging import _diagnostics, get_logger, setup_observability, traced
+
+trace.set_tracer_provider(TracerProvider())
+ours = setup_observability("shop", environment="production")
+_diagnostics.report("spans lost in a test")
+with traced("theirs"):
+    pass
+_diagnostics.report("lines lost in a test", 3)
+get_logger("shop").info("outside any span")
+ours.shutdown()
+"""
+    done = good(
+        python("-c", code, env=child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint))
+    )
+    found = {span.name: span.attributes.get("otel_logging.lost") for span in receiver.spans}
+    assert found == {
+        "theirs": ["1 spans lost in a test"],
+        "process log": ["3 lines lost in a test"],
+    }
+    assert done.stderr.count("lost in a test") == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_tells_nothing_of_its_parent(receiver: Receiver) -> None:
+    """Its parent does, on its own next span; and stderr has it once."""
+    code = """
+import os
+from otel_logging import _diagnostics, setup_observability, traced
+
+ours = setup_observability("shop", environment="production", instrument=[])
+_diagnostics.report("spans lost in a test")
+_diagnostics.report("spans lost in a test", 2)
+child = os.fork()
+with traced("parent" if child else "child"):
+    pass
+if child:
+    os.waitpid(child, 0)
+ours.shutdown()
+"""
+    done = good(
+        python("-c", code, env=child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint))
+    )
+    found = {span.name: span.attributes for span in receiver.spans}
+    assert found == {"parent": {"otel_logging.lost": ["1 spans lost in a test"]}, "child": {}}
+    said = [line for line in done.stderr.splitlines() if "lost in a test" in line]
+    assert said == [f"otel_logging: {times} spans lost in a test" for times in (1, 2)]

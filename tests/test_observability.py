@@ -361,7 +361,7 @@ def test_propagators_are_honoured(receiver: Receiver, tmp_path: Path, monkeypatc
     with pytest.raises(ConfigurationError, match="OTEL_PROPAGATORS='nonsense'"):
         Service(receiver, tmp_path)
     monkeypatch.delenv("OTEL_SDK_DISABLED")
-    monkeypatch.setenv("OTEL_PROPAGATORS", "none")
+    monkeypatch.setenv("OTEL_PROPAGATORS", "None")
     try:
         service = Service(receiver, tmp_path)
         with traced("x"):

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, TracesData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -243,6 +243,16 @@ def test_values_read_back_as_they_were_written(fields: dict[str, Any], number: i
 
 def _read(fields: dict[Any, Any]) -> dict[str, Any]:
     return _otlp.values_of(Span.FromString(_otlp.attributes(b"\x4a", fields)).attributes)
+
+
+@given(_FIELDS, st.integers(0, 300))
+def test_an_encoded_span_takes_further_attributes(fields: dict[str, Any], length: int) -> None:
+    """Whatever its length is; the rest stays."""
+    encoded = _otlp.span(b"t" * 16, 1, 0, "", 1, "n" * length, 1, 1, 2, fields)
+    more = _otlp.with_attributes(encoded, {"more": ["a"]})
+    (before,), (after,) = (ScopeSpans.FromString(each).spans for each in (encoded, more))
+    assert after.attributes.pop().key == "more"
+    assert after == before
 
 
 def test_bytes_in_a_foreign_span_read_as_hex() -> None:

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind
 
-from otel_logging import _diagnostics, _json, _otlp
+from otel_logging import _diagnostics, _json, _otlp, _redact
 from otel_logging._values import MAX_RECORD_BYTES, field, plain
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ def frozen(value: Any, length: int | None = None) -> Any:
     """Return a plain *value* with tuples for its lists, and its texts at most *length* long."""
     kind = type(value)
     if kind is str:
-        return value if length is None else value[:length]
+        if length is None or len(value) <= length:
+            return value
+        _redact.changed["shortened"] += 1
+        return value[:length]
     if kind is list:
         return tuple([frozen(item, length) for item in value])
     if kind is dict:

@@ -1,5 +1,5 @@
-"""What was delivered and what was lost, under the names that SDKs have for it, for whoever has set
-a meter provider.
+"""What was delivered and what was lost, under the names that SDKs have for it, and what was
+redacted or shortened, under our own: for whoever has set a meter provider.
 
 In: counts. Out: observations, when the provider's reader asks. Invariant: nothing is counted twice
 for this. Deliberately absent: a meter provider.
@@ -10,7 +10,7 @@ from typing import Final
 
 from opentelemetry import metrics
 
-from otel_logging import _diagnostics, _names
+from otel_logging import _diagnostics, _names, _redact
 from otel_logging.export import sender
 from otel_logging.export.outcome import NOUNS
 from otel_logging.spool import queue
@@ -47,11 +47,21 @@ def observe() -> None:
             _made.append(
                 meter.create_observable_counter(name, [ask], f"{{{noun[:-1].replace(' ', '_')}}}")
             )
+    for what in _redact.changed:  # the conventions have no name for these
+
+        def tell(_: metrics.CallbackOptions, what: str = what) -> Iterable[metrics.Observation]:
+            return [metrics.Observation(_redact.changed[what], _about("processor"))]
+
+        _made.append(meter.create_observable_counter(_names.VALUE_METRIC + what, [tell], "{value}"))
+
+
+def _about(component: str) -> dict[str, str]:
+    kind = f"otel_logging_{component}"
+    return {_names.COMPONENT_TYPE: kind, _names.COMPONENT_NAME: f"{kind}/0"}
 
 
 def _counted(component: str, noun: str) -> Iterator[metrics.Observation]:
-    kind = f"otel_logging_{component}"
-    about = {_names.COMPONENT_TYPE: kind, _names.COMPONENT_NAME: f"{kind}/0"}
+    about = _about(component)
     if component == "exporter":
         yield metrics.Observation(sender.delivered[noun], about)
     losses: dict[str, int] = {}

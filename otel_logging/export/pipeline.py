@@ -28,7 +28,7 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _diagnostics, _forks, _names, _runtime
+from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
@@ -239,6 +239,9 @@ class Pipeline:
             _diagnostics.report("spans lost: they ended after shutdown")
             return
         self.ended_spans += 1
+        if _diagnostics.untold:
+            lost = {_names.LOST: _diagnostics.take_untold()}
+            encoded = _otlp.with_attributes(encoded, lost)
         self.spool.append(scope, trace_id, encoded)
 
     def ended_elsewhere(self, span: ReadableSpan) -> None:
@@ -344,6 +347,7 @@ class Pipeline:
 
     def after_fork(self) -> None:
         """Be this process: its own ids and resource, none of the parent's lines."""
+        _diagnostics.after_fork()
         _runtime.ids.seed()
         self._process_log = None
         self._unshown.clear()

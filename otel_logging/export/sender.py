@@ -69,6 +69,7 @@ class Sender:
             self.next_housekeeping = time.monotonic() + ROUND_S
             self._spool.adopt()
             self._spool.prune()
+            _diagnostics.say_due()
             self._is_tidy = False
 
     def tidy(self, *, go_on: Callable[[], bool]) -> None:

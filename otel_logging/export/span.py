@@ -155,7 +155,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             kind = type(kept)
             if kind is str:
                 if length is not None:
-                    kept = kept[:length]
+                    kept = frozen(kept, length)
             elif kind is list or kind is dict:
                 kept = frozen(kept, length)
             if most is not None and self._is_full(most) and name not in self._attributes:

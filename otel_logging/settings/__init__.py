@@ -86,7 +86,7 @@ class Settings:
     sampler_ratio: float = asked(_parse.ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
     limits: Limits
     #: None: what OpenTelemetry has set.
-    propagators: tuple[str, ...] | None = asked(_parse.comma_list, None, _names.OTEL_PROPAGATORS)
+    propagators: tuple[str, ...] | None = asked(_parse.propagators, None, _names.OTEL_PROPAGATORS)
     who: tuple[str, ...] = asked(_parse.names, ("user_id",), _names.WHO_KEYS, argument="who")
     propagate: tuple[str, ...] = asked(
         _parse.baggage_keys, (), _names.PROPAGATE, argument="propagate"
