@@ -5,6 +5,7 @@ Nothing in a store is changed, but by ``spool --purge``.
 
 import re
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,10 @@ def late(
             return Shown(drawn, (part.as_json() for part in parts), [], answer.rows)
         known = () if answer.looked_at else there_is(found.spans, question)
         return Shown(
-            [
-                *table.draw(
-                    answer, width=out_width, links=links_of(found), narrowed=found.narrowed
-                ),
-                *(Text(visible(each)) for each in known),
-            ],
+            chain(
+                table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
+                (Text(visible(each)) for each in known),
+            ),
             (row.as_json(found.link(*row.ids)) for row in answer.rows),
             [row.trace for row in answer.rows],
             answer.rows,

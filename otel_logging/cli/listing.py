@@ -2,10 +2,12 @@
 
 import gc
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,8 +147,9 @@ class Listing:
             for row in shown.as_json:
                 click.echo(strict(row))
         elif self._as_json:
-            lines = ",\n".join(strict(row) for row in shown.as_json)
-            click.echo(f"[\n{lines}\n]" if lines else "[]")
+            # row by row: 100,000 would be a gigabyte
+            lines = ((",\n" if at else "\n") + strict(row) for at, row in enumerate(shown.as_json))
+            sys.stdout.writelines(chain("[", lines, "\n]\n" if shown.rows else "]\n"))
             click.echo(found.origin, err=True)
         elif not found.spans:
             when = "" if self.since_ns else A_DAY

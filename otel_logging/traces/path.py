@@ -3,7 +3,6 @@
 Pure, and every walk ends, also where broken senders made a span its own ancestor.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -205,7 +204,7 @@ def _in_time(whole: Part, child: Span) -> tuple[int, int, int]:
     for it, has another clock: it is put into the middle of its parent, as Jaeger does.
     """
     start, end, shift = child.start_ns + whole.shift, _end(child) + whole.shift, whole.shift
-    if child.resource != whole.span.resource:
+    if child.resource is not whole.span.resource and child.resource != whole.span.resource:
         own_start, own_end = whole.span.start_ns + whole.shift, _end(whole.span) + whole.shift
         room = (own_end - own_start) - (end - start)
         is_waited_for = end > own_end and whole.span.details.kind == "client"
@@ -239,10 +238,11 @@ def _between(
     marks = sorted((at, name) for at, name in marks if whole.start <= at <= whole.end)
     around: list[tuple[int, str | None]] = [(whole.start, None), *marks, (whole.end, None)]
     gaps.sort()
-    pieces = []
+    pieces, at = [], 0  # the gap that began last
     for (begin, before), (end, after) in pairwise(around):
-        gap = gaps[max(bisect_right(gaps, begin, key=lambda gap: gap[0]) - 1, 0)]
-        if gap[0] <= begin and end <= gap[1]:
+        while at + 1 < len(gaps) and gaps[at + 1][0] <= begin:
+            at += 1
+        if gaps[at][0] <= begin and end <= gaps[at][1]:
             pieces.append((end - begin, before, after))
     length, before, after = max(pieces, key=lambda piece: piece[0])
     return length / 1e9, (before, after)
