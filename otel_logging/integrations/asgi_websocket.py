@@ -203,8 +203,8 @@ class _Connection:
         if latest is not None and not latest.is_over:
             latest.asked_ns = _runtime.current.now_ns()
             self.held.add(latest)
-            if watched := getattr(latest.span, "otel_logging_watched", None):
-                watched.leave()
+            if (watch := _runtime.current.watch) is not None:
+                watch.leave(latest.span)
         self._leave()
         self.stand_for(None)
         if self.held and self.sweeper is None and self._task is not None:

@@ -60,7 +60,10 @@ _TRACE_CHARACTERS: Final = 8
 #: With flags that say "sampled" (W3C Trace Context: the lowest bit).
 _IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
 _BARE = re.compile(r"[^\s\"'=]+")
-_NOT_FIELDS: Final = _names.RESERVED | {_names.STACK, _names.TIME_NS, *_names.OF_EXCEPTIONS}
+#: What people do not read beside the message: the shares of a late stage are data of programs.
+_NOT_FIELDS: Final = _names.RESERVED | {
+    *(_names.STACK, _names.TIME_NS, _names.LATE_SHARES, *_names.OF_EXCEPTIONS)
+}
 _WORDS: Final = re.compile("( *)([^ ]+)")
 _PARTS: Final = re.compile("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
 _Paint = Callable[[str, str], str]
