@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1030,
     "testing": 151,
     "tracers": 44,
-    "traces": 2327,
+    "traces": 2346,
     "tracing": 270,
 }
 

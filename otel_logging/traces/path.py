@@ -18,6 +18,7 @@ NOTHING: Final = (
 _AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
 _NEARLY_ALL = 0.9
 _SPREAD = 4  # less than a quarter of the time is not where it went
+_FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
@@ -80,10 +81,14 @@ class Step:
 
 
 def words(steps: list[Step]) -> list[str]:
-    """Return the way in words, one for each stage below the first; never none."""
+    """Return the way in words, one for each stage below the first; never none. Of a deep one its
+    middle is counted.
+    """
     found = [str(step) for step in steps[1:]]
     if itself := steps[-1].itself:
         found.append(itself)
+    if (left_out := len(found) - _FIRST_SAID - _LAST_SAID) > 1:
+        found[_FIRST_SAID:-_LAST_SAID] = [f"… {left_out} more"]
     return found or [NOTHING]
 
 

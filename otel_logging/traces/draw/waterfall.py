@@ -205,7 +205,7 @@ def _columns(
     # of the outermost stage alone the heading has it
     lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
     rough = _Columns(start, total, service, width, way, lost, last.span_id)
-    numbers = (len(rough.count(max(row.end_ns - start, _took(row)))) for row in listed)
+    numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
     labels = (cell_len(_label(row, rough).plain) for row in drawn if row.span)
@@ -215,8 +215,8 @@ def _columns(
     return replace(rough, number=number, label=label, bar=bar)
 
 
-def _took(row: Row) -> int:
-    """Return how long a row's stage was open, or all of its equal ones together; ns."""
+def took_ns(row: Row) -> int:
+    """Return how long a row's stage was open, or all of its equal ones together."""
     spans: Sequence[Any] = row.equal if len(row.equal) > 1 else (row,)
     return sum(max(span.end_ns - span.start_ns, 0) for span in spans)
 
@@ -251,7 +251,7 @@ def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
     if span is None:
         yield columns.numbers(row.start_ns).append(_label(row, columns))
         return
-    line = columns.numbers(row.start_ns, _took(row))
+    line = columns.numbers(row.start_ns, took_ns(row))
     line.append(cell(_label(row, columns), columns.label)).append(_GAP)
     on_way = " bold" if span.span_id in columns.way else ""
     yield line.append(columns.bar_of(row), (_style(span) or "blue") + on_way)
