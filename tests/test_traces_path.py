@@ -229,8 +229,10 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     ),
     "a thousand deep": (
         [p(n, n - 1, f"level {n}", n, 9_000 - n) for n in range(1, 1_001)],
-        "level 2 8.996 s → level 3 8.994 s → … 991 more → level 995 7.010 s → level 996 7.008 s"
-        " → level 997 7.006 s → level 998 7.004 s → level 999 7.002 s → level 1000 7.000 s",
+        (
+            "level 2 8.996 s → level 3 8.994 s → … 991 more → level 995 7.010 s → level 996 7.008 s"
+            " → level 997 7.006 s → level 998 7.004 s → level 999 7.002 s → level 1000 7.000 s"
+        ),
     ),
 }
 
