@@ -56,7 +56,7 @@ BUDGETS = {
     "integrations": 1419,
     "jobs": 99,
     "lateness": 1325,
-    "logs": 1541,
+    "logs": 1543,
     "mcp_server": 143,
     "observability": 236,
     "outliving": 77,

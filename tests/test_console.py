@@ -76,6 +76,13 @@ LINES: list[dict[str, Any]] = [
         "late.shares": '{"loop": 0.824, "unknown": 0.076}',  # data of programs: in JSON alone
         "trace_id": TRACE,
     },
+    {
+        "event": "grace's message is overdue: open for 1.01 s (budget 0.50), in ask (chat.py:121)",
+        "level": "warning",
+        "logger": "otel_logging",
+        "user_id": "grace",
+        "late.where": "Service.ask (/srv/chat/chat.py:121)\nService.chat (/srv/chat/chat.py:9)",
+    },
     {"event": "run 7", "job_tag": "PRICE_CACHE", "prices": 412, "_time_ns": NOON_NS + DAY_NS},
 ]
 
