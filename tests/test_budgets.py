@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 405,
     "export": 2241,
     "handover": 141,
-    "integrations": 1419,
+    "integrations": 1423,
     "jobs": 99,
     "lateness": 1325,
     "logs": 1543,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1030,
     "testing": 151,
     "tracers": 44,
-    "traces": 2346,
+    "traces": 2352,
     "tracing": 270,
 }
 
