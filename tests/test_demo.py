@@ -133,6 +133,7 @@ def test_the_table_is_what_the_command_says(ran: Ran) -> None:
 
 def test_one_message_each_of_these_users_is_late_and_no_other(ran: Ran) -> None:
     everything = ran.late("--over", "0.000001", "--service", demo.SERVICE)
+    assert all(row["reason"] for row in everything)
     messages = [row for row in everything if row["stage"] == "message"]
     assert Counter(row["who"]["user_id"] for row in messages) == MESSAGES_OF
     over = [row["who"]["user_id"] for row in messages if row["latency_s"] > row["budget_s"]]
