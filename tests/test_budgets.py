@@ -47,7 +47,7 @@ BUDGETS = {
     "_wrap": 169,
     "assembly": 140,
     "binding": 129,
-    "cli": 599,
+    "cli": 614,
     "context": 191,
     "demo": 240,
     "doctor": 405,

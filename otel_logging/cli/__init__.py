@@ -105,7 +105,11 @@ def late(
         return Shown(
             chain(
                 table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
-                (Text(visible(each)) for each in known),
+                (
+                    line
+                    for each in known
+                    for line in terminal.wrapped(Text(visible(each)), out_width, 4)
+                ),
             ),
             (row.as_json(found.link(*row.ids)) for row in answer.rows),
             [row.trace for row in answer.rows],
@@ -206,7 +210,7 @@ def show(
     for trace in chosen:
         drawn = waterfall.draw(trace, width=out.width, links=links_of(found), unfolded=unfolded)
         terminal.show(out, [*drawn, *([Text()] if trace is not chosen[-1] else ())])
-    terminal.show(out, footer(found, source, spool_dir))
+    terminal.show(out, footer(found, source, spool_dir, out.width))
 
 
 @main.command()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from rich.cells import cell_len
 from rich.text import Text
 
 from otel_logging import settings
@@ -55,11 +56,21 @@ def links_of(found: Answered) -> terminal.Links:
     return terminal.Links(found.link, are_taken=links.takes_links())
 
 
-def footer(found: Answered, source: str | None, spool_dir: Path | None) -> list[Text]:
-    """Return the lines that name the sources, and the directories of the local store."""
+def footer(
+    found: Answered, source: str | None, spool_dir: Path | None, width: int
+) -> Iterator[Text]:
+    """Yield the lines that name the sources, and the directories of the local store; where they
+    have no room in one, each directory has its own, whole: it is to be copied.
+    """
     known = [] if source == sources.JAEGER else filter(Path.is_dir, places(spool_dir))
-    line = " · ".join([found.origin, *(visible(str(place)) for place in known)])
-    return [Text(), Text(line, "dim", overflow="ignore")]
+    paths = [visible(str(place)) for place in known]
+    line = " · ".join([found.origin, *paths])
+    yield Text()
+    if cell_len(line) <= width:
+        yield Text(line, "dim")
+        return
+    yield from terminal.wrapped(Text(found.origin, "dim"), width, 2)
+    yield from (Text(path, "dim", overflow="ignore") for path in paths)
 
 
 def places(spool_dir: Path | None) -> list[Path]:
@@ -155,7 +166,9 @@ class Listing:
             when = "" if self.since_ns else A_DAY
             click.echo(nothing_in(found, self._source, self._spool_dir, when=when))
         else:
-            terminal.show(self._out, [*shown.drawn, *footer(found, self._source, self._spool_dir)])
+            terminal.show(
+                self._out, [*shown.drawn, *footer(found, self._source, self._spool_dir, self.width)]
+            )
 
 
 def strict(value: Any) -> str:
