@@ -351,6 +351,14 @@ MEASURED: dict[str, tuple[dict[str, Any], str]] = {
     "cause and detail": (verdict(cause="pool", detail="5 of 5 in use"), "pool: 5 of 5 in use"),
     "whose": (verdict(cause="loop", culprit__user_id="alice"), "loop, by alice"),
     "unknown": (verdict(cause="unknown"), "query 880 ms"),
+    "unknown, and that it is": (
+        verdict(cause="unknown", why="0.8 s without a known cause"),
+        "query 880 ms",
+    ),
+    "unknown, and where in words": (
+        verdict(cause="unknown", why="0.8 s without a known cause: 71 % x", where="71 % x"),
+        "0.8 s without a known cause: 71 % x",
+    ),
     "a control character": (verdict(why="for \x1b[2J"), "for \\x1b[2J"),
     "one in a cause": (verdict(cause="lock", culprit="\x07"), "lock, by \\x07"),
     "unknown, and where": (verdict(cause="unknown", where="71 % x"), "71 % x"),

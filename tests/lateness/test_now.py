@@ -23,7 +23,7 @@ from tests.programs import MODULE, Program, script
 
 HUNG = """
 import asyncio, re, sys
-from otel_logging import setup_observability, traced
+from otel_logging import bind_context, setup_observability, traced
 setup_observability("shop", environment="production", spool_dir=sys.argv[1],
                     endpoint="http://127.0.0.1:1")
 async def waits_for_ever():
