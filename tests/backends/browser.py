@@ -3,7 +3,6 @@
 import itertools
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from tests.backends.stack import PATIENCE_S, MissingError, die_with_us, until
+from tests.programs import start
 
 #: Nothing of it asks anybody on the network, and nothing is kept.
 _OPTIONS = (
@@ -29,7 +29,7 @@ def opened(directory: Path) -> Iterator["Browser"]:
         raise MissingError("no chromium: run tests/backends/install")
     command = [*die_with_us("KILL"), program, f"--user-data-dir={directory}", *_OPTIONS]
     with (directory.parent / "browser.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = start(*command, stdout=log, stderr=log)
     try:
         told = directory / "DevToolsActivePort"
         port, path = until(lambda: told.exists() and told.read_text().split(), _are_two)
