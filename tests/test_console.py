@@ -63,6 +63,26 @@ LINES: list[dict[str, Any]] = [
     {"event": "failed", "level": "error", "exception": TRACEBACK, "tenant": "acme"},
     {"event": "note", "text": "a text of many words, too long for one line of eighty columns " * 2},
     {"event": "x" * 100, "level": "critical"},
+    {
+        "event": "ben's message of 22:13:19.220 took 0.90 s (budget 0.500): 0.82 s behind "
+        "resize_image (worker.py:88) for alice, which blocked the event loop",
+        "level": "warning",
+        "logger": "otel_logging",
+        "stage": "message",
+        "user_id": "ben",
+        "late.by_s": 0.4,
+        "late.cause": "loop",
+        "late.culprit": "resize_image (worker.py:88)",
+        "late.shares": '{"loop": 0.824, "unknown": 0.076}',  # data of programs: in JSON alone
+        "trace_id": TRACE,
+    },
+    {
+        "event": "grace's message is overdue: open for 1.01 s (budget 0.50), in ask (chat.py:121)",
+        "level": "warning",
+        "logger": "otel_logging",
+        "user_id": "grace",
+        "late.where": "Service.ask (/srv/chat/chat.py:121)\nService.chat (/srv/chat/chat.py:9)",
+    },
     {"event": "run 7", "job_tag": "PRICE_CACHE", "prices": 412, "_time_ns": NOON_NS + DAY_NS},
 ]
 

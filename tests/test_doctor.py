@@ -880,6 +880,19 @@ def test_a_probe_that_comes_no_more_is_a_problem(run: Run, way: Way) -> None:
     )
 
 
+def test_what_jaeger_knows_is_asked_anew(run: Run, way: Way) -> None:
+    """Another probe may have come while this one was waited for."""
+
+    def another(request: Request) -> Answer:
+        way.jaeger.plant(
+            Planted(1, 0, "probe", 0, 1), origin=time.time_ns(), service="otel-logging-doctor"
+        )
+        return accept(request)
+
+    way.receiver.answer = another
+    assert_problem(run(), "The probe did not come to", "look at the collector's log")
+
+
 def test_a_lost_log_line_is_a_problem(run: Run, way: Way) -> None:
     """The span came, the event did not."""
 

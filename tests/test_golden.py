@@ -1,4 +1,5 @@
-"""What a person sees of ``late``, ``failed`` and ``show``: whole captures, with and without colour.
+"""What a person sees of ``late``, ``failed``, ``show`` and ``doctor``: whole captures, with and
+without colour.
 
 After a change that is meant: ``GOLDEN=1 pytest tests/test_golden.py``, and look at each difference.
 """
@@ -12,6 +13,8 @@ import pytest
 from rich.console import Console
 
 from otel_logging.cli import listing, main
+from otel_logging.doctor import checks
+from otel_logging.doctor.report import NOT_TRIED, good, note, problem
 from otel_logging.traces.draw import terminal
 from tests.commands import Runner
 from tests.stored import Planted, line, store
@@ -152,12 +155,71 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("colour", [False, True], ids=["plain", "colour"])
-@pytest.mark.parametrize("width", [80, 120, 200])
+#: What the doctor found, once with all it can say, once where all is well.
+DOCTOR = {
+    "doctor-problems": [
+        good("The settings are sound: http/protobuf to http://collector:4318/v1/traces."),
+        problem(
+            "The spool is full: 63.1 MB of at most 67.1 MB wait in"
+            " /var/spool/otel_logging/shop-4f1c0d9a77e2, and the oldest are dropped.",
+            "get the collector to take them; until then raise OTEL_LOGGING_SPOOL_BYTES",
+        ),
+        problem(
+            "The collector at http://collector:4318/v1/traces does not answer:"
+            " ConnectionRefusedError: [Errno 111] Connection refused.",
+            "start it (docker compose up -d), or set OTEL_EXPORTER_OTLP_ENDPOINT to where it is;"
+            " port 4317 is gRPC, 4318 HTTP, and http/protobuf is spoken; https:// if it expects"
+            " TLS",
+        ),
+        note("No Jaeger answers at http://localhost:16686, and none is named."),
+        note(NOT_TRIED),
+    ],
+    "doctor-well": [
+        good("The collector takes spans at http://localhost:4318/v1/traces."),
+        good("Jaeger 2.13.0 answers at http://localhost:16686."),
+        good("The clocks agree."),
+        good("The probe came back with its log line, after 1.204 s."),
+    ],
+    "doctor-local": [note(NOT_TRIED)],
+}
+CAPTURES = pytest.mark.parametrize(
+    ("width", "colour"),
+    [(width, colour) for width in (80, 120, 200) for colour in (False, True)],
+)
+
+
+@CAPTURES
+@pytest.mark.parametrize("name", DOCTOR)
+def test_a_capture_of_the_doctor(
+    monkeypatch: pytest.MonkeyPatch, name: str, width: int, colour: bool
+) -> None:
+    """A sentence is at most 100 columns wide; what mends it stands below it."""
+    monkeypatch.setattr(checks, "examine", lambda **_: iter(DOCTOR[name]))
+    output = captured(monkeypatch, name, width, colour, ["doctor"], exits=name.endswith("problems"))
+    assert all(len(text) <= 100 + colour * 20 for text in output.splitlines())
+
+
+@CAPTURES
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_capture(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str, width: int, colour: bool
 ) -> None:
+    """Of what is stored."""
+    monkeypatch.chdir(place.parent)  # a long path has a line of its own
+    options = ["--source", "local", "--spool-dir", place.name]
+    captured(monkeypatch, name, width, colour, [*COMMANDS[name], *options], hidden=place.name)
+
+
+def captured(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    width: int,
+    colour: bool,
+    arguments: list[str],
+    *,
+    hidden: str = "nowhere",
+    exits: int = 0,
+) -> str:
     """Not a line is wider than the terminal; without colour every fact is still there."""
     system = "standard" if colour else None
 
@@ -173,15 +235,14 @@ def test_a_capture(
 
     monkeypatch.setattr(terminal, "console", console)
     monkeypatch.setattr(listing.links, "takes_links", lambda: False)
-    result = Runner().invoke(
-        main, [*COMMANDS[name], "--source", "local", "--spool-dir", str(place)], color=colour
-    )
-    assert result.exit_code == 0, result.output
-    shown = result.output.replace(str(place), "/var/spool")
+    result = Runner().invoke(main, arguments, color=colour)
+    assert result.exit_code == exits, result.output
+    shown = result.output.replace(hidden, "/var/spool")
     if not colour:
         assert all(len(text) <= width for text in shown.splitlines())
         assert "\x1b" not in shown
-    captured = GOLDEN / f"{name}-{width}{'-colour' if colour else ''}.txt"
+    golden = GOLDEN / f"{name}-{width}{'-colour' if colour else ''}.txt"
     if os.environ.get("GOLDEN"):
-        captured.write_text(shown, "utf-8")
-    assert shown == captured.read_text("utf-8")
+        golden.write_text(shown, "utf-8")
+    assert shown == golden.read_text("utf-8")
+    return shown

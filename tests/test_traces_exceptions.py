@@ -31,6 +31,26 @@ def test_a_log_line_has_its_exception_as_text() -> None:
     assert where(found.where) == "at tests/test_traces_exceptions.py"
 
 
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("failed", {"exception": "ValueError: four"}),
+        ("exception", {"exception.type": "ValueError", "exception.message": "four"}),
+    ],
+    ids=["line", "span"],
+)
+def test_without_a_traceback_the_place_is_what_was_noted(
+    name: str, attributes: dict[str, str]
+) -> None:
+    """Each traceback is there once a trace; a server's own line about it has none."""
+    place = {"exception.where": "/srv/core/connection.py:12 in Shop.<locals>.buy"}
+    assert raised(name, {**attributes, **place}) == Raised(
+        "ValueError: four", "at core/connection.py:12 Shop.<locals>.buy"
+    )
+    assert raised(name, {**attributes, "exception.where": "?"}) == Raised("ValueError: four", "")
+    assert raised(name, attributes) == Raised("ValueError: four", "")
+
+
 def test_a_message_of_several_lines_is_cut_to_its_first() -> None:
     """Its rest looks like anything."""
     found = raised("failed", {"exception": caught(ValueError("boom\nand more\n  and more"))})

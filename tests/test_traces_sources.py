@@ -1,18 +1,22 @@
 """The local store and Jaeger, together and each alone."""
 
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from otel_logging.traces import sources
+from otel_logging.traces import local, sources
 from otel_logging.traces.jaeger import JaegerError, UnknownServiceError
 from otel_logging.traces.late import Question, late
 from otel_logging.traces.sources import BOTH, JAEGER, LOCAL, Answered, Sources
+from otel_logging.traces.span import Span
 from otel_logging.traces.trace import by_trace
 from tests.conftest import NOWHERE
 from tests.jaeger import FakeJaeger
+from tests.rude import Rude
 from tests.stored import MS, TRACE, Planted, store
 
 OTHER = "b" * 32
@@ -143,6 +147,50 @@ def test_an_invalid_span_is_reported(both: Sources, fake: FakeJaeger) -> None:
 
     assert names(answered) == ["answer", "message"]
     assert answered.origin.endswith(", incomplete: 1 invalid span left out")
+
+
+def test_jaeger_is_asked_while_the_local_store_is_read(
+    both: Sources, fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes: its first answer has as much time."""
+    asked, read = threading.Event(), local.read
+
+    def instead(_: str) -> None:
+        asked.set()
+
+    def slow_read(places: Iterable[Path]) -> list[Span]:
+        assert asked.wait(30)
+        time.sleep(sources._HELLO_S)
+        return read(places)
+
+    fake.instead = instead
+    monkeypatch.setattr(local, "read", slow_read)
+    assert names(both.late(Question())) == ["answer", "charge", "message"]
+
+
+def test_a_jaeger_that_hangs_is_not_waited_for(
+    both: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks it alone waits longer."""
+    monkeypatch.setattr("otel_logging.traces.jaeger.HELLO_S", 60.0)
+
+    def hang(server: Rude, _: socket.socket) -> None:
+        server.stopping.wait()
+
+    with Rude(hang) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        began = time.monotonic()
+        for answered in (
+            Sources(BOTH, both.places, url).late(Question()),
+            Sources(BOTH, both.places, url).trace(TRACE),
+            Sources(BOTH, both.places, url).last(None),
+        ):
+            assert names(answered) == ["answer", "message"]
+            assert answered.origin == (
+                f"from the local store; no Jaeger: {url} does not answer in time"
+                " (--source jaeger waits longer)"
+            )
+        assert time.monotonic() - began < 30  # [run: 1.5 s]
 
 
 @pytest.mark.parametrize(("which", "seconds"), [(BOTH, 10.0), (JAEGER, 60.0)])

@@ -5,6 +5,7 @@ Nothing in a store is changed, but by ``spool --purge``.
 
 import re
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,14 @@ def late(
             return Shown(drawn, (part.as_json() for part in parts), [], answer.rows)
         known = () if answer.looked_at else there_is(found.spans, question)
         return Shown(
-            [
-                *table.draw(
-                    answer, width=out_width, links=links_of(found), narrowed=found.narrowed
+            chain(
+                table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
+                (
+                    line
+                    for each in known
+                    for line in terminal.wrapped(Text(visible(each)), out_width, 4)
                 ),
-                *(Text(visible(each)) for each in known),
-            ],
+            ),
             (row.as_json(found.link(*row.ids)) for row in answer.rows),
             [row.trace for row in answer.rows],
             answer.rows,
@@ -207,7 +210,7 @@ def show(
     for trace in chosen:
         drawn = waterfall.draw(trace, width=out.width, links=links_of(found), unfolded=unfolded)
         terminal.show(out, [*drawn, *([Text()] if trace is not chosen[-1] else ())])
-    terminal.show(out, footer(found, source, spool_dir))
+    terminal.show(out, footer(found, source, spool_dir, out.width))
 
 
 @main.command()

@@ -2,14 +2,17 @@
 
 import gc
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from rich.cells import cell_len
 from rich.text import Text
 
 from otel_logging import settings
@@ -53,11 +56,21 @@ def links_of(found: Answered) -> terminal.Links:
     return terminal.Links(found.link, are_taken=links.takes_links())
 
 
-def footer(found: Answered, source: str | None, spool_dir: Path | None) -> list[Text]:
-    """Return the lines that name the sources, and the directories of the local store."""
+def footer(
+    found: Answered, source: str | None, spool_dir: Path | None, width: int
+) -> Iterator[Text]:
+    """Yield the lines that name the sources, and the directories of the local store; where they
+    have no room in one, each directory has its own, whole: it is to be copied.
+    """
     known = [] if source == sources.JAEGER else filter(Path.is_dir, places(spool_dir))
-    line = " · ".join([found.origin, *(visible(str(place)) for place in known)])
-    return [Text(), Text(line, "dim", overflow="ignore")]
+    paths = [visible(str(place)) for place in known]
+    line = " · ".join([found.origin, *paths])
+    yield Text()
+    if cell_len(line) <= width:
+        yield Text(line, "dim")
+        return
+    yield from terminal.wrapped(Text(found.origin, "dim"), width, 2)
+    yield from (Text(path, "dim", overflow="ignore") for path in paths)
 
 
 def places(spool_dir: Path | None) -> list[Path]:
@@ -145,14 +158,17 @@ class Listing:
             for row in shown.as_json:
                 click.echo(strict(row))
         elif self._as_json:
-            lines = ",\n".join(strict(row) for row in shown.as_json)
-            click.echo(f"[\n{lines}\n]" if lines else "[]")
+            # row by row: 100,000 would be a gigabyte
+            lines = ((",\n" if at else "\n") + strict(row) for at, row in enumerate(shown.as_json))
+            sys.stdout.writelines(chain("[", lines, "\n]\n" if shown.rows else "]\n"))
             click.echo(found.origin, err=True)
         elif not found.spans:
             when = "" if self.since_ns else A_DAY
             click.echo(nothing_in(found, self._source, self._spool_dir, when=when))
         else:
-            terminal.show(self._out, [*shown.drawn, *footer(found, self._source, self._spool_dir)])
+            terminal.show(
+                self._out, [*shown.drawn, *footer(found, self._source, self._spool_dir, self.width)]
+            )
 
 
 def strict(value: Any) -> str:

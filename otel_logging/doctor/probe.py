@@ -217,7 +217,7 @@ def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding
 
 def _missing(jaeger: Jaeger, patience_s: float) -> Finding:
     look = f"look at the collector's exporters, and whether {_names.JAEGER_URL} is the Jaeger"
-    if _names.DOCTOR not in jaeger.services():
+    if _names.DOCTOR not in Jaeger(jaeger.url).services():  # by now
         return problem(
             f"Jaeger has no service {_names.DOCTOR!r}: the collector took the probe, and in"
             f" {duration(patience_s)} nothing of it came to {jaeger.url}.",

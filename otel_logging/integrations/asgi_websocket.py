@@ -110,6 +110,7 @@ class _Connection:
         self._request_id = request_id_of(headers)
         attributes = attributes_of(self.scope, headers)
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
+        self._path = attributes.get("url.path")
         stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
         self.span: Any = tracing.start(stage)
         self.stage = tracing.traced("message", kind="server", links=(self.span,))
@@ -155,9 +156,12 @@ class _Connection:
         span = self.span
         if has_ended(span):
             return  # pragma: no cover - the application has ended it
-        name_route(span, "WS", route_of(self.scope))
         route = route_of(self.scope)
-        self.of_messages = {"http.route": route} if route else {}
+        name_route(span, "WS", route)
+        if route:
+            self.of_messages = {"http.route": route}
+            if route != self._path:  # what tells messages of two connections apart
+                self.of_messages["url.path"] = self._path
         if status:  # pragma: no branch - none was sent
             span.set_attribute("http.response.status_code", status)
         if status >= 500:
@@ -203,8 +207,8 @@ class _Connection:
         if latest is not None and not latest.is_over:
             latest.asked_ns = _runtime.current.now_ns()
             self.held.add(latest)
-            if watched := getattr(latest.span, "otel_logging_watched", None):
-                watched.leave()
+            if (watch := _runtime.current.watch) is not None:
+                watch.leave(latest.span)
         self._leave()
         self.stand_for(None)
         if self.held and self.sweeper is None and self._task is not None:

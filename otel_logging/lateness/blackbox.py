@@ -127,6 +127,10 @@ class BlackBox:
         self.data[start + at : start + at + len(text)] = text
         _LENGTHS.pack_into(self.data, start + length_at, len(text))
 
+    def show(self, slot: int, *, is_shown: bool) -> None:
+        """Let others see the stage in *slot*, or not."""
+        self.data[slot * SLOT_BYTES] = is_shown
+
     def beat(self) -> None:
         """Say that the process is alive."""
         _ALIVE.pack_into(self.data, 16, time.time_ns())

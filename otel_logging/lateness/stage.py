@@ -170,10 +170,6 @@ class Watched:
         """Whether no stage around it is measured."""
         return self._outer is None
 
-    def leave(self) -> None:
-        """Its task goes on to something else; another may still work for it."""
-        self.worker = None
-
     def add_wait(self, wait: Interval) -> None:
         """Take a wait that was measured."""
         if len(self._waits) < _WAITS:  # pragma: no branch - a bound

@@ -62,6 +62,8 @@ class Watch:
         self.is_boxed = False
         #: Entry stages without a budget, by span. Stages write it themselves, in line.
         self.open: dict[Any, _Noted] = {}
+        #: Stages whose task has gone on to something else.
+        self.left: set[Any] = set()
         self.is_awake = False
         self.measured: dict[int, Watched] = {}
         self._ended: deque[Watched] = deque(maxlen=_ENDED)
@@ -173,6 +175,12 @@ class Watch:
         noted = (0, watched.slot) if watched is not None else self.open.get(span)
         if type(noted) is tuple and (slot := noted[1]) > 0:
             self.put_who(slot, self.who_of(span, fields))
+
+    def leave(self, span: Any) -> None:
+        """Note that the task of *span* goes on to something else; another may work for it."""
+        if (watched := watched_of(span)) is not None:
+            watched.worker = None
+        self.left.add(span)
 
     def close(self, noted: _Noted) -> None:
         """Empty the slot of a stage that has ended, and is in ``open`` no more."""

@@ -25,7 +25,7 @@ from otel_logging.lateness import where
 from otel_logging.lateness.cpu import HOG_SHARE, Processors
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
 from otel_logging.lateness.sentence import seconds
-from otel_logging.lateness.stage import NOBODY, Watched, began_ns
+from otel_logging.lateness.stage import NOBODY, Watched, began_ns, watched_of
 from otel_logging.lateness.verdict import CPU
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -36,6 +36,7 @@ _SCAN_NS: Final = (
 _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
+_LEFT_NS: Final = 500_000_000  # so often it looks who works on what its own task has left
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 
@@ -46,7 +47,9 @@ class Watchdog:
     def __init__(self, watch: Any) -> None:
         self.watch = watch
         self._slow: dict[int, Watched] = {}
-        self._next_scan = 0
+        self._next_scan = self._next_left = 0
+        #: Stages that nobody works on: a timer or a pool's thread has them in its context.
+        self._idle: set[Any] = set()
         self._processors = Processors()
 
     def run(self) -> None:
@@ -79,6 +82,9 @@ class Watchdog:
         if now >= self._next_scan:
             self._next_scan = now + (len(self.watch.open) + len(self.watch.measured)) * _SCAN_NS
             self._scan(now)
+        if self.watch.left and now >= self._next_left:
+            self._next_left = now + _LEFT_NS
+            self._look_at_left()
         if self._slow:
             frames = sys._current_frames()  # noqa: SLF001 - there is no other
             for watched in list(self._slow.values())[:_LOOKED_AT]:
@@ -91,7 +97,7 @@ class Watchdog:
         too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
         for number, (span, noted) in enumerate(there):
             if has_ended(span) or number < too_many:
-                self.watch.open.pop(span, None)
+                noted = self.watch.open.pop(span, None)  # or whoever has ended it was quicker
                 if type(noted) is tuple:
                     self.watch.close(noted)
             elif type(noted) is not tuple:
@@ -99,7 +105,7 @@ class Watchdog:
                 if slot > 0:  # pragma: no branch - thousands are open
                     self.watch.put_who(slot, self.watch.who_of(span, {}))
                     self.watch.open[span] = noted, slot
-            elif now - began_ns(span) > _SLOW_S * 1e9:
+            elif span not in self._idle and now - began_ns(span) > _SLOW_S * 1e9:
                 self._promote(span, *noted)
         for slot, each in list(self.watch.measured.copy().items()):
             if has_ended(each.span):
@@ -111,6 +117,31 @@ class Watchdog:
         for slot, each in list(self._slow.items()):  # slots are used again
             if self.watch.measured.get(slot) is not each:
                 del self._slow[slot]
+
+    def _look_at_left(self) -> None:
+        """Show no stage as open that nobody works on."""
+        left = self.watch.left.copy()
+        ended = {span for span in left if has_ended(span)}
+        self.watch.left -= ended  # in place: others add to it meanwhile
+        slots, loops = {}, set()
+        for span in left - ended:
+            noted, watched = self.watch.open.get(span), watched_of(span)
+            if watched is not None and watched.task is not None:
+                slots[span] = watched.slot
+                loops.add(watched.task.get_loop())
+            elif type(noted) is tuple:  # pragma: no branch - too new for the table
+                slots[span] = noted[1]
+                loops.add(noted[0])
+        tasks = (task for loop in loops for task in asyncio.all_tasks(loop))
+        at_work = {bindings.entry_of(span) for task in tasks if (span := _span_of(task))}
+        self._idle = {
+            span
+            for span in slots
+            if span not in at_work and not getattr(span, "otel_logging_stages", 0)
+        }
+        for span, slot in slots.items():
+            if slot > 0:  # pragma: no branch - thousands are open
+                self.watch.box.show(slot, is_shown=span not in self._idle)
 
     def _promote(self, span: Any, place: Any, slot: int) -> None:
         """Measure where a stage without a budget stands. *place*: its loop or thread."""
@@ -208,6 +239,11 @@ def _note_end(task: Any, span: Any) -> None:
 
 def _is_in(task: Any, span: Any) -> bool:
     """Say whether *task* is within the stage of *span*, or one that was begun in it."""
-    context = where.context_of(task)
-    current = None if context is None else context.get(CURRENT, {}).get(SPAN)
+    current = _span_of(task)
     return current is not None and bindings.entry_of(current) is span
+
+
+def _span_of(task: Any) -> Any:
+    """Return the span of the stage that *task* is in; None where it is in none."""
+    context = where.context_of(task)
+    return None if context is None else context.get(CURRENT, {}).get(SPAN)

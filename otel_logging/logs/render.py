@@ -60,7 +60,11 @@ _TRACE_CHARACTERS: Final = 8
 #: With flags that say "sampled" (W3C Trace Context: the lowest bit).
 _IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
 _BARE = re.compile(r"[^\s\"'=]+")
-_NOT_FIELDS: Final = _names.RESERVED | {_names.STACK, _names.TIME_NS, *_names.OF_EXCEPTIONS}
+#: What people do not read beside the message. Of a late stage: its shares are data of programs,
+#: where it stands is below.
+_NOT_FIELDS: Final = _names.RESERVED | {
+    *(_names.STACK, _names.TIME_NS, _names.LATE_SHARES, _names.LATE_WHERE, *_names.OF_EXCEPTIONS)
+}
 _WORDS: Final = re.compile("( *)([^ ]+)")
 _PARTS: Final = re.compile("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
 _Paint = Callable[[str, str], str]
@@ -104,6 +108,8 @@ def console_renderer(
         for key in (_names.STACK, _names.EXCEPTION):
             if key in event_dict:
                 below += _indented(str(plain(event_dict[key])), columns, paint)
+        for place in filter(None, _lines(event_dict.get(_names.LATE_WHERE))):
+            below.append(_below(place, _LEAST_INDENT, _DIM, columns, paint))
         return "\n".join([head + line, *below]).encode("utf-8", "backslashreplace")
 
     def render(event_dict: Mapping[str, Any]) -> bytes:

@@ -20,6 +20,8 @@ ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _TRACEBACK, "exception.esc
 _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.*)'
 )
+#: ``exception.where`` of a line.
+_PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+) in (?P<name>.+)")
 #: Where installed packages and the standard library are, and what has no file.
 _LIBRARY: Final = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\][Ll]ib[/\\]python\d|^<")
 _PACKAGES: Final = re.compile(r".*[/\\](?:(?:site|dist)-packages|[Ll]ib[/\\]python[\d.]+)[/\\]")
@@ -37,11 +39,16 @@ class Raised:
 
 def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     """Return the exception that an event holds: of a log line, or by OpenTelemetry's convention."""
+    told = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
+    where = f"at {_place(told)}" if told else ""  # a second line of one exception has no traceback
     if event_name == EVENT and _TYPE in attributes:
         what = f"{attributes[_TYPE]}: {attributes.get(_MESSAGE, '')}".removesuffix(": ")
-        return Raised(what, _last(str(attributes.get(_TRACEBACK, ""))).where)
+        return Raised(what, _last(str(attributes.get(_TRACEBACK, ""))).where or where)
     text = attributes.get(_names.EXCEPTION)
-    return _last(text) if isinstance(text, str) and text.strip() else None
+    if not isinstance(text, str) or not text.strip():
+        return None
+    found = _last(text)
+    return Raised(found.what, found.where or where)
 
 
 def _last(traceback: str) -> Raised:

@@ -96,6 +96,7 @@ class Jaeger:
         self._client = HttpClient(url, tls, most_bytes=REPLY_BYTES)
         self._names = _LATER  # until it refuses them
         self._deadline: float | None = None
+        self._services: list[str] | None = None
         self.date = ""  # of its last answer
         self.left_out: set[str] = set()  # ids of spans that are not OTLP
 
@@ -147,7 +148,9 @@ class Jaeger:
         return parsed
 
     def services(self) -> list[str]:
-        """Return the names of the services it knows, sorted."""
+        """Return the names of the services it knows, sorted. It is asked once."""
+        if self._services is not None:
+            return self._services
         reply = self._get("/api/v3/services", {})
         if reply.status == 404:  # servers of other things; and Jaeger before it had this API
             reply = Response(200, "", {}, b"")
@@ -155,7 +158,8 @@ class Jaeger:
         names = answer.get("services") or []  # an empty memory storage leaves the key out
         if set(answer) - {"services"} or not isinstance(names, list):
             raise NotUnderstoodError(f"{self.url} is not Jaeger")
-        return sorted(map(str, names))
+        self._services = sorted(map(str, names))
+        return self._services
 
     def version(self) -> str:
         """Return which one it is, where its front page says so, like ``2.13.0``; else empty."""

@@ -81,11 +81,11 @@ class Row:
     @property
     def reason(self) -> list[str]:
         """Why it was late in words, never none, safe for a terminal: what was measured, else where
-        the time went.
+        the time went. That no cause is known is no reason.
         """
-        if why := self.text(_names.LATE_WHY):
-            return [visible(why)]
         where, cause = self.text(_names.LATE_WHERE), self.cause
+        if (why := self.text(_names.LATE_WHY)) and (where or cause != "unknown"):
+            return [visible(why)]
         if cause not in (None, "unknown", "downstream"):
             by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))

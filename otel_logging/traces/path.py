@@ -3,7 +3,6 @@
 Pure, and every walk ends, also where broken senders made a span its own ancestor.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,7 @@ NOTHING: Final = (
 _AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
 _NEARLY_ALL = 0.9
 _SPREAD = 4  # less than a quarter of the time is not where it went
+_FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
@@ -81,10 +81,14 @@ class Step:
 
 
 def words(steps: list[Step]) -> list[str]:
-    """Return the way in words, one for each stage below the first; never none."""
+    """Return the way in words, one for each stage below the first; never none. Of a deep one its
+    middle is counted.
+    """
     found = [str(step) for step in steps[1:]]
     if itself := steps[-1].itself:
         found.append(itself)
+    if (left_out := len(found) - _FIRST_SAID - _LAST_SAID) > 1:
+        found[_FIRST_SAID:-_LAST_SAID] = [f"… {left_out} more"]
     return found or [NOTHING]
 
 
@@ -205,7 +209,7 @@ def _in_time(whole: Part, child: Span) -> tuple[int, int, int]:
     for it, has another clock: it is put into the middle of its parent, as Jaeger does.
     """
     start, end, shift = child.start_ns + whole.shift, _end(child) + whole.shift, whole.shift
-    if child.resource != whole.span.resource:
+    if child.resource is not whole.span.resource and child.resource != whole.span.resource:
         own_start, own_end = whole.span.start_ns + whole.shift, _end(whole.span) + whole.shift
         room = (own_end - own_start) - (end - start)
         is_waited_for = end > own_end and whole.span.details.kind == "client"
@@ -239,10 +243,11 @@ def _between(
     marks = sorted((at, name) for at, name in marks if whole.start <= at <= whole.end)
     around: list[tuple[int, str | None]] = [(whole.start, None), *marks, (whole.end, None)]
     gaps.sort()
-    pieces = []
+    pieces, at = [], 0  # the gap that began last
     for (begin, before), (end, after) in pairwise(around):
-        gap = gaps[max(bisect_right(gaps, begin, key=lambda gap: gap[0]) - 1, 0)]
-        if gap[0] <= begin and end <= gap[1]:
+        while at + 1 < len(gaps) and gaps[at + 1][0] <= begin:
+            at += 1
+        if gaps[at][0] <= begin and end <= gaps[at][1]:
             pieces.append((end - begin, before, after))
     length, before, after = max(pieces, key=lambda piece: piece[0])
     return length / 1e9, (before, after)

@@ -4,14 +4,23 @@ A source that does not answer never keeps the other from being read, unless it a
 for. A span that is in both comes twice, the local one first: ``trace.by_trace`` keeps that.
 """
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec
+from typing import Final
 
 from otel_logging import _links
 from otel_logging.traces import local, search
-from otel_logging.traces.jaeger import READ_S, Jaeger, JaegerError, UnknownServiceError
+from otel_logging.traces.jaeger import (
+    Jaeger,
+    JaegerError,
+    UnknownServiceError,
+    UnreachableError,
+    in_seconds,
+)
 from otel_logging.traces.late import Question
 from otel_logging.traces.search import Found
 from otel_logging.traces.span import Span
@@ -19,9 +28,10 @@ from otel_logging.traces.span import Span
 BOTH: Final = "both"
 LOCAL: Final = "local"
 JAEGER: Final = "jaeger"
-_BESIDE_S: Final = 10.0  # for Jaeger, where the local store has answered and somebody is waiting
-
-_P = ParamSpec("_P")
+#: For Jaeger, where the local store answers as well and somebody is waiting: for its first answer
+#: at least, and for all.
+_HELLO_S: Final = 0.5
+_BESIDE_S: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -56,34 +66,36 @@ class Sources:
 
     def late(self, question: Question) -> Answered:
         """Return the spans in which *question* finds its answer."""
-        here = self._local()
-        resources = {id(span.resource): span.resource for span in here}  # one for many spans
-        keys = {key for resource in resources.values() for key in resource.who}
-        return self._with_jaeger(here, search.read, question, keys)
+
+        def ask(jaeger: Jaeger, here: list[Span]) -> Found:
+            resources = {id(span.resource): span.resource for span in here}  # one for many spans
+            keys = {key for resource in resources.values() for key in resource.who}
+            return search.read(jaeger, question, keys)
+
+        return self._answered(ask)
 
     def trace(self, prefix: str) -> Answered:
         """Return the spans of the traces whose id begins with *prefix*, and others."""
-        return self._with_jaeger(self._local(), search.trace, prefix)
+        return self._answered(lambda jaeger, _: search.trace(jaeger, prefix))
 
     def last(self, service: str | None) -> Answered:
         """Return the spans among which the trace is that ended last, and others."""
-        return self._with_jaeger(self._local(), search.last, service)
+        return self._answered(lambda jaeger, _: search.last(jaeger, service))
 
-    def _local(self) -> list[Span]:
-        return [] if self.which == JAEGER else local.read(self.places)
-
-    def _with_jaeger(
-        self,
-        here: list[Span],
-        ask: Callable[Concatenate[Jaeger, _P], Found],
-        *arguments: _P.args,
-        **options: _P.kwargs,
-    ) -> Answered:
+    def _answered(self, ask: Callable[[Jaeger, list[Span]], Found]) -> Answered:
         if self.which == LOCAL:
-            return Answered(here, "from the local store")
-        jaeger = Jaeger(self.jaeger_url, read_s=READ_S if self.which == JAEGER else _BESIDE_S)
+            return Answered(local.read(self.places), "from the local store")
+        here: list[Span] = []
         try:
-            found = ask(jaeger, *arguments, **options)
+            if self.which == JAEGER:
+                jaeger = Jaeger(self.jaeger_url)
+            else:
+                jaeger = Jaeger(self.jaeger_url, read_s=_BESIDE_S)
+                greeted = _greet(jaeger)
+                until = in_seconds(_HELLO_S)
+                here = local.read(self.places)
+                greeted(max(until - time.monotonic(), 0.0))
+            found = ask(jaeger, here)
         except JaegerError as error:
             if self.which == JAEGER:
                 raise
@@ -102,3 +114,28 @@ class Sources:
             self.jaeger_url,
             frozenset(span.trace_id for span in found.spans),
         )
+
+
+def _greet(jaeger: Jaeger) -> Callable[[float], None]:
+    """Have a thread see whether there is a Jaeger; return what waits so many seconds for that, and
+    raises ``JaegerError`` where there is none.
+    """
+    answer: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            jaeger.services()
+        except JaegerError as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)
+
+    def greeted(patience_s: float) -> None:
+        try:
+            answer.result(patience_s)
+        except TimeoutError:
+            message = f"{jaeger.url} does not answer in time (--source jaeger waits longer)"
+            raise UnreachableError(message) from None
+
+    threading.Thread(target=run, name="otel_logging jaeger", daemon=True).start()
+    return greeted

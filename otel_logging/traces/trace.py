@@ -128,13 +128,18 @@ class Trace:
         everything = (span.span_id for span in self.in_order if not span.is_log_page)
         # after the outermost there are only circles of parents: their first stands outside
         for top in chain(outermost, everything):
-            equal = folded.get(top, [])
-            waiting = [] if top in seen else [self._stage(top, seen, "", "", shown, fold, equal)]
+            if top in seen:
+                continue
+            first = self._stage(top, seen, "", "", shown, fold, folded.get(top, []))
+            waiting: list[Iterator[Row]] = [iter([first])]
             while waiting:
-                row = waiting.pop()
-                yield row
-                if row.event is None and len(row.equal) <= 1:
-                    waiting += reversed(self._inside(row, seen, fold))
+                for row in waiting[-1]:
+                    yield row
+                    if row.event is None and len(row.equal) <= 1:
+                        waiting.append(self._inside(row, seen, fold))
+                        break
+                else:
+                    waiting.pop()
 
     def _outermost(self) -> list[str]:
         """Return the ids of roots, and of parents that are missing, by start."""
@@ -162,7 +167,8 @@ class Trace:
         if len(equal) > 1:
             start, end = equal[0].start_ns, max(s.end_ns for s in equal)
             seen.update(s.span_id for s in equal)
-            seen.update(s.span_id for one in equal for s in self.descendants(one))
+            above = (one for one in equal if one.span_id in self._children)
+            seen.update(s.span_id for one in above for s in self.descendants(one))
             return Row(lead, below + "  ", shown, start, end, None, span, equal=equal)
         pages = [s for s in inside if s.is_log_page]
         children = fold([s for s in inside if not s.is_log_page and s.span_id not in seen])
@@ -180,33 +186,33 @@ class Trace:
             common([each[0] for each in children]),
         )
 
-    def _inside(self, row: Row, seen: set[str], fold: Fold) -> list[Row]:
+    def _inside(self, row: Row, seen: set[str], fold: Fold) -> Iterator[Row]:
         below, to_come = row.inner[:-2], len(row.children)
         parts: list[tuple[int, int, Event | Sequence[Span]]] = [
             *((event.time_ns, 0, event) for event in row.events),
             *((child[0].start_ns, 1, child) for child in row.children),
         ]
         shown = {**row.shown, **(row.span.attributes if row.span else {}), **row.common}
-        found = []
         for time_ns, _, part in sorted(parts, key=lambda timed: timed[:2]):
             if isinstance(part, Event):
                 lead = below + ("│ " if to_come else "  ")
-                found.append(Row(lead, lead, shown, time_ns, time_ns, part))
+                yield Row(lead, lead, shown, time_ns, time_ns, part)
                 continue
             to_come -= 1
             lead, deeper = ("├ ", "│ ") if to_come else ("└ ", "  ")
             where = below + lead, below + deeper
-            found.append(self._stage(part[0].span_id, seen, *where, shown, fold, part))
-        return found
+            yield self._stage(part[0].span_id, seen, *where, shown, fold, part)
 
 
 def common(children: Sequence[Span]) -> dict[str, Any]:
     """Return the attributes that two or more siblings all have."""
     if len(children) < 2:
         return {}
-    first, *others = (child.attributes for child in children)
-    found = dict(first)
-    for other in others:
+    found = dict(children[0].attributes)
+    for child in children[1:]:
+        if not found:  # of 100,000 the second says so
+            break
+        other = child.attributes
         found = {key: value for key, value in found.items() if key in other and other[key] == value}
     return found
 

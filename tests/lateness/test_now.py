@@ -1,19 +1,24 @@
 """What is open now, in every process; what was open when one was killed."""
 
+import asyncio
 import json
 import signal
+import time
+from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
-from otel_logging import setup_observability
+from otel_logging import setup_observability, traced
 from otel_logging.cli import main
+from otel_logging.integrations.asgi_websocket import HELD_S
 from otel_logging.lateness import blackbox
 from otel_logging.lateness.died import report_died
 from tests.commands import Runner
 from tests.conftest import NOWHERE
+from tests.lateness.websocket import serve
 from tests.programs import MODULE, Program, script
 
 HUNG = """
@@ -114,6 +119,47 @@ with setup_observability("shop", environment="production", spool_dir=sys.argv[1]
             "batch": {},
         }
         assert len(rows) == 14
+
+
+@pytest.mark.parametrize("budgets", ["", "message=60"], ids=["no budget", "a budget"])
+def test_a_message_that_only_a_timer_holds_is_not_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budgets: str
+) -> None:
+    """One that a task works on is, after the next was asked for too; once a timer works, it is."""
+    monkeypatch.setenv("OTEL_LOGGING_BUDGETS", budgets)
+    timers: list[Context] = []
+    tasks: list[asyncio.Task[None]] = []
+    rings: list[Any] = []
+
+    def take(text: str) -> None:
+        if text == "timer":
+            timers.append(copy_context())  # as call_later has it
+        else:
+            tasks.append(asyncio.create_task(asyncio.sleep(60)))
+
+    def ring() -> None:
+        rings.append(traced("ringing").begin())
+
+    async def until(users: set[str]) -> None:
+        """Wait, for less than a message is held, until messages of just these users are open."""
+        end = time.monotonic() + HELD_S - 0.5
+        while (
+            there := {user for row in opened(tmp_path) for user in row["who"].values()}
+        ) != users:
+            assert time.monotonic() < end, there
+            await asyncio.sleep(0.05)
+
+    async def at_end() -> None:
+        await until({"task"})
+        asyncio.get_running_loop().call_soon(ring, context=timers[0])
+        await until({"task", "timer"})
+        rings[0].end()
+        tasks[0].cancel()
+
+    with setup_observability(
+        "shop", environment="production", endpoint=NOWHERE, spool_dir=tmp_path
+    ):
+        serve("timer", "task", take=take, at_end=at_end)
 
 
 def test_what_a_process_ends_with_by_itself_has_not_died(tmp_path: Path) -> None:

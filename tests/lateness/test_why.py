@@ -28,9 +28,9 @@ from otel_logging import (
     traced,
     waiting,
 )
-from otel_logging.integrations.asgi import ObservabilityMiddleware
 from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
+from tests.lateness.websocket import serve
 from tests.programs import script
 from tests.receiver import Receiver, Span
 
@@ -590,7 +590,6 @@ def test_a_message_that_only_a_timer_holds_is_not_overdue(
     """
     monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
     request.getfixturevalue("service")
-    arriving = ["connect", "timer", "task"]
     timers: list[asyncio.TimerHandle] = []
     tasks: set[asyncio.Task[None]] = set()
 
@@ -599,32 +598,18 @@ def test_a_message_that_only_a_timer_holds_is_not_overdue(
         if way == "with a line":
             get_logger("chat").info("worked")
 
-    async def receive() -> Any:
-        if not arriving:
-            await asyncio.sleep(1.3)
-            timers[0].cancel()
-            return {"type": "websocket.disconnect"}
-        await asyncio.sleep(0.01)
-        text = arriving.pop(0)
-        is_first = text == "connect"
-        return {"type": "websocket.connect" if is_first else "websocket.receive", "text": text}
+    def take(text: str) -> None:
+        if text == "timer":
+            timers.append(asyncio.get_running_loop().call_later(60, print))
+        else:
+            tasks.add(task := asyncio.create_task(works()))
+            task.add_done_callback(tasks.discard)
 
-    async def send(event: Any) -> None:
-        pass
+    async def at_end() -> None:
+        await asyncio.sleep(1.3)
+        timers[0].cancel()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert (await receive())["type"] == "websocket.connect"
-        await send({"type": "websocket.accept"})
-        while (event := await receive())["type"] == "websocket.receive":
-            bind_context(user_id=event["text"])
-            if event["text"] == "timer":
-                timers.append(asyncio.get_running_loop().call_later(60, print))
-            else:
-                tasks.add(task := asyncio.create_task(works()))
-                task.add_done_callback(tasks.discard)
-
-    scope = {"type": "websocket", "path": "/", "headers": []}
-    asyncio.run(ObservabilityMiddleware(app)(scope, receive, send))
+    serve("timer", "task", take=take, at_end=at_end)
     overdue, *worked, late = lines()
     assert [line["event"] for line in worked] == ["worked"] * (way == "with a line")
     assert late["late.by_s"] > 0.8

@@ -70,12 +70,13 @@ def draw(
     """
     first = trace.top
     users = who(trace, first)
+    top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
+    way = _way(trace, top)  # before the rows: of 100,000 both at once are too much
     fold = _one_by_one if unfolded else Folding(trace)
     most = None if unfolded else _MOST_ROWS
     rows = trace.rows(users, fold)
     listed = list(islice(rows, most))
-    top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
-    columns = _columns(trace, listed, first.resource.service, width, top)
+    columns = _columns(trace, listed, width, top, way)
     yield from _header(trace, columns, users, links, top)
     yield Text()
     yield columns.heading()
@@ -97,7 +98,8 @@ class Folding:
     def __init__(self, trace: Trace) -> None:
         self._apart: set[str] = set()
         for span in trace.spans.values():
-            is_late = late_by(span.duration_s, span.budget_s) is not None
+            allowed_s = span.budget_s
+            is_late = allowed_s is not None and late_by(span.duration_s, allowed_s) is not None
             if is_late or (span.may_have_failed and is_bad(span)):
                 for each in chain([span], trace.ancestors(span)):
                     if each.span_id in self._apart:
@@ -169,9 +171,14 @@ class _Columns:
         """
         begins, whole, ends = "╺━╸" if row.span and row.span.span_id in self.way else "╶─╴"
         halves, cells = 2 * self.bar, [0] * self.bar  # 1: the left half, 2: the right one, 3: both
-        for span in row.equal if len(row.equal) > 1 else (row,):
-            first = min(max(span.start_ns - self.start_ns, 0) * halves // self.total_ns, halves - 1)
-            last = max(-((self.start_ns - span.end_ns) * halves // self.total_ns), first + 1)
+        start, total = self.start_ns, self.total_ns
+        # of 100,000 stages most have the same few columns
+        for begin, end in {
+            ((span.start_ns - start) * halves // total, -((start - span.end_ns) * halves // total))
+            for span in (row.equal if len(row.equal) > 1 else (row,))
+        }:
+            first = min(max(begin, 0), halves - 1)
+            last = max(end, first + 1)
             for half in (first, min(last, halves) - 1):
                 cells[half // 2] |= 1 << half % 2
             for cell_ in range((first + 1) // 2, min(last, halves) // 2):
@@ -179,19 +186,26 @@ class _Columns:
         return "".join((" ", ends, begins, whole)[halves_] for halves_ in cells).rstrip()
 
 
-def _columns(trace: Trace, listed: list[Row], service: str, width: int, top: Judged) -> _Columns:
-    drawn = [row for row in listed if row.event is None]
-    start = trace.in_order[0].start_ns
-    total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
+def _way(trace: Trace, top: Judged) -> frozenset[str]:
+    """Return the ids of the stages on the critical path."""
     way, level = {top.span.span_id}, [top.span]
     for step in top.path[1:]:
         level = [s for one in level for s in trace.children(one) if s.name == step.stage]
         way.update(span.span_id for span in level)
-    last = top.path[-1]
+    return frozenset(way)
+
+
+def _columns(
+    trace: Trace, listed: list[Row], width: int, top: Judged, way: frozenset[str]
+) -> _Columns:
+    drawn = [row for row in listed if row.event is None]
+    start = trace.in_order[0].start_ns
+    total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
+    last, service = top.path[-1], top.span.resource.service
     # of the outermost stage alone the heading has it
     lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
-    rough = _Columns(start, total, service, width, frozenset(way), lost, last.span_id)
-    numbers = (len(rough.count(max(row.end_ns - start, _took(row)))) for row in listed)
+    rough = _Columns(start, total, service, width, way, lost, last.span_id)
+    numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
     labels = (cell_len(_label(row, rough).plain) for row in drawn if row.span)
@@ -201,8 +215,8 @@ def _columns(trace: Trace, listed: list[Row], service: str, width: int, top: Jud
     return replace(rough, number=number, label=label, bar=bar)
 
 
-def _took(row: Row) -> int:
-    """Return how long a row's stage was open, or all of its equal ones together; ns."""
+def took_ns(row: Row) -> int:
+    """Return how long a row's stage was open, or all of its equal ones together."""
     spans: Sequence[Any] = row.equal if len(row.equal) > 1 else (row,)
     return sum(max(span.end_ns - span.start_ns, 0) for span in spans)
 
@@ -237,7 +251,7 @@ def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
     if span is None:
         yield columns.numbers(row.start_ns).append(_label(row, columns))
         return
-    line = columns.numbers(row.start_ns, _took(row))
+    line = columns.numbers(row.start_ns, took_ns(row))
     line.append(cell(_label(row, columns), columns.label)).append(_GAP)
     on_way = " bold" if span.span_id in columns.way else ""
     yield line.append(columns.bar_of(row), (_style(span) or "blue") + on_way)
