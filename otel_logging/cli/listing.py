@@ -12,10 +12,9 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from otel_logging import settings
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
-from otel_logging.cli.options import ROWS
+from otel_logging.cli.options import ROWS, Store
 from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
@@ -28,13 +27,14 @@ A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by defau
 _EVERY_S = 1.0  # --follow
 
 
-def sources_of(source: str | None, spool_dir: Path | None) -> Sources:
+def sources_of(source: str | None, store: Store) -> Sources:
     """Return what is to be read. Failure: raises ``ConfigurationError``."""
-    return Sources(source or sources.BOTH, tuple(places(spool_dir)), links.jaeger_url())
+    which = source or sources.BOTH
+    return Sources(which, tuple(store.places), links.jaeger_url(), store.of_others)
 
 
 @contextmanager
-def opened(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
+def opened(source: str | None, store: Store) -> Iterator[Sources]:
     """Yield what is to be read. What it raises becomes the command's error.
 
     Python's garbage collector is off until the command ends: it would look through 100,000
@@ -43,7 +43,7 @@ def opened(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
     try:
-        yield sources_of(source, spool_dir)
+        yield sources_of(source, store)
     except (JaegerError, ConfigurationError) as error:
         raise click.ClickException(str(error)) from None
 
@@ -53,25 +53,19 @@ def links_of(found: Answered) -> terminal.Links:
     return terminal.Links(found.link, are_taken=links.takes_links())
 
 
-def footer(found: Answered, source: str | None, spool_dir: Path | None) -> list[Text]:
+def footer(found: Answered, source: str | None, store: Store) -> list[Text]:
     """Return the lines that name the sources, and the directories of the local store."""
-    known = [] if source == sources.JAEGER else filter(Path.is_dir, places(spool_dir))
+    known = [] if source == sources.JAEGER else filter(Path.is_dir, store.places)
     line = " · ".join([found.origin, *(visible(str(place)) for place in known)])
     return [Text(), Text(line, "dim", overflow="ignore")]
 
 
-def places(spool_dir: Path | None) -> list[Path]:
-    """Return the directories in which stores may be."""
-    return settings.spool_base() if spool_dir is None else [spool_dir]
-
-
-def nothing_in(found: Answered, source: str | None, spool_dir: Path | None, *, when: str) -> str:
+def nothing_in(found: Answered, source: str | None, store: Store, *, when: str) -> str:
     """Return that nothing is there, and where it was looked for."""
     if source == sources.JAEGER:
         return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
-    known = " or ".join(str(place) for place in places(spool_dir))
     return (
-        f"Nothing is recorded in {known} yet: a stage appears here when it ends, "
+        f"Nothing is recorded in {store} yet: a stage appears here when it ends, "
         "once setup_observability() was called in its process."
     )
 
@@ -98,7 +92,7 @@ class Listing:
         limit: int | None,
         service: str | None,
         source: str | None,
-        spool_dir: Path | None,
+        store: Store,
         as_json: bool,
         follow: bool,
         html: Path | None,
@@ -108,7 +102,7 @@ class Listing:
         self.since_ns = 0 if since is None else time.time_ns() - int(since * 1e9)
         self.who, self.where, self.service = who, where, service
         self.limit = limit or (None if as_json else ROWS)
-        self._source, self._spool_dir, self._page = source, spool_dir, html
+        self._source, self._store, self._page = source, store, html
         self._as_json, self._follow = as_json, follow
         self._out = terminal.console()
         self.width = self._out.width
@@ -119,7 +113,7 @@ class Listing:
         is_first = True
         while True:
             began = time.monotonic()
-            with opened(self._source, self._spool_dir) as asked:
+            with opened(self._source, self._store) as asked:
                 found = asked.late(question)
             shown = answered(found, seen)
             if is_first or shown.rows:
@@ -150,9 +144,9 @@ class Listing:
             click.echo(found.origin, err=True)
         elif not found.spans:
             when = "" if self.since_ns else A_DAY
-            click.echo(nothing_in(found, self._source, self._spool_dir, when=when))
+            click.echo(nothing_in(found, self._source, self._store, when=when))
         else:
-            terminal.show(self._out, [*shown.drawn, *footer(found, self._source, self._spool_dir)])
+            terminal.show(self._out, [*shown.drawn, *footer(found, self._source, self._store)])
 
 
 def strict(value: Any) -> str:

@@ -222,8 +222,8 @@ def _taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
     is_taken = False
     for handler in handlers.handlers_of(logger):
         if record.levelno >= handler.level:
-            is_null = type(handler).handle is logging.NullHandler.handle
             taken = handler.handle(record)
+            is_null = handlers.is_null(handler)
             is_taken = is_taken or bool(taken) or (taken is None and not is_null)
     return is_taken
 
@@ -260,7 +260,10 @@ def _to_line(record: logging.LogRecord) -> None:
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
     level = record.levelno
-    if level >= lines.lowest and not uncaught.is_line_already(record) and not is_handed_on(record):
+    is_shown = level >= lines.lowest and not (
+        lines.is_quiet and handlers.hide(lines.standard, level)
+    )
+    if is_shown and not uncaught.is_line_already(record) and not is_handed_on(record):
         make = functools.partial(_event_of, record)
         name = loggers.name_of(level, record.levelname)
         emit = functools.partial(loggers.emit, lines, level, make, written=written, level_name=name)

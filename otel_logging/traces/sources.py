@@ -45,7 +45,8 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """*which*: one of BOTH, LOCAL, JAEGER. *places*: the local store's directories.
+    """*which*: one of BOTH, LOCAL, JAEGER. *places*: the local store's directories; *of_others*:
+    also what belongs to other users there.
 
     Failure: with JAEGER, all methods raise ``JaegerError``; otherwise none raises.
     """
@@ -53,6 +54,7 @@ class Sources:
     which: str
     places: tuple[Path, ...]
     jaeger_url: str
+    of_others: bool = False
 
     def late(self, question: Question) -> Answered:
         """Return the spans in which *question* finds its answer."""
@@ -70,7 +72,9 @@ class Sources:
         return self._with_jaeger(self._local(), search.last, service)
 
     def _local(self) -> list[Span]:
-        return [] if self.which == JAEGER else local.read(self.places)
+        if self.which == JAEGER:
+            return []
+        return local.read(self.places, of_others=self.of_others)
 
     def _with_jaeger(
         self,
