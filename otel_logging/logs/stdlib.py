@@ -112,8 +112,6 @@ _REPEATED: Final = {
         *("request_time", "request_time_frac", "request_time_micro"),
     ),
 }
-#: The end of what ``repr`` says of an object that has no more to say.
-_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>$")
 #: Where a traceback begins that a formatter has put behind the message.
 _TRACEBACK: Final = re.compile(
     r"(?:^|\n)\s*(?:\+ Exception Group )?Traceback \(most recent call last\):"
@@ -281,7 +279,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
             del given["extra"]
         event_dict = {str(plain(k)): v for k, v in given.items() if k not in _NO_FIELDS}
         for key, value in list(event_dict.items()):
-            if key in _REPEATED.get(record.name.partition(".")[0], ()) or _is_address(value):
+            if key in _REPEATED.get(record.name.partition(".")[0], ()) or call.is_address(value):
                 del event_dict[key]
     if cast(loggers.Configured, loggers.in_use()).with_caller:
         event_dict[_names.CODE_FILE] = record.pathname
@@ -301,14 +299,6 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         event_dict[_names.STACK] = record.stack_info
     event_dict[_names.EVENT] = event
     return event_dict
-
-
-def _is_address(value: Any) -> bool:
-    """Say whether all that a field would say of *value* is where it is in memory."""
-    if type(value) in _SCALARS:
-        return False
-    text = plain(value)
-    return type(text) is str and not isinstance(value, str) and bool(_ADDRESS.search(text))
 
 
 def _is_filtered(record: logging.LogRecord) -> bool:
