@@ -355,7 +355,7 @@ def _end_in_time(span: Span, budget: float, end_ns: int | None) -> None:
 
 
 def _record(span: Span, error: BaseException) -> None:
-    if isinstance(error, Exception):
+    if _answers.is_failure(error):
         status = _answers.status_of(error)
         if isinstance(error, getattr(span, _EXPECTED, ())) or (status and status < 400):
             return
