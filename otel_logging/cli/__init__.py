@@ -13,7 +13,6 @@ from rich.text import Text
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
-from otel_logging._text import visible
 from otel_logging.cli.listing import (
     A_DAY,
     Listing,
@@ -98,18 +97,14 @@ def late(
                 if summary
                 else table.draw_groups(answer, parts, by=str(group), width=out_width)
             )
-            return Shown(drawn, (part.as_json() for part in parts), [], answer.rows)
-        known = () if answer.looked_at else there_is(found.spans, question)
+            rows = (part.as_json() for part in parts)
+            return Shown(drawn, rows, [], answer.rows, answer.looked_at)
         return Shown(
-            [
-                *table.draw(
-                    answer, width=out_width, links=links_of(found), narrowed=found.narrowed
-                ),
-                *(Text(visible(each)) for each in known),
-            ],
+            table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
             (row.as_json(found.link(*row.ids)) for row in answer.rows),
             [row.trace for row in answer.rows],
             answer.rows,
+            answer.looked_at,
         )
 
     listing.run(question, answered)
@@ -139,6 +134,7 @@ def failed(**given: Any) -> None:
             (failure.as_json(found.link(*failure.ids)) for failure in some),
             [failure.row.trace for failure in some],
             [failure.row for failure in some],
+            looked_at,
         )
 
     listing.run(question, answered)

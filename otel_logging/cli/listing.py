@@ -19,7 +19,7 @@ from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
 from otel_logging.traces.jaeger import JaegerError
-from otel_logging.traces.late import Question, Row
+from otel_logging.traces.late import Question, Row, there_is
 from otel_logging.traces.sources import Answered, Sources
 from otel_logging.traces.trace import Trace
 
@@ -78,6 +78,7 @@ class Shown:
     as_json: Iterable[dict[str, Any]]
     traces: list[Trace]
     rows: list[Row]
+    looked_at: int
 
 
 class Listing:
@@ -117,7 +118,8 @@ class Listing:
                 found = asked.late(question)
             shown = answered(found, seen)
             if is_first or shown.rows:
-                self._print(found, shown)
+                known = () if shown.looked_at else there_is(found.spans, question)
+                self._print(found, shown, [visible(each) for each in known])
             if not self._follow:
                 return
             seen.update(row.span.trace_id for row in shown.rows)
@@ -126,7 +128,11 @@ class Listing:
             gc.collect()
             time.sleep(max(_EVERY_S, time.monotonic() - began))
 
-    def _print(self, found: Answered, shown: Shown) -> None:
+    def _print(self, found: Answered, shown: Shown, known: list[str]) -> None:
+        """Print an answer; *known*: what there is, where nothing was of what was asked for."""
+        if self._page is not None or self._as_json:
+            for each in known:
+                click.echo(each, err=True)
         if self._page is not None:
             title = next(iter(shown.drawn)).plain
             parts = page.draw(title, list(shown.as_json), shown.traces, found.origin)
@@ -146,7 +152,8 @@ class Listing:
             when = "" if self.since_ns else A_DAY
             click.echo(nothing_in(found, self._source, self._store, when=when))
         else:
-            terminal.show(self._out, [*shown.drawn, *footer(found, self._source, self._store)])
+            rest = [*map(Text, known), *footer(found, self._source, self._store)]
+            terminal.show(self._out, [*shown.drawn, *rest])
 
 
 def strict(value: Any) -> str:

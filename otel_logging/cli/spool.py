@@ -55,11 +55,12 @@ def spool(
         raise click.UsageError("--logs goes with --export, and --yes with --purge")
     if is_resent and (as_json or purge or export is not None):
         raise click.UsageError("--resend goes with none of --json, --export, --purge")
-    found = [
+    every = [
         each
         for base in store.places
-        for each in destinations.found(base, service=service, of_others=store.of_others)
+        for each in destinations.found(base, of_others=store.of_others)
     ]
+    found = [each for each in every if service in (None, each.service)]
     if is_resent:
         _resend(found)
         return
@@ -78,7 +79,9 @@ def spool(
             terminal.console(), (line for each in found for line in _draw(each, elsewhere))
         )
         if not found:
-            click.echo(f"Nothing is in {store}.")
+            click.echo(f"Nothing{f' of {service}' if every else ''} is in {store}.")
+            if names := sorted({each.service for each in every}):
+                click.echo(f"services there are: {visible(', '.join(names))}")
     if purge and (ours := list(_only_ours(found))):
         waiting = sum(each.waiting.segments for each in ours)
         if not yes:
