@@ -194,6 +194,8 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if not levels.ours:
         call_handlers(self, record)
         return
+    if not isinstance(record.levelno, int):  # made by hand; no handler would take it
+        record.levelno = loggers.level_of(record.levelname)
     passed = _through_filters(self, record)
     is_refused = passed is None and not is_handled(record)
     if passed is not None:
