@@ -167,7 +167,9 @@ main(sys.argv[1:])
 """
 
     def as_nobody(*arguments: object, named: Path | str = "") -> tuple[str, str]:
-        env = {**os.environ, "OTEL_LOGGING_SPOOL_DIR": str(named)}
+        # nobody cannot write what coverage measures
+        env = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+        env |= {"OTEL_LOGGING_SPOOL_DIR": str(named), "TMPDIR": str(public)}
         child = start(sys.executable, "-c", code, *arguments, env=env)
         done = end(child)
         return done.stdout, done.stderr
