@@ -12,6 +12,8 @@ from typing import Any, Final
 _STATUS: Final[dict[str, str | int]] = {
     "aiohttp.web_exceptions.HTTPException": "status",
     "bottle.HTTPResponse": "status_code",
+    "cherrypy._cperror.HTTPError": "code",
+    "cherrypy._cperror.HTTPRedirect": "status",
     "django.core.exceptions.BadRequest": 400,
     "django.core.exceptions.PermissionDenied": 403,
     "django.core.exceptions.SuspiciousOperation": 400,
@@ -19,7 +21,9 @@ _STATUS: Final[dict[str, str | int]] = {
     "falcon.http_error.HTTPError": "status_code",
     "falcon.http_status.HTTPStatus": "status_code",
     "fastapi.exceptions.RequestValidationError": 422,
+    "fastapi.exceptions.WebSocketRequestValidationError": 400,
     "litestar.exceptions.http_exceptions.HTTPException": "status_code",
+    "ninja.errors.HttpError": "status_code",
     "pyramid.httpexceptions.HTTPException": "code",
     "rest_framework.exceptions.APIException": "status_code",
     "sanic.exceptions.SanicException": "status_code",
@@ -27,11 +31,16 @@ _STATUS: Final[dict[str, str | int]] = {
     "starlette.exceptions.WebSocketException": 400,
     "tornado.web.Finish": 200,
     "tornado.web.HTTPError": "status_code",
+    "webob.exc.WSGIHTTPException": "code",
     "werkzeug.exceptions.HTTPException": "code",
-    # not of HTTP: the job will run again, or has nothing to say
+    # not of HTTP: the client has gone, the job will run again, or has nothing to say
+    "starlette.websockets.WebSocketDisconnect": 200,
+    "websockets.exceptions.ConnectionClosedOK": 200,
     "arq.worker.Retry": 200,
     "celery.exceptions.TaskPredicate": 200,
     "dramatiq.errors.Retry": 200,
+    "huey.exceptions.CancelExecution": 200,
+    "huey.exceptions.RetryTask": 200,
 }
 _CANCELLED: Final = frozenset(
     {
@@ -40,6 +49,12 @@ _CANCELLED: Final = frozenset(
         "trio.Cancelled",
         "trio._core._exceptions.Cancelled",
     }
+)
+
+
+#: Failures for which no ``except Exception`` is meant.
+_FAILURES: Final = frozenset(
+    {"eventlet.timeout.Timeout", "gevent.timeout.Timeout", "pyo3_runtime.PanicException"}
 )
 
 
@@ -59,5 +74,14 @@ def status_of(error: BaseException) -> int | None:
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Say whether *error* is how a task or a greenlet is ended from outside."""
+    """Say whether *error* is how a task or greenlet is ended from outside, or a group of these."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_cancelled, error.exceptions))
     return not _CANCELLED.isdisjoint(_names_of(error))
+
+
+def is_failure(error: BaseException) -> bool:
+    """Say whether *error* is a failure if it is no answer: the end of a program is none."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_failure, error.exceptions))
+    return isinstance(error, Exception) or not _FAILURES.isdisjoint(_names_of(error))

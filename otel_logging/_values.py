@@ -10,6 +10,7 @@ rendering to text, so a lone surrogate in a string is still there.
 import math
 import numbers
 import re
+from collections import UserString
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -145,9 +146,9 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         return value if value is None else bool(value)  # a proxy of one says it is one
     if isinstance(value, Enum):
         return _convert(value.value, depth, left)
-    if isinstance(value, str):
+    if isinstance(value, (str, UserString)):
         return str.__str__(value if issubclass(type(value), str) else str(value))
-    if hasattr(type(value), "dtype"):  # of numpy, pandas, torch
+    if hasattr(type(value), "dtype") and hasattr(type(value), "__array__"):  # numpy, pandas, torch
         return _array(value, depth, left)
     if isinstance(value, numbers.Real):
         return _number(value)
@@ -163,7 +164,8 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         return _convert(own(value), depth - 1, left)
     names = None if isinstance(value, (BaseException, type)) else _field_names(type(value))
     if names is not None:
-        return _mapping(_Record(value, names), depth - 1, left)
+        extra = getattr(value, "__pydantic_extra__", None)
+        return _mapping(_Record(value, (*names, *(extra or ()))), depth - 1, left)
     return _described(value)
 
 
@@ -181,16 +183,20 @@ def _number(value: Any) -> int | float | str:
 
 
 def _array(value: Any, depth: int, left: _Left) -> Any:
-    if getattr(value, "ndim", 0):
-        return _sequence(value, depth - 1, left)
+    if getattr(value, "ndim", 1):
+        # the rows of a matrix are matrices
+        return _sequence(value.A if hasattr(type(value), "A1") else value, depth - 1, left)
     kind = getattr(value.dtype, "kind", "")
+    if kind == "m":  # in nanoseconds its item would be a bare number
+        rounded = value.astype("m8[us]")
+        return str(rounded.item() if rounded.astype(value.dtype) == value else value)
     if kind == "M":
         return str(value)
-    if kind == "m":  # in nanoseconds its item would be a bare number
-        value = value.astype("m8[us]")
-    elif isinstance(value, numbers.Real):
-        return _number(value)
-    return _walk(value.item(), depth - 1, left)
+    if is_true(getattr(value, "mask", False)):
+        return None
+    return (
+        _number(value) if isinstance(value, numbers.Real) else _walk(value.item(), depth - 1, left)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +233,16 @@ def _field_names(kind: type) -> tuple[str, ...] | None:
     return fields if isinstance(fields, tuple) else None
 
 
+def _module(value: Any) -> str:
+    return str(type(value).__module__).partition(".")[0]
+
+
 def _described(value: Any) -> str:
     if isinstance(value, BaseException):
         return f"{_type_name(value)}: {value}"
     if isinstance(value, (date, time)):
         text = value.isoformat()
-    elif isinstance(value, _AS_TEXT) or type(value).__module__ == "ipaddress":
+    elif isinstance(value, _AS_TEXT) or _module(value) in ("ipaddress", "pandas"):
         text = str(value)
     else:
         text = repr(value)

@@ -5,6 +5,7 @@ Deliberately absent: when they end (``observability``).
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -26,6 +27,7 @@ from otel_logging.logs import uncaught
 from otel_logging.logs.configure import get_logger
 from otel_logging.settings import Exporter, Settings, destination
 from otel_logging.spool import destinations, directories
+from otel_logging.spool.held import in_use
 from otel_logging.spool.queue import Spool
 
 #: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.
@@ -141,6 +143,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
                     detail=failure,
                 )
             destinations.describe(base / name, exporter.shown, settings.spool_hours)
+            _report_left_behind(base / name, options["noun"])
             return spool
         except Exception as error:
             failure = error
@@ -151,6 +154,17 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
         raise ConfigurationError(settings.spool_dir_named, str(given), allowed) from failure
     _diagnostics.remark("the spool is in memory alone: no directory is writable", detail=failure)
     return Spool(None, name, resource, **options)
+
+
+def _report_left_behind(ours: Path, noun: str) -> None:
+    """Report what waits for other endpoints that no process of this service sends to any more."""
+    service = destinations.service_of(ours)
+    for each in destinations.found(ours.parent, in_use(), service=service):
+        if each.waiting.segments and not each.processes and each.is_of_logs == (noun != "spans"):
+            _diagnostics.remark(
+                f"{noun} wait for {each.to or each.path}, to which this service sends no more: "
+                "otel-logging spool --resend sends them to where it does"
+            )
 
 
 def connect(pipeline: Pipeline, **changes: Any) -> None:

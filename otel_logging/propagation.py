@@ -105,7 +105,7 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
     """Run a ``with`` block as part of the trace that came in with *carrier*.
 
     *carrier* is a mapping of headers or an iterable of pairs, strings or bytes,
-    names in any case; a name that comes twice is one list, as in HTTP. Of its
+    names in any case; a name that comes twice, or with a list, is one list, as in HTTP. Of its
     baggage the keys named in ``propagate=`` are bound inside the block, the rest
     is left out. Without a trace in it, the current one stays; where that one's
     request has ended it is left, with what was bound there. Scope: this task.
@@ -165,6 +165,8 @@ def _read(
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_text, value))
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 

@@ -357,7 +357,7 @@ def _end_in_time(span: Span, budget: float, end_ns: int | None) -> None:
 
 def _record(span: Span, error: BaseException) -> bool:
     """Put *error* on *span* as what it is; return whether that is a failure."""
-    if not isinstance(error, Exception):
+    if not _answers.is_failure(error):
         if _answers.is_cancelled(error):
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         return False

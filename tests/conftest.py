@@ -81,6 +81,10 @@ def _no_place_of_the_user(
     for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    if os.name == "posix":  # root reads every user's
+        import pwd
+
+        monkeypatch.setattr(pwd, "getpwall", list)
     monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", NOWHERE)  # nor is theirs asked
 
 

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+import gevent
 import pytest
 import werkzeug
 from aiohttp import ClientResponseError, web
@@ -14,6 +15,8 @@ from fastapi import HTTPException as FastApiException
 from fastapi.exceptions import RequestValidationError
 from greenlet import GreenletExit
 from starlette.exceptions import HTTPException as StarletteException
+from starlette.websockets import WebSocketDisconnect
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 from werkzeug.exceptions import BadGateway, HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
 
@@ -68,10 +71,21 @@ class Odd(NotFound):
         (ClientResponseError(None, (), status=404), FAILURE),  # type: ignore[arg-type]
         (_like("httpx.HTTPStatusError", status_code=302), FAILURE),
         (KeyError("x"), FAILURE),
+        (WebSocketDisconnect(1006), NOTHING),
+        (ConnectionClosedOK(None, None), NOTHING),
+        (ConnectionClosedError(None, None), FAILURE),
+        (_like("huey.exceptions.RetryTask"), NOTHING),
+        (_like("cherrypy._cperror.HTTPRedirect", status=303), NOTHING),
+        # failures, though "except Exception" does not catch them
+        (gevent.Timeout(1), FAILURE),
+        (BaseExceptionGroup("mixed", [ValueError(), asyncio.CancelledError()]), FAILURE),
+        # the ends of programs
+        (KeyboardInterrupt(), NOTHING),
+        (BaseExceptionGroup("", [SystemExit(1)]), NOTHING),
     ],
     ids=lambda given: type(given).__name__,
 )
-def test_an_exception_of_a_stage(error: Exception, expected: tuple[str, int]) -> None:
+def test_an_exception_of_a_stage(error: BaseException, expected: tuple[str, int]) -> None:
     """Below 400 nothing, below 500 an event, and anything else is an error."""
     with capture() as seen, suppress(type(error)), traced("outer"), traced("stage"):
         raise error
@@ -139,7 +153,12 @@ def _by_asyncio() -> None:
         raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize("cancel", [_by_trio, _by_greenlet, _by_asyncio])
+def _by_nursery() -> None:
+    with suppress(BaseExceptionGroup), traced("stage"):
+        raise BaseExceptionGroup("two tasks", [Cancelled(), BaseExceptionGroup("", [Cancelled()])])
+
+
+@pytest.mark.parametrize("cancel", [_by_trio, _by_greenlet, _by_asyncio, _by_nursery])
 def test_a_cancelled_stage_is_marked(cancel: Any) -> None:
     with capture() as seen:
         cancel()

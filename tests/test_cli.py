@@ -242,6 +242,31 @@ def test_a_user_or_service_that_is_not_there(run: Run, tmp_path: Path) -> None:
     assert "users there are (user_id): none" in result.output
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("late", "--json"),
+        ("late", "--summary"),
+        ("late", "--group", "stage"),
+        ("late", "--html", "page"),
+        ("failed",),
+        ("failed", "--json"),
+        ("spool",),
+    ],
+)
+def test_each_command_names_what_there_is(
+    run: Run, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs read it on stderr."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*command, "--service", "nope")
+    assert result.exit_code == 0
+    assert "services there are: chat-gateway" in result.output
+    assert ("--json" in command) is ("services there are" not in result.stdout) or "page" in command
+    result = run(*command, "--service", "chat-gateway")
+    assert "there are" not in result.output
+
+
 def test_the_version_is_the_packages() -> None:
     done = Runner().invoke(main, ["--version"])
     assert done.output == f"otel-logging, version {version('otel-logging')}\n"

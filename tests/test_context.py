@@ -497,6 +497,7 @@ CARRIERS: list[Any] = [
     {"traceparent": TRACEPARENT, "baggage": "tenant=t,user_id=evil"},
     {"Traceparent": TRACEPARENT, "BAGGAGE": "tenant=t"},
     {b"traceparent": TRACEPARENT.encode(), b"baggage": b"tenant=t"},
+    {"traceparent": [TRACEPARENT], "baggage": ("user_id=evil", "tenant=t")},
     [("traceparent", TRACEPARENT), ("baggage", "user_id=evil"), ("baggage", "tenant=t")],
     [(b"Host", b"\xff"), (b"traceparent", TRACEPARENT.encode()), (b"baggage", b"tenant=t")],
     ((name, value) for name, value in [("traceparent", TRACEPARENT), ("baggage", "tenant=t")]),

@@ -402,8 +402,8 @@ def test_a_stdout_wrapped_once_more_keeps_the_order(wrapper: str, tmp_path: Path
 
 
 PRINTED = """
-import sys
-print("before")
+import io, sys
+print("before", end="")
 from otel_logging import configure_logging, get_logger
 configure_logging()
 configure_logging()
@@ -416,6 +416,16 @@ log.info("third")
 print("50 %", end="\\r")
 sys.stdout.write("")
 log.info("fourth")
+sys.stdout.buffer.write(b"bytes")
+sys.stdout.buffer.write(memoryview(b""))
+log.info("of bytes")
+sys.stdout = open(1, "w", closefd=False)
+print("another", end="")
+log.info("of another")
+sys.stdout.flush()
+sys.stdout = io.TextIOWrapper(sys.__stdout__.buffer)
+print("a third", end="")
+log.info("of a third")
 for number in range(2000):
     print("row", number)
 log.info("fifth")
@@ -429,12 +439,13 @@ def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path
     """And no line begins in the middle of what was printed without a newline."""
     with (tmp_path / "out").open("wb") as file:
         stdout: Any = file if to == "file" else PIPE
-        env = child_environment(ENVIRONMENT="production")
+        env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="")
         done = end(start(sys.executable, "-c", PRINTED, env=env, text=False, stdout=stdout))
     out = (done.stdout or (tmp_path / "out").read_bytes()).decode()
     rows = [f"row {number}" for number in range(2000)]
     found = [json.loads(x)["event"] if x[:1] == "{" else x for x in out.split("\n")]
-    expected = ["before", "first", "a b", "second", "half", "third", "50 %\r", "fourth", *rows]
+    expected = ["before", "first", "a b", "second", "half", "third", "50 %\r", "fourth"]
+    expected += ["bytes", "of bytes", "another", "of another", "a third", "of a third", *rows]
     assert found == [*expected, "fifth", "sixth", "after", ""]
 
 

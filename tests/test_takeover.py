@@ -662,6 +662,17 @@ def test_an_invalid_level_is_refused_as_python_does(lines: Lines) -> None:
     assert logging.root.level == logging.INFO
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("ERROR", "error"), ("odd", "info"), (None, "info")]
+)
+def test_a_record_without_the_number_of_its_level(name: Any, expected: str, lines: Lines) -> None:
+    """As one is that another process describes by words alone: it is made all the same."""
+    record = logging.makeLogRecord({"name": "shop", "msg": "e", "levelname": name})
+    logging.getLogger("shop").handle(record)
+    (line,) = lines()
+    assert (line["event"], line["level"]) == ("e", expected)
+
+
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     """The logger of an installed library."""
@@ -725,6 +736,50 @@ def test_a_library_with_a_level_of_its_own_keeps_it(library: logging.Logger, lin
     logging.root.setLevel(logging.WARNING)
     library.setLevel(logging.INFO)
     assert levels_shown(lines, library.name) == [["info"]]
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([], "info"),  # ours take the place of handlers that are still to come
+        ([logging.WARNING], "warning"),
+        ([logging.WARNING, logging.INFO], "info"),
+        ([logging.ERROR, logging.WARNING], "warning"),
+    ],
+)
+def test_a_library_that_no_handler_would_show_stays_silent(
+    levels: list[int],
+    expected: str,
+    library: logging.Logger,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the root logger's level; a handler that does nothing shows nothing."""
+    logging.root.setLevel(logging.INFO)
+    added = [logging.StreamHandler(sys.stderr) for _ in levels]
+    for handler, level in zip(added, levels, strict=True):
+        handler.setLevel(level)
+    above = logging.getLogger("shoplib")
+    monkeypatch.setattr(above, "handlers", [logging.NullHandler(), *added])
+    monkeypatch.setattr(above, "propagate", False)  # pytest's handlers show all
+    assert levels_shown(lines, "shop", library.name) == [["info"], [expected]]
+    configure_logging(environment="production", log_levels={"shoplib": "info"})
+    assert levels_shown(lines, library.name) == [["info"]]
+
+
+@pytest.mark.parametrize("name", ["aiohttp.access", "waitress", "websockets.server", "asyncio"])
+def test_a_server_that_was_silent_stays_so(name: str, lines: Lines) -> None:
+    """One whose lines are seen without us sets its level itself."""
+    importlib.import_module(name.partition(".")[0])
+    logging.root.setLevel(logging.WARNING)
+    assert levels_shown(lines, name) == [["warning"]]
+
+
+@pytest.mark.parametrize("name", ["uvicorn.error", "uvicorn.access"])
+def test_uvicorns_lines_are_there_without_its_own_configuration(name: str, lines: Lines) -> None:
+    """``log_config=None`` is for us to show them."""
+    logging.root.setLevel(logging.WARNING)
+    assert levels_shown(lines, name) == [["info"]]
 
 
 def test_the_package_that_calls_set_up_is_the_applications(

@@ -3,7 +3,7 @@
 import math
 import numbers
 from array import array
-from collections import deque
+from collections import UserString, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -40,6 +40,29 @@ class Size(StrEnum):
 
 class Mode(IntFlag):
     READ = 4
+
+
+@dataclass
+class Column:
+    """No array, though it says what its values are."""
+
+    dtype: str = "int"
+
+
+class Series(list[int]):
+    """As another library's: an array without a number of dimensions."""
+
+    dtype = "int"
+
+    def __init__(self) -> None:
+        super().__init__([1, 2])
+
+    def __array__(self) -> Any:
+        raise NotImplementedError
+
+
+class OpenOrder(pydantic.BaseModel, extra="allow"):
+    id: int
 
 
 class Hostile:
@@ -331,7 +354,15 @@ CASES: list[tuple[Any, Any]] = [
     (numpy.array(["a"]), ["a"]),
     (numpy.datetime64("2026-01-01T10:00:00.000000001"), "2026-01-01T10:00:00.000000001"),
     (numpy.timedelta64(5_000_000_000, "ns"), "0:00:05"),
-    (numpy.timedelta64("NaT"), None),
+    (numpy.timedelta64(5, "ns"), "5 nanoseconds"),
+    (numpy.timedelta64(1 << 62, "s"), f"{1 << 62} seconds"),
+    (numpy.timedelta64("NaT"), "NaT"),
+    (numpy.ma.array([1, 2], mask=[0, 1]), [1, None]),
+    (numpy.ma.masked, None),
+    (UserString("text"), "text"),
+    (Column(), {"dtype": "int"}),
+    (Series(), [1, 2]),
+    (OpenOrder(id=1, more=2), {"id": 1, "more": 2}),  # type: ignore[call-arg]
     (Account(), {"id": 1, "owner": None}),
     (Account, "<class 'tests.test_values.Account'>"),
     (AttrsAccount(), {"id": 1}),
@@ -359,6 +390,24 @@ def test_conformance(number: int) -> None:
     """One value, one result."""
     value, expected = CASES[number]
     assert _same(plain(value), expected)
+
+
+def test_a_matrix_has_rows_of_numbers() -> None:
+    with pytest.warns(PendingDeprecationWarning):
+        matrix = numpy.matrix([[1, 2], [3, 4]])
+    assert plain(matrix) == [[1, 2], [3, 4]]
+
+
+def test_pandas_own_values_are_texts_and_lists() -> None:
+    pandas = pytest.importorskip("pandas")
+    assert plain(pandas.Period("2026-01")) == "2026-01"
+    assert plain(pandas.Interval(0, 1)) == "(0, 1]"
+    assert plain(pandas.Series(pandas.to_timedelta([90], unit="s"))) == ["0 days 00:01:30"]
+    assert plain(pandas.array([1, None], dtype="Int64")) == [1, "<NA>"]
+    assert plain([pandas.NaT, pandas.Timestamp("2026-01-01", tz="UTC")]) == [
+        "NaT",
+        "2026-01-01T00:00:00+00:00",
+    ]
 
 
 def test_a_cycle_ends_at_the_depth_bound() -> None:

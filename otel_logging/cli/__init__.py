@@ -5,7 +5,6 @@ Nothing in a store is changed, but by ``spool --purge``.
 
 import re
 import time
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from rich.text import Text
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
-from otel_logging._text import visible
 from otel_logging.cli.listing import (
     A_DAY,
     Listing,
@@ -23,11 +21,10 @@ from otel_logging.cli.listing import (
     links_of,
     nothing_in,
     opened,
-    places,
     sources_of,
     strict,
 )
-from otel_logging.cli.options import of_rows, of_store, seconds
+from otel_logging.cli.options import Store, of_places, of_rows, of_store, seconds
 from otel_logging.cli.options import spool_dir as spool_dir_option
 from otel_logging.cli.spool import spool
 from otel_logging.lateness.died import tables
@@ -100,20 +97,14 @@ def late(
                 if summary
                 else table.draw_groups(answer, parts, by=str(group), width=out_width)
             )
-            return Shown(drawn, (part.as_json() for part in parts), [], answer.rows)
-        known = () if answer.looked_at else there_is(found.spans, question)
+            rows = (part.as_json() for part in parts)
+            return Shown(drawn, rows, [], answer.rows, answer.looked_at)
         return Shown(
-            chain(
-                table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
-                (
-                    line
-                    for each in known
-                    for line in terminal.wrapped(Text(visible(each)), out_width, 4)
-                ),
-            ),
+            table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
             (row.as_json(found.link(*row.ids)) for row in answer.rows),
             [row.trace for row in answer.rows],
             answer.rows,
+            answer.looked_at,
         )
 
     listing.run(question, answered)
@@ -143,6 +134,7 @@ def failed(**given: Any) -> None:
             (failure.as_json(found.link(*failure.ids)) for failure in some),
             [failure.row.trace for failure in some],
             [failure.row for failure in some],
+            looked_at,
         )
 
     listing.run(question, answered)
@@ -169,7 +161,7 @@ def show(
     unfolded: bool,
     service: str | None,
     source: str | None,
-    spool_dir: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
     """Draw one trace: its stages, and their log lines inside them.
@@ -179,7 +171,7 @@ def show(
     if trace_id is not None and (last is not None or who is not None):
         raise click.UsageError("say TRACE_ID, or --last and --who")
     prefix = None if trace_id is None else _prefix(trace_id)
-    with opened(source, spool_dir) as asked:
+    with opened(source, store) as asked:
         found = (
             asked.trace(prefix)
             if prefix is not None
@@ -190,7 +182,7 @@ def show(
     traces = by_trace(found.spans)
     if not traces:
         when = "" if prefix is not None and len(prefix) == WHOLE_ID else A_DAY
-        raise click.ClickException(nothing_in(found, source, spool_dir, when=when))
+        raise click.ClickException(nothing_in(found, source, store, when=when))
     chosen = (
         [_one(traces, prefix, service)]
         if prefix is not None
@@ -210,7 +202,7 @@ def show(
     for trace in chosen:
         drawn = waterfall.draw(trace, width=out.width, links=links_of(found), unfolded=unfolded)
         terminal.show(out, [*drawn, *([Text()] if trace is not chosen[-1] else ())])
-    terminal.show(out, footer(found, source, spool_dir, out.width))
+    terminal.show(out, footer(found, source, store, out.width))
 
 
 @main.command()
@@ -245,8 +237,8 @@ def demo(*, environment: str, spool_dir: Path | None) -> None:
     show_default=True,
     help="How long the probe may take to Jaeger.",
 )
-@spool_dir_option
-def doctor(*, wait: float, spool_dir: Path | None) -> None:
+@of_places
+def doctor(*, wait: float, store: Store) -> None:
     """Send a probe and read it back from Jaeger; say what is wrong on the way, and what to do.
 
     Start it as the service is started: same environment, same directory, same machine.
@@ -257,7 +249,7 @@ def doctor(*, wait: float, spool_dir: Path | None) -> None:
 
     out = terminal.console()
     findings = []
-    for finding in examine(spool_dir=spool_dir, patience_s=wait):
+    for finding in examine(spool_dir=store.given, patience_s=wait, places=store.places):
         findings.append(finding)
         terminal.show(out, report.draw(finding, width=out.width, encoding=out.encoding))
     terminal.show(out, report.result(findings))
@@ -268,8 +260,8 @@ def doctor(*, wait: float, spool_dir: Path | None) -> None:
 @click.option(
     "--source", type=click.Choice([sources.LOCAL, sources.JAEGER]), help="Read only this."
 )
-@spool_dir_option
-def mcp(*, source: str | None, spool_dir: Path | None) -> None:
+@of_places
+def mcp(*, source: str | None, store: Store) -> None:
     """Answer a coding agent: late, failed and show as tools (MCP, over stdin and stdout)."""
     try:
         from otel_logging.mcp_server import serve
@@ -277,7 +269,7 @@ def mcp(*, source: str | None, spool_dir: Path | None) -> None:
         message = f"The tools need {error.name}: pip install 'otel-logging[mcp]'"
         raise click.ClickException(message) from None
     try:
-        asked = sources_of(source, spool_dir)
+        asked = sources_of(source, store)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     serve(asked)
@@ -286,10 +278,10 @@ def mcp(*, source: str | None, spool_dir: Path | None) -> None:
 @main.command()
 @click.option("--stack", is_flag=True, help="Show each step down to where a stage stands.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-@spool_dir_option
-def now(*, stack: bool, as_json: bool, spool_dir: Path | None) -> None:
+@of_places
+def now(*, stack: bool, as_json: bool, store: Store) -> None:
     """List what is open at this moment in every process: since when, for whom, where it stands."""
-    rows = draw_now.rows(tables(places(spool_dir)), time.time_ns())
+    rows = draw_now.rows(tables(store.places), time.time_ns())
     if as_json:
         click.echo("[\n" + ",\n".join(strict(draw_now.as_json(row)) for row in rows) + "\n]")
     else:

@@ -15,15 +15,14 @@ import click
 from rich.cells import cell_len
 from rich.text import Text
 
-from otel_logging import settings
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
-from otel_logging.cli.options import ROWS
+from otel_logging.cli.options import ROWS, Store
 from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
 from otel_logging.traces.jaeger import JaegerError
-from otel_logging.traces.late import Question, Row
+from otel_logging.traces.late import Question, Row, there_is
 from otel_logging.traces.sources import Answered, Sources
 from otel_logging.traces.trace import Trace
 
@@ -31,13 +30,14 @@ A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by defau
 _EVERY_S = 1.0  # --follow
 
 
-def sources_of(source: str | None, spool_dir: Path | None) -> Sources:
+def sources_of(source: str | None, store: Store) -> Sources:
     """Return what is to be read. Failure: raises ``ConfigurationError``."""
-    return Sources(source or sources.BOTH, tuple(places(spool_dir)), links.jaeger_url())
+    which = source or sources.BOTH
+    return Sources(which, tuple(store.places), links.jaeger_url(), store.of_others)
 
 
 @contextmanager
-def opened(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
+def opened(source: str | None, store: Store) -> Iterator[Sources]:
     """Yield what is to be read. What it raises becomes the command's error.
 
     Python's garbage collector is off until the command ends: it would look through 100,000
@@ -46,7 +46,7 @@ def opened(source: str | None, spool_dir: Path | None) -> Iterator[Sources]:
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
     try:
-        yield sources_of(source, spool_dir)
+        yield sources_of(source, store)
     except (JaegerError, ConfigurationError) as error:
         raise click.ClickException(str(error)) from None
 
@@ -56,13 +56,11 @@ def links_of(found: Answered) -> terminal.Links:
     return terminal.Links(found.link, are_taken=links.takes_links())
 
 
-def footer(
-    found: Answered, source: str | None, spool_dir: Path | None, width: int
-) -> Iterator[Text]:
+def footer(found: Answered, source: str | None, store: Store, width: int) -> Iterator[Text]:
     """Yield the lines that name the sources, and the directories of the local store; where they
     have no room in one, each directory has its own, whole: it is to be copied.
     """
-    known = [] if source == sources.JAEGER else filter(Path.is_dir, places(spool_dir))
+    known = [] if source == sources.JAEGER else filter(Path.is_dir, store.places)
     paths = [visible(str(place)) for place in known]
     line = " · ".join([found.origin, *paths])
     yield Text()
@@ -73,18 +71,12 @@ def footer(
     yield from (Text(path, "dim", overflow="ignore") for path in paths)
 
 
-def places(spool_dir: Path | None) -> list[Path]:
-    """Return the directories in which stores may be."""
-    return settings.spool_base() if spool_dir is None else [spool_dir]
-
-
-def nothing_in(found: Answered, source: str | None, spool_dir: Path | None, *, when: str) -> str:
+def nothing_in(found: Answered, source: str | None, store: Store, *, when: str) -> str:
     """Return that nothing is there, and where it was looked for."""
     if source == sources.JAEGER:
         return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
-    known = " or ".join(str(place) for place in places(spool_dir))
     return (
-        f"Nothing is recorded in {known} yet: a stage appears here when it ends, "
+        f"Nothing is recorded in {store} yet: a stage appears here when it ends, "
         "once setup_observability() was called in its process."
     )
 
@@ -97,6 +89,7 @@ class Shown:
     as_json: Iterable[dict[str, Any]]
     traces: list[Trace]
     rows: list[Row]
+    looked_at: int
 
 
 class Listing:
@@ -111,7 +104,7 @@ class Listing:
         limit: int | None,
         service: str | None,
         source: str | None,
-        spool_dir: Path | None,
+        store: Store,
         as_json: bool,
         follow: bool,
         html: Path | None,
@@ -121,7 +114,7 @@ class Listing:
         self.since_ns = 0 if since is None else time.time_ns() - int(since * 1e9)
         self.who, self.where, self.service = who, where, service
         self.limit = limit or (None if as_json else ROWS)
-        self._source, self._spool_dir, self._page = source, spool_dir, html
+        self._source, self._store, self._page = source, store, html
         self._as_json, self._follow = as_json, follow
         self._out = terminal.console()
         self.width = self._out.width
@@ -132,11 +125,12 @@ class Listing:
         is_first = True
         while True:
             began = time.monotonic()
-            with opened(self._source, self._spool_dir) as asked:
+            with opened(self._source, self._store) as asked:
                 found = asked.late(question)
             shown = answered(found, seen)
             if is_first or shown.rows:
-                self._print(found, shown)
+                known = () if shown.looked_at else there_is(found.spans, question)
+                self._print(found, shown, [visible(each) for each in known])
             if not self._follow:
                 return
             seen.update(row.span.trace_id for row in shown.rows)
@@ -145,7 +139,11 @@ class Listing:
             gc.collect()
             time.sleep(max(_EVERY_S, time.monotonic() - began))
 
-    def _print(self, found: Answered, shown: Shown) -> None:
+    def _print(self, found: Answered, shown: Shown, known: list[str]) -> None:
+        """Print an answer; *known*: what there is, where nothing was of what was asked for."""
+        if self._page is not None or self._as_json:
+            for each in known:
+                click.echo(each, err=True)
         if self._page is not None:
             title = next(iter(shown.drawn)).plain
             parts = page.draw(title, list(shown.as_json), shown.traces, found.origin)
@@ -164,11 +162,11 @@ class Listing:
             click.echo(found.origin, err=True)
         elif not found.spans:
             when = "" if self.since_ns else A_DAY
-            click.echo(nothing_in(found, self._source, self._spool_dir, when=when))
+            click.echo(nothing_in(found, self._source, self._store, when=when))
         else:
-            terminal.show(
-                self._out, [*shown.drawn, *footer(found, self._source, self._spool_dir, self.width)]
-            )
+            there = [line for each in known for line in terminal.wrapped(Text(each), self.width, 4)]
+            rest = footer(found, self._source, self._store, self.width)
+            terminal.show(self._out, [*shown.drawn, *there, *rest])
 
 
 def strict(value: Any) -> str:

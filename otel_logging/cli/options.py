@@ -1,12 +1,20 @@
 """The options of the commands, and how their values are read."""
 
+import functools
+import os
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import click
 
+from otel_logging import settings
+from otel_logging._errors import ConfigurationError
+from otel_logging._text import visible
+from otel_logging.spool import directories
 from otel_logging.traces import sources
 
 ROWS: Final = 20  # of a table by default: a screenful
@@ -48,11 +56,64 @@ spool_dir = click.option(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The directories of the local store. *of_others*: what other users have there is read too."""
+
+    places: list[Path]
+    of_others: bool
+    given: Path | None  # as ``--spool-dir``
+
+    def __str__(self) -> str:
+        return " or ".join(visible(str(each)) for each in self.places)
+
+
+def of_places(command: _Command) -> _Command:
+    """Add the options that say where the local store is; *command* is called with a ``Store``."""
+
+    @functools.wraps(command)
+    def with_store(*, spool_dir: Path | None, all_users: bool, **given: Any) -> Any:
+        return command(store=_store(spool_dir, all_users=all_users), **given)
+
+    all_users = click.option(
+        "--all-users", is_flag=True, help="Read the store of every user, as root does."
+    )
+    return cast(_Command, spool_dir(all_users(with_store)))
+
+
+def _user() -> int:
+    return os.geteuid() if sys.platform != "win32" else 1
+
+
+def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
+    """Return where the store is. What this user may not read is reported, and left out."""
+    is_root = _user() == 0
+    try:
+        places = settings.spool_base() if spool_dir is None else [spool_dir]
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
+    others: list[Path] = []
+    if all_users or (is_root and len(places) > 1):  # none is named
+        others = [each for each in directories.bases_of_all() if not directories.is_missing(each)]
+    every = list(dict.fromkeys([*places, *others]))
+    inside = [each for place in every for each in directories.listed(place) if each.is_dir()]
+    may_not = [
+        each
+        for each in (*every, *inside)
+        if not (directories.is_missing(each) or os.access(each, os.R_OK | os.X_OK))
+    ]
+    if may_not:
+        named = ", ".join(visible(str(each)) for each in may_not)
+        click.echo(f"not read, since this user may not: {named}", err=True)
+    may = [each for each in every if each not in may_not]
+    return Store(may, all_users or is_root, spool_dir)
+
+
 def of_store(command: _Command) -> _Command:
     """Add the options of all commands that read the store."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
-        spool_dir,
+        of_places,
         click.option("--service", metavar="NAME", help="Only this service's stages."),
         click.option(
             "--source",

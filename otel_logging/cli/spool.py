@@ -2,18 +2,16 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.text import Text
 
-from otel_logging import settings
-from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
 from otel_logging.cli.listing import strict
-from otel_logging.cli.options import spool_dir as spool_dir_option
+from otel_logging.cli.options import Store, of_places
 from otel_logging.spool import destinations, reading
 from otel_logging.spool.destinations import Destination, Pile
 from otel_logging.spool.segment import parse_all
@@ -34,7 +32,13 @@ _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 @click.option("--logs", is_flag=True, help="With --export: log records, not spans.")
 @click.option("--purge", is_flag=True, help="Remove what waits, and what was sent, for good.")
 @click.option("--yes", is_flag=True, help="With --purge: do not ask.")
-@spool_dir_option
+@click.option(
+    "--resend",
+    "is_resent",
+    is_flag=True,
+    help="Send what waits for an endpoint that its service no longer has to the one it has.",
+)
+@of_places
 def spool(
     *,
     service: str | None,
@@ -43,47 +47,76 @@ def spool(
     logs: bool,
     purge: bool,
     yes: bool,
-    spool_dir: Path | None,
+    is_resent: bool,
+    store: Store,
 ) -> None:
     """List what waits on this machine: for which collector, how much, since when."""
     if (logs and export is None) or (yes and not purge):
         raise click.UsageError("--logs goes with --export, and --yes with --purge")
-    try:
-        bases = settings.spool_base() if spool_dir is None else [spool_dir]
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from None
-    found = [
+    if is_resent and (as_json or purge or export is not None):
+        raise click.UsageError("--resend goes with none of --json, --export, --purge")
+    every = [
         each
-        for base in bases
-        for each in destinations.found(base)
-        if service in (None, each.service)
+        for base in store.places
+        for each in destinations.found(base, of_others=store.of_others)
     ]
+    found = [each for each in every if service in (None, each.service)]
+    if is_resent:
+        _resend(found)
+        return
     if export is not None:
         chosen = [each.path for each in found if each.is_of_logs is logs]
-        count = _export(export, chosen, of_logs=logs)
+        count = _export(export, chosen, of_logs=logs, of_others=store.of_others)
         click.echo(f"written: {export}, {count} request{'' if count == 1 else 's'}", err=as_json)
+    elsewhere = {
+        each.path: now.to or str(now.path) for each, now in destinations.left_behind(found)
+    }
     if as_json:
-        rows = ",\n".join(strict(_as_json(each)) for each in found)
+        rows = ",\n".join(strict(_as_json(each, elsewhere)) for each in found)
         click.echo(f"[\n{rows}\n]" if rows else "[]")
     elif export is None:
-        terminal.show(terminal.console(), (line for each in found for line in _draw(each)))
+        terminal.show(
+            terminal.console(), (line for each in found for line in _draw(each, elsewhere))
+        )
         if not found:
-            click.echo(f"Nothing is in {' or '.join(visible(str(base)) for base in bases)}.")
-    if purge and found:
-        waiting = sum(each.waiting.segments for each in found)
+            click.echo(f"Nothing{f' of {service}' if every else ''} is in {store}.")
+            if names := sorted({each.service for each in every}):
+                click.echo(f"services there are: {visible(', '.join(names))}")
+    if purge and (ours := list(_only_ours(found))):
+        waiting = sum(each.waiting.segments for each in ours)
         if not yes:
             click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
-        for each in found:
+        for each in ours:
             destinations.purge(each.path)
 
 
-def _export(file: Path, paths: list[Path], *, of_logs: bool) -> int:
+def _only_ours(found: Iterable[Destination]) -> Iterator[Destination]:
+    """Yield what belongs to this user: what is another's is that user's to change."""
+    for each in found:
+        if each.is_ours:
+            yield each
+        else:
+            click.echo(f"left alone, since it belongs to another user: {each.path}", err=True)
+
+
+def _resend(found: list[Destination]) -> None:
+    now = dict(destinations.left_behind(found))
+    for each in _only_ours(now):
+        count = destinations.resend(each, now[each])
+        place = visible(now[each].to or str(now[each].path))
+        what = "1 segment now waits" if count == 1 else f"{count} segments now wait"
+        click.echo(f"{visible(each.service)}: {what} for {place}")
+    if not now:
+        click.echo("Nothing waits for an endpoint that its service no longer has.")
+
+
+def _export(file: Path, paths: list[Path], *, of_logs: bool, of_others: bool) -> int:
     from otel_logging.traces import otlp_json  # protobuf's JSON, which no other command needs
 
     segments = (
         contents
         for base in dict.fromkeys(path.parent for path in paths)
-        for segment in reading.segments(base, of_logs=of_logs)
+        for segment in reading.segments(base, of_logs=of_logs, of_others=of_others)
         if segment.parent.parent in paths
         for contents in parse_all(reading.load(segment) or b"")
     )
@@ -99,7 +132,7 @@ def _export(file: Path, paths: list[Path], *, of_logs: bool) -> int:
     return count
 
 
-def _as_json(one: Destination) -> dict[str, Any]:
+def _as_json(one: Destination, elsewhere: dict[Path, str]) -> dict[str, Any]:
     def pile(some: Pile) -> dict[str, Any]:
         age_s = None if some.oldest_s is None else max(time.time() - some.oldest_s, 0.0)
         return {"segments": some.segments, "bytes": some.size_bytes, "oldest_s": age_s}
@@ -107,6 +140,7 @@ def _as_json(one: Destination) -> dict[str, Any]:
     return {
         "service": one.service,
         "to": one.to or None,
+        "service_sends_to": elsewhere.get(one.path),
         "signal": "logs" if one.is_of_logs else "traces",
         "path": str(one.path),
         "processes": one.processes,
@@ -116,7 +150,7 @@ def _as_json(one: Destination) -> dict[str, Any]:
     }
 
 
-def _draw(one: Destination) -> Iterator[Text]:
+def _draw(one: Destination, elsewhere: dict[Path, str]) -> Iterator[Text]:
     what = "log records" if one.is_of_logs else "spans"
     living = "no process" if not one.processes else f"{one.processes} running"
     title = " · ".join(filter(None, (visible(one.service), what, visible(one.to), living)))
@@ -124,6 +158,9 @@ def _draw(one: Destination) -> Iterator[Text]:
     for word, some in (("wait", one.waiting), ("sent", one.sent)):
         if some.segments:
             yield Text(f"  {word}  {_said(some)}")
+    if one.path in elsewhere:
+        now = visible(elsewhere[one.path])
+        yield Text(f"  its service sends to {now} now: --resend sends there what waits", "yellow")
     yield Text(f"  {visible(str(one.path))}", "dim", overflow="ignore")
 
 

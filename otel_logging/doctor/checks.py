@@ -7,7 +7,7 @@ every span does, and came back from Jaeger; nothing is left behind on this machi
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from otel_logging._errors import ConfigurationError
 from otel_logging.doctor import probe
 from otel_logging.doctor.report import NOT_TRIED, Finding, Mark, good, note, problem, problems
 from otel_logging.settings import Settings, links, variables
-from otel_logging.spool import directories
+from otel_logging.spool import destinations, directories
 from otel_logging.traces.jaeger import Jaeger
 
 _TRIED_BYTES: Final = 1 << 20  # a segment
@@ -28,9 +28,12 @@ _NEARLY: Final = 0.9  # of the bound: the next outage loses something
 _FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
 
-def examine(*, spool_dir: Path | None = None, patience_s: float) -> Iterator[Finding]:
-    """Yield what is found. Failure: never raises. Blocks for half a minute at most, and for
-    *patience_s*, which a probe may take on its way.
+def examine(
+    *, spool_dir: Path | None = None, patience_s: float, places: Iterable[Path] = ()
+) -> Iterator[Finding]:
+    """Yield what is found. *places*: where other services and users have their spools. Failure:
+    never raises. Blocks for half a minute at most, and for *patience_s*, which a probe may take on
+    its way.
     """
     try:
         chosen, jaeger_url = settings.load(spool_dir=spool_dir), links.jaeger_url()
@@ -40,7 +43,7 @@ def examine(*, spool_dir: Path | None = None, patience_s: float) -> Iterator[Fin
     yield from _recording(chosen)
     yield from _proxies()
     yield from _provider()
-    yield from _spool_findings(chosen)
+    yield from _spool_findings(chosen, places)
     if not chosen.traces or not chosen.exporter.network:
         yield note("The collector and Jaeger were not asked: nothing is sent.")
         return
@@ -162,7 +165,7 @@ def _silent(logger_name: str) -> Iterator[None]:
 # ---------------------------------------------------------------- the spool
 
 
-def _spool_findings(chosen: Settings) -> Iterator[Finding]:
+def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Finding]:
     """Say whether spans can wait on disk, and whether there is room."""
     if chosen.temporary:
         return
@@ -181,6 +184,9 @@ def _spool_findings(chosen: Settings) -> Iterator[Finding]:
                 f"set {_names.SPOOL_DIR}",
             )
         yield from _room(base, chosen.spool_bytes)
+        for other in places:
+            if other != base and (size := sum(directories.waiting_bytes(other).values())):
+                yield note(f"Elsewhere, in {other}, {_size(size)} wait.")
         return
     yield _unwritable(failures[0], chosen.spool_dir)
 
@@ -217,6 +223,12 @@ def _room(base: Path, bound: int) -> Iterator[Finding]:
         size = sum(waiting.values())
         said = f"{_size(size)} wait" if size else "none does now"
         yield good(f"Spans wait in {base}: {said}, and there is room.")
+    for each, now in destinations.left_behind(destinations.found(base)):
+        yield note(
+            f"{_size(each.waiting.size_bytes)} wait for {each.to or each.path}, to which"
+            f" {each.service} sends no more.",
+            f"otel-logging spool --resend sends them to {now.to or now.path}",
+        )
 
 
 def _size(size: int) -> str:

@@ -80,6 +80,8 @@ def _writing(write: Any) -> Any:
 def _is_console(sink: Any) -> bool:
     """Say whether *sink* is a stream, or its ``write``, that leads to the process's console."""
     function = getattr(sink, "_function", None)
+    if function is print:
+        return handlers.is_console_stream(sys.stdout)
     return handlers.is_console_stream(
         getattr(sink, "_stream", None) or getattr(function, "__self__", None)
     )
@@ -123,7 +125,7 @@ def _event_of(record: Any) -> EventDict:
         name = key if type(key) is str else str(plain(key))
         if name in _names.OF_CALLS:
             _fields.put_aside(event_dict, name, value)
-        else:
+        elif not call.is_address(value):
             event_dict[name] = value
     call.put_message((record["message"].rstrip("\n"),), event_dict)
     if record["exception"] is not None:

@@ -16,6 +16,8 @@ from typing import Any, Final
 from otel_logging import _diagnostics, _names
 
 _on: set[str] = set()
+#: Libraries that are being imported, by any thread.
+_loading: list[str] = []
 
 
 def instrument(names: Iterable[str]) -> None:
@@ -89,9 +91,15 @@ class _Finder:
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            execute(module)
+            _loading.append(library)
+            try:
+                execute(module)
+            finally:
+                _loading.remove(library)
             for name in waiting:
-                _call(name, "instrument")
+                # else once that one is whole, which imports this one
+                if not any(each in _names.INTEGRATIONS[name] for each in _loading):
+                    _call(name, "instrument")
 
         spec.loader.exec_module = exec_module
         return spec  # type: ignore[no-any-return]  # of whichever finder

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging._values import plain
+from otel_logging.spool.reading import content
 
 NAME: Final = "open-stages"
 SLOTS: Final = 1024
@@ -154,7 +155,7 @@ class BlackBox:
 
 def read(path: Path) -> Table:
     """Return the table in *path*; of a damaged one what can be read. Failure: raises OSError."""
-    data, again, last = (path.read_bytes() for _ in range(3))
+    data, again, last = (content(path) for _ in range(3))
     if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
         return Table(0, 0, b"", [])
     _, pid, alive_ns, length = _HEADER.unpack_from(last)

@@ -65,16 +65,10 @@ def _is_installed(file: str) -> bool:
     }.isdisjoint(parts)
 
 
-#: Servers: their lines are about the application's requests.
-_SERVERS: Final = frozenset(
-    {"aiohttp", "daphne", "django", "gunicorn", "hypercorn", "uvicorn", "waitress", "werkzeug"}
-)
-
-
 def is_library(logger: str) -> bool:
-    """Say whether a *logger*'s name is that of an installed library's module, but for servers."""
+    """Say whether a *logger*'s name is that of an installed library's module."""
     name = logger.partition(".")[0]
-    if name in _SERVERS:
+    if name == "uvicorn":  # it shows its lines by itself, but for log_config=None: for us to do it
         return False
     module = sys.modules.get(name)
     file = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)

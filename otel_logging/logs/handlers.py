@@ -128,6 +128,17 @@ def handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
         at = at.parent if at.propagate else None
 
 
+def is_null(handler: logging.Handler) -> bool:
+    """Say whether it is one that does nothing."""
+    return type(handler).handle is logging.NullHandler.handle
+
+
+def hide(logger: logging.Logger, level: int) -> bool:
+    """Say whether *logger* has handlers, and *level* is below that of each."""
+    known = [each.level for each in handlers_of(logger) if not is_null(each)]
+    return bool(known) and level < min(known)
+
+
 #: What a record has under other names.
 _NOT_EXTRA: Final = frozenset(
     {_names.EVENT, _names.TIMESTAMP, _names.LEVEL, _names.LOGGER, _names.TIME_NS}

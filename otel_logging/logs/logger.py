@@ -66,6 +66,8 @@ class LineLogger:
     """
 
     name = ""  # each has its own
+    #: An installed library's: what the application's handlers would not show is no line.
+    is_quiet = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -81,7 +83,8 @@ class LineLogger:
             self.known = standard = logging.getLogger(self.name)
             threshold = max(lowest, levels.set_in_code(standard))
             floor = min(threshold, levels.for_handlers(standard))
-            if asked is None and caller.is_library(self.name):  # which was silent before
+            self.is_quiet = asked is None and caller.is_library(self.name)
+            if self.is_quiet:
                 lowest = max(lowest, levels.for_handlers(standard))
         #: Levels: LOG_LEVEL's, for records; of lines, with those set in code; with handlers'.
         self.lowest, self.threshold, self.floor = lowest, threshold, floor

@@ -112,8 +112,6 @@ _REPEATED: Final = {
         *("request_time", "request_time_frac", "request_time_micro"),
     ),
 }
-#: The end of what ``repr`` says of an object that has no more to say.
-_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>$")
 #: Where a traceback begins that a formatter has put behind the message.
 _TRACEBACK: Final = re.compile(
     r"(?:^|\n)\s*(?:\+ Exception Group )?Traceback \(most recent call last\):"
@@ -196,6 +194,8 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if not levels.ours:
         call_handlers(self, record)
         return
+    if not isinstance(record.levelno, int):  # made by hand; no handler would take it
+        record.levelno = loggers.level_of(record.levelname)
     passed = _through_filters(self, record)
     is_refused = passed is None and not is_handled(record)
     if passed is not None:
@@ -222,8 +222,8 @@ def _taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
     is_taken = False
     for handler in handlers.handlers_of(logger):
         if record.levelno >= handler.level:
-            is_null = type(handler).handle is logging.NullHandler.handle
             taken = handler.handle(record)
+            is_null = handlers.is_null(handler)
             is_taken = is_taken or bool(taken) or (taken is None and not is_null)
     return is_taken
 
@@ -260,7 +260,10 @@ def _to_line(record: logging.LogRecord) -> None:
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
     level = record.levelno
-    if level >= lines.lowest and not uncaught.is_line_already(record) and not is_handed_on(record):
+    is_shown = level >= lines.lowest and not (
+        lines.is_quiet and handlers.hide(lines.standard, level)
+    )
+    if is_shown and not uncaught.is_line_already(record) and not is_handed_on(record):
         make = functools.partial(_event_of, record)
         name = loggers.name_of(level, record.levelname)
         emit = functools.partial(loggers.emit, lines, level, make, written=written, level_name=name)
@@ -278,7 +281,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
             del given["extra"]
         event_dict = {str(plain(k)): v for k, v in given.items() if k not in _NO_FIELDS}
         for key, value in list(event_dict.items()):
-            if key in _REPEATED.get(record.name.partition(".")[0], ()) or _is_address(value):
+            if key in _REPEATED.get(record.name.partition(".")[0], ()) or call.is_address(value):
                 del event_dict[key]
     if cast(loggers.Configured, loggers.in_use()).with_caller:
         event_dict[_names.CODE_FILE] = record.pathname
@@ -298,14 +301,6 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         event_dict[_names.STACK] = record.stack_info
     event_dict[_names.EVENT] = event
     return event_dict
-
-
-def _is_address(value: Any) -> bool:
-    """Say whether all that a field would say of *value* is where it is in memory."""
-    if type(value) in _SCALARS:
-        return False
-    text = plain(value)
-    return type(text) is str and not isinstance(value, str) and bool(_ADDRESS.search(text))
 
 
 def _is_filtered(record: logging.LogRecord) -> bool:

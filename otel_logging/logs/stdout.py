@@ -36,6 +36,21 @@ class _Print:
         return written
 
 
+class _PrintBytes:
+    """``write`` of the binary stream below a ``_Print``, which it reminds of its last byte."""
+
+    __slots__ = ("__self__", "print", "text")
+
+    def __init__(self, stream: Any, text: _Print) -> None:
+        self.__self__, self.print, self.text = stream, stream.write, text
+
+    def __call__(self, data: Any) -> Any:
+        written = self.print(data)
+        if last := bytes(memoryview(data).cast("B")[-1:]):
+            self.text.last = last.decode("latin-1")
+        return written
+
+
 class Stdout:
     """Writes lines to whatever ``sys.stdout`` is at the time.
 
@@ -84,8 +99,8 @@ class Stdout:
                 return
             printed = stream.write
             if type(printed) is _Print and printed.last:  # in its buffer, perhaps
-                is_whole, printed.last = printed.last[-1] == "\n", ""
                 descriptor.flush(stream)
+                is_whole, printed.last = printed.last[-1] == "\n", ""
                 descriptor.is_torn = descriptor.is_torn or not is_whole
             descriptor.write(line)
         except Exception as error:
@@ -97,6 +112,11 @@ class Stdout:
             stream.write.last = "\n"
         elif fd_of(stream) >= 0:
             stream.write = _Print(stream)
+            binary = getattr(stream, "buffer", None) or stream.stream
+            if type(binary.write) is _PrintBytes:  # of another wrapper of it
+                binary.write.text = stream.write
+            else:
+                binary.write = _PrintBytes(binary, stream.write)
 
     def _judge(self, stream: Any) -> tuple[Descriptor | None, Callable[[str], bytes] | None]:
         """Say where lines go past *stream*: it has a logger, or would hold the caller for as long

@@ -213,6 +213,8 @@ def destination(service: str, exporter: Exporter) -> str:
 
 
 def spool_base() -> list[Path]:
-    """Return the directories in which the local store may be, for the read side."""
+    """Return the directories in which the local store may be, for the read side: one if a variable
+    names it.
+    """
     given = Variables().read(_parse.directory, None, _names.SPOOL_DIR)
     return [directories.default_base(), directories.fallback_base()] if given is None else [given]

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,8 @@ class Destination:
     waiting: Pile
     sent: Pile
     processes: int  # that live
+    since: float  # when its last process began, s since the epoch; 0.0 where that is unknown
+    is_ours: bool  # rather than another user's
 
     @property
     def is_of_logs(self) -> bool:
@@ -69,24 +71,69 @@ def describe(destination_dir: Path, to: str, hours: float) -> None:
             os.close(fd)
 
 
-def found(base: Path, without: Container[Path | None] = ()) -> Iterator[Destination]:
+def found(
+    base: Path,
+    without: Container[Path | None] = (),
+    *,
+    service: str | None = None,
+    of_others: bool = False,
+) -> Iterator[Destination]:
     """Yield what is below *base*, by name; of *without* nothing is even opened: where flock is made
-    of fcntl's (NFS), a process would lose its own. Failure: never raises; what is not safe is
-    left out.
+    of fcntl's (NFS), a process would lose its own. *of_others*: also what belongs to other users.
+    Failure: never raises; what is not safe is left out.
     """
     for path in listed(base):
         name = _NAME.fullmatch(path.name)
-        if name is not None and path not in without:
+        if name is not None and path not in without and service in (None, name[1]):
             with contextlib.suppress(OSError):
-                directories.check_private(path)
-                directories.check_private(path / SENT)
+                directories.check_private(path, of_others=of_others)
+                directories.check_private(path / SENT, of_others=of_others)
                 yield _look(path, name[1])
+
+
+def service_of(destination_dir: Path) -> str:
+    """Return the service in the name of a destination's directory."""
+    name = _NAME.fullmatch(destination_dir.name)
+    return name[1] if name else ""
+
+
+def left_behind(every: Iterable[Destination]) -> Iterator[tuple[Destination, Destination]]:
+    """Yield each in which something waits that no process sends any more, and that to which its
+    service sends now: the one of a process that runs, else of the last that did.
+    """
+    latest: dict[tuple[Path, str, bool], Destination] = {}
+    for each in (known := sorted(every, key=lambda one: (one.processes > 0, one.since))):
+        latest[each.path.parent, each.service, each.is_of_logs] = each
+    for each in known:
+        now = latest[each.path.parent, each.service, each.is_of_logs]
+        if (
+            each.waiting.segments
+            and not each.processes
+            and (now.processes or now.since > each.since)
+        ):
+            yield each, now
+
+
+def resend(one: Destination, to: Destination) -> int:
+    """Move what waits in *one* to *to*, whose process delivers it, or its next one does. Return how
+    many segments. Failure: never raises; what cannot be moved stays.
+    """
+    count = 0
+    for process_dir, lock in directories.abandoned(one.path, ()):
+        with contextlib.suppress(OSError):
+            segments = len(listed(process_dir, directories.SEALED))
+            process_dir.rename(to.path / process_dir.name)
+            count += segments
+        lock.close()
+    return count
 
 
 def _look(path: Path, service: str) -> Destination:
     about: Any = None
+    since = 0.0
     with contextlib.suppress(OSError, ValueError, RecursionError):
         about = json.loads(content(path / _ABOUT))
+        since = (path / _ABOUT).lstat().st_mtime
     if not isinstance(about, dict):
         about = {}
     to, hours = about.get("to"), about.get("hours", 0)
@@ -98,6 +145,8 @@ def _look(path: Path, service: str) -> Destination:
         _pile(path, waits=True),
         _pile(path, waits=False),
         sum(is_held(each / "lock") for each in listed(path)),
+        since,
+        not hasattr(os, "geteuid") or path.lstat().st_uid == os.geteuid(),
     )
 
 

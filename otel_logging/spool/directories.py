@@ -18,6 +18,7 @@ import errno
 import os
 import re
 import stat
+import sys
 import time
 import zlib
 from collections.abc import Container, Iterable, Iterator
@@ -31,6 +32,7 @@ OPEN: Final = ".open"
 SEALED: Final = ".segment"
 SENT: Final = "sent"
 LOGS: Final = ".logs"  # at the end of a destination's name: log records are in it, never spans
+_LINUX: Final = ".local/state/otel_logging"  # below a home, by default
 _TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
 
 DROPPED_BOUND: Final = "segments dropped undelivered: the spool is over its bound"
@@ -67,6 +69,31 @@ def fallback_base() -> Path:
 
     user = os.geteuid() if hasattr(os, "geteuid") else 0
     return Path(tempfile.gettempdir()).absolute() / f"otel_logging-{user}"
+
+
+def bases_of_all() -> list[Path]:
+    """Return the directories of ``default_base`` and ``fallback_base`` for every user."""
+    if sys.platform == "win32":  # pragma: no cover - Windows
+        return []
+    import pwd
+    import tempfile
+
+    own, home = default_base(), Path.home()
+    below = own.relative_to(home) if own.is_relative_to(home) else Path(_LINUX)
+    # a directory service need not list its users
+    homes = [Path(each.pw_dir) for each in pwd.getpwall()] + listed(Path("/home"))
+    temporary = listed(Path(tempfile.gettempdir()).absolute())
+    found = [path for path in temporary if re.fullmatch(r"otel_logging-\d+", path.name)]
+    return sorted({each / below for each in homes}) + found
+
+
+def is_missing(path: Path) -> bool:
+    """Whether nothing is at *path*; False where that may not be known. Never raises."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
 
 
 def temporary_base() -> Path:
@@ -110,37 +137,42 @@ def _safe_base(base: Path) -> None:
         _private_directory(base)
 
 
-def check_base(base: Path) -> None:
+def check_base(base: Path, *, of_others: bool = False) -> None:
     """Raise OSError if others may rename *base*, where it is a link what it leads to, or what is
-    in it.
+    in it. *of_others*: it may be another user's, and is as safe as it is for that user.
     """
     if not hasattr(os, "geteuid"):  # pragma: no cover - Windows: the mode says nothing of others
         return
+    users, groups = {0, os.geteuid()}, {0, os.getegid(), *os.getgroups()}
+    if of_others:
+        with contextlib.suppress(FileNotFoundError):
+            found = base.stat()
+            users.add(found.st_uid)
+            groups.add(found.st_gid)
     named, real = base.absolute(), Path(os.path.realpath(base))  # Path.resolve() raises for a loop
     for each in dict.fromkeys((named, *named.parents, real, *real.parents)):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            _check_writers(each, each.stat())
+            _check_writers(each, each.stat(), users, groups)
 
 
-def _check_writers(path: Path, found: os.stat_result) -> None:
-    ours = {0, os.getegid(), *os.getgroups()}
-    others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid not in ours else 0)
+def _check_writers(path: Path, found: os.stat_result, users: set[int], groups: set[int]) -> None:
+    others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid not in groups else 0)
     if not found.st_mode & others:
         return
     if not found.st_mode & stat.S_ISVTX:
         raise UnsafeError("others may write to it, and it has no sticky bit", path)
-    if found.st_uid not in (0, os.geteuid()):  # whom the sticky bit does not keep from it
+    if found.st_uid not in users:  # whom the sticky bit does not keep from it
         raise UnsafeError("others may write to it, and it belongs to another user", path)
 
 
-def check_private(path: Path) -> None:
-    """Raise OSError if *path* is not a directory of ours."""
+def check_private(path: Path, *, of_others: bool = False) -> None:
+    """Raise OSError if *path* is not a directory of ours, or, with *of_others*, of any user."""
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
         raise UnsafeError("a symbolic link", path)
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+    if not of_others and hasattr(os, "geteuid") and found.st_uid != os.geteuid():
         raise UnsafeError("belongs to another user", path)
 
 

@@ -31,20 +31,20 @@ from otel_logging.spool.segment import Contents, parse, parse_all
 UNSAFE: Final = "a spool directory is not read: it is not safe"
 
 
-def segments(base: Path, *, of_logs: bool = False) -> list[Path]:
+def segments(base: Path, *, of_logs: bool = False, of_others: bool = False) -> list[Path]:
     """Return the segments of spans, or of log records, of every service and process below *base*:
-    open, waiting, sent.
+    open, waiting, sent. *of_others*: also what belongs to other users.
 
     Each once, though it may be sealed or delivered meanwhile. Failure: never
     raises; what cannot be read is not there, and what a service would not use is reported.
     """
     try:
-        check_base(base)
+        check_base(base, of_others=of_others)
     except OSError as error:
         _diagnostics.remark(UNSAFE, detail=error)
         return []
     asked = [each for each in listed(base) if (each.suffix == LOGS) is of_logs]
-    destinations = list(filter(_is_safe, asked))
+    destinations = [each for each in asked if _is_safe(each, of_others)]
     processes = [path for each in destinations for path in listed(each) if path.name != SENT]
     found = [path for each in processes for path in listed(each, OPEN)]
     # in this order: what moves on while we look is met twice rather than never
@@ -53,10 +53,10 @@ def segments(base: Path, *, of_logs: bool = False) -> list[Path]:
     return list({sent(path): path for path in found}.values())
 
 
-def _is_safe(destination_dir: Path) -> bool:
+def _is_safe(destination_dir: Path, of_others: bool) -> bool:  # noqa: FBT001
     for each in (destination_dir, destination_dir / SENT):
         try:
-            check_private(each)
+            check_private(each, of_others=of_others)
         except UnsafeError as error:
             _diagnostics.remark(UNSAFE, detail=error)
             return False
@@ -65,8 +65,8 @@ def _is_safe(destination_dir: Path) -> bool:
     return True
 
 
-def read(base: Path) -> Iterator[Contents]:
-    """Yield the contents of every readable segment of spans below *base*.
+def read(base: Path, *, of_others: bool = False) -> Iterator[Contents]:
+    """Yield the contents of every readable segment of spans below *base*, as ``segments``.
 
     A segment may come twice, never not at all: one that a merge took away meanwhile is looked
     for again, in the file that has it now.
@@ -75,7 +75,7 @@ def read(base: Path) -> Iterator[Contents]:
     is_complete = False
     while not is_complete:
         is_complete = True
-        for path in segments(base):
+        for path in segments(base, of_others=of_others):
             if sent(path) not in seen:  # pragma: no branch - a merge meanwhile
                 seen.add(sent(path))
                 data = load(path)

@@ -15,14 +15,15 @@ from otel_logging.spool import queue, reading
 from otel_logging.traces.span import Resource, Span, from_bytes, resource_from_bytes
 
 
-def read(bases: Iterable[Path]) -> list[Span]:
-    """Return the spans below *bases*, waiting and delivered ones, in no order.
+def read(bases: Iterable[Path], *, of_others: bool = False) -> list[Span]:
+    """Return the spans below *bases*, waiting and delivered ones, in no order; *of_others*: also
+    those in directories of other users.
 
     Failure: never raises. Cost: 3 µs a span, its bytes in the disk cache.
     """
     found: list[Span] = []
     for base in bases:
-        for contents in reading.read(base):
+        for contents in reading.read(base, of_others=of_others):
             if contents.damaged:
                 _diagnostics.report(queue.DAMAGED.format("spans"), contents.damaged)
             spans = [encoded for _, encoded in contents.spans]

@@ -55,7 +55,8 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """*which*: one of BOTH, LOCAL, JAEGER. *places*: the local store's directories.
+    """*which*: one of BOTH, LOCAL, JAEGER. *places*: the local store's directories; *of_others*:
+    also what belongs to other users there.
 
     Failure: with JAEGER, all methods raise ``JaegerError``; otherwise none raises.
     """
@@ -63,6 +64,7 @@ class Sources:
     which: str
     places: tuple[Path, ...]
     jaeger_url: str
+    of_others: bool = False
 
     def late(self, question: Question) -> Answered:
         """Return the spans in which *question* finds its answer."""
@@ -82,9 +84,12 @@ class Sources:
         """Return the spans among which the trace is that ended last, and others."""
         return self._answered(lambda jaeger, _: search.last(jaeger, service))
 
+    def _local(self) -> list[Span]:
+        return local.read(self.places, of_others=self.of_others)
+
     def _answered(self, ask: Callable[[Jaeger, list[Span]], Found]) -> Answered:
         if self.which == LOCAL:
-            return Answered(local.read(self.places), "from the local store")
+            return Answered(self._local(), "from the local store")
         here: list[Span] = []
         try:
             if self.which == JAEGER:
@@ -93,7 +98,7 @@ class Sources:
                 jaeger = Jaeger(self.jaeger_url, read_s=_BESIDE_S)
                 greeted = _greet(jaeger)
                 until = in_seconds(_HELLO_S)
-                here = local.read(self.places)
+                here = self._local()
                 greeted(max(until - time.monotonic(), 0.0))
             found = ask(jaeger, here)
         except JaegerError as error:

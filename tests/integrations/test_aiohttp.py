@@ -107,7 +107,11 @@ def get(path: str, **headers: str) -> Any:
     return ask(client)
 
 
-def test_a_request_and_its_access_line_are_one_trace(run: Captured) -> None:
+def test_a_request_and_its_access_line_are_one_trace(
+    run: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("aiohttp.access"), "level", logging.INFO)
+    logging.getLogger("aiohttp.access").setLevel(logging.INFO)
     answer = get("/orders/7", **{"X-Request-ID": "r-1", "User-Agent": "test"})
     span = run.span("GET /orders/{number}")
     paid, access = run.lines

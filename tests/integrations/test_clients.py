@@ -154,3 +154,18 @@ def test_set_up_names_what_is_on_and_what_could_be_in_development_alone(tmp_path
     assert script(nothing, **variables).stdout == b""
     without = SET_UP.replace('"production"', '"dev", instrument=("flask",)')
     assert b'on=["flask"]' in script(without, **variables).stdout
+
+
+def test_a_library_is_whole_before_it_is_instrumented(tmp_path: Path) -> None:
+    """httpx imports another one that is."""
+    done = script(
+        "import sys\n"
+        "from otel_logging import setup_observability\n"
+        "setup_observability('shop', spool_dir=sys.argv[1], environment='test')\n"
+        "assert not {'httpx', 'urllib.request'} & sys.modules.keys()\n"
+        "import httpx\n"
+        "from otel_logging.integrations import clients\n"
+        "assert 'httpx' in clients.on()\n",
+        tmp_path,
+    )
+    assert done.stderr == b""

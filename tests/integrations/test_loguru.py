@@ -117,6 +117,24 @@ def test_a_record_is_a_line_with_its_fields() -> None:
     assert [each["name"] for each in seen.span("request")["events"]] == ["saved 2", "seen", "odd"]
 
 
+def test_a_field_that_is_but_an_address_is_left_out() -> None:
+    """As of a record of ``logging``; what has a text of its own stays."""
+    with capture() as seen:
+        logger.info("opened {socket}", socket=object(), other=ValueError("x"))
+    (line,) = seen.lines
+    assert "socket" not in line
+    assert line["other"] == "ValueError: x"
+
+
+def test_a_sink_that_prints_is_a_console(capsys: pytest.CaptureFixture[str]) -> None:
+    with capture() as seen:
+        number = logger.add(print, format="printed {message}")
+        logger.info("once")
+        logger.remove(number)
+    assert [line["event"] for line in seen.lines] == ["once"]
+    assert "printed" not in capsys.readouterr().out
+
+
 def test_an_exception_is_on_its_line_once() -> None:
     with capture() as seen:
         try:

@@ -240,8 +240,8 @@ def test_who_reads_while_files_are_merged_misses_nothing(
         deliver(spool, number, NOW + number)
     listed = reading.segments
 
-    def then_merged(base: Path) -> list[Path]:
-        found = listed(base)
+    def then_merged(base: Path, **options: bool) -> list[Path]:
+        found = listed(base, **options)
         merged(base)
         return found
 
