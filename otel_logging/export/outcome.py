@@ -9,9 +9,8 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from otel_logging import _forks, _names, _text
@@ -39,8 +38,7 @@ class Outcome(Enum):
     REFUSED = "refused"  # too large, or something in it is bad: look for it in the halves
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """*answered*: there is a collector. *after_s*: when it wants to be asked again. *code*: the
     protocol's own: HTTP's number, gRPC's name; or ``PAGE``. *mistake*: what is wrong with the
     set-up, and *to_do*, what mends it; both empty where it may pass by itself.
@@ -52,8 +50,8 @@ class Answer:
     after_s: float | None = None
     rejected_spans: int = 0
     code: str = ""
-    mistake: str = field(default="", compare=False)  # these two follow from the rest
-    to_do: str = field(default="", compare=False)
+    mistake: str = ""
+    to_do: str = ""
 
     @property
     def said(self) -> str:
@@ -193,7 +191,7 @@ _NOT_ALLOWED: Final = frozenset(
 )
 #: How the libraries' words begin about a port that speaks something else: not HTTP; HTTP, not gRPC.
 _SPOKEN_OTHERWISE: Final = re.compile(
-    r"BadStatusLine|UnknownProtocol"
+    r"NotHttpError"
     r"|gRPC UNAVAILABLE: .*(http1\.x server|Expected SETTINGS frame|Failed parsing HTTP/2"
     r"|selected ALPN property)"
     r"|gRPC (UNKNOWN|INTERNAL): (Received http2 header with status: [34]|No status received)"
@@ -213,7 +211,7 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
     for secret in sorted(_secrets(exporter), key=len, reverse=True):
         if len(secret) >= _SECRET_CHARACTERS:
             detail = detail.replace(secret, "…")
-    return replace(answer, detail=detail[:_SHOWN_CHARACTERS], mistake=mistake, to_do=to_do)
+    return answer._replace(detail=detail[:_SHOWN_CHARACTERS], mistake=mistake, to_do=to_do)
 
 
 def _secrets(exporter: Exporter) -> Iterator[str]:
