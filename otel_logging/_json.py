@@ -12,7 +12,7 @@ absent: any other type.
 import json
 import math
 import re
-import sysconfig
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -45,7 +45,7 @@ def _strict(value: Any) -> Any:
 
 def _choose() -> Callable[[Any], bytes]:
     # on a free-threaded interpreter importing orjson would bring the GIL back
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):  # pragma: no cover - free-threaded builds
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():  # pragma: no cover - free-threaded
         return dumps_stdlib
     import orjson
 
