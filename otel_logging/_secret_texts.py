@@ -12,6 +12,7 @@ import re
 from typing import Final
 
 from otel_logging._secret_names import by_kind
+from otel_logging._text import later
 
 
 def marker(kind: str) -> str:
@@ -47,28 +48,24 @@ _ISSUED: Final = by_kind(
     }
 )
 _KINDS: Final = list(_ISSUED.values())
-_TOKEN: Final = re.compile(f"{_B}(?:{'|'.join(f'({each})' for each in _ISSUED)})", re.ASCII)
-_PEM: Final = re.compile(
+_TOKEN: Final = later(f"{_B}(?:{'|'.join(f'({each})' for each in _ISSUED)})", re.ASCII)
+_PEM: Final = later(
     r"-----BEGIN (?=[A-Z0-9 ]{0,40}PRIVATE KEY)(?:.*?-----END [A-Z0-9 ]{0,40}-----|.*)", re.DOTALL
 )
-_URL_USER: Final = re.compile(
+_URL_USER: Final = later(
     r"(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
     r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
 )
-_WEBHOOK: Final = re.compile(r"(hooks\.slack\.com/|/api/webhooks/)[\w/-]{10,256}")
-_LOGIN: Final = re.compile(r"(?<![\w-])((?:-u|--user|--proxy-user)[ =][^\s:]{1,64}:)(?!\[red)\S+")
-_SCHEME: Final = re.compile(
-    r"(?<![\w-])(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{6,4096})", re.I | re.A
-)
-_CARD: Final = re.compile(r"(?<![\w.-])[0-9](?:[ -]?[0-9]){12,18}(?![\w-])", re.ASCII)
+_WEBHOOK: Final = later(r"(hooks\.slack\.com/|/api/webhooks/)[\w/-]{10,256}")
+_LOGIN: Final = later(r"(?<![\w-])((?:-u|--user|--proxy-user)[ =][^\s:]{1,64}:)(?!\[red)\S+")
+_SCHEME: Final = later(r"(?<![\w-])(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{6,4096})", re.I | re.A)
+_CARD: Final = later(r"(?<![\w.-])[0-9](?:[ -]?[0-9]){12,18}(?![\w-])", re.ASCII)
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
-_ISSUER: Final = re.compile(
+_ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
 )
-_IBAN: Final = re.compile(
-    r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}(?![a-z])", re.A
-)
+_IBAN: Final = later(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}(?![a-z])", re.A)
 #: Lengths by country (ISO 13616 registry).
 _IBAN_LENGTH: Final = {
     country: int(length)
@@ -81,11 +78,11 @@ _IBAN_LENGTH: Final = {
     )
     for country in countries.split(",")
 }
-_EMAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-_ADDRESS: Final = re.compile(
+_EMAIL: Final = later(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
+_ADDRESS: Final = later(
     r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
 )
-_PHONE: Final = re.compile(
+_PHONE: Final = later(
     r"(?<![\w.+-])(?:\+[0-9](?:[ ().-]{0,2}[0-9]){7,14}|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
     r"|0[0-9]{1,4}[ /-][0-9](?:[ -]?[0-9]){4,9})(?![\w-])"
 )
@@ -156,7 +153,7 @@ LIKELY: Final = re.compile(
     r"\b(?:([0-9]{4}[ -]?[0-9]{4}[0-9 -]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})|([\w-]{16,}))",
     re.ASCII,
 )
-_HEX: Final = re.compile(r"[0-9a-f-]+")
+_HEX: Final = later(r"[0-9a-f-]+")
 
 
 def without_schemes(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from otel_logging._secret_names import words_in
 from otel_logging._secret_texts import marker
+from otel_logging._text import later
 
 _QUOTE: Final = r"""\\{0,15}["'`“”]|\\u002[27]|%(?:25){0,3}2[27]|&quot;|&#3[49];"""
 _NAME: Final = (
@@ -18,33 +19,31 @@ _NAME: Final = (
     r"(?P<name>[A-Za-z_][\w.-]{0,127}+(?:(?:\[|%(?:25){0,3}5[Bb])[\w.-]{0,64}(?:\]|%(?:25){0,3}5[Dd])){0,3})"
 )
 #: A name, perhaps quoted, and the sign before its value.
-_NAMED: Final = re.compile(
+_NAMED: Final = later(
     rf"{_NAME}(?:{_QUOTE})?[^\S\r\n]{{0,4}}"
     r"(?P<sign>=>|:=|==?|:(?!//)|%(?:25){0,3}3[ADad])[ \t]{0,8}"
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
-_PAIR: Final = re.compile(
-    rf"(?<=[(\[])[bu]?(?:{_QUOTE}){_NAME}(?:{_QUOTE}), ?(?=[bu]?(?:{_QUOTE}))"
-)
-_MEMBERS: Final = re.compile(
+_PAIR: Final = later(rf"(?<=[(\[])[bu]?(?:{_QUOTE}){_NAME}(?:{_QUOTE}), ?(?=[bu]?(?:{_QUOTE}))")
+_MEMBERS: Final = later(
     rf"\b(?:[Nn]ame|[Kk]ey)(?:{_QUOTE})? ?[:=] ?(?:{_QUOTE}){_NAME}(?:{_QUOTE})[ ,]{{1,3}}"
     rf"(?:{_QUOTE})?[Vv]alue(?:{_QUOTE})? ?[:=] ?(?=[bu]?(?:{_QUOTE}))"
 )
-_FLAG: Final = re.compile(rf"(?<![\w-])--?{_NAME[_NAME.index('(?P') :]}[ \t]{{1,4}}(?=[^\s-])")
-_TAG: Final = re.compile(rf"<{_NAME}(?:\s[^<>]{{0,128}})?>(?=[^<\s])")
-_OPENING: Final = re.compile(rf"[bBurRf]{{0,2}}({_QUOTE})")
-_LINE: Final = re.compile(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
-_COOKIES: Final = re.compile(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
+_FLAG: Final = later(rf"(?<![\w-])--?{_NAME[_NAME.index('(?P') :]}[ \t]{{1,4}}(?=[^\s-])")
+_TAG: Final = later(rf"<{_NAME}(?:\s[^<>]{{0,128}})?>(?=[^<\s])")
+_OPENING: Final = later(rf"[bBurRf]{{0,2}}({_QUOTE})")
+_LINE: Final = later(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
+_COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
 _SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|%20|\+)"
-_WITH_SCHEME: Final = re.compile(rf"{_SCHEMES}(?=\S)", re.IGNORECASE)
-_PARAMETERS: Final = re.compile(r"[\w-]{2,24} [\w-]{1,24}=")
+_WITH_SCHEME: Final = later(rf"{_SCHEMES}(?=\S)", re.IGNORECASE)
+_PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
-_VALUE: Final = re.compile(
+_VALUE: Final = later(
     rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\%]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\(?![rnt\"'\\])"
     r"|%(?!(?:25){0,3}(?:26|3B|2C|22|27))|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
 #: What is no secret: what has been taken out, placeholders.
-_BLANK: Final = re.compile(
+_BLANK: Final = later(
     rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|\$(?:\{{\w+\}}|[A-Z_]+)|\{{\w*\}}"
     r"|%(?:\(\w+\))?[sdr]|<[\w.: -]*>|[\W_]*|none|null|nil|true|false|undefined"
     r"|basic|bearer|digest|oauth2?|anonymous|(?:self|settings|config|os|args|request)(?:\.[a-z_]+)+",
@@ -58,8 +57,8 @@ _STATES: Final = words_in(
     "ready reset see sent set should str string success that the this to too unknown unset valid "
     "was we when will with wrong yes your"
 )
-_TAKEN: Final = re.compile(rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
-_TEMPLATE: Final = re.compile(r"\$\{\w+\}|\{\w*\}|%\(\w+\)s|<[\w -]+>")
+_TAKEN: Final = later(rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
+_TEMPLATE: Final = later(r"\$\{\w+\}|\{\w*\}|%\(\w+\)s|<[\w -]+>")
 #: What makes one name of it and the word before.
 _SECOND: Final = words_in("key keys code codes id number string phrase hash value")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}

@@ -67,7 +67,7 @@ def is_true(value: Any) -> bool:
         return True
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Left:
     """What one field may still hold.
 
@@ -192,12 +192,11 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
     return _walk(value.item(), depth - 1, left)
 
 
-@dataclass(frozen=True, slots=True)
 class _Record(Mapping[str, Any]):
     """The named fields of an object, which are read one at a time."""
 
-    value: Any
-    names: tuple[str, ...]
+    def __init__(self, value: Any, names: tuple[str, ...]) -> None:
+        self.value, self.names = value, names
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self.value, name)

@@ -14,9 +14,8 @@ import mmap
 import os
 import struct
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_logging._values import plain
 
@@ -35,8 +34,7 @@ _LENGTHS: Final = struct.Struct("<H")
 LOW: Final = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """What a process had open when it was *alive_ns* last."""
 
     pid: int
@@ -45,8 +43,7 @@ class Table:
     stages: "list[OpenStage]"
 
 
-@dataclass(frozen=True, slots=True)
-class OpenStage:
+class OpenStage(NamedTuple):
     """A stage of another process that is open, or was when that died."""
 
     name: str
