@@ -63,7 +63,7 @@ BUDGETS = {
     "processors": 183,
     "propagation": 119,
     "run": 46,
-    "settings": 396,
+    "settings": 409,
     "spool": 1023,
     "testing": 151,
     "tracers": 44,

@@ -183,23 +183,23 @@ _FINAL: Final = frozenset(
 )
 #: How the library's own words begin where it has such a status for an answer that broke off, or
 #: that a gateway gave.
-_BROKEN: Final = re.compile(
+_BROKEN: Final = _text.later(
     r"gRPC (UNKNOWN|INTERNAL): (Received (http2 header with status: 5|RST_STREAM)|Stream removed)"
 )
 _NOT_ALLOWED: Final = frozenset(
     {"401", "403", "407", "511", "UNAUTHENTICATED", "PERMISSION_DENIED"}
 )
 #: How the libraries' words begin about a port that speaks something else: not HTTP; HTTP, not gRPC.
-_SPOKEN_OTHERWISE: Final = re.compile(
+_SPOKEN_OTHERWISE: Final = _text.later(
     r"NotHttpError"
     r"|gRPC UNAVAILABLE: .*(http1\.x server|Expected SETTINGS frame|Failed parsing HTTP/2"
     r"|selected ALPN property)"
     r"|gRPC (UNKNOWN|INTERNAL): (Received http2 header with status: [34]|No status received)"
 )
-_NO_TLS: Final = re.compile(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
+_NO_TLS: Final = _text.later(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
 #: Go's and nginx's answer to plain HTTP.
-_TLS_EXPECTED: Final = re.compile(".*(HTTPS server|to HTTPS port)", re.DOTALL)
-_UNTRUSTED: Final = re.compile(".*certificate.verify", re.IGNORECASE)
+_TLS_EXPECTED: Final = _text.later(".*(HTTPS server|to HTTPS port)", re.DOTALL)
+_UNTRUSTED: Final = _text.later(".*certificate.verify", re.IGNORECASE)
 
 
 def explained(answer: Answer, exporter: Exporter) -> Answer:
