@@ -11,7 +11,6 @@ absent: any other type.
 
 import json
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -19,12 +18,9 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging._values import OBEYED, plain, shorten
 
-#: JSON itself escapes what is below the space.
-_OBEYED: Final = re.compile(OBEYED)
 
-
-def _escaped(line: bytes) -> bytes:
-    return _OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
+def _escaped(line: bytes) -> bytes:  # JSON itself escapes what is below the space
+    return OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
 
 
 def dumps_stdlib(value: Any) -> bytes:
