@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from otel_logging import _names
-from otel_logging._values import OBEYED, plain, shorten
+from otel_logging._text import OBEYED
+from otel_logging._values import plain, shorten
 
 
 def _escaped(line: bytes) -> bytes:  # JSON itself escapes what is below the space

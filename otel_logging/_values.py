@@ -19,7 +19,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from otel_logging import _runtime
-from otel_logging._text import later
 
 MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
 MAX_DEPTH = 6
@@ -38,17 +37,6 @@ _INT64 = 2**63
 _MOST_BITS = 14_000  # of an integer in decimal digits: Python writes at most 4,300
 _NUMBERS = frozenset({int, float, bool})
 _AS_TEXT = (Decimal, UUID, PurePath, timedelta)
-
-#: What splits lines, or is obeyed by a terminal: C0 and C1 controls, line separators, and what
-#: changes the direction of writing. And lone surrogates, which no output takes.
-OBEYED: Final = later(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def shown(text: str) -> str:
-    """Return *text* with its control characters shown, so that a terminal obeys none."""
-    return OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def shorten(text: str, limit: int) -> str:

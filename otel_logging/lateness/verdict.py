@@ -28,9 +28,6 @@ class Why(NamedTuple):
     who: tuple[tuple[str, str], ...] = ()
 
 
-NO_REASON: Final = Why()
-
-
 class Interval(NamedTuple):
     """A time with a known cause. All times are ns of one clock."""
 
