@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 141,
     "integrations": 1419,
     "jobs": 100,
-    "lateness": 1288,
+    "lateness": 1290,
     "logs": 1528,
     "mcp_server": 143,
     "observability": 236,

@@ -27,6 +27,8 @@ SLOT_BYTES: Final = 512
 _HEADER: Final = struct.Struct("<8sQQI")
 _ALIVE: Final = struct.Struct("<Q")
 _HEADER_BYTES: Final = 8192
+#: Written at once: the system makes as large a page of it, which is in memory as a whole.
+_PIECE_BYTES: Final = 16 << 10
 #: State, lengths of the two texts, trace id in halves, span and parent id, start, budget, name.
 _HEAD: Final = struct.Struct("<BxHHxxQQQQQd64s")
 _WHO, _WHERE = _HEAD.size, _HEAD.size + 96
@@ -89,8 +91,9 @@ class BlackBox:
         )
         try:
             # all of it has its place on the disk: a write to a hole on a full one ends the process
-            if os.write(fd, bytes(size)) < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            for _ in range(0, size, _PIECE_BYTES):
+                if os.write(fd, bytes(_PIECE_BYTES)) < _PIECE_BYTES:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             self.data = mmap.mmap(fd, size)
         finally:
             os.close(fd)
