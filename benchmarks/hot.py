@@ -387,8 +387,8 @@ def encoded(rows: Rows) -> None:
 
 
 _SET_UP = (
-    "import otel_logging, tempfile;"
-    "otel_logging.setup_observability('x', environment='production', spool_dir=tempfile.mkdtemp(),"
+    "import otel_logging, sys;"
+    "otel_logging.setup_observability('x', environment='production', spool_dir=sys.argv[1],"
     " endpoint='http://127.0.0.1:9');"
 )
 _IMPORTS = "import structlog, orjson, opentelemetry.sdk.trace;"
@@ -407,7 +407,7 @@ def imported(rows: Rows) -> None:
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def run(script: str) -> tuple[float, int]:
-        command = [sys.executable, "-c", script + _PRINT_OWN]
+        command = [sys.executable, "-c", script + _PRINT_OWN, tempfile.mkdtemp(dir=cache.name)]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
         seconds, size = done.stderr.split()
         return float(seconds) * 1e6, int(size)

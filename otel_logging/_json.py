@@ -11,20 +11,17 @@ absent: any other type.
 
 import json
 import math
-import re
-import sysconfig
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from otel_logging import _names, _redact
-from otel_logging._values import OBEYED, plain, shorten
-
-#: JSON itself escapes what is below the space.
-_OBEYED: Final = re.compile(OBEYED)
+from otel_logging._text import OBEYED
+from otel_logging._values import plain, shorten
 
 
-def _escaped(line: bytes) -> bytes:
-    return _OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
+def _escaped(line: bytes) -> bytes:  # JSON itself escapes what is below the space
+    return OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
 
 
 def dumps_stdlib(value: Any) -> bytes:
@@ -45,7 +42,7 @@ def _strict(value: Any) -> Any:
 
 def _choose() -> Callable[[Any], bytes]:
     # on a free-threaded interpreter importing orjson would bring the GIL back
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):  # pragma: no cover - free-threaded builds
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():  # pragma: no cover - free-threaded
         return dumps_stdlib
     import orjson
 

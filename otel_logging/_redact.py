@@ -6,10 +6,8 @@ but for what it remembers, total, idempotent, in linear time. Deliberately absen
 come from, and bounds of their size (``_values``).
 """
 
-import hashlib
-import hmac
+import os
 import re
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -33,7 +31,7 @@ _REMEMBERED: Final = 4096  # texts, and names; forgotten together
 _REMEMBERED_CHARACTERS: Final = 256
 #: Ours, made of digits that may look like a card's.
 _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
-_RANDOM_SALT: Final = secrets.token_bytes(16)
+_RANDOM_SALT: Final = os.urandom(16)
 #: In how many values a secret was found, and how many were too long to be whole (``_values``).
 changed: Final = Counter({"redacted": 0, "shortened": 0})
 
@@ -64,7 +62,11 @@ class Redaction:
                 raise ConfigurationError(f"Redaction: {name}", given, "a sequence of strings")
         self.keys, self.patterns, self.allow = tuple(keys), tuple(patterns), tuple(allow)
         self.personal, self.who = personal, frozenset(who) if personal else frozenset()
-        self._salt, self._given_salt = salt.encode() or _RANDOM_SALT, salt
+        self._given_salt = salt
+        if personal:
+            import hmac  # at set-up, and only for who asks: with OpenSSL it takes a millisecond
+
+            self._keyed = hmac.new(salt.encode() or _RANDOM_SALT, digestmod="sha256")
         self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
         self._keys = {" ".join(words_of(key)) for key in self.keys}
         self._allow = {" ".join(words_of(key)) for key in self.allow}
@@ -219,8 +221,9 @@ class Redaction:
         text = str(value)
         if re.fullmatch("who:[0-9a-f]{16}", text):
             return text
-        given = text.encode("utf-8", "backslashreplace")
-        return f"who:{hmac.new(self._salt, given, hashlib.sha256).hexdigest()[:16]}"
+        keyed = self._keyed.copy()
+        keyed.update(text.encode("utf-8", "backslashreplace"))
+        return f"who:{keyed.hexdigest()[:16]}"
 
     # ---- text
 

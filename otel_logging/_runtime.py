@@ -20,7 +20,7 @@ LineSink = Callable[[Any, int, str, Mapping[str, Any]], None]
 ids: Final = random.Random()  # noqa: S311
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Runtime:
     """What is set up."""
 

@@ -11,7 +11,8 @@ import ipaddress
 import re
 from typing import Final
 
-from otel_logging._secret_names import by_kind
+from otel_logging._secret_names import by_kind, words_in
+from otel_logging._text import later
 
 
 def marker(kind: str) -> str:
@@ -64,25 +65,25 @@ _ISSUED: Final = by_kind(
 )
 _KINDS: Final = list(_ISSUED.values())
 #: Whoever issues it: behind a short name, a long part, or several with dots.
-_RANDOM: Final = re.compile(
+_RANDOM: Final = later(
     rf"{_B}(?:(?!sha\d|md5)(?:[A-Za-z][A-Za-z0-9]{{0,14}}[_.-]){{1,3}}[\w-]{{30,}}(?:\.[\w-]{{20,}}){{0,4}}"
     r"|(?:[A-Za-z]\w{0,14}\.){1,3}[\w-]{8,}(?:\.[\w-]{20,}){1,4}|s\.[A-Za-z0-9]{24}(?![\w.-]))",
     re.ASCII,
 )
-_TOKEN: Final = re.compile(f"{_B}(?:{'|'.join(f'({each})' for each in _ISSUED)})", re.ASCII)
-_PEM: Final = re.compile(
+_TOKEN: Final = later(f"{_B}(?:{'|'.join(f'({each})' for each in _ISSUED)})", re.ASCII)
+_PEM: Final = later(
     r"-{4,5} ?BEGIN (?=[A-Z0-9 ]{0,40}PRIVATE KEY)(?:.*?-{4,5} ?END [A-Z0-9 ]{0,40}-{4,5}|.*)"
     r"|(?<=Private-Lines: ).+",  # of PuTTY
     re.DOTALL,
 )
-_URL_USER: Final = re.compile(
+_URL_USER: Final = later(
     r"(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
     r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
 )
 #: What comes before a secret in its place: what it is, a sign of it that is quick to look for, what
 #: stands before it, and it.
 _PLACED: Final = [
-    (kind, sign, re.compile(f"({before})(?!\\[red)(?:{secret})"))
+    (kind, sign, later(f"({before})(?!\\[red)(?:{secret})"))
     for kind, sign, before, secret in (
         # of a user: in a command, after options that are another thing elsewhere, in a statement
         (
@@ -137,48 +138,45 @@ _PLACED: Final = [
         ),
     )
 ]
-_SCHEME: Final = re.compile(
+_SCHEME: Final = later(
     rf"(?:(?<![\w-])|{_ESCAPE})"
     r"(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{4,4096})",
     re.I | re.A,
 )
-_CARD: Final = re.compile(
-    rf"(?:(?<![\w.-])|{_ESCAPE})[0-9](?:[ -]?[0-9]){{12,18}}(?![\w-])", re.ASCII
-)
+_CARD: Final = later(rf"(?:(?<![\w.-])|{_ESCAPE})[0-9](?:[ -]?[0-9]){{12,18}}(?![\w-])", re.ASCII)
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
-_ISSUER: Final = re.compile(
+_ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
 )
-_IBAN: Final = re.compile(
+_IBAN: Final = later(
     rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
     r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}(?![a-z])",
     re.A,
 )
 #: Lengths by country (ISO 13616 registry).
 _IBAN_LENGTH: Final = {
-    country: int(length)
-    for length, countries in re.findall(
-        r"(\d+):(\S+)",
-        "15:NO 16:BE 18:DK,FI,FO,GL,NL 19:MK,SI 20:AT,BA,EE,KZ,LT,LU,XK 21:CH,HR,LI,LV "
-        "22:BG,BH,CR,DE,GB,GE,IE,ME,RS,VA 23:AE,GI,IL,IQ,OM,TL 24:AD,CZ,ES,MD,PK,RO,SA,SE,SK,TN,VG "
-        "25:LY,PT,ST 26:IS,TR 27:BI,DJ,FR,GR,IT,MC,MR,SM 28:AL,AZ,BY,CY,DO,GT,HU,LB,NI,PL,SV "
-        "29:BR,EG,PS,QA,UA 30:JO,KW,MU 31:MT,SC 32:LC 33:RU",
+    each[:2]: int(each[2:])
+    for each in words_in(
+        "NO15 BE16 DK18 FI18 FO18 GL18 NL18 MK19 SI19 AT20 BA20 EE20 KZ20 LT20 LU20 XK20 CH21 "
+        "HR21 LI21 LV21 BG22 BH22 CR22 DE22 GB22 GE22 IE22 ME22 RS22 VA22 AE23 GI23 IL23 IQ23 "
+        "OM23 TL23 AD24 CZ24 ES24 MD24 PK24 RO24 SA24 SE24 SK24 TN24 VG24 LY25 PT25 ST25 IS26 "
+        "TR26 BI27 DJ27 FR27 GR27 IT27 MC27 MR27 SM27 AL28 AZ28 BY28 CY28 DO28 GT28 HU28 LB28 "
+        "NI28 PL28 SV28 BR29 EG29 PS29 QA29 UA29 JO30 KW30 MU30 MT31 SC31 LC32 RU33"
     )
-    for country in countries.split(",")
 }
-_EMAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-_ADDRESS: Final = re.compile(
+_EMAIL: Final = later(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
+_ADDRESS: Final = later(
     r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
 )
-_PHONE: Final = re.compile(
+_PHONE: Final = later(
     r"(?<![\w.+-])(?:\+[0-9](?:[ ().-]{0,2}[0-9]){7,14}|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
     r"|0[0-9]{1,4}[ /-][0-9](?:[ -]?[0-9]){4,9})(?![\w-])"
 )
 
 
-_CHANGE: Final = re.compile("(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[a-z0-9]|(?<=[0-9])[A-Za-z]")
-_DIGITS: Final = re.compile("[0-9]+")
+_CHANGE: Final = later("(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[a-z0-9]|(?<=[0-9])[A-Za-z]")
+_DIGITS: Final = later("[0-9]+")
 
 
 def _issued(found: re.Match[str]) -> str:
@@ -265,7 +263,7 @@ LIKELY: Final = re.compile(
     r"|([\w-]{16,}|\w{4}Q~))",
     re.ASCII,
 )
-_HEX: Final = re.compile(r"[0-9a-f-]+")
+_HEX: Final = later(r"[0-9a-f-]+")
 
 
 def without_schemes(text: str) -> str:

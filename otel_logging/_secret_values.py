@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from otel_logging._secret_names import words_in
 from otel_logging._secret_texts import marker
+from otel_logging._text import later
 
 _QUOTE: Final = (
     r"""\\{0,15}["'`“”]|\\u002[27]|(?:%(?:25){0,3}5C){0,7}%(?:25){0,3}2[27]|&quot;|&#3[49];"""
@@ -21,54 +22,52 @@ _NAME: Final = (
     r"(?:(?:\[|%(?:25){0,3}5[Bb])[\w.-]{0,64}(?:\]|%(?:25){0,3}5[Dd])){0,3})"
 )
 #: A name, perhaps quoted, and the sign before its value.
-_NAMED: Final = re.compile(
+_NAMED: Final = later(
     rf"{_NAME}(?:{_QUOTE})?(?:[^\S\r\n]|%20){{0,4}}"
     r"(?P<sign>=>|:=|==?|:(?!//)|%(?:25){0,3}3[ADad])(?:[ \t]|%20){0,8}"
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
-_PAIR: Final = re.compile(
-    rf"(?<=[(\[])[bu]?(?:{_QUOTE}){_NAME}(?:{_QUOTE}), ?(?=[bu]?(?:{_QUOTE}))"
-)
-_MEMBERS: Final = re.compile(
+_PAIR: Final = later(rf"(?<=[(\[])[bu]?(?:{_QUOTE}){_NAME}(?:{_QUOTE}), ?(?=[bu]?(?:{_QUOTE}))")
+_MEMBERS: Final = later(
     rf"\b(?:[Nn]ame|[Kk]ey)(?:{_QUOTE})? ?[:=] ?(?:{_QUOTE}){_NAME}(?:{_QUOTE})[ ,]{{1,3}}"
     rf"(?:{_QUOTE})?[Vv]alue(?:{_QUOTE})? ?[:=] ?(?=[bu]?(?:{_QUOTE}))"
 )
-_FLAG: Final = re.compile(rf"(?<![\w-])--?{_NAME[_NAME.index('(?P') :]}[ \t]{{1,4}}(?=[^\s-])")
-_TAG: Final = re.compile(rf"<{_NAME}(?:\s[^<>]{{0,128}})?>(?:<!\[CDATA\[)?(?=[^<\s])")
+_FLAG: Final = later(rf"(?<![\w-])--?{_NAME[_NAME.index('(?P') :]}[ \t]{{1,4}}(?=[^\s-])")
+_TAG: Final = later(rf"<{_NAME}(?:\s[^<>]{{0,128}})?>(?:<!\[CDATA\[)?(?=[^<\s])")
 #: A name and what is too mixed for a word: `wrong password 'Xy12abcd'`. `OAuth2Session` is a word.
-_SAID: Final = re.compile(
+_SAID: Final = later(
     rf"{_NAME}(?: provided| given| is| was| used)?:? (?=\\{{0,7}}[\"'`]?"
     r"(?!\w{0,9}(?i:auth|http|sha|base|utf|ipv|md)[0-9])"
     r"(?=[^\s\d]{0,63}[0-9])(?=[^\sa-z]{0,63}[a-z])(?=[^\sA-Z]{0,63}[A-Z])"
     r"[\w!@#$%^*+-]{8,64}(?![\w(\[]))"
 )
-_OPENING: Final = re.compile(rf"[bBurRf]{{0,2}}(\"\"\"|'''|{_QUOTE})")
+_OPENING: Final = later(rf"[bBurRf]{{0,2}}(\"\"\"|'''|{_QUOTE})")
 #: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
-_TYPED: Final = re.compile(r"!{1,2}[\w-]{1,64} +(?=\S)")
+_TYPED: Final = later(r"!{1,2}[\w-]{1,64} +(?=\S)")
 _NEWLINE: Final = r"(?:\r?\n|\\{1,4}n)"
-_ENTRY: Final = re.compile(
+_ENTRY: Final = later(
     rf"\bname: ?(?:{_QUOTE})?{_NAME}(?:{_QUOTE})?{_NEWLINE}\s{{1,40}}value: ?(?=\S)"
 )
-_BLOCK: Final = re.compile(rf"(?:[|>][+-]?[0-9]?[+-]?)?[ \t]{{0,8}}{_NEWLINE}")
-_BELOW: Final = re.compile(
+_BLOCK: Final = later(rf"(?:[|>][+-]?[0-9]?[+-]?)?[ \t]{{0,8}}{_NEWLINE}")
+_BELOW: Final = later(
     rf"([ \t]{{1,64}})(?:- )?((?!{_NEWLINE})\S(?:(?!\\{{1,4}}n)[^\r\n\"])*)(?:{_NEWLINE}|(?=\")|$)"
     rf"|[ \t]*{_NEWLINE}"
 )
-_ENDS: Final = re.compile(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
-_LINE: Final = re.compile(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
-_COOKIES: Final = re.compile(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
+_ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
+_LINE: Final = later(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
+_COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
 _SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|%20|\+)"
-_WITH_SCHEME: Final = re.compile(rf"{_SCHEMES}(?=\S)", re.IGNORECASE)
+_WITH_SCHEME: Final = later(rf"{_SCHEMES}(?=\S)", re.IGNORECASE)
 #: Of a header, whatever it is called.
-_ANY_SCHEME: Final = re.compile(r"[A-Za-z][\w-]{1,24} {1,4}(?=\D{0,200}[0-9])(?=[\w.~+/=:-]{8})")
-_PARAMETERS: Final = re.compile(r"[\w-]{2,24} [\w-]{1,24}=")
+_ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=\D{0,200}[0-9])(?=[\w.~+/=:-]{8})")
+_PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
-_VALUE: Final = re.compile(
+_VALUE: Final = later(
     rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\%]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
     r"|\\{1,8}(?![rnt\"'\\])|%(?!(?:25){0,3}(?:26|3B|2C|22|27))|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
 #: What is no secret: what has been taken out, placeholders.
-_BLANK: Final = re.compile(
+_BLANK: Final = later(
     rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|\$(?:\{{\w+\}}|[A-Z_]+|\([^()]*\))"
     r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|[\[(<](?:filtered|redacted|hidden|masked|removed|secret)[\])>]|x{3,}"
     r"|%(?:\(\w+\))?[sdr]|<[\w.: -]*>|[\W_]*|none|null|nil|true|false|undefined"
@@ -83,8 +82,8 @@ _STATES: Final = words_in(
     "ready reset see sent set should str string success that the this to too unknown unset valid "
     "was we when will with wrong yes your secretstr secretbytes"
 )
-_TAKEN: Final = re.compile(rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
-_TEMPLATE: Final = re.compile(
+_TAKEN: Final = later(rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
+_TEMPLATE: Final = later(
     r"\$\{\w+\}|\{(?:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s|<[\w -]+>"
 )
 _CLOSING: Final = {"“": "”"}

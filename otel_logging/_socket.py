@@ -134,14 +134,9 @@ class Socket(_socket.socket):
             except BlockingIOError:
                 self._wait(to_write=False)
 
-    # ---- what http.client asks for
-
-    def makefile(self, *_: Any, **__: Any) -> io.BufferedReader:
+    def received(self) -> io.BufferedReader:
         """Return what is received as a file."""
         return io.BufferedReader(_Received(self))
-
-    def close(self) -> None:
-        """Do nothing: ``http.client`` closes what it still reads from. See ``abandon``."""
 
     def sendall(self, data: Any, flags: int = 0) -> None:  # noqa: ARG002
         """Send all of *data*."""
@@ -151,7 +146,7 @@ class Socket(_socket.socket):
 
 
 class _Received(io.RawIOBase):
-    """What is received on a socket, as the file that ``http.client`` reads."""
+    """What is received on a socket, as a file."""
 
     def __init__(self, of: Socket) -> None:
         self._of = of

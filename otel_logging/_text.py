@@ -1,4 +1,4 @@
-"""Text of other programs, made safe for a terminal; durations in words.
+"""Text of other programs, made safe for a terminal; durations in words; patterns for later.
 
 In: names, messages, values, answers of servers. Out: text in which no character
 is a command to the terminal. Invariant: what was escaped once is not changed by
@@ -6,25 +6,36 @@ a second time. Deliberately absent: widths and colours.
 """
 
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
-#: Control characters, line separators, and the marks that turn or hide text (Unicode's
-#: bidirectional controls; "Trojan Source", CVE-2021-42574).
-_UNSAFE: Final = re.compile(
+
+class _Later:
+    def __init__(self, pattern: str, flags: int = 0) -> None:
+        self._given = pattern, flags
+
+    def __getattr__(self, name: str) -> Any:
+        compiled = re.compile(*self._given)
+        for each in ("finditer", "fullmatch", "match", "search", "sub"):
+            setattr(self, each, getattr(compiled, each))
+        return getattr(compiled, name)
+
+
+#: As ``re.compile``, which it calls when the pattern is first used: few services use each one.
+later: Final = cast("Callable[..., re.Pattern[str]]", _Later)
+
+#: What splits lines, or is obeyed by a terminal: C0 and C1 controls, line separators, the marks
+#: that turn or hide text (Unicode's bidirectional controls; "Trojan Source", CVE-2021-42574). And
+#: lone surrogates, which no output takes.
+OBEYED: Final = later(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-_SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _MOST_CHARACTERS: Final = 300  # of a server's answer: four lines of a terminal
 
 
 def visible(text: str) -> str:
     r"""Return *text* with unsafe characters escaped: ``\n``, ``\x1b``, ``\u202e``."""
-    return _UNSAFE.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return _SHORT.get(found[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+    return OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def one_line(text: str | bytes, most: int = _MOST_CHARACTERS) -> str:

@@ -9,7 +9,6 @@ rendering to text, so a lone surrogate in a string is still there.
 
 import math
 import numbers
-import re
 from collections import UserString
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass
@@ -40,16 +39,6 @@ _MOST_BITS = 14_000  # of an integer in decimal digits: Python writes at most 4,
 _NUMBERS = frozenset({int, float, bool})
 _AS_TEXT = (Decimal, UUID, PurePath, timedelta)
 
-#: What splits lines, or is obeyed by a terminal: C0 and C1 controls, line separators, and what
-#: changes the direction of writing. And lone surrogates, which no output takes.
-OBEYED: Final = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-_OBEYED: Final = re.compile(OBEYED)
-
-
-def shown(text: str) -> str:
-    """Return *text* with its control characters shown, so that a terminal obeys none."""
-    return _OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
-
 
 def shorten(text: str, limit: int) -> str:
     """Cut *text* in the middle to at most *limit* characters, saying how many are left out."""
@@ -68,7 +57,7 @@ def is_true(value: Any) -> bool:
         return True
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Left:
     """What one field may still hold.
 
@@ -199,12 +188,11 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
     )
 
 
-@dataclass(frozen=True, slots=True)
 class _Record(Mapping[str, Any]):
     """The named fields of an object, which are read one at a time."""
 
-    value: Any
-    names: tuple[str, ...]
+    def __init__(self, value: Any, names: tuple[str, ...]) -> None:
+        self.value, self.names = value, names
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self.value, name)

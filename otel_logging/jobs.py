@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar
 from otel_logging import _exceptions, _wrap
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
-from otel_logging._values import plain, shown
+from otel_logging._text import visible
+from otel_logging._values import plain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -56,7 +57,7 @@ def format_background_log(tag: str, message: str) -> str:
         text = str(message)
     except Exception:  # its own code raises
         text = str(plain(message))
-    return tagged_text(shown(_text_of(tag)), text)
+    return tagged_text(visible(_text_of(tag)), text)
 
 
 def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText:

@@ -137,7 +137,7 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
 
 
 #: RFC 9110, field values: no control character but the tab.
-_NOT_IN_HEADERS: Final = re.compile(r"[^\t -~\x80-\U0010ffff]")
+_NOT_IN_HEADERS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _Headers(dict[str, str]):

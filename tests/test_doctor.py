@@ -463,7 +463,7 @@ def test_http_to_a_grpc_port_is_a_problem(run: Run) -> None:
 
     assert_problem(
         result,
-        f"There is no OTLP at {collector.endpoint}/v1/traces: BadStatusLine",
+        f"There is no OTLP at {collector.endpoint}/v1/traces: NotHttpError",
         "set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's port for HTTP, usually 4318",
     )
 

@@ -1,6 +1,8 @@
 """A failure on a line can be grouped, and shows nothing that the application has hidden."""
 
+import json
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +51,35 @@ def test_an_exception_is_three_fields_beside_its_traceback(seen: Captured) -> No
     assert second["exception.where"].endswith(f" in {test}")
     assert third["exception.type"] == "KeyError"
     assert "exception.where" not in third
+
+
+@pytest.mark.parametrize(
+    ("file", "is_application"),
+    [
+        ("/srv/shop/basket.py", True),
+        (f"{sys.prefix}/bin/shop.py", True),  # put there by hand
+        (f"{sys.prefix}/bin/shop", False),  # made by an installer
+        (json.decoder.__file__, False),
+        ("<frozen runpy>", False),
+        ("<stdin>", True),
+        ("/srv/.venv/lib/python3/site-packages/redis/client.py", False),
+        ("/usr/lib/python3/dist-packages/redis/client.py", False),
+        (r"C:\shop\.venv\Lib\site-packages\redis\client.py", False),
+    ],
+)
+def test_a_file_is_the_application_s_unless_it_is_installed(
+    file: str, is_application: bool, seen: Captured
+) -> None:
+    """Where it is, the place of an exception that is raised there."""
+    code = compile("def get():\n    raise LookupError", file, "exec")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    try:
+        names["get"]()
+    except LookupError:
+        get_logger("shop").exception("failed")
+    where = seen.lines[0]["exception.where"]
+    assert where.startswith(f"{file}:2 in" if is_application else f"{__file__}:")
 
 
 def line_of(function: Any) -> int:

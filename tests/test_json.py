@@ -21,6 +21,7 @@ TABLE: list[tuple[str, Any, bytes]] = [
     ("quotes and backslashes", '"\\', b'"\\"\\\\"'),
     ("newlines", "a\nb\r\tc", b'"a\\nb\\r\\tc"'),
     ("line separators", "\x85\u2028\u2029", b'"\\u0085\\u2028\\u2029"'),
+    ("a mark that nobody sees", "\ufeff", b'"\\ufeff"'),
     ("what terminals obey", "a\x7f\x9b31m\u202eb", b'"a\\u007f\\u009b31m\\u202eb"'),
     ("the same beside text", "\x80é\x9f\xa0", '"\\u0080é\\u009f\xa0"'.encode()),
     (

@@ -659,6 +659,15 @@ def test_the_user_of_a_url_is_basic_authentication(
         assert encoded not in repr(settings) or not encoded
 
 
+def test_settings_are_equal_by_value_and_never_changed() -> None:
+    """What is set up is what was asked for."""
+    settings = load(service_name="shop")
+    assert settings == load(service_name="shop") != load(service_name="basket")
+    assert settings != settings.logs
+    with pytest.raises(AttributeError, match="sampler is a setting"):
+        settings.sampler = "always_off"
+
+
 @pytest.mark.parametrize("name", ["authorization", "Authorization", "AUTHORIZATION"])
 def test_a_header_wins_over_the_user_of_a_url(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever set it has meant it; other headers are sent beside the user."""

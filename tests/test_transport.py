@@ -458,6 +458,7 @@ def test_an_answer_that_is_cut_off_acknowledges_nothing(
         CHUNKED.replace(b": ", b": identity, ") + b"2\r\n\x0a\x00\r\n0\r\n\r\n",
         CHUNKED.replace(b"chunked", b"identity") + b"\x0a\x00",
         CHUNKED + b"1\r\n\x0a\r\n1;x=y\r\n\x00\r\n0\r\nX-Trailer: x\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_an_answer_that_is_whole_acknowledges(said: bytes) -> None:
@@ -588,7 +589,7 @@ def test_a_basic_header_that_is_not_base64_is_sent_all_the_same(receiver: Receiv
 def test_a_port_of_another_protocol_is_named_in_the_detail(certificates: Certificates) -> None:
     """Not HTTP; no TLS; TLS of a stranger: none of them passes by itself."""
     http2 = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # what a gRPC server begins with
-    for said in (http2, b"220 mail.example ESMTP\r\n"):
+    for said in (http2, b"220 mail.example ESMTP\r\n", b"HTTP/1.1 OK\r\n\r\n"):
         with Rude(always(said)) as other:
             answer = ask(other.endpoint, request(1))
         assert answer.mistake == f"there is no OTLP at {other.endpoint}"
@@ -781,7 +782,7 @@ def test_neither_the_package_nor_http_imports_grpc(tmp_path: Path) -> None:
     """It takes its time, and starts threads."""
     script = (
         "import sys, otel_logging\n"
-        "assert not {'http.client', 'grpc'} & {*sys.modules}\n"
+        "assert 'grpc' not in sys.modules\n"
         "otel_logging.setup_observability('shop', endpoint='http://127.0.0.1:1',"
         f" spool_dir={str(tmp_path / 'spool')!r}).shutdown()\n"
         "assert 'grpc' not in sys.modules\n"
@@ -853,9 +854,6 @@ def test_a_connection_that_fails_at_once_is_an_error() -> None:
         line.connect(server.getsockname())  # Linux says once that it is done
         with pytest.raises(OSError, match=os.strerror(errno.EISCONN)):
             line.connect(server.getsockname())
-        line.makefile("rb").close()
-        line.close()
-        assert line.fileno() >= 0  # http.client may close it while an answer is still read
         line.abandon()
         assert line.fileno() == -1
 
@@ -871,7 +869,7 @@ def test_a_number_that_changes_hands_within_a_request_ends_it(tmp_path: Path) ->
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
             line.sendall(b"span")
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-            line.makefile("rb").read(10)
+            line.received().read(10)
         line.abandon()
         os.close(fd)
     assert (tmp_path / "data").read_bytes() == b""

@@ -44,11 +44,6 @@ class OtlpHttp(HttpClient):
     """OTLP/HTTP with protobuf."""
 
     def __init__(self, exporter: Exporter) -> None:
-        # At set-up, not in the worker: a module is read from a file, and who closes all descriptors
-        # meanwhile may give that file's number to one of its own, which the import then closes.
-        import encodings.idna  # noqa: F401
-        import http.client  # noqa: F401
-
         self._exporter = exporter
         parts = urlsplit(exporter.endpoint)
         super().__init__(exporter.endpoint, checked_tls(exporter), most_bytes=ANSWER_BYTES)

@@ -9,9 +9,8 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from otel_logging import _forks, _names, _text
@@ -39,8 +38,7 @@ class Outcome(Enum):
     REFUSED = "refused"  # too large, or something in it is bad: look for it in the halves
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """*answered*: there is a collector. *after_s*: when it wants to be asked again. *code*: the
     protocol's own: HTTP's number, gRPC's name; or ``PAGE``. *mistake*: what is wrong with the
     set-up, and *to_do*, what mends it; both empty where it may pass by itself.
@@ -52,8 +50,8 @@ class Answer:
     after_s: float | None = None
     rejected_spans: int = 0
     code: str = ""
-    mistake: str = field(default="", compare=False)  # these two follow from the rest
-    to_do: str = field(default="", compare=False)
+    mistake: str = ""
+    to_do: str = ""
 
     @property
     def said(self) -> str:
@@ -185,23 +183,23 @@ _FINAL: Final = frozenset(
 )
 #: How the library's own words begin where it has such a status for an answer that broke off, or
 #: that a gateway gave.
-_BROKEN: Final = re.compile(
+_BROKEN: Final = _text.later(
     r"gRPC (UNKNOWN|INTERNAL): (Received (http2 header with status: 5|RST_STREAM)|Stream removed)"
 )
 _NOT_ALLOWED: Final = frozenset(
     {"401", "403", "407", "511", "UNAUTHENTICATED", "PERMISSION_DENIED"}
 )
 #: How the libraries' words begin about a port that speaks something else: not HTTP; HTTP, not gRPC.
-_SPOKEN_OTHERWISE: Final = re.compile(
-    r"BadStatusLine|UnknownProtocol"
+_SPOKEN_OTHERWISE: Final = _text.later(
+    r"NotHttpError"
     r"|gRPC UNAVAILABLE: .*(http1\.x server|Expected SETTINGS frame|Failed parsing HTTP/2"
     r"|selected ALPN property)"
     r"|gRPC (UNKNOWN|INTERNAL): (Received http2 header with status: [34]|No status received)"
 )
-_NO_TLS: Final = re.compile(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
+_NO_TLS: Final = _text.later(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
 #: Go's and nginx's answer to plain HTTP.
-_TLS_EXPECTED: Final = re.compile(".*(HTTPS server|to HTTPS port)", re.DOTALL)
-_UNTRUSTED: Final = re.compile(".*certificate.verify", re.IGNORECASE)
+_TLS_EXPECTED: Final = _text.later(".*(HTTPS server|to HTTPS port)", re.DOTALL)
+_UNTRUSTED: Final = _text.later(".*certificate.verify", re.IGNORECASE)
 
 
 def explained(answer: Answer, exporter: Exporter) -> Answer:
@@ -213,7 +211,7 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
     for secret in sorted(_secrets(exporter), key=len, reverse=True):
         if len(secret) >= _SECRET_CHARACTERS:
             detail = detail.replace(secret, "…")
-    return replace(answer, detail=detail[:_SHOWN_CHARACTERS], mistake=mistake, to_do=to_do)
+    return answer._replace(detail=detail[:_SHOWN_CHARACTERS], mistake=mistake, to_do=to_do)
 
 
 def _secrets(exporter: Exporter) -> Iterator[str]:

@@ -14,9 +14,8 @@ import mmap
 import os
 import struct
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_logging._values import plain
 from otel_logging.spool.reading import content
@@ -29,6 +28,8 @@ SLOT_BYTES: Final = 512
 _HEADER: Final = struct.Struct("<8sQQI")
 _ALIVE: Final = struct.Struct("<Q")
 _HEADER_BYTES: Final = 8192
+#: Written at once: the system makes as large a page of it, which is in memory as a whole.
+_PIECE_BYTES: Final = 16 << 10
 #: State, lengths of the two texts, trace id in halves, span and parent id, start, budget, name.
 _HEAD: Final = struct.Struct("<BxHHxxQQQQQd64s")
 _WHO, _WHERE = _HEAD.size, _HEAD.size + 96
@@ -36,8 +37,7 @@ _LENGTHS: Final = struct.Struct("<H")
 LOW: Final = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """What a process had open when it was *alive_ns* last."""
 
     pid: int
@@ -46,8 +46,7 @@ class Table:
     stages: "list[OpenStage]"
 
 
-@dataclass(frozen=True, slots=True)
-class OpenStage:
+class OpenStage(NamedTuple):
     """A stage of another process that is open, or was when that died."""
 
     name: str
@@ -93,8 +92,9 @@ class BlackBox:
         )
         try:
             # all of it has its place on the disk: a write to a hole on a full one ends the process
-            if os.write(fd, bytes(size)) < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            for _ in range(0, size, _PIECE_BYTES):
+                if os.write(fd, bytes(_PIECE_BYTES)) < _PIECE_BYTES:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             self.data = mmap.mmap(fd, size)
         finally:
             os.close(fd)

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -34,8 +34,7 @@ KEPT: Final = 1024
 Who = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """A time in which others waited. *request*, the entry span, and *task*, an id, did it; *loop*
     is what it blocked, None for all that there is; it does not hold for *by_thread*.
     """
@@ -52,7 +51,7 @@ class Pause:
     span: Any = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Seen:
     """What a thread was doing while it blocked."""
 

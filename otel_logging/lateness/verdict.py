@@ -8,7 +8,6 @@ its critical path. Deliberately absent: clocks, spans, files.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -29,9 +28,6 @@ class Why(NamedTuple):
     who: tuple[tuple[str, str], ...] = ()
 
 
-NO_REASON: Final = Why()
-
-
 class Interval(NamedTuple):
     """A time with a known cause. All times are ns of one clock."""
 
@@ -41,8 +37,7 @@ class Interval(NamedTuple):
     why: Why = Why()
 
 
-@dataclass(slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What was measured of a finished stage. *start*: when it was handed over, or began."""
 
     name: str
@@ -56,13 +51,12 @@ class Facts:
     cpu: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Shares in ns by cause, largest first; the cause to name, and what is known of it."""
 
-    shares: Mapping[str, int] = field(default_factory=dict)
-    cause: str = UNKNOWN
-    why: Why = NO_REASON
+    shares: Mapping[str, int]
+    cause: str
+    why: Why
 
 
 def late_by(latency_s: float, budget_s: float | None) -> float | None:

@@ -7,7 +7,9 @@ nothing is called that the application could have made. Deliberately absent: whe
 
 import asyncio
 import gc
-import sysconfig
+import os
+import re
+import sys
 from collections import Counter
 from contextvars import Context
 from functools import lru_cache
@@ -22,11 +24,15 @@ Step = tuple[CodeType, int]
 DEPTH: Final = 40
 _SHOWN: Final = 3  # places in a summary
 _KEPT: Final = 8  # steps of a stack
+#: Python's own modules, and this package.
 _LIBRARIES: Final = (
-    *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
-    str(Path(__file__).parent.parent) + "/",
-    "<frozen",
+    f"{Path(os.__file__).parent}{os.sep}",
+    f"{Path(__file__).parent.parent}{os.sep}",
+    "<frozen ",
 )
+#: Where commands are installed, which have no ``.py`` at their end.
+_COMMANDS: Final = f"{Path(sys.prefix, 'bin')}{os.sep}"
+_PACKAGES: Final = re.compile(r"[\\/](site|dist)-packages[\\/]")
 _DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application like another
 #: Functions of libraries in which one waits for a lock or for a connection of a pool.
 _ACQUIRING: Final = frozenset(
@@ -90,8 +96,10 @@ def context_of(task: Any) -> Context | None:
 
 @lru_cache(maxsize=4096)
 def is_application(file: str) -> bool:
-    """Say whether code of *file* is the application's own."""
-    return file == _DEMO or not (file.startswith(_LIBRARIES) or "-packages/" in file)
+    """Say whether code of *file* is the application's own, neither Python's nor of a library."""
+    if file.startswith(_LIBRARIES) or _PACKAGES.search(file):
+        return file == _DEMO
+    return file.endswith(".py") or not file.startswith(_COMMANDS)
 
 
 def _shown(step: Step) -> str:

@@ -3,19 +3,17 @@
 And which code is the application's: what is not installed, and the package that called set-up.
 """
 
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import lru_cache
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 import structlog
 
 from otel_logging import _names
+from otel_logging.lateness.where import is_application
 
 #: structlog looks for the caller from this frame on, if it is set.
 _calling: Final[ContextVar[FrameType | None]] = getattr(
@@ -42,8 +40,6 @@ def users_place() -> dict[str, Any]:
     return place_of(frame, frame.f_lineno)
 
 
-#: The directory of the standard library.
-_PYTHON: Final = f"{Path(os.__file__).parent}{os.sep}"
 #: The package that called set-up.
 _application = ""
 
@@ -55,16 +51,6 @@ def note_application() -> None:
     _application = str(names.get("__package__") or names.get("__name__")).partition(".")[0]
 
 
-@lru_cache(4096)
-def _is_installed(file: str) -> bool:
-    """Say whether *file* belongs to Python or a library."""
-    parts = file.replace("\\", "/").split("/")
-    return file.startswith(("<frozen ", _PYTHON)) or not {
-        "site-packages",
-        "dist-packages",
-    }.isdisjoint(parts)
-
-
 def is_library(logger: str) -> bool:
     """Say whether a *logger*'s name is that of an installed library's module."""
     name = logger.partition(".")[0]
@@ -72,7 +58,7 @@ def is_library(logger: str) -> bool:
         return False
     module = sys.modules.get(name)
     file = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
-    return name != _application and type(file) is str and _is_installed(f"{file}/")
+    return name != _application and type(file) is str and not is_application(f"{file}/")
 
 
 def where(error: BaseException) -> dict[str, str]:
@@ -81,9 +67,7 @@ def where(error: BaseException) -> dict[str, str]:
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
         module = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if module == _application or not (
-            module == "otel_logging" or _is_installed(code.co_filename)
-        ):
+        if module == _application or is_application(code.co_filename):
             place = f"{code.co_filename}:{line} in {code.co_qualname}"
             found = {_names.EXCEPTION_WHERE: place}
     return found

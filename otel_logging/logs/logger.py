@@ -32,7 +32,7 @@ _LEVELS: Final = {
 LOST: Final = "log lines lost: a line could not be made"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Configured:
     """What is configured: the level of each logger's name, and how a line is written."""
 

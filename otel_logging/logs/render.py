@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from otel_logging import _json, _links, _names, _runtime
-from otel_logging._values import MAX_RECORD_BYTES, field, plain, shown
+from otel_logging._text import visible
+from otel_logging._values import MAX_RECORD_BYTES, field, plain
 from otel_logging.logs.line import NAMES
 
 #: What stands first in a JSON line, in this order.
@@ -130,7 +131,7 @@ def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_T
     """
     keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])
     fields: list[_Token] = [
-        (1, shown(key), _value(key, event_dict[key]), _MAGENTA)
+        (1, visible(key), _value(key, event_dict[key]), _MAGENTA)
         for key in keys
         if key not in _NOT_FIELDS
     ]
@@ -209,13 +210,13 @@ def _linked(text: str, event_dict: Mapping[str, Any], jaeger_url: str | None) ->
 
 def _text_of(event_dict: Mapping[str, Any], key: str) -> str:
     value = event_dict.get(key)
-    return "" if value is None else shown(str(plain(value)))
+    return "" if value is None else visible(str(plain(value)))
 
 
 def _lines(event: Any) -> list[str]:
     """Return the lines of a message, without empty ones around it."""
     text = "" if event is None else str(plain(event)).replace("\r\n", "\n").strip("\n")
-    return [shown(each) for each in text.split("\n")]
+    return [visible(each) for each in text.split("\n")]
 
 
 def _local(event_dict: Mapping[str, Any]) -> tuple[str, str]:
@@ -229,14 +230,14 @@ def _local(event_dict: Mapping[str, Any]) -> tuple[str, str]:
 def _value(key: str, value: Any) -> str:
     kept = field(key, value)
     if isinstance(kept, str):
-        return shown(kept if _BARE.fullmatch(kept) else repr(kept))
-    return shown(_json.dumps(kept).decode() if isinstance(kept, (dict, list)) else str(kept))
+        return visible(kept if _BARE.fullmatch(kept) else repr(kept))
+    return visible(_json.dumps(kept).decode() if isinstance(kept, (dict, list)) else str(kept))
 
 
 def _indented(traceback_text: str, columns: float, paint: _Paint) -> Iterator[str]:
     """Set a traceback off from the lines around it: places dim, what was raised in red."""
     for written in traceback_text.rstrip("\n").split("\n"):
-        line = "\t".join(map(shown, written.split("\t")))
+        line = "\t".join(map(visible, written.split("\t")))
         if line.startswith(("  ", "Traceback ", "Stack ")) or not line:
             code = _DIM if line.lstrip().startswith(("File ", "Traceback ", "^", "~")) else ""
         else:

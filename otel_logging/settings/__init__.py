@@ -17,7 +17,7 @@ from otel_logging import _names, _parse
 from otel_logging._errors import ConfigurationError
 from otel_logging.settings.exporter import Exporter, load_exporter
 from otel_logging.settings.logs import LogSettings, load_logs
-from otel_logging.settings.variables import Variables, asked
+from otel_logging.settings.variables import Record, Variables, asked
 from otel_logging.spool import directories, memory
 
 __all__ = ["ConfigurationError", "Exporter", "Limits", "LogSettings", "Settings", "load"]
@@ -35,8 +35,8 @@ def nameless() -> str:
     return ":".join(filter(None, ("unknown_service", Path(sys.executable or "").name)))
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+@dataclass(init=False, repr=False, eq=False)
+class Limits(Record):
     """OpenTelemetry's span limits; None is no limit beyond the package's own."""
 
     span_attributes: int | None = 128  # OpenTelemetry specification: default of all counts
@@ -65,8 +65,8 @@ def load_integrations() -> tuple[str, ...]:
     return Variables().read(*_INTEGRATIONS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@dataclass(init=False, repr=False, eq=False, kw_only=True)
+class Settings(Record):
     """All that ``setup_observability`` acts on."""
 
     service_name: str = asked(

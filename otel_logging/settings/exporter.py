@@ -6,27 +6,27 @@ its files and headers can be used (``export``).
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from otel_logging import _names, _parse
 from otel_logging._errors import ConfigurationError, shown_url
-from otel_logging.settings.variables import Variables, asked
+from otel_logging.settings.variables import Record, Variables, asked
 
 _PORTS: Final = {"http/protobuf": 4318, "grpc": 4317}  # OpenTelemetry specification
 
 
-@dataclass(frozen=True, slots=True)
-class Exporter:
+@dataclass(init=False, repr=False, eq=False)
+class Exporter(Record):
     """Where the spans or the log records go, and how. *endpoint* is complete: nothing is appended
     to it. Its user and password are a header. The variables' names follow a prefix.
     """
 
     signal: str = "traces"  # or "logs"
-    endpoint: str = field(default="http://localhost:4318/v1/traces", repr=False)
+    endpoint: str = "http://localhost:4318/v1/traces"
     protocol: str = asked(_parse.one_of(*_PORTS), "http/protobuf", "PROTOCOL")
-    headers: tuple[tuple[str, str], ...] = asked(_parse.pairs, (), "HEADERS", repr=False)
+    headers: tuple[tuple[str, str], ...] = asked(_parse.pairs, (), "HEADERS")
     timeout_s: float = asked(_parse.seconds, 10.0, "TIMEOUT")  # OpenTelemetry specification
     gzip: bool = asked(_parse.choice({"none": False, "gzip": True}), False, "COMPRESSION")
     certificate: str | None = asked(_parse.file, None, "CERTIFICATE")

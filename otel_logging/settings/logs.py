@@ -11,7 +11,7 @@ from typing import Any, Final
 from otel_logging import _names, _parse
 from otel_logging._redact import DEFAULT, OFF, Redaction
 from otel_logging.settings.links import is_terminal, jaeger_url, takes_links
-from otel_logging.settings.variables import Variables, asked
+from otel_logging.settings.variables import Record, Variables, asked
 
 _CONSOLE: Final = frozenset({"development", "dev", "local", "test"})
 
@@ -22,8 +22,8 @@ def _usual_environment() -> str:
     return "development" if is_terminal() else "production"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
+@dataclass(init=False, repr=False, eq=False, kw_only=True)
+class LogSettings(Record):
     """How lines look and which are made. Levels are the numbers of ``logging``."""
 
     environment: str = asked(

@@ -11,10 +11,9 @@ import os
 import re
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from otel_logging.spool import directories
 from otel_logging.spool.descriptor import is_held
@@ -27,8 +26,7 @@ _MOST_HOURS: Final = 1e6
 _NAME: Final = re.compile(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
 
 
-@dataclass(frozen=True, slots=True)
-class Pile:
+class Pile(NamedTuple):
     """Segments; *oldest_s*: when the first was written last, since the epoch, None of none."""
 
     segments: int
@@ -36,8 +34,7 @@ class Pile:
     oldest_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """One service's spool for one collector. *to*, *hours*: as its last process began with."""
 
     path: Path

@@ -9,9 +9,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_logging import _diagnostics
 from otel_logging.spool.descriptor import check
@@ -111,8 +110,7 @@ def content(path: Path) -> bytes:
                 os.close(fd)
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A sealed segment that waits for delivery: on disk (*path*), or in memory (*data*)."""
 
     name: str

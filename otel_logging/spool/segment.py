@@ -14,8 +14,7 @@ Deliberately absent: files.
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_FRAME: Final = 64 << 20  # three times the request a collector takes over HTTP by default
 
@@ -26,8 +25,7 @@ _pack_frame: Final = _FRAME.pack
 _crc32: Final = zlib.crc32
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(NamedTuple):
     """What a segment holds. *spans* are pairs of trace id (16 bytes) and span bytes."""
 
     resource: bytes

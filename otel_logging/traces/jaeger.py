@@ -8,7 +8,6 @@ earlier one searches by attributes in an older API only, which cuts times to
 microseconds, so only the ids are taken from there.
 """
 
-import http.client
 import json
 import re
 import reprlib
@@ -19,7 +18,7 @@ from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-from otel_logging._http import HttpClient, Response, make_tls
+from otel_logging._http import HttpClient, NotHttpError, Response, make_tls
 from otel_logging._text import one_line
 from otel_logging.traces.span import INVALID, Resource, Span, from_json, resource_from_json, rfc3339
 
@@ -121,11 +120,10 @@ class Jaeger:
             raise UnreachableError(f"{self.url} does not answer in time") from error
         except ConnectionRefusedError as error:
             raise UnreachableError(f"nothing listens at {self.url}") from error
+        except NotHttpError as error:
+            raise NotUnderstoodError(f"{self.url} does not speak HTTP ({error})") from error
         except OSError as error:
             raise UnreachableError(f"{self.url} cannot be reached: {error}") from error
-        except http.client.HTTPException as error:
-            message = f"{self.url} does not speak HTTP ({type(error).__name__})"
-            raise NotUnderstoodError(message) from error
         self.date = response.headers.get("date", "")
         return response
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import signal
+import sys
 import time
 from contextvars import Context, copy_context
 from pathlib import Path
@@ -232,6 +234,17 @@ def test_a_disk_that_takes_half_a_table_has_none(
     monkeypatch.setattr(blackbox.os, "write", lambda _, data: len(data) // 2)
     with pytest.raises(OSError, match="No space"):
         blackbox.BlackBox().begin(tmp_path, b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_table_of_which_nothing_is_used_takes_no_memory(tmp_path: Path) -> None:
+    """But for what the system maps around its head."""
+    box = blackbox.BlackBox()
+    box.begin(tmp_path, b"")
+    maps = Path("/proc/self/smaps").read_text().partition(str(tmp_path / blackbox.NAME))[2]
+    (resident,) = re.findall(r"Rss: +(\d+) kB", maps)[:1]
+    box.remove()
+    assert int(resident) <= 64
 
 
 def test_names_are_remembered_within_a_bound() -> None:
