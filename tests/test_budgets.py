@@ -48,7 +48,7 @@ BUDGETS = {
     "assembly": 140,
     "binding": 165,
     "cli": 598,
-    "context": 220,
+    "context": 219,
     "demo": 240,
     "doctor": 405,
     "export": 2297,
