@@ -62,13 +62,12 @@ def bound() -> Mapping[str, Any]:
 class Job:
     """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
 
-    __slots__ = ("around", "began", "has_bound", "otel_logging_closed", "tag", "token")
+    __slots__ = ("around", "began", "otel_logging_closed", "tag", "token")
 
     tag: str | None
     around: "Job | None"
-    #: Whether something was bound that ends with it.
-    has_bound: bool
-    otel_logging_closed: bool
+    #: Whether it has ended; None: it has not, and something was bound that ends with it.
+    otel_logging_closed: bool | None
     began: int
     token: "Token[Job]"
 
@@ -121,7 +120,7 @@ def bind_context(**fields: Any) -> None:
     stages = (entry, span)
     owner: Any = next((each for each in stages if is_local(each) and not has_ended(each)), None)
     if owner is None and run.tag is not None and not run.otel_logging_closed:
-        owner, run.has_bound = run, True
+        owner, run.otel_logging_closed = run, None
     _bound.set(before.put(fields, owner))
     now = bound()
     if not RENAMED.isdisjoint(now):  # those that are renamed may give way to one another

@@ -98,17 +98,17 @@ def _begin(tag: str) -> bindings.Job:
     around = _current()
     job.tag = tag
     job.around = around if not around.otel_logging_closed else bindings.going_on(around)
-    job.otel_logging_closed = job.has_bound = False
+    job.otel_logging_closed = False
     job.began = _tick()
     job.token = _set(job)
     return job
 
 
 def _end(job: bindings.Job, error: BaseException | None) -> None:
-    job.otel_logging_closed = True
+    has_bound, job.otel_logging_closed = job.otel_logging_closed is None, True
     if error is not None:
         _exceptions.remember_context(error, job.began)
-    if job.has_bound:
+    if has_bound:
         bindings.restore(bindings.state().lasting(lambda owner: owner is job))
     try:
         _reset(job.token)
