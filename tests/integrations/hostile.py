@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,7 @@ def abuses(number_of_pings: int) -> dict[str, Callable[[Server], Any]]:
 
 def abused(
     server: str, directory: Path, instrument: str, number_of_pings: int
-) -> Iterator[tuple[str, float, Any]]:
+) -> Generator[tuple[str, float, Any], None, None]:
     """Yield for each abuse its name, the memory in MiB beyond the first, and what clients saw."""
     with serving(server, directory, instrument) as asked:
         first = asked.peak_mib()

@@ -1,5 +1,6 @@
 """A smaller form of ``benchmarks/websocket.py hostile``."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ def test_hostile_clients_make_a_server_hold_little_more_than_without_us(
     server: str, tmp_path: Path
 ) -> None:
     """They are answered, stopped and forgotten as without us."""
-    without, ours = (abused(server, tmp_path, on, 2_000) for on in ("none", "auto"))
-    for (name, before, saw), (_, peak, sees) in zip(without, ours, strict=True):
-        assert sees == saw, name
-        assert saw is not False, name
-        assert peak < before + MORE_MIB, name
+    with (
+        closing(abused(server, tmp_path, "none", 2_000)) as without,
+        closing(abused(server, tmp_path, "auto", 2_000)) as ours,
+    ):
+        for (name, before, saw), (_, peak, sees) in zip(without, ours, strict=True):
+            assert sees == saw, name
+            assert saw is not False, name
+            assert peak < before + MORE_MIB, name
