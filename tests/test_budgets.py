@@ -48,7 +48,7 @@ BUDGETS = {
     "assembly": 151,
     "binding": 165,
     "cli": 684,
-    "context": 220,
+    "context": 219,
     "demo": 240,
     "doctor": 416,
     "export": 2307,
