@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
-from otel_logging import _names, _otlp, _runtime
+from otel_logging import _json, _names, _otlp, _runtime
 from otel_logging._fields import as_attributes
-from otel_logging._values import MAX_CHARACTERS, field
+from otel_logging._redact import Redaction
+from otel_logging._values import bounded, field
 
 #: Attribute of a stage's span, whoever's it is: that it has ended.
 CLOSED: Final = "otel_logging_closed"
@@ -43,7 +44,47 @@ class _Field(NamedTuple):
 _DIFFERS: Final = object()
 _NO_REQUEST: Final = frozenset({type(None), Block})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_REMEMBERED: Final = 4096  # forgotten together
+_REMEMBERED_CHARACTERS: Final = 128
+_SMALL: Final = 128  # counts and flags, which come again
+#: A field of such a name makes a line unusual.
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
+
+
+def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
+    """Return *fields*, encoded, as usual lines have them: in JSON, and as attributes of an event.
+
+    None where one is no plain scalar of ordinary size, or has a name that lines have themselves.
+    """
+    redaction, text, attributes = _runtime.current.redaction, b"", b""
+    known = redaction.encoded
+    for each in fields.items():
+        kind = type(each[1])  # of 1, 1.0 and True just one may be looked up
+        found = known.get(each) if kind is str or kind is int else None
+        if found is None:
+            name, value = each
+            if kind not in _PLAIN or name in _NOT_USUAL or bounded(value, name) is not value:
+                return None
+            shown = json_of({name: redaction.field(name, value)})
+            found = shown, _otlp.attribute(_otlp.EVENT_TAG, name, value)
+            if kind is str or (kind is int and -_SMALL < value < _SMALL):
+                remember(redaction, each, len(name) + (len(value) if kind is str else 0), found)
+        text += found[0]
+        attributes += found[1]
+    return text, attributes
+
+
+def json_of(fields: Mapping[str, Any]) -> bytes:
+    """Return plain *fields* as they stand in a line of JSON, behind others."""
+    return b"," + _json.dumps(fields)[1:-1]
+
+
+def remember(redaction: Redaction, of: Any, characters: int, encoded: tuple[bytes, bytes]) -> None:
+    """Remember what lines hold *of* a message or a field that has so many *characters*."""
+    if characters <= _REMEMBERED_CHARACTERS:
+        if len(redaction.encoded) >= _REMEMBERED:
+            redaction.encoded.clear()
+        redaction.encoded[of] = encoded
 
 
 class Bound:
@@ -53,15 +94,13 @@ class Bound:
     """
 
     __slots__ = (
-        *("attributes", "event_bytes", "fields", "has_requests", "is_plain", "line_bytes"),
-        *("shown", "span_bytes", "values"),
+        *("attributes", "fields", "has_requests", "is_plain", "on_lines", "span_bytes", "values"),
     )
 
-    #: Attributes of a span; encoded, an event's too; of a usual line (None: look anew each time).
+    #: Attributes of a span; encoded; what ``on_lines`` returns.
     attributes: dict[str, Any]
     span_bytes: bytes
-    event_bytes: bytes
-    line_bytes: bytes | None
+    on_lines: tuple[bytes, bytes] | None
 
     def __init__(self, fields: Mapping[str, _Field]) -> None:
         self.fields = fields
@@ -78,13 +117,8 @@ class Bound:
             made = {key: field(key, value) for key, value in as_attributes(self.values).items()}
         elif name == "span_bytes":
             made = _otlp.attributes(b"\x4a", self.attributes)
-        elif name == "event_bytes":
-            made = _otlp.attributes(_otlp.EVENT_TAG, self.attributes)
-        elif name == "shown":
-            usual, redaction = _NOT_USUAL.isdisjoint(self.values), _runtime.current.redaction
-            made = redaction.scalars(self.values, MAX_CHARACTERS) if usual else None
-        elif name == "line_bytes":
-            made = None if self.shown is None else _otlp.scalars(_otlp.EVENT_TAG, self.shown)
+        elif name == "on_lines":
+            made = on_lines(self.values)
         else:
             raise AttributeError(name)
         if self.is_plain or made is None:  # else what is in a list may be another the next time
@@ -144,16 +178,22 @@ class Shared(Bound):
         self.around, self.owner, self.keys = around, owner, keys
         self.lent: Mapping[str, Any] = {}
         self.lenders: tuple[ref[Shared], ...] = ()
-        self.replace(own)
+        self._have(own)
 
     def replace(self, own: Mapping[str, Any]) -> None:
         """Have the values *own* from here on, over what is lent, and that over what is around."""
-        self.own = own
-        lent = {key: value for key, value in self.lent.items() if value is not _DIFFERS}
-        Bound.__init__(self, self.around.fields_with({**lent, **own}, self.owner))
-        for name in ("attributes", "shown", "event_bytes", "line_bytes", "span_bytes"):
+        self._have(own)
+        for name in ("attributes", "on_lines", "span_bytes"):
             with suppress(AttributeError):
                 delattr(self, name)
+
+    def _have(self, own: Mapping[str, Any]) -> None:
+        self.own, around = own, self.around
+        if own or self.lent:
+            lent = {key: value for key, value in self.lent.items() if value is not _DIFFERS}
+            Bound.__init__(self, around.fields_with({**lent, **own}, self.owner))
+        else:  # as each request begins
+            self.fields, self.values, self.is_plain = around.fields, around.values, around.is_plain
         self.has_requests = True
         self.is_plain = self.is_plain and self.keys is not None  # spans have what was, else
 
@@ -169,7 +209,7 @@ class Shared(Bound):
         new.around, new.owner, new.keys, new.lent = self.around, owner, self.keys, self.lent
         alive = [self, *(lender for each in self.lenders if (lender := each()) is not None)]
         new.lenders = tuple(map(ref, alive))  # who has gone would be kept for ever
-        new.replace(own)
+        new._have(own)  # noqa: SLF001 - one of this class
         for key in values:
             if key in self.keys:
                 for lender in alive:

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_logging import _diagnostics, _json, _names, _runtime, _wrap
 from otel_logging._fields import RENAMED, as_attributes
-from otel_logging._values import field, plain
+from otel_logging._values import field
 from otel_logging.binding import NOTHING, Block, Bound, Shared, has_ended
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -110,11 +110,11 @@ def bind_context(**fields: Any) -> None:
     active, and ``request_id`` where one is. Scope: this task, and tasks it starts from here on.
     Failure: never raises. Cost: three dict copies and two span attributes a field; never blocks.
     """
-    span = trace.get_current_span()
+    span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
     entry = entry_of(span)
     # after the end of its request a task may have stages of its own
-    open_stages = [each for each in (entry, span) if is_local(each) and not has_ended(each)]
-    _bound.set(_bound.get().put(fields, open_stages[0] if open_stages else None))
+    owner = entry if _is_open(entry) else span if _is_open(span) else None
+    _bound.set(_bound.get().put(fields, owner))
     now = bound()
     if not RENAMED.isdisjoint(now):  # those that are renamed may give way to one another
         fields = {k: v for k, v in now.items() if k in fields or k.rstrip("_") in RENAMED}
@@ -128,12 +128,19 @@ def bind_context(**fields: Any) -> None:
 def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
     """Set *fields* on *span* if it is recording, whoever made it. Never raises."""
     try:
-        if span.is_recording():
-            take = plain if hasattr(span, "add_line") else _json.flat
-            for key, value in fields.items():
-                span.set_attribute(key, take(field(key, value)))
+        if not span.is_recording():
+            return
+        if hasattr(span, "add_line"):  # ours makes them plain itself
+            span.set_attributes(fields)
+            return
+        for key, value in fields.items():
+            span.set_attribute(key, _json.flat(field(key, value)))
     except Exception as error:
         _diagnostics.report("fields lost: a span did not take them", detail=error)
+
+
+def _is_open(span: trace.Span) -> bool:
+    return is_local(span) and not has_ended(span)
 
 
 def unbind_context(*keys: str) -> None:

@@ -22,7 +22,7 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 
-from otel_logging import _diagnostics, _forks, _names, _otlp
+from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging.binding import Bound
 from otel_logging.export.encode import (
     HAS_IS_REMOTE,
@@ -86,7 +86,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     _parent_context: SpanContext | None = None
     #: What was bound where it began; its bytes are shared, until somebody looks at the attributes.
     _bound: Bound | None = None
-    _line_fields: dict[str, str] | None = None
+    _line_end: bytes | None = None
     _page_bytes = 0
     _pages = 0
     _events_at_end: Sequence[bytes] = ()
@@ -104,7 +104,6 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         flags: int = TraceFlags.SAMPLED,
         kind: SpanKind = SpanKind.INTERNAL,
         parent: "Readable | None" = None,
-        *,
         start_ns: int | None = None,
     ) -> None:
         """Begin it. *parent* is one of ours; of another's there is but its context.
@@ -172,14 +171,19 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     @property
     def line_fields(self) -> dict[str, str]:
         """The three trace fields of a line inside this span."""
-        fields = self._line_fields
-        if fields is None:
-            fields = self._line_fields = {
-                _names.TRACE_ID: f"{self.trace_id:032x}",
-                _names.SPAN_ID: f"{self.span_id:016x}",
-                _names.TRACE_FLAGS: f"{self.trace_flags:02x}",
-            }
-        return fields
+        return {
+            _names.TRACE_ID: f"{self.trace_id:032x}",
+            _names.SPAN_ID: f"{self.span_id:016x}",
+            _names.TRACE_FLAGS: f"{self.trace_flags:02x}",
+        }
+
+    @property
+    def line_end(self) -> bytes:
+        """What a line of JSON inside this span ends with: the three."""
+        end = self._line_end
+        if end is None:
+            end = self._line_end = b"," + _json.dumps(self.line_fields)[1:]
+        return end
 
     def now_ns(self) -> int:
         """Return the time by this trace's clock, ns since the epoch."""
@@ -222,7 +226,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             encode_links(self._links) if self._links else (),
             dropped=dropped,
             status=0 if status is _UNSET else status.status_code.value,
-            message=status.description or "",
+            message="" if status is _UNSET else status.description or "",
         )
 
     def _encoded_attributes(self) -> bytes:

@@ -28,7 +28,7 @@ class _InThread:
         self._work, self._here = work, here
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        before, began = bindings.Here.now(), _exceptions.tick()
+        before, began = bindings.Here.now(), _exceptions.last
         self._here.put_back()
         try:
             return self._work(*args, **kwargs)

@@ -30,7 +30,8 @@ _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
 
-#: Of an entry stage without a budget: its loop, or its thread; with its slot, once it has one.
+#: Of an entry stage without a budget: its loop, or the thread, that it began in; with its slot,
+#: once it has one.
 _Noted = Any
 
 
@@ -96,12 +97,6 @@ class Watch:
             thread.join(_STOP_S)
 
     # ---- stages
-
-    def note(self, span: Any, runner: object) -> None:
-        """Note an entry stage without a budget, which *runner*, a loop or a thread, has begun."""
-        self.open[span] = runner
-        if not self.is_awake:
-            self.wake()
 
     def measure(
         self,
