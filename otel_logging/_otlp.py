@@ -109,10 +109,11 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
     if type(key) is not str:
         key = str(plain(key))
-    return _attribute(tag, key, value if type(value) is bool else field(key, value))
+    return attribute_of(tag, key, value if type(value) is bool else field(key, value))
 
 
-def _attribute(tag: bytes, key: str, value: Any) -> bytes:
+def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
+    """Do what ``attribute`` does, for a plain *value* without secrets."""
     is_short = len(key) <= _REMEMBERED_CHARACTERS
     name = _names.get(key) if is_short else None
     if name is None:

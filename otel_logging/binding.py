@@ -59,16 +59,17 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
     redaction, text, attributes = _runtime.current.redaction, b"", b""
     known = redaction.encoded
     for each in fields.items():
-        kind = type(each[1])  # of 1, 1.0 and True just one may be looked up
-        found = known.get(each) if kind is str or kind is int else None
+        name, value = each
+        kind = type(value)
+        key = each if kind is str or kind is int else (each, kind)  # 1, 1.0 and True are equal
+        found = known.get(key)
         if found is None:
-            name, value = each
             if kind not in _PLAIN or name in _NOT_USUAL or bounded(value, name) is not value:
                 return None
-            shown = json_of({name: redaction.field(name, value)})
-            found = shown, _otlp.attribute(_otlp.EVENT_TAG, name, value)
-            if kind is str or (kind is int and -_SMALL < value < _SMALL):
-                remember(redaction, each, len(name) + (len(value) if kind is str else 0), found)
+            shown = redaction.field(name, value)
+            found = json_of({name: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, name, shown)
+            if kind is not float and (kind is not int or -_SMALL < value < _SMALL):
+                remember(redaction, key, len(name) + (len(value) if kind is str else 0), found)
         text += found[0]
         attributes += found[1]
     return text, attributes

@@ -183,12 +183,12 @@ def stage_of(
     name: str | None,
     /,
     *,
+    kind: str = "internal",
     budget: float | None = None,
     root: bool = False,
-    kind: str = "internal",
-    links: Iterable[Link | SpanContext | Span] = (),
-    attributes: Mapping[str, Any] | None = None,
     expected: type[Exception] | tuple[type[Exception], ...] = (),
+    attributes: Mapping[str, Any] | None = None,
+    links: Iterable[Link | SpanContext | Span] = (),
     **fields: Any,
 ) -> Stage:
     """Return a stage with these options of ``traced``. Failure: raises ``ConfigurationError``."""
