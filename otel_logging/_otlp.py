@@ -177,7 +177,7 @@ def event_of(time_ns: int, *encoded: bytes) -> bytes:
         time = _TAG_AND_TIME(0x09, time_ns)
     except struct.error:
         time = b"\x09" + _time(time_ns)
-    body = b"".join((time, *encoded))
+    body = time + b"".join(encoded)
     return b"\x5a" + _varint(len(body)) + body
 
 

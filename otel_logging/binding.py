@@ -61,10 +61,12 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
     for each in fields.items():
         name, value = each
         kind = type(value)
+        if kind not in _PLAIN:
+            return None
         key = each if kind is str or kind is int else (each, kind)  # 1, 1.0 and True are equal
         found = known.get(key)
         if found is None:
-            if kind not in _PLAIN or name in _NOT_USUAL or bounded(value, name) is not value:
+            if name in _NOT_USUAL or bounded(value, name) is not value:
                 return None
             shown = redaction.field(name, value)
             found = json_of({name: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, name, shown)

@@ -209,10 +209,11 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                 event, tagged = event.removeprefix(f"[{tag}] "), _tagged(tag)
             message = runtime.redaction.encoded.get(event) or _message(runtime.redaction, event)
             now_ns = span.now_ns()
-            begin = _BEGIN, _timestamp(now_ns).encode(), around[0], message[0], around[1]
-            line = b"".join((*begin, fields[0], bound[0], tagged[0], span.line_end))
-            added = fields[1], bound[1], tagged[1], around[2]
-            encoded = _otlp.event_of(now_ns, message[1], *added)
+            before, behind, placed = around
+            at, more = _timestamp(now_ns).encode(), fields[0] + bound[0] + tagged[0]
+            line = b"".join((_BEGIN, at, before, message[0], behind, more, span.line_end))
+            more = fields[1] + bound[1] + tagged[1]
+            encoded = _otlp.event_of(now_ns, message[1], more, placed)
             size = len(own) + len(state.values) + (tag is not None) + 2  # the level, the logger
             if len(line) > limit or not add_encoded(now_ns, encoded, size):
                 return False
