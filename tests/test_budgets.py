@@ -1,10 +1,12 @@
 """How large each room may be: a room over its budget loses something, or docs/decisions.md argues.
+How long the ways may be that are gone most often, in calls.
 
 A line of code is one with code on it: no docstring, no comment, no blank line.
 """
 
 import ast
 import io
+import json
 import tokenize
 from collections import Counter
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lines import ROOT
+from tests.programs import script
 
 PACKAGE = ROOT / "otel_logging"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -145,3 +148,53 @@ def test_what_is_listed_as_too_long_is_too_long() -> None:
         str(path.relative_to(PACKAGE)): len(path.read_text("utf-8").splitlines()) for path in FILES
     }
     assert [name for name in LONG_FILES if lengths.get(name, 0) <= FILE_LINES] == []
+
+
+CALLS = """
+import json, sys
+from otel_logging import (
+    bound_context, get_logger, setup_observability, tag_background_logger, traced
+)
+
+log = get_logger("shop")
+
+def stage():
+    with traced("stage"): pass
+
+def entry_stage():
+    with traced("entry", root=True): pass
+
+def line():
+    log.info("message handled", words=12)
+
+@tag_background_logger("PRICE_CACHE")
+def job(): pass
+
+def calls(act):
+    made = []
+    for _ in range(2):  # what is remembered is there the second time
+        made.clear()
+        sys.setprofile(lambda _, event, __: made.append(event))
+        act()
+        sys.setprofile(None)
+    return made.count("call")
+
+taken = {"stage before set-up": calls(stage), "job": calls(job)}
+with setup_observability("shop", environment="production", endpoint="http://127.0.0.1:9",
+                         spool_dir=sys.argv[1]):
+    taken["entry stage"] = calls(entry_stage)
+    with bound_context(user_id="user-42"):
+        taken["stage"] = calls(stage)
+        with traced("request"):
+            taken["line"] = calls(line)
+sys.stderr.write(json.dumps(taken))
+"""
+#: Most calls of Python functions: nothing on these ways is slow, they cost what they are long.
+MOST_CALLS = {"stage before set-up": 4, "job": 4, "entry stage": 31, "stage": 26, "line": 17}
+
+
+def test_what_is_done_most_often_is_done_in_few_calls(tmp_path: Path) -> None:
+    """Of each the usual case, warm."""
+    taken = json.loads(script(CALLS, tmp_path).stderr)
+    over = {name: (number, MOST_CALLS[name]) for name, number in taken.items()}
+    assert {name: pair for name, pair in over.items() if pair[0] > pair[1]} == {}, "(calls, most)"
