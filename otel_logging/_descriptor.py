@@ -171,11 +171,10 @@ def encoder_of(stream: Any) -> Callable[[str], bytes]:
     return lambda text: text.encode(stream.encoding, "backslashreplace")
 
 
-def is_standard(fd: int) -> bool:
-    """Return whether descriptor *fd* (1, 2) is still a standard stream, redirected or not.
-
-    Failure: raises OSError if it is closed. What Python opens is not inherited by
-    other programs, unlike a standard stream: so a file that got the number of a closed
-    one is recognised.
-    """
-    return os.name != "posix" or os.get_inheritable(fd)
+#: Returns whether descriptor *fd* (1, 2) is still a standard stream, redirected or not.
+#: Failure: raises OSError if it is closed. What Python opens is not inherited by
+#: other programs, unlike a standard stream: so a file that got the number of a closed
+#: one is recognised.
+is_standard: Final[Callable[[int], bool]] = (
+    os.get_inheritable if os.name == "posix" else lambda _: True
+)

@@ -20,8 +20,10 @@ from opentelemetry import trace
 #: Set on an exception that an event has: the id of the trace of that.
 _RECORDED: Final = "_otel_logging_recorded"
 
-#: Numbers that only grow: what began before what, without a clock that may be set back.
-tick: Final = itertools.count().__next__
+#: The number of the context that was remembered last. Numbers only grow: who keeps it at the start
+#: knows what was remembered since, without a clock that may be set back.
+last = 0
+_next: Final = itertools.count(1).__next__
 
 
 def is_recorded(error: BaseException, trace_id: int) -> bool:
@@ -54,9 +56,11 @@ class _Origin:
     __slots__ = ("callers", "context", "left", "number", "trace_id")
 
     def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
+        global last
         self.context = context
         self.trace_id = trace_id
-        self.number = tick()
+        self.number = _next()
+        last = max(last, self.number)
         self.left = step
         callers = []
         frame: FrameType | None = step.tb_frame
@@ -99,7 +103,7 @@ _ORIGIN: Final = "_otel_logging_origin"
 def remember_context(error: BaseException | None, began: int) -> None:
     """Remember on *error* the context that it leaves, for a later line about it.
 
-    *began*: what ``tick`` said when the stage, job or carried function was entered. A stage
+    *began*: what ``last`` was when the stage, job or carried function was entered. A stage
     inside it knows more, and its context stays: where *error* has been noted there since then, and
     has come from there directly, or in the same trace, raised anew on its way (by a task that
     awaited another, a future). What was noted otherwise is an earlier raise of the same

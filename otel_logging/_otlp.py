@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 _FIXED64 = struct.Struct("<Q").pack
-_TAG_AND_TIME = struct.Struct("<BQB").pack
+_TAG_AND_TIME = struct.Struct("<BQ").pack
 _FIXED32 = struct.Struct("<I").pack
 _TIMES = struct.Struct("<BQBQ").pack
 _IDS = struct.Struct(">2s16s2sQ").pack
@@ -109,10 +109,11 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
     if type(key) is not str:
         key = str(plain(key))
-    return _attribute(tag, key, value if type(value) is bool else field(key, value))
+    return attribute_of(tag, key, value if type(value) is bool else field(key, value))
 
 
-def _attribute(tag: bytes, key: str, value: Any) -> bytes:
+def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
+    """Do what ``attribute`` does, for a plain *value* without secrets."""
     is_short = len(key) <= _REMEMBERED_CHARACTERS
     name = _names.get(key) if is_short else None
     if name is None:
@@ -159,31 +160,24 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     )
 
 
-def scalars(tag: bytes, values: Mapping[str, Any]) -> bytes:
-    """Encode *values*, which ``Redaction.scalars`` returned, as ``attributes`` does."""
-    encoded = b""
-    for key, value in values.items():
-        is_kept = type(value) is str or type(value) is int
-        known = _remembered.get((tag, key, value)) if is_kept else None
-        encoded += known or _attribute(tag, key, value)
-    return encoded
-
-
 def event(time_ns: int, name: str, values: Mapping[str, Any], *, dropped: int = 0) -> bytes:
     """Encode an event as field 11 of Span. Event: 1 time, 2 name, 3 attributes, 4 dropped."""
     more = b"\x20" + _varint(dropped & _UINT32) if dropped else b""
-    return event_of(time_ns, plain(name), attributes(EVENT_TAG, values), more)
+    return event_of(time_ns, name_of(plain(name)), attributes(EVENT_TAG, values), more)
 
 
-def event_of(time_ns: int, name: str, *encoded: bytes) -> bytes:
-    """Encode an event that has no secrets: *name*, attributes *encoded* with ``EVENT_TAG``."""
-    try:  # what ``_time`` and ``_text`` do, without the calls
-        head, text = _TAG_AND_TIME(0x09, time_ns, 0x12), name.encode()
-    except (struct.error, UnicodeEncodeError, AttributeError):
-        head, text = b"\x09" + _time(time_ns) + b"\x12", _text(name)
-    size = len(text)
-    length = _ONE_BYTE[size] if size < 128 else _varint(size)
-    body = b"".join((head, length, text, *encoded))
+def name_of(name: str) -> bytes:
+    """Encode the *name* of an event, which has no secrets."""
+    return _field(b"\x12", _text(name))
+
+
+def event_of(time_ns: int, *encoded: bytes) -> bytes:
+    """Encode an event of what ``name_of`` and ``attributes``, with ``EVENT_TAG``, returned."""
+    try:  # what ``_time`` does, without the call
+        time = _TAG_AND_TIME(0x09, time_ns)
+    except struct.error:
+        time = b"\x09" + _time(time_ns)
+    body = time + b"".join(encoded)
     return b"\x5a" + _varint(len(body)) + body
 
 
@@ -268,7 +262,7 @@ def span(
     if status:
         described = _field(b"\x12", _text(plain(message))) if message else b""
         body += _field(b"\x7a", described + b"\x18" + _ONE_BYTE[status])
-    return _field(b"\x12", body)
+    return b"\x12" + _varint(len(body)) + body
 
 
 def with_attributes(encoded: bytes, values: Mapping[str, Any]) -> bytes:

@@ -79,6 +79,8 @@ class Redaction:
         #: Texts that were seen lately and have no secret, each as itself.
         self.seen: dict[str, str] = {}
         self._cleaned: dict[str, str] = {}  # those that have one, without it: they are counted
+        #: What lines hold of messages and fields without their secrets: encoded (``binding``).
+        self.encoded: dict[Any, tuple[bytes, bytes]] = {}
         self._last = ("", "")
         self._kinds: dict[str, str | None] = {}
 
@@ -164,32 +166,6 @@ class Redaction:
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return *fields*, plain data, without secrets."""
         return {name: self.field(name, value) for name, value in fields.items()}
-
-    def scalars(self, fields: Mapping[str, Any], longest: int) -> dict[str, Any] | None:
-        """Return what ``fields`` does; None where one is no plain scalar of ordinary size."""
-        kinds, texts, who, found = self._kinds, self.seen, self.who, {}
-        for name, value in fields.items():
-            kind = type(value)
-            if kind is str:
-                if len(value) > longest:
-                    return None
-                if kinds.get(name, "") is None and not who:  # what ``field`` does, in place
-                    known = texts.get(value)
-                    found[name] = self._new(value) if known is None else known
-                    continue
-            elif kind is int:
-                if not -(2**63) <= value < 2**63:
-                    return None
-                if value < 10**11 and kinds.get(name, "") is None and not who:
-                    found[name] = value
-                    continue
-            elif kind is float:
-                if value - value != 0.0:  # not finite
-                    return None
-            elif kind is not bool and value is not None:
-                return None
-            found[name] = self.field(name, value)
-        return found
 
     def _mapping(self, values: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}

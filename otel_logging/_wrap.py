@@ -56,7 +56,11 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
                 leave(entered, error)
                 raise
             leave(entered, None)
-            if later and _is_to_begin(result):
+            if (
+                later
+                and type(result) is types.CoroutineType
+                and inspect.getcoroutinestate(result) == inspect.CORO_CREATED
+            ):
                 return wrap(_given(result), enter, leave, of)()
             return result
 
@@ -80,11 +84,6 @@ def wrap_in(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F
         manager.__exit__(kind, error, None if error is None else error.__traceback__)
 
     return wrap(function, enter, leave, None)
-
-
-def _is_to_begin(result: Any) -> bool:
-    is_coroutine = isinstance(result, types.CoroutineType)
-    return is_coroutine and inspect.getcoroutinestate(result) == inspect.CORO_CREATED
 
 
 def _given(coroutine: Any) -> Callable[[], Any]:

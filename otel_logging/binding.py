@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
-from otel_logging import _names, _otlp, _runtime
+from otel_logging import _json, _names, _otlp, _runtime
 from otel_logging._fields import as_attributes
-from otel_logging._values import MAX_CHARACTERS, field
+from otel_logging._redact import Redaction
+from otel_logging._values import bounded, field
 
 #: Attribute of a stage's span, whoever's it is: that it has ended.
 CLOSED: Final = "otel_logging_closed"
@@ -54,7 +55,50 @@ class _Field(NamedTuple):
 _DIFFERS: Final = object()
 _NO_REQUEST: Final = frozenset({type(None), Block})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_REMEMBERED: Final = 4096  # forgotten together
+_REMEMBERED_CHARACTERS: Final = 128
+_SMALL: Final = 128  # counts and flags, which come again
+#: A field of such a name makes a line unusual.
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
+
+
+def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
+    """Return *fields*, encoded, as usual lines have them: in JSON, and as attributes of an event.
+
+    None where one is no plain scalar of ordinary size, or has a name that lines have themselves.
+    """
+    redaction, text, attributes = _runtime.current.redaction, b"", b""
+    known = redaction.encoded
+    for each in fields.items():
+        name, value = each
+        kind = type(value)
+        if kind not in _PLAIN:
+            return None
+        key = each if kind is str or kind is int else (each, kind)  # 1, 1.0 and True are equal
+        found = known.get(key)
+        if found is None:
+            if name in _NOT_USUAL or bounded(value, name) is not value:
+                return None
+            shown = redaction.field(name, value)
+            found = json_of({name: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, name, shown)
+            if kind is not float and (kind is not int or -_SMALL < value < _SMALL):
+                remember(redaction, key, len(name) + (len(value) if kind is str else 0), found)
+        text += found[0]
+        attributes += found[1]
+    return text, attributes
+
+
+def json_of(fields: Mapping[str, Any]) -> bytes:
+    """Return plain *fields* as they stand in a line of JSON, behind others."""
+    return b"," + _json.dumps(fields)[1:-1]
+
+
+def remember(redaction: Redaction, of: Any, characters: int, encoded: tuple[bytes, bytes]) -> None:
+    """Remember what lines hold *of* a message or a field that has so many *characters*."""
+    if characters <= _REMEMBERED_CHARACTERS:
+        if len(redaction.encoded) >= _REMEMBERED:
+            redaction.encoded.clear()
+        redaction.encoded[of] = encoded
 
 
 class Bound:
@@ -64,15 +108,13 @@ class Bound:
     """
 
     __slots__ = (
-        *("attributes", "event_bytes", "fields", "has_requests", "is_plain", "line_bytes"),
-        *("shown", "span_bytes", "values"),
+        *("attributes", "fields", "has_requests", "is_plain", "on_lines", "span_bytes", "values"),
     )
 
-    #: Attributes of a span; encoded, an event's too; of a usual line (None: look anew each time).
+    #: Attributes of a span; encoded; what ``on_lines`` returns.
     attributes: dict[str, Any]
     span_bytes: bytes
-    event_bytes: bytes
-    line_bytes: bytes | None
+    on_lines: tuple[bytes, bytes] | None
 
     def __init__(self, fields: Mapping[str, _Field]) -> None:
         self.fields = fields
@@ -89,13 +131,8 @@ class Bound:
             made = {key: field(key, value) for key, value in as_attributes(self.values).items()}
         elif name == "span_bytes":
             made = _otlp.attributes(b"\x4a", self.attributes)
-        elif name == "event_bytes":
-            made = _otlp.attributes(_otlp.EVENT_TAG, self.attributes)
-        elif name == "shown":
-            usual, redaction = _NOT_USUAL.isdisjoint(self.values), _runtime.current.redaction
-            made = redaction.scalars(self.values, MAX_CHARACTERS) if usual else None
-        elif name == "line_bytes":
-            made = None if self.shown is None else _otlp.scalars(_otlp.EVENT_TAG, self.shown)
+        elif name == "on_lines":
+            made = on_lines(self.values)
         else:
             raise AttributeError(name)
         if self.is_plain or made is None:  # else what is in a list may be another the next time
@@ -203,19 +240,21 @@ class Shared(Bound):
 
     def _make(self, own: Mapping[str, _Field]) -> None:
         self.own, around = own, self.around
-        if self.users is None or not self.users.found:
-            Bound.__init__(self, {**around.fields, **own})
-        else:
+        if self.users is not None and self.users.found:
             users = self.users.values()
             lent = {key: users[key] for key in users.keys() - around.values.keys() - own.keys()}
             Bound.__init__(self, {**around.fields_with(lent, self.owner), **own})
+        elif own:
+            Bound.__init__(self, {**around.fields, **own})
+        else:  # as each request begins
+            self.fields, self.values, self.is_plain = around.fields, around.values, around.is_plain
         self.has_requests = True
         self.is_plain = self.is_plain and self.users is not None  # spans have what was, else
 
     def replace(self, own: Mapping[str, _Field]) -> None:
         """Have the fields *own* from here on, over the request's users, and these over nothing."""
         self._make(own)
-        for name in ("attributes", "shown", "event_bytes", "line_bytes", "span_bytes"):
+        for name in ("attributes", "on_lines", "span_bytes"):
             with suppress(AttributeError):
                 delattr(self, name)
 

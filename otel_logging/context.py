@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_logging import _diagnostics, _json, _names, _runtime, _wrap
 from otel_logging._fields import RENAMED, as_attributes
-from otel_logging._values import field, plain
+from otel_logging._values import field
 from otel_logging.binding import NOTHING, Block, Bound, Shared, Users, has_ended
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -114,11 +114,10 @@ def bind_context(**fields: Any) -> None:
     tasks it starts from here on.
     Failure: never raises. Cost: three dict copies and two span attributes a field; never blocks.
     """
-    span = trace.get_current_span()
+    span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
     entry, run, before = entry_of(span), job.get(), _bound.get()
     # after the end of its request a task may have stages of its own
-    stages = (entry, span)
-    owner: Any = next((each for each in stages if is_local(each) and not has_ended(each)), None)
+    owner: Any = entry if _is_open(entry) else span if _is_open(span) else None
     if owner is None and run.tag is not None and not run.otel_logging_closed:
         owner, run.otel_logging_closed = run, None
     _bound.set(before.put(fields, owner))
@@ -163,12 +162,19 @@ def _take_off(span: Any, key: str) -> None:
 def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
     """Set *fields* on *span* if it is recording, whoever made it. Never raises."""
     try:
-        if span.is_recording():
-            take = plain if hasattr(span, "add_line") else _json.flat
-            for key, value in fields.items():
-                span.set_attribute(key, take(field(key, value)))
+        if not span.is_recording():
+            return
+        if hasattr(span, "add_line"):  # ours makes them plain itself
+            span.set_attributes(fields)
+            return
+        for key, value in fields.items():
+            span.set_attribute(key, _json.flat(field(key, value)))
     except Exception as error:
         _diagnostics.report("fields lost: a span did not take them", detail=error)
+
+
+def _is_open(span: trace.Span) -> bool:
+    return is_local(span) and not has_ended(span)
 
 
 def unbind_context(*keys: str) -> None:

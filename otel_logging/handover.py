@@ -17,7 +17,7 @@ from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging.binding import has_ended, worker
 from otel_logging.propagation import extract
-from otel_logging.tracing import Stage
+from otel_logging.tracing import stage_of
 
 _T = TypeVar("_T")
 
@@ -73,7 +73,7 @@ class taking:  # noqa: N801 - reads as a verb
         if not handoffs or not all(isinstance(each, Handoff) for each in handoffs):
             raise ConfigurationError("taking", handoffs, "what handoff() returned, at least one")
         self._handoffs = handoffs
-        Stage(name, budget=budget)
+        stage_of(name, budget=budget)
         self._name, self._budget = name, budget
         self._open = ExitStack()
 
@@ -89,7 +89,7 @@ class taking:  # noqa: N801 - reads as a verb
         else:
             self._open.enter_context(bindings.detached())
             options |= {"root": True, "links": [each.link() for each in self._handoffs]}
-        stage = Stage(self._name, **options)
+        stage = stage_of(self._name, **options)
         stage.start_ns = first.since_ns
         return self._open.enter_context(stage)
 
@@ -130,7 +130,7 @@ class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each
             raise ConfigurationError("each: context", context, "a function of an item")
         self._source = source
         self._options = name, context, {"budget": budget, "kind": "consumer", **fields}
-        Stage(name, **self._options[2])  # whatever is wrong with them is said here
+        stage_of(name, **self._options[2])  # whatever is wrong with them is said here
 
     def __iter__(self) -> Iterator[_T]:
         return _Items(iter(self._source), *self._options)  # type: ignore[arg-type]
@@ -146,7 +146,10 @@ class _Items(Generic[_T]):
         self, items: Any, name: str, context: Callable[[_T], Any] | None, options: dict[str, Any]
     ) -> None:
         self._items, self._context = items, context
-        self._begun, self._continued = Stage(name, root=True, **options), Stage(name, **options)
+        self._begun, self._continued = (
+            stage_of(name, root=True, **options),
+            stage_of(name, **options),
+        )
         self._open = ExitStack()
 
     def __iter__(self) -> Self:

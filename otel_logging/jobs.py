@@ -20,7 +20,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
-_Job, _new, _tick = bindings.Job, object.__new__, _exceptions.tick
+_Job = bindings.Job
 
 
 class BackgroundJobTag(StrEnum):
@@ -94,12 +94,12 @@ def _text_of(tag: Any) -> str:
 
 
 def _begin(tag: str) -> bindings.Job:
-    job = _new(_Job)  # without a constructor: this is the way of each call
+    job = _Job()  # without a constructor: this is the way of each call
     around = _current()
     job.tag = tag
     job.around = around if not around.otel_logging_closed else bindings.going_on(around)
     job.otel_logging_closed = False
-    job.began = _tick()
+    job.began = _exceptions.last
     job.token = _set(job)
     return job
 

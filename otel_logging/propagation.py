@@ -43,7 +43,7 @@ def carry(function: _F, /) -> _F:
     def leave(began: int, error: BaseException | None) -> None:
         _exceptions.remember_context(error, began)
 
-    inside = _wrap.wrap(function, lambda _: _exceptions.tick(), leave, None)
+    inside = _wrap.wrap(function, lambda _: _exceptions.last, leave, None)
     return _wrap.run_in_context(inside, captured.copy)
 
 

@@ -121,9 +121,9 @@ def _fixed(kept: _Kept) -> dict[str, Any]:
     counts = {128: count(1), 64: count(1)}
 
     class FixedSpan(Span):
-        def __init__(self, *args: Any, start_ns: int | None = None, **options: Any) -> None:
-            start_ns = next(readings) if start_ns is None else start_ns
-            super().__init__(*args, start_ns=start_ns, **options)
+        def __init__(self, *args: Any) -> None:
+            *parts, start_ns = args
+            super().__init__(*(*parts, next(readings) if start_ns is None else start_ns))
 
         def now_ns(self) -> int:
             return next(readings)

@@ -16,23 +16,25 @@ from otel_logging import context as bindings
 _INVALID: Final = trace.INVALID_SPAN
 #: OpenTelemetry's own note of who has set a provider; there is no cheaper way to know that nobody
 #: has, and it is asked by each stage before set-up.
-_API: Final = vars(trace)
-_asked = False
+PROVIDER: Final = "_TRACER_PROVIDER"
+API: Final = vars(trace) if PROVIDER in vars(trace) else {PROVIDER: trace}
+#: What stands there where nobody has: nothing, once OpenTelemetry was asked.
+nobodys: Any = object()
 #: Somebody else's provider, and the tracer that it gave us.
 _found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
 
 
-def other(*, is_special: bool) -> "ForeignTracer | None":
+def other(asked: Any) -> "ForeignTracer | None":
     """Return the tracer of another SDK's provider, where none of ours is set up.
 
-    Where there is no other: one that records nothing for a stage that *is_special*, since that
-    ends what is bound in it; else None. Never looks at the environment more than once.
+    Where there is no other: one that records nothing where what a stage *asked* for is special,
+    since that ends what is bound in it; else None. Never looks at the environment more than once.
     """
-    global _asked, _found
-    nothing = NOTHING if is_special else None
-    if _asked and _API.get("_TRACER_PROVIDER", _API) is None:
+    global nobodys, _found
+    nothing = NOTHING if asked.is_special else None
+    if API[PROVIDER] is nobodys:
         return nothing
-    _asked = True  # the first time OpenTelemetry may load one that a variable names
+    nobodys = None  # the first time OpenTelemetry may load one that a variable names
     provider = trace.get_tracer_provider()
     # none is set; or it is ours, and shut down
     if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "is_idle", False):

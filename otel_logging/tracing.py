@@ -13,7 +13,7 @@ from asyncio import _get_running_loop
 from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, Final, NamedTuple, TypeVar, overload
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -32,7 +32,6 @@ from otel_logging import (
 )
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
-from otel_logging._exceptions import tick
 from otel_logging._values import plain
 from otel_logging.binding import NOTHING, Bound, has_ended
 from otel_logging.context import CURRENT, SPAN
@@ -101,64 +100,42 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     tasks at once.
     """
     if type(name) is str and not options and name.strip():  # nothing else can be wrong
-        stage = _new(Stage)
-        stage.name = name
-        stage.spans = []
+        stage = Stage()
+        stage.name, stage.attributes, stage.asked = name, _NO_ATTRIBUTES, _NOTHING_ASKED
+        stage.start_ns, stage.spans = None, []
         return stage
     if callable(name) or isinstance(name, (classmethod, staticmethod)):
-        return Stage(None, **options)(name)
-    return Stage(name, **options)
+        return stage_of(None, **options)(name)
+    return stage_of(name, **options)
+
+
+class _Asked(NamedTuple):
+    """The options of a stage that never change; in one tuple: each stage looks at all."""
+
+    kind: SpanKind = SpanKind.INTERNAL
+    links: list[Link] | None = None
+    budget: float | None = None
+    root: bool = False
+    expected: Any = ()
+    #: Whether it may begin a trace or a request inside another.
+    is_special: bool = False
+
+
+_NOTHING_ASKED: Final = _Asked()
+_NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Stage:
     """What ``traced`` returns: the options of a stage, and the ``with`` blocks that are open."""
 
-    name: str | None = None
-    budget: float | None = None
-    root = False
-    #: Whether it may begin a trace or a request inside another.
-    is_special = False
-    kind = SpanKind.INTERNAL
-    expected: Any = ()
-    links: list[Link] | None = None
-    attributes: Mapping[str, Any] = MappingProxyType({})
+    __slots__ = ("asked", "attributes", "name", "spans", "start_ns")
+
+    name: str | None
+    attributes: Mapping[str, Any]
+    asked: _Asked
     spans: list[Span]
     #: When its work was handed over, ns since the epoch; None: when it begins.
-    start_ns: int | None = None
-
-    def __init__(
-        self,
-        name: str | None,
-        /,
-        *,
-        budget: float | None = None,
-        root: bool = False,
-        kind: str = "internal",
-        links: Iterable[Link | SpanContext | Span] = (),
-        attributes: Mapping[str, Any] | None = None,
-        expected: type[Exception] | tuple[type[Exception], ...] = (),
-        **fields: Any,
-    ) -> None:
-        if name is not None and not (isinstance(name, str) and name.strip()):
-            raise ConfigurationError("traced: name", name, "a text that is not empty")
-        if not isinstance(kind, str) or kind not in _KINDS:
-            raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
-        self.name = name
-        self.budget = None if budget is None else _parse.budget("traced: budget", budget)
-        if root is not False and root is not True:
-            raise ConfigurationError("traced: root", root, "True or False")
-        kinds = expected if isinstance(expected, tuple) else (expected,)
-        if not all(isinstance(each, type) and issubclass(each, Exception) for each in kinds):
-            raise ConfigurationError("traced: expected", expected, "classes of exceptions")
-        self.expected = kinds
-        self.root = root
-        self.kind = _KINDS[kind]
-        self.is_special = root or self.kind in bindings.ARRIVING
-        self.links = None if type(links) is tuple and not links else _as_links(links)
-        if attributes is not None and not isinstance(attributes, Mapping):
-            raise ConfigurationError("traced: attributes", attributes, "a mapping")
-        self.attributes = {**fields, **attributes} if attributes else fields
-        self.spans = []
+    start_ns: int | None
 
     def __call__(self, function: _F) -> _F:
         """Decorate *function*: each call is a stage."""
@@ -169,8 +146,14 @@ class Stage:
         return _wrap.wrap(function, _start, _end, stage)
 
     def __enter__(self) -> Span:
-        span = _start(self)
-        if span is not trace.INVALID_SPAN:
+        if (
+            _runtime.current.tracer is None  # in line: nothing may be slower for us before set-up
+            and tracers.API[tracers.PROVIDER] is tracers.nobodys
+            and self.asked is _NOTHING_ASKED
+        ):
+            return _INVALID
+        span: Span = _start(self)
+        if span is not _INVALID:
             self.spans.append(span)
         return span
 
@@ -193,21 +176,55 @@ class Stage:
         return outliving.OpenStage(_start(self), _end)
 
 
-_new: Final = object.__new__
 _INVALID: Final = trace.INVALID_SPAN
 
 
-def _start(stage: Stage) -> Span:
+def stage_of(
+    name: str | None,
+    /,
+    *,
+    kind: str = "internal",
+    budget: float | None = None,
+    root: bool = False,
+    expected: type[Exception] | tuple[type[Exception], ...] = (),
+    attributes: Mapping[str, Any] | None = None,
+    links: Iterable[Link | SpanContext | Span] = (),
+    **fields: Any,
+) -> Stage:
+    """Return a stage with these options of ``traced``. Failure: raises ``ConfigurationError``."""
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise ConfigurationError("traced: name", name, "a text that is not empty")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
+    if budget is not None:
+        budget = _parse.budget("traced: budget", budget)
+    if root is not False and root is not True:
+        raise ConfigurationError("traced: root", root, "True or False")
+    kinds = expected if isinstance(expected, tuple) else (expected,)
+    if kinds and not all(isinstance(e, type) and issubclass(e, Exception) for e in kinds):
+        raise ConfigurationError("traced: expected", expected, "classes of exceptions")
+    of_kind = _KINDS[kind]
+    linked = None if type(links) is tuple and not links else _as_links(links)
+    if attributes is not None and not isinstance(attributes, Mapping):
+        raise ConfigurationError("traced: attributes", attributes, "a mapping")
+    is_special = root or of_kind in bindings.ARRIVING
+    stage = Stage()
+    stage.name, stage.start_ns, stage.spans = name, None, []
+    stage.attributes = {**fields, **attributes} if attributes else fields
+    stage.asked = _Asked(of_kind, linked, budget, root, kinds, is_special)
+    return stage
+
+
+def _start(stage: Stage) -> Any:
     """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
-    runtime, is_special = _runtime.current, stage.is_special
-    tracer = runtime.tracer or tracers.other(is_special=is_special)
+    tracer = (runtime := _runtime.current).tracer or tracers.other(stage.asked)
     if tracer is None:
         return _INVALID
     try:
+        kind, links, budget, _, expected, is_special = stage.asked
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
         before: Bound | None = None
-        links: Any = stage.links
         if is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
@@ -218,35 +235,36 @@ def _start(stage: Stage) -> Span:
                 outer = context = CURRENT.get()
         elif around.otel_logging_closed and stage.start_ns is None:
             outliving.note(stage.name or "stage", around)
-        name, kind, start_ns = stage.name or "stage", stage.kind, stage.start_ns
-        attributes, budget = stage.attributes, stage.budget
+        name, attributes = stage.name or "stage", stage.attributes
         if budget is None and runtime.budgets:
             budget = runtime.budgets.get(name)
         if budget is not None:
             attributes = {**attributes, _names.BUDGET: budget}
-        span: Any = tracer.begin(name, context, inside, kind, attributes, links, start_ns)
+        span: Any = tracer.begin(name, context, inside, kind, attributes, links, stage.start_ns)
         if span is around or span is _INVALID:  # an SDK that records nothing
             if not is_special:
                 return _INVALID
             span = bindings.Unrecorded(inside)
-        span.otel_logging_outer, span.otel_logging_began = outer, tick()
+        span.otel_logging_outer, span.otel_logging_began = outer, _exceptions.last
         if before is not None:
             span.otel_logging_bound = before
             if is_special:
                 bindings.share(span)
         span.otel_logging_budget = budget
-        if stage.expected:
-            span.otel_logging_expected = stage.expected
+        if expected:
+            span.otel_logging_expected = expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
                 watch.measure(span, name, budget, around, kind, attributes)
             if before is not None and span.otel_logging_watched is None:
-                watch.note(span, _get_running_loop() or get_ident())
+                watch.open[span] = _get_running_loop() or get_ident()
+                if not watch.is_awake:
+                    watch.wake()
         CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
     except Exception as error:  # a foreign sampler or processor
         _diagnostics.report("stages lost: a span could not be started", detail=error)
         return _INVALID
-    return cast(Span, span)
+    return span
 
 
 def _entry(
@@ -258,23 +276,26 @@ def _entry(
     where it is an entry stage, and its links.
     """
     # what arrives where a stage has ended has nothing to do with it
-    arrives = stage.kind in bindings.ARRIVING
+    kind, links, _, root, _, _ = stage.asked
+    arrives = kind in bindings.ARRIVING
     is_standing = type(around) is bindings.Standing
     around = around.now if is_standing else around
     is_apart = arrives and has_ended(around)
-    is_over = has_ended(around) or (outliving.tasks and around is _INVALID)
-    if is_over and stage.start_ns is None:  # else it was handed over
+    is_over = outliving.tasks if around is _INVALID else has_ended(around)
+    if stage.start_ns is None and is_over:  # else it was handed over
         outliving.note(stage.name or "stage", around)
     before: Bound | None = None
-    if stage.root or is_apart or not bindings.is_local(around):
+    if root or is_apart or not bindings.is_local(around):
         before = bindings.state()
         if arrives or before is not NOTHING or around is not _INVALID:
-            before = bindings.begin(around, arrives=arrives, root=stage.root)
+            before = bindings.begin(around, arrives=arrives, root=root)
             outer = CURRENT.get()
-    if not (stage.root or is_apart):
+    if not (root or is_apart):
         inside = trace.set_span_in_context(around, outer) if is_standing else outer
-        return outer, inside, before, stage.links
-    context, links = trace.set_span_in_context(_INVALID, outer), stage.links
+        return outer, inside, before, links
+    if around is _INVALID:
+        return outer, outer, before, links
+    context = trace.set_span_in_context(_INVALID, outer)
     if not is_apart and around.get_span_context().is_valid:
         links = [*(links or ()), Link(around.get_span_context())]
     return outer, context, before, links

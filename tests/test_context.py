@@ -664,17 +664,22 @@ def test_what_is_bound_is_encoded_once() -> None:
     with bound_context(user_id="u", trace_id="by hand"):
         now = context.state()
         fields = {"user_id": "u", "request_id": "by hand"}
-        assert now.event_bytes == _otlp.attributes(b"\x1a", fields)
+        assert now.on_lines is None  # by its name, a field of the line itself
         assert now.span_bytes == _otlp.attributes(b"\x4a", fields)
-        assert now.event_bytes is now.event_bytes
         assert now.span_bytes is now.span_bytes
         assert not hasattr(now, "other_bytes")
+    with bound_context(user_id="u", age=7, ratio=0.5):
+        now = context.state()
+        fields = {"user_id": "u", "age": 7, "ratio": 0.5}
+        json = b',"user_id":"u","age":7,"ratio":0.5'
+        assert now.on_lines == (json, _otlp.attributes(b"\x1a", fields))
+        assert now.on_lines is now.on_lines
     cart = [1]
     with bound_context(cart=cart):
         cart.append(2)
-        assert context.state().event_bytes == _otlp.attributes(b"\x1a", {"cart": [1, 2]})
+        assert context.state().on_lines is None
+        assert context.state().span_bytes == _otlp.attributes(b"\x4a", {"cart": [1, 2]})
         cart.append(3)
-        assert context.state().event_bytes == _otlp.attributes(b"\x1a", {"cart": [1, 2, 3]})
         assert context.state().span_bytes == _otlp.attributes(b"\x4a", {"cart": [1, 2, 3]})
 
 

@@ -1,7 +1,8 @@
 """What a secret is: by its name, by its looks. Every text, in linear time, once and for all."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from otel_logging import ConfigurationError, Redaction
+from otel_logging import ConfigurationError, Redaction, _json, _otlp, _runtime
 from otel_logging._redact import DEFAULT, OFF
 from otel_logging._values import bounded
+from otel_logging.binding import on_lines
+from otel_logging.logs.configure import use_redaction
 from tests import planted
 
 PERSONAL = Redaction(personal=True, who=["user_id"], salt="s")
@@ -80,25 +83,46 @@ def test_a_card_number_may_be_an_integer() -> None:
     assert DEFAULT.value([4111111111111111, 5]) == ["[redacted:card]", 5]
 
 
-def test_plain_scalars_of_a_line_are_redacted_in_one_pass() -> None:
-    """None where one of them needs a closer look."""
-    given = {"note": "password=a", "n": 5, "big": 4111111111111111, "ratio": 0.5, "ok": True}
-    redaction = Redaction()
-    for _ in range(2):  # new, and seen before
-        assert redaction.scalars({**given, "token": "a", "pin": 1234, "none": None}, 100) == {
-            "note": "password=[redacted:password]",
-            "n": 5,
-            "big": "[redacted:card]",
-            "ratio": 0.5,
-            "ok": True,
-            "token": "[redacted:token]",
-            "pin": "[redacted:otp]",
-            "none": None,
-        }
-    for value in ("a" * 101, 2**63, float("nan"), ["a"]):
-        assert redaction.scalars({"a": value}, 100) is None
-    assert OFF.scalars(given, 100) == given
-    assert PERSONAL.scalars({"user_id": 5}, 100) == {"user_id": PERSONAL.pseudonym(5)}
+def test_fields_of_a_usual_line_have_no_secrets() -> None:
+    """Neither new ones, nor those that are remembered; and each has its own type."""
+    fields: dict[str, Any] = {"note": "password=a", "n": 5, "big": 4111111111111111}
+    fields |= {"token": "a", "pin": 1234, "none": None, "ratio": 0.5}
+    for redaction in (Redaction(), OFF, Redaction(personal=True, who=["n"], salt="s")):
+        with redacted_by(redaction):
+            for one in (1, 1.0, True, 1):  # which are one key of a dict
+                shown = redaction.fields({**fields, "one": one})
+                text, attributes = on_lines({**fields, "one": one}) or (b"", b"")
+                assert text == b"," + _json.dumps(shown)[1:-1]
+                assert attributes == _otlp.attributes(_otlp.EVENT_TAG, shown)
+
+
+@pytest.mark.parametrize("value", ["a" * 8193, 2**63, float("nan"), ["a"]])
+def test_a_line_with_another_value_is_not_usual(value: Any) -> None:
+    """It needs a closer look; so does one with a field that lines have themselves."""
+    assert on_lines({"n": 5, "a": value}) is None
+    assert on_lines({"level": 5}) is on_lines({"exc_info": True}) is None
+
+
+def test_what_lines_hold_is_remembered_within_bounds() -> None:
+    """Fields without end, and long ones, take no memory without end."""
+    redaction = Redaction(keys=["house"])
+    with redacted_by(redaction):
+        for number in range(9000):
+            on_lines({"key": f"text {number}"})
+        on_lines({"key": "x" * 1000, "count": 1000})
+    assert 0 < len(redaction.encoded) <= 4096
+    assert max(len(value) for _, value in redaction.encoded) < 20
+
+
+@contextmanager
+def redacted_by(redaction: Redaction) -> Iterator[None]:
+    """Take out what *redaction* says for the length of a block."""
+    before = _runtime.current.redaction
+    use_redaction(redaction)
+    try:
+        yield
+    finally:
+        use_redaction(before)
 
 
 def test_what_is_remembered_is_bounded() -> None:

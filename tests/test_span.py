@@ -1655,3 +1655,21 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     assert spans["inner"].parent_span_id == spans["outer"].span_id
     assert [event.name for event in spans["inner"].events] == ["hello"]
     assert spans["next"].parent_span_id is None
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"), [({}, 5), ({"user_id": "u-1"}, 5), ({"budget_s": 7}, 5)]
+)
+def test_a_budget_is_on_its_span_once(
+    service: Service, bound: dict[str, Any], expected: float
+) -> None:
+    """Whatever is bound or set beside it; and what somebody sets afterwards counts."""
+    with bound_context(**bound), traced("order", budget=5, words=12):
+        pass
+    with bound_context(**bound), traced("other", budget=5) as span:
+        span.set_attribute("budget_s", 9)
+    order, other = (service.named(name)[0] for name in ("order", "other"))
+    assert order.attributes == {**bound, "budget_s": expected, "words": 12}
+    assert other.attributes == {**bound, "budget_s": 9}
+    stored = [path.read_bytes() for path in service.spool_dir.rglob("*") if path.is_file()]
+    assert b"".join(stored).count(b"budget_s") == 2

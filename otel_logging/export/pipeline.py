@@ -51,6 +51,7 @@ _NOT_SHOWN: Final = "spans of lines not shown to foreign span processors"
 #: By thread: whether it shows spans of lines. What a processor logs or adds then leaves, and is
 #: not shown: it would be answered in the same way again, without end.
 _showing: Final = OfThread()
+_SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
 def make_sampler(name: str, ratio: float) -> Sampler:
@@ -152,7 +153,7 @@ class Pipeline:
 
     def keep(self, span: Span) -> None:
         """Put the bytes of an ended span into the spool."""
-        if not span.trace_flags & TraceFlags.SAMPLED:
+        if not span.trace_flags & _SAMPLED:
             return
         try:
             trace_id = span.trace_id.to_bytes(16, "big")
@@ -163,7 +164,7 @@ class Pipeline:
         except Exception as error:  # of what a foreign processor assigned
             _diagnostics.report("spans lost: they cannot be encoded", detail=error)
             return
-        self.append(span.scope_bytes, trace_id, encoded)
+        self.append(span._scope[0], trace_id, encoded)  # noqa: SLF001
 
     def _show_ended(self, span: Span) -> None:
         for method in ("_on_ending", "on_end"):

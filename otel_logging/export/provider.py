@@ -37,6 +37,8 @@ from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.span import Span, as_mapping
 
 _RATIO_MASK: Final = TraceIdRatioBased.TRACE_ID_LIMIT
+_INVALID: Final = trace.INVALID_SPAN
+_new: Final = object.__new__
 
 
 class Tracer(SdkTracer):
@@ -105,14 +107,14 @@ class Tracer(SdkTracer):
         attributes: Mapping[str, Any] | None,
         links: Sequence[Link] | None,
         start_time: int | None = None,
-    ) -> trace.Span:
+    ) -> Any:
         """Start a span inside *around*, which is current in *context*; every stage comes here."""
         if getpid() != _forks.pid:
             _forks.check()  # two children of one process would have the same ids
         pipeline = (runtime := _runtime.current).pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
             return NonRecordingSpan(around.get_span_context())
-        parent: Any = None if around is trace.INVALID_SPAN else around
+        parent: Any = None if around is _INVALID else around
         outside: Any = None
         if parent is not None and not getattr(parent, "otel_logging_is_ours", False):
             parent, outside = None, around.get_span_context()
@@ -131,14 +133,14 @@ class Tracer(SdkTracer):
             state, attributes = result.trace_state, result.attributes
         span_id = runtime.random_bits(64) or 1
         if not recording:
-            return _Unrecorded(trace_id, span_id, flags, state, parent or (outside and around))
-        span: Span = pipeline.span_type(
-            pipeline, self._scope, name, trace_id, span_id, flags, kind, parent, start_ns=start_time
+            return _unrecorded(trace_id, span_id, flags, state, parent or (outside and around))
+        span: Any = _new(pipeline.span_type)  # in two steps: a class that is called takes longer
+        span.__init__(
+            pipeline, self._scope, name, trace_id, span_id, flags, kind, parent, start_time
         )
         if state or outside:
             span.trace_state, span._parent_context = state, outside  # noqa: SLF001 - as the SDK's
-        if (bound := bindings.state()).values or bindings.job.get().tag is not None:
-            span.begin_with(bound)
+        span.begin_with(bindings.state(), bindings.job.get().tag)
         if attributes:
             span.set_attributes(attributes)
         if links is not None:
@@ -162,17 +164,7 @@ class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
 
     otel_logging_watched = False  # not watched unless it has a budget
-
-    # NonRecordingSpan's constructor is left out: a context is made when somebody asks
-    def __init__(
-        self, trace_id: int, span_id: int, flags: int, state: TraceState | None, around: Any
-    ) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.trace_flags = flags
-        self.trace_state = state
-        if around is not None and bindings.is_local(around):
-            self.otel_logging_entry = bindings.entry_of(around)
+    end_time = None
 
     @property
     def clock_ns(self) -> int:
@@ -182,6 +174,22 @@ class _Unrecorded(LocalSpan, NonRecordingSpan):
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
         """End it."""
         self.otel_logging_closed = True
+
+
+def _unrecorded(
+    trace_id: int, span_id: int, flags: int, state: TraceState | None, around: Any
+) -> _Unrecorded:
+    # NonRecordingSpan's constructor is left out: a context is made when somebody asks
+    span: _Unrecorded = _new(_Unrecorded)
+    span.trace_id, span.span_id, span.trace_flags, span.trace_state = (
+        trace_id,
+        span_id,
+        flags,
+        state,
+    )
+    if around is not None and bindings.is_local(around):
+        span.otel_logging_entry = bindings.entry_of(around)
+    return span
 
 
 # libraries ask whether a span is the SDK's before they look at it; ours can be read as one

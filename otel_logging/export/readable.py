@@ -9,6 +9,7 @@ import copy
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +23,7 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 
-from otel_logging import _diagnostics, _forks, _names, _otlp
+from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging.binding import Bound
 from otel_logging.export.encode import (
     HAS_IS_REMOTE,
@@ -67,6 +68,13 @@ class SpanSink(Protocol):
 
 
 _UNSET = Status()
+
+
+@lru_cache(1024, typed=True)
+def _budget(seconds: float) -> bytes:
+    return _otlp.attribute(b"\x4a", _names.BUDGET, seconds)
+
+
 _INTERNAL = SpanKind.INTERNAL  # to look it up in its enum costs as much as a function call
 
 
@@ -86,7 +94,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     _parent_context: SpanContext | None = None
     #: What was bound where it began; its bytes are shared, until somebody looks at the attributes.
     _bound: Bound | None = None
-    _line_fields: dict[str, str] | None = None
+    _line_end: bytes | None = None
     _page_bytes = 0
     _pages = 0
     _events_at_end: Sequence[bytes] = ()
@@ -104,7 +112,6 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         flags: int = TraceFlags.SAMPLED,
         kind: SpanKind = SpanKind.INTERNAL,
         parent: "Readable | None" = None,
-        *,
         start_ns: int | None = None,
     ) -> None:
         """Begin it. *parent* is one of ours; of another's there is but its context.
@@ -172,14 +179,19 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     @property
     def line_fields(self) -> dict[str, str]:
         """The three trace fields of a line inside this span."""
-        fields = self._line_fields
-        if fields is None:
-            fields = self._line_fields = {
-                _names.TRACE_ID: f"{self.trace_id:032x}",
-                _names.SPAN_ID: f"{self.span_id:016x}",
-                _names.TRACE_FLAGS: f"{self.trace_flags:02x}",
-            }
-        return fields
+        return {
+            _names.TRACE_ID: f"{self.trace_id:032x}",
+            _names.SPAN_ID: f"{self.span_id:016x}",
+            _names.TRACE_FLAGS: f"{self.trace_flags:02x}",
+        }
+
+    @property
+    def line_end(self) -> bytes:
+        """What a line of JSON inside this span ends with: the three."""
+        end = self._line_end
+        if end is None:
+            end = self._line_end = b"," + _json.dumps(self.line_fields)[1:]
+        return end
 
     def now_ns(self) -> int:
         """Return the time by this trace's clock, ns since the epoch."""
@@ -222,23 +234,26 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             encode_links(self._links) if self._links else (),
             dropped=dropped,
             status=0 if status is _UNSET else status.status_code.value,
-            message=status.description or "",
+            message="" if status is _UNSET else status.description or "",
         )
 
     def _encoded_attributes(self) -> bytes:
-        bound, own = self._bound, self._own
+        bound, own, budget = self._bound, self._own, self.otel_logging_budget
+        first = b""
+        if (
+            budget is not None
+            and own.get(_names.BUDGET) is budget  # as ``traced`` has set it
+            and (bound is None or _names.BUDGET not in bound.attributes)
+        ):
+            own = {**own}
+            first = _budget(own.pop(_names.BUDGET))
         if bound is None:
-            return _otlp.attributes(b"\x4a", dict(own)) if own else b""
+            return first + _otlp.attributes(b"\x4a", dict(own)) if own else first
         if not own:
-            return bound.span_bytes
+            return bound.span_bytes + first
         if bound.attributes.keys().isdisjoint(own):
-            return bound.span_bytes + _otlp.attributes(b"\x4a", own)
-        return _otlp.attributes(b"\x4a", {**bound.attributes, **own})
-
-    @property
-    def scope_bytes(self) -> bytes:
-        """The instrumentation scope, as ``_otlp.scope`` encodes it."""
-        return self._scope[0]
+            return bound.span_bytes + first + _otlp.attributes(b"\x4a", own)
+        return first + _otlp.attributes(b"\x4a", {**bound.attributes, **own})
 
     # ---- what ReadableSpan's properties read
 

@@ -22,7 +22,6 @@ from otel_logging import _diagnostics, _forks, _names
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
 from otel_logging.binding import Bound
-from otel_logging.context import job_tag
 from otel_logging.export.encode import EVENT_BYTES, encode_line, frozen
 from otel_logging.export.readable import Readable
 from otel_logging.lateness.stage import ended_below
@@ -119,8 +118,8 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             finally:
                 self._is_warning = False
 
-    def begin_with(self, bound: Bound) -> None:
-        """Put on it what is bound, and the job tag."""
+    def begin_with(self, bound: Bound, tag: str | None) -> None:
+        """Put on it what is bound, and the *tag* of a job."""
         if bound.values:
             limits = self.pipeline.limits
             most = limits.span_attributes
@@ -132,7 +131,6 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
                 self._bound = bound
             else:
                 self.set_attributes(bound.attributes)
-        tag = job_tag()
         if tag is not None:
             self.set_attributes({_names.JOB_TAG: tag})
 

@@ -96,7 +96,7 @@ class _Connection:
         self._receive = receive
         self._send = send
         self._read_ahead = read_ahead
-        self._began = _exceptions.tick()
+        self._began = _exceptions.last
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
         self.held: set[Message] = set()

@@ -61,7 +61,7 @@ def _begin(task: Any, task_id: str, **_: Any) -> None:
             "messaging.destination.name": (request.delivery_info or {}).get("routing_key") or "",
         }
         stage = traced(task.name, kind="consumer", attributes=attributes)
-        stage.expected = task.throws
+        stage.asked = stage.asked._replace(expected=task.throws)
         run.enter_context(stage)
     setattr(request, _OPEN, run)
 

@@ -82,7 +82,7 @@ class _InThread:
         self._work, self._here, self.waiting = work, here, waiting
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        before, began = bindings.Here.now(), _exceptions.tick()
+        before, began = bindings.Here.now(), _exceptions.last
         if self._here is not None:
             self._here.put_back()
         if self.waiting is not None:

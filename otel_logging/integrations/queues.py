@@ -9,7 +9,7 @@ from typing import Any
 
 from otel_logging._errors import ConfigurationError
 from otel_logging.handover import Handoff, Turns, handoff, taking
-from otel_logging.tracing import Stage
+from otel_logging.tracing import stage_of
 
 
 class _Carrying:
@@ -74,7 +74,7 @@ def instrument(
     """
     if not isinstance(queue, (asyncio.Queue, Queue)):
         raise ConfigurationError("queues.instrument", queue, "an asyncio.Queue or a queue.Queue")
-    Stage(name, budget=budget)
+    stage_of(name, budget=budget)
     if "_put" not in vars(queue):
         _Carrying(queue, name, budget)
 

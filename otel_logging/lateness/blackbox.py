@@ -109,10 +109,8 @@ class BlackBox:
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
         high, low = trace_id >> 64, trace_id & LOW
-        self.pack(
-            *(self.data, slot * SLOT_BYTES, 1, 0, 0, high, low, span_id, parent_id),
-            *(start_ns, budget_s, self.names[name]),
-        )
+        at, shown = slot * SLOT_BYTES, self.names[name]
+        self.pack(self.data, at, 1, 0, 0, high, low, span_id, parent_id, start_ns, budget_s, shown)
 
     def put_who(self, slot: int, who: str) -> None:
         """Say on whose behalf the stage in *slot* runs."""

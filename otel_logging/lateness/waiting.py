@@ -19,6 +19,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _KEPT: Final = 64  # who got one thing last
 _KEYS: Final = 1024
+_MOMENT_NS: Final = 100_000  # what a free lock takes, on a busy machine too
 
 #: Who got what, last.
 _holders: Final[dict[tuple[Any, ...], deque[Holder]]] = {}
@@ -42,8 +43,8 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
                 "waiting: cause", cause, "lock, pool, queue, downstream, or a name of your own"
             )
         self._cause = cause
-        self._detail = " ".join(str(value) for value in fields.values())
-        self._key = (cause, *(f"{key}={value}" for key, value in sorted(fields.items())))
+        self._detail = " ".join([str(value) for value in fields.values()])
+        self._key = (cause, *[f"{key}={value}" for key, value in sorted(fields.items())])
         self._began: list[int] = []
 
     def __call__(self, function: _F) -> _F:
@@ -72,12 +73,15 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
 def blame(key: tuple[str, ...], detail: str, holder: Holder, began: int) -> Why:
     """Return who had longest what *key* names since *began*; note that *holder* has it now."""
-    holders = _holders.setdefault(key, deque(maxlen=_KEPT))
-    if len(_holders) > _KEYS:  # pragma: no cover - a bound
-        _holders.pop(next(iter(_holders)))
+    holders = _holders.get(key)
+    if holders is None:
+        holders = _holders.setdefault(key, deque(maxlen=_KEPT))
+        if len(_holders) > _KEYS:  # pragma: no cover - a bound
+            _holders.pop(next(iter(_holders)))
     worst, longest = None, 0
     until = holder.since
-    for other in reversed(list(holders)):
+    # nobody has held it up for a moment, and most have it at once
+    for other in reversed(list(holders)) if holder.since - began > _MOMENT_NS else ():
         ended = min(other.stage.end or holder.since, until)
         held = ended - max(other.since, began)
         if held > longest and other.stage is not holder.stage:

@@ -24,12 +24,14 @@ from otel_logging.lateness.verdict import Why
 from otel_logging.lateness.watchdog import Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
+_DOWNSTREAM: Final = (trace.SpanKind.CLIENT, trace.SpanKind.PRODUCER)
 _ENDED: Final = 256
 _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
 
-#: Of an entry stage without a budget: its loop, or its thread; with its slot, once it has one.
+#: Of an entry stage without a budget: its loop, or the thread, that it began in; with its slot,
+#: once it has one.
 _Noted = Any
 
 
@@ -98,12 +100,6 @@ class Watch:
 
     # ---- stages
 
-    def note(self, span: Any, runner: object) -> None:
-        """Note an entry stage without a budget, which *runner*, a loop or a thread, has begun."""
-        self.open[span] = runner
-        if not self.is_awake:
-            self.wake()
-
     def measure(
         self,
         span: Any,
@@ -120,34 +116,23 @@ class Watch:
                 outer = None  # pragma: no cover - a task that goes on, by the millisecond
             if (budget_s is None and outer is None) or len(self.measured) > _MOST:
                 return False
-            self._measure(span, name, budget_s, outer, kind, attributes)
+            self.has_budgets = True
+            waited_s, is_downstream = attributes.get(_names.QUEUE_WAIT), kind in _DOWNSTREAM
+            watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream)
+            slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
+            if slot > 0 and (getattr(span, bindings.ENTRY, None) or bindings.state().values):
+                if who := self.who_of(span, {}):
+                    self.put_who(slot, who)
+            if slot < 0:
+                slot = self._unboxed = self._unboxed - 1
+            watched.slot = slot
+            self.measured[slot] = watched
+            span.otel_logging_watched = watched
+            if not self.is_awake:
+                self.wake()
         except Exception as error:  # pragma: no cover - a foreign span, of whatever kind
             _diagnostics.report("stages not watched", detail=error)
         return True
-
-    def _measure(
-        self,
-        span: Any,
-        name: str,
-        budget_s: float | None,
-        outer: Watched | None,
-        kind: Any,
-        attributes: Mapping[str, Any],
-    ) -> None:
-        self.has_budgets = True
-        waited_s = attributes.get(_names.QUEUE_WAIT)
-        is_downstream = kind in (trace.SpanKind.CLIENT, trace.SpanKind.PRODUCER)
-        watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream=is_downstream)
-        slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
-        if slot > 0 and (getattr(span, bindings.ENTRY, None) is not None or bindings.bound()):
-            self.put_who(slot, self.who_of(span, {}))
-        if slot < 0:
-            slot = self._unboxed = self._unboxed - 1
-        watched.slot = slot
-        self.measured[slot] = watched
-        span.otel_logging_watched = watched
-        if not self.is_awake:
-            self.wake()
 
     def slot_for(self, span: Any, name: str, budget_s: float) -> int:
         """Put a stage into a slot of the black box, and return that; -1 where none is left."""
@@ -158,16 +143,16 @@ class Watch:
         except IndexError:
             return -1
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
-        parent, start_ns = getattr(span, "parent", None), getattr(span, "start_time", None)
-        self.box.open(
-            *(slot, name, ids.trace_id, ids.span_id, 0 if parent is None else parent.span_id),
-            *(start_ns or time.time_ns(), budget_s),
-        )
+        parent, start_ns = getattr(span, "_parent_span", None), getattr(span, "start_time", None)
+        parent = parent or getattr(span, "parent", None)
+        parent_id = 0 if parent is None else parent.span_id
+        start_ns = start_ns or time.time_ns()
+        self.box.open(slot, name, ids.trace_id, ids.span_id, parent_id, start_ns, budget_s)
         return slot
 
     def put_who(self, slot: int, who: Who) -> None:
         """Say on whose behalf the stage in *slot* is."""
-        self.box.put_who(slot, ", ".join(f"{key}={value}" for key, value in who))
+        self.box.put_who(slot, ", ".join([f"{key}={value}" for key, value in who]))
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""

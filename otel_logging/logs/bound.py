@@ -43,7 +43,9 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
             and level >= lines.threshold
             and len(args) == 1
             and not (ours and hears(lines.known or lines.standard))
-            and lines.straight(lines.name, level, args[0], {**self._context, **fields})
+            and lines.straight(
+                lines.name, level, args[0], {**self._context, **fields} if self._context else fields
+            )
         ):
             return None
         if is_ours and lines is not _OTHERS and loggers.in_use() is not None:
