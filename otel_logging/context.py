@@ -191,6 +191,11 @@ def clear_context() -> None:
     _bound.set(NOTHING)
 
 
+def unbind_of(owner: object) -> None:
+    """Take off what ends with *owner*. Scope: this task."""
+    _bound.set(_bound.get().lasting(lambda each: each is owner))
+
+
 class Standing:
     """Stands for one of several spans, whichever is *now* what a connection is about.
 

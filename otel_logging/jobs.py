@@ -105,11 +105,12 @@ def _begin(tag: str) -> bindings.Job:
 
 
 def _end(job: bindings.Job, error: BaseException | None) -> None:
-    has_bound, job.otel_logging_closed = job.otel_logging_closed is None, True
+    has_bound = job.otel_logging_closed is None
+    job.otel_logging_closed = True
     if error is not None:
         _exceptions.remember_context(error, job.began)
     if has_bound:
-        bindings.restore(bindings.state().lasting(lambda owner: owner is job))
+        bindings.unbind_of(job)  # a lambda here would cost each call a cell
     try:
         _reset(job.token)
     except ValueError:  # a dropped coroutine is left where it is collected

@@ -120,9 +120,9 @@ class Watch:
             waited_s, is_downstream = attributes.get(_names.QUEUE_WAIT), kind in _DOWNSTREAM
             watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream)
             slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
-            if slot > 0 and (getattr(span, bindings.ENTRY, None) or bindings.state().values):
-                if who := self.who_of(span, {}):
-                    self.put_who(slot, who)
+            has_any = getattr(span, bindings.ENTRY, None) or bindings.state().values
+            if slot > 0 and has_any and (who := self.who_of(span, {})):
+                self.put_who(slot, who)
             if slot < 0:
                 slot = self._unboxed = self._unboxed - 1
             watched.slot = slot
