@@ -147,8 +147,7 @@ def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) ->
     for key in whose:
         if key not in values:
             _take_off(entry, key)
-    kept = {key: value for key, value in fields.items() if key not in whose}
-    return {**kept, **{key: values[key] for key in whose if key in values}}
+    return {k: values.get(k, v) for k, v in fields.items() if k in values or k not in whose}
 
 
 def _take_off(span: Any, key: str) -> None:
@@ -162,13 +161,11 @@ def _take_off(span: Any, key: str) -> None:
 def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
     """Set *fields* on *span* if it is recording, whoever made it. Never raises."""
     try:
-        if not span.is_recording():
-            return
-        if hasattr(span, "add_line"):  # ours makes them plain itself
+        if span.is_recording() and hasattr(span, "add_line"):  # ours makes them plain itself
             span.set_attributes(fields)
-            return
-        for key, value in fields.items():
-            span.set_attribute(key, _json.flat(field(key, value)))
+        elif span.is_recording():
+            for key, value in fields.items():
+                span.set_attribute(key, _json.flat(field(key, value)))
     except Exception as error:
         _diagnostics.report("fields lost: a span did not take them", detail=error)
 
