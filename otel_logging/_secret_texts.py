@@ -80,6 +80,9 @@ _URL_USER: Final = later(
     r"(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
     r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
 )
+#: Between a command and its password, which is not taken for the next one the second time.
+_NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,80}?"
+_FAR: Final = _NEAR.replace("80", "160")
 #: What comes before a secret in its place: what it is, a sign of it that is quick to look for, what
 #: stands before it, and it.
 _PLACED: Final = [
@@ -94,12 +97,12 @@ _PLACED: Final = [
         (
             *("password", " -"),
             (
-                r"\b(?:sshpass|mongo\w{0,8}|(?:docker|podman|az|cf|oc) login)\b[^\n|;&]{0,160}?\s-p"
-                r"[ =]?[\"']?|\b(?:(?:mysql|mariadb)\w{0,8}\b[^\n|;&]{0,160}?\s-p"
-                r"|redis-cli\b[^\n|;&]{0,160}?\s-a |ldap\w{3,10}\b[^\n|;&]{0,160}?\s-w "
-                r"|zip\b[^\n|;&]{0,80}?\s-P |7z\b[^\n|;&]{0,80}?\s-p|openssl\b[^\n|;&]{0,160}?\s-k "
+                rf"\b(?:sshpass|mongo\w{{0,8}}|(?:docker|podman|az|cf|oc) login)\b{_FAR}\s-p"
+                rf"[ =]?[\"']?|\b(?:(?:mysql|mariadb)\w{{0,8}}\b{_FAR}\s-p"
+                rf"|redis-cli\b{_FAR}\s-a |ldap\w{{3,10}}\b{_FAR}\s-w "
+                rf"|zip\b{_NEAR}\s-P |7z\b{_NEAR}\s-p|openssl\b{_FAR}\s-k "
                 r"|htpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} "
-                r"|smbclient\b[^\n|;&]{0,160}?\s-U [\"']?[^\s%]{1,64}%)[\"']?"
+                rf"|smbclient\b{_FAR}\s-U [\"']?[^\s%]{{1,64}}%)[\"']?"
             ),
             r"[^\s\"'-][^\s\"']*",
         ),

@@ -81,7 +81,8 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
                 return None
             shown = redaction.field(name, value)
             found = json_of({name: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, name, shown)
-            if kind is not float and (kind is not int or -_SMALL < value < _SMALL):
+            is_usual = kind is not float and (kind is not int or -_SMALL < value < _SMALL)
+            if is_usual and shown == value:  # what was redacted is counted
                 remember(redaction, key, len(name) + (len(value) if kind is str else 0), found)
         text += found[0]
         attributes += found[1]

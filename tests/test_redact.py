@@ -243,6 +243,7 @@ _PIECES = (
 @example("password='a\\'")
 @example("Pass=0()0")
 @example("'COOKIE:A'0")
+@example("sshpass -p0 -p0")
 def test_once_is_enough(text: str) -> None:
     """Idempotent and total, for any text, with and without personal data."""
     for redaction in (DEFAULT, PERSONAL):

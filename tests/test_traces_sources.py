@@ -158,10 +158,10 @@ def test_jaeger_is_asked_while_the_local_store_is_read(
     def instead(_: str) -> None:
         asked.set()
 
-    def slow_read(places: Iterable[Path]) -> list[Span]:
+    def slow_read(places: Iterable[Path], **options: bool) -> list[Span]:
         assert asked.wait(30)
         time.sleep(sources._HELLO_S)
-        return read(places)
+        return read(places, **options)
 
     fake.instead = instead
     monkeypatch.setattr(local, "read", slow_read)

@@ -164,7 +164,8 @@ def _message(redaction: Redaction, event: str) -> tuple[bytes, bytes]:
     """Return the message in JSON, and as the name of an event."""
     text = redaction.text(event)
     found = _json.dumps(text), _otlp.name_of(text)
-    remember(redaction, event, len(event), found)
+    if text == event:  # what was redacted is counted
+        remember(redaction, event, len(event), found)
     return found
 
 

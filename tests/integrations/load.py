@@ -156,7 +156,7 @@ def _name_the_late_one(spool: str) -> None:
     row = json.loads(script(_COMMAND, "late", "--json", *source).stdout)[0]
     assert (row["stage"], row["who"]) == ("message", {"user_id": LATE_USER}), row
     shown = script(_COMMAND, "show", *source, row["trace_id"]).stdout.decode()
-    assert [shown.count(event) for event in ("handling", "worked")] == [1, 1], shown
+    assert [shown.count(f"info    {event}") for event in ("handling", "worked")] == [1, 1], shown
 
 
 __all__ = ["SHAPES", "load"]
