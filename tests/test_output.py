@@ -9,6 +9,7 @@ import select
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -447,6 +448,32 @@ def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path
     expected = ["before", "first", "a b", "second", "half", "third", "50 %\r", "fourth"]
     expected += ["bytes", "of bytes", "another", "of another", "a third", "of a third", *rows]
     assert found == [*expected, "fifth", "sixth", "after", ""]
+
+
+AT_ONCE = """
+import sys, threading
+from otel_logging import configure_logging, get_logger
+configure_logging()
+sys.setswitchinterval(1e-6)
+def work():
+    for _ in range(300):
+        print("printed")
+        get_logger("shop").info("line")
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_threads_that_print_and_log_at_once_lose_no_line() -> None:
+    """What one has flushed is no text of another's."""
+    env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="")
+    done = end(start(sys.executable, "-c", AT_ONCE, env=env))
+    assert done.stderr == ""
+    assert Counter(x if x[:1] != "{" else "line" for x in done.stdout.split()) == {
+        "printed": 2400,
+        "line": 2400,
+    }
 
 
 BOTH = """

@@ -100,8 +100,8 @@ class Stdout:
             printed = stream.write
             if type(printed) is _Print and printed.last:  # in its buffer, perhaps
                 descriptor.flush(stream)
-                is_whole, printed.last = printed.last[-1] == "\n", ""
-                descriptor.is_torn = descriptor.is_torn or not is_whole
+                last, printed.last = printed.last, ""  # none: another thread was quicker
+                descriptor.is_torn = descriptor.is_torn or last[-1:] not in ("", "\n")
             descriptor.write(line)
         except Exception as error:
             _diagnostics.report(LOST, detail=error)
