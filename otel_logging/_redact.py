@@ -29,6 +29,7 @@ from otel_logging._secret_values import is_blank, is_count, without_named
 
 _REMEMBERED: Final = 4096  # texts, and names; forgotten together
 _REMEMBERED_CHARACTERS: Final = 256
+_PASSES: Final = 4  # over a text with a secret, until nothing changes
 #: Ours, made of digits that may look like a card's.
 _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
 _RANDOM_SALT: Final = os.urandom(16)
@@ -208,7 +209,7 @@ class Redaction:
         known = self.seen.get(text)
         return self._new(text) if known is None else known
 
-    def _new(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
+    def _new(self, text: str) -> str:
         last = self._last  # a line and its event have the same text; other threads have others
         if len(text) > _REMEMBERED_CHARACTERS and (text is last[0] or text is last[1]):
             return last[1]
@@ -216,6 +217,23 @@ class Redaction:
         if cleaned is not None:
             changed["redacted"] += 1
             return cleaned
+        found, before = self._once(text), text
+        if found != text:
+            changed["redacted"] += 1
+        for _ in range(_PASSES):
+            if found == before:
+                break
+            found, before = self._once(found), found  # what a marker says counts as well
+        if len(text) > _REMEMBERED_CHARACTERS:
+            self._last = (text, found)
+        else:
+            memory = self.seen if found == text else self._cleaned
+            if len(memory) >= _REMEMBERED:
+                memory.clear()
+            memory[text] = found
+        return found
+
+    def _once(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
         found, lower = text, text.lower()
         has_signs = (
             "=" in text
@@ -245,15 +263,6 @@ class Redaction:
             found = pattern.sub(marker("pattern"), found)
         if self.personal:
             found = without_personal(found)
-        if found != text:
-            changed["redacted"] += 1
-        if len(text) > _REMEMBERED_CHARACTERS:
-            self._last = (text, found)
-        else:
-            memory = self.seen if found == text else self._cleaned
-            if len(memory) >= _REMEMBERED:
-                memory.clear()
-            memory[text] = found
         return found
 
     def _encoded(self, found: re.Match[str]) -> str:

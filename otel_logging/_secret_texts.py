@@ -70,7 +70,8 @@ _RANDOM: Final = later(
     r"|(?:[A-Za-z]\w{0,14}\.){1,3}[\w-]{8,}(?:\.[\w-]{20,}){1,4}|s\.[A-Za-z0-9]{24}(?![\w.-]))",
     re.ASCII,
 )
-_TOKEN: Final = later(f"{_B}(?:{'|'.join(f'({each})' for each in _ISSUED)})", re.ASCII)
+#: With all that is behind it in one word: else a second time would find something in there.
+_TOKEN: Final = later(f"{_B}(?:{'|'.join(f'({each})' for each in _ISSUED)})[A-Za-z0-9]*", re.ASCII)
 _PEM: Final = later(
     r"-{4,5} ?BEGIN (?=[A-Z0-9 ]{0,40}PRIVATE KEY)(?:.*?-{4,5} ?END [A-Z0-9 ]{0,40}-{4,5}|.*)"
     r"|(?<=Private-Lines: ).+",  # of PuTTY

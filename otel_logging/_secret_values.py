@@ -38,7 +38,8 @@ _TAG: Final = later(rf"<{_NAME}(?:\s[^<>]{{0,128}})?>(?:<!\[CDATA\[)?(?=[^<\s])"
 _SAID: Final = later(
     rf"{_NAME}(?: provided| given| is| was| used)?:? (?=\\{{0,7}}[\"'`]?"
     r"(?!\w{0,9}(?i:auth|http|sha|base|utf|ipv|md)[0-9])"
-    r"(?=[^\s\d]{0,63}[0-9])(?=[^\sa-z]{0,63}[a-z])(?=[^\sA-Z]{0,63}[A-Z])"
+    r"(?=[A-Za-z_!@#$%^*+-]{0,63}[0-9])(?=[A-Z0-9_!@#$%^*+-]{0,63}[a-z])"
+    r"(?=[a-z0-9_!@#$%^*+-]{0,63}[A-Z])"
     r"[\w!@#$%^*+-]{8,64}(?![\w(\[]))"
 )
 _OPENING: Final = later(rf"[bBurRf]{{0,2}}(\"\"\"|'''|{_QUOTE})")
@@ -115,9 +116,10 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
     quote = quote if quote in ("'", '"') else ""
+    usual = _COOKIES if kind == "cookie" and sign != ":" else _VALUE
     if taken := _TAKEN.match(text, at):
         is_closed = quote and text.startswith(quote, taken.end())
-        more = None if is_closed else _VALUE.match(text, taken.end())
+        more = None if is_closed else usual.match(text, taken.end())
         return at, more.end() if more else taken.end()
     scheme = _WITH_SCHEME.match(text, at)
     if scheme is None and kind == "authorization" and sign == ":":
