@@ -126,6 +126,10 @@ INTEGRATIONS: Final = {
     ),
 }
 
+# --- an OpenTelemetry context
+#: What keeps a message open as long as somebody may work on it.
+HELD: Final = "otel_logging_message"
+
 # --- a span that leaves after a loss
 LOST: Final = "otel_logging.lost"  # list of texts: how many of what, and why
 

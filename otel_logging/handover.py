@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from typing import Any, Generic, Self, TypeVar
 
+from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, get_current_span
 
 from otel_logging import _diagnostics, _names, _runtime, outliving
@@ -45,6 +46,11 @@ class Handoff(Generic[_T]):
         """Return a link to the span that handed the item over, with how long the item waited."""
         waited = round(self.waited_s(), 6)
         return Link(self._span.get_span_context(), {_names.QUEUE_WAIT: waited})
+
+    def end(self) -> None:
+        """Keep no message open: a worker has a local variable with this until the next comes."""
+        kept = {key: value for key, value in self._here.context.items() if key != _names.HELD}
+        self._here = self._here._replace(context=Context(kept))
 
     def __lt__(self, other: "Handoff[Any]") -> bool:
         return self.item < other.item  # type: ignore[no-any-return]
@@ -95,6 +101,8 @@ class taking:  # noqa: N801 - reads as a verb
 
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
+        for handed in self._handoffs:
+            handed.end()
 
 
 class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each(source, "message")

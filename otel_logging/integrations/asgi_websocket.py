@@ -43,8 +43,7 @@ from otel_logging.integrations.http import (
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
 HELD_S: Final = 5.0
 
-#: Keys of an OpenTelemetry context: what holds its message, and what was current before that.
-_HELD: Final = "otel_logging_message"
+#: Key of an OpenTelemetry context: what was current before a message.
 _BEFORE: Final = "otel_logging_before_message"
 
 
@@ -148,7 +147,7 @@ class _Connection:
             raise _disconnected() from error
         if kind == "websocket.send":  # pragma: no branch - or an extension's event
             current = CURRENT.get()
-            held = current.get(_HELD) or getattr(current.get(SPAN), "held", None)
+            held = current.get(_names.HELD) or getattr(current.get(SPAN), "held", None)
             if held is not None:
                 held.message.sent_ns = _runtime.current.now_ns()
 
@@ -241,7 +240,7 @@ class _Connection:
         self._enter(held, CURRENT.get())
 
     def _enter(self, held: Held, before: otel_context.Context) -> None:
-        around = {_BEFORE: before, _HELD: held, SPAN: held.message.span}
+        around = {_BEFORE: before, _names.HELD: held, SPAN: held.message.span}
         CURRENT.set(otel_context.Context(around))
 
     def enter_end(self) -> None:
@@ -251,7 +250,7 @@ class _Connection:
 
     def _leave(self) -> None:
         current = CURRENT.get()
-        held = current.get(_HELD)
+        held = current.get(_names.HELD)
         if held is not None and held.message.connection is self:
             span = held.message.span
             CURRENT.set(current[_BEFORE])
@@ -287,7 +286,7 @@ class _Connection:
         """End what is open: the application has returned, or raised *error*."""
         if type(error).__name__ in ("WebSocketDisconnect", "ClientDisconnected"):
             error = None  # how frameworks say that the other side has gone
-        held = CURRENT.get().get(_HELD) or self.standing.held
+        held = CURRENT.get().get(_names.HELD) or self.standing.held
         if error is not None and held is not None and held.message.connection is self:
             if held is self.standing.held:  # that and what it shares are soon the connection's
                 bindings.restore(Bound(bindings.state().fields))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from otel_logging import (
     traced,
     waiting,
 )
+from otel_logging.handover import Handoff
 from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
 from tests.lateness.websocket import serve
@@ -580,6 +581,35 @@ def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) 
     assert overdue["event"].startswith("bob's turn is overdue: open for 0.")
     assert "hangs (" in overdue["late.where"]
     assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
+
+
+def test_a_message_that_a_worker_has_done_is_told_of_at_once(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Whatever the worker still has of it until its next item comes."""
+    monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
+    request.getfixturevalue("service")
+    workers: list[asyncio.Task[None]] = []
+    told: list[str] = []
+
+    async def work(handed: Handoff[str]) -> None:
+        with taking(handed, name="work"):
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(60)  # for the next
+
+    def take(text: str) -> None:
+        work_on = work(handoff(text))
+        workers.append(asyncio.get_running_loop().create_task(work_on, context=Context()))
+
+    async def at_end() -> None:
+        until = time.monotonic() + 3  # long before a message that is held is taken for idle
+        while not told and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+            told.extend(line["event"] for line in lines())
+        workers[0].cancel()
+
+    serve("ada", take=take, at_end=at_end)
+    assert [event.partition(" of ")[0] for event in told] == ["ada's message"]
 
 
 @pytest.mark.parametrize("way", ["with a line", "silently"])
