@@ -32,7 +32,7 @@ BUDGETS = {
     "_http": 163,
     "_json": 75,
     "_links": 4,
-    "_names": 168,
+    "_names": 169,
     "_otlp": 256,
     "_parse": 195,
     "_redact": 230,
@@ -52,8 +52,8 @@ BUDGETS = {
     "demo": 240,
     "doctor": 416,
     "export": 2324,
-    "handover": 143,
-    "integrations": 1554,
+    "handover": 149,
+    "integrations": 1553,
     "jobs": 103,
     "lateness": 1324,
     "logs": 1555,
@@ -68,7 +68,7 @@ BUDGETS = {
     "testing": 151,
     "tracers": 45,
     "traces": 2353,
-    "tracing": 286,
+    "tracing": 291,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
