@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 149,
     "integrations": 1553,
     "jobs": 103,
-    "lateness": 1324,
+    "lateness": 1326,
     "logs": 1555,
     "mcp_server": 143,
     "observability": 253,

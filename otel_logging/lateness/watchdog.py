@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from threading import get_ident
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -87,6 +88,7 @@ class Watchdog:
             self._look_at_left()
         if self._slow:
             frames = sys._current_frames()  # noqa: SLF001 - there is no other
+            del frames[get_ident()]  # else it has itself, and keeps what all threads had
             for watched in list(self._slow.values())[:_LOOKED_AT]:
                 self._look_at(watched, now, frames)
 

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
@@ -581,6 +582,31 @@ def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) 
     assert overdue["event"].startswith("bob's turn is overdue: open for 0.")
     assert "hangs (" in overdue["late.where"]
     assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
+
+
+def test_what_a_thread_had_goes_with_it_while_a_stage_is_looked_at(service: Service) -> None:
+    """No stack that was looked at is kept until the garbage is collected."""
+
+    class Thing:
+        pass
+
+    kept: list[weakref.ref[Thing]] = []
+
+    def works() -> None:
+        thing = Thing()
+        kept.append(weakref.ref(thing))
+        time.sleep(0.4)
+
+    gc.disable()
+    try:
+        with traced("turn", budget=BUDGET_S):
+            thread = threading.Thread(target=works)
+            thread.start()
+            thread.join()
+            assert kept[0]() is None
+    finally:
+        gc.enable()
+    assert service.one("turn").attributes["late.where"]
 
 
 def test_a_message_that_a_worker_has_done_is_told_of_at_once(
