@@ -294,7 +294,7 @@ def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
     and a set-up no large part of the standard library that OpenTelemetry's SDK does without.
     """
     script = (
-        "import sys, structlog, opentelemetry.trace, opentelemetry.baggage\n"
+        "import sys, orjson, structlog, opentelemetry.trace, opentelemetry.baggage\n"
         "before = set(sys.modules)\n"
         "import otel_logging\n"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"

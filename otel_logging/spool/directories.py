@@ -88,12 +88,11 @@ def bases_of_all() -> list[Path]:
 
 
 def is_missing(path: Path) -> bool:
-    """Whether nothing is at *path*; False where that may not be known. Never raises."""
+    """Whether no directory is at *path*; False where that may not be known. Never raises."""
     try:
-        path.lstat()
+        return not stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
         return error.errno in (errno.ENOENT, errno.ENOTDIR)
-    return False
 
 
 def temporary_base() -> Path:
