@@ -217,13 +217,11 @@ class Redaction:
         if cleaned is not None:
             changed["redacted"] += 1
             return cleaned
-        found, before = self._once(text), text
+        found, before, passes = self._once(text), text, 1
         if found != text:
             changed["redacted"] += 1
-        for _ in range(_PASSES):
-            if found == before:
-                break
-            found, before = self._once(found), found  # what a marker says counts as well
+        while found != before and passes < _PASSES:  # what a marker says counts as well
+            found, before, passes = self._once(found), found, passes + 1
         if len(text) > _REMEMBERED_CHARACTERS:
             self._last = (text, found)
         else:

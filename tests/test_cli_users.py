@@ -126,6 +126,18 @@ def test_what_belongs_to_another_user_is_not_changed(tmp_path: Path) -> None:
     assert waiting == [1, 1]
 
 
+def test_a_directory_that_may_not_be_read_is_named(
+    homes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are read."""
+    closed = str(homes["ada"] / BELOW)
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != closed and may(path, mode))
+    shown = run("late", "--all-users", "--json")
+    assert shown.stderr.startswith(f"not read, since this user may not: {closed}\n")
+    assert sorted(row["stage"] for row in json.loads(shown.stdout)) == ["homeless", "own"]
+
+
 def test_the_doctor_names_what_waits_elsewhere(homes: dict[str, Path]) -> None:
     """A service may run as another user."""
     environment = {"ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE}

@@ -365,3 +365,11 @@ def test_an_id_of_ours_is_no_card_whatever_its_digits(name: str) -> None:
     """One in some thousands passes a card's checksum."""
     assert DEFAULT.field(name, "4111111111111111") == "4111111111111111"
     assert DEFAULT.field("note", "4111111111111111") == "[redacted:card]"
+
+
+def test_what_is_encoded_too_often_is_left_as_it_is() -> None:
+    """An address in one in another is looked into; no service has more."""
+    text = "password=hunter2x"
+    for _ in range(5):
+        text = quote(text, safe="")
+    assert DEFAULT.text(text) == text

@@ -70,6 +70,8 @@ def test_none_late_is_one_line(tmp_path: Path) -> None:
 def test_nothing_to_look_at_is_one_line() -> None:
     """The question was too narrow."""
     assert drawn([]) == ["no stage matches"]
+    asked = table.draw(late([], Question(over_s=1.0)), width=80, links=terminal.NO_LINKS)
+    assert [line.plain for line in asked] == ["none late of 0 stages"]
 
 
 def test_what_the_limit_leaves_out_is_reported(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class ReadAhead:
             try:
                 await waiter
             except BaseException:  # cancelled, in time-outs again and again
-                if waiter in self._waiting:
+                if waiter in self._waiting:  # pragma: no branch - it was woken at that moment
                     self._waiting.remove(waiter)
                 raise
         event, arrived_ns = self.items.popleft()

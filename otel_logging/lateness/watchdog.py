@@ -231,8 +231,7 @@ def _note_end(task: Any, span: Any) -> None:
     """
 
     def note(_: object) -> None:
-        if hasattr(span, "now_ns"):
-            span.otel_logging_last = span.now_ns()
+        span.otel_logging_last = getattr(span, "now_ns", time.time_ns)()
 
     with suppress(RuntimeError):  # its loop has been closed
         add = partial(task.add_done_callback, note, context=Context())

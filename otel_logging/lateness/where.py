@@ -69,7 +69,7 @@ def _awaits(coroutine: Any) -> list[Step]:
             coroutine = next((each for each in inner if hasattr(each, "cr_frame")), None)
             continue
         frame = getattr(coroutine, f"{kind}_frame")
-        if frame is not None:
+        if frame is not None:  # pragma: no branch - it ends at this moment
             steps.append((frame.f_code, frame.f_lineno))
         coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
     return steps
