@@ -131,7 +131,7 @@ INTEGRATIONS: Final = {
 HELD: Final = "otel_logging_message"
 
 # --- a span that leaves after a loss
-LOST: Final = "otel_logging.lost"  # list of texts: how many of what, and why
+LOST: Final = "otel_logging.lost"  # how many of what, and why; "; " between kinds
 
 # --- resource
 DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user

@@ -51,7 +51,7 @@ BUDGETS = {
     "context": 222,
     "demo": 240,
     "doctor": 416,
-    "export": 2324,
+    "export": 2323,
     "handover": 149,
     "integrations": 1553,
     "jobs": 103,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1082,
     "testing": 151,
     "tracers": 45,
-    "traces": 2353,
+    "traces": 2360,
     "tracing": 290,
 }
 

@@ -240,9 +240,9 @@ class Pipeline:
             _diagnostics.report("spans lost: they ended after shutdown")
             return
         self.ended_spans += 1
-        if _diagnostics.untold:
-            lost = {_names.LOST: _diagnostics.take_untold()}
-            encoded = _otlp.with_attributes(encoded, lost)
+        if _diagnostics.untold and (told := _diagnostics.take_untold()):
+            # one text: of a list Jaeger makes JSON in a text
+            encoded = _otlp.with_attributes(encoded, {_names.LOST: "; ".join(told)})
         self.spool.append(scope, trace_id, encoded)
 
     def ended_elsewhere(self, span: ReadableSpan) -> None:

@@ -268,13 +268,22 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
             _text(status.get("message", "")),
             int(message.get("flags", 0)) & _REMOTE == _REMOTE,
             attributes,
-            [
-                Event(_time(e.get("timeUnixNano", 0)), _text(e.get("name", "")), _attributes(e))
-                for e in events
-            ],
-            [_link(_id(k["traceId"], 32), _id(k["spanId"], 16), _attributes(k)) for k in links],
+            sorted(  # Jaeger has them by their names
+                (
+                    Event(_time(e.get("timeUnixNano", 0)), _text(e.get("name", "")), _attributes(e))
+                    for e in events
+                ),
+                key=lambda event: event.time_ns,
+            ),
+            [_link_from_json(each) for each in links],
         ),
     )
+
+
+def _link_from_json(message: Mapping[str, Any]) -> Any:
+    attributes = _attributes(message)
+    attributes.pop("opentracing.ref_type", None)  # Jaeger says this of each
+    return _link(_id(message["traceId"], 32), _id(message["spanId"], 16), attributes)
 
 
 def _id(text: str, digits: int) -> str:

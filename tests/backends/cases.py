@@ -247,11 +247,11 @@ class Cases:
             # the next process of that service brings what waits
             service.run("-c", "import tests.backends.chat as c; c.bring()")
         ours = service.all_in_jaeger()
-        assert len(service.messages()) == 12 * 3  # users and messages of the demo
+        # users and messages of the demo: one user has one, and one has a new password for them
+        assert len(service.messages()) == 12 * 3 - 2
         for spans in service.messages().values():
-            assert {span["name"] for span in spans} == {
-                *("message", "answer", "search history", "reply")
-            }
+            names = {span["name"] for span in spans} - {"event_loop.blocked"}
+            assert names in ({"message", "reply"}, {"message", "answer", "search history", "reply"})
             (user,) = {span["attributes"]["user_id"] for span in spans}
             assert user
         # whose message was late is the same, asked of Jaeger and of the store
@@ -326,7 +326,9 @@ def _is_a_whole_message(spans: list[dict[str, Any]]) -> None:
     assert {span["attributes"]["user_id"] for span in spans} == {chat.user(number)}
     assert all(s["parent_span_id"] == root["span_id"] for s in spans if s is not root)
     told = sorted(event for span in spans for event in span["events"] if "level" in event[2])
-    assert [(name, fields["level"]) for _, name, fields in told if name != "archived"] == [
+    # "archived" may come anywhere; and that the message was late has a line as well
+    told = [each for each in told if each[1] != "archived" and each[2]["logger"] != "otel_logging"]
+    assert [(name, fields["level"]) for _, name, fields in told] == [
         ("message received", "info"),
         ("model was cold", "warning"),
         ("order not found", "error"),

@@ -124,10 +124,13 @@ def _told(span: Mapping[str, Any], resource: Mapping[str, Any]) -> dict[str, Any
         "start_ns": int(span["startTimeUnixNano"]),
         "end_ns": int(span["endTimeUnixNano"]),
         "attributes": values(span.get("attributes", ())),
-        "events": [
-            (int(e["timeUnixNano"]), e.get("name", ""), values(e.get("attributes", ())))
-            for e in span.get("events", ())
-        ],
+        "events": sorted(  # it has them by their names
+            [
+                (int(e["timeUnixNano"]), e.get("name", ""), values(e.get("attributes", ())))
+                for e in span.get("events", ())
+            ],
+            key=lambda event: event[0],
+        ),
     }
 
 
