@@ -39,11 +39,19 @@ def stored(spool_dir: Path) -> Traces:
                 "status": span.details.status,
                 "start_ns": span.start_ns,
                 "end_ns": span.end_ns,
-                "attributes": dict(span.attributes),
-                "events": [(e.time_ns, e.name, dict(e.attributes)) for e in span.events],
+                "attributes": _as_there(span.attributes),
+                "events": [(e.time_ns, e.name, _as_there(e.attributes)) for e in span.events],
             }
         )
     return {trace_id: _sorted(spans) for trace_id, spans in traces.items()}
+
+
+def _as_there(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *fields* as Jaeger has them: of a list it makes JSON in a text."""
+    return {
+        key: json.dumps(value, separators=(",", ":")) if isinstance(value, list) else value
+        for key, value in fields.items()
+    }
 
 
 class Jaeger:

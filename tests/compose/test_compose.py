@@ -91,6 +91,6 @@ def test_readmes_commands(compose: Compose, tmp_path: Path) -> None:
     assert "search history" in done.stdout
     service = Service(compose, spool, OTEL_SERVICE_NAME=DEMO)
     service.all_in_jaeger()
-    assert len(service.messages()) == 36
+    assert len(service.messages()) == 34
     # as the compose file of this checkout has it, for the tests that come
     compose.up()
