@@ -781,22 +781,31 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
     service: Service, lines: Lines
 ) -> None:
     """And not the place where the request waits for it."""
+    shares: list[float] = []
 
     @traced("search")
     def search() -> None:
+        began_s, began_cpu_s = time.perf_counter(), time.thread_time()
         burn(0.4)
+        shares.append((time.thread_time() - began_cpu_s) / (time.perf_counter() - began_s))
 
     def waits() -> None:
         with traced("job", budget=BUDGET_S), ThreadPoolExecutor() as pool:
             pool.submit(search).result()
 
-    asyncio.run(turn("alice", lambda: asyncio.to_thread(search)))
-    waits()
-    for line in lines():
+    for _ in range(20):
+        shares.clear()
+        asyncio.run(turn("alice", lambda: asyncio.to_thread(search)))
+        waits()
+        told = lines()
+        if min(shares) > 0.8:  # else the machine had other things to do, and it waited as well
+            break
+    for line in told:
         assert (line["late.cause"], line["late.detail"]) == ("cpu", "search")
         assert line["event"].endswith("s of computing in search")
-    assert "alice" in str(service.one("turn").attributes["late.why"])
-    assert service.one("job").attributes["late.detail"] == "search"
+    of_turn, of_job = ([s for s in service.spans() if s.name == n][-1] for n in ("turn", "job"))
+    assert "alice" in str(of_turn.attributes["late.why"])
+    assert of_job.attributes["late.detail"] == "search"
 
 
 def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
