@@ -26,6 +26,7 @@ from otel_logging._secret_texts import (
     without_schemes,
 )
 from otel_logging._secret_values import is_blank, is_count, without_named
+from otel_logging._text import later
 
 _REMEMBERED: Final = 4096  # texts, and names; forgotten together
 _REMEMBERED_CHARACTERS: Final = 256
@@ -35,6 +36,9 @@ _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "tra
 _RANDOM_SALT: Final = os.urandom(16)
 #: In how many values a secret was found, and how many were too long to be whole (``_values``).
 changed: Final = Counter({"redacted": 0, "shortened": 0})
+
+
+_MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
 class Redaction:
@@ -76,6 +80,9 @@ class Redaction:
         except re.error as error:
             allowed = f"regular expressions ({error})"
             raise ConfigurationError("Redaction: patterns", patterns, allowed) from error
+        if any(each.search("") for each in self._patterns):
+            allowed = "regular expressions that match no empty text"
+            raise ConfigurationError("Redaction: patterns", patterns, allowed)
         self._stems = (*STEMS, *{word for key in self._keys for word in key.split()[:1]})
         #: Texts that were seen lately and have no secret, each as itself.
         self.seen: dict[str, str] = {}
@@ -258,7 +265,9 @@ class Redaction:
                     found = without_named(found, self.kind)
                     break
         for pattern in self._patterns:
-            found = pattern.sub(marker("pattern"), found)
+            parts = _MARKED.split(found)  # what was taken out is not looked at again
+            parts[::2] = [pattern.sub(marker("pattern"), part) for part in parts[::2]]
+            found = "".join(parts)
         if self.personal:
             found = without_personal(found)
         return found

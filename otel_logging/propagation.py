@@ -153,7 +153,8 @@ def _read(
     from opentelemetry import propagate
 
     headers = _Headers()
-    for name, value in carrier.items() if isinstance(carrier, Mapping) else carrier:
+    # a message of `email`, as of `http.server`, is no mapping and has items
+    for name, value in carrier.items() if hasattr(carrier, "items") else carrier:
         key, text = _text(name).lower(), _text(value)
         if _NOT_IN_HEADERS.search(text):  # OpenTelemetry takes one with a newline at its end
             text = ""

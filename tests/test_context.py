@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from email import message_from_string
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -501,6 +502,7 @@ CARRIERS: list[Any] = [
     [("traceparent", TRACEPARENT), ("baggage", "user_id=evil"), ("baggage", "tenant=t")],
     [(b"Host", b"\xff"), (b"traceparent", TRACEPARENT.encode()), (b"baggage", b"tenant=t")],
     ((name, value) for name, value in [("traceparent", TRACEPARENT), ("baggage", "tenant=t")]),
+    message_from_string(f"Traceparent: {TRACEPARENT}\nBaggage: tenant=t\n\n"),  # http.server's
 ]
 
 

@@ -373,3 +373,13 @@ def test_what_is_encoded_too_often_is_left_as_it_is() -> None:
     for _ in range(5):
         text = quote(text, safe="")
     assert DEFAULT.text(text) == text
+
+
+def test_own_patterns_leave_what_was_taken_out() -> None:
+    """A marker that a pattern matches is no secret; one that matches nothing is none either."""
+    own = Redaction(patterns=[r"\b[a-z]{9}\b", "pattern"])
+    once = own.text("id abcdefghi, password=x1Secret, a pattern")
+    assert once == "id [redacted:pattern], password=[redacted:password], a [redacted:pattern]"
+    assert own.text(once) == once
+    with pytest.raises(ConfigurationError, match="match no empty text"):
+        Redaction(patterns=["(?:ACME)?"])

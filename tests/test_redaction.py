@@ -342,6 +342,22 @@ def test_what_is_cut_loses_its_secret_before() -> None:
     assert "x1Secret" not in found["event"]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": {"b": {"c": {"d": {"e": {"f": {"password": "x1Secret"}}}}}}},
+        [*({"id": n} for n in range(2_000)), {"password": "x1Secret"}],
+        {"html": "x " * 6_000 + " password=x1Secret " + "y " * 6_000},
+        ("a", [["x" * 9_000] * 300], {"token": "x1Secret"}),
+    ],
+    ids=["deep", "long", "a long text", "wide"],
+)
+def test_what_is_beyond_the_bounds_of_a_value_is_not_in_the_line(value: Any) -> None:
+    """Nobody has looked at it."""
+    found = processors.redact_secrets(None, "info", {"event": "e", "value": value})
+    assert "x1Secret" not in str(found)
+
+
 def test_handlers_of_the_application_get_lines_of_ours_redacted(tmp_path: Path) -> None:
     """A file's handler, for instance: message and fields."""
     configure_logging(environment="production")
