@@ -11,6 +11,7 @@ import math
 import numbers
 from collections import UserString
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -177,8 +178,11 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
         return _sequence(value.A if hasattr(type(value), "A1") else value, depth - 1, left)
     kind = getattr(value.dtype, "kind", "")
     if kind == "m":  # in nanoseconds its item would be a bare number
-        rounded = value.astype("m8[us]")
-        return str(rounded.item() if rounded.astype(value.dtype) == value else value)
+        with suppress(OverflowError):  # of the newest numpy, for a very long time
+            rounded = value.astype("m8[us]")
+            if rounded.astype(value.dtype) == value:
+                return str(rounded.item())
+        return str(value)
     if kind == "M":
         return str(value)
     if is_true(getattr(value, "mask", False)):

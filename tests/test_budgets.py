@@ -43,7 +43,7 @@ BUDGETS = {
     "_socket": 113,
     "_text": 34,
     "_tls": 51,
-    "_values": 196,
+    "_values": 200,
     "_wrap": 170,
     "assembly": 151,
     "binding": 192,

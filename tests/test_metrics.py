@@ -184,7 +184,12 @@ if child:
 ours.shutdown()
 """
     done = good(
-        python("-c", code, env=child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint))
+        python(
+            "-Wignore",
+            "-c",
+            code,
+            env=child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint),
+        )
     )
     found = {span.name: span.attributes for span in receiver.spans}
     assert found == {"parent": {"otel_logging.lost": "1 spans lost in a test"}, "child": {}}

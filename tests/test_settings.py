@@ -923,8 +923,8 @@ def test_a_relative_path_where_the_working_directory_is_gone(tmp_path: Path) -> 
     """It cannot be made absolute: an error like any other."""
     program = """
 import os, sys
-os.rmdir(os.getcwd())
 from otel_logging import setup_observability
+os.rmdir(os.getcwd())
 setup_observability("x", spool_dir=sys.argv[1])
 """
     gone = tmp_path / "gone"
