@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from typing import Any, Generic, Self, TypeVar
 
-from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, get_current_span
 
 from otel_logging import _diagnostics, _names, _runtime, outliving
@@ -49,8 +48,7 @@ class Handoff(Generic[_T]):
 
     def end(self) -> None:
         """Keep no message open: a worker has a local variable with this until the next comes."""
-        kept = {key: value for key, value in self._here.context.items() if key != _names.HELD}
-        self._here = self._here._replace(context=Context(kept))
+        self._here = self._here._replace(context=outliving.let_go(self._here.context))
 
     def __lt__(self, other: "Handoff[Any]") -> bool:
         return self.item < other.item  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names
@@ -75,6 +76,13 @@ class OpenStage:
             dict.__setitem__(self._context, SPAN, around)  # there is no way into another's context
             if self._bound is not None:
                 self._bound.replace({})
+
+
+def let_go(context: otel_context.Context) -> otel_context.Context:
+    """Return *context*, which is kept though its work is done, without what keeps a message open."""
+    if _names.HELD not in context:
+        return context
+    return otel_context.Context({k: v for k, v in context.items() if k != _names.HELD})
 
 
 def note(stage: str, around: Any) -> None:

@@ -341,10 +341,8 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
             if type(noted) is tuple:
                 watch.close(noted)
         # who had a pool last is known for a while, and is no reason to keep a message open
-        outer = span.otel_logging_outer
-        if span.otel_logging_watched is not None and _names.HELD in outer:
-            kept = {key: value for key, value in outer.items() if key != _names.HELD}
-            span.otel_logging_outer = _Context(kept)
+        if span.otel_logging_watched is not None:
+            span.otel_logging_outer = outliving.let_go(span.otel_logging_outer)
 
 
 #: Begin and end a stage that is no block: from any task or thread.

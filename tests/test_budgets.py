@@ -52,14 +52,14 @@ BUDGETS = {
     "demo": 240,
     "doctor": 416,
     "export": 2323,
-    "handover": 149,
+    "handover": 147,
     "integrations": 1553,
     "jobs": 103,
     "lateness": 1325,
     "logs": 1555,
     "mcp_server": 143,
     "observability": 253,
-    "outliving": 70,
+    "outliving": 75,
     "processors": 185,
     "propagation": 114,
     "run": 46,
@@ -68,7 +68,7 @@ BUDGETS = {
     "testing": 151,
     "tracers": 45,
     "traces": 2360,
-    "tracing": 290,
+    "tracing": 288,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
