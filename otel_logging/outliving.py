@@ -79,7 +79,7 @@ class OpenStage:
 
 
 def let_go(context: otel_context.Context) -> otel_context.Context:
-    """Return *context*, which is kept though its work is done, without what keeps a message open."""
+    """Return *context*, kept though its work is done, without what keeps a message open."""
     if _names.HELD not in context:
         return context
     return otel_context.Context({k: v for k, v in context.items() if k != _names.HELD})
