@@ -141,9 +141,9 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
             kept = bounded(value)
             found = redaction.field(key, kept)
             # what is beyond the bounds of a list or a mapping was not looked at
-            is_cut = isinstance(value, (Mapping, list, tuple)) and kept != value
+            is_many = type(kept) in (list, dict)
             has_any = found != (value if type(value) is str else kept) or "[redacted:" in str(kept)
-            if has_any or is_cut:
+            if has_any or is_many:
                 event_dict[key] = found  # of a long text they are taken out before it is cut
     return event_dict
 
