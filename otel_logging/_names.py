@@ -118,6 +118,7 @@ INTEGRATIONS: Final = {
     "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
     "flask": ("flask",),
     "loguru": ("loguru",),
+    "rq": ("rq.worker",),
     "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),

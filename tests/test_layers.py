@@ -58,6 +58,7 @@ GATES = {
     "platformdirs": {"spool"},
     "aiohttp": {"integrations"},
     "celery": {"integrations"},
+    "rq": {"integrations"},
     "colorama": {"logs"},
     "django": {"integrations"},
     "flask": {"integrations"},
@@ -126,7 +127,7 @@ FLOORS_INSIDE = {
         {"provider"},
     ],
     "integrations": [
-        {"registry", "celery", "clients", "executors", "http", "loguru", "queues"},
+        {"registry", "celery", "clients", "executors", "http", "loguru", "queues", "rq"},
         {"asgi_http", "websockets", "wsgi"},
         {"aiohttp", "asgi_ahead", "asgi_message", "django", "flask"},
         {"asgi_websocket"},

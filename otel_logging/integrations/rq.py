@@ -1,0 +1,89 @@
+"""RQ: a run of a job is a stage, in the trace of who enqueued it.
+
+In: jobs that are made, whose ``meta`` takes headers along; workers that perform them. Out: a stage
+of the kind consumer, in which RQ's own lines about the run are. Invariant: what is bound in a run
+ends with it. Deliberately absent: the time in Redis, by two machines' clocks.
+"""
+
+import functools
+from contextlib import suppress
+from typing import Any, Final
+
+from rq.job import Job
+from rq.worker import Worker
+
+from otel_logging.propagation import extract, inject
+from otel_logging.tracing import traced
+
+#: In a job's ``meta``: the headers of who enqueued it.
+_HEADERS: Final = "otel_logging"
+#: On a job that is performed: what it raised.
+_ERROR: Final = "_otel_logging_error"
+_replaced: dict[tuple[Any, str], Any] = {}
+
+
+def instrument() -> None:
+    """Observe every job, and every worker, from the job on that it performs next."""
+    for kind, name, make in (
+        (Job, "create", _created),
+        (Worker, "handle_exception", _failed),
+        (Worker, "perform_job", _run),
+    ):
+        owner = next(each for each in kind.__mro__ if name in vars(each))
+        if (owner, name) not in _replaced:
+            _replaced[owner, name] = vars(owner)[name]
+            setattr(owner, name, make(vars(owner)[name]))
+
+
+def uninstrument() -> None:
+    """Leave jobs and workers alone again."""
+    while _replaced:
+        (owner, name), was = _replaced.popitem()
+        setattr(owner, name, was)
+
+
+def _created(original: Any) -> Any:
+    @functools.wraps(original.__func__)
+    def create(cls: Any, *args: Any, **options: Any) -> Any:
+        job = original.__func__(cls, *args, **options)
+        if headers := inject():
+            job.meta = {**job.meta, _HEADERS: headers}
+        return job
+
+    return classmethod(create)
+
+
+def _failed(original: Any) -> Any:
+    @functools.wraps(original)
+    def handle_exception(self: Any, job: Any, *exc_info: Any) -> Any:
+        vars(job)[_ERROR] = exc_info[1]
+        return original(self, job, *exc_info)
+
+    return handle_exception
+
+
+def _run(original: Any) -> Any:
+    @functools.wraps(original)
+    def perform_job(self: Any, job: Any, *args: Any, **options: Any) -> Any:
+        attributes = {
+            "messaging.system": "rq",
+            "messaging.operation.type": "process",
+            "messaging.message.id": job.id,
+            "messaging.destination.name": job.origin,
+        }
+        with extract(job.meta.get(_HEADERS) or {}):
+            run = traced(_name_of(job), kind="consumer", attributes=attributes)
+            run.__enter__()
+            try:
+                return original(self, job, *args, **options)
+            finally:  # RQ has told of what the job raised, and goes on
+                error = vars(job).pop(_ERROR, None)
+                run.__exit__(type(error), error, getattr(error, "__traceback__", None))
+
+    return perform_job
+
+
+def _name_of(job: Any) -> str:
+    with suppress(Exception):  # its data cannot be read: the run fails for that reason
+        return str(job.func_name)
+    return "unreadable job"
