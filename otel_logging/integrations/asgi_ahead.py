@@ -27,7 +27,7 @@ class ReadAhead:
         self._most = most
         self.items: deque[tuple[Event | BaseException, int]] = deque()
         self._bytes = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._room: asyncio.Future[None] | None = None
         #: Whether the end of the connection has been read.
         self.saw_end = False
@@ -48,9 +48,9 @@ class ReadAhead:
             self.items.append((event, _runtime.current.now_ns()))
             self._wake(self._waiting)
 
-    def _wake(self, waiting: list[asyncio.Future[None]]) -> None:
+    def _wake(self, waiting: deque[asyncio.Future[None]]) -> None:
         while waiting:
-            waiter = waiting.pop()
+            waiter = waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -72,7 +72,7 @@ class ReadAhead:
             raise event
         self._bytes -= _size(event)
         if self._room is not None and self._bytes < AHEAD_BYTES:
-            self._wake([self._room])
+            self._wake(deque([self._room]))
         return event, arrived_ns
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 
-from otel_logging import _names
+from otel_logging import _names, _runtime
 from otel_logging.context import bind_context
 from otel_logging.integrations.http import Request, Scope, added_headers, inbound
 
@@ -90,6 +90,8 @@ class _Request(Request):
         kind = event["type"]
         if kind == "http.response.start":
             self.status, self.trailers = event["status"], event.get("trailers", False)
+            if self.status >= 500 and self.span is None:
+                self.begin(self.began_ns)  # a quiet path fails
             if self.span is not None:
                 event = answered(event, self.span, self.request_id)
         await self._send(event)
@@ -99,5 +101,7 @@ class _Request(Request):
             self.is_complete = not (event.get("more_body", False) or self.trailers)
         else:
             self.is_complete = kind == "http.response.pathsend"
-        if self.is_complete and self.status < 500:  # else the exception is still to come
-            self.end(None, route_of(self.scope))
+        if self.is_complete:
+            self.done_ns = _runtime.current.now_ns()
+            if self.status < 500:  # else the exception is still to come
+                self.end(None, route_of(self.scope))

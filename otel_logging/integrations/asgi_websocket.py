@@ -79,7 +79,7 @@ def finish_all() -> None:
 class _Connection:
     """One connection: what its application receives and sends."""
 
-    is_accepted = False
+    is_connected = is_accepted = False
     ahead: ReadAhead | None = None
     messages = quiet = 0
     latest: Message | None = None
@@ -129,9 +129,8 @@ class _Connection:
         if kind == "websocket.accept" and not self.is_accepted:
             await self._send(answered(event, self.span, self._request_id))
             self._end_handshake(101)
-            self.is_accepted = True
-            if self._read_ahead and current_task() is not None:
-                self.ahead = ReadAhead(self._receive, self._read_ahead)
+            self.is_connected = self.is_accepted = True
+            self._look_ahead()
             return
         if kind == "websocket.close" and self.code is None:
             self.code, self.reason = event.get("code", 1000), event.get("reason") or ""
@@ -169,10 +168,18 @@ class _Connection:
 
     # ---- receiving
 
+    def _look_ahead(self) -> None:
+        if self.ahead is None and self._read_ahead and current_task() is not None:
+            self.ahead = ReadAhead(self._receive, self._read_ahead)
+
     async def receive(self) -> Event:
         """Return what comes next; a message begins."""
-        if not self.is_accepted or self.last is not None:
+        if self.last is not None:
             return await self._receive()
+        if not self.is_connected:
+            self.is_connected = True
+            return await self._receive()
+        self._look_ahead()  # some ask while they accept
         self._ask()
         got = await self.ahead.next() if self.ahead is not None else None
         event, arrived_ns = got or (await self._receive(), _runtime.current.now_ns())
@@ -180,6 +187,8 @@ class _Connection:
         task = current_task()
         is_reader = task is None or task is self._task or (self._readers and task in self._readers)
         if kind == "websocket.disconnect":
+            if not self.is_accepted:
+                return event
             self._disconnect(event, arrived_ns)
             if not is_reader:
                 event = ReceivedEvent(event)
@@ -208,7 +217,7 @@ class _Connection:
             self.held.add(latest)
             if (watch := _runtime.current.watch) is not None:
                 watch.leave(latest.span)
-        self._leave()
+        self.leave()
         self.stand_for(None)
         if self.held and self.sweeper is None and self._task is not None:
             _connections.add(self)
@@ -235,7 +244,7 @@ class _Connection:
 
     def enter(self, held: Held) -> None:
         """Work on a message, in this task from here on, and in those that it starts."""
-        self._leave()
+        self.leave()
         bindings.restore(held.message.bound)
         self._enter(held, CURRENT.get())
 
@@ -245,10 +254,11 @@ class _Connection:
 
     def enter_end(self) -> None:
         """Leave the last message, in this task: what it does from here on is part of the end."""
-        self._leave()
+        self.leave()
         CURRENT.set(otel_context.Context({SPAN: self.last}))
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Work on no message, in this task from here on."""
         current = CURRENT.get()
         held = current.get(_names.HELD)
         if held is not None and held.message.connection is self:
@@ -291,7 +301,9 @@ class _Connection:
             if held is self.standing.held:  # that and what it shares are soon the connection's
                 bindings.restore(Bound(bindings.state().fields))
                 self._enter(held, CURRENT.get())
+            current = CURRENT.get()
             held.message.finish(error)
+            CURRENT.set(current)  # which it has left
         if self.is_accepted:
             self._ask()
             if self.last is None:

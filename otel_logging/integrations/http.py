@@ -81,6 +81,7 @@ class Request:
 
     span: Any = None
     status = 0
+    done_ns: int | None = None
     has_ended = False
     is_complete = False
 
@@ -124,7 +125,7 @@ class Request:
             span.set_status(StatusCode.ERROR)
         elif not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
-        copy_context().run(tracing.end, span, error)
+        copy_context().run(tracing.end, span, error, self.done_ns)
 
 
 def added_headers(span: trace.Span, request_id: str | None) -> dict[str, str]:

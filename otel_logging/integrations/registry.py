@@ -66,7 +66,9 @@ def described() -> dict[str, Any]:
 
 def _call(name: str, verb: str) -> None:
     try:
-        getattr(importlib.import_module(f"{__package__}.{name}"), verb)()
+        module: Any = importlib.import_module(f"{__package__}.{name}")
+        if not getattr(module.__spec__, "_initializing", False):  # else whoever imports it calls
+            getattr(module, verb)()
     except Exception as error:
         _diagnostics.remark(f"the integration {name} is left out", detail=error)
 

@@ -104,6 +104,20 @@ def test_an_instrumentation_that_fails_is_reported_and_left_out(
     assert "the instrumentation of httpx is left out (another version)" in capsys.readouterr().err
 
 
+def test_an_instrumentation_that_does_not_take_the_version_is_not_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says so itself."""
+    made = SimpleNamespace(
+        is_instrumented_by_opentelemetry=False, instrument=list, uninstrument=list
+    )
+    entry = SimpleNamespace(load=lambda: lambda: made)
+    monkeypatch.setattr(clients, "_installed", lambda: {"httpx": entry})
+    clients.instrument()
+    assert clients.on() == []
+    clients.uninstrument()
+
+
 def test_what_the_application_has_instrumented_is_left_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -165,7 +179,10 @@ def test_a_library_is_whole_before_it_is_instrumented(tmp_path: Path) -> None:
         "assert not {'httpx', 'urllib.request'} & sys.modules.keys()\n"
         "import httpx\n"
         "from otel_logging.integrations import clients\n"
-        "assert 'httpx' in clients.on()\n",
+        "assert 'httpx' in clients.on()\n"
+        "import aiohttp\n"
+        "assert not sys.modules.keys() & {'opentelemetry.instrumentation.aiohttp_client'}"
+        " or 'aiohttp-client' in clients.on()\n",
         tmp_path,
     )
     assert done.stderr == b""

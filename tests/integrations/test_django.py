@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from otel_logging import bind_context, get_logger
 from otel_logging.integrations import django as django_integration
 from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
 from otel_logging.testing import Captured, capture
+from tests.programs import script
 
 log = get_logger("shop")
 
@@ -96,6 +98,19 @@ def test_an_asgi_request_has_its_route_in_the_scope(run: Captured) -> None:
 
     asyncio.run(get_asgi_application()(scope, receive, send))
     assert scope["path_template"] == "/orders/<int:number>/"
+
+
+def test_a_request_by_asgi_alone_is_named_by_its_route(tmp_path: Path) -> None:
+    """Such a server imports nothing of WSGI."""
+    done = script(
+        "import sys\n"
+        "from otel_logging import setup_observability\n"
+        "setup_observability('shop', environment='test', spool_dir=sys.argv[1])\n"
+        "from django.core.handlers import asgi, base\n"
+        "assert base.BaseHandler.resolve_request.__module__ == 'otel_logging.integrations.django'\n",
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])

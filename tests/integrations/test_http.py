@@ -12,7 +12,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
 from otel_logging import bind_context, get_logger
@@ -45,6 +45,11 @@ def fastapi_app() -> FastAPI:
     async def note(number: int) -> None:
         await asyncio.sleep(0.1)
         log.info("noted")
+
+    @app.get("/busy")
+    async def busy(tasks: BackgroundTasks) -> JSONResponse:
+        tasks.add_task(note, 0)
+        return JSONResponse({}, 503, background=tasks)
 
     @app.get("/health")
     def health(fail: bool = False) -> str:
@@ -123,6 +128,15 @@ def test_a_background_task_is_a_stage_of_its_own_and_not_the_latency() -> None:
     assert seen.line("noted")["user_id"] == "nobody"
 
 
+def test_a_background_task_is_not_the_latency_of_an_error_either() -> None:
+    with serving(fastapi_app()) as seen:
+        assert seen.ask("/busy")[0] == 503
+        (task,) = seen.wait_for("background note")
+        (span,) = seen.wait_for("GET /busy")
+    assert span["duration_s"] < 0.09 < task["duration_s"]
+    assert (span["status"], task["parent_span_id"]) == ("error", span["span_id"])
+
+
 def test_a_stream_is_measured_to_its_last_byte() -> None:
     with serving(fastapi_app()) as seen:
         began = time.perf_counter()
@@ -161,7 +175,10 @@ def test_a_quiet_path_leaves_a_span_only_if_it_fails() -> None:
         (span,) = seen.wait_for("GET /health")
     assert span["status"] == "error"
     assert attributes(span)["http.route"] == "/health"
-    assert span["events"][0]["name"] == "exception"
+    assert "exception" in [event["name"] for event in span["events"]]
+    assert seen.line("Exception in ASGI application")["trace_id"] == span["trace_id"]
+    failed = [line for line in seen.lines if line["event"].endswith('" 500')]
+    assert [line["trace_id"] for line in failed] == [span["trace_id"]]
 
 
 def test_an_incoming_trace_is_continued_or_only_linked_to() -> None:

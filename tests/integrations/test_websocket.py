@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -254,9 +255,71 @@ def test_a_failing_message_fails_and_so_does_its_connection(server: str, apart: 
         (end,) = seen.wait_for("disconnect")
         (message,) = seen.wait_for("message")
     assert (message["status"], end["status"]) == ("error", "error")
+    assert end["parent_span_id"] == seen.named("WS")[0]["span_id"]
     assert "exception" in [event["name"] for event in message["events"]]
     (line,) = [line for line in seen.lines if "ValueError" in line.get("exception", "")]
     assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "alice")
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_reader_that_asks_before_the_connection_is_accepted_has_each_message_in_order(
+    server: str,
+) -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        events: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def read() -> None:
+            while True:
+                event = await receive()
+                is_last = event["type"] == "websocket.disconnect"
+                events.put_nowait((event, carry(log.info)))
+                if is_last:
+                    return
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.01)  # it waits, before
+        await send({"type": "websocket.accept"})
+        while (got := await events.get())[0]["type"] == "websocket.receive":
+            got[1]("got", text=got[0]["text"])
+            await send({"type": "websocket.send", "text": got[0]["text"]})
+        await reading
+
+    with serving(asgi_app(talk), server) as seen:
+        with seen.connect("/") as client:
+            for text in ("a", "b", "c"):
+                client.send(text)
+            assert [client.recv() for _ in range(3)] == ["a", "b", "c"]
+        messages = seen.wait_for("message", 3)
+    traces = [line["trace_id"] for line in seen.lines if line["event"] == "got"]
+    assert traces == [span["trace_id"] for span in messages]
+
+
+@pytest.mark.parametrize("server", [each for each in SERVERS if each != "websockets"])
+def test_of_two_that_ask_at_once_the_first_has_the_first_message(server: str) -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        first, second = await asyncio.gather(receive(), receive())
+        await send({"type": "websocket.send", "text": first["text"] + second["text"]})
+
+    with serving(asgi_app(talk), server) as seen, seen.connect("/") as client:
+        client.send("1")
+        client.send("2")
+        assert client.recv() == "12"
+
+
+def test_a_client_that_goes_before_it_is_accepted_leaves_a_handshake_alone() -> None:
+    async def talk(receive: Any, _: Any) -> None:
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    with serving(asgi_app(talk)) as seen:
+        with socket.create_connection(("127.0.0.1", seen.port)) as client:
+            headers = "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"
+            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+            asked = ("GET / HTTP/1.1", "Host: shop", *headers, key, "", "")
+            client.sendall("\r\n".join(asked).encode())
+            time.sleep(0.05)  # the application asks
+        seen.wait_for("WS")
+    assert [span["name"] for span in seen.captured.spans] == ["WS"]
 
 
 def test_what_is_sent_before_any_message_is_of_the_handshake() -> None:

@@ -1,0 +1,73 @@
+"""Quart: requests and handshakes have their route, and whoever takes a message out of the
+connection's own queue works on it.
+
+The spans are those of any ASGI application. Deliberately absent: where they are made (``asgi``).
+"""
+
+import asyncio
+from typing import Any
+
+from quart import asgi, request, websocket
+from quart.signals import request_started, websocket_started
+
+from otel_logging import _names, _runtime
+from otel_logging.context import CURRENT
+from otel_logging.integrations.asgi_message import Held
+
+_init: Any = None
+
+
+def instrument() -> None:
+    """Observe every application, and each connection from the next on."""
+    global _init
+    if _init is None:
+        _init = asgi.ASGIWebsocketConnection.__init__
+        asgi.ASGIWebsocketConnection.__init__ = _made  # type: ignore[method-assign]
+        request_started.connect(_on_request)
+        websocket_started.connect(_on_websocket)
+
+
+def uninstrument() -> None:
+    """Leave applications alone again."""
+    global _init
+    if _init is not None:
+        asgi.ASGIWebsocketConnection.__init__, _init = _init, None  # type: ignore[method-assign]
+        request_started.disconnect(_on_request)
+        websocket_started.disconnect(_on_websocket)
+
+
+async def _on_request(_: object, **__: object) -> None:
+    _name(request)
+
+
+async def _on_websocket(_: object, **__: object) -> None:
+    _name(websocket)
+
+
+def _name(served: Any) -> None:
+    if served.url_rule is not None:
+        served.scope["path_template"] = served.root_path + served.url_rule.rule
+
+
+def _made(self: Any, *args: Any, **options: Any) -> None:
+    _init(self, *args, **options)
+    self.queue = _Messages()
+
+
+class _Messages(asyncio.Queue[Any]):
+    """A connection's own queue, which one task fills and another, the application's, empties."""
+
+    def _put(self, item: Any) -> None:
+        super()._put((item, CURRENT.get().get(_names.HELD)))
+
+    async def get(self) -> Any:
+        """Leave the message that came before, and work on the next one."""
+        before: Held | None = CURRENT.get().get(_names.HELD)
+        if before is not None:
+            before.message.asked_ns = _runtime.current.now_ns()
+            before.message.connection.leave()
+        del before
+        item, held = await super().get()
+        if held is not None:
+            held.message.connection.enter(held)
+        return item

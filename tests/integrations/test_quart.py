@@ -1,0 +1,93 @@
+"""Quart, by itself: a route for each request and handshake, and a trace for each message."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from quart import Quart, websocket
+from websockets.exceptions import ConnectionClosed
+
+from otel_logging import bind_context, get_logger
+from otel_logging.integrations import quart as integration
+from tests.integrations.serving import SERVERS, serving
+
+log: Any = get_logger("chat")
+
+
+def app_of_quart() -> Quart:
+    app = Quart(__name__)
+
+    @app.get("/orders/<int:number>")
+    async def order(number: int) -> str:
+        log.info("read", number=number)
+        return "read"
+
+    @app.websocket("/rooms/<room>")
+    async def room(room: str) -> None:
+        bind_context(user_id=room)
+        log.info("joined")
+        while True:
+            text = await websocket.receive()
+            log.info("got", text=text)
+            await asyncio.sleep(0.03)
+            await websocket.send(f"echo {text}")
+
+    return app
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_each_message_is_a_trace_as_long_as_its_work(server: str) -> None:
+    with serving(app_of_quart(), server) as seen:
+        with seen.connect("/rooms/ann") as client:
+            for text in ("a", "b", "c"):
+                client.send(text)
+            assert [client.recv() for _ in range(3)] == ["echo a", "echo b", "echo c"]
+            seen.wait_for("message", 2)  # while the socket is open
+        messages = seen.wait_for("message", 3)
+        (handshake,) = seen.wait_for("WS /rooms/<room>")
+        (end,) = seen.wait_for("disconnect")
+    assert seen.line("joined")["trace_id"] == handshake["trace_id"] == end["trace_id"]
+    lines = [line for line in seen.lines if line["event"] == "got"]
+    assert [line["user_id"] for line in lines] == ["ann"] * 3
+    assert [line["trace_id"] for line in lines] == [span["trace_id"] for span in messages]
+    assert len({span["trace_id"] for span in messages}) == 3
+    for number, span in enumerate(messages, 1):
+        assert span["attributes"]["http.route"] == "/rooms/<room>"
+        assert span["links"][0]["trace_id"] == handshake["trace_id"]
+        assert 0.03 * number - 0.01 < span["duration_s"] < 0.03 * number + 0.25
+
+
+def test_a_request_is_named_by_its_route() -> None:
+    with serving(app_of_quart()) as seen:
+        assert seen.ask("/orders/7")[0] == 200
+        assert seen.ask("/nowhere")[0] == 404
+        (span,) = seen.wait_for("GET /orders/<int:number>")
+        seen.wait_for("GET")
+    assert seen.line("read")["trace_id"] == span["trace_id"]
+
+
+def test_a_handler_that_fails_is_an_error() -> None:
+    app = app_of_quart()
+
+    @app.websocket("/broken")
+    async def broken() -> None:
+        await websocket.receive()
+        raise ValueError("no such room")
+
+    with serving(app) as seen:
+        with seen.connect("/broken") as client, pytest.raises(ConnectionClosed):
+            client.send("x")
+            client.recv()
+        (message,) = seen.wait_for("message")
+    (line,) = [line for line in seen.lines if "ValueError" in line.get("exception", "")]
+    assert line["trace_id"] == message["trace_id"]
+
+
+def test_uninstrumented_connections_are_as_they_were() -> None:
+    from quart.asgi import ASGIWebsocketConnection
+
+    integration.instrument()
+    integration.instrument()
+    integration.uninstrument()
+    integration.uninstrument()
+    assert ASGIWebsocketConnection.__init__.__module__ == "quart.asgi"
