@@ -129,10 +129,11 @@ FLOORS_INSIDE = {
     ],
     "integrations": [
         {"registry", "celery", "clients", "executors", "http", "loguru", "queues", "rq"},
-        {"asgi_http", "websockets", "wsgi"},
-        {"aiohttp", "asgi_ahead", "asgi_message", "django", "flask"},
-        {"asgi_websocket", "quart"},
-        {"asgi"},
+        {"asgi_http", "wsgi"},
+        {"asgi_ahead", "asgi_message", "django", "flask"},
+        {"connection", "quart"},
+        {"asgi_websocket", "websockets"},
+        {"aiohttp", "asgi"},
     ],
     "run": [{"__init__"}, {"sitecustomize"}],
     "lateness": [

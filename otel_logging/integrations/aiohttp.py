@@ -8,12 +8,14 @@ from aiohttp import web, web_protocol
 
 from otel_logging import _names, _runtime
 from otel_logging.context import bind_context, unbound
+from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
-from otel_logging.integrations.websockets import Messages
+from otel_logging.integrations.websockets import next_message
 
-_served: ContextVar[Request | None] = ContextVar("otel_logging.aiohttp", default=None)
-_messages: "WeakKeyDictionary[web.WebSocketResponse, Messages]" = WeakKeyDictionary()
+_served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
+_connections: "WeakKeyDictionary[web.WebSocketResponse, Connection]" = WeakKeyDictionary()
 _replaced: dict[tuple[Any, str], Any] = {}
+_ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
 
 
 def instrument() -> None:
@@ -22,6 +24,8 @@ def instrument() -> None:
         (web_protocol.RequestHandler, "_handle_request", _handled),
         (web.StreamResponse, "prepare", _prepared),
         (web.WebSocketResponse, "receive", _received),
+        (web.WebSocketResponse, "send_str", _sent),
+        (web.WebSocketResponse, "send_bytes", _sent),
     ):
         if (owner, name) not in _replaced:
             _replaced[owner, name] = getattr(owner, name)
@@ -33,6 +37,27 @@ def uninstrument() -> None:
     while _replaced:
         (owner, name), was = _replaced.popitem()
         setattr(owner, name, was)
+
+
+class _Request(Request):
+    """One request, and the WebSocket that it became."""
+
+    socket: web.WebSocketResponse | None = None
+
+    def __init__(self, scope: Scope, links: Any) -> None:
+        super().__init__(scope, links)
+        self.scope = scope
+
+    async def close(self, error: BaseException | None) -> None:
+        """End what is open on the WebSocket: its handler has returned, or raised *error*."""
+        if self.socket is not None:
+            connection = _connections.pop(self.socket)
+            connection.code = self.socket.close_code
+            await connection.close(error)
+
+
+def _is_end(message: Any) -> bool:
+    return message.type in _ENDS
 
 
 def _scope_of(request: web.BaseRequest) -> Scope:
@@ -63,7 +88,7 @@ def _handled(original: Any) -> Any:
                 return await original(self, request, *args)
         scope = _scope_of(request)
         with inbound(scope) as links:
-            served = Request(scope, links)
+            served = _Request(scope, links)
             if scope["path"] not in QUIET:
                 served.begin()
             if served.request_id:
@@ -72,8 +97,10 @@ def _handled(original: Any) -> Any:
             try:
                 response, has_gone = result = await original(self, request, *args)
             except BaseException as error:
+                await served.close(error)
                 served.end(error, _route_of(request))
                 raise
+            await served.close(None)
             served.status, served.is_complete = response.status, not has_gone
             served.end(None, _route_of(request))
             return result
@@ -93,7 +120,11 @@ def _prepared(original: Any) -> Any:
             served.status, served.is_complete = 101, True
             route = _route_of(request)
             served.end(None, route)
-            _messages[self] = Messages(served.span, {"http.route": route} if route else {})
+            served.scope["path_template"] = route
+            served.socket, connection = self, Connection(served.scope)
+            connection.stand(served.span)
+            connection.accept()
+            _connections[self] = connection
         return writer
 
     return prepare
@@ -101,8 +132,17 @@ def _prepared(original: Any) -> Any:
 
 def _received(original: Any) -> Any:
     def receive(self: Any, *args: Any, **options: Any) -> Any:
-        messages = _messages.get(self)
-        receiving = original(self, *args, **options)
-        return receiving if messages is None else messages.receive(receiving)
+        connection = _connections.get(self)
+        if connection is None:
+            return original(self, *args, **options)
+        return next_message(connection, lambda: original(self, *args, **options), _is_end)
 
     return receive
+
+
+def _sent(original: Any) -> Any:
+    async def send(self: Any, *args: Any, **options: Any) -> Any:
+        await original(self, *args, **options)
+        sent()
+
+    return send

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from otel_logging import _runtime, tracing
 from otel_logging.binding import has_ended
 from otel_logging.context import unbound
-from otel_logging.integrations import asgi_http, asgi_websocket
+from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
 from otel_logging.integrations.http import QUIET, Scope
 
@@ -143,7 +143,7 @@ def uninstrument(app: Any = None, /) -> None:
         _given.pop(app, None)
         return
     _is_automatic = False
-    asgi_websocket.finish_all()
+    connection.finish_all()
     while _silenced:
         silent, was_on = _silenced.popitem()
         silent._telemetry["tracing"] = was_on  # noqa: SLF001 - FastAPI has no other way
@@ -215,7 +215,7 @@ def _server_shutdown(original: Any) -> Any:
         patience_s = 0.0 if self.force_exit else SHUTDOWN_S
         if cut_off := self.server_state.tasks:  # cancelled, but not told of it yet
             await asyncio.wait(cut_off, timeout=patience_s)
-        asgi_websocket.finish_all()
+        connection.finish_all()
         if (pipeline := _runtime.current.pipeline) is not None:
             await asyncio.to_thread(pipeline.on_flush, patience_s)
 

@@ -2,7 +2,7 @@
 
 In: when it arrived, when the next was asked for, when something was sent for it. Out: a span
 from the first to the last of these, or of the stages in it. Deliberately absent: the connection
-(``asgi_websocket``).
+(``connection``).
 """
 
 import asyncio

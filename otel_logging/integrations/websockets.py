@@ -4,40 +4,27 @@ Its asyncio server, new and legacy. The servers that are made of it (uvicorn) ar
 """
 
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from otel_logging import _runtime, tracing
-from otel_logging.handover import Turns
-from otel_logging.integrations.http import Request, Scope, inbound
+from opentelemetry import context as otel_context
+
+from otel_logging import _runtime
+from otel_logging import context as bindings
+from otel_logging.binding import NOTHING
+from otel_logging.context import CURRENT
+from otel_logging.integrations.asgi_message import current_task
+from otel_logging.integrations.connection import Connection, sent
+from otel_logging.integrations.http import Scope, inbound
 
 _MODULES = {
     "websockets.asyncio.server": "ServerConnection",
     "websockets.legacy.server": "WebSocketServerProtocol",
 }
+_INTERNAL_ERROR = 1011  # how the library closes a connection whose handler has failed
 #: Attribute of a connection: how its messages are observed.
-_MESSAGES = "otel_logging_messages"
+_OBSERVED = "otel_logging_connection"
 _replaced: list[tuple[Any, str, Any]] = []
-
-
-class Messages:
-    """The messages of one connection: each is a trace, linked to the connection's span."""
-
-    def __init__(self, span: Any, attributes: dict[str, Any]) -> None:
-        self._turns = Turns("message")
-        self._stage = tracing.traced(
-            "message", root=True, kind="server", links=(span,), attributes=attributes
-        )
-
-    def receive(self, receiving: Awaitable[Any]) -> Awaitable[Any]:
-        """Return what is *receiving* the next message, which begins a trace."""
-        self._turns.ask()
-        return self._begin(receiving)
-
-    async def _begin(self, receiving: Awaitable[Any]) -> Any:
-        message = await receiving
-        self._turns.begin(self._stage)
-        return message
 
 
 def instrument() -> None:
@@ -45,9 +32,9 @@ def instrument() -> None:
     for module, name in _MODULES.items():
         kind: Any = getattr(sys.modules.get(module), name, None)
         if kind is not None and not any(owner is kind for owner, _, _ in _replaced):
-            for method, make in (("handshake", _handshake), ("recv", _recv)):
+            for method in [each for each in _METHODS if hasattr(kind, each)]:
                 _replaced.append((kind, method, vars(kind).get(method)))
-                setattr(kind, method, make(getattr(kind, method)))
+                setattr(kind, method, _METHODS[method](getattr(kind, method)))
 
 
 def uninstrument() -> None:
@@ -58,6 +45,21 @@ def uninstrument() -> None:
             delattr(owner, name)
         else:
             setattr(owner, name, was)
+
+
+async def next_message(
+    connection: Connection,
+    receive: Callable[[], Awaitable[Any]],
+    is_end: Callable[[Any], bool] = lambda _: False,
+) -> Any:
+    """Return what *receive* has next on *connection*: a message of a library's own form."""
+
+    async def event() -> dict[str, Any]:
+        message = await receive()
+        kind = "websocket.disconnect" if is_end(message) else "websocket.receive"
+        return {"type": kind, "message": message}
+
+    return (await connection.next(event))["message"]
 
 
 def _scope_of(connection: Any) -> Scope:
@@ -81,12 +83,14 @@ def _handshake(original: Any) -> Any:
         result = await original(self, *args, **options)
         if _runtime.current.tracer is not None and not type(self).__module__.startswith("uvicorn."):
             scope = _scope_of(self)
+            connection = Connection(scope)
             with inbound(scope) as links:
-                request = Request(scope, links, verb="WS")
-                request.begin(began_ns)
-                request.status, request.is_complete = 101, True
-                request.end(None, None)
-            setattr(self, _MESSAGES, Messages(request.span, {"url.path": scope["path"]}))
+                connection.open(links, began_ns)
+                here = CURRENT.get(), bindings.state()
+            connection.accept()
+            CURRENT.set(here[0])  # the task is this connection's alone
+            bindings.restore(here[1])
+            setattr(self, _OBSERVED, connection)
         return result
 
     return handshake
@@ -94,8 +98,55 @@ def _handshake(original: Any) -> Any:
 
 def _recv(original: Any) -> Any:
     def recv(self: Any, *args: Any, **options: Any) -> Any:
-        messages = getattr(self, _MESSAGES, None)
-        receiving = original(self, *args, **options)
-        return receiving if messages is None else messages.receive(receiving)
+        connection = getattr(self, _OBSERVED, None)
+        if connection is None:
+            return original(self, *args, **options)
+        return next_message(connection, lambda: original(self, *args, **options))
 
     return recv
+
+
+def _send(original: Any) -> Any:
+    async def send(self: Any, *args: Any, **options: Any) -> Any:
+        await original(self, *args, **options)
+        sent()
+
+    return send
+
+
+def _close(original: Any) -> Any:
+    async def close(self: Any, code: int = 1000, reason: str = "") -> Any:
+        await _end(self, code, reason)
+        return await original(self, code, reason)
+
+    return close
+
+
+def _handler(original: Any) -> Any:
+    async def handler(self: Any) -> None:
+        await original(self)
+        await _end(self, _INTERNAL_ERROR, "")  # the legacy one's does not close it then
+
+    return handler
+
+
+async def _end(self: Any, code: int, reason: str) -> None:
+    connection: Connection | None = getattr(self, _OBSERVED, None)
+    # a server that ends closes its connections, before their handlers have ended
+    if connection is not None and current_task() is connection.task:
+        delattr(self, _OBSERVED)
+        connection.code = getattr(self, "close_code", None) or code
+        connection.reason = getattr(self, "close_reason", None) or reason
+        await connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
+        if code == _INTERNAL_ERROR:  # the library's line about it is of where it has come from
+            CURRENT.set(otel_context.Context())
+            bindings.restore(NOTHING)
+
+
+_METHODS = {
+    "handshake": _handshake,
+    "recv": _recv,
+    "send": _send,
+    "close": _close,
+    "handler": _handler,
+}

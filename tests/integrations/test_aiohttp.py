@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -61,13 +62,46 @@ async def health(_: web.Request) -> web.Response:
     return web.Response()
 
 
+async def answer(socket: web.WebSocketResponse, text: str) -> None:
+    bind_context(user_id=text)
+    log.info("got", wanted=text)
+    await asyncio.sleep(0.01)
+    await socket.send_str(text)
+
+
+async def serial(socket: web.WebSocketResponse) -> None:
+    async for message in socket:
+        await answer(socket, message.data)
+
+
+async def by_task(socket: web.WebSocketResponse) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async for message in socket:
+            tasks.create_task(answer(socket, message.data))
+
+
+async def by_wait_for(socket: web.WebSocketResponse) -> None:
+    while True:
+        with suppress(TimeoutError):
+            message = await asyncio.wait_for(socket.receive(), 0.005)
+            if message.type != aiohttp.WSMsgType.TEXT:
+                return
+            await answer(socket, message.data)
+
+
+async def failing(socket: web.WebSocketResponse) -> None:
+    await answer(socket, await socket.receive_str())
+    raise ValueError("no such room")
+
+
+SHAPES = {each.__name__: each for each in (serial, by_task, by_wait_for, failing)}
+
+
 async def chat(request: web.Request) -> web.WebSocketResponse:
     socket = web.WebSocketResponse()
     await socket.prepare(request)
-    async for message in socket:
-        bind_context(user_id=message.data)
-        log.info("got", wanted=message.data)
-        await socket.send_str(message.data)
+    log.info("joined")
+    await SHAPES[request.match_info["room"]](socket)
     return socket
 
 
@@ -159,10 +193,11 @@ def test_a_client_that_goes_away_leaves_a_span(run: Captured) -> None:
     assert run.spans == []
 
 
-def test_each_message_is_a_trace_of_its_user(run: Captured) -> None:
+@pytest.mark.parametrize("shape", ["serial", "by_task", "by_wait_for"])
+def test_each_message_is_a_trace_of_its_user(run: Captured, shape: str) -> None:
     async def client(session: aiohttp.ClientSession, url: str) -> None:
         async def user(number: int) -> None:
-            async with session.ws_connect(f"{url}/rooms/a") as socket:
+            async with session.ws_connect(f"{url}/rooms/{shape}") as socket:
                 for _ in range(20):
                     await socket.send_str(f"u{number}")
                     assert await socket.receive_str() == f"u{number}"
@@ -178,6 +213,27 @@ def test_each_message_is_a_trace_of_its_user(run: Captured) -> None:
     assert all(span["links"][0]["span_id"] in handshakes for span in messages)
     lines = [line for line in run.lines if line["event"] == "got"]
     assert all(line["user_id"] == line["wanted"] == traces[line["trace_id"]] for line in lines)
+    assert all(span["duration_s"] >= 0.01 for span in messages)  # to what was sent last
+    ends = [span for span in run.spans if span["name"] == "disconnect"]
+    assert {span["parent_span_id"] for span in ends} == handshakes
+    assert {span["attributes"]["websocket.close_code"] for span in ends} == {1000}
+    joined = [line["span_id"] for line in run.lines if line["event"] == "joined"]
+    assert set(joined) == handshakes
+    assert not [line for line in run.lines if "detached" in line["event"]]
+
+
+def test_a_message_whose_handler_fails_is_an_error(run: Captured) -> None:
+    async def client(session: aiohttp.ClientSession, url: str) -> None:
+        async with session.ws_connect(f"{url}/rooms/failing") as socket:
+            await socket.send_str("u1")
+            assert await socket.receive_str() == "u1"
+            await socket.receive()
+
+    ask(client)
+    message = run.span("message")
+    assert (message["status"], run.span("disconnect")["status"]) == ("error", "error")
+    (line,) = [line for line in run.lines if "ValueError" in line.get("exception", "")]
+    assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "u1")
 
 
 def test_before_set_up_nothing_is_observed() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from otel_logging.integrations import websockets as integration
 from otel_logging.testing import Captured, capture
 
 log = get_logger("chat")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the legacy one's
 
 
 @pytest.fixture
@@ -36,9 +38,30 @@ async def by_recv(socket: Any) -> None:
         await answer(socket, await socket.recv())
 
 
+async def by_task(socket: Any) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async for message in socket:
+            tasks.create_task(answer(socket, message))
+
+
+async def by_wait_for(socket: Any) -> None:
+    while True:
+        with suppress(TimeoutError):
+            await answer(socket, await asyncio.wait_for(socket.recv(), 0.005))
+
+
+async def by_wait(socket: Any) -> None:
+    other = asyncio.create_task(asyncio.sleep(60))
+    while True:
+        receiving = asyncio.create_task(socket.recv())
+        await asyncio.wait({receiving, other}, return_when=asyncio.FIRST_COMPLETED)
+        await answer(socket, receiving.result())
+
+
 async def answer(socket: Any, message: str) -> None:
     bind_context(user_id=message)
     log.info("got", wanted=message)
+    await asyncio.sleep(0.01)
     await socket.send(message)
 
 
@@ -61,9 +84,8 @@ def legacy(*args: Any) -> Any:
     return serve_legacy(*args)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("make_server", [serve, legacy])
-@pytest.mark.parametrize("handler", [by_iteration, by_recv])
+@pytest.mark.parametrize("handler", [by_iteration, by_recv, by_task, by_wait_for, by_wait])
 def test_each_message_is_a_trace_of_its_user(run: Captured, make_server: Any, handler: Any) -> None:
     asyncio.run(talk(make_server, handler, 5, 20))
     messages = [span for span in run.spans if span["name"] == "message"]
@@ -75,11 +97,46 @@ def test_each_message_is_a_trace_of_its_user(run: Captured, make_server: Any, ha
     lines = [line for line in run.lines if line["event"] == "got"]
     assert all(line["user_id"] == line["wanted"] == traces[line["trace_id"]] for line in lines)
     assert messages[0]["attributes"]["url.path"] == "/room"
+    assert all(span["duration_s"] >= 0.01 for span in messages)  # to what was sent last
+    ends = [span for span in run.spans if span["name"] == "disconnect"]
+    assert {span["parent_span_id"] for span in ends} == handshakes
+    assert {span["attributes"]["websocket.close_code"] for span in ends} == {1000}
+
+
+@pytest.mark.parametrize("make_server", [serve, legacy])
+def test_what_the_handler_does_around_its_messages_is_the_connections(
+    run: Captured, make_server: Any
+) -> None:
+    """It leaves after one, and so does the message."""
+
+    async def handler(socket: Any) -> None:
+        log.info("joined")
+        await answer(socket, await socket.recv())
+
+    asyncio.run(talk(make_server, handler, 1, 1))
+    handshake, message, end = run.span("WS"), run.span("message"), run.span("disconnect")
+    assert run.line("joined")["trace_id"] == handshake["trace_id"] == end["trace_id"]
+    assert run.line("got")["span_id"] == message["span_id"]
+    assert message["duration_s"] < 1
+
+
+def test_a_handler_that_fails_is_an_error(run: Captured) -> None:
+    async def handler(socket: Any) -> None:
+        message = await socket.recv()
+        bind_context(user_id=message)
+        await socket.send(message)
+        raise ValueError("no such room")
+
+    asyncio.run(talk(serve, handler, 1, 1))
+    message = run.span("message")
+    assert (message["status"], run.span("disconnect")["status"]) == ("error", "error")
+    (line,) = [line for line in run.lines if "ValueError" in line.get("exception", "")]
+    assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "u0")
 
 
 def test_clients_are_left_alone(run: Captured) -> None:
     asyncio.run(talk(serve, by_iteration, 1, 1))
-    assert sorted(span["name"] for span in run.spans) == ["WS", "message"]
+    assert sorted(span["name"] for span in run.spans) == ["WS", "disconnect", "message"]
 
 
 def test_before_set_up_nothing_is_observed() -> None:

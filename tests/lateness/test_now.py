@@ -15,7 +15,7 @@ from click.testing import Result
 
 from otel_logging import setup_observability, traced
 from otel_logging.cli import main
-from otel_logging.integrations.asgi_websocket import HELD_S
+from otel_logging.integrations.connection import HELD_S
 from otel_logging.lateness import blackbox
 from otel_logging.lateness.died import report_died
 from tests.commands import Runner
