@@ -67,7 +67,7 @@ def finish_all() -> None:
 class Connection:
     """One connection: what its application receives and sends."""
 
-    is_connected = is_accepted = False
+    is_connected = is_accepted = is_over = False
     messages = quiet = 0
     latest: Message | None = None
     #: The stage of its end.
@@ -256,6 +256,7 @@ class Connection:
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""
+        self.is_over = True
         if type(error).__name__ in _GONE:
             error = None
         held = CURRENT.get().get(_names.HELD) or self.standing.held
@@ -288,5 +289,6 @@ def sent() -> None:
     """Note that something was sent for the message that is current."""
     current = CURRENT.get()
     held = current.get(_names.HELD) or getattr(current.get(SPAN), "held", None)
-    if held is not None:
+    # a listener that a message has started sends to everybody, for ever
+    if held is not None and not held.message.connection.is_over:
         held.message.sent_ns = _runtime.current.now_ns()

@@ -15,8 +15,10 @@ from weakref import finalize
 
 from otel_logging import _names, _runtime
 from otel_logging._exceptions import context_of
-from otel_logging.context import Here, bind_context
+from otel_logging.binding import has_ended
+from otel_logging.context import CURRENT, SPAN, Here, bind_context, entry_of
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
+from otel_logging.lateness.stage import value_of
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -59,6 +61,17 @@ def scope_of(environ: Environ) -> Scope:
     }
 
 
+def _is_of_asgi(environ: Environ) -> bool:
+    """Say whether an ASGI application around has the request: this one is mounted in it."""
+    span = CURRENT.get().get(SPAN)
+    entry = None if span is None else entry_of(span)
+    scope = None if entry is None or has_ended(entry) else scope_of(environ)
+    return scope is not None and (scope["method"], scope["path"]) == (
+        value_of(entry, "http.request.method"),
+        value_of(entry, "url.path"),
+    )
+
+
 class WSGIObservabilityMiddleware:
     """Make a trace of each request of the WSGI application *app*.
 
@@ -77,7 +90,7 @@ class WSGIObservabilityMiddleware:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
-        if REQUEST in environ or is_elsewhere(self.app):
+        if REQUEST in environ or is_elsewhere(self.app) or _is_of_asgi(environ):
             return self.app(environ, start_response)
         return _Served(environ, start_response, self._quiet, stays=self._stays).begin(self.app)
 

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from a2wsgi import WSGIMiddleware
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from flask import Flask
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -276,3 +278,22 @@ def test_a_client_that_has_gone_is_no_failure() -> None:
         (span,) = seen.wait_for("GET /stream")
     assert attributes(span).get("cancelled") is True
     assert span["status"] != "error"
+
+
+def test_an_application_of_wsgi_that_is_mounted_is_in_the_same_request() -> None:
+    inner, app = Flask("shop"), FastAPI()
+
+    @inner.get("/orders/<int:number>")
+    def order(number: int) -> str:
+        bind_context(user_id="ada")
+        log.info("read")
+        return str(number)
+
+    app.mount("/old", WSGIMiddleware(inner))
+    with serving(app) as seen:
+        assert seen.ask("/old/orders/7")[0] == 200
+        (span,) = seen.wait_for("GET /old")
+    assert [each["kind"] for each in seen.captured.spans].count("server") == 1
+    assert attributes(span)["user_id"] == "ada"
+    assert seen.line("read")["span_id"] == span["span_id"]
+    assert seen.access("/old/orders/7")["user_id"] == "ada"
