@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 416,
     "export": 2323,
     "handover": 147,
-    "integrations": 1678,
+    "integrations": 1780,
     "jobs": 103,
     "lateness": 1325,
     "logs": 1555,

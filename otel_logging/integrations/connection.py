@@ -283,6 +283,7 @@ class Connection:
         else:
             failed = 500 if self.code is None else 403  # what the server answers
             self.end_handshake(self.status or failed, error)
+        self.standing.otel_logging_closed = True
 
 
 def sent() -> None:

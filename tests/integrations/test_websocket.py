@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from otel_logging import bind_context, carry, get_logger, setup_observability, traced
+from otel_logging import bind_context, carry, each, get_logger, setup_observability, traced
 from otel_logging.testing import capture
 from tests.integrations.serving import SERVERS, WEBSOCKETS, Seen, running, serving
 
@@ -513,6 +513,44 @@ def test_a_message_that_a_timer_holds_is_over_all_the_same(texts: tuple[str, ...
         (span,) = seen.wait_for("message")
         assert span["duration_s"] < 0.5
     assert len(seen.wait_for("message", len(texts))) == len(texts)
+
+
+def test_a_listener_that_a_message_has_started_has_no_user_once_that_one_has_gone() -> None:
+    items: list[asyncio.Queue[str]] = []
+    listening = []
+
+    async def pushed_items() -> AsyncIterator[str]:
+        while True:
+            yield await items[0].get()
+
+    async def listen() -> None:
+        async for text in each(pushed_items(), "push"):
+            log.info("pushed", text=text)
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        event = await receive()
+        bind_context(user_id=event["text"])
+        if not items:
+            items.append(asyncio.Queue())
+            listening.append(asyncio.create_task(listen()))
+        items[0].put_nowait(event["text"])
+        await asyncio.sleep(0.02)
+        await send({"type": "websocket.send", "text": "done"})
+        await receive()
+
+    with serving(asgi_app(talk)) as seen:
+        for user in ("ann", "bob"):
+            with seen.connect("/") as client:
+                client.send(user)
+                assert client.recv() == "done"
+            seen.wait_for("disconnect", 1 if user == "ann" else 2)
+        listening[0].get_loop().call_soon_threadsafe(listening[0].cancel)
+    pushed = [line for line in seen.lines if line["event"] == "pushed"]
+    assert [(line["text"], line.get("user_id")) for line in pushed] == [
+        ("ann", "ann"),
+        ("bob", None),
+    ]
 
 
 def test_the_handshake_has_a_budget_of_its_own_and_so_have_messages() -> None:
