@@ -529,8 +529,8 @@ def test_a_listener_that_a_message_has_started_has_no_user_once_that_one_has_gon
 
     async def talk(receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
+        bind_context(user_id="bob" if items else "ann")
         event = await receive()
-        bind_context(user_id=event["text"])
         if not items:
             items.append(asyncio.Queue())
             listening.append(asyncio.create_task(listen()))
