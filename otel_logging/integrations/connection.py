@@ -14,6 +14,7 @@ that task itself has looked, what the connection stands for until the next one i
 import asyncio
 import atexit
 import functools
+import sys
 from contextvars import Context, copy_context
 from typing import Any, Final
 from weakref import WeakSet
@@ -55,6 +56,8 @@ _connections: "WeakSet[Connection]" = WeakSet()
 @functools.cache
 def _finish_at_exit() -> None:
     atexit.register(finish_all)  # later than set-up's, so before it
+    if (util := sys.modules.get("multiprocessing.util")) is not None:  # hypercorn's workers
+        util.Finalize(None, finish_all, exitpriority=-99)  # set-up's is -100
 
 
 def finish_all() -> None:

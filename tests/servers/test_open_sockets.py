@@ -59,7 +59,10 @@ async def handle(websocket, text):
 async def chat(websocket):
     await websocket.accept()
     async for text in websocket.iter_text():
-        await handle(websocket, text)
+        if text == "apart":  # which holds its message as long as the connection lasts
+            task = asyncio.create_task(handle(websocket, text))
+        else:
+            await handle(websocket, text)
 
 app = Starlette(routes=[WebSocketRoute("/chat", chat)])
 """
@@ -74,7 +77,7 @@ COMMANDS = {
 }
 if sys.version_info >= (3, 12):
     del COMMANDS["hypercorn"]  # it waits for ever for a socket that is open, without us as well
-MESSAGES = ("hello", "late", "group", "slow work")
+MESSAGES = ("hello", "late", "group", "apart", "slow work")
 
 
 @pytest.mark.parametrize("server", COMMANDS)
