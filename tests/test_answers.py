@@ -1,6 +1,7 @@
 """Not every exception is a failure of the stage that it leaves."""
 
 import asyncio
+import concurrent.futures
 from contextlib import suppress
 from typing import Any
 
@@ -9,15 +10,33 @@ import pytest
 import werkzeug
 from aiohttp import ClientResponseError, web
 from celery.exceptions import Ignore, Reject, Retry
-from django.core.exceptions import PermissionDenied
-from django.http import Http404
+from django.core.exceptions import (
+    BadRequest,
+    DisallowedHost,
+    DisallowedRedirect,
+    PermissionDenied,
+    RequestAborted,
+    RequestDataTooBig,
+)
+from django.http import Http404, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from fastapi import HTTPException as FastApiException
 from fastapi.exceptions import RequestValidationError
 from greenlet import GreenletExit
+from starlette.authentication import AuthenticationError
 from starlette.exceptions import HTTPException as StarletteException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols import utils as uvicorn
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
-from werkzeug.exceptions import BadGateway, HTTPException, NotFound
+from werkzeug.exceptions import (
+    BadGateway,
+    BadRequestKeyError,
+    HTTPException,
+    NotFound,
+    RequestEntityTooLarge,
+)
 from werkzeug.routing import RequestRedirect
 
 from otel_logging import ConfigurationError, get_logger, traced
@@ -79,6 +98,35 @@ class Odd(NotFound):
         # failures, though "except Exception" does not catch them
         (gevent.Timeout(1), FAILURE),
         (BaseExceptionGroup("mixed", [ValueError(), asyncio.CancelledError()]), FAILURE),
+        # clients that have gone, requests that cannot be read
+        (ClientDisconnect(), NOTHING),
+        (RequestAborted(), NOTHING),
+        (UnreadablePostError(), NOTHING),
+        (uvicorn.ClientDisconnected(), NOTHING),
+        (_like("channels.exceptions.StopConsumer"), NOTHING),
+        (_like("simple_websocket.errors.ConnectionClosed"), NOTHING),
+        (MultiPartException("no boundary"), EVENT),
+        (AuthenticationError(), EVENT),
+        (MultiPartParserError(), EVENT),
+        (BadRequest(), EVENT),
+        (DisallowedHost(), EVENT),
+        (RequestDataTooBig(), EVENT),
+        (DisallowedRedirect(), EVENT),
+        (BadRequestKeyError("q"), EVENT),
+        (RequestEntityTooLarge(), EVENT),
+        (web.HTTPRequestEntityTooLarge(1, 2), EVENT),
+        (_like("ninja.errors.ValidationError"), EVENT),
+        # groups answer as their parts do
+        (ExceptionGroup("all", [Http404(), web.HTTPFound("/")]), EVENT),
+        (ExceptionGroup("all", [WebSocketDisconnect(), ExceptionGroup("", [Retry()])]), NOTHING),
+        (BaseExceptionGroup("", [NotFound(), asyncio.CancelledError()]), EVENT),
+        (ExceptionGroup("", [BadGateway(), NotFound()]), FAILURE),
+        (ExceptionGroup("mixed", [NotFound(), KeyError("x")]), FAILURE),
+        (ExceptionGroup("", [KeyError("x")]), FAILURE),
+        # of the service's own time limits
+        (TimeoutError(), FAILURE),
+        (concurrent.futures.TimeoutError(), FAILURE),
+        (concurrent.futures.InvalidStateError(), FAILURE),
         # the ends of programs
         (KeyboardInterrupt(), NOTHING),
         (BaseExceptionGroup("", [SystemExit(1)]), NOTHING),
@@ -153,12 +201,28 @@ def _by_asyncio() -> None:
         raise asyncio.CancelledError
 
 
+def _by_future() -> None:
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.cancel()
+    with suppress(concurrent.futures.CancelledError), traced("stage"):
+        future.result()
+
+
+def _by_group() -> None:
+    ends = [concurrent.futures.CancelledError(), asyncio.CancelledError()]
+    with suppress(BaseExceptionGroup), traced("stage"):
+        raise BaseExceptionGroup("two tasks", ends)
+
+
 def _by_nursery() -> None:
     with suppress(BaseExceptionGroup), traced("stage"):
         raise BaseExceptionGroup("two tasks", [Cancelled(), BaseExceptionGroup("", [Cancelled()])])
 
 
-@pytest.mark.parametrize("cancel", [_by_trio, _by_greenlet, _by_asyncio, _by_nursery])
+_CANCELLING = [_by_trio, _by_greenlet, _by_asyncio, _by_future, _by_group, _by_nursery]
+
+
+@pytest.mark.parametrize("cancel", _CANCELLING)
 def test_a_cancelled_stage_is_marked(cancel: Any) -> None:
     with capture() as seen:
         cancel()
