@@ -1,5 +1,6 @@
 """A failure on a line can be grouped, and shows nothing that the application has hidden."""
 
+import functools
 import json
 import logging
 import sys
@@ -10,7 +11,7 @@ import pytest
 from aiohttp.web_log import AccessLogger
 from werkzeug.routing import Map, Rule
 
-from otel_logging import get_logger
+from otel_logging import bind_context, get_logger, traced
 from otel_logging.testing import Captured, capture
 
 
@@ -140,17 +141,39 @@ def test_the_names_are_aiohttps() -> None:
 class Address:
     """An object without a ``repr`` of its own."""
 
+    def met(self) -> None:
+        """Do nothing."""
+
 
 class Told(Address):
     def __repr__(self) -> str:
-        return "told at 0x7f00 >"
+        return "told at 0x7f00"  # of its own world
 
 
-def test_fields_that_are_but_an_address_are_left_out(seen: Captured) -> None:
-    """Of ``extra=``, as websockets' connection; what was logged by name is there."""
-    fields = {"a": Address(), "b": buy, "c": Told(), "d": "<x at 0x7f00>", "e": [Address()]}
+def test_no_field_says_where_an_object_is_in_memory(seen: Captured) -> None:
+    """However it got on the line; texts of the application are left as they are."""
+    fields = {
+        "a": Address(),
+        "b": buy,
+        "c": Told(),
+        "d": "<x at 0x7f00aa00bb00>",
+        "e": [Address(), {"f": Address().met}],
+        "g": functools.partial(buy, Address()),
+    }
+    name = f"<{__name__}.Address object>"
     logging.getLogger("shop").info("m", extra=fields)
-    get_logger("shop").info("m", a=fields["a"])
-    first, second = seen.lines
-    assert fields.keys() & first.keys() == {"c", "d", "e"}
-    assert "Address object at 0x" in second["a"]
+    get_logger("shop").info("m", **fields)
+    get_logger("shop").bind(**fields).info("m")
+    with traced("stage"):
+        bind_context(**fields)
+        logging.getLogger("shop").info("m")
+    for line in seen.lines:
+        assert {key: line[key] for key in fields} == {
+            "a": name,
+            "b": "<function buy>",
+            "c": "told at 0x7f00",
+            "d": "<x at 0x7f00aa00bb00>",
+            "e": [name, {"f": f"<bound method Address.met of {name}>"}],
+            "g": f"functools.partial(<function buy>, {name})",
+        }
+    assert "at 0x" not in str(seen.span("stage")["attributes"] | {"c": 0, "d": 0})
