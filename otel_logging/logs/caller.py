@@ -22,9 +22,9 @@ _calling: Final[ContextVar[FrameType | None]] = getattr(
 _INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
 
 
-def users_frame() -> tuple[FrameType, int]:
-    """Return the frame that logs, and how many frames above the caller's it is."""
-    frame, above = sys._getframe(1), 0  # noqa: SLF001 - documented
+def users_frame(frame: FrameType | None = None) -> tuple[FrameType, int]:
+    """Return the frame that logs, and how many frames above *frame*, or the caller's, it is."""
+    frame, above = frame or sys._getframe(1), 0  # noqa: SLF001 - documented
     while frame.f_back is not None and _is_inside(frame):
         frame, above = frame.f_back, above + 1
     return frame, above
