@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any, Final, cast
 
 from otel_logging import _diagnostics, _names
@@ -38,6 +38,7 @@ _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.h
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
 _set_level: Callable[[logging.Logger, Any], None] = logging.Logger.setLevel
 _log: Any = logging.Logger._log  # noqa: SLF001
+_HANDLE, _LOG = (getattr(each, "__code__", None) for each in (logging.Logger.handle, _log))
 #: Whether records go to handlers alone, and the methods that they go through, with ours.
 _is_pythons = True
 _ways: tuple[Any, ...] = ()
@@ -103,14 +104,15 @@ _NO_FIELDS: Final = _PLAIN | {
     *("message", "asctime", "otelSpanID", "otelTraceID"),
     *("otelTraceSampled", "otelServiceName"),
 }
-#: Fields in which a library has parts of its message once more.
+#: Fields in which a library has parts of its message once more, or what nobody can read.
 _REPEATED: Final = {
-    "uvicorn": ("color_message",),
-    "aiohttp": (
+    "uvicorn": {"color_message"},
+    "websockets": {"websocket"},
+    "aiohttp": {
         *("remote_address", "request_start_time", "first_request_line", "response_status"),
         *("response_size", "request_header", "response_header", "process_id"),
         *("request_time", "request_time_frac", "request_time_micro"),
-    ),
+    },
 }
 #: Where a traceback begins that a formatter has put behind the message.
 _TRACEBACK: Final = re.compile(
@@ -201,7 +203,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if passed is not None:
         _to_line(passed)
     mark_handled(record)
-    if record.levelno < levels.for_handlers(self):
+    if record.levelno < levels.for_handlers(self) and _is_called():
         return
     if is_refused and _is_pythons:
         call_handlers = _taken_by
@@ -215,6 +217,16 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         _diagnostics.report("errors of a logging handler", detail=error)
     if is_refused and is_taken:
         _make_line(record, written=False)
+
+
+def _is_called() -> bool:
+    """Say whether a log call leads here, which asks for its level: ``Logger.handle`` does not."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - documented
+    while frame is not None and frame.f_code is not _HANDLE:  # somebody's before ours
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_name == "handle":  # of a logger's own class, too
+        frame = frame.f_back
+    return frame is not None and frame.f_code is _LOG
 
 
 def _taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
@@ -279,10 +291,8 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         if type(bound := given.get("extra")) is dict and "loguru" in sys.modules:
             given = {**bound, **given}  # of a handler that loguru has
             del given["extra"]
-        event_dict = {str(plain(k)): v for k, v in given.items() if k not in _NO_FIELDS}
-        for key, value in list(event_dict.items()):
-            if key in _REPEATED.get(record.name.partition(".")[0], ()) or call.is_address(value):
-                del event_dict[key]
+        without = _NO_FIELDS | _REPEATED.get(record.name.partition(".")[0], frozenset())
+        event_dict = {str(plain(k)): v for k, v in given.items() if k not in without}
     if cast(loggers.Configured, loggers.in_use()).with_caller:
         event_dict[_names.CODE_FILE] = record.pathname
         event_dict[_names.CODE_LINE] = record.lineno
@@ -293,6 +303,8 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     if _names.FORMAT_ARGS in event_dict and _is_filtered(record):
         del event_dict[_names.FORMAT_ARGS]
     event = without_colors(event_dict[_names.EVENT].rstrip("\n"))
+    if uncaught.is_of_asyncio(record):
+        event = uncaught.with_parts(event, event_dict)
     if type(record.msg) is TaggedText:
         event = tagged_text(record.msg.tag, event)
     if is_true(record.exc_info) or is_true(record.exc_text):
