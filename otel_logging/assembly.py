@@ -5,6 +5,7 @@ Deliberately absent: when they end (``observability``).
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,13 +73,13 @@ def start(
             child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
         )
         changes |= {"record_sink": records.emit, "on_spans": settings.span_events}
+        changes["sends_records"] = partial(sends_to, url=settings.log_exporter.endpoint)
     if pipeline is not None:
         watch = _watch(settings, pipeline, delivery.spool)
         connect(pipeline, watch=watch, **changes)
         _look_for_senders(pipeline, settings.exporter)
     else:
-        changes["characters"] = settings.limits.longest
-        _runtime.swap(replace(_runtime.current, **changes))
+        _runtime.swap(replace(_runtime.current, characters=settings.limits.longest, **changes))
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
         _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
     for delivery in deliveries:

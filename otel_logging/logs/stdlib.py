@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
-from types import FrameType, FunctionType
+from types import FunctionType
 from typing import Any, Final, cast
 
 from otel_logging import _diagnostics, _names
@@ -38,7 +38,6 @@ _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.h
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
 _set_level: Callable[[logging.Logger, Any], None] = logging.Logger.setLevel
 _log: Any = logging.Logger._log  # noqa: SLF001
-_HANDLE, _LOG = (getattr(each, "__code__", None) for each in (logging.Logger.handle, _log))
 #: Whether records go to handlers alone, and the methods that they go through, with ours.
 _is_pythons = True
 _ways: tuple[Any, ...] = ()
@@ -203,7 +202,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if passed is not None:
         _to_line(passed)
     mark_handled(record)
-    if record.levelno < levels.for_handlers(self) and _is_called():
+    if record.levelno < levels.for_handlers(self) and caller.is_log_call():
         return
     if is_refused and _is_pythons:
         call_handlers = _taken_by
@@ -217,16 +216,6 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         _diagnostics.report("errors of a logging handler", detail=error)
     if is_refused and is_taken:
         _make_line(record, written=False)
-
-
-def _is_called() -> bool:
-    """Say whether a log call leads here, which asks for its level: ``Logger.handle`` does not."""
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - documented
-    while frame is not None and frame.f_code is not _HANDLE:  # somebody's before ours
-        frame = frame.f_back
-    while frame is not None and frame.f_code.co_name == "handle":  # of a logger's own class, too
-        frame = frame.f_back
-    return frame is not None and frame.f_code is _LOG
 
 
 def _taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
@@ -378,12 +367,18 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     A record that has no line yet, brought by a queue from a process without us, gets it here.
     """
     if not (levels.ours and handlers.is_console(self)):
-        return _handle(self, record)
+        return _is_sent(self, record) or _handle(self, record)
     if not is_handled(record):
         passed: Any = self.filter(record)
         if passed:
             _to_line(record if passed is True else passed)
     return False
+
+
+def _is_sent(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    """Say whether a log record of ours is where *handler* would send *record* once more."""
+    is_line = bool(levels.ours) and is_handled(record) and handlers.is_doubled(handler)
+    return is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
 
 
 def _has_handlers_or_line(self: logging.Logger) -> bool:
