@@ -97,6 +97,13 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
+def is_one_of(error: BaseException, kinds: Any) -> bool:
+    """Say whether *error* is of one of *kinds*, or a group whose failures all are."""
+    if isinstance(error, BaseExceptionGroup) and not isinstance(error, kinds):
+        return all(is_one_of(each, kinds) for each in error.exceptions if is_failure(each))
+    return isinstance(error, kinds)
+
+
 def is_cancelled(error: BaseException) -> bool:
     """Say whether *error* is how a task or greenlet is ended from outside, or a group of these."""
     if isinstance(error, BaseExceptionGroup):

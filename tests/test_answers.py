@@ -169,8 +169,16 @@ def test_what_a_stage_expects_is_no_failure_of_it(expected: Any) -> None:
             raise KeyError("x")
         with suppress(ValueError), traced("other", expected=expected):
             raise ValueError("y")
+        ends = [KeyError("x"), BaseExceptionGroup("", [KeyError("y"), asyncio.CancelledError()])]
+        with suppress(BaseExceptionGroup), traced("group", expected=expected):
+            raise BaseExceptionGroup("tasks", ends)
+        with suppress(ExceptionGroup), traced("mixed", expected=expected):
+            raise ExceptionGroup("tasks", [KeyError("x"), ValueError("y")])
+        with suppress(ExceptionGroup), traced("any group", expected=ExceptionGroup):
+            raise ExceptionGroup("tasks", [KeyError("x")])
     found = {s["name"]: (s["status"], len(s["events"])) for s in seen.spans}
-    assert found == {"function": NOTHING, "inner": NOTHING, "outer": FAILURE, "other": FAILURE}
+    quiet, failed = ("function", "inner", "group", "any group"), ("outer", "other", "mixed")
+    assert found == {**dict.fromkeys(quiet, NOTHING), **dict.fromkeys(failed, FAILURE)}
 
 
 @pytest.mark.parametrize("expected", ["KeyError", (KeyError, 1), KeyError("x"), int])

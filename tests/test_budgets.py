@@ -21,7 +21,7 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 #: Most lines of code of each room.
 BUDGETS = {
     "__init__": 50,
-    "_answers": 86,
+    "_answers": 90,
     "_descriptor": 112,
     "_diagnostics": 98,
     "_errors": 30,

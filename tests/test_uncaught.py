@@ -368,12 +368,17 @@ def test_failures_of_a_loop_can_be_grouped(library: str, lines: Lines, tmp_path:
     loop = importlib.import_module(library).new_event_loop()
     loop.run_until_complete(main())
     loop.close()
+    for _ in range(2):
+        future: Future[None] = Future()
+        future.add_done_callback(Clock().tick)
+        future.set_result(None)
     logging.root.removeHandler(theirs)
     theirs.close()
     found = lines()
     kept = Counter(line["event"] for line in found)
     assert kept.pop("Task exception was never retrieved") == 2
     assert kept.pop("lost (one)") == 1
+    assert kept.pop("exception calling callback for <Future state=finished returned NoneType>") == 2
     assert sorted(kept.values()) == [2, 2]
     assert all(event.startswith("Exception in callback") for event in kept)
     assert any("Clock.tick" in event for event in kept)

@@ -120,7 +120,7 @@ _TRACEBACK: Final = re.compile(
 #: Types whose ``%s`` runs no code of an application's.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Loggers of which a record needs a closer look.
-_APART: Final = frozenset({uncaught.WARNINGS, "asyncio"})
+_APART: Final = uncaught.LOOPS | {uncaught.WARNINGS}
 _last_resort: Final = logging.lastResort
 
 
@@ -292,7 +292,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     if _names.FORMAT_ARGS in event_dict and _is_filtered(record):
         del event_dict[_names.FORMAT_ARGS]
     event = without_colors(event_dict[_names.EVENT].rstrip("\n"))
-    if uncaught.is_of_asyncio(record):
+    if record.name in uncaught.LOOPS:
         event = uncaught.with_parts(event, event_dict)
     if type(record.msg) is TaggedText:
         event = tagged_text(record.msg.tag, event)

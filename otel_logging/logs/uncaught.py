@@ -27,6 +27,8 @@ from otel_logging.processors import EventDict
 
 #: The standard library's name for their logger.
 WARNINGS: Final = "py.warnings"
+#: Loggers of the standard library that report what nobody waited for, by its ``repr``.
+LOOPS: Final = frozenset({"asyncio", "concurrent.futures"})
 #: Modules of Python's own hooks.
 _PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
 #: Set while asyncio reports a task: the current context is the task's already, or unowned.
@@ -54,16 +56,12 @@ def context_for(record: logging.LogRecord) -> Context | None:
 
     asyncio reports a task that failed when it is collected, in the middle of whatever runs then.
     """
-    return Context() if is_of_asyncio(record) and not _placed.get() else None
-
-
-def is_of_asyncio(record: logging.LogRecord) -> bool:
-    """Say whether a loop of asyncio reports what nobody awaited, by *record*."""
-    return record.name == "asyncio" and record.levelno >= logging.ERROR
+    accidental = record.name == "asyncio" and record.levelno >= logging.ERROR
+    return Context() if accidental and not _placed.get() else None
 
 
 def with_parts(event: str, event_dict: EventDict) -> str:
-    """Put the parts of asyncio's *event*, ``name: repr`` a line, into *event_dict*.
+    """Put the parts of *event*, asyncio's ``name: repr`` a line, into *event_dict*.
 
     Return the rest: it is the same whichever task failed, or with which arguments.
     """
