@@ -38,7 +38,7 @@ _STATUS: Final[dict[str, str | int]] = {
     "tornado.web.HTTPError": "status_code",
     "webob.exc.WSGIHTTPException": "code",
     "werkzeug.exceptions.HTTPException": "code",
-    # not of HTTP: the client has gone, the job will run again, or has nothing to say
+    # not of HTTP: the client has gone, the job runs again or has nothing to say, the command ends
     "channels.exceptions.AcceptConnection": 200,
     "channels.exceptions.DenyConnection": 403,
     "channels.exceptions.StopConsumer": 200,
@@ -55,6 +55,8 @@ _STATUS: Final[dict[str, str | int]] = {
     "websockets.exceptions.ConnectionClosedOK": 200,
     "arq.worker.Retry": 200,
     "celery.exceptions.TaskPredicate": 200,
+    "click.exceptions.Abort": 200,
+    "click.exceptions.Exit": 200,
     "dramatiq.errors.Retry": 200,
     "huey.exceptions.CancelExecution": 200,
     "huey.exceptions.RetryTask": 200,

@@ -5,6 +5,7 @@ import concurrent.futures
 from contextlib import suppress
 from typing import Any
 
+import click
 import gevent
 import pytest
 import werkzeug
@@ -116,6 +117,9 @@ class Odd(NotFound):
         (RequestEntityTooLarge(), EVENT),
         (web.HTTPRequestEntityTooLarge(1, 2), EVENT),
         (_like("ninja.errors.ValidationError"), EVENT),
+        (click.exceptions.Exit(3), NOTHING),
+        (click.Abort(), NOTHING),
+        (click.UsageError("no such option"), FAILURE),
         # groups answer as their parts do
         (ExceptionGroup("all", [Http404(), web.HTTPFound("/")]), EVENT),
         (ExceptionGroup("all", [WebSocketDisconnect(), ExceptionGroup("", [Retry()])]), NOTHING),

@@ -21,7 +21,7 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 #: Most lines of code of each room.
 BUDGETS = {
     "__init__": 50,
-    "_answers": 90,
+    "_answers": 92,
     "_descriptor": 112,
     "_diagnostics": 98,
     "_errors": 30,
@@ -56,7 +56,7 @@ BUDGETS = {
     "integrations": 1558,
     "jobs": 103,
     "lateness": 1325,
-    "logs": 1578,
+    "logs": 1577,
     "mcp_server": 143,
     "observability": 254,
     "outliving": 75,

@@ -167,9 +167,8 @@ def is_console(handler: logging.Handler) -> bool:
 
 def is_doubled(handler: logging.Handler) -> bool:
     """Say whether *handler* is OpenTelemetry's, to the collector that our log records go to."""
-    provider = getattr(handler, "_logger_provider", None)
-    sends = None if provider is None else _runtime.current.sends_records
-    return sends is not None and sends(provider)
+    sends = _runtime.current.sends_records
+    return sends is not None and sends(getattr(handler, "_logger_provider", None))
 
 
 def is_console_stream(stream: Any) -> bool:
