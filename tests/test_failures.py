@@ -120,13 +120,15 @@ def test_arguments_that_do_not_fit_pass_by_no_filter(
 
 
 def test_fields_that_repeat_the_message_are_left_out(seen: Captured) -> None:
-    """Of aiohttp's access log; those of the application's own logger stay."""
-    extra = dict.fromkeys(("remote_address", "response_status", "mine"), 1)
+    """Of aiohttp's access log and websockets' connections; the application's own logger's stay."""
+    extra = dict.fromkeys(("remote_address", "response_status", "websocket", "mine"), 1)
     logging.getLogger("aiohttp.access").info("127.0.0.1 200", extra=extra)
     logging.getLogger("shop").info("m", extra=extra)
-    first, second = seen.lines
-    assert {"remote_address", "response_status", "mine"} & first.keys() == {"mine"}
-    assert second.keys() >= {"remote_address", "response_status", "mine"}
+    logging.getLogger("websockets.server").warning("connection open", extra=extra)
+    first, second, third = seen.lines
+    assert extra.keys() - first.keys() == {"remote_address", "response_status"}
+    assert second.keys() >= extra.keys()
+    assert extra.keys() - third.keys() == {"websocket"}
 
 
 def test_the_names_are_aiohttps() -> None:
