@@ -56,7 +56,7 @@ BUDGETS = {
     "integrations": 1558,
     "jobs": 103,
     "lateness": 1325,
-    "logs": 1577,
+    "logs": 1578,
     "mcp_server": 143,
     "observability": 254,
     "outliving": 75,
