@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 416,
     "export": 2325,
     "handover": 147,
-    "integrations": 1558,
+    "integrations": 1559,
     "jobs": 103,
     "lateness": 1325,
     "logs": 1578,
