@@ -45,7 +45,7 @@ BUDGETS = {
     "_tls": 51,
     "_values": 205,
     "_wrap": 170,
-    "assembly": 152,
+    "assembly": 153,
     "binding": 192,
     "cli": 684,
     "context": 222,
