@@ -42,6 +42,8 @@ class Runtime:
     line_sink: LineSink | None = None
     #: Takes every line as a log record: with the same arguments, and the line's exception.
     record_sink: Callable[..., None] | None = None
+    #: Says whether a logger provider of another SDK sends to where ``record_sink``'s records go.
+    sends_records: Callable[[Any], bool] | None = None
     #: Makes the line about an exception that leaves an entry stage; what it returns writes it.
     failed: Callable[[str, BaseException], Callable[[], None] | None] | None = None
     #: Whether lines are events of their spans: always, but for OTEL_LOGS_EXPORTER=otlp alone.

@@ -9,6 +9,7 @@ rendering to text, so a lone surrogate in a string is still there.
 
 import math
 import numbers
+import re
 from collections import UserString
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from contextlib import suppress
@@ -38,6 +39,8 @@ _MAX_KEY = 256
 _INT64 = 2**63
 _MOST_BITS = 14_000  # of an integer in decimal digits: Python writes at most 4,300
 _NUMBERS = frozenset({int, float, bool})
+#: How ``object.__repr__`` and its kin say where an object is.
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]{6,}")
 _AS_TEXT = (Decimal, UUID, PurePath, timedelta)
 
 
@@ -48,6 +51,11 @@ def shorten(text: str, limit: int) -> str:
     keep = max(limit - len(f"…[{len(text)} more]…"), 0)
     mark = f"…[{len(text) - keep} more]…"
     return (text[: keep - keep // 2] + mark + text[len(text) - keep // 2 :])[:limit]
+
+
+def without_addresses(text: str) -> str:
+    """Take out of *text* where objects are in memory: no two runs have that in common."""
+    return _ADDRESS.sub("", text)
 
 
 def is_true(value: Any) -> bool:
@@ -231,13 +239,14 @@ def _module(value: Any) -> str:
 
 def _described(value: Any) -> str:
     if isinstance(value, BaseException):
-        return f"{_type_name(value)}: {value}"
+        text = str(value)
+        return f"{_type_name(value)}: {text}" if text else _type_name(value)
     if isinstance(value, (date, time)):
         text = value.isoformat()
     elif isinstance(value, _AS_TEXT) or _module(value) in ("ipaddress", "pandas"):
         text = str(value)
     else:
-        text = repr(value)
+        text = without_addresses(repr(value))
     return str.__str__(text)
 
 

@@ -5,6 +5,7 @@ Deliberately absent: when they end (``observability``).
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,9 +38,8 @@ _attached: Final[set[int]] = set()
 def start(
     settings: Settings, deliveries: list[Delivery]
 ) -> tuple[Pipeline | None, Records | None, Watch | None]:
-    """Start what *settings* ask for. Failure: raises ``ConfigurationError``.
-
-    Each worker is in *deliveries* at once, to be ended if a later part fails.
+    """Start what *settings* ask for; each worker is in *deliveries* at once, to be ended if a later
+    part fails. Failure: raises ``ConfigurationError``.
     """
     metrics.observe()
     resource = make_resource(settings)
@@ -65,20 +65,21 @@ def start(
         delivery = add(settings.exporter, before_round=roll)
         pipeline = Pipeline(settings, resource, delivery.spool)
         pipeline.on_flush = delivery.flush
-    if settings.log_exporter is not None:
+    if (exporter := settings.log_exporter) is not None:
         records = Records(
             settings.limits,
-            add(settings.log_exporter).spool,
+            add(exporter).spool,
             child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
         )
-        changes |= {"record_sink": records.emit, "on_spans": settings.span_events}
+        sends = partial(sends_to, url=exporter.endpoint) if exporter.network else None
+        changes |= {"record_sink": records.emit, "sends_records": sends}
+        changes["on_spans"] = settings.span_events
     if pipeline is not None:
         watch = _watch(settings, pipeline, delivery.spool)
         connect(pipeline, watch=watch, **changes)
         _look_for_senders(pipeline, settings.exporter)
     else:
-        changes["characters"] = settings.limits.longest
-        _runtime.swap(replace(_runtime.current, **changes))
+        _runtime.swap(replace(_runtime.current, characters=settings.limits.longest, **changes))
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
         _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
     for delivery in deliveries:

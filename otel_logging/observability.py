@@ -365,7 +365,8 @@ def standing_in(
     _current, _stand_in = None, take
     try:
         # failed: whenever a test's exception goes; its span has it
-        connected = {"record_sink": None, "on_spans": True, "failed": None, **changes}
+        nothing = dict.fromkeys(("record_sink", "sends_records", "failed"))
+        connected = {**nothing, "on_spans": True, **changes}
         assembly.connect(pipeline, **connected)
         yield
     finally:

@@ -386,7 +386,7 @@ def _record(span: Span, error: BaseException) -> bool:
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         return False
     status = _answers.status_of(error)
-    if isinstance(error, getattr(span, _EXPECTED, ())) or (status and status < 400):
+    if _answers.is_one_of(error, getattr(span, _EXPECTED, ())) or (status and status < 400):
         return False
     trace_id = span.get_span_context().trace_id
     if not _exceptions.is_recorded(error, trace_id):

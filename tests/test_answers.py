@@ -1,23 +1,43 @@
 """Not every exception is a failure of the stage that it leaves."""
 
 import asyncio
+import concurrent.futures
 from contextlib import suppress
 from typing import Any
 
+import click
 import gevent
 import pytest
 import werkzeug
 from aiohttp import ClientResponseError, web
 from celery.exceptions import Ignore, Reject, Retry
-from django.core.exceptions import PermissionDenied
-from django.http import Http404
+from django.core.exceptions import (
+    BadRequest,
+    DisallowedHost,
+    DisallowedRedirect,
+    PermissionDenied,
+    RequestAborted,
+    RequestDataTooBig,
+)
+from django.http import Http404, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from fastapi import HTTPException as FastApiException
 from fastapi.exceptions import RequestValidationError
 from greenlet import GreenletExit
+from starlette.authentication import AuthenticationError
 from starlette.exceptions import HTTPException as StarletteException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols import utils as uvicorn
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
-from werkzeug.exceptions import BadGateway, HTTPException, NotFound
+from werkzeug.exceptions import (
+    BadGateway,
+    BadRequestKeyError,
+    HTTPException,
+    NotFound,
+    RequestEntityTooLarge,
+)
 from werkzeug.routing import RequestRedirect
 
 from otel_logging import ConfigurationError, get_logger, traced
@@ -79,6 +99,38 @@ class Odd(NotFound):
         # failures, though "except Exception" does not catch them
         (gevent.Timeout(1), FAILURE),
         (BaseExceptionGroup("mixed", [ValueError(), asyncio.CancelledError()]), FAILURE),
+        # clients that have gone, requests that cannot be read
+        (ClientDisconnect(), NOTHING),
+        (RequestAborted(), NOTHING),
+        (UnreadablePostError(), NOTHING),
+        (uvicorn.ClientDisconnected(), NOTHING),
+        (_like("channels.exceptions.StopConsumer"), NOTHING),
+        (_like("simple_websocket.errors.ConnectionClosed"), NOTHING),
+        (MultiPartException("no boundary"), EVENT),
+        (AuthenticationError(), EVENT),
+        (MultiPartParserError(), EVENT),
+        (BadRequest(), EVENT),
+        (DisallowedHost(), EVENT),
+        (RequestDataTooBig(), EVENT),
+        (DisallowedRedirect(), EVENT),
+        (BadRequestKeyError("q"), EVENT),
+        (RequestEntityTooLarge(), EVENT),
+        (web.HTTPRequestEntityTooLarge(1, 2), EVENT),
+        (_like("ninja.errors.ValidationError"), EVENT),
+        (click.exceptions.Exit(3), NOTHING),
+        (click.Abort(), NOTHING),
+        (click.UsageError("no such option"), FAILURE),
+        # groups answer as their parts do
+        (ExceptionGroup("all", [Http404(), web.HTTPFound("/")]), EVENT),
+        (ExceptionGroup("all", [WebSocketDisconnect(), ExceptionGroup("", [Retry()])]), NOTHING),
+        (BaseExceptionGroup("", [NotFound(), asyncio.CancelledError()]), EVENT),
+        (ExceptionGroup("", [BadGateway(), NotFound()]), FAILURE),
+        (ExceptionGroup("mixed", [NotFound(), KeyError("x")]), FAILURE),
+        (ExceptionGroup("", [KeyError("x")]), FAILURE),
+        # of the service's own time limits
+        (TimeoutError(), FAILURE),
+        (concurrent.futures.TimeoutError(), FAILURE),
+        (concurrent.futures.InvalidStateError(), FAILURE),
         # the ends of programs
         (KeyboardInterrupt(), NOTHING),
         (BaseExceptionGroup("", [SystemExit(1)]), NOTHING),
@@ -121,8 +173,16 @@ def test_what_a_stage_expects_is_no_failure_of_it(expected: Any) -> None:
             raise KeyError("x")
         with suppress(ValueError), traced("other", expected=expected):
             raise ValueError("y")
+        ends = [KeyError("x"), BaseExceptionGroup("", [KeyError("y"), asyncio.CancelledError()])]
+        with suppress(BaseExceptionGroup), traced("group", expected=expected):
+            raise BaseExceptionGroup("tasks", ends)
+        with suppress(ExceptionGroup), traced("mixed", expected=expected):
+            raise ExceptionGroup("tasks", [KeyError("x"), ValueError("y")])
+        with suppress(ExceptionGroup), traced("any group", expected=ExceptionGroup):
+            raise ExceptionGroup("tasks", [KeyError("x")])
     found = {s["name"]: (s["status"], len(s["events"])) for s in seen.spans}
-    assert found == {"function": NOTHING, "inner": NOTHING, "outer": FAILURE, "other": FAILURE}
+    quiet, failed = ("function", "inner", "group", "any group"), ("outer", "other", "mixed")
+    assert found == {**dict.fromkeys(quiet, NOTHING), **dict.fromkeys(failed, FAILURE)}
 
 
 @pytest.mark.parametrize("expected", ["KeyError", (KeyError, 1), KeyError("x"), int])
@@ -153,12 +213,28 @@ def _by_asyncio() -> None:
         raise asyncio.CancelledError
 
 
+def _by_future() -> None:
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.cancel()
+    with suppress(concurrent.futures.CancelledError), traced("stage"):
+        future.result()
+
+
+def _by_group() -> None:
+    ends = [concurrent.futures.CancelledError(), asyncio.CancelledError()]
+    with suppress(BaseExceptionGroup), traced("stage"):
+        raise BaseExceptionGroup("two tasks", ends)
+
+
 def _by_nursery() -> None:
     with suppress(BaseExceptionGroup), traced("stage"):
         raise BaseExceptionGroup("two tasks", [Cancelled(), BaseExceptionGroup("", [Cancelled()])])
 
 
-@pytest.mark.parametrize("cancel", [_by_trio, _by_greenlet, _by_asyncio, _by_nursery])
+_CANCELLING = [_by_trio, _by_greenlet, _by_asyncio, _by_future, _by_group, _by_nursery]
+
+
+@pytest.mark.parametrize("cancel", _CANCELLING)
 def test_a_cancelled_stage_is_marked(cancel: Any) -> None:
     with capture() as seen:
         cancel()

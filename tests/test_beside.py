@@ -102,6 +102,80 @@ def test_a_propagator_in_a_dotenv_alone_is_left_out(receiver: Receiver, tmp_path
     assert "OTEL_PROPAGATORS='nonsense'" in done.stderr
 
 
+RECORDS = """
+import logging, sys
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.sdk import _logs
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, SimpleLogRecordProcessor
+from otel_logging import get_logger, setup_observability, traced
+
+order, kind, url = sys.argv[1:]
+kind = {"batch": BatchLogRecordProcessor, "simple": SimpleLogRecordProcessor}[kind]
+logging.root.setLevel(logging.INFO)
+logging.getLogger("shop").setLevel(logging.DEBUG)
+
+def set_up_theirs():
+    provider = _logs.LoggerProvider()
+    set_logger_provider(provider)
+    provider.add_log_record_processor(kind(OTLPLogExporter(url)))
+    logging.root.addHandler(_logs.LoggingHandler(logger_provider=provider))
+    return provider
+
+if order == "before":
+    theirs = set_up_theirs()
+ours = setup_observability("shop", log_level="info")
+if order == "after":
+    theirs = set_up_theirs()
+with traced("order"):
+    get_logger("shop").info("by get_logger")
+    logging.getLogger("shop").info("by logging")
+    logging.getLogger("shop").debug("too low for a line")
+    console = logging.StreamHandler()
+    console.addFilter(lambda record: "filtered" not in record.msg)
+    logging.root.addHandler(console)
+    logging.getLogger("shop").warning("filtered from the console")
+    logging.root.removeHandler(console)
+ours.shutdown()
+logging.getLogger("shop").info("after ours")
+theirs.shutdown()
+"""
+ONCE = ["by get_logger", "by logging", "filtered from the console"]
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("kind", ["batch", "simple"])
+def test_log_records_arrive_once_whoever_has_a_handler(
+    order: str, kind: str, receiver: Receiver
+) -> None:
+    """OpenTelemetry's sends what no record of ours is, and what comes after ours; in a test, where
+    ours stay on the disk, all.
+    """
+    for environment in ("production", "test"):
+        env = child_environment(
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+            OTEL_LOGS_EXPORTER="otlp",
+            PYTHONWARNINGS="ignore",
+            ENVIRONMENT=environment,
+        )
+        before = len(receiver.log_records)
+        good(python("-c", RECORDS, order, kind, f"{receiver.endpoint}/v1/logs", env=env))
+        bodies = sorted(str(record.body) for record in receiver.log_records[before:])
+        assert bodies == sorted([*ONCE, "too low for a line", "after ours"])
+
+
+def test_a_handler_that_sends_log_records_elsewhere_goes_on(receiver: Receiver) -> None:
+    with Receiver() as other:
+        env = child_environment(
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+            OTEL_LOGS_EXPORTER="otlp",
+            PYTHONWARNINGS="ignore",
+        )
+        good(python("-c", RECORDS, "before", "batch", f"{other.endpoint}/v1/logs", env=env))
+        for each in (other, receiver):
+            assert {*ONCE} <= {record.body for record in each.log_records}
+
+
 @pytest.mark.parametrize(
     ("endpoint", "is_same"),
     [

@@ -641,6 +641,68 @@ def test_other_handlers_have_the_levels_that_the_application_gave(order: str, li
         assert logger(name).level == getattr(logging, theirs)
 
 
+class Own(logging.Logger):
+    """A logger class of the application, which does what others do and a little more."""
+
+    def _log(self, *args: Any, **fields: Any) -> None:
+        super()._log(*args, **fields)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        super().handle(record)
+
+
+class Giving(logging.Handler):
+    """Gives records to their own loggers, as loguru's documentation and servers of sockets do."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger(record.name).handle(record)
+
+
+@pytest.mark.parametrize("ours", ["debug", "error"])
+def test_a_record_that_a_logger_is_given_obeys_no_level(ours: str, lines: Lines) -> None:
+    """As ``Logger.handle`` has it, whoever gives it; calls obey theirs, also in the midst of it."""
+    configure_logging(environment="production", log_level=ours)
+    logging.root.setLevel(logging.WARNING)
+    stream = io.StringIO()
+    logging.root.handlers[:] = [logging.StreamHandler(stream)]
+    own = Own("shop.own")
+    own.parent = logging.root
+
+    def given(message: str) -> logging.LogRecord:
+        values = {"name": "shop", "levelno": 10, "levelname": "DEBUG", "msg": message}
+        return logging.makeLogRecord(values)
+
+    class Asks(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            logger("shop.inner").handle(given("in a filter"))
+            logger("shop.inner").debug("called in a filter")
+            return True
+
+    logger().handle(given("handled"))
+    logger().handle(pickle.loads(pickle.dumps(given("of another process"))))
+    records: queue.Queue[Any] = queue.Queue()
+    listener = logging.handlers.QueueListener(records, Giving())
+    listener.start()
+    records.put(given("of a queue"))
+    listener.stop()
+    own.handle(given("of a class"))
+    logger().callHandlers(given("without a logger's handle"))
+    logger("shop.asks").addFilter(Asks())
+    logger("shop.asks").error("filtered")
+    logger("shop.giving").addHandler(Giving())
+    logger("shop.giving").propagate = False
+    logger("shop.giving").handle(given("by a handler"))
+    for each in (logger(), own, logger("shop.asks")):
+        each.debug("called")
+    taken = [
+        *("handled", "of another process", "of a queue", "of a class"),
+        *("without a logger's handle", "in a filter", "filtered", "by a handler"),
+    ]
+    more = ["in a filter"] * (ours == "debug")  # of the last call, whose line asks the filter
+    assert stream.getvalue().splitlines() == [*taken, *more]
+    assert sum(line["event"].startswith("called") for line in lines()) == 5 * (ours == "debug")
+
+
 def test_a_root_logger_without_a_level_keeps_nothing_from_handlers(lines: Lines) -> None:
     """Ours is for lines alone."""
     configure_logging(environment="production", log_level="info")

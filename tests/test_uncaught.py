@@ -3,11 +3,13 @@
 import asyncio
 import copy
 import gc
+import importlib
 import logging
 import pickle
 import sys
 import threading
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import (
@@ -174,7 +176,7 @@ def test_an_exception_of_a_finaliser_is_unowned(service: Service, lines: Lines) 
         gc.collect()
     (line,) = lines()
     assert line["event"] == "exception ignored"
-    assert "Finalised.__del__" in line["object"]
+    assert "Finalised.__del__>" in line["object"]
     assert "user_id" not in line
     assert "trace_id" not in line
     assert service.one("request").events == ()
@@ -330,6 +332,75 @@ def test_of_a_task_without_a_stage_of_its_own(service: Service, lines: Lines) ->
     expected = "u9" if sys.version_info >= (3, 12) else None
     assert lost.get("user_id") == expected
     assert service.one("another").events == ()
+
+
+class Clock:
+    """Whose methods a loop calls."""
+
+    def tick(self, *_: object) -> None:
+        boom()
+
+    def __call__(self) -> None:
+        boom()
+
+
+@pytest.mark.parametrize("library", ["asyncio", "uvloop"])
+def test_failures_of_a_loop_can_be_grouped(library: str, lines: Lines, tmp_path: Path) -> None:
+    """What differs from one to another is in fields; handlers get asyncio's own text."""
+    theirs = logging.FileHandler(tmp_path / "app.log")
+    logging.root.addHandler(theirs)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for name in ("one", "two"):
+            task = asyncio.create_task(asyncio.to_thread(boom), name=name)
+            await asyncio.wait([task])
+            del task
+            gc.collect()
+        for value in (object(), 7):
+            loop.call_soon(Clock().tick, value)
+            loop.call_later(0, Clock())
+        future = loop.create_future()
+        loop.call_exception_handler({"message": "lost (one)", "future": future, "why": Clock()})
+        loop.call_later(0.01, future.set_result, None)
+        await future
+
+    loop = importlib.import_module(library).new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    for _ in range(2):
+        future: Future[None] = Future()
+        future.add_done_callback(Clock().tick)
+        future.set_result(None)
+    logging.root.removeHandler(theirs)
+    theirs.close()
+    found = lines()
+    kept = Counter(line["event"] for line in found)
+    assert kept.pop("Task exception was never retrieved") == 2
+    assert kept.pop("lost (one)") == 1
+    assert kept.pop("exception calling callback for <Future state=finished returned NoneType>") == 2
+    assert sorted(kept.values()) == [2, 2]
+    assert all(event.startswith("Exception in callback") for event in kept)
+    assert any("Clock.tick" in event for event in kept)
+    assert ["name='one'" in found[0]["future"], "name='two'" in found[1]["future"]] == [True, True]
+    other = next(line for line in found if line["event"] == "lost (one)")
+    assert (other["why"], other["future"]) == (f"<{__name__}.Clock object>", "<Future pending>")
+    assert sum("handle" in line for line in found) == 4
+    assert "lost (one)\nfuture: <Future pending>\nwhy: <" in (tmp_path / "app.log").read_text()
+
+
+def test_an_exception_without_a_text_is_its_class(lines: Lines) -> None:
+    """On the line about it, and as a field."""
+
+    def empty() -> None:
+        raise LookupError
+
+    run_in_thread(empty)
+    sys.excepthook(ValueError, ValueError(""), None)
+    log.info("field", error=KeyError(), errors=[OSError(), TypeError(": ")])
+    first, second, third = lines()
+    assert (first["event"], second["event"]) == ("uncaught LookupError", "uncaught ValueError")
+    assert (third["error"], third["errors"]) == ("KeyError", ["OSError", "TypeError: : "])
 
 
 def test_a_loop_that_tells_by_itself(service: Service, lines: Lines) -> None:

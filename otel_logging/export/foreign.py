@@ -132,10 +132,14 @@ class AttachedProcessor(SpanProcessor):
 
 
 def sends_to(provider: Any, url: str) -> bool:
-    """Say whether another SDK's *provider* has an OTLP exporter to the collector of *url*."""
+    """Say whether another SDK's *provider*, of tracers or loggers, has an OTLP exporter to the
+    collector of *url*.
+    """
     many = getattr(provider, "_active_span_processor", None)
-    for processor in getattr(many, "_span_processors", ()):
-        batch = getattr(processor, "_batch_processor", None)  # from SDK 1.34 on
+    many = many or getattr(provider, "_multi_log_record_processor", None)
+    every = getattr(many, "_span_processors", ()) or getattr(many, "_log_record_processors", ())
+    for processor in every:
+        batch = getattr(processor, "_batch_processor", processor)  # from SDK 1.34 on
         exporter = getattr(processor, "span_exporter", None) or getattr(batch, "_exporter", None)
         theirs = getattr(exporter, "_endpoint", None)
         if type(theirs) is str and _collector(theirs) == _collector(url):

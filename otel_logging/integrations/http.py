@@ -12,7 +12,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
-from otel_logging import _exceptions, _names, _runtime, tracing
+from otel_logging import _answers, _exceptions, _names, _runtime, tracing
 from otel_logging.context import detached, unbound
 from otel_logging.propagation import extract
 
@@ -110,7 +110,8 @@ class Request:
             _exceptions.remember_context(error, self.began)
             return
         self.has_ended = True
-        failed = self.status >= 500 or isinstance(error, Exception)
+        has_gone = error is not None and _answers.status_of(error) == 200  # an answer to nobody
+        failed = not has_gone and (self.status >= 500 or isinstance(error, Exception))
         if self.span is None and failed:
             self.begin(self.began_ns)
         if (span := self.span) is None:
@@ -118,12 +119,12 @@ class Request:
             return
         name_route(span, self.verb, route)
         status = self.status or (500 if error is not None else 0)
-        if status:  # pragma: no branch - the client has gone before any
+        if status and not has_gone:
             span.set_attribute("http.response.status_code", status)
         if failed:
             span.set_attribute("error.type", type(error).__qualname__ if error else str(status))
             span.set_status(StatusCode.ERROR)
-        elif not self.is_complete:  # the client has gone
+        elif has_gone or not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         copy_context().run(tracing.end, span, error, self.done_ns)
 

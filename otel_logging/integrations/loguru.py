@@ -14,7 +14,7 @@ import loguru
 
 from otel_logging import _diagnostics, _fields, _names
 from otel_logging._values import plain
-from otel_logging.logs import call, handlers, levels
+from otel_logging.logs import call, caller, handlers, levels
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.nesting import HandingOn, is_handed_on
 from otel_logging.processors import EventDict
@@ -31,6 +31,7 @@ def instrument() -> None:
         sinks: Any = sys.modules["loguru._simple_sinks"]
         for kind in (sinks.StreamSink, sinks.StandardSink, sinks.CallableSink):
             _replace(kind, "write", _writing)
+        _replace(sys.modules["loguru._logger"], "get_frame", _framing)
         _add(loguru.logger)
 
 
@@ -64,6 +65,15 @@ def _removing(remove: Any) -> Any:
             _add(self)
 
     return removing
+
+
+def _framing(get_frame: Any) -> Any:
+    """Find who logs past frames of ours, where a handler of the application counts its callers."""
+
+    def framing(depth: int) -> Any:
+        return caller.users_frame(get_frame(depth + 1))[0]
+
+    return framing
 
 
 def _writing(write: Any) -> Any:
@@ -125,7 +135,7 @@ def _event_of(record: Any) -> EventDict:
         name = key if type(key) is str else str(plain(key))
         if name in _names.OF_CALLS:
             _fields.put_aside(event_dict, name, value)
-        elif not call.is_address(value):
+        else:
             event_dict[name] = value
     call.put_message((record["message"].rstrip("\n"),), event_dict)
     if record["exception"] is not None:

@@ -4,24 +4,12 @@ Invariant: every field is there, under its own name or with underscores behind i
 """
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_logging import _fields, _names
 from otel_logging._values import plain
 from otel_logging.processors import EventDict
-
-#: The end of what ``repr`` says of an object that has no more to say.
-_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>$")
-
-
-def is_address(value: Any) -> bool:
-    """Say whether all that a field would say of *value* is where it is in memory."""
-    if value is None or type(value) in (str, int, float, bool):
-        return False
-    text = plain(value)
-    return type(text) is str and not isinstance(value, str) and bool(_ADDRESS.search(text))
 
 
 def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:

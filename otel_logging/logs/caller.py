@@ -3,6 +3,7 @@
 And which code is the application's: what is not installed, and the package that called set-up.
 """
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -19,12 +20,17 @@ from otel_logging.lateness.where import is_application
 _calling: Final[ContextVar[FrameType | None]] = getattr(
     structlog.contextvars, "_ASYNC_CALLING_STACK", ContextVar("calling")
 )
+#: How ``logging`` brings a record to its handlers.
+_HANDLE, _LOG = (
+    getattr(each, "__code__", None)
+    for each in (logging.Logger.handle, logging.Logger._log)  # noqa: SLF001
+)
 _INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
 
 
-def users_frame() -> tuple[FrameType, int]:
-    """Return the frame that logs, and how many frames above the caller's it is."""
-    frame, above = sys._getframe(1), 0  # noqa: SLF001 - documented
+def users_frame(frame: FrameType | None = None) -> tuple[FrameType, int]:
+    """Return the frame that logs, and how many frames above *frame*, or the caller's, it is."""
+    frame, above = frame or sys._getframe(1), 0  # noqa: SLF001 - documented
     while frame.f_back is not None and _is_inside(frame):
         frame, above = frame.f_back, above + 1
     return frame, above
@@ -32,6 +38,19 @@ def users_frame() -> tuple[FrameType, int]:
 
 def _is_inside(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE
+
+
+def is_log_call() -> bool:
+    """Say whether the caller has a record of a log call, which asks for its level.
+
+    Else ``Logger.handle`` was given it, which does not.
+    """
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - documented
+    while frame is not None and frame.f_code is not _HANDLE:  # somebody's before ours
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_name == "handle":  # of a logger's own class, too
+        frame = frame.f_back
+    return frame is not None and frame.f_code is _LOG
 
 
 def users_place() -> dict[str, Any]:

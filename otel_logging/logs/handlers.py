@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from structlog.stdlib import ProcessorFormatter
 
-from otel_logging import _diagnostics, _names
+from otel_logging import _diagnostics, _names, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
@@ -163,6 +163,12 @@ def is_console(handler: logging.Handler) -> bool:
         seen = (stream, handler is flasks or is_console_stream(stream))
         setattr(handler, _SEEN, seen)
     return seen[1]
+
+
+def is_doubled(handler: logging.Handler) -> bool:
+    """Say whether *handler* is OpenTelemetry's, to the collector that our log records go to."""
+    sends = _runtime.current.sends_records
+    return sends is not None and sends(getattr(handler, "_logger_provider", None))
 
 
 def is_console_stream(stream: Any) -> bool:

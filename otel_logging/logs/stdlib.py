@@ -103,14 +103,15 @@ _NO_FIELDS: Final = _PLAIN | {
     *("message", "asctime", "otelSpanID", "otelTraceID"),
     *("otelTraceSampled", "otelServiceName"),
 }
-#: Fields in which a library has parts of its message once more.
+#: Fields in which a library has parts of its message once more, or what nobody can read.
 _REPEATED: Final = {
-    "uvicorn": ("color_message",),
-    "aiohttp": (
+    "uvicorn": {"color_message"},
+    "websockets": {"websocket"},
+    "aiohttp": {
         *("remote_address", "request_start_time", "first_request_line", "response_status"),
         *("response_size", "request_header", "response_header", "process_id"),
         *("request_time", "request_time_frac", "request_time_micro"),
-    ),
+    },
 }
 #: Where a traceback begins that a formatter has put behind the message.
 _TRACEBACK: Final = re.compile(
@@ -119,7 +120,7 @@ _TRACEBACK: Final = re.compile(
 #: Types whose ``%s`` runs no code of an application's.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Loggers of which a record needs a closer look.
-_APART: Final = frozenset({uncaught.WARNINGS, "asyncio"})
+_APART: Final = uncaught.LOOPS | {uncaught.WARNINGS}
 _last_resort: Final = logging.lastResort
 
 
@@ -201,7 +202,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if passed is not None:
         _to_line(passed)
     mark_handled(record)
-    if record.levelno < levels.for_handlers(self):
+    if record.levelno < levels.for_handlers(self) and caller.is_log_call():
         return
     if is_refused and _is_pythons:
         call_handlers = _taken_by
@@ -279,10 +280,8 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         if type(bound := given.get("extra")) is dict and "loguru" in sys.modules:
             given = {**bound, **given}  # of a handler that loguru has
             del given["extra"]
-        event_dict = {str(plain(k)): v for k, v in given.items() if k not in _NO_FIELDS}
-        for key, value in list(event_dict.items()):
-            if key in _REPEATED.get(record.name.partition(".")[0], ()) or call.is_address(value):
-                del event_dict[key]
+        without = _NO_FIELDS | _REPEATED.get(record.name.partition(".")[0], frozenset())
+        event_dict = {str(plain(k)): v for k, v in given.items() if k not in without}
     if cast(loggers.Configured, loggers.in_use()).with_caller:
         event_dict[_names.CODE_FILE] = record.pathname
         event_dict[_names.CODE_LINE] = record.lineno
@@ -293,6 +292,8 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     if _names.FORMAT_ARGS in event_dict and _is_filtered(record):
         del event_dict[_names.FORMAT_ARGS]
     event = without_colors(event_dict[_names.EVENT].rstrip("\n"))
+    if record.name in uncaught.LOOPS:
+        event = uncaught.with_parts(event, event_dict)
     if type(record.msg) is TaggedText:
         event = tagged_text(record.msg.tag, event)
     if is_true(record.exc_info) or is_true(record.exc_text):
@@ -306,7 +307,8 @@ def _event_of(record: logging.LogRecord) -> EventDict:
 def _is_filtered(record: logging.LogRecord) -> bool:
     """Say whether a filter of the application, which may hide something, sees *record*."""
     logger = logging.getLogger(str(record.name))
-    return any(each.filters for each in (logger, *handlers.handlers_of(logger)))
+    own, pythons = (logger, *handlers.handlers_of(logger)), logging.Filterer.filter
+    return any(each.filters or type(each).filter is not pythons for each in own)
 
 
 def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict) -> str:
@@ -366,12 +368,18 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     A record that has no line yet, brought by a queue from a process without us, gets it here.
     """
     if not (levels.ours and handlers.is_console(self)):
-        return _handle(self, record)
+        return _is_sent(self, record) or _handle(self, record)
     if not is_handled(record):
         passed: Any = self.filter(record)
         if passed:
             _to_line(record if passed is True else passed)
     return False
+
+
+def _is_sent(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    """Say whether a log record of ours is where *handler* would send *record* once more."""
+    is_line = bool(levels.ours) and is_handled(record) and handlers.is_doubled(handler)
+    return is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
 
 
 def _has_handlers_or_line(self: logging.Logger) -> bool:

@@ -7,6 +7,7 @@ log records (``stdlib``).
 
 import asyncio
 import logging
+import re
 import sys
 import threading
 import traceback
@@ -19,16 +20,20 @@ from opentelemetry import trace
 
 from otel_logging import _names
 from otel_logging._green import OfThread
-from otel_logging._values import plain
+from otel_logging._values import plain, without_addresses
 from otel_logging.logs import caller, levels, line
 from otel_logging.logs import logger as loggers
+from otel_logging.processors import EventDict
 
 #: The standard library's name for their logger.
 WARNINGS: Final = "py.warnings"
+#: Loggers of the standard library that report what nobody waited for, by its ``repr``.
+LOOPS: Final = frozenset({"asyncio", "concurrent.futures"})
 #: Modules of Python's own hooks.
 _PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
 #: Set while asyncio reports a task: the current context is the task's already, or unowned.
 _placed: ContextVar[bool] = ContextVar("otel_logging.placed", default=False)
+_PARTS: Final = re.compile(r"\n(?=\w+: )")
 _asyncio: Any = asyncio.BaseEventLoop  # whose method we replace
 _asyncios: Final = _asyncio.default_exception_handler
 
@@ -53,6 +58,18 @@ def context_for(record: logging.LogRecord) -> Context | None:
     """
     accidental = record.name == "asyncio" and record.levelno >= logging.ERROR
     return Context() if accidental and not _placed.get() else None
+
+
+def with_parts(event: str, event_dict: EventDict) -> str:
+    """Put the parts of *event*, asyncio's ``name: repr`` a line, into *event_dict*.
+
+    Return the rest: it is the same whichever task failed, or with which arguments.
+    """
+    event, *parts = _PARTS.split(without_addresses(event))
+    for part in parts:
+        name, _, value = part.partition(": ")
+        event_dict[name] = value
+    return event.partition("(")[0] if event.startswith("Exception in callback ") else event
 
 
 _passing = OfThread()  # our hook's function, while those before it see what is a line already
@@ -105,7 +122,7 @@ def _of_thread(args: Any) -> bool:
 
 
 def _of_finaliser(args: Any) -> bool:
-    event = (args.err_msg or "exception ignored").removesuffix(" in")
+    event = without_addresses(args.err_msg or "exception ignored").removesuffix(" in")
     fields = {"exc_info": args.exc_value, "object": args.object}
     Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
     return True

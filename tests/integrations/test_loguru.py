@@ -1,5 +1,6 @@
 """loguru's records are lines, whichever sinks the application has, and go both ways once."""
 
+import inspect
 import logging
 import sys
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from loguru import logger
 
 from otel_logging import bind_context, get_logger, traced
@@ -117,13 +119,13 @@ def test_a_record_is_a_line_with_its_fields() -> None:
     assert [each["name"] for each in seen.span("request")["events"]] == ["saved 2", "seen", "odd"]
 
 
-def test_a_field_that_is_but_an_address_is_left_out() -> None:
-    """As of a record of ``logging``; what has a text of its own stays."""
+def test_no_field_has_an_address() -> None:
+    """As of a record of ``logging``."""
     with capture() as seen:
-        logger.info("opened {socket}", socket=object(), other=ValueError("x"))
+        logger.bind(bound=[object()]).info("opened", socket=object(), other=ValueError("x"))
     (line,) = seen.lines
-    assert "socket" not in line
-    assert line["other"] == "ValueError: x"
+    fields = line["bound"], line["socket"], line["other"]
+    assert fields == (["<object object>"], "<object object>", "ValueError: x")
 
 
 def test_a_sink_that_prints_is_a_console(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,6 +199,105 @@ def test_records_that_come_from_logging_are_one_line(
             logging.getLogger("shop").exception("failed")
     events = [line["event"] for line in seen.lines]
     assert events == ["by logging", "by get_logger", "by loguru", "failed"]
+
+
+def _newest(frame: Any) -> int:
+    """Count the callers as loguru's README has it."""
+    depth = 0
+    while frame:
+        name = frame.f_code.co_filename
+        is_frozen = "importlib" in name and "_bootstrap" in name
+        if depth > 0 and not (name == logging.__file__ or is_frozen):
+            break
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def _new(frame: Any) -> int:
+    depth = 0
+    while frame and (depth == 0 or frame.f_code.co_filename == logging.__file__):
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def _six(frame: Any) -> int:
+    frame, depth = sys._getframe(7), 6  # from one frame further in
+    while frame and frame.f_code.co_filename == logging.__file__:
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def _two(frame: Any) -> int:
+    depth = 2  # of ``logging.currentframe()``, which is the handler's own from Python 3.11 on
+    while frame.f_code.co_filename == logging.__file__:  # before
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("depth_of", [_newest, _new, _six, _two])
+def test_who_logged_is_named_past_frames_of_ours(
+    depth_of: Any, when: str, root_handlers: list[logging.Handler]
+) -> None:
+    """By the handlers of loguru's README, of every version; of our loggers and structlog's too."""
+    integration.uninstrument()
+
+    class Counting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            depth = depth_of(inspect.currentframe())
+            options = logger.opt(depth=depth, exception=record.exc_info)
+            options.log(record.levelname, record.getMessage())
+
+    found: list[tuple[str, str]] = []
+
+    def place() -> None:
+        logger.add(lambda text: found.append((text.record["name"], text.record["function"])))
+        root_handlers[:] = [Counting()]
+
+    def work() -> None:
+        logging.getLogger("shop").info("by %s", "logging")
+        logging.LoggerAdapter(logging.getLogger("shop"), {"n": 1}).info("by an adapter")
+        logging.warning("by the root logger", extra={"n": object()})
+        get_logger("shop").info("by get_logger", n=1)
+        structlog.get_logger("shop").warning("by structlog")
+        logger.info("by loguru")
+        try:
+            1 / 0  # noqa: B018
+        except ZeroDivisionError:
+            logging.getLogger("shop").exception("failed")
+            get_logger("shop").exception("failed")
+
+    if when == "before":
+        place()
+    with capture() as seen:
+        logging.root.setLevel(logging.INFO)
+        integration.instrument()
+        if when == "after":
+            place()
+        work()
+    assert found == [(__name__, "work")] * 8
+    assert len(seen.lines) == 8
+
+
+@pytest.mark.parametrize("level", ["debug", "error"])
+def test_what_goes_to_logging_obeys_no_level_of_loggers(
+    level: str, root_handlers: list[logging.Handler]
+) -> None:
+    """``Logger.handle`` asks for none."""
+    got: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            got.append(record.getMessage())
+
+    root_handlers[:] = [Kept()]
+    logger.add(Propagate(), format="{message}", level=0)
+    with capture(log_level=level) as seen:
+        logging.root.setLevel(logging.WARNING)
+        logger.debug("low")
+        logger.error("high")
+    assert got == ["low", "high"]
+    assert [line["event"] for line in seen.lines] == ["low", "high"][level == "error" :]
 
 
 def test_filters_of_console_sinks_hold(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from django.http import UnreadablePostError
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+from starlette.routing import Mount
 
 from otel_logging import (
     bind_context,
@@ -157,6 +161,31 @@ def test_a_framework_s_word_for_a_client_that_has_gone_is_no_failure() -> None:
     with seen() as captured, pytest.raises(WebSocketDisconnect):
         asyncio.run(run(app, WS, [CONNECT, text("a"), GONE]))
     assert all(span["status"] != "error" for span in captured.spans)
+
+
+@pytest.mark.parametrize("is_raw", [True, False])
+@pytest.mark.parametrize(
+    "error",
+    [ClientDisconnect(), UnreadablePostError(), ExceptionGroup("", [ClientDisconnect()])],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_request_whose_client_has_gone_is_no_failure(error: Exception, is_raw: bool) -> None:
+    """Also where the framework answers 500, to nobody."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with traced("read"):
+            raise error
+
+    served = app if is_raw else Starlette(routes=[Mount("/", app)])
+    with seen() as captured, pytest.raises(type(error)):
+        asyncio.run(run(served, HTTP, []))
+    read = captured.span("read")
+    (request,) = (span for span in captured.spans if span["parent_span_id"] is None)
+    assert (read["status"], request["status"]) == ("unset", "unset")
+    assert read["events"] == request["events"] == []
+    assert attributes(request)["cancelled"] is True
+    assert "http.response.status_code" not in attributes(request)
+    assert captured.lines == []
 
 
 def test_a_task_that_goes_on_ends_its_message_at_the_latest_at_shutdown() -> None:
