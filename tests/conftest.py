@@ -14,7 +14,7 @@ from opentelemetry import context as otel_context
 from otel_logging import Observability, _diagnostics, _runtime, clear_context, setup_observability
 from otel_logging.context import CURRENT
 from otel_logging.integrations import registry
-from otel_logging.logs import stdlib
+from otel_logging.logs import configure, stdlib
 from tests.lines import parsed
 from tests.receiver import Receiver, Span
 
@@ -66,6 +66,7 @@ def _clean_slate() -> Iterator[None]:
     _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     registry.uninstrument()
     stdlib.take_over({})
+    configure._applied = None
     clear_context()
     CURRENT.set(otel_context.Context())
     _diagnostics.forget()
