@@ -13,12 +13,9 @@ from collections import UserString
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, time, timedelta
-from decimal import Decimal
+from datetime import date, time
 from enum import Enum
-from pathlib import PurePath
 from typing import Any, Final
-from uuid import UUID
 
 from otel_logging import _redact, _runtime
 
@@ -38,7 +35,6 @@ _MAX_KEY = 256
 _INT64 = 2**63
 _MOST_BITS = 14_000  # of an integer in decimal digits: Python writes at most 4,300
 _NUMBERS = frozenset({int, float, bool})
-_AS_TEXT = (Decimal, UUID, PurePath, timedelta)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -147,6 +143,10 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         return repr(bytes(value[: left.most])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
         return _mapping(value, depth - 1, left)
+    if hasattr(type(value), "_asdict"):  # a named tuple, a database's row
+        fields = value._asdict()
+        if len(fields) == len(value):  # else two columns have one name
+            return _mapping(fields, depth - 1, left)
     if isinstance(value, (Sequence, Set, ValuesView)):
         return _sequence(value, depth - 1, left)
     own = getattr(type(value), "__structlog__", None)  # how an object wants to be logged
@@ -225,20 +225,10 @@ def _field_names(kind: type) -> tuple[str, ...] | None:
     return fields if isinstance(fields, tuple) else None
 
 
-def _module(value: Any) -> str:
-    return str(type(value).__module__).partition(".")[0]
-
-
 def _described(value: Any) -> str:
     if isinstance(value, BaseException):
         return f"{_type_name(value)}: {value}"
-    if isinstance(value, (date, time)):
-        text = value.isoformat()
-    elif isinstance(value, _AS_TEXT) or _module(value) in ("ipaddress", "pandas"):
-        text = str(value)
-    else:
-        text = repr(value)
-    return str.__str__(text)
+    return str.__str__(value.isoformat() if isinstance(value, (date, time)) else str(value))
 
 
 def _without_items(value: Any) -> str:

@@ -120,3 +120,66 @@ def test_a_collector_is_its_host_and_port(endpoint: str | None, is_same: bool) -
     provider = SimpleNamespace(_active_span_processor=many)
     assert sends_to(provider, "http://localhost:4318/v1/traces") is is_same
     assert sends_to(object(), "http://localhost:4318/v1/traces") is False
+
+
+VALUES = """
+from datetime import UTC, datetime
+from decimal import Decimal
+import math, numpy
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from otel_logging import bind_context, get_logger, setup_observability, traced
+
+trace.set_tracer_provider(TracerProvider())
+ours = setup_observability("shop", environment="production")
+values = {
+    "large": 2**70, "scalar": numpy.int64(3), "array": numpy.array([1.5, 2]), "set": {1},
+    "mapping": {"a": {"b": [1]}}, "nan": math.nan, "nans": [1.5, math.nan], "none": None,
+    "price": Decimal("1.10"), "at": datetime(2026, 1, 2, tzinfo=UTC), "words": ("a", "b"),
+    "mixed": [1, "a"], "password": "hunter2",
+}
+with traced("begun", **values):
+    pass
+with traced("set") as span:
+    for key, value in values.items():
+        span.set_attribute(key, value)
+with traced("set together") as span:
+    span.set_attributes(values)
+with traced("bound"):
+    bind_context(**values)
+    with traced("below"):
+        get_logger("shop").info("placed", **values)
+kept = span.set_attributes
+del span
+kept({"late": 1})
+ours.shutdown()
+"""
+
+
+def test_values_arrive_as_on_our_own_spans(receiver: Receiver) -> None:
+    """What not every SDK takes (a mapping, null, a list of several kinds) is JSON, as a text."""
+    env = child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    done = good(python("-c", VALUES, env=env))
+    whole = {
+        "large": str(2**70),
+        "scalar": 3,
+        "array": [1.5, 2.0],
+        "set": [1],
+        "mapping": '{"a":{"b":[1]}}',
+        "nan": "NaN",
+        "nans": '[1.5,"NaN"]',
+        "none": "null",
+        "price": "1.10",
+        "at": "2026-01-02T00:00:00+00:00",
+        "words": ["a", "b"],
+        "mixed": '[1,"a"]',
+        "password": "[redacted:password]",
+    }
+    spans = {span.name: span for span in receiver.spans}
+    for name in ("begun", "set", "set together", "bound", "below"):
+        assert spans[name].attributes == whole, name
+    (event,) = spans["below"].events
+    as_ours = {"mapping": {"a": {"b": [1]}}, "nans": [1.5, "NaN"], "none": None, "mixed": [1, "a"]}
+    assert event.attributes == {"level": "info", "logger": "shop", **whole, **as_ours}
+    assert "Invalid type" not in done.stdout + done.stderr
+    assert "mixes types" not in done.stdout + done.stderr  # as older SDKs say it
