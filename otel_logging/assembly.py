@@ -14,7 +14,7 @@ from otel_logging import _diagnostics, _names, _runtime, tracers
 from otel_logging._errors import ConfigurationError
 from otel_logging.export import metrics
 from otel_logging.export.delivery import Delivery
-from otel_logging.export.foreign import AttachedProcessor, sends_to
+from otel_logging.export.foreign import AttachedProcessor
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
 from otel_logging.export.line_spans import PROCESS_LOG_S
 from otel_logging.export.outcome import Client
@@ -75,7 +75,6 @@ def start(
     if pipeline is not None:
         watch = _watch(settings, pipeline, delivery.spool)
         connect(pipeline, watch=watch, **changes)
-        _look_for_senders(pipeline, settings.exporter)
     else:
         changes["characters"] = settings.limits.longest
         _runtime.swap(replace(_runtime.current, **changes))
@@ -94,16 +93,6 @@ def _watch(settings: Settings, pipeline: Pipeline, spool: Spool) -> Watch:
         get_logger(_names.SCOPE).warning,
         lambda: (spool.directory(), encode_resource(pipeline.resource)),
     )
-
-
-def _look_for_senders(pipeline: Pipeline, exporter: Exporter) -> None:
-    """Send no span a second time that the tracer provider that is set sends to *exporter*'s."""
-    if exporter.network and sends_to(trace.get_tracer_provider(), exporter.endpoint):
-        pipeline.is_sent_already = True
-        _diagnostics.remark(
-            f"the tracer provider that is set sends its spans to {exporter.shown} itself: "
-            "they are not sent again, and late and show read them from Jaeger"
-        )
 
 
 def make_client(exporter: Exporter) -> Client:
@@ -184,7 +173,8 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
             tracer = tracers.ForeignTracer(tracer)
             if id(present) not in _attached:
                 _attached.add(id(present))
-                present.add_span_processor(AttachedProcessor())
+                present.add_span_processor(AttachedProcessor(present))
+            pipeline.is_sent_by(present)  # which it says
     else:
         _diagnostics.remark(
             "spans are not recorded: nothing can be attached to the tracer provider that is set",

@@ -141,7 +141,8 @@ def _provider() -> Iterator[Finding]:
     if hasattr(present, "add_span_processor"):
         yield note(
             f"Somebody else's tracer provider is set already ({kind}): ours is attached to it, and"
-            " spans that it exports too arrive twice.",
+            " does not send again what it sends to the same collector itself, so that late and show"
+            " find that in Jaeger alone.",
             f"take its exporter off; or {because}",
         )
     else:
