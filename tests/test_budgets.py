@@ -21,6 +21,7 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 #: Most lines of code of each room.
 BUDGETS = {
     "__init__": 50,
+    "__main__": 2,
     "_answers": 63,
     "_descriptor": 112,
     "_diagnostics": 98,
@@ -47,10 +48,10 @@ BUDGETS = {
     "_wrap": 170,
     "assembly": 144,
     "binding": 192,
-    "cli": 684,
+    "cli": 693,
     "context": 222,
     "demo": 240,
-    "doctor": 417,
+    "doctor": 420,
     "export": 2365,
     "handover": 147,
     "integrations": 1553,
@@ -67,7 +68,7 @@ BUDGETS = {
     "spool": 1082,
     "testing": 151,
     "tracers": 55,
-    "traces": 2360,
+    "traces": 2364,
     "tracing": 288,
 }
 

@@ -283,7 +283,8 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
     """List what is open at this moment in every process: since when, for whom, where it stands."""
     rows = draw_now.rows(tables(store.places), time.time_ns())
     if as_json:
-        click.echo("[\n" + ",\n".join(strict(draw_now.as_json(row)) for row in rows) + "\n]")
+        lines = ",\n".join(strict(draw_now.as_json(row)) for row in rows)
+        click.echo(f"[\n{lines}\n]" if lines else "[]")
     else:
         terminal.show(terminal.console(), draw_now.draw(rows, stack=stack))
 
@@ -303,8 +304,10 @@ def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
 
     try:
         run.replace_process(command, service)
-    except (ConfigurationError, OSError) as error:
+    except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{command[0]} is not started: {error.strerror}") from None
 
 
 main.add_command(spool)
@@ -326,12 +329,17 @@ def _newest(
 ) -> list[Trace]:
     found = last_of(traces.values(), number, service=service, who=who)
     if not found:
-        spans = [span for trace in traces.values() for span in trace.spans.values()]
-        if known := list(there_is(spans, Question(service=service, who=who))):
-            raise click.ClickException(f"Nothing of {service or who}; {known[0]}.")
+        _say_what_there_is(traces, Question(service=service, who=who))
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
         raise click.ClickException(f"No stage{of} has ended yet; only log lines are there.")
     return found
+
+
+def _say_what_there_is(traces: dict[str, Trace], asked: Question) -> None:
+    """Raise that nothing is there of the service or user that was *asked* for, if that is so."""
+    spans = [span for trace in traces.values() for span in trace.spans.values()]
+    if known := list(there_is(spans, asked)):
+        raise click.ClickException(f"Nothing of {asked.service or asked.who}; {known[0]}.")
 
 
 def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
@@ -342,6 +350,7 @@ def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
         and any(service in (None, span.resource.service) for span in trace.spans.values())
     ]
     if not found:
+        _say_what_there_is(traces, Question(service=service))
         raise click.ClickException(f"No trace {prefix} among the {len(traces)} in the store.")
     if len(found) > 1:
         named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])

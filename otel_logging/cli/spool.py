@@ -55,12 +55,7 @@ def spool(
         raise click.UsageError("--logs goes with --export, and --yes with --purge")
     if is_resent and (as_json or purge or export is not None):
         raise click.UsageError("--resend goes with none of --json, --export, --purge")
-    every = [
-        each
-        for base in store.places
-        for each in destinations.found(base, of_others=store.of_others)
-    ]
-    found = [each for each in every if service in (None, each.service)]
+    found = _of(service, store, is_aside=as_json or export is not None)
     if is_resent:
         _resend(found)
         return
@@ -78,16 +73,27 @@ def spool(
         terminal.show(
             terminal.console(), (line for each in found for line in _draw(each, elsewhere))
         )
-        if not found:
-            click.echo(f"Nothing{f' of {service}' if every else ''} is in {store}.")
-            if names := sorted({each.service for each in every}):
-                click.echo(f"services there are: {visible(', '.join(names))}")
     if purge and (ours := list(_only_ours(found))):
         waiting = sum(each.waiting.segments for each in ours)
         if not yes:
             click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
         for each in ours:
             destinations.purge(each.path)
+
+
+def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destination]:
+    """Return what there is of *service*, None: of all. Where there is nothing, that is said."""
+    every = [
+        each
+        for base in store.places
+        for each in destinations.found(base, of_others=store.of_others)
+    ]
+    found = [each for each in every if service in (None, each.service)]
+    if not (found or is_aside):
+        click.echo(f"Nothing{f' of {service}' if every else ''} is in {store}.")
+    if not found and (names := sorted({each.service for each in every})):
+        click.echo(f"services there are: {visible(', '.join(names))}", err=is_aside)
+    return found
 
 
 def _only_ours(found: Iterable[Destination]) -> Iterator[Destination]:

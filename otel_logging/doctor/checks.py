@@ -16,7 +16,7 @@ from opentelemetry import trace
 from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
 from otel_logging.doctor import probe
-from otel_logging.doctor.report import NOT_TRIED, Finding, Mark, good, note, problem, problems
+from otel_logging.doctor.report import NOT_TRIED, OFF, Finding, Mark, good, note, problem, problems
 from otel_logging.settings import Settings, links, variables
 from otel_logging.spool import destinations, directories
 from otel_logging.traces.jaeger import Jaeger
@@ -45,7 +45,7 @@ def examine(
     yield from _provider()
     yield from _spool_findings(chosen, places)
     if not chosen.traces or not chosen.exporter.network:
-        yield note("The collector and Jaeger were not asked: nothing is sent.")
+        yield note(OFF)
         return
     yield from _round_trip(chosen, Jaeger(jaeger_url), patience_s)
 
@@ -71,9 +71,9 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
     """Say whether spans are made and sent at all."""
     exporter = chosen.exporter
     if chosen.traces_off_by:
-        yield problem(
-            f"Nothing is traced: {chosen.traces_off_by}.",
-            _unset(chosen.traces_off_by.partition("=")[0]),
+        yield note(
+            f"Tracing is switched off: {chosen.traces_off_by}.",
+            f"{_unset(chosen.traces_off_by.partition('=')[0])} to trace",
         )
     elif not exporter.network:
         yield problem(
