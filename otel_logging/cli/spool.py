@@ -166,7 +166,8 @@ def _draw(one: Destination, elsewhere: dict[Path, str]) -> Iterator[Text]:
             yield Text(f"  {word}  {_said(some)}")
     if one.path in elsewhere:
         now = visible(elsewhere[one.path])
-        yield Text(f"  its service sends to {now} now: --resend sends there what waits", "yellow")
+        moved = f"  its service sends to {now} now: --resend sends there what waits"
+        yield Text(moved, "yellow", overflow="ignore")
     yield Text(f"  {visible(str(one.path))}", "dim", overflow="ignore")
 
 

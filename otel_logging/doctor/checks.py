@@ -170,10 +170,11 @@ def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Findin
     """Say whether spans can wait on disk, and whether there is room."""
     if chosen.temporary:
         return
-    bases = [directories.default_base(), directories.fallback_base()]
-    failures: list[OSError] = []
-    for base in [chosen.spool_dir] if chosen.spool_dir else bases:
+    bases = [directories.default_base, directories.fallback_base]
+    given, failures = chosen.spool_dir, list[OSError]()
+    for find in [given.absolute] if given else bases:
         try:
+            base = find()
             directories.try_to_write(base, _TRIED_BYTES, _destinations(chosen))
         except OSError as error:
             failures.append(error)
@@ -199,7 +200,7 @@ def _destinations(chosen: Settings) -> Iterator[str]:
 
 
 def _unwritable(error: OSError, given: Path | None) -> Finding:
-    base = given or directories.default_base()
+    base = given or Path(error.filename)
     if error.errno in _FULL:
         return problem(f"The disk of the spool is full ({base}).", "make room on it")
     if isinstance(error, directories.UnsafeError):

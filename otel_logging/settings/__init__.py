@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -226,4 +227,8 @@ def spool_base() -> list[Path]:
     names it.
     """
     given = Variables().read(_parse.directory, None, _names.SPOOL_DIR)
-    return [directories.default_base(), directories.fallback_base()] if given is None else [given]
+    if given is not None:
+        return [given]
+    with suppress(OSError):
+        return [directories.default_base(), directories.fallback_base()]
+    return [directories.fallback_base()]
