@@ -277,10 +277,10 @@ def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
                 _diagnostics.remark(ignored)
         return _current
     _diagnostics.forget()
-    set_propagators(settings.propagators)
     made = Observability(settings)
     try:
         made._start()  # noqa: SLF001
+        set_propagators(settings.propagators)
     except BaseException:
         made.shutdown(0.0)
         raise

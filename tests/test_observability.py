@@ -299,6 +299,10 @@ def test_a_spool_directory_that_cannot_be_written_is_an_error(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     """Where it was asked for, and nothing is left set up."""
+    from opentelemetry import propagate
+
+    theirs = propagate.get_global_textmap()
+    monkeypatch.setenv("OTEL_PROPAGATORS", "b3")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"spool_dir=.*a directory that can be written"):
         setup_observability("shop", spool_dir=tmp_path / "file")
@@ -307,6 +311,7 @@ def test_a_spool_directory_that_cannot_be_written_is_an_error(
         setup_observability("shop")
     with traced("x") as span:
         assert not span.is_recording()
+    assert propagate.get_global_textmap() is theirs
 
 
 def _started() -> Any:
