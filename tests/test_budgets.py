@@ -48,7 +48,7 @@ BUDGETS = {
     "_wrap": 170,
     "assembly": 144,
     "binding": 192,
-    "cli": 695,
+    "cli": 703,
     "context": 222,
     "demo": 240,
     "doctor": 421,

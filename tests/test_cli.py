@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -285,6 +286,15 @@ def test_the_package_is_a_program_as_well(tmp_path: Path) -> None:
     done = python("-m", "otel_logging", "late", "--nope", env=env)
     assert done.returncode == 2
     assert "Usage: python -m otel_logging late [OPTIONS]\n" in done.stderr
+
+
+def test_the_commands_fit_80_columns() -> None:
+    """No sentence about a command is cut, as click cuts long ones."""
+    shown = Runner().invoke(main, ["--help"], terminal_width=80, max_content_width=80).stdout
+    for name in main.commands:
+        (line,) = re.findall(rf"^  {name} .*$", shown, re.MULTILINE)
+        assert line.endswith(".")
+        assert not line.endswith("...")
 
 
 def test_the_version_is_the_packages() -> None:

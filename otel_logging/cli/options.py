@@ -149,8 +149,10 @@ def of_rows(command: _Command) -> _Command:
             multiple=True,
             help="Only with this attribute on the stage, its root or below; several on one span.",
         ),
-        click.option("--who", metavar="U", help="Only on behalf of this user, or what who= names."),
-        click.option("--since", type=ago, metavar="15m", help="Only stages that ended since then."),
+        click.option("--who", metavar="U", help="Only on behalf of this user: a key of who= is U."),
+        click.option(
+            "--since", type=ago, metavar="15m", help="Only what ended since then: 2h, 1d."
+        ),
     ):
         command = option(command)
     return command

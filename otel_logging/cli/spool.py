@@ -50,7 +50,10 @@ def spool(
     is_resent: bool,
     store: Store,
 ) -> None:
-    """List what waits on this machine: for which collector, how much, since when."""
+    """List what waits on this machine; export, resend or remove it.
+
+    For which collector, how much, and since when. Nothing is changed without --resend or --purge.
+    """
     if (logs and export is None) or (yes and not purge):
         raise click.UsageError("--logs goes with --export, and --yes with --purge")
     if is_resent and (as_json or purge or export is not None):
