@@ -136,7 +136,7 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         return str.__str__(value if issubclass(type(value), str) else str(value))
     if hasattr(type(value), "dtype") and hasattr(type(value), "__array__"):  # numpy, pandas, torch
         return _array(value, depth, left)
-    if isinstance(value, numbers.Real):
+    if isinstance(value, numbers.Real) and hasattr(type(value), "__int__"):  # no mere proxy
         return _number(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         more = len(value) - left.most  # the text of so many is too long as well, and counted

@@ -194,7 +194,7 @@ PROXIES: list[tuple[Any, Any]] = [
         *((date(2026, 1, 2), "2026-01-02"), (UUID(int=1), str(UUID(int=1))), (True, True)),
         *((Order(id=2), "Order(2)"), (None, "None")),
     )
-] + [(LocalProxy(lambda: 5), 5)]
+] + [(LocalProxy(lambda: 5), 5), (SimpleLazyObject(lambda: 5), "5")]
 
 
 def test_the_table_is_what_is_tested() -> None:
