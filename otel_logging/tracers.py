@@ -75,14 +75,17 @@ class ForeignTracer:
 
 def _let_take_any_value(span: Any) -> None:
     """Let *span*, which ``traced`` gives, take any values as attributes, as ours do."""
-    kind, found = type(span), ref(span)
+    kind, found, flat = type(span), ref(span), _json.flat
 
-    def set_attributes(attributes: Mapping[str, Any]) -> None:
+    def call(method: Any, *args: Any) -> None:
         if (this := found()) is not None:  # always, unless somebody kept the method alone
-            kind.set_attributes(this, _json.flat(attributes))
+            method(this, *args)
 
-    span.set_attributes = set_attributes
-    span.set_attribute = lambda key, value: set_attributes({key: value})
+    span.set_attributes = lambda attributes: call(kind.set_attributes, flat(attributes))
+    span.set_attribute = lambda key, value: call(kind.set_attributes, flat({key: value}))
+    span.add_event = lambda name, attributes=None, timestamp=None: call(
+        kind.add_event, name, flat(attributes or {}), timestamp
+    )
 
 
 #: Where there is no tracing.

@@ -214,7 +214,9 @@ with traced("set together") as span:
     span.set_attributes(values)
 with traced("bound"):
     bind_context(**values)
-    with traced("below"):
+    with traced("below") as span:
+        span.add_event("by hand", values, timestamp=7)
+        span.add_event("bare")
         get_logger("shop").info("placed", **values)
 kept = span.set_attributes
 del span
@@ -245,7 +247,8 @@ def test_values_arrive_as_on_our_own_spans(receiver: Receiver) -> None:
     spans = {span.name: span for span in receiver.spans}
     for name in ("begun", "set", "set together", "bound", "below"):
         assert spans[name].attributes == whole, name
-    (event,) = spans["below"].events
+    by_hand, bare, event = spans["below"].events
+    assert (by_hand.attributes, by_hand.time_ns, bare.attributes) == (whole, 7, {})
     as_ours = {"mapping": {"a": {"b": [1]}}, "nans": [1.5, "NaN"], "none": None, "mixed": [1, "a"]}
     assert event.attributes == {"level": "info", "logger": "shop", **whole, **as_ours}
     assert "Invalid type" not in done.stdout + done.stderr

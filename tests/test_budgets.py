@@ -67,7 +67,7 @@ BUDGETS = {
     "settings": 423,
     "spool": 1087,
     "testing": 151,
-    "tracers": 55,
+    "tracers": 58,
     "traces": 2364,
     "tracing": 288,
 }

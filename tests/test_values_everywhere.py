@@ -1,6 +1,5 @@
 """The table of values in docs/logging.md, row by row: on stdout, on the span, in a log record."""
 
-import functools
 import importlib
 import math
 import re
@@ -104,11 +103,13 @@ class Broken:
         raise RuntimeError("broken")
 
 
-@functools.cache
 def row(statement: str) -> Any:
     engine = sqlalchemy.create_engine("sqlite://")
-    with engine.connect() as connection:
-        return connection.execute(sqlalchemy.text(statement)).one()
+    try:
+        with engine.connect() as connection:
+            return connection.execute(sqlalchemy.text(statement)).one()
+    finally:
+        engine.dispose()
 
 
 def of_pandas(make: Callable[[Any], Any], expected: Any) -> list[tuple[Any, Any]]:
@@ -134,7 +135,7 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
         (datetime(2026, 1, 2, 3, 4), "2026-01-02T03:04:00"),
         *((date(2026, 1, 2), "2026-01-02"), (time(3, 4), "03:04:00")),
         (numpy.datetime64("2026-01-01T10:00"), "2026-01-01T10:00"),
-        *((numpy.datetime64("0001-01-01"), "0001-01-01"), (numpy.datetime64("NaT"), "NaT")),
+        *((numpy.datetime64("0001-01-01"), "0001-01-01"), (numpy.datetime64("NaT", "s"), "NaT")),
         *of_pandas(
             lambda pandas: [pandas.NaT, pandas.Timestamp("2026-01-01", tz="UTC")],
             ["NaT", "2026-01-01T00:00:00+00:00"],
