@@ -215,11 +215,12 @@ def test_a_value_says_the_same_everywhere(
             with traced(f"{number}", value=value):
                 get_logger("shop").info("said", value=value)
     spans = {span.name: span for span in receiver.spans}
-    records = [each for each in receiver.log_records if each.body == "said"]
+    records = {each.span_id: each for each in receiver.log_records if each.body == "said"}
     said = [line for line in lines() if line["event"] == "said"]
     assert len(said) == len(records) == len(cases)
-    for number, (line, record, (_, expected)) in enumerate(zip(said, records, cases, strict=True)):
+    for number, (line, (_, expected)) in enumerate(zip(said, cases, strict=True)):
         span = spans[f"{number}"]
+        record = records[span.span_id]
         (event,) = span.events
         found = [each["value"] for each in (line, span.attributes, event.attributes)]
         assert list(map(repr, [*found, record.attributes["value"]])) == [repr(expected)] * 4
