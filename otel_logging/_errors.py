@@ -11,6 +11,7 @@ from typing import Final
 
 #: A scheme, all to a query or fragment, the sign before that, and it.
 _URL: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
+_MOST_SHOWN: Final = 300  # characters of a value: a path; in all as many as a screen has
 _NO_PORT: Final = re.compile(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:/]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
 
 
@@ -25,7 +26,9 @@ class ConfigurationError(ValueError):
         if variable.lower().endswith(("endpoint", "url")) or "://" in shown:
             shown = repr(shown_url(value)) if isinstance(value, str) else shown_url(shown)
         shown = "…" if variable.endswith("HEADERS") else shown
-        super().__init__(f"{variable}={shown}: {allowed}")
+        if len(shown) > _MOST_SHOWN:
+            shown = f"{shown[:_MOST_SHOWN]}…"
+        super().__init__(f"{variable}={shown}: {allowed}"[: 5 * _MOST_SHOWN])
 
 
 def shown_url(url: str) -> str:

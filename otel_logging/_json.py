@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from otel_logging import _names, _redact
 from otel_logging._text import OBEYED
-from otel_logging._values import plain, shorten
+from otel_logging._values import field, plain, shorten
 
 
 def _escaped(line: bytes) -> bytes:  # JSON itself escapes what is below the space
@@ -60,16 +60,23 @@ def _choose() -> Callable[[Any], bytes]:
 dumps = _choose()
 
 
-def flat(value: Any, key: Any = "") -> str | bool | int | float:
-    """Return a value of the field *key* as every SDK takes it: no containers, no None."""
-    kept = plain(value, key)
-    return kept if isinstance(kept, (str, bool, int, float)) else dumps(kept).decode()
+def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *fields* with values that every SDK takes: scalars, lists of one kind of these, and
+    JSON in a text for any other.
+    """
+    return {key: _flat(field(key, value)) for key, value in fields.items()}
+
+
+def _flat(value: Any) -> Any:
+    kinds = {type(each) for each in (value if type(value) is list else (value,))}
+    return value if len(kinds) < 2 and kinds <= _SCALARS else dumps(value).decode()
 
 
 # ---------------------------------------------------------------- fields that are too much together
 
 #: Characters that a string keeps at least: as many as a trace id has.
 _SHORTEST: Final = 32
+_SCALARS: Final = frozenset({str, bool, int, float})
 _KEPT_FIRST: Final = _names.RESERVED | {_names.TIME_NS}
 
 

@@ -262,16 +262,15 @@ def baggage_keys(name: str, value: object) -> tuple[str, ...]:
 
 def file(name: str, value: str) -> str:
     """Return the absolute path of a file that exists."""
-    path = Path(value)
-    if not path.is_file():
+    if not os.path.isfile(value):  # noqa: PTH113 - which raises for a name that is too long
         raise ConfigurationError(name, value, "a file that exists")
-    return str(path.absolute())
+    return str(Path(value).absolute())
 
 
 def directory(name: str, value: Any) -> Path:
     """Return the absolute path of a directory, which need not exist."""
     try:
-        if os.fspath(value):
+        if os.fspath(value).strip():
             return Path(value).expanduser().absolute()
     except (TypeError, RuntimeError, OSError):  # no path; no home; no working directory any more
         pass

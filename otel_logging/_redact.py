@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -41,6 +42,15 @@ changed: Final = Counter({"redacted": 0, "shortened": 0})
 _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
+def _texts(name: str, given: Any, *also: type) -> tuple[str, ...]:
+    """Return the strings that an argument of ``Redaction`` holds, or what is *also* one."""
+    with suppress(TypeError):
+        found = (None,) if isinstance(given, str) else tuple(given)
+        if all(isinstance(each, (str, *also)) for each in found):
+            return found
+    raise ConfigurationError(f"Redaction: {name}", given, "a sequence of strings")
+
+
 class Redaction:
     """What is taken out of lines, spans and log records before they leave.
 
@@ -62,10 +72,12 @@ class Redaction:
         salt: str = "",
         who: Iterable[str] = (),
     ) -> None:
-        for name, given in (("keys", keys), ("patterns", patterns), ("allow", allow)):
-            if isinstance(given, str):
-                raise ConfigurationError(f"Redaction: {name}", given, "a sequence of strings")
-        self.keys, self.patterns, self.allow = tuple(keys), tuple(patterns), tuple(allow)
+        self.keys, self.allow = _texts("keys", keys), _texts("allow", allow)
+        self.patterns = _texts("patterns", patterns, re.Pattern)
+        if not isinstance(personal, bool):
+            raise ConfigurationError("Redaction: personal", personal, "True or False")
+        if not isinstance(salt, str):
+            raise ConfigurationError("Redaction: salt", type(salt), "a string")
         self.personal, self.who = personal, frozenset(who) if personal else frozenset()
         self._given_salt = salt
         if personal:

@@ -14,12 +14,9 @@ from collections import UserString
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, time, timedelta
-from decimal import Decimal
+from datetime import date, time
 from enum import Enum
-from pathlib import PurePath
 from typing import Any, Final
-from uuid import UUID
 
 from otel_logging import _redact, _runtime
 
@@ -41,7 +38,6 @@ _MOST_BITS = 14_000  # of an integer in decimal digits: Python writes at most 4,
 _NUMBERS = frozenset({int, float, bool})
 #: How ``object.__repr__`` and its kin say where an object is.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]{6,}")
-_AS_TEXT = (Decimal, UUID, PurePath, timedelta)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -148,13 +144,17 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         return str.__str__(value if issubclass(type(value), str) else str(value))
     if hasattr(type(value), "dtype") and hasattr(type(value), "__array__"):  # numpy, pandas, torch
         return _array(value, depth, left)
-    if isinstance(value, numbers.Real):
+    if isinstance(value, numbers.Real) and hasattr(type(value), "__int__"):  # no mere proxy
         return _number(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         more = len(value) - left.most  # the text of so many is too long as well, and counted
         return repr(bytes(value[: left.most])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
         return _mapping(value, depth - 1, left)
+    if hasattr(type(value), "_asdict"):  # a named tuple, a database's row
+        fields = value._asdict()
+        if len(fields) == len(value):  # else two columns have one name
+            return _mapping(fields, depth - 1, left)
     if isinstance(value, (Sequence, Set, ValuesView)):
         return _sequence(value, depth - 1, left)
     own = getattr(type(value), "__structlog__", None)  # how an object wants to be logged
@@ -233,21 +233,13 @@ def _field_names(kind: type) -> tuple[str, ...] | None:
     return fields if isinstance(fields, tuple) else None
 
 
-def _module(value: Any) -> str:
-    return str(type(value).__module__).partition(".")[0]
-
-
 def _described(value: Any) -> str:
     if isinstance(value, BaseException):
         text = str(value)
         return f"{_type_name(value)}: {text}" if text else _type_name(value)
     if isinstance(value, (date, time)):
-        text = value.isoformat()
-    elif isinstance(value, _AS_TEXT) or _module(value) in ("ipaddress", "pandas"):
-        text = str(value)
-    else:
-        text = without_addresses(repr(value))
-    return str.__str__(text)
+        return str.__str__(value.isoformat())
+    return without_addresses(str.__str__(str(value)))
 
 
 def _without_items(value: Any) -> str:

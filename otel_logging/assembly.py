@@ -15,7 +15,7 @@ from otel_logging import _diagnostics, _names, _runtime, tracers
 from otel_logging._errors import ConfigurationError
 from otel_logging.export import metrics
 from otel_logging.export.delivery import Delivery
-from otel_logging.export.foreign import AttachedProcessor, sends_to
+from otel_logging.export.foreign import AttachedProcessor, provider_sends_to
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
 from otel_logging.export.line_spans import PROCESS_LOG_S
 from otel_logging.export.outcome import Client
@@ -71,13 +71,12 @@ def start(
             add(exporter).spool,
             child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
         )
-        sends = partial(sends_to, url=exporter.endpoint) if exporter.network else None
+        sends = partial(provider_sends_to, exporter.endpoint) if exporter.network else None
         changes |= {"record_sink": records.emit, "sends_records": sends}
         changes["on_spans"] = settings.span_events
     if pipeline is not None:
         watch = _watch(settings, pipeline, delivery.spool)
         connect(pipeline, watch=watch, **changes)
-        _look_for_senders(pipeline, settings.exporter)
     else:
         _runtime.swap(replace(_runtime.current, characters=settings.limits.longest, **changes))
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
@@ -95,16 +94,6 @@ def _watch(settings: Settings, pipeline: Pipeline, spool: Spool) -> Watch:
         get_logger(_names.SCOPE).warning,
         lambda: (spool.directory(), encode_resource(pipeline.resource)),
     )
-
-
-def _look_for_senders(pipeline: Pipeline, exporter: Exporter) -> None:
-    """Send no span a second time that the tracer provider that is set sends to *exporter*'s."""
-    if exporter.network and sends_to(trace.get_tracer_provider(), exporter.endpoint):
-        pipeline.is_sent_already = True
-        _diagnostics.remark(
-            f"the tracer provider that is set sends its spans to {exporter.shown} itself: "
-            "they are not sent again, and late and show read them from Jaeger"
-        )
 
 
 def make_client(exporter: Exporter) -> Client:
@@ -185,7 +174,8 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
             tracer = tracers.ForeignTracer(tracer)
             if id(present) not in _attached:
                 _attached.add(id(present))
-                present.add_span_processor(AttachedProcessor())
+                present.add_span_processor(AttachedProcessor(present))
+            pipeline.is_sent_by(present)  # which it says
     else:
         _diagnostics.remark(
             "spans are not recorded: nothing can be attached to the tracer provider that is set",

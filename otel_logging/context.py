@@ -16,7 +16,6 @@ from opentelemetry.trace import SpanKind
 
 from otel_logging import _diagnostics, _json, _names, _runtime, _wrap
 from otel_logging._fields import RENAMED, as_attributes
-from otel_logging._values import field
 from otel_logging.binding import NOTHING, Block, Bound, Shared, Users, has_ended
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -161,11 +160,8 @@ def _take_off(span: Any, key: str) -> None:
 def set_attributes(span: trace.Span, fields: Mapping[str, Any]) -> None:
     """Set *fields* on *span* if it is recording, whoever made it. Never raises."""
     try:
-        if span.is_recording() and hasattr(span, "add_line"):  # ours makes them plain itself
-            span.set_attributes(fields)
-        elif span.is_recording():
-            for key, value in fields.items():
-                span.set_attribute(key, _json.flat(field(key, value)))
+        if span.is_recording():  # ours makes them plain itself
+            span.set_attributes(fields if hasattr(span, "add_line") else _json.flat(fields))
     except Exception as error:
         _diagnostics.report("fields lost: a span did not take them", detail=error)
 

@@ -22,7 +22,7 @@ from otel_logging._errors import only_configuration_errors
 from otel_logging._redact import Redaction
 from otel_logging.integrations import registry
 from otel_logging.lateness.budgets import Budgets
-from otel_logging.logs import caller, configure
+from otel_logging.logs import caller, configure, levels
 from otel_logging.propagation import set_propagators
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, differences, load, load_integrations
 from otel_logging.settings.logs import load_logs
@@ -268,16 +268,19 @@ def setup_observability(
 def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
     global _current
     if _current is not None:
-        if _current._settings != settings:  # noqa: SLF001 - this module's own class
-            known = _current._settings  # noqa: SLF001
-            for difference in differences(settings, known, given):
-                _diagnostics.remark(f"{difference} at {_current._place}")  # noqa: SLF001
+        known = _current._settings  # noqa: SLF001 - this module's own class
+        level = levels.of_root() if known.logs.level is None else known.logs.level
+        known = replace(known, logs=replace(known.logs, level=level))
+        for difference in differences(settings, known, given):
+            ignored = f"{difference} at {_current._place}"  # noqa: SLF001
+            if ignored not in _diagnostics.counts:  # said before
+                _diagnostics.remark(ignored)
         return _current
     _diagnostics.forget()
-    set_propagators(settings.propagators)
     made = Observability(settings)
     try:
         made._start()  # noqa: SLF001
+        set_propagators(settings.propagators)
     except BaseException:
         made.shutdown(0.0)
         raise

@@ -16,7 +16,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _fields, _json, _names, _runtime
 from otel_logging import context as bindings
-from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, field, plain
+from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, plain
 from otel_logging.jobs import TaggedText, current_job_tag
 
 __all__ = [
@@ -287,7 +287,7 @@ def _is_busy(span: trace.Span) -> bool:
 
 def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* as attributes that any OpenTelemetry SDK takes, not too much together."""
-    flat = {key: _json.flat(field(key, value), key) for key, value in fields.items()}
+    flat = _json.flat(fields)
     if len(_json.dumps(flat)) > _FOREIGN_BYTES:
         return _json.fitted(flat, _FOREIGN_BYTES, _json.dumps)
     return flat

@@ -5,12 +5,13 @@ Made of the OpenTelemetry API alone.
 
 from collections.abc import Mapping
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 
-from otel_logging import _names
+from otel_logging import _json, _names
 from otel_logging import context as bindings
 
 _INVALID: Final = trace.INVALID_SPAN
@@ -61,13 +62,30 @@ class ForeignTracer:
         start_time: int | None = None,
     ) -> Any:
         """Start a span inside *around*."""
-        span: Any = self._tracer.start_span(name, context, kind, attributes, links, start_time)
+        given = _json.flat(attributes)
+        span: Any = self._tracer.start_span(name, context, kind, given, links, start_time)
         if span is not around and span is not _INVALID:
             span.otel_logging_bound = span.otel_logging_budget = span.otel_logging_watched = None
             span.otel_logging_passed = span.otel_logging_closed = False
+            _let_take_any_value(span)
             if not hasattr(span, bindings.ENTRY) and bindings.is_local(around):  # not sampled
                 span.otel_logging_entry = bindings.entry_of(around)
         return span
+
+
+def _let_take_any_value(span: Any) -> None:
+    """Let *span*, which ``traced`` gives, take any values as attributes, as ours do."""
+    kind, found, flat = type(span), ref(span), _json.flat
+
+    def call(method: Any, *args: Any) -> None:
+        if (this := found()) is not None:  # always, unless somebody kept the method alone
+            method(this, *args)
+
+    span.set_attributes = lambda attributes: call(kind.set_attributes, flat(attributes))
+    span.set_attribute = lambda key, value: call(kind.set_attributes, flat({key: value}))
+    span.add_event = lambda name, attributes=None, timestamp=None: call(
+        kind.add_event, name, flat(attributes or {}), timestamp
+    )
 
 
 #: Where there is no tracing.

@@ -1,10 +1,20 @@
 """Beside a tracer provider of another SDK, as ``opentelemetry-instrument`` sets it."""
 
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    ConsoleSpanExporter,
+    SimpleSpanProcessor,
+)
 
+from otel_logging import redacted
 from otel_logging.export.foreign import sends_to
 from tests.programs import child_environment, good, python
 from tests.receiver import Receiver
@@ -13,17 +23,40 @@ PROGRAM = """
 import sys
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-from otel_logging import bind_context, get_logger, setup_observability, traced
+from otel_logging import bind_context, get_logger, redacted, setup_observability, traced
+
+class Own(SpanProcessor):
+    def __init__(self, target):
+        self.targets = [target]
+
+    def on_end(self, span):
+        self.targets[0].on_end(span)
+
+    def shutdown(self):
+        self.targets[0].shutdown()
 
 theirs = TracerProvider()
-if sys.argv[1] != "none":
-    exporter = OTLPSpanExporter(sys.argv[2])
-    kind = {"batch": BatchSpanProcessor, "simple": SimpleSpanProcessor}[sys.argv[1]]
-    theirs.add_span_processor(kind(exporter))
-trace.set_tracer_provider(theirs)
+make = {
+    "batch": BatchSpanProcessor,
+    "simple": SimpleSpanProcessor,
+    "wrapped": lambda exporter: Own(BatchSpanProcessor(redacted(exporter))),
+}
+kind, _, when = sys.argv[1].partition(" ")
+def add():
+    theirs.add_span_processor(make[kind](OTLPSpanExporter(sys.argv[2])))
+if kind != "none" and not when:
+    add()
+if "ours" not in when:
+    trace.set_tracer_provider(theirs)
 ours = setup_observability("shop", environment="production")
+if "ours" in when:
+    theirs = trace.get_tracer_provider()
+if when:
+    with traced("before"):
+        pass
+    add()
 log = get_logger("shop")
 with traced("order"):
     bind_context(user_id="alice")
@@ -36,21 +69,30 @@ ours.shutdown()
 """
 
 
-@pytest.mark.parametrize("kind", ["batch", "simple", "none"])
+@pytest.mark.parametrize("kind", ["batch", "simple", "none", "batch after", "wrapped after"])
 def test_spans_arrive_once_whoever_sends_them(kind: str, receiver: Receiver) -> None:
-    """And every line once; that it is so is said."""
+    """And every line once; that it is so is said. By an exporter that comes after set-up too."""
     env = child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     url = f"{receiver.endpoint}/v1/traces"
     done = good(python("-c", PROGRAM, kind, url, env=env))
     spans = receiver.spans
-    assert sorted(s.name for s in spans if s.name != "log") == ["order", "silent"]
+    names = ["before"] * kind.endswith("after") + ["order", "silent"]
+    assert sorted(s.name for s in spans if s.name != "log") == names
     order = next(s for s in spans if s.name == "order")
     assert order.attributes == {"user_id": "alice"}
     logs = [s for s in spans if s.name == "log"]
     assert all(s.parent_span_id == order.span_id for s in logs)
     numbers = [e.attributes["n"] for s in (*logs, order) for e in s.events]
     assert sorted(numbers) == list(range(600))
-    assert ("they are not sent again" in done.stderr) is (kind != "none")
+    assert done.stderr.count("they are not sent again") == (kind != "none")
+
+
+def test_an_exporter_added_to_our_provider_sends_a_second_time(receiver: Receiver) -> None:
+    """Each span is sent already, which is said."""
+    env = child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    done = good(python("-c", PROGRAM, "wrapped ours", f"{receiver.endpoint}/v1/traces", env=env))
+    assert len([span for span in receiver.spans if span.name == "silent"]) == 2
+    assert done.stderr.count("where it is sent already: it arrives twice") == 1
 
 
 def test_spans_that_another_sdk_sends_elsewhere_are_sent_by_us(receiver: Receiver) -> None:
@@ -189,8 +231,99 @@ def test_a_handler_that_sends_log_records_elsewhere_goes_on(receiver: Receiver) 
 )
 def test_a_collector_is_its_host_and_port(endpoint: str | None, is_same: bool) -> None:
     """4317 and 4318 are doors of the same one."""
-    processor = SimpleNamespace(span_exporter=SimpleNamespace(_endpoint=endpoint))
-    many = SimpleNamespace(_span_processors=(object(), processor))
-    provider = SimpleNamespace(_active_span_processor=many)
-    assert sends_to(provider, "http://localhost:4318/v1/traces") is is_same
-    assert sends_to(object(), "http://localhost:4318/v1/traces") is False
+    exporter: Any = ConsoleSpanExporter()
+    exporter._endpoint = endpoint
+    here = "http://localhost:4318/v1/traces"
+    assert sends_to([SimpleSpanProcessor(exporter)], here) is is_same
+
+
+class Wrapped:
+    """Holds what it wraps as somebody's own class does."""
+
+    def __init__(self, *targets: Any) -> None:
+        self.targets = {"first": targets}, [self]
+
+
+class Hostile:
+    __dict__ = property(lambda _: 1 / 0)  # type: ignore[assignment]
+
+
+def test_an_exporter_is_found_behind_whatever_wraps_it() -> None:
+    """Not one of metrics, nor in a module or a class, and where it is not the search ends."""
+    url = "http://localhost:4318/v1/traces"
+    exporter = OTLPSpanExporter(url)
+    several = SynchronousMultiSpanProcessor()
+    several.add_span_processor(BatchSpanProcessor(redacted(exporter)))
+    assert sends_to([Hostile(), Wrapped(sys, Wrapped(several))], url)
+    several.shutdown()
+    metrics = OTLPMetricExporter("http://localhost:4318/v1/metrics")
+    holder = type("Holder", (), {"exporter": exporter})
+    assert not sends_to(
+        [Wrapped(metrics, holder, sys, None, [[0.5 + n] for n in range(2000)])], url
+    )
+
+
+VALUES = """
+from datetime import UTC, datetime
+from decimal import Decimal
+import math, numpy
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from otel_logging import bind_context, get_logger, setup_observability, traced
+
+trace.set_tracer_provider(TracerProvider())
+ours = setup_observability("shop", environment="production")
+values = {
+    "large": 2**70, "scalar": numpy.int64(3), "array": numpy.array([1.5, 2]), "set": {1},
+    "mapping": {"a": {"b": [1]}}, "nan": math.nan, "nans": [1.5, math.nan], "none": None,
+    "price": Decimal("1.10"), "at": datetime(2026, 1, 2, tzinfo=UTC), "words": ("a", "b"),
+    "mixed": [1, "a"], "password": "hunter2",
+}
+with traced("begun", **values):
+    pass
+with traced("set") as span:
+    for key, value in values.items():
+        span.set_attribute(key, value)
+with traced("set together") as span:
+    span.set_attributes(values)
+with traced("bound"):
+    bind_context(**values)
+    with traced("below") as span:
+        span.add_event("by hand", values, timestamp=7)
+        span.add_event("bare")
+        get_logger("shop").info("placed", **values)
+kept = span.set_attributes
+del span
+kept({"late": 1})
+ours.shutdown()
+"""
+
+
+def test_values_arrive_as_on_our_own_spans(receiver: Receiver) -> None:
+    """What not every SDK takes (a mapping, null, a list of several kinds) is JSON, as a text."""
+    env = child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    done = good(python("-c", VALUES, env=env))
+    whole = {
+        "large": str(2**70),
+        "scalar": 3,
+        "array": [1.5, 2.0],
+        "set": [1],
+        "mapping": '{"a":{"b":[1]}}',
+        "nan": "NaN",
+        "nans": '[1.5,"NaN"]',
+        "none": "null",
+        "price": "1.10",
+        "at": "2026-01-02T00:00:00+00:00",
+        "words": ["a", "b"],
+        "mixed": '[1,"a"]',
+        "password": "[redacted:password]",
+    }
+    spans = {span.name: span for span in receiver.spans}
+    for name in ("begun", "set", "set together", "bound", "below"):
+        assert spans[name].attributes == whole, name
+    by_hand, bare, event = spans["below"].events
+    assert (by_hand.attributes, by_hand.time_ns, bare.attributes) == (whole, 7, {})
+    as_ours = {"mapping": {"a": {"b": [1]}}, "nans": [1.5, "NaN"], "none": None, "mixed": [1, "a"]}
+    assert event.attributes == {"level": "info", "logger": "shop", **whole, **as_ours}
+    assert "Invalid type" not in done.stdout + done.stderr
+    assert "mixes types" not in done.stdout + done.stderr  # as older SDKs say it

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from click.testing import Result
 from otel_logging.cli import main
 from tests.commands import Runner
 from tests.jaeger import FakeJaeger
-from tests.programs import Done, python
+from tests.programs import Done, child_environment, python
 from tests.stored import TRACE, Planted, line, store
 
 USER = {"user_id": "user-456"}
@@ -211,7 +212,7 @@ def test_show_draws_the_trace_asked_for(run: Run) -> None:
         (("4bf", "--json"), 2, "'4bf' is not a trace id: say 4 to 32 hexadecimal digits"),
         (("message",), 2, "'message' is not a trace id"),
         ((TRACE, "--last"), 2, "say TRACE_ID, or --last and --who"),
-        ((TRACE, "--service", "billing"), 1, "No trace"),
+        ((TRACE, "--service", "billing"), 1, "Nothing of billing; services there are: chat-"),
         (("--service", "billing"), 1, "Error: Nothing of billing; services there are: "),
     ],
 )
@@ -232,6 +233,9 @@ def test_a_user_or_service_that_is_not_there(run: Run, tmp_path: Path) -> None:
     assert "users there are (user_id): user-456, user-1" in result.output
     result = run("late", "--who", "user-1", "--service", "chat-gateway")
     assert "there are" not in result.output
+    result = run("failed", "--where", "user_id=user-1", "--where", "user_id=x", "--where", "no=1")
+    assert "values of user_id there are: user-456, user-1\n" in result.output
+    assert "values of no there are: none\n" in result.output
     users = [
         Planted(n, 0, "m", 0, 1, {"user_id": f"u{n}"}, trace=f"{n:032x}") for n in range(1, 13)
     ]
@@ -252,6 +256,11 @@ def test_a_user_or_service_that_is_not_there(run: Run, tmp_path: Path) -> None:
         ("failed",),
         ("failed", "--json"),
         ("spool",),
+        ("spool", "--json"),
+        ("spool", "--export", "page"),
+        ("spool", "--export", "page", "--json"),
+        ("spool", "--resend"),
+        ("spool", "--purge", "--yes"),
     ],
 )
 def test_each_command_names_what_there_is(
@@ -262,9 +271,30 @@ def test_each_command_names_what_there_is(
     result = run(*command, "--service", "nope")
     assert result.exit_code == 0
     assert "services there are: chat-gateway" in result.output
-    assert ("--json" in command) is ("services there are" not in result.stdout) or "page" in command
+    is_aside = "--json" in command or "page" in command
+    assert is_aside is ("services there are" not in result.stdout)
     result = run(*command, "--service", "chat-gateway")
     assert "there are" not in result.output
+
+
+def test_the_package_is_a_program_as_well(tmp_path: Path) -> None:
+    """Whose usage says how it was started."""
+    env = child_environment(OTEL_LOGGING_SPOOL_DIR=str(tmp_path))
+    done = python("-m", "otel_logging", "late", "--source", "local", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Nothing is recorded in" in done.stdout
+    done = python("-m", "otel_logging", "late", "--nope", env=env)
+    assert done.returncode == 2
+    assert "Usage: python -m otel_logging late [OPTIONS]\n" in done.stderr
+
+
+def test_the_commands_fit_80_columns() -> None:
+    """No sentence about a command is cut, as click cuts long ones."""
+    shown = Runner().invoke(main, ["--help"], terminal_width=80, max_content_width=80).stdout
+    for name in main.commands:
+        (line,) = re.findall(rf"^  {name} .*$", shown, re.MULTILINE)
+        assert line.endswith(".")
+        assert not line.endswith("...")
 
 
 def test_the_version_is_the_packages() -> None:

@@ -197,3 +197,45 @@ main(sys.argv[1:])
     _, err = as_nobody("late", "--json", "--spool-dir", shared)
     assert "belongs to another user" in err
     assert TRACE not in out
+
+
+@pytest.mark.parametrize("spelled", [OSError, "~/state"])
+def test_a_user_without_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: object
+) -> None:
+    """As of a container: each command reads what is in the place of its store; doctor says so."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    if spelled == "~/state":  # as older releases of platformdirs do
+        monkeypatch.setattr("platformdirs.user_state_path", lambda *_, **__: Path("~/state"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_LOGGING_JAEGER_URL"):
+        monkeypatch.setenv(name, NOWHERE)
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    fallback = tmp_path / "tmp" / f"otel_logging-{os.geteuid()}"
+    with setup_observability("shop"), traced("homeless"):
+        pass
+    assert stages() == stages("--all-users") == ["homeless"]
+    assert str(fallback) in run("spool").stdout
+    assert run("now").stdout == "Nothing is open.\n"
+    said = " ".join(Runner().invoke(cli.main, ["doctor", "--wait", "0.1"]).stdout.split())
+    assert f"([Errno 2] this user has no home: '~'): {fallback} is used" in said
+    assert list(tmp_path.glob("**/~")) == []
+
+
+def test_a_relative_directory_is_shown_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is to be copied; and it is no other than that of the variable."""
+    planted(tmp_path / "here", "own", 1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "here")
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    for command in ("late", "spool"):
+        assert str(tmp_path / "here") in run(command, "--spool-dir", "here").stdout
+    assert "Elsewhere" not in Runner().invoke(cli.main, ["doctor", "--spool-dir", "here"]).stdout

@@ -5,6 +5,7 @@ After a change that is meant: ``GOLDEN=1 pytest tests/test_golden.py``, and look
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +41,15 @@ def user(name: str, **more: object) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base() -> Iterator[Path]:
+    """A directory with a short name: a long one has a line of its own."""
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as made:
+        yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def place(base: Path) -> Path:
     """A morning of two services: an incident, N+1 queries, a failure, a stage without anything."""
-    base = tmp_path_factory.mktemp("store")
     spans: list[Planted] = []
     for number, name in enumerate(("ada", "ben", "carla", "dmitri", "elif", "farah")):
         at = 60_000 + number * 40
@@ -205,9 +212,8 @@ def test_a_capture(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str, width: int, colour: bool
 ) -> None:
     """Of what is stored."""
-    monkeypatch.chdir(place.parent)  # a long path has a line of its own
-    options = ["--source", "local", "--spool-dir", place.name]
-    captured(monkeypatch, name, width, colour, [*COMMANDS[name], *options], hidden=place.name)
+    options = ["--source", "local", "--spool-dir", str(place)]
+    captured(monkeypatch, name, width, colour, [*COMMANDS[name], *options], hidden=str(place))
 
 
 def captured(

@@ -41,7 +41,7 @@ FLOORS = [
     {"demo", "doctor", "mcp_server"},
     {"run"},
     {"cli"},
-    {"__init__"},
+    {"__init__", "__main__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

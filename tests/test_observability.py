@@ -18,6 +18,8 @@ from opentelemetry import trace
 
 from otel_logging import (
     ConfigurationError,
+    Redaction,
+    _diagnostics,
     bind_context,
     configure_logging,
     get_logger,
@@ -68,11 +70,36 @@ def test_set_up_is_idempotent(service: Service, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().err
     place = r" at conftest\.py:\d+$"
     assert re.search('service_name="other" ignored: set up as "shop"' + place, said, re.M)
-    assert re.search("log_level=10 ignored: set up as None" + place, said, re.M)
+    assert re.search('log_level="debug" ignored: set up as "info"' + place, said, re.M)
     assert re.search(r"who=\('tenant',\) ignored: set up as \('user_id',\)" + place, said, re.M)
     assert re.search('endpoint="http://localhost:1/v1/traces" ignored: set up as', said)
     assert "secret" not in said
     assert len(said.splitlines()) == 4
+
+
+def test_what_a_second_set_up_ignores_is_said_once(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each thing once, also at exit; as it is in effect: the root logger's level, in words."""
+    redactions = {
+        "False": False,
+        "Redaction(keys=('plan',))": Redaction(["plan"]),
+        "Redaction(patterns=('q',), allow=('pin',), personal=True)": Redaction(
+            patterns=["q"], allow=["pin"], personal=True, salt="hunter2"
+        ),
+    }
+    for shown, given in redactions.items():
+        for _ in range(2):
+            setup_observability(redact=given)
+        said = capsys.readouterr().err.splitlines()
+        place = f"{service.observability._place}"
+        assert said == [f"otel_logging: redact={shown} ignored: set up as True at {place}"]
+    setup_observability(redact=True, log_level=20)  # as it is
+    setup_observability(log_level=15)
+    (said_of_level,) = capsys.readouterr().err.splitlines()
+    assert 'log_level="level 15" ignored: set up as "info" at ' in said_of_level
+    _diagnostics.say_rest()
+    assert capsys.readouterr().err == ""
 
 
 def test_set_up_works_again_after_shutdown(receiver: Receiver, tmp_path: Path) -> None:
@@ -272,6 +299,10 @@ def test_a_spool_directory_that_cannot_be_written_is_an_error(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     """Where it was asked for, and nothing is left set up."""
+    from opentelemetry import propagate
+
+    theirs = propagate.get_global_textmap()
+    monkeypatch.setenv("OTEL_PROPAGATORS", "b3")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"spool_dir=.*a directory that can be written"):
         setup_observability("shop", spool_dir=tmp_path / "file")
@@ -280,6 +311,7 @@ def test_a_spool_directory_that_cannot_be_written_is_an_error(
         setup_observability("shop")
     with traced("x") as span:
         assert not span.is_recording()
+    assert propagate.get_global_textmap() is theirs
 
 
 def _started() -> Any:

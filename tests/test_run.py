@@ -69,7 +69,7 @@ def test_a_program_is_set_up_with_no_line_of_code(tmp_path: Path, receiver: Rece
 def test_what_a_set_up_refuses_and_what_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     for variables, command, wrong in (
         ({"LOG_LEVEL": "loud"}, "python", "LOG_LEVEL"),
-        ({}, "no-such-program", "No such file"),
+        ({}, "no-such-program", "Error: no-such-program is not started: No such file"),
     ):
         environment = child_environment(OTEL_LOGGING_SPOOL_DIR=str(tmp_path), **variables)
         done = python("-c", COMMAND, "run", command, env=environment, cwd=tmp_path)

@@ -11,15 +11,20 @@ import shutil
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from django.utils.functional import lazystr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_logging import (
     ConfigurationError,
+    Redaction,
     _names,
     _parse,
     configure_logging,
@@ -277,6 +282,7 @@ BAD_ARGUMENTS: list[tuple[str, Any, str]] = [
     ("budgets", {5: 1}, "budgets=5: a name that is not empty"),
     ("budgets", {"x": "1"}, "budgets: x='1': a positive number"),
     ("spool_dir", "", "spool_dir='': a directory"),
+    ("spool_dir", " \n", r"spool_dir=' \n': a directory"),
     ("spool_dir", 5, "spool_dir=5: a directory"),
     ("spool_dir", "~nobody-of-that-name/x", "a directory"),
 ]
@@ -287,6 +293,58 @@ def test_a_bad_argument_is_an_error_at_once(argument: str, value: Any, said: str
     """It names the argument, the value and what is allowed."""
     with pytest.raises(ConfigurationError, match=re.escape(said)):
         load(**{argument: value})
+
+
+ARGUMENTS = {*inspect.signature(setup_observability).parameters, "log_levels"}
+_ODD = st.sampled_from(
+    [
+        *(b"x", 1 + 2j, math.nan, -math.inf, 10**400, Decimal("sNaN"), object(), len, int, ...),
+        *(lazystr("shop"), lazystr("debug"), lazystr("http://h:1"), range(2), Path("/dev/null/x")),
+        *("x" * 100_000, "\x00", "\ud800", "http://[::1", "~nobody-of-that-name", {"a": math.nan}),
+        *({1: 2}, {"": 1}, {"a": None}, [None], ["\x00"], frozenset({1}), ValueError("x")),
+    ]
+)
+GARBAGE = _ODD | st.text(max_size=9) | st.binary(max_size=3) | st.integers() | st.floats()
+GARBAGE |= st.booleans() | st.lists(GARBAGE, max_size=2) | st.dictionaries(st.text(), GARBAGE)
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """Return what the ``ConfigurationError`` of *call* says; empty where it raises nothing."""
+    try:
+        call()
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+@given(st.sampled_from(sorted(ARGUMENTS)), GARBAGE)
+def test_any_argument_is_taken_or_an_error_that_names_it(argument: str, value: Any) -> None:
+    """Nothing else is raised, whatever is given; what is said fits a screen."""
+    said = refusal(lambda: load(**{argument: value}))
+    assert re.match(rf"$|{argument}(:.*)?=", said, re.DOTALL)
+    assert len(said) <= 1500
+
+
+@given(st.sampled_from(["keys", "patterns", "allow", "personal", "salt"]), GARBAGE)
+def test_any_argument_of_a_redaction_is_taken_or_an_error(argument: str, value: Any) -> None:
+    """A salt is not shown, of whatever type."""
+    said = refusal(lambda: Redaction(**{argument: value}))
+    assert re.match(rf"$|Redaction: {argument}=", said)
+    assert argument != "salt" or re.fullmatch("|Redaction: salt=<class '.*'>: a string", said)
+
+
+@given(
+    st.deferred(lambda: st.sampled_from(sorted(variables_of_names()))),
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=9)
+    | st.sampled_from(["a=nan", "a=-1", "=1", ",,", "a=%ff", "9" * 30, "x" * 9999, "1e999", "((("])
+    | st.sampled_from(["http://u:p@h", "none,asgi", "\udcff", "~nobody-of-that-name", "/dev/null"]),
+)
+def test_any_variable_is_taken_or_an_error_that_names_it(name: str, value: str) -> None:
+    """As an argument."""
+    with patch.dict(os.environ, {name: value, "OTEL_LOGS_EXPORTER": "otlp"}):
+        said = refusal(lambda: load(environment="production"))
+    assert re.match(rf"$|{name}(:.*)?=", said, re.DOTALL)
+    assert len(said) <= 1500
 
 
 def test_bad_levels_by_logger_as_an_argument() -> None:

@@ -489,7 +489,7 @@ def test_a_page_is_bounded_with_a_large_line_on_it(whose: str, service: Service)
 def attached() -> trace.Tracer:
     """Return a tracer of another SDK's provider that we are attached to."""
     provider = TracerProvider()
-    provider.add_span_processor(AttachedProcessor())
+    provider.add_span_processor(AttachedProcessor(None))
     return provider.get_tracer("theirs")
 
 
@@ -895,7 +895,7 @@ def test_a_processor_of_an_older_sdk_works(service: Service) -> None:
 def test_a_foreign_span_that_ends_while_a_line_is_made(service: Service) -> None:
     """The line leaves on a page, unless the span has taken it along."""
     theirs = TracerProvider()
-    attached = AttachedProcessor()
+    attached = AttachedProcessor(None)
     theirs.add_span_processor(attached)
 
     class Taken(deque[bytes]):
@@ -923,7 +923,7 @@ def test_a_foreign_span_that_is_not_sampled_stays_where_it_is(service: Service) 
             return "record only"
 
     theirs = TracerProvider(sampler=RecordOnly())
-    attached = AttachedProcessor()
+    attached = AttachedProcessor(None)
     theirs.add_span_processor(attached)
     with theirs.get_tracer("t").start_as_current_span("s"):
         log.info("line")
@@ -1485,7 +1485,7 @@ with setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
     span.end()
     tracer.start_span("times").end("never")
     from otel_logging.export.foreign import AttachedProcessor
-    attached = AttachedProcessor()
+    attached = AttachedProcessor(None)
     attached.on_start(object())
 """
     done = good(python("-c", program, receiver.endpoint, tmp_path))

@@ -1,6 +1,6 @@
 """``otel-logging``: ask the local store and Jaeger, in a terminal.
 
-Nothing in a store is changed, but by ``spool --purge``.
+Nothing in a store is changed, but by ``spool --purge`` and ``spool --resend``.
 """
 
 import re
@@ -53,9 +53,15 @@ def main() -> None:
     "--over",
     type=seconds,
     metavar="SECONDS",
-    help="Late is what took longer, whatever its budget.",
+    help="Late is what took longer, whatever its budget: 0.3, 300ms.",
 )
-@click.option("--sort", type=click.Choice(list(SORTS)), default="late-by", show_default=True)
+@click.option(
+    "--sort",
+    type=click.Choice(list(SORTS)),
+    default="late-by",
+    show_default=True,
+    help="What comes first: the largest, or the newest.",
+)
 @click.option(
     "--group", type=click.Choice(list(groups.KEYS)), help="One row for all that share it."
 )
@@ -76,7 +82,11 @@ def late(
     fail: bool,
     **given: Any,
 ) -> None:
-    """List the late stages, worst first: when, for whom, how late, where the time went."""
+    """List the late stages, worst first.
+
+    When, for whom, how late, and where the time went. Late is what took longer than its budget;
+    where nothing has a budget, the slowest stages are listed.
+    """
     if given["html"] and (group or summary):
         raise click.UsageError("--html has rows, no --group or --summary of them")
     listing = Listing(**given)
@@ -115,7 +125,10 @@ def late(
 @of_rows
 @of_store
 def failed(**given: Any) -> None:
-    """List the failed traces, newest first: when, for whom, what was raised, and where."""
+    """List the failed traces, newest first.
+
+    When, for whom, what was raised, and where.
+    """
     listing = Listing(**given)
     question = Question(None, listing.since_ns, listing.who, listing.where, listing.service)
 
@@ -148,10 +161,10 @@ def failed(**given: Any) -> None:
     is_flag=False,
     flag_value=1,
     metavar="[N]",
-    help="The N traces that ended last, 1 unless said; so without TRACE_ID.",
+    help="The N traces that ended last; the last one, also without TRACE_ID.",
 )
 @click.option("--who", metavar="U", help="Only traces on behalf of this user.")
-@click.option("--all", "unfolded", is_flag=True, help="Each stage, also of many equal ones.")
+@click.option("--all", "unfolded", is_flag=True, help="Draw each stage, also many of one name.")
 @of_store
 def show(
     *,
@@ -216,7 +229,10 @@ def show(
 )
 @spool_dir_option
 def demo(*, environment: str, spool_dir: Path | None) -> None:
-    """Run a small chat service for ten seconds, and find out who was answered late, and why."""
+    """Run a small chat service for ten seconds, and see why it is slow.
+
+    Then late and show find out who was answered late. Nothing else has to run.
+    """
     try:
         from otel_logging.demo import run
     except ModuleNotFoundError as error:
@@ -239,7 +255,10 @@ def demo(*, environment: str, spool_dir: Path | None) -> None:
 )
 @of_places
 def doctor(*, wait: float, store: Store) -> None:
-    """Send a probe and read it back from Jaeger; say what is wrong on the way, and what to do.
+    """Find out why nothing is in Jaeger, and what to do.
+
+    It sends a probe to the collector and reads it back from Jaeger. It ends with 1 if there is a
+    problem.
 
     Start it as the service is started: same environment, same directory, same machine.
     """
@@ -262,7 +281,10 @@ def doctor(*, wait: float, store: Store) -> None:
 )
 @of_places
 def mcp(*, source: str | None, store: Store) -> None:
-    """Answer a coding agent: late, failed and show as tools (MCP, over stdin and stdout)."""
+    """Answer a coding agent, over stdin and stdout.
+
+    late, failed and show are tools of the Model Context Protocol.
+    """
     try:
         from otel_logging.mcp_server import serve
     except ModuleNotFoundError as error:
@@ -280,10 +302,14 @@ def mcp(*, source: str | None, store: Store) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @of_places
 def now(*, stack: bool, as_json: bool, store: Store) -> None:
-    """List what is open at this moment in every process: since when, for whom, where it stands."""
+    """List what is open at this moment, in every process.
+
+    Since when, for whom, and where it stands.
+    """
     rows = draw_now.rows(tables(store.places), time.time_ns())
     if as_json:
-        click.echo("[\n" + ",\n".join(strict(draw_now.as_json(row)) for row in rows) + "\n]")
+        lines = ",\n".join(strict(draw_now.as_json(row)) for row in rows)
+        click.echo(f"[\n{lines}\n]" if lines else "[]")
     else:
         terminal.show(terminal.console(), draw_now.draw(rows, stack=stack))
 
@@ -294,7 +320,9 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
 @click.option("--service", metavar="NAME", help="The service's name; by default the application's.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
-    """Start COMMAND set up as by setup_observability, with no line of code: run uvicorn app:app.
+    """Start a program set up, with no line of code.
+
+    As setup_observability does it: otel-logging run uvicorn app:app
 
     Everything else is set by variables: docs/configuration.md. Python programs that it starts
     are set up too.
@@ -303,8 +331,10 @@ def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
 
     try:
         run.replace_process(command, service)
-    except (ConfigurationError, OSError) as error:
+    except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{command[0]} is not started: {error.strerror}") from None
 
 
 main.add_command(spool)
@@ -326,12 +356,17 @@ def _newest(
 ) -> list[Trace]:
     found = last_of(traces.values(), number, service=service, who=who)
     if not found:
-        spans = [span for trace in traces.values() for span in trace.spans.values()]
-        if known := list(there_is(spans, Question(service=service, who=who))):
-            raise click.ClickException(f"Nothing of {service or who}; {known[0]}.")
+        _say_what_there_is(traces, Question(service=service, who=who))
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
         raise click.ClickException(f"No stage{of} has ended yet; only log lines are there.")
     return found
+
+
+def _say_what_there_is(traces: dict[str, Trace], asked: Question) -> None:
+    """Raise that nothing is there of the service or user that was *asked* for, if that is so."""
+    spans = [span for trace in traces.values() for span in trace.spans.values()]
+    if known := list(there_is(spans, asked)):
+        raise click.ClickException(f"Nothing of {asked.service or asked.who}; {known[0]}.")
 
 
 def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
@@ -342,6 +377,7 @@ def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
         and any(service in (None, span.resource.service) for span in trace.spans.values())
     ]
     if not found:
+        _say_what_there_is(traces, Question(service=service))
         raise click.ClickException(f"No trace {prefix} among the {len(traces)} in the store.")
     if len(found) > 1:
         named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
-from otel_logging import settings
+from otel_logging import _parse, settings
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
 from otel_logging.spool import directories
@@ -89,7 +89,8 @@ def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
     """Return where the store is. What this user may not read is reported, and left out."""
     is_root = _user() == 0
     try:
-        places = settings.spool_base() if spool_dir is None else [spool_dir]
+        given = None if spool_dir is None else _parse.directory("--spool-dir", spool_dir)
+        places = settings.spool_base() if given is None else [given]
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     others: list[Path] = []
@@ -106,7 +107,7 @@ def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
         named = ", ".join(visible(str(each)) for each in may_not)
         click.echo(f"not read, since this user may not: {named}", err=True)
     may = [each for each in every if each not in may_not]
-    return Store(may, all_users or is_root, spool_dir)
+    return Store(may, all_users or is_root, given)
 
 
 def of_store(command: _Command) -> _Command:
@@ -148,8 +149,10 @@ def of_rows(command: _Command) -> _Command:
             multiple=True,
             help="Only with this attribute on the stage, its root or below; several on one span.",
         ),
-        click.option("--who", metavar="U", help="Only on behalf of this user, or what who= names."),
-        click.option("--since", type=ago, metavar="15m", help="Only stages that ended since then."),
+        click.option("--who", metavar="U", help="Only on behalf of this user: a key of who= is U."),
+        click.option(
+            "--since", type=ago, metavar="15m", help="Only what ended since then: 2h, 1d."
+        ),
     ):
         command = option(command)
     return command

@@ -50,17 +50,15 @@ def spool(
     is_resent: bool,
     store: Store,
 ) -> None:
-    """List what waits on this machine: for which collector, how much, since when."""
+    """List what waits on this machine; export, resend or remove it.
+
+    For which collector, how much, and since when. Nothing is changed without --resend or --purge.
+    """
     if (logs and export is None) or (yes and not purge):
         raise click.UsageError("--logs goes with --export, and --yes with --purge")
     if is_resent and (as_json or purge or export is not None):
         raise click.UsageError("--resend goes with none of --json, --export, --purge")
-    every = [
-        each
-        for base in store.places
-        for each in destinations.found(base, of_others=store.of_others)
-    ]
-    found = [each for each in every if service in (None, each.service)]
+    found = _of(service, store, is_aside=as_json or export is not None)
     if is_resent:
         _resend(found)
         return
@@ -78,16 +76,27 @@ def spool(
         terminal.show(
             terminal.console(), (line for each in found for line in _draw(each, elsewhere))
         )
-        if not found:
-            click.echo(f"Nothing{f' of {service}' if every else ''} is in {store}.")
-            if names := sorted({each.service for each in every}):
-                click.echo(f"services there are: {visible(', '.join(names))}")
     if purge and (ours := list(_only_ours(found))):
         waiting = sum(each.waiting.segments for each in ours)
         if not yes:
             click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
         for each in ours:
             destinations.purge(each.path)
+
+
+def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destination]:
+    """Return what there is of *service*, None: of all. Where there is nothing, that is said."""
+    every = [
+        each
+        for base in store.places
+        for each in destinations.found(base, of_others=store.of_others)
+    ]
+    found = [each for each in every if service in (None, each.service)]
+    if not (found or is_aside):
+        click.echo(f"Nothing{f' of {service}' if every else ''} is in {store}.")
+    if not found and (names := sorted({each.service for each in every})):
+        click.echo(f"services there are: {visible(', '.join(names))}", err=is_aside)
+    return found
 
 
 def _only_ours(found: Iterable[Destination]) -> Iterator[Destination]:
@@ -160,7 +169,8 @@ def _draw(one: Destination, elsewhere: dict[Path, str]) -> Iterator[Text]:
             yield Text(f"  {word}  {_said(some)}")
     if one.path in elsewhere:
         now = visible(elsewhere[one.path])
-        yield Text(f"  its service sends to {now} now: --resend sends there what waits", "yellow")
+        moved = f"  its service sends to {now} now: --resend sends there what waits"
+        yield Text(moved, "yellow", overflow="ignore")
     yield Text(f"  {visible(str(one.path))}", "dim", overflow="ignore")
 
 

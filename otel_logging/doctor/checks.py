@@ -16,7 +16,7 @@ from opentelemetry import trace
 from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
 from otel_logging.doctor import probe
-from otel_logging.doctor.report import NOT_TRIED, Finding, Mark, good, note, problem, problems
+from otel_logging.doctor.report import NOT_TRIED, OFF, Finding, Mark, good, note, problem, problems
 from otel_logging.settings import Settings, links, variables
 from otel_logging.spool import destinations, directories
 from otel_logging.traces.jaeger import Jaeger
@@ -45,7 +45,7 @@ def examine(
     yield from _provider()
     yield from _spool_findings(chosen, places)
     if not chosen.traces or not chosen.exporter.network:
-        yield note("The collector and Jaeger were not asked: nothing is sent.")
+        yield note(OFF)
         return
     yield from _round_trip(chosen, Jaeger(jaeger_url), patience_s)
 
@@ -71,9 +71,9 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
     """Say whether spans are made and sent at all."""
     exporter = chosen.exporter
     if chosen.traces_off_by:
-        yield problem(
-            f"Nothing is traced: {chosen.traces_off_by}.",
-            _unset(chosen.traces_off_by.partition("=")[0]),
+        yield note(
+            f"Tracing is switched off: {chosen.traces_off_by}.",
+            f"{_unset(chosen.traces_off_by.partition('=')[0])} to trace",
         )
     elif not exporter.network:
         yield problem(
@@ -141,7 +141,8 @@ def _provider() -> Iterator[Finding]:
     if hasattr(present, "add_span_processor"):
         yield note(
             f"Somebody else's tracer provider is set already ({kind}): ours is attached to it, and"
-            " spans that it exports too arrive twice.",
+            " does not send again what it sends to the same collector itself, so that late and show"
+            " find that in Jaeger alone.",
             f"take its exporter off; or {because}",
         )
     else:
@@ -169,10 +170,11 @@ def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Findin
     """Say whether spans can wait on disk, and whether there is room."""
     if chosen.temporary:
         return
-    bases = [directories.default_base(), directories.fallback_base()]
-    failures: list[OSError] = []
-    for base in [chosen.spool_dir] if chosen.spool_dir else bases:
+    bases = [directories.default_base, directories.fallback_base]
+    given, failures = chosen.spool_dir, list[OSError]()
+    for find in [given.absolute] if given else bases:
         try:
+            base = find()
             directories.try_to_write(base, _TRIED_BYTES, _destinations(chosen))
         except OSError as error:
             failures.append(error)
@@ -198,7 +200,7 @@ def _destinations(chosen: Settings) -> Iterator[str]:
 
 
 def _unwritable(error: OSError, given: Path | None) -> Finding:
-    base = given or directories.default_base()
+    base = given or Path(error.filename)
     if error.errno in _FULL:
         return problem(f"The disk of the spool is full ({base}).", "make room on it")
     if isinstance(error, directories.UnsafeError):

@@ -35,6 +35,7 @@ class Finding:
 
 
 NOT_TRIED: Final = "The round trip was not tried."
+OFF: Final = "The collector and Jaeger were not asked: no span is sent."
 
 
 def good(said: str) -> Finding:
@@ -84,6 +85,8 @@ def result(findings: Collection[Finding]) -> Iterator[Text]:
     yield Text()
     if found:
         yield Text(f"{found} problem{'s' * (found > 1)} found.", "bold red")
+    elif any(finding.said == OFF for finding in findings):
+        yield Text("No problem found: tracing is switched off.", "bold")
     elif any(finding.said == NOT_TRIED for finding in findings):
         yield Text("No problem found: no server is named, and the local store has it all.", "bold")
     else:

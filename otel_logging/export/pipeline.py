@@ -32,7 +32,14 @@ from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
-from otel_logging.export.foreign import encode_foreign, in_pages, lines_of_ended, open_lines
+from otel_logging.export.foreign import (
+    encode_foreign,
+    in_pages,
+    lines_of_ended,
+    open_lines,
+    processors_of,
+    sends_to,
+)
 from otel_logging.export.ids import (
     encode_resource,
     in_this_process,
@@ -91,8 +98,9 @@ class Pipeline:
         #: Called to deliver what has ended within so many seconds; whether it did.
         self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
-        #: Whether another SDK's provider sends its spans to where ours go.
-        self.is_sent_already = False
+        self._exporter = settings.exporter
+        #: Processors of another SDK's provider, and whether they send its spans to where ours go.
+        self._senders: tuple[Any, bool] = (None, False)
         #: The interpreter exits: nothing comes later to end a `process log` span.
         self.is_exiting = False
         self._keeps_process_log = settings.sampler != "always_off"
@@ -195,6 +203,11 @@ class Pipeline:
 
     def add_processor(self, processor: SpanProcessor) -> None:
         """Show every span that starts and ends from here on to *processor* too."""
+        if self._sends_there_too((processor,)):
+            _diagnostics.remark(
+                "the span processor that was added sends each span to"
+                f" {self._exporter.shown}, where it is sent already: it arrives twice"
+            )
         try:
             for _ in range(1 if self.processors else 2):  # another for what was not shown
                 self._last_calls.prepare()
@@ -245,19 +258,36 @@ class Pipeline:
             encoded = _otlp.with_attributes(encoded, {_names.LOST: "; ".join(told)})
         self.spool.append(scope, trace_id, encoded)
 
-    def ended_elsewhere(self, span: ReadableSpan) -> None:
-        """Take an ended span of another SDK; its lines alone, where that sends it to us itself."""
+    def _sends_there_too(self, processors: Iterable[Any]) -> bool:
+        exporter = self._exporter
+        return exporter.network and sends_to(processors, exporter.endpoint)
+
+    def is_sent_by(self, provider: Any) -> bool:
+        """Say whether another SDK's *provider* sends its spans to where ours go, by now."""
+        processors = processors_of(provider)
+        if processors is not self._senders[0]:
+            is_new = not self._senders[1]
+            self._senders = processors, self._sends_there_too(processors)
+            if self._senders[1] and is_new:
+                _diagnostics.remark(
+                    f"the tracer provider that is set sends its spans to {self._exporter.shown}"
+                    " itself: they are not sent again, and late and show read them from Jaeger"
+                )
+        return self._senders[1]
+
+    def ended_elsewhere(self, span: ReadableSpan, *, is_sent: bool) -> None:
+        """Take an ended span of another SDK; its lines alone, where that *is sent* by it."""
         _forks.check()
         scope = span.instrumentation_scope or InstrumentationScope("")
         lines = open_lines.get(span.context.span_id)
         pages = 0 if lines is None else lines.pages
-        own = () if self.is_sent_already else map(encode_shown, span.events)
+        own = () if is_sent else map(encode_shown, span.events)
         *full, events = in_pages([*own, *lines_of_ended(span.context)])
-        if self.is_sent_already and events:
+        if is_sent and events:
             full.append(events)
         for number, page in enumerate(full, pages + 1):
             self._log_span(span.context, span.end_time or 0, page, number)
-        if self.is_sent_already:
+        if is_sent:
             return
         trace_id = span.context.trace_id.to_bytes(16, "big")
         self.append(make_scope(scope)[0], trace_id, encode_foreign(span, trace_id, events))

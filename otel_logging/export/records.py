@@ -87,10 +87,10 @@ class Records:
         error: BaseException | None,
     ) -> bytes:
         limits = self._limits
-        flat = {k: _json.flat(v, k) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
+        given = {k: plain(v, k) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
         if error is not None:
-            flat = {**described(error), **flat}
-        values, dropped = bounded(flat, limits.record_attributes, limits.record_value_length)
+            given = {**described(error), **given}
+        values, dropped = bounded(given, limits.record_attributes, limits.record_value_length)
         if dropped:
             _diagnostics.report(_DROPPED, dropped)
         if len(_attributes(dict(values))) > MAX_RECORD_BYTES * 3 // 4:  # the rest: for the message

@@ -7,14 +7,17 @@ any of it. ``docs/configuration.md`` has the table.
 """
 
 import json
+import logging
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from otel_logging import _names, _parse
 from otel_logging._errors import ConfigurationError
+from otel_logging._redact import DEFAULT, OFF, Redaction
 from otel_logging.settings.exporter import Exporter, load_exporter
 from otel_logging.settings.logs import LogSettings, load_logs
 from otel_logging.settings.variables import Record, Variables, asked
@@ -199,11 +202,18 @@ def differences(one: Settings, other: Settings, given: Collection[str]) -> Itera
     values.append(("endpoint", one.exporter.shown, other.exporter.shown))
     for name, ignored, known in values:
         if name in given and ignored != known:
-            yield f"{name}={_shown(ignored)} ignored: set up as {_shown(known)}"
+            yield f"{name}={_shown(name, ignored)} ignored: set up as {_shown(name, known)}"
 
 
-def _shown(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str) else str(value)
+def _shown(name: str, value: Any) -> str:
+    if name == "log_level":
+        value = logging.getLevelName(value).lower()
+    if isinstance(value, Redaction):
+        parts = ("keys", "patterns", "allow", "personal")  # the salt is a secret
+        said = [f"{part}={getattr(value, part)!r}" for part in parts if getattr(value, part)]
+        usual = {DEFAULT: "True", OFF: "False"}
+        return usual.get(value, f"Redaction({', '.join(said)})")
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
 
 
 def destination(service: str, exporter: Exporter) -> str:
@@ -217,4 +227,8 @@ def spool_base() -> list[Path]:
     names it.
     """
     given = Variables().read(_parse.directory, None, _names.SPOOL_DIR)
-    return [directories.default_base(), directories.fallback_base()] if given is None else [given]
+    if given is not None:
+        return [given]
+    with suppress(OSError):
+        return [directories.default_base(), directories.fallback_base()]
+    return [directories.fallback_base()]

@@ -57,10 +57,17 @@ def destination(service: str, endpoint: str, protocol: str) -> str:
 
 
 def default_base() -> Path:
-    """Return the user's own directory for state that outlives a process."""
+    """Return the user's own directory for state that outlives a process.
+
+    Failure: raises ``OSError`` where the user has no home.
+    """
     from platformdirs import user_state_path
 
-    return user_state_path("otel_logging", appauthor=False).absolute()
+    with contextlib.suppress(RuntimeError):  # of the newest; older ones leave the ~ there
+        path = user_state_path("otel_logging", appauthor=False)
+        if path.parts[0] != "~":
+            return path.absolute()
+    raise FileNotFoundError(errno.ENOENT, "this user has no home", "~")
 
 
 def fallback_base() -> Path:
@@ -78,8 +85,9 @@ def bases_of_all() -> list[Path]:
     import pwd
     import tempfile
 
-    own, home = default_base(), Path.home()
-    below = own.relative_to(home) if own.is_relative_to(home) else Path(_LINUX)
+    below = Path(_LINUX)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home; it is not below that
+        below = default_base().relative_to(Path.home())
     # a directory service need not list its users
     homes = [Path(each.pw_dir) for each in pwd.getpwall()] + listed(Path("/home"))
     temporary = listed(Path(tempfile.gettempdir()).absolute())

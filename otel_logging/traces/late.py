@@ -298,7 +298,9 @@ def _is(value: Any, wanted: str) -> bool:
 
 
 def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
-    """Yield which services and users there are, where that of *question* is not among them."""
+    """Yield which services, users and values of an attribute there are, where what *question*
+    says is not among them.
+    """
     traces = by_trace(spans).values()
     here = [span for trace in traces for span in trace.spans.values()]
     services = Counter(span.resource.service for span in here)
@@ -310,6 +312,10 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
     )
     if question.who not in (None, *users):
         yield f"users there are ({', '.join(sorted(keys))}): {_some(users)}"
+    for key, wanted in question.where:
+        values = [value for span in here if (value := span.get(key)) is not None]
+        if not any(_is(value, wanted) for value in values):
+            yield f"values of {key} there are: {_some(Counter(map(str, values)))}"
 
 
 def _some(names: Counter[str]) -> str:

@@ -62,6 +62,10 @@ def opened(spool: Path) -> list[dict[str, Any]]:
     return found
 
 
+def test_where_nothing_is_open_there_is_an_empty_array(tmp_path: Path) -> None:
+    assert now(tmp_path, "--json").stdout == "[]\n"
+
+
 def hung(tmp_path: Path, *options: str) -> Program:
     (tmp_path / "hung.py").write_text(HUNG)
     return Program([*MODULE, "hung", str(tmp_path / "spool"), *options], cwd=tmp_path)
