@@ -17,6 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _diagnostics, _otlp, _runtime
@@ -156,11 +157,11 @@ def provider_sends_to(url: str, provider: Any) -> bool:
         return False
     known = _known.get(provider)
     if known is None or known[:2] != (processors, url):
-        known = _known[provider] = processors, url, sends_to(processors, url)
+        known = _known[provider] = processors, url, sends_to(processors, url, object)
     return known[2]
 
 
-def sends_to(processors: Iterable[Any], url: str) -> bool:
+def sends_to(processors: Iterable[Any], url: str, kind: type = SpanExporter) -> bool:
     """Say whether *processors* have an OTLP exporter to the collector of *url*, however wrapped.
 
     It is looked for in what they hold, and what that holds: in attributes and lists, not in
@@ -174,7 +175,7 @@ def sends_to(processors: Iterable[Any], url: str) -> bool:
         seen.add(id(each))
         with suppress(Exception):  # of a proxy
             holds = each if isinstance(each, (list, tuple, dict)) else each.__dict__
-            if callable(getattr(each, "export", None)):
+            if isinstance(each, kind):
                 theirs = getattr(each, "_endpoint", None)
                 if type(theirs) is str and _collector(theirs) == _collector(url):
                     return True
