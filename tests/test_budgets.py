@@ -64,7 +64,7 @@ BUDGETS = {
     "propagation": 114,
     "run": 46,
     "settings": 409,
-    "spool": 1082,
+    "spool": 1087,
     "testing": 151,
     "tracers": 45,
     "traces": 2360,
