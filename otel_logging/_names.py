@@ -115,7 +115,10 @@ INTEGRATIONS: Final = {
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
     "django": ("django.core.handlers.wsgi",),
-    "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
+    "executors": (
+        *("threading", "concurrent.futures.thread", "concurrent.futures.process"),
+        *("multiprocessing.pool", "joblib.externals.loky.process_executor"),
+    ),
     "flask": ("flask",),
     "loguru": ("loguru",),
     "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
