@@ -46,7 +46,7 @@ BUDGETS = {
     "_values": 200,
     "_wrap": 170,
     "assembly": 151,
-    "binding": 192,
+    "binding": 200,
     "cli": 684,
     "context": 222,
     "demo": 240,
