@@ -118,6 +118,7 @@ INTEGRATIONS: Final = {
     "executors": (
         *("threading", "concurrent.futures.thread", "concurrent.futures.process"),
         *("multiprocessing.pool", "joblib.externals.loky.process_executor"),
+        "apscheduler.schedulers.base",
     ),
     "flask": ("flask",),
     "loguru": ("loguru",),

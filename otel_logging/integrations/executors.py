@@ -1,4 +1,5 @@
 """Executors, pools and timers: what is handed to one runs on behalf of whoever handed it over.
+What is scheduled (APScheduler) runs on nobody's.
 
 The current span, what is bound and the job tag go along; no other context variable does: a
 framework's own (Flask's application context, say) would be shared by two threads. Of a stage that
@@ -190,6 +191,8 @@ _METHODS: tuple[tuple[str, str, str, _Work], ...] = (
     ("multiprocessing.pool", "Pool", "_map_async", functools.partial(_in_pool, "mapper")),
     ("multiprocessing.pool", "Pool", "imap", functools.partial(_in_pool, "func")),
     ("multiprocessing.pool", "Pool", "imap_unordered", functools.partial(_in_pool, "func")),
+    # every scheduler's: its timer is of whoever has added a job last
+    ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", bindings.detached()),
 )
 _replaced: dict[tuple[Any, str], Any] = {}
 

@@ -214,6 +214,42 @@ def test_joblib_s_work_is_of_who_called(backend: str) -> None:
         joblib.externals.loky.get_reusable_executor().shutdown()
 
 
+@pytest.mark.parametrize("name", ["AsyncIOScheduler", "BackgroundScheduler"])
+def test_a_scheduled_job_is_nobody_s(name: str) -> None:
+    """The timer of a scheduler is set anew by each request that adds a job: it serves them all."""
+    kind = name.removesuffix("Scheduler").lower()
+    library = pytest.importorskip(f"apscheduler.schedulers.{kind}")
+    found: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop, enough = asyncio.get_running_loop(), asyncio.Event()
+
+        async def job() -> None:
+            note()
+
+        def note() -> None:
+            found.append(seen())
+            if len(found) >= 4:
+                loop.call_soon_threadsafe(enough.set)
+
+        scheduler = getattr(library, name)()
+        scheduler.start()
+        for user in ("alice", "bob"):
+            with traced("request", root=True), bound_context(user_id=user):
+                scheduler.add_job(job if kind == "asyncio" else note)
+                scheduler.add_job(note, "interval", seconds=0.01)
+        await asyncio.wait_for(enough.wait(), 10)
+        scheduler.shutdown()
+
+    registry.instrument(["executors"])
+    try:
+        with capture():
+            asyncio.run(main())
+    finally:
+        registry.uninstrument()
+    assert found[:4] == [NOBODY] * 4
+
+
 def test_a_process_is_of_who_forked_it_and_nobody_s_where_it_is_spawned() -> None:
     """A fork copies all that there is; ``detached`` leaves that behind."""
     with capture(), traced("request", root=True), bound_context(user_id="alice"):
