@@ -102,6 +102,8 @@ PACKAGES: Final = {
     "openai": "openai-v2",
 }
 
+#: Where granian calls an application from.
+GRANIAN: Final = ("granian.server.mp", "granian.server.mt", "granian.server.embed")
 # --- integrations: name -> the modules whose import puts it in place
 INTEGRATIONS: Final = {
     "aiohttp": ("aiohttp.web",),
@@ -111,6 +113,7 @@ INTEGRATIONS: Final = {
         "uvicorn.config",
         "uvicorn.server",
         "hypercorn.app_wrappers",
+        *("daphne.server", *GRANIAN),
     ),
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
@@ -126,7 +129,7 @@ INTEGRATIONS: Final = {
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
         *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),
-        *("waitress.task", "werkzeug.serving", "wsgiref.handlers"),
+        *("waitress.task", "werkzeug.serving", "wsgiref.handlers", *GRANIAN),
     ),
 }
 
