@@ -228,10 +228,8 @@ class Users:
         self._show()
 
     def _show(self) -> None:
-        for each in list(self.shared):
-            shared = each()
-            if shared is not None:
-                shared.replace(shared.own)
+        for shared in filter(None, [each() for each in list(self.shared)]):
+            shared.replace(shared.own)
 
 
 class Shared(Bound):

@@ -46,7 +46,7 @@ BUDGETS = {
     "_values": 200,
     "_wrap": 170,
     "assembly": 151,
-    "binding": 200,
+    "binding": 198,
     "cli": 684,
     "context": 222,
     "demo": 240,
