@@ -101,9 +101,10 @@ class Descriptor:
 
         All threads that wait for a reader that has stopped give up together.
         """
-        until = until or self._deadline or time.monotonic() + patience_s
+        now = time.monotonic()  # once: on a busy machine much time is between two
+        until = until or self._deadline or now + patience_s
         self._deadline = together = self._deadline or until  # another thread may clear it
-        left_s = min(until, together) - time.monotonic()
+        left_s = min(until, together) - now
         if left_s <= 0:
             raise TimeoutError("its reader has stopped reading, or is too slow")
         self.has_room(left_s)

@@ -102,6 +102,8 @@ PACKAGES: Final = {
     "openai": "openai-v2",
 }
 
+#: Where granian calls an application from.
+GRANIAN: Final = ("granian.server.mp", "granian.server.mt", "granian.server.embed")
 # --- integrations: name -> the modules whose import puts it in place
 INTEGRATIONS: Final = {
     "aiohttp": ("aiohttp.web",),
@@ -111,11 +113,16 @@ INTEGRATIONS: Final = {
         "uvicorn.config",
         "uvicorn.server",
         "hypercorn.app_wrappers",
+        *("daphne.server", *GRANIAN),
     ),
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
     "django": ("django.core.handlers.asgi", "django.core.handlers.wsgi"),
-    "executors": ("threading", "concurrent.futures.thread", "concurrent.futures.process"),
+    "executors": (
+        *("threading", "concurrent.futures.thread", "concurrent.futures.process"),
+        *("multiprocessing.pool", "joblib.externals.loky.process_executor"),
+        "apscheduler.schedulers.base",
+    ),
     "flask": ("flask",),
     "loguru": ("loguru",),
     "quart": ("quart.app",),
@@ -124,7 +131,7 @@ INTEGRATIONS: Final = {
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
         *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),
-        *("waitress.task", "werkzeug.serving", "wsgiref.handlers"),
+        *("waitress.task", "werkzeug.serving", "wsgiref.handlers", *GRANIAN),
     ),
 }
 

@@ -41,6 +41,10 @@ class Block:
     end_time = None  # as a span's
 
 
+def _is_nobody(value: Any) -> bool:
+    return value is None or (type(value) is str and not value)
+
+
 class _Field(NamedTuple):
     """A value that is bound until its *owner* ends: the entry span of a request, the block of a
     ``bound_context``; None: nothing. *around*: what is bound again then.
@@ -49,6 +53,10 @@ class _Field(NamedTuple):
     value: Any
     owner: Any
     around: "_Field | None"
+
+    def is_nobody(self) -> bool:
+        """Whether it is no user, but in a block that says so."""
+        return _is_nobody(self.value) and type(self.owner) is not Block
 
 
 #: In the place of a user that a request has none of, as two have been bound.
@@ -199,27 +207,29 @@ class Users:
         """Take *value*, which a task binds in the request, *owner*, where *before* is bound.
 
         Whoever has bound one may bind another; whoever it has started since does so for itself.
+        No user (None, "") takes the place of one only where that is the task's own: it logs out.
         """
+        own = (before.own if type(before) is Shared else before.fields).get(key)
+        while own is not None and (own.owner is not owner or own.is_nobody()):
+            own = own.around
+        if own is None and _is_nobody(value):
+            return
         at = worker()
         mine = (value, at if type(at) is int else ref(at))
+        if _is_nobody(self.found.get(key, mine)[0]):
+            self.found.pop(key, None)
         there = self.found.setdefault(key, mine)
         if there is not mine:
             if there[0] is _DIFFERS or field(key, there[0]) == field(key, value):
                 return
-            fields = before.own if type(before) is Shared else before.fields
-            own = fields.get(key)
-            while own is not None and own.owner is not owner:
-                own = own.around
             if own is not None and mine[1] != there[1]:
                 return
             self.found[key] = (_DIFFERS, None) if own is None else mine
-        self._show(key)
+        self._show()
 
-    def _show(self, key: str) -> None:
-        for each in list(self.shared):
-            shared = each()
-            if shared is not None and key not in shared.own:
-                shared.replace(shared.own)
+    def _show(self) -> None:
+        for shared in filter(None, [each() for each in list(self.shared)]):
+            shared.replace(shared.own)
 
 
 class Shared(Bound):
@@ -242,8 +252,9 @@ class Shared(Bound):
     def _make(self, own: Mapping[str, _Field]) -> None:
         self.own, around = own, self.around
         if self.users is not None and self.users.found:
-            users = self.users.values()
-            lent = {key: users[key] for key in users.keys() - around.values.keys() - own.keys()}
+            has, users = {**around.fields, **own}, self.users.values()
+            lent = {k: v for k, v in users.items() if k not in has or has[k].is_nobody()}
+            own = {key: each for key, each in own.items() if key not in lent}
             Bound.__init__(self, {**around.fields_with(lent, self.owner), **own})
         elif own:
             Bound.__init__(self, {**around.fields, **own})

@@ -205,13 +205,13 @@ for pid in children: os.waitpid(pid, 0)
 
 @pytest.mark.alone
 @pytest.mark.parametrize(
-    "end", ["assert observability.force_flush(30)", "os._exit(0)"], ids=["the parent", "the next"]
+    "end", ["assert observability.force_flush(40)", "os._exit(0)"], ids=["the parent", "the next"]
 )
 def test_short_children_leave_delivery_to_others(shop: Shop, end: str) -> None:
     """They end by ``os._exit`` wherever they are: all of their spans arrive, and none twice."""
     shop.run(SHORT.replace("{end}", end))
     if "force_flush" not in end:
-        shop.run(NEXT)
+        shop.run(f"{NEXT}.force_flush(40)")
     expected = ["parent", *[f"{child} {number}" for child in range(60) for number in range(4)]]
     assert names(shop.receiver) == sorted(expected)
 

@@ -972,3 +972,54 @@ def test_a_scope_that_ends_out_of_order_in_such_a_context() -> None:
     assert fields(captured, "inside") == {"span": "next", "user_id": "bob"}
     assert fields(captured, "after") == {"span": None, "user_id": "bob"}
     assert fields(captured, "over") == {"span": None}
+
+
+@pytest.mark.parametrize("nobody", [None, ""])
+def test_a_user_who_is_bound_later_is_the_requests_though_none_was_bound_first(nobody: Any) -> None:
+    """As by a middleware that begins each request with ``user_id=None``."""
+
+    def step(event: str, user: str | None) -> None:
+        bind_context(user_id=user)
+        log.info(event)
+
+    with capture() as captured, traced("request", root=True):
+        step("before", nobody)
+        thread, other, optional = (contextvars.copy_context() for _ in range(3))
+        log.info("itself, before")
+        with bound_context(user_id=nobody):
+            thread.run(step, "thread", "alice")
+            log.info("block")
+        log.info("itself")
+        other.run(log.info, "other")
+        optional.run(step, "optional", nobody)
+        log.info("after")
+    users = {line["event"]: line["user_id"] for line in captured.lines}
+    nobodies = dict.fromkeys(("before", "itself, before", "block"), nobody)
+    names = ("thread", "itself", "other", "optional", "after")
+    assert users == {**nobodies, **dict.fromkeys(names, "alice")}
+    assert _entry_user(captured) == "alice"
+
+
+def test_a_second_user_of_a_request_that_began_with_none_is_not_the_firsts() -> None:
+    """Two that are someone differ, whatever was bound before them."""
+    with capture() as captured, traced("request", root=True):
+        bind_context(user_id=None)
+        contextvars.copy_context().run(bind_context, user_id="alice")
+        bind_context(user_id="bob")
+        log.info("itself")
+        contextvars.copy_context().run(log.info, "other")
+    assert [line["user_id"] for line in captured.lines] == ["bob", "bob"]
+    assert _entry_user(captured) is None
+
+
+def test_who_logs_out_is_nobody_everywhere() -> None:
+    """And who logs in then is the request's."""
+    with capture() as captured, traced("request", root=True):
+        other = contextvars.copy_context()
+        bind_context(user_id="alice")
+        bind_context(user_id=None)
+        other.run(log.info, "out")
+        bind_context(user_id="bob")
+        other.run(log.info, "in")
+    assert [line["user_id"] for line in captured.lines] == [None, "bob"]
+    assert _entry_user(captured) == "bob"

@@ -239,9 +239,18 @@ def test_a_reader_that_stops(kind: Any, kernel: str) -> None:
         assert events == ["line"] * (lines - lost) + ["reads again"]
 
 
-def test_a_reader_that_is_slow_gets_every_line() -> None:
+#: A machine on which a thread waits for a processor wherever it reads the clock.
+BUSY = """
+import time, types
+from otel_logging import _descriptor
+_descriptor.time = types.SimpleNamespace(monotonic=lambda: time.sleep(0.1) or time.monotonic())
+"""
+
+
+@pytest.mark.parametrize("machine", ["", BUSY], ids=["this", "busy"])
+def test_a_reader_that_is_slow_gets_every_line(machine: str) -> None:
     """As long as it reads at all, it is waited for."""
-    code = """
+    code = f"""{machine}
 from otel_logging import configure_logging, get_logger
 configure_logging()
 log = get_logger("shop")

@@ -639,7 +639,7 @@ os.kill(os.getpid(), 9)
     with pytest.raises(AssertionError):
         shop.run(script, **environment)
     shop.receiver.answer = accept
-    shop.run(START + "assert observability.force_flush(20)", **environment)
+    shop.run(START + "assert observability.force_flush(40)", **environment)
     assert Counter(bodies(shop.receiver)) == Counter(map(str, range(2000)))
 
 

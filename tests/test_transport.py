@@ -502,6 +502,7 @@ PAGE = {"Content-Type": "text/html"}
     [
         (401, NOT_LET_IN, "set OTEL_EXPORTER_OTLP_HEADERS to what it wants"),
         (403, NOT_LET_IN, "set OTEL_EXPORTER_OTLP_HEADERS to what it wants"),
+        (402, NOT_LET_IN, "set OTEL_EXPORTER_OTLP_HEADERS to what it wants"),  # over its quota
         (407, NOT_LET_IN, "set OTEL_EXPORTER_OTLP_HEADERS to what it wants"),
         (404, NO_OTLP, PATH),
         (405, NO_OTLP, PATH),

@@ -187,7 +187,7 @@ _BROKEN: Final = _text.later(
     r"gRPC (UNKNOWN|INTERNAL): (Received (http2 header with status: 5|RST_STREAM)|Stream removed)"
 )
 _NOT_ALLOWED: Final = frozenset(
-    {"401", "403", "407", "511", "UNAUTHENTICATED", "PERMISSION_DENIED"}
+    {"401", "402", "403", "407", "511", "UNAUTHENTICATED", "PERMISSION_DENIED"}
 )
 #: How the libraries' words begin about a port that speaks something else: not HTTP; HTTP, not gRPC.
 _SPOKEN_OTHERWISE: Final = _text.later(

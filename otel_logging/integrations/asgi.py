@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 
-from otel_logging import _runtime, tracing
+from otel_logging import _names, _runtime, tracing
 from otel_logging.binding import has_ended
 from otel_logging.context import unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
@@ -106,7 +106,7 @@ _is_automatic = False
 
 
 def instrument(app: Any = None, /, **options: Any) -> Any:
-    """Observe *app*; without one, every application of Starlette, FastAPI, uvicorn and hypercorn.
+    """Observe *app*; without one, every application of Starlette and FastAPI, and of the servers.
 
     *options* are those of ``ObservabilityMiddleware``. Returns what is to be served: *app* itself
     where its framework is Starlette or FastAPI. Scope: *app*, or the process. Failure: never
@@ -128,11 +128,13 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
             ("uvicorn.server", "Server", "shutdown", _server_shutdown),
             ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _wrapper_call),
             ("starlette.background", "BackgroundTask", "__call__", _background_call),
+            ("daphne.server", "Server", "create_application", _create_application),
+            *((module, "", "_asgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
         ):
             found = sys.modules.get(module)
             is_half_imported = getattr(getattr(found, "__spec__", None), "_initializing", False)
             if hasattr(found, name) or not (found is None or is_half_imported):
-                _replace(getattr(found, name), attribute, make)
+                _replace(getattr(found, name) if name else found, attribute, make)
     return app
 
 
@@ -231,6 +233,19 @@ def _wrapper_call(original: Any) -> Any:
         await ObservabilityMiddleware(app)(scope, receive, send)
 
     return __call__
+
+
+def _create_application(original: Any) -> Any:
+    def create_application(self: Any, *given: Any) -> Any:
+        if not isinstance(self.application, ObservabilityMiddleware):
+            self.application = ObservabilityMiddleware(self.application)
+        return original(self, *given)
+
+    return create_application
+
+
+def _granian_wrap(original: Any) -> Any:
+    return lambda app, *given: original(ObservabilityMiddleware(app), *given)
 
 
 def _background_call(original: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Executors and timers: what is handed to one runs on behalf of whoever handed it over.
+"""Executors, pools and timers: what is handed to one runs on behalf of whoever handed it over.
+What is scheduled (APScheduler) runs on nobody's.
 
 The current span, what is bound and the job tag go along; no other context variable does: a
 framework's own (Flask's application context, say) would be shared by two threads. Of a stage that
@@ -6,6 +7,7 @@ is measured, the time until a thread took its work is a wait for the pool.
 """
 
 import functools
+import inspect
 import sys
 import threading
 import time
@@ -147,32 +149,68 @@ def _submitting(prepare: Callable[[_Work], _Work], submit: Any) -> Any:
     return carrying
 
 
+def _in_pool(argument: str, method: Any) -> Any:
+    """Return *method* of multiprocessing's pools, with what the worker calls, *argument*, and the
+    callbacks on behalf of who calls it.
+    """
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def carrying(*args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(*args, **kwargs)
+        given = call.arguments
+        is_of_threads = isinstance(given["self"], sys.modules["multiprocessing.pool"].ThreadPool)
+        given[argument] = (_for_thread if is_of_threads else _for_process)(given[argument])
+        for name in ("callback", "error_callback"):
+            if given.get(name) is not None:
+                given[name] = _for_thread(given[name])
+        return method(*call.args, **call.kwargs)
+
+    return carrying
+
+
 def _start_timer(self: threading.Timer) -> None:
     self.function = _for_thread(self.function)
     threading.Thread.start(self)
 
 
-_KINDS = (
-    ("concurrent.futures.thread", "ThreadPoolExecutor", _for_pool),
-    ("concurrent.futures.process", "ProcessPoolExecutor", _for_process),
+_THREADS = functools.partial(_submitting, _for_pool)
+_PROCESSES = functools.partial(_submitting, _for_process)
+#: What is replaced, of which class in which module, and what makes the other of it.
+_METHODS: tuple[tuple[str, str, str, _Work], ...] = (
+    (
+        "concurrent.futures.thread",
+        "ThreadPoolExecutor",
+        "submit",
+        functools.partial(_submitting, _for_pool),
+    ),
+    ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _PROCESSES),
+    ("joblib.externals.loky.process_executor", "ProcessPoolExecutor", "submit", _PROCESSES),
+    ("multiprocessing.pool", "Pool", "__init__", bindings.detached()),
+    ("multiprocessing.pool", "Pool", "apply_async", functools.partial(_in_pool, "func")),
+    ("multiprocessing.pool", "Pool", "_map_async", functools.partial(_in_pool, "mapper")),
+    ("multiprocessing.pool", "Pool", "imap", functools.partial(_in_pool, "func")),
+    ("multiprocessing.pool", "Pool", "imap_unordered", functools.partial(_in_pool, "func")),
+    # every scheduler's: its timer is of whoever has added a job last
+    ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", bindings.detached()),
 )
-_submit: dict[Any, Any] = {}
+_replaced: dict[tuple[Any, str], Any] = {}
 
 
 def instrument() -> None:
-    """Make executors and timers carry, from here on. Cost: some microseconds a call."""
-    for module, name, prepare in _KINDS:
-        kind: Any = getattr(sys.modules.get(module), name, None)
-        if kind is not None and kind not in _submit:
-            _submit[kind] = kind.submit
-            kind.submit = _submitting(prepare, kind.submit)
+    """Make executors, pools and timers carry, from here on. Cost: some microseconds a call."""
+    for module, kind_name, name, replacing in _METHODS:
+        kind: Any = getattr(sys.modules.get(module), kind_name, None)
+        if kind is not None and (kind, name) not in _replaced:
+            method = _replaced[kind, name] = getattr(kind, name)
+            setattr(kind, name, replacing(method))
     threading.Timer.start = _start_timer  # type: ignore[method-assign,assignment]
 
 
 def uninstrument() -> None:
-    """Leave executors and timers as Python has them."""
-    while _submit:
-        kind, submit = _submit.popitem()
-        kind.submit = submit
+    """Leave executors, pools and timers as Python has them."""
+    while _replaced:
+        (kind, name), method = _replaced.popitem()
+        setattr(kind, name, method)
     if "start" in vars(threading.Timer):
         del threading.Timer.start

@@ -210,6 +210,7 @@ _SERVERS: Final = (
     ("gevent.pywsgi", "WSGIHandler", "handle_one_response", "application"),
     ("eventlet.wsgi", "HttpProtocol", "handle_one_response", "application"),
     ("wsgiref.handlers", "BaseHandler", "run", ""),
+    *((module, "", "_wsgi_call_wrap", None) for module in _names.GRANIAN),
 )
 _replaced: dict[tuple[Any, str], Any] = {}
 
@@ -227,10 +228,12 @@ class _OfServer(WSGIObservabilityMiddleware):
 def instrument() -> None:
     """Observe whatever the servers serve, also those that run already."""
     for module, name, method, place in _SERVERS:
-        kind: Any = getattr(sys.modules.get(module), name, None)
+        found: Any = sys.modules.get(module)
+        kind = getattr(found, name, None) if name else found
         if hasattr(kind, method) and (kind, method) not in _replaced:
             _replaced[kind, method] = was = getattr(kind, method)
-            setattr(kind, method, _failed(was) if place is None else _serving(was, place))
+            make: Any = _serving if place is not None else _failed if name else _granian_wrap
+            setattr(kind, method, make(was, place))
 
 
 def uninstrument() -> None:
@@ -254,7 +257,15 @@ def _serving(original: Any, place: str) -> Any:
     return serve
 
 
-def _failed(original: Any) -> Any:
+def _granian_wrap(original: Any, _: None) -> Any:
+    def wrap(app: App, *given: Any) -> Any:
+        serve = original(_OfServer(app), *given)
+        return lambda *request: copy_context().run(serve, *request)
+
+    return wrap
+
+
+def _failed(original: Any, _: None) -> Any:
     def handle_error(self: Any, req: Any, client: Any, addr: Any, exc: BaseException) -> Any:
         context = context_of(exc) or copy_context()
         return context.run(original, self, req, client, addr, exc)

@@ -27,7 +27,8 @@ from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import MAX_FRAME, frame, header
 
 SEAL_S: Final = 0.5  # how long a span may wait for company
-SLOW_S: Final = 0.02  # an append longer than this is a disk stall: on to the memory queue
+SLOW_S: Final = 0.02  # longer is slow: the disk, or a busy machine on which this thread waits
+STALL_S: Final = 0.5  # of slow appends, none quick between: the disk stalls, memory takes over
 VISIT_S: Final = 3600.0  # between looks at other destinations
 
 # {}: what the spool is for, spans or log records
@@ -93,6 +94,7 @@ class Spool:
         self._segments: dict[bytes, OpenSegment] = {}
         self._memory = Memory()
         self._stalled = self._held.destination_dir is None
+        self._slow_s = 0.0  # that the slow appends took since the last quick one
         self._announced = self.opened
         self._undeletable: set[Path] = set()  # delivered, and still where it was
         self._numbers = itertools.count(1)
@@ -127,9 +129,9 @@ class Spool:
             finally:
                 lock.release()
         else:
-            # one write, and one look at the descriptor, for all that wait for the lock meanwhile
+            # one write, and one look at the descriptor, for all that wait for the lock
             self._deferred.append((scope, data))
-            if lock.acquire(timeout=SLOW_S):
+            if lock.acquire(timeout=STALL_S):
                 try:
                     self._settle()
                 finally:
@@ -210,7 +212,10 @@ class Spool:
             return False
         now = time.monotonic()
         if now - began > SLOW_S:
-            self._stalled = True
+            self._slow_s += now - began
+            self._stalled = self._slow_s > STALL_S
+        elif self._slow_s:
+            self._slow_s = 0.0
         if segment.size >= SEAL_BYTES or now - segment.since >= self.seal_after_s:
             self._seal(scope)
         return True
@@ -252,10 +257,7 @@ class Spool:
 
     @property
     def is_stalled(self) -> bool:
-        """Say whether spans go to memory because the disk was slow or took none.
-
-        After ``close`` none do: nobody would bring them out of there.
-        """
+        """Whether spans go to memory: the disk was slow or took none. After ``close`` none do."""
         return self._stalled and not self._is_closed
 
     def seal(self, *, older_than_s: float = 0.0) -> None:
@@ -293,13 +295,12 @@ class Spool:
         except OSError:
             return False
         # what is in memory counts for nothing here: it was there because of the stall
-        self._stalled = time.monotonic() - began > SLOW_S
+        self._stalled = time.monotonic() - began > STALL_S
         return True
 
     def backlog(self) -> int:
-        """Return how many segments are to be delivered, those that still fill included.
-
-        Those of a directory that cannot be read now are not. Never raises.
+        """Return how many segments are to be delivered, those that still fill included, those of a
+        directory that cannot be read now not. Never raises.
         """
         count = len(self._segments) + bool(self._memory.frames)
         with contextlib.suppress(OSError):
@@ -343,9 +344,8 @@ class Spool:
             return None if self._held.destination_dir is None else self._held.own_dir()
 
     def prune(self) -> None:
-        """Keep the destination within its bound: sent segments go first, then waiting ones,
-        oldest first; these are reported. Once an hour, do that by age for destinations without a
-        process.
+        """Keep the destination within its bound: sent segments go first, then waiting ones, oldest
+        first; these are reported. Hourly, do that by age for destinations without a process.
         """
         if self._held.destination_dir is not None:
             oldest = time.time() - self._max_age_s

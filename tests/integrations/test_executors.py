@@ -3,9 +3,11 @@
 import asyncio
 import contextvars
 import multiprocessing
+import multiprocessing.pool
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.pool import Pool, ThreadPool
 from typing import Any
 
 import pytest
@@ -14,12 +16,13 @@ from otel_logging import (
     bind_context,
     bound_context,
     current_job_tag,
+    detached,
     get_logger,
     tag_background_logger,
     traced,
 )
 from otel_logging.context import bound
-from otel_logging.integrations import executors
+from otel_logging.integrations import executors, registry
 from otel_logging.propagation import inject
 from otel_logging.testing import capture
 
@@ -44,6 +47,10 @@ def seen(*given: Any, **named: Any) -> dict[str, Any]:
         "given": given,
         "named": named,
     }
+
+
+def put_seen(results: Any) -> None:
+    results.put(seen())
 
 
 NOBODY = {"trace": "", "bound": {}, "tag": None, "framework": "nothing", "given": (), "named": {}}
@@ -121,6 +128,145 @@ def test_what_a_threads_initializer_binds_is_on_work_of_nobody() -> None:
             assert executor.submit(seen).result()["bound"] == {"user_id": "bob"}
 
 
+def pool_of(kind: str, *initial: Any) -> Pool:
+    if kind == "threads":
+        return ThreadPool(1, *initial)
+    return multiprocessing.get_context(kind).Pool(1, *initial)
+
+
+POOLS = ("threads", "spawn", "fork")
+CALLS: dict[str, Callable[[Pool], Any]] = {
+    "apply": lambda pool: pool.apply(seen, (1,)),
+    "apply_async": lambda pool: pool.apply_async(func=seen, args=(1,)).get(),
+    "map": lambda pool: pool.map(seen, [1])[0],
+    "map_async": lambda pool: pool.map_async(seen, [1]).get()[0],
+    "starmap": lambda pool: pool.starmap(seen, [(1,)])[0],
+    "imap": lambda pool: next(pool.imap(seen, [1])),
+    "imap in chunks": lambda pool: next(pool.imap(seen, iter([1, 2]), 2)),
+    "imap_unordered": lambda pool: next(pool.imap_unordered(seen, [1])),
+}
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_a_pool_s_work_is_of_who_called_and_its_workers_are_nobody_s(kind: str) -> None:
+    """Whichever request has made the pool, and however the work is handed over."""
+    with capture():
+        with traced("first", root=True), bound_context(user_id="first"):
+            pool = pool_of(kind)
+        with pool:
+            assert pool.apply(seen) == NOBODY
+            for number, (name, call) in enumerate(CALLS.items()):
+                with traced("request", root=True), bound_context(user_id=number):
+                    work = tag_background_logger("CACHE")(call)(pool)
+                    assert work["trace"] == seen()["trace"], name
+                assert work["bound"] == {"user_id": number}, name
+                assert (work["tag"], work["given"]) == ("CACHE", (1,)), name
+                assert call(pool) == NOBODY | {"given": (1,)}, name
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_what_a_pool_s_work_binds_ends_with_it(kind: str) -> None:
+    """What its initializer binds is the worker's, as that of an executor's."""
+    with capture(), pool_of(kind, binding, ("pool",)) as pool:
+        pool.map(binding, ["alice"])
+        pool.apply(binding, ("alice",))
+        assert pool.apply(seen)["bound"] == {"user_id": "pool"}
+        with bound_context(user_id="bob"):
+            assert pool.apply(seen)["bound"] == {"user_id": "bob"}
+
+
+@pytest.mark.parametrize("kind", ["threads", "fork"])
+def test_a_pool_s_callbacks_are_of_who_called(kind: str) -> None:
+    """And the thread that calls them for everybody has nothing of it."""
+    found: list[Any] = []
+
+    def note(_: object) -> None:
+        found.append(seen()["bound"])
+        bind_context(user_id="callback")
+
+    with capture(), pool_of(kind) as pool:
+        for user in ("alice", "bob"):
+            with traced("request", root=True), bound_context(user_id=user):
+                pool.apply_async(seen, (), {}, note).get()
+                pool.map_async(seen, [1], callback=note).get()
+                pool.apply_async(failing, error_callback=note).wait()
+        pool.apply_async(seen, callback=note).get()
+        pool.close()
+        pool.join()
+    assert found == [{"user_id": "alice"}] * 3 + [{"user_id": "bob"}] * 3 + [{}]
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_joblib_s_work_is_of_who_called(backend: str) -> None:
+    """Its workers stay, and have nothing of the call that started them."""
+    joblib = pytest.importorskip("joblib")
+    registry.instrument(["executors"])
+    try:
+        with capture(), joblib.parallel_config(backend, n_jobs=2):
+            for user in ("alice", "bob"):
+                with traced("request", root=True), bound_context(user_id=user):
+                    found = joblib.Parallel()(joblib.delayed(seen)(1) for _ in range(4))
+                    assert {work["trace"] for work in found} == {seen()["trace"]}
+                assert [work["bound"] for work in found] == [{"user_id": user}] * 4
+            assert joblib.Parallel()(joblib.delayed(seen)() for _ in range(4)) == [NOBODY] * 4
+    finally:
+        registry.uninstrument()
+        joblib.externals.loky.get_reusable_executor().shutdown()
+
+
+@pytest.mark.parametrize("name", ["AsyncIOScheduler", "BackgroundScheduler"])
+def test_a_scheduled_job_is_nobody_s(name: str) -> None:
+    """The timer of a scheduler is set anew by each request that adds a job: it serves them all."""
+    kind = name.removesuffix("Scheduler").lower()
+    library = pytest.importorskip(f"apscheduler.schedulers.{kind}")
+    found: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop, enough = asyncio.get_running_loop(), asyncio.Event()
+
+        async def job() -> None:
+            note()
+
+        def note() -> None:
+            found.append(seen())
+            if len(found) >= 4:
+                loop.call_soon_threadsafe(enough.set)
+
+        scheduler = getattr(library, name)()
+        scheduler.start()
+        for user in ("alice", "bob"):
+            with traced("request", root=True), bound_context(user_id=user):
+                scheduler.add_job(job if kind == "asyncio" else note)
+                scheduler.add_job(note, "interval", seconds=0.01)
+        await asyncio.wait_for(enough.wait(), 10)
+        scheduler.shutdown()
+
+    registry.instrument(["executors"])
+    try:
+        with capture():
+            asyncio.run(main())
+    finally:
+        registry.uninstrument()
+    assert found[:4] == [NOBODY] * 4
+
+
+def test_a_process_is_of_who_forked_it_and_nobody_s_where_it_is_spawned() -> None:
+    """A fork copies all that there is; ``detached`` leaves that behind."""
+    with capture(), traced("request", root=True), bound_context(user_id="alice"):
+        for kind, expected in (("spawn", {}), ("fork", {"user_id": "alice"})):
+            context: Any = multiprocessing.get_context(kind)
+            results = context.SimpleQueue()
+            process = context.Process(target=put_seen, args=(results,))
+            process.start()
+            assert results.get()["bound"] == expected
+            process.join()
+        with detached():
+            process = context.Process(target=put_seen, args=(results,))
+            process.start()
+        assert results.get() == NOBODY
+        process.join()
+
+
 def test_run_in_executor_and_to_thread_carry_once() -> None:
     async def main() -> None:
         with traced("request"), bound_context(user_id="alice"):
@@ -160,6 +306,7 @@ def test_uninstrumented_executors_are_as_python_has_them() -> None:
     assert ThreadPoolExecutor.submit.__module__ == "concurrent.futures.thread"
     assert not hasattr(ThreadPoolExecutor.submit, "__wrapped__")
     assert threading.Timer.start is threading.Thread.start
+    assert not hasattr(ThreadPool.apply_async, "__wrapped__")
     executors.uninstrument()
     with capture(), ThreadPoolExecutor(1) as executor, traced("request"):
         assert executor.submit(seen).result() == NOBODY

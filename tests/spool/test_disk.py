@@ -11,7 +11,7 @@ import pytest
 
 from otel_logging.spool import descriptor, queue
 from otel_logging.spool.queue import Spool
-from tests.spools import PATIENT_S, append, encoded, on_disk, places, run, waiting
+from tests.spools import PATIENT_S, append, encoded, make, on_disk, places, run, waiting
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 
@@ -110,7 +110,7 @@ directories.remove(base)
 def test_a_stalled_disk_is_gone_around_until_it_is_quick_again(
     spool: Spool, base: Path, clock: SimpleNamespace
 ) -> None:
-    """An append over 20 ms sends the next into memory; the worker finds the disk quick."""
+    """An append over 500 ms sends the next into memory; the worker finds the disk quick."""
     clock.ticks = [0, 2 * PATIENT_S]
     append(spool, 1)
     append(spool, 2)
@@ -124,11 +124,54 @@ def test_a_stalled_disk_is_gone_around_until_it_is_quick_again(
     assert on_disk(base) == [1, 2, 3, 4]
 
 
+def test_a_busy_machine_is_no_stalled_disk(
+    base: Path, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has to wait in its append is slow as well: only many in a row are a stall,
+    since a kill takes what is in memory.
+    """
+    monkeypatch.setattr(queue, "SLOW_S", 0.02)
+    spool = make(base)
+    append(spool, 1)  # the first opens the segment
+    for number, took in enumerate((0.2, 0.2, 0, 0.2, 0.2, 0, 0.2, 0.2, 0.2), 2):
+        assert not spool.is_stalled
+        clock.ticks = [0, took]
+        append(spool, number)
+    assert on_disk(base) == list(range(1, 11))
+    append(spool, 11)
+    assert on_disk(base) == list(range(1, 11))
+    assert waiting(spool) == list(range(1, 12))
+
+
+def test_a_thread_waits_for_an_append_that_is_slow_once(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has is on disk when its own append returns, though another holds the lock."""
+    entered, write = threading.Event(), descriptor.pwrite
+
+    def slow(fd: int, data: bytes, position: int) -> int:
+        if encoded(1) in data:
+            entered.set()
+            time.sleep(0.05)
+        return write(fd, data, position)
+
+    monkeypatch.setattr(queue, "SLOW_S", 0.02)
+    monkeypatch.setattr(queue, "STALL_S", PATIENT_S)
+    monkeypatch.setattr(descriptor, "pwrite", slow)
+    other = threading.Thread(target=append, args=(spool, 1))
+    other.start()
+    assert entered.wait(10)
+    append(spool, 2)
+    assert on_disk(base) == [1, 2]
+    other.join(10)
+    assert not spool.is_stalled
+
+
 @pytest.mark.alone
 def test_no_thread_waits_for_another_s_stalled_append(
     spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a write hangs, the others' spans are in memory after 20 ms, once."""
+    """While a write hangs, the others' spans are in memory after 500 ms, once."""
     entered, go_on = threading.Event(), threading.Event()
     write = descriptor.pwrite
 
@@ -145,7 +188,7 @@ def test_no_thread_waits_for_another_s_stalled_append(
     assert entered.wait(10)
     began = time.perf_counter()
     append(spool, *range(2, 200))
-    assert time.perf_counter() - began < 2  # 4 s, if each waited for the lock
+    assert time.perf_counter() - began < 4  # 99 s, if each waited for the lock
     go_on.set()
     hung.join(10)
     assert waiting(spool) == list(range(1, 200))
