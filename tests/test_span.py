@@ -47,6 +47,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.span import TraceState
 
 from otel_logging import (
+    _diagnostics,
     _otlp,
     bind_context,
     bound_context,
@@ -1179,6 +1180,9 @@ def test_tracers_are_the_providers(service: Service) -> None:
     provider._set_tracer_configurator(tracer_configurator=sdk._disable_tracer_configurator)
     try:
         assert not tracer.start_span("off").is_recording()
+        with traced("off") as stage, traced("inside"):
+            assert not stage.is_recording()
+        assert not _diagnostics.counts
     finally:
         provider._set_tracer_configurator(tracer_configurator=sdk._default_tracer_configurator)
     tracer.start_span("on").end()

@@ -109,6 +109,9 @@ class Pipeline:
         self.encoded_attributes: float = math.inf if most is None else most
         if settings.limits.value_length is not None:
             self.encoded_attributes = -1
+        most, length = self.limits.span_attributes, self.limits.span_value_length
+        #: How many a span may have that is given what is bound without a look at its values.
+        self.shared_attributes = (math.inf if most is None else most) if length is None else -1
         self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
         if settings.sampler.startswith("parentbased"):
             keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")

@@ -121,13 +121,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
     def begin_with(self, bound: Bound, tag: str | None) -> None:
         """Put on it what is bound, and the *tag* of a job."""
         if bound.values:
-            limits = self.pipeline.limits
-            most = limits.span_attributes
-            if (
-                bound.is_plain
-                and limits.span_value_length is None
-                and (most is None or len(bound.values) < most)
-            ):
+            if bound.is_plain and len(bound.values) < self.pipeline.shared_attributes:
                 self._bound = bound
             else:
                 self.set_attributes(bound.attributes)
@@ -241,7 +235,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         if self._pid != _forks.pid:  # the parent process ends it
             return
         # a span without length has a clock that went wrong, Jaeger says on its page
-        self._end_time = max(end_ns, self._start_time + 1)
+        self._end_time = end_ns if end_ns > self._start_time else self._start_time + 1
         if (entry := self.otel_logging_entry) is not None:
             entry.otel_logging_stages -= 1
             entry.otel_logging_last = end_ns
