@@ -4,16 +4,15 @@ Invariant: every field is there, under its own name or with underscores behind i
 """
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from otel_logging import _fields, _names
+from otel_logging import _fields, _names, _text
 from otel_logging._values import plain
 from otel_logging.processors import EventDict
 
 #: The end of what ``repr`` says of an object that has no more to say.
-_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>$")
+_ADDRESS: Final = _text.later(r" at 0x[0-9a-fA-F]+>$")
 
 
 def is_address(value: Any) -> bool:
