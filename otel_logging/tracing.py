@@ -139,7 +139,7 @@ class Stage:
         if stage.name is None:
             qualified: str = getattr(function, "__qualname__", type(function).__qualname__)
             stage.name = qualified.rpartition("<locals>.")[2]
-        return _wrap.wrap(function, _start, _end, stage)
+        return _wrap.wrap(function, start, end, stage)
 
     def __enter__(self) -> Span:
         if (
@@ -148,7 +148,7 @@ class Stage:
             and self.asked is _NOTHING_ASKED
         ):
             return _INVALID
-        span: Span = _start(self)
+        span: Span = start(self)
         if span is not _INVALID:
             self.spans.append(span)
         return span
@@ -162,14 +162,14 @@ class Stage:
             current = CURRENT.get().get(SPAN)
             span = next((each for each in spans if each is current), span)
         spans.remove(span)
-        _end(span, error)
+        end(span, error)
 
     def begin(self) -> outliving.OpenStage:
         """Open the stage as no block: current here, and in what starts here, until its ``end()``.
 
         Never raises.
         """
-        return outliving.OpenStage(_start(self), _end)
+        return outliving.OpenStage(start(self), end)
 
 
 _INVALID: Final = trace.INVALID_SPAN
@@ -211,8 +211,8 @@ def stage_of(
     return stage
 
 
-def _start(stage: Stage) -> Any:
-    """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
+def start(stage: Stage) -> Any:
+    """Begin a stage, in any task or thread; return its span, an invalid one without tracing."""
     tracer = (runtime := _runtime.current).tracer or tracers.other(stage.asked)
     if tracer is None:
         return _INVALID
@@ -220,7 +220,7 @@ def _start(stage: Stage) -> Any:
         kind, links, budget, _, expected, is_special = stage.asked
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
-        before: Bound | None = None
+        before = None
         if is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
@@ -297,8 +297,8 @@ def _entry(
     return outer, context, before, links
 
 
-def _end(span: Any, error: BaseException | None, end_ns: int | None = None) -> None:
-    """End a stage, as of *end_ns* where that is given. Never raises."""
+def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> None:
+    """End a stage, in any task or thread, as of *end_ns* where that is given. Never raises."""
     if span is _INVALID:
         return
     bound, watched = span.otel_logging_bound, span.otel_logging_watched
@@ -339,11 +339,6 @@ def _end(span: Any, error: BaseException | None, end_ns: int | None = None) -> N
         # who had a pool last is known for a while, and is no reason to keep a message open
         if watched:
             span.otel_logging_outer = outliving.let_go(span.otel_logging_outer)
-
-
-#: Begin and end a stage that is no block: from any task or thread.
-start: Final = _start
-end: Final = _end
 
 
 def _as_links(links: Any) -> list[Link]:

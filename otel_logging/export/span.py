@@ -48,10 +48,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         """Add a log line, or any event, wherever it has to go."""
-        pid = getpid()
-        if pid != _forks.pid:
-            _forks.check()
-        self._add(time_ns, encode_line(self.pipeline.limits, time_ns, name, fields), pid)
+        self._add(time_ns, encode_line(self.pipeline.limits, time_ns, name, fields))
 
     def add_encoded(self, time_ns: int, encoded: bytes, attributes: int) -> bool:
         """Add an event with so many *attributes* that ``_otlp.event_of`` has encoded.
@@ -60,13 +57,12 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         """
         if attributes > self.pipeline.encoded_attributes or len(encoded) > EVENT_BYTES:
             return False
-        pid = getpid()
-        if pid != _forks.pid:
-            _forks.check()  # pragma: no cover - a fork in C, which takes no coverage along
-        self._add(time_ns, encoded, pid)
+        self._add(time_ns, encoded)
         return True
 
-    def _add(self, time_ns: int, encoded: bytes, pid: int) -> None:
+    def _add(self, time_ns: int, encoded: bytes) -> None:
+        if (pid := getpid()) != _forks.pid:
+            _forks.check()
         size = len(encoded)
         # one that would fill a page has one of its own, so that all stay within their bound
         if self._end_time is not None or self._pid != pid or size >= PAGE_BYTES:
