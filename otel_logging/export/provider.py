@@ -180,9 +180,8 @@ def _unrecorded(
 ) -> _Unrecorded:
     # NonRecordingSpan's constructor is left out: a context is made when somebody asks
     span: _Unrecorded = _new(_Unrecorded)
-    span.trace_id, span.span_id, span.trace_flags = trace_id, span_id, flags
-    if state:
-        span.trace_state = state
+    span.trace_id, span.span_id = trace_id, span_id
+    span.trace_flags, span.trace_state = flags, state
     if around is not None and bindings.is_local(around):
         span.otel_logging_entry = bindings.entry_of(around)
     return span
