@@ -22,7 +22,6 @@ _FIXED32 = struct.Struct("<I").pack
 _TIMES = struct.Struct("<BQBQ").pack
 _IDS = struct.Struct(">2s16s2sQ").pack
 _DOUBLE = struct.Struct("<d").pack
-_INT64 = 1 << 63
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
 _UINT128 = (1 << 128) - 1
@@ -44,6 +43,7 @@ _named: dict[tuple[str, int], bytes] = {}
 _flags = {flags: b"\x85\x01" + _FIXED32(flags) for flags in (0x101, 0x103, 0x301, 0x303)}
 _REMEMBERED = 4096
 _REMEMBERED_CHARACTERS = 64
+_REMEMBERED_KINDS = (str, int)  # True and 1.0 are 1 where they are looked up
 
 
 def _varint(number: int) -> bytes:
@@ -153,7 +153,7 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     """Encode all of *values*, each as the field *tag*."""
     return b"".join(
         [
-            (type(value) is str and _remembered.get((tag, key, value)))
+            (type(value) in _REMEMBERED_KINDS and _remembered.get((tag, key, value)))
             or attribute(tag, key, value)
             for key, value in values.items()
         ]

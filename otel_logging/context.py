@@ -345,7 +345,7 @@ class Unrecorded(trace.NonRecordingSpan):
     """Stands for a request where no tracing is: what is bound in it ends with it."""
 
     otel_logging_bound = otel_logging_budget = otel_logging_watched = None
-    otel_logging_passed = False
+    otel_logging_passed = otel_logging_closed = False
 
     def __init__(self, around: trace.Span) -> None:
         super().__init__(around.get_span_context())

@@ -36,15 +36,11 @@ from otel_logging._values import plain
 from otel_logging.binding import NOTHING, Bound, has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.verdict import late_by
+from otel_logging.tracers import API, PROVIDER
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
-
-#: Set on the span of a stage that was left while it was not what is current.
-_PASSED: Final = "otel_logging_passed"
-#: Set on the span of a stage with exceptions that are no failure of it.
-_EXPECTED: Final = "otel_logging_expected"
 
 _Context: Final = otel_context.Context
 
@@ -143,16 +139,16 @@ class Stage:
         if stage.name is None:
             qualified: str = getattr(function, "__qualname__", type(function).__qualname__)
             stage.name = qualified.rpartition("<locals>.")[2]
-        return _wrap.wrap(function, _start, _end, stage)
+        return _wrap.wrap(function, start, end, stage)
 
     def __enter__(self) -> Span:
         if (
             _runtime.current.tracer is None  # in line: nothing may be slower for us before set-up
-            and tracers.API[tracers.PROVIDER] is tracers.nobodys
+            and API[PROVIDER] is tracers.nobodys
             and self.asked is _NOTHING_ASKED
         ):
             return _INVALID
-        span: Span = _start(self)
+        span: Span = start(self)
         if span is not _INVALID:
             self.spans.append(span)
         return span
@@ -166,14 +162,14 @@ class Stage:
             current = CURRENT.get().get(SPAN)
             span = next((each for each in spans if each is current), span)
         spans.remove(span)
-        _end(span, error)
+        end(span, error)
 
     def begin(self) -> outliving.OpenStage:
         """Open the stage as no block: current here, and in what starts here, until its ``end()``.
 
         Never raises.
         """
-        return outliving.OpenStage(_start(self), _end)
+        return outliving.OpenStage(start(self), end)
 
 
 _INVALID: Final = trace.INVALID_SPAN
@@ -215,8 +211,8 @@ def stage_of(
     return stage
 
 
-def _start(stage: Stage) -> Any:
-    """Begin a stage; return its span, an invalid one where there is no tracing. Never raises."""
+def start(stage: Stage) -> Any:
+    """Begin a stage, in any task or thread; return its span, an invalid one without tracing."""
     tracer = (runtime := _runtime.current).tracer or tracers.other(stage.asked)
     if tracer is None:
         return _INVALID
@@ -224,7 +220,7 @@ def _start(stage: Stage) -> Any:
         kind, links, budget, _, expected, is_special = stage.asked
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
-        before: Bound | None = None
+        before = None
         if is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
@@ -301,18 +297,18 @@ def _entry(
     return outer, context, before, links
 
 
-def _end(given: Span, error: BaseException | None, end_ns: int | None = None) -> None:
-    """End a stage, as of *end_ns* where that is given. Never raises."""
-    if given is _INVALID:
+def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> None:
+    """End a stage, in any task or thread, as of *end_ns* where that is given. Never raises."""
+    if span is _INVALID:
         return
-    span: Any = given
+    bound, watched = span.otel_logging_bound, span.otel_logging_watched
     try:
         if error is not None:
             is_failure = _record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
             if is_failure:
                 _exceptions.tell_later(error, _runtime.current.failed, span)
-        if watched := span.otel_logging_watched:
+        if watched:
             end_ns = watched.finish(end_ns)
         if getattr(span, "end_time", None) is not None:
             pass  # somebody has ended it already
@@ -329,25 +325,20 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
         span.otel_logging_closed = True
         if CURRENT.get().get(SPAN) is span:
             outer = span.otel_logging_outer
-            while outer and getattr(around := outer.get(SPAN), _PASSED, False):
+            while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer = around.otel_logging_outer
             CURRENT.set(outer)
-            if span.otel_logging_bound is not None:
-                bindings.restore(span.otel_logging_bound)
+            if bound is not None:
+                bindings.restore(bound)
         else:
             span.otel_logging_passed = True
-        if span.otel_logging_bound is not None and (watch := _runtime.current.watch) is not None:
+        if bound is not None and (watch := _runtime.current.watch) is not None:
             noted = watch.open.pop(span, None)
             if type(noted) is tuple:
                 watch.close(noted)
         # who had a pool last is known for a while, and is no reason to keep a message open
-        if span.otel_logging_watched is not None:
+        if watched:
             span.otel_logging_outer = outliving.let_go(span.otel_logging_outer)
-
-
-#: Begin and end a stage that is no block: from any task or thread.
-start: Final = _start
-end: Final = _end
 
 
 def _as_links(links: Any) -> list[Link]:
@@ -386,7 +377,8 @@ def _record(span: Span, error: BaseException) -> bool:
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         return False
     status = _answers.status_of(error)
-    if _answers.is_one_of(error, getattr(span, _EXPECTED, ())) or (status and status < 400):
+    expected = getattr(span, "otel_logging_expected", ())
+    if _answers.is_one_of(error, expected) or (status and status < 400):
         return False
     trace_id = span.get_span_context().trace_id
     if not _exceptions.is_recorded(error, trace_id):

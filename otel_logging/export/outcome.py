@@ -25,9 +25,9 @@ ANSWER_BYTES: Final = 64 << 10
 _SHOWN_CHARACTERS: Final = 300
 _READ_CHARACTERS: Final = 4096  # of a text, before keys are taken out of it and it is cut
 _SECRET_CHARACTERS: Final = 3  # shorter ones would be found in any text
-_BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes that are in no text
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110: token
-_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")  # what HTTP and gRPC both take
+_BINARY: Final = rb"[\x00-\x08\x0e-\x1f]"  # bytes that are in no text
+_HEADER_NAME: Final = _text.later(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110: token
+_HEADER_VALUE: Final = _text.later(r"[\x20-\x7e]*")  # what HTTP and gRPC both take
 
 
 class Outcome(Enum):
@@ -135,7 +135,7 @@ def accepted(body: bytes) -> Answer | None:
     if not body.strip():  # the usual case, without an import
         return Answer(Outcome.DELIVERED)
     with contextlib.suppress(Exception):
-        if _BINARY.search(body):  # each field in protobuf begins with such a byte
+        if re.search(_BINARY, body):  # each field in protobuf begins with such a byte
             with _forks.importing:
                 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 

@@ -79,10 +79,6 @@ class Pipeline:
     foreign processors do. Concurrency: any thread; follows a fork.
     """
 
-    #: What its tracers make; ``testing`` has one with a clock of its own.
-    span_type: type[Span] = Span
-    #: Flags of a new trace: that its id is random, where the installed SDK (1.45) says that.
-    root_flags = int(getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
     #: Whether the sampler has to be asked for each span, which costs more than all else.
     asks_sampler: bool
     #: Where it has not: new traces with an id up to this one are sampled, other spans as their
@@ -91,6 +87,10 @@ class Pipeline:
 
     def __init__(self, settings: Settings, resource: Resource, spool: Spool) -> None:
         self.follow(settings, resource)
+        #: What its tracers make; ``testing`` has one with a clock of its own.
+        self.span_type: type[Span] = Span
+        #: Flags of a new trace: that its id is random, where the installed SDK (1.45) says that.
+        self.root_flags = int(getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
         self.spool = spool
         self.processors: tuple[SpanProcessor, ...] = ()
         self._last_calls = LastCalls()
@@ -117,6 +117,9 @@ class Pipeline:
         self.encoded_attributes: float = math.inf if most is None else most
         if settings.limits.value_length is not None:
             self.encoded_attributes = -1
+        most, length = self.limits.span_attributes, self.limits.span_value_length
+        #: How many a span may have that is given what is bound without a look at its values.
+        self.shared_attributes = (math.inf if most is None else most) if length is None else -1
         self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
         if settings.sampler.startswith("parentbased"):
             keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")

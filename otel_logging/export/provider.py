@@ -113,14 +113,13 @@ class Tracer(SdkTracer):
             _forks.check()  # two children of one process would have the same ids
         pipeline = (runtime := _runtime.current).pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
-            return NonRecordingSpan(around.get_span_context())
-        parent: Any = None if around is _INVALID else around
+            return bindings.Unrecorded(around)
+        parent: Any = None
         outside: Any = None
-        if parent is not None and not getattr(parent, "otel_logging_is_ours", False):
-            parent, outside = None, around.get_span_context()
-        if parent is not None:
+        if around is not _INVALID and getattr(around, "otel_logging_is_ours", False):
+            parent = around
             trace_id, flags, state = parent.trace_id, parent.trace_flags, parent.trace_state
-        elif outside is not None and outside.is_valid:
+        elif around is not _INVALID and (outside := around.get_span_context()).is_valid:
             trace_id, state = outside.trace_id, outside.trace_state
             flags = outside.trace_flags & (TraceFlags.SAMPLED | RANDOM_TRACE_ID)
         else:
@@ -181,12 +180,8 @@ def _unrecorded(
 ) -> _Unrecorded:
     # NonRecordingSpan's constructor is left out: a context is made when somebody asks
     span: _Unrecorded = _new(_Unrecorded)
-    span.trace_id, span.span_id, span.trace_flags, span.trace_state = (
-        trace_id,
-        span_id,
-        flags,
-        state,
-    )
+    span.trace_id, span.span_id = trace_id, span_id
+    span.trace_flags, span.trace_state = flags, state
     if around is not None and bindings.is_local(around):
         span.otel_logging_entry = bindings.entry_of(around)
     return span

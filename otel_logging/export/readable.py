@@ -51,6 +51,7 @@ class SpanSink(Protocol):
     limits: "Limits"
     page_events: int
     encoded_attributes: float
+    shared_attributes: float
     resource: "Resource"
     processors: tuple[Any, ...]
 
@@ -85,21 +86,30 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     can be assigned: its own properties (``name``, ``status``...) read them.
     """
 
+    # what each stage reads: of a slot a tenth of what it takes of a class, or of a ``__dict__``
+    # that somebody has looked at
+    __slots__ = (
+        *("_bound", "_encoded_events", "_end_time", "_events_at_end", "_kind", "_line_end"),
+        *("_name", "_open", "_own", "_page_bytes", "_parent_context", "_parent_span", "_pid"),
+        *("_scope", "_shown_events", "_start_time", "_status", "clock_ns", "otel_logging_entry"),
+        *("otel_logging_watched", "pipeline", "span_id", "trace_flags", "trace_id", "trace_state"),
+    )
+
+    _end_time: int | None
+    _status: Status
+    _parent_context: SpanContext | None
+    #: What was bound where it began; its bytes are shared, until somebody looks at the attributes.
+    _bound: Bound | None
+    _events_at_end: Sequence[bytes]
+    #: The events of an ended span, once somebody has looked at them, who may have changed them.
+    _shown_events: list[Event] | None
     # what most spans never have is the class's
-    _end_time: int | None = None
-    _status = _UNSET
     dropped_attributes = 0  # the SDK counts in its containers
     dropped_events = 0  # what is too much leaves on another span
     dropped_links = 0
-    _parent_context: SpanContext | None = None
-    #: What was bound where it began; its bytes are shared, until somebody looks at the attributes.
-    _bound: Bound | None = None
-    _line_end: bytes | None = None
-    _page_bytes = 0
+    _links: Sequence[Link] = ()
+    _line_end: bytes | None
     _pages = 0
-    _events_at_end: Sequence[bytes] = ()
-    #: The events of an ended span, once somebody has looked at them, who may have changed them.
-    _shown_events: list[Event] | None = None
     _own_resource: "Resource | None" = None
 
     def __init__(
@@ -128,7 +138,10 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         self._kind = kind
         self._parent_span = parent
         self._own: dict[str, Any] = {}
-        self._links: list[Link] = []
+        self._end_time = self._parent_context = self._bound = self._shown_events = None
+        self.otel_logging_watched = self.otel_logging_entry = self.trace_state = None
+        self._status, self._events_at_end = _UNSET, ()
+        self._line_end, self._page_bytes = None, 0
         self._encoded_events: list[bytes] = []
         self._open = [True]  # popped once, by whoever ends it
         self._pid = _forks.pid
@@ -163,7 +176,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         if most is not None and len(self._links) >= most:
             self.dropped_links += 1
         else:
-            self._links.append(added)
+            vars(self).setdefault("_links", []).append(added)
 
     @property
     def is_silent(self) -> bool:
@@ -207,15 +220,14 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     def encode(self, trace_id: bytes) -> bytes:
         """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
         parent, outside, status = self._parent_span, self._parent_context, self._status
-        events = self._events_at_end
+        events, flags, parent_span_id = self._events_at_end, self.trace_flags | HAS_IS_REMOTE, 0
         if self._shown_events is not None:
             events = [encode_shown(event) for event in self._shown_events]
-        parent_span_id, remote = 0, 0
         if parent is not None:
             parent_span_id = parent.span_id
         elif outside is not None:
             parent_span_id = outside.span_id
-            remote = IS_REMOTE if outside.is_remote else 0
+            flags |= IS_REMOTE if outside.is_remote else 0
         dropped = None
         if self.dropped_attributes or self.dropped_links:
             dropped = (self.dropped_attributes, 0, self.dropped_links)
@@ -224,7 +236,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             self.span_id,
             parent_span_id,
             "" if self.trace_state is None else state_header(self.trace_state),
-            self.trace_flags | HAS_IS_REMOTE | remote,
+            flags,
             self._name,
             1 if self._kind is _INTERNAL else otlp_kind(self._kind),
             self._start_time,

@@ -48,10 +48,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         """Add a log line, or any event, wherever it has to go."""
-        pid = getpid()
-        if pid != _forks.pid:
-            _forks.check()
-        self._add(time_ns, encode_line(self.pipeline.limits, time_ns, name, fields), pid)
+        self._add(time_ns, encode_line(self.pipeline.limits, time_ns, name, fields))
 
     def add_encoded(self, time_ns: int, encoded: bytes, attributes: int) -> bool:
         """Add an event with so many *attributes* that ``_otlp.event_of`` has encoded.
@@ -60,13 +57,12 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         """
         if attributes > self.pipeline.encoded_attributes or len(encoded) > EVENT_BYTES:
             return False
-        pid = getpid()
-        if pid != _forks.pid:
-            _forks.check()  # pragma: no cover - a fork in C, which takes no coverage along
-        self._add(time_ns, encoded, pid)
+        self._add(time_ns, encoded)
         return True
 
-    def _add(self, time_ns: int, encoded: bytes, pid: int) -> None:
+    def _add(self, time_ns: int, encoded: bytes) -> None:
+        if (pid := getpid()) != _forks.pid:
+            _forks.check()
         size = len(encoded)
         # one that would fill a page has one of its own, so that all stay within their bound
         if self._end_time is not None or self._pid != pid or size >= PAGE_BYTES:
@@ -121,13 +117,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
     def begin_with(self, bound: Bound, tag: str | None) -> None:
         """Put on it what is bound, and the *tag* of a job."""
         if bound.values:
-            limits = self.pipeline.limits
-            most = limits.span_attributes
-            if (
-                bound.is_plain
-                and limits.span_value_length is None
-                and (most is None or len(bound.values) < most)
-            ):
+            if bound.is_plain and len(bound.values) < self.pipeline.shared_attributes:
                 self._bound = bound
             else:
                 self.set_attributes(bound.attributes)
@@ -241,7 +231,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         if self._pid != _forks.pid:  # the parent process ends it
             return
         # a span without length has a clock that went wrong, Jaeger says on its page
-        self._end_time = max(end_ns, self._start_time + 1)
+        self._end_time = end_ns if end_ns > self._start_time else self._start_time + 1
         if (entry := self.otel_logging_entry) is not None:
             entry.otel_logging_stages -= 1
             entry.otel_logging_last = end_ns

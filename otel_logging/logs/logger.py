@@ -8,8 +8,7 @@ loggers made before set-up follow what is configured now. Deliberately absent: w
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -32,8 +31,7 @@ _LEVELS: Final = {
 LOST: Final = "log lines lost: a line could not be made"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Configured:
+class Configured(NamedTuple):
     """What is configured: the level of each logger's name, and how a line is written."""
 
     level: int | None

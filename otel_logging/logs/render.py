@@ -6,7 +6,6 @@ messages and tracebacks, below which all is indented.
 """
 
 import math
-import re
 import sys
 import time
 import unicodedata
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from otel_logging import _json, _links, _names, _runtime
-from otel_logging._text import visible
+from otel_logging._text import later, visible
 from otel_logging._values import MAX_RECORD_BYTES, field, plain
 from otel_logging.logs.line import NAMES
 
@@ -59,15 +58,15 @@ _INDENT: Final = 24  # of what goes on in the next line: right of where messages
 _LEAST_INDENT: Final = 4  # of tracebacks, and of words too long for more
 _TRACE_CHARACTERS: Final = 8
 #: With flags that say "sampled" (W3C Trace Context: the lowest bit).
-_IDS = re.compile("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
-_BARE = re.compile(r"[^\s\"'=]+")
+_IDS = later("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
+_BARE = later(r"[^\s\"'=]+")
 #: What people do not read beside the message. Of a late stage: its shares are data of programs,
 #: where it stands is below.
 _NOT_FIELDS: Final = _names.RESERVED | {
     *(_names.STACK, _names.TIME_NS, _names.LATE_SHARES, _names.LATE_WHERE, *_names.OF_EXCEPTIONS)
 }
-_WORDS: Final = re.compile("( *)([^ ]+)")
-_PARTS: Final = re.compile("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
+_WORDS: Final = later("( *)([^ ]+)")
+_PARTS: Final = later("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
 _Paint = Callable[[str, str], str]
 #: What no line is broken inside: the columns before it, a field's name, the text, its colour.
 _Token = tuple[int, str | None, str, str]
