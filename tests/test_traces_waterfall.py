@@ -104,7 +104,7 @@ def test_a_whole_picture(tmp_path: Path) -> None:
         "0.890         │   debug   done  logger=chat",
         "0.900  0.275  └ answer ERROR                                         ╶─────────╴",
         "                │ gave up",
-        "                │ linked to trace aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, span 000000…",
+        "                │ linked to trace aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         "1.100           │ ERROR   could not answer  logger=chat",
         "                │         ValueError: no model  at shop/cart.py:12 answer",
         "1.110  0.002    └ retry CANCELLED                                           ╶",
@@ -312,4 +312,4 @@ def test_sql_is_never_cut(tmp_path: Path) -> None:
 
     lines = [text[16:] for text in below_heading(trace, 60)[1:]]
     assert lines[0] == "k=1"
-    assert " ".join(" ".join(lines[1:]).split()) == f"{where.strip()} {sql}"
+    assert " ".join(" ".join(lines[1:]).split()) == f"where it stood: {where.strip()} {sql}"

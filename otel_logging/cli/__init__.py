@@ -91,7 +91,7 @@ def late(
         any_late = any_late or (answer.judged and answer.found > 0)
         out_width = listing.width
         if key is not None:
-            parts = groups.grouped(answer.all_rows, key)[: listing.limit]
+            parts = groups.grouped(answer.rows, key)[: listing.limit]
             drawn = (
                 table.draw_summary(answer, parts, width=out_width)
                 if summary

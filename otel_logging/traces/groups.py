@@ -11,6 +11,7 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging.traces.late import Answer, Row
 from otel_logging.traces.path import NOTHING
+from otel_logging.traces.span import Span
 
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
 _AT_ONCE_NS = 1_000_000_000
@@ -29,23 +30,22 @@ def usual(answer: Answer) -> Callable[[Row], tuple[float, float] | None]:
     """Return what says how long a row's stage usually takes, of all that is stored of its name and
     service: the seconds of half and of 95 % of them; None where there are too few.
     """
-    wanted = {_kind(row) for row in answer.rows}
-    took: dict[Any, list[float]] = defaultdict(list)
+    took: dict[Any, list[float]] = {_kind(row.span): [] for row in answer.rows}
     for row in answer.considered:
-        if (kind := _kind(row)) in wanted:
-            took[kind].append(row.span.duration_s)
+        if (each := took.get(_kind(row.span))) is not None:
+            each.append(row.span.duration_s)
     for each in took.values():
         each.sort()
 
     def of(row: Row) -> tuple[float, float] | None:
-        each = took[_kind(row)]
+        each = took[_kind(row.span)]
         return (_percentile(each, 50), _percentile(each, 95)) if len(each) >= _ENOUGH else None
 
     return of
 
 
-def _kind(row: Row) -> tuple[str, str]:
-    return row.span.resource.service, row.span.name
+def _kind(span: Span) -> tuple[str, str]:
+    return span.resource.service, span.name
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:

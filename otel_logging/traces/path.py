@@ -159,7 +159,7 @@ def _split(
     """Add the stages right below to *below*; add to *gaps* when none was open. From the end
     backwards, the stage that ended last is what was waited for.
     """
-    inside = []
+    inside: list[tuple[bool, int, int, int, int, Span]] = []
     most = whole.end + (whole.end - whole.start) // _GOES_ON
     for child in trace.children(whole.span):
         if child.span_id in seen or not child.is_stage:
@@ -240,7 +240,8 @@ def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, i
         if end - begin <= longest[1] - longest[0]:
             break
         inner = cuts[bisect_right(cuts, begin) : bisect_left(cuts, end)]
-        longest = max(longest, *pairwise([begin, *inner, end]), key=lambda piece: piece[1] - piece[0])
+        pieces = pairwise([begin, *inner, end])
+        longest = max(longest, *pieces, key=lambda piece: piece[1] - piece[0])
     return longest
 
 

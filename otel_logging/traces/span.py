@@ -95,6 +95,15 @@ class Span:
         one = self._details
         return not isinstance(one, bytes) or key.encode(errors="surrogatepass") in one
 
+    def beginning(self, prefix: str) -> dict[str, Any]:
+        """Return the attributes whose keys begin with *prefix*, as ``get`` does each."""
+        if not isinstance(self._details, bytes):
+            return {k: v for k, v in self._details.attributes.items() if k.startswith(prefix)}
+        if not self.may_have(prefix):
+            return {}
+        own = [item for item in _message(self._details).attributes if item.key.startswith(prefix)]
+        return _otlp.values_of(own)
+
     @property
     def is_error(self) -> bool:
         """Whether its status is ERROR."""
@@ -205,8 +214,9 @@ def _resource(values: Mapping[str, Any]) -> Resource:
 # ---------------------------------------------------------------- from bytes
 
 
+@lru_cache(64)  # that of a process, in each of its segments
 def resource_from_bytes(encoded: bytes) -> Resource:
-    """Return the resource that ``_otlp.resource`` encoded."""
+    """Return the resource that ``_otlp.resource`` encoded, of equal bytes the same one."""
     return _resource(_otlp.values_of(ResourceSpans.FromString(encoded).resource.attributes))
 
 

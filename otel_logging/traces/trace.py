@@ -98,9 +98,9 @@ class Trace:
     def descendants(self, span: Span) -> Iterator[Span]:
         """Yield all spans below *span*."""
         seen = {span.span_id}
-        waiting = [span]
+        waiting, children = [span], self._children
         while waiting:
-            for child in self.children(waiting.pop()):
+            for child in children.get(waiting.pop().span_id, ()):
                 if child.span_id not in seen:
                     seen.add(child.span_id)
                     waiting.append(child)

@@ -174,8 +174,8 @@ def _line(row: Row, event: Event, start: int) -> str:
 
 
 def _fields(values: Mapping[str, Any], above: Mapping[str, Any]) -> str:
-    new = {k: v for k, v in values.items() if is_shown(k) and above.get(k) != v}
-    text = " ".join(_text(f"{key}={shown(value)}") for key, value in new.items())
+    new = {k: v for k, v in values.items() if is_shown(k, v) and above.get(k) != v}
+    text = " ".join(_text(f"{key}={shown(value, key)}") for key, value in new.items())
     return f'<br><code class="dim">{text}</code>' if text else ""
 
 

@@ -278,7 +278,7 @@ def _scope(spans: Sequence[Span]) -> Iterator[str]:
 
 def _stage(span: Span, service: str, tells: Mapping[str, Any]) -> Text:
     stage = Text(visible(span.name), "bold", no_wrap=True, overflow="ellipsis")
-    if span.details.status == "error":
+    if span.is_error:
         stage.append(" ERROR", "bold red")
     if service:
         stage.append(f" @{visible(service)}", "not bold dim")

@@ -34,6 +34,7 @@ _LEAST_BAR = 20  # columns; less shows nothing
 _EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _COMPARED = 100  # of equal stages, for what they have in common
+_NOTICED_S = 0.001
 _LOST = 0.1  # of the whole: less is not marked
 _LEAST_LABEL = 12
 _GAP: Final = "  "
@@ -54,8 +55,12 @@ _HTTP: Final = ("http.route", "url.path")  # the first ones of a stage
 _WHOLE: Final = (_names.LATE_WHERE, "db.query.text", "db.statement")
 
 
-def is_shown(key: str) -> bool:
-    """Return whether an attribute is a field: the heading has what made it late."""
+def is_shown(key: str, value: Any) -> bool:
+    """Return whether an attribute is a field: the heading has what made it late, and a wait that
+    nobody notices is nothing.
+    """
+    if key == _names.QUEUE_WAIT and isinstance(value, float) and value < _NOTICED_S:
+        return False
     is_verdict = key.startswith(f"{_names.LATE}.") and key != _names.LATE_WHERE
     return key not in _HIDDEN and not is_verdict
 
@@ -276,7 +281,7 @@ def _label(row: Row, columns: _Columns) -> Text:
 def words_of(span: Span) -> list[str]:
     """Return what is wrong with a stage, in words."""
     facts = {
-        "ERROR": span.details.status == "error",
+        "ERROR": span.is_error,
         "LATE": late_by(span.duration_s, span.budget_s) is not None,
         "CANCELLED": span.get(_names.CANCELLED) is True,
     }
@@ -306,15 +311,17 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     if each := fields(_new(row.common, {**row.shown, **span.attributes})):
         yield Text("each inside: ", "dim").append(each)
     for link in span.details.links:
-        yield Text(f"linked to trace {link['trace_id']}, span {link['span_id']}", "dim")
+        yield from _below(Text(f"linked to trace {link['trace_id']}", "dim"), row.inner, columns)
 
 
 def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
     new = dict(_new(values, row.shown))
     if own := fields((key, value) for key, value in new.items() if key not in _WHOLE):
         yield own
-    for text in (new[key] for key in _WHOLE if key in new):
-        yield from _below(Text(visible(" ".join(str(text).split()))), row.inner, columns)
+    for key in (key for key in _WHOLE if key in new):
+        text = visible(" ".join(str(new[key]).split()))
+        label = Text("where it stood: " if key == _names.LATE_WHERE else "")
+        yield from _below(label.append(text), row.inner, columns)
 
 
 def _below(text: Text, lead: str, columns: _Columns, indent: int = 0) -> Iterator[Text]:
@@ -334,7 +341,7 @@ def _new(values: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterable[tuple[
     """Return the fields that are new here; what is asked for is first, the logger's name last: it
     is cut first.
     """
-    new = {k: v for k, v in values.items() if is_shown(k) and (k not in shown or shown[k] != v)}
+    new = {k: v for k, v in values.items() if is_shown(k, v) and (k not in shown or shown[k] != v)}
     first = {key: new.pop(key) for key in _HTTP if key in new}
     if _names.LOGGER in new:
         new[_names.LOGGER] = new.pop(_names.LOGGER)
