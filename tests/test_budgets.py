@@ -41,7 +41,7 @@ BUDGETS = {
     "_secret_texts": 241,
     "_secret_values": 197,
     "_socket": 113,
-    "_text": 34,
+    "_text": 39,
     "_tls": 51,
     "_values": 200,
     "_wrap": 170,
@@ -56,7 +56,7 @@ BUDGETS = {
     "integrations": 1553,
     "jobs": 103,
     "lateness": 1325,
-    "logs": 1555,
+    "logs": 1556,
     "mcp_server": 143,
     "observability": 253,
     "outliving": 75,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1082,
     "testing": 151,
     "tracers": 45,
-    "traces": 2402,
+    "traces": 2410,
     "tracing": 288,
 }
 

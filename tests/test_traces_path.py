@@ -217,7 +217,7 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
             p(2, 1, "read", 0, 2 * HOUR),
             p(3, 1, "index", 2 * HOUR, 71 * HOUR),
         ],
-        "index 69 h 0 min",
+        "index 2 d 21 h",
     ),
     "microseconds": (
         [p(1, 0, ROOT, 0, 0.9), p(2, 1, "cache", 0.1, 0.8)],

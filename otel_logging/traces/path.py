@@ -166,7 +166,7 @@ def _split(
             continue
         shift = whole.shift
         if child.resource is not whole.span.resource:
-            shift += _clock(whole, child)
+            shift += clock(whole.span, child)
         start, end = child.start_ns + shift, _end(child) + shift
         if start <= whole.end and end >= whole.start:
             start, end, goes_on = max(start, whole.start), min(end, whole.end), end > most
@@ -190,13 +190,12 @@ def _split(
         gaps.append((whole.start, reached))
 
 
-def _clock(whole: Part, child: Span) -> int:
-    """Return what has to be added to the times of *child* for the clock of *whole*.
+def clock(parent: Span, child: Span) -> int:
+    """Return the ns that have to be added to the times of *child* for the clock of *parent*.
 
     A child in another service that began before its parent, or ended after the call that waits
     for it, has another clock: it is put into the middle of its parent, as Jaeger does.
     """
-    parent = whole.span
     start, end = child.start_ns, _end(child)
     room = (_end(parent) - parent.start_ns) - (end - start)
     is_waited_for = end > _end(parent) and parent.details.kind == "client"

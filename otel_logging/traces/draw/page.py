@@ -12,7 +12,7 @@ from otel_logging import _names
 from otel_logging._text import duration, visible
 from otel_logging.traces import exceptions
 from otel_logging.traces.draw.terminal import local_time, shown
-from otel_logging.traces.draw.waterfall import Folding, is_shown, took_ns, words_of
+from otel_logging.traces.draw.waterfall import Folding, is_shown, lasted, took_ns, words_of
 from otel_logging.traces.late import who
 from otel_logging.traces.path import steps
 from otel_logging.traces.span import Event
@@ -111,7 +111,8 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
     first, start = trace.top, trace.in_order[0].start_ns
     users = who(trace, first)
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
-    user, took = ", ".join(map(str, users.values())) or "-", duration(total / 1e9)
+    user = ", ".join(map(str, users.values())) or "-"
+    took, whole = lasted(first, total), duration(total / 1e9)
     began = local_time(start)
     yield (
         f'<section id="t{trace.trace_id}" aria-labelledby="h{trace.trace_id}">'
@@ -124,7 +125,7 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
         f'<table class="picture" aria-labelledby="h{trace.trace_id}"><thead><tr>'
         '<th scope="col">stage or line</th><th scope="col" class="n">at</th>'
         '<th scope="col" class="n">took</th>'
-        f'<th class="bar" aria-hidden="true">0 to {took}</th></tr></thead><tbody>\n'
+        f'<th class="bar" aria-hidden="true">0 to {whole}</th></tr></thead><tbody>\n'
     )
     way = {step.span_id for step in steps(trace, first)}
     for number, each in enumerate(trace.rows(users, Folding(trace))):

@@ -270,7 +270,8 @@ def _scope(spans: Sequence[Span]) -> Iterator[str]:
         f"{at:%H:%M}" if same else f"{at:%Y-%m-%d %H:%M}"
         for at, same in ((first, first.date() == today), (last, last.date() == first.date()))
     )
-    yield f" · {starts} to {ends}" if starts[-5:] != ends else f" · {starts}"
+    hours = f"{starts} to {ends}" if starts[-5:] != ends else starts
+    yield f" · {hours} {last:%z}"
     services = sorted({span.resource.service for span in spans})
     more = f" and {len(services) - 2} more" if len(services) > 3 else ""
     yield f" · {visible(', '.join(services[: 2 if more else 3]))}{more}"

@@ -27,6 +27,7 @@ from otel_logging.traces.draw.terminal import (
 from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
+from otel_logging.traces.path import clock
 from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common
 
@@ -35,6 +36,7 @@ _EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _COMPARED = 100  # of equal stages, for what they have in common
 _NOTICED_S = 0.001
+_HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
 _LOST = 0.1  # of the whole: less is not marked
 _LEAST_LABEL = 12
 _GAP: Final = "  "
@@ -91,6 +93,12 @@ def draw(
         yield Text(f"and more: the first {most:,} rows are drawn, all with --all", "dim")
 
 
+def lasted(top: Span, total_ns: int) -> str:
+    """Return how long the outermost stage was open, and the whole trace where that is longer."""
+    took, total = duration(top.duration_s), duration(total_ns / 1e9)
+    return took if took == total or total_ns == 1 else f"{took}, {total} in all"
+
+
 def _one_by_one(siblings: Sequence[Span]) -> list[list[Span]]:
     return [[span] for span in siblings]
 
@@ -136,6 +144,7 @@ class _Columns:
     total_ns: int
     service: str  # of the outermost stage; other stages are drawn with their own
     width: int
+    spans: Mapping[str, Span]
     way: frozenset[str]  # ids of the stages on the critical path
     lost: str  # what the last one of it did itself, if that is much
     last: str  # its id
@@ -146,6 +155,8 @@ class _Columns:
     @property
     def unit(self) -> tuple[str, float, int]:
         """The unit of all numbers: its name, its length in ns, decimals."""
+        if self.total_ns >= _HOURS_NS:
+            return "hours", 3600e9, 3
         if self.total_ns >= 1_000_000_000:
             return "seconds", 1e9, 3
         return "milliseconds", 1e6, 1 if self.total_ns >= 10_000_000 else 3
@@ -209,7 +220,7 @@ def _columns(
     last, service = top.path[-1], top.span.resource.service
     # of the outermost stage alone the heading has it
     lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
-    rough = _Columns(start, total, service, width, way, lost, last.span_id)
+    rough = _Columns(start, total, service, width, trace.spans, way, lost, last.span_id)
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
@@ -238,10 +249,10 @@ def _header(
     for word in words_of(top.span):
         line.append(f" {word}", f"bold {_style(top.span)}")
     named = Text(visible(", ".join(services)))
-    for part in (fields(users.items()), named, Text(duration(columns.total_ns / 1e9))):
+    for part in (fields(users.items()), named, Text(lasted(top.span, columns.total_ns))):
         if part:
             line.append(" · ", "dim").append(part)
-    yield line
+    yield from wrapped(line, columns.width, 2)
     moment = f"{started:%Y-%m-%d %H:%M:%S}.{started.microsecond // 1000:03} {started:%z}"
     identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
     yield Text("trace ", "dim").append(identity).append(f" · {moment}", "dim")
@@ -300,6 +311,11 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
         yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
         yield from _facts(common(row.equal[:_COMPARED]), row, columns)
         return
+    parent = columns.spans.get(span.parent_span_id)
+    if parent and (wrong_ns := clock(parent, span)):
+        word = "behind" if wrong_ns > 0 else "ahead of"
+        by, other = duration(abs(wrong_ns) / 1e9), visible(parent.resource.service)
+        yield Text(f"its clock is about {by} {word} that of {other}", "dim")
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
