@@ -144,18 +144,19 @@ class Group:
 
 def reason_key(row: Row) -> str:
     """Return why a row was late without its figures: rows that share it had the same reason."""
-    if row.cause:
-        return " ".join(filter(None, (row.cause, _culprit(row))))
+    if _is_known(row):
+        work = row.text(_names.LATE_CULPRIT)
+        whose = ", ".join(map(str, row.culprit.values()))
+        culprit = " for ".join(part for part in (work, whose) if part)
+        return f"{culprit} ({row.cause})" if culprit else str(row.cause)
     if row.reason == [NOTHING]:
         return "nothing recorded inside"
     inner = [step.stage for step in row.path[1:]]
     return " → ".join(inner) or f"{row.span.name} itself"
 
 
-def _culprit(row: Row) -> str:
-    work = row.text(_names.LATE_CULPRIT)
-    whose = ", ".join(map(str, row.culprit.values()))
-    return " for ".join(str(part) for part in (work, whose) if part)
+def _is_known(row: Row) -> bool:
+    return row.cause not in (None, "unknown")
 
 
 #: What ``--group`` takes.
@@ -177,19 +178,21 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
 
 def sentence(group: Group, lost: str) -> str:
     """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s"."""
-    row, users = group.rows[0], len(group.users)
-    whom = f"{users} users" if users > 1 else (group.users or ["somebody"])[0]
+    users = len(group.users)
+    whom = f"{users} users " if users > 1 else "".join(f"{user} " for user in group.users)
     times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""
     late = f"late {times}by {lost} in all"
-    if not row.cause:
-        return f"{group.key}: {whom} {late}"
-    culprit = _culprit(row)
-    return f"{f'{culprit} ({row.cause})' if culprit else row.cause} made {whom} {late}"
+    if _is_known(group.rows[0]):
+        return f"{group.key} made {whom or 'somebody '}{late}"
+    return f"{group.key}: {whom}{late}"
 
 
 def incidents(rows: Iterable[Row]) -> Iterator[Group]:
-    """Yield the rows that are one incident: of several users, within a second, for one reason."""
-    for group in grouped(rows, reason_key):
+    """Yield the rows that are one incident: of several users, within a second, for one reason, and
+    that is more than their own time.
+    """
+    shared = (row for row in rows if _is_known(row) or len(row.path) > 1)
+    for group in grouped(shared, reason_key):
         run: list[Row] = []
         for row in [*sorted(group.rows, key=lambda row: row.span.start_ns), None]:
             if run and (row is None or row.span.start_ns - run[0].span.start_ns > _AT_ONCE_NS):

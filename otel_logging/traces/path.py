@@ -66,16 +66,13 @@ class Step:
         """What the stage did itself, or many in it, in words; empty where nothing was recorded."""
         if self.spread:
             return self.spread
-        before, after = self.between or (None, None)
-        if before is None and after is None:
+        before, after = (each and visible(each) for each in self.between or (None, None))
+        if before and after:
+            where = f"between {before} and {after}"
+        elif before or after:
+            where = f"after {before}" if before else f"before {after}"
+        else:
             return ""
-        where = (
-            f"between {visible(before)} and {visible(after)}"
-            if before and after
-            else f"after {visible(before)}"
-            if before
-            else f"before {visible(str(after))}"
-        )
         if self.piece_s >= _NEARLY_ALL * self.own_s:
             return f"itself {duration(self.piece_s)}, {where}"
         return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
