@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1082,
     "testing": 151,
     "tracers": 45,
-    "traces": 2410,
+    "traces": 2415,
     "tracing": 288,
 }
 

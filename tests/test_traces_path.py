@@ -383,7 +383,7 @@ def test_what_was_measured_is_the_reason(
 
 
 def test_the_measured_shares_are_data(tmp_path: Path) -> None:
-    """As the JSON that they are; what is none stays as it is."""
+    """As the JSON that they are; anything else is none."""
 
     def shares(text: Any) -> Any:
         spans: list[Span] = read_back(
@@ -392,10 +392,10 @@ def test_the_measured_shares_are_data(tmp_path: Path) -> None:
         return late(spans, Question()).rows[0].as_json()["shares"]
 
     assert shares('{"lock": 0.9}') == {"lock": 0.9}
-    assert shares("{") == "{"
+    assert shares("{") is None
     assert shares('{"gc": NaN}') == {"gc": "NaN"}
-    assert shares("[" * 4_000) == "[" * 4_000
-    assert shares(3) == 3
+    assert shares("[" * 4_000) is None
+    assert shares(3) is None
 
 
 def test_only_what_a_cause_made_late_is_listed(tmp_path: Path) -> None:

@@ -140,16 +140,17 @@ class Row:
             "culprit_who": self.culprit,
             "why": self.text(_names.LATE_WHY),
             "where": self.text(_names.LATE_WHERE),
-            "shares": _from_json(self.measured(_names.LATE_SHARES)),
+            "shares": _object(self.text(_names.LATE_SHARES)),
             "link": link,
         }
 
 
-def _from_json(value: Any) -> Any:
+def _object(text: str | None) -> dict[str, Any] | None:
     try:
-        return _STRICT.decode(value) if isinstance(value, str) else value
+        value = _STRICT.decode(text or "null")
     except (ValueError, RecursionError):
-        return value
+        return None
+    return value if isinstance(value, dict) else None
 
 
 #: How rows are ordered, the first one first: by what, largest first.

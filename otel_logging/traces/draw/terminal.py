@@ -17,6 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from otel_logging import _names
 from otel_logging._text import duration, visible
 
 _PIPED_LEAST, _PIPED_MOST = 80, 120  # columns that fit into a file or a ticket
@@ -90,11 +91,16 @@ def shown(value: Any, key: str = "") -> str:
     return visible(json.dumps(value, ensure_ascii=False))
 
 
+def named(key: str) -> str:
+    """Return what stands before an attribute's value."""
+    return "where it stood: " if key == _names.LATE_WHERE else f"{visible(key)}="
+
+
 def fields(values: Iterable[tuple[str, Any]]) -> Text:
     """Return ``key=value`` pairs, the keys dim."""
     line = Text()
     for key, value in values:
-        line.append(" " if line else "").append(f"{visible(key)}=", "dim").append(shown(value, key))
+        line.append(" " if line else "").append(named(key), "dim").append(shown(value, key))
     return line
 
 
@@ -113,6 +119,12 @@ def cell(text: Text, width: int) -> Text:
     made = text.copy()
     made.truncate(width, overflow="ellipsis", pad=True)
     return made
+
+
+def moment(time_ns: int) -> str:
+    """Return a time since the epoch as date and time in the reader's time zone."""
+    at = local_time(time_ns)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}"
 
 
 def local_time(time_ns: int) -> datetime:

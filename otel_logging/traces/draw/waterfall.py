@@ -22,6 +22,8 @@ from otel_logging.traces.draw.terminal import (
     cell,
     fields,
     local_time,
+    moment,
+    named,
     wrapped,
 )
 from otel_logging.traces.failed import is_bad
@@ -244,7 +246,6 @@ def _header(
     trace: Trace, columns: _Columns, users: Mapping[str, Any], links: Links, top: Judged
 ) -> Iterator[Text]:
     services = dict.fromkeys(span.resource.service for span in trace.in_order)
-    started = local_time(columns.start_ns)
     line = Text(visible(top.span.name), "bold")
     for word in words_of(top.span):
         line.append(f" {word}", f"bold {_style(top.span)}")
@@ -253,9 +254,9 @@ def _header(
         if part:
             line.append(" · ", "dim").append(part)
     yield from wrapped(line, columns.width, 2)
-    moment = f"{started:%Y-%m-%d %H:%M:%S}.{started.microsecond // 1000:03} {started:%z}"
+    started = f"{moment(columns.start_ns)} {local_time(columns.start_ns):%z}"
     identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
-    yield Text("trace ", "dim").append(identity).append(f" · {moment}", "dim")
+    yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
     if top.span.is_stage and (top.late_by_s is not None or top.span.budget_s is None):
         why = Text(" → ".join(top.reason), "yellow" if top.late_by_s is not None else "")
@@ -336,7 +337,7 @@ def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[T
         yield own
     for key in (key for key in _WHOLE if key in new):
         text = visible(" ".join(str(new[key]).split()))
-        label = Text("where it stood: " if key == _names.LATE_WHERE else "")
+        label = Text(named(key) if key == _names.LATE_WHERE else "")
         yield from _below(label.append(text), row.inner, columns)
 
 
