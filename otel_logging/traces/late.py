@@ -7,7 +7,8 @@ listed for the same delay.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from heapq import nlargest
 from itertools import chain
 from typing import Any, Final
@@ -52,23 +53,16 @@ class Row:
     trace: Trace
     is_root: bool
     late_by_s: float | None
-    _path: list[Step] | None = field(default=None, repr=False)
-    _who: dict[str, Any] | None = field(default=None, repr=False)
-    _verdicts: list[dict[str, Any]] | None = field(default=None, repr=False)
 
     @property
     def who(self) -> dict[str, Any]:
         """On whose behalf it ran."""
-        if self._who is None:
-            self._who = who(self.trace, self.span)
-        return self._who
+        return who(self.trace, self.span)
 
     @property
     def path(self) -> list[Step]:
         """Where the time went, this stage first."""
-        if self._path is None:
-            self._path = steps(self.trace, self.span)
-        return self._path
+        return _path(self.trace, self.span)
 
     @property
     def cause(self) -> str | None:
@@ -106,11 +100,8 @@ class Row:
 
     def measured(self, key: str) -> Any:
         """Return a verdict of the write side: on the stage, else on the deepest of its path."""
-        if self._verdicts is None:
-            way = [self.trace.spans[step.span_id] for step in reversed(self.path[1:])]
-            every = (span.beginning(_VERDICT) for span in (self.span, *way))
-            self._verdicts = [verdict for verdict in every if verdict]
-        return next((found[key] for found in self._verdicts if found.get(key) is not None), None)
+        verdicts = _verdicts(self.trace, self.span)
+        return next((found[key] for found in verdicts if found.get(key) is not None), None)
 
     def text(self, key: str) -> str | None:
         """Return a verdict as text, whatever another program wrote there."""
@@ -151,6 +142,18 @@ def _object(text: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+# Kept of a screenful: of 100,000 rows each is asked for its own a few times, one after the other.
+_kept: Final = lru_cache(64)
+_path: Final = _kept(steps)
+
+
+@_kept
+def _verdicts(trace: Trace, span: Span) -> list[dict[str, Any]]:
+    """Return what was measured of a stage, then of those on its path, the deepest first."""
+    way = [trace.spans[step.span_id] for step in reversed(_path(trace, span)[1:])]
+    return list(filter(None, (each.beginning(_VERDICT) for each in (span, *way))))
 
 
 #: How rows are ordered, the first one first: by what, largest first.
@@ -266,6 +269,7 @@ def _late(considered: list[Row]) -> list[Row]:
 # ---------------------------------------------------------------- on whose behalf
 
 
+@_kept
 def who(trace: Trace, span: Span) -> dict[str, Any]:
     """Return on whose behalf *span* ran: the keys found, and their values.
 
