@@ -47,7 +47,7 @@ BUDGETS = {
     "_wrap": 170,
     "assembly": 151,
     "binding": 192,
-    "cli": 686,
+    "cli": 690,
     "context": 222,
     "demo": 240,
     "doctor": 416,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1082,
     "testing": 151,
     "tracers": 45,
-    "traces": 2415,
+    "traces": 2420,
     "tracing": 288,
 }
 

@@ -285,7 +285,8 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
     if as_json:
         click.echo("[\n" + ",\n".join(strict(draw_now.as_json(row)) for row in rows) + "\n]")
     else:
-        terminal.show(terminal.console(), draw_now.draw(rows, stack=stack))
+        out = terminal.console()
+        terminal.show(out, draw_now.draw(rows, stack=stack, width=out.width))
 
 
 @main.command(

@@ -174,4 +174,7 @@ class Listing:
 def strict(value: Any) -> str:
     """Return JSON that any program and any terminal takes."""
     # non-ASCII is escaped: any terminal's encoding can print it, and none obeys it
-    return _NOT_ASCII.sub(lambda found: json.dumps(found.group())[1:-1], dumps(value).decode())
+    text = dumps(value).decode()
+    if text.isascii():
+        return text
+    return _NOT_ASCII.sub(lambda found: json.dumps(found.group())[1:-1], text)
