@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 147,
     "integrations": 1553,
     "jobs": 103,
-    "lateness": 1325,
+    "lateness": 1324,
     "logs": 1556,
     "mcp_server": 143,
     "observability": 253,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1082,
     "testing": 151,
     "tracers": 45,
-    "traces": 2420,
+    "traces": 2416,
     "tracing": 288,
 }
 

@@ -148,6 +148,7 @@ def reason_key(row: Row) -> str:
         work = row.text(_names.LATE_CULPRIT)
         whose = ", ".join(map(str, row.culprit.values()))
         culprit = " for ".join(part for part in (work, whose) if part)
+        culprit = culprit or row.text(_names.LATE_DETAIL) or ""
         return f"{culprit} ({row.cause})" if culprit else str(row.cause)
     if row.reason == [NOTHING]:
         return "nothing recorded inside"
@@ -156,7 +157,14 @@ def reason_key(row: Row) -> str:
 
 
 def _is_known(row: Row) -> bool:
-    return row.cause not in (None, "unknown")
+    return row.cause not in (None, "unknown", "downstream")
+
+
+def _is_shared(row: Row) -> bool:
+    """Whether something else than the stage's own time made it late."""
+    if not _is_known(row):
+        return len(row.path) > 1
+    return row.cause != "cpu" or row.text(_names.LATE_CULPRIT) is not None
 
 
 #: What ``--group`` takes.
@@ -191,8 +199,7 @@ def incidents(rows: Iterable[Row]) -> Iterator[Group]:
     """Yield the rows that are one incident: of several users, within a second, for one reason, and
     that is more than their own time.
     """
-    shared = (row for row in rows if _is_known(row) or len(row.path) > 1)
-    for group in grouped(shared, reason_key):
+    for group in grouped(filter(_is_shared, rows), reason_key):
         run: list[Row] = []
         for row in [*sorted(group.rows, key=lambda row: row.span.start_ns), None]:
             if run and (row is None or row.span.start_ns - run[0].span.start_ns > _AT_ONCE_NS):

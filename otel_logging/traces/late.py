@@ -198,7 +198,7 @@ def late(
     """
     considered = [row for trace in by_trace(spans).values() for row in matching(trace, question)]
     judged = question.over_s is not None or any(r.span.budget_s is not None for r in considered)
-    rows = _late(considered) if judged else considered[:]
+    rows = _late(considered) if judged else considered
     if question.cause is not None:
         rows = [row for row in rows if row.cause == question.cause]
     if without:
