@@ -97,6 +97,19 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 900, line(5, "received")), p(2, 1, "query", 800, 890)],
         'itself 795 ms, between "received" and query',
     ),
+    "a line where a child ends": (
+        [p(1, 0, ROOT, 0, 1000, line(400, "x")), p(2, 1, "query", 0, 400)],
+        "itself 600 ms, after query",
+    ),
+    "a line where a child begins": (
+        [p(1, 0, ROOT, 0, 1000, line(600, "x")), p(2, 1, "query", 600, 1000)],
+        'itself 600 ms, before "x"',
+    ),
+    "a child without length in a gap": (
+        [p(1, 0, ROOT, 0, 1000), p(2, 1, "query", 700, 700)],
+        "itself 1.000 s, 700 ms of it before query",
+    ),
+    "a circle of parents": ([p(1, 2, ROOT, 0, 1000), p(2, 1, "query", 0, 900)], "query 900 ms"),
     "a child that outlives its parent": (
         [p(1, 0, ROOT, 0, 500), p(2, 1, "cleanup", 100, 5000)],
         "cleanup 400 ms",
