@@ -64,7 +64,8 @@ with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as op
         for n in range(spans // 1000):
             with ExitStack() as chain:
                 for depth in range(1000):
-                    chain.enter_context(traced("step", n=depth, root=not depth, budget=0.01))
+                    budget = None if depth else 0.01
+                    chain.enter_context(traced("step", n=depth, root=not depth, budget=budget))
     elif shape == "quiet":
         for n in range(spans * 6 // 10):
             with traced("message", root=True, budget=0.3):
