@@ -1,5 +1,6 @@
 """What ``otel-logging late`` and ``show`` cost over 100,000 spans of a local store, of any shape.
 
+"chains" are a thousand stages deep each, "quiet" is a day of 60,000 messages, none of them late.
 The stores are written first, each by a child process through the package itself. Each question is
 a process of its own, imports included, as somebody types it; once with the local store alone, and
 once beside a Jaeger that takes connections and never answers.
@@ -34,6 +35,8 @@ SHAPES = {
     "queries": PICTURES,
     "names": PICTURES,
     "deep": PICTURES,
+    "chains": PICTURES,
+    "quiet": PICTURES,
 }
 WRITE = """
 import sys
@@ -57,6 +60,17 @@ with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as op
         for n in range(spans):
             with traced("message", root=True, budget=0.000001, user_id=f"user-{n % 500}"):
                 pass
+    elif shape == "chains":
+        for n in range(spans // 1000):
+            with ExitStack() as chain:
+                for depth in range(1000):
+                    budget = None if depth else 0.01
+                    chain.enter_context(traced("step", n=depth, root=not depth, budget=budget))
+    elif shape == "quiet":
+        for n in range(spans * 6 // 10):
+            with traced("message", root=True, budget=0.3):
+                bind_context(user_id=f"user-{n % 500}")
+                log.info("received", words=12)
     elif shape == "deep":
         for n in range(spans):
             open_.enter_context(traced("step", n=n))

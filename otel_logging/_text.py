@@ -47,7 +47,7 @@ def one_line(text: str | bytes, most: int = _MOST_CHARACTERS) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people write it: 850 µs, 3.2 ms, 604 ms, 1.204 s, 17 min 3 s."""
+    """Return a duration as people write it: 850 µs, 3.2 ms, 604 ms, 1.204 s, 17 min 3 s, 2 h."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.9995:
@@ -55,6 +55,11 @@ def duration(seconds: float) -> str:
     if seconds < 59.9995:
         return f"{seconds:.3f} s"
     minutes, rest = divmod(round(seconds), 60)
+    hours = minutes // 60
     if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+        parts = (minutes, "min"), (rest, "s")
+    elif hours < 48:
+        parts = (hours, "h"), (minutes % 60, "min")
+    else:
+        parts = (hours // 24, "d"), (hours % 24, "h")
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)

@@ -77,7 +77,7 @@ def test_late_prints_a_table(run: Run) -> None:
 
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert lines[0] == "late · 1 of 2 stages · 2023-11-14 22:13 · chat-gateway"
+    assert lines[0] == "late · 1 of 2 stages · 2023-11-14 22:13 +0000 · chat-gateway"
     assert "1.204 s   904 ms  user-456  message" in lines[3]
     assert lines[3].endswith(f"  {TRACE[:8]}")
     assert lines[4].startswith("  └ transcribe 900 ms → itself")

@@ -126,7 +126,7 @@ def test_fail_is_for_builds(run: Run) -> None:
         (
             "reason",
             [
-                ("loop resize for alice", 2, ["carla", "ben"]),
+                ("resize for alice (loop)", 2, ["carla", "ben"]),
                 ("lock", 1, ["ben"]),
                 ("parse", 1, ["dmitri"]),
             ],
@@ -163,12 +163,16 @@ def test_the_summary_counts_who_was_late_more_than_once(tmp_path: Path) -> None:
     lines = Runner().invoke(main, arguments).output.splitlines()
     assert lines[2:4] == [
         "nothing recorded inside: ben late 3 times, by 300 ms in all",
-        "b itself: somebody late by 50 ms in all",
+        "b itself: late by 50 ms in all",
     ]
+    busy = {"late.cause": "cpu", "late.detail": "parse (a.py:1)"}
+    work = [Planted(1, 0, "a", 0, 200, user("ben") | busy)]
+    arguments = ["late", "--summary", "--spool-dir", str(store(tmp_path / "t", *work))]
+    assert "parse (a.py:1) (cpu) made ben late" in Runner().invoke(main, arguments).output
 
 
 def test_an_incident_is_several_users_within_a_second(run: Run, tmp_path: Path) -> None:
-    """For one reason; one user, or another second, is none."""
+    """For one reason; one user, another second, or each stage's own time, is none."""
     assert "one incident · 2 users at " in run("late").output
     apart = [
         Planted(1, 0, "a", n * 2000, n * 2000 + 200, user(f"u{n}"), trace=other(n + 1))
@@ -176,6 +180,15 @@ def test_an_incident_is_several_users_within_a_second(run: Run, tmp_path: Path) 
     ]
     alone = Runner().invoke(main, ["late", "--spool-dir", str(store(tmp_path / "s", *apart))])
     assert "one incident" not in alone.output
+    busy = {"late.cause": "cpu", "late.detail": "parse (a.py:1)"}
+    for name, measured in (("t", {}), ("u", busy), ("v", {"late.cause": "unknown"})):
+        own = [
+            Planted(1, 0, "a", n, n + 200, user(f"u{n}") | measured, trace=other(n + 1))
+            for n in range(3)
+        ]
+        beside = Runner().invoke(main, ["late", "--spool-dir", str(store(tmp_path / name, *own))])
+        assert "3 of 3 stages" in beside.output
+        assert "one incident" not in beside.output
 
 
 def test_failed_lists_what_was_raised_and_where(run: Run) -> None:

@@ -64,7 +64,7 @@ LINES: list[dict[str, Any]] = [
     {"event": "note", "text": "a text of many words, too long for one line of eighty columns " * 2},
     {"event": "x" * 100, "level": "critical"},
     {
-        "event": "ben's message of 22:13:19.220 took 0.90 s (budget 0.500): 0.82 s behind "
+        "event": "ben's message of 22:13:19.220 took 900 ms (budget 500 ms): 824 ms behind "
         "resize_image (worker.py:88) for alice, which blocked the event loop",
         "level": "warning",
         "logger": "otel_logging",
@@ -73,11 +73,13 @@ LINES: list[dict[str, Any]] = [
         "late.by_s": 0.4,
         "late.cause": "loop",
         "late.culprit": "resize_image (worker.py:88)",
+        "late.culprit.user_id": "alice",
         "late.shares": '{"loop": 0.824, "unknown": 0.076}',  # data of programs: in JSON alone
         "trace_id": TRACE,
     },
     {
-        "event": "grace's message is overdue: open for 1.01 s (budget 0.50), in ask (chat.py:121)",
+        "event": "grace's message is overdue: open for 1.010 s (budget 500 ms), "
+        "in ask (chat.py:121)",
         "level": "warning",
         "logger": "otel_logging",
         "user_id": "grace",

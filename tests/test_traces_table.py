@@ -37,7 +37,7 @@ def test_a_whole_table(tmp_path: Path) -> None:
     )
 
     assert drawn(spans) == [
-        "late · 2 of 2 stages · 2023-11-14 22:13 · chat-gateway",
+        "late · 2 of 2 stages · 2023-11-14 22:13 +0000 · chat-gateway",
         "",
         "when                        took  late by  who       stage    trace",
         "2023-11-14 22:13:20.000  1.204 s   904 ms  user-456  message  4bf92f35",
@@ -53,7 +53,7 @@ def test_without_budgets_the_title_is_slowest(tmp_path: Path) -> None:
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1204))
 
     assert drawn(spans)[:4] == [
-        "slowest · 1 stage, none with a budget · 2023-11-14 22:13 · chat-gateway",
+        "slowest · 1 stage, none with a budget · 2023-11-14 22:13 +0000 · chat-gateway",
         "",
         "when                        took  who  stage    trace",
         "2023-11-14 22:13:20.000  1.204 s  -    message  4bf92f35",
@@ -64,7 +64,7 @@ def test_none_late_is_one_line(tmp_path: Path) -> None:
     """With how many were looked at."""
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1, {"budget_s": 9.0}))
 
-    assert drawn(spans) == ["none late of 1 stage · 2023-11-14 22:13 · chat-gateway"]
+    assert drawn(spans) == ["none late of 1 stage · 2023-11-14 22:13 +0000 · chat-gateway"]
 
 
 def test_nothing_to_look_at_is_one_line() -> None:

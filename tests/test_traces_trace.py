@@ -69,3 +69,12 @@ def test_the_last_trace_is_the_one_whose_root_stage_ended_last(tmp_path: Path) -
     assert last(traces, service="chat-gateway")[0].trace_id == "b" * 32
     assert last(traces, service="nobody") == []
     assert last([]) == []
+
+
+def test_a_circle_of_parents_can_be_the_last_trace(tmp_path: Path) -> None:
+    """It has no root; its first stage stands outside."""
+    spans = read_back(tmp_path, Planted(1, 2, "one", 0, 9), Planted(2, 1, "two", 1, 8))
+    (trace,) = by_trace(spans).values()
+
+    assert last([trace]) == [trace]
+    assert trace.top.name == "one"

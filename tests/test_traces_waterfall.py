@@ -104,7 +104,7 @@ def test_a_whole_picture(tmp_path: Path) -> None:
         "0.890         │   debug   done  logger=chat",
         "0.900  0.275  └ answer ERROR                                         ╶─────────╴",
         "                │ gave up",
-        "                │ linked to trace aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, span 000000…",
+        "                │ linked to trace aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         "1.100           │ ERROR   could not answer  logger=chat",
         "                │         ValueError: no model  at shop/cart.py:12 answer",
         "1.110  0.002    └ retry CANCELLED                                           ╶",
@@ -312,4 +312,51 @@ def test_sql_is_never_cut(tmp_path: Path) -> None:
 
     lines = [text[16:] for text in below_heading(trace, 60)[1:]]
     assert lines[0] == "k=1"
-    assert " ".join(" ".join(lines[1:]).split()) == f"{where.strip()} {sql}"
+    assert " ".join(" ".join(lines[1:]).split()) == f"where it stood: {where.strip()} {sql}"
+
+
+def test_a_wrong_clock_is_named(tmp_path: Path) -> None:
+    """The bars are where the clocks say; how long it all took is more than the stage took."""
+    call = Planted(1, 0, "call", 0, 1000, {"budget_s": 0.1}, kind=3)
+    serve = Planted(2, 1, "serve", -5000, -4200, kind=2, flags=0x301)
+    behind = [*read_back(tmp_path / "a", call), *read_back(tmp_path / "b", serve, service="words")]
+    ahead = Planted(2, 1, "serve", 5000, 5800, kind=2, flags=0x301)
+    other = [*read_back(tmp_path / "c", call), *read_back(tmp_path / "d", ahead, service="words")]
+
+    (first,), (second,) = by_trace(behind).values(), by_trace(other).values()
+    assert picture(first)[0] == "call LATE · words, chat-gateway · 1.000 s, 6.000 s in all"
+    assert picture(first)[-1].strip() == "its clock is about 5.100 s behind that of chat-gateway"
+    assert picture(second)[-1].strip() == "its clock is about 4.900 s ahead of that of chat-gateway"
+
+
+def test_a_trace_of_days_counts_in_hours(tmp_path: Path) -> None:
+    """Nobody reads 259200 seconds."""
+    day = 86_400_000
+    trace = trace_of(
+        tmp_path, Planted(1, 0, "import", 0, 3 * day), Planted(2, 1, "chunk", day, 2 * day)
+    )
+
+    assert picture(trace)[0] == "import · chat-gateway · 3 d"
+    assert [text.split()[:3] for text in picture(trace)[4:]] == [
+        ["start", "took", "hours"],
+        ["0.000", "72.000", "import"],
+        ["24.000", "24.000", "└"],
+    ]
+
+
+def test_a_heading_is_never_cut(tmp_path: Path) -> None:
+    """How long it took stands at its end."""
+    trace = trace_of(tmp_path, Planted(1, 0, "to tell " * 12, 0, 1000))
+
+    heading = picture(trace)[:3]
+    assert " ".join(text.strip() for text in heading[:2]).endswith("· chat-gateway · 1.000 s")
+
+
+def test_seconds_are_durations_and_a_wait_of_nothing_is_nothing(tmp_path: Path) -> None:
+    """A number that only looks like one stays."""
+    values = {"queue.wait_s": 6.4e-05, "mark.first_s": 0.25, "tries_s": 3, "far_s": 1e12, "n": 0.5}
+    short = trace_of(tmp_path / "a", Planted(1, 0, "x", 0, 1, values))
+    long = trace_of(tmp_path / "b", Planted(1, 0, "x", 0, 1, {"queue.wait_s": 0.0064}))
+
+    assert picture(short)[-1].strip() == "mark.first_s=250 ms tries_s=3 far_s=1e+12 n=0.5"
+    assert picture(long)[-1].strip() == "queue.wait_s=6.4 ms"

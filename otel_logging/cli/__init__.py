@@ -101,7 +101,7 @@ def late(
         any_late = any_late or (answer.judged and answer.found > 0)
         out_width = listing.width
         if key is not None:
-            parts = groups.grouped(answer.all_rows, key)[: listing.limit]
+            parts = groups.grouped(answer.rows, key)[: listing.limit]
             drawn = (
                 table.draw_summary(answer, parts, width=out_width)
                 if summary
@@ -311,7 +311,8 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
         lines = ",\n".join(strict(draw_now.as_json(row)) for row in rows)
         click.echo(f"[\n{lines}\n]" if lines else "[]")
     else:
-        terminal.show(terminal.console(), draw_now.draw(rows, stack=stack))
+        out = terminal.console()
+        terminal.show(out, draw_now.draw(rows, stack=stack, width=out.width))
 
 
 @main.command(

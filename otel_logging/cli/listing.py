@@ -16,7 +16,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from otel_logging._errors import ConfigurationError
-from otel_logging._text import visible
+from otel_logging._json import dumps
+from otel_logging._text import later, visible
 from otel_logging.cli.options import ROWS, Store
 from otel_logging.settings import links
 from otel_logging.traces import sources
@@ -27,6 +28,7 @@ from otel_logging.traces.sources import Answered, Sources
 from otel_logging.traces.trace import Trace
 
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
+_NOT_ASCII: Final = later(r"[^\x00-\x7e]+")
 _EVERY_S = 1.0  # --follow
 
 
@@ -172,4 +174,7 @@ class Listing:
 def strict(value: Any) -> str:
     """Return JSON that any program and any terminal takes."""
     # non-ASCII is escaped: any terminal's encoding can print it, and none obeys it
-    return json.dumps(value, allow_nan=False)
+    text = dumps(value).decode()
+    if text.isascii():
+        return text
+    return _NOT_ASCII.sub(lambda found: json.dumps(found.group())[1:-1], text)

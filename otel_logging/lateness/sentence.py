@@ -5,6 +5,7 @@ In: what a stage was, and a ``Verdict``. Out: one line. Deliberately absent: col
 
 from datetime import datetime
 
+from otel_logging._text import duration
 from otel_logging.lateness.verdict import (
     CPU,
     DOWNSTREAM,
@@ -16,11 +17,6 @@ from otel_logging.lateness.verdict import (
     UNKNOWN,
     Verdict,
 )
-
-
-def seconds(value: float) -> str:
-    """Return *value* with as many digits as one reads: 0.004, 0.41, 1.93, 12.3."""
-    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def sentence(
@@ -35,9 +31,9 @@ def sentence(
     """Return why a stage was late: whose, when, by how much, behind what."""
     whose = f"{who[0][1]}'s {name}" if who else name
     when = f"{start:%H:%M:%S}.{start.microsecond // 1000:03d}"
-    took = f"took {seconds(latency_s)} s (budget {seconds(budget_s)})"
-    share = seconds(verdict.shares.get(verdict.cause, 0) / 1e9)
-    return f"{whose} of {when} {took}: {share} s {_because(verdict, where)}"
+    took = f"took {duration(latency_s)} (budget {duration(budget_s)})"
+    share = duration(verdict.shares.get(verdict.cause, 0) / 1e9)
+    return f"{whose} of {when} {took}: {share} {_because(verdict, where)}"
 
 
 def _because(verdict: Verdict, where: str) -> str:

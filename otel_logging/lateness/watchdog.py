@@ -20,12 +20,12 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names
 from otel_logging import context as bindings
+from otel_logging._text import duration
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.cpu import HOG_SHARE, Processors
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
-from otel_logging.lateness.sentence import seconds
 from otel_logging.lateness.stage import NOBODY, Watched, began_ns, watched_of
 from otel_logging.lateness.verdict import CPU
 
@@ -175,7 +175,7 @@ class Watchdog:
             watched.is_overdue = True
             who = watched.who()
             whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
-            since = f"open for {seconds(open_s)} s (budget {seconds(budget_s)})"
+            since = f"open for {duration(open_s)} (budget {duration(budget_s)})"
             told = f"{whose} is overdue: {since}, in {where.label(steps)}"
             watched.tell(told, {_names.LATE_WHERE: where.stack(steps)})
 

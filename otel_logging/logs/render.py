@@ -128,11 +128,12 @@ def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_T
     """Return what is on a line that has *room*, on whose behalf first. The message's padding gives
     way, then the path of its logger; and then it is in parts, which several lines can take.
     """
+    is_verdict = _names.LATE_CAUSE in event_dict  # whose sentence has it all
     keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])
     fields: list[_Token] = [
         (1, visible(key), _value(key, event_dict[key]), _MAGENTA)
         for key in keys
-        if key not in _NOT_FIELDS
+        if key not in _NOT_FIELDS and not (is_verdict and key.startswith(_names.LATE))
     ]
     logger = _text_of(event_dict, _names.LOGGER)
     short = _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]

@@ -92,7 +92,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
 
 def is_bad(span: Span) -> bool:
     """Return whether a stage failed, or one of its lines has an exception."""
-    return span.details.status == "error" or _raised(span) is not None
+    return span.is_error or _raised(span) is not None
 
 
 def _raised(span: Span) -> exceptions.Raised | None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging.traces.late import Answer, Row
 from otel_logging.traces.path import NOTHING
+from otel_logging.traces.span import Span
 
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
 _AT_ONCE_NS = 1_000_000_000
@@ -29,23 +30,22 @@ def usual(answer: Answer) -> Callable[[Row], tuple[float, float] | None]:
     """Return what says how long a row's stage usually takes, of all that is stored of its name and
     service: the seconds of half and of 95 % of them; None where there are too few.
     """
-    wanted = {_kind(row) for row in answer.rows}
-    took: dict[Any, list[float]] = defaultdict(list)
+    took: dict[Any, list[float]] = {_kind(row.span): [] for row in answer.rows}
     for row in answer.considered:
-        if (kind := _kind(row)) in wanted:
-            took[kind].append(row.span.duration_s)
+        if (each := took.get(_kind(row.span))) is not None:
+            each.append(row.span.duration_s)
     for each in took.values():
         each.sort()
 
     def of(row: Row) -> tuple[float, float] | None:
-        each = took[_kind(row)]
+        each = took[_kind(row.span)]
         return (_percentile(each, 50), _percentile(each, 95)) if len(each) >= _ENOUGH else None
 
     return of
 
 
-def _kind(row: Row) -> tuple[str, str]:
-    return row.span.resource.service, row.span.name
+def _kind(span: Span) -> tuple[str, str]:
+    return span.resource.service, span.name
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:
@@ -144,18 +144,27 @@ class Group:
 
 def reason_key(row: Row) -> str:
     """Return why a row was late without its figures: rows that share it had the same reason."""
-    if row.cause:
-        return " ".join(filter(None, (row.cause, _culprit(row))))
+    if _is_known(row):
+        work = row.text(_names.LATE_CULPRIT)
+        whose = ", ".join(map(str, row.culprit.values()))
+        culprit = " for ".join(part for part in (work, whose) if part)
+        culprit = culprit or row.text(_names.LATE_DETAIL) or ""
+        return f"{culprit} ({row.cause})" if culprit else str(row.cause)
     if row.reason == [NOTHING]:
         return "nothing recorded inside"
     inner = [step.stage for step in row.path[1:]]
     return " → ".join(inner) or f"{row.span.name} itself"
 
 
-def _culprit(row: Row) -> str:
-    work = row.text(_names.LATE_CULPRIT)
-    whose = ", ".join(map(str, row.culprit.values()))
-    return " for ".join(str(part) for part in (work, whose) if part)
+def _is_known(row: Row) -> bool:
+    return row.cause not in (None, "unknown", "downstream")
+
+
+def _is_shared(row: Row) -> bool:
+    """Whether something else than the stage's own time made it late."""
+    if not _is_known(row):
+        return len(row.path) > 1
+    return row.cause != "cpu" or row.text(_names.LATE_CULPRIT) is not None
 
 
 #: What ``--group`` takes.
@@ -177,19 +186,20 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
 
 def sentence(group: Group, lost: str) -> str:
     """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s"."""
-    row, users = group.rows[0], len(group.users)
-    whom = f"{users} users" if users > 1 else (group.users or ["somebody"])[0]
+    users = len(group.users)
+    whom = f"{users} users " if users > 1 else "".join(f"{user} " for user in group.users)
     times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""
     late = f"late {times}by {lost} in all"
-    if not row.cause:
-        return f"{group.key}: {whom} {late}"
-    culprit = _culprit(row)
-    return f"{f'{culprit} ({row.cause})' if culprit else row.cause} made {whom} {late}"
+    if _is_known(group.rows[0]):
+        return f"{group.key} made {whom or 'somebody '}{late}"
+    return f"{group.key}: {whom}{late}"
 
 
 def incidents(rows: Iterable[Row]) -> Iterator[Group]:
-    """Yield the rows that are one incident: of several users, within a second, for one reason."""
-    for group in grouped(rows, reason_key):
+    """Yield the rows that are one incident: of several users, within a second, for one reason, and
+    that is more than their own time.
+    """
+    for group in grouped(filter(_is_shared, rows), reason_key):
         run: list[Row] = []
         for row in [*sorted(group.rows, key=lambda row: row.span.start_ns), None]:
             if run and (row is None or row.span.start_ns - run[0].span.start_ns > _AT_ONCE_NS):

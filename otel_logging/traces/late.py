@@ -7,7 +7,9 @@ listed for the same delay.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
+from heapq import nlargest
 from itertools import chain
 from typing import Any, Final
 
@@ -21,6 +23,8 @@ from otel_logging.traces.trace import Trace, by_trace
 #: What can be measured to have made a stage late.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
+_VERDICT: Final = _names.LATE + "."
+_STRICT: Final = json.JSONDecoder(parse_constant=str)
 _MOST_NAMED: Final = 10  # where none of those asked for is there
 
 
@@ -49,7 +53,6 @@ class Row:
     trace: Trace
     is_root: bool
     late_by_s: float | None
-    _path: list[Step] | None = field(default=None, repr=False)
 
     @property
     def who(self) -> dict[str, Any]:
@@ -59,9 +62,7 @@ class Row:
     @property
     def path(self) -> list[Step]:
         """Where the time went, this stage first."""
-        if self._path is None:
-            self._path = steps(self.trace, self.span)
-        return self._path
+        return _path(self.trace, self.span)
 
     @property
     def cause(self) -> str | None:
@@ -99,13 +100,8 @@ class Row:
 
     def measured(self, key: str) -> Any:
         """Return a verdict of the write side: on the stage, else on the deepest of its path."""
-        value = self.span.get(key)
-        if value is None:
-            for step in reversed(self.path):
-                span = self.trace.spans[step.span_id]
-                if span is not self.span and (value := span.get(key)) is not None:
-                    break
-        return value
+        verdicts = _verdicts(self.trace, self.span)
+        return next((found[key] for found in verdicts if found.get(key) is not None), None)
 
     def text(self, key: str) -> str | None:
         """Return a verdict as text, whatever another program wrote there."""
@@ -125,7 +121,7 @@ class Row:
             "budget_s": self.span.budget_s,
             "late_by_s": self.late_by_s,
             "late": self.late_by_s is not None,
-            "error": self.span.details.status == "error",
+            "error": self.span.is_error,
             "who": self.who,
             "path": [step.as_json() for step in self.path],
             "reason": " → ".join(self.reason),
@@ -135,16 +131,29 @@ class Row:
             "culprit_who": self.culprit,
             "why": self.text(_names.LATE_WHY),
             "where": self.text(_names.LATE_WHERE),
-            "shares": _from_json(self.measured(_names.LATE_SHARES)),
+            "shares": _object(self.text(_names.LATE_SHARES)),
             "link": link,
         }
 
 
-def _from_json(value: Any) -> Any:
+def _object(text: str | None) -> dict[str, Any] | None:
     try:
-        return json.loads(value, parse_constant=str) if isinstance(value, str) else value
+        value = _STRICT.decode(text or "null")
     except (ValueError, RecursionError):
-        return value
+        return None
+    return value if isinstance(value, dict) else None
+
+
+# Kept of a screenful: of 100,000 rows each is asked for its own a few times, one after the other.
+_kept: Final = lru_cache(64)
+_path: Final = _kept(steps)
+
+
+@_kept
+def _verdicts(trace: Trace, span: Span) -> list[dict[str, Any]]:
+    """Return what was measured of a stage, then of those on its path, the deepest first."""
+    way = [trace.spans[step.span_id] for step in reversed(_path(trace, span)[1:])]
+    return list(filter(None, (each.beginning(_VERDICT) for each in (span, *way))))
 
 
 #: How rows are ordered, the first one first: by what, largest first.
@@ -157,20 +166,15 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """*rows*: in order, cut at the limit; *all_rows*: not cut. *considered*: every stage that was
-    looked at. *judged*: whether a budget or ``over_s`` defined what late is; if not, the slowest
-    are listed.
+    """*rows*: in order, cut at the limit; *found*: how many there are without it. *considered*:
+    every stage that was looked at. *judged*: whether a budget or ``over_s`` defined what late is;
+    if not, the slowest are listed.
     """
 
     rows: list[Row]
-    all_rows: list[Row]
+    found: int
     considered: list[Row]
     judged: bool
-
-    @property
-    def found(self) -> int:
-        """How many rows there are without the limit."""
-        return len(self.all_rows)
 
     @property
     def looked_at(self) -> int:
@@ -194,35 +198,35 @@ def late(
     """
     considered = [row for trace in by_trace(spans).values() for row in matching(trace, question)]
     judged = question.over_s is not None or any(r.span.budget_s is not None for r in considered)
-    rows = _late(considered) if judged else considered[:]
+    rows = _late(considered) if judged else considered
     if question.cause is not None:
         rows = [row for row in rows if row.cause == question.cause]
     if without:
         rows = [row for row in rows if row.span.trace_id not in without]
-    rows.sort(key=SORTS[sort], reverse=True)
-    return Answer(rows[:limit], rows, considered, judged)
+    first = nlargest(len(rows) if limit is None else limit, rows, SORTS[sort])
+    return Answer(first, len(rows), considered, judged)
 
 
 def matching(trace: Trace, question: Question) -> list[Row]:
     """Return the stages of a trace that *question* looks at, late or not."""
-    found = [row for row in _stages(trace, question) if row.span.end_ns >= question.since_ns]
-    if question.service is not None:
-        found = [row for row in found if row.span.resource.service == question.service]
+    spans, over_s, service = trace.spans, question.over_s, question.service
+    found = []
+    for span in spans.values():
+        is_root, budget_s = span.parent_span_id not in spans, span.budget_s
+        if (
+            (is_root or budget_s is not None)
+            and span.end_ns >= question.since_ns
+            and service in (None, span.resource.service)
+            and span.is_stage
+        ):
+            over = late_by(span.duration_s, budget_s if over_s is None else over_s)
+            # to the ns, as all times are
+            found.append(Row(span, trace, is_root, None if over is None else round(over, 9)))
     if found and question.where:
         found = _related(found, trace, question.where)
     if question.who is not None:
         found = [row for row in found if _is_for(row, question.who)]
     return found
-
-
-def _stages(trace: Trace, question: Question) -> Iterator[Row]:
-    for span in trace.spans.values():
-        is_root = trace.is_root(span)
-        if (is_root or span.budget_s is not None) and span.is_stage:
-            allowed = span.budget_s if question.over_s is None else question.over_s
-            over = late_by(span.duration_s, allowed)
-            # to the ns, as all times are
-            yield Row(span, trace, is_root, None if over is None else round(over, 9))
 
 
 def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...]) -> list[Row]:
@@ -246,16 +250,17 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
 def _late(considered: list[Row]) -> list[Row]:
     """Return the late ones that are under no late one: a delay is listed once."""
     rows = [row for row in considered if row.late_by_s is not None]
-    late_ones = {id(row.span) for row in rows}
-    known: dict[int, bool] = {}  # by id of a span: whether it is late, or under one that is
+    late_ones = {row.span for row in rows}
+    known: dict[Span, bool] = {}  # whether it is late, or under one that is
     found = []
     for row in rows:
         above, climbed = False, []
-        for span in row.trace.ancestors(row.span):
-            if (above := known.get(id(span), id(span) in late_ones)) or id(span) in known:
+        for span in () if row.is_root else row.trace.ancestors(row.span):
+            if (above := known.get(span, span in late_ones)) or span in known:
                 break
-            climbed.append(id(span))
-        known.update(dict.fromkeys(climbed, above))
+            climbed.append(span)
+        if climbed:
+            known.update(dict.fromkeys(climbed, above))
         if not above:
             found.append(row)
     return found
@@ -264,6 +269,7 @@ def _late(considered: list[Row]) -> list[Row]:
 # ---------------------------------------------------------------- on whose behalf
 
 
+@_kept
 def who(trace: Trace, span: Span) -> dict[str, Any]:
     """Return on whose behalf *span* ran: the keys found, and their values.
 

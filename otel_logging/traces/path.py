@@ -3,7 +3,8 @@
 Pure, and every walk ends, also where broken senders made a span its own ancestor.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -65,16 +66,13 @@ class Step:
         """What the stage did itself, or many in it, in words; empty where nothing was recorded."""
         if self.spread:
             return self.spread
-        before, after = self.between or (None, None)
-        if before is None and after is None:
+        before, after = (each and visible(each) for each in self.between or (None, None))
+        if before and after:
+            where = f"between {before} and {after}"
+        elif before or after:
+            where = f"after {before}" if before else f"before {after}"
+        else:
             return ""
-        where = (
-            f"between {visible(before)} and {visible(after)}"
-            if before and after
-            else f"after {visible(before)}"
-            if before
-            else f"before {visible(str(after))}"
-        )
         if self.piece_s >= _NEARLY_ALL * self.own_s:
             return f"itself {duration(self.piece_s)}, {where}"
         return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
@@ -115,10 +113,9 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     seen = {span.span_id}
     while len(found) <= _MOST_STEPS:
         gaps: list[tuple[int, int]] = []
-        below: dict[str, _Siblings] = {}
+        below: dict[str, _Siblings] = defaultdict(_Siblings)
         for part in parts:
-            for kind in _split(trace, part, seen, gaps):
-                below.setdefault(kind.span.name, _Siblings()).add(kind)
+            _split(trace, part, seen, gaps, below)
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
@@ -136,87 +133,72 @@ def steps(trace: Trace, span: Span) -> list[Step]:
 
 
 class _Siblings:
-    """Stages of one name below one step."""
+    """Stages of one name below one step; *parts*: what of them is on the critical path."""
 
     __slots__ = ("count", "parts", "together", "took")
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []  # on the critical path
+        self.parts: list[Part] = []
         self.count = self.took = self.together = 0
-
-    def add(self, inside: "_Inside") -> None:
-        self.count += 1
-        self.together += inside.end - inside.start
-        if inside.part is not None:
-            self.parts.append(inside.part)
-            self.took += inside.part.end - inside.part.start
 
     @property
     def at_once(self) -> bool:
         return self.count > 1 and self.together > _AT_ONCE * self.took
 
 
-@dataclass(slots=True)
-class _Inside:
-    """A child inside its parent's part; *part*: what of it is on the critical path."""
-
-    span: Span
-    start: int
-    end: int
-    shift: int
-    part: Part | None = None
-
-
 def _split(
-    trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]]
-) -> Iterator[_Inside]:
-    """Yield the stages right below; add to *gaps* when none was open. From the end backwards, the
-    stage that ended last is what was waited for.
+    trace: Trace,
+    whole: Part,
+    seen: set[str],
+    gaps: list[tuple[int, int]],
+    below: dict[str, _Siblings],
+) -> None:
+    """Add the stages right below to *below*; add to *gaps* when none was open. From the end
+    backwards, the stage that ended last is what was waited for.
     """
-    inside = [
-        _Inside(child, max(start, whole.start), min(end, whole.end), shift)
-        for child in trace.children(whole.span)
-        if child.span_id not in seen and child.is_stage
-        for start, end, shift in [_in_time(whole, child)]
-        if start <= whole.end and end >= whole.start
-    ]
+    inside: list[tuple[bool, int, int, int, int, Span]] = []
     most = whole.end + (whole.end - whole.start) // _GOES_ON
-    # what goes on long after the end was not waited for: it explains only what nothing else does
-    inside.sort(
-        key=lambda child: (
-            _end(child.span) + child.shift <= most,
-            child.end,
-            -child.start,
-        ),
-        reverse=True,
-    )
+    for child in trace.children(whole.span):
+        if child.span_id in seen or not child.is_stage:
+            continue
+        shift = whole.shift
+        if child.resource is not whole.span.resource:
+            shift += clock(whole.span, child)
+        start, end = child.start_ns + shift, _end(child) + shift
+        if start <= whole.end and end >= whole.start:
+            start, end, goes_on = max(start, whole.start), min(end, whole.end), end > most
+            # what goes on long after the end was not waited for: it explains only what nothing
+            # else does
+            inside.append((goes_on, -end, start, len(inside), shift, child))
+    inside.sort()
     reached = whole.end
-    for child in inside:
-        if child.start < reached:
-            if child.end < reached:
-                gaps.append((child.end, reached))
-            child.part = Part(child.span, child.start, min(child.end, reached), child.shift)
-            reached = child.start
-        yield child
+    for _, minus_end, start, _, shift, child in inside:
+        siblings, end = below[child.name], -minus_end
+        siblings.count += 1
+        siblings.together += end - start
+        if start < reached:
+            if end < reached:
+                gaps.append((end, reached))
+            part = Part(child, start, min(end, reached), shift)
+            siblings.parts.append(part)
+            siblings.took += part.end - start
+            reached = start
     if whole.start < reached:
         gaps.append((whole.start, reached))
 
 
-def _in_time(whole: Part, child: Span) -> tuple[int, int, int]:
-    """Return start, end and shift of *child* by the clock of *whole*.
+def clock(parent: Span, child: Span) -> int:
+    """Return the ns that have to be added to the times of *child* for the clock of *parent*.
 
     A child in another service that began before its parent, or ended after the call that waits
     for it, has another clock: it is put into the middle of its parent, as Jaeger does.
     """
-    start, end, shift = child.start_ns + whole.shift, _end(child) + whole.shift, whole.shift
-    if child.resource is not whole.span.resource and child.resource != whole.span.resource:
-        own_start, own_end = whole.span.start_ns + whole.shift, _end(whole.span) + whole.shift
-        room = (own_end - own_start) - (end - start)
-        is_waited_for = end > own_end and whole.span.details.kind == "client"
-        if room >= 0 and (start < own_start or is_waited_for):
-            more = own_start + room // 2 - start
-            return start + more, end + more, shift + more
-    return start, end, shift
+    start, end = child.start_ns, _end(child)
+    room = (_end(parent) - parent.start_ns) - (end - start)
+    is_waited_for = end > _end(parent) and parent.details.kind == "client"
+    if child.resource == parent.resource or room < 0:
+        return 0
+    return parent.start_ns + room // 2 - start if start < parent.start_ns or is_waited_for else 0
 
 
 def _spread(below: dict[str, _Siblings], most: _Siblings) -> str:
@@ -232,25 +214,31 @@ def _between(
     if len(parts) > 1 or not gaps:
         return 0.0, None
     (whole,) = parts
-    marks = [(p.start, p.span.name) for kind in below.values() for p in kind.parts]
-    marks += [(p.end, p.span.name) for kind in below.values() for p in kind.parts]
-    holders = [whole.span, *(s for s in trace.children(whole.span) if s.is_log_page)]
-    marks += [
-        (event.time_ns + whole.shift, f'"{event.name}"')
-        for holder in holders
-        for event in holder.events
+    lines = [
+        (time_ns + whole.shift, f'"{name}"')
+        for holder in (whole.span, *(s for s in trace.children(whole.span) if s.is_log_page))
+        for time_ns, name in holder.moments
     ]
-    marks = sorted((at, name) for at, name in marks if whole.start <= at <= whole.end)
-    around: list[tuple[int, str | None]] = [(whole.start, None), *marks, (whole.end, None)]
-    gaps.sort()
-    pieces, at = [], 0  # the gap that began last
-    for (begin, before), (end, after) in pairwise(around):
-        while at + 1 < len(gaps) and gaps[at + 1][0] <= begin:
-            at += 1
-        if gaps[at][0] <= begin and end <= gaps[at][1]:
-            pieces.append((end - begin, before, after))
-    length, before, after = max(pieces, key=lambda piece: piece[0])
-    return length / 1e9, (before, after)
+    lines = sorted(line for line in lines if whole.start <= line[0] <= whole.end)
+    begin, end = _longest_piece(gaps, [at for at, _ in lines])
+    stages = [part for kind in below.values() for part in kind.parts]
+    before = [name for at, name in lines if at == begin]
+    before += sorted(p.span.name for p in stages if begin in (p.start, p.end))
+    after = sorted(p.span.name for p in stages if end in (p.start, p.end))
+    after = [name for at, name in lines if at == end] + after
+    return (end - begin) / 1e9, (before[-1] if before else None, after[0] if after else None)
+
+
+def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, int]:
+    """Return the longest piece of the gaps between two of *cuts*, the first of equal ones."""
+    longest = (0, 0)
+    for begin, end in sorted(gaps, key=lambda gap: (gap[0] - gap[1], gap[0])):
+        if end - begin <= longest[1] - longest[0]:
+            break
+        inner = cuts[bisect_right(cuts, begin) : bisect_left(cuts, end)]
+        pieces = pairwise([begin, *inner, end])
+        longest = max(longest, *pieces, key=lambda piece: piece[1] - piece[0])
+    return longest
 
 
 def _end(span: Span) -> int:

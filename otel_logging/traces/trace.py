@@ -7,6 +7,7 @@ of a trace is in one row, log pages as lines of their stage.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import nlargest
 from itertools import chain
 from typing import Any
 
@@ -54,7 +55,7 @@ class Trace:
     @cached_property
     def in_order(self) -> list[Span]:
         """Its spans by start, of those that started together the longest first."""
-        return sorted(self.spans.values(), key=lambda s: (s.start_ns, -s.end_ns, s.span_id))
+        return sorted(self.spans.values(), key=_order)
 
     @cached_property
     def _children(self) -> dict[str, list[Span]]:
@@ -71,8 +72,13 @@ class Trace:
     @property
     def top(self) -> Span:
         """Its outermost stage that began first; of log lines alone, their holder."""
-        roots = (s for s in self.in_order if self.is_root(s) and s.is_stage)
-        return next(roots, self.in_order[0])
+        return min(self.roots, key=_order, default=self.in_order[0])
+
+    @property
+    def roots(self) -> list[Span]:
+        """Its outermost stages; of a circle of parents, which a broken sender makes, all."""
+        stages = [span for span in self.spans.values() if span.is_stage]
+        return [span for span in stages if span.parent_span_id not in self.spans] or stages
 
     def is_for(self, user: str) -> bool:
         """Whether any of its spans ran on behalf of *user*."""
@@ -98,9 +104,9 @@ class Trace:
     def descendants(self, span: Span) -> Iterator[Span]:
         """Yield all spans below *span*."""
         seen = {span.span_id}
-        waiting = [span]
+        waiting, children = [span], self._children
         while waiting:
-            for child in self.children(waiting.pop()):
+            for child in children.get(waiting.pop().span_id, ()):
                 if child.span_id not in seen:
                     seen.add(child.span_id)
                     waiting.append(child)
@@ -204,6 +210,10 @@ class Trace:
             yield self._stage(part[0].span_id, seen, *where, shown, fold, part)
 
 
+def _order(span: Span) -> tuple[int, int, str]:
+    return span.start_ns, -span.end_ns, span.span_id
+
+
 def common(children: Sequence[Span]) -> dict[str, Any]:
     """Return the attributes that two or more siblings all have."""
     if len(children) < 2:
@@ -234,16 +244,10 @@ def last(
     """Return the traces with the root stages that ended latest, the latest first. *who*: only
     where a span has this value of a key that names the user.
     """
-    ended: dict[str, int] = {}
-    by_id = {trace.trace_id: trace for trace in traces}
-    for trace in by_id.values():
-        if who is None or trace.is_for(who):
-            for span in trace.spans.values():
-                if (
-                    trace.is_root(span)
-                    and span.is_stage
-                    and service in (None, span.resource.service)
-                ):
-                    ended[trace.trace_id] = max(span.end_ns, ended.get(trace.trace_id, 0))
-    newest = sorted(ended, key=lambda trace_id: ended[trace_id], reverse=True)
-    return [by_id[trace_id] for trace_id in newest[:number]]
+    ended = [
+        (max(ends), trace)
+        for trace in traces
+        if who is None or trace.is_for(who)
+        if (ends := [s.end_ns for s in trace.roots if service in (None, s.resource.service)])
+    ]
+    return [trace for _, trace in nlargest(number, ended, key=lambda each: each[0])]

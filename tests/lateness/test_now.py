@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from contextvars import Context, copy_context
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from otel_logging.cli import main
 from otel_logging.integrations.connection import HELD_S
 from otel_logging.lateness import blackbox
 from otel_logging.lateness.died import report_died
+from otel_logging.traces.draw import now as draw_now
 from tests.commands import Runner
 from tests.conftest import NOWHERE
 from tests.lateness.websocket import serve
@@ -55,6 +57,30 @@ asyncio.run(main())
 
 def now(spool: Path, *options: str) -> Result:
     return Runner().invoke(main, ["now", "--spool-dir", str(spool), *options])
+
+
+def test_what_is_open_is_drawn_in_columns(in_utc: None) -> None:
+    """Nothing is cut; what has no budget is neither late nor on time; a day is named."""
+    day_s, at = 86_400, time.time_ns() // 1_000_000_000 * 1_000_000_000
+    where = "answer (chat/a_module_with_a_long_name.py:12)\nloop (server.py:1)"
+    stages = [
+        blackbox.OpenStage("import", 1, 1, 0, at - 3 * day_s * 1_000_000_000, None, "", where),
+        blackbox.OpenStage("message", 2, 2, 0, at - 1_000_000_000, 0.25, "user_id=grace", ""),
+        blackbox.OpenStage("message", 3, 3, 0, at, 0.25, "user_id=ben", ""),
+    ]
+    found = draw_now.rows([blackbox.Table(7, at, b"", stages)], at)
+
+    drawn = [line.plain for line in draw_now.draw(found, stack=False, width=80)]
+    today, before = (f"{datetime.fromtimestamp(at / 1e9 - n, UTC):%H:%M:%S}" for n in (0, 1))
+    day = f"{datetime.fromtimestamp(at / 1e9, UTC).date() - timedelta(days=3)}"
+    assert drawn == [
+        f"{day} {today}  open       3 d               import  answer",
+        "    (chat/a_module_with_a_long_name.py:12)  process 7",
+        f"{before}  open   1.000 s  late 750 ms  message  user_id=grace  process 7",
+        f"{today}  open      0 µs  on time      message  user_id=ben  process 7",
+    ]
+    (first, *_) = draw_now.draw(found, stack=True, width=80)
+    assert first.plain == f"{day} {today}  open       3 d               import  process 7"
 
 
 def opened(spool: Path) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from otel_logging import (
     traced,
     waiting,
 )
+from otel_logging._text import duration
 from otel_logging.handover import Handoff
 from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
@@ -582,7 +583,8 @@ def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) 
 
     asyncio.run(turn("bob", hangs))
     overdue, late = lines()
-    assert overdue["event"].startswith("bob's turn is overdue: open for 0.")
+    assert overdue["event"].startswith("bob's turn is overdue: open for ")
+    assert f" (budget {duration(BUDGET_S)}), in " in overdue["event"]
     assert "hangs (" in overdue["late.where"]
     assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
 

@@ -3,7 +3,8 @@
 In: tables of running processes. Out: lines, or plain data. Deliberately absent: reading.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from rich.text import Text
@@ -11,7 +12,7 @@ from rich.text import Text
 from otel_logging._text import duration, visible
 from otel_logging.lateness.blackbox import OpenStage, Table
 from otel_logging.lateness.verdict import late_by
-from otel_logging.traces.draw.terminal import local_time
+from otel_logging.traces.draw.terminal import local_time, wrapped
 from otel_logging.traces.span import resource_from_bytes, rfc3339
 
 Row = tuple[Table, OpenStage, float, float | None]
@@ -27,21 +28,27 @@ def rows(tables: Iterable[Table], now_ns: int) -> list[Row]:
     return sorted(found, key=lambda row: row[2], reverse=True)
 
 
-def draw(found: list[Row], *, stack: bool) -> list[Text]:
-    """Return the lines of a terminal; with *stack* all that is known of where each stands."""
-    lines = []
-    for table, stage, open_s, over_s in found:
-        places = stage.where.splitlines()
-        line = Text(f"{local_time(stage.start_ns):%H:%M:%S}  open {duration(open_s):>9}  ")
-        line.append("on time    " if over_s is None else f"late {duration(over_s)}  ",
-                    "dim" if over_s is None else "yellow")  # fmt: skip
+def draw(found: list[Row], *, stack: bool, width: int) -> Iterator[Text]:
+    """Yield the lines of a terminal; with *stack* all that is known of where each stands."""
+    today = datetime.now().astimezone().date()
+    states = [
+        "" if stage.budget_s is None else f"late {duration(over_s)}" if over_s else "on time"
+        for _, stage, _, over_s in found
+    ]
+    longest = max(map(len, states), default=0)
+    for (table, stage, open_s, over_s), state in zip(found, states, strict=True):
+        places, since = stage.where.splitlines(), local_time(stage.start_ns)
+        date = "" if since.date() == today else f"{since:%Y-%m-%d} "
+        line = Text(f"{date}{since:%H:%M:%S}  open {duration(open_s):>9}  ")
+        line.append(f"{state:<{longest}}  ", "yellow" if over_s else "dim")
         line.append(visible(stage.name), "bold")
         line.append(f"  {visible(stage.who)}" if stage.who else "")
         line.append(f"  {visible(places[0])}" if places and not stack else "")
         line.append(f"  process {table.pid}", "dim")
-        lines.append(line)
-        lines += [Text(f"    {visible(place)}") for place in places if stack]
-    return lines or [Text("Nothing is open.")]
+        yield from wrapped(line, width, 4)
+        yield from (Text(f"    {visible(place)}", overflow="ignore") for place in places if stack)
+    if not found:
+        yield Text("Nothing is open.")
 
 
 def as_json(row: Row) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging._text import duration, visible
 from otel_logging.traces import exceptions
-from otel_logging.traces.draw.terminal import local_time, shown
-from otel_logging.traces.draw.waterfall import Folding, is_shown, took_ns, words_of
+from otel_logging.traces.draw.terminal import local_time, moment, named, shown
+from otel_logging.traces.draw.waterfall import Folding, is_shown, lasted, took_ns, words_of
 from otel_logging.traces.late import who
 from otel_logging.traces.path import steps
 from otel_logging.traces.span import Event
@@ -42,7 +42,7 @@ a{color:var(--way)}a:focus-visible{outline:3px solid var(--way);outline-offset:2
 font-weight:600}.bar{width:45%}.bar span{display:block;height:.7rem;margin-top:.4rem;
 background:var(--bar);min-width:2px}
 .way .bar span{background:var(--way)}.way th,thead th{font-weight:700}
-code{white-space:pre-wrap;font-weight:400}.who{min-width:5rem}.stage{min-width:8rem}
+code{white-space:pre-wrap;font-weight:400}.who{min-width:5rem}.stage{min-width:8rem}.why{min-width:18rem}
 @media(max-width:45rem){body{margin:1rem}table,caption,tbody,tr{display:block}
 thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
 tr{border-top:1px solid var(--line);padding:.4rem 0}
@@ -75,7 +75,7 @@ def draw(
             '<th scope="col" class="n">when</th><th scope="col" class="n">took</th>'
             + ('<th scope="col" class="n">late by</th>' if _LATE_BY in rows[0] else "")
             + '<th scope="col" class="who">who</th><th scope="col" class="stage">stage</th>'
-            '<th scope="col">why</th></tr></thead><tbody>\n'
+            '<th scope="col" class="why">why</th></tr></thead><tbody>\n'
         )
         for row, trace in zip(rows, traces, strict=True):
             yield _row(row, trace)
@@ -90,7 +90,7 @@ def _row(row: Mapping[str, Any], trace: Trace) -> str:
     late_by, bad = row.get(_LATE_BY), _ERROR if row["error"] is True else ""
     by = f'<td class="n by">{"" if late_by is None else duration(late_by)}</td>'
     cells = (
-        f'<td class="n">{local_time(span.start_ns):%Y-%m-%d %H:%M:%S}</td>',
+        f'<td class="n">{moment(span.start_ns)}</td>',
         f'<td class="n took">{duration(row["latency_s"])}</td>',
         by if _LATE_BY in row else "",
         f"<td>{_text(', '.join(map(str, row['who'].values())) or '-')}</td>",
@@ -111,20 +111,20 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
     first, start = trace.top, trace.in_order[0].start_ns
     users = who(trace, first)
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
-    user, took = ", ".join(map(str, users.values())) or "-", duration(total / 1e9)
-    began = local_time(start)
+    user = ", ".join(map(str, users.values())) or "-"
+    took, whole = lasted(first, total), duration(total / 1e9)
     yield (
         f'<section id="t{trace.trace_id}" aria-labelledby="h{trace.trace_id}">'
         f'<h2 id="h{trace.trace_id}">{_text(first.name)} · {_text(user)} · {took}</h2>\n'
         f"<p>{_why(row)}</p>\n"
         f'<p class="dim">trace <code>{trace.trace_id}</code>'
-        f" · {began:%Y-%m-%d %H:%M:%S}.{began.microsecond // 1000:03} {began:%z}"
+        f" · {moment(start)} {local_time(start):%z}"
         + (f' · <a href="{escape(row["link"])}">in Jaeger</a>' if row["link"] else "")
         + ' · <a href="#rows">all rows</a></p>\n'
         f'<table class="picture" aria-labelledby="h{trace.trace_id}"><thead><tr>'
         '<th scope="col">stage or line</th><th scope="col" class="n">at</th>'
         '<th scope="col" class="n">took</th>'
-        f'<th class="bar" aria-hidden="true">0 to {took}</th></tr></thead><tbody>\n'
+        f'<th class="bar" aria-hidden="true">0 to {whole}</th></tr></thead><tbody>\n'
     )
     way = {step.span_id for step in steps(trace, first)}
     for number, each in enumerate(trace.rows(users, Folding(trace))):
@@ -174,8 +174,8 @@ def _line(row: Row, event: Event, start: int) -> str:
 
 
 def _fields(values: Mapping[str, Any], above: Mapping[str, Any]) -> str:
-    new = {k: v for k, v in values.items() if is_shown(k) and above.get(k) != v}
-    text = " ".join(_text(f"{key}={shown(value)}") for key, value in new.items())
+    new = {k: v for k, v in values.items() if is_shown(k, v) and above.get(k) != v}
+    text = " ".join(_text(f"{named(key)}{shown(value, key)}") for key, value in new.items())
     return f'<br><code class="dim">{text}</code>' if text else ""
 
 

@@ -38,9 +38,7 @@ _GAP: Final = "  "
 _MIDDLE: Final = "… → "
 _BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
-_NARROW: Final = (
-    72  # columns: in less the year, milliseconds and the id leave no room for the stage
-)
+_NARROW: Final = 72  # columns: less has no room for year, milliseconds and the id
 _ROOMY: Final = 120  # columns: enough for what tells rows apart beside the stage
 _WIDE: Final = 160  # columns: enough for the reason beside the stage
 _ID_DIGITS: Final = 8  # enough for `show`
@@ -59,14 +57,8 @@ def draw(
         return
     for one in incidents(answer.rows):
         at = f"{local_time(one.rows[0].span.start_ns):%H:%M:%S}"
-        yield from wrapped(
-            Text.assemble(
-                ("one incident", "bold"),
-                f" · {len(one.users)} users at {at}: {visible(one.key)}",
-            ),
-            width,
-            4,
-        )
+        users = f" · {len(one.users)} users at {at}: {visible(one.key)}"
+        yield from wrapped(Text.assemble(("one incident", "bold"), users), width, 4)
     yield Text()
     tells, is_usual, of_user = telling(answer.rows), usual(answer), of_the_same(answer)
 
@@ -76,7 +68,7 @@ def draw(
         if found := is_usual(row):
             yield f"usually {duration(found[0])}, p95 {duration(found[1])}"
         if counts := of_user(row):
-            yield f"{counts[0]} of {counts[1]} of {visible(user_of(row))} late"
+            yield f"{visible(user_of(row))}: {counts[0]} of {counts[1]} late"
 
     columns = _Columns([row.span for row in answer.rows], width)
     for row in answer.rows:
@@ -270,7 +262,8 @@ def _scope(spans: Sequence[Span]) -> Iterator[str]:
         f"{at:%H:%M}" if same else f"{at:%Y-%m-%d %H:%M}"
         for at, same in ((first, first.date() == today), (last, last.date() == first.date()))
     )
-    yield f" · {starts} to {ends}" if starts[-5:] != ends else f" · {starts}"
+    hours = f"{starts} to {ends}" if starts[-5:] != ends else starts
+    yield f" · {hours} {last:%z}"
     services = sorted({span.resource.service for span in spans})
     more = f" and {len(services) - 2} more" if len(services) > 3 else ""
     yield f" · {visible(', '.join(services[: 2 if more else 3]))}{more}"
@@ -278,7 +271,7 @@ def _scope(spans: Sequence[Span]) -> Iterator[str]:
 
 def _stage(span: Span, service: str, tells: Mapping[str, Any]) -> Text:
     stage = Text(visible(span.name), "bold", no_wrap=True, overflow="ellipsis")
-    if span.details.status == "error":
+    if span.is_error:
         stage.append(" ERROR", "bold red")
     if service:
         stage.append(f" @{visible(service)}", "not bold dim")

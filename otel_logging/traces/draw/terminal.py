@@ -17,9 +17,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from otel_logging._text import visible
+from otel_logging import _names
+from otel_logging._text import duration, visible
 
 _PIPED_LEAST, _PIPED_MOST = 80, 120  # columns that fit into a file or a ticket
+_MOST_SECONDS: Final = 1e9  # 30 years; what is more is no duration
 _AT_ONCE: Final = 50  # lines: Rich takes 0.12 ms for one alone, 0.04 ms for one of these [run]
 
 
@@ -77,20 +79,28 @@ def _fitting(line: Text, width: int) -> Text:
     return line
 
 
-def shown(value: Any) -> str:
-    """Return an attribute's value for one line: a word as it is, other strings quoted."""
+def shown(value: Any, key: str = "") -> str:
+    """Return an attribute's value for one line: a word as it is, other strings quoted, seconds as
+    a duration.
+    """
     if isinstance(value, str):
         return visible(value) if value and " " not in value else f'"{visible(value)}"'
     if isinstance(value, float):
-        return f"{value:.6g}"
+        is_time = key.endswith("_s") and 0 <= value < _MOST_SECONDS
+        return duration(value) if is_time else f"{value:.6g}"
     return visible(json.dumps(value, ensure_ascii=False))
+
+
+def named(key: str) -> str:
+    """Return what stands before an attribute's value."""
+    return "where it stood: " if key == _names.LATE_WHERE else f"{visible(key)}="
 
 
 def fields(values: Iterable[tuple[str, Any]]) -> Text:
     """Return ``key=value`` pairs, the keys dim."""
     line = Text()
     for key, value in values:
-        line.append(" " if line else "").append(f"{visible(key)}=", "dim").append(shown(value))
+        line.append(" " if line else "").append(named(key), "dim").append(shown(value, key))
     return line
 
 
@@ -109,6 +119,12 @@ def cell(text: Text, width: int) -> Text:
     made = text.copy()
     made.truncate(width, overflow="ellipsis", pad=True)
     return made
+
+
+def moment(time_ns: int) -> str:
+    """Return a time since the epoch as date and time in the reader's time zone."""
+    at = local_time(time_ns)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}"
 
 
 def local_time(time_ns: int) -> datetime:

@@ -22,11 +22,14 @@ from otel_logging.traces.draw.terminal import (
     cell,
     fields,
     local_time,
+    moment,
+    named,
     wrapped,
 )
 from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
+from otel_logging.traces.path import clock
 from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common
 
@@ -34,6 +37,8 @@ _LEAST_BAR = 20  # columns; less shows nothing
 _EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _COMPARED = 100  # of equal stages, for what they have in common
+_NOTICED_S = 0.001
+_HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
 _LOST = 0.1  # of the whole: less is not marked
 _LEAST_LABEL = 12
 _GAP: Final = "  "
@@ -54,8 +59,12 @@ _HTTP: Final = ("http.route", "url.path")  # the first ones of a stage
 _WHOLE: Final = (_names.LATE_WHERE, "db.query.text", "db.statement")
 
 
-def is_shown(key: str) -> bool:
-    """Return whether an attribute is a field: the heading has what made it late."""
+def is_shown(key: str, value: Any) -> bool:
+    """Return whether an attribute is a field: the heading has what made it late, and a wait that
+    nobody notices is nothing.
+    """
+    if key == _names.QUEUE_WAIT and isinstance(value, float) and value < _NOTICED_S:
+        return False
     is_verdict = key.startswith(f"{_names.LATE}.") and key != _names.LATE_WHERE
     return key not in _HIDDEN and not is_verdict
 
@@ -84,6 +93,12 @@ def draw(
         yield from _stage(row, columns) if row.event is None else _line(row, row.event, columns)
     if next(rows, None) is not None:
         yield Text(f"and more: the first {most:,} rows are drawn, all with --all", "dim")
+
+
+def lasted(top: Span, total_ns: int) -> str:
+    """Return how long the outermost stage was open, and the whole trace where that is longer."""
+    took, total = duration(top.duration_s), duration(total_ns / 1e9)
+    return took if took == total or total_ns == 1 else f"{took}, {total} in all"
 
 
 def _one_by_one(siblings: Sequence[Span]) -> list[list[Span]]:
@@ -131,6 +146,7 @@ class _Columns:
     total_ns: int
     service: str  # of the outermost stage; other stages are drawn with their own
     width: int
+    spans: Mapping[str, Span]
     way: frozenset[str]  # ids of the stages on the critical path
     lost: str  # what the last one of it did itself, if that is much
     last: str  # its id
@@ -141,6 +157,8 @@ class _Columns:
     @property
     def unit(self) -> tuple[str, float, int]:
         """The unit of all numbers: its name, its length in ns, decimals."""
+        if self.total_ns >= _HOURS_NS:
+            return "hours", 3600e9, 3
         if self.total_ns >= 1_000_000_000:
             return "seconds", 1e9, 3
         return "milliseconds", 1e6, 1 if self.total_ns >= 10_000_000 else 3
@@ -204,7 +222,7 @@ def _columns(
     last, service = top.path[-1], top.span.resource.service
     # of the outermost stage alone the heading has it
     lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
-    rough = _Columns(start, total, service, width, way, lost, last.span_id)
+    rough = _Columns(start, total, service, width, trace.spans, way, lost, last.span_id)
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
@@ -228,18 +246,17 @@ def _header(
     trace: Trace, columns: _Columns, users: Mapping[str, Any], links: Links, top: Judged
 ) -> Iterator[Text]:
     services = dict.fromkeys(span.resource.service for span in trace.in_order)
-    started = local_time(columns.start_ns)
     line = Text(visible(top.span.name), "bold")
     for word in words_of(top.span):
         line.append(f" {word}", f"bold {_style(top.span)}")
     named = Text(visible(", ".join(services)))
-    for part in (fields(users.items()), named, Text(duration(columns.total_ns / 1e9))):
+    for part in (fields(users.items()), named, Text(lasted(top.span, columns.total_ns))):
         if part:
             line.append(" · ", "dim").append(part)
-    yield line
-    moment = f"{started:%Y-%m-%d %H:%M:%S}.{started.microsecond // 1000:03} {started:%z}"
+    yield from wrapped(line, columns.width, 2)
+    started = f"{moment(columns.start_ns)} {local_time(columns.start_ns):%z}"
     identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
-    yield Text("trace ", "dim").append(identity).append(f" · {moment}", "dim")
+    yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
     if top.span.is_stage and (top.late_by_s is not None or top.span.budget_s is None):
         why = Text(" → ".join(top.reason), "yellow" if top.late_by_s is not None else "")
@@ -276,7 +293,7 @@ def _label(row: Row, columns: _Columns) -> Text:
 def words_of(span: Span) -> list[str]:
     """Return what is wrong with a stage, in words."""
     facts = {
-        "ERROR": span.details.status == "error",
+        "ERROR": span.is_error,
         "LATE": late_by(span.duration_s, span.budget_s) is not None,
         "CANCELLED": span.get(_names.CANCELLED) is True,
     }
@@ -295,6 +312,11 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
         yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
         yield from _facts(common(row.equal[:_COMPARED]), row, columns)
         return
+    parent = columns.spans.get(span.parent_span_id)
+    if parent and (wrong_ns := clock(parent, span)):
+        word = "behind" if wrong_ns > 0 else "ahead of"
+        by, other = duration(abs(wrong_ns) / 1e9), visible(parent.resource.service)
+        yield Text(f"its clock is about {by} {word} that of {other}", "dim")
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
@@ -306,15 +328,17 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     if each := fields(_new(row.common, {**row.shown, **span.attributes})):
         yield Text("each inside: ", "dim").append(each)
     for link in span.details.links:
-        yield Text(f"linked to trace {link['trace_id']}, span {link['span_id']}", "dim")
+        yield from _below(Text(f"linked to trace {link['trace_id']}", "dim"), row.inner, columns)
 
 
 def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
     new = dict(_new(values, row.shown))
     if own := fields((key, value) for key, value in new.items() if key not in _WHOLE):
         yield own
-    for text in (new[key] for key in _WHOLE if key in new):
-        yield from _below(Text(visible(" ".join(str(text).split()))), row.inner, columns)
+    for key in (key for key in _WHOLE if key in new):
+        text = visible(" ".join(str(new[key]).split()))
+        label = Text(named(key) if key == _names.LATE_WHERE else "")
+        yield from _below(label.append(text), row.inner, columns)
 
 
 def _below(text: Text, lead: str, columns: _Columns, indent: int = 0) -> Iterator[Text]:
@@ -334,7 +358,7 @@ def _new(values: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterable[tuple[
     """Return the fields that are new here; what is asked for is first, the logger's name last: it
     is cut first.
     """
-    new = {k: v for k, v in values.items() if is_shown(k) and (k not in shown or shown[k] != v)}
+    new = {k: v for k, v in values.items() if is_shown(k, v) and (k not in shown or shown[k] != v)}
     first = {key: new.pop(key) for key in _HTTP if key in new}
     if _names.LOGGER in new:
         new[_names.LOGGER] = new.pop(_names.LOGGER)
