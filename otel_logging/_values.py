@@ -147,6 +147,8 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         return repr(bytes(value[: left.most])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
         return _mapping(value, depth - 1, left)
+    if _has_secret(value):
+        return _mapping(dict(zip(value._fields, value, strict=False)), depth - 1, left)
     if isinstance(value, (Sequence, Set, ValuesView)):
         return _sequence(value, depth - 1, left)
     own = getattr(type(value), "__structlog__", None)  # how an object wants to be logged
@@ -157,6 +159,12 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         extra = getattr(value, "__pydantic_extra__", None)
         return _mapping(_Record(value, (*names, *(extra or ()))), depth - 1, left)
     return _described(value)
+
+
+def _has_secret(value: Any) -> bool:
+    """Say whether *value* is a named tuple of which a field's name says that it is a secret."""
+    names = getattr(type(value), "_fields", ()) if isinstance(value, tuple) else ()
+    return any(type(name) is str and _runtime.current.redaction.kind(name) for name in names)
 
 
 def _number(value: Any) -> int | float | str:

@@ -15,7 +15,7 @@ from otel_logging._redact import DEFAULT, OFF
 from otel_logging._values import bounded
 from otel_logging.binding import on_lines
 from otel_logging.logs.configure import use_redaction
-from tests import planted
+from tests import planted, planted_places
 
 PERSONAL = Redaction(personal=True, who=["user_id"], salt="s")
 TEXTS = list(planted.texts())
@@ -56,6 +56,8 @@ def test_no_neighbour_is_touched() -> None:
     assert [text for text in NEIGHBOURS if DEFAULT.text(text) != text] == []
     assert [key for key in planted.NEIGHBOUR_KEYS if DEFAULT.field(key, "abc") != "abc"] == []
     assert [text for text in NEIGHBOURS if DEFAULT.value({"a": [text]}) != {"a": [text]}] == []
+    fields = [(name, bounded(value)) for name, value in planted_places.NEIGHBOUR_VALUES]
+    assert [DEFAULT.field(name, value) for name, value in fields] == [value for _, value in fields]
 
 
 @pytest.mark.parametrize(
@@ -345,6 +347,31 @@ _HOSTILE = [
         "пароль=",
         "password={{",
         "secret: !a ",
+    ),
+    *(
+        'password={"type": "string", ',
+        "insert into t(password) values ('",
+        "insert into t (a,",
+        "password  a\n",
+        "'loc': ('a', 'password') ",
+        "\npassword\n  a input_value",
+        'form-data; name="password"\nA',
+        '<a name="password" ',
+        "&lt;password&gt;",
+        "\x1b[0m",
+        "token=a.b.",
+        "token=a(a,",
+        'password=["is ',
+        "'--password', ",
+        "machine a login b password ",
+        "a:5432:b:c:",
+        '"AUTH" ',
+        "IDENTIFIED BY ",
+        "name: token, value ",
+        "postgres://a:b@c",
+        'password="[redacted:password]" -> "a" ',
+        "de89",
+        "4111.",
     ),
 ]
 
