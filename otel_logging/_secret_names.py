@@ -64,13 +64,15 @@ _ALONE: Final = by_kind(
         "password": "pass pw psk",
         "session": "session sess",
         "credential": "dsn",
-        "authorization": "auth oauth authentication",
+        "authorization": "auth oauth",
         "signature": "sig",
         "otp": "pin mfa",
         "personal": "ssn iban",
         "card": "pan",
     }
 )
+#: Words that do so as the whole name, or the end of two.
+_WHOLE: Final = {"sid": "session", "authentication": "authorization", "assertion": "token"}
 #: What follows them in the name of something else: `session_count`, `token_type`.
 _ABOUT: Final = words_in(
     "active age agent alg algo algorithm arn at attempt attempts audience backend banner begin "
@@ -121,6 +123,8 @@ _COMPOUND: Final = re.compile(r"(password|passwd)(.+)")
 def words_of(name: str) -> list[str]:
     """Return the words of a name in any style, in lower case and the singular, without digits."""
     found: list[str] = []
+    if name[:2] in ("b'", 'b"'):  # of bytes
+        name = name[2:]
     if "%" in name:
         name = re.sub("%(?:25)*[0-9A-Fa-f]{2}", " ", name)
     if not name.isascii():  # without accents
@@ -138,7 +142,7 @@ def kind_of(words: list[str]) -> str | None:
     if not words or (len(words) > 1 and words[0] in _ASKED):
         return None
     before, first = "", ""
-    kind, place = ("session", 0) if words == ["sid"] else (None, 0)
+    kind, place = _WHOLE.get(words[-1]) if len(words) < 3 else None, 0
     for number, word in enumerate(words):
         one = _SECRET.get(before + word) or _SECRET.get(word) or _ALONE.get(word)
         one = one or _SECRET.get(first + before + word)

@@ -242,7 +242,8 @@ _SHAPES: Final = (
     ("form-data", _FORM),
     ("", _CELL),
     (" ", _SET),
-    ("/", _TAG),
+    ("</", _TAG),
+    ("&lt;", _TAG),
     ("</", _ELEMENT),
 )
 

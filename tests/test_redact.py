@@ -1,6 +1,7 @@
 """What a secret is: by its name, by its looks. Every text, in linear time, once and for all."""
 
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from otel_logging import ConfigurationError, Redaction, _json, _otlp, _runtime
 from otel_logging._redact import DEFAULT, OFF
-from otel_logging._values import bounded
+from otel_logging._values import bounded, field, plain
 from otel_logging.binding import on_lines
 from otel_logging.logs.configure import use_redaction
 from tests import planted, planted_places
@@ -220,6 +221,56 @@ def test_personal_data_goes_on_request() -> None:
     assert hashed != Redaction(personal=True, who=["user_id"]).field("user_id", "u-42")
     assert PERSONAL.field("user_id", None) is None
     assert Redaction(personal=True).for_who(["tenant"]).field("tenant", 5).startswith("who:")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.0.0.1:8080 refused", "[redacted:ip]:8080 refused"),
+        ("peer=10.0.0.1:443.", "peer=[redacted:ip]:443."),
+        ("http://10.1.2.3:80/x", "http://[redacted:ip]:80/x"),
+        ("[2001:db8::1]:443", "[[redacted:ip]]:443"),
+        ("version 1.2.3.4", "version 1.2.3.4"),
+        ("sdk==1.2.3.4 v1.2.3.4 Lib/1.2.3.4", "sdk==1.2.3.4 v1.2.3.4 Lib/1.2.3.4"),
+        ("foo-1.2.3.4.tar.gz 1.2.3.4-alpha", "foo-1.2.3.4.tar.gz 1.2.3.4-alpha"),
+        ("a::b, std::vector, ::", "a::b, std::vector, ::"),
+        ("1 234 567 8901 and 0150 123 456 78 9", "1 234 567 8901 and [redacted:phone]"),
+        ("id 1764 176 278 0000 or 415 555 2671 22", "id 1764 176 278 0000 or 415 555 2671 22"),
+    ],
+)
+def test_versions_and_long_numbers_are_no_personal_data(text: str, expected: str) -> None:
+    """An address with a port is."""
+    assert PERSONAL.text(text) == expected
+
+
+@pytest.mark.parametrize("key", ["tenant code", "tenantCode", "TENANT_CODE", "tenantcode"])
+@pytest.mark.parametrize("name", ["tenant_code", "tenantCode", "TENANTCODE", "my.tenant-code"])
+def test_own_names_are_known_in_one_word_and_in_several(key: str, name: str) -> None:
+    """In any style of either."""
+    redaction = Redaction([key])
+    assert redaction.field(name, "x1") == "[redacted:key]"
+    assert redaction.text(f"{name}=x1 tenant=a") == f"{name}=[redacted:key] tenant=a"
+
+
+@pytest.mark.parametrize("name", ["clé", "CLÉ", "cle", "cle_client", "masterCle"])
+def test_own_names_are_known_with_accents_and_without(name: str) -> None:
+    """Also inside a text; a longer word is another one."""
+    redaction = Redaction(["clé"])
+    assert redaction.text(f"{name}=x1, article=b") == f"{name}=[redacted:key], article=b"
+
+
+def test_a_named_tuple_has_names() -> None:
+    """One of them may be a secret's; another tuple is a list still."""
+    login = namedtuple("login", "user password")("bob", "x1Secret")
+    point = namedtuple("point", "x y")(1, 2)
+    assert plain([login, point]) == [{"user": "bob", "password": "[redacted:password]"}, [1, 2]]
+    assert field("a", login) == {"user": "bob", "password": "[redacted:password]"}
+
+
+def test_colours_stay_where_there_is_no_secret() -> None:
+    """A text with one loses them."""
+    assert DEFAULT.text("\x1b[1mpin\x1b[0m=\x1b[31mx1\x1b[0m") == "pin=[redacted:otp]"
+    assert DEFAULT.text("\x1b[1mn\x1b[0m=\x1b[31mx1\x1b[0m") == "\x1b[1mn\x1b[0m=\x1b[31mx1\x1b[0m"
 
 
 def test_nothing_goes_where_it_is_off() -> None:

@@ -76,8 +76,10 @@ def _record(item: Any) -> Any:
     found, record = copy.copy(item), copy.copy(item.log_record)
     record.body, record.attributes = plain(record.body), _fields(record.attributes)
     object.__setattr__(found, "log_record", record)  # some versions' are frozen
-    if hasattr(item, "instrumentation_scope"):
-        object.__setattr__(found, "instrumentation_scope", _scope(item))
+    object.__setattr__(found, "instrumentation_scope", _scope(item))
+    for each in (found, record):  # the record's own in older versions
+        if hasattr(each, "resource"):
+            object.__setattr__(each, "resource", _part(each.resource, "_attributes"))
     return found
 
 
