@@ -57,6 +57,7 @@ _ABOUT: Final = later(
     re.DOTALL,
 )
 _LONGEST: Final = 8192  # of a schema that is looked at
+_PATH: Final = later(r"~?(?:/[a-z0-9_.-]{1,64}){2,16}")
 _TYPES: Final = ("string", "object", "integer", "number", "boolean", "array", "null")
 
 
@@ -65,7 +66,8 @@ def is_blank(value: str, kind: str = "password") -> bool:
     if _BLANK.fullmatch(value) is not None:
         return True
     is_word = kind != "password" and len(value) > 3 and value.islower()
-    return is_word and (value in _STATES or (value.isalpha() and value.endswith("ed")))
+    is_state_or_path = value in _STATES or (value.isalpha() and value.endswith("ed"))
+    return is_word and (is_state_or_path or _PATH.fullmatch(value) is not None)
 
 
 def is_about(value: Any) -> bool:
@@ -106,4 +108,5 @@ def is_source(
 def is_state(name: str, value: str) -> bool:
     """Say whether *value* is no value of *name*, but its state, or its type."""
     word = re.split(r"[\[(]", value.rstrip(".!?"))[0].lower()
-    return value == name.title() or word in _STATES or (word.isalpha() and word.endswith("ed"))
+    ends = ("ed", "ing") if value[:1].isupper() else "ed"  # Creating...
+    return value == name.title() or word in _STATES or (word.isalpha() and word.endswith(ends))

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging._harmless import is_about, is_blank, is_count
-from otel_logging._secret_names import STEMS, kind_of, words_of
+from otel_logging._secret_names import STEMS, is_variable_of_key, kind_of, words_of
 from otel_logging._secret_texts import (
     ENCODED,
     LIKELY,
@@ -129,6 +129,8 @@ class Redaction:
             joined = " ".join(words)
             is_let = joined in self._allow or name == _SESSION
             kind = None if is_let else "key" if self._is_own(words) else kind_of(words)
+            if kind is None and not is_let and is_variable_of_key(name, words):
+                kind = "key"
             if len(self._kinds) >= _REMEMBERED:
                 self._kinds.clear()
             self._kinds[name] = kind
@@ -288,6 +290,8 @@ class Redaction:
             or "\t" in text
             or "|" in text
             or "pass" in lower
+            or "token" in lower
+            or " key " in lower
             or " set " in lower
         )
         if has_signs:

@@ -31,8 +31,8 @@ _SECRET: Final = by_kind(
         " senha motdepasse contrasena parola lozinka wachtwoord heslo haslo sifre salasana losenord"
         " adgangskode clavesecreta пароль 密码 密碼 パスワード 비밀번호 暗証番号 "
         + " ".join(f"{whose}pass {whose}pw" for whose in words_in(_WHOSE)),
-        "secret": "secret mnemonic seedphrase recoverycode backupcode securityanswer codeverifier"
-        " keymaterial",
+        "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
+        " codeverifier keymaterial",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
         " clientassertion",
         "authorization": "authorization masterauth httpauth basicauth proxyauth",
@@ -42,8 +42,9 @@ _SECRET: Final = by_kind(
         "csrf": "csrf xsrf",
         "signature": "amzsignature googsignature hubsignature xsignature webhooksignature"
         " stripesignature slacksignature requestsignature sharedaccesssignature",
-        "otp": "otp totp otpcode mfacode verificationcode securitycode authcode pincode facode"
-        " smscode timecode devicecode logincode accesscode unlockcode doorcode unlockpattern",
+        "otp": "otp totp otpcode mfacode verificationcode twofactorcode securitycode authcode"
+        " pincode facode smscode timecode devicecode logincode accesscode unlockcode doorcode"
+        " unlockpattern",
         "card": "cardnumber cardnum cardno ccnumber ccnum creditcard cvv cvc",
         "personal": "socialsecurity socialsecuritynumber taxid taxidnumber",
         "key": " ".join(
@@ -53,7 +54,8 @@ _SECRET: Final = by_kind(
                 "decryption crypto master auth account storage shared hmac ssh rsa pgp gpg deploy "
                 "service webhook license subscription function client consumer server tls ssl "
                 "aes jwt vault root security transaction merchant admin openai stripe anthropic "
-                "sendgrid activation product fernet cipher unseal unlock pem wrapping"
+                "sendgrid activation product fernet cipher unseal unlock pem wrapping "
+                "recovery role apollo"
             )
         ),
     }
@@ -113,6 +115,12 @@ STEMS: Final = tuple(
         "saml assertion verifier answer ccn cc_n пароль 密码 密碼 パスワード 비밀번호 暗証番号"
     )
 )
+#: Keys that are none: of stores, of tables, on keyboards.
+_NO_KEY: Final = words_in(
+    "primary foreign public unique cache sort partition row hash map routing object s message "
+    "redis kafka idempotency dedup index lookup translation i enter escape arrow hot meta registry "
+    "group order search shard distribution host config setting option attr dict field data item"
+)
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single test")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
@@ -137,6 +145,11 @@ def words_of(name: str) -> list[str]:
     return [w[:-1] if w[-1] == "s" and w[-2:] != "ss" and len(w) > 3 else w for w in found]
 
 
+def is_variable_of_key(name: str, words: list[str]) -> bool:
+    """Say whether *name* is a variable with a key, whoever's it is: `COSMOS_KEY`."""
+    return name[1:].isupper() and words[-1:] == ["key"] and not _NO_KEY.issuperset(words[-2:-1])
+
+
 def kind_of(words: list[str]) -> str | None:
     """Return which kind of secret *words* name; None: something else."""
     if not words or (len(words) > 1 and words[0] in _ASKED):
@@ -146,6 +159,8 @@ def kind_of(words: list[str]) -> str | None:
     for number, word in enumerate(words):
         one = _SECRET.get(before + word) or _SECRET.get(word) or _ALONE.get(word)
         one = one or _SECRET.get(first + before + word)
+        if word == "key" and before.endswith("api"):
+            one = "key"
         if one is None and word.endswith(_ENDS):
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
         if before in (_NO_PASS if word == "pass" else _NO_TOKEN if word == "token" else ()):

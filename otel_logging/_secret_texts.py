@@ -46,6 +46,10 @@ _ISSUED: Final = by_kind(
         "jwt": r"(?:ey[JA]|ewo)[\w-]{5,}(?:\.[\w-]*){1,4} (?:sk|tk)\.eyJ[\w-]{16,}\.[\w-]{8,}",
         "grafana": r"eyJrIjoi[\w+/=-]{40,}",
         "azure": r"[A-Za-z0-9]{3}[0-9]Q~[\w~.-]{30,} [A-Za-z0-9+/]{86}==",
+        "password-hash": r"\$2[abxy]\$[0-9]{2}\$[./A-Za-z0-9]{53}"
+        r" \$[156y]\$[^\s$]{1,32}\$[./\w]{22,} \$argon2\w{1,2}\$[\w$=,+/.-]{30,}"
+        r" pbkdf2_sha\d+\$\d+\$[^\s$]{1,64}\$[\w+/=]{20,}"
+        r" \{S?SHA[0-9]{0,3}\}[\w+/=]{20,}",
         "token": r"(?:hf|gsk|r8|glsa|glc|figd|ntn|sbp|rubygems|dapi|pplx|xai|ATATT3|NRAK|PMAK|HRKU"
         r"|AGE-SECRET-KEY|shp[a-z]{2}|sntr[a-z]{1,2}|sq0[a-z]{3}|xkeysib|xsmtpsib|dop|doo|dor"
         r"|hv[sbr]|key|dckr|EAA|ATBB|AKCp|EZ[AT]K)"

@@ -16,13 +16,13 @@ from otel_logging._text import later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.%\\-])|(?<=--)|(?<=-D)|(?<=\\[rnt])|(?<=\\u[0-9a-fA-F]{4})"
+    r"(?:(?<![\w.%\\-])|(?<=--)|(?<=[\s\"']-)|(?<=^-)|(?<=-[DP])|(?<=\\[rnt])|(?<=\\u[0-9a-fA-F]{4})"
     r"|(?<=%[0-9A-F]{2})|(?<=%25[0-9A-F]{2}))(?P<name>[^\W\d][\w.-]{0,127}+"
     r"(?:(?:\[|%(?:25){0,3}5[Bb])[\w.-]{0,64}(?:\]|%(?:25){0,3}5[Dd])){0,3})"
 )
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
-    rf"{_NAME}(?:(?:{QUOTE})\]?)?(?:[^\S\r\n]|%20){{0,4}}"
+    rf"{_NAME}(?:(?:{QUOTE})\]?)?(?: is(?=:))?(?:[^\S\r\n]|%20){{0,4}}"
     r"(?P<sign>=>|:=|==?|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
     r"|:(?!//|:\S)|%(?:25){0,3}3[ADad])(?:(?<=:):(?=[ \t]))?(?:[ \t]|%20){0,8}"
 )
@@ -61,7 +61,8 @@ _SAID: Final = later(
 )
 #: In quotes no mix is needed of a password; nor of letters alone without them.
 _WORD: Final = later(
-    r"\b(?P<name>(?i:password|passwd|passphrase|passcode))(?i: is| was| like)? "
+    r"\b(?P<name>(?i:password|passwd|passphrase|passcode))"
+    r"(?i: is| was| like| for (?:user )?\S{1,64}(?: is|:))? "
     r"(?!\\{0,7}[\"']?\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9])"
     r"(?=\\{0,7}[\"'][^\s\"'\\]{6,64}\\{0,7}[\"']|(?=[A-Za-z_!@#$%^*+-]{1,63}[0-9])[\w!@#$%^*+-]{6,64}(?![\w(\[.:/]))"
 )
@@ -95,7 +96,7 @@ _CELL: Final = later(
     rf"(?=[^\s|│┃=:\"'-]\S{{0,200}}?(?: {{2}}|[ \t]*(?:[|│┃\"']|\\?\t|{_NEWLINE}|$)))"
 )
 _SET: Final = later(
-    r"(?:\b(?i:config(?:ure)?\s+set|setenv)\s|(?:^|\n)ENV ) {0,8}(?:\S{0,128}[:/])?"
+    r"(?:\b(?i:config(?:ure)?\s+set|git config|setenv|setx)\s|(?:^|\n)ENV ) {0,8}(?:\S{0,128}[:/])?"
     rf"{_NAME} {{1,8}}(?=\S)"
 )
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
@@ -123,7 +124,7 @@ _VALUE: Final = later(
 )
 _TAKEN: Final = later(rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
 _TEMPLATE: Final = later(
-    r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s|<[\w -]+>"
+    r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s|<[\w -]+>"
 )
 _CLOSING: Final = {"“": "”"}
 #: What makes one name of it and the word before.
@@ -226,34 +227,35 @@ def _end_of_enclosed(text: str, at: int) -> int:
 # ---------------------------------------------------------------- all of them
 
 
-#: Each with a sign of it that is quick to look for.
+#: Each with signs of it that are quick to look for: a text with a shape has one of them.
 _SHAPES: Final = (
-    ("", _NAMED),
-    ("[redacted:", _CHANGE),
-    (",", _PAIR),
-    ("", _MEMBERS),
-    ("alue", _ENTRY),
-    ("-", _FLAG),
-    ("", _SAID),
-    (" ", _WORD),
-    ("(", _CALL),
-    ("input", _GIVEN),
-    ("input", _LOCATED),
-    ("form-data", _FORM),
-    ("", _CELL),
-    (" ", _SET),
-    ("</", _TAG),
-    ("&lt;", _TAG),
-    ("</", _ELEMENT),
+    (_NAMED, ("",)),
+    (_CHANGE, ("[redacted:",)),
+    (_PAIR, (",",)),
+    (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'")),
+    (_ENTRY, ("alue",)),
+    (_FLAG, ("-",)),
+    (_SAID, ("",)),
+    (_WORD, ("assw", "ASSW", "assph", "asscode")),
+    (_CALL, ("(",)),
+    (_GIVEN, ("input",)),
+    (_LOCATED, ("input",)),
+    (_FORM, ("form-data",)),
+    (_CELL, ("  ", "\t", "\\t", "|", "│", "┃")),
+    (_SET, ("set", "SET", "ENV", "config")),
+    (_TAG, ("</", "&lt;/")),
+    (_ELEMENT, ("</",)),
 )
 
 
 def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
     """Return *text* without the values of the names that have a kind."""
-    for sign, shape in _SHAPES:
-        if sign in text:
-            text = _replaced(text, shape, kind_of)
-    return without_inserted(text, kind_of) if "nsert" in text or "NSERT" in text else text
+    for shape, signs in _SHAPES:
+        for sign in signs:
+            if sign in text:
+                text = _replaced(text, shape, kind_of)
+                break
+    return _without_inserted(text, kind_of) if "nsert" in text or "NSERT" in text else text
 
 
 def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | None]) -> str:
@@ -268,7 +270,9 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             kind = kind_of(f"{words[-2]} {name}") if is_before else None
         if kind is None or found.start() < done:
             continue
-        begin = found.end()
+        begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
+        if named is _NAMED and before == ":" == found["sign"]:  # `arn:aws:…:secret:db`
+            continue
         if named is _TAG or named is _ELEMENT:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
             end = max(text.find(close, begin, begin + _LONGEST), begin)
@@ -277,7 +281,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             end = begin if line is None else line.end()
         else:
             sign = found["sign"] if named is _NAMED else ""
-            begin, end = _value(text, begin, kind, sign, text[found.start() - 1 : found.start()])
+            begin, end = _value(text, begin, kind, sign, before)
             is_apart = named is _CELL or (sign == ":" and begin > found.start("sign") + 1)
             if is_apart and is_state(name, text[begin:end]):
                 continue
@@ -300,7 +304,7 @@ _INSERT: Final = later(
 _IN_ROW: Final = later(r"[(,]|(\\{0,7}')((?:[^'\\]|'')*)\1")
 
 
-def without_inserted(text: str, kind_of: Callable[[str], str | None]) -> str:
+def _without_inserted(text: str, kind_of: Callable[[str], str | None]) -> str:
     """Return *text* without what a statement inserts into columns of such a name."""
 
     def rows(found: re.Match[str]) -> str:

@@ -124,6 +124,8 @@ def texts() -> Iterator[tuple[str, str]]:
         yield NEEDLE, text.replace("§", NEEDLE)
     for number in ("4111.1111.1111.1111", "gb82west12345698765432", "gb82 west 1234 5698 7654 32"):
         yield number, f"paid by {number} today"
+    for hashed in planted_places.HASHES:
+        yield hashed, f"hash {hashed} of bob"
 
 
 def values() -> Iterator[tuple[str, str, Any]]:

@@ -9,7 +9,8 @@ KEYS = """
     code_verifier dsn fernet_key device_code kms_key_material unlock_key id_token_hint
     ldapBindPw PSK samlResponse codeVerifier clientAssertion database_dsn fernetKey unseal_key
     cipherKey pem_key securityAnswer secret_string SecretString httpauth pgpass mysqlpass
-    ccNumber cardnum social_security presharedKey hasło şifre salasana lösenord adgangskode 密碼
+    X_RAPIDAPI_KEY COSMOS_KEY recovery_key SERVICE_ROLE_KEY two_factor_code ccNumber
+    cardnum social_security presharedKey hasło şifre salasana lösenord adgangskode 密碼
     비밀번호 暗証番号
 """.split()  # noqa: SIM905 - read as words
 
@@ -123,7 +124,23 @@ TEXTS = (
     "temporary password '§'",
     'using password "§"',
     "7za a -p§ x.7z",
+    "-client-secret=§",
+    "gradle -PsigningPassword=§",
+    "userPassword: {SSHA}§",
+    "the password is: §",
+    "password for bob is '§'",
+    "git config user.token §",
+    "API key §1Aa is invalid",
     "unzip -P § x.zip",
+)
+
+#: What passwords are hashed to.
+HASHES = (
+    f"$2b$12${'aB3dE' * 10}xyz",
+    f"$6$salt1234${'aB3dE' * 17}/",
+    f"$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ${'aB3dE' * 8}",
+    f"pbkdf2_sha256$600000$c2FsdA${'aB3dE' * 8}xyz=",
+    f"{{SSHA}}{'aB3dE' * 6}==",
 )
 
 #: Fields with a secret.
@@ -238,4 +255,8 @@ NEIGHBOUR_TEXTS = (
     "INSERT INTO users (name, password) VALUES ('bob', ''), ('eve', '***')",
     "\x1b[36mauthor\x1b[0m=\x1b[35mbob\x1b[0m",
     "lat 37.7749295122419",
+    "arn:aws:secretsmanager:eu-west-1:123456789012:secret:db-prod-AbCdEf",
+    "tls.key: /etc/tls/tls.key",
+    "random_password.db: Creating...",
+    "PRIMARY_KEY=id CACHE_KEY=user:42",
 )
