@@ -185,7 +185,7 @@ class Redaction:
             if (
                 not arguments
                 and len(value) == 2
-                and type(value[1]) is str
+                and type(value[0]) is type(value[1]) is str
                 and not value[1].replace("_", "").isalpha()
             ):
                 return self._pair(value)  # no list of names
@@ -218,19 +218,18 @@ class Redaction:
         texts = [item if type(item) is str else "" for item in items]
         if not any(text[:1] == "-" for text in texts):
             return []
-        joined = "', '".join(texts)
-        found = self.text(f"['{joined}']")[2:-2].split("', '")
-        if len(found) != len(texts):  # an item has such signs itself
-            return []
-        pairs = zip(items, texts, found, strict=True)
+        whole = "', '".join(["", *texts, ""])
+        found = self.text(whole)
+        parts = found.split("', '")[1:-1]
+        if len(parts) != len(texts):  # an item has such signs itself, or a secret is in two items
+            return [] if found == whole else [found]
+        pairs = zip(items, texts, parts, strict=True)
         return [self.value(item) if text == new else new for item, text, new in pairs]
 
     def _pair(self, item: Any) -> Any:
         """Return an item of a list, which may be a name and its value."""
         if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
             return type(item)((self.text(item[0]), self.field(item[0], item[1])))
-        if type(item) in (list, tuple):
-            return type(item)(map(self._pair, item))
         return self.value(item)
 
     def pseudonym(self, value: Any) -> str:
@@ -277,22 +276,27 @@ class Redaction:
             found = self._once(bare)
             return text if found == bare else found
         has_signs = (
-            "=" in text
-            or ":" in text
-            or " -" in text
-            or "--" in text
-            or "%" in text
-            or "'" in text
-            or '"' in text
-            or "</" in text
-            or "lt;" in text
-            or "  " in text
-            or "\t" in text
-            or "|" in text
-            or "pass" in lower
+            "pass" in lower
             or "token" in lower
             or " key " in lower
             or " set " in lower
+            or (
+                not text.replace(" ", "").isalnum()
+                and (
+                    "=" in text
+                    or ":" in text
+                    or " -" in text
+                    or "--" in text
+                    or "%" in text
+                    or "'" in text
+                    or '"' in text
+                    or "</" in text
+                    or "lt;" in text
+                    or "  " in text
+                    or "\t" in text
+                    or "|" in text
+                )
+            )
         )
         if has_signs:
             if "%" in text:

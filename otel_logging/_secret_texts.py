@@ -105,7 +105,7 @@ _PLACED: Final = [
         (
             *("password", "-u"),
             rf"(?<![\w-])(?:-u{_NEXT}?|--(?:proxy-)?user(?:=|{_NEXT}))[\"']?[^\s:\"'-][^\s:]{{0,64}}:",
-            r"(?!//|[0-9]+(?:[\s\"']|$))(?:[^\s\"']|[\"'](?=\S))+",
+            r"(?!//|[0-9]+(?:[\s\"']|$))(?:[^\s\"']|[\"'](?=[^\s,)\]]))+",
         ),
         *(
             (
@@ -322,7 +322,7 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    r"\b(?:([0-9]{4}[ .-]?[0-9]{4}[0-9 .-]{4}[0-9])|([A-Za-z]{2}[0-9]{2}[ -]?[A-Za-z0-9]{4})"
+    r"\b(?:([0-9]{4}[ .-]?[0-9]{4}[0-9 .-]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})"
     r"|([\w-]{16,}|\w{4}Q~))",
     re.ASCII,
 )

@@ -73,7 +73,7 @@ _CALL: Final = later(
 )
 #: What pydantic was given, in the text of its error and in one of its ``errors()``.
 _GIVEN: Final = later(
-    rf"(?:^|(?<=[\"'])|{_NEWLINE}){_OPTION}{_NEWLINE} {{1,4}}"
+    rf"(?:^|(?<=[\"'])|(?<=: )|{_NEWLINE}){_OPTION}{_NEWLINE} {{1,4}}"
     rf"(?:(?!{_NEWLINE})[^\n]){{0,400}}?\binput_value=(?!\{{)"
 )
 _LOCATED: Final = later(

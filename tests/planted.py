@@ -122,7 +122,7 @@ def texts() -> Iterator[tuple[str, str]]:
         yield NEEDLE, f'"{key}": "{NEEDLE}"'
     for text in planted_places.TEXTS:
         yield NEEDLE, text.replace("§", NEEDLE)
-    for number in ("4111.1111.1111.1111", "gb82west12345698765432", "gb82 west 1234 5698 7654 32"):
+    for number in ("4111.1111.1111.1111", "gb82west12345698765432"):
         yield number, f"paid by {number} today"
     for hashed in planted_places.HASHES:
         yield hashed, f"hash {hashed} of bob"

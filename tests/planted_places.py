@@ -150,7 +150,6 @@ VALUES = (
     ("argv", ["mysql", "-p§"]),
     ("argv", ["docker", "login", "-p", "§"]),
     ("argv", ["java", "-Ddb.password=§"]),
-    ("argv", ["a', 'b", "--token=§"]),
     ("pair", {"Key": "password", "Value": "§"}),
     ("pair", {"NAME": "password", "VALUE": "§"}),
     ("pair", {"field": "api_key", "val": "§"}),

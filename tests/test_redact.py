@@ -259,6 +259,22 @@ def test_own_names_are_known_with_accents_and_without(name: str) -> None:
     assert redaction.text(f"{name}=x1, article=b") == f"{name}=[redacted:key], article=b"
 
 
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (["curl", "-u", "bob:x1"], ["curl", "-u", "bob:[redacted:password]"]),
+        (("a", "--pin", "x1", 5, None), ("a", "--pin", "[redacted:otp]", 5, None)),
+        (["a', 'b", "-x", "c"], ["a', 'b", "-x", "c"]),
+        (["a', 'b", "--pin", "x1"], ["', 'a', 'b', '--pin', '[redacted:otp]', '"]),
+        ([["a", "--pin", "x1"]], [["a", "--pin", "[redacted:otp]"]]),
+        (["ls", "-la"], ["ls", "-la"]),
+    ],
+)
+def test_the_arguments_of_a_command_are_looked_at_together(items: Any, expected: Any) -> None:
+    """Each is an item still, unless an item looks like two."""
+    assert DEFAULT.value(items) == expected
+
+
 def test_a_named_tuple_has_names() -> None:
     """One of them may be a secret's; another tuple is a list still."""
     login = namedtuple("login", "user password")("bob", "x1Secret")
