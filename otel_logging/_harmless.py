@@ -25,8 +25,9 @@ _BLANK: Final = later(
     rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|\$(?:\{{[\w.]+\}}|[A-Z_]+|[0-9]{{1,2}}|\([^()]*\))"
     r"|:[a-z_]+|\((?:sensitive|known|hidden|not) [a-z ]+\)"
     r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|[\[(<](?:filtered|redacted|hidden|masked|removed|secret)[\])>]|x{3,}"
-    r"|%(?:\(\w+\))?[sdr]|<[\w.: -]*>|[\W_]*|none|null|nil|true|false|undefined"
-    r"|basic|bearer|digest|oauth2?|anonymous|(?:self|settings|config|os|args|request)(?:\.[a-z_]+)+"
+    r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>"
+    r"|[\W_]*|none|null|nil|true|false|undefined"
+    r"|basic|bearer|digest|oauth2?|anonymous"
     rf"|{_SENTENCE}",
     re.IGNORECASE,
 )
@@ -45,8 +46,9 @@ _ARGUMENTS: Final = r"(?:[A-Za-z_.,=* ]|(?<!\w)[0-9]{1,4}(?!\w)){0,128}+"
 _CODE: Final = later(
     rf"(?:(?:await|new) )?{_CHAIN}(?:\({_ARGUMENTS}(?:\({_ARGUMENTS}\){_ARGUMENTS})?\)"
     r"|\[\w{0,9}\]|\[[\"'][\w.-]{1,64}[\"']\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
-    rf"(?=[\s.,;:)\]}}\"'\[\w]|$)|{_CHAIN}\.get\w{{0,24}}\([\"']"
+    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\.get\w{{0,24}}\([\"']"
 )
+_OWN: Final = later(r"(?:self|settings|config|os|args|request)(?:\.[A-Za-z_]{1,64}){1,8}")
 _REFERENCE: Final = later(_CHAIN)
 #: Of JSON's schemas, without a value; and a list of what is said.
 _ABOUT: Final = later(
@@ -96,7 +98,9 @@ def is_source(
     """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
     value = text[begin:end].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_")
-    if value in (last, last.upper()) or is_blank(value) or _CODE.match(text, begin):
+    if value in (last, last.upper()) or is_blank(value) or _OWN.fullmatch(value):
+        return True
+    if _CODE.match(text, begin):
         return True
     if not _REFERENCE.fullmatch(value):
         return False

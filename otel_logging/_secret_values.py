@@ -118,10 +118,13 @@ _WITH_SCHEME: Final = later(rf"{SCHEMES}(?=\S)", re.IGNORECASE)
 _ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=\D{0,200}[0-9])(?=[\w.~+/=:-]{8})")
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
-_VALUE: Final = later(
-    rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\%]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
-    r"|\\{1,8}(?![rnt\"'\\])|%(?!(?:25){0,3}(?:26|3B|2C|22|27))|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
+_PART: Final = (
+    rf"[^\s&;,\"'`()\[\]{{}}<>\\%]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
+    r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#)"
 )
+_VALUE: Final = later(rf"(?:{_PART}|%(?!(?:25){{0,3}}(?:26|3B|2C|22|27)))+")
+#: Behind a sign that is not percent-encoded: so what is in the value ends it nowhere.
+_WHOLE: Final = later(rf"(?:{_PART}|%)+")
 _TAKEN: Final = later(rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
 _TEMPLATE: Final = later(
     r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s|<[\w -]+>"
@@ -148,14 +151,15 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         if end >= 0 and not (kind == "cookie" and text.startswith(";", end + len(mark))):
             return begin, end
         at = begin
-    elif typed := _TYPED.match(text, at):
+    elif sign == ":" and (typed := _TYPED.match(text, at)):
         at = typed.end()
     if sign == ":" and (block := _BLOCK.match(text, at)):
         return _block(text, at, block.end())
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
     quote = quote if quote in ("'", '"') else ""
-    usual = _COOKIES if kind == "cookie" and sign != ":" else _VALUE
+    value = _WHOLE if sign in ("=", "==") else _VALUE
+    usual = _COOKIES if kind == "cookie" and sign != ":" else value
     if taken := _TAKEN.match(text, at):
         is_closed = quote and text.startswith(quote, taken.end())
         more = None if is_closed else usual.match(text, taken.end())
@@ -173,11 +177,11 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         return at, last if end < 0 else end
     start = scheme.end() if scheme else at
     end = _end_of_enclosed(text, start)
-    found = (_COOKIES if kind == "cookie" else _VALUE).match(text, end)
+    found = (_COOKIES if kind == "cookie" else value).match(text, end)
     end = found.end() if found else end
     while text[end : end + 1] == "(":  # of a call, as `SecretStr('…')`
         end = _end_of_enclosed(text, end)
-        more = _VALUE.match(text, end)
+        more = value.match(text, end)
         end = more.end() if more else end
     return at, end
 
@@ -285,7 +289,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             is_apart = named is _CELL or (sign == ":" and begin > found.start("sign") + 1)
             if is_apart and is_state(name, text[begin:end]):
                 continue
-            is_bare = text[begin - 1] not in "\"'`"
+            is_bare = text[begin - 1] not in "\"'`" and before not in ("?", "&")
             if is_bare and is_source(name, text, begin, end, kind_of):
                 continue
         value = text[begin:end]
@@ -301,7 +305,7 @@ _INSERT: Final = later(
     r"((?:,?\s{0,40}\((?:[^()']|'[^']{0,1024}'){0,2048}+\))+)",
     re.IGNORECASE,
 )
-_IN_ROW: Final = later(r"[(,]|(\\{0,7}')((?:[^'\\]|'')*)\1")
+_IN_ROW: Final = later(r"[(,]|(\\{0,7}')((?:[^'\\]|''|\\(?!'))*)\1")
 
 
 def _without_inserted(text: str, kind_of: Callable[[str], str | None]) -> str:

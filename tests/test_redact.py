@@ -1,11 +1,12 @@
 """What a secret is: by its name, by its looks. Every text, in linear time, once and for all."""
 
+import json
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import example, given
@@ -257,6 +258,27 @@ def test_own_names_are_known_with_accents_and_without(name: str) -> None:
     """Also inside a text; a longer word is another one."""
     redaction = Redaction(["clé"])
     assert redaction.text(f"{name}=x1, article=b") == f"{name}=[redacted:key], article=b"
+
+
+@pytest.mark.parametrize("sign", [*",;:/\\|^~@#$%&=+*?!.-_()[]{}>", "%20", "$("])
+def test_a_secret_with_signs_in_it_is_gone_as_a_whole(sign: str) -> None:
+    """Wherever it stands; without quotes it ends where another field begins."""
+    secret = f"Zebra{sign}Quark9"
+    for text in (
+        f"https://x/a?user=bob&password={quote(secret, safe='')}&n=1",
+        f"user=bob&password={quote_plus(secret)}&n=1",
+        repr({"user": "bob", "password": secret, "n": 1}),
+        json.dumps({"body": json.dumps({"password": secret})}),
+        f"cfg['password'] = {secret!r}",
+        f"INSERT INTO users (name, password) VALUES ('bob', '{secret}')",
+        str(["mysql", "--password", secret, "shop"]),
+        f"user=bob password={secret} host=x",
+        f"password={sign}Quark9 host=x" if sign not in "%&>" else f"password={secret}",
+    ):
+        found = DEFAULT.text(text)
+        assert "Zebra" not in found
+        assert "Quark" not in found
+        assert ("n=1" in text) == ("n=1" in found)
 
 
 @pytest.mark.parametrize(
