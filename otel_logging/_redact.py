@@ -39,6 +39,7 @@ _SESSION: Final = "session.id"
 #: How the members end that have a name, and its value.
 _NAMES: Final = ("name", "key", "header", "field", "param", "parameter", "property", "attribute")
 _VALUES: Final = ("value", "val", "values", "content", "data", "default")
+_LONGEST_NAME: Final = 64  # that is said by a member
 _RANDOM_SALT: Final = os.urandom(16)
 #: In how many values a secret was found, and how many were too long to be whole (``_values``).
 changed: Final = Counter({"redacted": 0, "shortened": 0})
@@ -128,9 +129,9 @@ class Redaction:
             words = words_of(name[:_REMEMBERED_CHARACTERS])
             joined = " ".join(words)
             is_let = joined in self._allow or name == _SESSION
-            kind = None if is_let else "key" if self._is_own(words) else kind_of(words)
-            if kind is None and not is_let and is_variable_of_key(name, words):
-                kind = "key"
+            kind = None if is_let else kind_of(words)
+            if self._is_own(words) or (not is_let and is_variable_of_key(name, words)):
+                kind = kind or "key"
             if len(self._kinds) >= _REMEMBERED:
                 self._kinds.clear()
             self._kinds[name] = kind
@@ -205,9 +206,10 @@ class Redaction:
             found[text] = self.field(name, value)
         if len(values) > 1:  # a name and its value, as HTTP archives have headers
             for name in [n for n in values if n.lower().endswith(_NAMES) or n in ("id", "k")]:
-                if type(values[name]) is str and self.kind(values[name]):
-                    for value in [n for n in values if n.lower().endswith(_VALUES) or n == "v"]:
-                        found[value] = self.field(values[name], values[value])
+                said = values[name]
+                if type(said) is str and len(said) <= _LONGEST_NAME and self.kind(said):
+                    for value in [n for n in found if n.lower().endswith(_VALUES) or n == "v"]:
+                        found[value] = self.field(said, values.get(value))
             place = values.get("loc")  # of an error of pydantic
             if place and type(place) in (list, tuple) and type(values.get("input")) is str:
                 found["input"] = self.field(str(place[-1]), values["input"])

@@ -36,7 +36,7 @@ BUDGETS = {
     "_names": 169,
     "_otlp": 256,
     "_parse": 195,
-    "_redact": 277,
+    "_redact": 279,
     "_runtime": 30,
     "_secret_names": 147,
     "_secret_texts": 297,
