@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
-from otel_logging._secret_names import STEMS, kind_of, words_of
+from otel_logging._harmless import is_about, is_blank, is_count
+from otel_logging._secret_names import STEMS, is_variable_of_key, kind_of, words_of
 from otel_logging._secret_texts import (
     ENCODED,
     LIKELY,
@@ -26,7 +27,7 @@ from otel_logging._secret_texts import (
     without_personal,
     without_schemes,
 )
-from otel_logging._secret_values import is_blank, is_count, without_named
+from otel_logging._secret_values import without_named
 from otel_logging._text import later
 
 _REMEMBERED: Final = 4096  # texts, and names; forgotten together
@@ -34,11 +35,18 @@ _REMEMBERED_CHARACTERS: Final = 256
 _PASSES: Final = 4  # over a text with a secret, until nothing changes
 #: Ours, made of digits that may look like a card's.
 _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
+#: OpenTelemetry's attribute, an id that is no secret.
+_SESSION: Final = "session.id"
+#: How the members end that have a name, and its value.
+_NAMES: Final = ("name", "key", "header", "field", "param", "parameter", "property", "attribute")
+_VALUES: Final = ("value", "val", "values", "content", "data", "default")
+_LONGEST_NAME: Final = 64  # that is said by a member
 _RANDOM_SALT: Final = os.urandom(16)
 #: In how many values a secret was found, and how many were too long to be whole (``_values``).
 changed: Final = Counter({"redacted": 0, "shortened": 0})
 
 
+_COLOUR: Final = later(r"(?:\x1b|\\{1,4}(?:x1b|u001b|033|e))\[[0-9;]{0,16}[A-Za-z]")
 _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
@@ -85,7 +93,7 @@ class Redaction:
 
             self._keyed = hmac.new(salt.encode() or _RANDOM_SALT, digestmod="sha256")
         self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
-        self._keys = {" ".join(words_of(key)) for key in self.keys}
+        self._keys = {"".join(words_of(key)) for key in self.keys} - {""}
         self._allow = {" ".join(words_of(key)) for key in self.allow}
         try:
             self._patterns = [re.compile(each) for each in self.patterns]
@@ -95,7 +103,8 @@ class Redaction:
         if any(each.search("") for each in self._patterns):
             allowed = "regular expressions that match no empty text"
             raise ConfigurationError("Redaction: patterns", patterns, allowed)
-        self._stems = (*STEMS, *{word for key in self._keys for word in key.split()[:1]})
+        is_plain = "".join(self.keys).isascii()  # others are written with accents, or without
+        self._stems = (*STEMS, *{key[:3] for key in self._keys}) if is_plain else ("",)
         #: Texts that were seen lately and have no secret, each as itself.
         self.seen: dict[str, str] = {}
         self._cleaned: dict[str, str] = {}  # those that have one, without it: they are counted
@@ -131,13 +140,23 @@ class Redaction:
         if kind == "":
             words = words_of(name[:_REMEMBERED_CHARACTERS])
             joined = " ".join(words)
-            kind = None if joined in self._allow else kind_of(words)
-            if any(f" {key} " in f" {joined} " for key in self._keys):
-                kind = "key"
+            is_let = joined in self._allow or name == _SESSION
+            kind = None if is_let else kind_of(words)
+            if self._is_own(words) or (not is_let and is_variable_of_key(name, words)):
+                kind = kind or "key"
             if len(self._kinds) >= _REMEMBERED:
                 self._kinds.clear()
             self._kinds[name] = kind
         return kind
+
+    def _is_own(self, words: list[str]) -> bool:
+        """Say whether one of the names that were given is in there, in one word or in several."""
+        starts, most = range(len(words)), 6
+        some = ("".join(words[at : at + n]) for at in starts for n in range(1, most))
+        return bool(self._keys) and any(
+            each in self._keys or each.endswith(tuple(key for key in self._keys if len(key) > 4))
+            for each in some
+        )
 
     # ---- plain data
 
@@ -148,10 +167,11 @@ class Redaction:
         except KeyError:
             kind = self.kind(name)
         if kind is not None and value and type(value) is not bool and not is_count(name, value):
-            if type(value) is str and is_blank(value):
+            if type(value) is str and is_blank(value, kind):
                 return value
-            changed["redacted"] += 1
-            return marker(kind)
+            if not is_about(value):
+                changed["redacted"] += 1
+                return marker(kind)
         if name in self.who and value is not None:
             return self.pseudonym(value)
         if type(value) is str:
@@ -174,13 +194,15 @@ class Redaction:
         if kind is dict:
             return self._mapping(value)
         if kind is list or kind is tuple:
+            arguments = self._arguments(value)
             if (
-                len(value) == 2
-                and type(value[1]) is str
+                not arguments
+                and len(value) == 2
+                and type(value[0]) is type(value[1]) is str
                 and not value[1].replace("_", "").isalpha()
             ):
                 return self._pair(value)  # no list of names
-            return kind(self._pair(item) for item in value)
+            return kind(arguments or map(self._pair, value))
         return value
 
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,22 +216,34 @@ class Redaction:
             while text in found:  # two secrets, which are as good as one
                 text += "_"
             found[text] = self.field(name, value)
-        for name, value in (
-            ("name", "value"),
-            ("key", "value"),
-            ("Name", "Value"),
-            ("header", "value"),
-        ):
-            if value in found and type(values.get(name)) is str:  # as HTTP archives have headers
-                found[value] = self.field(values[name], values[value])
+        if len(values) > 1:  # a name and its value, as HTTP archives have headers
+            for name in [n for n in values if n.lower().endswith(_NAMES) or n in ("id", "k")]:
+                said = values[name]
+                if type(said) is str and len(said) <= _LONGEST_NAME and self.kind(said):
+                    for value in [n for n in found if n.lower().endswith(_VALUES) or n == "v"]:
+                        found[value] = self.field(said, values.get(value))
+            place = values.get("loc")  # of an error of pydantic
+            if place and type(place) in (list, tuple) and type(values.get("input")) is str:
+                found["input"] = self.field(str(place[-1]), values["input"])
         return found
+
+    def _arguments(self, items: Any) -> list[Any]:
+        """Return the *items* of a command, which are looked at together; none of another list."""
+        texts = [item if type(item) is str else "" for item in items]
+        if not any(text[:1] == "-" for text in texts):
+            return []
+        whole = "', '".join(["", *texts, ""])
+        found = self.text(whole)
+        parts = found.split("', '")[1:-1]
+        if len(parts) != len(texts):  # an item has such signs itself, or a secret is in two items
+            return [] if found == whole else [found]
+        pairs = zip(items, texts, parts, strict=True)
+        return [self.value(item) if text == new else new for item, text, new in pairs]
 
     def _pair(self, item: Any) -> Any:
         """Return an item of a list, which may be a name and its value."""
         if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
             return type(item)((self.text(item[0]), self.field(item[0], item[1])))
-        if type(item) in (list, tuple):
-            return type(item)(map(self._pair, item))
         return self.value(item)
 
     def pseudonym(self, value: Any) -> str:
@@ -252,15 +286,31 @@ class Redaction:
 
     def _once(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
         found, lower = text, text.lower()
+        if "[" in text and "m" in text and (bare := _COLOUR.sub("", text)) != text:
+            found = self._once(bare)
+            return text if found == bare else found
         has_signs = (
-            "=" in text
-            or ":" in text
-            or " -" in text
-            or "--" in text
-            or "%" in text
-            or "'" in text
-            or '"' in text
-            or "</" in text
+            "pass" in lower
+            or "token" in lower
+            or " key " in lower
+            or " set " in lower
+            or (
+                not text.replace(" ", "").isalnum()
+                and (
+                    "=" in text
+                    or ":" in text
+                    or " -" in text
+                    or "--" in text
+                    or "%" in text
+                    or "'" in text
+                    or '"' in text
+                    or "</" in text
+                    or "lt;" in text
+                    or "  " in text
+                    or "\t" in text
+                    or "|" in text
+                )
+            )
         )
         if has_signs:
             if "%" in text:

@@ -19,25 +19,34 @@ def by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
     return {word: kind for kind, words in kinds.items() for word in words.split()}
 
 
+#: Whose a `pass` or a `pw` is that is in one word with it.
+_WHOSE: Final = (
+    "user root admin bind db store key trust require smtp ftp mail imap ldap login pg mysql redis "
+    "http proxy wifi ssh become sudo app"
+)
 #: Words that name a secret, also where they are two (`api_key`), or end one (`dbpassword`).
 _SECRET: Final = by_kind(
     {
-        "password": "password passwd passwort kennwort pwd pswd passphrase passcode storepass"
-        " keypass senha motdepasse contrasena parola lozinka wachtwoord heslo haslo пароль"
-        " 密码 パスワード",
-        "secret": "secret mnemonic seedphrase recoverycode backupcode",
-        "token": "token jwt bearer",
-        "authorization": "authorization",
+        "password": "password passwd passwort kennwort pwd pswd passphrase passcode presharedkey"
+        " senha motdepasse contrasena parola lozinka wachtwoord heslo haslo sifre salasana losenord"
+        " adgangskode clavesecreta пароль 密码 密碼 パスワード 비밀번호 暗証番号 "
+        + " ".join(f"{whose}pass {whose}pw" for whose in words_in(_WHOSE)),
+        "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
+        " codeverifier keymaterial",
+        "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
+        " clientassertion",
+        "authorization": "authorization masterauth httpauth basicauth proxyauth",
         "cookie": "cookie",
         "session": "sessionid sessid sessionkey connectsid",
         "credential": "credential cred connectionstring connstring connstr",
         "csrf": "csrf xsrf",
         "signature": "amzsignature googsignature hubsignature xsignature webhooksignature"
         " stripesignature slacksignature requestsignature sharedaccesssignature",
-        "otp": "otp totp otpcode mfacode verificationcode securitycode authcode pincode facode"
-        " smscode timecode accesscode unlockcode doorcode unlockpattern",
-        "card": "cardnumber creditcard cvv cvc",
-        "personal": "socialsecuritynumber taxid taxidnumber",
+        "otp": "otp totp otpcode mfacode verificationcode twofactorcode securitycode authcode"
+        " pincode facode smscode timecode devicecode logincode accesscode unlockcode doorcode"
+        " unlockpattern",
+        "card": "cardnumber cardnum cardno ccnumber ccnum creditcard cvv cvc",
+        "personal": "socialsecurity socialsecuritynumber taxid taxidnumber",
         "key": " ".join(
             f"{whose}key"
             for whose in words_in(
@@ -45,7 +54,8 @@ _SECRET: Final = by_kind(
                 "decryption crypto master auth account storage shared hmac ssh rsa pgp gpg deploy "
                 "service webhook license subscription function client consumer server tls ssl "
                 "aes jwt vault root security transaction merchant admin openai stripe anthropic "
-                "sendgrid activation product"
+                "sendgrid activation product fernet cipher unseal unlock pem wrapping "
+                "recovery role apollo"
             )
         ),
     }
@@ -53,8 +63,9 @@ _SECRET: Final = by_kind(
 #: Words that do so as a word of their own.
 _ALONE: Final = by_kind(
     {
-        "password": "pass pw rootpw userpw",
+        "password": "pass pw psk",
         "session": "session sess",
+        "credential": "dsn",
         "authorization": "auth oauth",
         "signature": "sig",
         "otp": "pin mfa",
@@ -62,51 +73,70 @@ _ALONE: Final = by_kind(
         "card": "pan",
     }
 )
+#: Words that do so as the whole name, or the end of two.
+_WHOLE: Final = {"sid": "session", "authentication": "authorization", "assertion": "token"}
 #: What follows them in the name of something else: `session_count`, `token_type`.
 _ABOUT: Final = words_in(
-    "active agent age alg algo algorithm arn at attempt attempts audience backend banner begin "
-    "bucket budget by cache check checks class client column consent cost count counter counts "
-    "country created date day days decision detail details domain duration enabled end endpoint "
-    "error errors event events exception exist exists exp expire expires expiration expiry factor "
-    "factory failure failures field file flag flow for forgot form format from generator group "
-    "handler hint host hour hours httponly id ids in index issuer kind label language latency "
-    "left len length less level lifetime limit limits locale location lock log manager max "
-    "message method methods metric metrics middleware min minute minutes missing mode module ms "
-    "name names notice num number of offset ok on optional order outcome owner page parser path "
-    "per plugin policies policy pool port position preference preferences present price progress "
-    "protection protocol provider rate ratio reason ref reference refresh remaining request "
-    "requests required requires reset response result retries retry role roles rule rules "
-    "samesite santa scheme scope scopes score sec second seconds server service set since size "
-    "start state stats status storage store strength success template time timeout times "
-    "timestamp title to total ttl type types uid until updated uri url usage user username users "
-    "uuid valid validator validity version window"
+    "active age agent alg algo algorithm arn at attempt attempts audience backend banner begin "
+    "bucket budget by cache channel check checks class client column consent cost count counter "
+    "country counts created date day days decision detail details domain duration enabled end "
+    "endpoint error errors event events exception exist exists exp expiration expire expires "
+    "expiry factor factory failure failures field file flag flow for forgot form format from "
+    "generator go group handler hint host hour hours httponly id identity ids in index issuer "
+    "java js kind label language latency left len length less level lifetime limit limits locale "
+    "location lock log manager max message method methods metric metrics middleware min minute "
+    "minutes missing mode module ms name names notice num number of offset ok on optional order "
+    "outcome owner page parser path per php plugin policies policy pool port position preference "
+    "preferences prefix present price progress protection protocol provider py rate ratio rb "
+    "reason ref reference refresh remaining request requests required requires reset response "
+    "result retries retry role roles rotation rule rules samesite santa scheme scope scopes score "
+    "sec second seconds server service set since size start state stats status storage store "
+    "strength success suffix template through time timeout times timestamp title to total ts ttl "
+    "type types uid until updated uri url usage user username users uuid valid validator validity "
+    "version window"
 )
-_STILL: Final = words_in("decoded decrypted encoded encrypted hashed shared signed")
+_STILL: Final = words_in("decoded decrypted encoded encrypted hashed shared signed string")
 #: What comes before them where they are counted, or asked for.
 _ASKED: Final = words_in(
     "allow allows are avg can count disable enable has have is max mean min n need needs no num "
     "number public require requires should total use uses using was with without"
+)
+#: Tokens that are none: of pages, of models, of a call that may be repeated, or given up.
+_NO_TOKEN: Final = words_in(
+    "page next eos bos pad unk mask sep cls stop special sync continuation cursor pagination "
+    "resume start end first last cancel cancellation idempotency fencing"
 )
 #: What is somewhere in each of their names, for a quick look.
 STEMS: Final = tuple(
     words_in(
         "pass pw pswd token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa cv "
         "card code conn mnemonic seed sid ssn iban senha motdepasse social tax unlock contras "
-        "parola lozinka wachtw heslo haslo kennw пароль 密码 パスワード"
+        "parola lozinka wachtw heslo haslo hasło kennw sifre şifre salasana senord adgangs dsn psk "
+        "saml assertion verifier answer ccn cc_n пароль 密码 密碼 パスワード 비밀번호 暗証番号"
     )
 )
-_NO_PASS: Final = words_in("band boarding by final first last low high one second single")
+#: Keys that are none: of stores, of tables, on keyboards.
+_NO_KEY: Final = words_in(
+    "primary foreign public unique cache sort partition row hash map routing object s message "
+    "redis kafka idempotency dedup index lookup translation i enter escape arrow hot meta registry "
+    "group order search shard distribution host config setting option attr dict field data item"
+)
+_NO_PASS: Final = words_in("band boarding by final first last low high one second single test")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
+_NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no other form
 _COMPOUND: Final = re.compile(r"(password|passwd)(.+)")
 
 
 def words_of(name: str) -> list[str]:
     """Return the words of a name in any style, in lower case and the singular, without digits."""
     found: list[str] = []
+    if name[:2] in ("b'", 'b"'):  # of bytes
+        name = name[2:]
     if "%" in name:
         name = re.sub("%(?:25)*[0-9A-Fa-f]{2}", " ", name)
     if not name.isascii():  # without accents
+        name = name.translate(_NO_ACCENTS)
         bare = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", name))
         name = unicodedata.normalize("NFC", bare)
     for word in _WORD.findall(name):
@@ -115,18 +145,25 @@ def words_of(name: str) -> list[str]:
     return [w[:-1] if w[-1] == "s" and w[-2:] != "ss" and len(w) > 3 else w for w in found]
 
 
+def is_variable_of_key(name: str, words: list[str]) -> bool:
+    """Say whether *name* is a variable with a key, whoever's it is: `COSMOS_KEY`."""
+    return name[1:].isupper() and words[-1:] == ["key"] and not _NO_KEY.issuperset(words[-2:-1])
+
+
 def kind_of(words: list[str]) -> str | None:
     """Return which kind of secret *words* name; None: something else."""
     if not words or (len(words) > 1 and words[0] in _ASKED):
         return None
     before, first = "", ""
-    kind, place = ("session", 0) if words == ["sid"] else (None, 0)
+    kind, place = _WHOLE.get(words[-1]) if len(words) < 3 else None, 0
     for number, word in enumerate(words):
         one = _SECRET.get(before + word) or _SECRET.get(word) or _ALONE.get(word)
         one = one or _SECRET.get(first + before + word)
+        if word == "key" and before.endswith("api"):
+            one = "key"
         if one is None and word.endswith(_ENDS):
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
-        if word == "pass" and before in _NO_PASS:
+        if before in (_NO_PASS if word == "pass" else _NO_TOKEN if word == "token" else ()):
             one = None
         if one is not None:
             kind, place = one, number

@@ -46,6 +46,10 @@ _ISSUED: Final = by_kind(
         "jwt": r"(?:ey[JA]|ewo)[\w-]{5,}(?:\.[\w-]*){1,4} (?:sk|tk)\.eyJ[\w-]{16,}\.[\w-]{8,}",
         "grafana": r"eyJrIjoi[\w+/=-]{40,}",
         "azure": r"[A-Za-z0-9]{3}[0-9]Q~[\w~.-]{30,} [A-Za-z0-9+/]{86}==",
+        "password-hash": r"\$2[abxy]\$[0-9]{2}\$[./A-Za-z0-9]{53}"
+        r" \$[156y]\$[^\s$]{1,32}\$[./\w]{22,} \$argon2\w{1,2}\$[\w$=,+/.-]{30,}"
+        r" pbkdf2_sha\d+\$\d+\$[^\s$]{1,64}\$[\w+/=]{20,}"
+        r" \{S?SHA[0-9]{0,3}\}[\w+/=]{20,}",
         "token": r"(?:hf|gsk|r8|glsa|glc|figd|ntn|sbp|rubygems|dapi|pplx|xai|ATATT3|NRAK|PMAK|HRKU"
         r"|AGE-SECRET-KEY|shp[a-z]{2}|sntr[a-z]{1,2}|sq0[a-z]{3}|xkeysib|xsmtpsib|dop|doo|dor"
         r"|hv[sbr]|key|dckr|EAA|ATBB|AKCp|EZ[AT]K)"
@@ -64,9 +68,14 @@ _ISSUED: Final = by_kind(
     }
 )
 _KINDS: Final = list(_ISSUED.values())
+#: What ids begin with that mix letters and digits as well.
+_ID: Final = (
+    r"(?i:req|request|res|run|msg|message|thread|conv|asst|call|toolu|batch|file|step|job|task|span"
+    r"|trace|evt|event|usr|user|org|proj|project|cus|sub|inv|ord|order|item|doc|img|uid|id)[_-]"
+)
 #: Whoever issues it: behind a short name, a long part, or several with dots.
 _RANDOM: Final = later(
-    rf"{_B}(?:(?!sha\d|md5)(?:[A-Za-z][A-Za-z0-9]{{0,14}}[_.-]){{1,3}}[\w-]{{30,}}(?:\.[\w-]{{20,}}){{0,4}}"
+    rf"{_B}(?:(?!sha\d|md5|{_ID})(?:[A-Za-z][A-Za-z0-9]{{0,14}}[_.-]){{1,3}}[\w-]{{30,}}(?:\.[\w-]{{20,}}){{0,4}}"
     r"|(?:[A-Za-z]\w{0,14}\.){1,3}[\w-]{8,}(?:\.[\w-]{20,}){1,4}|s\.[A-Za-z0-9]{24}(?![\w.-]))",
     re.ASCII,
 )
@@ -78,10 +87,13 @@ _PEM: Final = later(
     re.DOTALL,
 )
 _URL_USER: Final = later(
-    r"(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
+    r"((?:(?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"',]|$))"
+    r"(?=(?:(?!://)[^\s\"'<>]){1,256}@))(?:(?!://)[^\s\"'<>]){1,256}@"
+    r"|(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
     r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
 )
 #: Between a command and its password, which is not taken for the next one the second time.
+_NEXT: Final = r"(?: |[\"'], ?[\"'])"  # the next argument of it, also in a list
 _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,80}?"
 _FAR: Final = _NEAR.replace("80", "160")
 #: What comes before a secret in its place: what it is, a sign of it that is quick to look for, what
@@ -92,31 +104,64 @@ _PLACED: Final = [
         # of a user: in a command, after options that are another thing elsewhere, in a statement
         (
             *("password", "-u"),
-            r"(?<![\w-])(?:-u ?|--user[ =]|--proxy-user[ =])[\"']?[^\s:\"'-][^\s:]{0,64}:",
-            r"(?!//|[0-9]+(?:\s|$))(?:[^\s\"']|[\"'](?=\S))+",
-        ),
-        (
-            *("password", " -"),
-            (
-                rf"\b(?:sshpass|mongo\w{{0,8}}|(?:docker|podman|az|cf|oc) login)\b{_FAR}\s-p"
-                rf"[ =]?[\"']?|\b(?:(?:mysql|mariadb)\w{{0,8}}\b{_FAR}\s-p"
-                rf"|redis-cli\b{_FAR}\s-a |ldap\w{{3,10}}\b{_FAR}\s-w "
-                rf"|zip\b{_NEAR}\s-P |7z\b{_NEAR}\s-p|openssl\b{_FAR}\s-k "
-                r"|htpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} "
-                rf"|smbclient\b{_FAR}\s-U [\"']?[^\s%]{{1,64}}%)[\"']?"
-            ),
-            r"[^\s\"'-][^\s\"']*",
+            rf"(?<![\w-])(?:-u{_NEXT}?|--(?:proxy-)?user(?:=|{_NEXT}))[\"']?[^\s:\"'-][^\s:]{{0,64}}:",
+            r"(?!//|[0-9]+(?:[\s\"']|$))(?:[^\s\"']|[\"'](?=[^\s,)\]]))+",
         ),
         *(
             (
                 "password",
-                word,
-                rf"\b{word}(?: FOR [^\s=]{{1,128}} =)?\s{{1,4}}\\{{0,7}}[\"']",
-                secret,
+                dash,
+                (
+                    r"\b(?:sshpass|twine|mongo\w{0,8}"
+                    rf"|(?:docker|podman|az|cf|oc)[\"', ]{{1,4}}login)\b{_FAR}"
+                    rf"[\s\"']-p(?:{_NEXT}|[ =]?)[\"']?"
+                    rf"|\b(?:(?:mysql|mariadb)\w{{0,8}}\b{_FAR}[\s\"']-p"
+                    rf"|redis-cli\b{_FAR}[\s\"']-a{_NEXT}|ldap\w{{3,10}}\b{_FAR}[\s\"']-w{_NEXT}"
+                    rf"|(?:un)?zip\b{_NEAR}[\s\"']-P{_NEXT}|7z[ar]?\b{_NEAR}[\s\"']-p"
+                    rf"|openssl\b{_FAR}[\s\"']-k{_NEXT}"
+                    r"|htpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} "
+                    rf"|smbclient\b{_FAR}\s-U [\"']?[^\s%]{{1,64}}%)[\"']?"
+                ),
+                r"[^\s\"',-][^\s\"']*",
             )
-            for word in ("PASSWORD", "IDENTIFIED BY")
-            for secret in (r"(?!%)[^\"'\\]{1,256}(?=\\{0,7}[\"'])",)
+            for dash in (" -", "'-", '"-')
         ),
+        (
+            *("password", "PASSWORD"),
+            r"\bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}[\"']",
+            r"(?!%)[^\"'\\]{1,256}(?=\\{0,7}[\"'])",
+        ),
+        *(
+            (
+                *("password", by),
+                rf"(?i:\bidentified(?: with \w{{1,40}})?){by}(?:PASSWORD )?",
+                r"(?!%)\\{0,7}[\"'][^\"'\\]{1,256}(?=\\{0,7}[\"'])" + other,
+            )
+            for by, other in ((" BY ", r"|[A-Za-z]\w{0,64}"), (" by ", ""))
+        ),
+        # of files that have a line for each host; of servers' protocols
+        (
+            *("password", "password"),
+            r"\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}",
+            r"[^\s\"'\\]{1,256}",
+        ),
+        (
+            *("password", ":5"),
+            r"(?:^|(?<=[\s\"']))[\w.*-]{1,128}:5[0-9]{3}:[\w*-]{1,64}:[\w.*-]{1,64}:",
+            r"[^\s\"'\\:]{1,256}(?=[\s\"'\\]|$)",
+        ),
+        (
+            *("password", "AUTH"),
+            r"[\"']AUTH[\"'],? ?(?:[\"']\w{1,64}[\"'],? ?)?[\"']",
+            r"(?![A-Z]+[\"'])[^\"'\s]{1,256}(?=[\"'])",
+        ),
+        (
+            "password",
+            "AUTH ",
+            r"\bAUTH (?:PLAIN|LOGIN|XOAUTH2) ",
+            r"(?=\S{0,64}[a-z])[\w+/=]{12,1024}",
+        ),
+        ("password", "@tcp(", r"(?<![\w/@\[])[\w.-]{1,64}:", r"[^\s:@\"']{1,128}(?=@tcp\()"),
         (
             "password",
             "jdbc:oracle:",
@@ -127,7 +172,10 @@ _PLACED: Final = [
         ("signature", "ig", r"[?&][Ss]ig(?:nature)?=", r"[^\s&\"'<>]{1,1024}"),
         (
             *("otp", "code="),
-            r"[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)",
+            (
+                r"grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code="
+                r"|[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)"
+            ),
             r"[^\s&]{8,1024}",
         ),
         (
@@ -147,7 +195,11 @@ _SCHEME: Final = later(
     r"(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{4,4096})",
     re.I | re.A,
 )
-_CARD: Final = later(rf"(?:(?<![\w.-])|{_ESCAPE})[0-9](?:[ -]?[0-9]){{12,18}}(?![\w-])", re.ASCII)
+_CARD: Final = later(
+    rf"(?:(?<![\w.-])|{_ESCAPE})"
+    r"(?:[0-9]{4}(?:\.[0-9]{4}){3}|[0-9](?:[ -]?[0-9]){12,18})(?![\w-])",
+    re.ASCII,
+)
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
 _ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
@@ -155,7 +207,8 @@ _ISSUER: Final = later(
 )
 _IBAN: Final = later(
     rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
-    r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}(?![a-z])",
+    r"(?:[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}|[a-z]{2}[0-9]{2}(?:[ -]?[a-z0-9]){11,30})"
+    r"(?![a-z])",
     re.A,
 )
 #: Lengths by country (ISO 13616 registry).
@@ -171,11 +224,15 @@ _IBAN_LENGTH: Final = {
 }
 _EMAIL: Final = later(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _ADDRESS: Final = later(
-    r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
+    r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[a-z])"
+    r"|(?<![\w.:])(?=[A-Fa-f:]{0,20}[0-9])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d)"
 )
+#: What comes before a version that looks like an address.
+_VERSION: Final = later(r"(?i:version|release|build|\bv|\bver)\W{0,3}$|==$|\w-$|[A-Z][a-z]\w*/$")
 _PHONE: Final = later(
-    r"(?<![\w.+-])(?:\+[0-9](?:[ ().-]{0,2}[0-9]){7,14}|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
-    r"|0[0-9]{1,4}[ /-][0-9](?:[ -]?[0-9]){4,9})(?![\w-])"
+    r"(?<![\w.+-])(?<![0-9][ .-])(?:\+[0-9](?:[ ().-]{0,2}[0-9]){7,14}"
+    r"|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
+    r"|0[0-9]{1,4}[ /-][0-9](?:[ -]?[0-9]){5,9})(?![\w-]|[ .]?[0-9])"
 )
 
 
@@ -205,7 +262,7 @@ def _random(found: re.Match[str]) -> str:
 
 
 def _url_user(found: re.Match[str]) -> str:
-    return f"{found.group(1) or found.group(2)}{marker('url-password')}@"
+    return f"{found.group(1) or found.group(2) or found.group(3)}{marker('url-password')}@"
 
 
 def _scheme(found: re.Match[str]) -> str:
@@ -232,7 +289,7 @@ def _card(found: re.Match[str]) -> str:
 
 def _iban(found: re.Match[str]) -> str:
     text = found.group()
-    length = _IBAN_LENGTH.get(text[:2], 0)
+    length = _IBAN_LENGTH.get(text[:2].upper(), 0)
     end = next((n for n in range(len(text) + 1) if len(_solid(text[:n])) == length), 0)
     account, rest = _solid(text[:end]), text[end:]
     if not (length and account) or rest[:1].isalnum():
@@ -242,10 +299,12 @@ def _iban(found: re.Match[str]) -> str:
 
 
 def _solid(text: str) -> str:
-    return text.replace(" ", "").replace("-", "")
+    return text.replace(" ", "").replace("-", "").replace(".", "")
 
 
 def _address(found: re.Match[str]) -> str:
+    if _VERSION.search(found.string[max(found.start() - 16, 0) : found.start()]):
+        return found.group()
     try:
         ipaddress.ip_address(found.group())
     except ValueError:
@@ -263,7 +322,7 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    r"\b(?:([0-9]{4}[ -]?[0-9]{4}[0-9 -]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})"
+    r"\b(?:([0-9]{4}[ .-]?[0-9]{4}[0-9 .-]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})"
     r"|([\w-]{16,}|\w{4}Q~))",
     re.ASCII,
 )

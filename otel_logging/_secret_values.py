@@ -7,33 +7,50 @@ which names those are (``_secret_names``).
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from otel_logging._harmless import QUOTE, SCHEMES, is_about, is_blank, is_count, is_source, is_state
 from otel_logging._secret_names import words_in
 from otel_logging._secret_texts import marker
 from otel_logging._text import later
 
-_QUOTE: Final = (
-    r"""\\{0,15}["'`“”]|\\u002[27]|(?:%(?:25){0,3}5C){0,7}%(?:25){0,3}2[27]|&quot;|&#3[49];"""
-)
+_NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.%\\-])|(?<=--)|(?<= -D)|(?<=\\[rnt])|(?<=\\u[0-9a-fA-F]{4})"
+    r"(?:(?<![\w.%\\-])|(?<=--)|(?<=[\s\"']-)|(?<=^-)|(?<=-[DP])|(?<=\\[rnt])|(?<=\\u[0-9a-fA-F]{4})"
     r"|(?<=%[0-9A-F]{2})|(?<=%25[0-9A-F]{2}))(?P<name>[^\W\d][\w.-]{0,127}+"
     r"(?:(?:\[|%(?:25){0,3}5[Bb])[\w.-]{0,64}(?:\]|%(?:25){0,3}5[Dd])){0,3})"
 )
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
-    rf"{_NAME}(?:{_QUOTE})?(?:[^\S\r\n]|%20){{0,4}}"
-    r"(?P<sign>=>|:=|==?|:(?!//)|%(?:25){0,3}3[ADad])(?:[ \t]|%20){0,8}"
+    rf"{_NAME}(?:(?:{QUOTE})\]?)?(?: is(?=:))?(?:[^\S\r\n]|%20){{0,4}}"
+    r"(?P<sign>=>|:=|==?|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
+    r"|:(?!//|:\S)|%(?:25){0,3}3[ADad])(?:(?<=:):(?=[ \t]))?(?:[ \t]|%20){0,8}"
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
-_PAIR: Final = later(rf"(?<=[(\[])[bu]?(?:{_QUOTE}){_NAME}(?:{_QUOTE}), ?(?=[bu]?(?:{_QUOTE}))")
+_PAIR: Final = later(rf"(?<=[(\[])[bu]?(?:{QUOTE}){_NAME}(?:{QUOTE}), ?(?=[bu]?(?:{QUOTE}))")
 _MEMBERS: Final = later(
-    rf"\b(?:[Nn]ame|[Kk]ey)(?:{_QUOTE})? ?[:=] ?(?:{_QUOTE}){_NAME}(?:{_QUOTE})[ ,]{{1,3}}"
-    rf"(?:{_QUOTE})?[Vv]alue(?:{_QUOTE})? ?[:=] ?(?=[bu]?(?:{_QUOTE}))"
+    r"\b(?i:\w{0,12}(?:name|key)|header|field|param(?:eter)?|property|attribute|label|id|k)"
+    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?{_NAME}(?:{QUOTE})?[\s,]{{1,40}}"
+    rf"(?:(?:{QUOTE})?\w{{1,16}}(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?\[redacted:[a-z-]{{1,24}}\]"
+    rf"(?:{QUOTE})?[\s,]{{1,40}})?"
+    rf"(?:{QUOTE})?(?i:\w{{0,12}}val(?:ue)?s?|v|content|data|default|input)(?:{QUOTE})? ?[:=] ?"
+    rf"(?=[bu]?(?:{QUOTE})|[\w\[])"
 )
-_FLAG: Final = later(rf"(?<![\w-])--?{_NAME[_NAME.index('(?P') :]}[ \t]{{1,4}}(?=[^\s-])")
-_TAG: Final = later(rf"<{_NAME}(?:\s[^<>]{{0,128}})?>(?:<!\[CDATA\[)?(?=[^<\s])")
+_OPTION: Final = _NAME[_NAME.index("(?P") :]
+_FLAG: Final = later(
+    rf"(?<![\w-])--?{_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])|(?:{QUOTE}),\s{{0,40}}[bu]?"
+    rf"(?=(?:{QUOTE})[^\s\"'-])|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
+)
+_TAG: Final = later(
+    rf"(?:<|&lt;)(?:[\w-]{{1,32}}:)?{_NAME}(?:\s[^<>]{{0,128}}?)?"
+    r"(?:>|&gt;)(?:<!\[CDATA\[)?(?=[^<\s&])"
+)
+#: Of an element that says the name: `<property name="password">x`, `<key>password</key><string>x`.
+_ELEMENT: Final = later(
+    rf"<(?:key>|[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?:name|key|id)=(?:{QUOTE})){_NAME}"
+    rf"(?:</key>\s{{0,40}}<\w{{1,20}}>|(?:{QUOTE})[^<>]{{0,128}}>(?:\s{{0,40}}<\w{{1,20}}>)?)"
+    r"(?=[^<\s])"
+)
 #: A name and what is too mixed for a word: `wrong password 'Xy12abcd'`. `OAuth2Session` is a word.
 _SAID: Final = later(
     rf"{_NAME}(?: provided| given| is| was| used)?:? (?=\\{{0,7}}[\"'`]?"
@@ -42,12 +59,51 @@ _SAID: Final = later(
     r"(?=[a-z0-9_!@#$%^*+-]{0,63}[A-Z])"
     r"[\w!@#$%^*+-]{8,64}(?![\w(\[]))"
 )
-_OPENING: Final = later(rf"[bBurRf]{{0,2}}(\"\"\"|'''|{_QUOTE})")
+#: In quotes no mix is needed of a password; nor of letters alone without them.
+_WORD: Final = later(
+    r"\b(?P<name>(?i:password|passwd|passphrase|passcode))"
+    r"(?i: is| was| like| for (?:user )?\S{1,64}(?: is|:))? "
+    r"(?!\\{0,7}[\"']?\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9])"
+    r"(?=\\{0,7}[\"'][^\s\"'\\]{6,64}\\{0,7}[\"']|(?=[A-Za-z_!@#$%^*+-]{1,63}[0-9])[\w!@#$%^*+-]{6,64}(?![\w(\[.:/]))"
+)
+#: What is given to a function with such a name: `set_password("x")`, `SecretStr("x")`.
+_CALL: Final = later(
+    r"(?<![A-Za-z0-9])(?:(?:set|with|use|change|update|reset|check|verify)_?(?=[A-Za-z]))?"
+    rf"(?P<name>(?i:password|passphrase|secret|api_?key|token)(?:Str|Bytes)?)\((?=[bu]?(?:{QUOTE}))"
+)
+#: What pydantic was given, in the text of its error and in one of its ``errors()``.
+_GIVEN: Final = later(
+    rf"(?:^|(?<=[\"'])|(?<=: )|{_NEWLINE}){_OPTION}{_NEWLINE} {{1,4}}"
+    rf"(?:(?!{_NEWLINE})[^\n]){{0,400}}?\binput_value=(?!\{{)"
+)
+_LOCATED: Final = later(
+    rf"\bloc(?:{QUOTE}): ?[(\[][^()\[\]]{{0,200}}?(?:{QUOTE}){_NAME}(?:{QUOTE}),?[)\]]"
+    rf"[^\n]{{0,400}}?(?:{QUOTE})input(?:{QUOTE}): ?(?!\{{)"
+)
+#: The other value of a change: `password: "a" -> "b"`.
+_CHANGE: Final = later(
+    rf"{_NAME}(?:{QUOTE})?\s{{0,40}}[=:] ?(?:{QUOTE})?\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?"
+    r" ?(?:->|=>|→) ?(?=\S)"
+)
+#: A part of a form; a row of a table, or of columns; what a command sets.
+_FORM: Final = later(
+    rf"form-data;(?:(?!{_NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
+    rf"(?:(?!{_NEWLINE})[^\n]){{0,99}}(?:{_NEWLINE}[A-Z](?:(?!{_NEWLINE})[^\n]){{1,99}}){{0,3}}(?:{_NEWLINE}){{2}}"
+)
+_CELL: Final = later(
+    rf"(?:^|{_NEWLINE}|(?<=[\"'])|(?<=: ))[ \t|│┃]{{0,80}}{_NAME}"
+    r"(?: {1,40}[|│┃] {1,40}| {0,40}(?:\t|\\t)[ \t]{0,40}| {2,60})"
+    rf"(?=[^\s|│┃=:\"'-]\S{{0,200}}?(?: {{2}}|[ \t]*(?:[|│┃\"']|\\?\t|{_NEWLINE}|$)))"
+)
+_SET: Final = later(
+    r"(?:\b(?i:config(?:ure)?\s+set|git config|setenv|setx)\s|(?:^|\n)ENV ) {0,8}(?:\S{0,128}[:/])?"
+    rf"{_NAME} {{1,8}}(?=\S)"
+)
+_OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
 #: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
 _TYPED: Final = later(r"!{1,2}[\w-]{1,64} +(?=\S)")
-_NEWLINE: Final = r"(?:\r?\n|\\{1,4}n)"
 _ENTRY: Final = later(
-    rf"\bname: ?(?:{_QUOTE})?{_NAME}(?:{_QUOTE})?{_NEWLINE}\s{{1,40}}value: ?(?=\S)"
+    rf"\bname: ?(?:{QUOTE})?{_NAME}(?:{QUOTE})?{_NEWLINE}\s{{1,40}}value: ?(?=\S)"
 )
 _BLOCK: Final = later(rf"(?:[|>][+-]?[0-9]?[+-]?)?[ \t]{{0,8}}{_NEWLINE}")
 _BELOW: Final = later(
@@ -57,35 +113,21 @@ _BELOW: Final = later(
 _ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
 _LINE: Final = later(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
 _COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
-_SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|%20|\+)"
-_WITH_SCHEME: Final = later(rf"{_SCHEMES}(?=\S)", re.IGNORECASE)
+_WITH_SCHEME: Final = later(rf"{SCHEMES}(?=\S)", re.IGNORECASE)
 #: Of a header, whatever it is called.
 _ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=\D{0,200}[0-9])(?=[\w.~+/=:-]{8})")
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
-_VALUE: Final = later(
-    rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\%]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
-    r"|\\{1,8}(?![rnt\"'\\])|%(?!(?:25){0,3}(?:26|3B|2C|22|27))|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
+_PART: Final = (
+    rf"[^\s&;,\"'`()\[\]{{}}<>\\%]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
+    r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#)"
 )
-#: What is no secret: what has been taken out, placeholders.
-_BLANK: Final = later(
-    rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|\$(?:\{{\w+\}}|[A-Z_]+|\([^()]*\))"
-    r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|[\[(<](?:filtered|redacted|hidden|masked|removed|secret)[\])>]|x{3,}"
-    r"|%(?:\(\w+\))?[sdr]|<[\w.: -]*>|[\W_]*|none|null|nil|true|false|undefined"
-    r"|basic|bearer|digest|oauth2?|anonymous|(?:self|settings|config|os|args|request)(?:\.[a-z_]+)+",
-    re.IGNORECASE,
-)
-#: What is none behind a colon: the state of one, its type, the beginning of a sentence.
-_STATES: Final = words_in(
-    "a absent active an and any are bool by bytes can cannot could current default empty error "
-    "failure for forbidden found from given has have hidden if in inactive incorrect int invalid "
-    "is it its may mismatch missing must new no not of ok old on optional or our please present "
-    "ready reset see sent set should str string success that the this to too unknown unset valid "
-    "was we when will with wrong yes your secretstr secretbytes"
-)
-_TAKEN: Final = later(rf"(?:{_SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
+_VALUE: Final = later(rf"(?:{_PART}|%(?!(?:25){{0,3}}(?:26|3B|2C|22|27)))+")
+#: Behind a sign that is not percent-encoded: so what is in the value ends it nowhere.
+_WHOLE: Final = later(rf"(?:{_PART}|%)+")
+_TAKEN: Final = later(rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
 _TEMPLATE: Final = later(
-    r"\$\{\w+\}|\{(?:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s|<[\w -]+>"
+    r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s|<[\w -]+>"
 )
 _CLOSING: Final = {"“": "”"}
 #: What makes one name of it and the word before.
@@ -109,14 +151,15 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         if end >= 0 and not (kind == "cookie" and text.startswith(";", end + len(mark))):
             return begin, end
         at = begin
-    elif typed := _TYPED.match(text, at):
+    elif sign == ":" and (typed := _TYPED.match(text, at)):
         at = typed.end()
     if sign == ":" and (block := _BLOCK.match(text, at)):
         return _block(text, at, block.end())
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
     quote = quote if quote in ("'", '"') else ""
-    usual = _COOKIES if kind == "cookie" and sign != ":" else _VALUE
+    value = _WHOLE if sign in ("=", "==") else _VALUE
+    usual = _COOKIES if kind == "cookie" and sign != ":" else value
     if taken := _TAKEN.match(text, at):
         is_closed = quote and text.startswith(quote, taken.end())
         more = None if is_closed else usual.match(text, taken.end())
@@ -134,11 +177,11 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         return at, last if end < 0 else end
     start = scheme.end() if scheme else at
     end = _end_of_enclosed(text, start)
-    found = (_COOKIES if kind == "cookie" else _VALUE).match(text, end)
+    found = (_COOKIES if kind == "cookie" else value).match(text, end)
     end = found.end() if found else end
     while text[end : end + 1] == "(":  # of a call, as `SecretStr('…')`
         end = _end_of_enclosed(text, end)
-        more = _VALUE.match(text, end)
+        more = value.match(text, end)
         end = more.end() if more else end
     return at, end
 
@@ -188,18 +231,35 @@ def _end_of_enclosed(text: str, at: int) -> int:
 # ---------------------------------------------------------------- all of them
 
 
+#: Each with signs of it that are quick to look for: a text with a shape has one of them.
+_SHAPES: Final = (
+    (_NAMED, ("",)),
+    (_CHANGE, ("[redacted:",)),
+    (_PAIR, (",",)),
+    (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'")),
+    (_ENTRY, ("alue",)),
+    (_FLAG, ("-",)),
+    (_SAID, ("",)),
+    (_WORD, ("assw", "ASSW", "assph", "asscode")),
+    (_CALL, ("(",)),
+    (_GIVEN, ("input",)),
+    (_LOCATED, ("input",)),
+    (_FORM, ("form-data",)),
+    (_CELL, ("  ", "\t", "\\t", "|", "│", "┃")),
+    (_SET, ("set", "SET", "ENV", "config")),
+    (_TAG, ("</", "&lt;/")),
+    (_ELEMENT, ("</",)),
+)
+
+
 def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
     """Return *text* without the values of the names that have a kind."""
-    if "=" in text or ":" in text or "%" in text:
-        text = _replaced(text, _NAMED, kind_of)
-    if "'," in text or '",' in text:
-        text = _replaced(text, _PAIR, kind_of)
-    if "alue" in text:
-        text = _replaced(_replaced(text, _MEMBERS, kind_of), _ENTRY, kind_of)
-    if " -" in text or "--" in text:
-        text = _replaced(text, _FLAG, kind_of)
-    text = _replaced(text, _SAID, kind_of)
-    return _replaced(text, _TAG, kind_of) if "</" in text else text
+    for shape, signs in _SHAPES:
+        for sign in signs:
+            if sign in text:
+                text = _replaced(text, shape, kind_of)
+                break
+    return _without_inserted(text, kind_of) if "nsert" in text or "NSERT" in text else text
 
 
 def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | None]) -> str:
@@ -214,36 +274,54 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             kind = kind_of(f"{words[-2]} {name}") if is_before else None
         if kind is None or found.start() < done:
             continue
-        begin = found.end()
-        if named is _TAG:
-            close = "]]>" if text[begin - 1] == "[" else "<"
+        begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
+        if named is _NAMED and before == ":" == found["sign"]:  # `arn:aws:…:secret:db`
+            continue
+        if named is _TAG or named is _ELEMENT:
+            close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
             end = max(text.find(close, begin, begin + _LONGEST), begin)
+        elif named is _FORM:
+            line = _LINE.match(text, begin)
+            end = begin if line is None else line.end()
         else:
             sign = found["sign"] if named is _NAMED else ""
-            begin, end = _value(text, begin, kind, sign, text[found.start() - 1 : found.start()])
-            is_apart = sign == ":" and begin > found.start("sign") + 1
-            if is_apart and _is_state(name, text[begin:end]):
+            begin, end = _value(text, begin, kind, sign, before)
+            is_apart = named is _CELL or (sign == ":" and begin > found.start("sign") + 1)
+            if is_apart and is_state(name, text[begin:end]):
                 continue
-        if not (is_blank(text[begin:end]) or is_count(name, text[begin:end])):
+            is_bare = text[begin - 1] not in "\"'`" and before not in ("?", "&")
+            if is_bare and is_source(name, text, begin, end, kind_of):
+                continue
+        value = text[begin:end]
+        if not (is_blank(value, kind) or is_count(name, value) or is_about(value)):
             parts += text[done:begin], marker(kind)
             done = end
     return "".join((*parts, text[done:])) if parts else text
 
 
-def is_blank(value: str) -> bool:
-    """Say whether *value* is no secret: one that was taken out, a placeholder."""
-    return _BLANK.fullmatch(value) is not None
+#: A statement's columns and rows; a bracket, a comma, a literal of a row.
+_INSERT: Final = later(
+    r"(\binsert\s+into\s+[^\s()]{1,128}\s*\()([^()]{1,2048})(\)\s*values\s*)"
+    r"((?:,?\s{0,40}\((?:[^()']|'[^']{0,1024}'){0,2048}+\))+)",
+    re.IGNORECASE,
+)
+_IN_ROW: Final = later(r"[(,]|(\\{0,7}')((?:[^'\\]|''|\\(?!'))*)\1")
 
 
-def is_count(name: str, value: Any) -> bool:
-    """Say whether *value* is how many there are (`tokens=512`), or too small a number."""
-    is_number = type(value) in (int, float) or (type(value) is str and value.isdecimal())
-    end = name[-5:].lower()
-    is_plural = end[-1:] == "s" and (end[-2:] != "ss" or end == "pass")
-    return is_number and (is_plural or len(str(value)) < 3)
+def _without_inserted(text: str, kind_of: Callable[[str], str | None]) -> str:
+    """Return *text* without what a statement inserts into columns of such a name."""
 
+    def rows(found: re.Match[str]) -> str:
+        kinds = [kind_of(column.strip('\\ "`[]\n')) for column in found[2].split(",")]
+        place = 0
 
-def _is_state(name: str, value: str) -> bool:
-    """Say whether *value* is no value of *name*, but its state, or its type."""
-    word = value.rstrip(".!?").partition("[")[0].lower()
-    return value == name.title() or word in _STATES or (word.isalpha() and word.endswith("ed"))
+        def item(one: re.Match[str]) -> str:
+            nonlocal place
+            place = 0 if one[0] == "(" else place + 1 if one[0] == "," else place
+            kind = kinds[place] if place < len(kinds) else None
+            is_secret = kind is not None and one[2] and not is_blank(one[2])
+            return one[1] + marker(str(kind)) + one[1] if is_secret else one[0]
+
+        return found[1] + found[2] + found[3] + _IN_ROW.sub(item, found[4])
+
+    return _INSERT.sub(rows, text)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from tests import planted_more
+from tests import planted_more, planted_places
 
 NEEDLE = "hunter2Xq"
 
@@ -117,6 +117,15 @@ def texts() -> Iterator[tuple[str, str]]:
     yield NEEDLE, f"headers=[(b'host', b'a'), (b'authorization', b'{NEEDLE}')]"
     yield NEEDLE, f'password="a \\"quoted\\" {NEEDLE}", next'
     yield from planted_more.texts()
+    for key in planted_places.KEYS:
+        yield NEEDLE, f"{key}={NEEDLE}"
+        yield NEEDLE, f'"{key}": "{NEEDLE}"'
+    for text in planted_places.TEXTS:
+        yield NEEDLE, text.replace("§", NEEDLE)
+    for number in ("4111.1111.1111.1111", "gb82west12345698765432"):
+        yield number, f"paid by {number} today"
+    for hashed in planted_places.HASHES:
+        yield hashed, f"hash {hashed} of bob"
 
 
 def values() -> Iterator[tuple[str, str, Any]]:
@@ -125,17 +134,29 @@ def values() -> Iterator[tuple[str, str, Any]]:
         lambda v: v, lambda v: [v], lambda v: (v, v), lambda v: {v}, lambda v: v.encode(),
         lambda v: {"a": v}, lambda v: 9007199254740993, lambda v: [{"x": [v]}],
     )  # fmt: skip
-    for number, key in enumerate(KEYS + planted_more.KEYS):
+    for number, key in enumerate(KEYS + planted_more.KEYS + planted_places.KEYS):
         shape = shapes[number % len(shapes)]
         yield NEEDLE, key, shape(NEEDLE)
         nested = {"rows": [{"n": 1, key: NEEDLE}], key: [NEEDLE]}
         yield NEEDLE, "nested", nested
         yield NEEDLE, "pairs", [("host", "a"), (key, NEEDLE)]
-        yield NEEDLE, "raw", ((b"host", b"a"), (key.encode(), NEEDLE.encode()))
+        if key.isascii():  # bytes of other names are no text
+            yield NEEDLE, "raw", ((b"host", b"a"), (key.encode(), NEEDLE.encode()))
         yield NEEDLE, "har", [{"name": key, "value": NEEDLE}]
+    for name, value in planted_places.VALUES:
+        yield NEEDLE, name, _with(NEEDLE, value)
     for secret, text in texts():
         yield secret, "note", text
         yield secret, "notes", {"a": [text]}
+
+
+def _with(secret: str, value: Any) -> Any:
+    """Return *value*, of any depth, with *secret* in its place."""
+    if isinstance(value, dict):
+        return {name: _with(secret, item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with(secret, item) for item in value)
+    return value.replace("§", secret) if isinstance(value, str) else value
 
 
 #: Names that hold no secret.
@@ -157,7 +178,7 @@ NEIGHBOUR_KEYS = """
     secretKeyRotationDays session_store session_backend csrf_protection certificate fingerprint
     checksum classroom assessment
 """.split()  # noqa: SIM905 - read as words
-NEIGHBOUR_KEYS += planted_more.NEIGHBOUR_KEYS
+NEIGHBOUR_KEYS += planted_more.NEIGHBOUR_KEYS + planted_places.NEIGHBOUR_KEYS
 
 NEIGHBOUR_TEXTS = """\
 the author authored this, the secretary signed it
@@ -219,6 +240,7 @@ def neighbours() -> Iterator[str]:
     """Yield harmless texts, ids of every kind among them; the same ones each time."""
     yield from NEIGHBOUR_TEXTS
     yield from planted_more.neighbours()
+    yield from planted_places.NEIGHBOUR_TEXTS
     chance = random.Random(7)
     for number in range(60):
         yield str(uuid.UUID(int=chance.getrandbits(128)))

@@ -1,10 +1,12 @@
 """What a secret is: by its name, by its looks. Every text, in linear time, once and for all."""
 
+import json
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import example, given
@@ -12,10 +14,10 @@ from hypothesis import strategies as st
 
 from otel_logging import ConfigurationError, Redaction, _json, _otlp, _runtime
 from otel_logging._redact import DEFAULT, OFF
-from otel_logging._values import bounded
+from otel_logging._values import bounded, field, plain
 from otel_logging.binding import on_lines
 from otel_logging.logs.configure import use_redaction
-from tests import planted
+from tests import planted, planted_places
 
 PERSONAL = Redaction(personal=True, who=["user_id"], salt="s")
 TEXTS = list(planted.texts())
@@ -56,6 +58,8 @@ def test_no_neighbour_is_touched() -> None:
     assert [text for text in NEIGHBOURS if DEFAULT.text(text) != text] == []
     assert [key for key in planted.NEIGHBOUR_KEYS if DEFAULT.field(key, "abc") != "abc"] == []
     assert [text for text in NEIGHBOURS if DEFAULT.value({"a": [text]}) != {"a": [text]}] == []
+    fields = [(name, bounded(value)) for name, value in planted_places.NEIGHBOUR_VALUES]
+    assert [DEFAULT.field(name, value) for name, value in fields] == [value for _, value in fields]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +224,96 @@ def test_personal_data_goes_on_request() -> None:
     assert Redaction(personal=True).for_who(["tenant"]).field("tenant", 5).startswith("who:")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.0.0.1:8080 refused", "[redacted:ip]:8080 refused"),
+        ("peer=10.0.0.1:443.", "peer=[redacted:ip]:443."),
+        ("http://10.1.2.3:80/x", "http://[redacted:ip]:80/x"),
+        ("[2001:db8::1]:443", "[[redacted:ip]]:443"),
+        ("version 1.2.3.4", "version 1.2.3.4"),
+        ("sdk==1.2.3.4 v1.2.3.4 Lib/1.2.3.4", "sdk==1.2.3.4 v1.2.3.4 Lib/1.2.3.4"),
+        ("foo-1.2.3.4.tar.gz 1.2.3.4-alpha", "foo-1.2.3.4.tar.gz 1.2.3.4-alpha"),
+        ("a::b, std::vector, ::", "a::b, std::vector, ::"),
+        ("1 234 567 8901 and 0150 123 456 78 9", "1 234 567 8901 and [redacted:phone]"),
+        ("id 1764 176 278 0000 or 415 555 2671 22", "id 1764 176 278 0000 or 415 555 2671 22"),
+    ],
+)
+def test_versions_and_long_numbers_are_no_personal_data(text: str, expected: str) -> None:
+    """An address with a port is."""
+    assert PERSONAL.text(text) == expected
+
+
+@pytest.mark.parametrize("key", ["tenant code", "tenantCode", "TENANT_CODE", "tenantcode"])
+@pytest.mark.parametrize("name", ["tenant_code", "tenantCode", "TENANTCODE", "my.tenant-code"])
+def test_own_names_are_known_in_one_word_and_in_several(key: str, name: str) -> None:
+    """In any style of either."""
+    redaction = Redaction([key])
+    assert redaction.field(name, "x1") == "[redacted:key]"
+    assert redaction.text(f"{name}=x1 tenant=a") == f"{name}=[redacted:key] tenant=a"
+
+
+@pytest.mark.parametrize("name", ["clé", "CLÉ", "cle", "cle_client", "masterCle"])
+def test_own_names_are_known_with_accents_and_without(name: str) -> None:
+    """Also inside a text; a longer word is another one."""
+    redaction = Redaction(["clé"])
+    assert redaction.text(f"{name}=x1, article=b") == f"{name}=[redacted:key], article=b"
+
+
+@pytest.mark.parametrize("sign", [*",;:/\\|^~@#$%&=+*?!.-_()[]{}>", "%20", "$("])
+def test_a_secret_with_signs_in_it_is_gone_as_a_whole(sign: str) -> None:
+    """Wherever it stands; without quotes it ends where another field begins."""
+    secret = f"Zebra{sign}Quark9"
+    for text in (
+        f"https://x/a?user=bob&password={quote(secret, safe='')}&n=1",
+        f"user=bob&password={quote_plus(secret)}&n=1",
+        repr({"user": "bob", "password": secret, "n": 1}),
+        json.dumps({"body": json.dumps({"password": secret})}),
+        f"cfg['password'] = {secret!r}",
+        f"INSERT INTO users (name, password) VALUES ('bob', '{secret}')",
+        str(["mysql", "--password", secret, "shop"]),
+        f"user=bob password={secret} host=x",
+        f"password={sign}Quark9 host=x" if sign not in "%&>" else f"password={secret}",
+    ):
+        found = DEFAULT.text(text)
+        assert "Zebra" not in found
+        assert "Quark" not in found
+        assert ("n=1" in text) == ("n=1" in found)
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (["curl", "-u", "bob:x1"], ["curl", "-u", "bob:[redacted:password]"]),
+        (("a", "--pin", "x1", 5, None), ("a", "--pin", "[redacted:otp]", 5, None)),
+        (["a', 'b", "-x", "c"], ["a', 'b", "-x", "c"]),
+        (["a', 'b", "--pin", "x1"], ["', 'a', 'b', '--pin', '[redacted:otp]', '"]),
+        (["pin", "x1"], ["pin", "[redacted:otp]"]),
+        (["pin", "token"], ["pin", "token"]),
+        ([None, "x1"], [None, "x1"]),
+        ([["a", "--pin", "x1"]], [["a", "--pin", "[redacted:otp]"]]),
+        (["ls", "-la"], ["ls", "-la"]),
+    ],
+)
+def test_the_arguments_of_a_command_are_looked_at_together(items: Any, expected: Any) -> None:
+    """Each is an item still, unless an item looks like two."""
+    assert DEFAULT.value(items) == expected
+
+
+def test_a_named_tuple_has_names() -> None:
+    """One of them may be a secret's; another tuple is a list still."""
+    login = namedtuple("login", "user password")("bob", "x1Secret")
+    point = namedtuple("point", "x y")(1, 2)
+    assert plain([login, point]) == [{"user": "bob", "password": "[redacted:password]"}, [1, 2]]
+    assert field("a", login) == {"user": "bob", "password": "[redacted:password]"}
+
+
+def test_colours_stay_where_there_is_no_secret() -> None:
+    """A text with one loses them."""
+    assert DEFAULT.text("\x1b[1mpin\x1b[0m=\x1b[31mx1\x1b[0m") == "pin=[redacted:otp]"
+    assert DEFAULT.text("\x1b[1mn\x1b[0m=\x1b[31mx1\x1b[0m") == "\x1b[1mn\x1b[0m=\x1b[31mx1\x1b[0m"
+
+
 def test_nothing_goes_where_it_is_off() -> None:
     """``redact=False``."""
     for secret, name, value in VALUES[:50]:
@@ -345,6 +439,31 @@ _HOSTILE = [
         "пароль=",
         "password={{",
         "secret: !a ",
+    ),
+    *(
+        'password={"type": "string", ',
+        "insert into t(password) values ('",
+        "insert into t (a,",
+        "password  a\n",
+        "'loc': ('a', 'password') ",
+        "\npassword\n  a input_value",
+        'form-data; name="password"\nA',
+        '<a name="password" ',
+        "&lt;password&gt;",
+        "\x1b[0m",
+        "token=a.b.",
+        "token=a(a,",
+        'password=["is ',
+        "'--password', ",
+        "machine a login b password ",
+        "a:5432:b:c:",
+        '"AUTH" ',
+        "IDENTIFIED BY ",
+        "name: token, value ",
+        "postgres://a:b@c",
+        'password="[redacted:password]" -> "a" ',
+        "de89",
+        "4111.",
     ),
 ]
 

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import structlog
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_logging import (
     ConfigurationError,
@@ -238,7 +240,8 @@ def test_foreign_spans_lose_theirs_on_the_way_to_the_spool(tmp_path: Path) -> No
     provider.add_span_processor(SimpleSpanProcessor(redacted(kept)))
     provider.add_span_processor(redacted(SimpleSpanProcessor(shown)))
     link = trace.Link(trace.SpanContext(1, 2, is_remote=False), {"token": "x1Secret"})
-    with provider.get_tracer("x").start_as_current_span(
+    tracer = provider.get_tracer("x", attributes={"token": "x1Secret"})
+    with tracer.start_as_current_span(
         "token=x1Secret", attributes={"password": "x1Secret", "n": [1, 2]}, links=[link]
     ) as span:
         span.add_event("secret: x1Secret", {"cookie": "x1Secret"})
@@ -251,7 +254,30 @@ def test_foreign_spans_lose_theirs_on_the_way_to_the_spool(tmp_path: Path) -> No
         assert copy.attributes == {"password": "[redacted:password]", "n": (1, 2)}
         assert copy.events[0].attributes == {"cookie": "[redacted:cookie]"}
         assert copy.context == span.get_span_context()
+        assert copy.instrumentation_scope is not None
+        assert copy.instrumentation_scope.attributes == {"token": "[redacted:token]"}
+        assert copy.instrumentation_scope.name == "x"
     assert span.name == "token=x1Secret"  # type: ignore[attr-defined]  # the application's own
+
+
+def test_a_redacted_processor_is_told_that_a_span_is_ending() -> None:
+    """The span is open still, so it gets the very one; one that wants no call gets none."""
+
+    class Processor(SpanProcessor):
+        def __init__(self) -> None:
+            self.ending: list[Any] = []
+
+        def _on_ending(self, span: Any) -> None:
+            self.ending.append(span)
+
+    class Bare:
+        def on_start(self, span: Any, parent_context: Any = None) -> None: ...
+        def on_end(self, span: Any) -> None: ...
+
+    processor = Processor()
+    for target in (redacted(processor), redacted(Bare())):
+        target._on_ending("span")  # type: ignore[attr-defined]  # as SDKs from 1.31 on do
+    assert processor.ending == ["span"]
 
 
 def test_log_records_of_others_are_copied_too() -> None:
@@ -264,6 +290,8 @@ def test_log_records_of_others_are_copied_too() -> None:
     class Item:
         def __init__(self) -> None:
             self.log_record = Record()
+            self.instrumentation_scope = InstrumentationScope("x", attributes={"pin": "x1Secret"})
+            self.resource = Resource({"pin": "x1Secret"})
 
     class Exporter:
         def __init__(self) -> None:
@@ -284,6 +312,8 @@ def test_log_records_of_others_are_copied_too() -> None:
         (copy,) = batch
         assert copy.log_record.body == "token=[redacted:token]"
         assert copy.log_record.attributes == {"pin": "[redacted:otp]"}
+        assert copy.instrumentation_scope.attributes == {"pin": "[redacted:otp]"}
+        assert copy.resource.attributes == {"pin": "[redacted:otp]"}
     assert item.log_record.body == "token=x1Secret"
     assert _diagnostics.counts["spans or log records left out: not redacted"] == 1
     _diagnostics.forget()

@@ -36,6 +36,9 @@ class _Redacted:
     def export(self, batch: Sequence[Any], *args: Any, **options: Any) -> Any:
         return self._target.export(_copies(batch), *args, **options)
 
+    def _on_ending(self, span: Any) -> None:  # of SDKs from 1.31 on, where *target* has it
+        getattr(self._target, "_on_ending", id)(span)
+
     def on_end(self, span: Any) -> None:
         for each in _copies([span]):
             self._target.on_end(each)
@@ -62,6 +65,7 @@ def _span(span: Any) -> Any:
         "_links": [_part(link, "_attributes") for link in span.links],
         "_status": type(status)(status.status_code, plain(status.description)),
         "_resource": _part(span.resource, "_attributes"),
+        "_instrumentation_scope": _scope(span),
     }
     for name, value in parts.items():
         setattr(found, name, value)
@@ -72,7 +76,16 @@ def _record(item: Any) -> Any:
     found, record = copy.copy(item), copy.copy(item.log_record)
     record.body, record.attributes = plain(record.body), _fields(record.attributes)
     object.__setattr__(found, "log_record", record)  # some versions' are frozen
+    object.__setattr__(found, "instrumentation_scope", _scope(item))
+    for each in (found, record):  # the record's own in older versions
+        if hasattr(each, "resource"):
+            object.__setattr__(each, "resource", _part(each.resource, "_attributes"))
     return found
+
+
+def _scope(item: Any) -> Any:
+    scope = item.instrumentation_scope
+    return _part(scope, "_attributes") if hasattr(scope, "_attributes") else scope
 
 
 def _part(part: Any, *names: str) -> Any:
