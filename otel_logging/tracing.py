@@ -255,7 +255,7 @@ def _start(stage: Stage) -> Any:
             span.otel_logging_expected = expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
-                watch.measure(span, name, budget, around, kind, attributes)
+                watch.measure(span, name, budget, inside, kind, attributes)
             if before is not None and span.otel_logging_watched is None:
                 watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:
@@ -339,7 +339,7 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
         if span.otel_logging_bound is not None and (watch := _runtime.current.watch) is not None:
             noted = watch.open.pop(span, None)
             if type(noted) is tuple:
-                watch.close(noted)
+                watch.box.close(noted[1])
         # who had a pool last is known for a while, and is no reason to keep a message open
         if span.otel_logging_watched is not None:
             span.otel_logging_outer = outliving.let_go(span.otel_logging_outer)

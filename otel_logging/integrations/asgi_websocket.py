@@ -37,6 +37,7 @@ from otel_logging.integrations.http import (
     inbound,
     name_route,
     request_id_of,
+    start,
 )
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
@@ -111,7 +112,7 @@ class _Connection:
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
         self._path = attributes.get("url.path")
         stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
-        self.span: Any = tracing.start(stage)
+        self.span: Any = start(stage, "WS", functools.partial(route_of, self.scope))
         self.stage = tracing.traced("message", kind="server", links=(self.span,))
         self.standing = bindings.Standing(self.span)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))

@@ -16,6 +16,7 @@ from weakref import finalize
 from otel_logging import _names, _runtime
 from otel_logging._exceptions import context_of
 from otel_logging.context import Here, bind_context
+from otel_logging.integrations import http
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
 
 Environ = dict[str, Any]
@@ -180,6 +181,8 @@ def name_route(environ: Environ, route: str) -> None:
     served = environ.get(REQUEST)
     if isinstance(served, _Served):
         served.route = route
+        if served.request.span is not None:
+            http.name_route(served.request.span, served.request.verb, route)
 
 
 # ---------------------------------------------------------------- servers

@@ -32,6 +32,8 @@ _HEADER_BYTES: Final = 8192
 _PIECE_BYTES: Final = 16 << 10
 #: State, lengths of the two texts, trace id in halves, span and parent id, start, budget, name.
 _HEAD: Final = struct.Struct("<BxHHxxQQQQQd64s")
+_NAMED: Final = struct.Struct("<d64s")
+_NAME: Final = _HEAD.size - _NAMED.size
 _WHO, _WHERE = _HEAD.size, _HEAD.size + 96
 _LENGTHS: Final = struct.Struct("<H")
 LOW: Final = (1 << 64) - 1
@@ -111,6 +113,10 @@ class BlackBox:
         high, low = trace_id >> 64, trace_id & LOW
         at, shown = slot * SLOT_BYTES, self.names[name]
         self.pack(self.data, at, 1, 0, 0, high, low, span_id, parent_id, start_ns, budget_s, shown)
+
+    def name(self, slot: int, name: str, budget_s: float) -> None:
+        """Give the stage in *slot* its name, known by now, and the budget of that."""
+        _NAMED.pack_into(self.data, slot * SLOT_BYTES + _NAME, budget_s, self.names[name])
 
     def put_who(self, slot: int, who: str) -> None:
         """Say on whose behalf the stage in *slot* runs."""

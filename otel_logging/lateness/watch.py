@@ -9,15 +9,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _diagnostics, _forks, _green, _names
+from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import field
 from otel_logging.lateness.blackbox import BlackBox
+from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses, Who
 from otel_logging.lateness.stage import Watched, value_of, watched_of
 from otel_logging.lateness.verdict import Why
@@ -66,6 +68,8 @@ class Watch:
         self.open: dict[Any, _Noted] = {}
         #: Stages whose task has gone on to something else.
         self.left: set[Any] = set()
+        #: Threads that work on behalf of a stage that another task or thread began, by their ids.
+        self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[int, Watched] = {}
         self._ended: deque[Watched] = deque(maxlen=_ENDED)
@@ -134,6 +138,36 @@ class Watch:
             _diagnostics.report("stages not watched", detail=error)
         return True
 
+    def expect(self, span: Any, start: str, ask: Callable[[], str | None] | None) -> None:
+        """Ask for the route of a request, whose name begins with *start*, until its end; measure it
+        from here on, where such a name may have a budget.
+        """
+        if span is _NO_SPAN:
+            return
+        span.otel_logging_ask = start, ask
+        budgets = _runtime.current.budgets
+        if span.otel_logging_watched is not None or not isinstance(budgets, Budgets):
+            return
+        if budgets.may_begin(f"{start} "):
+            self.close(span)
+            self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
+
+    def name(self, span: Any, name: str) -> None:
+        """Take over the name of a request that is known by now, and the budget of that."""
+        budget = _runtime.current.budgets.get(name, span.otel_logging_budget)
+        if (watched := watched_of(span)) is not None:
+            watched.name = name
+            watched.budget_s = watched.budget_s if budget is None else budget
+        if (slot := self._slot_of(span)) > 0:
+            self.box.name(slot, name, budget or 0.0)
+
+    def _slot_of(self, span: Any) -> int:
+        """Return the slot of an entry span that is open; none is below 1."""
+        if (watched := watched_of(span)) is not None:
+            return watched.slot
+        noted = self.open.get(span)
+        return noted[1] if type(noted) is tuple else 0
+
     def slot_for(self, span: Any, name: str, budget_s: float) -> int:
         """Put a stage into a slot of the black box, and return that; -1 where none is left."""
         if not self.is_boxed:  # in a forked child
@@ -156,9 +190,7 @@ class Watch:
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""
-        watched = watched_of(span)
-        noted = (0, watched.slot) if watched is not None else self.open.get(span)
-        if type(noted) is tuple and (slot := noted[1]) > 0:
+        if (slot := self._slot_of(span)) > 0:
             self.put_who(slot, self.who_of(span, fields))
 
     def leave(self, span: Any) -> None:
@@ -167,9 +199,11 @@ class Watch:
             watched.worker = None
         self.left.add(span)
 
-    def close(self, noted: _Noted) -> None:
-        """Empty the slot of a stage that has ended, and is in ``open`` no more."""
-        self.box.close(noted[1])
+    def close(self, span: Any) -> None:
+        """Let go of a stage in ``open``, and empty its slot."""
+        noted = self.open.pop(span, None)  # or whoever has ended it was quicker
+        if type(noted) is tuple:
+            self.box.close(noted[1])
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
