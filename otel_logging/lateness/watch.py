@@ -21,7 +21,7 @@ from otel_logging._values import field
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses, Who
-from otel_logging.lateness.stage import Watched, value_of, watched_of
+from otel_logging.lateness.stage import WHO, Watched, value_of, watched_of
 from otel_logging.lateness.verdict import Why
 from otel_logging.lateness.watchdog import Watchdog
 
@@ -122,6 +122,8 @@ class Watch:
                 return False
             self.has_budgets = True
             waited_s, is_downstream = attributes.get(_names.QUEUE_WAIT), kind in _DOWNSTREAM
+            if span.otel_logging_watched is False:  # it is not recorded
+                setattr(span, WHO, bindings.state().values)
             watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream)
             slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
             has_any = getattr(span, bindings.ENTRY, None) or bindings.state().values
@@ -146,7 +148,7 @@ class Watch:
             return
         span.otel_logging_ask = start, ask
         budgets = _runtime.current.budgets
-        if span.otel_logging_watched is not None or not isinstance(budgets, Budgets):
+        if span.otel_logging_watched or not isinstance(budgets, Budgets):
             return
         if budgets.may_begin(f"{start} "):
             self.close(span)
@@ -190,6 +192,8 @@ class Watch:
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""
+        if (known := getattr(span, WHO, None)) is not None:
+            setattr(span, WHO, {**known, **fields})
         if (slot := self._slot_of(span)) > 0:
             self.put_who(slot, self.who_of(span, fields))
 

@@ -200,7 +200,8 @@ class Watchdog:
 
     def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
         task = watched.worker
-        if watched.task is not None and (task is None or task.done()):
+        is_over = task is None or (task is not NOBODY and task.done())
+        if watched.task is not None and is_over:
             task = watched.worker = _task_in(watched.span, watched.task.get_loop()) or NOBODY
             if task is not NOBODY:
                 _note_end(task, watched.span)

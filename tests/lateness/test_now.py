@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from otel_logging import setup_observability, traced
+from otel_logging import bind_context, setup_observability, traced
 from otel_logging.cli import main
 from otel_logging.integrations.asgi_websocket import HELD_S
 from otel_logging.lateness import blackbox
 from otel_logging.lateness.died import report_died
 from tests.commands import Runner
-from tests.conftest import NOWHERE
+from tests.conftest import NOWHERE, Service
 from tests.lateness.websocket import serve
 from tests.programs import MODULE, Program, script
 
@@ -168,7 +169,7 @@ def test_what_a_process_ends_with_by_itself_has_not_died(tmp_path: Path) -> None
     """Neither by an exception, nor by a stage that nobody leaves."""
     code = """
 import sys
-from otel_logging import setup_observability, traced
+from otel_logging import bind_context, setup_observability, traced
 setup_observability("shop", environment="production", spool_dir=sys.argv[1],
                     endpoint="http://127.0.0.1:1")
 stage = traced("abandoned", budget=3).__enter__()
@@ -254,3 +255,59 @@ def test_names_are_remembered_within_a_bound() -> None:
     for number in range(3000):
         box.open(20, f"stage {number}", 1, 2, 0, 3)
     assert len(box.names) <= blackbox.SLOTS
+
+
+@pytest.mark.parametrize("budget", [None, 60], ids=["no budget", "a budget"])
+@pytest.mark.parametrize("way", ["inside", "in a task that goes on"])
+@pytest.mark.parametrize("options", [{"root": True}, {"kind": "consumer", "root": True}])
+def test_a_request_that_begins_within_a_stage_with_a_budget_is_open(
+    service: Service, way: str, budget: float | None, options: Any
+) -> None:
+    """It is a request of its own: it has a place of its own, and its own user."""
+
+    async def request() -> None:
+        with traced("request", budget=budget, **options):
+            bind_context(user_id="ada")
+            await until(lambda: {"request"} <= stages())
+
+    def stages() -> set[str]:
+        found = {row["stage"]: row["who"] for row in opened(service.spool_dir)}
+        assert found.get("request", {"user_id": "ada"}) in ({}, {"user_id": "ada"})
+        return set(found)
+
+    async def main() -> None:
+        with traced("start", budget=60, root=True):
+            task = asyncio.create_task(request())
+            if way == "inside":
+                await task
+        await task
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["server", "consumer"])
+def test_what_arrives_after_a_stage_with_a_budget_is_open(service: Service, kind: str) -> None:
+    """In a task of it that goes on."""
+
+    async def arrive(ended: asyncio.Event) -> None:
+        await ended.wait()
+        with traced("arrived", kind=kind):
+            await until(lambda: {"arrived"} == {row["stage"] for row in opened(service.spool_dir)})
+
+    async def main() -> None:
+        ended = asyncio.Event()
+        with traced("start", budget=60, root=True):
+            task = asyncio.create_task(arrive(ended))
+            await asyncio.sleep(0)
+        ended.set()
+        await task
+
+    asyncio.run(main())
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    end = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)

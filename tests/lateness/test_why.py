@@ -33,6 +33,7 @@ from otel_logging import (
 from otel_logging.handover import Handoff
 from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
+from tests.lateness.test_now import opened
 from tests.lateness.websocket import serve
 from tests.programs import script
 from tests.receiver import Receiver, Span
@@ -518,23 +519,28 @@ def test_a_lock_that_nobody_named_is_seen(service: Service) -> None:
     assert "update_stock" in str(span.attributes["late.detail"])
 
 
-def test_a_slow_stage_without_a_budget_says_where_it_stood(service: Service) -> None:
+@pytest.mark.parametrize("way", ["awaits", "blocks", "blocks uvloop", "a thread"])
+def test_a_slow_stage_without_a_budget_says_where_it_stood(service: Service, way: str) -> None:
     """From one second on; it is not late."""
-
-    async def waits() -> None:
-        await asyncio.sleep(1.3)
 
     async def main() -> None:
         with traced("job"):
-            await waits()
+            await asyncio.sleep(0.01)
+            await asyncio.sleep(1.2) if way == "awaits" else time.sleep(1.2)
 
-    asyncio.run(main())
-    with traced("sync job"):
-        time.sleep(1.3)
+    def works() -> None:
+        with traced("job"):
+            time.sleep(1.2)
+
+    if way == "a thread":
+        works()
+    elif way == "blocks uvloop":
+        pytest.importorskip("uvloop").run(main())
+    else:
+        asyncio.run(main())
     job = service.one("job")
-    assert "waits (test_why.py:" in str(job.attributes["late.where"])
+    assert "(test_why.py:" in str(job.attributes["late.where"])
     assert "late" not in job.attributes
-    assert "test_why.py:" in str(service.one("sync job").attributes["late.where"])
 
 
 # ---------------------------------------------------------------- lines
@@ -585,6 +591,77 @@ def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) 
     assert overdue["event"].startswith("bob's turn is overdue: open for 0.")
     assert "hangs (" in overdue["late.where"]
     assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
+
+
+def test_each_of_many_hung_stages_is_told_of(service: Service, lines: Lines) -> None:
+    """Though those that hang for good were there before: not so many are looked at at once."""
+    told: set[str] = set()
+
+    async def main() -> None:
+        hung = [asyncio.create_task(turn(f"u{n}", lambda: asyncio.sleep(60))) for n in range(150)]
+        until = time.monotonic() + 5
+        while len(told) < len(hung):
+            assert time.monotonic() < until, len(told)
+            await asyncio.sleep(0.05)
+            told.update(line["user_id"] for line in lines() if "is overdue" in line["event"])
+        for task in hung:
+            task.cancel()
+        await asyncio.gather(*hung, return_exceptions=True)
+
+    asyncio.run(main())
+    assert len(service.named("turn")) == 150
+
+
+@pytest.mark.parametrize("holder", ["a pool", "a timer of the loop", "a thread that has ended"])
+def test_a_turn_that_outlives_whoever_began_it_is_told_of(
+    service: Service, lines: Lines, holder: str
+) -> None:
+    """With the place of the thread that works on it, where a pool's does."""
+    told: list[dict[str, Any]] = []
+    release = threading.Event()
+    open_turns: list[Any] = []
+
+    def answers() -> None:
+        release.wait(5)
+        open_turns[0].end()
+
+    def begin() -> None:
+        open_turns.append(traced("turn", root=True, budget=BUDGET_S).begin())
+        bind_context(user_id="bob")
+
+    async def on_speech() -> None:
+        begin()
+        loop = asyncio.get_running_loop()
+        if holder == "a pool":
+            loop.run_in_executor(None, answers)
+        else:
+            loop.call_later(60, print)
+
+    async def main() -> None:
+        if holder == "a thread that has ended":
+            await asyncio.get_running_loop().run_in_executor(pool, begin)
+            pool.shutdown()
+        else:
+            await asyncio.create_task(on_speech())
+        until = time.monotonic() + 5
+        while not told:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+            told.extend(line for line in lines() if "is overdue" in line["event"])
+        release.set()
+
+    pool = ThreadPoolExecutor(1)
+    asyncio.run(main())
+    open_turns[0].end()
+    (line,) = told
+    assert line["event"].startswith("bob's turn is overdue: open for 0.")
+    assert line["user_id"] == "bob"
+    if holder == "a pool":
+        assert "answers (" in line["late.where"]
+        assert "answers (" in str(service.one("turn").attributes["late.where"])
+    else:
+        assert line["event"].endswith(", and no task or thread is in it")
+        assert "late.where" not in line
 
 
 def test_what_a_thread_had_goes_with_it_while_a_stage_is_looked_at(service: Service) -> None:
@@ -639,6 +716,33 @@ def test_a_message_that_a_worker_has_done_is_told_of_at_once(
 
     serve("ada", take=take, at_end=at_end)
     assert told[-1]
+
+
+def test_a_message_that_a_thread_of_a_pool_works_on_is_overdue(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """After the next was asked for too: it is open, and its line says where it is."""
+    monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
+    request.getfixturevalue("service")
+    told: list[dict[str, Any]] = []
+    release = threading.Event()
+
+    def works() -> None:
+        release.wait(5)
+
+    async def at_end() -> None:
+        until = time.monotonic() + 3
+        while not told:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+            told.extend(line for line in lines() if "is overdue" in line["event"])
+        assert [row["who"] for row in opened(tmp_path / "spool")] == [{"user_id": "ada"}]
+        release.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        serve("ada", take=lambda _: pool.submit(works), at_end=at_end)
+    assert told[0]["event"].startswith("ada's message is overdue")
+    assert "works (" in told[0]["late.where"]
 
 
 @pytest.mark.parametrize("way", ["with a line", "silently"])

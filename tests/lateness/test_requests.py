@@ -1,0 +1,253 @@
+"""A request has the name and the budget of its route while it is open, in every framework."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import flask
+import pytest
+from aiohttp import web
+from django.conf import settings  # type: ignore[import-untyped]
+from django.http import HttpResponse  # type: ignore[import-untyped]
+from django.urls import path  # type: ignore[import-untyped]
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from werkzeug.test import Client
+
+from otel_logging import bind_context, setup_observability
+from otel_logging.integrations.asgi import ObservabilityMiddleware
+from otel_logging.lateness.budgets import Budgets
+from tests.conftest import Lines
+from tests.lateness.test_now import opened
+from tests.receiver import Receiver
+
+DEADLINE_S = 5.0
+Hold = Callable[[], None]
+#: What a view of Django does, which is found by the name of its module.
+_held: list[Hold] = []
+
+
+def _view(_: Any, user: str) -> HttpResponse:
+    bind_context(user_id=user)
+    _held[-1]()
+    return HttpResponse("ok")
+
+
+urlpatterns = [path("turn/<str:user>", _view)]
+
+
+async def ask_asgi(app: Any, at: str) -> None:
+    """Ask *app* for a path, without a server."""
+    asked = [False]
+
+    async def receive() -> Any:
+        if asked:
+            return {"type": "http.request", "body": b"", "more_body": asked.pop()}
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(_: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": at, "headers": [], "query_string": b""}
+    await ObservabilityMiddleware(app)(scope, receive, send)
+
+
+def of_starlette(hold: Hold) -> None:
+    async def turn(request: Any) -> PlainTextResponse:
+        bind_context(user_id=request.path_params["user"])
+        await asyncio.to_thread(hold)
+        return PlainTextResponse("ok")
+
+    inner = Route("/{user}", turn)
+    asyncio.run(ask_asgi(Starlette(routes=[Mount("/turn", routes=[inner])]), "/turn/ada"))
+
+
+def of_flask(hold: Hold) -> None:
+    app = flask.Flask("shop")
+
+    @app.get("/turn/<user>")
+    def turn(user: str) -> str:
+        bind_context(user_id=user)
+        hold()
+        return "ok"
+
+    Client(app).get("/turn/ada", buffered=True)
+
+
+def _django_app(name: str) -> Any:
+    import django
+    from django.core.asgi import get_asgi_application
+    from django.core.wsgi import get_wsgi_application
+
+    if not settings.configured:
+        settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
+        django.setup()
+    return get_asgi_application() if name == "asgi" else get_wsgi_application()
+
+
+def of_django(hold: Hold) -> None:
+    from django.test import override_settings
+
+    app = _django_app("wsgi")
+    _held.append(hold)
+    with override_settings(ROOT_URLCONF=__name__):
+        Client(app).get("/turn/ada", buffered=True)
+
+
+def of_django_asgi(hold: Hold) -> None:
+    from django.test import override_settings
+
+    app = _django_app("asgi")
+    _held.append(hold)
+    with override_settings(ROOT_URLCONF=__name__):
+        asyncio.run(ask_asgi(app, "/turn/ada"))
+
+
+def of_aiohttp(hold: Hold) -> None:
+    async def turn(request: web.Request) -> web.Response:
+        bind_context(user_id=request.match_info["user"])
+        await asyncio.to_thread(hold)
+        return web.Response(text="ok")
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/turn/{user}", turn)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{runner.addresses[0][1]}/turn/ada") as answer,
+            ):
+                assert answer.status == 200
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ratio", ["1", "0"], ids=["sampled", "not sampled"])
+@pytest.mark.parametrize(
+    ("serve", "route"),
+    [
+        (of_starlette, "/turn/{user}"),
+        (of_flask, "/turn/<user>"),
+        (of_django, "/turn/<str:user>"),
+        (of_django_asgi, "/turn/<str:user>"),
+        (of_aiohttp, "/turn/{user}"),
+    ],
+)
+def test_a_hung_request_has_the_name_and_the_budget_of_its_route(
+    serve: Callable[[Hold], None],
+    route: str,
+    ratio: str,
+    receiver: Receiver,
+    tmp_path: Path,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In what is open now, in its line while it hangs, and in why it was late."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", ratio)
+    name = f"GET {route}"
+    told: list[dict[str, Any]] = []
+
+    def hold() -> None:
+        until = time.monotonic() + DEADLINE_S
+        while not any("is overdue" in line["event"] for line in told):
+            assert time.monotonic() < until, told
+            told.extend(lines())
+            time.sleep(0.02)
+        (row,) = opened(tmp_path)
+        assert (row["stage"], row["budget_s"]) == (name, 0.1)
+        assert row["late_by_s"] > 0.4
+
+    with setup_observability(
+        "shop",
+        environment="production",
+        endpoint=receiver.endpoint,
+        spool_dir=tmp_path,
+        budgets={"GET *": 50, name: 0.1, "POST *": 0.01},
+    ) as running:
+        serve(hold)
+        assert running.force_flush(10)
+    told += lines()
+    overdue, late = [line for line in told if line["level"] == "warning"]
+    assert overdue["stage"] == late["stage"] == name
+    assert overdue["event"].startswith(f"ada's {name} is overdue")
+    assert late["event"].startswith(f"ada's {name} of ")
+    assert overdue["user_id"] == late["user_id"] == "ada"
+    assert "test_requests.py" in overdue["late.where"]
+    if ratio == "1":
+        (span,) = [span for span in receiver.spans if span.name == name]
+        assert (span.attributes["late"], span.attributes["budget_s"]) == (True, 0.1)
+        assert span.attributes["http.route"] == route
+        assert "late.where" in span.attributes
+
+
+def test_requests_behind_a_blocked_loop_name_whose_work_it_was(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    """They were measured from their beginning, and so was the one that blocked."""
+
+    async def turn(request: Any) -> PlainTextResponse:
+        bind_context(user_id=request.path_params["user"])
+        await asyncio.sleep(0.1)
+        return PlainTextResponse("ok")
+
+    async def upload(_: Any) -> PlainTextResponse:
+        bind_context(user_id="alice")
+        await asyncio.sleep(0.05)
+        time.sleep(0.4)
+        return PlainTextResponse("ok")
+
+    app = Starlette(routes=[Route("/turn/{user}", turn), Route("/upload", upload)])
+
+    async def main() -> None:
+        await ask_asgi(app, "/turn/warm")
+        await asyncio.gather(
+            ask_asgi(app, "/upload"), *[ask_asgi(app, f"/turn/u{n}") for n in range(3)]
+        )
+
+    with setup_observability(
+        "shop",
+        environment="production",
+        endpoint=receiver.endpoint,
+        spool_dir=tmp_path,
+        budgets={"GET /turn/*": 0.2},
+    ) as running:
+        asyncio.run(main())
+        assert running.force_flush(10)
+    late = [span for span in receiver.spans if span.attributes.get("late")]
+    assert {span.attributes["user_id"] for span in late} == {"u0", "u1", "u2"}
+    for span in late:
+        assert span.attributes["late.cause"] == "loop"
+        assert str(span.attributes["late.culprit"]).startswith("GET /upload: ")
+        assert span.attributes["late.culprit.user_id"] == "alice"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GET /orders", True),
+        ("GET*", True),
+        ("*", True),
+        ("?ET /x", True),
+        ("GET *", True),
+        ("GET", False),
+        ("GETS /x", False),
+        ("POST /orders", False),
+        ("chat *", False),
+    ],
+)
+def test_a_budget_may_be_that_of_a_route_whose_method_it_begins_with(
+    name: str, *, expected: bool
+) -> None:
+    """Or a pattern that could fit one."""
+    budgets = Budgets({name: 1.0, "turn": 2.0})
+    assert [budgets.may_begin("GET "), budgets.may_begin("GET ")] == [expected, expected]
