@@ -281,7 +281,7 @@ def mcp(*, source: str | None, store: Store) -> None:
 @of_places
 def now(*, stack: bool, as_json: bool, store: Store) -> None:
     """List what is open at this moment in every process: since when, for whom, where it stands."""
-    rows = draw_now.rows(tables(store.places), time.time_ns())
+    rows = draw_now.rows(tables(store.places), time.perf_counter_ns())
     if as_json:
         click.echo("[\n" + ",\n".join(strict(draw_now.as_json(row)) for row in rows) + "\n]")
     else:

@@ -18,10 +18,11 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import field
+from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses, Who
-from otel_logging.lateness.stage import WHO, Watched, value_of, watched_of
+from otel_logging.lateness.stage import WHO, Watched, began_ns, value_of, watched_of
 from otel_logging.lateness.verdict import Why
 from otel_logging.lateness.watchdog import Watchdog
 
@@ -128,7 +129,7 @@ class Watch:
             slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
             has_any = getattr(span, bindings.ENTRY, None) or bindings.state().values
             if slot > 0 and has_any and (who := self.who_of(span, {})):
-                self.put_who(slot, who)
+                self.box.put_who(slot, who)
             if slot < 0:
                 slot = self._unboxed = self._unboxed - 1
             watched.slot = slot
@@ -182,20 +183,21 @@ class Watch:
         parent, start_ns = getattr(span, "_parent_span", None), getattr(span, "start_time", None)
         parent = parent or getattr(span, "parent", None)
         parent_id = 0 if parent is None else parent.span_id
-        start_ns = start_ns or time.time_ns()
-        self.box.open(slot, name, ids.trace_id, ids.span_id, parent_id, start_ns, budget_s)
+        times = start_ns or time.time_ns(), began_ns(span)
+        self.box.open(slot, name, ids.trace_id, ids.span_id, parent_id, *times, budget_s)
         return slot
-
-    def put_who(self, slot: int, who: Who) -> None:
-        """Say on whose behalf the stage in *slot* is."""
-        self.box.put_who(slot, ", ".join([f"{key}={value}" for key, value in who]))
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""
         if (known := getattr(span, WHO, None)) is not None:
             setattr(span, WHO, {**known, **fields})
         if (slot := self._slot_of(span)) > 0:
-            self.put_who(slot, self.who_of(span, fields))
+            self.box.put_who(slot, self.who_of(span, fields))
+        inner = CURRENT.get().get(SPAN, span)
+        while inner is not span and bindings.entry_of(inner) is span:
+            if (watched := watched_of(inner)) is not None and watched.slot > 0:
+                self.box.put_who(watched.slot, self.who_of(inner, {}))
+            inner = getattr(inner, bindings.OUTER, {}).get(SPAN, span)
 
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
