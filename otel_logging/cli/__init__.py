@@ -59,7 +59,7 @@ def main() -> None:
 @click.option(
     "--group", type=click.Choice(list(groups.KEYS)), help="One row for all that share it."
 )
-@click.option("--cause", type=click.Choice(CAUSES), help="Only what this made late.")
+@click.option("--cause", help=f"Only what this made late: {', '.join(CAUSES)}, or a name of yours.")
 @click.option(
     "--summary", is_flag=True, help="A sentence for each cause: whom, how often, by how much."
 )

@@ -18,7 +18,7 @@ from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
-#: What can be measured to have made a stage late.
+#: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 _MOST_NAMED: Final = 10  # where none of those asked for is there
@@ -98,14 +98,20 @@ class Row:
         return self.span.trace_id, self.span.span_id, self.path[-1].span_id
 
     def measured(self, key: str) -> Any:
-        """Return a verdict of the write side: on the stage, else on the deepest of its path."""
-        value = self.span.get(key)
-        if value is None:
-            for step in reversed(self.path):
-                span = self.trace.spans[step.span_id]
-                if span is not self.span and (value := span.get(key)) is not None:
-                    break
+        """Return what the write side found out, all of one stage: this one if it has a cause, else
+        the deepest of its path that has one.
+        """
+        span = self._with(_names.LATE_CAUSE)
+        value = None if span is None else span.get(key)
+        if value is None and (span is None or key == _names.LATE_WHERE):
+            span = self._with(key)
+            value = None if span is None else span.get(key)
         return value
+
+    def _with(self, key: str) -> Span | None:
+        steps = () if self.span.get(key) is not None else reversed(self.path)
+        path = chain([self.span], (self.trace.spans[step.span_id] for step in steps))
+        return next((span for span in path if span.get(key) is not None), None)
 
     def text(self, key: str) -> str | None:
         """Return a verdict as text, whatever another program wrote there."""
@@ -298,7 +304,7 @@ def _is(value: Any, wanted: str) -> bool:
 
 
 def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
-    """Yield which services and users there are, where that of *question* is not among them."""
+    """Yield which services, users and causes there are, where that asked for is none of them."""
     traces = by_trace(spans).values()
     here = [span for trace in traces for span in trace.spans.values()]
     services = Counter(span.resource.service for span in here)
@@ -310,6 +316,9 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
     )
     if question.who not in (None, *users):
         yield f"users there are ({', '.join(sorted(keys))}): {_some(users)}"
+    causes = Counter(str(span.get(key)) for span in here if span.get(key := _names.LATE_CAUSE))
+    if question.cause not in (None, *causes):
+        yield f"causes there are: {_some(causes)}"
 
 
 def _some(names: Counter[str]) -> str:
