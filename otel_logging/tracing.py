@@ -181,6 +181,7 @@ _INVALID: Final = trace.INVALID_SPAN
 
 def stage_of(
     name: str | None,
+    by: str = "traced",
     /,
     *,
     kind: str = "internal",
@@ -191,22 +192,25 @@ def stage_of(
     links: Iterable[Link | SpanContext | Span] = (),
     **fields: Any,
 ) -> Stage:
-    """Return a stage with these options of ``traced``. Failure: raises ``ConfigurationError``."""
+    """Return a stage with these options of ``traced``, asked for by the function *by*.
+
+    Failure: raises ``ConfigurationError``.
+    """
     if name is not None and not (isinstance(name, str) and name.strip()):
-        raise ConfigurationError("traced: name", name, "a text that is not empty")
+        raise ConfigurationError(f"{by}: name", name, "a text that is not empty")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
+        raise ConfigurationError(f"{by}: kind", kind, "one of " + ", ".join(_KINDS))
     if budget is not None:
-        budget = _parse.budget("traced: budget", budget)
+        budget = _parse.budget(f"{by}: budget", budget)
     if root is not False and root is not True:
-        raise ConfigurationError("traced: root", root, "True or False")
+        raise ConfigurationError(f"{by}: root", root, "True or False")
     kinds = expected if isinstance(expected, tuple) else (expected,)
     if kinds and not all(isinstance(e, type) and issubclass(e, Exception) for e in kinds):
-        raise ConfigurationError("traced: expected", expected, "classes of exceptions")
+        raise ConfigurationError(f"{by}: expected", expected, "classes of exceptions")
     of_kind = _KINDS[kind]
-    linked = None if type(links) is tuple and not links else _as_links(links)
+    linked = None if type(links) is tuple and not links else _as_links(links, by)
     if attributes is not None and not isinstance(attributes, Mapping):
-        raise ConfigurationError("traced: attributes", attributes, "a mapping")
+        raise ConfigurationError(f"{by}: attributes", attributes, "a mapping")
     is_special = root or of_kind in bindings.ARRIVING
     stage = Stage()
     stage.name, stage.start_ns, stage.spans = name, None, []
@@ -350,18 +354,18 @@ start: Final = _start
 end: Final = _end
 
 
-def _as_links(links: Any) -> list[Link]:
+def _as_links(links: Any, by: str) -> list[Link]:
     if not isinstance(links, Iterable) or isinstance(links, (str, bytes, Mapping)):
-        raise ConfigurationError("traced: links", links, "spans, span contexts or links")
-    return [_as_link(link) for link in links]
+        raise ConfigurationError(f"{by}: links", links, "spans, span contexts or links")
+    return [_as_link(link, by) for link in links]
 
 
-def _as_link(link: Link | SpanContext | Span) -> Link:
+def _as_link(link: Link | SpanContext | Span, by: str) -> Link:
     if isinstance(link, Link):
         return link
     context = link.get_span_context() if isinstance(link, Span) else link
     if not isinstance(context, SpanContext):
-        raise ConfigurationError("traced: links", link, "spans, span contexts or links")
+        raise ConfigurationError(f"{by}: links", link, "spans, span contexts or links")
     return Link(context)
 
 

@@ -189,8 +189,8 @@ class Watch:
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""
-        if (known := getattr(span, WHO, None)) is not None:
-            setattr(span, WHO, {**known, **fields})
+        if hasattr(span, bindings.ENTRY) and not span.is_recording():
+            setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
         if (slot := self._slot_of(span)) > 0:
             self.box.put_who(slot, self.who_of(span, fields))
         inner = CURRENT.get().get(SPAN, span)

@@ -23,6 +23,7 @@ from otel_logging import (
     ConfigurationError,
     _runtime,
     bind_context,
+    bound_context,
     get_logger,
     handoff,
     setup_observability,
@@ -355,7 +356,7 @@ def test_a_function_that_waits_is_a_wait_each_call(service: Service) -> None:
     assert service.one("turn").attributes["late.cause"] == "pool"
 
 
-@pytest.mark.parametrize("cause", ["", " ", None, 3, "gc", "loop", "cpu", "unknown"])
+@pytest.mark.parametrize("cause", ["", " ", None, 3, "gc", "cpu", "unknown", "GC", " loop "])
 def test_a_cause_that_cannot_be_is_an_error(cause: Any) -> None:
     """What the package measures itself is not for an application to say."""
     with pytest.raises(ConfigurationError, match="waiting: cause"):
@@ -560,22 +561,42 @@ def test_a_late_trace_is_one_line_of_its_deepest_stage(service: Service, lines: 
     assert request.attributes["late"] is True
 
 
+@pytest.mark.parametrize("bound", ["in the stage", "in the request", "around it"])
 def test_a_request_that_is_not_sampled_has_its_line_all_the_same(
-    receiver: Receiver, tmp_path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver,
+    tmp_path: Path,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
 ) -> None:
-    """With its cause; no span leaves."""
+    """With its cause and its user; no span leaves."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     with setup_observability(
         "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path / "spool"
     ) as running:
         lines()
 
+        async def work() -> None:
+            with traced("turn", budget=BUDGET_S):
+                if bound == "in the stage":
+                    bind_context(user_id="alice")
+                await get_connection(0.2)
+
         async def main() -> None:
-            await turn("alice", lambda: get_connection(0.2))
+            if bound == "in the stage":
+                await work()
+            elif bound == "in the request":
+                with traced("request", root=True):
+                    bind_context(user_id="alice")
+                    await work()
+            else:
+                with bound_context(user_id="alice"):
+                    await work()
 
         asyncio.run(main())
         (line,) = [line for line in lines() if line["logger"] == "otel_logging"]
         assert (line["late.cause"], line["user_id"]) == ("pool", "alice")
+        assert line["event"].startswith("alice's turn of ")
         assert running.force_flush()
     assert receiver.spans == []
 
@@ -830,7 +851,11 @@ def test_the_most_exact_name_gives_the_budget(
 
 
 @pytest.mark.parametrize(
-    "given", ["turn", "turn=", "turn=x", "turn=-1", "turn=0", "=1", "turn=inf", ","]
+    "given",
+    [
+        *("turn", "turn=", "turn=x", "turn=-1", "turn=0", "=1", "turn=inf", ","),
+        *("turn=1;word=2", "turn=1 ; word=2", "turn=1,turn=2", "turn=1,,word=2", "turn=1, turn =1"),
+    ],
 )
 def test_a_budget_that_is_no_positive_number_is_an_error(
     given: str, monkeypatch: pytest.MonkeyPatch
