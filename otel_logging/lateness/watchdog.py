@@ -6,7 +6,6 @@ Deliberately absent: why a stage was late (``stage``).
 """
 
 import asyncio
-import sys
 import time
 from asyncio import current_task
 from collections.abc import Mapping
@@ -90,8 +89,8 @@ class Watchdog:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
         if self._slow:
-            frames = sys._current_frames()  # noqa: SLF001 - there is no other
-            del frames[get_ident()]  # else it has itself, and keeps what all threads had
+            frames = where.frames()
+            frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
             for slot, watched in list(islice(self._slow.items(), _LOOKED_AT)):
                 self._slow[slot] = self._slow.pop(slot)  # the others first, from now on
                 self._look_at(watched, now, frames)
@@ -194,7 +193,7 @@ class Watchdog:
             who = watched.who()
             whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
             since = f"open for {seconds(open_s)} s (budget {seconds(budget_s)})"
-            place = f"in {where.label(steps)}" if steps else "and no task or thread is in it"
+            place = f"in {where.label(steps)}" if steps else "and nothing is known to work on it"
             told = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
             watched.tell(f"{whose} is overdue: {since}, {place}", told)
 

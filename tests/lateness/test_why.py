@@ -681,7 +681,7 @@ def test_a_turn_that_outlives_whoever_began_it_is_told_of(
         assert "answers (" in line["late.where"]
         assert "answers (" in str(service.one("turn").attributes["late.where"])
     else:
-        assert line["event"].endswith(", and no task or thread is in it")
+        assert line["event"].endswith(", and nothing is known to work on it")
         assert "late.where" not in line
 
 
@@ -867,6 +867,24 @@ def test_a_budget_that_is_no_positive_number_is_an_error(
 
 
 # ---------------------------------------------------------------- processes
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="before it, there is no way to ask")
+def test_an_interpreter_beside_ours_costs_the_process_nothing(tmp_path: Path) -> None:
+    """To look at stacks would end it; an interpreter that shares its lock is no such one."""
+    code = """
+import _interpreters, sys, time
+from otel_logging import setup_observability, traced
+setup_observability("shop", environment="production", spool_dir=sys.argv[1],
+                    endpoint="http://127.0.0.1:1")
+other = _interpreters.create(sys.argv[2])
+busy = "import time; until = time.time() + 0.9\\nwhile time.time() < until: pass"
+with traced("turn", budget=0.1):
+    _interpreters.exec(other, busy)
+_interpreters.destroy(other)
+"""
+    assert b"nothing is known to work on it" in script(code, str(tmp_path), "isolated").stdout
+    assert b"is overdue" in script(code, str(tmp_path), "legacy").stdout
 
 
 def test_a_forked_child_explains_its_own_stages(tmp_path: Path) -> None:
