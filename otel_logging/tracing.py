@@ -192,10 +192,7 @@ def stage_of(
     links: Iterable[Link | SpanContext | Span] = (),
     **fields: Any,
 ) -> Stage:
-    """Return a stage with these options of ``traced``, asked for by the function *by*.
-
-    Failure: raises ``ConfigurationError``.
-    """
+    """Return a stage of options given to *by*. Failure: raises ``ConfigurationError``."""
     if name is not None and not (isinstance(name, str) and name.strip()):
         raise ConfigurationError(f"{by}: name", name, "a text that is not empty")
     if not isinstance(kind, str) or kind not in _KINDS:

@@ -118,6 +118,7 @@ class Request:
             _exceptions.remember_context(error, self.began)
             return
         name_route(span, self.verb, route)
+        self.ask = span.otel_logging_ask = None  # it may hold the request: a circle
         status = self.status or (500 if error is not None else 0)
         if status:  # pragma: no branch - the client has gone before any
             span.set_attribute("http.response.status_code", status)

@@ -147,7 +147,7 @@ class Watch:
         """
         if span is _NO_SPAN:
             return
-        span.otel_logging_ask = start, ask
+        span.otel_logging_ask = ask and (start, ask)
         budgets = _runtime.current.budgets
         if span.otel_logging_watched or not isinstance(budgets, Budgets):
             return
@@ -160,7 +160,7 @@ class Watch:
         budget = _runtime.current.budgets.get(name, span.otel_logging_budget)
         if (watched := watched_of(span)) is not None:
             watched.name = name
-            watched.budget_s = watched.budget_s if budget is None else budget
+            watched.budget_s = inf if budget is None else budget
         if (slot := self._slot_of(span)) > 0:
             self.box.name(slot, name, budget or 0.0)
 

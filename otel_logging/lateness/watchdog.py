@@ -39,7 +39,6 @@ _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 _LEFT_NS: Final = 500_000_000  # so often it looks who works on what its own task has left
-_NOTHING: Final = "", None
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 
@@ -127,10 +126,10 @@ class Watchdog:
 
     def _ask(self, span: Any) -> None:
         """Give a request the name of its route, once a framework has found that."""
-        start, ask = getattr(span, "otel_logging_ask", _NOTHING)
-        if ask is not None:
+        if (found := getattr(span, "otel_logging_ask", None)) is not None:
             with suppress(Exception):  # it is in its framework's hands, in another thread
-                name = f"{start} {route}" if (route := ask()) is not None else start
+                start, ask = found
+                name = start if (route := ask()) is None else f"{start} {route}"
                 if name != getattr(span, "name", ""):
                     span.update_name(name)
                     self.watch.name(span, name)
