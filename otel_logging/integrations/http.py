@@ -143,7 +143,7 @@ def added_headers(span: trace.Span, request_id: str | None) -> dict[str, str]:
 def start(stage: tracing.Stage, verb: str, ask: Callable[[], str | None] | None) -> Any:
     """Begin a request whose route *ask* knows later, and with it its name and budget."""
     span = tracing.start(stage)
-    if (watch := _runtime.current.watch) is not None:
+    if (watch := _runtime.current.watch) is not None and span is not trace.INVALID_SPAN:
         watch.expect(span, verb, ask)
     return span
 

@@ -145,13 +145,10 @@ class Watch:
         """Ask for the route of a request, whose name begins with *start*, until its end; measure it
         from here on, where such a name may have a budget.
         """
-        if span is _NO_SPAN:
-            return
         span.otel_logging_ask = ask and (start, ask)
         budgets = _runtime.current.budgets
-        if span.otel_logging_watched or not isinstance(budgets, Budgets):
-            return
-        if budgets.may_begin(f"{start} "):
+        is_new = not span.otel_logging_watched
+        if is_new and isinstance(budgets, Budgets) and budgets.may_begin(f"{start} "):
             self.close(span)
             self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
 
