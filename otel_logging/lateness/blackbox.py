@@ -120,8 +120,10 @@ class BlackBox:
         """Put a stage into *slot*."""
         high, low = trace_id >> 64, trace_id & LOW
         at, shown = slot * SLOT_BYTES, self.names[name]
-        ids = high, low, span_id, parent_id
-        self.pack(self.data, at, 1, 0, 0, *ids, start_ns, began_ns, budget_s, shown)
+        self.pack(
+            self.data, at, 1, 0, 0, high, low, span_id, parent_id, start_ns, began_ns, budget_s,
+            shown,
+        )  # fmt: skip
 
     def name(self, slot: int, name: str, budget_s: float) -> None:
         """Give the stage in *slot* its name, known by now, and the budget of that."""
@@ -130,9 +132,10 @@ class BlackBox:
     def put_who(self, slot: int, who: Iterable[tuple[str, str]]) -> None:
         """Say on whose behalf the stage in *slot* runs."""
         pairs = [f"{key}={value.replace(_PAIRS, ' ')}" for key, value in who]
-        if len(_PAIRS.join(pairs).encode("utf-8", "replace")) > _WHO_BYTES:
-            pairs = [_cut(pair, _WHO_BYTES // len(pairs) - 1).decode() for pair in pairs]
-        self._text(slot, 2, _WHO, _PAIRS.join(pairs).encode("utf-8", "replace"))
+        text = _PAIRS.join(pairs).encode("utf-8", "replace")
+        if len(text) > _WHO_BYTES:
+            text = _PAIRS.encode().join([_cut(p, _WHO_BYTES // len(pairs) - 1) for p in pairs])
+        self._text(slot, 2, _WHO, text)
 
     def put_where(self, slot: int, where: str) -> None:
         """Say where it stands."""

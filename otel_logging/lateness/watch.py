@@ -22,7 +22,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses, Who
-from otel_logging.lateness.stage import WHO, Watched, began_ns, value_of, watched_of
+from otel_logging.lateness.stage import WHO, Watched, value_of, watched_of
 from otel_logging.lateness.verdict import Why
 from otel_logging.lateness.watchdog import Watchdog
 
@@ -177,15 +177,19 @@ class Watch:
         except IndexError:
             return -1
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
-        parent, start_ns = getattr(span, "_parent_span", None), getattr(span, "start_time", None)
-        parent = parent or getattr(span, "parent", None)
+        parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
         parent_id = 0 if parent is None else parent.span_id
-        times = start_ns or time.time_ns(), began_ns(span)
-        self.box.open(slot, name, ids.trace_id, ids.span_id, parent_id, *times, budget_s)
+        start_ns, clock_ns = getattr(span, "start_time", None), getattr(span, "clock_ns", None)
+        start_ns = start_ns or time.time_ns()
+        began_ns = time.perf_counter_ns() if clock_ns is None else start_ns - clock_ns
+        self.box.open(
+            slot, name, ids.trace_id, ids.span_id, parent_id, start_ns, began_ns, budget_s
+        )  # fmt: skip
         return slot
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""
+        span = span.now if type(span) is bindings.Standing else span
         if hasattr(span, bindings.ENTRY) and not span.is_recording():
             setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
         if (slot := self._slot_of(span)) > 0:

@@ -15,7 +15,8 @@ from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.urls import path  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 from werkzeug.test import Client
 
 from otel_logging import bind_context, setup_observability
@@ -64,6 +65,23 @@ def of_starlette(hold: Hold) -> None:
 
     inner = Route("/{user}", turn)
     asyncio.run(ask_asgi(Starlette(routes=[Mount("/turn", routes=[inner])]), "/turn/ada"))
+
+
+def of_websocket(hold: Hold) -> None:
+    async def turn(socket: WebSocket) -> None:
+        bind_context(user_id=socket.path_params["user"])
+        await asyncio.to_thread(hold)
+        await socket.accept()
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(_: Any) -> None:
+        pass
+
+    app = Starlette(routes=[WebSocketRoute("/turn/{user}", turn)])
+    scope = {"type": "websocket", "path": "/turn/ada", "headers": [], "query_string": b""}
+    asyncio.run(ObservabilityMiddleware(app)(scope, receive, send))
 
 
 def of_flask(hold: Hold) -> None:
@@ -133,18 +151,19 @@ def of_aiohttp(hold: Hold) -> None:
 
 @pytest.mark.parametrize("ratio", ["1", "0"], ids=["sampled", "not sampled"])
 @pytest.mark.parametrize(
-    ("serve", "route"),
+    ("serve", "name"),
     [
-        (of_starlette, "/turn/{user}"),
-        (of_flask, "/turn/<user>"),
-        (of_django, "/turn/<str:user>"),
-        (of_django_asgi, "/turn/<str:user>"),
-        (of_aiohttp, "/turn/{user}"),
+        (of_starlette, "GET /turn/{user}"),
+        (of_websocket, "WS /turn/{user}"),
+        (of_flask, "GET /turn/<user>"),
+        (of_django, "GET /turn/<str:user>"),
+        (of_django_asgi, "GET /turn/<str:user>"),
+        (of_aiohttp, "GET /turn/{user}"),
     ],
 )
 def test_a_hung_request_has_the_name_and_the_budget_of_its_route(
     serve: Callable[[Hold], None],
-    route: str,
+    name: str,
     ratio: str,
     receiver: Receiver,
     tmp_path: Path,
@@ -154,7 +173,6 @@ def test_a_hung_request_has_the_name_and_the_budget_of_its_route(
     """In what is open now, in its line while it hangs, and in why it was late."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", ratio)
-    name = f"GET {route}"
     told: list[dict[str, Any]] = []
 
     def hold() -> None:
@@ -186,7 +204,7 @@ def test_a_hung_request_has_the_name_and_the_budget_of_its_route(
     if ratio == "1":
         (span,) = [span for span in receiver.spans if span.name == name]
         assert (span.attributes["late"], span.attributes["budget_s"]) == (True, 0.1)
-        assert span.attributes["http.route"] == route
+        assert span.attributes["http.route"] == name.partition(" ")[2]
         assert "late.where" in span.attributes
 
 
