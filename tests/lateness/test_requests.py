@@ -208,6 +208,27 @@ def test_a_hung_request_has_the_name_and_the_budget_of_its_route(
         assert "late.where" in span.attributes
 
 
+def test_a_request_without_a_budget_has_its_name_while_it_is_open(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    """A quick one is never asked for it."""
+
+    def hold() -> None:
+        until = time.monotonic() + DEADLINE_S
+        while [row["stage"] for row in opened(tmp_path)] != ["GET /turn/{user}"]:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert [row["budget_s"] for row in opened(tmp_path)] == [None]
+
+    with setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path
+    ) as running:
+        of_starlette(lambda: None)
+        of_starlette(hold)
+        assert running.force_flush(10)
+    assert [span.name for span in receiver.spans] == ["GET /turn/{user}"] * 2
+
+
 def test_requests_behind_a_blocked_loop_name_whose_work_it_was(
     receiver: Receiver, tmp_path: Path
 ) -> None:
