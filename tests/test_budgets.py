@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 147,
     "integrations": 1630,
     "jobs": 103,
-    "lateness": 1428,
+    "lateness": 1429,
     "logs": 1555,
     "mcp_server": 144,
     "observability": 253,

@@ -154,7 +154,8 @@ class Watch:
 
     def name(self, span: Any, name: str) -> None:
         """Take over the name of a request that is known by now, and the budget of that."""
-        budget = _runtime.current.budgets.get(name, span.otel_logging_budget)
+        known = _runtime.current.budgets.get(name)
+        budget = span.otel_logging_budget if known is None else known
         if (watched := watched_of(span)) is not None:
             watched.name = name
             watched.budget_s = inf if budget is None else budget

@@ -270,6 +270,30 @@ def test_requests_behind_a_blocked_loop_name_whose_work_it_was(
         assert span.attributes["late.culprit.user_id"] == "alice"
 
 
+def test_a_route_without_a_budget_keeps_that_of_its_method(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    """Whichever is asked for first, where there are patterns as well."""
+    for method in ("POST", "GET"):
+        budgets = {method: 7.0, "chat *": 1.0, "GET /else": 2.0}
+
+        def hold(expected: float | None = 7.0 if method == "GET" else None) -> None:
+            until = time.monotonic() + DEADLINE_S
+            while [row["stage"] for row in opened(tmp_path)] != ["GET /turn/{user}"]:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert [row["budget_s"] for row in opened(tmp_path)] == [expected]
+
+        with setup_observability(
+            "shop",
+            environment="production",
+            endpoint=receiver.endpoint,
+            spool_dir=tmp_path,
+            budgets=budgets,
+        ):
+            of_starlette(hold)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
