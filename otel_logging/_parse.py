@@ -217,12 +217,14 @@ def levels(name: str, value: object) -> Mapping[str, int]:
 def budgets(name: str, value: object) -> Mapping[str, float]:
     """Return budgets in seconds by stage name: of a mapping, or of ``stage=0.5,chat *=0.4``."""
     if isinstance(value, str):
-        found = [item.rpartition("=") for item in comma_list(name, value)]
-        if not found or not all(equals and stage.strip() for stage, equals, _ in found):
+        pairs = [item.rpartition("=")[::2] for item in value.split(",")]
+        stages = {stage.strip(): given for stage, given in pairs}
+        # "a=1;b=2" is no stage "a=1;b"
+        if "" in stages or any(re.search(r"=\s*[\d.]+\s*;", stage) for stage in stages):
             raise ConfigurationError(name, value, "pairs like utterance=0.5,chat *=0.4")
-        return {
-            stage.strip(): seconds(f"{name}: {stage.strip()}", given) for stage, _, given in found
-        }
+        if len(stages) < len(pairs):
+            raise ConfigurationError(name, value, "each stage once")
+        return {stage: seconds(f"{name}: {stage}", given) for stage, given in stages.items()}
     if not isinstance(value, Mapping):
         raise ConfigurationError(name, value, "seconds by stage name")
     return {text(name, stage): budget(f"{name}: {stage}", given) for stage, given in value.items()}

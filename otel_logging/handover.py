@@ -77,7 +77,7 @@ class taking:  # noqa: N801 - reads as a verb
         if not handoffs or not all(isinstance(each, Handoff) for each in handoffs):
             raise ConfigurationError("taking", handoffs, "what handoff() returned, at least one")
         self._handoffs = handoffs
-        stage_of(name, budget=budget)
+        stage_of(name, "taking", budget=budget)
         self._name, self._budget = name, budget
         self._open = ExitStack()
 
@@ -136,7 +136,7 @@ class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each
             raise ConfigurationError("each: context", context, "a function of an item")
         self._source = source
         self._options = name, context, {"budget": budget, "kind": "consumer", **fields}
-        stage_of(name, **self._options[2])  # whatever is wrong with them is said here
+        stage_of(name, "each", **self._options[2])  # whatever is wrong with them is said here
 
     def __iter__(self) -> Iterator[_T]:
         return _Items(iter(self._source), *self._options)  # type: ignore[arg-type]

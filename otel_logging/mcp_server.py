@@ -5,7 +5,7 @@ Read-only. Each call reads the sources anew; what keeps it from an answer is the
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -25,7 +25,6 @@ _WIDTH = 120
 _READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 
 _T = TypeVar("_T")
-_Cause = Literal["gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown"]
 
 
 class Step(TypedDict):
@@ -126,13 +125,19 @@ class _Tools:
         service: str | None = None,
         since_minutes: float | None = None,
         over_seconds: float | None = None,
-        cause: _Cause | None = None,
+        cause: str | None = None,
         limit: int = _ROWS,
     ) -> LateStages:
-        """List the stages that were late, worst first: for whom, when, how late, and why."""
+        """List the stages that were late, worst first: for whom, when, how late, and why.
+
+        *cause*: gc, loop, lock, pool, queue, downstream, cpu, unknown, or one that the application
+        names.
+        """
         question = stages.Question(over_seconds, _since(since_minutes), who, (), service, cause)
         found = _read(self._sources.late, question)
         answer = stages.late(found.spans, question, limit=limit)
+        if not answer.rows and cause not in (None, *stages.CAUSES):
+            raise ToolError("; ".join(stages.there_is(found.spans, stages.Question(cause=cause))))
         rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
         return {
             "rows": [_only(row, LateStage) for row in rows],

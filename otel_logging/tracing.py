@@ -177,6 +177,7 @@ _INVALID: Final = trace.INVALID_SPAN
 
 def stage_of(
     name: str | None,
+    by: str = "traced",
     /,
     *,
     kind: str = "internal",
@@ -187,22 +188,22 @@ def stage_of(
     links: Iterable[Link | SpanContext | Span] = (),
     **fields: Any,
 ) -> Stage:
-    """Return a stage with these options of ``traced``. Failure: raises ``ConfigurationError``."""
+    """Return a stage of options given to *by*. Failure: raises ``ConfigurationError``."""
     if name is not None and not (isinstance(name, str) and name.strip()):
-        raise ConfigurationError("traced: name", name, "a text that is not empty")
+        raise ConfigurationError(f"{by}: name", name, "a text that is not empty")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ConfigurationError("traced: kind", kind, "one of " + ", ".join(_KINDS))
+        raise ConfigurationError(f"{by}: kind", kind, "one of " + ", ".join(_KINDS))
     if budget is not None:
-        budget = _parse.budget("traced: budget", budget)
+        budget = _parse.budget(f"{by}: budget", budget)
     if root is not False and root is not True:
-        raise ConfigurationError("traced: root", root, "True or False")
+        raise ConfigurationError(f"{by}: root", root, "True or False")
     kinds = expected if isinstance(expected, tuple) else (expected,)
     if kinds and not all(isinstance(e, type) and issubclass(e, Exception) for e in kinds):
-        raise ConfigurationError("traced: expected", expected, "classes of exceptions")
+        raise ConfigurationError(f"{by}: expected", expected, "classes of exceptions")
     of_kind = _KINDS[kind]
-    linked = None if type(links) is tuple and not links else _as_links(links)
+    linked = None if type(links) is tuple and not links else _as_links(links, by)
     if attributes is not None and not isinstance(attributes, Mapping):
-        raise ConfigurationError("traced: attributes", attributes, "a mapping")
+        raise ConfigurationError(f"{by}: attributes", attributes, "a mapping")
     is_special = root or of_kind in bindings.ARRIVING
     stage = Stage()
     stage.name, stage.start_ns, stage.spans = name, None, []
@@ -251,7 +252,7 @@ def start(stage: Stage) -> Any:
             span.otel_logging_expected = expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
-                watch.measure(span, name, budget, around, kind, attributes)
+                watch.measure(span, name, budget, inside, kind, attributes)
             if before is not None and span.otel_logging_watched is None:
                 watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:
@@ -335,24 +336,24 @@ def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> No
         if bound is not None and (watch := _runtime.current.watch) is not None:
             noted = watch.open.pop(span, None)
             if type(noted) is tuple:
-                watch.close(noted)
+                watch.box.close(noted[1])
         # who had a pool last is known for a while, and is no reason to keep a message open
         if watched:
             span.otel_logging_outer = outliving.let_go(span.otel_logging_outer)
 
 
-def _as_links(links: Any) -> list[Link]:
+def _as_links(links: Any, by: str) -> list[Link]:
     if not isinstance(links, Iterable) or isinstance(links, (str, bytes, Mapping)):
-        raise ConfigurationError("traced: links", links, "spans, span contexts or links")
-    return [_as_link(link) for link in links]
+        raise ConfigurationError(f"{by}: links", links, "spans, span contexts or links")
+    return [_as_link(link, by) for link in links]
 
 
-def _as_link(link: Link | SpanContext | Span) -> Link:
+def _as_link(link: Link | SpanContext | Span, by: str) -> Link:
     if isinstance(link, Link):
         return link
     context = link.get_span_context() if isinstance(link, Span) else link
     if not isinstance(context, SpanContext):
-        raise ConfigurationError("traced: links", link, "spans, span contexts or links")
+        raise ConfigurationError(f"{by}: links", link, "spans, span contexts or links")
     return Link(context)
 
 

@@ -53,6 +53,7 @@ GATES = {
     "structlog": {"logs"},
     "loguru": {"integrations"},
     "orjson": {"_json"},
+    "_interpreters": {"lateness"},
     "grpc": {"export"},
     "dotenv": {"settings"},
     "platformdirs": {"spool"},

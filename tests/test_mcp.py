@@ -82,6 +82,7 @@ def test_show_draws_one_and_says_what_it_cannot(answers: tuple[list[Any], list[A
     assert missing.is_error
     assert "0 traces begin with 'ffff'" in missing.content[0].text
     assert unknown.is_error
+    assert "causes there are: none" in unknown.content[0].text
 
 
 def test_a_source_that_is_not_there_is_the_tools_error() -> None:

@@ -422,3 +422,22 @@ def test_only_what_a_cause_made_late_is_listed(tmp_path: Path) -> None:
 
     assert [row.span.name for row in late(spans, Question(cause="lock")).rows] == ["a"]
     assert TRACE in {row.span.trace_id for row in late(spans, Question()).rows}
+
+
+def test_what_made_a_stage_late_is_told_by_one_stage(tmp_path: Path) -> None:
+    """By that itself, where it knows; what a stage below it waited for is no part of it."""
+    below = {"budget_s": 0.1, **verdict(cause="lock", detail="inv", culprit="work", where="70 % b")}
+    below |= verdict(culprit__user_id="bob", shares="{}")
+    for own, expected in (
+        (verdict(cause="unknown"), ("unknown", None, None, {}, None, "70 % b")),
+        (verdict(cause="cpu", where="9 % a"), ("cpu", None, None, {}, None, "9 % a")),
+        ({}, ("lock", "inv", "work", {"user_id": "bob"}, {}, "70 % b")),
+    ):
+        spans = read_back(
+            tmp_path / str(expected[0]),
+            Planted(1, 0, "request", 0, 900, {"budget_s": 0.3, "user_id": "ada", **own}),
+            Planted(2, 1, "reserve", 0, 880, below),
+        )
+        (row,) = [row.as_json() for row in late(spans, Question()).rows]
+        keys = ("cause", "detail", "culprit", "culprit_who", "shares", "where")
+        assert tuple(row[key] for key in keys) == expected

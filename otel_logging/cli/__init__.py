@@ -65,7 +65,7 @@ def main() -> None:
 @click.option(
     "--group", type=click.Choice(list(groups.KEYS)), help="One row for all that share it."
 )
-@click.option("--cause", type=click.Choice(CAUSES), help="Only what this made late.")
+@click.option("--cause", help=f"Only what this made late: {', '.join(CAUSES)}, or a name of yours.")
 @click.option(
     "--summary", is_flag=True, help="A sentence for each cause: whom, how often, by how much."
 )
@@ -306,7 +306,7 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
 
     Since when, for whom, and where it stands.
     """
-    rows = draw_now.rows(tables(store.places), time.time_ns())
+    rows = draw_now.rows(tables(store.places), time.perf_counter_ns())
     if as_json:
         lines = ",\n".join(strict(draw_now.as_json(row)) for row in rows)
         click.echo(f"[\n{lines}\n]" if lines else "[]")

@@ -131,7 +131,8 @@ class Listing:
                 found = asked.late(question)
             shown = answered(found, seen)
             if is_first or shown.rows:
-                known = () if shown.looked_at else there_is(found.spans, question)
+                is_there = shown.rows or (shown.looked_at and question.cause is None)
+                known = () if is_there else there_is(found.spans, question)
                 self._print(found, shown, [visible(each) for each in known])
             if not self._follow:
                 return

@@ -1,6 +1,7 @@
 """Servers of aiohttp: each request is a trace, and each message of a WebSocket."""
 
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -89,6 +90,7 @@ def _handled(original: Any) -> Any:
         scope = _scope_of(request)
         with inbound(scope) as links:
             served = _Request(scope, links)
+            served.ask = partial(_route_of, request)
             if scope["path"] not in QUIET:
                 served.begin()
             if served.request_id:

@@ -6,6 +6,7 @@ headers of the answer. Deliberately absent: WebSockets (``asgi_websocket``).
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from opentelemetry import trace
@@ -82,7 +83,7 @@ class _Request(Request):
 
     def __init__(self, scope: Scope, send: Send, links: tuple[SpanContext, ...]) -> None:
         super().__init__(scope, links)
-        self.scope = scope
+        self.scope, self.ask = scope, partial(route_of, scope)
         self._send = send
 
     async def send(self, event: Event) -> None:

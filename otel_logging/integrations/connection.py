@@ -34,6 +34,7 @@ from otel_logging.integrations.http import (
     headers_of,
     name_route,
     request_id_of,
+    start,
 )
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
@@ -99,7 +100,7 @@ class Connection:
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
         stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
         stage.start_ns = began_ns
-        self.stand(tracing.start(stage))
+        self.stand(start(stage, "WS", functools.partial(route_of, self.scope)))
         if self.request_id:
             bindings.bind_context(**{_names.REQUEST_ID: self.request_id})
 

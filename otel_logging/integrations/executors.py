@@ -17,7 +17,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-from otel_logging import _exceptions
+from otel_logging import _exceptions, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.context import SPAN
@@ -85,8 +85,10 @@ class _InThread:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         before, began = bindings.Here.now(), _exceptions.last
+        hands = {} if (watch := _runtime.current.watch) is None else watch.hands
         if self._here is not None:
             self._here.put_back()
+            hands[threading.get_ident()] = self._here.context.get(SPAN)
         if self.waiting is not None:
             self.waiting.take()
         try:
@@ -97,6 +99,7 @@ class _InThread:
         finally:
             if self.waiting is not None:
                 self.waiting.finish()
+            hands.pop(threading.get_ident(), None)
             before.put_back()
 
 

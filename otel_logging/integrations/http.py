@@ -4,13 +4,13 @@ In: a scope, as ASGI has it. Out: the stage of a request, from its arrival to it
 """
 
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _answers, _exceptions, _names, _runtime, tracing
 from otel_logging.context import detached, unbound
@@ -80,6 +80,8 @@ class Request:
     """One request, and its span once it has one."""
 
     span: Any = None
+    #: Returns its route once a framework has found it, to whoever cannot wait for the end.
+    ask: Callable[[], str | None] | None = None
     status = 0
     done_ns: int | None = None
     has_ended = False
@@ -102,7 +104,7 @@ class Request:
         """Open its span; none without tracing."""
         if _runtime.current.tracer is not None:
             self.stage.start_ns = start_ns
-            self.span = tracing.start(self.stage)
+            self.span = start(self.stage, self.verb, self.ask)
 
     def end(self, error: BaseException | None, route: str | None) -> None:
         """End it, in its own context, where it stays current: a background task may go on."""
@@ -118,6 +120,7 @@ class Request:
             _exceptions.remember_context(error, self.began)
             return
         name_route(span, self.verb, route)
+        self.ask = span.otel_logging_ask = None  # it may hold the request: a circle
         status = self.status or (500 if error is not None else 0)
         if status and not has_gone:
             span.set_attribute("http.response.status_code", status)
@@ -139,6 +142,14 @@ def added_headers(span: trace.Span, request_id: str | None) -> dict[str, str]:
     return added | {"x-request-id": request_id} if request_id else added
 
 
+def start(stage: tracing.Stage, verb: str, ask: Callable[[], str | None] | None) -> Any:
+    """Begin a request whose route *ask* knows later, and with it its name and budget."""
+    span = tracing.start(stage)
+    if (watch := _runtime.current.watch) is not None and span is not trace.INVALID_SPAN:
+        watch.expect(span, verb, ask)
+    return span
+
+
 def name_route(span: Any, verb: str, route: str | None) -> None:
     """Give *span* the name of its *route*, and the budget of that name."""
     if route is None:
@@ -150,5 +161,5 @@ def name_route(span: Any, verb: str, route: str | None) -> None:
     if budget is not None:
         span.set_attribute(_names.BUDGET, budget)
         span.otel_logging_budget = budget
-        if (watch := _runtime.current.watch) is not None and not span.otel_logging_watched:
-            watch.measure(span, name, budget, None, SpanKind.SERVER, {})
+    if (watch := _runtime.current.watch) is not None:
+        watch.name(span, name)

@@ -74,7 +74,7 @@ def instrument(
     """
     if not isinstance(queue, (asyncio.Queue, Queue)):
         raise ConfigurationError("queues.instrument", queue, "an asyncio.Queue or a queue.Queue")
-    stage_of(name, budget=budget)
+    stage_of(name, "queues.instrument", budget=budget)
     if "_put" not in vars(queue):
         _Carrying(queue, name, budget)
 

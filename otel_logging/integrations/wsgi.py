@@ -17,6 +17,7 @@ from otel_logging import _names, _runtime
 from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, bind_context, entry_of
+from otel_logging.integrations import http
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
 from otel_logging.lateness.stage import value_of
 
@@ -193,6 +194,8 @@ def name_route(environ: Environ, route: str) -> None:
     served = environ.get(REQUEST)
     if isinstance(served, _Served):
         served.route = route
+        if served.request.span is not None:
+            http.name_route(served.request.span, served.request.verb, route)
 
 
 # ---------------------------------------------------------------- servers

@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,18 +23,26 @@ from otel_logging.spool.reading import content
 
 NAME: Final = "open-stages"
 SLOTS: Final = 1024
-_MAGIC: Final = b"otelbox1"
+_MAGIC: Final = b"otelbox2"
 SLOT_BYTES: Final = 512
-#: Process id, when it was seen alive, length of the resource, which is encoded by ``_otlp``.
+#: Process id, when it was seen alive, length of the resource, which is encoded by ``_otlp``. Times
+#: of a clock that only goes forward are the machine's, the same in each of its processes.
 _HEADER: Final = struct.Struct("<8sQQI")
 _ALIVE: Final = struct.Struct("<Q")
 _HEADER_BYTES: Final = 8192
 #: Written at once: the system makes as large a page of it, which is in memory as a whole.
 _PIECE_BYTES: Final = 16 << 10
-#: State, lengths of the two texts, trace id in halves, span and parent id, start, budget, name.
-_HEAD: Final = struct.Struct("<BxHHxxQQQQQd64s")
-_WHO, _WHERE = _HEAD.size, _HEAD.size + 96
+#: State, lengths of the two texts, trace id in halves, span and parent id, start by the wall's
+#: clock and by that which only goes forward, budget, name.
+_HEAD: Final = struct.Struct("<BxHHxxQQQQQQd64s")
+_NAMED: Final = struct.Struct("<d64s")
+_NAME: Final = _HEAD.size - _NAMED.size
+_WHO_BYTES: Final = 96
+_WHO, _WHERE = _HEAD.size, _HEAD.size + _WHO_BYTES
 _LENGTHS: Final = struct.Struct("<H")
+_MORE: Final = "…".encode()
+#: Between pairs of who it is.
+_PAIRS: Final = "\0"
 LOW: Final = (1 << 64) - 1
 
 
@@ -54,8 +63,9 @@ class OpenStage(NamedTuple):
     span_id: int
     parent_id: int
     start_ns: int
+    began_ns: int
     budget_s: float | None
-    who: str
+    who: dict[str, str]
     where: str
 
 
@@ -65,7 +75,7 @@ class _Names(dict[str, bytes]):
     def __missing__(self, name: str) -> bytes:
         if len(self) >= SLOTS:
             self.clear()
-        shown = self[name] = str(plain(name)).encode("utf-8", "replace")[:64]
+        shown = self[name] = _cut(str(plain(name)), 64)
         return shown
 
 
@@ -100,25 +110,36 @@ class BlackBox:
             os.close(fd)
         self.path = path
         kept = resource if len(resource) <= _HEADER_BYTES - _HEADER.size else b""
-        head = _HEADER.pack(_MAGIC, os.getpid(), time.time_ns(), len(kept)) + kept
+        head = _HEADER.pack(_MAGIC, os.getpid(), time.perf_counter_ns(), len(kept)) + kept
         self.data[: len(head)] = head
 
     def open(
         self, slot: int, name: str, trace_id: int, span_id: int, parent_id: int, start_ns: int,
-        budget_s: float = 0.0,
+        began_ns: int, budget_s: float = 0.0,
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
         high, low = trace_id >> 64, trace_id & LOW
         at, shown = slot * SLOT_BYTES, self.names[name]
-        self.pack(self.data, at, 1, 0, 0, high, low, span_id, parent_id, start_ns, budget_s, shown)
+        self.pack(
+            self.data, at, 1, 0, 0, high, low, span_id, parent_id, start_ns, began_ns, budget_s,
+            shown,
+        )  # fmt: skip
 
-    def put_who(self, slot: int, who: str) -> None:
+    def name(self, slot: int, name: str, budget_s: float) -> None:
+        """Give the stage in *slot* its name, known by now, and the budget of that."""
+        _NAMED.pack_into(self.data, slot * SLOT_BYTES + _NAME, budget_s, self.names[name])
+
+    def put_who(self, slot: int, who: Iterable[tuple[str, str]]) -> None:
         """Say on whose behalf the stage in *slot* runs."""
-        self._text(slot, 2, _WHO, who.encode("utf-8", "replace")[:96])
+        pairs = [f"{key}={value.replace(_PAIRS, ' ')}" for key, value in who]
+        text = _PAIRS.join(pairs).encode("utf-8", "replace")
+        if len(text) > _WHO_BYTES:
+            text = _PAIRS.encode().join([_cut(p, _WHO_BYTES // len(pairs) - 1) for p in pairs])
+        self._text(slot, 2, _WHO, text)
 
     def put_where(self, slot: int, where: str) -> None:
         """Say where it stands."""
-        self._text(slot, 4, _WHERE, where.encode("utf-8", "replace")[: SLOT_BYTES - _WHERE])
+        self._text(slot, 4, _WHERE, _cut(where, SLOT_BYTES - _WHERE))
 
     def _text(self, slot: int, length_at: int, at: int, text: bytes) -> None:
         start = slot * SLOT_BYTES
@@ -132,7 +153,7 @@ class BlackBox:
 
     def beat(self) -> None:
         """Say that the process is alive."""
-        _ALIVE.pack_into(self.data, 16, time.time_ns())
+        _ALIVE.pack_into(self.data, 16, time.perf_counter_ns())
 
     def close(self, slot: int) -> None:
         """Empty *slot*."""
@@ -170,13 +191,23 @@ def read(path: Path) -> Table:
 
 
 def _slot(data: bytes) -> OpenStage:
-    _, who, where, high, low, span_id, parent_id, start_ns, budget_s, name = _HEAD.unpack_from(data)
+    found = _HEAD.unpack_from(data)
+    _, who, where, high, low, span_id, parent_id, start_ns, began_ns, budget_s, name = found
+    pairs = _decoded(data[_WHO : _WHO + min(who, _WHO_BYTES)]).split(_PAIRS)
     return OpenStage(
-        *(_decoded(name), high << 64 | low, span_id, parent_id, start_ns),
+        *(_decoded(name), high << 64 | low, span_id, parent_id, start_ns, began_ns),
         budget_s if 0 < budget_s < float("inf") else None,
-        _decoded(data[_WHO : _WHO + min(who, _WHERE - _WHO)]),
+        dict(pair.partition("=")[::2] for pair in pairs if pair),
         _decoded(data[_WHERE : _WHERE + where]),
     )
+
+
+def _cut(text: str, most: int) -> bytes:
+    """Return *text* in so many bytes at most; what is cut says so."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= most:
+        return data
+    return data[: most - len(_MORE)].decode("utf-8", "ignore").encode() + _MORE
 
 
 def _decoded(data: bytes) -> str:

@@ -20,6 +20,8 @@ class Budgets(dict[str, float]):
         patterns.sort(key=lambda name: len(name) - name.count("*") - name.count("?"), reverse=True)
         self._patterns = [(_compiled(name), given[name]) for name in patterns]
         self._found: dict[str, float | None] = {}
+        self._heads = [re.split("[*?]", name)[0] for name in patterns]
+        self._starts: dict[str, bool] = {}
 
     def get(self, name: str, default: float | None = None) -> float | None:  # type: ignore[override]
         """Return the budget of the stage *name*."""
@@ -33,6 +35,13 @@ class Budgets(dict[str, float]):
             fitting = (budget for pattern, budget in self._patterns if pattern.fullmatch(name))
             self._found[name] = next(fitting, default)
         return self._found[name]
+
+    def may_begin(self, start: str) -> bool:
+        """Say whether a name that begins with *start*, which is one of few, may have a budget."""
+        if start not in self._starts:
+            heads = [head for head in self._heads if start.startswith(head)]
+            self._starts[start] = bool(heads) or any(name.startswith(start) for name in self)
+        return self._starts[start]
 
 
 def _compiled(name: str) -> re.Pattern[str]:

@@ -59,11 +59,10 @@ def report_died(process_dir: Path) -> None:
 
 
 def _span(stage: OpenStage, table: Table) -> tuple[bytes, bytes]:
-    end_ns = max(table.alive_ns, stage.start_ns + 1)
-    attributes: dict[str, Any] = {_names.PROCESS_DIED: True}
-    for pair in filter(None, stage.who.split(", ")):
-        key, _, attributes[key] = pair.partition("=")
-    over_s = late_by((end_ns - stage.start_ns) / 1e9, stage.budget_s)
+    open_ns = max(table.alive_ns - stage.began_ns, 1)
+    end_ns = stage.start_ns + open_ns
+    attributes: dict[str, Any] = {_names.PROCESS_DIED: True, **stage.who}
+    over_s = late_by(open_ns / 1e9, stage.budget_s)
     if stage.budget_s is not None:
         attributes[_names.BUDGET] = stage.budget_s
     if over_s is not None:

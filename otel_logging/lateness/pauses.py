@@ -104,7 +104,7 @@ class Pauses:
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
         """Return what *thread* does at this moment: for a task of *loop*, or a stage in it."""
-        steps = where.of_frame(sys._current_frames().get(thread))  # noqa: SLF001 - there is no other
+        steps = where.of_frame(where.frames().get(thread))
         task = None if loop is None else asyncio.current_task(loop)
         context = None if task is None else where.context_of(task)
         label = where.label(steps)

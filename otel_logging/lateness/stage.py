@@ -40,6 +40,8 @@ from otel_logging.lateness.verdict import (
 
 #: Attribute of a span: its ``Watched``; of one that only the black box knows, its slot.
 WATCHED: Final = "otel_logging_watched"
+#: Attribute of a span that is not recorded: what is bound in its request.
+WHO: Final = "otel_logging_who"
 _WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
 _NODES: Final = 2000  # stages below one that are remembered until that ends
 _WAITS: Final = 1000
@@ -71,7 +73,7 @@ def value_of(span: Any, key: str) -> Any:
     if own is not None:
         bound = span._bound  # noqa: SLF001
         return own.get(key) or (None if bound is None else bound.values.get(key))
-    return (getattr(span, "attributes", None) or {}).get(key)
+    return (getattr(span, "attributes", None) or getattr(span, WHO, None) or {}).get(key)
 
 
 def began_ns(span: Any) -> int:

@@ -38,7 +38,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
     """
 
     def __init__(self, cause: str, /, **fields: Any) -> None:
-        if not isinstance(cause, str) or not cause.strip() or cause in MEASURED:
+        if not isinstance(cause, str) or cause.strip().lower() in ("", *MEASURED):
             raise ConfigurationError(
                 "waiting: cause", cause, "lock, pool, queue, downstream, or a name of your own"
             )

@@ -9,17 +9,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _diagnostics, _forks, _green, _names
+from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import field
+from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
+from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses, Who
-from otel_logging.lateness.stage import Watched, value_of, watched_of
+from otel_logging.lateness.stage import WHO, Watched, value_of, watched_of
 from otel_logging.lateness.verdict import Why
 from otel_logging.lateness.watchdog import Watchdog
 
@@ -66,6 +69,8 @@ class Watch:
         self.open: dict[Any, _Noted] = {}
         #: Stages whose task has gone on to something else.
         self.left: set[Any] = set()
+        #: Threads that work on behalf of a stage that another task or thread began, by their ids.
+        self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[int, Watched] = {}
         self._ended: deque[Watched] = deque(maxlen=_ENDED)
@@ -118,11 +123,13 @@ class Watch:
                 return False
             self.has_budgets = True
             waited_s, is_downstream = attributes.get(_names.QUEUE_WAIT), kind in _DOWNSTREAM
+            if span.otel_logging_watched is False:  # it is not recorded
+                setattr(span, WHO, bindings.state().values)
             watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream)
             slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
             has_any = getattr(span, bindings.ENTRY, None) or bindings.state().values
             if slot > 0 and has_any and (who := self.who_of(span, {})):
-                self.put_who(slot, who)
+                self.box.put_who(slot, who)
             if slot < 0:
                 slot = self._unboxed = self._unboxed - 1
             watched.slot = slot
@@ -134,6 +141,34 @@ class Watch:
             _diagnostics.report("stages not watched", detail=error)
         return True
 
+    def expect(self, span: Any, start: str, ask: Callable[[], str | None] | None) -> None:
+        """Ask for the route of a request, whose name begins with *start*, until its end; measure it
+        from here on, where such a name may have a budget.
+        """
+        span.otel_logging_ask = ask and (start, ask)
+        budgets = _runtime.current.budgets
+        is_new = not span.otel_logging_watched
+        if is_new and isinstance(budgets, Budgets) and budgets.may_begin(f"{start} "):
+            self.close(span)
+            self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
+
+    def name(self, span: Any, name: str) -> None:
+        """Take over the name of a request that is known by now, and the budget of that."""
+        known = _runtime.current.budgets.get(name)
+        budget = span.otel_logging_budget if known is None else known
+        if (watched := watched_of(span)) is not None:
+            watched.name = name
+            watched.budget_s = inf if budget is None else budget
+        if (slot := self._slot_of(span)) > 0:
+            self.box.name(slot, name, budget or 0.0)
+
+    def _slot_of(self, span: Any) -> int:
+        """Return the slot of an entry span that is open; none is below 1."""
+        if (watched := watched_of(span)) is not None:
+            return watched.slot
+        noted = self.open.get(span)
+        return noted[1] if type(noted) is tuple else 0
+
     def slot_for(self, span: Any, name: str, budget_s: float) -> int:
         """Put a stage into a slot of the black box, and return that; -1 where none is left."""
         if not self.is_boxed:  # in a forked child
@@ -143,23 +178,28 @@ class Watch:
         except IndexError:
             return -1
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
-        parent, start_ns = getattr(span, "_parent_span", None), getattr(span, "start_time", None)
-        parent = parent or getattr(span, "parent", None)
+        parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
         parent_id = 0 if parent is None else parent.span_id
+        start_ns, clock_ns = getattr(span, "start_time", None), getattr(span, "clock_ns", None)
         start_ns = start_ns or time.time_ns()
-        self.box.open(slot, name, ids.trace_id, ids.span_id, parent_id, start_ns, budget_s)
+        began_ns = time.perf_counter_ns() if clock_ns is None else start_ns - clock_ns
+        self.box.open(
+            slot, name, ids.trace_id, ids.span_id, parent_id, start_ns, began_ns, budget_s
+        )  # fmt: skip
         return slot
-
-    def put_who(self, slot: int, who: Who) -> None:
-        """Say on whose behalf the stage in *slot* is."""
-        self.box.put_who(slot, ", ".join([f"{key}={value}" for key, value in who]))
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""
-        watched = watched_of(span)
-        noted = (0, watched.slot) if watched is not None else self.open.get(span)
-        if type(noted) is tuple and (slot := noted[1]) > 0:
-            self.put_who(slot, self.who_of(span, fields))
+        span = span.now if type(span) is bindings.Standing else span
+        if hasattr(span, bindings.ENTRY) and not span.is_recording():
+            setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
+        if (slot := self._slot_of(span)) > 0:
+            self.box.put_who(slot, self.who_of(span, fields))
+        inner = CURRENT.get().get(SPAN, span)
+        while inner is not span and bindings.entry_of(inner) is span:
+            if (watched := watched_of(inner)) is not None and watched.slot > 0:
+                self.box.put_who(watched.slot, self.who_of(inner, {}))
+            inner = getattr(inner, bindings.OUTER, {}).get(SPAN, span)
 
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
@@ -167,9 +207,11 @@ class Watch:
             watched.worker = None
         self.left.add(span)
 
-    def close(self, noted: _Noted) -> None:
-        """Empty the slot of a stage that has ended, and is in ``open`` no more."""
-        self.box.close(noted[1])
+    def close(self, span: Any) -> None:
+        """Let go of a stage in ``open``, and empty its slot."""
+        noted = self.open.pop(span, None)  # or whoever has ended it was quicker
+        if type(noted) is tuple:
+            self.box.close(noted[1])
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""

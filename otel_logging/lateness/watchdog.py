@@ -6,13 +6,14 @@ Deliberately absent: why a stage was late (``stage``).
 """
 
 import asyncio
-import sys
 import time
 from asyncio import current_task
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from itertools import islice
+from math import inf
 from threading import get_ident
 from typing import Any, Final
 
@@ -87,9 +88,10 @@ class Watchdog:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
         if self._slow:
-            frames = sys._current_frames()  # noqa: SLF001 - there is no other
-            del frames[get_ident()]  # else it has itself, and keeps what all threads had
-            for watched in list(self._slow.values())[:_LOOKED_AT]:
+            frames = where.frames()
+            frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
+            for slot, watched in list(islice(self._slow.items(), _LOOKED_AT)):
+                self._slow[slot] = self._slow.pop(slot)  # the others first, from now on
                 self._look_at(watched, now, frames)
 
     def _scan(self, now: int) -> None:
@@ -99,26 +101,38 @@ class Watchdog:
         too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
         for number, (span, noted) in enumerate(there):
             if has_ended(span) or number < too_many:
-                noted = self.watch.open.pop(span, None)  # or whoever has ended it was quicker
-                if type(noted) is tuple:
-                    self.watch.close(noted)
-            elif type(noted) is not tuple:
+                self.watch.close(span)
+                continue
+            self._ask(span)
+            if type(noted) is not tuple:
                 slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
                 if slot > 0:  # pragma: no branch - thousands are open
-                    self.watch.put_who(slot, self.watch.who_of(span, {}))
+                    self.watch.box.put_who(slot, self.watch.who_of(span, {}))
                     self.watch.open[span] = noted, slot
             elif span not in self._idle and now - began_ns(span) > _SLOW_S * 1e9:
                 self._promote(span, *noted)
         for slot, each in list(self.watch.measured.copy().items()):
             if has_ended(each.span):
                 self.watch.forget(each)
-            elif each.worker is NOBODY:
+                continue
+            self._ask(each.span)
+            if each.worker is NOBODY and each.span in self._idle:
                 self._slow.pop(slot, None)
-            elif each.budget_s is not None and now - each.origin > each.budget_s * 5e8:
+            elif each.budget_s is not None and now - each.origin > _quiet_ns(each.budget_s):
                 self._slow[slot] = each
         for slot, each in list(self._slow.items()):  # slots are used again
             if self.watch.measured.get(slot) is not each:
                 del self._slow[slot]
+
+    def _ask(self, span: Any) -> None:
+        """Give a request the name of its route, once a framework has found that."""
+        if (found := getattr(span, "otel_logging_ask", None)) is not None:
+            with suppress(Exception):  # it is in its framework's hands, in another thread
+                start, ask = found
+                name = start if (route := ask()) is None else f"{start} {route}"
+                if name != getattr(span, "name", ""):
+                    span.update_name(name)
+                    self.watch.name(span, name)
 
     def _look_at_left(self) -> None:
         """Show no stage as open that nobody works on."""
@@ -136,6 +150,7 @@ class Watchdog:
                 loops.add(noted[0])
         tasks = (task for loop in loops for task in asyncio.all_tasks(loop))
         at_work = {bindings.entry_of(span) for task in tasks if (span := _span_of(task))}
+        at_work.update(map(bindings.entry_of, self.watch.hands.copy().values()))
         self._idle = {
             span
             for span in slots
@@ -161,9 +176,10 @@ class Watchdog:
 
     def _look_at(self, watched: Watched, now: int, frames: Mapping[int, Any]) -> None:
         steps = self._steps_of(watched, frames)
-        if not steps or watched.end:
+        if watched.end or (not steps and watched.span in self.watch.left):
             return
-        watched.saw(steps, now, watched.seen_at or now - int(_TICK_S * 1e9))
+        if steps:
+            watched.saw(steps, now, watched.seen_at or now - int(_TICK_S * 1e9))
         is_boxed = watched.slot > 0 and self.watch.measured.get(watched.slot) is watched
         if is_boxed:  # pragma: no branch - thousands are open
             self.watch.box.put_where(watched.slot, where.stack(steps))
@@ -176,19 +192,23 @@ class Watchdog:
             who = watched.who()
             whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
             since = f"open for {duration(open_s)} (budget {duration(budget_s)})"
-            told = f"{whose} is overdue: {since}, in {where.label(steps)}"
-            watched.tell(told, {_names.LATE_WHERE: where.stack(steps)})
+            place = f"in {where.label(steps)}" if steps else "and nothing is known to work on it"
+            told = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
+            watched.tell(f"{whose} is overdue: {since}, {place}", told)
 
     def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
         task = watched.worker
-        if watched.task is not None and (task is None or task.done()):
+        is_over = task is None or (task is not NOBODY and task.done())
+        if watched.task is not None and is_over:
             task = watched.worker = _task_in(watched.span, watched.task.get_loop()) or NOBODY
             if task is not NOBODY:
                 _note_end(task, watched.span)
-        if task is NOBODY:
-            return []
+        if task is NOBODY or (task is None and watched.thread not in frames):
+            hands = self.watch.hands.copy().items()
+            thread = next((each for each, span in hands if _is_for(span, watched.span)), 0)
+            return where.of_frame(frames.get(thread))
         if task is None or current_task(task.get_loop()) is task:
-            return where.of_frame(frames.get(watched.thread))
+            return where.of_frame(frames.get(watched.thread) or _frame_of(task, frames))
         return where.of_task(task)
 
     def _look_for_hogs(self, now: int, due: int) -> None:
@@ -222,7 +242,7 @@ class Watchdog:
 
 def _task_in(span: Any, loop: Any) -> Any:
     """Return a task of *loop* that is within the stage of *span*; None where there is none."""
-    return next((each for each in asyncio.all_tasks(loop) if _is_in(each, span)), None)
+    return next((each for each in asyncio.all_tasks(loop) if _is_for(_span_of(each), span)), None)
 
 
 def _note_end(task: Any, span: Any) -> None:
@@ -238,10 +258,26 @@ def _note_end(task: Any, span: Any) -> None:
         task.get_loop().call_soon_threadsafe(add, context=Context())
 
 
-def _is_in(task: Any, span: Any) -> bool:
-    """Say whether *task* is within the stage of *span*, or one that was begun in it."""
-    current = _span_of(task)
-    return current is not None and bindings.entry_of(current) is span
+def _is_for(current: Any, span: Any) -> bool:
+    """Say whether what has *current* works in the stage of *span*, or in its request."""
+    return current is span or (current is not None and bindings.entry_of(current) is span)
+
+
+def _quiet_ns(budget_s: float) -> float:
+    """Return how long a stage is not looked at; one whose budget is not known has none."""
+    return (_SLOW_S * 2 if budget_s == inf else budget_s) * 5e8
+
+
+def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:
+    """Return the innermost frame of the thread that runs *task*; uvloop does not say which."""
+    own = getattr(task.get_coro(), "cr_frame", None)
+    for top in frames.values():  # pragma: no branch - one of them runs it
+        frame = top
+        while frame is not None and frame is not own:
+            frame = frame.f_back
+        if frame is not None:
+            return top
+    return None  # pragma: no cover - it has just stopped
 
 
 def _span_of(task: Any) -> Any:

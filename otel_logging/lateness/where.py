@@ -42,6 +42,27 @@ _ACQUIRING: Final = frozenset(
 _LIMITER: Final = "CapacityLimiter."
 
 
+def frames() -> dict[int, FrameType]:
+    """Return the innermost frame of each thread; of none where it would end the process: Python
+    itself crashes while an interpreter with a lock of its own runs beside.
+    """
+    return {} if _is_beside_another() else sys._current_frames()  # noqa: SLF001 - the only one
+
+
+if sys.version_info >= (3, 13):  # pragma: no cover - by version
+    import _interpreters
+
+    def _is_beside_another() -> bool:
+        own, *_ = _interpreters.get_current()
+        found = [each for each, *_ in _interpreters.list_all() if each != own]
+        return any(_interpreters.get_config(each).gil == "own" for each in found)
+
+else:  # pragma: no cover - by version
+
+    def _is_beside_another() -> bool:
+        return False  # before it, there is no way to ask
+
+
 def of_frame(frame: FrameType | None) -> list[Step]:
     """Return the steps of a thread's stack."""
     steps: list[Step] = []

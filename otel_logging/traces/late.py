@@ -20,7 +20,7 @@ from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
-#: What can be measured to have made a stage late.
+#: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 _VERDICT: Final = _names.LATE + "."
@@ -99,9 +99,15 @@ class Row:
         return self.span.trace_id, self.span.span_id, self.path[-1].span_id
 
     def measured(self, key: str) -> Any:
-        """Return a verdict of the write side: on the stage, else on the deepest of its path."""
+        """Return what the write side found out, all of one stage: this one if it has a cause, else
+        the deepest of its path that has one.
+        """
         verdicts = _verdicts(self.trace, self.span)
-        return next((found[key] for found in verdicts if found.get(key) is not None), None)
+        found = next((each for each in verdicts if each.get(_names.LATE_CAUSE) is not None), {})
+        value = found.get(key)
+        if value is None and (not found or key == _names.LATE_WHERE):
+            value = next((each[key] for each in verdicts if each.get(key) is not None), None)
+        return value
 
     def text(self, key: str) -> str | None:
         """Return a verdict as text, whatever another program wrote there."""
@@ -304,8 +310,8 @@ def _is(value: Any, wanted: str) -> bool:
 
 
 def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
-    """Yield which services, users and values of an attribute there are, where what *question*
-    says is not among them.
+    """Yield which services, users, values of an attribute and causes there are, where what
+    *question* says is not among them.
     """
     traces = by_trace(spans).values()
     here = [span for trace in traces for span in trace.spans.values()]
@@ -322,6 +328,9 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
         values = [value for span in here if (value := span.get(key)) is not None]
         if not any(_is(value, wanted) for value in values):
             yield f"values of {key} there are: {_some(Counter(map(str, values)))}"
+    causes = Counter(str(span.get(key)) for span in here if span.get(key := _names.LATE_CAUSE))
+    if question.cause not in (None, *causes):
+        yield f"causes there are: {_some(causes)}"
 
 
 def _some(names: Counter[str]) -> str:

@@ -286,24 +286,26 @@ def test_an_item_with_headers_goes_on_with_their_trace() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "says"),
     [
-        lambda: taking(name="a"),
-        lambda: taking(1, name="a"),  # type: ignore[arg-type]
-        lambda: taking(handoff(1), name=""),
-        lambda: taking(handoff(1), name="a", budget=-1),
-        lambda: each(1, "a"),  # type: ignore[arg-type]
-        lambda: each([], ""),
-        lambda: each([], "a", budget=0),
-        lambda: each([], "a", context=1),  # type: ignore[arg-type]
-        lambda: queues.instrument(1),  # type: ignore[arg-type]
-        lambda: queues.instrument(queue.Queue(), name=""),
-        lambda: queues.instrument(queue.Queue(), budget=-1),
+        (lambda: taking(name="a"), "taking="),
+        (lambda: taking(1, name="a"), "taking="),  # type: ignore[arg-type]
+        (lambda: taking(handoff(1), name=""), "taking: name="),
+        (lambda: taking(handoff(1), name="a", budget=-1), "taking: budget="),
+        (lambda: each(1, "a"), "each="),  # type: ignore[arg-type]
+        (lambda: each([], ""), "each: name="),
+        (lambda: each([], "a", budget=0), "each: budget="),
+        (lambda: each([], "a", links=1), "each: links="),
+        (lambda: each([], "a", context=1), "each: context="),  # type: ignore[arg-type]
+        (lambda: queues.instrument(1), "queues.instrument="),  # type: ignore[arg-type]
+        (lambda: queues.instrument(queue.Queue(), name=""), "queues.instrument: name="),
+        (lambda: queues.instrument(queue.Queue(), budget=-1), "queues.instrument: budget="),
     ],
 )
-def test_wrong_arguments_raise_where_they_are_given(wrong: Callable[[], object]) -> None:
-    with pytest.raises(ConfigurationError):
+def test_wrong_arguments_raise_where_they_are_given(wrong: Callable[[], object], says: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
         wrong()
+    assert str(raised.value).startswith(says)
 
 
 def test_an_iterator_of_each_may_be_begun_more_than_once() -> None:

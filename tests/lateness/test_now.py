@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,15 +14,16 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from opentelemetry import trace
 
-from otel_logging import setup_observability, traced
+from otel_logging import bind_context, setup_observability, traced
 from otel_logging.cli import main
 from otel_logging.integrations.connection import HELD_S
 from otel_logging.lateness import blackbox
 from otel_logging.lateness.died import report_died
 from otel_logging.traces.draw import now as draw_now
 from tests.commands import Runner
-from tests.conftest import NOWHERE
+from tests.conftest import NOWHERE, Service
 from tests.lateness.websocket import serve
 from tests.programs import MODULE, Program, script
 
@@ -34,7 +36,7 @@ async def waits_for_ever():
     await asyncio.sleep(1000)
 async def request(number):
     with traced(f"request {number}", budget=0.2 if number % 2 else None):
-        bind_context(user_id=f"user-{number}")
+        bind_context(user_id=f"Doe, {number}")
         await waits_for_ever()
 async def batch():
     async def one(user):
@@ -106,7 +108,7 @@ def test_what_hangs_is_there_within_a_second_with_its_place(tmp_path: Path) -> N
         assert rows["batch"]["who"] == {}  # of two users
         for number in range(12):
             row = rows[f"request {number}"]
-            assert row["who"] == {"user_id": f"user-{number}"}
+            assert row["who"] == {"user_id": f"Doe, {number}"}
             assert row["process"] == program.process.pid
             assert row["service"] == "shop"
             assert (
@@ -114,7 +116,7 @@ def test_what_hangs_is_there_within_a_second_with_its_place(tmp_path: Path) -> N
             )
         assert any("waits_for_ever (" in place for place in rows["request 3"]["where"])
         table = now(tmp_path / "spool").stdout
-        assert "user_id=user-3" in table
+        assert "user_id=Doe, 3" in table
         assert "waits_for_ever" in now(tmp_path / "spool", "--stack").stdout
         line = next(line for line in program.lines() if "is overdue" in line.get("event", ""))
         assert "waits_for_ever (" in line["late.where"]
@@ -146,7 +148,7 @@ with setup_observability("shop", environment="production", spool_dir=sys.argv[1]
         rows = json.loads(shown.stdout)
         died = {row["stage"]: row["who"] for row in rows}
         assert died == {
-            **{f"request {n}": {"user_id": f"user-{n}"} for n in range(12)},
+            **{f"request {n}": {"user_id": f"Doe, {n}"} for n in range(12)},
             "match": {"user_id": "mallory"},
             "batch": {},
         }
@@ -198,7 +200,7 @@ def test_what_a_process_ends_with_by_itself_has_not_died(tmp_path: Path) -> None
     """Neither by an exception, nor by a stage that nobody leaves."""
     code = """
 import sys
-from otel_logging import setup_observability, traced
+from otel_logging import bind_context, setup_observability, traced
 setup_observability("shop", environment="production", spool_dir=sys.argv[1],
                     endpoint="http://127.0.0.1:1")
 stage = traced("abandoned", budget=3).__enter__()
@@ -208,7 +210,7 @@ stage = traced("abandoned", budget=3).__enter__()
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"otelbox1", b"garbage" * 4000, b"otelbox1" + b"\xff" * 20000]
+    "data", [b"", b"otelbox2", b"garbage" * 4000, b"otelbox2" + b"\xff" * 20000]
 )
 def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path, data: bytes) -> None:
     """Or as nothing; never a traceback, and nothing is left behind."""
@@ -218,6 +220,78 @@ def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path, data: bytes) 
     assert now(tmp_path).exit_code == 0
     report_died(directory)
     assert not (directory / blackbox.NAME).exists()
+
+
+def test_what_is_too_long_says_that_it_is_cut(tmp_path: Path) -> None:
+    """At a character's border; of several users' fields each has its part."""
+    with (
+        setup_observability(
+            "shop",
+            environment="production",
+            endpoint=NOWHERE,
+            spool_dir=tmp_path,
+            who=("user_id", "tenant"),
+        ),
+        traced("ü" * 40, budget=9),
+    ):
+        bind_context(user_id="Jöhn=" * 20, tenant="a=b\0c, d")
+        (row,) = opened(tmp_path)
+    assert row["stage"] == "ü" * 30 + "…"
+    assert row["who"]["user_id"].startswith("Jöhn=Jöhn=")
+    assert row["who"]["user_id"].endswith("…")
+    assert row["who"]["tenant"] == "a=b c, d"
+
+
+def test_a_user_is_known_of_each_stage_around_where_it_is_bound(tmp_path: Path) -> None:
+    """And of no stage beside these."""
+    with setup_observability(
+        "shop", environment="production", endpoint=NOWHERE, spool_dir=tmp_path
+    ):
+        with (
+            traced("request", budget=9),
+            traced("turn", budget=8),
+            traced("step"),
+            traced("inner", budget=7),
+        ):
+            bind_context(user_id="ada")
+            found = {row["stage"]: row["who"] for row in opened(tmp_path)}
+            assert found == {key: {"user_id": "ada"} for key in ("request", "turn", "inner")}
+        with traced("next", budget=9), trace.get_tracer("t").start_as_current_span("call"):
+            assert [row["who"] for row in opened(tmp_path)] == [{}]
+            bind_context(user_id="bob")
+            assert [row["who"] for row in opened(tmp_path)] == [{"user_id": "bob"}]
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long a stage is open, and how long it was when its process died."""
+    real = time.time_ns
+    with setup_observability(
+        "shop", environment="production", endpoint=NOWHERE, spool_dir=tmp_path / "living"
+    ):
+        monkeypatch.setattr(time, "time_ns", lambda: real() + 3600 * 10**9)
+        with traced("turn", budget=0.02):
+            monkeypatch.undo()
+            (table,) = (tmp_path / "living").rglob(blackbox.NAME)
+
+            def is_seen() -> bool:
+                """Whether the process was seen alive after the budget, which the table says."""
+                seen = blackbox.read(table)
+                return seen.alive_ns - seen.stages[0].began_ns > 50e6
+
+            asyncio.run(until(is_seen))
+            (row,) = opened(tmp_path / "living")
+            assert 0.05 < row["open_s"] < 60
+            assert row["late_by_s"] > 0.03
+            died = tmp_path / "dead" / "shop-000000" / "1-1"
+            died.mkdir(parents=True)
+            (died / blackbox.NAME).write_bytes(table.read_bytes())
+    report_died(died)
+    arguments = ["late", "--json", "--source", "local", "--spool-dir", str(tmp_path / "dead")]
+    (row,) = json.loads(Runner().invoke(main, arguments).stdout)
+    assert (row["stage"], row["late"]) == ("turn", True)
+    assert 0.02 < row["latency_s"] < 60
 
 
 def test_a_table_cannot_be_made_and_stages_go_on(
@@ -246,7 +320,7 @@ def test_a_dead_process_whose_table_finds_no_room_is_reported(
     """On a full disk; the table goes all the same."""
     box = blackbox.BlackBox()
     box.begin(tmp_path, b"")
-    box.open(box.free.pop(), "turn", 1, 2, 0, 3, 0.5)
+    box.open(box.free.pop(), "turn", 1, 2, 0, 3, 4, 0.5)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -282,5 +356,63 @@ def test_names_are_remembered_within_a_bound() -> None:
     box = blackbox.BlackBox()
     box.begin(None, b"")
     for number in range(3000):
-        box.open(20, f"stage {number}", 1, 2, 0, 3)
+        box.open(20, f"stage {number}", 1, 2, 0, 3, 4)
     assert len(box.names) <= blackbox.SLOTS
+
+
+@pytest.mark.parametrize("budget", [None, 60], ids=["no budget", "a budget"])
+@pytest.mark.parametrize("way", ["inside", "in a task", "in a task that goes on"])
+@pytest.mark.parametrize("options", [{"root": True}, {"kind": "consumer", "root": True}])
+def test_a_request_that_begins_within_a_stage_with_a_budget_is_open(
+    service: Service, way: str, budget: float | None, options: Any
+) -> None:
+    """It is a request of its own: it has a place of its own, and its own user."""
+
+    async def request() -> None:
+        with traced("request", budget=budget, **options):
+            bind_context(user_id="ada")
+            await until(lambda: {"request"} <= stages())
+
+    def stages() -> set[str]:
+        found = {row["stage"]: row["who"] for row in opened(service.spool_dir)}
+        assert found.get("request", {"user_id": "ada"}) in ({}, {"user_id": "ada"})
+        return set(found)
+
+    async def main() -> None:
+        with traced("start", budget=60, root=True):
+            if way == "inside":
+                await request()
+                return
+            task = asyncio.create_task(request())
+            await (task if way == "in a task" else asyncio.sleep(0))
+        await task
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["server", "consumer"])
+def test_what_arrives_after_a_stage_with_a_budget_is_open(service: Service, kind: str) -> None:
+    """In a task of it that goes on."""
+
+    async def arrive(ended: asyncio.Event) -> None:
+        await ended.wait()
+        with traced("arrived", kind=kind):
+            await until(lambda: {"arrived"} == {row["stage"] for row in opened(service.spool_dir)})
+
+    async def main() -> None:
+        ended = asyncio.Event()
+        with traced("start", budget=60, root=True):
+            task = asyncio.create_task(arrive(ended))
+            await asyncio.sleep(0)
+        ended.set()
+        await task
+
+    asyncio.run(main())
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    end = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)

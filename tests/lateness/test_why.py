@@ -23,6 +23,7 @@ from otel_logging import (
     ConfigurationError,
     _runtime,
     bind_context,
+    bound_context,
     get_logger,
     handoff,
     setup_observability,
@@ -34,6 +35,7 @@ from otel_logging._text import duration
 from otel_logging.handover import Handoff
 from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
+from tests.lateness.test_now import opened
 from tests.lateness.websocket import serve
 from tests.programs import script
 from tests.receiver import Receiver, Span
@@ -355,7 +357,7 @@ def test_a_function_that_waits_is_a_wait_each_call(service: Service) -> None:
     assert service.one("turn").attributes["late.cause"] == "pool"
 
 
-@pytest.mark.parametrize("cause", ["", " ", None, 3, "gc", "loop", "cpu", "unknown"])
+@pytest.mark.parametrize("cause", ["", " ", None, 3, "gc", "cpu", "unknown", "GC", " loop "])
 def test_a_cause_that_cannot_be_is_an_error(cause: Any) -> None:
     """What the package measures itself is not for an application to say."""
     with pytest.raises(ConfigurationError, match="waiting: cause"):
@@ -519,23 +521,28 @@ def test_a_lock_that_nobody_named_is_seen(service: Service) -> None:
     assert "update_stock" in str(span.attributes["late.detail"])
 
 
-def test_a_slow_stage_without_a_budget_says_where_it_stood(service: Service) -> None:
+@pytest.mark.parametrize("way", ["awaits", "blocks", "blocks uvloop", "a thread"])
+def test_a_slow_stage_without_a_budget_says_where_it_stood(service: Service, way: str) -> None:
     """From one second on; it is not late."""
-
-    async def waits() -> None:
-        await asyncio.sleep(1.3)
 
     async def main() -> None:
         with traced("job"):
-            await waits()
+            await asyncio.sleep(0.01)
+            await asyncio.sleep(1.2) if way == "awaits" else time.sleep(1.2)
 
-    asyncio.run(main())
-    with traced("sync job"):
-        time.sleep(1.3)
+    def works() -> None:
+        with traced("job"):
+            time.sleep(1.2)
+
+    if way == "a thread":
+        works()
+    elif way == "blocks uvloop":
+        pytest.importorskip("uvloop").run(main())
+    else:
+        asyncio.run(main())
     job = service.one("job")
-    assert "waits (test_why.py:" in str(job.attributes["late.where"])
+    assert "(test_why.py:" in str(job.attributes["late.where"])
     assert "late" not in job.attributes
-    assert "test_why.py:" in str(service.one("sync job").attributes["late.where"])
 
 
 # ---------------------------------------------------------------- lines
@@ -555,22 +562,42 @@ def test_a_late_trace_is_one_line_of_its_deepest_stage(service: Service, lines: 
     assert request.attributes["late"] is True
 
 
+@pytest.mark.parametrize("bound", ["in the stage", "in the request", "around it"])
 def test_a_request_that_is_not_sampled_has_its_line_all_the_same(
-    receiver: Receiver, tmp_path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver,
+    tmp_path: Path,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
 ) -> None:
-    """With its cause; no span leaves."""
+    """With its cause and its user; no span leaves."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     with setup_observability(
         "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path / "spool"
     ) as running:
         lines()
 
+        async def work() -> None:
+            with traced("turn", budget=BUDGET_S):
+                if bound == "in the stage":
+                    bind_context(user_id="alice")
+                await get_connection(0.2)
+
         async def main() -> None:
-            await turn("alice", lambda: get_connection(0.2))
+            if bound == "in the stage":
+                await work()
+            elif bound == "in the request":
+                with traced("request", root=True):
+                    bind_context(user_id="alice")
+                    await work()
+            else:
+                with bound_context(user_id="alice"):
+                    await work()
 
         asyncio.run(main())
         (line,) = [line for line in lines() if line["logger"] == "otel_logging"]
         assert (line["late.cause"], line["user_id"]) == ("pool", "alice")
+        assert line["event"].startswith("alice's turn of ")
         assert running.force_flush()
     assert receiver.spans == []
 
@@ -587,6 +614,77 @@ def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) 
     assert f" (budget {duration(BUDGET_S)}), in " in overdue["event"]
     assert "hangs (" in overdue["late.where"]
     assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
+
+
+def test_each_of_many_hung_stages_is_told_of(service: Service, lines: Lines) -> None:
+    """Though those that hang for good were there before: not so many are looked at at once."""
+    told: set[str] = set()
+
+    async def main() -> None:
+        hung = [asyncio.create_task(turn(f"u{n}", lambda: asyncio.sleep(60))) for n in range(150)]
+        until = time.monotonic() + 5
+        while len(told) < len(hung):
+            assert time.monotonic() < until, len(told)
+            await asyncio.sleep(0.05)
+            told.update(line["user_id"] for line in lines() if "is overdue" in line["event"])
+        for task in hung:
+            task.cancel()
+        await asyncio.gather(*hung, return_exceptions=True)
+
+    asyncio.run(main())
+    assert len(service.named("turn")) == 150
+
+
+@pytest.mark.parametrize("holder", ["a pool", "a timer of the loop", "a thread that has ended"])
+def test_a_turn_that_outlives_whoever_began_it_is_told_of(
+    service: Service, lines: Lines, holder: str
+) -> None:
+    """With the place of the thread that works on it, where a pool's does."""
+    told: list[dict[str, Any]] = []
+    release = threading.Event()
+    open_turns: list[Any] = []
+
+    def answers() -> None:
+        release.wait(5)
+        open_turns[0].end()
+
+    def begin() -> None:
+        open_turns.append(traced("turn", root=True, budget=BUDGET_S).begin())
+        bind_context(user_id="bob")
+
+    async def on_speech() -> None:
+        begin()
+        loop = asyncio.get_running_loop()
+        if holder == "a pool":
+            loop.run_in_executor(None, answers)
+        else:
+            loop.call_later(60, print)
+
+    async def main() -> None:
+        if holder == "a thread that has ended":
+            await asyncio.get_running_loop().run_in_executor(pool, begin)
+            pool.shutdown()
+        else:
+            await asyncio.create_task(on_speech())
+        until = time.monotonic() + 5
+        while not told:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+            told.extend(line for line in lines() if "is overdue" in line["event"])
+        release.set()
+
+    pool = ThreadPoolExecutor(1)
+    asyncio.run(main())
+    open_turns[0].end()
+    (line,) = told
+    assert line["event"].startswith("bob's turn is overdue: open for 0.")
+    assert line["user_id"] == "bob"
+    if holder == "a pool":
+        assert "answers (" in line["late.where"]
+        assert "answers (" in str(service.one("turn").attributes["late.where"])
+    else:
+        assert line["event"].endswith(", and nothing is known to work on it")
+        assert "late.where" not in line
 
 
 def test_what_a_thread_had_goes_with_it_while_a_stage_is_looked_at(service: Service) -> None:
@@ -641,6 +739,33 @@ def test_a_message_that_a_worker_has_done_is_told_of_at_once(
 
     serve("ada", take=take, at_end=at_end)
     assert told[-1]
+
+
+def test_a_message_that_a_thread_of_a_pool_works_on_is_overdue(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """After the next was asked for too: it is open, and its line says where it is."""
+    monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
+    request.getfixturevalue("service")
+    told: list[dict[str, Any]] = []
+    release = threading.Event()
+
+    def works() -> None:
+        release.wait(5)
+
+    async def at_end() -> None:
+        until = time.monotonic() + 3
+        while not told:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+            told.extend(line for line in lines() if "is overdue" in line["event"])
+        assert [row["who"] for row in opened(tmp_path / "spool")] == [{"user_id": "ada"}]
+        release.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        serve("ada", take=lambda _: pool.submit(works), at_end=at_end)
+    assert told[0]["event"].startswith("ada's message is overdue")
+    assert "works (" in told[0]["late.where"]
 
 
 @pytest.mark.parametrize("way", ["with a line", "silently"])
@@ -728,7 +853,11 @@ def test_the_most_exact_name_gives_the_budget(
 
 
 @pytest.mark.parametrize(
-    "given", ["turn", "turn=", "turn=x", "turn=-1", "turn=0", "=1", "turn=inf", ","]
+    "given",
+    [
+        *("turn", "turn=", "turn=x", "turn=-1", "turn=0", "=1", "turn=inf", ","),
+        *("turn=1;word=2", "turn=1 ; word=2", "turn=1,turn=2", "turn=1,,word=2", "turn=1, turn =1"),
+    ],
 )
 def test_a_budget_that_is_no_positive_number_is_an_error(
     given: str, monkeypatch: pytest.MonkeyPatch
@@ -740,6 +869,24 @@ def test_a_budget_that_is_no_positive_number_is_an_error(
 
 
 # ---------------------------------------------------------------- processes
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="before it, there is no way to ask")
+def test_an_interpreter_beside_ours_costs_the_process_nothing(tmp_path: Path) -> None:
+    """To look at stacks would end it; an interpreter that shares its lock is no such one."""
+    code = """
+import _interpreters, sys, time
+from otel_logging import setup_observability, traced
+setup_observability("shop", environment="production", spool_dir=sys.argv[1],
+                    endpoint="http://127.0.0.1:1")
+other = _interpreters.create(sys.argv[2])
+busy = "import time; until = time.time() + 0.9\\nwhile time.time() < until: pass"
+with traced("turn", budget=0.1):
+    _interpreters.exec(other, busy)
+_interpreters.destroy(other)
+"""
+    assert b"nothing is known to work on it" in script(code, str(tmp_path), "isolated").stdout
+    assert b"is overdue" in script(code, str(tmp_path), "legacy").stdout
 
 
 def test_a_forked_child_explains_its_own_stages(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def rows(tables: Iterable[Table], now_ns: int) -> list[Row]:
     found = []
     for table in tables:
         for stage in table.stages:
-            open_s = max(now_ns - stage.start_ns, 0) / 1e9
+            open_s = max(now_ns - stage.began_ns, 0) / 1e9
             found.append((table, stage, open_s, late_by(open_s, stage.budget_s)))
     return sorted(found, key=lambda row: row[2], reverse=True)
 
@@ -42,7 +42,8 @@ def draw(found: list[Row], *, stack: bool, width: int) -> Iterator[Text]:
         line = Text(f"{date}{since:%H:%M:%S}  open {duration(open_s):>9}  ")
         line.append(f"{state:<{longest}}  ", "yellow" if over_s else "dim")
         line.append(visible(stage.name), "bold")
-        line.append(f"  {visible(stage.who)}" if stage.who else "")
+        whose = ", ".join(f"{key}={value}" for key, value in stage.who.items())
+        line.append(f"  {visible(whose)}" if whose else "")
         line.append(f"  {visible(places[0])}" if places and not stack else "")
         line.append(f"  process {table.pid}", "dim")
         yield from wrapped(line, width, 4)
@@ -64,6 +65,6 @@ def as_json(row: Row) -> dict[str, Any]:
         "open_s": round(open_s, 6),
         "budget_s": stage.budget_s,
         "late_by_s": None if over_s is None else round(over_s, 6),
-        "who": dict(pair.partition("=")[::2] for pair in stage.who.split(", ") if pair),
+        "who": stage.who,
         "where": stage.where.splitlines(),
     }
