@@ -65,10 +65,12 @@ def test_what_is_open_is_drawn_in_columns(in_utc: None) -> None:
     """Nothing is cut; what has no budget is neither late nor on time; a day is named."""
     day_s, at = 86_400, time.time_ns() // 1_000_000_000 * 1_000_000_000
     where = "answer (chat/a_module_with_a_long_name.py:12)\nloop (server.py:1)"
+    long_ago, before_ns = at - 3 * day_s * 1_000_000_000, at - 1_000_000_000
+    grace = {"user_id": "grace"}
     stages = [
-        blackbox.OpenStage("import", 1, 1, 0, at - 3 * day_s * 1_000_000_000, None, "", where),
-        blackbox.OpenStage("message", 2, 2, 0, at - 1_000_000_000, 0.25, "user_id=grace", ""),
-        blackbox.OpenStage("message", 3, 3, 0, at, 0.25, "user_id=ben", ""),
+        blackbox.OpenStage(*("import", 1, 1, 0, long_ago, long_ago, None, {}, where)),
+        blackbox.OpenStage(*("message", 2, 2, 0, before_ns, before_ns, 0.25), grace, ""),
+        blackbox.OpenStage(*("message", 3, 3, 0, at, at, 0.25, {"user_id": "ben"}, "")),
     ]
     found = draw_now.rows([blackbox.Table(7, at, b"", stages)], at)
 
