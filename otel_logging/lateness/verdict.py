@@ -101,15 +101,15 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
 
 
 def _path(stage: Facts, start: int, end: int, depth: int = 0) -> Iterator[tuple[Facts, int, int]]:
-    """Yield who was on the critical path, and when, backwards: each child that ended last before
-    the stage went on to what came next.
+    """Yield who was on the critical path, and when, backwards: each child that ended last, and
+    before the next one began. One that outlives the stage was not waited for.
     """
     children = stage.children if depth < _DEPTH else ()
     for child in sorted(children, key=lambda child: child.end, reverse=True):
-        began = max(child.start, start)
-        if began < child.end <= end:
-            yield stage, child.end, end
-            yield from _path(child, began, child.end, depth + 1)
+        began, ended = max(child.start, start), min(child.end, end)
+        if began < ended and child.end <= stage.end:
+            yield stage, ended, end
+            yield from _path(child, began, ended, depth + 1)
             end = began
     yield stage, start, end
 
