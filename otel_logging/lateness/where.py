@@ -10,11 +10,12 @@ import gc
 import os
 import re
 import sys
-from collections import Counter
+from collections import Counter, deque
 from contextvars import Context
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CellType, CodeType, CoroutineType, FrameType, FunctionType
 from typing import Any, Final
 
 from otel_logging.lateness.verdict import LOCK, POOL
@@ -53,37 +54,61 @@ def of_frame(frame: FrameType | None) -> list[Step]:
 
 def of_task(task: Any) -> list[Step]:
     """Return the steps of a task that is suspended, down to what it waits for."""
-    steps: list[Step] = []
-    while task is not None and len(steps) < DEPTH:
-        steps += _awaits(task.get_coro())
-        task = _awaited(getattr(task, "_fut_waiter", None))
-    return steps[::-1]
+    steps: deque[Step] = deque(maxlen=DEPTH)
+    for _ in range(DEPTH):
+        coroutines = _awaits(task.get_coro())
+        steps += [(frame.f_code, frame.f_lineno) for _, frame in coroutines]
+        task = _awaited(task, coroutines[-1:])
+        if task is None:
+            break
+    return [*steps][::-1]
 
 
-def _awaits(coroutine: Any) -> list[Step]:
-    steps: list[Step] = []
-    while coroutine is not None and len(steps) < DEPTH:
+def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
+    """Return the coroutines, each with its frame, that one has called, innermost last."""
+    found: list[tuple[Any, FrameType]] = []
+    for _ in range(_MOST_AWAITS):
         kind = next((k for k in ("cr", "gi", "ag") if hasattr(coroutine, f"{k}_frame")), None)
         if kind is None:  # what ``__await__`` of a coroutine returns hides it
             inner = gc.get_referents(coroutine) if type(coroutine).__name__ in _HIDING else []
             coroutine = next((each for each in inner if hasattr(each, "cr_frame")), None)
+            if coroutine is None:
+                break
             continue
         frame = getattr(coroutine, f"{kind}_frame")
         if frame is not None:  # pragma: no branch - it ends at this moment
-            steps.append((frame.f_code, frame.f_lineno))
+            found.append((coroutine, frame))
         coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
-    return steps
+    return found
 
 
 _HIDING: Final = frozenset({"coroutine_wrapper", "async_generator_asend"})
+_MOST_AWAITS: Final = 1_000
 
 
-def _awaited(future: Any) -> Any:
-    """Return the task behind *future*: itself, or of those gathered the first that is not done."""
-    for each in getattr(future, "_children", None) or [future]:
-        if isinstance(each, asyncio.Task) and not each.done():
-            return each
+def _awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
+    """Return the task that *task* waits for; of those gathered the first that is not done.
+
+    A function of asyncio's has it among its variables, ``shield`` behind the future.
+    """
+    future = getattr(task, "_fut_waiter", None)
+    there = [*(getattr(future, "_children", None) or [future])]
+    if isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
+        there += [c for c, frame in innermost if frame.f_code.co_filename.startswith(_ASYNCIO)]
+    for hop in range(_HOPS):
+        found = [t for t in there if isinstance(t, asyncio.Task) and t is not task and not t.done()]
+        if found:  # of several that ``wait`` waits for, it may be any
+            return found[0] if hop == 0 or len(found) == 1 else None
+        groups = [tuple(g._tasks)[:1] for g in there if type(g) is asyncio.TaskGroup]  # noqa: SLF001
+        holding = [each for each in there if isinstance(each, _HOLDING)]
+        there = [*chain(*groups), *gc.get_referents(*holding)]
     return None
+
+
+#: What leads from a future, or from a coroutine of asyncio's, to a task.
+_HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, tuple, set, list)
+_HOPS: Final = 5
+_ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 
 
 def context_of(task: Any) -> Context | None:
@@ -130,8 +155,8 @@ def waits_for(steps: list[Step]) -> str | None:
         if is_application(code.co_filename):
             break
         if code.co_name in _ACQUIRING:
-            is_pool = "pool" in code.co_filename or code.co_qualname.startswith(_LIMITER)
-            return POOL if is_pool else LOCK
+            named = "/".join((*Path(code.co_filename).parts[-2:], code.co_qualname))
+            return POOL if "pool" in named.lower() or _LIMITER in named else LOCK
     return None
 
 
