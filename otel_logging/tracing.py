@@ -339,7 +339,7 @@ def _end(given: Span, error: BaseException | None, end_ns: int | None = None) ->
         if span.otel_logging_bound is not None and (watch := _runtime.current.watch) is not None:
             noted = watch.open.pop(span, None)
             if type(noted) is tuple:
-                watch.close(noted)
+                watch.close(noted, span)
         # who had a pool last is known for a while, and is no reason to keep a message open
         if span.otel_logging_watched is not None:
             span.otel_logging_outer = outliving.let_go(span.otel_logging_outer)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-from otel_logging import _exceptions
+from otel_logging import _exceptions, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.context import SPAN
@@ -29,33 +29,36 @@ _Work = Callable[..., Any]
 
 
 class _Waiting:
-    """A stage that waits for a thread of a pool to take its work; then, the work in that thread."""
+    """Work that waits for a thread of *pool* to take it; then, the work in that thread. *stage*:
+    whose work it is, if that is measured.
+    """
 
-    __slots__ = ("_since", "_stage", "_wait", "end", "name")
+    __slots__ = ("_key", "_since", "_stage", "_wait", "end", "name")
 
-    def __init__(self, stage: Watched, work: _Work) -> None:
-        self._stage, self._since = stage, time.perf_counter_ns()
-        self.name, self.end = _name_of(work), 0
+    def __init__(self, pool: Any, work: _Work, stage: Watched | None) -> None:
+        self._key, self._stage = (POOL, id(pool)), stage
+        self.name, self.end, self._since = _name_of(work), 0, time.perf_counter_ns()
 
     def who(self) -> tuple[tuple[str, str], ...]:
         """Return on whose behalf the work is."""
-        return self._stage.who()
+        return () if self._stage is None else self._stage.who()
 
     def take(self) -> None:
         """Note that this thread begins the work."""
         pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
-        had_it = blame((POOL, pool), pool, Holder(self, now), self._since)
+        since = now if self._stage is None else self._since  # it waits for itself alone
+        had_it = blame(self._key, pool, Holder(self, now), since)
         self._wait = Interval(POOL, self._since, now, had_it)
 
     def finish(self) -> None:
         """Note that the work has ended: a stage that has ended before did not wait for it."""
         self.end = time.perf_counter_ns()
-        if not self._stage.end:
+        if self._stage is not None and not self._stage.end:
             self._stage.add_wait(self._wait)
 
     def note(self, future: "Future[Any]") -> None:
         """Note that the stage has given up, before any thread took the work."""
-        if future.cancelled():
+        if self._stage is not None and future.cancelled():
             self._stage.add_wait(Interval(POOL, self._since, time.perf_counter_ns()))
 
 
@@ -122,22 +125,21 @@ def _for_thread(work: _Work) -> _Work:
     return _InThread(work, here if here.is_any() else None)
 
 
-def _for_pool(work: _Work) -> _Work:
-    here = bindings.Here.now()
-    if not here.is_any():
-        return _InThread(work, None)
-    stage = watched_of(here.context.get(SPAN))
-    return _InThread(work, here, None if stage is None else _Waiting(stage, work))
+def _for_pool(work: _Work, pool: Any) -> _Work:
+    here, watch, waiting = bindings.Here.now(), _runtime.current.watch, None
+    if watch is not None and watch.has_budgets:
+        waiting = _Waiting(pool, work, watched_of(here.context.get(SPAN)))
+    return _InThread(work, here if here.is_any() else None, waiting)
 
 
-def _for_process(work: _Work) -> _Work:
+def _for_process(work: _Work, _: Any) -> _Work:
     return _InProcess(work, bindings.bound(), bindings.job_tag())
 
 
-def _submitting(prepare: Callable[[_Work], _Work], submit: Any) -> Any:
+def _submitting(prepare: Callable[[_Work, Any], _Work], submit: Any) -> Any:
     @functools.wraps(submit)
     def carrying(self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
-        work = prepare(fn)
+        work = prepare(fn, self)
         with bindings.detached():  # a worker that is forked now has nothing of this request
             future = submit(self, work, *args, **kwargs)
         if (waiting := getattr(work, "waiting", None)) is not None:

@@ -53,10 +53,13 @@ NOBODY: Final = object()
 
 
 class Holder(NamedTuple):
-    """Who has got something that others wait for, and when: a ``Watched``, or the like of it."""
+    """Who has got something that others wait for, and when: a ``Watched``, or the like of it;
+    *task*: that it got it in.
+    """
 
     stage: Any
     since: int
+    task: Any = None
 
 
 def watched_of(span: Any) -> "Watched | None":

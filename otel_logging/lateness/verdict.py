@@ -7,9 +7,9 @@ its critical path. Deliberately absent: clocks, spans, files.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 GC, LOOP, LOCK, POOL, QUEUE = "gc", "loop", "lock", "pool", "queue"
 DOWNSTREAM, CPU, UNKNOWN = "downstream", "cpu", "unknown"
@@ -98,6 +98,24 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     cause = next(iter(known or ranked), UNKNOWN)
     reasons = [(took, why) for (of, why), took in spent.items() if of == cause]
     return Verdict(ranked, cause, max(reasons, default=(0, Why()))[1])
+
+
+def most(held: Iterable[tuple[int, int, Why]], start: int, end: int) -> Why | None:
+    """Return who had something for most of a time; None where nobody did, or who is not known.
+
+    *held*: since when, until when, and who: one whose *culprit* has no name is not known.
+    """
+    had: dict[Any, int] = {}
+    until: dict[Any, int] = {}
+    longest: dict[Any, tuple[int, Why]] = {}
+    for since, ended, why in sorted(held):
+        one = why.who or why.culprit
+        began, ended = max(since, until.get(one, start)), min(ended, end)
+        if ended > began:
+            had[one], until[one] = had.get(one, 0) + ended - began, ended
+            longest[one] = max(longest.get(one, (0, why)), (ended - began, why))
+    worst = max(had, key=lambda one: (had[one], bool(one)), default=None)
+    return longest[worst][1] if worst and had[worst] * 2 > end - start else None
 
 
 def _path(stage: Facts, start: int, end: int, depth: int = 0) -> Iterator[tuple[Facts, int, int]]:

@@ -17,10 +17,11 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _forks, _green, _names
 from otel_logging import context as bindings
 from otel_logging._values import field
+from otel_logging.binding import worker
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.pauses import Pause, Pauses, Who
-from otel_logging.lateness.stage import Watched, value_of, watched_of
-from otel_logging.lateness.verdict import Why
+from otel_logging.lateness.stage import Watched, began_ns, value_of, watched_of
+from otel_logging.lateness.verdict import Why, most
 from otel_logging.lateness.watchdog import Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -68,7 +69,8 @@ class Watch:
         self.left: set[Any] = set()
         self.is_awake = False
         self.measured: dict[int, Watched] = {}
-        self._ended: deque[Watched] = deque(maxlen=_ENDED)
+        #: From when to when, in which task or thread, what: a ``Why``, or a ``Watched``.
+        self._ended: deque[tuple[int, int, object, Any]] = deque(maxlen=_ENDED)
         self._unboxed = -1  # the next key of a stage that found no slot
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
@@ -167,9 +169,21 @@ class Watch:
             watched.worker = None
         self.left.add(span)
 
-    def close(self, noted: _Noted) -> None:
-        """Empty the slot of a stage that has ended, and is in ``open`` no more."""
+    def close(self, noted: _Noted, span: Any = None) -> None:
+        """Empty the slot of a stage that has ended, and is in ``open`` no more. *span*: its own,
+        where it has ended here.
+        """
         self.box.close(noted[1])
+        if span is not None:
+            self.did(span, began_ns(span))
+
+    def did(self, span: Any, began: int) -> None:
+        """Note that this task or thread has worked on *span*, which is not measured, since
+        *began*.
+        """
+        if self.has_budgets:
+            why = Why("", getattr(span, "name", ""), self.who_of(span, {}))
+            self._ended.append((began, time.perf_counter_ns(), worker(), why))
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -180,8 +194,9 @@ class Watch:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
-        if watched.is_outermost:
-            self._ended.append(watched)
+        # what is ended elsewhere was worked on elsewhere
+        if watched.is_outermost and (watched.task or watched.thread) == (here := worker()):
+            self._ended.append((watched.began, watched.end, here, watched))
 
     # ---- whose
 
@@ -205,14 +220,13 @@ class Watch:
         return mine[-1] if mine else _NO_SPAN
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
-        """Return what *runner*, a task or a thread, did longest between two times."""
+        """Return what *runner*, a task or a thread, did for most of the time between two."""
         did = [
-            (min(end, each.end) - max(start, each.began), each)
-            for each in list(self._ended)
-            if (each.task or each.thread) == runner
+            (began, ended, each if type(each) is Why else Why("", each.name, each.who()))
+            for began, ended, by, each in list(self._ended)
+            if by == runner and ended > start and began < end
         ]
-        took, worst = max(did, key=lambda each: each[0], default=(0, None))
-        return Why() if worst is None or took <= 0 else Why("", worst.name, worst.who())
+        return most(did, start, end) or Why()
 
     def pauses_of(self, watched: Watched) -> list[Pause]:
         """Return the pauses that held *watched* up, the longest last."""

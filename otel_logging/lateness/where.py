@@ -96,7 +96,9 @@ def _awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
     if isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
         there += [c for c, frame in innermost if frame.f_code.co_filename.startswith(_ASYNCIO)]
     for hop in range(_HOPS):
-        found = [t for t in there if isinstance(t, asyncio.Task) and t is not task and not t.done()]
+        there += chain(*(list(each) for each in there if isinstance(each, _MANY)))
+        tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
+        found = [each for each in tasks if each is not task and not each.done()]
         if found:  # of several that ``wait`` waits for, it may be any
             return found[0] if hop == 0 or len(found) == 1 else None
         groups = [tuple(g._tasks)[:1] for g in there if type(g) is asyncio.TaskGroup]  # noqa: SLF001
@@ -106,7 +108,8 @@ def _awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
 
 
 #: What leads from a future, or from a coroutine of asyncio's, to a task.
-_HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, tuple, set, list)
+_MANY: Final = (tuple, set, list)
+_HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY)
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 
