@@ -53,13 +53,13 @@ BUDGETS = {
     "doctor": 416,
     "export": 2323,
     "handover": 152,
-    "integrations": 1613,
+    "integrations": 1617,
     "jobs": 103,
-    "lateness": 1392,
+    "lateness": 1541,
     "logs": 1555,
     "mcp_server": 143,
     "observability": 253,
-    "outliving": 75,
+    "outliving": 77,
     "processors": 185,
     "propagation": 114,
     "run": 46,
@@ -68,7 +68,7 @@ BUDGETS = {
     "testing": 151,
     "tracers": 45,
     "traces": 2360,
-    "tracing": 288,
+    "tracing": 291,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.

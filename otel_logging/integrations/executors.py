@@ -15,12 +15,14 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
+from opentelemetry.trace import INVALID_SPAN
+
 from otel_logging import _exceptions, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.context import SPAN
 from otel_logging.jobs import tag_background_logger
-from otel_logging.lateness.stage import Holder, Watched, watched_of
+from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import POOL, Interval
 from otel_logging.lateness.waiting import blame
 from otel_logging.propagation import extract, inject
@@ -30,36 +32,39 @@ _Work = Callable[..., Any]
 
 class _Waiting:
     """Work that waits for a thread of *pool* to take it; then, the work in that thread. *stage*:
-    whose work it is, if that is measured.
+    whose work it is, if that is measured. *span*: the same, until it ends.
     """
 
-    __slots__ = ("_key", "_since", "_stage", "_wait", "end", "name")
+    __slots__ = ("_key", "_since", "_wait", "_watch", "end", "name", "span", "stage")
 
-    def __init__(self, pool: Any, work: _Work, stage: Watched | None) -> None:
-        self._key, self._stage = (POOL, id(pool)), stage
+    def __init__(self, watch: Any, pool: Any, work: _Work, span: Any) -> None:
+        self._watch, self._key = watch, (POOL, id(pool))
+        self.span, self.stage = span, watched_of(span)
         self.name, self.end, self._since = _name_of(work), 0, time.perf_counter_ns()
 
     def who(self) -> tuple[tuple[str, str], ...]:
         """Return on whose behalf the work is."""
-        return () if self._stage is None else self._stage.who()
+        return () if self.stage is None else self.stage.who()
 
     def take(self) -> None:
         """Note that this thread begins the work."""
         pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
-        since = now if self._stage is None else self._since  # it waits for itself alone
+        since = now if self.stage is None else self._since  # it waits for itself alone
         had_it = blame(self._key, pool, Holder(self, now), since)
         self._wait = Interval(POOL, self._since, now, had_it)
+        self._watch.at_work[threading.get_ident()] = self
 
     def finish(self) -> None:
         """Note that the work has ended: a stage that has ended before did not wait for it."""
-        self.end = time.perf_counter_ns()
-        if self._stage is not None and not self._stage.end:
-            self._stage.add_wait(self._wait)
+        self.end, self.span = time.perf_counter_ns(), None
+        self._watch.at_work.pop(threading.get_ident(), None)
+        if self.stage is not None and not self.stage.end:
+            self.stage.add_wait(self._wait)
 
     def note(self, future: "Future[Any]") -> None:
         """Note that the stage has given up, before any thread took the work."""
-        if self._stage is not None and future.cancelled():
-            self._stage.add_wait(Interval(POOL, self._since, time.perf_counter_ns()))
+        if self.stage is not None and future.cancelled():
+            self.stage.add_wait(Interval(POOL, self._since, time.perf_counter_ns()))
 
 
 def _name_of(work: Any) -> str:
@@ -128,7 +133,7 @@ def _for_thread(work: _Work) -> _Work:
 def _for_pool(work: _Work, pool: Any) -> _Work:
     here, watch, waiting = bindings.Here.now(), _runtime.current.watch, None
     if watch is not None and watch.has_budgets:
-        waiting = _Waiting(pool, work, watched_of(here.context.get(SPAN)))
+        waiting = _Waiting(watch, pool, work, here.context.get(SPAN, INVALID_SPAN))
     return _InThread(work, here if here.is_any() else None, waiting)
 
 

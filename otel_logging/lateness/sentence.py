@@ -36,7 +36,7 @@ def sentence(
     whose = f"{who[0][1]}'s {name}" if who else name
     when = f"{start:%H:%M:%S}.{start.microsecond // 1000:03d}"
     took = f"took {seconds(latency_s)} s (budget {seconds(budget_s)})"
-    share = seconds(verdict.shares.get(verdict.cause, 0) / 1e9)
+    share = seconds(verdict.took / 1e9)
     return f"{whose} of {when} {took}: {share} s {_because(verdict, where)}"
 
 

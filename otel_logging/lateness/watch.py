@@ -65,6 +65,8 @@ class Watch:
         self.is_boxed = False
         #: Entry stages without a budget, by span. Stages write it themselves, in line.
         self.open: dict[Any, _Noted] = {}
+        #: What the threads of pools work on, by thread.
+        self.at_work: dict[int, Any] = {}
         #: Stages whose task has gone on to something else.
         self.left: set[Any] = set()
         self.is_awake = False
@@ -74,6 +76,7 @@ class Watch:
         self._unboxed = -1  # the next key of a stage that found no slot
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
+        self.watchdog: Watchdog | None = None
         self.news = threading.Event()
 
     def open_box(self) -> None:
@@ -163,6 +166,16 @@ class Watch:
         if type(noted) is tuple and (slot := noted[1]) > 0:
             self.put_who(slot, self.who_of(span, fields))
 
+    def loosen(self, span: Any) -> None:
+        """Note that a stage is no block: where no loop runs, one does not see which thread works
+        on it, nor what else its own does.
+        """
+        watched = watched_of(span)
+        if watched is not None and watched.task is None:
+            watched.loosen()
+        elif type(self.open.get(span)) is int:
+            self.open[span] = 0
+
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
         if (watched := watched_of(span)) is not None:
@@ -217,6 +230,8 @@ class Watch:
         mine = [each.span for each in list(self.measured.copy().values()) if each.thread == thread]
         there = list(self.open.copy().items())
         mine += [span for span, at in there if (at[0] if type(at) is tuple else at) == thread]
+        if not mine and (work := self.at_work.get(thread)) is not None:
+            return work.span
         return mine[-1] if mine else _NO_SPAN
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
@@ -253,9 +268,10 @@ class Watch:
         except IndexError:
             self.news.set()
             return
+        self.watchdog = Watchdog(self)
         try:
             self._thread = threading.Thread(
-                target=Watchdog(self).run, name="otel_logging watch", daemon=True
+                target=self.watchdog.run, name="otel_logging watch", daemon=True
             )
             self._thread.start()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits

@@ -9,8 +9,10 @@ import asyncio
 import gc
 import os
 import re
+import selectors
 import sys
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import Context
 from functools import lru_cache
 from itertools import chain
@@ -45,23 +47,62 @@ _LIMITER: Final = "CapacityLimiter."
 
 def of_frame(frame: FrameType | None) -> list[Step]:
     """Return the steps of a thread's stack."""
-    steps: list[Step] = []
-    while frame is not None and len(steps) < DEPTH:
-        steps.append((frame.f_code, frame.f_lineno))
+    return _bounded(_outwards(frame))
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
         frame = frame.f_back
+
+
+def _bounded(frames: Iterable[FrameType]) -> list[Step]:
+    """Return the innermost steps, and however deep it is one of the application's."""
+    steps: list[Step] = []
+    is_own = False
+    for frame in frames:
+        is_own = is_own or is_application(frame.f_code.co_filename)
+        if len(steps) < DEPTH or is_own:
+            steps.append((frame.f_code, frame.f_lineno))
+        if is_own and len(steps) >= DEPTH:
+            break
     return steps
 
 
-def of_task(task: Any) -> list[Step]:
-    """Return the steps of a task that is suspended, down to what it waits for."""
-    steps: deque[Step] = deque(maxlen=DEPTH)
+def is_shared(frame: FrameType | None) -> bool:
+    """Say whether tasks of trio share the thread with this stack: whose is current is not seen."""
+    if "trio" not in sys.modules:
+        return False
+    return any(each.f_code.co_filename.endswith(_TRIO) for each in _outwards(frame))
+
+
+def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> list[Step]:
+    """Return the steps of a task that is suspended, down to what it waits for: through the stack of
+    a thread of *threads*, where it waits for that. *working*: those that work for it.
+    """
+    frames: list[FrameType] = []
     for _ in range(DEPTH):
         coroutines = _awaits(task.get_coro())
-        steps += [(frame.f_code, frame.f_lineno) for _, frame in coroutines]
+        frames += [frame for _, frame in coroutines]
         task = _awaited(task, coroutines[-1:])
         if task is None:
             break
-    return [*steps][::-1]
+    frames.reverse()
+    there = _bounded(_outwards(threads.get(_thread_behind(frames[:1], working))))
+    is_told = any(is_application(code.co_filename) for code, _ in there)
+    return [*(there if is_told else []), *_bounded(frames)]
+
+
+def _thread_behind(innermost: list[FrameType], working: Iterable[int]) -> int:
+    """Return the thread that is waited for: of anyio's own, or the one that works; else 0."""
+    for frame in innermost:
+        if frame.f_code.co_name == _ANYIO_S:  # Starlette's and FastAPI's functions that are sync
+            return getattr(frame.f_locals.get("worker"), "ident", None) or 0
+        file = frame.f_code.co_filename
+        if is_application(file) or file.endswith(_TO_THREAD):
+            working = [*working]
+            return working[0] if len(working) == 1 else 0
+    return 0
 
 
 def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
@@ -82,6 +123,9 @@ def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     return found
 
 
+_TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
+_ANYIO_S: Final = "run_sync_in_worker_thread"
+_TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py"
 _HIDING: Final = frozenset({"coroutine_wrapper", "async_generator_asend"})
 _MOST_AWAITS: Final = 1_000
 
@@ -112,6 +156,14 @@ _MANY: Final = (tuple, set, list)
 _HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY)
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
+_CALLBACKS: Final = f"{os.sep}events.py"  # what calls one: it is in C, and has no frame
+_SELECTORS: Final = selectors.__file__
+
+
+def is_idle(steps: list[Step]) -> bool:
+    """Say whether a loop, in no task, stands in nothing but itself: it waits for events."""
+    file = steps[0][0].co_filename if steps else _SELECTORS
+    return file == _SELECTORS or (file.startswith(_ASYNCIO) and not file.endswith(_CALLBACKS))
 
 
 def context_of(task: Any) -> Context | None:

@@ -1,7 +1,11 @@
 """Whose work it was: who is named had it most of the time; where it is not known, nobody is."""
 
 import asyncio
+import json
+import sys
+import threading
 import time
+import types
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -9,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from otel_logging import bind_context, handoff, taking, traced, waiting
+from otel_logging import bind_context, detached, handoff, taking, traced, waiting
 from otel_logging.handover import Handoff
 from tests.conftest import Service
-from tests.lateness.test_why import of_user
+from tests.lateness.test_why import of_user, shares
 
 BUDGET_S = 0.1
 
@@ -239,3 +243,161 @@ def test_who_is_blamed_for_a_queue_is_whom_its_worker_worked_for(
     asyncio.run(main())
     known = (None, None) if way == "in no stage" else ("deliver", "alice")
     assert blamed(service, "bob", "deliver") == ("queue", *known)
+
+
+# ---------------------------------------------------------------- event loops
+
+
+async def blocks(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_of_a_block_each_has_its_own_part(service: Service) -> None:
+    """Two block the loop in one turn of it; a third one does so itself, after another."""
+
+    async def itself() -> None:
+        await asyncio.sleep(0.01)
+        time.sleep(0.2)
+        await asyncio.sleep(0.01)
+
+    async def later() -> None:
+        await asyncio.sleep(0.01)
+        await turn("erin", lambda: blocks(0.3), None)
+
+    async def main() -> None:
+        await asyncio.gather(
+            turn("bob", lambda: asyncio.sleep(0.02), BUDGET_S),
+            turn("alice", lambda: blocks(0.3), None),
+            turn("dave", lambda: blocks(0.2), None),
+        )
+        await asyncio.sleep(0.05)
+        await asyncio.gather(later(), turn("carol", itself, 0.3))
+
+    asyncio.run(main())
+    assert blamed(service)[::2] == ("loop", "alice")
+    assert shares(of_user(service, "bob"))["loop"] > 0.45
+    told = str(of_user(service, "bob").attributes["late.why"])
+    assert 0.24 < float(told.split(": ")[1].split(" s behind")[0]) < 0.4
+    assert blamed(service, "carol")[::2] == ("loop", "erin")
+    found = shares(of_user(service, "carol"))
+    assert 0.24 < found["loop"] < 0.4
+    assert found["cpu"] > 0.12
+
+
+# ---------------------------------------------------------------- the interpreter
+
+
+def burn(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        sum(range(50))
+
+
+def test_a_loop_that_waits_for_the_interpreter_is_not_blocked(service: Service) -> None:
+    """By threads that compute for somebody: who that is, is named."""
+
+    async def many() -> None:
+        await asyncio.gather(*[asyncio.to_thread(burn, 0.8) for _ in range(4)])
+
+    async def sleeps() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+
+    async def main() -> None:
+        await turn("alice", lambda: asyncio.to_thread(burn, 0.3), BUDGET_S)
+        await asyncio.gather(turn("carol", many), turn("bob", sleeps, BUDGET_S, 0.1))
+
+    asyncio.run(main())
+    assert blamed(service) in [("cpu", *blamed(service)[1:2], "carol"), ("unknown", None, None)]
+    assert shares(of_user(service, "bob")).get("loop", 0) < 0.05
+    assert blamed(service, "alice")[1:] == (None, None)
+    assert "loop" not in str(of_user(service, "alice").attributes["late.cause"])
+
+
+def holds(begun: threading.Event) -> None:
+    begun.set()
+    sum(range(15_000_000))  # in one call, which never lets the interpreter go
+
+
+@pytest.mark.parametrize("budget", [30.0, None])
+def test_a_thread_that_once_began_a_turn_does_not_compute_for_it(
+    service: Service, budget: float | None
+) -> None:
+    """What it did is named, and nobody for it."""
+    begun = threading.Event()
+
+    def dispatch() -> None:
+        opened = traced("zed's", root=True, budget=budget).begin()
+        bind_context(user_id="zed")
+        with detached():
+            holds(begun)
+        opened.end()
+
+    dispatcher = threading.Thread(target=dispatch)
+    with traced("turn", root=True, budget=BUDGET_S):
+        bind_context(user_id="bob")
+        time.sleep(0.06)  # the watching thread has looked
+        dispatcher.start()
+        begun.wait()
+        time.sleep(0.01)
+    dispatcher.join()
+    cause, culprit, who = blamed(service)
+    assert who is None
+    assert (cause, culprit) == ("unknown", None) or "(test_culprits.py:" in str(culprit)
+
+
+def test_a_thread_without_code_of_the_application_is_not_known(service: Service) -> None:
+    other = threading.Thread(target=sum, args=(range(15_000_000),))
+    with traced("turn", root=True, budget=BUDGET_S):
+        bind_context(user_id="bob")
+        time.sleep(0.06)
+        other.start()
+        time.sleep(0.01)
+    other.join()
+    assert blamed(service)[1:] == (None, None)
+
+
+def test_who_keeps_the_interpreter_blames_nobody_for_it(service: Service) -> None:
+    """It is let go of by the end alone."""
+    interval = sys.getswitchinterval()
+    with traced("turn", root=True, budget=BUDGET_S):
+        bind_context(user_id="bob")
+        time.sleep(0.06)
+        sys.setswitchinterval(5)
+        sum(range(15_000_000))
+    sys.setswitchinterval(interval)
+    assert blamed(service)[1:] == (None, None)
+
+
+# ---------------------------------------------------------------- calls
+
+
+def test_thousands_of_calls_below_a_stage_all_count(service: Service) -> None:
+    """Two kinds that take turns, beyond those that are remembered one by one."""
+    took = 0.0
+    with traced("page", budget=0.01):
+        for number in range(2_600):
+            began = time.perf_counter()
+            with traced(f"SELECT {number % 2}", kind="client"):
+                time.sleep(0.00005)
+            took += time.perf_counter() - began
+        with traced("once", kind="client"):
+            pass
+    found = json.loads(str(service.one("page").attributes["late.shares"]))
+    assert service.one("page").attributes["late.cause"] == "downstream"
+    assert found["downstream"] > took * 0.6
+
+
+def test_a_wait_for_a_pool_that_is_seen_in_a_clients_call_is_the_pool(service: Service) -> None:
+    """As httpx's, below the span of its instrumentation."""
+    module = types.ModuleType("library")
+    text = "async def acquire(wait):\n    await wait()\n"
+    exec(compile(text, "/srv/site-packages/client/connection_pool.py", "exec"), vars(module))
+
+    async def call() -> None:
+        with traced("GET", kind="client"):
+            await module.acquire(lambda: asyncio.sleep(0.3))
+
+    asyncio.run(turn("bob", call, BUDGET_S))
+    assert blamed(service) == ("pool", None, None)
+    assert shares(of_user(service, "bob"))["pool"] > 0.15

@@ -1,13 +1,19 @@
 """Where a stage stood: the application's own line, through whatever it waits in."""
 
 import asyncio
+import copy
+import threading
+import time
 import types
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
-from otel_logging import traced
+from otel_logging import carry, traced
 from tests.conftest import Service
 
 BUDGET_S = 0.1
@@ -100,3 +106,117 @@ def test_what_a_library_waits_for_is_told_by_its_module(
     exec(compile(text, f"/srv/carpool/{file}", "exec"), vars(module))
     where(service, lambda: module.acquire(lambda: asyncio.sleep(WAITED_S)))
     assert service.one("turn").attributes["late.cause"] == cause
+
+
+# ---------------------------------------------------------------- threads
+
+
+def sleeps_here() -> None:
+    time.sleep(WAITED_S)
+
+
+async def in_a_pool(work: Callable[[], object] = sleeps_here) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        partial(anyio.to_thread.run_sync, sleeps_here),
+        partial(asyncio.to_thread, sleeps_here),
+        in_a_pool,
+    ],
+    ids=["anyio", "to_thread", "executor"],
+)
+def test_a_task_that_waits_for_a_thread_stands_where_that_does(
+    service: Service, work: Callable[[], Awaitable[Any]]
+) -> None:
+    """As an endpoint of FastAPI's does that is no coroutine."""
+    assert where(service, work).startswith("100 % sleeps_here (test_where.py:")
+
+
+async def in_two_threads() -> None:
+    await asyncio.gather(in_a_pool(), in_a_pool())
+
+
+@pytest.mark.parametrize(
+    ("work", "place"),
+    [(in_two_threads, "in_a_pool"), (partial(in_a_pool, partial(time.sleep, 0.25)), "in_a_pool")],
+)
+def test_where_no_one_thread_says_more_a_task_stands_at_its_own_line(
+    service: Service, work: Callable[[], Awaitable[Any]], place: str
+) -> None:
+    """Of two it may be any; and one without code of the application says nothing."""
+    assert where(service, work).startswith(f"100 % {place} (test_where.py:")
+
+
+def test_the_line_of_the_application_is_found_below_any_depth_of_a_library(
+    service: Service,
+) -> None:
+    nested: list[Any] = list(range(150_000))
+    for _ in range(60):
+        nested = [nested]
+    with traced("turn", budget=0.02):
+        copy.deepcopy(nested)
+    place = str(service.one("turn").attributes["late.where"])
+    assert "test_the_line_of_the_application" in place
+    assert "(copy.py:" in place
+
+
+def burn(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        sum(range(500))
+
+
+def test_a_turn_that_another_thread_works_on_does_not_stand_where_it_was_begun(
+    service: Service,
+) -> None:
+    def work(turn: Any) -> None:
+        time.sleep(WAITED_S)
+        turn.end()
+
+    turn = traced("turn", root=True, budget=BUDGET_S).begin()
+    worker = threading.Thread(target=carry(work), args=(turn,))
+    worker.start()
+    burn(WAITED_S)
+    worker.join()
+    assert "late.where" not in service.one("turn").attributes
+
+
+def test_a_turn_has_not_computed_what_its_thread_did_meanwhile(service: Service) -> None:
+    """One thread that changes between turns, in contexts of their own."""
+    one, other = copy_context(), copy_context()
+    turn = one.run(lambda: traced("turn", root=True, budget=BUDGET_S).begin())
+    another = other.run(lambda: traced("another", root=True).begin())
+    other.run(burn, WAITED_S)
+    other.run(another.end)
+    one.run(turn.end)
+    found = service.one("turn").attributes
+    assert "late.where" not in found
+    assert found["late.cause"] == "unknown" or "late.culprit" in found  # never its own
+
+
+def test_tasks_of_trio_share_a_thread(service: Service) -> None:
+    """What it computes is nobody's, and where it stands too."""
+    trio = pytest.importorskip("trio")  # in the extra "test"
+
+    async def alice() -> None:
+        with traced("upload", root=True, budget=5):
+            for _ in range(5):
+                burn(0.04)
+                await trio.sleep(0)
+
+    async def bob() -> None:
+        with traced("turn", root=True, budget=BUDGET_S):
+            await trio.sleep(WAITED_S)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bob)
+            nursery.start_soon(alice)
+
+    trio.run(main)
+    found = service.one("turn").attributes
+    assert found["late.cause"] == "unknown"
+    assert "late.where" not in found
