@@ -29,6 +29,7 @@ from otel_logging.lateness.verdict import GC, LOOP, Why
 BEAT_NS: Final = 10_000_000
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked: a beat and a half are uncertain
+_OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
 _LONG_GC_NS: Final = 200_000
 _FRESH_NS: Final = 1_000_000_000  # so long somebody who computes is taken to go on
 KEPT: Final = 1024
@@ -203,7 +204,7 @@ class Heart:
         seen, self.seen = self.seen, []
         if not self.beats or now - began < _NOTED_NS:
             return
-        if all(each.is_idle for each in seen) and self._waited_for_others(now - began):
+        if all(each.is_idle for each in seen) and self._waited_for_others():
             self.is_starved = True
             hog = self._pauses.hog
             if hog is not None and began - hog.end < _FRESH_NS:
@@ -232,11 +233,11 @@ class Heart:
         was, self.is_starved = self.is_starved, False
         return was
 
-    def _waited_for_others(self, late: int) -> bool:
-        """Say whether this thread had no chance to beat: it did nothing, while others computed."""
+    def _waited_for_others(self) -> bool:
+        """Say whether this thread had no chance to beat: others have computed, and it has not."""
         mine = time.thread_time_ns() - self._computed[0]
         all_of_us = time.process_time_ns() - self._computed[1]
-        return mine < late / 2 and mine + late / 10 < all_of_us - mine
+        return all_of_us - mine > 2 * mine + _OTHERS_NS
 
 
 def _span_of(seen: Seen, start: int, end: int, now: int) -> Any:

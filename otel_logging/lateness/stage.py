@@ -301,8 +301,7 @@ class Watched:
 
     def _explain(self, facts: Facts, latency_s: float, over_s: float, cpu: int) -> None:
         """Put onto the span why it was late. *cpu*: ns that its own thread computed in it."""
-        if self.watch.watchdog is not None:
-            self.watch.watchdog.catch_up(self.end)
+        self.watch.watchdog.catch_up(self.end)
         if self.heart is not None and self.thread == get_ident():
             self.heart.check(self.end)
         pauses = self.watch.pauses_of(self)[-_PAUSES:]

@@ -76,7 +76,7 @@ class Watch:
         self._unboxed = -1  # the next key of a stage that found no slot
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
-        self.watchdog: Watchdog | None = None
+        self.watchdog = Watchdog(self)
         self.news = threading.Event()
 
     def open_box(self) -> None:
@@ -268,7 +268,6 @@ class Watch:
         except IndexError:
             self.news.set()
             return
-        self.watchdog = Watchdog(self)
         try:
             self._thread = threading.Thread(
                 target=self.watchdog.run, name="otel_logging watch", daemon=True

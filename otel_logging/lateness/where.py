@@ -81,7 +81,7 @@ def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> li
     a thread of *threads*, where it waits for that. *working*: those that work for it.
     """
     frames: list[FrameType] = []
-    for _ in range(DEPTH):
+    for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = _awaits(task.get_coro())
         frames += [frame for _, frame in coroutines]
         task = _awaited(task, coroutines[-1:])
@@ -108,7 +108,7 @@ def _thread_behind(innermost: list[FrameType], working: Iterable[int]) -> int:
 def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     """Return the coroutines, each with its frame, that one has called, innermost last."""
     found: list[tuple[Any, FrameType]] = []
-    for _ in range(_MOST_AWAITS):
+    for _ in range(_MOST_AWAITS):  # pragma: no branch - a bound
         kind = next((k for k in ("cr", "gi", "ag") if hasattr(coroutine, f"{k}_frame")), None)
         if kind is None:  # what ``__await__`` of a coroutine returns hides it
             inner = gc.get_referents(coroutine) if type(coroutine).__name__ in _HIDING else []
