@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 152,
     "integrations": 1617,
     "jobs": 103,
-    "lateness": 1541,
+    "lateness": 1542,
     "logs": 1555,
     "mcp_server": 143,
     "observability": 253,

@@ -31,7 +31,7 @@ BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked: a beat and a half are uncertain
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
 _LONG_GC_NS: Final = 200_000
-_FRESH_NS: Final = 1_000_000_000  # so long somebody who computes is taken to go on
+_FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
 KEPT: Final = 1024
 
 Who = tuple[tuple[str, str], ...]
@@ -115,18 +115,20 @@ class Pauses:
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
         """Return what *thread* does at this moment: for a task of *loop*, or a stage in it."""
+        task = None if loop is None else asyncio.current_task(loop)
         frame = sys._current_frames().get(thread)  # noqa: SLF001 - there is no other
         steps = where.of_frame(frame)
-        task = None if loop is None else asyncio.current_task(loop)
         context = None if task is None else where.context_of(task)
         label = where.label(steps)
+        if loop is None:
+            span = trace.INVALID_SPAN if where.is_shared(frame) else self._watch.span_in(thread)
+            return Seen(label, steps, span, self._watch.who_of(span, {}))
+        if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
+            return Seen(label, steps, is_idle=True)
         if context is not None:
             span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
             values = context.get(bindings.BOUND, NOTHING).values
             return Seen(label, steps, span, self._watch.who_of(span, values), id(task))
-        if loop is None:
-            span = trace.INVALID_SPAN if where.is_shared(frame) else self._watch.span_in(thread)
-            return Seen(label, steps, span, self._watch.who_of(span, {}))
         return Seen(label, steps, is_idle=where.is_idle(steps))
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
@@ -204,10 +206,9 @@ class Heart:
         seen, self.seen = self.seen, []
         if not self.beats or now - began < _NOTED_NS:
             return
-        if all(each.is_idle for each in seen) and self._waited_for_others():
-            self.is_starved = True
+        if all(each.is_idle for each in seen) and self._was_kept(now - began):
             hog = self._pauses.hog
-            if hog is not None and began - hog.end < _FRESH_NS:
+            if self.is_starved and hog is not None and began - hog.end < _FRESH_NS:
                 self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
         parts = [
@@ -233,11 +234,14 @@ class Heart:
         was, self.is_starved = self.is_starved, False
         return was
 
-    def _waited_for_others(self) -> bool:
-        """Say whether this thread had no chance to beat: others have computed, and it has not."""
+    def _was_kept(self, late: int) -> bool:
+        """Say whether this thread had no chance to beat: others have computed, and it has not; or
+        not even the watching thread was let in, for long.
+        """
         mine = time.thread_time_ns() - self._computed[0]
         all_of_us = time.process_time_ns() - self._computed[1]
-        return all_of_us - mine > 2 * mine + _OTHERS_NS
+        self.is_starved = all_of_us - mine > 2 * mine + _OTHERS_NS
+        return self.is_starved or (late > 2 * BLOCKED_NS and mine * 2 < late)
 
 
 def _span_of(seen: Seen, start: int, end: int, now: int) -> Any:
