@@ -256,7 +256,7 @@ class Watchdog:
         why = seen.why
         if seen.span is _NO_SPAN:  # it may have gone on when we are let in
             why = self.watch.behind(hogs[0], began, now)
-            if not why.culprit and seen.is_own:
+            if not why.culprit and seen.is_own and not seen.is_idle:
                 why = Why(seen.label, seen.label)
         if not why.culprit:
             return None
