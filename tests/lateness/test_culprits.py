@@ -316,7 +316,7 @@ def test_a_loop_that_waits_for_the_interpreter_is_not_blocked(service: Service) 
     assert shares(bob).get("loop", 0) < 0.05
     assert bob.attributes.get("late.culprit.user_id", "carol") == "carol"
     assert alice.attributes["late.cause"] != "loop"
-    assert "late.culprit" not in alice.attributes
+    assert alice.attributes.get("late.culprit.user_id", "alice") == "alice"
 
 
 def of_last(service: Service, user: str) -> Span:
