@@ -23,7 +23,7 @@ from otel_logging._values import plain
 from otel_logging.context import SPAN
 from otel_logging.jobs import tag_background_logger
 from otel_logging.lateness.stage import Holder, watched_of
-from otel_logging.lateness.verdict import POOL, Interval
+from otel_logging.lateness.verdict import POOL, Interval, Why
 from otel_logging.lateness.waiting import blame
 from otel_logging.propagation import extract, inject
 
@@ -50,7 +50,7 @@ class _Waiting:
         """Note that this thread begins the work."""
         pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
         since = now if self.stage is None else self._since  # it waits for itself alone
-        had_it = blame(self._key, pool, Holder(self, now), since)
+        had_it = blame(self._key, Why(pool), Holder(self, now), since)
         self._wait = Interval(POOL, self._since, now, had_it)
         self._watch.at_work[threading.get_ident()] = self
 

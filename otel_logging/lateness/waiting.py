@@ -44,7 +44,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
                 "waiting: cause", cause, "lock, pool, queue, downstream, or a name of your own"
             )
         self._cause = cause
-        self._detail = " ".join([str(value) for value in fields.values()])
+        self._why = Why(" ".join([str(value) for value in fields.values()]))
         self._key = (cause, *[f"{key}={value}" for key, value in sorted(fields.items())])
         self._began: list[tuple[int, Holder | None, Any]] = []
 
@@ -54,12 +54,14 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
     def _again(self) -> "waiting":
         again = object.__new__(waiting)
-        again._cause, again._detail, again._key = self._cause, self._detail, self._key
+        again._cause, again._why, again._key = self._cause, self._why, self._key
         again._began = []
         return again
 
     def __enter__(self) -> None:
-        self._began.append((time.perf_counter_ns(), *_last(self._key)))
+        holders = _holders.get(self._key)
+        last = holders[-1] if holders else None
+        self._began.append((time.perf_counter_ns(), last, _waits_for(last)))
 
     def __exit__(self, error: object, *_: object) -> None:
         (began, last, future), now = self._began.pop(), time.perf_counter_ns()
@@ -69,13 +71,13 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             if has_it and self._key in _holders:
                 _holders[self._key].append(Holder(_SOMEBODY, now))
             return
-        why = Why(self._detail)
+        why = self._why
         if len(self._key) > 1:
             if not (has_it and future is not None and _waits_for(last) is future):
                 last = None
             loop = _get_running_loop()
             holder = Holder(watched, now, None if loop is None else current_task(loop))
-            why = blame(self._key, self._detail, holder, began, has_it=has_it, has_not=last)
+            why = blame(self._key, why, holder, began, has_it=has_it, has_not=last)
         watched.add_wait(Interval(self._cause, began, now, why))
 
 
@@ -91,28 +93,21 @@ class _Somebody:
 _SOMEBODY: Final = _Somebody()
 
 
-def _last(key: tuple[Any, ...]) -> tuple[Holder | None, Any]:
-    """Return who got it last, and what that one waits for now."""
-    holders = _holders.get(key)
-    last = holders[-1] if holders else None
-    return last, _waits_for(last)
-
-
 def _waits_for(holder: Holder | None) -> Any:
     return None if holder is None else getattr(holder.task, "_fut_waiter", None)
 
 
 def blame(
     key: tuple[Any, ...],
-    detail: str,
+    unknown: Why,
     holder: Holder,
     began: int,
     *,
     has_it: bool = True,
     has_not: Holder | None = None,
 ) -> Why:
-    """Return who had what *key* names for most of the time since *began*; note that *holder* has
-    it now, if it *has_it*.
+    """Return who had what *key* names for most of the time since *began*, else *unknown*; note that
+    *holder* has it now, if it *has_it*.
 
     A lock's holder has it until another gets it. *has_not* is one that stands where it stood when
     the wait began: its task has given nothing back meanwhile.
@@ -122,15 +117,16 @@ def blame(
         holders = _holders.setdefault(key, deque(maxlen=_KEPT))
         if len(_holders) > _KEYS:  # pragma: no cover - a bound
             _holders.pop(next(iter(_holders)))
+    others = list(holders) if holder.since - began > _MOMENT_NS else ()
+    if has_it:
+        holders.append(holder)
+    if not others:  # nobody has held it up for a moment, and most have it at once
+        return unknown
     now, held = holder.since, []
-    # nobody has held it up for a moment, and most have it at once
-    others = list(holders) if now - began > _MOMENT_NS else []
-    for other, after in zip(others, [*others[1:], holder], strict=False):
+    for other, after in zip(others, [*others[1:], holder], strict=True):
         until = min(other.stage.end or now, after.since if key[0] == LOCK else now)
         is_other = other.stage is not holder.stage and not (key[0] == LOCK and other is has_not)
         if until > began and is_other:
-            why = Why(detail, other.stage.name, other.stage.who())
+            why = Why(unknown.detail, other.stage.name, other.stage.who())
             held.append((other.since, until, why))
-    if has_it:
-        holders.append(holder)
-    return most(held, began, now) or Why(detail)
+    return most(held, began, now) or unknown
