@@ -6,6 +6,7 @@ spans and lines that have them. Deliberately absent: where it is kept (``context
 
 import asyncio
 import threading
+from asyncio import _get_running_loop
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -27,11 +28,8 @@ def has_ended(owner: Any) -> bool:
 
 def worker() -> object:
     """Return the task, or the thread, that runs this."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no event loop runs
-        task = None
-    return task or threading.get_ident()
+    loop = _get_running_loop()  # ``current_task`` raises where none runs
+    return (None if loop is None else asyncio.current_task(loop)) or threading.get_ident()
 
 
 class Block:

@@ -5,6 +5,7 @@ that an item waited is part of the stage's latency. Deliberately absent: queues 
 (``integrations``).
 """
 
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
@@ -95,9 +96,13 @@ class taking:  # noqa: N801 - reads as a verb
             options |= {"root": True, "links": [each.link() for each in self._handoffs]}
         stage = stage_of(self._name, **options)
         stage.start_ns = first.since_ns
-        return self._open.enter_context(stage)
+        self._span, self._began = self._open.enter_context(stage), time.perf_counter_ns()
+        return self._span
 
     def __exit__(self, *error: Any) -> None:
+        watch = _runtime.current.watch
+        if watch is not None and not getattr(self._span, "otel_logging_watched", True):
+            watch.did(self._span, self._began)  # what comes next may be late behind it
         self._open.__exit__(*error)
         for handed in self._handoffs:
             handed.end()

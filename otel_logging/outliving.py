@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from otel_logging import _diagnostics, _names
+from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, worker
 from otel_logging.context import CURRENT, SPAN, entry_of, restore, state
 
@@ -40,6 +40,8 @@ class OpenStage:
         if getattr(span, "otel_logging_bound", None) is not None:  # what is bound is everybody's
             self._bound = Shared({}, span, state(), None)
             restore(self._bound)
+        if (watch := _runtime.current.watch) is not None:
+            watch.loosen(span)
 
     def mark(self, name: str, /, **fields: Any) -> None:
         """Say that *name* has happened: an event, with *fields*.

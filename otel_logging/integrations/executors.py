@@ -22,8 +22,8 @@ from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.context import SPAN
 from otel_logging.jobs import tag_background_logger
-from otel_logging.lateness.stage import Holder, Watched, watched_of
-from otel_logging.lateness.verdict import POOL, Interval
+from otel_logging.lateness.stage import Holder, watched_of
+from otel_logging.lateness.verdict import POOL, Interval, Why
 from otel_logging.lateness.waiting import blame
 from otel_logging.propagation import extract, inject
 
@@ -31,34 +31,37 @@ _Work = Callable[..., Any]
 
 
 class _Waiting:
-    """A stage that waits for a thread of a pool to take its work; then, the work in that thread."""
+    """Work that waits for a thread of *pool* to take it; then, the work in that thread. *stage*:
+    whose work it is, if that is measured.
+    """
 
-    __slots__ = ("_since", "_stage", "_wait", "end", "name")
+    __slots__ = ("_key", "_since", "_wait", "end", "name", "stage")
 
-    def __init__(self, stage: Watched, work: _Work) -> None:
-        self._stage, self._since = stage, time.perf_counter_ns()
-        self.name, self.end = _name_of(work), 0
+    def __init__(self, pool: Any, work: _Work, span: Any) -> None:
+        self._key, self.stage = (POOL, id(pool)), watched_of(span)
+        self.name, self.end, self._since = _name_of(work), 0, time.perf_counter_ns()
 
     def who(self) -> tuple[tuple[str, str], ...]:
         """Return on whose behalf the work is."""
-        return self._stage.who()
+        return () if self.stage is None else self.stage.who()
 
     def take(self) -> None:
         """Note that this thread begins the work."""
         pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
-        had_it = blame((POOL, pool), pool, Holder(self, now), self._since)
+        since = now if self.stage is None else self._since  # it waits for itself alone
+        had_it = blame(self._key, Why(pool), Holder(self, now), since)
         self._wait = Interval(POOL, self._since, now, had_it)
 
     def finish(self) -> None:
         """Note that the work has ended: a stage that has ended before did not wait for it."""
         self.end = time.perf_counter_ns()
-        if not self._stage.end:
-            self._stage.add_wait(self._wait)
+        if self.stage is not None and not self.stage.end:
+            self.stage.add_wait(self._wait)
 
     def note(self, future: "Future[Any]") -> None:
         """Note that the stage has given up, before any thread took the work."""
-        if future.cancelled():
-            self._stage.add_wait(Interval(POOL, self._since, time.perf_counter_ns()))
+        if self.stage is not None and future.cancelled():
+            self.stage.add_wait(Interval(POOL, self._since, time.perf_counter_ns()))
 
 
 def _name_of(work: Any) -> str:
@@ -127,22 +130,21 @@ def _for_thread(work: _Work) -> _Work:
     return _InThread(work, here if here.is_any() else None)
 
 
-def _for_pool(work: _Work) -> _Work:
-    here = bindings.Here.now()
-    if not here.is_any():
-        return _InThread(work, None)
-    stage = watched_of(here.context.get(SPAN))
-    return _InThread(work, here, None if stage is None else _Waiting(stage, work))
+def _for_pool(work: _Work, pool: Any) -> _Work:
+    here, watch, waiting = bindings.Here.now(), _runtime.current.watch, None
+    if watch is not None and watch.has_budgets:
+        waiting = _Waiting(pool, work, here.context.get(SPAN))
+    return _InThread(work, here if here.is_any() else None, waiting)
 
 
-def _for_process(work: _Work) -> _Work:
+def _for_process(work: _Work, _: Any = None) -> _Work:
     return _InProcess(work, bindings.bound(), bindings.job_tag())
 
 
-def _submitting(prepare: Callable[[_Work], _Work], submit: Any) -> Any:
+def _submitting(prepare: Callable[[_Work, Any], _Work], submit: Any) -> Any:
     @functools.wraps(submit)
     def carrying(self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
-        work = prepare(fn)
+        work = prepare(fn, self)
         with bindings.detached():  # a worker that is forked now has nothing of this request
             future = submit(self, work, *args, **kwargs)
         if (waiting := getattr(work, "waiting", None)) is not None:
@@ -181,12 +183,7 @@ _THREADS = functools.partial(_submitting, _for_pool)
 _PROCESSES = functools.partial(_submitting, _for_process)
 #: What is replaced, of which class in which module, and what makes the other of it.
 _METHODS: tuple[tuple[str, str, str, _Work], ...] = (
-    (
-        "concurrent.futures.thread",
-        "ThreadPoolExecutor",
-        "submit",
-        functools.partial(_submitting, _for_pool),
-    ),
+    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _THREADS),
     ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _PROCESSES),
     ("joblib.externals.loky.process_executor", "ProcessPoolExecutor", "submit", _PROCESSES),
     ("multiprocessing.pool", "Pool", "__init__", bindings.detached()),

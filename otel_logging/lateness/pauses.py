@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from contextvars import Context
 from dataclasses import dataclass, field
+from itertools import groupby, pairwise
 from typing import Any, Final, NamedTuple
 
 from opentelemetry import context as otel_context
@@ -28,7 +29,9 @@ from otel_logging.lateness.verdict import GC, LOOP, Why
 BEAT_NS: Final = 10_000_000
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked: a beat and a half are uncertain
+_OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
 _LONG_GC_NS: Final = 200_000
+_FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
 KEPT: Final = 1024
 
 Who = tuple[tuple[str, str], ...]
@@ -62,11 +65,17 @@ class Seen:
     task: int = 0
     #: The loop waits for events: it is not its own work that keeps it.
     is_idle: bool = False
+    at: int = field(init=False, default_factory=time.perf_counter_ns)
     request: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.span is not trace.INVALID_SPAN:
             self.request = bindings.entry_of(self.span)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether there is code of the application."""
+        return any(where.is_application(code.co_filename) for code, _ in self.steps)
 
     @property
     def why(self) -> Why:
@@ -82,6 +91,8 @@ class Pauses:
         self._watch = watch
         self.recent: deque[Pause] = deque(maxlen=KEPT)
         self.hearts: dict[int, Heart] = {}
+        #: Who computed most when the watchdog looked last, if that held anybody up.
+        self.hog: Pause | None = None
         self._gc_began = 0
 
     def heart_of(self, loop: Any) -> "Heart":
@@ -104,19 +115,21 @@ class Pauses:
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
         """Return what *thread* does at this moment: for a task of *loop*, or a stage in it."""
-        steps = where.of_frame(where.frames().get(thread))
         task = None if loop is None else asyncio.current_task(loop)
+        frame = where.frames().get(thread)
+        steps = where.of_frame(frame)
         context = None if task is None else where.context_of(task)
         label = where.label(steps)
+        if loop is None:
+            span = trace.INVALID_SPAN if where.is_shared(frame) else self._watch.span_in(thread)
+            return Seen(label, steps, span, self._watch.who_of(span, {}))
+        if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
+            return Seen(label, steps, is_idle=True)
         if context is not None:
             span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
             values = context.get(bindings.BOUND, NOTHING).values
             return Seen(label, steps, span, self._watch.who_of(span, values), id(task))
-        if loop is None:
-            span = self._watch.span_in(thread)
-            return Seen(label, steps, span, self._watch.who_of(span, {}))
-        is_idle = not steps or not where.is_application(steps[0][0].co_filename)
-        return Seen(label, steps, is_idle=is_idle and len(steps) < 8)
+        return Seen(label, steps, is_idle=where.is_idle(steps))
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note a collection; called by the collector, in whichever thread it runs."""
@@ -159,6 +172,10 @@ class Heart:
         self.open = 0
         self.beats = False
         self.due = 0
+        #: What this thread and all of them had computed at the last beat, ns.
+        self._computed = 0, 0
+        #: It had no chance to beat, since the watchdog looked who computes.
+        self.is_starved = False
         #: What the watchdog has seen since the last beat.
         self.seen: list[Seen] = []
         self._pauses = pauses
@@ -170,6 +187,7 @@ class Heart:
 
     def _next(self, now: int) -> None:
         self.due = now + BEAT_NS
+        self._computed = time.thread_time_ns(), time.process_time_ns()
         self.loop.call_later(BEAT_NS / 1e9, self._beat, context=Context())
 
     def _beat(self) -> None:
@@ -181,36 +199,65 @@ class Heart:
             self.beats = False
 
     def check(self, now: int) -> None:
-        """Note that the loop was blocked, if it was. In the loop's own thread."""
+        """Note that the loop was blocked, if it was, by each part of what was seen. In the loop's
+        own thread.
+        """
         began, self.due = self.due, max(now, self.due)
         seen, self.seen = self.seen, []
         if not self.beats or now - began < _NOTED_NS:
             return
-        busy = [each for each in seen if not each.is_idle]
-        if not busy:
-            self._pauses.recent.append(Pause(LOOP, began, now, Why(), loop=self.loop))
+        if all(each.is_idle for each in seen) and self._was_kept(now - began):
+            hog = self._pauses.hog
+            if self.is_starved and hog is not None and began - hog.end < _FRESH_NS:
+                self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
-        most = Counter((each.task, each.label) for each in busy).most_common(1)[0][0]
-        worst = next(each for each in busy if (each.task, each.label) == most)
-        span = _span_of(worst, began, now) if now - began >= BLOCKED_NS else None
-        pause = Pause(LOOP, began, now, worst.why, worst.request, worst.task, self.loop, span=span)
-        self._pauses.recent.append(pause)
+        parts = [
+            list(part) for _, part in groupby(seen, key=lambda each: (each.task, each.is_idle))
+        ]
+        ends = [(one[-1].at + other[0].at) // 2 for one, other in pairwise(parts)]
+        for part, start, end in zip(parts or [[]], [began, *ends], [*ends, now], strict=True):
+            self._note(part, start, end, now)
+
+    def _note(self, part: list[Seen], start: int, end: int, now: int) -> None:
+        if not part:
+            self._pauses.recent.append(Pause(LOOP, start, end, Why(), loop=self.loop))
+        elif not part[0].is_idle:  # pragma: no branch - a busy machine
+            most = Counter(each.label for each in part).most_common(1)[0][0]
+            worst = next(each for each in part if each.label == most)
+            span = _span_of(worst, start, end, now) if end - start >= BLOCKED_NS else None
+            self._pauses.recent.append(
+                Pause(LOOP, start, end, worst.why, worst.request, worst.task, self.loop, span=span)
+            )
+
+    def take_starved(self) -> bool:
+        """Say whether it had no chance to beat since this was asked last."""
+        was, self.is_starved = self.is_starved, False
+        return was
+
+    def _was_kept(self, late: int) -> bool:
+        """Say whether this thread had no chance to beat: others have computed, and it has not; or
+        not even the watching thread was let in, for long.
+        """
+        mine = time.thread_time_ns() - self._computed[0]
+        all_of_us = time.process_time_ns() - self._computed[1]
+        self.is_starved = all_of_us - mine > 2 * mine + _OTHERS_NS
+        return self.is_starved or (late > 2 * BLOCKED_NS and mine * 2 < late)
 
 
-def _span_of(seen: Seen, began: int, now: int) -> Any:
+def _span_of(seen: Seen, start: int, end: int, now: int) -> Any:
     """Make the span of a block, in the trace of whose work it was; return its context. Work that
     is in no trace has none.
     """
     tracer = _runtime.current.tracer
     if tracer is None or seen.span is trace.INVALID_SPAN:
         return None
-    ended_ns = time.time_ns()
+    ended_ns = time.time_ns() - (now - end)
     attributes = {_names.BLOCKED_STACK: where.stack(seen.steps), **dict(seen.who)}
     span = tracer.start_span(
         _names.LOOP_BLOCKED,
         trace.set_span_in_context(seen.span, otel_context.Context()),
         attributes=attributes,
-        start_time=ended_ns - (now - began),
+        start_time=ended_ns - (end - start),
     )
     span.end(ended_ns)
     context = span.get_span_context()

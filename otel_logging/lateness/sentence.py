@@ -32,7 +32,7 @@ def sentence(
     whose = f"{who[0][1]}'s {name}" if who else name
     when = f"{start:%H:%M:%S}.{start.microsecond // 1000:03d}"
     took = f"took {duration(latency_s)} (budget {duration(budget_s)})"
-    share = duration(verdict.shares.get(verdict.cause, 0) / 1e9)
+    share = duration(verdict.took / 1e9)
     return f"{whose} of {when} {took}: {share} {_because(verdict, where)}"
 
 

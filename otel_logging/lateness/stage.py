@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import Context
 from datetime import UTC, datetime
+from sys import _getframe
 from threading import get_ident
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +33,6 @@ from otel_logging.lateness.verdict import (
     UNKNOWN,
     Facts,
     Interval,
-    Verdict,
     Why,
     judge,
     late_by,
@@ -43,7 +43,8 @@ WATCHED: Final = "otel_logging_watched"
 #: Attribute of a span that is not recorded: what is bound in its request.
 WHO: Final = "otel_logging_who"
 _WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
-_NODES: Final = 2000  # stages below one that are remembered until that ends
+_NODES: Final = 2000  # stages below one that are remembered one by one until that ends
+_JOINED: Final = 8  # names that take turns beyond that, and are remembered together
 _WAITS: Final = 1000
 _PLACES: Final = 64
 _PAUSES: Final = 200  # the longest that are looked at
@@ -55,10 +56,13 @@ NOBODY: Final = object()
 
 
 class Holder(NamedTuple):
-    """Who has got something that others wait for, and when: a ``Watched``, or the like of it."""
+    """Who has got something that others wait for, and when: a ``Watched``, or the like of it;
+    *task*: that it got it in.
+    """
 
     stage: Any
     since: int
+    task: Any = None
 
 
 def watched_of(span: Any) -> "Watched | None":
@@ -171,6 +175,10 @@ class Watched:
         """Whether no stage around it is measured."""
         return self._outer is None
 
+    def loosen(self) -> None:
+        """Belong to no thread: what that does and computes is not this stage's."""
+        self.thread, self._cpu = 0, -1
+
     def add_wait(self, wait: Interval) -> None:
         """Take a wait that was measured."""
         if len(self._waits) < _WAITS:  # pragma: no branch - a bound
@@ -200,7 +208,24 @@ class Watched:
         if self._below[0] < _NODES and not self.end:
             self._below[0] += 1
             self.children.append(facts)
+        elif self.children and not self.end:
+            self._join(facts)
         self._inner_cpu += cpu
+
+    def _join(self, facts: Facts) -> None:
+        """Have one of the last children last longer by another of its name, which follows: those in
+        between are as long as before, and end later.
+        """
+        children, end = self.children, facts.end
+        last = range(len(children) - 1, max(len(children) - _JOINED, 0) - 1, -1)
+        like = next((n for n in last if children[n].name == facts.name), None)
+        if like is None or facts.start < children[-1].end:
+            return
+        for n in range(len(children) - 1, like - 1, -1):
+            more = facts.end - facts.start if n == like else 0
+            start = end - (children[n].end - children[n].start) - more
+            children[n] = children[n]._replace(start=start, end=end)
+            end = start
 
     def saw(self, steps: list[where.Step], now: int, since: int) -> None:
         """Take a sample of where it stands: the same since *since*, as far as one knows."""
@@ -247,7 +272,7 @@ class Watched:
     def _finish(self) -> None:
         outer, cpu = self._outer, 0
         is_here = self.thread == get_ident()
-        if self._cpu >= 0 and is_here:
+        if self._cpu >= 0 and is_here and not where.is_shared(_getframe()):
             cpu = time.thread_time_ns() - self._cpu
         if self.places:
             self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places))
@@ -268,6 +293,7 @@ class Watched:
                 self.children,
             ),
             max(cpu - self._inner_cpu, 0),
+            self._guesses,
         )
         if outer is not None:
             outer.add_child(facts, cpu=cpu if outer.thread == self.thread else 0)
@@ -277,6 +303,7 @@ class Watched:
 
     def _explain(self, facts: Facts, latency_s: float, over_s: float, cpu: int) -> None:
         """Put onto the span why it was late. *cpu*: ns that its own thread computed in it."""
+        self.watch.watchdog.catch_up(self.end)
         if self.heart is not None and self.thread == get_ident():
             self.heart.check(self.end)
         pauses = self.watch.pauses_of(self)[-_PAUSES:]
@@ -286,7 +313,7 @@ class Watched:
         is_here = cpu * 2 > verdict.shares.get(CPU, 0)
         if self.places and (verdict.cause == UNKNOWN or (verdict.cause == CPU and is_here)):
             detail = self.places.most_common(1)[0][0]
-        verdict = Verdict(verdict.shares, verdict.cause, Why(detail, culprit, blamed))
+        verdict = verdict._replace(why=Why(detail, culprit, blamed))
         # with the microseconds that a clock's resolution leaves, the shares are the latency
         shares = {cause: round(took / 1e9, 6) for cause, took in verdict.shares.items()}
         start_ns = time.time_ns() - (time.perf_counter_ns() - self.origin)
@@ -332,7 +359,7 @@ class Watched:
     def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""
         cause, why = pause.cause, pause.why
-        if cause == LOOP and self.is_own(pause):
+        if cause in (LOOP, CPU) and self.is_own(pause):
             cause, why = CPU, Why(why.detail)
         return Interval(cause, pause.start, pause.end, why)
 

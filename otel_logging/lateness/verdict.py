@@ -7,9 +7,9 @@ its critical path. Deliberately absent: clocks, spans, files.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 GC, LOOP, LOCK, POOL, QUEUE = "gc", "loop", "lock", "pool", "queue"
 DOWNSTREAM, CPU, UNKNOWN = "downstream", "cpu", "unknown"
@@ -26,6 +26,11 @@ class Why(NamedTuple):
     detail: str = ""
     culprit: str = ""
     who: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def party(self) -> object:
+        """Who did it, as far as that is known: whatever it was that they did."""
+        return self.who or self.culprit
 
 
 class Interval(NamedTuple):
@@ -49,14 +54,19 @@ class Facts(NamedTuple):
     children: Sequence["Facts"] = ()
     #: Of a synchronous stage: what its thread computed in it, without its children.
     cpu: int = 0
+    #: Waits that were seen where it stood: also those in a child that had the time for itself.
+    seen: Sequence[Interval] = ()
 
 
 class Verdict(NamedTuple):
-    """Shares in ns by cause, largest first; the cause to name, and what is known of it."""
+    """Shares in ns by cause, largest first; the cause to name, what is known of it, and how much
+    of its share was that one's.
+    """
 
     shares: Mapping[str, int]
     cause: str
     why: Why
+    took: int
 
 
 def late_by(latency_s: float, budget_s: float | None) -> float | None:
@@ -77,8 +87,8 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     """
     spent: Counter[tuple[str, Why]] = Counter()
     unknown: dict[int, tuple[Facts, int]] = {}
-    for owner, start, end in _path(stage, stage.start, stage.end):
-        for cause, why, took in _moments(owner, start, end, pauses):
+    for owner, start, end, waits in _path(stage, stage.start, stage.end, stage.waits):
+        for cause, why, took in _moments(owner, start, end, [*pauses, *waits]):
             if cause == UNKNOWN:
                 unknown[id(owner)] = owner, unknown.get(id(owner), (owner, 0))[1] + took
             else:
@@ -97,28 +107,58 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     known = [cause for cause, took in ranked.items() if cause != UNKNOWN and took >= least]
     cause = next(iter(known or ranked), UNKNOWN)
     reasons = [(took, why) for (of, why), took in spent.items() if of == cause]
-    return Verdict(ranked, cause, max(reasons, default=(0, Why()))[1])
+    parties: Counter[Any] = Counter()
+    for took, why in reasons:
+        parties[why.party] += took
+    worst, most_of_it = max(parties.items(), key=lambda each: each[1], default=("", 0))
+    why = max([each for each in reasons if each[1].party == worst], default=(0, Why()))[1]
+    return Verdict(ranked, cause, why, ranked.get(cause, 0) if cause == GC else most_of_it)
 
 
-def _path(stage: Facts, start: int, end: int, depth: int = 0) -> Iterator[tuple[Facts, int, int]]:
-    """Yield who was on the critical path, and when, backwards: each child that ended last before
-    the stage went on to what came next.
+def most(held: Iterable[tuple[int, int, Why]], start: int, end: int) -> Why | None:
+    """Return who had something for most of a time; None where nobody did, or who is not known.
+
+    *held*: since when, until when, and who: one whose *culprit* has no name is not known.
+    """
+    had: dict[Any, int] = {}
+    until: dict[Any, int] = {}
+    longest: dict[Any, tuple[int, Why]] = {}
+    for since, ended, why in sorted(held):
+        one = why.party
+        began, ended = max(since, until.get(one, start)), min(ended, end)
+        if ended > began:
+            had[one], until[one] = had.get(one, 0) + ended - began, ended
+            longest[one] = max(longest.get(one, (0, why)), (ended - began, why))
+    worst = max(had, key=lambda one: (had[one], bool(one)), default=None)
+    return longest[worst][1] if worst and had[worst] * 2 > end - start else None
+
+
+def _path(
+    stage: Facts, start: int, end: int, waits: Sequence[Interval], depth: int = 0
+) -> Iterator[tuple[Facts, int, int, Sequence[Interval]]]:
+    """Yield who was on the critical path, when, and with which waits, backwards: each child that
+    ended last, and before the next one began. One that outlives the stage was not waited for.
     """
     children = stage.children if depth < _DEPTH else ()
-    for child in sorted(children, key=lambda child: child.end, reverse=True):
-        began = max(child.start, start)
-        if began < child.end <= end:
-            yield stage, child.end, end
-            yield from _path(child, began, child.end, depth + 1)
+    there = sorted(children, key=lambda child: child.end, reverse=True)
+    first = stage.end
+    for child, before in zip(there, [*there[1:], None], strict=False):
+        began, ended = max(child.start, start), min(child.end, end)
+        is_alone = child.end <= first and (before is None or before.end <= child.start)
+        first = min(first, child.start)
+        if began < ended and child.end <= stage.end:
+            yield stage, ended, end, waits
+            theirs = child.waits or (stage.seen if is_alone else ())
+            yield from _path(child, began, ended, theirs, depth + 1)
             end = began
-    yield stage, start, end
+    yield stage, start, end, waits
 
 
 def _moments(
-    owner: Facts, start: int, end: int, pauses: Sequence[Interval]
+    owner: Facts, start: int, end: int, known: Sequence[Interval]
 ) -> Iterator[tuple[str, Why, int]]:
     """Yield cause, reason and length of each part of a time that *owner* had for itself."""
-    there = [each for each in (*pauses, *owner.waits) if each.start < end and each.end > start]
+    there = [each for each in known if each.start < end and each.end > start]
     there.sort(key=lambda each: _RANK.get(each.cause, _RANK[POOL]))
     cuts = {start, end, *(t for each in there for t in each[1:3] if start < t < end)}
     base = Interval(DOWNSTREAM if owner.is_downstream else UNKNOWN, start, end, Why(owner.name))

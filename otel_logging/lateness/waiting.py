@@ -5,6 +5,7 @@ it waited for. Deliberately absent: touching a lock or a pool.
 """
 
 import time
+from asyncio import _get_running_loop, current_task
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -13,7 +14,7 @@ from otel_logging import _wrap
 from otel_logging._errors import ConfigurationError
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.stage import Holder, watched_of
-from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why
+from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why, most
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -43,9 +44,9 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
                 "waiting: cause", cause, "lock, pool, queue, downstream, or a name of your own"
             )
         self._cause = cause
-        self._detail = " ".join([str(value) for value in fields.values()])
+        self._why = Why(" ".join([str(value) for value in fields.values()]))
         self._key = (cause, *[f"{key}={value}" for key, value in sorted(fields.items())])
-        self._began: list[int] = []
+        self._began: list[tuple[int, Holder | None, Any]] = []
 
     def __call__(self, function: _F) -> _F:
         """Decorate *function*: each call is a wait."""
@@ -53,40 +54,79 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
     def _again(self) -> "waiting":
         again = object.__new__(waiting)
-        again._cause, again._detail, again._key = self._cause, self._detail, self._key
+        again._cause, again._why, again._key = self._cause, self._why, self._key
         again._began = []
         return again
 
     def __enter__(self) -> None:
-        self._began.append(time.perf_counter_ns())
+        holders = _holders.get(self._key)
+        last = holders[-1] if holders else None
+        self._began.append((time.perf_counter_ns(), last, _waits_for(last)))
 
-    def __exit__(self, *error: object) -> None:
-        began, now = self._began.pop(), time.perf_counter_ns()
+    def __exit__(self, error: object, *_: object) -> None:
+        (began, last, future), now = self._began.pop(), time.perf_counter_ns()
+        has_it = error is None
         watched = watched_of(CURRENT.get().get(SPAN))
         if watched is None:
+            if has_it and self._key in _holders:
+                _holders[self._key].append(Holder(_SOMEBODY, now))
             return
-        why = Why(self._detail)
+        why = self._why
         if len(self._key) > 1:
-            why = blame(self._key, self._detail, Holder(watched, now), began)
+            if not (has_it and future is not None and _waits_for(last) is future):
+                last = None
+            loop = _get_running_loop()
+            holder = Holder(watched, now, None if loop is None else current_task(loop))
+            why = blame(self._key, why, holder, began, has_it=has_it, has_not=last)
         watched.add_wait(Interval(self._cause, began, now, why))
 
 
-def blame(key: tuple[str, ...], detail: str, holder: Holder, began: int) -> Why:
-    """Return who had longest what *key* names since *began*; note that *holder* has it now."""
+class _Somebody:
+    """Whoever is in no stage that is measured: not known, and blamed for nothing."""
+
+    name, end = "", 0
+
+    def who(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+
+_SOMEBODY: Final = _Somebody()
+
+
+def _waits_for(holder: Holder | None) -> Any:
+    return None if holder is None else getattr(holder.task, "_fut_waiter", None)
+
+
+def blame(
+    key: tuple[Any, ...],
+    unknown: Why,
+    holder: Holder,
+    began: int,
+    *,
+    has_it: bool = True,
+    has_not: Holder | None = None,
+) -> Why:
+    """Return who had what *key* names for most of the time since *began*, else *unknown*; note that
+    *holder* has it now, if it *has_it*.
+
+    A lock's holder has it until another gets it. *has_not* is one that stands where it stood when
+    the wait began: its task has given nothing back meanwhile.
+    """
     holders = _holders.get(key)
     if holders is None:
         holders = _holders.setdefault(key, deque(maxlen=_KEPT))
         if len(_holders) > _KEYS:  # pragma: no cover - a bound
             _holders.pop(next(iter(_holders)))
-    worst, longest = None, 0
-    until = holder.since
-    # nobody has held it up for a moment, and most have it at once
-    for other in reversed(list(holders)) if holder.since - began > _MOMENT_NS else ():
-        ended = min(other.stage.end or holder.since, until)
-        held = ended - max(other.since, began)
-        if held > longest and other.stage is not holder.stage:
-            worst, longest = other, held
-        if key[0] == LOCK:  # one has it at a time
-            until = other.since
-    holders.append(holder)
-    return Why(detail) if worst is None else Why(detail, worst.stage.name, worst.stage.who())
+    others = list(holders) if holder.since - began > _MOMENT_NS else ()
+    if has_it:
+        holders.append(holder)
+    if not others:  # nobody has held it up for a moment, and most have it at once
+        return unknown
+    now, held = holder.since, []
+    for other, after in zip(others, [*others[1:], holder], strict=True):
+        until = min(other.stage.end or now, after.since if key[0] == LOCK else now)
+        is_other = other.stage is not holder.stage and not (key[0] == LOCK and other is has_not)
+        if until > began and is_other:
+            why = Why(unknown.detail, other.stage.name, other.stage.who())
+            held.append((other.since, until, why))
+    return most(held, began, now) or unknown

@@ -18,12 +18,13 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import field
+from otel_logging.binding import worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses, Who
-from otel_logging.lateness.stage import WHO, Watched, value_of, watched_of
-from otel_logging.lateness.verdict import Why
+from otel_logging.lateness.stage import WHO, Watched, began_ns, value_of, watched_of
+from otel_logging.lateness.verdict import Why, most
 from otel_logging.lateness.watchdog import Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -73,10 +74,12 @@ class Watch:
         self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[int, Watched] = {}
-        self._ended: deque[Watched] = deque(maxlen=_ENDED)
+        #: From when to when, in which task or thread, what: a ``Why``, or a ``Watched``.
+        self._ended: deque[tuple[int, int, object, Any]] = deque(maxlen=_ENDED)
         self._unboxed = -1  # the next key of a stage that found no slot
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
+        self.watchdog = Watchdog(self)
         self.news = threading.Event()
 
     def open_box(self) -> None:
@@ -201,6 +204,16 @@ class Watch:
                 self.box.put_who(watched.slot, self.who_of(inner, {}))
             inner = getattr(inner, bindings.OUTER, {}).get(SPAN, span)
 
+    def loosen(self, span: Any) -> None:
+        """Note that a stage is no block: where no loop runs, one does not see which thread works
+        on it, nor what else its own does.
+        """
+        watched = watched_of(span)
+        if watched is not None and watched.task is None:
+            watched.loosen()
+        elif type(self.open.get(span)) is int:
+            self.open[span] = 0
+
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
         if (watched := watched_of(span)) is not None:
@@ -213,6 +226,15 @@ class Watch:
         if type(noted) is tuple:
             self.box.close(noted[1])
 
+    def did(self, span: Any, began: int | None = None) -> None:
+        """Note that this task or thread has worked on *span*, which is not measured, since *began*,
+        or since that did.
+        """
+        if self.has_budgets:
+            began = began_ns(span) if began is None else began
+            why = Why("", getattr(span, "name", ""), self.who_of(span, {}))
+            self._ended.append((began, time.perf_counter_ns(), worker(), why))
+
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
         if self.measured.get(watched.slot) is not watched:
@@ -222,8 +244,9 @@ class Watch:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
-        if watched.is_outermost:
-            self._ended.append(watched)
+        # what is ended elsewhere was worked on elsewhere
+        if watched.is_outermost and (watched.task or watched.thread) == (here := worker()):
+            self._ended.append((watched.began, watched.end, here, watched))
 
     # ---- whose
 
@@ -244,17 +267,16 @@ class Watch:
         mine = [each.span for each in list(self.measured.copy().values()) if each.thread == thread]
         there = list(self.open.copy().items())
         mine += [span for span, at in there if (at[0] if type(at) is tuple else at) == thread]
-        return mine[-1] if mine else _NO_SPAN
+        return mine[-1] if mine else self.hands.get(thread) or _NO_SPAN
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
-        """Return what *runner*, a task or a thread, did longest between two times."""
+        """Return what *runner*, a task or a thread, did for most of the time between two."""
         did = [
-            (min(end, each.end) - max(start, each.began), each)
-            for each in list(self._ended)
-            if (each.task or each.thread) == runner
+            (began, ended, each if type(each) is Why else Why("", each.name, each.who()))
+            for began, ended, by, each in list(self._ended)
+            if by == runner and ended > start and began < end
         ]
-        took, worst = max(did, key=lambda each: each[0], default=(0, None))
-        return Why() if worst is None or took <= 0 else Why("", worst.name, worst.who())
+        return most(did, start, end) or Why()
 
     def pauses_of(self, watched: Watched) -> list[Pause]:
         """Return the pauses that held *watched* up, the longest last."""
@@ -283,7 +305,7 @@ class Watch:
             return
         try:
             self._thread = threading.Thread(
-                target=Watchdog(self).run, name="otel_logging watch", daemon=True
+                target=self.watchdog.run, name="otel_logging watch", daemon=True
             )
             self._thread.start()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits

@@ -14,7 +14,7 @@ from contextvars import Context
 from functools import partial
 from itertools import islice
 from math import inf
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -28,7 +28,7 @@ from otel_logging.lateness import where
 from otel_logging.lateness.cpu import HOG_SHARE, Processors
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
 from otel_logging.lateness.stage import NOBODY, Watched, began_ns, watched_of
-from otel_logging.lateness.verdict import CPU
+from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _TICK_S: Final = 0.025
@@ -39,6 +39,7 @@ _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 _LEFT_NS: Final = 500_000_000  # so often it looks who works on what its own task has left
+_HUNT_S: Final = 0.01  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 
@@ -53,6 +54,14 @@ class Watchdog:
         #: Stages that nobody works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
         self._processors = Processors()
+        #: When the thread means to look next; 0: not before it is woken.
+        self._due = 0
+        self._hunting = Lock()
+
+    def catch_up(self, now: int) -> None:
+        """Look who keeps the interpreter, in a thread that was let in before ours: a stage ends."""
+        if self._due and now - self._due > BLOCKED_NS:
+            self._look_for_hogs(now, self._due)
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
@@ -60,17 +69,18 @@ class Watchdog:
         while not watch.is_stopped and news is watch.news:
             if not (watch.open or watch.measured):
                 watch.is_awake = False
+                self._due = 0
                 # whoever opens one from here on wakes us
                 if not (watch.open or watch.measured):  # pragma: no branch - a race
                     news.wait()
                     news.clear()
                 watch.is_awake = True
-            asleep = time.perf_counter_ns()
+            self._due = due = time.perf_counter_ns() + int(_TICK_S * 1e9)
             if news.wait(_TICK_S):
                 news.clear()
             now = time.perf_counter_ns()
             try:
-                self._tick(now, asleep + int(_TICK_S * 1e9))
+                self._tick(now, due)
             except Exception as error:
                 _diagnostics.report("errors while stages are watched", detail=error)
 
@@ -208,36 +218,67 @@ class Watchdog:
             thread = next((each for each, span in hands if _is_for(span, watched.span)), 0)
             return where.of_frame(frames.get(thread))
         if task is None or current_task(task.get_loop()) is task:
-            return where.of_frame(frames.get(watched.thread) or _frame_of(task, frames))
-        return where.of_task(task)
+            frame = frames.get(watched.thread) or _frame_of(task, frames)
+            return [] if where.is_shared(frame) else where.of_frame(frame)
+        entry, hands = bindings.entry_of(watched.span), self.watch.hands.copy().items()
+        return where.of_task(task, frames, [each for each, span in hands if _is_for(span, entry)])
 
     def _look_for_hogs(self, now: int, due: int) -> None:
-        """Find a thread that keeps the interpreter for itself."""
+        """Find who keeps the interpreter for itself; several threads may work for one."""
+        if self._hunting.acquire(timeout=_HUNT_S):  # pragma: no branch - another looks
+            try:
+                self._hunt(now, due)
+            finally:
+                self._hunting.release()
+
+    def _hunt(self, now: int, due: int) -> None:
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
-        slow = {each.thread for each in self._slow.values() if each.task is None}
-        if not (is_held or len(slow) > 0 or self._processors.is_due(now)):
+        slow = {each.thread for each in list(self._slow.values()) if each.task is None}
+        hearts = list(self.watch.pauses.hearts.values())
+        is_starved = max([heart.take_starved() for heart in hearts], default=False)
+        if not (is_held or slow or is_starved or self._processors.is_due(now)):
             return
         since, spent = self._processors.spent(now)
         if not spent or now <= since:
             return
-        hog = max(spent, key=spent.__getitem__)
         began = max(due, since) if is_held else since
-        # others may have the processors: the hog has the most of what is left
-        if spent[hog] < max(HOG_SHARE * sum(spent.values()), _LEAST_SHARE * (now - began)):
-            return
-        starved = {t for t in slow - {hog} if spent.get(t, 0) > 0.01 * (now - since)}
-        if is_held or starved:
-            loops = (h.loop for h in list(self.watch.pauses.hearts.values()) if h.thread == hog)
-            seen = self.watch.pauses.seen_in(hog, next(loops, None))
-            # it may have gone on when we are let in
-            why = seen.why if seen.span is not _NO_SPAN else self.watch.behind(hog, began, now)
-            pause = Pause(CPU, began, now, why, seen.request, by_thread=hog)
-            if is_held:
-                self.watch.pauses.recent.append(pause)
-                return
+        hogs = self._hogs(spent, now - began)
+        starved = {t for t in slow - {*hogs} if spent.get(t, 0) > 0.01 * (now - since)}
+        pause = self._pause_of(hogs, began, now) if is_held or is_starved or starved else None
+        self.watch.pauses.hog = pause
+        if pause is not None and is_held:
+            self.watch.pauses.recent.append(pause)
+        elif pause is not None:
             for each in list(self._slow.values()):
-                if each.thread in starved and not each.is_own(pause):
+                if each.thread in starved and each.task is None and not each.is_own(pause):
                     each.add_guess(each.as_interval(pause))
+
+    def _hogs(self, spent: Mapping[int, int], took: int) -> list[int]:
+        """Return the threads that have computed most, all for one, the busiest first."""
+        parties: dict[Any, list[int]] = {}
+        for thread in sorted(spent, key=spent.__getitem__, reverse=True):
+            work = self.watch.hands.get(thread)
+            parties.setdefault(thread if work is None else work, []).append(thread)
+        hogs = max(parties.values(), key=lambda threads: sum(spent[t] for t in threads))
+        # others may have the processors: the hog has the most of what is left
+        least = max(HOG_SHARE * sum(spent.values()), _LEAST_SHARE * took)
+        return hogs if sum(spent[t] for t in hogs) >= least else []
+
+    def _pause_of(self, hogs: list[int], began: int, now: int) -> Pause | None:
+        """Return whose computing it was; None where that is not known."""
+        if not hogs:
+            return None
+        hearts = list(self.watch.pauses.hearts.values())
+        loop = next((heart.loop for heart in hearts if heart.thread == hogs[0]), None)
+        seen = self.watch.pauses.seen_in(hogs[0], loop)
+        why = seen.why
+        if seen.span is _NO_SPAN:  # it may have gone on when we are let in
+            why = self.watch.behind(hogs[0], began, now)
+            if not why.culprit and seen.is_own and not seen.is_idle:
+                why = Why(seen.label, seen.label)
+        if not why.culprit:
+            return None
+        return Pause(CPU, began, now, why, seen.request, by_thread=hogs[0])
 
 
 def _task_in(span: Any, loop: Any) -> Any:

@@ -9,12 +9,15 @@ import asyncio
 import gc
 import os
 import re
+import selectors
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import Context
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CellType, CodeType, CoroutineType, FrameType, FunctionType
 from typing import Any, Final
 
 from otel_logging.lateness.verdict import LOCK, POOL
@@ -65,46 +68,123 @@ else:  # pragma: no cover - by version
 
 def of_frame(frame: FrameType | None) -> list[Step]:
     """Return the steps of a thread's stack."""
-    steps: list[Step] = []
-    while frame is not None and len(steps) < DEPTH:
-        steps.append((frame.f_code, frame.f_lineno))
+    return _bounded(_outwards(frame))
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
         frame = frame.f_back
+
+
+def _bounded(frames: Iterable[FrameType]) -> list[Step]:
+    """Return the innermost steps, and however deep it is one of the application's."""
+    steps: list[Step] = []
+    is_own = False
+    for frame in frames:
+        is_own = is_own or is_application(frame.f_code.co_filename)
+        if len(steps) < DEPTH or is_own:
+            steps.append((frame.f_code, frame.f_lineno))
+        if is_own and len(steps) >= DEPTH:
+            break
     return steps
 
 
-def of_task(task: Any) -> list[Step]:
-    """Return the steps of a task that is suspended, down to what it waits for."""
-    steps: list[Step] = []
-    while task is not None and len(steps) < DEPTH:
-        steps += _awaits(task.get_coro())
-        task = _awaited(getattr(task, "_fut_waiter", None))
-    return steps[::-1]
+def is_shared(frame: FrameType | None) -> bool:
+    """Say whether tasks of trio share the thread with this stack: whose is current is not seen."""
+    if "trio" not in sys.modules:
+        return False
+    return any(each.f_code.co_filename.endswith(_TRIO) for each in _outwards(frame))
 
 
-def _awaits(coroutine: Any) -> list[Step]:
-    steps: list[Step] = []
-    while coroutine is not None and len(steps) < DEPTH:
+def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> list[Step]:
+    """Return the steps of a task that is suspended, down to what it waits for: through the stack of
+    a thread of *threads*, where it waits for that. *working*: those that work for it.
+    """
+    frames: list[FrameType] = []
+    for _ in range(DEPTH):  # pragma: no branch - a bound
+        coroutines = _awaits(task.get_coro())
+        frames += [frame for _, frame in coroutines]
+        task = _awaited(task, coroutines[-1:])
+        if task is None:
+            break
+    frames.reverse()
+    there = _bounded(_outwards(threads.get(_thread_behind(frames[:1], working))))
+    is_told = any(is_application(code.co_filename) for code, _ in there)
+    return [*(there if is_told else []), *_bounded(frames)]
+
+
+def _thread_behind(innermost: list[FrameType], working: Iterable[int]) -> int:
+    """Return the thread that is waited for: of anyio's own, or the one that works; else 0."""
+    for frame in innermost:
+        if frame.f_code.co_name == _ANYIO_S:  # Starlette's and FastAPI's functions that are sync
+            return getattr(frame.f_locals.get("worker"), "ident", None) or 0
+        file = frame.f_code.co_filename
+        if is_application(file) or file.endswith(_TO_THREAD):
+            working = [*working]
+            return working[0] if len(working) == 1 else 0
+    return 0
+
+
+def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
+    """Return the coroutines, each with its frame, that one has called, innermost last."""
+    found: list[tuple[Any, FrameType]] = []
+    for _ in range(_MOST_AWAITS):  # pragma: no branch - a bound
         kind = next((k for k in ("cr", "gi", "ag") if hasattr(coroutine, f"{k}_frame")), None)
         if kind is None:  # what ``__await__`` of a coroutine returns hides it
             inner = gc.get_referents(coroutine) if type(coroutine).__name__ in _HIDING else []
             coroutine = next((each for each in inner if hasattr(each, "cr_frame")), None)
+            if coroutine is None:
+                break
             continue
         frame = getattr(coroutine, f"{kind}_frame")
         if frame is not None:  # pragma: no branch - it ends at this moment
-            steps.append((frame.f_code, frame.f_lineno))
+            found.append((coroutine, frame))
         coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
-    return steps
+    return found
 
 
+_TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
+_ANYIO_S: Final = "run_sync_in_worker_thread"
+_TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py"
 _HIDING: Final = frozenset({"coroutine_wrapper", "async_generator_asend"})
+_MOST_AWAITS: Final = 1_000
 
 
-def _awaited(future: Any) -> Any:
-    """Return the task behind *future*: itself, or of those gathered the first that is not done."""
-    for each in getattr(future, "_children", None) or [future]:
-        if isinstance(each, asyncio.Task) and not each.done():
-            return each
+def _awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
+    """Return the task that *task* waits for; of those gathered the first that is not done.
+
+    A function of asyncio's has it among its variables, ``shield`` behind the future.
+    """
+    future = getattr(task, "_fut_waiter", None)
+    there = [*(getattr(future, "_children", None) or [future])]
+    if isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
+        there += [c for c, frame in innermost if frame.f_code.co_filename.startswith(_ASYNCIO)]
+    for hop in range(_HOPS):
+        there += chain(*(list(each) for each in there if isinstance(each, _MANY)))
+        tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
+        found = [each for each in tasks if each is not task and not each.done()]
+        if found:  # of several that ``wait`` waits for, it may be any
+            return found[0] if hop == 0 or len(found) == 1 else None
+        groups = [tuple(g._tasks)[:1] for g in there if type(g) is asyncio.TaskGroup]  # noqa: SLF001
+        holding = [each for each in there if isinstance(each, _HOLDING)]
+        there = [*chain(*groups), *gc.get_referents(*holding)]
     return None
+
+
+#: What leads from a future, or from a coroutine of asyncio's, to a task.
+_MANY: Final = (tuple, set, list)
+_HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY)
+_HOPS: Final = 5
+_ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
+_CALLBACKS: Final = f"{os.sep}events.py"  # what calls one: it is in C, and has no frame
+_SELECTORS: Final = selectors.__file__
+
+
+def is_idle(steps: list[Step]) -> bool:
+    """Say whether a loop, in no task, stands in nothing but itself: it waits for events."""
+    file = steps[0][0].co_filename if steps else _SELECTORS
+    return file == _SELECTORS or (file.startswith(_ASYNCIO) and not file.endswith(_CALLBACKS))
 
 
 def context_of(task: Any) -> Context | None:
@@ -151,8 +231,8 @@ def waits_for(steps: list[Step]) -> str | None:
         if is_application(code.co_filename):
             break
         if code.co_name in _ACQUIRING:
-            is_pool = "pool" in code.co_filename or code.co_qualname.startswith(_LIMITER)
-            return POOL if is_pool else LOCK
+            named = "/".join((*Path(code.co_filename).parts[-2:], code.co_qualname))
+            return POOL if "pool" in named.lower() or _LIMITER in named else LOCK
     return None
 
 

@@ -91,6 +91,14 @@ def test_a_stage_is_explained_by_its_critical_path() -> None:
     assert found.shares == {"downstream": 500, "lock": 400, "unknown": 100}
 
 
+def test_a_child_that_ends_while_the_next_one_runs_counts_until_that_one_began() -> None:
+    inner = Facts("inner", 100, 890)
+    model, log = Facts("model", 0, 900, children=[inner]), Facts("log", 850, END)
+    found = judge(Facts("s", 0, END, children=[model, log]))
+    assert found.shares == {"downstream": END}
+    assert found.why == Why("inner")
+
+
 def test_a_child_that_outlives_its_stage_explains_nothing() -> None:
     """The stage did not wait for it."""
     child = Facts("child", 0, END + 1, waits=[Interval("lock", 0, END)])

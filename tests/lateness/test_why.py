@@ -951,11 +951,12 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
         if min(shares) > 0.8:  # else the machine had other things to do, and it waited as well
             break
     for line in told:
-        assert (line["late.cause"], line["late.detail"]) == ("cpu", "search")
-        assert line["event"].endswith("s of computing in search")
+        assert line["late.cause"] == "cpu"
+        assert str(line["late.detail"]).startswith(("search", "burn ("))
+        assert f"s of computing in {line['late.detail']}" in line["event"]
     of_turn, of_job = ([s for s in service.spans() if s.name == n][-1] for n in ("turn", "job"))
     assert "alice" in str(of_turn.attributes["late.why"])
-    assert of_job.attributes["late.detail"] == "search"
+    assert str(of_job.attributes["late.detail"]).startswith(("search", "burn ("))
 
 
 def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:

@@ -1,0 +1,412 @@
+"""Whose work it was: who is named had it most of the time; where it is not known, nobody is."""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+import types
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import pytest
+
+from otel_logging import bind_context, detached, handoff, taking, traced, waiting
+from otel_logging.handover import Handoff
+from tests.conftest import Service
+from tests.lateness.test_why import of_user, shares
+from tests.receiver import Span
+
+BUDGET_S = 0.1
+
+
+async def turn(
+    user: str, work: Callable[[], Awaitable[Any]], budget: float | None = 30.0, after: float = 0.0
+) -> None:
+    """A user's turn; *after* so many seconds."""
+    await asyncio.sleep(after)
+    with traced("turn", root=True, budget=budget):
+        bind_context(user_id=user)
+        await work()
+
+
+def blamed(service: Service, user: str = "bob", name: str = "turn") -> Any:
+    """Return the cause, the culprit, and whose it was, of the stage *name* of *user*."""
+    found = of_user(service, user, name).attributes
+    keys = ("late.cause", "late.culprit", "late.culprit.user_id")
+    return tuple(found.get(key) for key in keys)
+
+
+# ---------------------------------------------------------------- locks
+
+
+class Inventory:
+    """A lock that is waited for as the documentation says."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+
+    async def get(self) -> None:
+        with waiting("lock", name="inventory"):
+            await self.lock.acquire()
+
+    async def use(self, seconds: float) -> None:
+        await self.get()
+        await asyncio.sleep(seconds)
+        self.lock.release()
+
+    async def use_and_go_on(self, seconds: float = 0.005) -> None:
+        """Have it for a moment, in a stage that is long."""
+        await self.use(seconds)
+        await asyncio.sleep(0.4)
+
+    async def use_without_a_word(self) -> None:
+        async with self.lock:
+            await asyncio.sleep(0.3)
+
+
+async def in_no_stage(work: Awaitable[Any]) -> None:
+    await asyncio.sleep(0.02)
+    await work
+
+
+@pytest.mark.parametrize("holder", ["in no stage", "without a budget", "without a word"])
+def test_who_had_a_lock_before_is_not_blamed_for_who_has_it(service: Service, holder: str) -> None:
+    """Alice has given it back and goes on; somebody who is not known has it."""
+
+    async def main() -> None:
+        it = Inventory()
+        somebody = {
+            "in no stage": lambda: in_no_stage(it.use(0.3)),
+            "without a budget": lambda: turn("carol", lambda: it.use(0.3), None, 0.02),
+            "without a word": lambda: turn("carol", it.use_without_a_word, after=0.02),
+        }[holder]
+        await asyncio.gather(
+            turn("alice", it.use_and_go_on),
+            somebody(),
+            turn("bob", lambda: it.use(0), BUDGET_S, 0.04),
+        )
+
+    asyncio.run(main())
+    assert blamed(service) == ("lock", None, None)
+
+
+def test_who_got_a_lock_last_is_blamed(service: Service) -> None:
+    """Not who had it before, and goes on."""
+
+    async def main() -> None:
+        it = Inventory()
+        await asyncio.gather(
+            turn("alice", it.use_and_go_on),
+            turn("carol", lambda: it.use(0.3), after=0.02),
+            turn("bob", lambda: it.use(0), BUDGET_S, 0.04),
+        )
+
+    asyncio.run(main())
+    assert blamed(service) == ("lock", "turn", "carol")
+
+
+def test_who_gave_up_has_no_lock(service: Service) -> None:
+    """Alice has it all the time; carol waited as well, and went on without it."""
+
+    async def main() -> None:
+        it = Inventory()
+
+        async def give_up() -> None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(it.get(), 0.05)
+            await asyncio.sleep(0.5)
+
+        await asyncio.gather(
+            turn("alice", lambda: it.use(0.3)),
+            turn("carol", give_up, after=0.01),
+            turn("bob", lambda: it.use(0), BUDGET_S, 0.02),
+        )
+
+    asyncio.run(main())
+    assert blamed(service) == ("lock", "turn", "alice")
+
+
+def test_who_waits_in_vain_blames_who_stands_there_with_the_lock(service: Service) -> None:
+    async def main() -> None:
+        it = Inventory()
+
+        async def give_up() -> None:
+            with suppress(TimeoutError), waiting("lock", name="inventory"):
+                await asyncio.wait_for(it.lock.acquire(), 0.2)
+
+        await asyncio.gather(
+            turn("alice", lambda: it.use(0.4)), turn("bob", give_up, BUDGET_S, 0.02)
+        )
+
+    asyncio.run(main())
+    assert blamed(service) == ("lock", "turn", "alice")
+
+
+@pytest.mark.parametrize(("users", "who"), [("abcd", None), ("aaabc", "a")])
+def test_who_is_blamed_had_it_most_of_the_time(
+    service: Service, users: str, who: str | None
+) -> None:
+    """Once, or again and again."""
+
+    async def main() -> None:
+        it = Inventory()
+        before = [turn(each, lambda: it.use(0.06)) for each in users]
+        await asyncio.gather(*before, turn("bob", lambda: it.use(0), BUDGET_S, 0.001))
+
+    asyncio.run(main())
+    assert blamed(service) == ("lock", who and "turn", who)
+
+
+# ---------------------------------------------------------------- pools
+
+
+def hold(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def in_thread(pool: ThreadPoolExecutor, seconds: float) -> Callable[[], Awaitable[None]]:
+    async def work() -> None:
+        await asyncio.get_running_loop().run_in_executor(pool, hold, seconds)
+
+    return work
+
+
+def test_another_pool_of_the_same_name_has_nothing_to_do_with_it(service: Service) -> None:
+    async def main() -> None:
+        with ThreadPoolExecutor(1, "session") as one, ThreadPoolExecutor(1, "session") as other:
+            await asyncio.gather(
+                turn("alice", in_thread(other, 0.5)),
+                turn("carol", in_thread(one, 0.3)),
+                turn("bob", in_thread(one, 0), BUDGET_S, 0.02),
+            )
+
+    asyncio.run(main())
+    assert blamed(service) == ("pool", "hold", "carol")
+    assert of_user(service, "bob").attributes["late.detail"] == "session"
+
+
+def test_work_of_no_stage_is_named_by_its_function(service: Service) -> None:
+    """Not whose work had the thread for a moment."""
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool:
+
+            async def sweep() -> None:
+                await asyncio.get_running_loop().run_in_executor(pool, time.sleep, 0.3)
+
+            await asyncio.gather(
+                turn("alice", in_thread(pool, 0.05)),
+                in_no_stage(sweep()),
+                turn("bob", in_thread(pool, 0), BUDGET_S, 0.04),
+            )
+
+    asyncio.run(main())
+    assert blamed(service) == ("pool", "sleep", None)
+
+
+# ---------------------------------------------------------------- queues
+
+
+@pytest.mark.parametrize("way", ["taking", "stage", "in no stage"])
+def test_who_is_blamed_for_a_queue_is_whom_its_worker_worked_for(
+    service: Service, way: str
+) -> None:
+    """Longest; with a budget or without. Where that is not known, nobody is."""
+    work = {"zed": (0.02, 30.0), "alice": (0.3, None), "bob": (0.0, BUDGET_S)}
+
+    async def main() -> None:
+        queue: asyncio.Queue[Handoff[str]] = asyncio.Queue()
+
+        async def one(got: Handoff[str]) -> None:
+            seconds, budget = work[got.item]
+            stage: Any = taking(got, name="deliver", budget=budget)
+            if got.item == "alice" and way != "taking":
+                root = traced("deliver", root=True, user_id="alice")
+                stage = root if way == "stage" else nullcontext()
+            with stage:
+                await asyncio.sleep(seconds)
+
+        async def worker() -> None:
+            while True:
+                await one(await queue.get())
+
+        for user in work:
+            with traced("post", root=True):
+                bind_context(user_id=user)
+                await queue.put(handoff(user))
+        running = asyncio.create_task(worker())
+        await asyncio.sleep(0.5)
+        running.cancel()
+
+    asyncio.run(main())
+    known = (None, None) if way == "in no stage" else ("deliver", "alice")
+    assert blamed(service, "bob", "deliver") == ("queue", *known)
+
+
+# ---------------------------------------------------------------- event loops
+
+
+async def blocks(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_of_a_block_each_has_its_own_part(service: Service) -> None:
+    """Two block the loop in one turn of it; a third one does so itself, after another."""
+
+    async def itself() -> None:
+        await asyncio.sleep(0.01)
+        time.sleep(0.2)
+        await asyncio.sleep(0.01)
+
+    async def later() -> None:
+        await asyncio.sleep(0.01)
+        await turn("erin", lambda: blocks(0.3), None)
+
+    async def main() -> None:
+        await asyncio.gather(
+            turn("bob", lambda: asyncio.sleep(0.02), BUDGET_S),
+            turn("alice", lambda: blocks(0.3), None),
+            turn("dave", lambda: blocks(0.2), None),
+        )
+        await asyncio.sleep(0.05)
+        await asyncio.gather(later(), turn("carol", itself, 0.3))
+
+    asyncio.run(main())
+    assert blamed(service)[::2] == ("loop", "alice")
+    assert shares(of_user(service, "bob"))["loop"] > 0.45
+    told = str(of_user(service, "bob").attributes["late.why"])
+    assert 0.24 < float(told.split(": ")[1].split(" s behind")[0]) < 0.4
+    assert blamed(service, "carol")[::2] == ("loop", "erin")
+    found = shares(of_user(service, "carol"))
+    assert 0.24 < found["loop"] < 0.4
+    assert found["cpu"] > 0.12
+
+
+# ---------------------------------------------------------------- the interpreter
+
+
+def burn(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        sum(range(50))
+
+
+def test_a_loop_that_waits_for_the_interpreter_is_not_blocked(service: Service) -> None:
+    """By threads that compute for somebody: who that is, is named."""
+
+    async def many() -> None:
+        await asyncio.gather(*[asyncio.to_thread(burn, 0.8) for _ in range(4)])
+
+    async def sleeps() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+
+    async def main() -> None:
+        await turn("alice", lambda: asyncio.to_thread(burn, 0.3), BUDGET_S)
+        await asyncio.gather(turn("carol", many), turn("bob", sleeps, BUDGET_S, 0.1))
+
+    for _ in range(5):
+        asyncio.run(main())
+        alice, bob = (of_last(service, user) for user in ("alice", "bob"))
+        if shares(bob).get("loop", 0) < 0.05:  # else the machine had other things to do
+            break
+    assert shares(bob).get("loop", 0) < 0.05
+    assert bob.attributes.get("late.culprit.user_id", "carol") == "carol"
+    assert alice.attributes["late.cause"] != "loop"
+    assert alice.attributes.get("late.culprit.user_id", "alice") == "alice"
+
+
+def of_last(service: Service, user: str) -> Span:
+    return [each for each in service.named("turn") if each.attributes["user_id"] == user][-1]
+
+
+def holds(begun: threading.Event) -> None:
+    begun.set()
+    sum(range(15_000_000))  # in one call, which never lets the interpreter go
+
+
+@pytest.mark.parametrize("budget", [30.0, None])
+def test_a_thread_that_once_began_a_turn_does_not_compute_for_it(
+    service: Service, budget: float | None
+) -> None:
+    """What it did is named, and nobody for it."""
+    begun = threading.Event()
+
+    def dispatch() -> None:
+        opened = traced("zed's", root=True, budget=budget).begin()
+        bind_context(user_id="zed")
+        with detached():
+            holds(begun)
+        opened.end()
+
+    dispatcher = threading.Thread(target=dispatch)
+    with traced("turn", root=True, budget=BUDGET_S):
+        bind_context(user_id="bob")
+        time.sleep(0.06)  # the watching thread has looked
+        dispatcher.start()
+        begun.wait()
+        time.sleep(0.01)
+    dispatcher.join()
+    cause, culprit, who = blamed(service)
+    assert who is None
+    assert (cause, culprit) == ("unknown", None) or "(test_culprits.py:" in str(culprit)
+
+
+def test_a_thread_without_code_of_the_application_is_not_known(service: Service) -> None:
+    other = threading.Thread(target=sum, args=(range(15_000_000),))
+    with traced("turn", root=True, budget=BUDGET_S):
+        bind_context(user_id="bob")
+        time.sleep(0.06)
+        other.start()
+        time.sleep(0.01)
+    other.join()
+    assert blamed(service)[1:] == (None, None)
+
+
+def test_who_keeps_the_interpreter_blames_nobody_for_it(service: Service) -> None:
+    """It is let go of by the end alone."""
+    interval = sys.getswitchinterval()
+    with traced("turn", root=True, budget=BUDGET_S):
+        bind_context(user_id="bob")
+        time.sleep(0.06)
+        sys.setswitchinterval(5)
+        sum(range(15_000_000))
+    sys.setswitchinterval(interval)
+    assert blamed(service)[1:] == (None, None)
+
+
+# ---------------------------------------------------------------- calls
+
+
+def test_thousands_of_calls_below_a_stage_all_count(service: Service) -> None:
+    """Two kinds that take turns, beyond those that are remembered one by one."""
+    took = 0.0
+    with traced("page", budget=0.01):
+        for number in range(2_600):
+            began = time.perf_counter()
+            with traced(f"SELECT {number % 2}", kind="client"):
+                time.sleep(0.00005)
+            took += time.perf_counter() - began
+        with traced("once", kind="client"):
+            pass
+    found = json.loads(str(service.one("page").attributes["late.shares"]))
+    assert service.one("page").attributes["late.cause"] == "downstream"
+    assert found["downstream"] > took * 0.6
+
+
+def test_a_wait_for_a_pool_that_is_seen_in_a_clients_call_is_the_pool(service: Service) -> None:
+    """As httpx's, below the span of its instrumentation."""
+    module = types.ModuleType("library")
+    text = "async def acquire(wait):\n    await wait()\n"
+    exec(compile(text, "/srv/site-packages/client/connection_pool.py", "exec"), vars(module))
+
+    async def call() -> None:
+        with traced("GET", kind="client"):
+            await module.acquire(lambda: asyncio.sleep(0.3))
+
+    asyncio.run(turn("bob", call, BUDGET_S))
+    assert blamed(service) == ("pool", None, None)
+    assert shares(of_user(service, "bob"))["pool"] > 0.15

@@ -1,0 +1,234 @@
+"""Where a stage stood: the application's own line, through whatever it waits in."""
+
+import asyncio
+import copy
+import threading
+import time
+import types
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from otel_logging import carry, traced
+from tests.conftest import Service
+
+BUDGET_S = 0.1
+WAITED_S = 0.25
+
+
+async def stands_here() -> None:
+    await asyncio.sleep(WAITED_S)
+
+
+async def in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stands_here())
+
+
+async def in_wait() -> None:
+    await asyncio.wait([asyncio.ensure_future(stands_here())])
+
+
+async def shielded() -> None:
+    await asyncio.shield(stands_here())
+
+
+async def with_a_timeout() -> None:
+    await asyncio.wait_for(stands_here(), 5)
+
+
+async def gathered() -> None:
+    await asyncio.gather(asyncio.sleep(0), stands_here())
+
+
+async def deep(levels: int = 150) -> None:
+    await (deep(levels - 1) if levels else stands_here())
+
+
+async def shielded_in_a_group_with_a_timeout() -> None:
+    async def inner() -> None:
+        await asyncio.shield(in_a_group())
+
+    await asyncio.wait_for(inner(), 5)
+
+
+async def of_several_in_wait() -> None:
+    tasks = [asyncio.ensure_future(stands_here()), asyncio.ensure_future(asyncio.sleep(WAITED_S))]
+    await asyncio.wait(tasks)
+
+
+def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
+    """Return where a late stage stood that did *work*."""
+
+    async def main() -> None:
+        with traced("turn", budget=BUDGET_S):
+            await work()
+
+    asyncio.run(main())
+    return str(service.one("turn").attributes["late.where"])
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        *(in_a_group, in_wait, shielded, with_a_timeout, gathered, deep),
+        shielded_in_a_group_with_a_timeout,
+    ],
+)
+def test_a_task_stands_where_what_it_waits_for_stands(
+    service: Service, work: Callable[[], Awaitable[Any]]
+) -> None:
+    assert where(service, work).startswith("100 % stands_here (test_where.py:")
+
+
+def test_of_several_that_it_waits_for_it_may_be_any(service: Service) -> None:
+    """Then it stands where it waits itself."""
+    assert where(service, of_several_in_wait).startswith("100 % of_several_in_wait (test_where.py:")
+
+
+@pytest.mark.parametrize(
+    ("file", "cause"),
+    [
+        ("site-packages/sqlthing/pool.py", "pool"),
+        ("site-packages/driver/core.py", "lock"),
+    ],
+)
+def test_what_a_library_waits_for_is_told_by_its_module(
+    service: Service, file: str, cause: str
+) -> None:
+    """Not by a folder that it happens to be installed in."""
+    module = types.ModuleType("library")
+    text = "async def acquire(wait):\n    await wait()\n"
+    exec(compile(text, f"/srv/carpool/{file}", "exec"), vars(module))
+    where(service, lambda: module.acquire(lambda: asyncio.sleep(WAITED_S)))
+    assert service.one("turn").attributes["late.cause"] == cause
+
+
+# ---------------------------------------------------------------- threads
+
+
+def sleeps_here() -> None:
+    time.sleep(WAITED_S)
+
+
+async def in_a_pool(work: Callable[[], object] = sleeps_here) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        partial(anyio.to_thread.run_sync, sleeps_here),
+        partial(asyncio.to_thread, sleeps_here),
+        in_a_pool,
+    ],
+    ids=["anyio", "to_thread", "executor"],
+)
+def test_a_task_that_waits_for_a_thread_stands_where_that_does(
+    service: Service, work: Callable[[], Awaitable[Any]]
+) -> None:
+    """As an endpoint of FastAPI's does that is no coroutine."""
+    most = where(service, work).partition(" % ")[2]
+    assert most.startswith("sleeps_here (test_where.py:")
+
+
+async def in_two_threads() -> None:
+    await asyncio.gather(in_a_pool(), in_a_pool())
+
+
+@pytest.mark.parametrize(
+    ("work", "place"),
+    [(in_two_threads, "in_a_pool"), (partial(in_a_pool, partial(time.sleep, 0.25)), "in_a_pool")],
+)
+def test_where_no_one_thread_says_more_a_task_stands_at_its_own_line(
+    service: Service, work: Callable[[], Awaitable[Any]], place: str
+) -> None:
+    """Of two it may be any; and one without code of the application says nothing."""
+    assert where(service, work).startswith(f"100 % {place} (test_where.py:")
+
+
+def test_the_line_of_the_application_is_found_below_any_depth_of_a_library(
+    service: Service,
+) -> None:
+    nested: list[Any] = list(range(150_000))
+    for _ in range(60):
+        nested = [nested]
+    until = time.perf_counter() + WAITED_S
+    with traced("turn", budget=BUDGET_S):
+        while time.perf_counter() < until:
+            copy.deepcopy(nested)
+    place = str(service.one("turn").attributes["late.where"])
+    assert "test_the_line_of_the_application" in place
+    assert "(copy.py:" in place
+
+
+def burn(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        sum(range(500))
+
+
+def test_a_turn_that_another_thread_works_on_does_not_stand_where_it_was_begun(
+    service: Service,
+) -> None:
+    def work(turn: Any) -> None:
+        time.sleep(WAITED_S)
+        turn.end()
+
+    turn = traced("turn", root=True, budget=BUDGET_S).begin()
+    worker = threading.Thread(target=carry(work), args=(turn,))
+    worker.start()
+    burn(WAITED_S)
+    worker.join()
+    assert "late.where" not in service.one("turn").attributes
+
+
+def test_a_turn_without_a_budget_is_begun_in_a_loop_or_in_none(service: Service) -> None:
+    async def begin() -> None:
+        traced("turn", root=True).begin().end()
+
+    traced("turn", root=True).begin().end()
+    asyncio.run(begin())
+    assert len(service.named("turn")) == 2
+
+
+def test_a_turn_has_not_computed_what_its_thread_did_meanwhile(service: Service) -> None:
+    """One thread that changes between turns, in contexts of their own."""
+    one, other = copy_context(), copy_context()
+    turn = one.run(lambda: traced("turn", root=True, budget=BUDGET_S).begin())
+    another = other.run(lambda: traced("another", root=True).begin())
+    other.run(burn, WAITED_S)
+    other.run(another.end)
+    one.run(turn.end)
+    found = service.one("turn").attributes
+    assert "late.where" not in found
+    assert found["late.cause"] == "unknown" or "late.culprit" in found  # never its own
+
+
+def test_tasks_of_trio_share_a_thread(service: Service) -> None:
+    """What it computes is nobody's, and where it stands too."""
+    trio = pytest.importorskip("trio")  # in the extra "test"
+
+    async def alice() -> None:
+        with traced("upload", root=True, budget=5):
+            for _ in range(5):
+                burn(0.04)
+                await trio.sleep(0)
+
+    async def bob() -> None:
+        with traced("turn", root=True, budget=BUDGET_S):
+            await trio.sleep(WAITED_S)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bob)
+            nursery.start_soon(alice)
+
+    trio.run(main)
+    found = service.one("turn").attributes
+    assert found["late.cause"] == "unknown"
+    assert "late.where" not in found
