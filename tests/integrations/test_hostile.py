@@ -7,8 +7,9 @@ import pytest
 
 from tests.integrations.hostile import SERVERS, abused
 
-#: MiB: what is read ahead, one message of 10 MB beside it, and what a process varies by.
-MORE_MIB = 1 + 10 + 8
+#: MiB: what is read ahead, a message of 10 MB beside it, the next one, which its server puts
+#: together out of its pieces, and what a process varies by.
+MORE_MIB = 1 + 10 + 2 * 10 + 8
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory as Linux tells it")
