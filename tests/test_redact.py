@@ -301,10 +301,9 @@ def test_the_arguments_of_a_command_are_looked_at_together(items: Any, expected:
 
 
 def test_a_named_tuple_has_names() -> None:
-    """One of them may be a secret's; another tuple is a list still."""
+    """One of them may be a secret's."""
     login = namedtuple("login", "user password")("bob", "x1Secret")
-    point = namedtuple("point", "x y")(1, 2)
-    assert plain([login, point]) == [{"user": "bob", "password": "[redacted:password]"}, [1, 2]]
+    assert plain([login]) == [{"user": "bob", "password": "[redacted:password]"}]
     assert field("a", login) == {"user": "bob", "password": "[redacted:password]"}
 
 

