@@ -466,7 +466,7 @@ configure_logging()
 sys.setswitchinterval(1e-6)
 def work():
     for _ in range(300):
-        print("printed")
+        print("printed\\n", end="")  # else two writes, and Python lets others in between
         get_logger("shop").info("line")
 threads = [threading.Thread(target=work) for _ in range(8)]
 for thread in threads: thread.start()
