@@ -57,7 +57,8 @@ _connections: "WeakSet[Connection]" = WeakSet()
 @functools.cache
 def _finish_at_exit() -> None:
     atexit.register(finish_all)  # later than set-up's, so before it
-    if (util := sys.modules.get("multiprocessing.util")) is not None:  # hypercorn's workers
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:  # pragma: no branch - a worker of hypercorn has it
         util.Finalize(None, finish_all, exitpriority=-99)  # set-up's is -100
 
 

@@ -72,6 +72,7 @@ async def answer(socket: web.WebSocketResponse, text: str) -> None:
 async def serial(socket: web.WebSocketResponse) -> None:
     async for message in socket:
         await answer(socket, message.data)
+    assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSED
 
 
 async def by_task(socket: web.WebSocketResponse) -> None:
@@ -246,6 +247,13 @@ def test_before_set_up_nothing_is_observed() -> None:
         return await (await session.get(f"{url}/whose")).text()
 
     assert ask(twice) == "{}"
+
+    async def chats(session: aiohttp.ClientSession, url: str) -> str:
+        async with session.ws_connect(f"{url}/rooms/serial") as socket:
+            await socket.send_str("u1")
+            return await socket.receive_str()
+
+    assert ask(chats) == "u1"
     integration.uninstrument()
     integration.uninstrument()
 

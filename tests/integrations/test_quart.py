@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from quart import Quart, websocket
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from otel_logging import bind_context, get_logger
 from otel_logging.integrations import quart as integration
-from tests.integrations.serving import SERVERS, serving
+from tests.integrations.serving import SERVERS, running, serving
 
 log: Any = get_logger("chat")
 
@@ -82,6 +83,17 @@ def test_a_handler_that_fails_is_an_error() -> None:
         (message,) = seen.wait_for("message")
     (line,) = [line for line in seen.lines if "ValueError" in line.get("exception", "")]
     assert line["trace_id"] == message["trace_id"]
+
+
+def test_before_set_up_messages_are_as_they_were() -> None:
+    integration.instrument()
+    with (
+        running(app_of_quart(), SERVERS[0]) as port,
+        connect(f"ws://127.0.0.1:{port}/rooms/ann") as client,
+    ):
+        client.send("a")
+        assert client.recv() == "echo a"
+    integration.uninstrument()
 
 
 def test_uninstrumented_connections_are_as_they_were() -> None:
