@@ -135,8 +135,9 @@ async def _end(self: Any, code: int, reason: str) -> None:
     # a server that ends closes its connections, before their handlers have ended
     if connection is not None and current_task() is connection.task:
         delattr(self, _OBSERVED)
-        connection.code = getattr(self, "close_code", None) or code
-        connection.reason = getattr(self, "close_reason", None) or reason
+        told = getattr(self, "protocol", self)  # the legacy one is its protocol itself
+        connection.code = told.close_code or code
+        connection.reason = told.close_reason or reason
         await connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
         if code == _INTERNAL_ERROR:  # the library's line about it is of where it has come from
             CURRENT.set(otel_context.Context())
