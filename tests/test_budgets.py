@@ -55,7 +55,7 @@ BUDGETS = {
     "doctor": 421,
     "export": 2381,
     "handover": 152,
-    "integrations": 1849,
+    "integrations": 1851,
     "jobs": 103,
     "lateness": 1639,
     "logs": 1576,

@@ -5,15 +5,19 @@ The spans are those of any ASGI application. Deliberately absent: where they are
 """
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from quart import asgi, request, websocket
 from quart.signals import request_started, websocket_started
+from quart.wrappers import websocket as wrapper
 
 from otel_logging import _names, _runtime
 from otel_logging.context import CURRENT
 from otel_logging.integrations.asgi_message import Held
 
+#: What makes a connection's queue, and its attribute: from Quart 0.23 on, and before.
+_owner: Any = getattr(wrapper, "Buffer", asgi.ASGIWebsocketConnection)
+_QUEUE: Final = "_queue" if hasattr(wrapper, "Buffer") else "queue"
 _init: Any = None
 
 
@@ -21,8 +25,7 @@ def instrument() -> None:
     """Observe every application, and each connection from the next on."""
     global _init
     if _init is None:
-        _init = asgi.ASGIWebsocketConnection.__init__
-        asgi.ASGIWebsocketConnection.__init__ = _made  # type: ignore[method-assign]
+        _init, _owner.__init__ = _owner.__init__, _made
         request_started.connect(_on_request)
         websocket_started.connect(_on_websocket)
 
@@ -31,7 +34,7 @@ def uninstrument() -> None:
     """Leave applications alone again."""
     global _init
     if _init is not None:
-        asgi.ASGIWebsocketConnection.__init__, _init = _init, None  # type: ignore[method-assign]
+        _owner.__init__, _init = _init, None
         request_started.disconnect(_on_request)
         websocket_started.disconnect(_on_websocket)
 
@@ -51,7 +54,7 @@ def _name(served: Any) -> None:
 
 def _made(self: Any, *args: Any, **options: Any) -> None:
     _init(self, *args, **options)
-    self.queue = _Messages()
+    setattr(self, _QUEUE, _Messages())
 
 
 class _Messages(asyncio.Queue[Any]):
