@@ -69,7 +69,7 @@ BUDGETS = {
     "spool": 1092,
     "testing": 151,
     "tracers": 58,
-    "traces": 2428,
+    "traces": 2429,
     "tracing": 288,
 }
 

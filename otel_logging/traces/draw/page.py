@@ -42,7 +42,8 @@ a{color:var(--way)}a:focus-visible{outline:3px solid var(--way);outline-offset:2
 font-weight:600}.bar{width:45%}.bar span{display:block;height:.7rem;margin-top:.4rem;
 background:var(--bar);min-width:2px}
 .way .bar span{background:var(--way)}.way th,thead th{font-weight:700}
-code{white-space:pre-wrap;font-weight:400}.who{min-width:5rem}.stage{min-width:8rem}.why{min-width:18rem}
+code{white-space:pre-wrap;font-weight:400}.who{min-width:5rem}.stage{min-width:8rem}
+@media(min-width:62rem){.why{min-width:18rem}}
 @media(max-width:45rem){body{margin:1rem}table,caption,tbody,tr{display:block}
 thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
 tr{border-top:1px solid var(--line);padding:.4rem 0}
