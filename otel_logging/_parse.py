@@ -241,14 +241,16 @@ def names(name: str, value: object) -> tuple[str, ...]:
 
 def integrations(name: str, value: object) -> tuple[str, ...]:
     """Return which integrations are on: "auto" is all of them, () or "none" is none."""
-    given: Any = comma_list(name, value) if isinstance(value, str) else value
-    if given == ("auto",):
+    given = comma_list(name, value) if isinstance(value, str) else value
+    chosen: Any = tuple(given) if isinstance(given, Sequence) else None
+    if chosen is None or not all(isinstance(each, str) for each in chosen):
+        chosen = ("",)
+    if chosen == ("auto",):
         return tuple(_names.INTEGRATIONS)
-    known = isinstance(given, Sequence) and all(each in _names.INTEGRATIONS for each in given)
-    if not (known or given == ("none",)):
+    if not (chosen == ("none",) or all(each in _names.INTEGRATIONS for each in chosen)):
         listed = ", ".join(_names.INTEGRATIONS)
         raise ConfigurationError(name, value, f"auto, none, or names of {listed}")
-    return () if given == ("none",) else tuple(given)
+    return () if chosen == ("none",) else chosen
 
 
 def baggage_keys(name: str, value: object) -> tuple[str, ...]:

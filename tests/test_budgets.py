@@ -36,7 +36,7 @@ BUDGETS = {
     "_links": 4,
     "_names": 177,
     "_otlp": 256,
-    "_parse": 195,
+    "_parse": 197,
     "_redact": 288,
     "_runtime": 31,
     "_secret_names": 147,

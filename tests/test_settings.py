@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import pytest
 from django.utils.functional import lazystr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otel_logging import (
@@ -318,6 +318,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 @given(st.sampled_from(sorted(ARGUMENTS)), GARBAGE)
+@example("instrument", [{"a": 1}])
 def test_any_argument_is_taken_or_an_error_that_names_it(argument: str, value: Any) -> None:
     """Nothing else is raised, whatever is given; what is said fits a screen."""
     said = refusal(lambda: load(**{argument: value}))
