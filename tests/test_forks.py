@@ -176,7 +176,8 @@ def test_a_failing_part_is_reported_and_the_others_follow(
     with traced("after"):
         pass
     assert _forks.pid == os.getpid()
-    assert _diagnostics.counts == {"errors in a forked child": 1}
+    # others' counts are of the watching thread, which a real child has not
+    assert _diagnostics.counts["errors in a forked child"] == 1
     assert service.named("after")
 
 
