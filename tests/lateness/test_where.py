@@ -26,6 +26,10 @@ async def stands_here() -> None:
     await asyncio.sleep(WAITED_S)
 
 
+async def in_a_task() -> None:
+    await asyncio.create_task(stands_here())
+
+
 async def in_a_group() -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(stands_here())
@@ -77,7 +81,7 @@ def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
 @pytest.mark.parametrize(
     "work",
     [
-        *(in_a_group, in_wait, shielded, with_a_timeout, gathered, deep),
+        *(in_a_task, in_a_group, in_wait, shielded, with_a_timeout, gathered, deep),
         shielded_in_a_group_with_a_timeout,
     ],
 )
