@@ -45,10 +45,6 @@ class _Request(Request):
 
     socket: web.WebSocketResponse | None = None
 
-    def __init__(self, scope: Scope, links: Any) -> None:
-        super().__init__(scope, links)
-        self.scope = scope
-
     async def close(self, error: BaseException | None) -> None:
         """End what is open on the WebSocket: its handler has returned, or raised *error*."""
         if self.socket is not None:

@@ -46,13 +46,8 @@ class ReadAhead:
             except Exception as error:
                 event, self.saw_end = error, True
             self.items.append((event, _runtime.current.now_ns()))
-            self._wake(self._waiting)
-
-    def _wake(self, waiting: deque[asyncio.Future[None]]) -> None:
-        while waiting:
-            waiter = waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+            while self._waiting:
+                _wake(self._waiting.popleft())
 
     async def next(self) -> tuple[Event, int] | None:
         """Return the next one and when it arrived; None: they are at their end."""
@@ -72,7 +67,7 @@ class ReadAhead:
             raise event
         self._bytes -= _size(event)
         if self._room is not None and self._bytes < AHEAD_BYTES:
-            self._wake(deque([self._room]))
+            _wake(self._room)
         return event, arrived_ns
 
     async def stop(self) -> None:
@@ -80,6 +75,11 @@ class ReadAhead:
         if not self._task.done():
             self._task.cancel()
             await asyncio.wait((self._task,))
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _size(event: Event) -> int:

@@ -83,7 +83,7 @@ class _Request(Request):
 
     def __init__(self, scope: Scope, send: Send, links: tuple[SpanContext, ...]) -> None:
         super().__init__(scope, links)
-        self.scope, self.ask = scope, partial(route_of, scope)
+        self.ask = partial(route_of, scope)
         self._send = send
 
     async def send(self, event: Event) -> None:

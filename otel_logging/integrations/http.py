@@ -88,6 +88,7 @@ class Request:
     is_complete = False
 
     def __init__(self, scope: Scope, links: tuple[SpanContext, ...], verb: str = "") -> None:
+        self.scope = scope
         self.began, self.began_ns = _exceptions.last, _runtime.current.now_ns()
         headers = headers_of(scope)
         self.request_id = request_id_of(headers)

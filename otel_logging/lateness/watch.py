@@ -183,12 +183,8 @@ class Watch:
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
         parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
         parent_id = 0 if parent is None else parent.span_id
-        start_ns, clock_ns = getattr(span, "start_time", None), getattr(span, "clock_ns", None)
-        start_ns = start_ns or time.time_ns()
-        began_ns = time.perf_counter_ns() if clock_ns is None else start_ns - clock_ns
-        self.box.open(
-            slot, name, ids.trace_id, ids.span_id, parent_id, start_ns, began_ns, budget_s
-        )  # fmt: skip
+        times = getattr(span, "start_time", None) or time.time_ns(), began_ns(span)
+        self.box.open(slot, name, ids.trace_id, ids.span_id, parent_id, *times, budget_s)
         return slot
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
