@@ -24,7 +24,7 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
-from otel_logging.lateness.verdict import GC, LOOP, Why
+from otel_logging.lateness.verdict import GC, LOOP, Who, Why
 
 BEAT_NS: Final = 10_000_000
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
@@ -33,8 +33,6 @@ _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
 _LONG_GC_NS: Final = 200_000
 _FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
 KEPT: Final = 1024
-
-Who = tuple[tuple[str, str], ...]
 
 
 class Pause(NamedTuple):

@@ -16,12 +16,13 @@ from otel_logging.lateness.verdict import (
     QUEUE,
     UNKNOWN,
     Verdict,
+    Who,
 )
 
 
 def sentence(
     name: str,
-    who: tuple[tuple[str, str], ...],
+    who: Who,
     start: datetime,
     latency_s: float,
     budget_s: float,

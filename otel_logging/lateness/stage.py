@@ -9,16 +9,17 @@ import json
 import time
 from asyncio import _get_running_loop, current_task
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
 from datetime import UTC, datetime
+from math import inf
 from sys import _getframe
 from threading import get_ident
 from typing import Any, Final, NamedTuple
 
 from opentelemetry import context as otel_context
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import INVALID_SPAN, SpanKind
 
 from otel_logging import _diagnostics, _forks, _green, _names
 from otel_logging import context as bindings
@@ -33,6 +34,7 @@ from otel_logging.lateness.verdict import (
     UNKNOWN,
     Facts,
     Interval,
+    Who,
     Why,
     judge,
     late_by,
@@ -57,7 +59,7 @@ NOBODY: Final = object()
 
 class Holder(NamedTuple):
     """Who has got something that others wait for, and when: a ``Watched``, or the like of it;
-    *task*: that it got it in.
+    *task*: that it got it in, weakly.
     """
 
     stage: Any
@@ -97,7 +99,7 @@ def ended_below(around: Any, span: Any) -> None:
 
 def _times(start: int, waited_s: Any) -> tuple[int, int]:
     """Return when a stage was handed over and when it began: at one of them its span did."""
-    if type(waited_s) not in (float, int) or not 0 < waited_s < float("inf"):
+    if type(waited_s) not in (float, int) or not 0 < waited_s < inf:
         return start, start
     waited = int(waited_s * 1e9)
     is_handed_over = time.perf_counter_ns() - start >= waited
@@ -116,11 +118,12 @@ class Watched:
             "_outer",
             "_pid",
             "_waits",
+            "_whose",
             "began",
             "budget_s",
         ),
-        *("children", "end", "heart", "is_downstream", "is_overdue", "name", "origin", "places"),
-        *("seen_at", "slot", "span", "task", "thread", "watch", "worker"),
+        *("children", "end", "heart", "is_downstream", "is_known", "is_overdue", "name", "origin"),
+        *("places", "seen_at", "slot", "span", "task", "thread", "watch", "worker"),
     )
 
     def __init__(
@@ -145,12 +148,15 @@ class Watched:
         self._inner_cpu = 0
         self.is_downstream = is_downstream
         self.origin, self.began = _times(began_ns(span), waited_s)
-        self._waits: list[Interval] = []
+        self._waits: list[tuple[Interval, Callable[[], Why] | None]] = []
         self._guesses: list[Interval] = []
         self.children: list[Facts] = []
         self.places: Counter[str] | None = None
         self.seen_at = self.end = 0
         self.is_overdue = False
+        #: Whether others may ask for it once it has ended.
+        self.is_known = outer is None
+        self._whose: Who | None = None
         self.slot = -1
         self._cpu = -1
         self.task: Any = None
@@ -179,10 +185,10 @@ class Watched:
         """Belong to no thread: what that does and computes is not this stage's."""
         self.thread, self._cpu = 0, -1
 
-    def add_wait(self, wait: Interval) -> None:
-        """Take a wait that was measured."""
+    def add_wait(self, wait: Interval, ask: Callable[[], Why] | None = None) -> None:
+        """Take a wait that was measured; *ask* says who had what it was for, if that matters."""
         if len(self._waits) < _WAITS:  # pragma: no branch - a bound
-            self._waits.append(wait)
+            self._waits.append((wait, ask))
 
     def add_guess(self, wait: Interval) -> None:
         """Take a wait that was seen; those in one place that follow each other become one."""
@@ -194,7 +200,7 @@ class Watched:
 
     def _all_waits(self) -> list[Interval]:
         """Return the waits; what was measured is not guessed as well."""
-        known = self._waits
+        known = [each if ask is None else each._replace(why=ask()) for each, ask in self._waits]
         if not self._guesses:
             return known
         return known + [
@@ -240,9 +246,9 @@ class Watched:
             self.add_guess(Interval(cause, max(since, self.began), now, Why(place)))
         self.seen_at = now
 
-    def who(self) -> tuple[tuple[str, str], ...]:
-        """Return on whose behalf it runs."""
-        found: tuple[tuple[str, str], ...] = self.watch.who_of(self.span, {})
+    def who(self) -> Who:
+        """Return on whose behalf it runs, or ran."""
+        found: Who = self.watch.who_of(self.span, {}) if self._whose is None else self._whose
         return found
 
     # ---- the end
@@ -266,7 +272,12 @@ class Watched:
         finally:
             # a circle would wait for the collector; not None: the stage around it knows of it
             self.span.otel_logging_watched = False
+            if self.is_known:
+                self._whose = self.who()
             self.watch.forget(self)
+            # hundreds are kept for what others may ask: with nothing that is large
+            self.span, self.task, self.worker, self.places = INVALID_SPAN, None, None, None
+            self._waits, self._guesses, self.children = [], [], []
         return end_ns
 
     def _finish(self) -> None:
@@ -282,7 +293,7 @@ class Watched:
             return
         if self.began > self.origin:
             behind = self.watch.behind(self.task or self.thread, self.origin, self.began)
-            self._waits.append(Interval(QUEUE, self.origin, self.began, behind))
+            self.add_wait(Interval(QUEUE, self.origin, self.began, behind))
         facts = Facts(
             *(
                 self.name,
@@ -297,7 +308,6 @@ class Watched:
         )
         if outer is not None:
             outer.add_child(facts, cpu=cpu if outer.thread == self.thread else 0)
-        self.children = []  # whoever holds it longer does not hold these
         if over_s is not None:
             self._explain(facts, latency_s, over_s, cpu)
 

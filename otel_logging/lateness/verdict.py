@@ -20,12 +20,15 @@ _RANK: Final = {GC: 0, LOOP: 1, LOCK: 2, POOL: 3, QUEUE: 4, DOWNSTREAM: 5, CPU: 
 _DEPTH: Final = 100  # of children within children that are explained
 
 
+Who = tuple[tuple[str, str], ...]
+
+
 class Why(NamedTuple):
     """What a moment went to: *detail* names it, *culprit* what did it, *who* on whose behalf."""
 
     detail: str = ""
     culprit: str = ""
-    who: tuple[tuple[str, str], ...] = ()
+    who: Who = ()
 
     @property
     def party(self) -> object:

@@ -8,10 +8,14 @@ import time
 from asyncio import _get_running_loop, current_task
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any, Final, TypeVar
+from weakref import ref
 
 from otel_logging import _wrap
 from otel_logging._errors import ConfigurationError
+from otel_logging._values import field
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why, most
@@ -20,7 +24,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _KEPT: Final = 64  # who got one thing last
 _KEYS: Final = 1024
-_MOMENT_NS: Final = 100_000  # what a free lock takes, on a busy machine too
+_MOMENT_NS: Final = 100_000  # what a free lock takes, on a busy machine too: no wait
 
 #: Who got what, last.
 _holders: Final[dict[tuple[Any, ...], deque[Holder]]] = {}
@@ -43,9 +47,8 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             raise ConfigurationError(
                 "waiting: cause", cause, "lock, pool, queue, downstream, or a name of your own"
             )
-        self._cause = cause
-        self._why = Why(" ".join([str(value) for value in fields.values()]))
-        self._key = (cause, *[f"{key}={value}" for key, value in sorted(fields.items())])
+        name = " ".join([str(field(key, value)) for key, value in fields.items()])
+        self._key = cause, name
         self._began: list[tuple[int, Holder | None, Any]] = []
 
     def __call__(self, function: _F) -> _F:
@@ -54,8 +57,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
     def _again(self) -> "waiting":
         again = object.__new__(waiting)
-        again._cause, again._why, again._key = self._cause, self._why, self._key
-        again._began = []
+        again._key, again._began = self._key, []
         return again
 
     def __enter__(self) -> None:
@@ -71,14 +73,17 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             if has_it and self._key in _holders:
                 _holders[self._key].append(Holder(_SOMEBODY, now))
             return
-        why = self._why
-        if len(self._key) > 1:
-            if not (has_it and future is not None and _waits_for(last) is future):
-                last = None
-            loop = _get_running_loop()
-            holder = Holder(watched, now, None if loop is None else current_task(loop))
-            why = blame(self._key, why, holder, began, has_it=has_it, has_not=last)
-        watched.add_wait(Interval(self._cause, began, now, why))
+        cause, name = self._key
+        ask = None
+        if name:
+            watched.is_known, loop = True, _get_running_loop()
+            task = None if loop is None else current_task(loop)
+            holder = Holder(watched, now, None if task is None else ref(task))
+            is_standing = has_it and future is not None and _waits_for(last) is future
+            has_not = last if is_standing else None
+            ask = blame(self._key, Why(name), holder, began, has_it=has_it, has_not=has_not)
+        if now - began > _MOMENT_NS:
+            watched.add_wait(Interval(cause, began, now, Why(name)), ask)
 
 
 class _Somebody:
@@ -94,7 +99,8 @@ _SOMEBODY: Final = _Somebody()
 
 
 def _waits_for(holder: Holder | None) -> Any:
-    return None if holder is None else getattr(holder.task, "_fut_waiter", None)
+    task = None if holder is None or holder.task is None else holder.task()
+    return getattr(task, "_fut_waiter", None)
 
 
 def blame(
@@ -105,9 +111,9 @@ def blame(
     *,
     has_it: bool = True,
     has_not: Holder | None = None,
-) -> Why:
-    """Return who had what *key* names for most of the time since *began*, else *unknown*; note that
-    *holder* has it now, if it *has_it*.
+) -> Callable[[], Why] | None:
+    """Note that *holder* has what *key* names now, if it *has_it*; return what says who had it for
+    most of the time since *began*, else *unknown*; None where that was no time.
 
     A lock's holder has it until another gets it. *has_not* is one that stands where it stood when
     the wait began: its task has given nothing back meanwhile.
@@ -117,15 +123,27 @@ def blame(
         holders = _holders.setdefault(key, deque(maxlen=_KEPT))
         if len(_holders) > _KEYS:  # pragma: no cover - a bound
             _holders.pop(next(iter(_holders)))
-    others = list(holders) if holder.since - began > _MOMENT_NS else ()
+    # most have it at once
+    others = [*holders] if holder.since - began > _MOMENT_NS else []
     if has_it:
         holders.append(holder)
-    if not others:  # nobody has held it up for a moment, and most have it at once
-        return unknown
-    now, held = holder.since, []
-    for other, after in zip(others, [*others[1:], holder], strict=True):
-        until = min(other.stage.end or now, after.since if key[0] == LOCK else now)
-        is_other = other.stage is not holder.stage and not (key[0] == LOCK and other is has_not)
+    if not others:
+        return None
+    return partial(_had_it, [*others, holder], unknown, began, key[0] == LOCK, has_not)
+
+
+def _had_it(
+    holders: list[Holder],
+    unknown: Why,
+    began: int,
+    is_lock: bool,  # noqa: FBT001 - of ``blame`` alone
+    has_not: Holder | None,
+) -> Why:
+    *_, last = holders
+    now, held = last.since, []
+    for other, after in pairwise(holders):
+        until = min(other.stage.end or now, after.since if is_lock else now)
+        is_other = other.stage is not last.stage and not (is_lock and other is has_not)
         if until > began and is_other:
             why = Why(unknown.detail, other.stage.name, other.stage.who())
             held.append((other.since, until, why))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry import trace
 
@@ -22,9 +23,9 @@ from otel_logging.binding import worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
-from otel_logging.lateness.pauses import Pause, Pauses, Who
+from otel_logging.lateness.pauses import Pause, Pauses
 from otel_logging.lateness.stage import WHO, Watched, began_ns, value_of, watched_of
-from otel_logging.lateness.verdict import Why, most
+from otel_logging.lateness.verdict import Who, Why, most
 from otel_logging.lateness.watchdog import Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -74,8 +75,8 @@ class Watch:
         self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[int, Watched] = {}
-        #: From when to when, in which task or thread, what: a ``Why``, or a ``Watched``.
-        self._ended: deque[tuple[int, int, object, Any]] = deque(maxlen=_ENDED)
+        #: From when to when, in which task (weakly) or thread, what.
+        self._ended: deque[tuple[int, int, object, Why]] = deque(maxlen=_ENDED)
         self._unboxed = -1  # the next key of a stage that found no slot
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
@@ -229,7 +230,7 @@ class Watch:
         if self.has_budgets:
             began = began_ns(span) if began is None else began
             why = Why("", getattr(span, "name", ""), self.who_of(span, {}))
-            self._ended.append((began, time.perf_counter_ns(), worker(), why))
+            self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), why))
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -242,7 +243,8 @@ class Watch:
             watched.heart.open -= 1
         # what is ended elsewhere was worked on elsewhere
         if watched.is_outermost and (watched.task or watched.thread) == (here := worker()):
-            self._ended.append((watched.began, watched.end, here, watched))
+            why = Why("", watched.name, watched.who())
+            self._ended.append((watched.began, watched.end, _weakly(here), why))
 
     # ---- whose
 
@@ -267,9 +269,10 @@ class Watch:
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
         """Return what *runner*, a task or a thread, did for most of the time between two."""
+        runner = _weakly(runner)
         did = [
-            (began, ended, each if type(each) is Why else Why("", each.name, each.who()))
-            for began, ended, by, each in list(self._ended)
+            (began, ended, why)
+            for began, ended, by, why in list(self._ended)
             if by == runner and ended > start and began < end
         ]
         return most(did, start, end) or Why()
@@ -306,3 +309,8 @@ class Watch:
             self._thread.start()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits
             self._may_start.append(token)
+
+
+def _weakly(runner: Any) -> Any:
+    """Return a task so that it, and all that it has, is not kept; a thread's number as it is."""
+    return runner if type(runner) is int else ref(runner)
