@@ -217,6 +217,8 @@ class Watchdog:
             hands = self.watch.hands.copy().items()
             thread = next((each for each, span in hands if _is_for(span, watched.span)), 0)
             return where.of_frame(frames.get(thread))
+        if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
+            task = _task_in(watched.span, loop)  # a stage around ``asyncio.run``
         if task is None or current_task(task.get_loop()) is task:
             frame = frames.get(watched.thread) or _frame_of(task, frames)
             return [] if where.is_shared(frame) else where.of_frame(frame)

@@ -97,6 +97,12 @@ def is_shared(frame: FrameType | None) -> bool:
     return any(each.f_code.co_filename.endswith(_TRIO) for each in _outwards(frame))
 
 
+def loop_in(frame: FrameType | None) -> Any:
+    """Return the event loop that runs in the thread with this stack, where asyncio tells."""
+    running = (each for each in _outwards(frame) if each.f_code is _RUNNING)
+    return next((each.f_locals.get("self") for each in running), None)
+
+
 def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> list[Step]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
     a thread of *threads*, where it waits for that. *working*: those that work for it.
@@ -133,7 +139,7 @@ def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
         kind = next((k for k in ("cr", "gi", "ag") if hasattr(coroutine, f"{k}_frame")), None)
         if kind is None:  # what ``__await__`` of a coroutine returns hides it
             inner = gc.get_referents(coroutine) if type(coroutine).__name__ in _HIDING else []
-            coroutine = next((each for each in inner if hasattr(each, "cr_frame")), None)
+            coroutine = next((each for each in inner if type(each).__name__ in _AWAITED), None)
             if coroutine is None:
                 break
             continue
@@ -147,7 +153,10 @@ def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
 _TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
 _ANYIO_S: Final = "run_sync_in_worker_thread"
 _TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py"
-_HIDING: Final = frozenset({"coroutine_wrapper", "async_generator_asend"})
+_HIDING: Final = frozenset(
+    {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
+)
+_AWAITED: Final = _HIDING | {"coroutine", "async_generator"}
 _MOST_AWAITS: Final = 1_000
 
 
@@ -177,6 +186,7 @@ _MANY: Final = (tuple, set, list)
 _HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY)
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
+_RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
 _CALLBACKS: Final = f"{os.sep}events.py"  # what calls one: it is in C, and has no frame
 _SELECTORS: Final = selectors.__file__
 

@@ -6,7 +6,8 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,39 @@ async def of_several_in_wait() -> None:
     await asyncio.wait(tasks)
 
 
+async def generating() -> AsyncIterator[None]:
+    await stands_here()
+    yield
+
+
+async def for_each() -> None:
+    async for _ in generating():
+        pass
+
+
+async def comprehended() -> None:
+    assert await anext(generating(), 1) is None
+    assert [each async for each in generating()] == [None]
+
+
+async def in_a_context_manager() -> None:
+    async with asynccontextmanager(generating)():
+        pass
+
+
+async def while_a_generator_closes() -> None:
+    @asynccontextmanager
+    async def closing() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await stands_here()
+
+    with suppress(ValueError):
+        async with closing():
+            raise ValueError
+
+
 def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
     """Return where a late stage stood that did *work*."""
 
@@ -82,13 +116,25 @@ def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
     "work",
     [
         *(in_a_task, in_a_group, in_wait, shielded, with_a_timeout, gathered, deep),
-        shielded_in_a_group_with_a_timeout,
+        *(shielded_in_a_group_with_a_timeout, for_each, comprehended, in_a_context_manager),
+        while_a_generator_closes,
     ],
 )
 def test_a_task_stands_where_what_it_waits_for_stands(
     service: Service, work: Callable[[], Awaitable[Any]]
 ) -> None:
     assert where(service, work).startswith("100 % stands_here (test_where.py:")
+
+
+@pytest.mark.parametrize("work", [in_a_task, for_each])
+def test_a_stage_around_a_loop_stands_where_its_task_does(
+    service: Service, work: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """The thread itself stands in the loop, and waits for events."""
+    with traced("turn", budget=BUDGET_S):
+        asyncio.run(work())
+    most = str(service.one("turn").attributes["late.where"])
+    assert most.startswith("100 % stands_here (test_where.py:")
 
 
 def test_of_several_that_it_waits_for_it_may_be_any(service: Service) -> None:
