@@ -338,9 +338,6 @@ def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> No
             if type(noted) is tuple:
                 watch.box.close(noted[1])
                 watch.did(span)
-        # who had a pool last is known for a while, and is no reason to keep a message open
-        if watched:
-            span.otel_logging_outer = outliving.let_go(span.otel_logging_outer)
 
 
 def _as_links(links: Any, by: str) -> list[Link]:

@@ -55,9 +55,9 @@ BUDGETS = {
     "doctor": 421,
     "export": 2381,
     "handover": 152,
-    "integrations": 1848,
+    "integrations": 1850,
     "jobs": 103,
-    "lateness": 1635,
+    "lateness": 1623,
     "logs": 1576,
     "mcp_server": 144,
     "observability": 257,
@@ -70,7 +70,7 @@ BUDGETS = {
     "testing": 151,
     "tracers": 58,
     "traces": 2429,
-    "tracing": 288,
+    "tracing": 286,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.

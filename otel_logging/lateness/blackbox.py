@@ -118,12 +118,9 @@ class BlackBox:
         began_ns: int, budget_s: float = 0.0,
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
-        high, low = trace_id >> 64, trace_id & LOW
-        at, shown = slot * SLOT_BYTES, self.names[name]
-        self.pack(
-            self.data, at, 1, 0, 0, high, low, span_id, parent_id, start_ns, began_ns, budget_s,
-            shown,
-        )  # fmt: skip
+        ids = trace_id >> 64, trace_id & LOW, span_id, parent_id
+        rest = start_ns, began_ns, budget_s, self.names[name]
+        self.pack(self.data, slot * SLOT_BYTES, 1, 0, 0, *ids, *rest)
 
     def name(self, slot: int, name: str, budget_s: float) -> None:
         """Give the stage in *slot* its name, known by now, and the budget of that."""

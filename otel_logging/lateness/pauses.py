@@ -71,11 +71,6 @@ class Seen:
             self.request = bindings.entry_of(self.span)
 
     @property
-    def is_own(self) -> bool:
-        """Whether there is code of the application."""
-        return any(where.is_application(code.co_filename) for code, _ in self.steps)
-
-    @property
     def why(self) -> Why:
         """What it was, and on whose behalf."""
         name = getattr(self.span, "name", None)

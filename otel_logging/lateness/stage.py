@@ -9,7 +9,7 @@ import json
 import time
 from asyncio import _get_running_loop, current_task
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from datetime import UTC, datetime
@@ -110,20 +110,10 @@ class Watched:
     """What is measured of one open stage."""
 
     __slots__ = (
-        *(
-            "_cpu",
-            "_inner_cpu",
-            "_below",
-            "_guesses",
-            "_outer",
-            "_pid",
-            "_waits",
-            "_whose",
-            "began",
-            "budget_s",
-        ),
-        *("children", "end", "heart", "is_downstream", "is_known", "is_overdue", "name", "origin"),
-        *("places", "seen_at", "slot", "span", "task", "thread", "watch", "worker"),
+        *("_below", "_cpu", "_guesses", "_inner_cpu", "_pid", "_waits", "_whose", "began"),
+        *("budget_s", "children", "end", "heart", "is_downstream", "is_known", "is_overdue"),
+        *("name", "origin", "outer", "places", "seen_at", "slot", "span", "task", "thread"),
+        *("watch", "worker"),
     )
 
     def __init__(
@@ -141,7 +131,7 @@ class Watched:
         where this is made in another.
         """
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
-        self._outer = outer
+        self.outer = outer
         #: How many there are, shared with all below.
         self._pid = _forks.pid
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
@@ -176,15 +166,6 @@ class Watched:
         elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
             self._cpu = time.thread_time_ns()
 
-    @property
-    def is_outermost(self) -> bool:
-        """Whether no stage around it is measured."""
-        return self._outer is None
-
-    def loosen(self) -> None:
-        """Belong to no thread: what that does and computes is not this stage's."""
-        self.thread, self._cpu = 0, -1
-
     def add_wait(self, wait: Interval, ask: Callable[[], Why] | None = None) -> None:
         """Take a wait that was measured; *ask* says who had what it was for, if that matters."""
         if len(self._waits) < _WAITS:  # pragma: no branch - a bound
@@ -201,8 +182,6 @@ class Watched:
     def _all_waits(self) -> list[Interval]:
         """Return the waits; what was measured is not guessed as well."""
         known = [each if ask is None else each._replace(why=ask()) for each, ask in self._waits]
-        if not self._guesses:
-            return known
         return known + [
             guess
             for guess in self._guesses
@@ -235,9 +214,7 @@ class Watched:
 
     def saw(self, steps: list[where.Step], now: int, since: int) -> None:
         """Take a sample of where it stands: the same since *since*, as far as one knows."""
-        places = self.places
-        if places is None:
-            places = self.places = Counter()
+        places = self.places = self.places or Counter()
         place = where.label(steps)
         if place in places or len(places) < _PLACES:  # pragma: no branch - a bound
             places[place] += 1
@@ -266,14 +243,14 @@ class Watched:
             else:
                 end_ns = span.now_ns() if end_ns is None else end_ns
                 self.end = end_ns - clock
+            if self.is_known:
+                self._whose = self.who()
             self._finish()
         except Exception as error:
             _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
         finally:
             # a circle would wait for the collector; not None: the stage around it knows of it
             self.span.otel_logging_watched = False
-            if self.is_known:
-                self._whose = self.who()
             self.watch.forget(self)
             # hundreds are kept for what others may ask: with nothing that is large
             self.span, self.task, self.worker, self.places = INVALID_SPAN, None, None, None
@@ -281,7 +258,7 @@ class Watched:
         return end_ns
 
     def _finish(self) -> None:
-        outer, cpu = self._outer, 0
+        outer, cpu = self.outer, 0
         is_here = self.thread == get_ident()
         if self._cpu >= 0 and is_here and not where.is_shared(_getframe()):
             cpu = time.thread_time_ns() - self._cpu
@@ -294,18 +271,9 @@ class Watched:
         if self.began > self.origin:
             behind = self.watch.behind(self.task or self.thread, self.origin, self.began)
             self.add_wait(Interval(QUEUE, self.origin, self.began, behind))
-        facts = Facts(
-            *(
-                self.name,
-                self.origin,
-                self.end,
-                self.is_downstream,
-                self._all_waits(),
-                self.children,
-            ),
-            max(cpu - self._inner_cpu, 0),
-            self._guesses,
-        )
+        cpu_here = max(cpu - self._inner_cpu, 0)
+        known = self._all_waits(), self.children, cpu_here, self._guesses
+        facts = Facts(self.name, self.origin, self.end, self.is_downstream, *known)
         if outer is not None:
             outer.add_child(facts, cpu=cpu if outer.thread == self.thread else 0)
         if over_s is not None:
@@ -318,12 +286,12 @@ class Watched:
             self.heart.check(self.end)
         pauses = self.watch.pauses_of(self)[-_PAUSES:]
         verdict = judge(facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9))
-        detail, culprit, blamed = verdict.why
         # where it stood is where it computed, if its own thread did that
         is_here = cpu * 2 > verdict.shares.get(CPU, 0)
         if self.places and (verdict.cause == UNKNOWN or (verdict.cause == CPU and is_here)):
-            detail = self.places.most_common(1)[0][0]
-        verdict = verdict._replace(why=Why(detail, culprit, blamed))
+            place = self.places.most_common(1)[0][0]
+            verdict = verdict._replace(why=verdict.why._replace(detail=place))
+        detail, culprit, blamed = verdict.why
         # with the microseconds that a clock's resolution leaves, the shares are the latency
         shares = {cause: round(took / 1e9, 6) for cause, took in verdict.shares.items()}
         start_ns = time.time_ns() - (time.perf_counter_ns() - self.origin)
@@ -342,7 +310,8 @@ class Watched:
             _names.LATE_WHY: why,
         }
         self.span.set_attributes(attributes)
-        for pause in _linked(pauses, self):
+        linked = [p.span for p in reversed(pauses) if p.span is not None and not self.is_own(p)]
+        for pause in linked[:_LINKS]:
             self.span.add_link(pause)
         self._warn(why, attributes)
 
@@ -378,9 +347,3 @@ class Watched:
         if pause.request is not None:
             return bool(pause.request is bindings.entry_of(self.span))
         return bool(pause.task != 0 and pause.task == id(self.task))
-
-
-def _linked(pauses: Iterable[Any], stage: Watched) -> list[Any]:
-    found = [each for each in pauses if each.span is not None and not stage.is_own(each)]
-    found.sort(key=lambda pause: pause.end - pause.start, reverse=True)
-    return [pause.span for pause in found[:_LINKS]]

@@ -6,10 +6,11 @@ it waited for. Deliberately absent: touching a lock or a pool.
 
 import time
 from asyncio import _get_running_loop, current_task
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 from weakref import ref
 
@@ -27,7 +28,7 @@ _KEYS: Final = 1024
 _MOMENT_NS: Final = 100_000  # what a free lock takes, on a busy machine too: no wait
 
 #: Who got what, last.
-_holders: Final[dict[tuple[Any, ...], deque[Holder]]] = {}
+_holders: Final = defaultdict[Any, deque[Holder]](partial(deque, maxlen=_KEPT))
 
 
 class waiting:  # noqa: N801 - reads as a participle, like structlog's
@@ -86,16 +87,8 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             watched.add_wait(Interval(cause, began, now, Why(name)), ask)
 
 
-class _Somebody:
-    """Whoever is in no stage that is measured: not known, and blamed for nothing."""
-
-    name, end = "", 0
-
-    def who(self) -> tuple[tuple[str, str], ...]:
-        return ()
-
-
-_SOMEBODY: Final = _Somebody()
+#: Whoever is in no stage that is measured: not known, and blamed for nothing.
+_SOMEBODY: Final = SimpleNamespace(name="", end=0, who=tuple)
 
 
 def _waits_for(holder: Holder | None) -> Any:
@@ -118,11 +111,9 @@ def blame(
     A lock's holder has it until another gets it. *has_not* is one that stands where it stood when
     the wait began: its task has given nothing back meanwhile.
     """
-    holders = _holders.get(key)
-    if holders is None:
-        holders = _holders.setdefault(key, deque(maxlen=_KEPT))
-        if len(_holders) > _KEYS:  # pragma: no cover - a bound
-            _holders.pop(next(iter(_holders)))
+    holders = _holders[key]
+    if len(_holders) > _KEYS:  # pragma: no cover - a bound
+        _holders.pop(next(iter(_holders)))
     # most have it at once
     others = [*holders] if holder.since - began > _MOMENT_NS else []
     if has_it:

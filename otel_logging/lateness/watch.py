@@ -35,11 +35,6 @@ _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
 
-#: Of an entry stage without a budget: its loop, or the thread, that it began in; with its slot,
-#: once it has one.
-_Noted = Any
-
-
 class Watch:
     """What is watched in this process. Concurrency: any thread."""
 
@@ -67,8 +62,9 @@ class Watch:
     def _begin(self) -> None:
         self.box = BlackBox()
         self.is_boxed = False
-        #: Entry stages without a budget, by span. Stages write it themselves, in line.
-        self.open: dict[Any, _Noted] = {}
+        #: Entry stages without a budget, by span: the loop, or the thread, that each began in; with
+        #: its slot, once it has one. Stages write it themselves, in line.
+        self.open: dict[Any, Any] = {}
         #: Stages whose task has gone on to something else.
         self.left: set[Any] = set()
         #: Threads that work on behalf of a stage that another task or thread began, by their ids.
@@ -207,7 +203,7 @@ class Watch:
         """
         watched = watched_of(span)
         if watched is not None and watched.task is None:
-            watched.loosen()
+            watched.thread = 0
         elif type(self.open.get(span)) is int:
             self.open[span] = 0
 
@@ -242,7 +238,7 @@ class Watch:
         if watched.heart is not None:
             watched.heart.open -= 1
         # what is ended elsewhere was worked on elsewhere
-        if watched.is_outermost and (watched.task or watched.thread) == (here := worker()):
+        if watched.outer is None and (watched.task or watched.thread) == (here := worker()):
             why = Why("", watched.name, watched.who())
             self._ended.append((watched.began, watched.end, _weakly(here), why))
 

@@ -32,9 +32,8 @@ from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _TICK_S: Final = 0.025
-_SCAN_NS: Final = (
-    100_000  # a look through the table takes no more of a tick than that for each stage
-)
+#: A look through the table takes no more of a tick than that for each stage.
+_SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
@@ -276,7 +275,7 @@ class Watchdog:
         why = seen.why
         if seen.span is _NO_SPAN:  # it may have gone on when we are let in
             why = self.watch.behind(hogs[0], began, now)
-            if not why.culprit and seen.is_own and not seen.is_idle:
+            if not why.culprit and where.own_step(seen.steps) and not seen.is_idle:
                 why = Why(seen.label, seen.label)
         if not why.culprit:
             return None
@@ -313,14 +312,8 @@ def _quiet_ns(budget_s: float) -> float:
 
 def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:
     """Return the innermost frame of the thread that runs *task*; uvloop does not say which."""
-    own = getattr(task.get_coro(), "cr_frame", None)
-    for top in frames.values():  # pragma: no branch - one of them runs it
-        frame = top
-        while frame is not None and frame is not own:
-            frame = frame.f_back
-        if frame is not None:
-            return top
-    return None  # pragma: no cover - it has just stopped
+    own: Any = getattr(task.get_coro(), "cr_frame", None)
+    return next((top for top in frames.values() if own in where.outwards(top)), None)
 
 
 def _span_of(task: Any) -> Any:

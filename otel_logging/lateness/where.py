@@ -68,10 +68,11 @@ else:  # pragma: no cover - by version
 
 def of_frame(frame: FrameType | None) -> list[Step]:
     """Return the steps of a thread's stack."""
-    return _bounded(_outwards(frame))
+    return _bounded(outwards(frame))
 
 
-def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+def outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a stack's frames, innermost first."""
     while frame is not None:
         yield frame
         frame = frame.f_back
@@ -94,12 +95,17 @@ def is_shared(frame: FrameType | None) -> bool:
     """Say whether tasks of trio share the thread with this stack: whose is current is not seen."""
     if "trio" not in sys.modules:
         return False
-    return any(each.f_code.co_filename.endswith(_TRIO) for each in _outwards(frame))
+    return any(each.f_code.co_filename.endswith(_TRIO) for each in outwards(frame))
+
+
+def own_step(steps: list[Step]) -> Step | None:
+    """Return the innermost step of the application, if there is one."""
+    return next((step for step in steps if is_application(step[0].co_filename)), None)
 
 
 def loop_in(frame: FrameType | None) -> Any:
     """Return the event loop that runs in the thread with this stack, where asyncio tells."""
-    running = (each for each in _outwards(frame) if each.f_code is _RUNNING)
+    running = (each for each in outwards(frame) if each.f_code is _RUNNING)
     return next((each.f_locals.get("self") for each in running), None)
 
 
@@ -115,9 +121,8 @@ def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> li
         if task is None:
             break
     frames.reverse()
-    there = _bounded(_outwards(threads.get(_thread_behind(frames[:1], working))))
-    is_told = any(is_application(code.co_filename) for code, _ in there)
-    return [*(there if is_told else []), *_bounded(frames)]
+    there = _bounded(outwards(threads.get(_thread_behind(frames[:1], working))))
+    return [*(there if own_step(there) else []), *_bounded(frames)]
 
 
 def _thread_behind(innermost: list[FrameType], working: Iterable[int]) -> int:
@@ -221,7 +226,7 @@ def _shown(step: Step) -> str:
 
 def label(steps: list[Step]) -> str:
     """Return the innermost place of the application, and the library's that it is in."""
-    own = next((step for step in steps if is_application(step[0].co_filename)), None)
+    own = own_step(steps)
     if own is None or own is steps[0]:
         return _shown(own or steps[0]) if steps else ""
     return f"{_shown(own)} [in {_shown(steps[0])}]"
