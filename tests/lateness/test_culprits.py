@@ -1,6 +1,7 @@
 """Whose work it was: who is named had it most of the time; where it is not known, nobody is."""
 
 import asyncio
+import gc
 import json
 import sys
 import threading
@@ -10,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from typing import Any
+from weakref import ref
 
 import pytest
+from opentelemetry.context import attach, set_value
 
 from otel_logging import bind_context, detached, handoff, taking, traced, waiting
 from otel_logging.handover import Handoff
@@ -40,6 +43,15 @@ def blamed(service: Service, user: str = "bob", name: str = "turn") -> Any:
 
 
 # ---------------------------------------------------------------- locks
+
+
+class Unprintable:
+    """What has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+    __repr__ = __str__
 
 
 class Inventory:
@@ -127,6 +139,46 @@ def test_who_gave_up_has_no_lock(service: Service) -> None:
 
     asyncio.run(main())
     assert blamed(service) == ("lock", "turn", "alice")
+
+
+class Large:
+    """What a request has, and its context."""
+
+
+def test_who_had_a_lock_last_keeps_nothing_else_of_its_request(service: Service) -> None:
+    """Hundreds are known for a while, each with what it is asked for, its name and whose it was."""
+    large = Large()
+    gone = ref(large)
+
+    async def get(kept: Large) -> None:
+        attach(set_value("kept", kept))
+        with traced("turn", budget=BUDGET_S), traced("step"), waiting("lock", name="inventory"):
+            pass
+
+    async def main(kept: Large) -> None:
+        await asyncio.create_task(get(kept))
+
+    asyncio.run(main(large))
+    del large
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"name": "inventory", "shard": 3}, "inventory 3"),
+        ({"name": Unprintable()}, "<unprintable Unprintable>"),
+        ({"name": "redis", "password": "hunter2Xq"}, "redis [redacted:password]"),
+    ],
+    ids=["plain", "whose text fails", "secret"],
+)
+def test_what_is_waited_for_is_told_as_any_field_is(
+    service: Service, fields: dict[str, Any], detail: str
+) -> None:
+    with traced("turn", budget=BUDGET_S), waiting("lock", **fields):
+        time.sleep(BUDGET_S * 2)
+    assert service.one("turn").attributes["late.detail"] == detail
 
 
 def test_who_waits_in_vain_blames_who_stands_there_with_the_lock(service: Service) -> None:
