@@ -383,7 +383,7 @@ def overhead() -> int:
     def turn_of(to: str, query: str) -> tuple[float, float]:
         switch = f"/switched?to={to}"
         before = int(get(service.port, switch))
-        speed = load(service.port, TURN, query=query)
+        speed = load(service.port, TURN, users=2, query=query)  # more would block its loop
         return (int(get(service.port, switch)) - before) / TURN / 1e3, 1 / speed
 
     def measured(query: str) -> float:

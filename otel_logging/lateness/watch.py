@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 from weakref import ref
 
@@ -77,7 +78,7 @@ class Watch:
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
         self.watchdog = Watchdog(self)
-        self.news = threading.Event()
+        self.news = SimpleQueue[None]()  # re-entrant, and cheaper to wait for than an event
 
     def open_box(self) -> None:
         """Make the black box of this process. Never raises."""
@@ -98,7 +99,7 @@ class Watch:
         self.is_stopped = True
         self.pauses.stop()
         self.box.remove()
-        self.news.set()
+        self.news.put(None)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(_STOP_S)
@@ -296,7 +297,7 @@ class Watch:
         try:
             token = self._may_start.pop()
         except IndexError:
-            self.news.set()
+            self.news.put(None)
             return
         try:
             self._thread = threading.Thread(

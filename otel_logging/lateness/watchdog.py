@@ -14,6 +14,7 @@ from contextvars import Context
 from functools import partial
 from itertools import islice
 from math import inf
+from queue import Empty
 from threading import Lock, get_ident
 from typing import Any, Final
 
@@ -71,12 +72,11 @@ class Watchdog:
                 self._due = 0
                 # whoever opens one from here on wakes us
                 if not (watch.open or watch.measured):  # pragma: no branch - a race
-                    news.wait()
-                    news.clear()
+                    news.get()
                 watch.is_awake = True
             self._due = due = time.perf_counter_ns() + int(_TICK_S * 1e9)
-            if news.wait(_TICK_S):
-                news.clear()
+            with suppress(Empty):
+                news.get(timeout=_TICK_S)
             now = time.perf_counter_ns()
             try:
                 self._tick(now, due)
