@@ -1,20 +1,27 @@
 """Make a hundred stages late by one line each, and count the lines that are named.
 
-python benchmarks/lines.py        how many of a hundred, by kind
+python benchmarks/lines.py        how many of a hundred, by kind; a minute
 """
 
 import asyncio
+import functools
+import hashlib
+import inspect
 import json
+import queue
 import random
 import re
 import socket
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from opentelemetry import trace
@@ -22,7 +29,7 @@ from opentelemetry import trace
 from otel_logging import setup_observability, traced
 
 BUDGET_S = 0.1
-EACH = 10
+EACH = 5
 
 
 def sizes() -> float:
@@ -89,10 +96,110 @@ def sync_database(size: float) -> None:
     connection.execute(f"WITH RECURSIVE c(n) AS ({rows}) SELECT sum(n) FROM c").fetchall()
 
 
+async def iterates_over_a_generator(size: float) -> None:
+    async def pages() -> AsyncIterator[int]:
+        for n in range(3):
+            await asyncio.sleep(size / 3)
+            yield n
+
+    assert [n async for n in pages()]
+
+
+async def enters_a_context(size: float) -> None:
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[None]:
+        await asyncio.sleep(size)
+        yield
+
+    async with connected():
+        pass
+
+
+async def waits_in_nested_groups(size: float) -> None:
+    async def leaf() -> None:
+        await asyncio.sleep(size)
+
+    async def branch() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leaf())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(branch())
+        group.create_task(asyncio.sleep(0.01))
+
+
+def _again(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def called(*args: Any) -> Any:
+        return function(*args)
+
+    return called
+
+
+async def calls_what_is_decorated(size: float) -> None:
+    @_again
+    def work() -> None:
+        time.sleep(size)
+
+    work()
+
+
+async def blocks_in_a_callback(size: float) -> None:
+    done = asyncio.get_running_loop().create_future()
+
+    def callback() -> None:
+        time.sleep(size)
+        done.set_result(None)
+
+    asyncio.get_running_loop().call_soon(callback)
+    await done
+
+
+async def gets_from_a_queue_in_a_thread(size: float) -> None:
+    work: queue.Queue[int] = queue.Queue()
+    threading.Timer(size, work.put, (1,)).start()
+
+    def take() -> int:
+        return work.get()
+
+    await asyncio.to_thread(take)
+
+
+async def computes_in_a_comprehension(size: float) -> None:
+    until = time.perf_counter() + size
+    while time.perf_counter() < until:
+        assert [n * n for n in range(50_000)]
+
+
+async def computes_in_an_extension(size: float) -> None:
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", int(size * 2e6))
+
+
+def waits_for_a_process(size: float) -> None:
+    subprocess.run(["sleep", str(size)], check=True)
+
+
+def fetches_an_address(size: float) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            there, _ = server.accept()
+            there.recv(65536)
+            time.sleep(size)
+            there.sendall(b"HTTP/1.0 200 OK\r\n\r\ndone")
+            there.close()
+
+        threading.Thread(target=answer).start()
+        urllib.request.urlopen(f"http://127.0.0.1:{server.getsockname()[1]}").read()
+
+
 KINDS: tuple[Callable[[float], Any], ...] = (
     *(sleeps_in_a_loop, waits_for_a_lock, waits_for_a_full_pool, reads_a_slow_socket),
     *(blocks_by_sleeping, matches_an_expression, parses_50_megabytes, waits_for_a_thread),
-    *(sync_sleep, sync_database),
+    *(sync_sleep, sync_database, iterates_over_a_generator, enters_a_context),
+    *(waits_in_nested_groups, calls_what_is_decorated, blocks_in_a_callback),
+    *(gets_from_a_queue_in_a_thread, computes_in_a_comprehension, computes_in_an_extension),
+    *(waits_for_a_process, fetches_an_address),
 )
 
 
@@ -131,12 +238,14 @@ def main() -> int:
                     kind(sizes())
         running.shutdown(0.1)
     named = Counter[str]()
+    known = {kind.__name__: inspect.getsourcelines(kind) for kind in KINDS}
     for each in ended:
         if each.get("late"):
-            # the line stands in what explains it: where it stood, or what it was
-            told = f"{each.get('late.where', '')} {each.get('late.detail', '')}"
-            found = re.search(rf"{each['name']} \(lines.py:\d+\)", told)
-            named[each["name"]] += found is not None
+            # the line stands in what explains it: where it stood most, or what it was
+            most = each.get("late.where", "").partition(" · ")[0]
+            text, first = known[each["name"]]
+            found = re.findall(r"\(lines.py:(\d+)\)", f"{most} {each.get('late.detail', '')}")
+            named[each["name"]] += any(first < int(n) < first + len(text) for n in found)
     for kind in KINDS:
         print(f"{named[kind.__name__]:3} of {EACH}  {kind.__name__}")
     print(f"{named.total()} of {EACH * len(KINDS)} lines named")
