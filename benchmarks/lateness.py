@@ -5,7 +5,9 @@
     python benchmarks/lateness.py --healthy   10,000 healthy stages: none may be late
     python benchmarks/lateness.py --overhead  what budgets, monitor and black box cost
 
-A real uvicorn serves, real queues hand over; requests come from another process.
+A real uvicorn serves, real queues hand over; requests come from another process. All of it takes
+some ten minutes, where the machine is free: 8 for the faults, which are planted one at a time, and
+one for each of the rest.
 """
 
 import asyncio

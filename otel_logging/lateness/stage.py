@@ -137,7 +137,9 @@ class Watched:
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         self._inner_cpu = 0
         self.is_downstream = is_downstream
-        self.origin, self.began = _times(began_ns(span), waited_s)
+        self.origin = self.began = began_ns(span)
+        if waited_s is not None:
+            self.origin, self.began = _times(self.began, waited_s)
         self._waits: list[tuple[Interval, Callable[[], Why] | None]] = []
         self._guesses: list[Interval] = []
         self.children: list[Facts] = []

@@ -251,8 +251,10 @@ class Watch:
         found = []
         for key in self._who:
             value = values.get(key)
-            for each in (span, entry):
-                value = value_of(each, key) if value is None else value
+            if value is None:
+                value = value_of(span, key)
+            if value is None and entry is not span:
+                value = value_of(entry, key)
             if value is not None:
                 found.append((key, str(field(key, value))))
         return tuple(found)
