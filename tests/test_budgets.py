@@ -57,7 +57,7 @@ BUDGETS = {
     "handover": 152,
     "integrations": 1850,
     "jobs": 103,
-    "lateness": 1628,
+    "lateness": 1624,
     "logs": 1576,
     "mcp_server": 144,
     "observability": 257,

@@ -131,11 +131,9 @@ class Watched:
         where this is made in another.
         """
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
-        self.outer = outer
+        self.outer, self._pid = outer, _forks.pid
         #: How many there are, shared with all below.
-        self._pid = _forks.pid
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
-        self._inner_cpu = 0
         self.is_downstream = is_downstream
         self.origin = self.began = began_ns(span)
         if waited_s is not None:
@@ -144,21 +142,19 @@ class Watched:
         self._guesses: list[Interval] = []
         self.children: list[Facts] = []
         self.places: Counter[str] | None = None
-        self.seen_at = self.end = 0
+        self.seen_at = self.end = self._inner_cpu = 0
         self.is_overdue = False
         #: Whether others may ask for it once it has ended.
         self.is_known = outer is None
         self._whose: Who | None = None
-        self.slot = -1
-        self._cpu = -1
+        self.slot = self._cpu = -1
         self.task: Any = None
         self.heart: Any = None
         #: The task that works on it now; None once that has left it, ``NOBODY`` once no other was
         #: found that does.
         self.worker: Any = None
         if at is not None:
-            self.thread, self.task = at
-            self.worker = self.task
+            (self.thread, self.task), self.worker = at, at[1]
             return
         self.thread = get_ident()
         loop = _get_running_loop()
