@@ -359,7 +359,20 @@ MEASURED: dict[str, tuple[dict[str, Any], str]] = {
         verdict(why="behind a lock", where="71 % resize (w.py:8)"),
         "behind a lock",
     ),
-    "where alone": (verdict(where="71 % resize (w.py:8)"), "71 % resize (w.py:8)"),
+    "where alone": (
+        verdict(where="71 % resize (w.py:8) · 9 % x (y.py:1)"),
+        "query 880 ms → it stood: 71 % resize (w.py:8)",
+    ),
+    "a sentence": (
+        verdict(
+            cause="loop", why="ada's a (b) of 12:00:00.000 took 1 s (budget 500 ms): 1 s (c): d"
+        ),
+        "1 s (c): d",
+    ),
+    "downstream, and where": (
+        verdict(cause="downstream", why="0.9 s in query", where="71 % x"),
+        "query 880 ms → it stood: 71 % x",
+    ),
     "cause": (verdict(cause="lock", where="71 % x"), "lock"),
     "cause and detail": (verdict(cause="pool", detail="5 of 5 in use"), "pool: 5 of 5 in use"),
     "whose": (verdict(cause="loop", culprit__user_id="alice"), "loop, by alice"),
@@ -370,11 +383,10 @@ MEASURED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown, and where in words": (
         verdict(cause="unknown", why="0.8 s without a known cause: 71 % x", where="71 % x"),
-        "0.8 s without a known cause: 71 % x",
+        "query 880 ms → it stood: 71 % x",
     ),
     "a control character": (verdict(why="for \x1b[2J"), "for \\x1b[2J"),
     "one in a cause": (verdict(cause="lock", culprit="\x07"), "lock, by \\x07"),
-    "unknown, and where": (verdict(cause="unknown", where="71 % x"), "71 % x"),
 }
 
 

@@ -114,19 +114,28 @@ def test_where_there_is_no_room_the_trace_is_below(tmp_path: Path, width: int) -
 
     assert lines[4] == {40: "  └ … → search history 1.100 s"}.get(
         width, "  └ answer 1.200 s → search history 1.100 s"
-    ) + {60: "  4bf92f35"}.get(width, "")
+    ) + ("  4bf92f35" if width in (40, 60) else "")
     assert "aaaaaaaa" in lines[-1]
 
 
 def test_in_a_wide_terminal_a_row_is_one_line(tmp_path: Path) -> None:
-    """With why it was late beside it."""
-    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1204), Planted(2, 1, "answer", 0, 1200))
+    """With why it was late beside it, where that has room; else below, and never cut."""
+    long = "answer " * 30
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "message", 0, 1204),
+        Planted(2, 1, "answer", 0, 1200),
+        Planted(1, 0, "message", 0, 100, trace="a" * 32),
+        Planted(2, 1, long, 0, 99, trace="a" * 32),
+    )
 
-    lines = drawn(spans, width=200)
+    _, _, _, one, other, *below = drawn(spans, width=200)
 
-    assert len(lines) == 4
-    assert lines[3].startswith("2023-11-14 22:13:20.000  1.204 s  -    message  answer 1.200 s  ")
-    assert lines[3].endswith("  4bf92f35")
+    assert one == (
+        "2023-11-14 22:13:20.000  1.204 s  -    message  4bf92f35  answer 1.200 s"
+    )
+    assert other == "2023-11-14 22:13:20.000   100 ms  -    message  aaaaaaaa"
+    assert " ".join(map(str.strip, below)).split() == ["└", *long.split(), "99", "ms"]
 
 
 def test_where_there_is_little_room_who_and_stage_share_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from otel_logging import _names
 from otel_logging._text import visible
 from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.path import Step, steps, words
-from otel_logging.traces.span import Span, rfc3339
+from otel_logging.traces.span import Span, key_of, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
 #: What can be measured to have made a stage late, beside what the application names.
@@ -25,6 +25,8 @@ CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "un
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
+_TELL_LITTLE: Final = ("unknown", "downstream")  # causes: where the time went says more
+_THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
 _MOST_NAMED: Final = 10  # where none of those asked for is there
 
 
@@ -82,16 +84,17 @@ class Row:
     @property
     def reason(self) -> list[str]:
         """Why it was late in words, never none, safe for a terminal: what was measured, else where
-        the time went. That no cause is known is no reason.
+        the time went. Whose it was, and how long it took, the row says.
         """
-        where, cause = self.text(_names.LATE_WHERE), self.cause
-        if (why := self.text(_names.LATE_WHY)) and (where or cause != "unknown"):
-            return [visible(why)]
-        if cause not in (None, "unknown", "downstream"):
+        where, why, cause = self.text(_names.LATE_WHERE), self.text(_names.LATE_WHY), self.cause
+        if why and cause not in _TELL_LITTLE:
+            return [visible(why.partition(" (budget ")[2].partition("): ")[2] or why)]
+        if cause not in (None, *_TELL_LITTLE):
             by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
             return [visible(f"{said}, by {by}" if by else said)]
-        return [visible(where)] if where else words(self.path)
+        stood = [] if where is None else [f"it stood: {visible(where.split(_THEN)[0])}"]
+        return words(self.path, stood)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -292,7 +295,9 @@ def _values(trace: Trace, span: Span, key: str) -> list[Any]:
         if (value := above.get(key)) is not None:
             return [value]
     values: list[Any] = []
-    for below in trace.descendants(span):
+    encoded = key_of(key)  # first a look, which is quicker than a walk
+    is_there = any([each.may_have(encoded) for each in trace.spans.values()])
+    for below in trace.descendants(span) if is_there else ():
         if (value := below.get(key)) is not None and value not in values:
             values.append(value)
     return values

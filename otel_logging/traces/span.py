@@ -86,20 +86,18 @@ class Span:
         """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
         if not isinstance(self._details, bytes):
             return self._details.attributes.get(key)
-        return _value_of(_message(self._details), key) if self.may_have(key) else None
+        return _value_of(_message(self._details), key) if self.may_have(key_of(key)) else None
 
-    def may_have(self, key: str) -> bool:
-        """Whether it is worth a look for an attribute with *key* in its name: False where its
-        bytes do not have it.
-        """
+    def may_have(self, encoded: bytes) -> bool:
+        """Whether it is worth a look: False where *encoded* is not in its bytes."""
         one = self._details
-        return not isinstance(one, bytes) or key.encode(errors="surrogatepass") in one
+        return not isinstance(one, bytes) or encoded in one
 
     def beginning(self, prefix: str) -> dict[str, Any]:
         """Return the attributes whose keys begin with *prefix*, as ``get`` does each."""
         if not isinstance(self._details, bytes):
             return {k: v for k, v in self._details.attributes.items() if k.startswith(prefix)}
-        if not self.may_have(prefix):
+        if not self.may_have(prefix.encode()):
             return {}
         own = [item for item in _message(self._details).attributes if item.key.startswith(prefix)]
         return _otlp.values_of(own)
@@ -178,6 +176,13 @@ class Span:
             "links": details.links,
             "events": [event.as_json() for event in details.events],
         }
+
+
+@lru_cache(64)
+def key_of(key: str) -> bytes:
+    """Return an attribute's key as it is encoded, the beginning of no other one."""
+    encoded = key.encode(errors="surrogatepass")
+    return (b"\n%c" % len(encoded) if len(encoded) < 128 else b"") + encoded  # one byte of length
 
 
 def rfc3339(time_ns: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import nlargest
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from otel_logging.traces.span import Event, Span
@@ -55,7 +56,8 @@ class Trace:
     @cached_property
     def in_order(self) -> list[Span]:
         """Its spans by start, of those that started together the longest first."""
-        return sorted(self.spans.values(), key=_order)
+        found = sorted(self.spans.values(), key=attrgetter("end_ns"), reverse=True)
+        return sorted(found, key=attrgetter("start_ns"))  # of 100,000 twice by a number is quicker
 
     @cached_property
     def _children(self) -> dict[str, list[Span]]:
@@ -72,13 +74,14 @@ class Trace:
     @property
     def top(self) -> Span:
         """Its outermost stage that began first; of log lines alone, their holder."""
-        return min(self.roots, key=_order, default=self.in_order[0])
+        return min(self.roots, key=lambda s: (s.start_ns, -s.end_ns), default=self.in_order[0])
 
     @property
     def roots(self) -> list[Span]:
         """Its outermost stages; of a circle of parents, which a broken sender makes, all."""
-        stages = [span for span in self.spans.values() if span.is_stage]
-        return [span for span in stages if span.parent_span_id not in self.spans] or stages
+        spans = self.spans.values()
+        outermost = [each for each in spans if each.parent_span_id not in self.spans]
+        return _stages(outermost) or _stages(spans)
 
     def is_for(self, user: str) -> bool:
         """Whether any of its spans ran on behalf of *user*."""
@@ -210,8 +213,8 @@ class Trace:
             yield self._stage(part[0].span_id, seen, *where, shown, fold, part)
 
 
-def _order(span: Span) -> tuple[int, int, str]:
-    return span.start_ns, -span.end_ns, span.span_id
+def _stages(spans: Iterable[Span]) -> list[Span]:
+    return [span for span in spans if span.is_stage]
 
 
 def common(children: Sequence[Span]) -> dict[str, Any]:

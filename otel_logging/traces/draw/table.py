@@ -200,19 +200,19 @@ class _Columns:
             table.add_column(name, no_wrap=True, justify="right")
         table.add_column("who", max_width=_WHO_MOST)
         table.add_column("stage", max_width=self._width // 4 if wide else None)
-        if wide:
-            table.add_column("why", no_wrap=True, ratio=1)
         if not narrow:
             table.add_column("trace", no_wrap=True)
         for cells, below in self._rows:
-            why = _one_line(below["why"], below["facts"])
             trace = links.mark(Text(below["ids"][0][:_ID_DIGITS], "dim"), *below["ids"])
-            table.add_row(*cells, *([why] * wide), *([trace] * (not narrow)))
+            table.add_row(*cells, *([trace] * (not narrow)))
         heading, *rows = _rendered(table, self._width)
         yield heading
         for line, (_, below) in zip(rows, self._rows, strict=True):
-            yield line
-            if not wide:
+            # of what does not fit beside the stage only what is usual may be cut
+            if wide and line.cell_len + len(_GAP) + below["why"].cell_len <= self._width:
+                yield Text.assemble(line, _GAP, below["why"], _after(below["facts"]))
+            else:
+                yield line
                 yield from self._below(below, links)
             yield from links.below(*below["ids"], indent=_GAP)
 
@@ -221,10 +221,9 @@ class _Columns:
         yield from lines
         facts = Text(below["facts"], "dim")
         if self._width < _NARROW:
-            facts = links.mark(Text(below["ids"][0][:_ID_DIGITS], "dim"), *below["ids"]).append(
-                f"{_GAP}{facts.plain}"
-            )
-        if cell_len(last.plain) + len(_GAP) + cell_len(facts.plain) <= self._width:
+            trace = Text(below["ids"][0][:_ID_DIGITS], "dim")
+            facts = links.mark(trace, *below["ids"]).append(_after(facts.plain))
+        if last.cell_len + len(_GAP) + facts.cell_len <= self._width:
             yield last.append(_GAP).append(facts)
             return
         yield last
@@ -232,10 +231,8 @@ class _Columns:
             yield from wrapped(facts, self._width, len(_BELOW), " " * len(_BELOW))
 
 
-def _one_line(why: Text, facts: str) -> Text:
-    line = why.copy()
-    line.no_wrap, line.overflow = True, "ellipsis"
-    return line.append(f"{_GAP}{facts}", "dim") if facts else line
+def _after(facts: str) -> Text:
+    return Text(f"{_GAP}{facts}" if facts else "", "dim")
 
 
 def _title(answer: Answer, *, narrowed: bool) -> Text:
