@@ -1,13 +1,13 @@
 """What the commands do alike: read the sources, and print what was found. Nothing is changed."""
 
 import gc
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,4 +178,4 @@ def strict(value: Any) -> str:
     text = dumps(value).decode()
     if text.isascii():
         return text
-    return _NOT_ASCII.sub(lambda found: json.dumps(found.group())[1:-1], text)
+    return _NOT_ASCII.sub(lambda found: encode_basestring_ascii(found.group())[1:-1], text)

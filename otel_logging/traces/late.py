@@ -102,15 +102,8 @@ class Row:
         return self.span.trace_id, self.span.span_id, self.path[-1].span_id
 
     def measured(self, key: str) -> Any:
-        """Return what the write side found out, all of one stage: this one if it has a cause, else
-        the deepest of its path that has one.
-        """
-        verdicts = _verdicts(self.trace, self.span)
-        found = next((each for each in verdicts if each.get(_names.LATE_CAUSE) is not None), {})
-        value = found.get(key)
-        if value is None and (not found or key == _names.LATE_WHERE):
-            value = next((each[key] for each in verdicts if each.get(key) is not None), None)
-        return value
+        """Return what the write side found out."""
+        return _measured(self.trace, self.span).get(key)
 
     def text(self, key: str) -> str | None:
         """Return a verdict as text, whatever another program wrote there."""
@@ -159,10 +152,19 @@ _path: Final = _kept(steps)
 
 
 @_kept
-def _verdicts(trace: Trace, span: Span) -> list[dict[str, Any]]:
-    """Return what was measured of a stage, then of those on its path, the deepest first."""
+def _measured(trace: Trace, span: Span) -> dict[str, Any]:
+    """Return what was measured, all of one stage: *span* if it has a cause, else the deepest of its
+    path that has one; where it stood, whichever says that first.
+    """
     way = [trace.spans[step.span_id] for step in reversed(_path(trace, span)[1:])]
-    return list(filter(None, (each.beginning(_VERDICT) for each in (span, *way))))
+    verdicts = [found for each in (span, *way) if (found := each.beginning(_VERDICT))]
+    merged: dict[str, Any] = {}
+    for each in verdicts:
+        merged = {**{key: value for key, value in each.items() if value is not None}, **merged}
+    cause = next((each for each in verdicts if each.get(_names.LATE_CAUSE) is not None), None)
+    if cause is None:
+        return merged
+    return {**cause, _names.LATE_WHERE: merged.get(_names.LATE_WHERE)}
 
 
 #: How rows are ordered, the first one first: by what, largest first.

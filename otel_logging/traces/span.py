@@ -111,11 +111,17 @@ class Span:
         return _FAILED in one and bool(_message(one).status.code == 2)
 
     @property
-    def moments(self) -> list[tuple[int, str]]:
-        """Times and names of its events, in the order in which they were recorded."""
+    def moments(self) -> list[int]:
+        """When its events were, in the order in which they were recorded."""
         if not isinstance(self._details, bytes):
-            return [(event.time_ns, event.name) for event in self._details.events]
-        return [(e.time_unix_nano, _text(e.name)) for e in _message(self._details).events]
+            return [event.time_ns for event in self._details.events]
+        return [event.time_unix_nano for event in _message(self._details).events]
+
+    def said(self, number: int) -> str:
+        """Return the name of one of its events, by its number in that order."""
+        if not isinstance(self._details, bytes):
+            return self._details.events[number].name
+        return _text(_message(self._details).events[number].name)
 
     @property
     def details(self) -> Details:
