@@ -68,6 +68,21 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 900, line(880, "b"), line(10, "a"))],
         'itself 870 ms, between "a" and "b"',
     ),
+    "a server's line about the whole of it": (
+        [p(1, 0, ROOT, 0, 900, line(880, '"GET /" 200', logger="uvicorn.access"))],
+        NOTHING,
+    ),
+    "a line beside a server's": (
+        [
+            p(
+                *(1, 0, ROOT, 0, 900),
+                line(10, "a"),
+                line(450, '"GET /" 200', logger="werkzeug"),
+                line(880, "b"),
+            )
+        ],
+        'itself 870 ms, between "a" and "b"',
+    ),
     "a line outside the stage": (
         [p(1, 0, ROOT, 0, 900, line(-50, "early"), line(2000, "late"))],
         NOTHING,
@@ -260,10 +275,13 @@ def test_a_stored_trace_has_its_sentence(
 
 
 def test_no_row_is_without_a_reason(tmp_path: Path) -> None:
-    """Whatever was stored."""
+    """Whatever was stored; and the same one where all of a span has been read, as Jaeger's are."""
     for number, (stored, _) in enumerate(SENTENCES.values()):
         spans = read_back(tmp_path / str(number), *stored)
-        assert all(all(row.reason) and row.reason for row in late(spans, Question()).rows)
+        reasons = [row.reason for row in late(spans, Question()).rows]
+        assert all(all(reason) and reason for reason in reasons)
+        assert all(span.details for span in spans)
+        assert [row.reason for row in late(spans, Question()).rows] == reasons
 
 
 @pytest.mark.parametrize(

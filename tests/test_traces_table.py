@@ -131,9 +131,7 @@ def test_in_a_wide_terminal_a_row_is_one_line(tmp_path: Path) -> None:
 
     _, _, _, one, other, *below = drawn(spans, width=200)
 
-    assert one == (
-        "2023-11-14 22:13:20.000  1.204 s  -    message  4bf92f35  answer 1.200 s"
-    )
+    assert one == ("2023-11-14 22:13:20.000  1.204 s  -    message  4bf92f35  answer 1.200 s")
     assert other == "2023-11-14 22:13:20.000   100 ms  -    message  aaaaaaaa"
     assert " ".join(map(str.strip, below)).split() == ["└", *long.split(), "99", "ms"]
 

@@ -42,11 +42,12 @@ def sources_of(source: str | None, store: Store) -> Sources:
 def opened(source: str | None, store: Store) -> Iterator[Sources]:
     """Yield what is to be read. What it raises becomes the command's error.
 
-    Python's garbage collector is off until the command ends: it would look through 100,000
-    spans again and again, and none of them is garbage.
+    Python's garbage collector is off until the command ends, and never sees what is there then: it
+    would look through 100,000 spans again and again, also at exit, and none of them is garbage.
     """
     gc.disable()
-    click.get_current_context().call_on_close(gc.enable)
+    for each in (gc.enable, gc.freeze):  # the last one first
+        click.get_current_context().call_on_close(each)
     try:
         yield sources_of(source, store)
     except (JaegerError, ConfigurationError) as error:

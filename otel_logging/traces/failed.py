@@ -74,20 +74,26 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     deepest with status ERROR.
     """
     bad = [span for span in trace.spans.values() if span.may_have_failed and is_bad(span)]
-    if not bad:
+    # a line after the end may tell of it again, without a traceback
+    told = [
+        (error, bool(error and error.is_traced), span) for span in bad for error in [_raised(span)]
+    ]
+    told.sort(key=lambda one: (bool(one[0]), one[1], one[2].start_ns, one[2].span_id))
+    if not told:
         return None
-    deepest = max(bad, key=lambda span: (bool(_raised(span)), span.start_ns, span.span_id))
+    error, _, deepest = told[-1]
     above = {deepest.span_id, *(span.span_id for span in trace.ancestors(deepest))}
     own = [row for row in rows if row.span.span_id in above]
     if not own:
         return None
     row = min(own, key=lambda row: row.span.start_ns)
-    error = _raised(deepest)
     if deepest.is_log_page:
         deepest = trace.spans.get(deepest.parent_span_id, row.span)
-    message = deepest.details.status_message
-    what = error.what if error else message or f"{deepest.name} has status ERROR"
-    return Failure(row, deepest, what, error.where if error else "")
+    if error is None:
+        message = deepest.details.status_message or f"{deepest.name} has status ERROR"
+        return Failure(row, deepest, message, "")
+    known = [each.where for each, *_ in told if each and each.is_own]
+    return Failure(row, deepest, error.what, error.where if error.is_own or not known else known[0])
 
 
 def is_bad(span: Span) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nlargest
 from itertools import chain
+from operator import methodcaller
 from typing import Any, Final
 
 from otel_logging import _names
@@ -298,7 +299,7 @@ def _values(trace: Trace, span: Span, key: str) -> list[Any]:
             return [value]
     values: list[Any] = []
     encoded = key_of(key)  # first a look, which is quicker than a walk
-    is_there = any([each.may_have(encoded) for each in trace.spans.values()])
+    is_there = any(map(methodcaller("may_have", encoded), trace.spans.values()))
     for below in trace.descendants(span) if is_there else ():
         if (value := below.get(key)) is not None and value not in values:
             values.append(value)

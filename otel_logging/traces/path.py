@@ -216,23 +216,17 @@ def _between(
     lines = [
         (time_ns + whole.shift, holder, number)
         for holder in (whole.span, *(s for s in trace.children(whole.span) if s.is_log_page))
-        for number, time_ns in enumerate(holder.moments)
+        for time_ns, number in holder.moments
     ]
     lines = [line for line in lines if whole.start <= line[0] <= whole.end]
     lines.sort(key=itemgetter(0))
     begin, end = _longest_piece(gaps, [at for at, *_ in lines])
-    before = [line for line in lines if line[0] == begin]
-    after = [line for line in lines if line[0] == end]
-    above = sorted(p.span.name for p in stages if begin in (p.start, p.end))
-    below = sorted(p.span.name for p in stages if end in (p.start, p.end))
-    last = above[-1] if above else _said(before[-1]) if before else None
-    first = _said(after[0]) if after else below[0] if below else None
-    return (end - begin) / 1e9, (last, first)
-
-
-def _said(line: tuple[int, Span, int]) -> str:
-    _, holder, number = line
-    return f'"{holder.said(number)}"'
+    said = [(at, f'"{holder.said(number)}"') for at, holder, number in lines if at in (begin, end)]
+    before = [name for at, name in said if at == begin]
+    before += sorted(p.span.name for p in stages if begin in (p.start, p.end))
+    after = [name for at, name in said if at == end]
+    after += sorted(p.span.name for p in stages if end in (p.start, p.end))
+    return (end - begin) / 1e9, (before[-1] if before else None, after[0] if after else None)
 
 
 def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, int]:

@@ -32,6 +32,9 @@ _BUDGET_HEAD: Final = _otlp.attribute_of(b"\x4a", _names.BUDGET, 0.5)[:-8]
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _EXCEPTION: Final = _names.EXCEPTION.encode()
 
+#: How loggers of servers' lines about a request as a whole end: each has one, and it tells nothing.
+_ACCESS: Final = (".access", "werkzeug")
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -111,14 +114,21 @@ class Span:
         return _FAILED in one and bool(_message(one).status.code == 2)
 
     @property
-    def moments(self) -> list[int]:
-        """When its events were, in the order in which they were recorded."""
-        if not isinstance(self._details, bytes):
-            return [event.time_ns for event in self._details.events]
-        return [event.time_unix_nano for event in _message(self._details).events]
+    def moments(self) -> list[tuple[int, int]]:
+        """When its events were, in the order in which they were recorded, each with its number;
+        without servers' lines about a whole request.
+        """
+        one, log = self._details, _names.LOGGER
+        if not isinstance(one, bytes):
+            times = [(each.time_ns, each.attributes.get(log)) for each in one.events]
+        else:
+            look = any(name.encode() in one for name in _ACCESS)
+            events = _message(one).events
+            times = [(e.time_unix_nano, look and _value_of(e, log)) for e in events]
+        return [(at, n) for n, (at, name) in enumerate(times) if not f"{name}".endswith(_ACCESS)]
 
     def said(self, number: int) -> str:
-        """Return the name of one of its events, by its number in that order."""
+        """Return the name of one of its events, by its number."""
         if not isinstance(self._details, bytes):
             return self._details.events[number].name
         return _text(_message(self._details).events[number].name)

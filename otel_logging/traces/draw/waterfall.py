@@ -54,7 +54,7 @@ _HIDDEN: Final = frozenset(
 _LEVEL_STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow"}
 _LOUD: Final = frozenset({"error", "critical"})  # in capitals, for those who see no colour
 _LEVEL_WIDTH = 7  # "warning"
-_HTTP: Final = ("http.route", "url.path")  # the first ones of a stage
+_HTTP: Final = ("http.route", "url.path", "http.response.status_code")  # first of a stage
 #: Below it, whole.
 _WHOLE: Final = (_names.LATE_WHERE, "db.query.text", "db.statement")
 
