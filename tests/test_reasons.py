@@ -110,7 +110,10 @@ def test_no_row_is_without_a_reason(
         if row["reason"] == NOTHING:
             span = answer(spool, "show", row["trace_id"])["spans"][0]
             lines = [each for each in span["events"] if each["name"] != "exception"]
-            assert {each["attributes"]["logger"] for each in lines} <= {"uvicorn.access", "werkzeug"}
+            assert {each["attributes"]["logger"] for each in lines} <= {
+                "uvicorn.access",
+                "werkzeug",
+            }
 
 
 def test_rows_of_an_application_without_a_line_of_ours_can_be_told_apart(tmp_path: Path) -> None:

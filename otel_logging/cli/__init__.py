@@ -108,11 +108,10 @@ def late(
                 else table.draw_groups(answer, parts, by=str(group), width=out_width)
             )
             rows = (part.as_json() for part in parts)
-            return Shown(drawn, rows, [], answer.rows, answer.looked_at)
+            return Shown(drawn, rows, answer.rows, answer.looked_at)
         return Shown(
             table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
             (row.as_json(found.link(*row.ids)) for row in answer.rows),
-            [row.trace for row in answer.rows],
             answer.rows,
             answer.looked_at,
         )
@@ -145,7 +144,6 @@ def failed(**given: Any) -> None:
                 links=links_of(found),
             ),
             (failure.as_json(found.link(*failure.ids)) for failure in some),
-            [failure.row.trace for failure in some],
             [failure.row for failure in some],
             looked_at,
         )

@@ -25,7 +25,6 @@ from otel_logging.traces.draw import page, terminal
 from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.late import Question, Row, there_is
 from otel_logging.traces.sources import Answered, Sources
-from otel_logging.traces.trace import Trace
 
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
 _NOT_ASCII: Final = later(r"[^\x00-\x7e]+")
@@ -86,11 +85,10 @@ def nothing_in(found: Answered, source: str | None, store: Store, *, when: str) 
 
 @dataclass(slots=True)
 class Shown:
-    """An answer to be printed: drawn, as JSON, as pictures of a page."""
+    """An answer to be printed: drawn, as JSON, and what it is of."""
 
     drawn: Iterable[Text]
     as_json: Iterable[dict[str, Any]]
-    traces: list[Trace]
     rows: list[Row]
     looked_at: int
 
@@ -150,7 +148,9 @@ class Listing:
                 click.echo(each, err=True)
         if self._page is not None:
             title = next(iter(shown.drawn)).plain
-            parts = page.draw(title, list(shown.as_json), shown.traces, found.origin)
+            parts = page.draw(
+                title, list(shown.as_json), [row.trace for row in shown.rows], found.origin
+            )
             try:
                 self._page.write_text("".join(parts), encoding="utf-8")
             except OSError as error:

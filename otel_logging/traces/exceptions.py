@@ -83,11 +83,10 @@ def _one_line(text: str) -> str:
 
 def _raised(what: str, frames: list[re.Match[str]], told: re.Match[str] | None) -> Raised:
     own = next((frame for frame in frames if not _LIBRARY.search(frame["file"])), told)
-    is_in = frames and own is not None and own is not frames[0]
-    if not frames and own is None:
-        where = ""
-    else:
-        where = f"at {_place(own or frames[0])}" + (f" (in {_place(frames[0])})" if is_in else "")
+    inner = frames[0] if frames else own
+    where = f"at {_place(own or inner)}" if inner else ""
+    if inner and own not in (None, inner):
+        where += f" (in {_place(inner)})"
     return Raised(what, where, own is not None, bool(frames))
 
 

@@ -73,7 +73,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     """Return the failure of a trace: the deepest stage that says what was raised, else the
     deepest with status ERROR.
     """
-    bad = [span for span in trace.spans.values() if span.may_have_failed and is_bad(span)]
+    bad = [span for span in trace.spans.values() if is_bad(span)]
     # a line after the end may tell of it again, without a traceback
     told = [
         (error, bool(error and error.is_traced), span) for span in bad for error in [_raised(span)]
@@ -98,7 +98,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
 
 def is_bad(span: Span) -> bool:
     """Return whether a stage failed, or one of its lines has an exception."""
-    return span.is_error or _raised(span) is not None
+    return span.may_have_failed and (span.is_error or _raised(span) is not None)
 
 
 def _raised(span: Span) -> exceptions.Raised | None:

@@ -75,12 +75,9 @@ class Row:
     @property
     def culprit(self) -> dict[str, Any]:
         """On whose behalf the work ran that made it late; may be empty."""
-        dot = _names.LATE_CULPRIT + "."
-        return {
-            key: value
-            for key in self.trace.who_keys
-            if (value := self.measured(dot + key)) is not None
-        }
+        found = _measured(self.trace, self.span)
+        keys = [(key, f"{_names.LATE_CULPRIT}.{key}") for key in self.trace.who_keys]
+        return {key: found[dotted] for key, dotted in keys if dotted in found}
 
     @property
     def reason(self) -> list[str]:
@@ -102,13 +99,9 @@ class Row:
         """The ids of its trace, of the stage, and of the deepest stage of its path."""
         return self.span.trace_id, self.span.span_id, self.path[-1].span_id
 
-    def measured(self, key: str) -> Any:
-        """Return what the write side found out."""
-        return _measured(self.trace, self.span).get(key)
-
     def text(self, key: str) -> str | None:
-        """Return a verdict as text, whatever another program wrote there."""
-        value = self.measured(key)
+        """Return what the write side found out as text, whatever another program wrote there."""
+        value = _measured(self.trace, self.span).get(key)
         return None if value is None else str(value)
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
@@ -129,11 +122,8 @@ class Row:
             "path": [step.as_json() for step in self.path],
             "reason": " → ".join(self.reason),
             "cause": self.cause,
-            "detail": self.text(_names.LATE_DETAIL),
-            "culprit": self.text(_names.LATE_CULPRIT),
             "culprit_who": self.culprit,
-            "why": self.text(_names.LATE_WHY),
-            "where": self.text(_names.LATE_WHERE),
+            **{key: self.text(_VERDICT + key) for key in ("detail", "culprit", "why", "where")},
             "shares": _object(self.text(_names.LATE_SHARES)),
             "link": link,
         }
@@ -158,14 +148,15 @@ def _measured(trace: Trace, span: Span) -> dict[str, Any]:
     path that has one; where it stood, whichever says that first.
     """
     way = [trace.spans[step.span_id] for step in reversed(_path(trace, span)[1:])]
-    verdicts = [found for each in (span, *way) if (found := each.beginning(_VERDICT))]
+    there = [
+        {k: v for k, v in each.beginning(_VERDICT).items() if v is not None}
+        for each in (span, *way)
+    ]
     merged: dict[str, Any] = {}
-    for each in verdicts:
-        merged = {**{key: value for key, value in each.items() if value is not None}, **merged}
-    cause = next((each for each in verdicts if each.get(_names.LATE_CAUSE) is not None), None)
-    if cause is None:
-        return merged
-    return {**cause, _names.LATE_WHERE: merged.get(_names.LATE_WHERE)}
+    for each in reversed(there):
+        merged.update(each)
+    found = next((each for each in there if _names.LATE_CAUSE in each), merged)
+    return {**found, _names.LATE_WHERE: merged.get(_names.LATE_WHERE)}
 
 
 #: How rows are ordered, the first one first: by what, largest first.
@@ -246,7 +237,7 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
     own: set[str] = set()
     at_or_above: set[str] = set()
     for span in trace.spans.values():
-        if all(_is(span.get(key), value) for key, value in where):
+        if all(_typed(span.get(key)) == value for key, value in where):
             own.add(span.span_id)
             for above in chain([span], trace.ancestors(span)):
                 if above.span_id in at_or_above:  # so are all above that
@@ -308,13 +299,14 @@ def _values(trace: Trace, span: Span, key: str) -> list[Any]:
 
 def _is_for(row: Row, wanted: str) -> bool:
     trace = row.trace
-    return any(_is(v, wanted) for key in trace.who_keys for v in _values(trace, row.span, key))
+    keys = trace.who_keys
+    return any(_typed(v) == wanted for key in keys for v in _values(trace, row.span, key))
 
 
-def _is(value: Any, wanted: str) -> bool:
-    """Compare an attribute with what somebody typed: booleans as Jaeger has them."""
+def _typed(value: Any) -> str | None:
+    """Return an attribute as somebody types it: booleans as Jaeger has them."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return value is not None and text == wanted
+    return None if value is None else text
 
 
 def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
@@ -323,25 +315,26 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
     """
     traces = by_trace(spans).values()
     here = [span for trace in traces for span in trace.spans.values()]
+
+    def valued(*keys: str) -> Counter[str]:
+        values = (_typed(span.get(key)) for span in here for key in keys)
+        return Counter(value for value in values if value is not None)
+
     services = Counter(span.resource.service for span in here)
     if question.service not in (None, *services):
-        yield f"services there are: {_some(services)}"
+        yield f"services there are: {some(services)}"
     keys = {key for trace in traces for key in trace.who_keys}
-    users = Counter(
-        str(span.get(key)) for span in here for key in keys if span.get(key) is not None
-    )
-    if question.who not in (None, *users):
-        yield f"users there are ({', '.join(sorted(keys))}): {_some(users)}"
+    if question.who not in (None, *(users := valued(*keys))):
+        yield f"users there are ({', '.join(sorted(keys))}): {some(users)}"
     for key, wanted in question.where:
-        values = [value for span in here if (value := span.get(key)) is not None]
-        if not any(_is(value, wanted) for value in values):
-            yield f"values of {key} there are: {_some(Counter(map(str, values)))}"
-    causes = Counter(str(span.get(key)) for span in here if span.get(key := _names.LATE_CAUSE))
-    if question.cause not in (None, *causes):
-        yield f"causes there are: {_some(causes)}"
+        if wanted not in (values := valued(key)):
+            yield f"values of {key} there are: {some(values)}"
+    if question.cause not in (None, *(causes := valued(_names.LATE_CAUSE))):
+        yield f"causes there are: {some(causes)}"
 
 
-def _some(names: Counter[str]) -> str:
+def some(names: Counter[str]) -> str:
+    """Return the names there are, the most frequent first; of many the first ones."""
     more = len(names) - _MOST_NAMED
     some = [name for name, _ in names.most_common(_MOST_NAMED)]
     return ", ".join([*some, *([f"and {more} more"] if more > 0 else [])]) or "none"

@@ -12,7 +12,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 from otel_logging._text import duration, visible
-from otel_logging.traces.span import Span
+from otel_logging.traces.span import Span, text_of
 from otel_logging.traces.trace import Trace
 
 NOTHING: Final = (
@@ -214,14 +214,14 @@ def _between(
         return 0.0, None
     (whole,) = parts
     lines = [
-        (time_ns + whole.shift, holder, number)
+        (time_ns + whole.shift, event)
         for holder in (whole.span, *(s for s in trace.children(whole.span) if s.is_log_page))
-        for time_ns, number in holder.moments
+        for time_ns, event in holder.moments
+        if whole.start <= time_ns + whole.shift <= whole.end
     ]
-    lines = [line for line in lines if whole.start <= line[0] <= whole.end]
     lines.sort(key=itemgetter(0))
-    begin, end = _longest_piece(gaps, [at for at, *_ in lines])
-    said = [(at, f'"{holder.said(number)}"') for at, holder, number in lines if at in (begin, end)]
+    begin, end = _longest_piece(gaps, [at for at, _ in lines])
+    said = [(at, f'"{text_of(event.name)}"') for at, event in lines if at in (begin, end)]
     before = [name for at, name in said if at == begin]
     before += sorted(p.span.name for p in stages if begin in (p.start, p.end))
     after = [name for at, name in said if at == end]

@@ -7,7 +7,6 @@ for. A span that is in both comes twice, the local one first: ``trace.by_trace``
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -127,21 +126,21 @@ def _greet(jaeger: Jaeger) -> Callable[[float], None]:
     """Have a thread see whether there is a Jaeger; return what waits so many seconds for that, and
     raises ``JaegerError`` where there is none.
     """
-    answer: Future[None] = Future()
+    failed: list[JaegerError] = []
 
     def run() -> None:
         try:
             jaeger.services()
         except JaegerError as error:
-            answer.set_exception(error)
-        else:
-            answer.set_result(None)
+            failed.append(error)
 
     def greeted(patience_s: float) -> None:
-        try:
-            answer.result(patience_s)
-        except TimeoutError as error:
-            raise UnreachableError(f"{jaeger.url} does not answer in time") from error
+        asking.join(patience_s)
+        if failed:
+            raise failed[0]
+        if asking.is_alive():
+            raise UnreachableError(f"{jaeger.url} does not answer in time") from TimeoutError()
 
-    threading.Thread(target=run, name="otel_logging jaeger", daemon=True).start()
+    asking = threading.Thread(target=run, name="otel_logging jaeger", daemon=True)
+    asking.start()
     return greeted

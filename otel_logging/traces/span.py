@@ -114,24 +114,17 @@ class Span:
         return _FAILED in one and bool(_message(one).status.code == 2)
 
     @property
-    def moments(self) -> list[tuple[int, int]]:
-        """When its events were, in the order in which they were recorded, each with its number;
-        without servers' lines about a whole request.
+    def moments(self) -> list[tuple[int, Any]]:
+        """When its events were, in the order in which they were recorded, each with what has its
+        name; without servers' lines about a whole request.
         """
         one, log = self._details, _names.LOGGER
         if not isinstance(one, bytes):
-            times = [(each.time_ns, each.attributes.get(log)) for each in one.events]
+            times = [(e.time_ns, e, e.attributes.get(log)) for e in one.events]
         else:
-            look = any(name.encode() in one for name in _ACCESS)
-            events = _message(one).events
-            times = [(e.time_unix_nano, look and _value_of(e, log)) for e in events]
-        return [(at, n) for n, (at, name) in enumerate(times) if not f"{name}".endswith(_ACCESS)]
-
-    def said(self, number: int) -> str:
-        """Return the name of one of its events, by its number."""
-        if not isinstance(self._details, bytes):
-            return self._details.events[number].name
-        return _text(_message(self._details).events[number].name)
+            look, events = any(name.encode() in one for name in _ACCESS), _message(one).events
+            times = [(e.time_unix_nano, e, look and _value_of(e, log)) for e in events]
+        return [(at, each) for at, each, name in times if not f"{name}".endswith(_ACCESS)]
 
     @property
     def details(self) -> Details:
@@ -255,7 +248,7 @@ def from_bytes(encoded: Sequence[bytes], resource: Resource) -> Iterator[Span]:
             message.trace_id.hex(),
             message.span_id.hex(),
             message.parent_span_id.hex(),
-            _text(message.name),
+            text_of(message.name),
             message.start_time_unix_nano,
             message.end_time_unix_nano,
             resource,
@@ -289,10 +282,10 @@ def _decoded(encoded: bytes) -> Details:
     return Details(
         _word(_KINDS, message.kind),
         _word(_STATUSES, message.status.code),
-        _text(message.status.message),
+        text_of(message.status.message),
         message.flags & _REMOTE == _REMOTE,
         _fields(message.attributes),
-        [Event(e.time_unix_nano, _text(e.name), _fields(e.attributes)) for e in message.events],
+        [Event(e.time_unix_nano, text_of(e.name), _fields(e.attributes)) for e in message.events],
         [_link(k.trace_id.hex(), k.span_id.hex(), _fields(k.attributes)) for k in message.links],
     )
 
@@ -322,7 +315,7 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
         _id(message["traceId"], 32),
         _id(message["spanId"], 16),
         parent_span_id if parent_span_id.strip("0") else "",
-        _text(message.get("name", "")),
+        text_of(message.get("name", "")),
         _time(message.get("startTimeUnixNano", 0)),
         _time(message.get("endTimeUnixNano", 0)),
         resource,
@@ -330,12 +323,14 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
         Details(
             _word(_KINDS, message.get("kind")),
             _word(_STATUSES, status.get("code")),
-            _text(status.get("message", "")),
+            text_of(status.get("message", "")),
             int(message.get("flags", 0)) & _REMOTE == _REMOTE,
             attributes,
             sorted(  # Jaeger has them by their names
                 (
-                    Event(_time(e.get("timeUnixNano", 0)), _text(e.get("name", "")), _attributes(e))
+                    Event(
+                        _time(e.get("timeUnixNano", 0)), text_of(e.get("name", "")), _attributes(e)
+                    )
                     for e in events
                 ),
                 key=lambda event: event.time_ns,
@@ -366,14 +361,15 @@ def _time(given: Any) -> int:
     return time_ns
 
 
-def _text(given: Any) -> str:
+def text_of(given: Any) -> str:
+    """Return a name or a message without secrets. Failure: raises TypeError if it is no text."""
     if not isinstance(given, str):
         raise TypeError("not a string")
     return _runtime.current.redaction.text(given)
 
 
 def _attributes(message: Mapping[str, Any], key: str = "attributes") -> dict[str, Any]:
-    values = {_text(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
+    values = {text_of(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
     return _runtime.current.redaction.fields(values)
 
 

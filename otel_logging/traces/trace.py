@@ -83,11 +83,6 @@ class Trace:
         outermost = [each for each in spans if each.parent_span_id not in self.spans]
         return _stages(outermost) or _stages(spans)
 
-    def is_for(self, user: str) -> bool:
-        """Whether any of its spans ran on behalf of *user*."""
-        keys = self.who_keys
-        return any(str(s.get(key)) == user for s in self.spans.values() for key in keys)
-
     def is_root(self, span: Span) -> bool:
         """Whether *span* has no parent, or one that is not here."""
         return span.parent_span_id not in self.spans
@@ -152,14 +147,13 @@ class Trace:
 
     def _outermost(self) -> list[str]:
         """Return the ids of roots, and of parents that are missing, by start."""
-        found: dict[str, None] = {}
-        for span in self.in_order:
-            if self.is_root(span):
-                stands = not span.parent_span_id or span.details.remote_parent
-                found[span.span_id if stands and not span.is_log_page else span.parent_span_id] = (
-                    None
-                )
-        return list(found)
+
+        def stands(span: Span) -> bool:
+            is_known = not span.parent_span_id or span.details.remote_parent
+            return is_known and not span.is_log_page
+
+        roots = filter(self.is_root, self.in_order)
+        return list(dict.fromkeys(s.span_id if stands(s) else s.parent_span_id for s in roots))
 
     def _stage(
         self,
@@ -250,7 +244,8 @@ def last(
     ended = [
         (max(ends), trace)
         for trace in traces
-        if who is None or trace.is_for(who)
+        if who is None
+        or any(str(s.get(key)) == who for s in trace.spans.values() for key in trace.who_keys)
         if (ends := [s.end_ns for s in trace.roots if service in (None, s.resource.service)])
     ]
     return [trace for _, trace in nlargest(number, ended, key=lambda each: each[0])]

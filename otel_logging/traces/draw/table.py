@@ -83,9 +83,7 @@ def draw(
             facts=" · ".join(facts(row)),
             ids=row.ids,
         )
-    yield from columns.lines(("took", "late by")[: 1 + answer.judged], links)
-    if left_out := answer.found - len(answer.rows):
-        yield Text(f"and {left_out} more: --limit {answer.found}", "dim")
+    yield from columns.lines(("took", "late by")[: 1 + answer.judged], links, answer.found)
 
 
 def draw_failed(
@@ -119,9 +117,7 @@ def draw_failed(
             facts=columns.beneath(told),
             ids=failure.ids,
         )
-    yield from columns.lines(("took",), links)
-    if left_out := found - len(failures):
-        yield Text(f"and {left_out} more: --limit {found}", "dim")
+    yield from columns.lines(("took",), links, found)
 
 
 def draw_groups(answer: Answer, groups: Sequence[Group], *, by: str, width: int) -> Iterator[Text]:
@@ -192,7 +188,7 @@ class _Columns:
         ]
         self._rows.append((cells, below))
 
-    def lines(self, numbers: Sequence[str], links: Links) -> Iterator[Text]:
+    def lines(self, numbers: Sequence[str], links: Links, found: int) -> Iterator[Text]:
         narrow, wide = self._width < _NARROW, self._width >= _WIDE
         table = _empty_table()
         table.add_column("when", no_wrap=True)
@@ -215,6 +211,8 @@ class _Columns:
                 yield line
                 yield from self._below(below, links)
             yield from links.below(*below["ids"], indent=_GAP)
+        if left_out := found - len(rows):
+            yield Text(f"and {left_out} more: --limit {found}", "dim")
 
     def _below(self, below: Mapping[str, Any], links: Links) -> Iterator[Text]:
         *lines, last = wrapped(below["short"], self._width, len(_BELOW), _BELOW)

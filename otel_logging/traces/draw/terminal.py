@@ -109,7 +109,8 @@ def wrapped(text: Text, width: int, indent: int, lead: str = "") -> Iterator[Tex
     *lead*, the others indented.
     """
     room = max(width - max(indent, cell_len(lead)), 1)
-    for number, line in enumerate(text.wrap(Console(width=room), room) or [text]):
+    lines = [text] if text.cell_len <= room else text.wrap(Console(width=room), room)
+    for number, line in enumerate(lines):
         line.rstrip()
         yield Text(" " * indent if number else lead).append(line)
 
