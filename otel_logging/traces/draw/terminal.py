@@ -83,6 +83,8 @@ def shown(value: Any, key: str = "") -> str:
     """Return an attribute's value for one line: a word as it is, other strings quoted, seconds as
     a duration.
     """
+    if isinstance(value, str) and key == _names.LATE_WHERE:
+        return visible(" · ".join(value.splitlines()))
     if isinstance(value, str):
         return visible(value) if value and " " not in value else f'"{visible(value)}"'
     if isinstance(value, float):
