@@ -75,13 +75,11 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     """
     bad = [span for span in trace.spans.values() if is_bad(span)]
     # a line after the end may tell of it again, without a traceback
-    told = [
-        (error, bool(error and error.is_traced), span) for span in bad for error in [_raised(span)]
-    ]
-    told.sort(key=lambda one: (bool(one[0]), one[1], one[2].start_ns, one[2].span_id))
+    told = [(e := _raised(span), bool(e), bool(e and e.is_traced), span) for span in bad]
+    told.sort(key=lambda one: (*one[1:3], one[3].start_ns, one[3].span_id))
     if not told:
         return None
-    error, _, deepest = told[-1]
+    error, *_, deepest = told[-1]
     above = {deepest.span_id, *(span.span_id for span in trace.ancestors(deepest))}
     own = [row for row in rows if row.span.span_id in above]
     if not own:
