@@ -69,7 +69,7 @@ BUDGETS = {
     "spool": 1092,
     "testing": 151,
     "tracers": 58,
-    "traces": 2451,
+    "traces": 2449,
     "tracing": 288,
 }
 

@@ -246,7 +246,8 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
     return [
         row
         for row in found
-        if row.span.span_id in at_or_above or trace.root(row.span).span_id in own
+        if row.span.span_id in at_or_above
+        or [row.span, *trace.ancestors(row.span)][-1].span_id in own
     ]
 
 

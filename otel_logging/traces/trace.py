@@ -110,13 +110,6 @@ class Trace:
                     waiting.append(child)
                     yield child
 
-    def root(self, span: Span) -> Span:
-        """Return the outermost ancestor of *span*, which may be itself."""
-        top = span
-        for top in self.ancestors(span):  # noqa: B007 - the last one is wanted
-            pass
-        return top
-
     # ---- the tree as it is drawn
 
     def rows(self, shown: Mapping[str, Any], fold: Fold) -> Iterator[Row]:

@@ -95,7 +95,7 @@ def draw_failed(
         yield Text(f"none failed{of_all}" if looked_at else "no stage matches")
         return
     spans = [failure.row.span for failure in failures]
-    yield Text.assemble(("failed", "bold"), f" · {found}{of_all}", *_scope(spans))
+    yield Text.assemble(("failed", "bold"), f" · {found}{of_all}", *_scope(spans), overflow="fold")
     yield Text()
     tells = telling([failure.row for failure in failures])
     columns = _Columns(spans, width)
@@ -237,12 +237,12 @@ def _title(answer: Answer, *, narrowed: bool) -> Text:
     looked_at = f"{answer.looked_at} stage" + "s" * (answer.looked_at != 1)
     of_all = "" if narrowed else f" of {looked_at}"
     scope = _scope([row.span for row in answer.considered])
-    if answer.judged and answer.found:
-        return Text.assemble(("late", "bold"), f" · {answer.found}{of_all}", *scope)
     if answer.judged:
-        return Text.assemble(f"none late{of_all}", *scope)
+        said = (("late", "bold"), f" · {answer.found}") if answer.found else ("none late",)
+        return Text.assemble(*said, of_all, *scope, overflow="fold")
     if answer.looked_at:
-        return Text.assemble(("slowest", "bold"), f" · {looked_at}, none with a budget", *scope)
+        slowest = ("slowest", "bold"), f" · {looked_at}, none with a budget"
+        return Text.assemble(*slowest, *scope, overflow="fold")
     return Text("no stage matches")
 
 

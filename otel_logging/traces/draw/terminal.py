@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -66,8 +66,12 @@ NO_LINKS: Final = Links(lambda *_: None, are_taken=False)
 
 
 def show(out: Console, lines: Iterable[Text]) -> None:
-    """Print *lines*, each cut to the width of *out*, except URLs: a part of one is useless."""
-    waiting, width = iter(lines), out.width
+    """Print *lines*, each cut to the width of *out*, except URLs: a part of one is useless. Titles
+    go on in the next line.
+    """
+    width = out.width
+    parts = (wrapped(one, width, 2) if one.overflow == "fold" else [one] for one in lines)
+    waiting = chain.from_iterable(parts)
     while some := [_fitting(line, width) for line in islice(waiting, _AT_ONCE)]:
         out.print(Text("\n").join(some), soft_wrap=True)
 
