@@ -41,7 +41,7 @@ def test_a_circle_of_parents_ends_every_walk(tmp_path: Path) -> None:
         Planted(2, 1, "two", 0, 1),
         Planted(3, 3, "self", 0, 1),
     )
-    one, two, alone = (trace.spans[f"{n:016x}"] for n in (1, 2, 3))
+    one, _, alone = (trace.spans[f"{n:016x}"] for n in (1, 2, 3))
 
     assert names(trace.ancestors(one)) == ["two"]
     assert names(trace.descendants(one)) == ["two"]
