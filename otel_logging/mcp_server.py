@@ -39,57 +39,57 @@ class Step(TypedDict):
     between: list[str | None] | None
 
 
-class LateStage(TypedDict):
-    """A late stage: who, when, how late, and why (``reason``)."""
+class Row(TypedDict):
+    """What was it, when, and for whom."""
 
     trace_id: str
     service: str
     stage: str
     start: str
     latency_s: float
+    who: dict[str, Any]
+    link: str | None
+
+
+class LateStage(Row):
+    """A late stage: how late, and why (``reason``)."""
+
     budget_s: float | None
     late_by_s: float | None
-    who: dict[str, Any]
     reason: str
     cause: str | None
     culprit: str | None
     culprit_who: dict[str, Any]
     path: list[Step]
-    link: str | None
 
 
-class LateStages(TypedDict):
-    """*found*: how many there are without the limit; *sources*: what was read."""
+class FailedTrace(Row):
+    """A failed trace: what was raised, and where in the application."""
 
-    rows: list[LateStage]
-    found: int
-    looked_at: int
-    sources: str
-
-
-class FailedTrace(TypedDict):
-    """A failed trace: who, when, what was raised, and where in the application."""
-
-    trace_id: str
-    service: str
-    stage: str
     failed_stage: str
-    start: str
-    latency_s: float
-    who: dict[str, Any]
     type: str | None
     error: str
     frame: str | None
-    link: str | None
 
 
-class FailedTraces(TypedDict):
-    """As ``LateStages``."""
+class Found(TypedDict):
+    """*found*: how many there are without the limit; *sources*: what was read."""
 
-    rows: list[FailedTrace]
     found: int
     looked_at: int
     sources: str
+
+
+class LateStages(Found):
+    """The late stages."""
+
+    rows: list[LateStage]
+
+
+class FailedTraces(Found):
+    """The failed traces."""
+
+    rows: list[FailedTrace]
 
 
 class Shown(TypedDict):

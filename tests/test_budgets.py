@@ -49,7 +49,7 @@ BUDGETS = {
     "_wrap": 170,
     "assembly": 146,
     "binding": 196,
-    "cli": 710,
+    "cli": 707,
     "context": 218,
     "demo": 240,
     "doctor": 421,
@@ -59,7 +59,7 @@ BUDGETS = {
     "jobs": 103,
     "lateness": 1624,
     "logs": 1576,
-    "mcp_server": 144,
+    "mcp_server": 136,
     "observability": 257,
     "outliving": 77,
     "processors": 185,
@@ -69,7 +69,7 @@ BUDGETS = {
     "spool": 1092,
     "testing": 151,
     "tracers": 58,
-    "traces": 2429,
+    "traces": 2449,
     "tracing": 286,
 }
 

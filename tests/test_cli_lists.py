@@ -247,6 +247,29 @@ def test_failed_of_lines_on_a_page_and_of_other_services(tmp_path: Path) -> None
     assert Runner().invoke(main, [*base, "--service", "billing"]).stdout == "[]\n"
 
 
+def test_failed_tells_what_the_line_with_the_traceback_does(tmp_path: Path) -> None:
+    """A server's own line comes last. Where the middle of the traceback is left out, with the
+    application's frames in it, that line knows them; a message of several lines is whole.
+    """
+    message = "(sqlite3.IntegrityError) NOT NULL\n[SQL: INSERT]"
+    kind = {"exception.type": "sqlalchemy.exc.IntegrityError", "exception.message": message}
+    stack = 'File "/venv/lib/python3/site-packages/sqlalchemy/orm/base.py", line 7, in f\nE'
+    own = {"exception": f"IntegrityError: {message}", "exception.where": "/srv/app.py:9 in add"}
+    place = store(
+        tmp_path / "s",
+        Planted(
+            *(1, 0, "POST /", 0, 900, {}),
+            [(10, "exception", {**kind, "exception.stacktrace": stack})],
+            status=2,
+        ),
+        Planted(2, 1, "log", 990, 990, {"log.page": 1}, [line(990, "Exception", "error", **own)]),
+    )
+    base = ["failed", "--json", "--source", "local", "--spool-dir", str(place)]
+    (found,) = json.loads(Runner().invoke(main, base).stdout)
+    told = "sqlalchemy.exc.IntegrityError: (sqlite3.IntegrityError) NOT NULL [SQL: INSERT]"
+    assert (found["error"], found["frame"]) == (told, "srv/app.py:9 add")
+
+
 # ---------------------------------------------------------------- show
 
 

@@ -63,6 +63,7 @@ def test_an_exception_is_three_fields_beside_its_traceback(seen: Captured) -> No
         (json.decoder.__file__, False),
         ("<frozen runpy>", False),
         ("<stdin>", True),
+        ("<sqlalchemy generated warned() wrapper for sqlalchemy.orm.Session._flush>", False),
         ("/srv/.venv/lib/python3/site-packages/redis/client.py", False),
         ("/usr/lib/python3/dist-packages/redis/client.py", False),
         (r"C:\shop\.venv\Lib\site-packages\redis\client.py", False),

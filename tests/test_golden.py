@@ -56,7 +56,10 @@ def place(base: Path) -> Path:
         trace = other(number + 1)
         root = user(name, **{"late.cause": "loop", "late.culprit": "resize_image (worker.py:88)"})
         root |= {"late.culprit.user_id": "alice", "room": f"room-{number}"}
-        root["late.why"] = f"{name}'s message: 824 ms behind resize_image (worker.py:88) for alice"
+        root["late.why"] = (
+            f"{name}'s message of 22:14:20.{number * 40:03} took 900 ms (budget 500 ms): 824 ms"
+            " behind resize_image (worker.py:88) for alice, which blocked the event loop"
+        )
         spans += [
             Planted(1, 0, "message", at, at + 900, root, trace=trace),
             Planted(2, 1, "reply", at + 880, at + 890, {"user_id": name}, trace=trace),

@@ -112,7 +112,8 @@ def test_an_event_by_opentelemetrys_convention(
     ("value", "expected"),
     [
         ("ValueError: boom", Raised("ValueError: boom", "")),
-        ("first\n\n  last \n", Raised("last", "")),
+        ("first\n\n  last \n", Raised("first last", "")),
+        ("Traceback (most recent call last):\nE: x", Raised("E: x", "")),
         ('  File "x.py", line 1, in f', Raised('File "x.py", line 1, in f', "at x.py:1 f")),
         (" \n", None),
         ("", None),

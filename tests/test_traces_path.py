@@ -68,6 +68,21 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 900, line(880, "b"), line(10, "a"))],
         'itself 870 ms, between "a" and "b"',
     ),
+    "a server's line about the whole of it": (
+        [p(1, 0, ROOT, 0, 900, line(880, '"GET /" 200', logger="uvicorn.access"))],
+        NOTHING,
+    ),
+    "a line beside a server's": (
+        [
+            p(
+                *(1, 0, ROOT, 0, 900),
+                line(10, "a"),
+                line(450, '"GET /" 200', logger="werkzeug"),
+                line(880, "b"),
+            )
+        ],
+        'itself 870 ms, between "a" and "b"',
+    ),
     "a line outside the stage": (
         [p(1, 0, ROOT, 0, 900, line(-50, "early"), line(2000, "late"))],
         NOTHING,
@@ -260,10 +275,13 @@ def test_a_stored_trace_has_its_sentence(
 
 
 def test_no_row_is_without_a_reason(tmp_path: Path) -> None:
-    """Whatever was stored."""
+    """Whatever was stored; and the same one where all of a span has been read, as Jaeger's are."""
     for number, (stored, _) in enumerate(SENTENCES.values()):
         spans = read_back(tmp_path / str(number), *stored)
-        assert all(all(row.reason) and row.reason for row in late(spans, Question()).rows)
+        reasons = [row.reason for row in late(spans, Question()).rows]
+        assert all(all(reason) and reason for reason in reasons)
+        assert all(span.details for span in spans)
+        assert [row.reason for row in late(spans, Question()).rows] == reasons
 
 
 @pytest.mark.parametrize(
@@ -359,7 +377,20 @@ MEASURED: dict[str, tuple[dict[str, Any], str]] = {
         verdict(why="behind a lock", where="71 % resize (w.py:8)"),
         "behind a lock",
     ),
-    "where alone": (verdict(where="71 % resize (w.py:8)"), "71 % resize (w.py:8)"),
+    "where alone": (
+        verdict(where="71 % resize (w.py:8) · 9 % x (y.py:1)"),
+        "query 880 ms → it stood: 71 % resize (w.py:8)",
+    ),
+    "a sentence": (
+        verdict(
+            cause="loop", why="ada's a (b) of 12:00:00.000 took 1 s (budget 500 ms): 1 s (c): d"
+        ),
+        "1 s (c): d",
+    ),
+    "downstream, and where": (
+        verdict(cause="downstream", why="0.9 s in query", where="71 % x"),
+        "query 880 ms → it stood: 71 % x",
+    ),
     "cause": (verdict(cause="lock", where="71 % x"), "lock"),
     "cause and detail": (verdict(cause="pool", detail="5 of 5 in use"), "pool: 5 of 5 in use"),
     "whose": (verdict(cause="loop", culprit__user_id="alice"), "loop, by alice"),
@@ -370,11 +401,10 @@ MEASURED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown, and where in words": (
         verdict(cause="unknown", why="0.8 s without a known cause: 71 % x", where="71 % x"),
-        "0.8 s without a known cause: 71 % x",
+        "query 880 ms → it stood: 71 % x",
     ),
     "a control character": (verdict(why="for \x1b[2J"), "for \\x1b[2J"),
     "one in a cause": (verdict(cause="lock", culprit="\x07"), "lock, by \\x07"),
-    "unknown, and where": (verdict(cause="unknown", where="71 % x"), "71 % x"),
 }
 
 

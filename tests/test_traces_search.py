@@ -302,14 +302,14 @@ def test_a_jaeger_that_refuses_to_give_so_many_is_an_error(fake: FakeJaeger) -> 
 
 def test_a_service_that_it_does_not_have_is_reported(fake: FakeJaeger) -> None:
     """With those that it has."""
-    with pytest.raises(UnknownServiceError, match="no service 'shop'; it has: none yet"):
+    with pytest.raises(UnknownServiceError, match="no service 'shop'; it has: none"):
         read(fake, service="shop")
     fake.plant(Planted(1, 0, "m", -S, 0), origin=now())
     with pytest.raises(UnknownServiceError, match=r"no service 'shop'; it has: 'chat-gateway'$"):
         read(fake, service="shop")
     for n in range(12):
         fake.plant(Planted(1, 0, "m", -S, 0), origin=now(), service=f"\x1b{n:02}")
-    with pytest.raises(UnknownServiceError, match=r"'\\x1b00', '\\x1b01', .*, 3 more$"):
+    with pytest.raises(UnknownServiceError, match=r"'\\x1b00', '\\x1b01', .*, and 3 more$"):
         read(fake, service="shop")
 
 

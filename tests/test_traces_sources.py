@@ -193,11 +193,42 @@ def test_a_jaeger_that_hangs_is_not_waited_for(
         assert time.monotonic() - began < 30  # [run: 1.5 s]
 
 
-@pytest.mark.parametrize(("which", "seconds"), [(BOTH, 10.0), (JAEGER, 60.0)])
-def test_beside_the_local_store_jaeger_has_less_time(
-    both: Sources, monkeypatch: pytest.MonkeyPatch, which: str, seconds: float
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n{"])
+def test_one_that_hangs_later_is_not_waited_for_either(
+    both: Sources, fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch, begin: bytes
 ) -> None:
-    """Whoever asks both has an answer already."""
+    """It has said which services it has; then nothing, a head, or half of what it found."""
+    monkeypatch.setattr(sources, "_BESIDE_S", (0.2, 30.0))
+    services = fake.answer("/api/v3/services", {})[2]
+
+    def hang(server: Rude, client: socket.socket) -> None:
+        is_first = b"/services" in client.recv(1 << 16)
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + services if is_first else begin)
+        if not is_first:
+            server.stopping.wait()
+
+    with Rude(hang) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        began = time.monotonic()
+        answered = Sources(BOTH, both.places, url).late(Question())
+        assert time.monotonic() - began < 10  # [run: 0.3 s]
+    assert names(answered) == ["answer", "message"]
+    assert answered.origin.endswith(f"{url} does not answer in time (--source jaeger waits longer)")
+
+
+@pytest.mark.parametrize(
+    ("which", "is_empty", "seconds"),
+    [(BOTH, False, [10.0, 3.0]), (BOTH, True, [15.0]), (JAEGER, False, [15.0])],
+)
+def test_beside_the_local_store_jaeger_has_less_time(
+    both: Sources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    which: str,
+    is_empty: bool,
+    seconds: list[float],
+) -> None:
+    """Whoever asks both has an answer already, unless that is empty."""
     given: list[float] = []
 
     def in_seconds(seconds: float) -> float:
@@ -205,10 +236,11 @@ def test_beside_the_local_store_jaeger_has_less_time(
         return time.monotonic() + 5
 
     monkeypatch.setattr("otel_logging.traces.jaeger.in_seconds", in_seconds)
+    places = (tmp_path / "nothing",) if is_empty else both.places
 
-    only(which, both).trace(TRACE)
+    Sources(which, places, both.jaeger_url).trace(TRACE)
 
-    assert given[:2] == [2.0, seconds]
+    assert given == [2.0, 60.0, *seconds]
 
 
 def test_what_jaeger_left_out_is_reported(both: Sources) -> None:

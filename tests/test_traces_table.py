@@ -26,6 +26,12 @@ def drawn(spans: list[Span], *, limit: int | None = None, width: int = 80) -> li
     return lines
 
 
+def parts(lines: list[str]) -> tuple[str, list[str]]:
+    """The title, however many lines it has, and what is below."""
+    at = lines.index("")
+    return " ".join(map(str.strip, lines[:at])), lines[at + 1 :]
+
+
 def test_a_whole_table(tmp_path: Path) -> None:
     """When, how long, how late, whose, which stage; where the time went, and the trace."""
     spans = read_back(
@@ -110,23 +116,31 @@ def test_where_there_is_no_room_the_trace_is_below(tmp_path: Path, width: int) -
         Planted(1, 0, "other", 0, 9, trace="a" * 32),
     )
 
-    lines = drawn(spans, width=width)
+    title, lines = parts(drawn(spans, width=width))
 
-    assert lines[4] == {40: "  └ … → search history 1.100 s"}.get(
+    assert " ".join(title.split()).endswith(" 2023-11-14 22:13 +0000 · chat-gateway")
+    assert lines[2] == {40: "  └ … → search history 1.100 s"}.get(
         width, "  └ answer 1.200 s → search history 1.100 s"
-    ) + {60: "  4bf92f35"}.get(width, "")
+    ) + ("  4bf92f35" if width in (40, 60) else "")
     assert "aaaaaaaa" in lines[-1]
 
 
 def test_in_a_wide_terminal_a_row_is_one_line(tmp_path: Path) -> None:
-    """With why it was late beside it."""
-    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1204), Planted(2, 1, "answer", 0, 1200))
+    """With why it was late beside it, where that has room; else below, and never cut."""
+    long = "answer " * 30
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "message", 0, 1204),
+        Planted(2, 1, "answer", 0, 1200),
+        Planted(1, 0, "message", 0, 100, trace="a" * 32),
+        Planted(2, 1, long, 0, 99, trace="a" * 32),
+    )
 
-    lines = drawn(spans, width=200)
+    _, _, _, one, other, *below = drawn(spans, width=200)
 
-    assert len(lines) == 4
-    assert lines[3].startswith("2023-11-14 22:13:20.000  1.204 s  -    message  answer 1.200 s  ")
-    assert lines[3].endswith("  4bf92f35")
+    assert one == ("2023-11-14 22:13:20.000  1.204 s  -    message  4bf92f35  answer 1.200 s")
+    assert other == "2023-11-14 22:13:20.000   100 ms  -    message  aaaaaaaa"
+    assert " ".join(map(str.strip, below)).split() == ["└", *long.split(), "99", "ms"]
 
 
 def test_where_there_is_little_room_who_and_stage_share_it(tmp_path: Path) -> None:
@@ -134,7 +148,7 @@ def test_where_there_is_little_room_who_and_stage_share_it(tmp_path: Path) -> No
     values = {"user_id": "somebody-with-a-long-name", "budget_s": 0.1}
     spans = read_back(tmp_path, Planted(1, 0, "websocket message", 0, 1204, values))
 
-    assert drawn(spans, width=56)[2:4] == [
+    assert parts(drawn(spans, width=56))[1][:2] == [
         "when               took  late by  who        stage",
         "11-14 22:13:20  1.204 s  1.104 s  somebody…  websocket …",
     ]
@@ -154,9 +168,10 @@ def test_services_are_named_where_there_are_several(tmp_path: Path) -> None:
         tmp_path / "b", Planted(1, 0, "job", 0, 9, trace="a" * 32), service="billing"
     )
 
-    lines = drawn(spans)
-    assert "  message @chat-gateway  " in lines[3]
-    assert any("  job @billing  " in text for text in lines[5:])
+    title, lines = parts(drawn(spans))
+    assert title.endswith(" · billing, chat-gateway")
+    assert "  message @chat-gateway  " in lines[1]
+    assert any("  job @billing  " in text for text in lines[3:])
 
 
 def test_todays_rows_have_no_date(tmp_path: Path) -> None:

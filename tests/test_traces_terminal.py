@@ -37,6 +37,13 @@ def test_a_value_stands_in_one_line(value: object, expected: str) -> None:
     assert terminal.shown(value) == expected
 
 
+def test_where_a_stage_stood_is_one_line() -> None:
+    """Step after step, without quotes."""
+    assert terminal.fields([("late.where", "a (x.py:1)\nb (y.py:2)")]).plain == (
+        "where it stood: a (x.py:1) · b (y.py:2)"
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [

@@ -264,16 +264,20 @@ def test_long_names_leave_room_for_the_bars(tmp_path: Path) -> None:
     assert drawn.endswith("━" * 20)
 
 
-def test_a_message_is_never_obeyed_and_never_wraps(tmp_path: Path) -> None:
-    """A message may hold anything that a user typed."""
-    trace = trace_of(
-        tmp_path,
-        Planted(1, 0, "m", 0, 1000, {}, [line(1, "two\nlines \x1b[31m" + "y" * 90, "\x07odd")]),
-    )
+def test_a_message_is_never_obeyed_and_takes_few_lines(tmp_path: Path) -> None:
+    """A message may hold anything that a user typed; fields are cut at the end of its last line."""
+    values = {"text": "z" * 90}
+    said = [line(1, "two\nlines \x1b[31m" + "y" * 400, "\x07odd"), line(2, "word " * 20, **values)]
+    trace = trace_of(tmp_path, Planted(1, 0, "m", 0, 1000, {}, said))
 
-    assert (
-        below_heading(trace)[1] == r"0.001           \x07odd two\nlines \x1b[31m" + "y" * 36 + "…"
-    )
+    _, odd, *more, words, rest = below_heading(trace)
+    assert odd == r"0.001           \x07odd two\nlines"
+    assert "".join(map(str.strip, more)) == r"\x1b[31m" + "y" * 220 + "…  logger=chat"
+    assert len(more) == 5
+    assert all(len(each) <= 80 for each in more)
+    assert words == "0.002           info    " + ("word " * 11).rstrip()
+    assert rest.startswith(" " * 26 + "word " * 9 + " text=zz")
+    assert (len(rest), rest[-1]) == (80, "…")
 
 
 def test_lines_outside_any_stage_can_be_drawn_by_their_trace_id(tmp_path: Path) -> None:

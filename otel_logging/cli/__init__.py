@@ -108,11 +108,10 @@ def late(
                 else table.draw_groups(answer, parts, by=str(group), width=out_width)
             )
             rows = (part.as_json() for part in parts)
-            return Shown(drawn, rows, [], answer.rows, answer.looked_at)
+            return Shown(drawn, rows, answer.rows, answer.looked_at)
         return Shown(
             table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
             (row.as_json(found.link(*row.ids)) for row in answer.rows),
-            [row.trace for row in answer.rows],
             answer.rows,
             answer.looked_at,
         )
@@ -145,7 +144,6 @@ def failed(**given: Any) -> None:
                 links=links_of(found),
             ),
             (failure.as_json(found.link(*failure.ids)) for failure in some),
-            [failure.row.trace for failure in some],
             [failure.row for failure in some],
             looked_at,
         )
@@ -197,7 +195,7 @@ def show(
         when = "" if prefix is not None and len(prefix) == WHOLE_ID else A_DAY
         raise click.ClickException(nothing_in(found, source, store, when=when))
     chosen = (
-        [_one(traces, prefix, service)]
+        [_one(traces, prefix, service, found.origin)]
         if prefix is not None
         else _newest(traces, service, who, last or 1)
     )
@@ -370,7 +368,7 @@ def _say_what_there_is(traces: dict[str, Trace], asked: Question) -> None:
         raise click.ClickException(f"Nothing of {asked.service or asked.who}; {known[0]}.")
 
 
-def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
+def _one(traces: dict[str, Trace], prefix: str, service: str | None, origin: str) -> Trace:
     found = [
         trace
         for trace_id, trace in traces.items()
@@ -379,7 +377,7 @@ def _one(traces: dict[str, Trace], prefix: str, service: str | None) -> Trace:
     ]
     if not found:
         _say_what_there_is(traces, Question(service=service))
-        raise click.ClickException(f"No trace {prefix} among the {len(traces)} in the store.")
+        raise click.ClickException(f"No trace {prefix} among the {len(traces)} read {origin}.")
     if len(found) > 1:
         named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])
         rest = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""

@@ -1,13 +1,13 @@
 """What the commands do alike: read the sources, and print what was found. Nothing is changed."""
 
 import gc
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,6 @@ from otel_logging.traces.draw import page, terminal
 from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.late import Question, Row, there_is
 from otel_logging.traces.sources import Answered, Sources
-from otel_logging.traces.trace import Trace
 
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
 _NOT_ASCII: Final = later(r"[^\x00-\x7e]+")
@@ -42,11 +41,12 @@ def sources_of(source: str | None, store: Store) -> Sources:
 def opened(source: str | None, store: Store) -> Iterator[Sources]:
     """Yield what is to be read. What it raises becomes the command's error.
 
-    Python's garbage collector is off until the command ends: it would look through 100,000
-    spans again and again, and none of them is garbage.
+    Python's garbage collector is off until the command ends, and never sees what is there then: it
+    would look through 100,000 spans again and again, also at exit, and none of them is garbage.
     """
     gc.disable()
-    click.get_current_context().call_on_close(gc.enable)
+    for each in (gc.enable, gc.freeze):  # the last one first
+        click.get_current_context().call_on_close(each)
     try:
         yield sources_of(source, store)
     except (JaegerError, ConfigurationError) as error:
@@ -85,11 +85,10 @@ def nothing_in(found: Answered, source: str | None, store: Store, *, when: str) 
 
 @dataclass(slots=True)
 class Shown:
-    """An answer to be printed: drawn, as JSON, as pictures of a page."""
+    """An answer to be printed: drawn, as JSON, and what it is of."""
 
     drawn: Iterable[Text]
     as_json: Iterable[dict[str, Any]]
-    traces: list[Trace]
     rows: list[Row]
     looked_at: int
 
@@ -149,7 +148,9 @@ class Listing:
                 click.echo(each, err=True)
         if self._page is not None:
             title = next(iter(shown.drawn)).plain
-            parts = page.draw(title, list(shown.as_json), shown.traces, found.origin)
+            parts = page.draw(
+                title, list(shown.as_json), [row.trace for row in shown.rows], found.origin
+            )
             try:
                 self._page.write_text("".join(parts), encoding="utf-8")
             except OSError as error:
@@ -178,4 +179,4 @@ def strict(value: Any) -> str:
     text = dumps(value).decode()
     if text.isascii():
         return text
-    return _NOT_ASCII.sub(lambda found: json.dumps(found.group())[1:-1], text)
+    return _NOT_ASCII.sub(lambda found: encode_basestring_ascii(found.group())[1:-1], text)

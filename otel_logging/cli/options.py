@@ -112,7 +112,7 @@ def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
 
 def of_store(command: _Command) -> _Command:
     """Add the options of all commands that read the store."""
-    for option in (
+    options = (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
         of_places,
         click.option("--service", metavar="NAME", help="Only this service's stages."),
@@ -121,14 +121,13 @@ def of_store(command: _Command) -> _Command:
             type=click.Choice([sources.LOCAL, sources.JAEGER]),
             help="Read only this one; by default both, if they answer.",
         ),
-    ):
-        command = option(command)
-    return command
+    )
+    return functools.reduce(lambda made, option: option(made), options, command)
 
 
 def of_rows(command: _Command) -> _Command:
     """Add the options of the commands that list stages."""
-    for option in (
+    options = (
         click.option(
             "--limit",
             type=click.IntRange(min=1),
@@ -153,6 +152,5 @@ def of_rows(command: _Command) -> _Command:
         click.option(
             "--since", type=ago, metavar="15m", help="Only what ended since then: 2h, 1d."
         ),
-    ):
-        command = option(command)
-    return command
+    )
+    return functools.reduce(lambda made, option: option(made), options, command)

@@ -35,7 +35,8 @@ _LIBRARIES: Final = (
 )
 #: Where commands are installed, which have no ``.py`` at their end.
 _COMMANDS: Final = f"{Path(sys.prefix, 'bin')}{os.sep}"
-_PACKAGES: Final = re.compile(r"[\\/](site|dist)-packages[\\/]")
+#: Installed, or made by what is: ``<sqlalchemy generated …>``, ``<attrs generated …>``.
+_PACKAGES: Final = re.compile(r"[\\/](site|dist)-packages[\\/]|^<\w+ generated ")
 _DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application like another
 #: Functions of libraries in which one waits for a lock or for a connection of a pool.
 _ACQUIRING: Final = frozenset(

@@ -5,7 +5,7 @@ Never raises; text that is not a traceback is its own last line.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PureWindowsPath
 from typing import Any, Final
 
@@ -20,63 +20,74 @@ ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _TRACEBACK, "exception.esc
 _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.*)'
 )
+_HEAD: Final = "Traceback (most recent call last)"
 #: ``exception.where`` of a line.
 _PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+) in (?P<name>.+)")
-#: Where installed packages and the standard library are, and what has no file.
-_LIBRARY: Final = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\][Ll]ib[/\\]python\d|^<")
+#: Where installed packages, the standard library and this package are, and what has no file.
+_LIBRARY: Final = re.compile(
+    r"[/\\](site|dist)-packages[/\\]|[/\\][Ll]ib[/\\]python\d|^<|[/\\]otel_logging[/\\](?!demo\.py)"
+)
 _PACKAGES: Final = re.compile(r".*[/\\](?:(?:site|dist)-packages|[Ll]ib[/\\]python[\d.]+)[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """*what*: type and message. *where*: the innermost frame of the application, and in brackets
-    that of a library that it called; may be empty.
+    """*what*: type and message, in one line. *where*: the innermost frame of the application, and
+    in brackets that of a library that it called; may be empty. *is_own*: whether one of the
+    application is known; *is_traced*: whether there is a traceback.
     """
 
     what: str
     where: str
+    is_own: bool = field(default=False, compare=False)
+    is_traced: bool = field(default=False, compare=False)
 
 
 def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     """Return the exception that an event holds: of a log line, or by OpenTelemetry's convention."""
+    # a second line of one exception has no traceback, and of a long one the middle is left out
     told = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
-    where = f"at {_place(told)}" if told else ""  # a second line of one exception has no traceback
     if event_name == EVENT and _TYPE in attributes:
-        what = f"{attributes[_TYPE]}: {attributes.get(_MESSAGE, '')}".removesuffix(": ")
-        return Raised(what, _last(str(attributes.get(_TRACEBACK, ""))).where or where)
+        what = f"{attributes[_TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
+        _, frames = _last(str(attributes.get(_TRACEBACK, "")))
+        return _raised(what.removesuffix(": "), frames, told)
     text = attributes.get(_names.EXCEPTION)
     if not isinstance(text, str) or not text.strip():
         return None
-    found = _last(text)
-    return Raised(found.what, found.where or where)
+    return _raised(*_last(text), told)
 
 
-def _last(traceback: str) -> Raised:
-    """Find the last frame, and below it what is indented less: the exception.
+def _last(traceback: str) -> tuple[str, list[re.Match[str]]]:
+    """Return the exception, and its frames, the innermost first: below the last one it is what is
+    indented less.
 
     Of chained exceptions that is the last one raised, which Python prints last.
     """
     lines = [line for line in traceback.splitlines() if line.strip()]
-    frames: list[re.Match[str]] = []  # innermost first, of the last exception
-    what = lines[-1].strip() if lines else ""
+    frames: list[re.Match[str]] = []
+    what = _one_line("\n".join(line for line in lines if not line.startswith(_HEAD)))
     for at in range(len(lines) - 1, -1, -1):
         if (frame := _FRAME.match(lines[at])) is not None:
             if not frames:
                 below = (s for s in lines[at + 1 :] if _indent(s) < len(frame["indent"]))
                 what = next(below, lines[-1]).lstrip(" |+")
             frames.append(frame)
-        elif frames and "Traceback (most recent call last)" in lines[at]:
+        elif frames and _HEAD in lines[at]:
             break
-    return Raised(what, _where(frames))
+    return what, frames
 
 
-def _where(frames: list[re.Match[str]]) -> str:
-    if not frames:
-        return ""
-    own = next((frame for frame in frames if not _LIBRARY.search(frame["file"])), None)
-    if own is None or own is frames[0]:
-        return f"at {_place(frames[0])}"
-    return f"at {_place(own)} (in {_place(frames[0])})"
+def _one_line(text: str) -> str:
+    return " ".join(filter(None, map(str.strip, text.splitlines())))
+
+
+def _raised(what: str, frames: list[re.Match[str]], told: re.Match[str] | None) -> Raised:
+    own = next((frame for frame in frames if not _LIBRARY.search(frame["file"])), told)
+    inner = frames[0] if frames else own
+    where = f"at {_place(own or inner)}" if inner else ""
+    if inner and own not in (None, inner):
+        where += f" (in {_place(inner)})"
+    return Raised(what, where, own is not None, bool(frames))
 
 
 def _place(frame: re.Match[str]) -> str:

@@ -73,26 +73,30 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     """Return the failure of a trace: the deepest stage that says what was raised, else the
     deepest with status ERROR.
     """
-    bad = [span for span in trace.spans.values() if span.may_have_failed and is_bad(span)]
-    if not bad:
+    bad = [span for span in trace.spans.values() if is_bad(span)]
+    # a line after the end may tell of it again, without a traceback
+    told = [(e := _raised(span), bool(e), bool(e and e.is_traced), span) for span in bad]
+    told.sort(key=lambda one: (*one[1:3], one[3].start_ns, one[3].span_id))
+    if not told:
         return None
-    deepest = max(bad, key=lambda span: (bool(_raised(span)), span.start_ns, span.span_id))
+    error, *_, deepest = told[-1]
     above = {deepest.span_id, *(span.span_id for span in trace.ancestors(deepest))}
     own = [row for row in rows if row.span.span_id in above]
     if not own:
         return None
     row = min(own, key=lambda row: row.span.start_ns)
-    error = _raised(deepest)
     if deepest.is_log_page:
         deepest = trace.spans.get(deepest.parent_span_id, row.span)
-    message = deepest.details.status_message
-    what = error.what if error else message or f"{deepest.name} has status ERROR"
-    return Failure(row, deepest, what, error.where if error else "")
+    if error is None:
+        message = deepest.details.status_message or f"{deepest.name} has status ERROR"
+        return Failure(row, deepest, message, "")
+    known = [each.where for each, *_ in told if each and each.is_own]
+    return Failure(row, deepest, error.what, error.where if error.is_own or not known else known[0])
 
 
 def is_bad(span: Span) -> bool:
     """Return whether a stage failed, or one of its lines has an exception."""
-    return span.is_error or _raised(span) is not None
+    return span.may_have_failed and (span.is_error or _raised(span) is not None)
 
 
 def _raised(span: Span) -> exceptions.Raised | None:

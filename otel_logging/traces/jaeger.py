@@ -81,14 +81,14 @@ def in_seconds(seconds: float) -> float:
 class Jaeger:
     """One Jaeger, for the time of one command, asked by one thread.
 
-    *url*: its address, without a slash at the end. *read_s*: for all its answers.
+    *url*: its address, without a slash at the end.
 
     Failure: every method raises ``JaegerError`` and nothing else.
     """
 
-    def __init__(self, url: str, *, read_s: float = READ_S) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self._read_s = read_s
+        self._answer_s = ANSWER_S
         parts = urlsplit(url)
         tls = make_tls() if parts.scheme == "https" else None
         self._base_path = parts.path
@@ -101,11 +101,15 @@ class Jaeger:
 
     # ---- asking
 
+    def hurry(self, answer_s: float, read_s: float) -> None:
+        """Give it so many seconds from now on, for each answer and for all."""
+        self._answer_s, self._deadline = answer_s, in_seconds(read_s)
+
     def _get(self, path: str, params: Mapping[str, str]) -> Response:
         if self._deadline is None:  # the first answer shows whether there is a Jaeger at all
-            deadline, self._deadline = in_seconds(HELLO_S), in_seconds(self._read_s)
+            deadline, self._deadline = in_seconds(HELLO_S), in_seconds(READ_S)
         else:
-            deadline = min(in_seconds(ANSWER_S), self._deadline)
+            deadline = min(in_seconds(self._answer_s), self._deadline)
         target = self._base_path + path + (f"?{urlencode(params)}" if params else "")
         # Jaeger keeps no connection open
         headers = {"user-agent": "otel-logging", "connection": "close"}

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nlargest
 from itertools import chain
+from operator import methodcaller
 from typing import Any, Final
 
 from otel_logging import _names
 from otel_logging._text import visible
 from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.path import Step, steps, words
-from otel_logging.traces.span import Span, rfc3339
+from otel_logging.traces.span import Span, key_of, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
 #: What can be measured to have made a stage late, beside what the application names.
@@ -25,6 +26,8 @@ CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "un
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
+_TELL_LITTLE: Final = ("unknown", "downstream")  # causes: where the time went says more
+_THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
 _MOST_NAMED: Final = 10  # where none of those asked for is there
 
 
@@ -72,46 +75,33 @@ class Row:
     @property
     def culprit(self) -> dict[str, Any]:
         """On whose behalf the work ran that made it late; may be empty."""
-        dot = _names.LATE_CULPRIT + "."
-        return {
-            key: value
-            for key in self.trace.who_keys
-            if (value := self.measured(dot + key)) is not None
-        }
+        found = _measured(self.trace, self.span)
+        keys = [(key, f"{_names.LATE_CULPRIT}.{key}") for key in self.trace.who_keys]
+        return {key: found[dotted] for key, dotted in keys if dotted in found}
 
     @property
     def reason(self) -> list[str]:
         """Why it was late in words, never none, safe for a terminal: what was measured, else where
-        the time went. That no cause is known is no reason.
+        the time went. Whose it was, and how long it took, the row says.
         """
-        where, cause = self.text(_names.LATE_WHERE), self.cause
-        if (why := self.text(_names.LATE_WHY)) and (where or cause != "unknown"):
-            return [visible(why)]
-        if cause not in (None, "unknown", "downstream"):
+        where, why, cause = self.text(_names.LATE_WHERE), self.text(_names.LATE_WHY), self.cause
+        if why and cause not in _TELL_LITTLE:
+            return [visible(why.partition(" (budget ")[2].partition("): ")[2] or why)]
+        if cause not in (None, *_TELL_LITTLE):
             by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
             return [visible(f"{said}, by {by}" if by else said)]
-        return [visible(where)] if where else words(self.path)
+        stood = [] if where is None else [f"it stood: {visible(where.split(_THEN)[0])}"]
+        return words(self.path, stood)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of its trace, of the stage, and of the deepest stage of its path."""
         return self.span.trace_id, self.span.span_id, self.path[-1].span_id
 
-    def measured(self, key: str) -> Any:
-        """Return what the write side found out, all of one stage: this one if it has a cause, else
-        the deepest of its path that has one.
-        """
-        verdicts = _verdicts(self.trace, self.span)
-        found = next((each for each in verdicts if each.get(_names.LATE_CAUSE) is not None), {})
-        value = found.get(key)
-        if value is None and (not found or key == _names.LATE_WHERE):
-            value = next((each[key] for each in verdicts if each.get(key) is not None), None)
-        return value
-
     def text(self, key: str) -> str | None:
-        """Return a verdict as text, whatever another program wrote there."""
-        value = self.measured(key)
+        """Return what the write side found out as text, whatever another program wrote there."""
+        value = _measured(self.trace, self.span).get(key)
         return None if value is None else str(value)
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
@@ -132,11 +122,8 @@ class Row:
             "path": [step.as_json() for step in self.path],
             "reason": " → ".join(self.reason),
             "cause": self.cause,
-            "detail": self.text(_names.LATE_DETAIL),
-            "culprit": self.text(_names.LATE_CULPRIT),
             "culprit_who": self.culprit,
-            "why": self.text(_names.LATE_WHY),
-            "where": self.text(_names.LATE_WHERE),
+            **{key: self.text(_VERDICT + key) for key in ("detail", "culprit", "why", "where")},
             "shares": _object(self.text(_names.LATE_SHARES)),
             "link": link,
         }
@@ -156,10 +143,20 @@ _path: Final = _kept(steps)
 
 
 @_kept
-def _verdicts(trace: Trace, span: Span) -> list[dict[str, Any]]:
-    """Return what was measured of a stage, then of those on its path, the deepest first."""
+def _measured(trace: Trace, span: Span) -> dict[str, Any]:
+    """Return what was measured, all of one stage: *span* if it has a cause, else the deepest of its
+    path that has one; where it stood, whichever says that first.
+    """
     way = [trace.spans[step.span_id] for step in reversed(_path(trace, span)[1:])]
-    return list(filter(None, (each.beginning(_VERDICT) for each in (span, *way))))
+    there = [
+        {k: v for k, v in each.beginning(_VERDICT).items() if v is not None}
+        for each in (span, *way)
+    ]
+    merged: dict[str, Any] = {}
+    for each in reversed(there):
+        merged.update(each)
+    found = next((each for each in there if _names.LATE_CAUSE in each), merged)
+    return {**found, _names.LATE_WHERE: merged.get(_names.LATE_WHERE)}
 
 
 #: How rows are ordered, the first one first: by what, largest first.
@@ -240,7 +237,7 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
     own: set[str] = set()
     at_or_above: set[str] = set()
     for span in trace.spans.values():
-        if all(_is(span.get(key), value) for key, value in where):
+        if all(_typed(span.get(key)) == value for key, value in where):
             own.add(span.span_id)
             for above in chain([span], trace.ancestors(span)):
                 if above.span_id in at_or_above:  # so are all above that
@@ -249,7 +246,8 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
     return [
         row
         for row in found
-        if row.span.span_id in at_or_above or trace.root(row.span).span_id in own
+        if row.span.span_id in at_or_above
+        or [row.span, *trace.ancestors(row.span)][-1].span_id in own
     ]
 
 
@@ -292,7 +290,9 @@ def _values(trace: Trace, span: Span, key: str) -> list[Any]:
         if (value := above.get(key)) is not None:
             return [value]
     values: list[Any] = []
-    for below in trace.descendants(span):
+    encoded = key_of(key)  # first a look, which is quicker than a walk
+    is_there = any(map(methodcaller("may_have", encoded), trace.spans.values()))
+    for below in trace.descendants(span) if is_there else ():
         if (value := below.get(key)) is not None and value not in values:
             values.append(value)
     return values
@@ -300,13 +300,14 @@ def _values(trace: Trace, span: Span, key: str) -> list[Any]:
 
 def _is_for(row: Row, wanted: str) -> bool:
     trace = row.trace
-    return any(_is(v, wanted) for key in trace.who_keys for v in _values(trace, row.span, key))
+    keys = trace.who_keys
+    return any(_typed(v) == wanted for key in keys for v in _values(trace, row.span, key))
 
 
-def _is(value: Any, wanted: str) -> bool:
-    """Compare an attribute with what somebody typed: booleans as Jaeger has them."""
+def _typed(value: Any) -> str | None:
+    """Return an attribute as somebody types it: booleans as Jaeger has them."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return value is not None and text == wanted
+    return None if value is None else text
 
 
 def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
@@ -315,25 +316,26 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
     """
     traces = by_trace(spans).values()
     here = [span for trace in traces for span in trace.spans.values()]
+
+    def valued(*keys: str) -> Counter[str]:
+        values = (_typed(span.get(key)) for span in here for key in keys)
+        return Counter(value for value in values if value is not None)
+
     services = Counter(span.resource.service for span in here)
     if question.service not in (None, *services):
-        yield f"services there are: {_some(services)}"
+        yield f"services there are: {some(services)}"
     keys = {key for trace in traces for key in trace.who_keys}
-    users = Counter(
-        str(span.get(key)) for span in here for key in keys if span.get(key) is not None
-    )
-    if question.who not in (None, *users):
-        yield f"users there are ({', '.join(sorted(keys))}): {_some(users)}"
+    if question.who not in (None, *(users := valued(*keys))):
+        yield f"users there are ({', '.join(sorted(keys))}): {some(users)}"
     for key, wanted in question.where:
-        values = [value for span in here if (value := span.get(key)) is not None]
-        if not any(_is(value, wanted) for value in values):
-            yield f"values of {key} there are: {_some(Counter(map(str, values)))}"
-    causes = Counter(str(span.get(key)) for span in here if span.get(key := _names.LATE_CAUSE))
-    if question.cause not in (None, *causes):
-        yield f"causes there are: {_some(causes)}"
+        if wanted not in (values := valued(key)):
+            yield f"values of {key} there are: {some(values)}"
+    if question.cause not in (None, *(causes := valued(_names.LATE_CAUSE))):
+        yield f"causes there are: {some(causes)}"
 
 
-def _some(names: Counter[str]) -> str:
+def some(names: Counter[str]) -> str:
+    """Return the names there are, the most frequent first; of many the first ones."""
     more = len(names) - _MOST_NAMED
     some = [name for name, _ in names.most_common(_MOST_NAMED)]
     return ", ".join([*some, *([f"and {more} more"] if more > 0 else [])]) or "none"

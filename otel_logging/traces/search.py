@@ -5,6 +5,7 @@ others may be. What Jaeger can select it does, and ``late`` selects again.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from otel_logging.traces.jaeger import (
     UnreachableError,
     Window,
 )
-from otel_logging.traces.late import Question
+from otel_logging.traces.late import Question, some
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import by_trace
 from otel_logging.traces.trace import last as last_of
@@ -31,7 +32,6 @@ _DAY_S: Final = 86_400  # how far back by default: what the local store keeps
 _AHEAD_S: Final = 3_600  # for clocks that are ahead of ours
 _LONG_S: Final = 60.0  # stages that took longer are looked for by themselves
 _LOOK_BACK_S: Final = (60, 600, 6_000, 60_000)
-_NAMED: Final = 10  # services, where another one was asked for
 _INDEXED_CHARACTERS: Final = 256  # longer values Jaeger's Elasticsearch does not find
 _ASK_FOR_LESS: Final = "(--since, --service, --who or --over ask for less)"
 
@@ -73,9 +73,7 @@ def read(jaeger: Jaeger, question: Question, keys: Iterable[str] = ()) -> Found:
     """
     known = jaeger.services()
     if question.service is not None and question.service not in known:
-        named = [repr(name) for name in known[:_NAMED]]
-        more = [f"{len(known) - _NAMED} more"] if len(known) > _NAMED else []
-        there = ", ".join(named + more) or "none yet"
+        there = some(Counter(map(repr, known)))
         message = f"{jaeger.url} has no service {question.service!r}; it has: {there}"
         raise UnknownServiceError(message)
     *far, near = _windows(question.since_ns, time.time_ns())

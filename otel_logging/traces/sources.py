@@ -7,7 +7,6 @@ for. A span that is in both comes twice, the local one first: ``trace.by_trace``
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 from otel_logging import _links
 from otel_logging.traces import local, search
 from otel_logging.traces.jaeger import (
+    HELLO_S,
     Jaeger,
     JaegerError,
     UnknownServiceError,
@@ -29,9 +29,9 @@ BOTH: Final = "both"
 LOCAL: Final = "local"
 JAEGER: Final = "jaeger"
 #: For Jaeger, where the local store answers as well and somebody is waiting: for its first answer
-#: at least, and for all.
+#: at least; for each later one, and for all.
 _HELLO_S: Final = 0.5
-_BESIDE_S: Final = 10.0
+_BESIDE_S: Final = 3.0, 10.0
 
 
 @dataclass(slots=True)
@@ -92,21 +92,22 @@ class Sources:
             return Answered(self._local(), "from the local store")
         here: list[Span] = []
         try:
-            if self.which == JAEGER:
-                jaeger = Jaeger(self.jaeger_url)
-            else:
-                jaeger = Jaeger(self.jaeger_url, read_s=_BESIDE_S)
+            jaeger = Jaeger(self.jaeger_url)
+            if self.which != JAEGER:
                 greeted = _greet(jaeger)
                 until = in_seconds(_HELLO_S)
                 here = self._local()
-                greeted(max(until - time.monotonic(), 0.0))
+                greeted(max(until - time.monotonic(), 0.0) if here else HELLO_S)
+                if here:
+                    jaeger.hurry(*_BESIDE_S)
             found = ask(jaeger, here)
         except JaegerError as error:
             if self.which == JAEGER:
                 raise
-            is_empty = isinstance(error, UnknownServiceError)
+            is_empty, is_slow = isinstance(error, UnknownServiceError), error.__cause__
             why = "Jaeger has nothing of this service" if is_empty else f"no Jaeger: {error}"
-            return Answered(here, f"from the local store; {why}")
+            more = " (--source jaeger waits longer)" if isinstance(is_slow, TimeoutError) else ""
+            return Answered(here, f"from the local store; {why}{more}")
         number = len(jaeger.left_out)
         left_out = f"{number} invalid span{'s' * (number > 1)} left out" if number else ""
         incomplete = ", ".join(filter(None, (found.incomplete, left_out)))
@@ -125,22 +126,21 @@ def _greet(jaeger: Jaeger) -> Callable[[float], None]:
     """Have a thread see whether there is a Jaeger; return what waits so many seconds for that, and
     raises ``JaegerError`` where there is none.
     """
-    answer: Future[None] = Future()
+    failed: list[JaegerError] = []
 
     def run() -> None:
         try:
             jaeger.services()
         except JaegerError as error:
-            answer.set_exception(error)
-        else:
-            answer.set_result(None)
+            failed.append(error)
 
     def greeted(patience_s: float) -> None:
-        try:
-            answer.result(patience_s)
-        except TimeoutError:
-            message = f"{jaeger.url} does not answer in time (--source jaeger waits longer)"
-            raise UnreachableError(message) from None
+        asking.join(patience_s)
+        if failed:
+            raise failed[0]
+        if asking.is_alive():
+            raise UnreachableError(f"{jaeger.url} does not answer in time") from TimeoutError()
 
-    threading.Thread(target=run, name="otel_logging jaeger", daemon=True).start()
+    asking = threading.Thread(target=run, name="otel_logging jaeger", daemon=True)
+    asking.start()
     return greeted

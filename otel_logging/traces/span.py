@@ -32,6 +32,9 @@ _BUDGET_HEAD: Final = _otlp.attribute_of(b"\x4a", _names.BUDGET, 0.5)[:-8]
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _EXCEPTION: Final = _names.EXCEPTION.encode()
 
+#: How loggers of servers' lines about a request as a whole end: each has one, and it tells nothing.
+_ACCESS: Final = (".access", "werkzeug")
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -86,20 +89,18 @@ class Span:
         """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
         if not isinstance(self._details, bytes):
             return self._details.attributes.get(key)
-        return _value_of(_message(self._details), key) if self.may_have(key) else None
+        return _value_of(_message(self._details), key) if self.may_have(key_of(key)) else None
 
-    def may_have(self, key: str) -> bool:
-        """Whether it is worth a look for an attribute with *key* in its name: False where its
-        bytes do not have it.
-        """
+    def may_have(self, encoded: bytes) -> bool:
+        """Whether it is worth a look: False where *encoded* is not in its bytes."""
         one = self._details
-        return not isinstance(one, bytes) or key.encode(errors="surrogatepass") in one
+        return not isinstance(one, bytes) or encoded in one
 
     def beginning(self, prefix: str) -> dict[str, Any]:
         """Return the attributes whose keys begin with *prefix*, as ``get`` does each."""
         if not isinstance(self._details, bytes):
             return {k: v for k, v in self._details.attributes.items() if k.startswith(prefix)}
-        if not self.may_have(prefix):
+        if not self.may_have(prefix.encode()):
             return {}
         own = [item for item in _message(self._details).attributes if item.key.startswith(prefix)]
         return _otlp.values_of(own)
@@ -113,11 +114,17 @@ class Span:
         return _FAILED in one and bool(_message(one).status.code == 2)
 
     @property
-    def moments(self) -> list[tuple[int, str]]:
-        """Times and names of its events, in the order in which they were recorded."""
-        if not isinstance(self._details, bytes):
-            return [(event.time_ns, event.name) for event in self._details.events]
-        return [(e.time_unix_nano, _text(e.name)) for e in _message(self._details).events]
+    def moments(self) -> list[tuple[int, Any]]:
+        """When its events were, in the order in which they were recorded, each with what has its
+        name; without servers' lines about a whole request.
+        """
+        one, log = self._details, _names.LOGGER
+        if not isinstance(one, bytes):
+            times = [(e.time_ns, e, e.attributes.get(log)) for e in one.events]
+        else:
+            look, events = any(name.encode() in one for name in _ACCESS), _message(one).events
+            times = [(e.time_unix_nano, e, look and _value_of(e, log)) for e in events]
+        return [(at, each) for at, each, name in times if not f"{name}".endswith(_ACCESS)]
 
     @property
     def details(self) -> Details:
@@ -180,6 +187,13 @@ class Span:
         }
 
 
+@lru_cache(64)
+def key_of(key: str) -> bytes:
+    """Return an attribute's key as it is encoded, the beginning of no other one."""
+    encoded = key.encode(errors="surrogatepass")
+    return (b"\n%c" % len(encoded) if len(encoded) < 128 else b"") + encoded  # one byte of length
+
+
 def rfc3339(time_ns: int) -> str:
     """Return a time as RFC 3339 in UTC, with microseconds and ``Z``."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
@@ -234,7 +248,7 @@ def from_bytes(encoded: Sequence[bytes], resource: Resource) -> Iterator[Span]:
             message.trace_id.hex(),
             message.span_id.hex(),
             message.parent_span_id.hex(),
-            _text(message.name),
+            text_of(message.name),
             message.start_time_unix_nano,
             message.end_time_unix_nano,
             resource,
@@ -268,10 +282,10 @@ def _decoded(encoded: bytes) -> Details:
     return Details(
         _word(_KINDS, message.kind),
         _word(_STATUSES, message.status.code),
-        _text(message.status.message),
+        text_of(message.status.message),
         message.flags & _REMOTE == _REMOTE,
         _fields(message.attributes),
-        [Event(e.time_unix_nano, _text(e.name), _fields(e.attributes)) for e in message.events],
+        [Event(e.time_unix_nano, text_of(e.name), _fields(e.attributes)) for e in message.events],
         [_link(k.trace_id.hex(), k.span_id.hex(), _fields(k.attributes)) for k in message.links],
     )
 
@@ -301,7 +315,7 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
         _id(message["traceId"], 32),
         _id(message["spanId"], 16),
         parent_span_id if parent_span_id.strip("0") else "",
-        _text(message.get("name", "")),
+        text_of(message.get("name", "")),
         _time(message.get("startTimeUnixNano", 0)),
         _time(message.get("endTimeUnixNano", 0)),
         resource,
@@ -309,12 +323,14 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
         Details(
             _word(_KINDS, message.get("kind")),
             _word(_STATUSES, status.get("code")),
-            _text(status.get("message", "")),
+            text_of(status.get("message", "")),
             int(message.get("flags", 0)) & _REMOTE == _REMOTE,
             attributes,
             sorted(  # Jaeger has them by their names
                 (
-                    Event(_time(e.get("timeUnixNano", 0)), _text(e.get("name", "")), _attributes(e))
+                    Event(
+                        _time(e.get("timeUnixNano", 0)), text_of(e.get("name", "")), _attributes(e)
+                    )
                     for e in events
                 ),
                 key=lambda event: event.time_ns,
@@ -345,14 +361,15 @@ def _time(given: Any) -> int:
     return time_ns
 
 
-def _text(given: Any) -> str:
+def text_of(given: Any) -> str:
+    """Return a name or a message without secrets. Failure: raises TypeError if it is no text."""
     if not isinstance(given, str):
         raise TypeError("not a string")
     return _runtime.current.redaction.text(given)
 
 
 def _attributes(message: Mapping[str, Any], key: str = "attributes") -> dict[str, Any]:
-    values = {_text(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
+    values = {text_of(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
     return _runtime.current.redaction.fields(values)
 
 

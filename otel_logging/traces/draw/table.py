@@ -83,9 +83,7 @@ def draw(
             facts=" · ".join(facts(row)),
             ids=row.ids,
         )
-    yield from columns.lines(("took", "late by")[: 1 + answer.judged], links)
-    if left_out := answer.found - len(answer.rows):
-        yield Text(f"and {left_out} more: --limit {answer.found}", "dim")
+    yield from columns.lines(("took", "late by")[: 1 + answer.judged], links, answer.found)
 
 
 def draw_failed(
@@ -97,7 +95,7 @@ def draw_failed(
         yield Text(f"none failed{of_all}" if looked_at else "no stage matches")
         return
     spans = [failure.row.span for failure in failures]
-    yield Text.assemble(("failed", "bold"), f" · {found}{of_all}", *_scope(spans))
+    yield Text.assemble(("failed", "bold"), f" · {found}{of_all}", *_scope(spans), overflow="fold")
     yield Text()
     tells = telling([failure.row for failure in failures])
     columns = _Columns(spans, width)
@@ -119,9 +117,7 @@ def draw_failed(
             facts=columns.beneath(told),
             ids=failure.ids,
         )
-    yield from columns.lines(("took",), links)
-    if left_out := found - len(failures):
-        yield Text(f"and {left_out} more: --limit {found}", "dim")
+    yield from columns.lines(("took",), links, found)
 
 
 def draw_groups(answer: Answer, groups: Sequence[Group], *, by: str, width: int) -> Iterator[Text]:
@@ -192,7 +188,7 @@ class _Columns:
         ]
         self._rows.append((cells, below))
 
-    def lines(self, numbers: Sequence[str], links: Links) -> Iterator[Text]:
+    def lines(self, numbers: Sequence[str], links: Links, found: int) -> Iterator[Text]:
         narrow, wide = self._width < _NARROW, self._width >= _WIDE
         table = _empty_table()
         table.add_column("when", no_wrap=True)
@@ -200,31 +196,32 @@ class _Columns:
             table.add_column(name, no_wrap=True, justify="right")
         table.add_column("who", max_width=_WHO_MOST)
         table.add_column("stage", max_width=self._width // 4 if wide else None)
-        if wide:
-            table.add_column("why", no_wrap=True, ratio=1)
         if not narrow:
             table.add_column("trace", no_wrap=True)
         for cells, below in self._rows:
-            why = _one_line(below["why"], below["facts"])
             trace = links.mark(Text(below["ids"][0][:_ID_DIGITS], "dim"), *below["ids"])
-            table.add_row(*cells, *([why] * wide), *([trace] * (not narrow)))
+            table.add_row(*cells, *([trace] * (not narrow)))
         heading, *rows = _rendered(table, self._width)
         yield heading
         for line, (_, below) in zip(rows, self._rows, strict=True):
-            yield line
-            if not wide:
+            # of what does not fit beside the stage only what is usual may be cut
+            if wide and line.cell_len + len(_GAP) + below["why"].cell_len <= self._width:
+                yield Text.assemble(line, _GAP, below["why"], _after(below["facts"]))
+            else:
+                yield line
                 yield from self._below(below, links)
             yield from links.below(*below["ids"], indent=_GAP)
+        if left_out := found - len(rows):
+            yield Text(f"and {left_out} more: --limit {found}", "dim")
 
     def _below(self, below: Mapping[str, Any], links: Links) -> Iterator[Text]:
         *lines, last = wrapped(below["short"], self._width, len(_BELOW), _BELOW)
         yield from lines
         facts = Text(below["facts"], "dim")
         if self._width < _NARROW:
-            facts = links.mark(Text(below["ids"][0][:_ID_DIGITS], "dim"), *below["ids"]).append(
-                f"{_GAP}{facts.plain}"
-            )
-        if cell_len(last.plain) + len(_GAP) + cell_len(facts.plain) <= self._width:
+            trace = Text(below["ids"][0][:_ID_DIGITS], "dim")
+            facts = links.mark(trace, *below["ids"]).append(_after(facts.plain))
+        if last.cell_len + len(_GAP) + facts.cell_len <= self._width:
             yield last.append(_GAP).append(facts)
             return
         yield last
@@ -232,22 +229,20 @@ class _Columns:
             yield from wrapped(facts, self._width, len(_BELOW), " " * len(_BELOW))
 
 
-def _one_line(why: Text, facts: str) -> Text:
-    line = why.copy()
-    line.no_wrap, line.overflow = True, "ellipsis"
-    return line.append(f"{_GAP}{facts}", "dim") if facts else line
+def _after(facts: str) -> Text:
+    return Text(f"{_GAP}{facts}" if facts else "", "dim")
 
 
 def _title(answer: Answer, *, narrowed: bool) -> Text:
     looked_at = f"{answer.looked_at} stage" + "s" * (answer.looked_at != 1)
     of_all = "" if narrowed else f" of {looked_at}"
     scope = _scope([row.span for row in answer.considered])
-    if answer.judged and answer.found:
-        return Text.assemble(("late", "bold"), f" · {answer.found}{of_all}", *scope)
     if answer.judged:
-        return Text.assemble(f"none late{of_all}", *scope)
+        said = (("late", "bold"), f" · {answer.found}") if answer.found else ("none late",)
+        return Text.assemble(*said, of_all, *scope, overflow="fold")
     if answer.looked_at:
-        return Text.assemble(("slowest", "bold"), f" · {looked_at}, none with a budget", *scope)
+        slowest = ("slowest", "bold"), f" · {looked_at}, none with a budget"
+        return Text.assemble(*slowest, *scope, overflow="fold")
     return Text("no stage matches")
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -66,8 +66,12 @@ NO_LINKS: Final = Links(lambda *_: None, are_taken=False)
 
 
 def show(out: Console, lines: Iterable[Text]) -> None:
-    """Print *lines*, each cut to the width of *out*, except URLs: a part of one is useless."""
-    waiting, width = iter(lines), out.width
+    """Print *lines*, each cut to the width of *out*, except URLs: a part of one is useless. Titles
+    go on in the next line.
+    """
+    width = out.width
+    parts = (wrapped(one, width, 2) if one.overflow == "fold" else [one] for one in lines)
+    waiting = chain.from_iterable(parts)
     while some := [_fitting(line, width) for line in islice(waiting, _AT_ONCE)]:
         out.print(Text("\n").join(some), soft_wrap=True)
 
@@ -83,6 +87,8 @@ def shown(value: Any, key: str = "") -> str:
     """Return an attribute's value for one line: a word as it is, other strings quoted, seconds as
     a duration.
     """
+    if isinstance(value, str) and key == _names.LATE_WHERE:
+        return visible(" · ".join(value.splitlines()))
     if isinstance(value, str):
         return visible(value) if value and " " not in value else f'"{visible(value)}"'
     if isinstance(value, float):
@@ -109,7 +115,8 @@ def wrapped(text: Text, width: int, indent: int, lead: str = "") -> Iterator[Tex
     *lead*, the others indented.
     """
     room = max(width - max(indent, cell_len(lead)), 1)
-    for number, line in enumerate(text.wrap(Console(width=room), room) or [text]):
+    lines = [text] if text.cell_len <= room else text.wrap(Console(width=room), room)
+    for number, line in enumerate(lines):
         line.rstrip()
         yield Text(" " * indent if number else lead).append(line)
 

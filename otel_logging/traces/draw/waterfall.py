@@ -36,6 +36,7 @@ from otel_logging.traces.trace import Row, Trace, common
 _LEAST_BAR = 20  # columns; less shows nothing
 _EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
+_MOST_CELLS = 240  # of a line's message: three lines of a terminal
 _COMPARED = 100  # of equal stages, for what they have in common
 _NOTICED_S = 0.001
 _HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
@@ -54,7 +55,7 @@ _HIDDEN: Final = frozenset(
 _LEVEL_STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow"}
 _LOUD: Final = frozenset({"error", "critical"})  # in capitals, for those who see no colour
 _LEVEL_WIDTH = 7  # "warning"
-_HTTP: Final = ("http.route", "url.path")  # the first ones of a stage
+_HTTP: Final = ("http.route", "url.path", "http.response.status_code")  # first of a stage
 #: Below it, whole.
 _WHOLE: Final = (_names.LATE_WHERE, "db.query.text", "db.statement")
 
@@ -115,7 +116,7 @@ class Folding:
         for span in trace.spans.values():
             allowed_s = span.budget_s
             is_late = allowed_s is not None and late_by(span.duration_s, allowed_s) is not None
-            if is_late or (span.may_have_failed and is_bad(span)):
+            if is_late or is_bad(span):
                 for each in chain([span], trace.ancestors(span)):
                     if each.span_id in self._apart:
                         break
@@ -259,8 +260,10 @@ def _header(
     yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
     if top.span.is_stage and (top.late_by_s is not None or top.span.budget_s is None):
-        why = Text(" → ".join(top.reason), "yellow" if top.late_by_s is not None else "")
-        yield from wrapped(why, columns.width, 2, "└ ")
+        why, reason = visible(top.text(_names.LATE_WHY) or ""), " → ".join(top.reason)
+        for said in filter(None, (why, "" if why.endswith(reason) else reason)):
+            text = Text(said, "yellow" if top.late_by_s is not None else "")
+            yield from wrapped(text, columns.width, 2, "└ ")
 
 
 def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
@@ -375,14 +378,15 @@ def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
             level, message, below = "error", raised.what, raised.where
     tree, indent = columns.tree(row.lead), _LEVEL_WIDTH + 1
     text = Text(visible(message))
-    first, *rest = _below(text, row.lead, columns, indent) if raised else (text,)
-    line = columns.numbers(event.time_ns).append(tree).append(_level(level)).append(first)
+    if raised is None:
+        text.truncate(_MOST_CELLS, overflow="ellipsis")
+    parts = [*_below(text, row.lead, columns, indent)]
     if own := fields(_new(event.attributes, row.shown)):
-        line.append(_GAP).append(own)
-    yield line
+        parts[-1].append(_GAP).append(own)
     if below:
-        rest += _below(Text(visible(below), "red"), row.lead, columns, indent)
-    for part in rest:
+        parts += _below(Text(visible(below), "red"), row.lead, columns, indent)
+    yield columns.numbers(event.time_ns).append(tree).append(_level(level)).append(parts[0])
+    for part in parts[1:]:
         yield columns.numbers().append(tree).append(" " * indent).append(part)
 
 
