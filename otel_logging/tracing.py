@@ -247,9 +247,8 @@ def start(stage: Stage) -> Any:
             span.otel_logging_bound = before
             if is_special:
                 bindings.share(span)
-        span.otel_logging_budget = budget
-        if expected:
-            span.otel_logging_expected = expected
+        if budget is not None or expected:  # else they are the class's
+            span.otel_logging_budget, span.otel_logging_expected = budget, expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
                 watch.measure(span, name, budget, inside, kind, attributes)
