@@ -40,12 +40,7 @@ from otel_logging.export.foreign import (
     processors_of,
     sends_to,
 )
-from otel_logging.export.ids import (
-    encode_resource,
-    in_this_process,
-    new_span_id,
-    new_trace_id,
-)
+from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
 from otel_logging.export.last_calls import LastCalls
 from otel_logging.export.line_spans import OfLines, Page, ProcessLog
 from otel_logging.export.span import PAGE_EVENTS, Span
@@ -335,11 +330,7 @@ class Pipeline:
             self.end_process_log(span)
 
     def roll(
-        self,
-        span: ProcessLog | None = None,
-        *,
-        older_than_s: float = -math.inf,
-        shows: bool = True,
+        self, span: ProcessLog | None = None, *, older_than_s: float = -math.inf, shows: bool = True
     ) -> None:
         """End the current `process log` span, if it is older than that; the clock may be set back
         meanwhile. Foreign processors are shown what ended inside log calls, if it *shows* that.

@@ -19,12 +19,7 @@ from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    SpanKind,
-    TraceFlags,
-)
+from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, TraceFlags
 
 from otel_logging import _forks, _runtime
 from otel_logging import context as bindings

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
-from opentelemetry.trace import (
-    Link,
-    SpanContext,
-    SpanKind,
-    Status,
-    TraceFlags,
-)
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging.binding import Bound
