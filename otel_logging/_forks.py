@@ -35,7 +35,6 @@ class Part(Protocol):
 
     def after_fork(self) -> None:
         """Be the child's; the parent's own goes on in the parent."""
-        ...
 
 
 #: The process that all parts are of.

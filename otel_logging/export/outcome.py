@@ -68,18 +68,15 @@ class Client(Protocol):
         Takes no longer than *timeout_s*, whatever the collector does; looking up
         its name alone takes as long as the system's resolver.
         """
-        ...
 
     def interrupt(self) -> None:
         """End the request that is under way, and every later one, until ``reset``.
 
         From any thread.
         """
-        ...
 
     def reset(self) -> None:
         """Begin anew: drop the connection, which after a fork is the parent's."""
-        ...
 
 
 # ---------------------------------------------------------------- what was asked for
