@@ -4,8 +4,8 @@ Read-only. Each call reads the sources anew; what keeps it from an answer is the
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, get_type_hints
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -39,57 +39,53 @@ class Step(TypedDict):
     between: list[str | None] | None
 
 
-class LateStage(TypedDict):
-    """A late stage: who, when, how late, and why (``reason``)."""
-
+class _Row(TypedDict):
     trace_id: str
     service: str
     stage: str
     start: str
     latency_s: float
+    who: dict[str, Any]
+    link: str | None
+
+
+class LateStage(_Row):
+    """A late stage: who, when, how late, and why (``reason``)."""
+
     budget_s: float | None
     late_by_s: float | None
-    who: dict[str, Any]
     reason: str
     cause: str | None
     culprit: str | None
     culprit_who: dict[str, Any]
     path: list[Step]
-    link: str | None
 
 
-class LateStages(TypedDict):
-    """*found*: how many there are without the limit; *sources*: what was read."""
-
-    rows: list[LateStage]
-    found: int
-    looked_at: int
-    sources: str
-
-
-class FailedTrace(TypedDict):
+class FailedTrace(_Row):
     """A failed trace: who, when, what was raised, and where in the application."""
 
-    trace_id: str
-    service: str
-    stage: str
     failed_stage: str
-    start: str
-    latency_s: float
-    who: dict[str, Any]
     type: str | None
     error: str
     frame: str | None
-    link: str | None
 
 
-class FailedTraces(TypedDict):
-    """As ``LateStages``."""
-
-    rows: list[FailedTrace]
+class _Rows(TypedDict):
     found: int
     looked_at: int
     sources: str
+
+
+class LateStages(_Rows):
+    """*found*: how many there are without the limit; *sources*: what was read."""
+
+    rows: list[LateStage]
+
+
+class FailedTraces(_Rows):
+    """As ``LateStages``."""
+
+    rows: list[FailedTrace]
 
 
 class Shown(TypedDict):
@@ -138,13 +134,9 @@ class _Tools:
         answer = stages.late(found.spans, question, limit=limit)
         if not answer.rows and cause not in (None, *stages.CAUSES):
             raise ToolError("; ".join(stages.there_is(found.spans, stages.Question(cause=cause))))
-        rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
-        return {
-            "rows": [_only(row, LateStage) for row in rows],
-            "found": answer.found,
-            "looked_at": answer.looked_at,
-            "sources": found.origin,
-        }
+        rows, looked_at = _rows(answer.rows, LateStage, found), answer.looked_at
+        in_all = answer.found
+        return {"rows": rows, "found": in_all, "looked_at": looked_at, "sources": found.origin}
 
     def failed(
         self,
@@ -157,13 +149,8 @@ class _Tools:
         question = stages.Question(None, _since(since_minutes), who, (), service)
         found = _read(self._sources.late, question)
         every, looked_at = failures.failed(found.spans, question)
-        rows = [failure.as_json(found.link(*failure.ids)) for failure in every[:limit]]
-        return {
-            "rows": [_only(row, FailedTrace) for row in rows],
-            "found": len(every),
-            "looked_at": looked_at,
-            "sources": found.origin,
-        }
+        rows = _rows(every[:limit], FailedTrace, found)
+        return {"rows": rows, "found": len(every), "looked_at": looked_at, "sources": found.origin}
 
     def show(self, trace_id: str) -> Shown:
         """Show one trace: its stages with their times, and the log lines inside them."""
@@ -176,13 +163,9 @@ class _Tools:
         if len(traces) != 1:
             raise ToolError(f"{len(traces)} traces begin with {trace_id!r}: say more of its id")
         (trace,) = traces
-        return {
-            "trace_id": trace.trace_id,
-            "picture": "\n".join(
-                line.plain.rstrip() for line in waterfall.draw(trace, width=_WIDTH)
-            ),
-            "spans": [span.as_json() for span in trace.in_order],
-        }
+        picture = "\n".join(line.plain.rstrip() for line in waterfall.draw(trace, width=_WIDTH))
+        spans = [span.as_json() for span in trace.in_order]
+        return {"trace_id": trace.trace_id, "picture": picture, "spans": spans}
 
 
 def _read(ask: Callable[[_T], Answered], what: _T) -> Answered:
@@ -196,6 +179,7 @@ def _since(minutes: float | None) -> int:
     return 0 if minutes is None else time.time_ns() - int(minutes * 60e9)
 
 
-def _only(row: Mapping[str, Any], kind: Any) -> Any:
-    """Return of *row* what *kind* has."""
-    return {key: row[key] for key in kind.__annotations__}
+def _rows(rows: Iterable[Any], kind: Any, found: Answered) -> Any:
+    """Return of each row what *kind* has."""
+    shown = [row.as_json(found.link(*row.ids)) for row in rows]
+    return [{key: row[key] for key in get_type_hints(kind)} for row in shown]
