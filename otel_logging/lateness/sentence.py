@@ -6,17 +6,8 @@ In: what a stage was, and a ``Verdict``. Out: one line. Deliberately absent: col
 from datetime import datetime
 
 from otel_logging._text import duration
-from otel_logging.lateness.verdict import (
-    CPU,
-    DOWNSTREAM,
-    GC,
-    LOCK,
-    LOOP,
-    POOL,
-    QUEUE,
-    UNKNOWN,
-    Verdict,
-)
+from otel_logging.lateness import verdict as causes
+from otel_logging.lateness.verdict import Verdict
 
 
 def sentence(
@@ -43,15 +34,15 @@ def _because(verdict: Verdict, where: str) -> str:
     held = f", held by {culprit}{for_whom}" if culprit else ""
     named = f" {detail}" if detail else ""
     sentences = {
-        GC: f"in garbage collection ({detail or 'of unknown work'})",
-        LOOP: f"{behind}{for_whom}, which blocked the event loop",
-        LOCK: f"waiting for the lock{named}{held}",
-        POOL: f"waiting for the pool{named}{held}",
-        QUEUE: f"in a queue{f', behind {culprit}{for_whom}' if culprit else ''}",
-        DOWNSTREAM: f"in {detail or 'a call to elsewhere'}",
-        CPU: f"{behind}{for_whom}, which kept the interpreter busy"
+        causes.GC: f"in garbage collection ({detail or 'of unknown work'})",
+        causes.LOOP: f"{behind}{for_whom}, which blocked the event loop",
+        causes.LOCK: f"waiting for the lock{named}{held}",
+        causes.POOL: f"waiting for the pool{named}{held}",
+        causes.QUEUE: f"in a queue{f', behind {culprit}{for_whom}' if culprit else ''}",
+        causes.DOWNSTREAM: f"in {detail or 'a call to elsewhere'}",
+        causes.CPU: f"{behind}{for_whom}, which kept the interpreter busy"
         if culprit
         else f"of computing{f' in {detail}' if detail else ''}",
-        UNKNOWN: f"without a known cause{f': {where}' if where else ''}",
+        causes.UNKNOWN: f"without a known cause{f': {where}' if where else ''}",
     }
     return sentences.get(verdict.cause, f"waiting for {verdict.cause}{named}{held}")
