@@ -26,7 +26,7 @@ from otel_logging.export import foreign
 from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
 from otel_logging.export.last_calls import LastCalls
-from otel_logging.export.line_spans import OfLines, Page, ProcessLog
+from otel_logging.export.line_spans import OfLines, ProcessLog
 from otel_logging.export.span import PAGE_EVENTS, Span
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
@@ -338,15 +338,8 @@ class Pipeline:
     def _log_span(
         self, parent: SpanContext, time_ns: int, events: Sequence[bytes], number: int
     ) -> None:
-        child = Page(
-            self,
-            self._own_scope,
-            _names.LOG_SPAN,
-            parent.trace_id,
-            new_span_id(),
-            parent.trace_flags,
-            start_ns=time_ns,
-        )
+        ids = parent.trace_id, new_span_id(), parent.trace_flags
+        child = OfLines(self, self._own_scope, _names.LOG_SPAN, *ids, start_ns=time_ns)
         child.trace_state, child._parent = parent.trace_state, parent  # noqa: SLF001 - as the SDK's
         child.set_attribute(_names.LOG_PAGE, number)
         child._encoded_events = list(events)  # noqa: SLF001 - of a span that is made here
