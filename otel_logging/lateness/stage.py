@@ -108,17 +108,8 @@ class Watched:
     """What is measured of one open stage."""
 
     __slots__ = (
-        *(
-            "_cpu",
-            "_inner_cpu",
-            "_below",
-            "_guesses",
-            "_outer",
-            "_pid",
-            "_waits",
-            "began",
-            "budget_s",
-        ),
+        *("_below", "_cpu", "_guesses", "_inner_cpu", "_outer", "_pid", "_waits", "began"),
+        "budget_s",
         *("children", "end", "heart", "is_downstream", "is_overdue", "name", "origin", "places"),
         *("seen_at", "slot", "span", "task", "thread", "watch", "worker"),
     )
@@ -283,18 +274,8 @@ class Watched:
         if self.began > self.origin:
             behind = self.watch.behind(self.task or self.thread, self.origin, self.began)
             self._waits.append(Interval(QUEUE, self.origin, self.began, behind))
-        facts = Facts(
-            *(
-                self.name,
-                self.origin,
-                self.end,
-                self.is_downstream,
-                self._all_waits(),
-                self.children,
-            ),
-            max(cpu - self._inner_cpu, 0),
-            self._guesses,
-        )
+        of = self.name, self.origin, self.end, self.is_downstream, self._all_waits(), self.children
+        facts = Facts(*of, max(cpu - self._inner_cpu, 0), self._guesses)
         if outer is not None:
             outer.add_child(facts, cpu=cpu if outer.thread == self.thread else 0)
         self.children = []  # whoever holds it longer does not hold these
