@@ -311,14 +311,8 @@ def _quiet_ns(budget_s: float) -> float:
 
 def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:
     """Return the innermost frame of the thread that runs *task*; uvloop does not say which."""
-    own = getattr(task.get_coro(), "cr_frame", None)
-    for top in frames.values():  # pragma: no branch - one of them runs it
-        frame = top
-        while frame is not None and frame is not own:
-            frame = frame.f_back
-        if frame is not None:
-            return top
-    return None  # pragma: no cover - it has just stopped
+    own: Any = getattr(task.get_coro(), "cr_frame", None)
+    return next((top for top in frames.values() if own in where.outwards(top)), None)
 
 
 def _span_of(task: Any) -> Any:

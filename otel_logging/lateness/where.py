@@ -68,10 +68,11 @@ else:  # pragma: no cover - by version
 
 def of_frame(frame: FrameType | None) -> list[Step]:
     """Return the steps of a thread's stack."""
-    return _bounded(_outwards(frame))
+    return _bounded(outwards(frame))
 
 
-def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+def outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield *frame* and those that it was called by."""
     while frame is not None:
         yield frame
         frame = frame.f_back
@@ -94,7 +95,7 @@ def is_shared(frame: FrameType | None) -> bool:
     """Say whether tasks of trio share the thread with this stack: whose is current is not seen."""
     if "trio" not in sys.modules:
         return False
-    return any(each.f_code.co_filename.endswith(_TRIO) for each in _outwards(frame))
+    return any(each.f_code.co_filename.endswith(_TRIO) for each in outwards(frame))
 
 
 def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> list[Step]:
@@ -109,7 +110,7 @@ def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> li
         if task is None:
             break
     frames.reverse()
-    there = _bounded(_outwards(threads.get(_thread_behind(frames[:1], working))))
+    there = _bounded(outwards(threads.get(_thread_behind(frames[:1], working))))
     is_told = any(is_application(code.co_filename) for code, _ in there)
     return [*(there if is_told else []), *_bounded(frames)]
 
