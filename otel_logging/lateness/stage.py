@@ -24,19 +24,10 @@ from otel_logging import _diagnostics, _forks, _green, _names
 from otel_logging import context as bindings
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
+from otel_logging.lateness import verdict as causes
 from otel_logging.lateness import where
 from otel_logging.lateness.sentence import sentence
-from otel_logging.lateness.verdict import (
-    CPU,
-    LOOP,
-    QUEUE,
-    UNKNOWN,
-    Facts,
-    Interval,
-    Why,
-    judge,
-    late_by,
-)
+from otel_logging.lateness.verdict import Facts, Interval, Why, judge, late_by
 
 #: Attribute of a span: its ``Watched``; of one that only the black box knows, its slot.
 WATCHED: Final = "otel_logging_watched"
@@ -273,7 +264,7 @@ class Watched:
             return
         if self.began > self.origin:
             behind = self.watch.behind(self.task or self.thread, self.origin, self.began)
-            self._waits.append(Interval(QUEUE, self.origin, self.began, behind))
+            self._waits.append(Interval(causes.QUEUE, self.origin, self.began, behind))
         of = self.name, self.origin, self.end, self.is_downstream, self._all_waits(), self.children
         facts = Facts(*of, max(cpu - self._inner_cpu, 0), self._guesses)
         if outer is not None:
@@ -291,8 +282,8 @@ class Watched:
         verdict = judge(facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9))
         detail, culprit, blamed = verdict.why
         # where it stood is where it computed, if its own thread did that
-        is_here = cpu * 2 > verdict.shares.get(CPU, 0)
-        if self.places and (verdict.cause == UNKNOWN or (verdict.cause == CPU and is_here)):
+        is_here = verdict.cause == causes.CPU and cpu * 2 > verdict.shares.get(causes.CPU, 0)
+        if self.places and (is_here or verdict.cause == causes.UNKNOWN):
             detail = self.places.most_common(1)[0][0]
         verdict = verdict._replace(why=Why(detail, culprit, blamed))
         # with the microseconds that a clock's resolution leaves, the shares are the latency
@@ -340,8 +331,8 @@ class Watched:
     def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""
         cause, why = pause.cause, pause.why
-        if cause in (LOOP, CPU) and self.is_own(pause):
-            cause, why = CPU, Why(why.detail)
+        if cause in (causes.LOOP, causes.CPU) and self.is_own(pause):
+            cause, why = causes.CPU, Why(why.detail)
         return Interval(cause, pause.start, pause.end, why)
 
     def is_own(self, pause: Any) -> bool:
