@@ -147,10 +147,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             name = key if type(key) is str else str(plain(key))
             kept = field(name, value)
             kind = type(kept)
-            if kind is str:
-                if length is not None:
-                    kept = frozen(kept, length)
-            elif kind is list or kind is dict:
+            if kind is list or kind is dict or (length is not None and kind is str):
                 kept = frozen(kept, length)
             if most is not None and self._is_full(most) and name not in self._attributes:
                 self.dropped_attributes += 1
