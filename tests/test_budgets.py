@@ -53,7 +53,7 @@ BUDGETS = {
     "context": 218,
     "demo": 230,
     "doctor": 421,
-    "export": 2241,
+    "export": 2242,
     "handover": 150,
     "integrations": 1831,
     "jobs": 100,

@@ -124,8 +124,8 @@ class Tracer(SdkTracer):
             flags, recording = flags & ~1 | result.decision.is_sampled(), result.decision.value
             state, attributes = result.trace_state, result.attributes
         span_id = runtime.random_bits(64) or 1
-        if not recording:  # without NonRecordingSpan's constructor: few are asked for a context
-            span: Any = _new(_Unrecorded)
+        if not recording:
+            span: Any = _Unrecorded()
             span.trace_id, span.span_id, span.trace_flags = trace_id, span_id, flags
             span.trace_state = state
             if parent or (outside and bindings.is_local(around)):
@@ -156,6 +156,7 @@ def _ask(
 class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
 
+    __init__ = object.__init__  # NonRecordingSpan's takes a context: few are asked for one
     otel_logging_watched = False  # not watched unless it has a budget
     end_time = None
 
