@@ -150,15 +150,20 @@ def in_span(lines: int) -> None:
         line()
 
 
+def line_and_stage(lines: int = 1) -> None:
+    """Make that many lines in a stage."""
+    began = start()
+    span = began[0]
+    span.trace_hex, span.span_hex = f"{span.trace_id:032x}", f"{span.span_id:016x}"
+    for _ in range(lines):
+        line()
+    end(*began)
+
+
 def request() -> None:
     """Four stages of two lines each."""
     for _ in range(4):
-        began = start()
-        span = began[0]
-        span.trace_hex, span.span_hex = f"{span.trace_id:032x}", f"{span.span_id:016x}"
-        line()
-        line()
-        end(*began)
+        line_and_stage(2)
 
 
 class Sender:

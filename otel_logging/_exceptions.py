@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
+from traceback import walk_stack
 from types import FrameType, TracebackType
 from typing import Any, Final
 
@@ -62,12 +63,7 @@ class _Origin:
         self.number = _next()
         last = max(last, self.number)
         self.left = step
-        callers = []
-        frame: FrameType | None = step.tb_frame
-        while frame is not None:
-            callers.append(frame)
-            frame = frame.f_back
-        self.callers = callers
+        self.callers = [frame for frame, _ in walk_stack(step.tb_frame)]
 
     def is_of(self, error: BaseException) -> bool:
         """Say whether *error* has come here from there and nowhere else.

@@ -3,16 +3,18 @@
 In: parts that have something of their process (descriptors, locks, threads, a
 resource). Out: their ``after_fork``, once in each child. Python says where it
 forks; a fork in C (uWSGI's workers) it does not know of, so whoever is about to
-use what a child must not share calls ``check``. Invariant: never raises.
+use what a child must not share looks at ``mark``. Invariant: never raises.
 Deliberately absent: what a part does.
 """
 
+import mmap
 import os
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from otel_logging import _diagnostics
 
@@ -33,13 +35,38 @@ class Part(Protocol):
 
     def after_fork(self) -> None:
         """Be the child's; the parent's own goes on in the parent."""
-        ...
 
 
 #: The process that all parts are of.
 pid = os.getpid()
-#: Whether the fork that is followed was one in C, which nobody else's hooks know of.
-is_in_c = False
+
+
+class _ByProcessId(dict[int, int]):
+    """Tells by the process id, where no memory does."""
+
+    def __getitem__(self, _: int) -> bool:
+        return os.getpid() == pid
+
+
+def _marked() -> Any:
+    """Return memory that begins with 1, and in each child with 0: a tenth of ``getpid``'s cost.
+
+    As BoringSSL does it: a system that takes any advice (QEMU) follows none.
+    """
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):
+            page.madvise(-1)
+            return _ByProcessId()  # pragma: no cover - such a system
+        page.madvise(18)  # Linux's MADV_WIPEONFORK, which Python has no name for
+    except (AttributeError, OSError):  # pragma: no cover - another system
+        return _ByProcessId()
+    page[0] = 1
+    return page
+
+
+#: Its first item is not true in a child in which nothing has begun anew.
+mark: Final = _marked()
 
 #: Held while a module is imported in a thread of ours. A fork waits for that: a child whose parent
 #: was importing a module in another thread would wait for that module for ever.
@@ -59,7 +86,8 @@ def join(step: Step, part: Part) -> None:
     if not _is_told and hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
         # now, rather than on import: hooks run in order, and parts use what others' hooks mend
         _is_told = True
-        pid = os.getpid()  # we may have been imported before a fork, and set up after it
+        # we may have been imported before a fork, and set up after it
+        pid, mark[0] = os.getpid(), 1
         release = importing.release
         os.register_at_fork(
             before=importing.acquire, after_in_parent=release, after_in_child=release
@@ -77,21 +105,14 @@ def is_before_fork() -> bool:
 
 
 def check() -> None:
-    """Begin anew if this is a child that was forked in C. Cost: one ``getpid`` (0.1 µs).
+    """Begin anew if this is a child that was forked in C.
 
-    Who is called for every line compares ``pid`` before. Concurrency: any thread;
+    Who is called for every line looks at ``mark`` in line. Concurrency: any thread;
     who comes while another does it waits for that.
     """
-    if os.getpid() != pid:
-        _follow_in_c()
-
-
-def _follow_in_c() -> None:
-    global is_in_c
-    with _turns.setdefault(os.getpid(), threading.RLock()):
-        is_in_c = True
-        _after_fork()
-        is_in_c = False
+    if not mark[0]:
+        with _turns.setdefault(os.getpid(), threading.RLock()):
+            _after_fork()
 
 
 def _after_fork() -> None:
@@ -105,6 +126,6 @@ def _after_fork() -> None:
                 part.after_fork()
             except Exception as error:
                 _diagnostics.report("errors in a forked child", detail=error)
-    pid = os.getpid()
+    pid, mark[0] = os.getpid(), 1
     _is_following = False
     _turns.clear()

@@ -67,17 +67,15 @@ CANCELLED: Final = "cancelled"
 MARK: Final = "mark."  # + name + "_s": float, from the start to a moment inside
 
 # --- OpenTelemetry's instrumentations: library -> entry point
+_OF_ONE_NAME: Final = (
+    *("aiokafka", "aiopg", "anthropic", "asyncpg", "boto3sqs", "botocore", "cassandra", "chromadb"),
+    *("cohere", "confluent_kafka", "elasticsearch", "groq", "httpx", "kafka", "langchain"),
+    *("mistralai", "mysql", "ollama", "openai", "pika", "pinecone", "psycopg", "psycopg2"),
+    *("pymemcache", "pymongo", "pymssql", "pymysql", "redis", "requests", "sqlalchemy", "sqlite3"),
+    *("together", "transformers", "urllib3", "weaviate"),
+)
 CLIENTS: Final = {
-    **{
-        name: name
-        for name in (
-            *("aiokafka", "aiopg", "anthropic", "asyncpg", "boto3sqs", "botocore", "cassandra"),
-            *("chromadb", "cohere", "confluent_kafka", "elasticsearch", "groq", "httpx", "kafka"),
-            *("langchain", "mistralai", "mysql", "ollama", "openai", "pika", "pinecone", "psycopg"),
-            *("psycopg2", "pymemcache", "pymongo", "pymssql", "pymysql", "redis", "requests"),
-            *("sqlalchemy", "sqlite3", "together", "transformers", "urllib3", "weaviate"),
-        )
-    },
+    **{name: name for name in _OF_ONE_NAME},
     "MySQLdb": "mysqlclient",
     "aio_pika": "aio-pika",
     "aiohttp": "aiohttp-client",
@@ -108,12 +106,8 @@ GRANIAN: Final = ("granian.server.mp", "granian.server.mt", "granian.server.embe
 INTEGRATIONS: Final = {
     "aiohttp": ("aiohttp.web",),
     "asgi": (
-        "starlette.applications",
-        "fastapi.applications",
-        "uvicorn.config",
-        "uvicorn.server",
-        "hypercorn.app_wrappers",
-        *("daphne.server", *GRANIAN),
+        *("starlette.applications", "fastapi.applications", "uvicorn.config", "uvicorn.server"),
+        *("hypercorn.app_wrappers", "daphne.server", *GRANIAN),
     ),
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
@@ -199,20 +193,15 @@ COMPONENT_TYPE: Final = "otel.component.type"
 COMPONENT_NAME: Final = "otel.component.name"
 ERROR_TYPE: Final = "error.type"
 OTEL_BSP_PREFIX: Final = "OTEL_BSP_"  # no meaning here: the disk is the queue
+_COUNT, _LENGTH = "OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 LIMITS: Final = {  # field of settings.Limits -> variables, the first one set wins
-    "span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
-    "span_value_length": (
-        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-    ),
-    "value_length": ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",),
-    "record_attributes": ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
-    "record_value_length": (
-        "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-    ),
-    "event_attributes": ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
-    "link_attributes": ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", _COUNT),
+    "span_value_length": ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", _LENGTH),
+    "value_length": (_LENGTH,),
+    "record_attributes": ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", _COUNT),
+    "record_value_length": ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", _LENGTH),
+    "event_attributes": ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", _COUNT),
+    "link_attributes": ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", _COUNT),
     "events": ("OTEL_SPAN_EVENT_COUNT_LIMIT",),
     "links": ("OTEL_SPAN_LINK_COUNT_LIMIT",),
 }

@@ -123,8 +123,8 @@ def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
     kind = type(value)
     if kind is int and 0 <= value < 128:  # what most numbers are: a count, a flag
         encoded_value = b"\x18" + _ONE_BYTE[value]
-    else:
-        encoded_value = _any_value(value)
+    else:  # a duration, without the call
+        encoded_value = b"\x21" + _DOUBLE(value) if kind is float else _any_value(value)
     size = len(encoded_value)
     # what ``_field`` does, twice, without the calls
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value

@@ -26,16 +26,15 @@ _ENCODED: Final = (
     " the user, control characters, or another @"
 )
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # RFC 7617: in neither of them
+_NUMBERS: Final[dict[str, int]] = logging.getLevelNamesMapping()
 _LEVELS: Final = {
-    "notset": logging.NOTSET,
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-    "critical": logging.CRITICAL,
-    "fatal": logging.CRITICAL,
+    name.lower(): _NUMBERS[name] for name in sorted(_NUMBERS, key=_NUMBERS.__getitem__)
 }
+
+
+def _check(is_allowed: object, name: str, value: object, allowed: str) -> None:
+    if not is_allowed:
+        raise ConfigurationError(name, value, allowed)
 
 
 # ---------------------------------------------------------------- numbers and choices
@@ -44,36 +43,30 @@ _LEVELS: Final = {
 def level(name: str, value: object) -> int:
     """Return the number of a level: a name in any case, or a number."""
     given = str(value).strip().lower()
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        if given in _LEVELS:
-            return _LEVELS[given]
-        if re.fullmatch(r"[0-9]{1,9}", given):
-            return int(given)
-    raise ConfigurationError(
-        name, value, f"a level is one of {', '.join(_LEVELS)}, or a number from 0"
-    )
+    is_number = re.fullmatch(r"[0-9]{1,9}", given)
+    is_level = (given in _LEVELS or is_number) and type(value) is not bool
+    allowed = f"a level is one of {', '.join(_LEVELS)}, or a number from 0"
+    _check(is_level and isinstance(value, (str, int)), name, value, allowed)
+    return int(given) if is_number else _LEVELS[given]
 
 
 def seconds(name: str, value: object) -> float:
     """Return a positive, finite number of seconds."""
     number = _number(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ConfigurationError(name, value, "a positive number of seconds")
+    _check(math.isfinite(number) and number > 0, name, value, "a positive number of seconds")
     return number
 
 
 def budget(name: str, value: object) -> float:
     """Return a budget given in code, in seconds; strings are rejected."""
-    if isinstance(value, str):
-        raise ConfigurationError(name, value, "a positive number of seconds")
+    _check(not isinstance(value, str), name, value, "a positive number of seconds")
     return seconds(name, value)
 
 
 def ratio(name: str, value: str) -> float:
     """Return a number, which should be from 0 to 1."""
     number = _number(value)
-    if not math.isfinite(number):
-        raise ConfigurationError(name, value, "a number from 0 to 1, the ratio to keep")
+    _check(math.isfinite(number), name, value, "a number from 0 to 1, the ratio to keep")
     return number
 
 
@@ -88,8 +81,8 @@ def count(least: int) -> Callable[[str, str], int]:
     """Return a parser of whole numbers from *least*."""
 
     def parse(name: str, value: str) -> int:
-        if not (re.fullmatch(r"[0-9]{1,18}", value) and int(value) >= least):
-            raise ConfigurationError(name, value, f"a whole number from {least}")
+        is_count = re.fullmatch(r"[0-9]{1,18}", value) and int(value) >= least
+        _check(is_count, name, value, f"a whole number from {least}")
         return int(value)
 
     return parse
@@ -99,8 +92,7 @@ def choice(values: Mapping[str, _T]) -> Callable[[str, str], _T]:
     """Return a parser of the keys of *values*, in any case."""
 
     def parse(name: str, value: str) -> _T:
-        if value.lower() not in values:
-            raise ConfigurationError(name, value, "one of " + ", ".join(values))
+        _check(value.lower() in values, name, value, "one of " + ", ".join(values))
         return values[value.lower()]
 
     return parse
@@ -163,9 +155,7 @@ def propagators(name: str, value: str) -> tuple[str, ...]:
     chosen = tuple(part for part in comma_list(name, value) if part.lower() != "none")
     installed = entry_points(group="opentelemetry_propagator").names
     for part in chosen:
-        if part not in installed:
-            allowed = "of " + ", ".join(sorted({*installed, "none"}))
-            raise ConfigurationError(name, part, allowed)
+        _check(part in installed, name, part, "of " + ", ".join(sorted({*installed, "none"})))
     return chosen
 
 
@@ -174,8 +164,8 @@ def line_exporters(name: str, value: str) -> frozenset[str]:
     chosen = frozenset(part.lower() for part in comma_list(name, value))
     if chosen == {"none"}:  # of the exporters of log records, that is
         return frozenset({"span"})
-    if not chosen or not chosen <= {"otlp", "span"}:
-        raise ConfigurationError(name, value, "one of otlp, none, or otlp,span for both ways")
+    allowed = "one of otlp, none, or otlp,span for both ways"
+    _check(chosen and chosen <= {"otlp", "span"}, name, value, allowed)
     return chosen
 
 
@@ -184,8 +174,7 @@ def pairs(name: str, value: str) -> tuple[tuple[str, str], ...]:
     found = []
     for item in filter(str.strip, value.split(",")):
         key, equals, rest = item.partition("=")
-        if not (equals and key.strip()):
-            raise ConfigurationError(name, value, "pairs like key=value,key2=value2")
+        _check(equals and key.strip(), name, value, "pairs like key=value,key2=value2")
         decoded = _decoded(key.strip()), _decoded(rest.strip())
         if decoded[0] is None or decoded[1] is None:
             raise ConfigurationError(name, value, "percent-encoded UTF-8, as in key=a%20b")
@@ -220,10 +209,9 @@ def budgets(name: str, value: object) -> Mapping[str, float]:
         pairs = [item.rpartition("=")[::2] for item in value.split(",")]
         stages = {stage.strip(): given for stage, given in pairs}
         # "a=1;b=2" is no stage "a=1;b"
-        if "" in stages or any(re.search(r"=\s*[\d.]+\s*;", stage) for stage in stages):
-            raise ConfigurationError(name, value, "pairs like utterance=0.5,chat *=0.4")
-        if len(stages) < len(pairs):
-            raise ConfigurationError(name, value, "each stage once")
+        is_odd = "" in stages or any(re.search(r"=\s*[\d.]+\s*;", stage) for stage in stages)
+        _check(not is_odd, name, value, "pairs like utterance=0.5,chat *=0.4")
+        _check(len(stages) == len(pairs), name, value, "each stage once")
         return {stage: seconds(f"{name}: {stage}", given) for stage, given in stages.items()}
     if not isinstance(value, Mapping):
         raise ConfigurationError(name, value, "seconds by stage name")
@@ -243,21 +231,20 @@ def integrations(name: str, value: object) -> tuple[str, ...]:
     """Return which integrations are on: "auto" is all of them, () or "none" is none."""
     given = comma_list(name, value) if isinstance(value, str) else value
     chosen: Any = tuple(given) if isinstance(given, Sequence) else None
-    if chosen is None or not all(isinstance(each, str) for each in chosen):
-        chosen = ("",)
     if chosen == ("auto",):
         return tuple(_names.INTEGRATIONS)
-    if not (chosen == ("none",) or all(each in _names.INTEGRATIONS for each in chosen)):
-        listed = ", ".join(_names.INTEGRATIONS)
-        raise ConfigurationError(name, value, f"auto, none, or names of {listed}")
-    return () if chosen == ("none",) else chosen
+    if chosen == ("none",):
+        return ()
+    is_known = chosen is not None and all(str(each) in _names.INTEGRATIONS for each in chosen)
+    _check(is_known, name, value, f"auto, none, or names of {', '.join(_names.INTEGRATIONS)}")
+    return tuple(chosen)
 
 
 def baggage_keys(name: str, value: object) -> tuple[str, ...]:
     """Return a sequence of names that may be keys of W3C Baggage: tokens."""
     keys = names(name, value)
-    if not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", key) for key in keys):
-        raise ConfigurationError(name, value, "names without spaces, commas or the like")
+    are_tokens = all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", key) for key in keys)
+    _check(are_tokens, name, value, "names without spaces, commas or the like")
     return keys
 
 
@@ -266,8 +253,8 @@ def baggage_keys(name: str, value: object) -> tuple[str, ...]:
 
 def file(name: str, value: str) -> str:
     """Return the absolute path of a file that exists."""
-    if not os.path.isfile(value):  # noqa: PTH113 - which raises for a name that is too long
-        raise ConfigurationError(name, value, "a file that exists")
+    # Path's raises for a name that is too long
+    _check(os.path.isfile(value), name, value, "a file that exists")  # noqa: PTH113
     return str(Path(value).absolute())
 
 
@@ -290,12 +277,11 @@ def url(name: str, value: object, like: str = "a URL like http://localhost:4318"
         host, port = parts.hostname or "", parts.port
     except ValueError:
         host, port = "", None
-    if not host or "%" in host or parts.scheme not in ("http", "https") or port == 0:
-        raise ConfigurationError(name, value, like + _ENCODED * ("@" in given))
-    if "#" in given:
-        raise ConfigurationError(name, value, f"{like}, without a fragment (#)")
-    if "@" in parts.path + parts.query or credentials_of(parts) is None:
-        raise ConfigurationError(name, value, like + _ENCODED)
+    is_url = host and "%" not in host and port != 0 and parts.scheme in ("http", "https")
+    _check(is_url, name, value, like + _ENCODED * ("@" in given))
+    _check("#" not in given, name, value, f"{like}, without a fragment (#)")
+    is_encoded = "@" not in parts.path + parts.query and credentials_of(parts) is not None
+    _check(is_encoded, name, value, like + _ENCODED)
     return parts.geturl()
 
 

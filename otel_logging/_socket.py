@@ -110,10 +110,8 @@ class Socket(_socket.socket):
         """Whether a connection waits for a request: nothing came on it, not even its end."""
         try:
             self.recv(1, _socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
         return False
 
     def send_some(self, data: memoryview) -> int:

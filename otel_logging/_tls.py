@@ -70,6 +70,4 @@ class TlsSocket(Socket):
                 self._came.write_eof()
 
     def _flush(self) -> None:
-        rest = memoryview(self._to_go.read())
-        while rest:
-            rest = rest[self.send_some(rest) :]
+        super().sendall(self._to_go.read())

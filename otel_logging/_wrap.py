@@ -115,7 +115,7 @@ def run_in_context(function: _F, begin: Callable[[], Context]) -> _F:
         @functools.wraps(function)
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
             own = begin()
-            return await _Within(own, own.run(function, *args, **kwargs))
+            return await _within(own, own.run(function, *args, **kwargs))
 
         return cast(_F, coroutine)
 
@@ -153,7 +153,7 @@ def _generator_around(
             value: Any = None
             while True:
                 try:
-                    item = await _Within(own, step(value))
+                    item = await _within(own, step(value))
                 except StopAsyncIteration:
                     return
                 finally:
@@ -162,7 +162,7 @@ def _generator_around(
                     value = yield item
                     step = steps.asend
                 except GeneratorExit:
-                    await _Within(own, steps.aclose())
+                    await _within(own, steps.aclose())
                     raise
                 except BaseException as thrown:
                     step, value = steps.athrow, thrown
@@ -218,16 +218,10 @@ class _Entered:
         self._own.run(self._leave, self._entered, error)
 
 
-class _Within:
+@types.coroutine
+def _within(own: Context, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
     """Await *awaitable* with every step of it run inside the Context *own*."""
-
-    __slots__ = ("_awaitable", "_own")
-
-    def __init__(self, own: Context, awaitable: Awaitable[Any]) -> None:
-        self._own, self._awaitable = own, awaitable
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return _stepped(self._own, self._awaitable.__await__())
+    return (yield from _stepped(own, awaitable.__await__()))
 
 
 def _stepped(own: Context, steps: Any) -> Generator[Any, Any, Any]:

@@ -30,14 +30,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import connect
 
-from otel_logging import (
-    bind_context,
-    get_logger,
-    handoff,
-    setup_observability,
-    taking,
-    traced,
-)
+from otel_logging import bind_context, get_logger, handoff, setup_observability, taking, traced
 from otel_logging.handover import Handoff
 from otel_logging.settings import load, spool_base
 from otel_logging.traces import local
@@ -284,10 +277,7 @@ def run(*, environment: str | None = None, spool_dir: Path | None = None) -> Non
     since_ns = time.time_ns()
     with (
         setup_observability(
-            SERVICE,
-            environment=environment,
-            spool_dir=spool_dir,
-            budgets={"message": BUDGET_S},
+            SERVICE, environment=environment, spool_dir=spool_dir, budgets={"message": BUDGET_S}
         ),
         tempfile.TemporaryDirectory(prefix="otel-logging-demo-") as directory,
     ):

@@ -157,10 +157,8 @@ class _Items(Generic[_T]):
         self, items: Any, name: str, context: Callable[[_T], Any] | None, options: dict[str, Any]
     ) -> None:
         self._items, self._context = items, context
-        self._begun, self._continued = (
-            stage_of(name, root=True, **options),
-            stage_of(name, **options),
-        )
+        self._begun = stage_of(name, root=True, **options)
+        self._continued = stage_of(name, **options)
         self._open = ExitStack()
 
     def __iter__(self) -> Self:

@@ -77,15 +77,10 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
     function, and tasks it starts. Failure: raises ``ConfigurationError`` for a tag
     that is no text, when it decorates. Cost: under a microsecond a call.
     """
-    text = _checked(tag)
-    return lambda function: _wrap.wrap(function, _begin, _end, text, later=True)
-
-
-def _checked(tag: str) -> str:
     text = _text_of(tag)
     if not issubclass(type(tag), str) or not text.strip() or not text.isprintable():
         raise ConfigurationError("job tag", text, "a text like PRICE_CACHE, or a BackgroundJobTag")
-    return text
+    return lambda function: _wrap.wrap(function, _begin, _end, text, later=True)
 
 
 def _text_of(tag: Any) -> str:

@@ -270,11 +270,9 @@ def _is_busy(span: trace.Span) -> bool:
     thread holds the lock, and may wait for that of the handler that makes this line.
     """
     module = type(span).__module__
-    frame = inspect.currentframe()
-    while frame is not None:
+    for frame, _ in traceback.walk_stack(inspect.currentframe()):
         if frame.f_globals.get("__name__") == module and frame.f_locals.get("self") is span:
             return True
-        frame = frame.f_back
     lock = getattr(span, "_lock", None)  # the SDK's, in every version
     if lock is None:
         return False

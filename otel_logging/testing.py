@@ -94,11 +94,7 @@ class _Kept(pipeline.Pipeline):
         self._keep_page(0, 0, [encode.encode_line(self.limits, time_ns, name, fields)])
 
     def _log_span(
-        self,
-        parent: SpanContext,
-        time_ns: int,  # noqa: ARG002 - each event has its own
-        events: Sequence[bytes],
-        number: int,  # noqa: ARG002
+        self, parent: SpanContext, _time_ns: int, events: Sequence[bytes], _number: int
     ) -> None:
         self._keep_page(parent.trace_id, parent.span_id, events)
 

@@ -34,7 +34,7 @@ from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._values import plain
 from otel_logging.binding import NOTHING, Bound, has_ended
-from otel_logging.context import CURRENT, SPAN
+from otel_logging.context import CURRENT, ENTRY, SPAN
 from otel_logging.lateness.verdict import late_by
 from otel_logging.tracers import API, PROVIDER
 
@@ -222,7 +222,7 @@ def start(stage: Stage) -> Any:
         outer = context = CURRENT.get()
         around = inside = outer.get(SPAN, _INVALID)
         before = None
-        if is_special or (around is not _INVALID and not hasattr(around, bindings.ENTRY)):
+        if is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
         elif around is _INVALID:  # what is bound in it ends with it
@@ -247,9 +247,8 @@ def start(stage: Stage) -> Any:
             span.otel_logging_bound = before
             if is_special:
                 bindings.share(span)
-        span.otel_logging_budget = budget
-        if expected:
-            span.otel_logging_expected = expected
+        if budget is not None or expected:  # else they are the class's
+            span.otel_logging_budget, span.otel_logging_expected = budget, expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
                 watch.measure(span, name, budget, inside, kind, attributes)
@@ -329,7 +328,7 @@ def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> No
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer = around.otel_logging_outer
             CURRENT.set(outer)
-            if bound is not None:
+            if bound is not None and bindings.state() is not bound:
                 bindings.restore(bound)
         else:
             span.otel_logging_passed = True

@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,8 +159,9 @@ assert os.waitpid(pid, 0)[1] == 0
     assert sorted(str(record.body) for record in shop.receiver.log_records) == ["child", "parent"]
 
 
+@pytest.mark.parametrize("mark", [bytearray(1), _forks._ByProcessId()])  # and where no memory does
 def test_a_failing_part_is_reported_and_the_others_follow(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch, mark: Any
 ) -> None:
     """Nothing is raised where a line or a stage finds out about the fork."""
 
@@ -173,9 +175,11 @@ def test_a_failing_part_is_reported_and_the_others_follow(
     with traced("before"):
         pass
     monkeypatch.setattr(_forks, "pid", 1)
+    monkeypatch.setattr(_forks, "mark", mark)
     with traced("after"):
         pass
     assert _forks.pid == os.getpid()
+    assert mark[0]
     # others' counts are of the watching thread, which a real child has not
     assert _diagnostics.counts["errors in a forked child"] == 1
     assert service.named("after")

@@ -40,8 +40,7 @@ class DecodedEvent(Event):
     def __init__(self, message: Any) -> None:
         values = {k: frozen(v) for k, v in _otlp.values_of(message.attributes).items()}
         super().__init__(message.name, MappingProxyType(values), message.time_unix_nano)
-        if message.dropped_attributes_count:
-            self.dropped_attributes = message.dropped_attributes_count
+        self.dropped_attributes = message.dropped_attributes_count
 
 
 class _Link(Link):
@@ -99,12 +98,9 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     if not given:  # the usual case
         return _Link(context, _NOTHING)
     values, dropped = bounded(given, limits.link_attributes, limits.value_length)
-    kept = _Link(
-        context,
-        MappingProxyType({str(plain(k)): frozen(field(str(k), v)) for k, v in values.items()}),
-    )
-    if dropped:
-        kept.dropped_attributes = dropped
+    shown = {str(plain(key)): frozen(field(str(key), value)) for key, value in values.items()}
+    kept = _Link(context, MappingProxyType(shown))
+    kept.dropped_attributes = dropped
     return kept
 
 
@@ -126,14 +122,10 @@ def otlp_kind(kind: Any) -> int:
 
 def encode_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int = 0) -> bytes:
     """Return what ``_otlp.event`` does, shortened to ``EVENT_BYTES``."""
-
-    def encode(kept: Mapping[str, Any]) -> bytes:
-        return _otlp.event(time_ns, name, kept, dropped=dropped)
-
+    encode = partial(_otlp.event, time_ns, name, dropped=dropped)
     encoded = encode(values)
     if len(encoded) <= EVENT_BYTES:
         return encoded
-    name = plain(name)
     return encode(_json.fitted(values, EVENT_BYTES, encode))
 
 

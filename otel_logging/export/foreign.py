@@ -24,14 +24,7 @@ from otel_logging import _diagnostics, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.binding import has_ended
-from otel_logging.export.encode import (
-    HAS_IS_REMOTE,
-    IS_REMOTE,
-    encode_links,
-    fitted_attributes,
-    otlp_kind,
-    state_header,
-)
+from otel_logging.export import encode
 from otel_logging.export.span import PAGE_BYTES, take_all
 
 #: By provider: its processors, a collector, and whether they send there.
@@ -213,28 +206,28 @@ def in_pages(events: Iterable[bytes]) -> Iterator[list[bytes]]:
 def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]) -> bytes:
     """Return an ended span of another SDK as ``_otlp.span`` encodes it."""
     context, parent = span.context, span.parent
-    flags = int(context.trace_flags) | HAS_IS_REMOTE
+    flags = int(context.trace_flags) | encode.HAS_IS_REMOTE
     if parent is not None and parent.is_remote:
-        flags |= IS_REMOTE
-    encode = partial(
+        flags |= encode.IS_REMOTE
+    encoding = partial(
         _otlp.span,
         trace_id,
         context.span_id,
         parent.span_id if parent is not None else 0,
-        state_header(context.trace_state),
+        encode.state_header(context.trace_state),
         flags,
         span.name,
-        otlp_kind(span.kind),
+        encode.otlp_kind(span.kind),
         span.start_time or 0,
         max(span.end_time or 0, (span.start_time or 0) + 1),  # as our own
         events=events,
-        links=encode_links(span.links),
+        links=encode.encode_links(span.links),
         dropped=(span.dropped_attributes, span.dropped_events, span.dropped_links),
         status=span.status.status_code.value,
         message=span.status.description or "",
     )
     values = span.attributes or {}
-    encoded = encode(values=values)
+    encoded = encoding(values=values)
     if len(encoded) > MAX_RECORD_BYTES:
-        return encode(values=fitted_attributes(values, len(encoded)))
+        return encoding(values=encode.fitted_attributes(values, len(encoded)))
     return encoded

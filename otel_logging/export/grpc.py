@@ -12,17 +12,8 @@ from urllib.parse import urlsplit
 
 from otel_logging import _forks, _names
 from otel_logging._green import apart, as_it_was
-from otel_logging.export.outcome import (
-    ANSWER_BYTES,
-    Answer,
-    Outcome,
-    accepted,
-    checked_headers,
-    checked_tls,
-    explained,
-    failed,
-    one_line,
-)
+from otel_logging.export import outcome
+from otel_logging.export.outcome import Answer, Outcome
 from otel_logging.settings import ConfigurationError, Exporter
 
 _METHODS: Final = {
@@ -39,7 +30,7 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits an old one's pauses
-    ("grpc.max_receive_message_length", ANSWER_BYTES),
+    ("grpc.max_receive_message_length", outcome.ANSWER_BYTES),
 )
 
 
@@ -50,15 +41,12 @@ class OtlpGrpc:
         try:
             import grpc
         except ImportError as error:
-            raise ConfigurationError(
-                _names.OTLP_PREFIX + "PROTOCOL",
-                "grpc",
-                "needs grpcio: pip install 'otel-logging[grpc]'",
-            ) from error
+            needs = "needs grpcio: pip install 'otel-logging[grpc]'"
+            raise ConfigurationError(_names.OTLP_PREFIX + "PROTOCOL", "grpc", needs) from error
         self._grpc = grpc
         self._exporter = exporter
-        self._metadata = tuple(checked_headers(exporter).items())
-        self._is_secure = checked_tls(exporter) is not None
+        self._metadata = tuple(outcome.checked_headers(exporter).items())
+        self._is_secure = outcome.checked_tls(exporter) is not None
         parts = urlsplit(exporter.endpoint)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         self._target = f"{host}:{parts.port or _PORT}"
@@ -95,12 +83,12 @@ class OtlpGrpc:
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send *body*. See ``Client``."""
         answer = apart(lambda: self._send(body, timeout_s), timeout_s + _LATE_S)
-        answer = answer or failed(TimeoutError("not answered in time"))
-        return explained(answer, self._exporter)
+        answer = answer or outcome.failed(TimeoutError("not answered in time"))
+        return outcome.explained(answer, self._exporter)
 
     def _send(self, body: bytes, timeout_s: float) -> Answer:
         if self._channel is not None:
-            return failed(RuntimeError("this process was forked during a gRPC call"))
+            return outcome.failed(RuntimeError("this process was forked during a gRPC call"))
         try:
             with _forks.importing:  # gRPC imports more of itself with the first channel
                 self._opened_by = os.getpid()
@@ -109,16 +97,13 @@ class OtlpGrpc:
         except self._grpc.RpcError as error:
             return _judge(error, self._grpc.StatusCode)
         except Exception as error:
-            return failed(error)
+            return outcome.failed(error)
         finally:
-            self._close()
-
-    def _close(self) -> None:
-        # a signal handler may have forked during the call: the channel is the parent's then
-        if self._channel is not None and self._opened_by == os.getpid():
-            self._channel.close()
-            _time.sleep(_SETTLE_S)
-            self._channel = None
+            # a signal handler may have forked during the call: the channel is the parent's then
+            if self._channel is not None and self._opened_by == os.getpid():
+                self._channel.close()
+                _time.sleep(_SETTLE_S)
+                self._channel = None
 
     def _call(self, body: bytes, timeout_s: float) -> Answer:
         if self._interrupted:
@@ -127,7 +112,7 @@ class OtlpGrpc:
         answer = call(
             body, timeout=timeout_s, metadata=self._metadata, compression=self._compression
         )
-        return accepted(answer) or Answer(Outcome.DELIVERED)
+        return outcome.accepted(answer) or Answer(Outcome.DELIVERED)
 
 
 def _content(path: str | None) -> bytes | None:
@@ -140,13 +125,13 @@ def _judge(error: Any, codes: Any) -> Answer:
     As for HTTP, what is neither bad data nor too large is tried again.
     """
     code, details = error.code(), str(error.details())
-    text = one_line(f"gRPC {code.name}: {details}")
+    text = outcome.one_line(f"gRPC {code.name}: {details}")
     if code is codes.INVALID_ARGUMENT:
         return Answer(Outcome.REFUSED, text, code=code.name)
     if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
         # of two messages: what we sent, or what was answered when that was taken
         answer_was = "CLIENT: Received" in details
-        outcome = Outcome.DELIVERED if answer_was else Outcome.REFUSED
-        return Answer(outcome, text, code=code.name)
+        taken = Outcome.DELIVERED if answer_was else Outcome.REFUSED
+        return Answer(taken, text, code=code.name)
     unheard = code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED)
     return Answer(Outcome.AGAIN, text, answered=not unheard, code=code.name)

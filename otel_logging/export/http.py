@@ -16,18 +16,8 @@ from urllib.parse import urljoin, urlsplit
 from otel_logging import _forks
 from otel_logging._errors import shown_url
 from otel_logging._http import HttpClient, Response
-from otel_logging.export.outcome import (
-    ANSWER_BYTES,
-    PAGE,
-    Answer,
-    Outcome,
-    accepted,
-    checked_headers,
-    checked_tls,
-    explained,
-    failed,
-    one_line,
-)
+from otel_logging.export import outcome
+from otel_logging.export.outcome import PAGE, Answer, Outcome, one_line
 from otel_logging.settings import Exporter
 
 _GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
@@ -46,11 +36,12 @@ class OtlpHttp(HttpClient):
     def __init__(self, exporter: Exporter) -> None:
         self._exporter = exporter
         parts = urlsplit(exporter.endpoint)
-        super().__init__(exporter.endpoint, checked_tls(exporter), most_bytes=ANSWER_BYTES)
+        tls = outcome.checked_tls(exporter)
+        super().__init__(exporter.endpoint, tls, most_bytes=outcome.ANSWER_BYTES)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._headers = {
             "user-agent": "otel-logging",
-            **checked_headers(exporter),
+            **outcome.checked_headers(exporter),
             "content-type": _PROTOBUF,
         }
         if exporter.gzip:
@@ -58,7 +49,7 @@ class OtlpHttp(HttpClient):
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send *body*. See ``Client``."""
-        return explained(self._send(body, time.monotonic() + timeout_s), self._exporter)
+        return outcome.explained(self._send(body, time.monotonic() + timeout_s), self._exporter)
 
     def _send(self, body: bytes, deadline: float) -> Answer:
         try:
@@ -66,15 +57,10 @@ class OtlpHttp(HttpClient):
                 packer = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
                 body = packer.compress(body) + packer.flush()
             response = self.request(
-                "POST",
-                self._target,
-                self._headers,
-                body,
-                deadline=deadline,
-                connect_s=_CONNECT_S,
+                "POST", self._target, self._headers, body, deadline=deadline, connect_s=_CONNECT_S
             )
         except Exception as error:
-            return failed(error)
+            return outcome.failed(error)
         return self._judge(response)
 
     def _judge(self, response: Response) -> Answer:
@@ -97,7 +83,7 @@ class OtlpHttp(HttpClient):
             # declared as that, or longer than it is read, it is one, also if we cannot read it
             is_ours = kind == _PROTOBUF or response.is_too_large
             return (
-                accepted(body)
+                outcome.accepted(body)
                 or (is_ours and Answer(Outcome.DELIVERED))
                 or Answer(
                     Outcome.AGAIN,

@@ -41,12 +41,9 @@ class LocalSpan:
         """Return the context; few spans are asked for it."""
         context = self._span_context
         if context is None:
+            ids, flags = (self.trace_id, self.span_id), TraceFlags(self.trace_flags)
             context = self._span_context = SpanContext(
-                self.trace_id,
-                self.span_id,
-                is_remote=False,
-                trace_flags=TraceFlags(self.trace_flags),
-                trace_state=self.trace_state,
+                *ids, is_remote=False, trace_flags=flags, trace_state=self.trace_state
             )
         return context
 

@@ -13,7 +13,10 @@ PROCESS_LOG_S: Final = 60.0
 
 
 class OfLines(Span):
-    """One that may end inside a log call, and that processors are shown later."""
+    """One that may end inside a log call, and that processors are shown later.
+
+    Itself it is a page: the child of a span that does not take its lines.
+    """
 
     is_of_lines = True
 
@@ -26,10 +29,6 @@ class OfLines(Span):
             self._end_time = end_ns
             self._events_at_end = [*self._events_at_end, *self._encoded_events]
             self.flush_events(end_ns)
-
-
-class Page(OfLines):
-    """A child span for the lines that their own span does not take."""
 
 
 class ProcessLog(OfLines):

@@ -68,18 +68,15 @@ class Client(Protocol):
         Takes no longer than *timeout_s*, whatever the collector does; looking up
         its name alone takes as long as the system's resolver.
         """
-        ...
 
     def interrupt(self) -> None:
         """End the request that is under way, and every later one, until ``reset``.
 
         From any thread.
         """
-        ...
 
     def reset(self) -> None:
         """Begin anew: drop the connection, which after a fork is the parent's."""
-        ...
 
 
 # ---------------------------------------------------------------- what was asked for
@@ -92,9 +89,8 @@ def checked_headers(exporter: Exporter) -> dict[str, str]:
     """
     for name, value in exporter.headers:
         if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
-            raise ConfigurationError(
-                _names.OTLP_PREFIX + "HEADERS", name, "names and values of headers, in ASCII"
-            )
+            allowed = "names and values of headers, in ASCII"
+            raise ConfigurationError(_names.OTLP_PREFIX + "HEADERS", name, allowed)
     return {name.lower(): value for name, value in exporter.headers}
 
 
@@ -112,15 +108,11 @@ def checked_tls(exporter: Exporter) -> "ssl.SSLContext | None":
                 exporter.client_certificate, exporter.client_key, password=lambda: b""
             )
     except OSError as error:  # ssl.SSLError is one
-        raise ConfigurationError(
-            prefix + names[0],
-            names[1],
-            f"a file in PEM format, its key without a password ({error})",
-        ) from error
+        allowed = f"a file in PEM format, its key without a password ({error})"
+        raise ConfigurationError(prefix + names[0], names[1], allowed) from error
     if exporter.client_key is not None and exporter.client_certificate is None:
-        raise ConfigurationError(
-            prefix + "CLIENT_KEY", exporter.client_key, f"needs {prefix}CLIENT_CERTIFICATE"
-        )
+        needs = f"needs {prefix}CLIENT_CERTIFICATE"
+        raise ConfigurationError(prefix + "CLIENT_KEY", exporter.client_key, needs)
     return context
 
 
@@ -140,10 +132,8 @@ def accepted(body: bytes) -> Answer | None:
                 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
             read: Any = trace_service_pb2.ExportTraceServiceResponse.FromString(body)
-            rejected, message = (
-                read.partial_success.rejected_spans,
-                read.partial_success.error_message,
-            )
+            partial = read.partial_success
+            rejected, message = partial.rejected_spans, partial.error_message
         else:
             response = json.loads(body)
             partial = response.pop("partialSuccess", None) or {}
@@ -151,9 +141,8 @@ def accepted(body: bytes) -> Answer | None:
                 return None
             rejected = partial.get("rejectedSpans") or partial.get("rejectedLogRecords") or 0
             message = partial.get("errorMessage") or ""
-        return Answer(
-            Outcome.DELIVERED, one_line(str(message)), rejected_spans=max(int(rejected), 0)
-        )
+        rejected, message = max(int(rejected), 0), one_line(str(message))
+        return Answer(Outcome.DELIVERED, message, rejected_spans=rejected)
     return None
 
 

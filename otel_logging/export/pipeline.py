@@ -15,39 +15,18 @@ from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.sampling import (
-    ALWAYS_OFF,
-    ALWAYS_ON,
-    DEFAULT_OFF,
-    DEFAULT_ON,
-    ParentBased,
-    Sampler,
-    TraceIdRatioBased,
-)
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, sampling
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
+from otel_logging.export import foreign
 from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
-from otel_logging.export.foreign import (
-    encode_foreign,
-    in_pages,
-    lines_of_ended,
-    open_lines,
-    processors_of,
-    sends_to,
-)
-from otel_logging.export.ids import (
-    encode_resource,
-    in_this_process,
-    new_span_id,
-    new_trace_id,
-)
+from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
 from otel_logging.export.last_calls import LastCalls
-from otel_logging.export.line_spans import OfLines, Page, ProcessLog
+from otel_logging.export.line_spans import OfLines, ProcessLog
 from otel_logging.export.span import PAGE_EVENTS, Span
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
@@ -61,15 +40,15 @@ _showing: Final = OfThread()
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
-def make_sampler(name: str, ratio: float) -> Sampler:
+def make_sampler(name: str, ratio: float) -> sampling.Sampler:
     """Return OpenTelemetry's sampler of that name (``OTEL_TRACES_SAMPLER``)."""
     return {
-        "always_on": ALWAYS_ON,
-        "always_off": ALWAYS_OFF,
-        "traceidratio": TraceIdRatioBased(ratio),
-        "parentbased_always_on": DEFAULT_ON,
-        "parentbased_always_off": DEFAULT_OFF,
-        "parentbased_traceidratio": ParentBased(TraceIdRatioBased(ratio)),
+        "always_on": sampling.ALWAYS_ON,
+        "always_off": sampling.ALWAYS_OFF,
+        "traceidratio": sampling.TraceIdRatioBased(ratio),
+        "parentbased_always_on": sampling.DEFAULT_ON,
+        "parentbased_always_off": sampling.DEFAULT_OFF,
+        "parentbased_traceidratio": sampling.ParentBased(sampling.TraceIdRatioBased(ratio)),
     }[name]
 
 
@@ -124,17 +103,17 @@ class Pipeline:
         if settings.sampler.startswith("parentbased"):
             keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")
             self.asks_sampler = False
-            self.root_bound = TraceIdRatioBased.get_bound_for_rate(keeps)
+            self.root_bound = sampling.TraceIdRatioBased.get_bound_for_rate(keeps)
         self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
 
     @property
-    def sampler(self) -> Sampler:
+    def sampler(self) -> sampling.Sampler:
         """OpenTelemetry's sampler, which may be replaced."""
         return self._sampler
 
     @sampler.setter
-    def sampler(self, sampler: Sampler) -> None:
+    def sampler(self, sampler: sampling.Sampler) -> None:
         self._sampler = sampler
         self.asks_sampler = True
         self.root_bound = 0
@@ -263,11 +242,11 @@ class Pipeline:
 
     def _sends_there_too(self, processors: Iterable[Any]) -> bool:
         exporter = self._exporter
-        return exporter.network and sends_to(processors, exporter.endpoint)
+        return exporter.network and foreign.sends_to(processors, exporter.endpoint)
 
     def is_sent_by(self, provider: Any) -> bool:
         """Say whether another SDK's *provider* sends its spans to where ours go, by now."""
-        processors = processors_of(provider)
+        processors = foreign.processors_of(provider)
         if processors is not self._senders[0]:
             is_new = not self._senders[1]
             self._senders = processors, self._sends_there_too(processors)
@@ -282,10 +261,10 @@ class Pipeline:
         """Take an ended span of another SDK; its lines alone, where that *is sent* by it."""
         _forks.check()
         scope = span.instrumentation_scope or InstrumentationScope("")
-        lines = open_lines.get(span.context.span_id)
+        lines = foreign.open_lines.get(span.context.span_id)
         pages = 0 if lines is None else lines.pages
         own = () if is_sent else map(encode_shown, span.events)
-        *full, events = in_pages([*own, *lines_of_ended(span.context)])
+        *full, events = foreign.in_pages([*own, *foreign.lines_of_ended(span.context)])
         if is_sent and events:
             full.append(events)
         for number, page in enumerate(full, pages + 1):
@@ -293,7 +272,7 @@ class Pipeline:
         if is_sent:
             return
         trace_id = span.context.trace_id.to_bytes(16, "big")
-        self.append(make_scope(scope)[0], trace_id, encode_foreign(span, trace_id, events))
+        self.append(make_scope(scope)[0], trace_id, foreign.encode_foreign(span, trace_id, events))
 
     # ---- lines that no open span of ours takes
 
@@ -315,7 +294,7 @@ class Pipeline:
             return
         else:
             event = encode_line(self.limits, time_ns, name, fields)
-            lines = open_lines.get(context.span_id)
+            lines = foreign.open_lines.get(context.span_id)
             page = [event] if lines is None else lines.add(event, self.page_events)
             if page:
                 self._log_span(context, time_ns, page, 1 if lines is None else lines.pages)
@@ -335,11 +314,7 @@ class Pipeline:
             self.end_process_log(span)
 
     def roll(
-        self,
-        span: ProcessLog | None = None,
-        *,
-        older_than_s: float = -math.inf,
-        shows: bool = True,
+        self, span: ProcessLog | None = None, *, older_than_s: float = -math.inf, shows: bool = True
     ) -> None:
         """End the current `process log` span, if it is older than that; the clock may be set back
         meanwhile. Foreign processors are shown what ended inside log calls, if it *shows* that.
@@ -363,15 +338,8 @@ class Pipeline:
     def _log_span(
         self, parent: SpanContext, time_ns: int, events: Sequence[bytes], number: int
     ) -> None:
-        child = Page(
-            self,
-            self._own_scope,
-            _names.LOG_SPAN,
-            parent.trace_id,
-            new_span_id(),
-            parent.trace_flags,
-            start_ns=time_ns,
-        )
+        ids = parent.trace_id, new_span_id(), parent.trace_flags
+        child = OfLines(self, self._own_scope, _names.LOG_SPAN, *ids, start_ns=time_ns)
         child.trace_state, child._parent = parent.trace_state, parent  # noqa: SLF001 - as the SDK's
         child.set_attribute(_names.LOG_PAGE, number)
         child._encoded_events = list(events)  # noqa: SLF001 - of a span that is made here
@@ -386,7 +354,7 @@ class Pipeline:
         self._process_log = None
         self._unshown.clear()
         self._last_calls = LastCalls()
-        open_lines.clear()  # the parent has the lines of its open spans
+        foreign.open_lines.clear()  # the parent has the lines of its open spans
         self.ended_spans = 0
         self.resource = in_this_process(self.resource)
         self.spool.resource = encode_resource(self.resource)

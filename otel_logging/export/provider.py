@@ -8,7 +8,6 @@ the SDK's own provider. Deliberately absent: configuration from variables.
 
 import time
 from collections.abc import Mapping, Sequence
-from os import getpid
 from typing import Any, Final, cast
 
 from opentelemetry import context as otel_context
@@ -20,13 +19,7 @@ from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    SpanKind,
-    TraceFlags,
-    TraceState,
-)
+from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, TraceFlags
 
 from otel_logging import _forks, _runtime
 from otel_logging import context as bindings
@@ -109,7 +102,7 @@ class Tracer(SdkTracer):
         start_time: int | None = None,
     ) -> Any:
         """Start a span inside *around*, which is current in *context*; every stage comes here."""
-        if getpid() != _forks.pid:
+        if not _forks.mark[0]:
             _forks.check()  # two children of one process would have the same ids
         pipeline = (runtime := _runtime.current).pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
@@ -132,18 +125,19 @@ class Tracer(SdkTracer):
             state, attributes = result.trace_state, result.attributes
         span_id = runtime.random_bits(64) or 1
         if not recording:
-            return _unrecorded(trace_id, span_id, flags, state, parent or (outside and around))
-        span: Any = _new(pipeline.span_type)  # in two steps: a class that is called takes longer
+            span: Any = _Unrecorded()
+            span.trace_id, span.span_id, span.trace_flags = trace_id, span_id, flags
+            span.trace_state = state
+            if parent or (outside and bindings.is_local(around)):
+                span.otel_logging_entry = bindings.entry_of(around)
+            return span
+        span = _new(pipeline.span_type)  # in two steps: a class that is called takes longer
         span.__init__(
             pipeline, self._scope, name, trace_id, span_id, flags, kind, parent, start_time
         )
         if state or outside:
             span.trace_state, span._parent_context = state, outside  # noqa: SLF001 - as the SDK's
-        span.begin_with(bindings.state(), bindings.job.get().tag)
-        if attributes:
-            span.set_attributes(attributes)
-        if links is not None:
-            span.add_links(links)
+        span.begin_with(attributes, links)
         if pipeline.processors:
             pipeline.started(span, context)
         return span
@@ -162,6 +156,7 @@ def _ask(
 class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
 
+    __init__ = object.__init__  # NonRecordingSpan's takes a context: few are asked for one
     otel_logging_watched = False  # not watched unless it has a budget
     end_time = None
 
@@ -173,18 +168,6 @@ class _Unrecorded(LocalSpan, NonRecordingSpan):
     def end(self, end_time: int | None = None) -> None:  # noqa: ARG002
         """End it."""
         self.otel_logging_closed = True
-
-
-def _unrecorded(
-    trace_id: int, span_id: int, flags: int, state: TraceState | None, around: Any
-) -> _Unrecorded:
-    # NonRecordingSpan's constructor is left out: a context is made when somebody asks
-    span: _Unrecorded = _new(_Unrecorded)
-    span.trace_id, span.span_id = trace_id, span_id
-    span.trace_flags, span.trace_state = flags, state
-    if around is not None and bindings.is_local(around):
-        span.otel_logging_entry = bindings.entry_of(around)
-    return span
 
 
 # libraries ask whether a span is the SDK's before they look at it; ours can be read as one

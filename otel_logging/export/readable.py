@@ -7,36 +7,18 @@ Deliberately absent: how it changes while it is open (``span``).
 
 import copy
 import time
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
-from opentelemetry.trace import (
-    Link,
-    SpanContext,
-    SpanKind,
-    Status,
-    TraceFlags,
-)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging.binding import Bound
-from otel_logging.export.encode import (
-    HAS_IS_REMOTE,
-    IS_REMOTE,
-    DecodedEvent,
-    bounded_link,
-    encode_links,
-    encode_shown,
-    events_of,
-    make_scope,
-    otlp_kind,
-    state_header,
-)
+from otel_logging.export import encode
 from otel_logging.export.ids import LocalSpan
 
 if TYPE_CHECKING:
@@ -111,6 +93,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     _line_end: bytes | None
     _pages = 0
     _own_resource: "Resource | None" = None
+    _instrumentation_info = None  # what a scope was called before OpenTelemetry 1.11
 
     def __init__(
         self,
@@ -167,7 +150,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     def _add_link(self, link: Any) -> None:
         most = self.pipeline.limits.links
         try:
-            added = bounded_link(link, self.pipeline.limits)
+            added = encode.bounded_link(link, self.pipeline.limits)
         except Exception as error:
             _diagnostics.report("links lost: they are invalid", detail=error)
             return
@@ -220,14 +203,15 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     def encode(self, trace_id: bytes) -> bytes:
         """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
         parent, outside, status = self._parent_span, self._parent_context, self._status
-        events, flags, parent_span_id = self._events_at_end, self.trace_flags | HAS_IS_REMOTE, 0
+        events, flags = self._events_at_end, self.trace_flags | encode.HAS_IS_REMOTE
+        parent_span_id = 0
         if self._shown_events is not None:
-            events = [encode_shown(event) for event in self._shown_events]
+            events = [encode.encode_shown(event) for event in self._shown_events]
         if parent is not None:
             parent_span_id = parent.span_id
         elif outside is not None:
             parent_span_id = outside.span_id
-            flags |= IS_REMOTE if outside.is_remote else 0
+            flags |= encode.IS_REMOTE if outside.is_remote else 0
         dropped = None
         if self.dropped_attributes or self.dropped_links:
             dropped = (self.dropped_attributes, 0, self.dropped_links)
@@ -235,15 +219,15 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             trace_id,
             self.span_id,
             parent_span_id,
-            "" if self.trace_state is None else state_header(self.trace_state),
+            "" if self.trace_state is None else encode.state_header(self.trace_state),
             flags,
             self._name,
-            1 if self._kind is _INTERNAL else otlp_kind(self._kind),
+            1 if self._kind is _INTERNAL else encode.otlp_kind(self._kind),
             self._start_time,
             self._end_time or 0,
             self._encoded_attributes(),
             events,
-            encode_links(self._links) if self._links else (),
+            encode.encode_links(self._links) if self._links else (),
             dropped=dropped,
             status=0 if status is _UNSET else status.status_code.value,
             message="" if status is _UNSET else status.description or "",
@@ -302,7 +286,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         if self._shown_events is not None:
             return self._shown_events
         encoded = [*self._events_at_end, *self._encoded_events]
-        events: list[Event] = [DecodedEvent(message) for message in events_of(encoded)]
+        events: list[Event] = list(map(encode.DecodedEvent, encode.events_of(encoded)))
         if self._end_time is not None:
             self._shown_events = events
         return events
@@ -310,7 +294,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     @_events.setter
     def _events(self, events: Iterable[Event]) -> None:
         if self._end_time is None:
-            self._encoded_events = [encode_shown(event) for event in events]
+            self._encoded_events = [encode.encode_shown(event) for event in events]
         else:
             self._shown_events = list(events)
 
@@ -328,16 +312,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
 
     @_instrumentation_scope.setter
     def _instrumentation_scope(self, scope: InstrumentationScope) -> None:
-        self._scope = make_scope(scope)
-
-    @property  # what a scope was called before OpenTelemetry 1.11; assigned by the SDK alone
-    def _instrumentation_info(self) -> InstrumentationInfo:  # type: ignore[override]
-        # as the SDK does, whose class warns; ``catch_warnings`` would change other threads' filters
-        warnings.filterwarnings(
-            "ignore", ".*You should use InstrumentationScope", DeprecationWarning, "otel_logging"
-        )
-        scope = self._scope[1]
-        return InstrumentationInfo(scope.name, scope.version or "", scope.schema_url)
+        self._scope = encode.make_scope(scope)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ReadableSpan:
         """Return an ended span as a ``ReadableSpan`` of its own; an open one is itself."""
@@ -349,6 +324,5 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             attributes=copy.deepcopy(dict(self.attributes), memo),
             events=[Event(e.name, dict(e.attributes or {}), e.timestamp) for e in self.events],
             links=[Link(link.context, dict(link.attributes or {})) for link in self.links],
-            instrumentation_info=self._instrumentation_info,
             instrumentation_scope=self.instrumentation_scope,
         )

@@ -29,6 +29,7 @@ _OTHER_LEVELS: Final = {"TRACE": 1, "NOTICE": 10, "ALERT": 19, "EMERGENCY": 21}
 #: Names that the data model's "displaying severity" spells otherwise than Python.
 _TEXTS: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 _ATTRIBUTE: Final = b"\x32"  # field 6 of LogRecord
+_ATTRIBUTES_BYTES: Final = MAX_RECORD_BYTES * 3 // 4  # together: the rest is for the message
 
 _DROPPED: Final = "fields of log records dropped: over the limit of attributes"
 
@@ -69,7 +70,15 @@ class Records:
         try:
             context = span.get_span_context()
             trace_id = context.trace_id.to_bytes(16, "big") if context.is_valid else b""
-            record = self._encode(context, trace_id, time_ns, name, fields, error)
+            given = {k: plain(v, k) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
+            if error is not None:
+                given = {**described(error), **given}
+            values, dropped = self._bounded(given)
+            times = time_ns, time.time_ns()
+            of = severity(str(fields.get(_names.LEVEL, "")))
+            ids: Any = {"trace_id": trace_id, "span_id": context.span_id}
+            ids["flags"] = context.trace_flags
+            record = _otlp.log_record(*times, *of, str(plain(name)), values, **ids, dropped=dropped)
             scope = _scope(str(plain(fields.get(_names.LOGGER) or _names.SCOPE)))
         except Exception as failure:
             _diagnostics.report("log records lost: they could not be made", detail=failure)
@@ -77,37 +86,15 @@ class Records:
         # with its scope around it: there are as many of these as loggers, and one segment for all
         self.spool.append(b"", trace_id or bytes(16), _otlp.scoped(scope, record))
 
-    def _encode(
-        self,
-        context: trace.SpanContext,
-        trace_id: bytes,
-        time_ns: int,
-        name: str,
-        fields: Mapping[str, Any],
-        error: BaseException | None,
-    ) -> bytes:
+    def _bounded(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+        """Return what a record has of *given*, and how many it has not."""
         limits = self._limits
-        given = {k: plain(v, k) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
-        if error is not None:
-            given = {**described(error), **given}
         values, dropped = bounded(given, limits.record_attributes, limits.record_value_length)
         if dropped:
             _diagnostics.report(_DROPPED, dropped)
-        if len(_attributes(dict(values))) > MAX_RECORD_BYTES * 3 // 4:  # the rest: for the message
-            values = _json.fitted(values, MAX_RECORD_BYTES * 3 // 4, _attributes)
-        number, text = severity(str(fields.get(_names.LEVEL, "")))
-        return _otlp.log_record(
-            time_ns,
-            time.time_ns(),
-            number,
-            text,
-            str(plain(name)),
-            _renamed(values),
-            trace_id=trace_id,
-            span_id=context.span_id,
-            flags=context.trace_flags,
-            dropped=dropped,
-        )
+        if len(_attributes(values)) > _ATTRIBUTES_BYTES:
+            values = _json.fitted(values, _ATTRIBUTES_BYTES, _attributes)
+        return _renamed(values), dropped
 
     def after_fork(self) -> None:
         """Be this process: with a resource of its own, and none of the parent's records."""
@@ -150,5 +137,5 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _attributes(values: dict[str, Any]) -> bytes:
+def _attributes(values: Mapping[str, Any]) -> bytes:
     return _otlp.attributes(_ATTRIBUTE, _renamed(values))

@@ -11,17 +11,16 @@ Deliberately absent: where the bytes go (``pipeline``).
 
 import logging
 import sys
-from collections.abc import Mapping
-from os import getpid
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from otel_logging import _diagnostics, _forks, _names
+from otel_logging import context as bindings
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
-from otel_logging.binding import Bound
 from otel_logging.export.encode import EVENT_BYTES, encode_line, frozen
 from otel_logging.export.readable import Readable
 from otel_logging.lateness.stage import ended_below
@@ -61,11 +60,11 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         return True
 
     def _add(self, time_ns: int, encoded: bytes) -> None:
-        if (pid := getpid()) != _forks.pid:
+        if not _forks.mark[0]:
             _forks.check()
         size = len(encoded)
         # one that would fill a page has one of its own, so that all stay within their bound
-        if self._end_time is not None or self._pid != pid or size >= PAGE_BYTES:
+        if self._end_time is not None or self._pid != _forks.pid or size >= PAGE_BYTES:
             self.pipeline.overflow(self, time_ns, [encoded])
             return
         events = self._encoded_events
@@ -114,8 +113,11 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             finally:
                 self._is_warning = False
 
-    def begin_with(self, bound: Bound, tag: str | None) -> None:
-        """Put on it what is bound, and the *tag* of a job."""
+    def begin_with(
+        self, attributes: Mapping[str, Any] | None, links: Iterable[Link] | None
+    ) -> None:
+        """Put on it what is bound, the tag of a job, and what is given."""
+        bound, tag = bindings.state(), bindings.job.get().tag
         if bound.values:
             if bound.is_plain and len(bound.values) < self.pipeline.shared_attributes:
                 self._bound = bound
@@ -123,6 +125,10 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
                 self.set_attributes(bound.attributes)
         if tag is not None:
             self.set_attributes({_names.JOB_TAG: tag})
+        if attributes:
+            self.set_attributes(attributes)
+        if links is not None:
+            self.add_links(links)
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute; after the end it is too late, and nothing happens."""
@@ -141,10 +147,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             name = key if type(key) is str else str(plain(key))
             kept = field(name, value)
             kind = type(kept)
-            if kind is str:
-                if length is not None:
-                    kept = frozen(kept, length)
-            elif kind is list or kind is dict:
+            if kind is list or kind is dict or (length is not None and kind is str):
                 kept = frozen(kept, length)
             if most is not None and self._is_full(most) and name not in self._attributes:
                 self.dropped_attributes += 1
@@ -226,7 +229,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
                 self._warn("Calling end() on an ended span.")
             return
         end_ns = self.now_ns() if end_time is None else self.as_ns(end_time)
-        if getpid() != _forks.pid:
+        if not _forks.mark[0]:
             _forks.check()
         if self._pid != _forks.pid:  # the parent process ends it
             return

@@ -26,16 +26,10 @@ from otel_logging import _exceptions, _names, _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging.binding import Bound, Shared, has_ended
 from otel_logging.context import CURRENT, SPAN
+from otel_logging.integrations import http
 from otel_logging.integrations.asgi_http import Event, Receive, route_of
 from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent, current_task
-from otel_logging.integrations.http import (
-    Scope,
-    attributes_of,
-    headers_of,
-    name_route,
-    request_id_of,
-    start,
-)
+from otel_logging.integrations.http import Scope, start
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
@@ -95,9 +89,9 @@ class Connection:
 
     def open(self, links: Any, began_ns: int | None = None) -> None:
         """Begin the handshake; whatever is done now is done on the connection."""
-        headers = headers_of(self.scope)
-        self.request_id = request_id_of(headers)
-        attributes = attributes_of(self.scope, headers)
+        headers = http.headers_of(self.scope)
+        self.request_id = http.request_id_of(headers)
+        attributes = http.attributes_of(self.scope, headers)
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
         stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
         stage.start_ns = began_ns
@@ -128,7 +122,7 @@ class Connection:
             self.of_messages["url.path"] = path
         if has_ended(span):
             return
-        name_route(span, "WS", route)
+        http.name_route(span, "WS", route)
         if status:  # pragma: no branch - none was sent
             span.set_attribute("http.response.status_code", status)
         if status >= 500:

@@ -73,10 +73,7 @@ _Token = tuple[int, str | None, str, str]
 
 
 def console_renderer(
-    *,
-    color: bool,
-    links_to: str | None = None,
-    width: Callable[[], float] = lambda: math.inf,
+    *, color: bool, links_to: str | None = None, width: Callable[[], float] = lambda: math.inf
 ) -> Renderer:
     """Return a renderer for people.
 

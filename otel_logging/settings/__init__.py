@@ -156,11 +156,7 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
     if "otlp" in values["lines_to"] and not values["disabled"]:
         log_exporter = load_exporter(variables, endpoint, test=test, signal="logs")
     settings = Settings(
-        **values
-        | {
-            "service_name": name,
-            "resource": {**resource, "service.name": name},
-        },
+        **values | {"service_name": name, "resource": {**resource, "service.name": name}},
         logs=logs,
         exporter=load_exporter(variables, endpoint, test=test),
         log_exporter=log_exporter,

@@ -22,10 +22,7 @@ _OTHERS: Final = re.compile("OTEL_(?!LOGGING_)")
 
 
 def asked(
-    parse: Callable[[str, Any], Any],
-    default: Any,
-    *variables: str,
-    argument: str = "",
+    parse: Callable[[str, Any], Any], default: Any, *variables: str, argument: str = ""
 ) -> Any:
     """Describe a setting, a field of a dataclass.
 

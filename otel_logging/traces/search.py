@@ -110,11 +110,7 @@ def _search(
 
 
 def _choices(
-    jaeger: Jaeger,
-    question: Question,
-    known: list[str],
-    near: tuple[int, int],
-    keys: Iterable[str],
+    jaeger: Jaeger, question: Question, known: list[str], near: tuple[int, int], keys: Iterable[str]
 ) -> list[dict[str, str]]:
     """Return the tags of which one set or another has to be on some span of a trace."""
     if question.who is not None and finds_the_same("", question.who):

@@ -13,14 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_logging._text import duration, visible
-from otel_logging.traces.draw.terminal import (
-    NO_LINKS,
-    Links,
-    fields,
-    local_time,
-    shown,
-    wrapped,
-)
+from otel_logging.traces.draw.terminal import NO_LINKS, Links, fields, local_time, shown, wrapped
 from otel_logging.traces.failed import Failure
 from otel_logging.traces.groups import (
     Group,
