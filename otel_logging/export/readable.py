@@ -7,13 +7,14 @@ Deliberately absent: how it changes while it is open (``span``).
 
 import copy
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _json, _names, _otlp
@@ -93,7 +94,6 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     _line_end: bytes | None
     _pages = 0
     _own_resource: "Resource | None" = None
-    _instrumentation_info = None  # what a scope was called before OpenTelemetry 1.11
 
     def __init__(
         self,
@@ -314,6 +314,15 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     def _instrumentation_scope(self, scope: InstrumentationScope) -> None:
         self._scope = encode.make_scope(scope)
 
+    @property  # what a scope was called before OpenTelemetry 1.11; assigned by the SDK alone
+    def _instrumentation_info(self) -> InstrumentationInfo:  # type: ignore[override]
+        # as the SDK does, whose class warns; ``catch_warnings`` would change other threads' filters
+        warnings.filterwarnings(
+            "ignore", ".*You should use InstrumentationScope", DeprecationWarning, "otel_logging"
+        )
+        scope = self._scope[1]
+        return InstrumentationInfo(scope.name, scope.version or "", scope.schema_url)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ReadableSpan:
         """Return an ended span as a ``ReadableSpan`` of its own; an open one is itself."""
         if self._end_time is None:
@@ -324,5 +333,6 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             attributes=copy.deepcopy(dict(self.attributes), memo),
             events=[Event(e.name, dict(e.attributes or {}), e.timestamp) for e in self.events],
             links=[Link(link.context, dict(link.attributes or {})) for link in self.links],
+            instrumentation_info=self._instrumentation_info,
             instrumentation_scope=self.instrumentation_scope,
         )
