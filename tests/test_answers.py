@@ -47,11 +47,11 @@ from otel_logging.testing import capture
 NOTHING, EVENT, FAILURE = ("unset", 0), ("unset", 1), ("error", 1)
 
 
-def _like(name: str, **attributes: Any) -> Exception:
+def _like(name: str, base: Any = Exception, **attributes: Any) -> BaseException:
     """Return an exception like one of a framework that is not installed."""
     module, _, kind = name.rpartition(".")
-    made = type(kind, (Exception,), {"__module__": module, "__qualname__": kind, **attributes})
-    return type("Own", (made,), {"__module__": "shop"})()
+    made = type(kind, (base,), {"__module__": module, "__qualname__": kind, **attributes})
+    return type("Own", (made,), {"__module__": "shop"})()  # type: ignore[no-any-return]
 
 
 class Odd(NotFound):
@@ -95,9 +95,16 @@ class Odd(NotFound):
         (ConnectionClosedOK(None, None), NOTHING),
         (ConnectionClosedError(None, None), FAILURE),
         (_like("huey.exceptions.RetryTask"), NOTHING),
+        (_like("taskiq.exceptions.NoResultError"), NOTHING),
+        (_like("scrapy.exceptions.DropItem"), NOTHING),
+        (_like("cherrypy._cperror.InternalRedirect"), NOTHING),
+        (_like("blacksheep.exceptions.HTTPException", status=404), EVENT),
+        (_like("blacksheep.exceptions.FailedRequestError", status=404), FAILURE),
+        (_like("socketio.exceptions.ConnectionRefusedError"), EVENT),
         (_like("cherrypy._cperror.HTTPRedirect", status=303), NOTHING),
         # failures, though "except Exception" does not catch them
         (gevent.Timeout(1), FAILURE),
+        (_like("dramatiq.middleware.time_limit.TimeLimitExceeded", BaseException), FAILURE),
         (BaseExceptionGroup("mixed", [ValueError(), asyncio.CancelledError()]), FAILURE),
         # clients that have gone, requests that cannot be read
         (ClientDisconnect(), NOTHING),
