@@ -128,9 +128,15 @@ def boolean(name: str, value: object) -> bool:
 
 def redaction(name: str, value: object) -> Redaction:
     """Return what is taken out of lines and spans: of True and False, the usual and nothing."""
-    if isinstance(value, Redaction):
-        return value
-    return DEFAULT if boolean(name, value) else OFF
+    return value if isinstance(value, Redaction) else DEFAULT if boolean(name, value) else OFF
+
+
+def pattern(name: str, value: str) -> tuple[Any, ...]:
+    """Return a regular expression of secrets."""
+    try:
+        return Redaction(patterns=[value]).patterns
+    except ConfigurationError as error:
+        raise ConfigurationError(name, value, "a regular expression of no empty text") from error
 
 
 # ---------------------------------------------------------------- names, pairs, mappings
@@ -164,8 +170,7 @@ def propagators(name: str, value: str) -> tuple[str, ...]:
     installed = entry_points(group="opentelemetry_propagator").names
     for part in chosen:
         if part not in installed:
-            allowed = "of " + ", ".join(sorted({*installed, "none"}))
-            raise ConfigurationError(name, part, allowed)
+            raise ConfigurationError(name, part, "of " + ", ".join(sorted({*installed, "none"})))
     return chosen
 
 
@@ -242,12 +247,11 @@ def names(name: str, value: object) -> tuple[str, ...]:
 def integrations(name: str, value: object) -> tuple[str, ...]:
     """Return which integrations are on: "auto" is all of them, () or "none" is none."""
     given = comma_list(name, value) if isinstance(value, str) else value
-    chosen: Any = tuple(given) if isinstance(given, Sequence) else None
-    if chosen is None or not all(isinstance(each, str) for each in chosen):
-        chosen = ("",)
+    chosen: Any = tuple(given) if isinstance(given, Sequence) else ("",)
     if chosen == ("auto",):
         return tuple(_names.INTEGRATIONS)
-    if not (chosen == ("none",) or all(each in _names.INTEGRATIONS for each in chosen)):
+    is_known = all(isinstance(each, str) and each in _names.INTEGRATIONS for each in chosen)
+    if not (is_known or chosen == ("none",)):
         listed = ", ".join(_names.INTEGRATIONS)
         raise ConfigurationError(name, value, f"auto, none, or names of {listed}")
     return () if chosen == ("none",) else chosen
@@ -273,11 +277,10 @@ def file(name: str, value: str) -> str:
 
 def directory(name: str, value: Any) -> Path:
     """Return the absolute path of a directory, which need not exist."""
-    try:
+    # no path; no home; no working directory any more
+    with suppress(TypeError, RuntimeError, OSError):
         if os.fspath(value).strip():
             return Path(value).expanduser().absolute()
-    except (TypeError, RuntimeError, OSError):  # no path; no home; no working directory any more
-        pass
     raise ConfigurationError(name, value, "a directory")
 
 
