@@ -197,13 +197,22 @@ def test_the_caller_is_named_on_request(lines: Lines, monkeypatch: pytest.Monkey
 
 
 def test_copies_of_what_a_line_has_are_left_out(lines: Lines) -> None:
-    """Those of OpenTelemetry's logging instrumentation, and uvicorn's coloured message."""
-    logger().info("m", extra={"otelTraceID": "0", "otelSpanID": "0", "a": 1})
-    logger("uvicorn.error").info("m", extra={"color_message": "m", "a": 1})
-    logger().info("m", extra={"color_message": "an application's own", "a": 1})
-    first, second, third = lines()
-    assert set(first) == set(second) == {"timestamp", "level", "event", "logger", "a"}
-    assert third["color_message"] == "an application's own"
+    """Those of OpenTelemetry's logging instrumentation, and what libraries say a second time."""
+    logger().warning("m", extra={"otelTraceID": "0", "otelSpanID": "0", "a": 1})
+    repeated = {
+        "uvicorn.error": {"color_message": "m"},
+        "celery.app.trace": {"data": {"id": "x", "args": "('secret',)", "traceback": "Trace"}},
+        "django.server": {"server_time": "27/Nov/2026"},
+        "websockets.server": {"websocket": object()},
+    }
+    for name, extra in repeated.items():
+        logger(name).warning("m", extra={**extra, "a": 1})
+        logger().warning("m", extra=extra)  # an application's own
+    first, *others = lines()
+    for line in (first, *others[::2]):
+        assert set(line) == {"timestamp", "level", "event", "logger", "a"}
+    for line, extra in zip(others[1::2], repeated.values(), strict=True):
+        assert extra.keys() <= line.keys()
 
 
 @pytest.mark.parametrize("way", ["socket", "queue"])

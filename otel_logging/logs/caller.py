@@ -87,8 +87,7 @@ def where(error: BaseException) -> dict[str, str]:
         code = frame.f_code
         module = str(frame.f_globals.get("__name__")).partition(".")[0]
         if module == _application or is_application(code.co_filename):
-            place = f"{code.co_filename}:{line} in {code.co_qualname}"
-            found = {_names.EXCEPTION_WHERE: place}
+            found = {_names.EXCEPTION_WHERE: f"{code.co_filename}:{line} in {code.co_qualname}"}
     return found
 
 

@@ -97,6 +97,8 @@ _NO_FIELDS: Final = call.OF_RECORDS | {
 }
 #: Fields in which a library has parts of its message once more, or what nobody can read.
 _REPEATED: Final = {
+    "celery": {"data"},  # with arguments and traceback
+    "django": {"server_time"},
     "uvicorn": {"color_message"},
     "websockets": {"websocket"},
     "aiohttp": {
@@ -215,8 +217,7 @@ def _taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
     is_taken = False
     for handler in handlers.handlers_of(logger):
         if record.levelno >= handler.level:
-            taken = handler.handle(record)
-            is_null = handlers.is_null(handler)
+            taken, is_null = handler.handle(record), handlers.is_null(handler)
             is_taken = is_taken or bool(taken) or (taken is None and not is_null)
     return is_taken
 
