@@ -35,12 +35,12 @@ _ANSWERS: Final[dict[str | int | None, str]] = {
         " gunicorn.asgi.protocol.ClientDisconnected huey.exceptions.CancelExecution"
         " huey.exceptions.RetryTask litestar.exceptions.websocket_exceptions.WebSocketDisconnect"
         " procrastinate.exceptions.JobAborted robyn.ws.WebSocketDisconnect"
-        " scrapy.exceptions.CloseSpider scrapy.exceptions.DropItem scrapy.exceptions.IgnoreRequest"
-        " simple_websocket.errors.ConnectionClosed starlette.requests.ClientDisconnect"
-        " starlette.websockets.WebSocketDisconnect taskiq.exceptions.NoResultError"
-        " taskiq.exceptions.TaskRejectedError tornado.web.Finish"
-        " tornado.websocket.WebSocketClosedError uvicorn.protocols.utils.ClientDisconnected"
-        " websockets.exceptions.ConnectionClosedOK"
+        " sanic.exceptions.WebsocketClosed scrapy.exceptions.CloseSpider scrapy.exceptions.DropItem"
+        " scrapy.exceptions.IgnoreRequest simple_websocket.errors.ConnectionClosed"
+        " starlette.requests.ClientDisconnect starlette.websockets.WebSocketDisconnect"
+        " taskiq.exceptions.NoResultError taskiq.exceptions.TaskRejectedError tornado.web.Finish"
+        " tornado.websocket.WebSocketClosedError typer.exceptions.Abort typer.exceptions.Exit"
+        " uvicorn.protocols.utils.ClientDisconnected websockets.exceptions.ConnectionClosedOK"
     ),
     400: (
         "django.core.exceptions.BadRequest django.core.exceptions.SuspiciousOperation"

@@ -130,6 +130,8 @@ class Odd(NotFound):
         (_like("ninja.errors.ValidationError"), EVENT),
         (click.exceptions.Exit(3), NOTHING),
         (click.Abort(), NOTHING),
+        (_like("typer.exceptions.Exit"), NOTHING),  # its own, no longer click's
+        (_like("sanic.exceptions.WebsocketClosed", status_code=500), NOTHING),
         (click.UsageError("no such option"), FAILURE),
         # groups answer as their parts do
         (ExceptionGroup("all", [Http404(), web.HTTPFound("/")]), EVENT),
