@@ -8,73 +8,75 @@ status too, and are failures. Invariant: never raises.
 from contextlib import suppress
 from typing import Any, Final
 
-#: The attribute with the status, or the status itself, by a class and all below it.
-_STATUS: Final[dict[str, str | int]] = {
-    "aiohttp.web_exceptions.HTTPException": "status",
-    "bottle.HTTPResponse": "status_code",
-    "cherrypy._cperror.HTTPError": "code",
-    "cherrypy._cperror.HTTPRedirect": "status",
-    "django.core.exceptions.BadRequest": 400,
-    "django.core.exceptions.PermissionDenied": 403,
-    "django.core.exceptions.SuspiciousOperation": 400,
-    "django.http.multipartparser.MultiPartParserError": 400,
-    "django.http.response.Http404": 404,
-    "falcon.http_error.HTTPError": "status_code",
-    "falcon.http_status.HTTPStatus": "status_code",
-    "fastapi.exceptions.RequestValidationError": 422,
-    "fastapi.exceptions.WebSocketRequestValidationError": 400,
-    "litestar.exceptions.http_exceptions.HTTPException": "status_code",
-    "litestar.exceptions.websocket_exceptions.WebSocketException": 400,
-    "ninja.errors.HttpError": "status_code",
-    "ninja.errors.ValidationError": 422,
-    "pyramid.httpexceptions.HTTPException": "code",
-    "rest_framework.exceptions.APIException": "status_code",
-    "sanic.exceptions.SanicException": "status_code",
-    "starlette.authentication.AuthenticationError": 400,
-    "starlette.exceptions.HTTPException": "status_code",
-    "starlette.exceptions.WebSocketException": 400,
-    "starlette.formparsers.MultiPartException": 400,
-    "tornado.web.Finish": 200,
-    "tornado.web.HTTPError": "status_code",
-    "webob.exc.WSGIHTTPException": "code",
-    "werkzeug.exceptions.HTTPException": "code",
-    # not of HTTP: the client has gone, the job runs again or has nothing to say, the command ends
-    "channels.exceptions.AcceptConnection": 200,
-    "channels.exceptions.DenyConnection": 403,
-    "channels.exceptions.StopConsumer": 200,
-    "django.core.exceptions.RequestAborted": 200,
-    "django.http.request.UnreadablePostError": 200,
-    "falcon.errors.WebSocketDisconnected": 200,
-    "gunicorn.asgi.protocol.ClientDisconnected": 200,
-    "litestar.exceptions.websocket_exceptions.WebSocketDisconnect": 200,
-    "simple_websocket.errors.ConnectionClosed": 200,
-    "starlette.requests.ClientDisconnect": 200,
-    "starlette.websockets.WebSocketDisconnect": 200,
-    "tornado.websocket.WebSocketClosedError": 200,
-    "uvicorn.protocols.utils.ClientDisconnected": 200,
-    "websockets.exceptions.ConnectionClosedOK": 200,
-    "arq.worker.Retry": 200,
-    "celery.exceptions.TaskPredicate": 200,
-    "click.exceptions.Abort": 200,
-    "click.exceptions.Exit": 200,
-    "dramatiq.errors.Retry": 200,
-    "huey.exceptions.CancelExecution": 200,
-    "huey.exceptions.RetryTask": 200,
+#: Classes by the attribute that has the status of their instances and of those below, or by the
+#: status itself; None: a failure all the same.
+_ANSWERS: Final[dict[str | int | None, str]] = {
+    "status_code": (
+        "bottle.HTTPResponse falcon.http_error.HTTPError falcon.http_status.HTTPStatus"
+        " litestar.exceptions.http_exceptions.HTTPException ninja.errors.HttpError"
+        " rest_framework.exceptions.APIException sanic.exceptions.SanicException"
+        " starlette.exceptions.HTTPException tornado.web.HTTPError"
+    ),
+    "status": (
+        "aiohttp.web_exceptions.HTTPException blacksheep.exceptions.HTTPException"
+        " cherrypy._cperror.HTTPRedirect"
+    ),
+    "code": (
+        "cherrypy._cperror.HTTPError pyramid.httpexceptions.HTTPException"
+        " webob.exc.WSGIHTTPException werkzeug.exceptions.HTTPException"
+    ),
+    # the client has gone, the job runs again or has nothing to say, the command ends
+    200: (
+        "arq.worker.Retry arq.worker.RetryJob celery.exceptions.TaskPredicate"
+        " channels.exceptions.AcceptConnection channels.exceptions.StopConsumer"
+        " cherrypy._cperror.InternalRedirect click.exceptions.Abort click.exceptions.Exit"
+        " django.core.exceptions.RequestAborted django.http.request.UnreadablePostError"
+        " dramatiq.errors.Retry falcon.errors.WebSocketDisconnected"
+        " gunicorn.asgi.protocol.ClientDisconnected huey.exceptions.CancelExecution"
+        " huey.exceptions.RetryTask litestar.exceptions.websocket_exceptions.WebSocketDisconnect"
+        " procrastinate.exceptions.JobAborted robyn.ws.WebSocketDisconnect"
+        " sanic.exceptions.WebsocketClosed scrapy.exceptions.CloseSpider scrapy.exceptions.DropItem"
+        " scrapy.exceptions.IgnoreRequest simple_websocket.errors.ConnectionClosed"
+        " starlette.requests.ClientDisconnect starlette.websockets.WebSocketDisconnect"
+        " taskiq.exceptions.NoResultError taskiq.exceptions.TaskRejectedError tornado.web.Finish"
+        " tornado.websocket.WebSocketClosedError typer.exceptions.Abort typer.exceptions.Exit"
+        " uvicorn.protocols.utils.ClientDisconnected websockets.exceptions.ConnectionClosedOK"
+    ),
+    400: (
+        "django.core.exceptions.BadRequest django.core.exceptions.SuspiciousOperation"
+        " django.http.multipartparser.MultiPartParserError"
+        " fastapi.exceptions.WebSocketRequestValidationError"
+        " litestar.exceptions.websocket_exceptions.WebSocketException"
+        " starlette.authentication.AuthenticationError starlette.exceptions.WebSocketException"
+        " starlette.formparsers.MultiPartException"
+    ),
+    # a connection is refused
+    403: (
+        "channels.exceptions.DenyConnection django.core.exceptions.PermissionDenied"
+        " socketio.exceptions.ConnectionRefusedError"
+    ),
+    404: "django.http.response.Http404",
+    422: "fastapi.exceptions.RequestValidationError ninja.errors.ValidationError",
+    # a client's own
+    None: "blacksheep.exceptions.FailedRequestError",
 }
+_STATUS: Final = {name: status for status, names in _ANSWERS.items() for name in names.split()}
 _CANCELLED: Final = frozenset(
     {
         "asyncio.exceptions.CancelledError",
         "concurrent.futures._base.CancelledError",
         "greenlet.GreenletExit",
         "trio.Cancelled",
-        "trio._core._exceptions.Cancelled",
     }
 )
 
 
 #: Failures for which no ``except Exception`` is meant.
 _FAILURES: Final = frozenset(
-    {"eventlet.timeout.Timeout", "gevent.timeout.Timeout", "pyo3_runtime.PanicException"}
+    {
+        *("dramatiq.middleware.time_limit.TimeLimitExceeded", "eventlet.timeout.Timeout"),
+        *("gevent.timeout.Timeout", "pyo3_runtime.PanicException"),
+    }
 )
 
 

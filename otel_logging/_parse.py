@@ -120,9 +120,15 @@ def boolean(name: str, value: object) -> bool:
 
 def redaction(name: str, value: object) -> Redaction:
     """Return what is taken out of lines and spans: of True and False, the usual and nothing."""
-    if isinstance(value, Redaction):
-        return value
-    return DEFAULT if boolean(name, value) else OFF
+    return value if isinstance(value, Redaction) else DEFAULT if boolean(name, value) else OFF
+
+
+def pattern(name: str, value: str) -> tuple[Any, ...]:
+    """Return a regular expression of secrets."""
+    try:
+        return Redaction(patterns=[value]).patterns
+    except ConfigurationError as error:
+        raise ConfigurationError(name, value, "a regular expression of no empty text") from error
 
 
 # ---------------------------------------------------------------- names, pairs, mappings
@@ -260,11 +266,10 @@ def file(name: str, value: str) -> str:
 
 def directory(name: str, value: Any) -> Path:
     """Return the absolute path of a directory, which need not exist."""
-    try:
+    # no path; no home; no working directory any more
+    with suppress(TypeError, RuntimeError, OSError):
         if os.fspath(value).strip():
             return Path(value).expanduser().absolute()
-    except (TypeError, RuntimeError, OSError):  # no path; no home; no working directory any more
-        pass
     raise ConfigurationError(name, value, "a directory")
 
 

@@ -11,7 +11,7 @@ import math
 import numbers
 import re
 from collections import UserString
-from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import Iterable, Mapping, Sequence, Set, ValuesView
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time
@@ -34,8 +34,7 @@ _MIN_TEXT = 32  # of each string, even where MAX_TEXT is used up: enough to tell
 _MAX_KEY = 256
 
 _INT64 = 2**63
-_MOST_BITS = 14_000  # of an integer in decimal digits: Python writes at most 4,300
-_NUMBERS = frozenset({int, float, bool})
+_MOST_BITS = 27_000  # of an integer in decimal digits: more are more than MAX_CHARACTERS
 #: How ``object.__repr__`` and its kin say where an object is.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]{6,}")
 
@@ -66,11 +65,11 @@ def is_true(value: Any) -> bool:
 class _Left:
     """What one field may still hold.
 
-    A truncated container gets one extra item, its last or "… n more"; room for it is
-    reserved.
+    A truncated container gets one extra item, its last or "… n more", which may be a mapping; room
+    for it is reserved.
     """
 
-    nodes: int = MAX_NODES - MAX_DEPTH - 1
+    nodes: int = MAX_NODES - 2 * MAX_DEPTH - 1
     most: int = MAX_CHARACTERS  # of one text
     characters: int = MAX_TEXT
 
@@ -150,11 +149,11 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
         more = len(value) - left.most  # the text of so many is too long as well, and counted
         return repr(bytes(value[: left.most])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
-        return _mapping(value, depth - 1, left)
+        return _mapping(value, depth - 1, left, value)
     if hasattr(type(value), "_asdict"):  # a named tuple, a database's row
         fields = value._asdict()
         if len(fields) == len(value):  # else two columns have one name
-            return _mapping(fields, depth - 1, left)
+            return _mapping(fields, depth - 1, left, value)
     if isinstance(value, (Sequence, Set, ValuesView)):
         return _sequence(value, depth - 1, left)
     own = getattr(type(value), "__structlog__", None)  # how an object wants to be logged
@@ -163,7 +162,7 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
     names = None if isinstance(value, (BaseException, type)) else _field_names(type(value))
     if names is not None:
         extra = getattr(value, "__pydantic_extra__", None)
-        return _mapping(_Record(value, (*names, *(extra or ()))), depth - 1, left)
+        return _mapping(_fields_of(value, (*names, *(extra or ()))), depth - 1, left, value)
     return _described(value)
 
 
@@ -172,7 +171,11 @@ def _number(value: Any) -> int | float | str:
         number = int(value)
         if -_INT64 <= number < _INT64:
             return number
-        return str(number) if number.bit_length() <= _MOST_BITS else f"{number:#x}"
+        if number.bit_length() > _MOST_BITS:
+            return f"{number:#x}"
+        from decimal import Decimal  # which writes any number of digits; int itself 4,300
+
+        return f"{Decimal(number):f}"
     real = float(value)
     if math.isfinite(real):
         return real
@@ -200,20 +203,13 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
     )
 
 
-class _Record(Mapping[str, Any]):
-    """The named fields of an object, which are read one at a time."""
-
-    def __init__(self, value: Any, names: tuple[str, ...]) -> None:
-        self.value, self.names = value, names
-
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self.value, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
+def _fields_of(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return the fields *names* of *value*, of which one may not be set yet."""
+    found = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    for each in getattr(type(value), "__attrs_attrs__", ()):
+        if callable(each.repr) and each.name in found:  # in place of a secret, perhaps
+            found[each.name] = each.repr(found[each.name])
+    return found
 
 
 def _field_names(kind: type) -> tuple[str, ...] | None:
@@ -242,14 +238,14 @@ def _described(value: Any) -> str:
     return without_addresses(str.__str__(str(value)))
 
 
-def _without_items(value: Any) -> str:
+def _without_items(value: Any, size: int) -> str:
     _redact.changed["shortened"] += 1
-    return f"<{_type_name(value)} of {len(value)}>"
+    return f"<{_type_name(value)} of {size}>"
 
 
-def _mapping(value: Mapping[Any, Any], depth: int, left: _Left) -> Any:
-    if depth < 0 or left.nodes <= 0:
-        return _without_items(value)
+def _mapping(value: Mapping[Any, Any], depth: int, left: _Left, of: Any) -> Any:
+    if depth < 0 or (left.nodes < 0 and "…" not in value):  # a note has a place
+        return _without_items(of, len(value))
     result: dict[str, Any] = {}
     for key, item in value.items():
         more = len(value) - len(result)
@@ -274,16 +270,17 @@ def _key(key: Any, taken: dict[str, Any]) -> str:
 
 
 def _sequence(value: Any, depth: int, left: _Left) -> Any:
-    if depth < 0 or left.nodes <= 0:
-        return _without_items(value)
+    if depth < 0 or left.nodes < 0:
+        return _without_items(value, len(value))
     result: list[Any] = []
     for item in value:
-        more = len(value) - len(result)
-        if left.nodes <= 0:
+        if left.nodes <= 1:
+            more, last = len(value) - len(result), result[-1] if result else item
             _redact.changed["shortened"] += more != 1
-            if more > 1 and result and _NUMBERS.issuperset(map(type, result)):
-                break  # it is a list of numbers still
-            result.append(_walk(item if more == 1 else f"… {more} more", depth, left))
+            if more != 1:
+                item = {"…": f"{more} more"} if type(last) is dict else f"… {more} more"
+            if more == 1 or isinstance(last, (str, dict)):  # numbers are so still, and a matrix
+                result.append(_walk(item, depth, left))
             break
         result.append(_walk(item, depth, left))
     return result

@@ -2,6 +2,9 @@
 
 import asyncio
 import concurrent.futures
+import gc
+import json
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -40,18 +43,19 @@ from werkzeug.exceptions import (
 )
 from werkzeug.routing import RequestRedirect
 
-from otel_logging import ConfigurationError, get_logger, traced
+from otel_logging import ConfigurationError, get_logger, setup_observability, traced
 from otel_logging.testing import capture
+from tests.receiver import Receiver
 
 #: (status, number of events).
 NOTHING, EVENT, FAILURE = ("unset", 0), ("unset", 1), ("error", 1)
 
 
-def _like(name: str, **attributes: Any) -> Exception:
+def _like(name: str, base: Any = Exception, **attributes: Any) -> BaseException:
     """Return an exception like one of a framework that is not installed."""
     module, _, kind = name.rpartition(".")
-    made = type(kind, (Exception,), {"__module__": module, "__qualname__": kind, **attributes})
-    return type("Own", (made,), {"__module__": "shop"})()
+    made = type(kind, (base,), {"__module__": module, "__qualname__": kind, **attributes})
+    return type("Own", (made,), {"__module__": "shop"})()  # type: ignore[no-any-return]
 
 
 class Odd(NotFound):
@@ -95,9 +99,16 @@ class Odd(NotFound):
         (ConnectionClosedOK(None, None), NOTHING),
         (ConnectionClosedError(None, None), FAILURE),
         (_like("huey.exceptions.RetryTask"), NOTHING),
+        (_like("taskiq.exceptions.NoResultError"), NOTHING),
+        (_like("scrapy.exceptions.DropItem"), NOTHING),
+        (_like("cherrypy._cperror.InternalRedirect"), NOTHING),
+        (_like("blacksheep.exceptions.HTTPException", status=404), EVENT),
+        (_like("blacksheep.exceptions.FailedRequestError", status=404), FAILURE),
+        (_like("socketio.exceptions.ConnectionRefusedError"), EVENT),
         (_like("cherrypy._cperror.HTTPRedirect", status=303), NOTHING),
         # failures, though "except Exception" does not catch them
         (gevent.Timeout(1), FAILURE),
+        (_like("dramatiq.middleware.time_limit.TimeLimitExceeded", BaseException), FAILURE),
         (BaseExceptionGroup("mixed", [ValueError(), asyncio.CancelledError()]), FAILURE),
         # clients that have gone, requests that cannot be read
         (ClientDisconnect(), NOTHING),
@@ -119,6 +130,8 @@ class Odd(NotFound):
         (_like("ninja.errors.ValidationError"), EVENT),
         (click.exceptions.Exit(3), NOTHING),
         (click.Abort(), NOTHING),
+        (_like("typer.exceptions.Exit"), NOTHING),  # its own, no longer click's
+        (_like("sanic.exceptions.WebsocketClosed", status_code=500), NOTHING),
         (click.UsageError("no such option"), FAILURE),
         # groups answer as their parts do
         (ExceptionGroup("all", [Http404(), web.HTTPFound("/")]), EVENT),
@@ -156,6 +169,47 @@ def test_a_logged_answer_is_a_line_all_the_same() -> None:
     assert [event["name"] for event in seen.span("stage")["events"]] == ["no such order"]
     assert "NotFound" in seen.lines[0]["exception"]
     assert seen.span("stage")["status"] == "unset"
+
+
+@pytest.mark.parametrize("environment", ["production", "development"])
+@pytest.mark.parametrize("is_logged", [True, False])
+def test_it_is_told_of_alike(
+    environment: str,
+    is_logged: bool,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In JSON or on the console, on the span, in a log record; of one that nobody has logged a
+    failure alone is a line.
+    """
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp,span")
+    cases = [(web.HTTPFound, NOTHING), (NotFound, EVENT), (Retry, NOTHING), (KeyError, FAILURE)]
+    with setup_observability("shop", environment=environment, endpoint=receiver.endpoint):
+        for kind, _ in cases:
+            with suppress(kind), traced(kind.__name__):
+                try:
+                    raise kind("/order")
+                except kind:
+                    if is_logged:
+                        get_logger("shop").exception("order")
+                    raise
+    gc.collect()
+    out, spans = capsys.readouterr().out, {span.name: span for span in receiver.spans}
+    assert out.count("left its entry stage") == (not is_logged)
+    records = [record for record in receiver.log_records if record.body == "order"]
+    assert len(records) == len(cases) * is_logged
+    for kind, (status, events) in cases:
+        name = kind.__name__
+        last = traceback.format_exception_only(kind("/order"))[-1].strip()
+        span = spans[name]
+        assert (span.status, len(span.events)) == (status, 1 if is_logged else events)
+        for each in (*span.events, *(each for each in records if each.span_id == span.span_id)):
+            found = each.attributes
+            assert found["exception.type"].endswith(name)
+            assert found.get("exception", found.get("exception.stacktrace")).endswith(last)
+        shown = json.dumps(last)[1:-1] if environment == "production" else last
+        assert out.count(shown) >= (is_logged or status == "error")
 
 
 @pytest.mark.parametrize("expected", [LookupError, (OSError, KeyError)])

@@ -46,6 +46,8 @@ def test_an_exception_that_is_an_answer(
         raise ValueError("an answer")
     span = seen.span("s")
     assert (len(span["events"]), span["status"] == "error") == (int(record), status)
+    escaped = [event["attributes"]["exception.escaped"] for event in span["events"]]
+    assert escaped == [str(begin is _by_start_span)] * record  # as the SDK's own
 
 
 def test_a_span_begins_and_ends_as_it_is_asked_to(seen: Captured) -> None:

@@ -103,18 +103,20 @@ def test_spans_that_another_sdk_sends_elsewhere_are_sent_by_us(receiver: Receive
             assert {"order", "silent"} <= {s.name for s in each.spans}
 
 
-def test_values_that_the_other_sdk_has_stop_nothing(receiver: Receiver) -> None:
-    """Lists of exporters, its own samplers; without another SDK they are an error."""
+@pytest.mark.parametrize("logs", ["console", "console,otlp"])
+def test_values_that_the_other_sdk_has_stop_nothing(logs: str, receiver: Receiver) -> None:
+    """Lists of exporters, of which ours counts; without another SDK they are an error."""
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
         "OTEL_TRACES_EXPORTER": "console,otlp",
-        "OTEL_LOGS_EXPORTER": "console",
+        "OTEL_LOGS_EXPORTER": logs,
         "OTEL_EXPORTER_OTLP_COMPRESSION": "deflate",
     }
     done = good(python("-c", PROGRAM, "none", "", env=child_environment(**variables)))
     assert {"order", "silent"} <= {s.name for s in receiver.spans}
     for name in ("OTEL_TRACES_EXPORTER", "OTEL_LOGS_EXPORTER", "OTEL_EXPORTER_OTLP_COMPRESSION"):
-        assert f"otel_logging: {name}=" in done.stderr
+        assert done.stderr.count(f"otel_logging: {name}=") == 1
+    assert bool(receiver.log_records) == ("otlp" in logs)
     ours = "from otel_logging import setup_observability; setup_observability('shop')"
     alone = python("-c", ours, env=child_environment(**variables))
     assert "ConfigurationError: OTEL_TRACES_EXPORTER='console,otlp'" in alone.stderr

@@ -412,7 +412,7 @@ def test_a_stdout_wrapped_once_more_keeps_the_order(wrapper: str, tmp_path: Path
 
 
 PRINTED = """
-import io, sys
+import codecs, io, sys
 print("before", end="")
 from otel_logging import configure_logging, get_logger
 configure_logging()
@@ -436,6 +436,9 @@ sys.stdout.flush()
 sys.stdout = io.TextIOWrapper(sys.__stdout__.buffer)
 print("a third", end="")
 log.info("of a third")
+sys.stdout = codecs.getwriter("utf8")(sys.stdout.buffer)
+print("a fourth", end="")
+log.info("of a fourth")
 for number in range(2000):
     print("row", number)
 log.info("fifth")
@@ -455,7 +458,8 @@ def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path
     rows = [f"row {number}" for number in range(2000)]
     found = [json.loads(x)["event"] if x[:1] == "{" else x for x in out.split("\n")]
     expected = ["before", "first", "a b", "second", "half", "third", "50 %\r", "fourth"]
-    expected += ["bytes", "of bytes", "another", "of another", "a third", "of a third", *rows]
+    expected += ["bytes", "of bytes", "another", "of another", "a third", "of a third"]
+    expected += ["a fourth", "of a fourth", *rows]
     assert found == [*expected, "fifth", "sixth", "after", ""]
 
 

@@ -143,16 +143,21 @@ def test_variables_say_the_same(
 
 
 @pytest.mark.parametrize(
-    ("variables", "redact"),
-    [({"REDACT": "perhaps"}, None), ({"REDACT_PATTERN": "("}, None), ({}, "yes")],
+    ("variables", "redact", "said"),
+    [
+        ({"REDACT": "perhaps"}, None, "OTEL_LOGGING_REDACT='perhaps': "),
+        ({"REDACT_PATTERN": "("}, None, r"OTEL_LOGGING_REDACT_PATTERN='\(': a regular"),
+        ({"REDACT_PATTERN": "a*"}, None, r"OTEL_LOGGING_REDACT_PATTERN='a\*': a regular"),
+        ({}, "yes", "redact='yes': "),
+    ],
 )
 def test_what_is_invalid_is_an_error_of_the_set_up(
-    variables: dict[str, str], redact: Any, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], redact: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that names it."""
     for name, value in variables.items():
         monkeypatch.setenv(f"OTEL_LOGGING_{name}", value)
-    with pytest.raises(ConfigurationError, match=r"(?i)redact"):
+    with pytest.raises(ConfigurationError, match=f"^{said}"):
         configure_logging(redact=redact)
 
 

@@ -197,29 +197,47 @@ def test_the_caller_is_named_on_request(lines: Lines, monkeypatch: pytest.Monkey
 
 
 def test_copies_of_what_a_line_has_are_left_out(lines: Lines) -> None:
-    """Those of OpenTelemetry's logging instrumentation, and uvicorn's coloured message."""
-    logger().info("m", extra={"otelTraceID": "0", "otelSpanID": "0", "a": 1})
-    logger("uvicorn.error").info("m", extra={"color_message": "m", "a": 1})
-    logger().info("m", extra={"color_message": "an application's own", "a": 1})
-    first, second, third = lines()
-    assert set(first) == set(second) == {"timestamp", "level", "event", "logger", "a"}
-    assert third["color_message"] == "an application's own"
+    """Those of OpenTelemetry's logging instrumentation, and what libraries say a second time."""
+    logger().warning("m", extra={"otelTraceID": "0", "otelSpanID": "0", "a": 1})
+    repeated = {
+        "uvicorn.error": {"color_message": "m"},
+        "celery.app.trace": {"data": {"id": "x", "args": "('secret',)", "traceback": "Trace"}},
+        "django.server": {"server_time": "27/Nov/2026"},
+        "websockets.server": {"websocket": object()},
+    }
+    for name, extra in repeated.items():
+        logger(name).warning("m", extra={**extra, "a": 1})
+        logger().warning("m", extra=extra)  # an application's own
+    first, *others = lines()
+    for line in (first, *others[::2]):
+        assert set(line) == {"timestamp", "level", "event", "logger", "a"}
+    for line, extra in zip(others[1::2], repeated.values(), strict=True):
+        assert extra.keys() <= line.keys()
 
 
-def test_a_record_that_came_from_another_process(lines: Lines) -> None:
-    """``logger.handle`` of an unpickled one: with the traceback's text, as it could be sent."""
-    record = logger().makeRecord("shop.child", 40, "f", 1, "failed %s", ("x",), None)
-    record.exc_text = "Traceback\nValueError: no price"
-    record = logging.makeLogRecord(pickle.loads(pickle.dumps(record.__dict__)))
+@pytest.mark.parametrize("way", ["socket", "queue"])
+@pytest.mark.parametrize("message", ["no price", "", "two\nlines: here"])
+def test_a_record_that_came_from_another_process(way: str, message: str, lines: Lines) -> None:
+    """With the traceback's text, as handlers send it, which says what was raised."""
+    error = _raised(message)
+    given = (type(error), error, error.__traceback__)
+    record = logger().makeRecord("shop.child", 40, "f", 1, "failed %s", ("x",), given)
+    if way == "queue":
+        record = logging.handlers.QueueHandler(queue.Queue()).prepare(record)
+        record = pickle.loads(pickle.dumps(record))
+    else:
+        sent = logging.handlers.SocketHandler("127.0.0.1", 9).makePickle(record)
+        record = logging.makeLogRecord(pickle.loads(sent[4:]))
     logger("shop.child").handle(record)
     (line,) = lines()
     assert line["event"] == "failed x"
-    assert line["exception"] == "Traceback\nValueError: no price"
+    assert line["exception"] == "".join(traceback.format_exception(error)).rstrip()
+    assert (line["exception.type"], line["exception.message"]) == ("ValueError", message)
 
 
-def _raised() -> BaseException:
+def _raised(message: str = "no price") -> BaseException:
     try:
-        raise ValueError("no price")
+        raise ValueError(message) if message else ValueError
     except ValueError as error:
         return error
 
@@ -791,6 +809,18 @@ def test_the_root_loggers_warning_counts_where_it_is_set_after_set_up(lines: Lin
     logging.root.setLevel(logging.DEBUG)
     logging.root.setLevel(logging.WARNING)
     assert levels_shown(lines, "shop") == [["info"]]
+
+
+@pytest.mark.parametrize("log_level", [None, "info"])
+def test_without_log_level_a_looser_level_counts_too(log_level: str | None, lines: Lines) -> None:
+    """By whichever way to log, and for the names below; what is asked for by name is that."""
+    configure_logging(environment="production", log_level=log_level)
+    logging.root.setLevel(logging.ERROR)
+    logger().setLevel(logging.DEBUG)
+    expected = "info" if log_level else "debug"
+    assert levels_shown(lines, "shop", "shop.db", "shopping")[:2] == [[expected], [expected]]
+    get_logger("shop.db").debug("by get_logger")
+    assert len(lines()) == (log_level is None)
 
 
 def test_a_library_with_a_level_of_its_own_keeps_it(library: logging.Logger, lines: Lines) -> None:
@@ -1677,6 +1707,11 @@ def _patched(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 #: What an application does beforehand, its call, and the messages of the lines.
+def _below_ours() -> None:
+    configure_logging(environment="production", log_level="info")
+    logger().setLevel(1)
+
+
 USUAL_AND_NOT: dict[str, tuple[Callable[[Any], object], Callable[[], object], list[str]]] = {
     "usual": (
         bool,
@@ -1690,7 +1725,7 @@ USUAL_AND_NOT: dict[str, tuple[Callable[[Any], object], Callable[[], object], li
     "colours": (bool, lambda: logger().info("\x1b[1ma\x1b[0m"), ["a"]),
     "a value that logs": (bool, lambda: logger().info("%s", _Spoken()), ["asked", "spoken"]),
     "no text": (bool, lambda: logger().info(7), ["7"]),
-    "below the level": (lambda _: logger().setLevel(1), lambda: logger().debug("a"), []),
+    "below the level": (lambda _: _below_ours(), lambda: logger().debug("a"), []),
     "a level of its own": (bool, lambda: logger().log(25, "a"), ["a"]),
     "very long": (bool, lambda: logger().info("a" * 9000), [shorten("a" * 9000, 8192)]),
     "a filter": (lambda _: logger().addFilter(_Refusing()), lambda: logger().info("message"), []),

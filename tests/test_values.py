@@ -159,10 +159,19 @@ class Account:
     owner: "Account | None" = None
 
 
+@dataclass
+class Opening:
+    """Not yet open: a field has no value."""
+
+    id: int = 1
+    balance: int = field(init=False)
+
+
 @attrs.define
 class AttrsAccount:
     id: int = 1
     password: str = attrs.field(default="hidden", repr=False)
+    pin: str = attrs.field(default="1234", repr=lambda pin: "*" * len(pin))
 
 
 class Order(pydantic.BaseModel):
@@ -312,7 +321,8 @@ CASES: list[tuple[Any, Any]] = [
     (2**63, "9223372036854775808"),
     (-(2**63), -(2**63)),
     (-(2**63) - 1, "-9223372036854775809"),
-    (1 << 14_000, f"{1 << 14_000:#x}"),  # Python does not write so many digits
+    (10**5000, "1" + 5000 * "0"),  # more digits than Python writes
+    (1 << 27_000, f"{1 << 27_000:#x}"),
     (math.nan, "NaN"),
     ([math.inf, -math.inf], ["Infinity", "-Infinity"]),
     (Colour.RED, "red"),
@@ -365,7 +375,9 @@ CASES: list[tuple[Any, Any]] = [
     (OpenOrder(id=1, more=2), {"id": 1, "more": 2}),  # type: ignore[call-arg]
     (Account(), {"id": 1, "owner": None}),
     (Account, "<class 'tests.test_values.Account'>"),
-    (AttrsAccount(), {"id": 1}),
+    (AttrsAccount(), {"id": 1, "pin": "****"}),
+    (Opening(), {"id": 1}),
+    (Order.model_construct(id=1), {"id": 1, "key": "**********"}),
     (Order(), {"id": 1, "key": "**********"}),
     (OldOrder(), {"id": 1}),
     (Message(), {"id": 1, "text": "hello"}),
@@ -416,6 +428,9 @@ def test_a_cycle_ends_at_the_depth_bound() -> None:
     deep: dict[str, Any] = {}
     deep["self"] = deep
     assert "<dict of 1>" in str(plain(deep))
+    account = Account()
+    account.owner = account
+    assert "<Account of 2>" in str(plain(account))
 
 
 def test_what_does_not_fit_is_counted() -> None:
@@ -424,13 +439,27 @@ def test_what_does_not_fit_is_counted() -> None:
     assert result[-1] == f"… {5000 - len(result) + 1} more"
     result = plain({str(n): n for n in range(5000)})
     assert result["…"] == f"{5000 - len(result) + 1} more"
-    assert MAX_NODES - 10 < len(plain(Endless())) < MAX_NODES
+    assert MAX_NODES - 20 < len(plain(Endless())) < MAX_NODES
     nested = plain([list(map(str, range(5000))), [1, 2], {"a": 1}, 4])
     assert nested[0][-1].endswith(" more")
-    assert nested[1:] == ["… 3 more"]
-    assert plain([list(range(5000)), {"a": 1}])[1] == "<dict of 1>"
+    assert nested[1:] == []
+    assert plain([list(range(5000)), {"a": 1}])[1] == {"a": 1}
     assert plain({"a": list(range(5000)), "b": 1})["b"] == 1
     assert plain(bytes(9000)).endswith("…[808 more]")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [1, 1.5, True, None, "a", {"a": 1}, {"a": 1, "b": {"c": 2}}, [1, 2], [0.5] * 300, Account()],
+    ids=str,
+)
+def test_a_long_list_is_shortened_to_its_own_type(item: Any) -> None:
+    """Who reads it as a list of numbers, a matrix, a list of messages still can."""
+    result = plain([item] * 5000)
+    assert len(result) < 5000
+    assert {type(each) for each in result} == {type(plain(item))}
+    if isinstance(item, list):
+        assert {type(each) for row in result for each in row} == {type(item[0])}
 
 
 def test_long_texts_share_one_bound() -> None:

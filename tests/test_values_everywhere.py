@@ -30,10 +30,11 @@ from django.utils.functional import SimpleLazyObject, lazystr
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from werkzeug.local import LocalProxy
 
-from otel_logging import get_logger, setup_observability, traced
+from otel_logging import configure_logging, get_logger, setup_observability, traced
 from tests.conftest import Lines
 from tests.lines import ROOT
 from tests.receiver import Receiver
+from tests.test_conformance import on_console
 
 
 class Colour(Enum):
@@ -224,3 +225,10 @@ def test_a_value_says_the_same_everywhere(
         (event,) = span.events
         found = [each["value"] for each in (line, span.attributes, event.attributes)]
         assert list(map(repr, [*found, record.attributes["value"]])) == [repr(expected)] * 4
+
+
+def test_a_value_says_the_same_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(environment="development")
+    for value, expected in (case for cases in EXAMPLES.values() for case in cases):
+        get_logger("shop").info("said", value=value)
+        assert f" value={on_console(expected)}  shop\n" in capsys.readouterr().out

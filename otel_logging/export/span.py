@@ -254,7 +254,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         if isinstance(error, Exception):
             is_recorded_here, sets_status = self.on_exception
             if is_recorded_here and not is_recorded(error, self.trace_id):
-                self.record_exception(error)
+                self.record_exception(error, escaped=True)
             if sets_status:
                 self.set_status(StatusCode.ERROR, plain(error))
         self.end()

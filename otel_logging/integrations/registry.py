@@ -37,10 +37,13 @@ def instrument(names: Iterable[str]) -> None:
 
 
 def uninstrument() -> None:
-    """Take away what ``instrument`` has put in place. Failure: never raises."""
+    """Take away what ``instrument`` has put in place, but for what makes lines: those go on.
+
+    Failure: never raises.
+    """
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
-    _take_away(_on.copy())
+    _take_away(_on - {"loguru"})
 
 
 def _take_away(names: set[str]) -> None:

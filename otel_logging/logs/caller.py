@@ -73,11 +73,11 @@ def note_application() -> None:
 def is_library(logger: str) -> bool:
     """Say whether a *logger*'s name is that of an installed library's module."""
     name = logger.partition(".")[0]
-    if name == "uvicorn":  # it shows its lines by itself, but for log_config=None: for us to do it
-        return False
     module = sys.modules.get(name)
     file = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
-    return name != _application and type(file) is str and not is_application(f"{file}/")
+    # uvicorn shows its lines by itself, but for log_config=None: for us to do it
+    is_known = name in ("uvicorn", _application) or type(file) is not str
+    return not (is_known or is_application(f"{file}/"))
 
 
 def where(error: BaseException) -> dict[str, str]:
@@ -87,8 +87,7 @@ def where(error: BaseException) -> dict[str, str]:
         code = frame.f_code
         module = str(frame.f_globals.get("__name__")).partition(".")[0]
         if module == _application or is_application(code.co_filename):
-            place = f"{code.co_filename}:{line} in {code.co_qualname}"
-            found = {_names.EXCEPTION_WHERE: place}
+            found = {_names.EXCEPTION_WHERE: f"{code.co_filename}:{line} in {code.co_qualname}"}
     return found
 
 

@@ -101,9 +101,11 @@ def apply(settings: LogSettings) -> None:
 
 
 def hide_banners() -> None:
-    """Hide what libraries print where they start, of those that are imported by now."""
-    if _applied is not None and _applied.takeover and not _applied.console:
-        stdlib.silence_flask()
+    """Hide what imported libraries print where they start: Flask's banner, which has no option."""
+    cli: Any = sys.modules.get("flask.cli")
+    is_hidden = _applied is not None and _applied.takeover and not _applied.console
+    if is_hidden and hasattr(cli, "show_server_banner"):
+        cli.show_server_banner = lambda *_, **__: None
 
 
 @contextmanager

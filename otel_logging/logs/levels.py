@@ -6,7 +6,8 @@ Invariant: ``logger.level`` is the application's, and its handlers get what they
 import logging
 from typing import Final
 
-_level_of = logging.Logger.getEffectiveLevel  # Python's own
+#: The level from which the application's own levels let a logger's records through: Python's.
+for_handlers: Final = logging.Logger.getEffectiveLevel
 #: LOG_LEVEL and LOG_LEVELS by ``Logger.name``; empty while other loggers are left alone.
 ours: Final[dict[str, int]] = {}
 
@@ -26,11 +27,6 @@ def of_root() -> int:
     level = logging.root.level
     is_given = bool(ours) and (level != logging.WARNING or _is_warning_given)
     return level if is_given else logging.INFO
-
-
-def for_handlers(logger: logging.Logger) -> int:
-    """Return the level from which the application's own levels let *logger*'s records through."""
-    return _level_of(logger)
 
 
 def _nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:

@@ -5,6 +5,7 @@ Deliberately absent: levels, and who calls (``logger``).
 """
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from structlog.processors import StackInfoRenderer
 from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._redact import Redaction
+from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, is_true
 from otel_logging.binding import json_of, on_lines, remember
 from otel_logging.logs import caller
@@ -41,6 +43,8 @@ _TELLING: Final = frozenset({"warning", "error", "critical"})
 _GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID, _names.EVENT}
 #: structlog's register of what its functions bind: empty until one is called.
 _BINDABLE: Final = getattr(structlog.contextvars, "_CONTEXT_VARS", {"unknown": None})
+#: What was raised, behind the last place of a traceback that is a text.
+_RAISED: Final = later(r"(?:.*\n[ \t][^\n]*\n|\A)([\w.<>]+)(?:: (.*))?\Z", re.DOTALL)
 _render_stack: Final = StackInfoRenderer(additional_ignores=["otel_logging"])
 _second: tuple[int, str] = (0, "")
 
@@ -58,12 +62,12 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     origin = None if error is None else _exceptions.context_of(error)
     context = None
     if origin is not None and not span.get_span_context().is_valid:
-        context, span = (
-            origin if bindings.is_unbound() else None,
-            origin.run(trace.get_current_span),
-        )
+        context = origin if bindings.is_unbound() else None
+        span = origin.run(trace.get_current_span)
     if type(given) is TracebackText:
-        event_dict[_names.EXCEPTION] = given
+        raised = _RAISED.match(given)
+        found = zip(_names.OF_EXCEPTIONS, raised.groups("") if raised else (), strict=False)
+        event_dict = {**dict(found), **event_dict, _names.EXCEPTION: given}
     fill = partial(_fill, span, logger, level, event_dict, error, on_span=on_span)
     return fill() if context is None else context.run(fill)
 
@@ -78,12 +82,11 @@ def _fill(
     on_span: bool,
 ) -> EventDict:
     identify(span, logger, level, event_dict, error)
-    is_known = False
     told = error if error is not None or level not in _TELLING else sys.exc_info()[1]
     if told is not None:
         _exceptions.mark_told(told)
-    if error is not None:
-        is_known = on_span and _runtime.current.on_spans and _was_recorded(span, error)
+    is_known = on_span and _runtime.current.on_spans
+    is_known = is_known and error is not None and _was_recorded(span, error)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
         if asked and _names.STACK in event_dict:

@@ -79,11 +79,14 @@ class LineLogger:
         threshold = floor = lowest = levels.of_root() if asked is None else asked
         if configured is not None and levels.ours:
             self.known = standard = logging.getLogger(self.name)
-            threshold = max(lowest, levels.set_in_code(standard))
-            floor = min(threshold, levels.for_handlers(standard))
+            own, handlers_level = levels.set_in_code(standard), levels.for_handlers(standard)
             self.is_quiet = asked is None and caller.is_library(self.name)
+            if own and asked is None and not self.is_quiet:
+                lowest = min(lowest, own)
+            threshold = max(lowest, own)
+            floor = min(threshold, handlers_level)
             if self.is_quiet:
-                lowest = max(lowest, levels.for_handlers(standard))
+                lowest = max(lowest, handlers_level)
         #: Levels: LOG_LEVEL's, for records; of lines, with those set in code; with handlers'.
         self.lowest, self.threshold, self.floor = lowest, threshold, floor
         self.straight = line.never_straight if configured is None else configured.straight

@@ -79,13 +79,6 @@ def _replace_methods() -> None:
         _ways = (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers)
 
 
-def silence_flask() -> None:
-    """Print no banner of Flask's: it has no option. Does nothing before ``import flask``."""
-    cli: Any = sys.modules.get("flask.cli")
-    if hasattr(cli, "show_server_banner"):
-        cli.show_server_banner = lambda *_, **__: None
-
-
 def _set_and_follow(self: logging.Logger, level: Any) -> None:
     before = self.level
     _set_level(self, level)  # raises what it always does
@@ -97,14 +90,15 @@ def _set_and_follow(self: logging.Logger, level: Any) -> None:
 # ---------------------------------------------------------------- a record
 
 _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None)).keys()  # not of a factory
-#: No ``extra=`` fields: what every record has, what formatters add, and copies of what a
-#: line has anyway, from OpenTelemetry's logging instrumentation.
-_NO_FIELDS: Final = _PLAIN | {
-    *("message", "asctime", "otelSpanID", "otelTraceID"),
-    *("otelTraceSampled", "otelServiceName"),
+#: No ``extra=`` fields: what records and formatters have, and copies of what a line has anyway,
+#: from OpenTelemetry's logging instrumentation.
+_NO_FIELDS: Final = call.OF_RECORDS | {
+    *("otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName"),
 }
 #: Fields in which a library has parts of its message once more, or what nobody can read.
 _REPEATED: Final = {
+    "celery": {"data"},  # with arguments and traceback
+    "django": {"server_time"},
     "uvicorn": {"color_message"},
     "websockets": {"websocket"},
     "aiohttp": {
@@ -223,8 +217,7 @@ def _taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
     is_taken = False
     for handler in handlers.handlers_of(logger):
         if record.levelno >= handler.level:
-            taken = handler.handle(record)
-            is_null = handlers.is_null(handler)
+            taken, is_null = handler.handle(record), handlers.is_null(handler)
             is_taken = is_taken or bool(taken) or (taken is None and not is_null)
     return is_taken
 
@@ -261,10 +254,8 @@ def _to_line(record: logging.LogRecord) -> None:
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
     level = record.levelno
-    is_shown = level >= lines.lowest and not (
-        lines.is_quiet and handlers.hide(lines.standard, level)
-    )
-    if is_shown and not uncaught.is_line_already(record) and not is_handed_on(record):
+    is_hidden = level < lines.lowest or (lines.is_quiet and handlers.hide(lines.standard, level))
+    if not (is_hidden or uncaught.is_line_already(record) or is_handed_on(record)):
         make = functools.partial(_event_of, record)
         name = loggers.name_of(level, record.levelname)
         emit = functools.partial(loggers.emit, lines, level, make, written=written, level_name=name)
@@ -296,7 +287,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         event = uncaught.with_parts(event, event_dict)
     if type(record.msg) is TaggedText:
         event = tagged_text(record.msg.tag, event)
-    if is_true(record.exc_info) or is_true(record.exc_text):
+    if is_true(record.exc_info) or is_true(record.exc_text) or record.args is None:
         event = _put_exception(record, event, event_dict)
     if is_true(record.stack_info):
         event_dict[_names.STACK] = record.stack_info
@@ -314,9 +305,13 @@ def _is_filtered(record: logging.LogRecord) -> bool:
 def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict) -> str:
     """Put the exception of *record* into *event_dict*; return *event* without its traceback.
 
-    loguru's records have it in their message, and a line break for ``exc_text``.
+    loguru's records have it in their message, and a line break for ``exc_text``. A ``QueueHandler``
+    puts all into the message, and leaves no arguments.
     """
     text, last = str(plain(record.exc_text)).strip() if is_true(record.exc_text) else "", ""
+    found = _TRACEBACK.search(event)
+    if found and record.args is None:
+        text = text or event[found.start() :].strip()
     if is_true(record.exc_info):
         event_dict["exc_info"] = record.exc_info
         if (error := exception_of(record.exc_info)) is not None:
@@ -325,7 +320,7 @@ def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict)
         event_dict["exc_info"] = TracebackText(text)
         last = text.rpartition("\n")[2]
     is_written = bool(last) and event.endswith(last)
-    if (is_written or record.exc_text == "\n") and (found := _TRACEBACK.search(event)):
+    if found and (is_written or record.exc_text == "\n"):
         return event[: found.start()] or last
     return event.removesuffix(f"\n{last}") if is_written else event
 

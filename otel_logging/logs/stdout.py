@@ -114,6 +114,7 @@ class Stdout:
             stream.write = _Print(stream)
             binary = getattr(stream, "buffer", None) or stream.stream
             if type(binary.write) is _PrintBytes:  # of another wrapper of it
+                stream.write.last = binary.write.text.last
                 binary.write.text = stream.write
             else:
                 binary.write = _PrintBytes(binary, stream.write)

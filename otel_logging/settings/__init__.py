@@ -155,8 +155,9 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
     log_exporter = None
     if "otlp" in values["lines_to"] and not values["disabled"]:
         log_exporter = load_exporter(variables, endpoint, test=test, signal="logs")
+    values |= {"service_name": name, "resource": {**resource, "service.name": name}}
     settings = Settings(
-        **values | {"service_name": name, "resource": {**resource, "service.name": name}},
+        **values,
         logs=logs,
         exporter=load_exporter(variables, endpoint, test=test),
         log_exporter=log_exporter,
@@ -179,10 +180,11 @@ def _limits(variables: Variables) -> Limits:
 
 def _remarks(variables: Variables) -> tuple[str, ...]:
     unused = sorted(n for n in variables.names() if n.startswith(_names.OTEL_BSP_PREFIX))
+    said = dict.fromkeys(variables.ignored)  # once, though two signals read it
     if not unused:
-        return tuple(variables.ignored)
+        return tuple(said)
     verb = "is" if len(unused) == 1 else "are"
-    return (*variables.ignored, f"{', '.join(unused)} {verb} ignored: spans are queued on disk")
+    return (*said, f"{', '.join(unused)} {verb} ignored: spans are queued on disk")
 
 
 def differences(one: Settings, other: Settings, given: Collection[str]) -> Iterator[str]:

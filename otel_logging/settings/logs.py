@@ -74,7 +74,7 @@ def _load_redaction(variables: Variables) -> Redaction:
         return OFF
     return Redaction(
         read(_parse.comma_list, (), _names.REDACT_KEYS),
-        filter(None, [variables.get(_names.REDACT_PATTERN)]),
+        read(_parse.pattern, (), _names.REDACT_PATTERN),
         read(_parse.comma_list, (), _names.REDACT_ALLOW),
         personal=read(_parse.true_or_false, False, _names.REDACT_PERSONAL),
         salt=variables.get(_names.REDACT_SALT) or "",

@@ -80,7 +80,9 @@ class Variables:
                 except ConfigurationError as error:
                     if not self._is_beside or not _OTHERS.match(name):
                         raise
-                    self.ignored.append(f"{error}; ignored beside another SDK")
+                    ours = "otlp" in value.split(",")  # of several exporters
+                    self.ignored.append(f"{error}; ignored beside another SDK{', but otlp' * ours}")
+                    default = parse(name, "otlp") if ours else default
         return default
 
     def values(

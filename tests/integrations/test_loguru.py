@@ -95,6 +95,15 @@ def test_console_sinks_are_silent_and_files_go_on(
     assert written == ["INFO saved 7", "DEBUG too low for a line", "INFO its own again"]
 
 
+@pytest.mark.parametrize("setup", ["setup_observability('shop').shutdown()", "configure_logging()"])
+def test_lines_go_on_after_shutdown(setup: str) -> None:
+    """As those of every logger, though no sink of the application is left."""
+    code = f"from loguru import logger\nfrom otel_logging import *\nlogger.remove()\n{setup}\n"
+    done = script(code + "logger.info('ended')", ENVIRONMENT="production")
+    assert [line["event"] for line in parsed(done.stdout)] == ["ended"]
+    assert done.stderr == b""
+
+
 def test_a_record_is_a_line_with_its_fields() -> None:
     """Bound, of a context, and of the call; those with a name that a line has are kept aside."""
     with capture(log_level=0) as seen, traced("request"):
