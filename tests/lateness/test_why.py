@@ -953,6 +953,8 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
             (line,) = lines()
             if share > 0.8:  # else the machine had other things to do, and it waited as well
                 break
+        else:
+            pytest.skip("no processor was free for a quarter of a second, a hundred times")
         assert line["late.cause"] == "cpu"
         assert str(line["late.detail"]).startswith(("search", "burn ("))
         assert f"s of computing in {line['late.detail']}" in line["event"]
@@ -970,12 +972,13 @@ def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
             bind_context(user_id="alice")
             held.set()
             sum(range(40_000_000))
+            held.clear()
 
     def small() -> None:
         with traced("turn", budget=BUDGET_S):
             bind_context(user_id="bob")
             held.wait()
-            for _ in range(20):
+            while held.is_set():
                 time.sleep(0.001)
 
     with ThreadPoolExecutor(2) as pool:
