@@ -483,15 +483,18 @@ def test_what_is_bound_between_messages_is_the_connection_s() -> None:
 
 
 def test_idle_time_is_no_latency() -> None:
+    latencies = []
     with serving(app_of(Starlette)) as seen:
         for shape in SHAPES:
             with seen.connect(f"/ws/{shape}?user=a") as client:
                 for _ in range(2):
+                    sent_s = time.monotonic()
                     client.send(json.dumps(shape))
                     client.recv()
+                    latencies.append(time.monotonic() - sent_s)
                     time.sleep(0.3)
         messages = seen.wait_for("message", 2 * len(SHAPES))
-    assert all(span["duration_s"] < 0.2 for span in messages)
+    assert max(span["duration_s"] for span in messages) < max(latencies) + 0.15
 
 
 @pytest.mark.parametrize("texts", [("first",), ("first", "second")], ids=len)
