@@ -237,13 +237,13 @@ class Receiver:
 
     # ---- the handler's side
 
-    def _receive(self, request: Request) -> Answer:
+    def _receive(self, request: Request, answer: Callable[[Request], Answer]) -> Answer:
         with self._changed:
             self._kept.requests.append(request)
             self._changed.notify_all()
         if request.error:
             return 400, {"Content-Type": "text/plain"}, request.error.encode()
-        return self.answer(request)  # outside the lock: it may wait
+        return answer(request)  # outside the lock: it may wait
 
     def _answered(self, request: Request, status: int | None) -> None:
         with self._changed:
@@ -308,10 +308,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
+        receiver = self.server.receiver
+        # as it is when a request begins: a busy machine decodes one of a killed process for long
+        chosen = receiver.answer
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         request = decode(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-        receiver = self.server.receiver
-        answer = receiver._receive(request)
+        answer = receiver._receive(request, chosen)
         # kept before it is sent, as a collector does: who has the answer can count on it
         receiver._answered(request, answer and answer[0])
         if answer is None:

@@ -534,10 +534,10 @@ def test_a_segment_that_cannot_be_read_is_neither_damaged_nor_delivered(
         shop.end_segments(1, 2, 3)
         unreadable += [segment.path for segment in shop.spool.waiting()[:1] if segment.path]
         shop.work()
-        assert not shop.flush(1)
+        assert not shop.flush(0.2)
         shop.end(4)
         receiver.wait_for(lambda r: len(r.spans) == 3, 10)
-        assert not shop.flush(1)
+        assert not shop.flush(0.2)
         assert shop.spool.backlog() == 1
         assert shop.delivery.sender.last_failure.endswith(str(error))
         unreadable.clear()

@@ -11,7 +11,7 @@ import pytest
 from otel_logging import _diagnostics, _forks, get_logger, traced
 from tests.conftest import Service
 from tests.receiver import Receiver
-from tests.test_exit import NEXT, Shop
+from tests.test_exit import Shop
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 
@@ -216,7 +216,7 @@ def test_short_children_leave_delivery_to_others(shop: Shop, end: str) -> None:
     """They end by ``os._exit`` wherever they are: all of their spans arrive, and none twice."""
     shop.run(SHORT.replace("{end}", end))
     if "force_flush" not in end:
-        shop.run(f"{NEXT}.force_flush(40)")
+        shop.start_next()
     expected = ["parent", *[f"{child} {number}" for child in range(60) for number in range(4)]]
     assert names(shop.receiver) == sorted(expected)
 
@@ -238,7 +238,7 @@ for name in ("left", "asked"):
 os._exit(0)
 """)
     assert names(shop.receiver) == ["asked", "parent"]
-    shop.run(NEXT)
+    shop.start_next()
     assert names(shop.receiver) == ["asked", "left", "parent"]
 
 

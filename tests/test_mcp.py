@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from tests.programs import python
 from tests.stored import TRACE, Planted, line, store
 
-pytest.importorskip("mcp", reason="needs OpenTelemetry 1.28: the oldest set is without it")
-from mcp.client.session import ClientSession
-from mcp.client.stdio import StdioServerParameters, stdio_client
+pytestmark = pytest.mark.skipif(
+    find_spec("mcp") is None, reason="needs OpenTelemetry 1.28: the oldest set is without it"
+)
 
 MAIN = "from otel_logging.cli import main; main()"
 CALLS: list[tuple[str, dict[str, Any]]] = [
@@ -28,6 +29,9 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 
 
 async def asked(*arguments: str) -> tuple[list[Any], list[Any]]:
+    from mcp.client.session import ClientSession  # a second of each worker that collects this
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
     parameters = StdioServerParameters(
         command=sys.executable, args=["-c", MAIN, "mcp", *arguments], env=dict(os.environ)
     )

@@ -47,7 +47,8 @@ def on_disk(directory: Path) -> bytes:
 
 def is_left(secret: str, text: str) -> bool:
     """Say whether *secret* is in *text*, as it is or as JSON has it."""
-    return secret in text or json.dumps(secret)[1:-1] in text
+    in_json = json.dumps(secret)[1:-1]
+    return secret in text or (in_json != secret and in_json in text)
 
 
 def test_fields_messages_names_and_errors_lose_their_secrets(
@@ -71,7 +72,9 @@ def test_fields_messages_names_and_errors_lose_their_secrets(
     out = capfd.readouterr().out
     disk = on_disk(service.spool_dir).decode(errors="replace")
     for place in (shown, out, disk):
-        assert {secret for secret, _, _ in VALUES if is_left(secret, place)} == set()
+        assert {
+            secret for secret in {each[0] for each in VALUES} if is_left(secret, place)
+        } == set()
         assert place.count("[redacted:") > 300
 
 

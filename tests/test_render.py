@@ -223,15 +223,15 @@ def test_any_line_fits(fields: dict[str, Any], limit: int, text: str) -> None:
 
 #: Each part is within its own bound; together they are megabytes.
 TOO_MUCH: dict[str, dict[str, Any]] = {
-    "texts": {f"text_{n}": "x" * 8000 for n in range(130)},
+    "texts": {f"text_{n}": "x " * 4000 for n in range(130)},
     "of the longest characters": {f"text_{n}": "\U0001f600" * 8000 for n in range(20)},
     "that are all escaped": {f"text_{n}": "\x9b" * 8000 for n in range(20)},
     "lists": {f"list_{n}": ["y" * 60] * 900 for n in range(20)},
     "mappings": {f"map_{n}": {str(k): "z" * 60 for k in range(900)} for n in range(20)},
-    "numbers": {f"number_{n}": n for n in range(25_000)},
+    "numbers": {f"name_of_a_number_{n}": n for n in range(11_000)},
     "names": {f"{n}" + "n" * 8000: n for n in range(130)},
-    "one name": {"n" * 1_000_000: 1},
-    "tracebacks": {f"text_{n}": "x" * 8000 for n in range(33)}
+    "one name": {"n" * 300_000: 1},
+    "tracebacks": {f"text_{n}": "x " * 4000 for n in range(33)}
     | {"exception": "Traceback\n" * 800, "stack": "\n" * 8000},
 }
 

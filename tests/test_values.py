@@ -245,7 +245,7 @@ _SCALARS = (
     | st.datetimes()
     | st.uuids()
     | st.integers(7000, 9000).map("ä".__mul__)
-    | st.integers(7000, 9000).map(bytes)
+    | st.integers(7000, 9000).map(b"\n".__mul__)
     | st.integers(0, len(ODD) - 1).map(lambda n: ODD[n])  # a sampler would look at them
 )
 _KEYS = st.text(max_size=3) | st.integers(0, 3) | st.none() | st.just("k" * 300) | st.just((1, 2))

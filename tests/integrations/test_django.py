@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
+from django.test import override_settings
 from django.urls import include, path, re_path
 from werkzeug.test import Client
 
@@ -48,7 +49,7 @@ def run() -> Iterator[Captured]:
         django.setup()
     django_integration.instrument()
     django_integration.instrument()
-    with capture() as captured:
+    with capture() as captured, override_settings(ROOT_URLCONF=__name__):
         yield captured
     django_integration.uninstrument()
 

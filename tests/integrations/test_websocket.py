@@ -152,12 +152,15 @@ def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type
                 seen.wait_for("message", 2)  # while the socket is open
 
         threads = [threading.Thread(target=talk, args=(f"u{n}",)) for n in range(clients)]
+        began_s = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         messages = seen.wait_for("message", 3 * clients)
+        took_s = time.monotonic() - began_s
         seen.wait_for("disconnect", clients)
+    late_s = took_s - DELAY_S * (1 if shape == "task_each" else 3)  # all that is no delay of ours
     assert len({span["trace_id"] for span in messages}) == 3 * clients
     handshakes = {span["trace_id"]: attributes(span) for span in seen.named("WS /ws/{shape}")}
     assert len(handshakes) == clients
@@ -173,9 +176,9 @@ def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type
         assert {(line["user_id"], line["order"]) for line in own} == {(user, order)}
         serially = 1 if shape == "task_each" else int(order[-1]) + 1
         least = DELAY_S * serially
-        assert least - 0.02 <= span["duration_s"] < least + 0.25
-        if shape != "worker":  # its queue is the application's
-            assert found["queue.wait_s"] == pytest.approx(least - DELAY_S, abs=0.2)
+        assert max(least - late_s, DELAY_S) - 0.02 <= span["duration_s"] < least + late_s
+        if shape != "worker":  # its queue is the application's; and one shape reads one ahead
+            assert found["queue.wait_s"] == pytest.approx(least - DELAY_S, abs=late_s + DELAY_S)
     for event in ("joined", "left"):
         lines = [line for line in seen.lines if line["event"] == event]
         assert len(lines) == clients
@@ -480,15 +483,18 @@ def test_what_is_bound_between_messages_is_the_connection_s() -> None:
 
 
 def test_idle_time_is_no_latency() -> None:
+    latencies = []
     with serving(app_of(Starlette)) as seen:
         for shape in SHAPES:
             with seen.connect(f"/ws/{shape}?user=a") as client:
                 for _ in range(2):
+                    sent_s = time.monotonic()
                     client.send(json.dumps(shape))
                     client.recv()
+                    latencies.append(time.monotonic() - sent_s)
                     time.sleep(0.3)
         messages = seen.wait_for("message", 2 * len(SHAPES))
-    assert all(span["duration_s"] < 0.2 for span in messages)
+    assert max(span["duration_s"] for span in messages) < max(latencies) + 0.15
 
 
 @pytest.mark.parametrize("texts", [("first",), ("first", "second")], ids=len)
