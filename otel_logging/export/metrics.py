@@ -5,7 +5,8 @@ In: counts. Out: observations, when the provider's reader asks. Invariant: nothi
 for this. Deliberately absent: a meter provider.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from opentelemetry import metrics
@@ -37,22 +38,12 @@ def observe() -> None:
     meter = metrics.get_meter(_names.SCOPE)
     for signal, noun in (("span", NOUNS["traces"]), ("log", NOUNS["logs"])):
         for component, done in _DONE.items():
-
-            def ask(
-                _: metrics.CallbackOptions, component: str = component, noun: str = noun
-            ) -> Iterable[metrics.Observation]:
-                return _counted(component, noun)
-
             name = f"{_names.SDK_METRIC}{component}.{signal}.{done}"
-            _made.append(
-                meter.create_observable_counter(name, [ask], f"{{{noun[:-1].replace(' ', '_')}}}")
-            )
+            unit, ask = f"{{{noun[:-1].replace(' ', '_')}}}", partial(_counted, component, noun)
+            _made.append(meter.create_observable_counter(name, [ask], unit))
     for what in _redact.changed:  # the conventions have no name for these
-
-        def tell(_: metrics.CallbackOptions, what: str = what) -> Iterable[metrics.Observation]:
-            return [metrics.Observation(_redact.changed[what], _about("processor"))]
-
-        _made.append(meter.create_observable_counter(_names.VALUE_METRIC + what, [tell], "{value}"))
+        name, ask = _names.VALUE_METRIC + what, partial(_changed, what)
+        _made.append(meter.create_observable_counter(name, [ask], "{value}"))
 
 
 def _about(component: str) -> dict[str, str]:
@@ -60,7 +51,13 @@ def _about(component: str) -> dict[str, str]:
     return {_names.COMPONENT_TYPE: kind, _names.COMPONENT_NAME: f"{kind}/0"}
 
 
-def _counted(component: str, noun: str) -> Iterator[metrics.Observation]:
+def _changed(what: str, _: metrics.CallbackOptions) -> Iterator[metrics.Observation]:
+    yield metrics.Observation(_redact.changed[what], _about("processor"))
+
+
+def _counted(
+    component: str, noun: str, _: metrics.CallbackOptions
+) -> Iterator[metrics.Observation]:
     about = _about(component)
     if component == "exporter":
         yield metrics.Observation(sender.delivered[noun], about)
