@@ -274,7 +274,8 @@ def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
             if sign in text:
                 text = _replaced(text, shape, kind_of)
                 break
-    return _without_rows(text, kind_of)
+    is_statement = any(sign in text for sign in ("alues", "ALUES", "aram", "PARAM", "args", "bind"))
+    return _without_rows(text, kind_of) if is_statement else text
 
 
 def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | None]) -> str:
@@ -319,25 +320,27 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     return "".join((*parts, text[done:])) if parts else text
 
 
-#: A statement's columns and rows; what a driver is given beside it, for the names before places:
-#: `[SQL: … SET password=?] [parameters: ('x',)]`; a bracket, a comma, a literal of a row.
-_HEAD: Final = r"(?i:(\binsert\s+into\s+[^\s()]{1,128}\s*\()([^()]{1,2048})(\)\s*values\s*))"
-_ROWS: Final = (
+#: A statement's rows, or what a driver is given beside it: `[SQL: … SET password=?] [parameters:
+#: ('x',)]`; the columns before them, or the names before places; a bracket, a comma, a literal.
+_ROWS: Final = later(
+    r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[]))"
     r"((?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
 )
-_COLUMNS: Final = later(_HEAD)
-_INSERT: Final = later(_HEAD + _ROWS)
-_COMPARED: Final = later(r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\?|%s|\$[0-9])")
-_BESIDE: Final = later(
-    r"(?i:\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?)(?=[(\[])" + _ROWS
+_COLUMNS: Final = later(
+    r"\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s", re.IGNORECASE
 )
+_COMPARED: Final = later(r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\?|%s|\$[0-9])")
 _IN_ROW: Final = later(r"[(\[,]|(\\{0,7}['\"])((?:[^'\"\\]|''|\\(?!['\"]))*)\1")
 
 
 def _without_rows(text: str, kind_of: Callable[[str], str | None]) -> str:
     """Return *text* without what a statement has for columns of such a name."""
 
-    def masked(columns: list[str], rows: str) -> str:
+    def masked(found: re.Match[str]) -> str:
+        start = found.start(1)
+        before = text[max(start - _LONGEST // 4, 0) : start] + " "
+        inserted = _COLUMNS.findall(before)
+        columns = inserted[-1].split(",") if inserted else _COMPARED.findall(before)
         kinds = [kind_of(column.strip('\\ "`[]\n')) for column in columns]
         place = 0
 
@@ -348,16 +351,6 @@ def _without_rows(text: str, kind_of: Callable[[str], str | None]) -> str:
             is_secret = kind is not None and one[2] and not is_blank(one[2])
             return one[1] + marker(str(kind)) + one[1] if is_secret else one[0]
 
-        return _IN_ROW.sub(item, rows)
+        return text[found.start() : start] + _IN_ROW.sub(item, found[1])
 
-    def beside(found: re.Match[str]) -> str:
-        before = text[max(found.start() - _LONGEST // 2, 0) : found.start()]
-        heads = _COLUMNS.findall(before)
-        columns = heads[-1][1].split(",") if heads else _COMPARED.findall(before)
-        return found[0][: -len(found[1])] + masked(columns, found[1])
-
-    if "nsert" in text or "NSERT" in text:
-        text = _INSERT.sub(
-            lambda found: found[0][: -len(found[4])] + masked(found[2].split(","), found[4]), text
-        )
-    return _BESIDE.sub(beside, text) if "?" in text or "%s" in text or "$1" in text else text
+    return _ROWS.sub(masked, text)

@@ -41,7 +41,7 @@ BUDGETS = {
     "_runtime": 31,
     "_secret_names": 142,
     "_secret_texts": 280,
-    "_secret_values": 297,
+    "_secret_values": 293,
     "_socket": 113,
     "_text": 39,
     "_tls": 51,
