@@ -63,7 +63,6 @@ _ABOUT: Final = later(
     rf"|\[(?:(?:{QUOTE}){_SENTENCE}(?:{QUOTE})(?:, ?)?){{1,9}}\]",
     re.DOTALL,
 )
-_LONGEST: Final = 8192  # of a schema that is looked at
 _PATH: Final = later(
     r"~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
     r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql)"
@@ -84,7 +83,7 @@ def is_blank(value: str, kind: str = "password") -> bool:
 def is_about(value: Any) -> bool:
     """Say whether *value* tells what a secret has to be, as JSON schemas do, or what is wrong."""
     if type(value) is str:
-        is_whole = value[-1:] in ("}", "]") and len(value) < _LONGEST
+        is_whole = value[-1:] in ("}", "]") and len(value) < 8192
         return is_whole and _ABOUT.fullmatch(value) is not None
     if type(value) is dict:
         has_any = any(key in value for key in ("default", "example", "const", "enum", "value"))
@@ -98,17 +97,25 @@ def is_name(value: str, kind_of: Callable[[str], str | None]) -> bool:
     return kind_of(value) is not None and re.sub("[_.-]", "", value).isalpha()
 
 
-#: How many there are, or numbers and words of a language model.
-_COUNTED: Final = later(r"\[(?:['\"]?(?:[A-Za-z]{1,16}+|[0-9]{1,6}+)['\"]?(?:, ?|(?=\])))*\]")
+#: Small numbers and states, in a list or by name; a language model's words, and how many.
+_SMALL, _WORDS = (
+    later(
+        r"[\[({](?:(?:['\"]?\w{1,32}+['\"]?[:=] ?)?"
+        rf"(?:{each}|(?i:true|false|none|null))(?:, ?|(?=[\])}}])))*[\])}}]"
+    )
+    for each in (r"[0-9]{1,3}", r"['\"]?(?:[A-Za-z]{1,16}+|[0-9.]{1,9}+)['\"]?")
+)
 
 
 def is_count(name: str, value: Any) -> bool:
     """Say whether *value* is how many there are (`tokens=512`), or too small a number."""
-    is_number = type(value) in (int, float) or (type(value) is str and value.isdecimal())
     end = name[-5:].lower()
     is_plural = end[-1:] == "s" and (end[-2:] != "ss" or (end == "pass" and len(str(value)) < 6))
-    if end == "okens" and type(value) in (str, list):
-        is_number = is_number or _COUNTED.fullmatch(str(value)) is not None
+    if str(value)[:1] in ("[", "{", "("):
+        counted = _WORDS if end in ("okens", "sions") else _SMALL
+        is_named = end == "okens" or str(value)[0] == "{"
+        return is_named and counted.fullmatch(str(value)) is not None
+    is_number = type(value) in (int, float) or (type(value) is str and value.isdecimal())
     return is_number and (is_plural or len(str(value)) < 3)
 
 
@@ -134,9 +141,5 @@ def is_state(name: str, value: str) -> bool:
     word = re.split(r"[\[(<) ]", value.lstrip("&*").rstrip(".!?"))[0].lower()
     ends = ("ed", "ing") if value[:1].isupper() else "ed"  # Creating...
     is_test = name == "PASS" and word.startswith("test")
-    return (
-        value == name.title()
-        or is_test
-        or word in _STATES
-        or (word.isalpha() and word.endswith(ends))
-    )
+    is_said = is_test or word in _STATES or (word.isalpha() and word.endswith(ends))
+    return is_said or value == name.title()

@@ -146,7 +146,6 @@ _TEMPLATE: Final = later(
     r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
     r"|<(?:[\w -]{1,64}|[^\s<>]{1,64})>"
 )
-_CLOSING: Final = {"“": "”"}
 #: What makes one name of it and the word before.
 _SECOND: Final = words_in(
     "key keys code codes id number string phrase hash value word answer pass token"
@@ -159,8 +158,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     """Return where the value at *at* begins and ends; *quote*: what is before its name."""
     opening = _OPENING.match(text, at)
     if opening:
-        mark, begin = opening.group(1), opening.end()
-        mark = _CLOSING.get(mark, mark)
+        mark, begin = opening.group(1).replace("“", "”"), opening.end()
         end = text.find(mark, begin, begin + _LONGEST)
         while end >= 0 and (
             _is_escaped(text[begin:end][-16:], mark)

@@ -209,6 +209,9 @@ NEIGHBOUR_VALUES = (
     ("session", "active"),
     ("mfa", "enabled"),
     ("input_tokens", [12, 13]),
+    ("tokens", {"prompt": 1200, "completion": 5}),
+    ("sessions", {"active": 4, "idle": None}),
+    ("auth", {"enabled": True}),
     ("environ", {"PWD": "/srv/app"}),
 )
 
