@@ -35,10 +35,11 @@ _STATES: Final = words_in(
     "a absent active an and any are bool boolean by bytes can cannot char could creation current "
     "default destruction empty error failure for forbidden found from github given google has "
     "have hidden if in inactive include incorrect inherit int invalid is it its json kerberos "
-    "latest ldap may mismatch missing modifications must new no not of oidc ok old omit on open "
-    "option optional or our please present promise read ready reset same-origin saml secretbytes "
-    "secretstr see sent set should still str string success text that the this to too unknown "
-    "unset uuid valid varchar vec via was we when will with write wrong yes your"
+    "latest ldap max maximum may min minimum mismatch missing modifications must new no not of "
+    "oidc ok old omit on open option optional or our please present promise read ready reset "
+    "same-origin saml secretbytes secretstr see sent set should size still str string success "
+    "text that the this to too unknown unset uuid valid varchar vec via was we when will with "
+    "write wrong yes your"
 )
 #: In the source of a program: a call, or an item, without a literal that is a secret.
 _CHAIN: Final = r"[A-Za-z_]{1,64}(?:(?:\.|->|::)[A-Za-z_]{1,64}){0,8}"
@@ -115,7 +116,7 @@ def is_count(name: str, value: Any) -> bool:
         counted = _WORDS if end in ("okens", "sions") else _SMALL
         is_named = end == "okens" or str(value)[0] == "{"
         return is_named and counted.fullmatch(str(value)) is not None
-    is_number = type(value) in (int, float) or (type(value) is str and value.isdecimal())
+    is_number = type(value) in (int, float) or re.sub("(?<=[0-9])[,_]", "", str(value)).isdecimal()
     return is_number and (is_plural or len(str(value)) < 3)
 
 

@@ -153,12 +153,9 @@ class Redaction:
 
     def _is_own(self, words: list[str]) -> bool:
         """Say whether one of the names that were given is in there, in one word or in several."""
-        starts, most = range(len(words)), 6
-        some = ("".join(words[at : at + n]) for at in starts for n in range(1, most))
-        return bool(self._keys) and any(
-            each in self._keys or each.endswith(tuple(key for key in self._keys if len(key) > 4))
-            for each in some
-        )
+        ends = tuple(key for key in self._keys if len(key) > 4)
+        some = ("".join(words[at : at + n]) for at in range(len(words)) for n in range(1, 6))
+        return bool(self._keys) and any(one in self._keys or one.endswith(ends) for one in some)
 
     # ---- plain data
 

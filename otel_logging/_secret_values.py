@@ -24,16 +24,18 @@ _NAME: Final = (
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
     rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?'))?"
-    r"(?: (?:is|was|given|provided|used|received)(?=:)|(?<=[Kk]ey) [0-9]{1,2}(?=:))?"
-    r"(?:[^\S\r\n]|%20){0,40}(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|==?"
+    r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
+    r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?(?:[^\S\r\n]|%20){0,40}"
+    r"(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|==?"
     r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
     r"|:(?!//|:\S)|%(?:25){0,3}3[ADad])(?:(?<=:):(?=[ \t]))?"
     r"(?:[ \t]|%20){0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
 )
-#: Before and behind a name with a colon that is one of a place, a host, an image:
-#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`.
+#: A name with a colon that is one of a place, a host, an image, or the end of an address:
+#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`.
 _ELSE: Final = later(
-    r"..??(?:(?<=:)|(?<=[^\s\"'(]/))\w|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])",
+    r"..??(?:(?<=:)|(?<=[^\s\"'(]/))\w[\w.-]{0,128}:(?! )|./[\w.-]{1,64}[\"']: (?=\w)"
+    r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])",
     re.DOTALL,
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
@@ -79,7 +81,7 @@ _SAID: Final = later(
 #: In quotes no mix is needed of a password; nor of letters alone without them; a code is a number.
 _WORD: Final = later(
     r"\b(?P<name>(?i:password|passwd|passphrase|passcode|otp|pin|[\w-]{1,20} code))"
-    rf"(?: (?:is generated )?for (?:user |key )?\S{{1,64}}(?: is|:)|(?i:{_SAYS})) {_KNOWN}"
+    rf"(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is|:)|(?i:{_SAYS})) {_KNOWN}"
     r"(?=\\{0,7}[\"'][^\s\"'\\]{6,64}\\{0,7}[\"']"
     rf"|(?:(?<=is )|(?<=to )|(?<=: ))[0-9]{{4,8}}(?![\w.:-])"
     rf"|(?=[A-Za-z{_SIGN}]{{0,63}}[0-9])(?=[0-9{_SIGN}]{{0,63}}[A-Za-z])[\w{_SIGN}]{{6,64}}"
@@ -150,6 +152,9 @@ _TEMPLATE: Final = later(
 _SECOND: Final = words_in(
     "key keys code codes id number string phrase hash value word answer pass token"
 )
+#: Kinds that are no words; a sentence behind a colon, or the next of several names.
+_MIXED: Final = words_in("authorization session token credential csrf key")
+_PROSE: Final = later(r"(?:[a-z]{1,32},? )?[a-z]{1,32}(?: (?=\w)|:(?=\s))")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
 _LONGEST: Final = 8192  # of a value, in quotes or brackets
 
@@ -290,7 +295,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         if kind is None or found.start() < done:
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
-        if text[begin - 1] == ":" and _ELSE.match(text, max(found.start() - 2, 0)):
+        if named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
             continue
         if named is _TAG:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
@@ -304,6 +309,8 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
                 continue
             is_apart = named in (_CELL, _FLAG) or (sign == ":" and begin > found.start("sign") + 1)
             if is_apart and _harmless.is_state(name, text[begin:end]):
+                continue
+            if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
                 continue
             is_bare = text[begin - 1] not in "\"'`" and before not in ("?", "&")
             if is_bare and _harmless.is_source(name, text, begin, end, kind_of):
@@ -324,9 +331,7 @@ _ROWS: Final = later(
     r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[]))"
     r"((?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
 )
-_COLUMNS: Final = later(
-    r"\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s", re.IGNORECASE
-)
+_COLUMNS: Final = later(r"(?i:\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s)")
 _COMPARED: Final = later(r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\?|%s|\$[0-9])")
 _IN_ROW: Final = later(r"[(\[,]|(\\{0,7}['\"])((?:[^'\"\\]|''|\\(?!['\"]))*)\1")
 

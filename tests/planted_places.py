@@ -159,6 +159,8 @@ TEXTS = (
     "curl -u bob:12345678§ https://x",
     "https://maps.example.com/json?address=x&key=0a1b2c3d4e5f§",
     "password=<&§>",
+    "New API token created: §",
+    "password of bob: §",
 )
 
 #: What passwords are hashed to.
@@ -330,4 +332,12 @@ NEIGHBOUR_TEXTS = (
     "password -> hash -> store",
     "https:\\/\\/shop.de\\/a \\u0026 b",
     "SELECT * FROM tokens WHERE id = ? [parameters: ('a1',)]",
+    "auth: user 42 logged in",
+    "session: websocket opened",
+    "token: refresh in 300 s",
+    "Auth: token cache size 12",
+    "auth:test: ready",
+    'Get "https://auth:8443/token": x509: certificate signed by unknown authority',
+    "password: size must be between 8 and 20",
+    "tokens: 1,024",
 )
