@@ -11,44 +11,50 @@ from typing import Any, Final
 from otel_logging._secret_names import words_in
 from otel_logging._text import later
 
-QUOTE: Final = (
-    r"""\\{0,15}["'`“”]|\\u002[27]|(?:%(?:25){0,3}5C){0,7}%(?:25){0,3}2[27]|&quot;|&#3[49];"""
-)
+QUOTE: Final = r"""\\{0,15}["'`“”]|(?:%(?:25){0,3}5C){0,7}%(?:25){0,3}2[27]|&quot;|&#3[49];"""
 SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|%20|\+)"
 #: What is said of a value that does not do.
 _SENTENCE: Final = (
-    r"(?i:(?:this|your|the) \w+|ensure|string|value|field|is|must|can't|cannot|should|has)"
-    r"(?i: (?:[a-z',().-]+|[0-9]{1,3})){2,24}"
+    r"(?i:(?:this|your|the) \w+|ensure|string|value|field|is|must|can't|cannot|should|has|invalid"
+    r"|incorrect|expired|missing|enter|please|may|not)(?i: (?:[a-z',().-]+|[0-9]{1,3})){1,24}"
 )
 #: What is no secret: what has been taken out, placeholders.
 _BLANK: Final = later(
     rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|\$(?:\{{[\w.]+\}}|[A-Z_]+|[0-9]{{1,2}}|\([^()]*\))"
-    r"|:[a-z_]+|\((?:sensitive|known|hidden|not) [a-z ]+\)"
+    r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)"
     r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|[\[(<](?:filtered|redacted|hidden|masked|removed|secret)[\])>]|x{3,}"
     r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>"
-    r"|[\W_]*|none|null|nil|true|false|undefined"
+    r"|[\W_]*|none|null|nil|true|false|undefined|yes|no|on|off|ok"
+    r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?|[0-9]{1,4}/[0-9]{1,4}"
     r"|basic|bearer|digest|oauth2?|anonymous"
     rf"|{_SENTENCE}",
     re.IGNORECASE,
 )
 #: What is none behind a colon: the state of one, its type, the beginning of a sentence.
 _STATES: Final = words_in(
-    "a absent active an and any are bool by bytes can cannot could current default empty error "
-    "failure for forbidden found from given has have hidden if in inactive incorrect int invalid "
-    "is it its may mismatch missing must new no not of ok old on optional or our please present "
-    "ready reset see sent set should str string success that the this to too unknown unset valid "
-    "was we when will with wrong yes your secretstr secretbytes text varchar char boolean uuid "
-    "json open include omit same-origin google github ldap kerberos saml oidc"
+    "a absent active an and any are bool boolean by bytes can cannot char could creation current "
+    "default destruction empty error failure for forbidden found from github given google has "
+    "have hidden if in inactive include incorrect inherit int invalid is it its json kerberos "
+    "latest ldap max maximum may min minimum mismatch missing modifications must new no not of "
+    "oidc ok old omit on open option optional or our please present promise read ready reset "
+    "same-origin saml secretbytes secretstr see sent set should size still str string success "
+    "text that the this to too unknown unset uuid valid varchar vec via was we when will with "
+    "write wrong yes your"
 )
 #: In the source of a program: a call, or an item, without a literal that is a secret.
-_CHAIN: Final = r"[A-Za-z_]{1,64}(?:\.[A-Za-z_]{1,64}){0,8}"
-_ARGUMENTS: Final = r"(?:[A-Za-z_.,=* ]|(?<!\w)[0-9]{1,4}(?!\w)){0,128}+"
-_CODE: Final = later(
-    rf"(?:(?:await|new) )?{_CHAIN}(?:\({_ARGUMENTS}(?:\({_ARGUMENTS}\){_ARGUMENTS})?\)"
-    r"|\[\w{0,9}\]|\[[\"'][\w.-]{1,64}[\"']\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
-    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\.get\w{{0,24}}\([\"']"
+_CHAIN: Final = r"[A-Za-z_]{1,64}(?:(?:\.|->|::)[A-Za-z_]{1,64}){0,8}"
+_ARGUMENTS: Final = (
+    r"(?:[A-Za-z_.,=*:$ ]|(?<!\w)[0-9]{1,4}(?!\w)|(?<=[a-z]=)[\"'][A-Z]{2}[0-9]{3}[\"']){0,128}+"
 )
-_OWN: Final = later(r"(?:self|settings|config|os|args|request)(?:\.[A-Za-z_]{1,64}){1,8}")
+_CODE: Final = later(
+    rf"(?:(?:await|new) )?\$?{_CHAIN}(?:\({_ARGUMENTS}(?:\({_ARGUMENTS}\){_ARGUMENTS})?\)"
+    r"|\[(?:\w{0,9}|[\"':][\w.-]{1,64}[\"']?)\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
+    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\.(?:get|pop)\w{{0,24}}\([\"']|(?:input|prompt|env)\([\"']"
+    r"|[a-z_]{1,64}[0-9]{1,3}\(\)"
+)
+_OWN: Final = later(
+    r"(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)(?:\.[A-Za-z_]{1,64}){1,8}"
+)
 _REFERENCE: Final = later(_CHAIN)
 #: Of JSON's schemas, without a value; and a list of what is said.
 _ABOUT: Final = later(
@@ -58,24 +64,27 @@ _ABOUT: Final = later(
     rf"|\[(?:(?:{QUOTE}){_SENTENCE}(?:{QUOTE})(?:, ?)?){{1,9}}\]",
     re.DOTALL,
 )
-_LONGEST: Final = 8192  # of a schema that is looked at
-_PATH: Final = later(r"~?(?:/[a-z0-9_.-]{1,64}){2,16}")
+_PATH: Final = later(
+    r"~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
+    r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql)"
+)
 _TYPES: Final = ("string", "object", "integer", "number", "boolean", "array", "null")
 
 
 def is_blank(value: str, kind: str = "password") -> bool:
     """Say whether *value* is no secret: one that was taken out, a placeholder, a state."""
-    if _BLANK.fullmatch(value) is not None:
+    if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
         return True
-    is_word = kind != "password" and len(value) > 3 and value.islower()
-    is_state_or_path = value in _STATES or (value.isalpha() and value.endswith("ed"))
-    return is_word and (is_state_or_path or _PATH.fullmatch(value) is not None)
+    if not value.isalpha() or kind == "password":
+        return False
+    is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
+    return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
 
 
 def is_about(value: Any) -> bool:
     """Say whether *value* tells what a secret has to be, as JSON schemas do, or what is wrong."""
     if type(value) is str:
-        is_whole = value[-1:] in ("}", "]") and len(value) < _LONGEST
+        is_whole = value[-1:] in ("}", "]") and len(value) < 8192
         return is_whole and _ABOUT.fullmatch(value) is not None
     if type(value) is dict:
         has_any = any(key in value for key in ("default", "example", "const", "enum", "value"))
@@ -84,11 +93,30 @@ def is_about(value: Any) -> bool:
     return is_list and all(type(each) is str and " " in each and is_blank(each) for each in value)
 
 
+def is_name(value: str, kind_of: Callable[[str], str | None]) -> bool:
+    """Say whether *value* is one more name: `["secrets", "tokens"]`, `secret: db-credentials`."""
+    return kind_of(value) is not None and re.sub("[_.-]", "", value).isalpha()
+
+
+#: Small numbers and states, in a list or by name; a language model's words, and how many.
+_SMALL, _WORDS = (
+    later(
+        r"[\[({](?:(?:['\"]?\w{1,32}+['\"]?[:=] ?)?"
+        rf"(?:{each}|(?i:true|false|none|null))(?:, ?|(?=[\])}}])))*[\])}}]"
+    )
+    for each in (r"[0-9]{1,3}", r"['\"]?(?:[A-Za-z]{1,16}+|[0-9.]{1,9}+)['\"]?")
+)
+
+
 def is_count(name: str, value: Any) -> bool:
     """Say whether *value* is how many there are (`tokens=512`), or too small a number."""
-    is_number = type(value) in (int, float) or (type(value) is str and value.isdecimal())
     end = name[-5:].lower()
-    is_plural = end[-1:] == "s" and (end[-2:] != "ss" or end == "pass")
+    is_plural = end[-1:] == "s" and (end[-2:] != "ss" or (end == "pass" and len(str(value)) < 6))
+    if str(value)[:1] in ("[", "{", "("):
+        counted = _WORDS if end in ("okens", "sions") else _SMALL
+        is_named = end == "okens" or str(value)[0] == "{"
+        return is_named and counted.fullmatch(str(value)) is not None
+    is_number = type(value) in (int, float) or re.sub("(?<=[0-9])[,_]", "", str(value)).isdecimal()
     return is_number and (is_plural or len(str(value)) < 3)
 
 
@@ -111,6 +139,8 @@ def is_source(
 
 def is_state(name: str, value: str) -> bool:
     """Say whether *value* is no value of *name*, but its state, or its type."""
-    word = re.split(r"[\[(]", value.rstrip(".!?"))[0].lower()
+    word = re.split(r"[\[(<) ]", value.lstrip("&*").rstrip(".!?"))[0].lower()
     ends = ("ed", "ing") if value[:1].isupper() else "ed"  # Creating...
-    return value == name.title() or word in _STATES or (word.isalpha() and word.endswith(ends))
+    is_test = name == "PASS" and word.startswith("test")
+    is_said = is_test or word in _STATES or (word.isalpha() and word.endswith(ends))
+    return is_said or value == name.title()

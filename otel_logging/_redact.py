@@ -14,19 +14,11 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from otel_logging import _names
+from otel_logging import _names, _secret_texts
 from otel_logging._errors import ConfigurationError
 from otel_logging._harmless import is_about, is_blank, is_count
 from otel_logging._secret_names import STEMS, is_variable_of_key, kind_of, words_of
-from otel_logging._secret_texts import (
-    ENCODED,
-    LIKELY,
-    marker,
-    without_credentials,
-    without_numbers,
-    without_personal,
-    without_schemes,
-)
+from otel_logging._secret_texts import ENCODED, LIKELY, marker
 from otel_logging._secret_values import without_named
 from otel_logging._text import later
 
@@ -40,14 +32,33 @@ _SESSION: Final = "session.id"
 #: How the members end that have a name, and its value.
 _NAMES: Final = ("name", "key", "header", "field", "param", "parameter", "property", "attribute")
 _VALUES: Final = ("value", "val", "values", "content", "data", "default")
-_LONGEST_NAME: Final = 64  # that is said by a member
 _RANDOM_SALT: Final = os.urandom(16)
 #: In how many values a secret was found, and how many were too long to be whole (``_values``).
 changed: Final = Counter({"redacted": 0, "shortened": 0})
 
 
-_COLOUR: Final = later(r"(?:\x1b|\\{1,4}(?:x1b|u001b|033|e))\[[0-9;]{0,16}[A-Za-z]")
+#: Colours of a terminal; signs and slashes as some write JSON.
+_DRESS: Final = later(
+    r"(?:\x1b|\\{1,4}(?:x1b|u001b|033|e))\[[0-9;]{0,16}[A-Za-z]"
+    r"|(?<!\\)\\++(?:(?=/)|u00(?P<sign>[23][0-9A-Fa-f]))"
+)
 _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
+
+
+#: What a name with its value has somewhere, or a secret that is known by its place.
+_WORDS: Final = ("pass", "token", " key ", " set ", " is ")
+_SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
+
+
+def _has_signs(text: str, lower: str) -> bool:
+    for word in _WORDS:  # no ``any``, which takes twice as long
+        if word in lower:
+            return True
+    if not text.replace(" ", "").isalnum():
+        for sign in _SIGNS:
+            if sign in text:
+                return True
+    return False
 
 
 def _texts(name: str, given: Any, *also: type) -> tuple[str, ...]:
@@ -87,7 +98,6 @@ class Redaction:
         if not isinstance(salt, str):
             raise ConfigurationError("Redaction: salt", type(salt), "a string")
         self.personal, self.who = personal, frozenset(who) if personal else frozenset()
-        self._given_salt = salt
         if personal:
             import hmac  # at set-up, and only for who asks: with OpenSSL it takes a millisecond
 
@@ -115,16 +125,8 @@ class Redaction:
 
     def for_who(self, who: Iterable[str]) -> "Redaction":
         """Return this with *who*, the keys that say on whose behalf something runs."""
-        if not self.personal:
-            return self
-        return Redaction(
-            self.keys,
-            self.patterns,
-            self.allow,
-            personal=self.personal,
-            salt=self._given_salt,
-            who=who,
-        )
+        _, *given, _, personal, salt = self._given
+        return Redaction(*given, personal=True, salt=salt, who=who) if personal else self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Redaction) and self._given == other._given
@@ -151,12 +153,9 @@ class Redaction:
 
     def _is_own(self, words: list[str]) -> bool:
         """Say whether one of the names that were given is in there, in one word or in several."""
-        starts, most = range(len(words)), 6
-        some = ("".join(words[at : at + n]) for at in starts for n in range(1, most))
-        return bool(self._keys) and any(
-            each in self._keys or each.endswith(tuple(key for key in self._keys if len(key) > 4))
-            for each in some
-        )
+        ends = tuple(key for key in self._keys if len(key) > 4)
+        some = ("".join(words[at : at + n]) for at in range(len(words)) for n in range(1, 6))
+        return bool(self._keys) and any(one in self._keys or one.endswith(ends) for one in some)
 
     # ---- plain data
 
@@ -195,12 +194,8 @@ class Redaction:
             return self._mapping(value)
         if kind is list or kind is tuple:
             arguments = self._arguments(value)
-            if (
-                not arguments
-                and len(value) == 2
-                and type(value[0]) is type(value[1]) is str
-                and not value[1].replace("_", "").isalpha()
-            ):
+            is_pair = len(value) == 2 and type(value[0]) is type(value[1]) is str
+            if is_pair and not arguments and not value[1].replace("_", "").isalpha():
                 return self._pair(value)  # no list of names
             return kind(arguments or map(self._pair, value))
         return value
@@ -219,7 +214,7 @@ class Redaction:
         if len(values) > 1:  # a name and its value, as HTTP archives have headers
             for name in [n for n in values if n.lower().endswith(_NAMES) or n in ("id", "k")]:
                 said = values[name]
-                if type(said) is str and len(said) <= _LONGEST_NAME and self.kind(said):
+                if type(said) is str and len(said) < 65 and self.kind(said):
                     for value in [n for n in found if n.lower().endswith(_VALUES) or n == "v"]:
                         found[value] = self.field(said, values.get(value))
             place = values.get("loc")  # of an error of pydantic
@@ -286,41 +281,21 @@ class Redaction:
 
     def _once(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
         found, lower = text, text.lower()
-        if "[" in text and "m" in text and (bare := _COLOUR.sub("", text)) != text:
-            found = self._once(bare)
-            return text if found == bare else found
-        has_signs = (
-            "pass" in lower
-            or "token" in lower
-            or " key " in lower
-            or " set " in lower
-            or (
-                not text.replace(" ", "").isalnum()
-                and (
-                    "=" in text
-                    or ":" in text
-                    or " -" in text
-                    or "--" in text
-                    or "%" in text
-                    or "'" in text
-                    or '"' in text
-                    or "</" in text
-                    or "lt;" in text
-                    or "  " in text
-                    or "\t" in text
-                    or "|" in text
-                )
-            )
-        )
+        if "\\" in text or ("[" in text and "m" in text):
+            bare = _DRESS.sub(lambda found: chr(int(found["sign"] or "0", 16)).strip("\0"), text)
+            if bare != text:
+                found = self._once(bare)
+                return text if found == bare else found
+        has_signs = _has_signs(text, lower)
         if has_signs:
             if "%" in text:
                 found = ENCODED.sub(self._encoded, text)
-            found = without_schemes(found)
+            found = _secret_texts.without_schemes(found)
         likely = LIKELY.search(found)
         if likely is not None:
-            found = without_numbers(found, likely)
+            found = _secret_texts.without_numbers(found, likely)
         if "basic" in lower or "bearer" in lower:
-            found = without_credentials(found)
+            found = _secret_texts.without_credentials(found)
         if has_signs:
             for stem in self._stems:  # most texts have none, and need no closer look
                 if stem in lower:
@@ -331,7 +306,7 @@ class Redaction:
             parts[::2] = [pattern.sub(marker("pattern"), part) for part in parts[::2]]
             found = "".join(parts)
         if self.personal:
-            found = without_personal(found)
+            found = _secret_texts.without_personal(found)
         return found
 
     def _encoded(self, found: re.Match[str]) -> str:

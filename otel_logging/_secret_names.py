@@ -40,8 +40,8 @@ _SECRET: Final = by_kind(
         "session": "sessionid sessid sessionkey connectsid",
         "credential": "credential cred connectionstring connstring connstr",
         "csrf": "csrf xsrf",
-        "signature": "amzsignature googsignature hubsignature xsignature webhooksignature"
-        " stripesignature slacksignature requestsignature sharedaccesssignature",
+        "signature": "webhooksignature stripesignature slacksignature requestsignature"
+        " sharedaccesssignature",
         "otp": "otp totp otpcode mfacode verificationcode twofactorcode securitycode authcode"
         " pincode facode smscode timecode devicecode logincode accesscode unlockcode doorcode"
         " unlockpattern",
@@ -55,7 +55,7 @@ _SECRET: Final = by_kind(
                 "service webhook license subscription function client consumer server tls ssl "
                 "aes jwt vault root security transaction merchant admin openai stripe anthropic "
                 "sendgrid activation product fernet cipher unseal unlock pem wrapping "
-                "recovery role apollo"
+                "recovery role apollo sas"
             )
         ),
     }
@@ -77,23 +77,20 @@ _ALONE: Final = by_kind(
 _WHOLE: Final = {"sid": "session", "authentication": "authorization", "assertion": "token"}
 #: What follows them in the name of something else: `session_count`, `token_type`.
 _ABOUT: Final = words_in(
-    "active age agent alg algo algorithm arn at attempt attempts audience backend banner begin "
-    "bucket budget by cache channel check checks class client column consent cost count counter "
-    "country counts created date day days decision detail details domain duration enabled end "
-    "endpoint error errors event events exception exist exists exp expiration expire expires "
-    "expiry factor factory failure failures field file flag flow for forgot form format from "
-    "generator go group handler hint host hour hours httponly id identity ids in index issuer "
-    "java js kind label language latency left len length less level lifetime limit limits locale "
-    "location lock log manager max message method methods metric metrics middleware min minute "
-    "minutes missing mode module ms name names notice num number of offset ok on optional order "
-    "outcome owner page parser path per php plugin policies policy pool port position preference "
-    "preferences prefix present price progress protection protocol provider py rate ratio rb "
-    "reason ref reference refresh remaining request requests required requires reset response "
-    "result retries retry role roles rotation rule rules samesite santa scheme scope scopes score "
-    "sec second seconds server service set since size start state stats status storage store "
-    "strength success suffix template through time timeout times timestamp title to total ts ttl "
-    "type types uid until updated uri url usage user username users uuid valid validator validity "
-    "version window"
+    "active age agent alg algo algorithm arn at attempt audience backend banner begin bucket "
+    "budget by cache channel check class client column consent cost count counter country date "
+    "day decision detail domain duration end endpoint error event exception exist exp expiration "
+    "expire expiry factor factory failure field file flag flow for forgot form format from "
+    "generator go group handler hasher helper hint host hour httponly id identity ids in index "
+    "issuer java js kind label language latency left len length less level lifetime limit locale "
+    "location lock log manager max message method metric middleware min minute mode module ms "
+    "name notice num number of offset ok on optional order outcome owner page parser path per php "
+    "plugin policies policy pool port position preference prefix present price progress "
+    "protection protocol provider py rate ratio rb reason ref reference refresh request requires "
+    "reset response result retries retry role rotation rule samesite santa scheme scope score sec "
+    "second server service set since size start state stats status storage store strength success "
+    "suffix template through time timeout timestamp title to total ts ttl type uid until uri url "
+    "usage user username uuid valid validator validity version window"
 )
 _STILL: Final = words_in("decoded decrypted encoded encrypted hashed shared signed string")
 #: What comes before them where they are counted, or asked for.
@@ -104,7 +101,7 @@ _ASKED: Final = words_in(
 #: Tokens that are none: of pages, of models, of a call that may be repeated, or given up.
 _NO_TOKEN: Final = words_in(
     "page next eos bos pad unk mask sep cls stop special sync continuation cursor pagination "
-    "resume start end first last cancel cancellation idempotency fencing"
+    "resume start end first last unexpected mismatched cancel cancellation idempotency fencing"
 )
 #: What is somewhere in each of their names, for a quick look.
 STEMS: Final = tuple(
@@ -131,8 +128,6 @@ _COMPOUND: Final = re.compile(r"(password|passwd)(.+)")
 def words_of(name: str) -> list[str]:
     """Return the words of a name in any style, in lower case and the singular, without digits."""
     found: list[str] = []
-    if name[:2] in ("b'", 'b"'):  # of bytes
-        name = name[2:]
     if "%" in name:
         name = re.sub("%(?:25)*[0-9A-Fa-f]{2}", " ", name)
     if not name.isascii():  # without accents
@@ -159,8 +154,8 @@ def kind_of(words: list[str]) -> str | None:
     for number, word in enumerate(words):
         one = _SECRET.get(before + word) or _SECRET.get(word) or _ALONE.get(word)
         one = one or _SECRET.get(first + before + word)
-        if word == "key" and before.endswith("api"):
-            one = "key"
+        if (word == "key" and before.endswith("api")) or (word == "signature" and words[0] == "x"):
+            one = word
         if one is None and word.endswith(_ENDS):
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
         if before in (_NO_PASS if word == "pass" else _NO_TOKEN if word == "token" else ()):

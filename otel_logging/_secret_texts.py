@@ -9,7 +9,8 @@ Deliberately absent: what is a secret by its name (``_secret_values``).
 import base64
 import ipaddress
 import re
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 from otel_logging._secret_names import by_kind, words_in
 from otel_logging._text import later
@@ -35,7 +36,7 @@ _ISSUED: Final = by_kind(
         "github": r"gh[a-z]_[A-Za-z0-9]{16,} github_pat_\w{16,}",
         "gitlab": r"gl[a-z]{2,6}-[\w.-]{16,} GR1348941[\w-]{16,}",
         "anthropic": r"sk-ant-[\w-]{9,}",
-        "openai": r"sk-[\w-]{16,}",
+        "openai": r"sk-(?=[\w-]{0,99}?(?:[A-Z]|[0-9][a-z0-9]{8}))[\w-]{16,}",
         "stripe": r"[sr]k_(?:live|test)_\w{8,} whsec_[\w+/=]{16,}",
         "npm": r"npm_[A-Za-z0-9]{20,}",
         "pypi": r"pypi-[\w-]{16,}",
@@ -93,110 +94,95 @@ _URL_USER: Final = later(
     r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
 )
 #: Between a command and its password, which is not taken for the next one the second time.
-_NEXT: Final = r"(?: |[\"'], ?[\"'])"  # the next argument of it, also in a list
-_NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,80}?"
-_FAR: Final = _NEAR.replace("80", "160")
-#: What comes before a secret in its place: what it is, a sign of it that is quick to look for, what
-#: stands before it, and it.
-_PLACED: Final = [
-    (kind, sign, later(f"({before})(?!\\[red)(?:{secret})"))
-    for kind, sign, before, secret in (
-        # of a user: in a command, after options that are another thing elsewhere, in a statement
-        (
-            *("password", "-u"),
-            rf"(?<![\w-])(?:-u{_NEXT}?|--(?:proxy-)?user(?:=|{_NEXT}))[\"']?[^\s:\"'-][^\s:]{{0,64}}:",
-            r"(?!//|[0-9]+(?:[\s\"']|$))(?:[^\s\"']|[\"'](?=[^\s,)\]]))+",
-        ),
-        *(
-            (
-                "password",
-                dash,
-                (
-                    r"\b(?:sshpass|twine|mongo\w{0,8}"
-                    rf"|(?:docker|podman|az|cf|oc)[\"', ]{{1,4}}login)\b{_FAR}"
-                    rf"[\s\"']-p(?:{_NEXT}|[ =]?)[\"']?"
-                    rf"|\b(?:(?:mysql|mariadb)\w{{0,8}}\b{_FAR}[\s\"']-p"
-                    rf"|redis-cli\b{_FAR}[\s\"']-a{_NEXT}|ldap\w{{3,10}}\b{_FAR}[\s\"']-w{_NEXT}"
-                    rf"|(?:un)?zip\b{_NEAR}[\s\"']-P{_NEXT}|7z[ar]?\b{_NEAR}[\s\"']-p"
-                    rf"|openssl\b{_FAR}[\s\"']-k{_NEXT}"
-                    r"|htpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} "
-                    rf"|smbclient\b{_FAR}\s-U [\"']?[^\s%]{{1,64}}%)[\"']?"
-                ),
-                r"[^\s\"',-][^\s\"']*",
-            )
-            for dash in (" -", "'-", '"-')
-        ),
-        (
-            *("password", "PASSWORD"),
-            r"\bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}[\"']",
-            r"(?!%)[^\"'\\]{1,256}(?=\\{0,7}[\"'])",
-        ),
-        *(
-            (
-                *("password", by),
-                rf"(?i:\bidentified(?: with \w{{1,40}})?){by}(?:PASSWORD )?",
-                r"(?!%)\\{0,7}[\"'][^\"'\\]{1,256}(?=\\{0,7}[\"'])" + other,
-            )
-            for by, other in ((" BY ", r"|[A-Za-z]\w{0,64}"), (" by ", ""))
-        ),
-        # of files that have a line for each host; of servers' protocols
-        (
-            *("password", "password"),
-            r"\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}",
-            r"[^\s\"'\\]{1,256}",
-        ),
-        (
-            *("password", ":5"),
-            r"(?:^|(?<=[\s\"']))[\w.*-]{1,128}:5[0-9]{3}:[\w*-]{1,64}:[\w.*-]{1,64}:",
-            r"[^\s\"'\\:]{1,256}(?=[\s\"'\\]|$)",
-        ),
-        (
-            *("password", "AUTH"),
-            r"[\"']AUTH[\"'],? ?(?:[\"']\w{1,64}[\"'],? ?)?[\"']",
-            r"(?![A-Z]+[\"'])[^\"'\s]{1,256}(?=[\"'])",
-        ),
-        (
-            "password",
-            "AUTH ",
-            r"\bAUTH (?:PLAIN|LOGIN|XOAUTH2) ",
-            r"(?=\S{0,64}[a-z])[\w+/=]{12,1024}",
-        ),
-        ("password", "@tcp(", r"(?<![\w/@\[])[\w.-]{1,64}:", r"[^\s:@\"']{1,128}(?=@tcp\()"),
-        (
-            "password",
-            "jdbc:oracle:",
-            r"jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/",
-            r"[^\s@]{1,128}(?=@)",
-        ),
-        # of URLs: what signs them, a code to log in by, one that is a secret as a whole
-        ("signature", "ig", r"[?&][Ss]ig(?:nature)?=", r"[^\s&\"'<>]{1,1024}"),
-        (
-            *("otp", "code="),
-            (
-                r"grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code="
-                r"|[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)"
-            ),
-            r"[^\s&]{8,1024}",
-        ),
-        (
-            *("webhook", "://"),
-            r"hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/",
-            r"[\w/-]{10,256}",
-        ),
-        (
-            *("webhook", "hook"),
-            r"://(?:[^\s\"'<>:]|:[0-9]){0,128}hook(?:[^\s\"'<>:]|:[0-9]){0,128}[/=@]",
-            r"(?=[\w-]{0,64}[0-9])[\w-]{16,256}",
-        ),
-    )
-]
+_NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
+#: What is a secret by its place: what it is and signs of it that are quick to look for (· is a
+#: space), what may stand before it, and it. Of users in commands, after options that are another
+#: thing elsewhere, in statements; of files with a line for each host, of servers' protocols; of
+#: URLs, what signs them, a code to log in by, and one that is a secret as a whole.
+_PLACES: Final = r"""
+password -u
+(?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'-][^\s:]{0,64}:
+(?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
+
+password ·- '- "-
+\b(?:sshpass|twine|mongo\w{0,8}|(?:docker|podman|az|oc)["', ]{1,4}login)<OPTION>-p(?:<NEXT>|=?["']?)
+\b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
+\bldap\w{3,10}\b<OPTION>-w<NEXT>|\b(?:un)?zip\b<OPTION>-P<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
+\bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
+[^\s"',-][^\s"']*
+
+password PASSWORD
+\bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
+(?!%)[^"'\\]{1,256}(?=\\{0,7}["'])
+
+password ·BY·
+(?i:\bidentified(?: with \w{1,40})?) BY (?:PASSWORD )?
+(?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|[A-Za-z]\w{0,64}
+
+password ·by·
+(?i:\bidentified(?: with \w{1,40})?) by (?:PASSWORD )?
+(?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])
+
+password password
+\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
+[^\s"'\\]{1,256}
+
+password :5
+(?:^|(?<=[\s"']))[\w.*-]{1,128}:5[0-9]{3}:[\w*-]{1,64}:[\w.*-]{1,64}:
+[^\s"'\\:]{1,256}(?=[\s"'\\]|$)
+
+password AUTH
+["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["']
+(?![A-Z]+["'])[^"'\s]{1,256}(?=["'])
+
+password AUTH·
+\bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ]
+(?=\S{0,64}[a-z])[\w+/=]{12,1024}
+
+password @tcp( jdbc:oracle:
+(?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
+[^\s@]{1,128}(?=@)
+
+signature ig
+[?&][Ss]ig(?:nature)?=
+[^\s&"'<>]{1,1024}
+
+otp code=
+grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
+[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+[^\s&]{8,1024}
+
+key key=
+[?&]key=
+(?=[a-zA-Z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])[a-zA-Z0-9]{20,128}\b
+
+webhook ://
+hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
+[\w/-]{10,256}
+
+webhook hook
+://(?:(?!hook)(?:[^\s"'<>:]|:[0-9])){0,128}+hook(?:[^\s"'<>:]|:[0-9]){0,128}[/=@]
+(?=[\w-]{0,64}[0-9])[\w-]{16,256}
+"""
+
+
+def _placed() -> Iterator[tuple[str, str, Any]]:
+    options = _PLACES.replace("<OPTION>", _NEAR + r"[\s\"']")
+    for place in options.replace("<NEXT>", r"(?:(?: |[\"'], ?[\"'])[\"']?)").strip().split("\n\n"):
+        first, *before, secret = place.split("\n")
+        kind, *signs = first.split()
+        pattern = later(f"({'|'.join(before)})(?!\\[red)(?:{secret})")
+        yield from ((kind, sign.replace("·", " "), pattern) for sign in signs)
+
+
+_PLACED: Final = list(_placed())
 _SCHEME: Final = later(
     rf"(?:(?<![\w-])|{_ESCAPE})"
-    r"(bearer|basic)( {1,4}|%20|\+)([\w.~+/=-]{4,4096})",
+    r"(bearer|basic)( {1,4}|%20|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,4096})",
     re.I | re.A,
 )
 _CARD: Final = later(
-    rf"(?:(?<![\w.-])|{_ESCAPE})"
+    rf"(?:(?<![\w.+-])|{_ESCAPE})"
     r"(?:[0-9]{4}(?:\.[0-9]{4}){3}|[0-9](?:[ -]?[0-9]){12,18})(?![\w-])",
     re.ASCII,
 )

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from otel_logging._harmless import QUOTE, SCHEMES, is_about, is_blank, is_count, is_source, is_state
+from otel_logging import _harmless
+from otel_logging._harmless import QUOTE, SCHEMES, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in
 from otel_logging._secret_texts import marker
 from otel_logging._text import later
@@ -22,49 +23,69 @@ _NAME: Final = (
 )
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
-    rf"{_NAME}(?:(?:{QUOTE})\]?)?(?: is(?=:))?(?:[^\S\r\n]|%20){{0,4}}"
-    r"(?P<sign>=>|:=|==?|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
-    r"|:(?!//|:\S)|%(?:25){0,3}3[ADad])(?:(?<=:):(?=[ \t]))?(?:[ \t]|%20){0,8}"
+    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?'))?"
+    r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
+    r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?(?:[^\S\r\n]|%20){0,40}"
+    r"(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|==?"
+    r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
+    r"|:(?!//|:\S)|%(?:25){0,3}3[ADad])(?:(?<=:):(?=[ \t]))?"
+    r"(?:[ \t]|%20){0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
+)
+#: A name with a colon that is one of a place, a host, an image, or the end of an address:
+#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`.
+_ELSE: Final = later(
+    r"..??(?:(?<=:)|(?<=[^\s\"'(]/))\w[\w.-]{0,128}:(?! )|./[\w.-]{1,64}[\"']: (?=\w)"
+    r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])",
+    re.DOTALL,
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
-_PAIR: Final = later(rf"(?<=[(\[])[bu]?(?:{QUOTE}){_NAME}(?:{QUOTE}), ?(?=[bu]?(?:{QUOTE}))")
+_PAIR: Final = later(
+    rf"(?:(?<=[(\[])[bu]?|(?<=s:[0-9]:)|(?<=s:[0-9]{{2}}:))(?:{QUOTE}){_NAME}(?:{QUOTE})"
+    rf"(?:, ?|;s:[0-9]{{1,4}}:)(?=[bu]?(?:{QUOTE}))"
+)
+_GAP: Final = r"(?:[\s,]|\\{1,4}[nr]){1,40}"
 _MEMBERS: Final = later(
     r"\b(?i:\w{0,12}(?:name|key)|header|field|param(?:eter)?|property|attribute|label|id|k)"
-    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?{_NAME}(?:{QUOTE})?[\s,]{{1,40}}"
-    rf"(?:(?:{QUOTE})?\w{{1,16}}(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?\[redacted:[a-z-]{{1,24}}\]"
-    rf"(?:{QUOTE})?[\s,]{{1,40}})?"
+    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?{_NAME}(?:{QUOTE})?{_GAP}(?:(?:{QUOTE})?\w{{1,16}}"
+    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?{_GAP})?"
     rf"(?:{QUOTE})?(?i:\w{{0,12}}val(?:ue)?s?|v|content|data|default|input)(?:{QUOTE})? ?[:=] ?"
-    rf"(?=[bu]?(?:{QUOTE})|[\w\[])"
+    rf"(?=[bu]?(?:{QUOTE})|[\w\[/$|>])"
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
 _FLAG: Final = later(
-    rf"(?<![\w-])--?{_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])|(?:{QUOTE}),\s{{0,40}}[bu]?"
-    rf"(?=(?:{QUOTE})[^\s\"'-])|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
+    rf"(?<![\w-])--?{_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
+    rf"|(?:{QUOTE}),\s{{0,40}}[bu]?(?=(?:{QUOTE})[^\s\"'-])"
+    rf"|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
 )
+#: Also one that says the name: `<property name="password">x`, `<key>password</key><string>x`.
 _TAG: Final = later(
-    rf"(?:<|&lt;)(?:[\w-]{{1,32}}:)?{_NAME}(?:\s[^<>]{{0,128}}?)?"
-    r"(?:>|&gt;)(?:<!\[CDATA\[)?(?=[^<\s&])"
+    rf"(?:(?P<says><key>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?:name|key|id)=(?:{QUOTE}))"
+    rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</key>)"
+    r"(?(says)(?:\s{0,40}<\w{1,20}>)?)(?:<!\[CDATA\[)?(?=[^<\s&])"
 )
-#: Of an element that says the name: `<property name="password">x`, `<key>password</key><string>x`.
-_ELEMENT: Final = later(
-    rf"<(?:key>|[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?:name|key|id)=(?:{QUOTE})){_NAME}"
-    rf"(?:</key>\s{{0,40}}<\w{{1,20}}>|(?:{QUOTE})[^<>]{{0,128}}>(?:\s{{0,40}}<\w{{1,20}}>)?)"
-    r"(?=[^<\s])"
-)
-#: A name and what is too mixed for a word: `wrong password 'Xy12abcd'`. `OAuth2Session` is a word.
-_SAID: Final = later(
-    rf"{_NAME}(?: provided| given| is| was| used)?:? (?=\\{{0,7}}[\"'`]?"
-    r"(?!\w{0,9}(?i:auth|http|sha|base|utf|ipv|md)[0-9])"
-    r"(?=[A-Za-z_!@#$%^*+-]{0,63}[0-9])(?=[A-Z0-9_!@#$%^*+-]{0,63}[a-z])"
-    r"(?=[a-z0-9_!@#$%^*+-]{0,63}[A-Z])"
-    r"[\w!@#$%^*+-]{8,64}(?![\w(\[]))"
-)
-#: In quotes no mix is needed of a password; nor of letters alone without them.
-_WORD: Final = later(
-    r"\b(?P<name>(?i:password|passwd|passphrase|passcode))"
-    r"(?i: is| was| like| for (?:user )?\S{1,64}(?: is|:))? "
+#: Behind a name, or what is said of it: letters and digits too mixed for a word, or hex digits:
+#: `wrong password 'Xy12abcd'`. `OAuth2Session` is a word.
+_KNOWN: Final = (
     r"(?!\\{0,7}[\"']?\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9])"
-    r"(?=\\{0,7}[\"'][^\s\"'\\]{6,64}\\{0,7}[\"']|(?=[A-Za-z_!@#$%^*+-]{1,63}[0-9])[\w!@#$%^*+-]{6,64}(?![\w(\[.:/]))"
+)
+_SIGN: Final = r"_!@#$%^*+-"
+_SAYS: Final = (
+    r"(?: (?:is|was|like|given|provided|used|eq|to|(?:was )?(?:re)?set to|changed to|from))?"
+)
+_SAID: Final = later(
+    rf"{_NAME}{_SAYS}:? {_KNOWN}(?=\\{{0,7}}[\"'`]?"
+    rf"(?:(?=[A-Za-z{_SIGN}]{{0,63}}[0-9])(?=[A-Z0-9{_SIGN}]{{0,63}}[a-z])"
+    rf"(?=[a-z0-9{_SIGN}]{{0,63}}[A-Z])[\w{_SIGN}]{{8,64}}|(?<![a-z] )[0-9a-f]{{20,64}}(?![-\w]))"
+    r"(?![\w(\[]))"
+)
+#: In quotes no mix is needed of a password; nor of letters alone without them; a code is a number.
+_WORD: Final = later(
+    r"\b(?P<name>(?i:password|passwd|passphrase|passcode|otp|pin|[\w-]{1,20} code))"
+    rf"(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is|:)|(?i:{_SAYS})) {_KNOWN}"
+    r"(?=\\{0,7}[\"'][^\s\"'\\]{6,64}\\{0,7}[\"']"
+    rf"|(?:(?<=is )|(?<=to )|(?<=: ))[0-9]{{4,8}}(?![\w.:-])"
+    rf"|(?=[A-Za-z{_SIGN}]{{0,63}}[0-9])(?=[0-9{_SIGN}]{{0,63}}[A-Za-z])[\w{_SIGN}]{{6,64}}"
+    r"(?![\w(\[:/]|\.\w))"
 )
 #: What is given to a function with such a name: `set_password("x")`, `SecretStr("x")`.
 _CALL: Final = later(
@@ -102,9 +123,6 @@ _SET: Final = later(
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
 #: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
 _TYPED: Final = later(r"!{1,2}[\w-]{1,64} +(?=\S)")
-_ENTRY: Final = later(
-    rf"\bname: ?(?:{QUOTE})?{_NAME}(?:{QUOTE})?{_NEWLINE}\s{{1,40}}value: ?(?=\S)"
-)
 _BLOCK: Final = later(rf"(?:[|>][+-]?[0-9]?[+-]?)?[ \t]{{0,8}}{_NEWLINE}")
 _BELOW: Final = later(
     rf"([ \t]{{1,64}})(?:- )?((?!{_NEWLINE})\S(?:(?!\\{{1,4}}n)[^\r\n\"])*)(?:{_NEWLINE}|(?=\")|$)"
@@ -115,7 +133,7 @@ _LINE: Final = later(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
 _COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
 _WITH_SCHEME: Final = later(rf"{SCHEMES}(?=\S)", re.IGNORECASE)
 #: Of a header, whatever it is called.
-_ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=\D{0,200}[0-9])(?=[\w.~+/=:-]{8})")
+_ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=[^\s0-9]{0,200}[0-9])(?=[^\s\"']{6})")
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
 _PART: Final = (
@@ -127,11 +145,16 @@ _VALUE: Final = later(rf"(?:{_PART}|%(?!(?:25){{0,3}}(?:26|3B|2C|22|27)))+")
 _WHOLE: Final = later(rf"(?:{_PART}|%)+")
 _TAKEN: Final = later(rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
 _TEMPLATE: Final = later(
-    r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s|<[\w -]+>"
+    r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
+    r"|<(?:[\w -]{1,64}|[^\s<>]{1,64})>"
 )
-_CLOSING: Final = {"“": "”"}
 #: What makes one name of it and the word before.
-_SECOND: Final = words_in("key keys code codes id number string phrase hash value")
+_SECOND: Final = words_in(
+    "key keys code codes id number string phrase hash value word answer pass token"
+)
+#: Kinds that are no words; a sentence behind a colon, or the next of several names.
+_MIXED: Final = words_in("authorization session token credential csrf key")
+_PROSE: Final = later(r"(?:[a-z]{1,32},? )?[a-z]{1,32}(?: (?=\w)|:(?=\s))")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
 _LONGEST: Final = 8192  # of a value, in quotes or brackets
 
@@ -140,8 +163,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     """Return where the value at *at* begins and ends; *quote*: what is before its name."""
     opening = _OPENING.match(text, at)
     if opening:
-        mark, begin = opening.group(1), opening.end()
-        mark = _CLOSING.get(mark, mark)
+        mark, begin = opening.group(1).replace("“", "”"), opening.end()
         end = text.find(mark, begin, begin + _LONGEST)
         while end >= 0 and (
             _is_escaped(text[begin:end][-16:], mark)
@@ -152,6 +174,8 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
             return begin, end
         at = begin
     elif sign == ":" and (typed := _TYPED.match(text, at)):
+        if text[at + 1].isupper():  # a function, as CloudFormation's `!Ref`
+            return at, at
         at = typed.end()
     if sign == ":" and (block := _BLOCK.match(text, at)):
         return _block(text, at, block.end())
@@ -169,8 +193,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         scheme = _ANY_SCHEME.match(text, at)
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
     if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
-        line = _LINE.match(text, at)
-        last = len(text) if line is None else line.end()
+        last = line.end() if (line := _LINE.match(text, at)) else len(text)
         end = text.find(quote, at, last) if quote else -1
         while end > 0 and _is_escaped(text[at:end][-16:], quote):
             end = text.find(quote, end + 1, last)
@@ -179,7 +202,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     end = _end_of_enclosed(text, start)
     found = (_COOKIES if kind == "cookie" else value).match(text, end)
     end = found.end() if found else end
-    while text[end : end + 1] == "(":  # of a call, as `SecretStr('…')`
+    while text[end - 1 : end].isalnum() and text[end : end + 1] in _ENCLOSED:  # `SecretStr('…')`
         end = _end_of_enclosed(text, end)
         more = value.match(text, end)
         end = more.end() if more else end
@@ -196,15 +219,12 @@ def _block(text: str, at: int, begin: int) -> tuple[int, int]:
     while below := _BELOW.match(text, place):
         indent, words = below.groups()
         if indent is not None:
-            if len(indent) <= depth or not (is_marked or _is_item(words)):
+            is_item = re.fullmatch(r"(?=\D*\d)\S*[^\s:,{\[]", words)
+            if len(indent) <= depth or not (is_marked or is_item):
                 break
             first, last = below.start(2) if last == at else first, below.end(2)
         place = below.end()
     return first, last
-
-
-def _is_item(words: str) -> bool:
-    return " " not in words and any(map(str.isdigit, words)) and words[-1] not in ":,{["
 
 
 def _is_escaped(before: str, mark: str) -> bool:
@@ -235,12 +255,11 @@ def _end_of_enclosed(text: str, at: int) -> int:
 _SHAPES: Final = (
     (_NAMED, ("",)),
     (_CHANGE, ("[redacted:",)),
-    (_PAIR, (",",)),
+    (_PAIR, (",", ";s:")),
     (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'")),
-    (_ENTRY, ("alue",)),
     (_FLAG, ("-",)),
     (_SAID, ("",)),
-    (_WORD, ("assw", "ASSW", "assph", "asscode")),
+    (_WORD, ("assw", "ASSW", "assph", "asscode", " is ")),
     (_CALL, ("(",)),
     (_GIVEN, ("input",)),
     (_LOCATED, ("input",)),
@@ -248,7 +267,6 @@ _SHAPES: Final = (
     (_CELL, ("  ", "\t", "\\t", "|", "│", "┃")),
     (_SET, ("set", "SET", "ENV", "config")),
     (_TAG, ("</", "&lt;/")),
-    (_ELEMENT, ("</",)),
 )
 
 
@@ -259,7 +277,8 @@ def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
             if sign in text:
                 text = _replaced(text, shape, kind_of)
                 break
-    return _without_inserted(text, kind_of) if "nsert" in text or "NSERT" in text else text
+    is_statement = any(sign in text for sign in ("alues", "ALUES", "aram", "PARAM", "args", "bind"))
+    return _without_rows(text, kind_of) if is_statement else text
 
 
 def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | None]) -> str:
@@ -268,30 +287,37 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     for found in named.finditer(text):
         name = found["name"]
         kind = kind_of(name)
-        if kind is None and name.lower() in _SECOND:  # `API key: …`
+        second = name.lower()
+        if second in _SECOND and (kind is None or second in ("pass", "token")):  # `API key: …`
             words = text[max(found.start("name") - 24, 0) : found.start("name")].split(" ")
             is_before = len(words) > 1 and not words[-1] and words[-2][-1:].isalnum()
-            kind = kind_of(f"{words[-2]} {name}") if is_before else None
+            kind = kind_of(f"a {words[-2]} {name}") if is_before else kind
         if kind is None or found.start() < done:
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
-        if named is _NAMED and before == ":" == found["sign"]:  # `arn:aws:…:secret:db`
+        if named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
             continue
-        if named is _TAG or named is _ELEMENT:
+        if named is _TAG:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
             end = max(text.find(close, begin, begin + _LONGEST), begin)
         elif named is _FORM:
-            line = _LINE.match(text, begin)
-            end = begin if line is None else line.end()
+            end = line.end() if (line := _LINE.match(text, begin)) else begin
         else:
             sign = found["sign"] if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-            is_apart = named is _CELL or (sign == ":" and begin > found.start("sign") + 1)
-            if is_apart and is_state(name, text[begin:end]):
+            if named is _PAIR and _harmless.is_name(text[begin:end], kind_of):
+                continue
+            is_apart = named in (_CELL, _FLAG) or (sign == ":" and begin > found.start("sign") + 1)
+            if is_apart and _harmless.is_state(name, text[begin:end]):
+                continue
+            if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
                 continue
             is_bare = text[begin - 1] not in "\"'`" and before not in ("?", "&")
-            if is_bare and is_source(name, text, begin, end, kind_of):
+            if is_bare and _harmless.is_source(name, text, begin, end, kind_of):
                 continue
+            is_mixed = any(map(str.isdigit, text[begin:end])) or not is_bare
+            if not is_mixed and (sign == "==" or (named is _CELL and kind != "password")):
+                continue  # compared to another; in a list of what runs
         value = text[begin:end]
         if not (is_blank(value, kind) or is_count(name, value) or is_about(value)):
             parts += text[done:begin], marker(kind)
@@ -299,29 +325,35 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     return "".join((*parts, text[done:])) if parts else text
 
 
-#: A statement's columns and rows; a bracket, a comma, a literal of a row.
-_INSERT: Final = later(
-    r"(\binsert\s+into\s+[^\s()]{1,128}\s*\()([^()]{1,2048})(\)\s*values\s*)"
-    r"((?:,?\s{0,40}\((?:[^()']|'[^']{0,1024}'){0,2048}+\))+)",
-    re.IGNORECASE,
+#: A statement's rows, or what a driver is given beside it: `[SQL: … SET password=?] [parameters:
+#: ('x',)]`; the columns before them, or the names before places; a bracket, a comma, a literal.
+_ROWS: Final = later(
+    r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[]))"
+    r"((?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
 )
-_IN_ROW: Final = later(r"[(,]|(\\{0,7}')((?:[^'\\]|''|\\(?!'))*)\1")
+_COLUMNS: Final = later(r"(?i:\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s)")
+_COMPARED: Final = later(r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\?|%s|\$[0-9])")
+_IN_ROW: Final = later(r"[(\[,]|(\\{0,7}['\"])((?:[^'\"\\]|''|\\(?!['\"]))*)\1")
 
 
-def _without_inserted(text: str, kind_of: Callable[[str], str | None]) -> str:
-    """Return *text* without what a statement inserts into columns of such a name."""
+def _without_rows(text: str, kind_of: Callable[[str], str | None]) -> str:
+    """Return *text* without what a statement has for columns of such a name."""
 
-    def rows(found: re.Match[str]) -> str:
-        kinds = [kind_of(column.strip('\\ "`[]\n')) for column in found[2].split(",")]
+    def masked(found: re.Match[str]) -> str:
+        start = found.start(1)
+        before = text[max(start - _LONGEST // 4, 0) : start] + " "
+        inserted = _COLUMNS.findall(before)
+        columns = inserted[-1].split(",") if inserted else _COMPARED.findall(before)
+        kinds = [kind_of(column.strip('\\ "`[]\n')) for column in columns]
         place = 0
 
         def item(one: re.Match[str]) -> str:
             nonlocal place
-            place = 0 if one[0] == "(" else place + 1 if one[0] == "," else place
+            place = 0 if one[0] in "([" else place + 1 if one[0] == "," else place
             kind = kinds[place] if place < len(kinds) else None
             is_secret = kind is not None and one[2] and not is_blank(one[2])
             return one[1] + marker(str(kind)) + one[1] if is_secret else one[0]
 
-        return found[1] + found[2] + found[3] + _IN_ROW.sub(item, found[4])
+        return text[found.start() : start] + _IN_ROW.sub(item, found[1])
 
-    return _INSERT.sub(rows, text)
+    return _ROWS.sub(masked, text)
