@@ -113,7 +113,7 @@ INTEGRATIONS: Final = {
         "uvicorn.config",
         "uvicorn.server",
         "hypercorn.app_wrappers",
-        *("daphne.server", *GRANIAN),
+        *("litestar.background_tasks", "daphne.server", *GRANIAN),
     ),
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
@@ -127,7 +127,7 @@ INTEGRATIONS: Final = {
     "loguru": ("loguru",),
     "quart": ("quart.app",),
     "rq": ("rq.worker",),
-    "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
+    "websockets": tuple(f"websockets.{kind}.server" for kind in ("asyncio", "legacy", "sync")),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
         *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),

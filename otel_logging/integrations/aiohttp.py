@@ -9,48 +9,45 @@ from aiohttp import web, web_protocol
 
 from otel_logging import _names, _runtime
 from otel_logging.context import bind_context, unbound
-from otel_logging.integrations.connection import Connection, sent
+from otel_logging.integrations.connection import sent
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
-from otel_logging.integrations.websockets import next_message
+from otel_logging.integrations.replaced import Replaced
+from otel_logging.integrations.websockets import Handled
 
 _served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
-_connections: "WeakKeyDictionary[web.WebSocketResponse, Connection]" = WeakKeyDictionary()
-_replaced: dict[tuple[Any, str], Any] = {}
+_connections: "WeakKeyDictionary[web.WebSocketResponse, Handled]" = WeakKeyDictionary()
+_replaced = Replaced()
 _ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
 
 
 def instrument() -> None:
     """Observe every server, also those that run already."""
-    for owner, name, make in (
-        (web_protocol.RequestHandler, "_handle_request", _handled),
-        (web.StreamResponse, "prepare", _prepared),
-        (web.WebSocketResponse, "receive", _received),
-        (web.WebSocketResponse, "send_str", _sent),
-        (web.WebSocketResponse, "send_bytes", _sent),
-    ):
-        if (owner, name) not in _replaced:
-            _replaced[owner, name] = getattr(owner, name)
-            setattr(owner, name, make(getattr(owner, name)))
+    _replaced.put(web_protocol.RequestHandler, "_handle_request", _handled)
+    _replaced.put(web.StreamResponse, "prepare", _prepared)
+    _replaced.put(web.WebSocketResponse, "receive", _received)
+    _replaced.put(web.WebSocketResponse, "send_str", _sent)
+    _replaced.put(web.WebSocketResponse, "send_bytes", _sent)
+    for queue in ("WebSocketDataQueue", "FlowControlDataQueue"):  # before aiohttp 3.11
+        _replaced.find("aiohttp.web_ws", "", queue, _noting)
 
 
 def uninstrument() -> None:
     """Leave servers alone again."""
-    while _replaced:
-        (owner, name), was = _replaced.popitem()
-        setattr(owner, name, was)
+    _replaced.undo()
 
 
 class _Request(Request):
     """One request, and the WebSocket that it became."""
 
-    socket: web.WebSocketResponse | None = None
+    socket: Any = None
+    connection: Handled | None = None
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open on the WebSocket: its handler has returned, or raised *error*."""
-        if self.socket is not None:
-            connection = _connections.pop(self.socket)
-            connection.code = self.socket.close_code
-            await connection.close(error)
+        if self.connection is not None:
+            del _connections[self.socket]
+            self.connection.code = self.socket.close_code
+            await self.connection.close(error)
 
 
 def _is_end(message: Any) -> bool:
@@ -119,10 +116,10 @@ def _prepared(original: Any) -> Any:
             route = _route_of(request)
             served.end(None, route)
             served.scope["path_template"] = route
-            served.socket, connection = self, Connection(served.scope)
+            served.socket, connection = self, Handled(served.scope)
             connection.stand(served.span)
             connection.accept()
-            _connections[self] = connection
+            _connections[self] = served.connection = connection
         return writer
 
     return prepare
@@ -133,9 +130,30 @@ def _received(original: Any) -> Any:
         connection = _connections.get(self)
         if connection is None:
             return original(self, *args, **options)
-        return next_message(connection, lambda: original(self, *args, **options), _is_end)
+        return connection.next_message(
+            lambda: original(self, *args, **options),
+            lambda: len(self._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
+            _is_end,
+        )
 
     return receive
+
+
+def _noting(kind: Any) -> Any:
+    class WebSocketDataQueue(kind):  # type: ignore[misc]
+        """What is received on a WebSocket, and when it came."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._connection: Handled | None = getattr(_served.get(), "connection", None)
+
+        def feed_data(self, data: Any, size: int) -> None:
+            """Take a message."""
+            if self._connection is not None:
+                self._connection.note()
+            super().feed_data(data, size)
+
+    return WebSocketDataQueue
 
 
 def _sent(original: Any) -> Any:

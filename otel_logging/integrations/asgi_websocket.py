@@ -6,6 +6,7 @@ Deliberately absent: what is a trace (``connection``), HTTP (``asgi_http``).
 """
 
 import sys
+from collections.abc import Awaitable
 from typing import Any
 
 from otel_logging.integrations.asgi_ahead import ReadAhead
@@ -66,8 +67,15 @@ class _Connection(Connection):
         if self.ahead is None and self._read_ahead and current_task() is not None:
             self.ahead = ReadAhead(self._receive, self._read_ahead)
 
-    async def receive(self) -> Event:
-        """Return what the server has next; a message begins."""
+    def receive(self) -> Awaitable[Event]:
+        """Return what the server has next; a message begins.
+
+        Whoever calls this is done with the one before, also where another task awaits it.
+        """
+        self.leave()
+        return self._receive_next()
+
+    async def _receive_next(self) -> Event:
         if self.is_connected and self.last is None:
             self._look_ahead()  # some ask while they accept
         return await self.next(self._receive)

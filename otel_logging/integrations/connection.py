@@ -262,8 +262,7 @@ class Connection:
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""
         self.is_over = True
-        if type(error).__name__ in _GONE:
-            error = None
+        raised, error = error, None if type(error).__name__ in _GONE else error
         held = CURRENT.get().get(_names.HELD) or self.standing.held
         if error is not None and held is not None and held.message.connection is self:
             if held is self.standing.held:  # that and what it shares are soon the connection's
@@ -284,6 +283,7 @@ class Connection:
                     **({"websocket.close_reason": self.reason} if self.reason else {}),
                 }
             )
+            _exceptions.remember_context(raised, self._began)  # a server may log what is no error
             tracing.end(self.last, error)
         else:
             failed = 500 if self.code is None else 403  # what the server answers

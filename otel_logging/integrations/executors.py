@@ -21,6 +21,7 @@ from otel_logging import _exceptions, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.context import SPAN
+from otel_logging.integrations.replaced import Replaced
 from otel_logging.jobs import tag_background_logger
 from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import POOL, Interval, Why
@@ -174,15 +175,19 @@ def _in_pool(argument: str, method: Any) -> Any:
     return carrying
 
 
-def _start_timer(self: threading.Timer) -> None:
-    self.function = _for_thread(self.function)
-    threading.Thread.start(self)
+def _starting(start: Any) -> Any:
+    def start_timer(self: threading.Timer) -> None:
+        self.function = _for_thread(self.function)
+        start(self)
+
+    return start_timer
 
 
 _THREADS = functools.partial(_submitting, _for_pool)
 _PROCESSES = functools.partial(_submitting, _for_process)
 #: What is replaced, of which class in which module, and what makes the other of it.
 _METHODS: tuple[tuple[str, str, str, _Work], ...] = (
+    ("threading", "Timer", "start", _starting),
     ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _THREADS),
     ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _PROCESSES),
     ("joblib.externals.loky.process_executor", "ProcessPoolExecutor", "submit", _PROCESSES),
@@ -194,23 +199,15 @@ _METHODS: tuple[tuple[str, str, str, _Work], ...] = (
     # every scheduler's: its timer is of whoever has added a job last
     ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", bindings.detached()),
 )
-_replaced: dict[tuple[Any, str], Any] = {}
+_replaced = Replaced()
 
 
 def instrument() -> None:
     """Make executors, pools and timers carry, from here on. Cost: some microseconds a call."""
-    for module, kind_name, name, replacing in _METHODS:
-        kind: Any = getattr(sys.modules.get(module), kind_name, None)
-        if kind is not None and (kind, name) not in _replaced:
-            method = _replaced[kind, name] = getattr(kind, name)
-            setattr(kind, name, replacing(method))
-    threading.Timer.start = _start_timer  # type: ignore[method-assign,assignment]
+    for method in _METHODS:
+        _replaced.find(*method)
 
 
 def uninstrument() -> None:
     """Leave executors, pools and timers as Python has them."""
-    while _replaced:
-        (kind, name), method = _replaced.popitem()
-        setattr(kind, name, method)
-    if "start" in vars(threading.Timer):
-        del threading.Timer.start
+    _replaced.undo()

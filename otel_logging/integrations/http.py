@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _answers, _exceptions, _names, _runtime, tracing
 from otel_logging.context import detached, unbound
+from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
 
 Scope = MutableMapping[str, Any]
@@ -153,9 +154,10 @@ def start(stage: tracing.Stage, verb: str, ask: Callable[[], str | None] | None)
 
 def name_route(span: Any, verb: str, route: str | None) -> None:
     """Give *span* the name of its *route*, and the budget of that name."""
-    if route is None:
+    if route is None or value_of(span, "http.route"):  # an application inside has found it
         return
     name = f"{verb} {route}"
+    span.otel_logging_ask = None  # it is known now
     span.update_name(name)
     span.set_attribute("http.route", route)
     budget = _runtime.current.budgets.get(name)
