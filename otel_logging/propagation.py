@@ -17,15 +17,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator, default_getter,
 from otel_logging import _diagnostics, _exceptions, _runtime, _wrap
 from otel_logging._values import plain
 from otel_logging.binding import has_ended
-from otel_logging.context import (
-    CURRENT,
-    Scoped,
-    bound,
-    entry_of,
-    leave_behind,
-    restore,
-    state,
-)
+from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -113,9 +105,7 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
     """
 
     def __init__(
-        self,
-        carrier: Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[Any, Any]],
-        /,
+        self, carrier: Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[Any, Any]], /
     ) -> None:
         self._carrier = carrier
 

@@ -3,19 +3,16 @@
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from aiohttp import web, web_protocol
 
 from otel_logging import _names, _runtime
 from otel_logging.context import bind_context, unbound
-from otel_logging.integrations.connection import sent
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
 from otel_logging.integrations.replaced import Replaced
-from otel_logging.integrations.websockets import Handled
+from otel_logging.integrations.websockets import OBSERVED, Handled, receiving, sending
 
 _served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
-_connections: "WeakKeyDictionary[web.WebSocketResponse, Handled]" = WeakKeyDictionary()
 _replaced = Replaced()
 _ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
 
@@ -24,9 +21,9 @@ def instrument() -> None:
     """Observe every server, also those that run already."""
     _replaced.put(web_protocol.RequestHandler, "_handle_request", _handled)
     _replaced.put(web.StreamResponse, "prepare", _prepared)
-    _replaced.put(web.WebSocketResponse, "receive", _received)
-    _replaced.put(web.WebSocketResponse, "send_str", _sent)
-    _replaced.put(web.WebSocketResponse, "send_bytes", _sent)
+    _replaced.put(web.WebSocketResponse, "receive", receiving)
+    _replaced.put(web.WebSocketResponse, "send_str", sending)
+    _replaced.put(web.WebSocketResponse, "send_bytes", sending)
     for queue in ("WebSocketDataQueue", "FlowControlDataQueue"):  # before aiohttp 3.11
         _replaced.find("aiohttp.web_ws", "", queue, _noting)
 
@@ -40,14 +37,14 @@ class _Request(Request):
     """One request, and the WebSocket that it became."""
 
     socket: Any = None
-    connection: Handled | None = None
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open on the WebSocket: its handler has returned, or raised *error*."""
-        if self.connection is not None:
-            del _connections[self.socket]
-            self.connection.code = self.socket.close_code
-            await self.connection.close(error)
+        if self.socket is not None:
+            connection = getattr(self.socket, OBSERVED)
+            delattr(self.socket, OBSERVED)
+            connection.code = self.socket.close_code
+            await connection.close(error)
 
 
 def _is_end(message: Any) -> bool:
@@ -55,17 +52,15 @@ def _is_end(message: Any) -> bool:
 
 
 def _scope_of(request: web.BaseRequest) -> Scope:
-    transport = request.transport
-    server: Any = transport.get_extra_info("sockname") if transport is not None else None
-    client: Any = transport.get_extra_info("peername") if transport is not None else None
+    info: Any = getattr(request.transport, "get_extra_info", {}.get)  # it may have gone
     return {
         "method": request.method,
         "path": request.path,
         "scheme": request.scheme,
         "headers": [(name.lower(), value) for name, value in request.raw_headers],
         "http_version": f"{request.version.major}.{request.version.minor}",
-        "server": server[:2] if isinstance(server, tuple) else None,
-        "client": client[:2] if isinstance(client, tuple) else None,
+        "server": info("sockname"),
+        "client": info("peername"),
     }
 
 
@@ -116,27 +111,15 @@ def _prepared(original: Any) -> Any:
             route = _route_of(request)
             served.end(None, route)
             served.scope["path_template"] = route
-            served.socket, connection = self, Handled(served.scope)
+            socket: Any = self
+            served.socket = self
+            connection = Handled(served.scope, lambda: len(socket._reader._buffer), _is_end)  # noqa: SLF001
             connection.stand(served.span)
             connection.accept()
-            _connections[self] = served.connection = connection
+            setattr(self, OBSERVED, connection)
         return writer
 
     return prepare
-
-
-def _received(original: Any) -> Any:
-    def receive(self: Any, *args: Any, **options: Any) -> Any:
-        connection = _connections.get(self)
-        if connection is None:
-            return original(self, *args, **options)
-        return connection.next_message(
-            lambda: original(self, *args, **options),
-            lambda: len(self._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
-            _is_end,
-        )
-
-    return receive
 
 
 def _noting(kind: Any) -> Any:
@@ -145,7 +128,8 @@ def _noting(kind: Any) -> Any:
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
-            self._connection: Handled | None = getattr(_served.get(), "connection", None)
+            socket = getattr(_served.get(), "socket", None)
+            self._connection: Handled | None = getattr(socket, OBSERVED, None)
 
         def feed_data(self, data: Any, size: int) -> None:
             """Take a message."""
@@ -154,11 +138,3 @@ def _noting(kind: Any) -> Any:
             super().feed_data(data, size)
 
     return WebSocketDataQueue
-
-
-def _sent(original: Any) -> Any:
-    async def send(self: Any, *args: Any, **options: Any) -> Any:
-        await original(self, *args, **options)
-        sent()
-
-    return send

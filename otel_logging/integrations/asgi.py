@@ -54,19 +54,17 @@ class ObservabilityMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, connection or lifespan."""
-        kind = scope["type"]
-        if kind not in ("http", "websocket") or _SEEN in scope:
+        kind, is_set_up = scope["type"], _runtime.current.tracer is not None
+        is_ours = kind in ("http", "websocket") and _SEEN not in scope
+        if not is_ours or (is_set_up and _is_elsewhere(self.app)):
             await self.app(scope, receive, send)
             return
-        if _is_elsewhere(self.app):
-            if _runtime.current.tracer is not None:
-                await self.app(scope, receive, send)
-                return
-            scope[_SEEN] = False
+        scope[_SEEN] = is_set_up
+        if not is_set_up:
             with unbound():
                 await self.app(scope, receive, send)
             return
-        scope[_SEEN] = scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
+        scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
         if kind == "http":
             is_quiet = scope.get("path") in self._quiet
             await asgi_http.serve(self.app, scope, receive, send, is_quiet=is_quiet)

@@ -30,15 +30,7 @@ def current_task() -> Any:
 class Message:
     """One message, and its span."""
 
-    __slots__ = (
-        "asked_ns",
-        "bound",
-        "connection",
-        "is_over",
-        "sent_ns",
-        "span",
-        "taken_ns",
-    )
+    __slots__ = ("asked_ns", "bound", "connection", "is_over", "sent_ns", "span", "taken_ns")
 
     def __init__(self, connection: Any, arrived_ns: int) -> None:
         self.connection = connection

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable
 from typing import Any
 
+from otel_logging import _runtime
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered
 from otel_logging.integrations.asgi_message import current_task
@@ -78,12 +79,11 @@ class _Connection(Connection):
     async def _receive_next(self) -> Event:
         if self.is_connected and self.last is None:
             self._look_ahead()  # some ask while they accept
-        return await self.next(self._receive)
+        return await self.next(self._take)
 
-    async def take(self, receive: Receive) -> tuple[Event, int]:
-        """Return what was read ahead, or comes next."""
+    async def _take(self) -> tuple[Event, int]:
         got = await self.ahead.next() if self.ahead is not None else None
-        return got or await super().take(receive)
+        return got or (await self._receive(), _runtime.current.now_ns())
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""

@@ -15,6 +15,7 @@ import asyncio
 import atexit
 import functools
 import sys
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Final
 from weakref import WeakSet
@@ -26,7 +27,7 @@ from otel_logging import _exceptions, _names, _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging.binding import Bound, Shared, has_ended
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.integrations.asgi_http import Event, Receive, route_of
+from otel_logging.integrations.asgi_http import Event, route_of
 from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent, current_task
 from otel_logging.integrations.http import (
     Scope,
@@ -137,19 +138,13 @@ class Connection:
 
     # ---- receiving
 
-    async def take(self, receive: Receive) -> tuple[Event, int]:
-        """Return what *receive* has next, and when it arrived."""
-        return await receive(), _runtime.current.now_ns()
-
-    async def next(self, receive: Receive) -> Event:
-        """Return what *receive* has next; a message begins."""
-        if self.last is not None:
-            return await receive()
-        if not self.is_connected:
+    async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
+        """Return what *take* has next, with when it arrived; a message begins."""
+        if self.last is not None or not self.is_connected:
             self.is_connected = True
-            return await receive()
+            return (await take())[0]
         self._ask()
-        event, arrived_ns = await self.take(receive)
+        event, arrived_ns = await take()
         kind = event["type"]
         task = current_task()
         is_reader = task is None or task is self.task or (self._readers and task in self._readers)

@@ -38,7 +38,11 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
     host, _, port = headers.get("host", "").rpartition(":")
     if not (host and port.isdigit()):
         host, port = headers.get("host", ""), ""
-    server, client = scope.get("server") or (None, None), scope.get("client") or (None, None)
+    # one of a socket of Unix is a text, and one of IPv6 has four parts
+    addresses = [scope.get(name) for name in ("server", "client")]
+    server, client = [
+        each if isinstance(each, (tuple, list)) else (None,) * 2 for each in addresses
+    ]
     found = {
         "url.path": scope.get("path", ""),
         "url.scheme": scope.get("scheme", "http"),

@@ -7,7 +7,7 @@ The spans are those of any ASGI application. Deliberately absent: where they are
 import asyncio
 from typing import Any, Final
 
-from quart import asgi, request, websocket
+from quart import asgi, has_request_context, request, websocket
 from quart.signals import request_started, websocket_started
 from quart.wrappers import websocket as wrapper
 
@@ -25,26 +25,19 @@ _replaced = Replaced()
 def instrument() -> None:
     """Observe every application, and each connection from the next on."""
     _replaced.put(_owner, "__init__", _making)
-    request_started.connect(_on_request)
-    websocket_started.connect(_on_websocket)
+    request_started.connect(_on_start)
+    websocket_started.connect(_on_start)
 
 
 def uninstrument() -> None:
     """Leave applications alone again."""
     _replaced.undo()
-    request_started.disconnect(_on_request)
-    websocket_started.disconnect(_on_websocket)
+    request_started.disconnect(_on_start)
+    websocket_started.disconnect(_on_start)
 
 
-async def _on_request(_: object, **__: object) -> None:
-    _name(request)
-
-
-async def _on_websocket(_: object, **__: object) -> None:
-    _name(websocket)
-
-
-def _name(served: Any) -> None:
+async def _on_start(_: object, **__: object) -> None:
+    served: Any = request if has_request_context() else websocket
     if served.url_rule is not None:
         served.scope["path_template"] = served.root_path + served.url_rule.rule
 

@@ -16,7 +16,7 @@ from otel_logging import _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
-from otel_logging.integrations.asgi_http import Event, Receive
+from otel_logging.integrations.asgi_http import Event
 from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import QUIET, Scope, inbound
 from otel_logging.integrations.replaced import Replaced
@@ -26,7 +26,7 @@ _SWITCHING: Final = 101
 #: More frames than that arrive together: the library reads no more.
 _WAITING: Final = 128
 #: Attribute of a connection: how its messages are observed.
-_OBSERVED: Final = "otel_logging_connection"
+OBSERVED: Final = "otel_logging_connection"
 _replaced = Replaced()
 
 
@@ -47,44 +47,35 @@ def uninstrument() -> None:
 class Handled(Connection):
     """A connection of a library that keeps messages, in a form of its own, until it is asked."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        waiting: Callable[[], int],
+        is_end: Callable[[Any], bool] = lambda _: False,
+    ) -> None:
         super().__init__(scope)
         self.worker = worker()
-        #: When the last ones came; those that wait are at its end.
+        #: When the last ones came; those that are *waiting* still are at its end.
         self._arrived: deque[int] = deque(maxlen=_WAITING)
-        self._waiting: Callable[[], int] = int
+        self._waiting, self._is_end = waiting, is_end
 
     def note(self) -> None:
         """Note that one comes. Concurrency: another thread may ask at this moment."""
         self._arrived.append(_runtime.current.now_ns())
 
-    def next_message(
-        self,
-        receive: Callable[[], Awaitable[Any]],
-        waiting: Callable[[], int],
-        is_end: Callable[[Any], bool] = lambda _: False,
-    ) -> Awaitable[Any]:
-        """Return what *receive* has next; *waiting*: how many it then has still."""
-        self.leave()
+    async def next_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
+        """Return what *receive* has next."""
 
-        async def event() -> Event:
+        async def take() -> tuple[Event, int]:
             message = await receive()
-            kind = "websocket.disconnect" if is_end(message) else "websocket.receive"
-            return {"type": kind, "message": message}
+            kind = "websocket.disconnect" if self._is_end(message) else "websocket.receive"
+            arrived, waiting = self._arrived, self._waiting()
+            while len(arrived) > waiting + 1:
+                arrived.popleft()
+            came_ns = arrived.popleft() if arrived else _runtime.current.now_ns()
+            return {"type": kind, "message": message}, came_ns
 
-        async def message() -> Any:
-            self._waiting = waiting
-            return (await self.next(event))["message"]
-
-        return message()
-
-    async def take(self, receive: Receive) -> tuple[Event, int]:
-        """Return what comes next, and when it came."""
-        event, now_ns = await super().take(receive)
-        arrived, waiting = self._arrived, self._waiting()
-        while len(arrived) > waiting + 1:
-            arrived.popleft()
-        return event, arrived.popleft() if arrived else now_ns
+        return (await self.next(take))["message"]
 
 
 def _scope_of(connection: Any) -> Scope | None:
@@ -92,17 +83,16 @@ def _scope_of(connection: Any) -> Scope | None:
     if request is None:
         return None
     headers = request.request_headers if request is connection else request.headers
-    local = remote = None
+    addresses = {}
     with suppress(OSError):  # the client has gone
-        local, remote = connection.local_address, connection.remote_address
+        addresses = {"server": connection.local_address, "client": connection.remote_address}
     return {
+        **addresses,
         "method": "GET",
         "path": request.path.partition("?")[0],
         "scheme": "ws",
         "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.raw_items()],
         "http_version": "1.1",
-        "server": (local or (None, None))[:2],
-        "client": (remote or (None, None))[:2],
     }
 
 
@@ -127,7 +117,7 @@ def _begin(self: Any, began_ns: int) -> None:
     status = getattr(getattr(self, "response", None), "status_code", _SWITCHING)
     if scope is None or (status < 500 and status != _SWITCHING and scope["path"] in QUIET):
         return
-    connection = Handled(scope)
+    connection = Handled(scope, lambda: _waiting_at(self))
     with inbound(scope) as links:
         connection.open(links, began_ns)
         here = CURRENT.get(), bindings.state()
@@ -137,12 +127,12 @@ def _begin(self: Any, began_ns: int) -> None:
     connection.accept()
     CURRENT.set(here[0])  # the task is this connection's alone
     bindings.restore(here[1])
-    setattr(self, _OBSERVED, connection)
+    setattr(self, OBSERVED, connection)
 
 
 def _process_event(original: Any) -> Any:
     def process_event(self: Any, event: Any) -> None:
-        connection: Handled | None = getattr(self, _OBSERVED, None)
+        connection: Handled | None = getattr(self, OBSERVED, None)
         if connection is not None and event.opcode < 8:  # RFC 6455: a frame of a message
             connection.note()
         original(self, event)
@@ -153,7 +143,7 @@ def _process_event(original: Any) -> Any:
 def _read_message(original: Any) -> Any:
     async def read_message(self: Any) -> Any:  # the legacy one's
         message = await original(self)
-        connection: Handled | None = getattr(self, _OBSERVED, None)
+        connection: Handled | None = getattr(self, OBSERVED, None)
         if connection is not None:
             connection.note()
         return message
@@ -161,19 +151,21 @@ def _read_message(original: Any) -> Any:
     return read_message
 
 
-def _recv(original: Any) -> Any:
+def receiving(original: Any) -> Any:
+    """Return a library's method that receives, so that messages begin and end."""
+
     def recv(self: Any, *args: Any, **options: Any) -> Any:
-        connection: Handled | None = getattr(self, _OBSERVED, None)
+        connection: Handled | None = getattr(self, OBSERVED, None)
         if connection is None:
             return original(self, *args, **options)
-        return connection.next_message(
-            lambda: original(self, *args, **options), lambda: _waiting_at(self)
-        )
+        return connection.next_message(lambda: original(self, *args, **options))
 
     return recv
 
 
-def _send(original: Any) -> Any:
+def sending(original: Any) -> Any:
+    """Return a library's method that sends; what is sent for a message is part of it."""
+
     async def send(self: Any, *args: Any, **options: Any) -> Any:
         await original(self, *args, **options)
         sent()
@@ -198,10 +190,10 @@ def _handler(original: Any) -> Any:
 
 
 async def _end(self: Any, code: int, reason: str) -> None:
-    connection: Handled | None = getattr(self, _OBSERVED, None)
+    connection: Handled | None = getattr(self, OBSERVED, None)
     # a server that ends closes its connections, before their handlers have ended
     if connection is not None and connection.worker == worker():
-        delattr(self, _OBSERVED)
+        delattr(self, OBSERVED)
         told = getattr(self, "protocol", self)  # the legacy one is its protocol itself
         connection.code = told.close_code or code
         connection.reason = told.close_reason or reason
@@ -235,8 +227,8 @@ _METHODS: Final[dict[str, Callable[[Any], Any]]] = {
     "handshake": _handshake,
     "process_event": _process_event,
     "read_message": _read_message,
-    "recv": _recv,
-    "send": _send,
+    "recv": receiving,
+    "send": sending,
     "close": _close,
     "handler": _handler,
 }

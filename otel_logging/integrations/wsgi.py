@@ -56,10 +56,7 @@ def scope_of(environ: Environ) -> Scope:
         "headers": headers,
         "http_version": environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/") or None,
         "server": (environ.get("SERVER_NAME"), int(port) if str(port).isdigit() else None),
-        "client": (
-            environ.get("REMOTE_ADDR"),
-            int(peer) if str(peer).isdigit() else None,
-        ),
+        "client": (environ.get("REMOTE_ADDR"), int(peer) if str(peer).isdigit() else None),
     }
 
 
