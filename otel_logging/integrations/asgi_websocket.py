@@ -74,16 +74,12 @@ class _Connection(Connection):
         Whoever calls this is done with the one before, also where another task awaits it.
         """
         self.leave()
-        return self._receive_next()
-
-    async def _receive_next(self) -> Event:
         if self.is_connected and self.last is None:
             self._look_ahead()  # some ask while they accept
-        return await self.next(self._take)
+        return self.next(self._take if self.ahead is None else self.ahead.next)
 
     async def _take(self) -> tuple[Event, int]:
-        got = await self.ahead.next() if self.ahead is not None else None
-        return got or (await self._receive(), _runtime.current.now_ns())
+        return await self._receive(), _runtime.current.now_ns()
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""

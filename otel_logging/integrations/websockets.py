@@ -5,7 +5,6 @@ are ASGI's.
 """
 
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -56,12 +55,13 @@ class Handled(Connection):
         super().__init__(scope)
         self.worker = worker()
         #: When the last ones came; those that are *waiting* still are at its end.
-        self._arrived: deque[int] = deque(maxlen=_WAITING)
+        self._arrived: list[int] = []
         self._waiting, self._is_end = waiting, is_end
 
     def note(self) -> None:
         """Note that one comes. Concurrency: another thread may ask at this moment."""
         self._arrived.append(_runtime.current.now_ns())
+        del self._arrived[:-_WAITING]
 
     async def next_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
         """Return what *receive* has next."""
@@ -69,10 +69,9 @@ class Handled(Connection):
         async def take() -> tuple[Event, int]:
             message = await receive()
             kind = "websocket.disconnect" if self._is_end(message) else "websocket.receive"
-            arrived, waiting = self._arrived, self._waiting()
-            while len(arrived) > waiting + 1:
-                arrived.popleft()
-            came_ns = arrived.popleft() if arrived else _runtime.current.now_ns()
+            arrived = self._arrived
+            del arrived[: -self._waiting() - 1]
+            came_ns = arrived.pop(0) if arrived else _runtime.current.now_ns()
             return {"type": kind, "message": message}, came_ns
 
         return (await self.next(take))["message"]
