@@ -13,7 +13,7 @@ from otel_logging import _runtime
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered
 from otel_logging.integrations.asgi_message import current_task
-from otel_logging.integrations.connection import Connection, sent
+from otel_logging.integrations.connection import Connection, asked, sent
 from otel_logging.integrations.http import Scope, inbound
 
 
@@ -73,7 +73,7 @@ class _Connection(Connection):
 
         Whoever calls this is done with the one before, also where another task awaits it.
         """
-        self.leave()
+        asked()
         if self.is_connected and self.last is None:
             self._look_ahead()  # some ask while they accept
         return self.next(self._take if self.ahead is None else self.ahead.next)

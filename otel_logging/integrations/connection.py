@@ -179,7 +179,6 @@ class Connection:
             self.held.add(latest)
             if (watch := _runtime.current.watch) is not None:
                 watch.leave(latest.span)
-        self.leave()
         self.stand_for(None)
         if self.held and self.sweeper is None and self.task is not None:
             _connections.add(self)
@@ -266,6 +265,7 @@ class Connection:
             current = CURRENT.get()
             held.message.finish(error)
             CURRENT.set(current)  # which it has left
+        asked()
         if self.is_accepted:
             self._ask()
             if self.last is None:
@@ -284,6 +284,16 @@ class Connection:
             failed = 500 if self.code is None else 403  # what the server answers
             self.end_handshake(self.status or failed, error)
         self.standing.otel_logging_closed = True
+
+
+def asked() -> None:
+    """Leave the message that is current: this task is done with it, and asks for the next one."""
+    held = CURRENT.get().get(_names.HELD)
+    if held is not None:
+        connection = held.message.connection
+        if connection.latest is held.message:  # in a time-out it asks again and again
+            held.message.asked_ns = _runtime.current.now_ns()
+        connection.leave()
 
 
 def sent() -> None:

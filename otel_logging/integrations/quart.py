@@ -11,9 +11,9 @@ from quart import asgi, has_request_context, request, websocket
 from quart.signals import request_started, websocket_started
 from quart.wrappers import websocket as wrapper
 
-from otel_logging import _names, _runtime
+from otel_logging import _names
 from otel_logging.context import CURRENT
-from otel_logging.integrations.asgi_message import Held
+from otel_logging.integrations.connection import asked
 from otel_logging.integrations.replaced import Replaced
 
 #: What makes a connection's queue, and its attribute: from Quart 0.23 on, and before.
@@ -58,11 +58,7 @@ class _Messages(asyncio.Queue[Any]):
 
     async def get(self) -> Any:
         """Leave the message that came before, and work on the next one."""
-        before: Held | None = CURRENT.get().get(_names.HELD)
-        if before is not None:
-            before.message.asked_ns = _runtime.current.now_ns()
-            before.message.connection.leave()
-        del before
+        asked()
         item, held = await super().get()
         if held is not None:
             held.message.connection.enter(held)

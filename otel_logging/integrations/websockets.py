@@ -16,7 +16,7 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
 from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.connection import Connection, sent
+from otel_logging.integrations.connection import Connection, asked, sent
 from otel_logging.integrations.http import QUIET, Scope, inbound
 from otel_logging.integrations.replaced import Replaced
 
@@ -65,6 +65,7 @@ class Handled(Connection):
 
     async def next_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
         """Return what *receive* has next."""
+        asked()
 
         async def take() -> tuple[Event, int]:
             message = await receive()

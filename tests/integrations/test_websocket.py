@@ -184,6 +184,27 @@ def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type
 
 
 @pytest.mark.parametrize("server", SERVERS)
+def test_a_message_lasts_until_the_next_one_is_asked_for(server: str) -> None:
+    """Also where its handler works on after its answer, and says nothing."""
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        for _ in range(2):
+            await receive()
+            await send({"type": "websocket.send", "text": "answer"})
+            await asyncio.sleep(0.05)
+        await receive()
+
+    with serving(asgi_app(talk), server) as seen, seen.connect("/") as client:
+        client.send("a")
+        client.send("b")
+        assert [client.recv(), client.recv()] == ["answer", "answer"]
+        first, second = seen.wait_for("message", 2)  # while the socket is open
+    assert min(first["duration_s"], second["duration_s"]) >= 0.05
+    assert attributes(second)["queue.wait_s"] >= 0.03
+
+
+@pytest.mark.parametrize("server", SERVERS)
 def test_an_event_of_another_source_is_none_of_the_message_before(server: str) -> None:
     """As in a chat of Django Channels, which asks for both at once: nor does it hold that open."""
 
