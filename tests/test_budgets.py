@@ -55,7 +55,7 @@ BUDGETS = {
     "doctor": 421,
     "export": 2381,
     "handover": 117,
-    "integrations": 1896,
+    "integrations": 1900,
     "jobs": 103,
     "lateness": 1635,
     "logs": 1576,

@@ -10,24 +10,28 @@ from collections.abc import Awaitable
 from typing import Any
 
 from otel_logging import _runtime
+from otel_logging.context import Here
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered
 from otel_logging.integrations.asgi_message import current_task
 from otel_logging.integrations.connection import Connection, asked, sent
-from otel_logging.integrations.http import Scope, inbound
+from otel_logging.integrations.http import Scope
 
 
 async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead: int) -> None:
     """Serve one connection."""
-    with inbound(scope) as links:
-        connection = _Connection(scope, receive, send, read_ahead)
-        connection.open(links)
-        try:
-            await app(scope, connection.receive, connection.send)
-        except BaseException as error:
-            await connection.close(error)
-            raise
+    before = Here.now()
+    connection = _Connection(scope, receive, send, read_ahead)
+    connection.open()
+    try:
+        await app(scope, connection.receive, connection.send)
+    except BaseException as error:
+        await connection.close(error)
+        raise
+    else:
         await connection.close(None)
+    finally:
+        before.put_back()
 
 
 class _Connection(Connection):

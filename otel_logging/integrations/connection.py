@@ -25,7 +25,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_logging import _exceptions, _names, _runtime, tracing
 from otel_logging import context as bindings
-from otel_logging.binding import Bound, Shared, has_ended
+from otel_logging.binding import NOTHING, Bound, Shared, has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event, route_of
 from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent, current_task
@@ -33,6 +33,7 @@ from otel_logging.integrations.http import (
     Scope,
     attributes_of,
     headers_of,
+    inbound,
     name_route,
     request_id_of,
     start,
@@ -94,15 +95,18 @@ class Connection:
         #: Tasks other than the application's own that have asked for messages.
         self._readers: WeakSet[Any] | None = None
 
-    def open(self, links: Any, began_ns: int | None = None) -> None:
-        """Begin the handshake; whatever is done now is done on the connection."""
+    def open(self, began_ns: int | None = None) -> None:
+        """Begin the handshake; whatever is done in this task now is done on the connection."""
         headers = headers_of(self.scope)
         self.request_id = request_id_of(headers)
         attributes = attributes_of(self.scope, headers)
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
-        stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
-        stage.start_ns = began_ns
-        self.stand(start(stage, "WS", functools.partial(route_of, self.scope)))
+        with inbound(self.scope) as links:
+            stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
+            stage.start_ns = began_ns
+            self.stand(start(stage, "WS", functools.partial(route_of, self.scope)))
+            here = bindings.Here.now()
+        here.put_back()
         if self.request_id:
             bindings.bind_context(**{_names.REQUEST_ID: self.request_id})
 
@@ -112,7 +116,9 @@ class Connection:
         self.stage = tracing.traced("message", kind="server", links=(self.span,))
         self.standing = bindings.Standing(self.span)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
-        self.shared = Shared({}, self.standing, bindings.state(), None)
+        # what came with the handshake, or was bound in its request, ends with the connection
+        around = NOTHING.put(bindings.bound(), self.standing)
+        self.shared = Shared({}, self.standing, around, None)
         bindings.restore(self.shared)
         self._base = self.shared.own
 

@@ -17,7 +17,7 @@ from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
 from otel_logging.integrations.asgi_http import Event
 from otel_logging.integrations.connection import Connection, asked, sent
-from otel_logging.integrations.http import QUIET, Scope, inbound
+from otel_logging.integrations.http import QUIET, Scope
 from otel_logging.integrations.replaced import Replaced
 
 _INTERNAL_ERROR: Final = 1011  # how the library closes a connection whose handler has failed
@@ -118,16 +118,12 @@ def _begin(self: Any, began_ns: int) -> None:
     if scope is None or (status < 500 and status != _SWITCHING and scope["path"] in QUIET):
         return
     connection = Handled(scope, lambda: _waiting_at(self))
-    with inbound(scope) as links:
-        connection.open(links, began_ns)
-        here = CURRENT.get(), bindings.state()
-        if status != _SWITCHING:
-            connection.end_handshake(status)
-            return
-    connection.accept()
-    CURRENT.set(here[0])  # the task is this connection's alone
-    bindings.restore(here[1])
-    setattr(self, OBSERVED, connection)
+    connection.open(began_ns)  # the task is this connection's alone
+    if status == _SWITCHING:
+        connection.accept()
+        setattr(self, OBSERVED, connection)
+    else:
+        connection.end_handshake(status)
 
 
 def _process_event(original: Any) -> Any:

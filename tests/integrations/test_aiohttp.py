@@ -100,6 +100,7 @@ SHAPES = {each.__name__: each for each in (serial, by_task, by_wait_for, failing
 
 async def chat(request: web.Request) -> web.WebSocketResponse:
     socket = web.WebSocketResponse()
+    bind_context(room=request.match_info["room"])  # before there is a connection
     await socket.prepare(request)
     log.info("joined")
     await SHAPES[request.match_info["room"]](socket)
@@ -214,6 +215,7 @@ def test_each_message_is_a_trace_of_its_user(run: Captured, shape: str) -> None:
     assert all(span["links"][0]["span_id"] in handshakes for span in messages)
     lines = [line for line in run.lines if line["event"] == "got"]
     assert all(line["user_id"] == line["wanted"] == traces[line["trace_id"]] for line in lines)
+    assert {each["room"] for each in lines} == {shape}
     assert all(span["duration_s"] >= 0.01 for span in messages)  # to what was sent last
     ends = [span for span in run.spans if span["name"] == "disconnect"]
     assert {span["parent_span_id"] for span in ends} == handshakes

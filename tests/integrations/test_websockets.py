@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_sync
 from websockets.sync.server import serve as serve_in_threads
 
-from otel_logging import bind_context, get_logger
+from otel_logging import bind_context, get_logger, setup_observability
 from otel_logging.integrations import websockets as integration
 from otel_logging.testing import Captured, capture
 
@@ -184,6 +184,17 @@ def test_what_the_handler_does_around_its_messages_is_the_connections(
     assert run.line("joined")["trace_id"] == handshake["trace_id"] == end["trace_id"]
     assert run.line("got")["span_id"] == message["span_id"]
     assert message["duration_s"] < 1
+
+
+def test_what_came_with_the_handshake_is_its_messages_too(run: Captured) -> None:
+    with (
+        setup_observability("shop", propagate=("tenant",)),
+        in_threads(blocking_by_iteration) as url,
+        connect_sync(url, additional_headers={"baggage": "tenant=acme,other=x"}) as socket,
+    ):
+        socket.send("u0")
+        assert socket.recv() == "u0"
+    assert run.line("got")["tenant"] == run.span("message")["attributes"]["tenant"] == "acme"
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "legacy", "threads"])
