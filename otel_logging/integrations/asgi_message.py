@@ -55,9 +55,8 @@ class Message:
         done_ns = done_ns or max(self.asked_ns, self.sent_ns, getattr(span, "last_ns", 0))
         if not done_ns or error is not None:
             done_ns = _runtime.current.now_ns()
-        is_silent = getattr(span, "is_silent", False) and _runtime.current.on_spans
-        is_quick = done_ns - self.taken_ns < SILENT_NS
-        if is_silent and is_quick and not self.sent_ns and error is None:
+        is_quick = done_ns - self.taken_ns < SILENT_NS and not self.sent_ns and error is None
+        if is_quick and getattr(span, "is_silent", False) and _runtime.current.on_spans:
             self.connection.quiet += 1
         else:
             tracing.end(span, error, done_ns)
