@@ -121,6 +121,13 @@ class Connection:
         self.shared = Shared({}, self.standing, around, None)
         bindings.restore(self.shared)
         self._base = self.shared.own
+        self._bound_of: Any = None
+
+    def bound(self) -> Bound:
+        """Return what is bound on it, as it stands now: encoded once for all its messages."""
+        if self._bound_of is not self.shared.own:
+            self._bound_of, self._bound = self.shared.own, Bound(self.shared.fields)
+        return self._bound
 
     def accept(self) -> None:
         """End the handshake: messages come from here on."""
