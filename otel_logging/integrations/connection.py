@@ -236,11 +236,13 @@ class Connection:
         current = CURRENT.get()
         held = current.get(_names.HELD)
         if held is not None and held.message.connection is self:
-            span = held.message.span
+            message, around, now = held.message, self.shared, bindings.state()
             CURRENT.set(current[_BEFORE])
-            left, around = bindings.state().lasting(lambda owner: owner is span), self.shared
-            is_usual = all(around.fields.get(key) is each for key, each in left.fields.items())
-            bindings.restore(around if is_usual else left)
+            if now is not message.bound:  # something was bound in it
+                left = now.lasting(lambda owner: owner is message.span)
+                is_usual = all(around.fields.get(key) is each for key, each in left.fields.items())
+                around = around if is_usual else left
+            bindings.restore(around)
 
     def stand_for(self, held: Held | None) -> None:
         """Let those who have no message in their context work on this one."""
