@@ -52,10 +52,6 @@ class _Link(Link):
     encoded: bytes | None = None
 
 
-#: Attribute of somebody's link that has none: the ``_Link`` of it.
-_KEPT: Final = "otel_logging_kept"
-
-
 def events_of(encoded: Iterable[bytes]) -> Any:
     """Decode *encoded* events into messages."""
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
@@ -103,8 +99,8 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     if not (context and (given or context.is_valid or context.trace_state)):
         return None
     if not given:  # the usual case; one of a connection is on each of its messages
-        known = vars(link) if type(link) is Link else {}
-        return known.get(_KEPT) or known.setdefault(_KEPT, _Link(context, _NOTHING))  # type: ignore[no-any-return]
+        name, known = "otel_logging_kept", vars(link) if type(link) is Link else {}
+        return known.get(name) or known.setdefault(name, _Link(context, _NOTHING))  # type: ignore[no-any-return]
     values, dropped = bounded(given, limits.link_attributes, limits.value_length)
     kept = _Link(
         context,

@@ -47,10 +47,6 @@ class _Request(Request):
             await connection.close(error)
 
 
-def _is_end(message: Any) -> bool:
-    return message.type in _ENDS
-
-
 def _scope_of(request: web.BaseRequest) -> Scope:
     info: Any = getattr(request.transport, "get_extra_info", {}.get)  # it may have gone
     return {
@@ -113,7 +109,11 @@ def _prepared(original: Any) -> Any:
             served.scope["path_template"] = route
             socket: Any = self
             served.socket = self
-            connection = Handled(served.scope, lambda: len(socket._reader._buffer), _is_end)  # noqa: SLF001
+            connection = Handled(
+                served.scope,
+                lambda: len(socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
+                lambda message: message.type in _ENDS,
+            )
             connection.stand(served.span)
             connection.accept()
             setattr(self, OBSERVED, connection)

@@ -83,14 +83,13 @@ def _is_elsewhere(app: Any) -> bool:
         return True
     if f"{_CONTRIB}asgi" not in sys.modules:
         return False
-    seen = 0
-    while app is not None and seen < 100:  # a chain of middleware
-        if type(app).__module__ == f"{_CONTRIB}asgi":
-            return True
+    for _ in range(100):  # a chain of middleware
+        if app is None or type(app).__module__ == f"{_CONTRIB}asgi":
+            break
         if getattr(app, "middleware_stack", app) is None:  # Starlette makes it when it first serves
             app.middleware_stack = app.build_middleware_stack()
-        app, seen = getattr(app, "middleware_stack", None) or getattr(app, "app", None), seen + 1
-    return False
+        app = getattr(app, "middleware_stack", None) or getattr(app, "app", None)
+    return type(app).__module__ == f"{_CONTRIB}asgi"
 
 
 # ---------------------------------------------------------------- in place by itself
@@ -124,7 +123,7 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
         for each in _METHODS:
             _replaced.find(*each)
         if hasattr(uvicorn := sys.modules.get("uvicorn.config"), "Config"):
-            _replaced.put(uvicorn.Config, "loaded", _on_load)  # type: ignore[union-attr]
+            _replaced.put(uvicorn.Config, "loaded", lambda _: _on_load())  # type: ignore[union-attr]
     return app
 
 
@@ -171,9 +170,6 @@ class _on_load:  # noqa: N801 - in place of an attribute
 
     An application that sets up while it is loaded has this in place by then.
     """
-
-    def __init__(self, was: Any) -> None:
-        pass
 
     def __get__(self, config: Any, kind: type) -> Any:
         return vars(config)["loaded"]

@@ -55,13 +55,9 @@ class ReadAhead:
             if self.saw_end:
                 return await self._receive(), _runtime.current.now_ns()
             waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            try:
-                await waiter
-            except BaseException:  # cancelled, in time-outs again and again
-                if waiter in self._waiting:  # pragma: no branch - it was woken at that moment
-                    self._waiting.remove(waiter)
-                raise
+            # others were cancelled, in time-outs again and again
+            self._waiting = [*(each for each in self._waiting if not each.done()), waiter]
+            await waiter
         event, arrived_ns = self.items.pop(0)
         if isinstance(event, BaseException):
             raise event

@@ -5,26 +5,18 @@ from the first to the last of these, or of the stages in it. Deliberately absent
 (``connection``).
 """
 
-import asyncio
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
+from otel_logging.binding import worker
 from otel_logging.context import CURRENT
 
 #: A message that did nothing leaves no span, unless it took so long.
 SILENT_NS: Final = 10_000_000
 _NOWHERE: Final = otel_context.Context()
-
-
-def current_task() -> Any:
-    """Return the task that this runs in; None where the loop is not asyncio's."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # another kind of event loop
-        return None
 
 
 class Message:
@@ -97,6 +89,6 @@ class ReceivedEvent(dict[str, Any]):
             if held is None:
                 connection.enter_end()
                 return
-            if current_task() is task:
+            if worker() is task:
                 connection.stand_for(held)
             connection.enter(held)

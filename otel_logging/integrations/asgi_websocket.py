@@ -10,10 +10,10 @@ from collections.abc import Awaitable
 from typing import Any
 
 from otel_logging import _runtime
+from otel_logging.binding import worker
 from otel_logging.context import Here
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered
-from otel_logging.integrations.asgi_message import current_task
 from otel_logging.integrations.connection import Connection, asked, sent
 from otel_logging.integrations.http import Scope
 
@@ -69,7 +69,7 @@ class _Connection(Connection):
             sent()
 
     def _look_ahead(self) -> None:
-        if self.ahead is None and self._read_ahead and current_task() is not None:
+        if self.ahead is None and self._read_ahead and type(worker()) is not int:
             self.ahead = ReadAhead(self._receive, self._read_ahead)
 
     def receive(self) -> Awaitable[Event]:

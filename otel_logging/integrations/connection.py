@@ -18,17 +18,17 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import StatusCode
 
 from otel_logging import _exceptions, _names, _runtime, tracing
 from otel_logging import context as bindings
-from otel_logging.binding import NOTHING, Bound, Shared, has_ended
+from otel_logging.binding import NOTHING, Bound, Shared, has_ended, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event, route_of
-from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent, current_task
+from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent
 from otel_logging.integrations.http import (
     Scope,
     attributes_of,
@@ -84,6 +84,8 @@ class Connection:
     status = 0
     sweeper: Any = None
     request_id: str | None = None
+    #: Returns the task, other than the application's own, that has asked for messages last.
+    _reader: Callable[[], Any] = staticmethod(lambda: None)
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -91,9 +93,8 @@ class Connection:
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
         self.held: set[Message] = set()
-        self.task = current_task()
-        #: Tasks other than the application's own that have asked for messages.
-        self._readers: WeakSet[Any] | None = None
+        #: The task of its application; where the loop is not asyncio's, a thread.
+        self.task = worker()
 
     def open(self, began_ns: int | None = None) -> None:
         """Begin the handshake; whatever is done in this task now is done on the connection."""
@@ -143,8 +144,7 @@ class Connection:
         if has_ended(span):
             return
         name_route(span, "WS", route)
-        if status:  # pragma: no branch - none was sent
-            span.set_attribute("http.response.status_code", status)
+        span.set_attribute("http.response.status_code", status)
         if status >= 500:
             span.set_status(StatusCode.ERROR)
         tracing.end(span, error)
@@ -158,30 +158,24 @@ class Connection:
             return (await take())[0]
         self._ask()
         event, arrived_ns = await take()
-        kind = event["type"]
-        task = current_task()
-        is_reader = task is None or task is self.task or (self._readers and task in self._readers)
-        if kind == "websocket.disconnect":
-            if not self.is_accepted:
-                return event
-            self._disconnect(event, arrived_ns)
-            if not is_reader:
-                event = ReceivedEvent(event)
-                event.taken = (self, None, task)
-        elif kind == "websocket.receive":  # pragma: no branch - or an extension's event
+        kind, task, held = event["type"], worker(), None
+        is_reader = type(task) is int or task is self.task or task is self._reader()
+        if kind == "websocket.receive":
             self.messages += 1
             if is_reader:
                 before = CURRENT.get()
                 self.latest = Message(self, arrived_ns)
                 self._enter(Held(self.latest), before)
-            else:
-                self.latest = copy_context().run(Message, self, arrived_ns)
-                held = Held(self.latest)
-                if self._readers is None:
-                    self._readers = WeakSet()
-                self._readers.add(task)
-                event = ReceivedEvent(event)
-                event.taken = (self, held, task)
+                return event
+            self.latest = copy_context().run(Message, self, arrived_ns)
+            held, self._reader = Held(self.latest), ref(task)
+        elif kind == "websocket.disconnect" and self.is_accepted:
+            self._disconnect(event, arrived_ns)
+        else:  # or an extension's event
+            return event
+        if not is_reader:
+            event = ReceivedEvent(event)
+            event.taken = (self, held, task)
         return event
 
     def _ask(self) -> None:
@@ -193,7 +187,7 @@ class Connection:
             if (watch := _runtime.current.watch) is not None:
                 watch.leave(latest.span)
         self.stand_for(None)
-        if self.held and self.sweeper is None and self.task is not None:
+        if self.held and self.sweeper is None and type(self.task) is not int:
             _connections.add(self)
             _finish_at_exit()
             self._sweep_later()

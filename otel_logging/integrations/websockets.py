@@ -21,7 +21,6 @@ from otel_logging.integrations.http import QUIET, Scope
 from otel_logging.integrations.replaced import Replaced
 
 _INTERNAL_ERROR: Final = 1011  # how the library closes a connection whose handler has failed
-_SWITCHING: Final = 101
 #: More frames than that arrive together: the library reads no more.
 _WAITING: Final = 128
 #: Attribute of a connection: how its messages are observed.
@@ -53,7 +52,6 @@ class Handled(Connection):
         is_end: Callable[[Any], bool] = lambda _: False,
     ) -> None:
         super().__init__(scope)
-        self.worker = worker()
         #: When the last ones came; those that are *waiting* still are at its end.
         self._arrived: list[int] = []
         self._waiting, self._is_end = waiting, is_end
@@ -70,9 +68,8 @@ class Handled(Connection):
         async def take() -> tuple[Event, int]:
             message = await receive()
             kind = "websocket.disconnect" if self._is_end(message) else "websocket.receive"
-            arrived = self._arrived
-            del arrived[: -self._waiting() - 1]
-            came_ns = arrived.pop(0) if arrived else _runtime.current.now_ns()
+            del self._arrived[: -self._waiting() - 1]
+            came_ns = self._arrived.pop(0) if self._arrived else _runtime.current.now_ns()
             return {"type": kind, "message": message}, came_ns
 
         return (await self.next(take))["message"]
@@ -97,7 +94,8 @@ def _scope_of(connection: Any) -> Scope | None:
 
 
 def _waiting_at(self: Any) -> int:
-    frames = self.messages if hasattr(self, "messages") else self.recv_messages.frames
+    kept = getattr(self, "recv_messages", self)  # the oldest one in threads keeps none
+    frames = getattr(kept, "frames", getattr(kept, "messages", ()))
     return frames.qsize() if hasattr(frames, "qsize") else len(frames)
 
 
@@ -114,12 +112,12 @@ def _handshake(original: Any) -> Any:
 
 def _begin(self: Any, began_ns: int) -> None:
     scope = _scope_of(self)
-    status = getattr(getattr(self, "response", None), "status_code", _SWITCHING)
-    if scope is None or (status < 500 and status != _SWITCHING and scope["path"] in QUIET):
+    status = getattr(getattr(self, "response", None), "status_code", 101)
+    if scope is None or (status < 500 and status != 101 and scope["path"] in QUIET):
         return
     connection = Handled(scope, lambda: _waiting_at(self))
     connection.open(began_ns)  # the task is this connection's alone
-    if status == _SWITCHING:
+    if status == 101:
         connection.accept()
         setattr(self, OBSERVED, connection)
     else:
@@ -188,7 +186,7 @@ def _handler(original: Any) -> Any:
 async def _end(self: Any, code: int, reason: str) -> None:
     connection: Handled | None = getattr(self, OBSERVED, None)
     # a server that ends closes its connections, before their handlers have ended
-    if connection is not None and connection.worker == worker():
+    if connection is not None and connection.task == worker():
         delattr(self, OBSERVED)
         told = getattr(self, "protocol", self)  # the legacy one is its protocol itself
         connection.code = told.close_code or code

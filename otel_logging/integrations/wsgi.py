@@ -13,6 +13,8 @@ from functools import partial, reduce
 from typing import Any, Final
 from weakref import finalize
 
+from opentelemetry.trace import INVALID_SPAN
+
 from otel_logging import _names, _runtime
 from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
@@ -62,14 +64,12 @@ def scope_of(environ: Environ) -> Scope:
 
 def _is_of_asgi(environ: Environ) -> bool:
     """Say whether an ASGI application around has the request: this one is mounted in it."""
-    span = CURRENT.get().get(SPAN)
-    entry = None if span is None else entry_of(span)
-    scope = None if entry is None or has_ended(entry) else scope_of(environ)
-    is_its = scope is not None and (scope["method"], scope["path"]) == (
-        value_of(entry, "http.request.method"),
-        value_of(entry, "url.path"),
-    )
-    if is_its:
+    entry = entry_of(CURRENT.get().get(SPAN, INVALID_SPAN))
+    if entry is INVALID_SPAN or has_ended(entry):
+        return False
+    of_scope = {"http.request.method": "method", "url.path": "path"}
+    scope = scope_of(environ)
+    if is_its := all(value_of(entry, name) == scope[key] for name, key in of_scope.items()):
         environ[REQUEST] = entry
     return is_its
 

@@ -23,6 +23,8 @@ from otel_logging.integrations import websockets as integration
 from otel_logging.testing import Captured, capture
 
 log = get_logger("chat")
+all_sent = threading.Event()
+PATIENCE_S = 8.0
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the legacy one's
 
 
@@ -70,6 +72,8 @@ async def by_wait(socket: Any) -> None:
 async def answer(socket: Any, message: str) -> None:
     bind_context(user_id=message)
     log.info("got", wanted=message)
+    if message == "slow":
+        await asyncio.to_thread(all_sent.wait, PATIENCE_S)
     await asyncio.sleep(0.1 if message == "slow" else 0.01)
     await socket.send(message)
 
@@ -108,6 +112,8 @@ def blocking_with_a_time_out(socket: Any) -> None:
 def answer_blocking(socket: Any, message: str) -> None:
     bind_context(user_id=message)
     log.info("got", wanted=message)
+    if message == "slow":
+        all_sent.wait(PATIENCE_S)
     time.sleep(0.1 if message == "slow" else 0.01)
     socket.send(message)
 
@@ -205,6 +211,7 @@ def test_a_wait_counts_from_when_a_message_came(run: Captured, kind: str) -> Non
         with connect_sync(url, compression=None) as socket:
             for text in ("slow", "b", ["in ", "pieces"]):
                 socket.send(text)
+            all_sent.set()
             assert [socket.recv() for _ in range(3)] == ["slow", "b", "in pieces"]
 
     async def main(make_server: Any) -> None:
@@ -212,6 +219,7 @@ def test_a_wait_counts_from_when_a_message_came(run: Captured, kind: str) -> Non
             port = next(iter(server.sockets)).getsockname()[1]
             await asyncio.to_thread(client, f"ws://127.0.0.1:{port}/")
 
+    all_sent.clear()
     if kind == "threads":
         with in_threads(blocking_by_iteration) as url:
             client(url)
