@@ -107,11 +107,10 @@ def _prepared(original: Any) -> Any:
             route = _route_of(request)
             served.end(None, route)
             served.scope["path_template"] = route
-            socket: Any = self
             served.socket = self
             connection = Handled(
                 served.scope,
-                lambda: len(socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
+                lambda: len(served.socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
                 lambda message: message.type in _ENDS,
             )
             connection.stand(served.span)

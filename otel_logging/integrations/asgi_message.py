@@ -34,7 +34,8 @@ class Message:
         waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
         stage.attributes = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
         CURRENT.set(_NOWHERE)
-        bindings.restore(connection.bound())
+        if bindings.state() is connection.shared:  # else in a block of the application's
+            bindings.restore(connection.bound())
         self.span: Any = tracing.start(stage)
         self.bound = bindings.state()
 

@@ -122,13 +122,13 @@ class Connection:
         self.shared = Shared({}, self.standing, around, None)
         bindings.restore(self.shared)
         self._base = self.shared.own
-        self._bound_of: Any = None
+        self._as_bound: tuple[Any, Bound] = None, NOTHING
 
     def bound(self) -> Bound:
         """Return what is bound on it, as it stands now: encoded once for all its messages."""
-        if self._bound_of is not self.shared.own:
-            self._bound_of, self._bound = self.shared.own, Bound(self.shared.fields)
-        return self._bound
+        if self._as_bound[0] is not self.shared.own:
+            self._as_bound = self.shared.own, Bound(self.shared.fields)
+        return self._as_bound[1]
 
     def accept(self) -> None:
         """End the handshake: messages come from here on."""
@@ -232,7 +232,8 @@ class Connection:
         if held is not None and held.message.connection is self:
             message, around, now = held.message, self.shared, bindings.state()
             CURRENT.set(current[_BEFORE])
-            if now is not message.bound:  # something was bound in it
+            if now is not message.bound or getattr(now, "around", None) is not self._as_bound[1]:
+                # something was bound in it, or around it
                 left = now.lasting(lambda owner: owner is message.span)
                 is_usual = all(around.fields.get(key) is each for key, each in left.fields.items())
                 around = around if is_usual else left
