@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from websockets import version
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -24,6 +25,7 @@ from otel_logging.testing import Captured, capture
 
 log = get_logger("chat")
 all_sent = threading.Event()
+IS_OLD = int(version.version.partition(".")[0]) < 14
 PATIENCE_S = 8.0
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the legacy one's
 
@@ -120,11 +122,13 @@ def answer_blocking(socket: Any, message: str) -> None:
 
 @contextmanager
 def in_threads(handler: Any, **options: Any) -> Iterator[str]:
+    before = set(threading.enumerate())
     with serve_in_threads(handler, "127.0.0.1", 0, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/room?token=x"
-    thread.join()
+    for each in set(threading.enumerate()) - before:  # an older one does not wait for its handlers
+        each.join(PATIENCE_S)
 
 
 def talk_to_threads(handler: Any, users: int, turns: int) -> None:
@@ -226,9 +230,11 @@ def test_a_wait_counts_from_when_a_message_came(run: Captured, kind: str) -> Non
     else:
         asyncio.run(main(serve if kind == "asyncio" else legacy))
     waits = [s["attributes"]["queue.wait_s"] for s in run.spans if s["name"] == "message"]
-    assert waits[0] < 0.05 < min(waits[1:])
+    assert waits[0] < 0.05 < waits[1]
+    assert waits[2] > 0.05 or IS_OLD  # whose server in threads reads no more than one ahead
 
 
+@pytest.mark.skipif(IS_OLD, reason="to refuse is an exception there")
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_a_handshake_that_is_refused_has_its_status(run: Captured, in_thread: bool) -> None:
     """And no end: there was no connection. The library's documentation has a health check so."""
