@@ -12,6 +12,7 @@ the server had, in MiB beyond what it began with.
 """
 
 import asyncio
+import gc
 import os
 import statistics
 import sys
@@ -98,6 +99,7 @@ async def memory(number: int = 500) -> float:
         async def send(event: Any) -> None:
             pass
 
+        gc.collect()
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         tasks = []
@@ -105,6 +107,7 @@ async def memory(number: int = 500) -> float:
             queue.put_nowait({"type": "websocket.connect"})
             tasks.append(asyncio.create_task(app(dict(SCOPE), queue.get, send)))
         await asyncio.sleep(0.5)
+        gc.collect()
         used = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
         for queue in queues:

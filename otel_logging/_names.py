@@ -106,8 +106,12 @@ GRANIAN: Final = ("granian.server.mp", "granian.server.mt", "granian.server.embe
 INTEGRATIONS: Final = {
     "aiohttp": ("aiohttp.web",),
     "asgi": (
-        *("starlette.applications", "fastapi.applications", "uvicorn.config", "uvicorn.server"),
-        *("hypercorn.app_wrappers", "daphne.server", *GRANIAN),
+        "starlette.applications",
+        "fastapi.applications",
+        "uvicorn.config",
+        "uvicorn.server",
+        "hypercorn.app_wrappers",
+        *("litestar.background_tasks", "daphne.server", *GRANIAN),
     ),
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
@@ -121,7 +125,7 @@ INTEGRATIONS: Final = {
     "loguru": ("loguru",),
     "quart": ("quart.app",),
     "rq": ("rq.worker",),
-    "websockets": ("websockets.asyncio.server", "websockets.legacy.server"),
+    "websockets": tuple(f"websockets.{kind}.server" for kind in ("asyncio", "legacy", "sync")),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
         *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),

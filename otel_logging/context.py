@@ -372,7 +372,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
         return _bound.get()
     if root:
         _bound.set(before.lasting(has_ended))
-    elif before.has_requests:
+    elif before.has_requests and not (arrives and around is trace.INVALID_SPAN):
         _bound.set(before.lasting(lambda owner: type(owner) is not Block and has_ended(owner)))
     return before
 

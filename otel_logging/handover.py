@@ -7,8 +7,7 @@ that an item waited is part of the stage's latency. Deliberately absent: queues 
 
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
-from contextvars import ContextVar
+from contextlib import ExitStack
 from typing import Any, Generic, Self, TypeVar
 
 from opentelemetry.trace import Link, Span, get_current_span
@@ -16,7 +15,7 @@ from opentelemetry.trace import Link, Span, get_current_span
 from otel_logging import _diagnostics, _names, _runtime, outliving
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
-from otel_logging.binding import has_ended, worker
+from otel_logging.binding import has_ended
 from otel_logging.propagation import extract
 from otel_logging.tracing import stage_of
 
@@ -188,59 +187,3 @@ class _Items(Generic[_T]):
 
     def __del__(self) -> None:
         self._open.close()
-
-
-# ---------------------------------------------------------------- until the next is asked for
-
-
-class Turn:
-    """What a worker has taken last: its stage is open until the next is asked for."""
-
-    def __init__(self) -> None:
-        self.worker = worker()
-        self.is_asked = False
-        self.stage = ExitStack()
-
-    def is_mine(self) -> bool:
-        """Return whether the worker runs here, rather than a task that it has started."""
-        return self.worker == worker()
-
-    def __del__(self) -> None:
-        self.stage.close()
-
-
-class Turns:
-    """The turns of all workers at one queue or connection."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._turn: ContextVar[Turn | None] = ContextVar(f"otel_logging.{name}", default=None)
-
-    def ask(self) -> None:
-        """End this worker's turn: it asks for what comes next."""
-        self.end()
-        turn = Turn()
-        turn.is_asked = True
-        self._turn.set(turn)
-
-    def end(self) -> None:
-        """End the stage of this worker's turn."""
-        turn = self._turn.get()
-        if turn is not None and turn.is_mine():
-            turn.stage.close()
-
-    def begin(self, stage: AbstractContextManager[Any]) -> None:
-        """Open *stage* for what has come, until this worker asks again."""
-        turn = self._turn.get()
-        if turn is None or not turn.is_asked:
-            self.ask()
-            turn = self._turn.get()
-        assert turn is not None
-        turn.is_asked = False
-        if turn.is_mine():
-            turn.stage.enter_context(stage)
-        else:  # before Python 3.12: a task does not see a context that another has changed
-            _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
-
-
-_APART = "it is received in a task of its own, as asyncio.wait_for does before Python 3.12"

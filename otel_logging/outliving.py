@@ -79,6 +79,9 @@ class OpenStage:
             if self._bound is not None:
                 self._bound.replace({})
 
+    def __del__(self) -> None:
+        self.end()  # nobody else can: what was logged in it would be lost
+
 
 def let_go(context: otel_context.Context) -> otel_context.Context:
     """Return *context*, kept though its work is done, without what keeps a message open."""

@@ -121,6 +121,16 @@ def test_another_thread_ends_it_with_an_error() -> None:
     }
 
 
+def test_one_that_nobody_can_end_any_more_ends() -> None:
+    with capture() as run, traced("request"):
+        turn = traced("turn").begin()
+        log.info("in it")
+        del turn
+        log.info("after it")
+    assert run.line("in it")["span_id"] == run.span("turn")["span_id"]
+    assert run.line("after it")["span_id"] == run.span("request")["span_id"]
+
+
 def test_many_are_open_at_once() -> None:
     """Each connection has its own, whichever ends first."""
 

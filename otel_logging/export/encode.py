@@ -47,6 +47,8 @@ class _Link(Link):
     """A link within the limits."""
 
     dropped_attributes = 0  # the SDK counts in its containers
+    #: As it leaves, where it has no attributes.
+    encoded: bytes | None = None
 
 
 def events_of(encoded: Iterable[bytes]) -> Any:
@@ -95,8 +97,9 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     context, given = link.context, link.attributes
     if not (context and (given or context.is_valid or context.trace_state)):
         return None
-    if not given:  # the usual case
-        return _Link(context, _NOTHING)
+    if not given:  # the usual case; one of a connection is on each of its messages
+        name, known = "otel_logging_kept", vars(link) if type(link) is Link else {}
+        return known.get(name) or known.setdefault(name, _Link(context, _NOTHING))  # type: ignore[no-any-return]
     values, dropped = bounded(given, limits.link_attributes, limits.value_length)
     shown = {str(plain(key)): frozen(field(str(key), value)) for key, value in values.items()}
     kept = _Link(context, MappingProxyType(shown))
@@ -156,6 +159,8 @@ def encode_links(links: Sequence[Link]) -> list[bytes]:
 
 def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
     context = link.context
+    if type(link) is _Link and link.encoded and not values:
+        return link.encoded
     try:
         ids = int(context.trace_id), int(context.span_id)
         flags = int(context.trace_flags) | HAS_IS_REMOTE | (IS_REMOTE if context.is_remote else 0)
@@ -163,7 +168,10 @@ def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
         _diagnostics.report("ids of links lost: they are invalid", detail=error)
         ids, flags = (0, 0), 0
     dropped = getattr(link, "dropped_attributes", 0)
-    return _otlp.link(*ids, state_header(context.trace_state), flags, values, dropped=dropped)
+    made = _otlp.link(*ids, state_header(context.trace_state), flags, values, dropped=dropped)
+    if type(link) is _Link and not values:
+        link.encoded = made
+    return made
 
 
 def state_header(state: Any) -> str:

@@ -3,72 +3,60 @@
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from aiohttp import web, web_protocol
 
 from otel_logging import _names, _runtime
 from otel_logging.context import bind_context, unbound
-from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
-from otel_logging.integrations.websockets import next_message
+from otel_logging.integrations.replaced import Replaced
+from otel_logging.integrations.websockets import OBSERVED, Handled, receiving, sending
 
 _served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
-_connections: "WeakKeyDictionary[web.WebSocketResponse, Connection]" = WeakKeyDictionary()
-_replaced: dict[tuple[Any, str], Any] = {}
+_replaced = Replaced()
 _ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
 
 
 def instrument() -> None:
     """Observe every server, also those that run already."""
-    for owner, name, make in (
-        (web_protocol.RequestHandler, "_handle_request", _handled),
-        (web.StreamResponse, "prepare", _prepared),
-        (web.WebSocketResponse, "receive", _received),
-        (web.WebSocketResponse, "send_str", _sent),
-        (web.WebSocketResponse, "send_bytes", _sent),
-    ):
-        if (owner, name) not in _replaced:
-            _replaced[owner, name] = getattr(owner, name)
-            setattr(owner, name, make(getattr(owner, name)))
+    _replaced.put(web_protocol.RequestHandler, "_handle_request", _handled)
+    _replaced.put(web.StreamResponse, "prepare", _prepared)
+    _replaced.put(web.WebSocketResponse, "receive", receiving)
+    _replaced.put(web.WebSocketResponse, "send_str", sending)
+    _replaced.put(web.WebSocketResponse, "send_bytes", sending)
+    for queue in ("WebSocketDataQueue", "FlowControlDataQueue"):  # before aiohttp 3.11
+        _replaced.find("aiohttp.web_ws", "", queue, _noting)
 
 
 def uninstrument() -> None:
     """Leave servers alone again."""
-    while _replaced:
-        (owner, name), was = _replaced.popitem()
-        setattr(owner, name, was)
+    _replaced.undo()
 
 
 class _Request(Request):
     """One request, and the WebSocket that it became."""
 
-    socket: web.WebSocketResponse | None = None
+    socket: Any = None
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open on the WebSocket: its handler has returned, or raised *error*."""
         if self.socket is not None:
-            connection = _connections.pop(self.socket)
+            connection = getattr(self.socket, OBSERVED)
+            delattr(self.socket, OBSERVED)
             connection.code = self.socket.close_code
             await connection.close(error)
 
 
-def _is_end(message: Any) -> bool:
-    return message.type in _ENDS
-
-
 def _scope_of(request: web.BaseRequest) -> Scope:
-    transport = request.transport
-    server: Any = transport.get_extra_info("sockname") if transport is not None else None
-    client: Any = transport.get_extra_info("peername") if transport is not None else None
+    info: Any = getattr(request.transport, "get_extra_info", {}.get)  # it may have gone
     return {
         "method": request.method,
         "path": request.path,
         "scheme": request.scheme,
         "headers": [(name.lower(), value) for name, value in request.raw_headers],
         "http_version": f"{request.version.major}.{request.version.minor}",
-        "server": server[:2] if isinstance(server, tuple) else None,
-        "client": client[:2] if isinstance(client, tuple) else None,
+        "server": info("sockname"),
+        "client": info("peername"),
     }
 
 
@@ -119,28 +107,33 @@ def _prepared(original: Any) -> Any:
             route = _route_of(request)
             served.end(None, route)
             served.scope["path_template"] = route
-            served.socket, connection = self, Connection(served.scope)
+            served.socket = self
+            connection = Handled(
+                served.scope,
+                lambda: len(served.socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
+                lambda message: message.type in _ENDS,
+            )
             connection.stand(served.span)
             connection.accept()
-            _connections[self] = connection
+            setattr(self, OBSERVED, connection)
         return writer
 
     return prepare
 
 
-def _received(original: Any) -> Any:
-    def receive(self: Any, *args: Any, **options: Any) -> Any:
-        connection = _connections.get(self)
-        if connection is None:
-            return original(self, *args, **options)
-        return next_message(connection, lambda: original(self, *args, **options), _is_end)
+def _noting(kind: Any) -> Any:
+    class WebSocketDataQueue(kind):  # type: ignore[misc]
+        """What is received on a WebSocket, and when it came."""
 
-    return receive
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            socket = getattr(_served.get(), "socket", None)
+            self._connection: Handled | None = getattr(socket, OBSERVED, None)
 
+        def feed_data(self, data: Any, size: int) -> None:
+            """Take a message."""
+            if self._connection is not None:
+                self._connection.note()
+            super().feed_data(data, size)
 
-def _sent(original: Any) -> Any:
-    async def send(self: Any, *args: Any, **options: Any) -> Any:
-        await original(self, *args, **options)
-        sent()
-
-    return send
+    return WebSocketDataQueue

@@ -20,6 +20,7 @@ from otel_logging.context import unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
 from otel_logging.integrations.http import QUIET, Scope
+from otel_logging.integrations.replaced import Replaced
 
 _A = TypeVar("_A")
 
@@ -53,19 +54,17 @@ class ObservabilityMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, connection or lifespan."""
-        kind = scope["type"]
-        if kind not in ("http", "websocket") or _SEEN in scope:
+        kind, is_set_up = scope["type"], _runtime.current.tracer is not None
+        is_ours = kind in ("http", "websocket") and _SEEN not in scope
+        if not is_ours or (is_set_up and _is_elsewhere(self.app)):
             await self.app(scope, receive, send)
             return
-        if _is_elsewhere(self.app):
-            if _runtime.current.tracer is not None:
-                await self.app(scope, receive, send)
-                return
-            scope[_SEEN] = False
+        scope[_SEEN] = is_set_up
+        if not is_set_up:
             with unbound():
                 await self.app(scope, receive, send)
             return
-        scope[_SEEN] = scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
+        scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
         if kind == "http":
             is_quiet = scope.get("path") in self._quiet
             await asgi_http.serve(self.app, scope, receive, send, is_quiet=is_quiet)
@@ -84,20 +83,18 @@ def _is_elsewhere(app: Any) -> bool:
         return True
     if f"{_CONTRIB}asgi" not in sys.modules:
         return False
-    seen = 0
-    while app is not None and seen < 100:  # a chain of middleware
-        if type(app).__module__ == f"{_CONTRIB}asgi":
-            return True
+    for _ in range(100):  # pragma: no branch - a chain of middleware has an end
+        if app is None or type(app).__module__ == f"{_CONTRIB}asgi":
+            break
         if getattr(app, "middleware_stack", app) is None:  # Starlette makes it when it first serves
             app.middleware_stack = app.build_middleware_stack()
-        app, seen = getattr(app, "middleware_stack", None) or getattr(app, "app", None), seen + 1
-    return False
+        app = getattr(app, "middleware_stack", None) or getattr(app, "app", None)
+    return type(app).__module__ == f"{_CONTRIB}asgi"
 
 
 # ---------------------------------------------------------------- in place by itself
 
-#: What is put in place: (class, attribute, what was there).
-_replaced: list[tuple[Any, str, Any]] = []
+_replaced = Replaced()
 #: Applications of frameworks that were given by hand, with their middleware's options.
 _given: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
 #: FastAPI applications whose own spans are off, and whether they were on.
@@ -116,25 +113,17 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     frameworks = _frameworks()
     if app is None:
         _is_automatic = True
-    elif not isinstance(app, tuple(kind for kind, _ in frameworks)):
+    elif not isinstance(app, frameworks):
         return ObservabilityMiddleware(app, **options)
     else:
         _given[app] = options
-    for kind, make in frameworks:
-        _replace(kind, "__call__", make)
+    for kind in frameworks:
+        _replaced.put(kind, "__call__", _framework_call)
     if _is_automatic:
-        for module, name, attribute, make in (
-            ("uvicorn.config", "Config", "loaded", _on_load),
-            ("uvicorn.server", "Server", "shutdown", _server_shutdown),
-            ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _wrapper_call),
-            ("starlette.background", "BackgroundTask", "__call__", _background_call),
-            ("daphne.server", "Server", "create_application", _create_application),
-            *((module, "", "_asgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
-        ):
-            found = sys.modules.get(module)
-            is_half_imported = getattr(getattr(found, "__spec__", None), "_initializing", False)
-            if hasattr(found, name) or not (found is None or is_half_imported):
-                _replace(getattr(found, name) if name else found, attribute, make)
+        for each in _METHODS:
+            _replaced.find(*each)
+        if hasattr(uvicorn := sys.modules.get("uvicorn.config"), "Config"):
+            _replaced.put(uvicorn.Config, "loaded", lambda _: _on_load())  # type: ignore[union-attr]
     return app
 
 
@@ -149,28 +138,13 @@ def uninstrument(app: Any = None, /) -> None:
     while _silenced:
         silent, was_on = _silenced.popitem()
         silent._telemetry["tracing"] = was_on  # noqa: SLF001 - FastAPI has no other way
-    while _replaced:
-        owner, name, was = _replaced.pop()
-        if was is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, was)
+    _replaced.undo()
 
 
-def _frameworks() -> list[tuple[type, Callable[[Any], Any]]]:
-    found = [("fastapi.applications", "FastAPI"), ("starlette.applications", "Starlette")]
-    return [
-        (getattr(sys.modules[module], name), _framework_call)
-        for module, name in found
-        if module in sys.modules and hasattr(sys.modules[module], name)
-    ]
-
-
-def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    if not any(each[:2] == (owner, name) for each in _replaced):
-        was = vars(owner).get(name)
-        _replaced.append((owner, name, was))
-        setattr(owner, name, make(was))
+def _frameworks() -> tuple[type, ...]:
+    names = {"fastapi.applications": "FastAPI", "starlette.applications": "Starlette"}
+    found = [getattr(sys.modules.get(module), name, None) for module, name in names.items()]
+    return tuple(kind for kind in found if kind is not None)
 
 
 def _framework_call(original: Any) -> Any:
@@ -197,15 +171,12 @@ class _on_load:  # noqa: N801 - in place of an attribute
     An application that sets up while it is loaded has this in place by then.
     """
 
-    def __init__(self, was: Any) -> None:
-        pass
-
     def __get__(self, config: Any, kind: type) -> Any:
         return vars(config)["loaded"]
 
     def __set__(self, config: Any, loaded: bool) -> None:  # noqa: FBT001
         vars(config)["loaded"] = loaded
-        if loaded and config.interface != "wsgi":
+        if loaded:
             config.loaded_app = ObservabilityMiddleware(config.loaded_app)
 
 
@@ -250,8 +221,21 @@ def _granian_wrap(original: Any) -> Any:
 
 def _background_call(original: Any) -> Any:
     async def __call__(self: Any) -> None:  # noqa: N807
-        name = getattr(self.func, "__qualname__", type(self.func).__qualname__)
+        work = getattr(self, "func", None) or self.fn  # Litestar's
+        work = getattr(work, "func", work)  # of a partial, or Litestar's for a thread
+        name = getattr(work, "__qualname__", type(work).__qualname__)
         with tracing.traced(f"background {name.rpartition('<locals>.')[2]}"):
             await original(self)
 
     return __call__
+
+
+#: What is replaced, of which class in which module, and what makes the other of it.
+_METHODS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
+    ("uvicorn.server", "Server", "shutdown", _server_shutdown),
+    ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _wrapper_call),
+    ("starlette.background", "BackgroundTask", "__call__", _background_call),
+    ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),
+    ("daphne.server", "Server", "create_application", _create_application),
+    *((module, "", "_asgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
+)

@@ -6,7 +6,6 @@ does without us. Deliberately absent: what a message is (``asgi_websocket``).
 """
 
 import asyncio
-from collections import deque
 from contextvars import Context
 from typing import Final
 
@@ -25,9 +24,10 @@ class ReadAhead:
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
         self._most = most
-        self.items: deque[tuple[Event | BaseException, int]] = deque()
+        # lists: a deque takes 760 bytes for nothing
+        self.items: list[tuple[Event | BaseException, int]] = []
         self._bytes = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[asyncio.Future[None]] = []
         self._room: asyncio.Future[None] | None = None
         #: Whether the end of the connection has been read.
         self.saw_end = False
@@ -47,22 +47,18 @@ class ReadAhead:
                 event, self.saw_end = error, True
             self.items.append((event, _runtime.current.now_ns()))
             while self._waiting:
-                _wake(self._waiting.popleft())
+                _wake(self._waiting.pop(0))
 
-    async def next(self) -> tuple[Event, int] | None:
-        """Return the next one and when it arrived; None: they are at their end."""
+    async def next(self) -> tuple[Event, int]:
+        """Return the next one and when it arrived; after the end, what the server says."""
         while not self.items:
             if self.saw_end:
-                return None
+                return await self._receive(), _runtime.current.now_ns()
             waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            try:
-                await waiter
-            except BaseException:  # cancelled, in time-outs again and again
-                if waiter in self._waiting:  # pragma: no branch - it was woken at that moment
-                    self._waiting.remove(waiter)
-                raise
-        event, arrived_ns = self.items.popleft()
+            # others were cancelled, in time-outs again and again
+            self._waiting = [*(each for each in self._waiting if not each.done()), waiter]
+            await waiter
+        event, arrived_ns = self.items.pop(0)
         if isinstance(event, BaseException):
             raise event
         self._bytes -= _size(event)

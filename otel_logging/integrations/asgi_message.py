@@ -5,26 +5,18 @@ from the first to the last of these, or of the stages in it. Deliberately absent
 (``connection``).
 """
 
-import asyncio
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
+from otel_logging.binding import worker
 from otel_logging.context import CURRENT
 
 #: A message that did nothing leaves no span, unless it took so long.
 SILENT_NS: Final = 10_000_000
 _NOWHERE: Final = otel_context.Context()
-
-
-def current_task() -> Any:
-    """Return the task that this runs in; None where the loop is not asyncio's."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # another kind of event loop
-        return None
 
 
 class Message:
@@ -42,6 +34,8 @@ class Message:
         waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
         stage.attributes = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
         CURRENT.set(_NOWHERE)
+        if bindings.state() is connection.shared:  # else in a block of the application's
+            bindings.restore(connection.bound())
         self.span: Any = tracing.start(stage)
         self.bound = bindings.state()
 
@@ -55,9 +49,8 @@ class Message:
         done_ns = done_ns or max(self.asked_ns, self.sent_ns, getattr(span, "last_ns", 0))
         if not done_ns or error is not None:
             done_ns = _runtime.current.now_ns()
-        is_silent = getattr(span, "is_silent", False) and _runtime.current.on_spans
-        is_quick = done_ns - self.taken_ns < SILENT_NS
-        if is_silent and is_quick and not self.sent_ns and error is None:
+        is_quick = done_ns - self.taken_ns < SILENT_NS and not self.sent_ns and error is None
+        if is_quick and getattr(span, "is_silent", False) and _runtime.current.on_spans:
             self.connection.quiet += 1
         else:
             tracing.end(span, error, done_ns)
@@ -97,6 +90,6 @@ class ReceivedEvent(dict[str, Any]):
             if held is None:
                 connection.enter_end()
                 return
-            if current_task() is task:
+            if worker() is task:
                 connection.stand_for(held)
             connection.enter(held)

@@ -6,26 +6,32 @@ Deliberately absent: what is a trace (``connection``), HTTP (``asgi_http``).
 """
 
 import sys
+from collections.abc import Awaitable
 from typing import Any
 
+from otel_logging import _runtime
+from otel_logging.binding import worker
+from otel_logging.context import Here
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered
-from otel_logging.integrations.asgi_message import current_task
-from otel_logging.integrations.connection import Connection, sent
-from otel_logging.integrations.http import Scope, inbound
+from otel_logging.integrations.connection import Connection, asked, sent
+from otel_logging.integrations.http import Scope
 
 
 async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead: int) -> None:
     """Serve one connection."""
-    with inbound(scope) as links:
-        connection = _Connection(scope, receive, send, read_ahead)
-        connection.open(links)
-        try:
-            await app(scope, connection.receive, connection.send)
-        except BaseException as error:
-            await connection.close(error)
-            raise
+    before = Here.now()
+    connection = _Connection(scope, receive, send, read_ahead)
+    connection.open()
+    try:
+        await app(scope, connection.receive, connection.send)
+    except BaseException as error:
+        await connection.close(error)
+        raise
+    else:
         await connection.close(None)
+    finally:
+        before.put_back()
 
 
 class _Connection(Connection):
@@ -63,19 +69,21 @@ class _Connection(Connection):
             sent()
 
     def _look_ahead(self) -> None:
-        if self.ahead is None and self._read_ahead and current_task() is not None:
+        if self.ahead is None and self._read_ahead and type(worker()) is not int:
             self.ahead = ReadAhead(self._receive, self._read_ahead)
 
-    async def receive(self) -> Event:
-        """Return what the server has next; a message begins."""
+    def receive(self) -> Awaitable[Event]:
+        """Return what the server has next; a message begins.
+
+        Whoever calls this is done with the one before, also where another task awaits it.
+        """
+        asked()
         if self.is_connected and self.last is None:
             self._look_ahead()  # some ask while they accept
-        return await self.next(self._receive)
+        return self.next(self._take if self.ahead is None else self.ahead.next)
 
-    async def take(self, receive: Receive) -> tuple[Event, int]:
-        """Return what was read ahead, or comes next."""
-        got = await self.ahead.next() if self.ahead is not None else None
-        return got or await super().take(receive)
+    async def _take(self) -> tuple[Event, int]:
+        return await self._receive(), _runtime.current.now_ns()
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""

@@ -15,21 +15,29 @@ import asyncio
 import atexit
 import functools
 import sys
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import StatusCode
 
 from otel_logging import _exceptions, _names, _runtime, tracing
 from otel_logging import context as bindings
-from otel_logging.binding import Bound, Shared, has_ended
+from otel_logging.binding import NOTHING, Bound, Shared, has_ended, worker
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.integrations import http
-from otel_logging.integrations.asgi_http import Event, Receive, route_of
-from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent, current_task
-from otel_logging.integrations.http import Scope, start
+from otel_logging.integrations.asgi_http import Event, route_of
+from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent
+from otel_logging.integrations.http import (
+    Scope,
+    attributes_of,
+    headers_of,
+    inbound,
+    name_route,
+    request_id_of,
+    start,
+)
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
@@ -76,6 +84,8 @@ class Connection:
     status = 0
     sweeper: Any = None
     request_id: str | None = None
+    #: Returns the task, other than the application's own, that has asked for messages last.
+    _reader: Callable[[], Any] = staticmethod(lambda: None)
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -83,19 +93,21 @@ class Connection:
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
         self.held: set[Message] = set()
-        self.task = current_task()
-        #: Tasks other than the application's own that have asked for messages.
-        self._readers: WeakSet[Any] | None = None
+        #: The task of its application; where the loop is not asyncio's, a thread.
+        self.task = worker()
 
-    def open(self, links: Any, began_ns: int | None = None) -> None:
-        """Begin the handshake; whatever is done now is done on the connection."""
-        headers = http.headers_of(self.scope)
-        self.request_id = http.request_id_of(headers)
-        attributes = http.attributes_of(self.scope, headers)
+    def open(self, began_ns: int | None = None) -> None:
+        """Begin the handshake; whatever is done in this task now is done on the connection."""
+        headers = headers_of(self.scope)
+        self.request_id = request_id_of(headers)
+        attributes = attributes_of(self.scope, headers)
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
-        stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
-        stage.start_ns = began_ns
-        self.stand(start(stage, "WS", functools.partial(route_of, self.scope)))
+        with inbound(self.scope) as links:
+            stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
+            stage.start_ns = began_ns
+            self.stand(start(stage, "WS", functools.partial(route_of, self.scope)))
+            here = bindings.Here.now()
+        here.put_back()
         if self.request_id:
             bindings.bind_context(**{_names.REQUEST_ID: self.request_id})
 
@@ -105,9 +117,18 @@ class Connection:
         self.stage = tracing.traced("message", kind="server", links=(self.span,))
         self.standing = bindings.Standing(self.span)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
-        self.shared = Shared({}, self.standing, bindings.state(), None)
+        # what came with the handshake, or was bound in its request, ends with the connection
+        around = NOTHING.put(bindings.bound(), self.standing)
+        self.shared = Shared({}, self.standing, around, None)
         bindings.restore(self.shared)
         self._base = self.shared.own
+        self._as_bound: tuple[Any, Bound] = None, NOTHING
+
+    def bound(self) -> Bound:
+        """Return what is bound on it, as it stands now: encoded once for all its messages."""
+        if self._as_bound[0] is not self.shared.own:
+            self._as_bound = self.shared.own, Bound(self.shared.fields)
+        return self._as_bound[1]
 
     def accept(self) -> None:
         """End the handshake: messages come from here on."""
@@ -122,52 +143,39 @@ class Connection:
             self.of_messages["url.path"] = path
         if has_ended(span):
             return
-        http.name_route(span, "WS", route)
-        if status:  # pragma: no branch - none was sent
-            span.set_attribute("http.response.status_code", status)
+        name_route(span, "WS", route)
+        span.set_attribute("http.response.status_code", status)
         if status >= 500:
             span.set_status(StatusCode.ERROR)
         tracing.end(span, error)
 
     # ---- receiving
 
-    async def take(self, receive: Receive) -> tuple[Event, int]:
-        """Return what *receive* has next, and when it arrived."""
-        return await receive(), _runtime.current.now_ns()
-
-    async def next(self, receive: Receive) -> Event:
-        """Return what *receive* has next; a message begins."""
-        if self.last is not None:
-            return await receive()
-        if not self.is_connected:
+    async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
+        """Return what *take* has next, with when it arrived; a message begins."""
+        if self.last is not None or not self.is_connected:
             self.is_connected = True
-            return await receive()
+            return (await take())[0]
         self._ask()
-        event, arrived_ns = await self.take(receive)
-        kind = event["type"]
-        task = current_task()
-        is_reader = task is None or task is self.task or (self._readers and task in self._readers)
-        if kind == "websocket.disconnect":
-            if not self.is_accepted:
-                return event
-            self._disconnect(event, arrived_ns)
-            if not is_reader:
-                event = ReceivedEvent(event)
-                event.taken = (self, None, task)
-        elif kind == "websocket.receive":  # pragma: no branch - or an extension's event
+        event, arrived_ns = await take()
+        kind, task, held = event["type"], worker(), None
+        is_reader = type(task) is int or task is self.task or task is self._reader()
+        if kind == "websocket.receive":
             self.messages += 1
             if is_reader:
                 before = CURRENT.get()
                 self.latest = Message(self, arrived_ns)
                 self._enter(Held(self.latest), before)
-            else:
-                self.latest = copy_context().run(Message, self, arrived_ns)
-                held = Held(self.latest)
-                if self._readers is None:
-                    self._readers = WeakSet()
-                self._readers.add(task)
-                event = ReceivedEvent(event)
-                event.taken = (self, held, task)
+                return event
+            self.latest = copy_context().run(Message, self, arrived_ns)
+            held, self._reader = Held(self.latest), ref(task)
+        elif kind == "websocket.disconnect" and self.is_accepted:
+            self._disconnect(event, arrived_ns)
+        else:  # or an extension's event
+            return event
+        if not is_reader:
+            event = ReceivedEvent(event)
+            event.taken = (self, held, task)
         return event
 
     def _ask(self) -> None:
@@ -178,9 +186,8 @@ class Connection:
             self.held.add(latest)
             if (watch := _runtime.current.watch) is not None:
                 watch.leave(latest.span)
-        self.leave()
         self.stand_for(None)
-        if self.held and self.sweeper is None and self.task is not None:
+        if self.held and self.sweeper is None and type(self.task) is not int:
             _connections.add(self)
             _finish_at_exit()
             self._sweep_later()
@@ -223,11 +230,14 @@ class Connection:
         current = CURRENT.get()
         held = current.get(_names.HELD)
         if held is not None and held.message.connection is self:
-            span = held.message.span
+            message, around, now = held.message, self.shared, bindings.state()
             CURRENT.set(current[_BEFORE])
-            left, around = bindings.state().lasting(lambda owner: owner is span), self.shared
-            is_usual = all(around.fields.get(key) is each for key, each in left.fields.items())
-            bindings.restore(around if is_usual else left)
+            if now is not message.bound or getattr(now, "around", None) is not self._as_bound[1]:
+                # something was bound in it, or around it
+                left = now.lasting(lambda owner: owner is message.span)
+                is_usual = all(around.fields.get(key) is each for key, each in left.fields.items())
+                around = around if is_usual else left
+            bindings.restore(around)
 
     def stand_for(self, held: Held | None) -> None:
         """Let those who have no message in their context work on this one."""
@@ -256,8 +266,7 @@ class Connection:
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""
         self.is_over = True
-        if type(error).__name__ in _GONE:
-            error = None
+        raised, error = error, None if type(error).__name__ in _GONE else error
         held = CURRENT.get().get(_names.HELD) or self.standing.held
         if error is not None and held is not None and held.message.connection is self:
             if held is self.standing.held:  # that and what it shares are soon the connection's
@@ -266,6 +275,7 @@ class Connection:
             current = CURRENT.get()
             held.message.finish(error)
             CURRENT.set(current)  # which it has left
+        asked()
         if self.is_accepted:
             self._ask()
             if self.last is None:
@@ -278,11 +288,22 @@ class Connection:
                     **({"websocket.close_reason": self.reason} if self.reason else {}),
                 }
             )
+            _exceptions.remember_context(raised, self._began)  # a server may log what is no error
             tracing.end(self.last, error)
         else:
             failed = 500 if self.code is None else 403  # what the server answers
             self.end_handshake(self.status or failed, error)
         self.standing.otel_logging_closed = True
+
+
+def asked() -> None:
+    """Leave the message that is current: this task is done with it, and asks for the next one."""
+    held = CURRENT.get().get(_names.HELD)
+    if held is not None:
+        connection = held.message.connection
+        if connection.latest is held.message:  # in a time-out it asks again and again
+            held.message.asked_ns = _runtime.current.now_ns()
+        connection.leave()
 
 
 def sent() -> None:

@@ -11,7 +11,7 @@ import inspect
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
@@ -20,7 +20,8 @@ from typing import Any
 from otel_logging import _exceptions, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import plain
-from otel_logging.context import SPAN
+from otel_logging.context import CURRENT, SPAN
+from otel_logging.integrations.replaced import Replaced
 from otel_logging.jobs import tag_background_logger
 from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import POOL, Interval, Why
@@ -78,15 +79,14 @@ def _name_of(work: Any) -> str:
 class _InThread:
     """Work for another thread of this process, which has nothing of it afterwards.
 
-    Without *here*, on whose behalf it is, it runs on behalf of the thread.
+    Where nobody is here, on whose behalf it is, it runs on behalf of the thread.
     """
 
     __slots__ = ("_here", "_work", "waiting")
 
-    def __init__(
-        self, work: _Work, here: bindings.Here | None, waiting: _Waiting | None = None
-    ) -> None:
-        self._work, self._here, self.waiting = work, here, waiting
+    def __init__(self, work: _Work, waiting: _Waiting | None = None) -> None:
+        here = bindings.Here.now()
+        self._work, self._here, self.waiting = work, here if here.is_any() else None, waiting
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         before, began = bindings.Here.now(), _exceptions.last
@@ -113,9 +113,9 @@ class _InProcess:
 
     __slots__ = ("_fields", "_headers", "_tag", "_work")
 
-    def __init__(self, work: _Work, fields: Mapping[str, Any], tag: str | None) -> None:
-        self._work, self._headers, self._tag = work, inject(), tag
-        self._fields = {key: plain(value) for key, value in fields.items()}
+    def __init__(self, work: _Work, _: Any = None) -> None:
+        self._work, self._headers, self._tag = work, inject(), bindings.job_tag()
+        self._fields = {key: plain(value) for key, value in bindings.bound().items()}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         work = self._work if self._tag is None else tag_background_logger(self._tag)(self._work)
@@ -127,20 +127,10 @@ class _InProcess:
             before.put_back()
 
 
-def _for_thread(work: _Work) -> _Work:
-    here = bindings.Here.now()
-    return _InThread(work, here if here.is_any() else None)
-
-
 def _for_pool(work: _Work, pool: Any) -> _Work:
-    here, watch, waiting = bindings.Here.now(), _runtime.current.watch, None
-    if watch is not None and watch.has_budgets:
-        waiting = _Waiting(pool, work, here.context.get(SPAN))
-    return _InThread(work, here if here.is_any() else None, waiting)
-
-
-def _for_process(work: _Work, _: Any = None) -> _Work:
-    return _InProcess(work, bindings.bound(), bindings.job_tag())
+    watch = _runtime.current.watch
+    is_timed = watch is not None and watch.has_budgets
+    return _InThread(work, _Waiting(pool, work, CURRENT.get().get(SPAN)) if is_timed else None)
 
 
 def _submitting(prepare: Callable[[_Work, Any], _Work], submit: Any) -> Any:
@@ -167,24 +157,28 @@ def _in_pool(argument: str, method: Any) -> Any:
         call = signature.bind(*args, **kwargs)
         given = call.arguments
         is_of_threads = isinstance(given["self"], sys.modules["multiprocessing.pool"].ThreadPool)
-        given[argument] = (_for_thread if is_of_threads else _for_process)(given[argument])
+        given[argument] = (_InThread if is_of_threads else _InProcess)(given[argument])
         for name in ("callback", "error_callback"):
             if given.get(name) is not None:
-                given[name] = _for_thread(given[name])
+                given[name] = _InThread(given[name])
         return method(*call.args, **call.kwargs)
 
     return carrying
 
 
-def _start_timer(self: threading.Timer) -> None:
-    self.function = _for_thread(self.function)
-    threading.Thread.start(self)
+def _starting(start: Any) -> Any:
+    def start_timer(self: threading.Timer) -> None:
+        self.function = _InThread(self.function)
+        start(self)
+
+    return start_timer
 
 
 _THREADS = functools.partial(_submitting, _for_pool)
-_PROCESSES = functools.partial(_submitting, _for_process)
+_PROCESSES = functools.partial(_submitting, _InProcess)
 #: What is replaced, of which class in which module, and what makes the other of it.
 _METHODS: tuple[tuple[str, str, str, _Work], ...] = (
+    ("threading", "Timer", "start", _starting),
     ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _THREADS),
     ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _PROCESSES),
     ("joblib.externals.loky.process_executor", "ProcessPoolExecutor", "submit", _PROCESSES),
@@ -196,23 +190,15 @@ _METHODS: tuple[tuple[str, str, str, _Work], ...] = (
     # every scheduler's: its timer is of whoever has added a job last
     ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", bindings.detached()),
 )
-_replaced: dict[tuple[Any, str], Any] = {}
+_replaced = Replaced()
 
 
 def instrument() -> None:
     """Make executors, pools and timers carry, from here on. Cost: some microseconds a call."""
-    for module, kind_name, name, replacing in _METHODS:
-        kind: Any = getattr(sys.modules.get(module), kind_name, None)
-        if kind is not None and (kind, name) not in _replaced:
-            method = _replaced[kind, name] = getattr(kind, name)
-            setattr(kind, name, replacing(method))
-    threading.Timer.start = _start_timer  # type: ignore[method-assign,assignment]
+    for method in _METHODS:
+        _replaced.find(*method)
 
 
 def uninstrument() -> None:
     """Leave executors, pools and timers as Python has them."""
-    while _replaced:
-        (kind, name), method = _replaced.popitem()
-        setattr(kind, name, method)
-    if "start" in vars(threading.Timer):
-        del threading.Timer.start
+    _replaced.undo()

@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _answers, _exceptions, _names, _runtime, tracing
 from otel_logging.context import detached, unbound
+from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
 
 Scope = MutableMapping[str, Any]
@@ -37,7 +38,11 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
     host, _, port = headers.get("host", "").rpartition(":")
     if not (host and port.isdigit()):
         host, port = headers.get("host", ""), ""
-    server, client = scope.get("server") or (None, None), scope.get("client") or (None, None)
+    # one of a socket of Unix is a text, and one of IPv6 has four parts
+    addresses = [scope.get(name) for name in ("server", "client")]
+    server, client = [
+        each if isinstance(each, (tuple, list)) else (None,) * 2 for each in addresses
+    ]
     found = {
         "url.path": scope.get("path", ""),
         "url.scheme": scope.get("scheme", "http"),
@@ -153,9 +158,10 @@ def start(stage: tracing.Stage, verb: str, ask: Callable[[], str | None] | None)
 
 def name_route(span: Any, verb: str, route: str | None) -> None:
     """Give *span* the name of its *route*, and the budget of that name."""
-    if route is None:
+    if route is None or value_of(span, "http.route"):  # an application inside has found it
         return
     name = f"{verb} {route}"
+    span.otel_logging_ask = None  # it is known now
     span.update_name(name)
     span.set_attribute("http.route", route)
     budget = _runtime.current.budgets.get(name)

@@ -7,54 +7,47 @@ The spans are those of any ASGI application. Deliberately absent: where they are
 import asyncio
 from typing import Any, Final
 
-from quart import asgi, request, websocket
+from quart import asgi, has_request_context, request, websocket
 from quart.signals import request_started, websocket_started
 from quart.wrappers import websocket as wrapper
 
-from otel_logging import _names, _runtime
+from otel_logging import _names
 from otel_logging.context import CURRENT
-from otel_logging.integrations.asgi_message import Held
+from otel_logging.integrations.connection import asked
+from otel_logging.integrations.replaced import Replaced
 
 #: What makes a connection's queue, and its attribute: from Quart 0.23 on, and before.
 _owner: Any = getattr(wrapper, "Buffer", asgi.ASGIWebsocketConnection)
 _QUEUE: Final = "_queue" if hasattr(wrapper, "Buffer") else "queue"
-_init: Any = None
+_replaced = Replaced()
 
 
 def instrument() -> None:
     """Observe every application, and each connection from the next on."""
-    global _init
-    if _init is None:
-        _init, _owner.__init__ = _owner.__init__, _made
-        request_started.connect(_on_request)
-        websocket_started.connect(_on_websocket)
+    _replaced.put(_owner, "__init__", _making)
+    request_started.connect(_on_start)
+    websocket_started.connect(_on_start)
 
 
 def uninstrument() -> None:
     """Leave applications alone again."""
-    global _init
-    if _init is not None:
-        _owner.__init__, _init = _init, None
-        request_started.disconnect(_on_request)
-        websocket_started.disconnect(_on_websocket)
+    _replaced.undo()
+    request_started.disconnect(_on_start)
+    websocket_started.disconnect(_on_start)
 
 
-async def _on_request(_: object, **__: object) -> None:
-    _name(request)
-
-
-async def _on_websocket(_: object, **__: object) -> None:
-    _name(websocket)
-
-
-def _name(served: Any) -> None:
+async def _on_start(_: object, **__: object) -> None:
+    served: Any = request if has_request_context() else websocket
     if served.url_rule is not None:
         served.scope["path_template"] = served.root_path + served.url_rule.rule
 
 
-def _made(self: Any, *args: Any, **options: Any) -> None:
-    _init(self, *args, **options)
-    setattr(self, _QUEUE, _Messages())
+def _making(original: Any) -> Any:
+    def __init__(self: Any, *args: Any, **options: Any) -> None:  # noqa: N807
+        original(self, *args, **options)
+        setattr(self, _QUEUE, _Messages())
+
+    return __init__
 
 
 class _Messages(asyncio.Queue[Any]):
@@ -65,11 +58,7 @@ class _Messages(asyncio.Queue[Any]):
 
     async def get(self) -> Any:
         """Leave the message that came before, and work on the next one."""
-        before: Held | None = CURRENT.get().get(_names.HELD)
-        if before is not None:
-            before.message.asked_ns = _runtime.current.now_ns()
-            before.message.connection.leave()
-        del before
+        asked()
         item, held = await super().get()
         if held is not None:
             held.message.connection.enter(held)

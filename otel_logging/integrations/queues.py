@@ -4,12 +4,30 @@ Of no other queue is anything changed: a library's pool or a queue of replies ha
 """
 
 import asyncio
+from contextlib import ExitStack
+from contextvars import ContextVar
 from queue import Queue
-from typing import Any
+from typing import Any, Final
 
+from otel_logging import _diagnostics
 from otel_logging._errors import ConfigurationError
-from otel_logging.handover import Handoff, Turns, handoff, taking
+from otel_logging.binding import worker
+from otel_logging.handover import Handoff, handoff, taking
 from otel_logging.tracing import stage_of
+
+_APART: Final = "it is received in a task of its own, as asyncio.wait_for does before Python 3.12"
+
+
+class _Turn:
+    """What a worker has taken last: its stage is open until the next is asked for."""
+
+    is_asked = True
+
+    def __init__(self) -> None:
+        self.worker, self.stage = worker(), ExitStack()
+
+    def __del__(self) -> None:
+        self.stage.close()
 
 
 class _Carrying:
@@ -17,7 +35,7 @@ class _Carrying:
 
     def __init__(self, queue: Any, name: str, budget: float | None) -> None:
         self._name, self._budget = name, budget
-        self._turns = Turns(name)
+        self._turn: ContextVar[_Turn | None] = ContextVar(f"otel_logging.{name}", default=None)
         # documented to be overridden: what inserts an item, once there is room
         self._put = queue._put  # noqa: SLF001
         self._get, self._get_nowait = queue.get, queue.get_nowait
@@ -35,12 +53,12 @@ class _Carrying:
 
     def get(self, *args: Any, **options: Any) -> Any:
         """Return the next item, in a thread."""
-        self._turns.ask()
+        self._ask()
         return self._taken(self._get(*args, **options))
 
     def get_later(self) -> Any:
         """Return a coroutine that returns the next item."""
-        self._turns.ask()
+        self._ask()
         return self._get()
 
     def get_nowait(self) -> Any:
@@ -49,13 +67,31 @@ class _Carrying:
 
     def task_done(self) -> None:
         """End the stage of the item."""
-        self._turns.end()
+        self._end()
         self._task_done()
+
+    def _end(self) -> None:
+        turn = self._turn.get()
+        if turn is not None and turn.worker == worker():  # else of who has started this one
+            turn.stage.close()
+
+    def _ask(self) -> _Turn:
+        self._end()
+        turn = _Turn()
+        self._turn.set(turn)
+        return turn
 
     def _taken(self, item: Any) -> Any:
         if not isinstance(item, Handoff):  # put before the queue was instrumented
             return item
-        self._turns.begin(taking(item, name=self._name, budget=self._budget))
+        turn = self._turn.get()
+        if turn is None or not turn.is_asked:
+            turn = self._ask()
+        turn.is_asked = False
+        if turn.worker == worker():
+            turn.stage.enter_context(taking(item, name=self._name, budget=self._budget))
+        else:  # before Python 3.12: a task does not see a context that another has changed
+            _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
         return item.item
 
 

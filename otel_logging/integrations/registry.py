@@ -86,12 +86,10 @@ class _Finder:
         waiting = [name for name in sorted(_on) if library in _names.INTEGRATIONS[name]]
         if not waiting:
             return None
-        for finder in sys.meta_path:
-            find: Any = getattr(finder, "find_spec", None)
-            spec: Any = find(library, path, target) if finder is not self and find else None
-            if spec is not None:
-                break
-        else:
+        others = [getattr(each, "find_spec", None) for each in sys.meta_path if each is not self]
+        specs = (find(library, path, target) for find in others if find is not None)
+        spec: Any = next((each for each in specs if each is not None), None)
+        if spec is None:
             return None
         execute = spec.loader.exec_module
 

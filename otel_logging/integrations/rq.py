@@ -12,6 +12,7 @@ from typing import Any, Final
 from rq.job import Job
 from rq.worker import Worker
 
+from otel_logging.integrations.replaced import Replaced
 from otel_logging.propagation import extract, inject
 from otel_logging.tracing import traced
 
@@ -19,7 +20,7 @@ from otel_logging.tracing import traced
 _HEADERS: Final = "otel_logging"
 #: On a job that is performed: what it raised.
 _ERROR: Final = "_otel_logging_error"
-_replaced: dict[tuple[Any, str], Any] = {}
+_replaced = Replaced()
 
 
 def instrument() -> None:
@@ -30,16 +31,12 @@ def instrument() -> None:
         (Worker, "perform_job", _run),
     ):
         owner = next(each for each in kind.__mro__ if name in vars(each))
-        if (owner, name) not in _replaced:
-            _replaced[owner, name] = vars(owner)[name]
-            setattr(owner, name, make(vars(owner)[name]))
+        _replaced.put(owner, name, make)
 
 
 def uninstrument() -> None:
     """Leave jobs and workers alone again."""
-    while _replaced:
-        (owner, name), was = _replaced.popitem()
-        setattr(owner, name, was)
+    _replaced.undo()
 
 
 def _created(original: Any) -> Any:

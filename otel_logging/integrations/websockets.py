@@ -1,80 +1,102 @@
 """Servers made with the ``websockets`` library: a span of the handshake, and a trace a message.
 
-Its asyncio server, new and legacy. The servers that are made of it (uvicorn) are ASGI's.
+Its servers under asyncio, new and legacy, and in threads. The servers that are made of it (uvicorn)
+are ASGI's.
 """
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
 from otel_logging import _runtime
 from otel_logging import context as bindings
-from otel_logging.binding import NOTHING
+from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
-from otel_logging.integrations.asgi_message import current_task
-from otel_logging.integrations.connection import Connection, sent
-from otel_logging.integrations.http import Scope, inbound
+from otel_logging.integrations.asgi_http import Event
+from otel_logging.integrations.connection import Connection, asked, sent
+from otel_logging.integrations.http import QUIET, Scope
+from otel_logging.integrations.replaced import Replaced
 
-_MODULES = {
-    "websockets.asyncio.server": "ServerConnection",
-    "websockets.legacy.server": "WebSocketServerProtocol",
-}
-_INTERNAL_ERROR = 1011  # how the library closes a connection whose handler has failed
+_INTERNAL_ERROR: Final = 1011  # how the library closes a connection whose handler has failed
+#: More frames than that arrive together: the library reads no more.
+_WAITING: Final = 128
 #: Attribute of a connection: how its messages are observed.
-_OBSERVED = "otel_logging_connection"
-_replaced: list[tuple[Any, str, Any]] = []
+OBSERVED: Final = "otel_logging_connection"
+_replaced = Replaced()
 
 
 def instrument() -> None:
     """Observe every server, also those that run already."""
-    for module, name in _MODULES.items():
-        kind: Any = getattr(sys.modules.get(module), name, None)
-        if kind is not None and not any(owner is kind for owner, _, _ in _replaced):
-            for method in [each for each in _METHODS if hasattr(kind, each)]:
-                _replaced.append((kind, method, vars(kind).get(method)))
-                setattr(kind, method, _METHODS[method](getattr(kind, method)))
+    for name, make in _METHODS.items():
+        _replaced.find("websockets.asyncio.server", "ServerConnection", name, make)
+        _replaced.find("websockets.legacy.server", "WebSocketServerProtocol", name, make)
+        in_thread = make if name == "process_event" else _in_thread(make)
+        _replaced.find("websockets.sync.server", "ServerConnection", name, in_thread)
 
 
 def uninstrument() -> None:
     """Leave servers alone again."""
-    while _replaced:
-        owner, name, was = _replaced.pop()
-        if was is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, was)
+    _replaced.undo()
 
 
-async def next_message(
-    connection: Connection,
-    receive: Callable[[], Awaitable[Any]],
-    is_end: Callable[[Any], bool] = lambda _: False,
-) -> Any:
-    """Return what *receive* has next on *connection*: a message of a library's own form."""
+class Handled(Connection):
+    """A connection of a library that keeps messages, in a form of its own, until it is asked."""
 
-    async def event() -> dict[str, Any]:
-        message = await receive()
-        kind = "websocket.disconnect" if is_end(message) else "websocket.receive"
-        return {"type": kind, "message": message}
+    def __init__(
+        self,
+        scope: Scope,
+        waiting: Callable[[], int],
+        is_end: Callable[[Any], bool] = lambda _: False,
+    ) -> None:
+        super().__init__(scope)
+        #: When the last ones came; those that are *waiting* still are at its end.
+        self._arrived: list[int] = []
+        self._waiting, self._is_end = waiting, is_end
 
-    return (await connection.next(event))["message"]
+    def note(self) -> None:
+        """Note that one comes. Concurrency: another thread may ask at this moment."""
+        self._arrived.append(_runtime.current.now_ns())
+        del self._arrived[:-_WAITING]
+
+    async def next_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
+        """Return what *receive* has next."""
+        asked()
+
+        async def take() -> tuple[Event, int]:
+            message = await receive()
+            kind = "websocket.disconnect" if self._is_end(message) else "websocket.receive"
+            del self._arrived[: -self._waiting() - 1]
+            came_ns = self._arrived.pop(0) if self._arrived else _runtime.current.now_ns()
+            return {"type": kind, "message": message}, came_ns
+
+        return (await self.next(take))["message"]
 
 
-def _scope_of(connection: Any) -> Scope:
-    request = getattr(connection, "request", None)
-    headers = request.headers if request is not None else connection.request_headers
-    path = request.path if request is not None else connection.path
+def _scope_of(connection: Any) -> Scope | None:
+    request = getattr(connection, "request", connection)  # the legacy one is its request itself
+    if request is None:
+        return None
+    headers = request.request_headers if request is connection else request.headers
+    addresses = {}
+    with suppress(OSError):  # the client has gone
+        addresses = {"server": connection.local_address, "client": connection.remote_address}
     return {
+        **addresses,
         "method": "GET",
-        "path": path.partition("?")[0],
+        "path": request.path.partition("?")[0],
         "scheme": "ws",
         "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.raw_items()],
         "http_version": "1.1",
-        "server": (connection.local_address or (None, None))[:2],
-        "client": (connection.remote_address or (None, None))[:2],
     }
+
+
+def _waiting_at(self: Any) -> int:
+    kept = getattr(self, "recv_messages", self)  # the oldest one in threads keeps none
+    frames = getattr(kept, "frames", getattr(kept, "messages", ()))
+    return frames.qsize() if hasattr(frames, "qsize") else len(frames)
 
 
 def _handshake(original: Any) -> Any:
@@ -82,31 +104,62 @@ def _handshake(original: Any) -> Any:
         began_ns = _runtime.current.now_ns()
         result = await original(self, *args, **options)
         if _runtime.current.tracer is not None and not type(self).__module__.startswith("uvicorn."):
-            scope = _scope_of(self)
-            connection = Connection(scope)
-            with inbound(scope) as links:
-                connection.open(links, began_ns)
-                here = CURRENT.get(), bindings.state()
-            connection.accept()
-            CURRENT.set(here[0])  # the task is this connection's alone
-            bindings.restore(here[1])
-            setattr(self, _OBSERVED, connection)
+            _begin(self, began_ns)
         return result
 
     return handshake
 
 
-def _recv(original: Any) -> Any:
+def _begin(self: Any, began_ns: int) -> None:
+    scope = _scope_of(self)
+    status = getattr(getattr(self, "response", None), "status_code", 101)
+    if scope is None or (status < 500 and status != 101 and scope["path"] in QUIET):
+        return
+    connection = Handled(scope, lambda: _waiting_at(self))
+    connection.open(began_ns)  # the task is this connection's alone
+    if status == 101:
+        connection.accept()
+        setattr(self, OBSERVED, connection)
+    else:
+        connection.end_handshake(status)
+
+
+def _process_event(original: Any) -> Any:
+    def process_event(self: Any, event: Any) -> None:
+        connection: Handled | None = getattr(self, OBSERVED, None)
+        if connection is not None and event.opcode < 8:  # RFC 6455: a frame of a message
+            connection.note()
+        original(self, event)
+
+    return process_event
+
+
+def _read_message(original: Any) -> Any:
+    async def read_message(self: Any) -> Any:  # the legacy one's
+        message = await original(self)
+        connection: Handled | None = getattr(self, OBSERVED, None)
+        if connection is not None:
+            connection.note()
+        return message
+
+    return read_message
+
+
+def receiving(original: Any) -> Any:
+    """Return a library's method that receives, so that messages begin and end."""
+
     def recv(self: Any, *args: Any, **options: Any) -> Any:
-        connection = getattr(self, _OBSERVED, None)
+        connection: Handled | None = getattr(self, OBSERVED, None)
         if connection is None:
             return original(self, *args, **options)
-        return next_message(connection, lambda: original(self, *args, **options))
+        return connection.next_message(lambda: original(self, *args, **options))
 
     return recv
 
 
-def _send(original: Any) -> Any:
+def sending(original: Any) -> Any:
+    """Return a library's method that sends; what is sent for a message is part of it."""
+
     async def send(self: Any, *args: Any, **options: Any) -> Any:
         await original(self, *args, **options)
         sent()
@@ -131,10 +184,10 @@ def _handler(original: Any) -> Any:
 
 
 async def _end(self: Any, code: int, reason: str) -> None:
-    connection: Connection | None = getattr(self, _OBSERVED, None)
+    connection: Handled | None = getattr(self, OBSERVED, None)
     # a server that ends closes its connections, before their handlers have ended
-    if connection is not None and current_task() is connection.task:
-        delattr(self, _OBSERVED)
+    if connection is not None and connection.task == worker():
+        delattr(self, OBSERVED)
         told = getattr(self, "protocol", self)  # the legacy one is its protocol itself
         connection.code = told.close_code or code
         connection.reason = told.close_reason or reason
@@ -144,10 +197,32 @@ async def _end(self: Any, code: int, reason: str) -> None:
             bindings.restore(NOTHING)
 
 
-_METHODS = {
+def _in_thread(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return *make* for a method that is no coroutine function: all that it awaits blocks."""
+
+    def make_blocking(original: Any) -> Any:
+        async def later(*args: Any, **options: Any) -> Any:
+            return original(*args, **options)
+
+        method = make(later)
+
+        def blocking(*args: Any, **options: Any) -> Any:
+            try:
+                method(*args, **options).send(None)
+            except StopIteration as done:
+                return done.value
+
+        return blocking
+
+    return make_blocking
+
+
+_METHODS: Final[dict[str, Callable[[Any], Any]]] = {
     "handshake": _handshake,
-    "recv": _recv,
-    "send": _send,
+    "process_event": _process_event,
+    "read_message": _read_message,
+    "recv": receiving,
+    "send": sending,
     "close": _close,
     "handler": _handler,
 }

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from contextvars import copy_context
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Final
 from weakref import finalize
+
+from opentelemetry.trace import INVALID_SPAN
 
 from otel_logging import _names, _runtime
 from otel_logging._exceptions import context_of
@@ -19,12 +21,13 @@ from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, bind_context, entry_of
 from otel_logging.integrations import http
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
+from otel_logging.integrations.replaced import Replaced
 from otel_logging.lateness.stage import value_of
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-#: In an environ: the request that it is of.
+#: In an environ: the request that it is of; the span of the one of ASGI that it is mounted in.
 REQUEST: Final = "otel_logging.request"
 
 
@@ -61,13 +64,14 @@ def scope_of(environ: Environ) -> Scope:
 
 def _is_of_asgi(environ: Environ) -> bool:
     """Say whether an ASGI application around has the request: this one is mounted in it."""
-    span = CURRENT.get().get(SPAN)
-    entry = None if span is None else entry_of(span)
-    scope = None if entry is None or has_ended(entry) else scope_of(environ)
-    return scope is not None and (scope["method"], scope["path"]) == (
-        value_of(entry, "http.request.method"),
-        value_of(entry, "url.path"),
-    )
+    entry = entry_of(CURRENT.get().get(SPAN, INVALID_SPAN))
+    if entry is INVALID_SPAN or has_ended(entry):
+        return False
+    of_scope = {"http.request.method": "method", "url.path": "path"}
+    scope = scope_of(environ)
+    if is_its := all(value_of(entry, name) == scope[key] for name, key in of_scope.items()):
+        environ[REQUEST] = entry
+    return is_its
 
 
 class WSGIObservabilityMiddleware:
@@ -191,28 +195,28 @@ def name_route(environ: Environ, route: str) -> None:
     served = environ.get(REQUEST)
     if isinstance(served, _Served):
         served.route = route
-        if served.request.span is not None:
-            http.name_route(served.request.span, served.request.verb, route)
+        span, verb = served.request.span, served.request.verb
+    else:
+        span, verb = served, environ["REQUEST_METHOD"]
+    if span is not None:
+        http.name_route(span, verb, route)
+
+
+def observed(call: Any) -> Any:
+    """Return *call*, a framework's method of its applications, so that it is observed."""
+
+    def __call__(self: Any, environ: Environ, start_response: Any) -> Iterable[bytes]:  # noqa: N807
+        app: Any = partial(call, self)
+        if not is_elsewhere(self):
+            app = WSGIObservabilityMiddleware(app)
+        return app(environ, start_response)  # type: ignore[no-any-return]
+
+    return __call__
 
 
 # ---------------------------------------------------------------- servers
 
-#: What serves one request, and where it has its application; "": its argument.
-_SERVERS: Final = (
-    ("gunicorn.workers.sync", "SyncWorker", "handle_request", "wsgi"),
-    ("gunicorn.workers.gthread", "ThreadWorker", "handle_request", "wsgi"),
-    ("gunicorn.workers.gthread", "ThreadWorker", "handle_http2_request", "wsgi"),
-    ("gunicorn.workers.base_async", "AsyncWorker", "handle_request", "wsgi"),
-    ("gunicorn.workers.base_async", "AsyncWorker", "handle_http2_request", "wsgi"),
-    ("gunicorn.workers.base", "Worker", "handle_error", None),  # which answers
-    ("werkzeug.serving", "WSGIRequestHandler", "run_wsgi", "server.app"),
-    ("waitress.task", "WSGITask", "execute", "channel.server.application"),
-    ("gevent.pywsgi", "WSGIHandler", "handle_one_response", "application"),
-    ("eventlet.wsgi", "HttpProtocol", "handle_one_response", "application"),
-    ("wsgiref.handlers", "BaseHandler", "run", ""),
-    *((module, "", "_wsgi_call_wrap", None) for module in _names.GRANIAN),
-)
-_replaced: dict[tuple[Any, str], Any] = {}
+_replaced = Replaced()
 
 
 class _OfServer(WSGIObservabilityMiddleware):
@@ -227,23 +231,18 @@ class _OfServer(WSGIObservabilityMiddleware):
 
 def instrument() -> None:
     """Observe whatever the servers serve, also those that run already."""
-    for module, name, method, place in _SERVERS:
-        found: Any = sys.modules.get(module)
-        kind = getattr(found, name, None) if name else found
-        if hasattr(kind, method) and (kind, method) not in _replaced:
-            _replaced[kind, method] = was = getattr(kind, method)
-            make: Any = _serving if place is not None else _failed if name else _granian_wrap
-            setattr(kind, method, make(was, place))
+    for server in _SERVERS:
+        _replaced.find(*server)
 
 
 def uninstrument() -> None:
     """Leave servers alone again."""
-    while _replaced:
-        (kind, method), was = _replaced.popitem()
-        setattr(kind, method, was)
+    _replaced.undo()
 
 
-def _serving(original: Any, place: str) -> Any:
+def _serving(place: str, original: Any) -> Any:
+    """Return what serves by *original*; *place*: where it has its application; "": its argument."""
+
     def serve(self: Any, *args: Any) -> Any:
         if place:
             *way, name = place.split(".")
@@ -257,7 +256,7 @@ def _serving(original: Any, place: str) -> Any:
     return serve
 
 
-def _granian_wrap(original: Any, _: None) -> Any:
+def _granian_wrap(original: Any) -> Any:
     def wrap(app: App, *given: Any) -> Any:
         serve = original(_OfServer(app), *given)
         return lambda *request: copy_context().run(serve, *request)
@@ -265,9 +264,31 @@ def _granian_wrap(original: Any, _: None) -> Any:
     return wrap
 
 
-def _failed(original: Any, _: None) -> Any:
+def _failed(original: Any) -> Any:
     def handle_error(self: Any, req: Any, client: Any, addr: Any, exc: BaseException) -> Any:
         context = context_of(exc) or copy_context()
         return context.run(original, self, req, client, addr, exc)
 
     return handle_error
+
+
+#: What serves one request, with what makes the other of it.
+_SERVERS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
+    ("gunicorn.workers.sync", "SyncWorker", "handle_request", partial(_serving, "wsgi")),
+    ("gunicorn.workers.gthread", "ThreadWorker", "handle_request", partial(_serving, "wsgi")),
+    ("gunicorn.workers.gthread", "ThreadWorker", "handle_http2_request", partial(_serving, "wsgi")),
+    ("gunicorn.workers.base_async", "AsyncWorker", "handle_request", partial(_serving, "wsgi")),
+    (
+        "gunicorn.workers.base_async",
+        "AsyncWorker",
+        "handle_http2_request",
+        partial(_serving, "wsgi"),
+    ),
+    ("gunicorn.workers.base", "Worker", "handle_error", _failed),  # which answers
+    ("werkzeug.serving", "WSGIRequestHandler", "run_wsgi", partial(_serving, "server.app")),
+    ("waitress.task", "WSGITask", "execute", partial(_serving, "channel.server.application")),
+    ("gevent.pywsgi", "WSGIHandler", "handle_one_response", partial(_serving, "application")),
+    ("eventlet.wsgi", "HttpProtocol", "handle_one_response", partial(_serving, "application")),
+    ("wsgiref.handlers", "BaseHandler", "run", partial(_serving, "")),
+    *((module, "", "_wsgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
+)

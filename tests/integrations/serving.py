@@ -77,12 +77,14 @@ class Seen:
 
 
 @contextmanager
-def serving(app: Any, server: str = WEBSOCKETS[-2], **settings: Any) -> Iterator[Seen]:
+def serving(
+    app: Any, server: str = WEBSOCKETS[-2], options: dict[str, Any] | None = None, **settings: Any
+) -> Iterator[Seen]:
     """Serve *app*, by uvicorn with that implementation of WebSockets or by hypercorn."""
     with (
         capture(log_level="info") as captured,
         setup_observability("shop", **settings),
-        running(app, server) as port,
+        running(app, server, **(options or {})) as port,
     ):
         yield Seen(captured, port)
 

@@ -65,7 +65,7 @@ async def health(_: web.Request) -> web.Response:
 async def answer(socket: web.WebSocketResponse, text: str) -> None:
     bind_context(user_id=text)
     log.info("got", wanted=text)
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1 if text == "slow" else 0.01)
     await socket.send_str(text)
 
 
@@ -100,6 +100,7 @@ SHAPES = {each.__name__: each for each in (serial, by_task, by_wait_for, failing
 
 async def chat(request: web.Request) -> web.WebSocketResponse:
     socket = web.WebSocketResponse()
+    bind_context(room=request.match_info["room"])  # before there is a connection
     await socket.prepare(request)
     log.info("joined")
     await SHAPES[request.match_info["room"]](socket)
@@ -214,6 +215,7 @@ def test_each_message_is_a_trace_of_its_user(run: Captured, shape: str) -> None:
     assert all(span["links"][0]["span_id"] in handshakes for span in messages)
     lines = [line for line in run.lines if line["event"] == "got"]
     assert all(line["user_id"] == line["wanted"] == traces[line["trace_id"]] for line in lines)
+    assert {each["room"] for each in lines} == {shape}
     assert all(span["duration_s"] >= 0.01 for span in messages)  # to what was sent last
     ends = [span for span in run.spans if span["name"] == "disconnect"]
     assert {span["parent_span_id"] for span in ends} == handshakes
@@ -221,6 +223,22 @@ def test_each_message_is_a_trace_of_its_user(run: Captured, shape: str) -> None:
     joined = [line["span_id"] for line in run.lines if line["event"] == "joined"]
     assert set(joined) == handshakes
     assert not [line for line in run.lines if "detached" in line["event"]]
+
+
+def test_a_wait_counts_from_when_a_message_came(run: Captured) -> None:
+    """Not from when its busy handler asked for it; a ping has none."""
+
+    async def client(session: aiohttp.ClientSession, url: str) -> None:
+        async with session.ws_connect(f"{url}/rooms/serial") as socket:
+            await socket.send_str("slow")
+            await socket.ping()
+            await socket.send_str("b")
+            await socket.send_str("c")
+            assert [await socket.receive_str() for _ in range(3)] == ["slow", "b", "c"]
+
+    ask(client)
+    waits = [s["attributes"]["queue.wait_s"] for s in run.spans if s["name"] == "message"]
+    assert waits[0] < 0.05 < min(waits[1:])
 
 
 def test_a_message_whose_handler_fails_is_an_error(run: Captured) -> None:

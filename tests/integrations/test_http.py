@@ -292,20 +292,43 @@ def test_a_client_that_has_gone_is_no_failure() -> None:
     assert span["status"] != "error"
 
 
-def test_an_application_of_wsgi_that_is_mounted_is_in_the_same_request() -> None:
+@pytest.mark.parametrize("root", ["/old", ""], ids=["mounted", "alone"])
+def test_an_application_of_wsgi_in_one_of_asgi_is_in_the_same_request(root: str) -> None:
+    """Mounted, or served by uvicorn's own adapter: with its own route, as long as it takes."""
     inner, app = Flask("shop"), FastAPI()
 
     @inner.get("/orders/<int:number>")
     def order(number: int) -> str:
         bind_context(user_id="ada")
         log.info("read")
+        time.sleep(0.1)  # in which our watching asks for the route
         return str(number)
 
     app.mount("/old", WSGIMiddleware(inner))
-    with serving(app) as seen:
-        assert seen.ask("/old/orders/7")[0] == 200
-        (span,) = seen.wait_for("GET /old")
+    options = {"interface": "auto"} if root else {"interface": "wsgi"}
+    with serving(app if root else inner, options=options) as seen:
+        assert seen.ask(f"{root}/orders/7")[0] == 200
+        (span,) = seen.wait_for(f"GET {root}/orders/<int:number>")
     assert [each["kind"] for each in seen.captured.spans].count("server") == 1
     assert attributes(span)["user_id"] == "ada"
     assert seen.line("read")["span_id"] == span["span_id"]
-    assert seen.access("/old/orders/7")["user_id"] == "ada"
+    assert seen.access(f"{root}/orders/7")["user_id"] == "ada"
+
+
+def test_a_background_task_of_litestar_is_a_stage_of_its_own() -> None:
+    litestar = pytest.importorskip("litestar")
+    from litestar.background_tasks import BackgroundTask as Task
+
+    def note() -> None:  # in a thread
+        log.info("noted")
+
+    @litestar.get("/orders")
+    async def order() -> Any:
+        return litestar.Response("paid", background=Task(note))
+
+    with serving(litestar.Litestar([order])) as seen:
+        seen.ask("/orders")
+        (task,) = seen.wait_for("background note")
+    (span,) = seen.named("GET /orders")
+    assert task["parent_span_id"] == span["span_id"]
+    assert seen.line("noted")["span_id"] == task["span_id"]

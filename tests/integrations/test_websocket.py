@@ -186,6 +186,84 @@ def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type
         assert all("order" not in line for line in lines)
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_message_lasts_until_the_next_one_is_asked_for(server: str) -> None:
+    """Also where its handler works on after its answer, and says nothing."""
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        for _ in range(2):
+            await receive()
+            await send({"type": "websocket.send", "text": "answer"})
+            await asyncio.sleep(0.05)
+        await receive()
+
+    with serving(asgi_app(talk), server) as seen, seen.connect("/") as client:
+        client.send("a")
+        client.send("b")
+        assert [client.recv(), client.recv()] == ["answer", "answer"]
+        first, second = seen.wait_for("message", 2)  # while the socket is open
+    assert min(first["duration_s"], second["duration_s"]) >= 0.05
+    assert attributes(second)["queue.wait_s"] >= 0.03
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_event_of_another_source_is_none_of_the_message_before(server: str) -> None:
+    """As in a chat of Django Channels, which asks for both at once: nor does it hold that open."""
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        bind_context(user_id="ada")
+        receiving = asyncio.create_task(receive())
+        event = await receiving
+        assert event["type"] == "websocket.receive"
+        bind_context(order=event["text"])
+        await send({"type": "websocket.send", "text": "answer"})
+        other = asyncio.create_task(asyncio.sleep(0.01))
+        receiving = asyncio.create_task(receive())
+        await asyncio.wait({receiving, other}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("delivering")
+        await send({"type": "websocket.send", "text": "another's"})
+        assert (await receiving)["type"] == "websocket.disconnect"
+
+    with serving(asgi_app(talk), server) as seen, seen.connect("/") as client:
+        client.send("a")
+        assert [client.recv(), client.recv()] == ["answer", "another's"]
+        (message,) = seen.wait_for("message")  # while the socket is open
+    assert attributes(message)["order"] == "a"
+    line = seen.line("delivering")
+    assert (line["trace_id"], line["user_id"]) == (seen.named("WS")[0]["trace_id"], "ada")
+    assert "order" not in line
+
+
+@pytest.mark.parametrize("server", WEBSOCKETS)
+def test_a_chat_of_fastapis_documentation(server: str) -> None:
+    """Whoever leaves tells those that have left as well: the server logs the failure."""
+    app, connections = FastAPI(), list[WebSocket]()
+
+    @app.websocket("/ws/{client_id}")
+    async def endpoint(websocket: WebSocket, client_id: int) -> None:
+        await websocket.accept()
+        connections.append(websocket)
+        try:
+            while True:
+                text = await websocket.receive_text()
+                log.info("got", text=text)
+                for each in connections:
+                    await each.send_text(f"Client #{client_id} says: {text}")
+        except WebSocketDisconnect:
+            for each in connections:  # itself among them
+                await each.send_text(f"Client #{client_id} left the chat")
+
+    with serving(app, server) as seen:
+        with seen.connect("/ws/7") as client:
+            client.send("hello")
+            assert client.recv() == "Client #7 says: hello"
+        (end,) = seen.wait_for("disconnect")
+    (failure,) = [line for line in seen.lines if "exception" in line]
+    assert failure["trace_id"] == end["trace_id"] != seen.line("got")["trace_id"]
+
+
 def asgi_app(talk: Callable[[Any, Any], Any]) -> Any:
     """Return a plain application, with no framework."""
 
