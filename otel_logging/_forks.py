@@ -38,8 +38,6 @@ class Part(Protocol):
 
 #: The process that all parts are of.
 pid = os.getpid()
-#: Whether the fork that is followed was one in C, which nobody else's hooks know of.
-is_in_c = False
 
 #: Held while a module is imported in a thread of ours. A fork waits for that: a child whose parent
 #: was importing a module in another thread would wait for that module for ever.
@@ -83,15 +81,8 @@ def check() -> None:
     who comes while another does it waits for that.
     """
     if os.getpid() != pid:
-        _follow_in_c()
-
-
-def _follow_in_c() -> None:
-    global is_in_c
-    with _turns.setdefault(os.getpid(), threading.RLock()):
-        is_in_c = True
-        _after_fork()
-        is_in_c = False
+        with _turns.setdefault(os.getpid(), threading.RLock()):
+            _after_fork()
 
 
 def _after_fork() -> None:

@@ -171,6 +171,7 @@ def one_line(text: str | bytes) -> str:
 
 #: What is sent, by signal.
 NOUNS: Final = {"traces": "spans", "logs": "log records"}
+_TAKES_NONE: Final = "the collector takes none of the {}; look at the collector's log"
 #: The code of an answer that is a page for a browser.
 PAGE: Final = "page"
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
@@ -214,6 +215,12 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
     return answer._replace(detail=detail[:_SHOWN_CHARACTERS], mistake=mistake, to_do=to_do)
 
 
+def lasting(answer: Answer, noun: str) -> Answer:
+    """Return *answer*, which passes by itself if it does not last, as one that does not pass."""
+    mistake, _, to_do = _TAKES_NONE.format(noun).partition("; ")
+    return answer._replace(mistake=mistake, to_do=to_do)
+
+
 def _secrets(exporter: Exporter) -> Iterator[str]:
     query = urlsplit(exporter.endpoint).query
     values = [query, *(value for _, value in parse_qsl(query))]
@@ -244,8 +251,7 @@ def _mistake(answer: Answer, exporter: Exporter) -> str:
     if _SPOKEN_OTHERWISE.match(detail):
         return wrong_port
     if answer.outcome is not Outcome.AGAIN or (code in _FINAL and not _BROKEN.match(detail)):
-        noun = NOUNS[exporter.signal]
-        return f"the collector takes none of the {noun}; look at the collector's log"
+        return _TAKES_NONE.format(NOUNS[exporter.signal])
     if code in _NOT_ALLOWED:
         wanted = f"set {general}HEADERS to what it wants: name=value, such as an authorization"
         return f"the collector does not let us in; {wanted}"

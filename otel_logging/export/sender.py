@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from otel_logging import _diagnostics, _otlp
-from otel_logging.export.outcome import Answer, Client, Outcome, failed
+from otel_logging.export.outcome import Answer, Client, Outcome, failed, lasting
 from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents
@@ -24,6 +24,7 @@ ROUND_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.5  # doubled with each failure
 _LONGEST_PAUSE_S: Final = 10.0  # so long after a collector has come up it has everything
 _FLUSH_PAUSE_S: Final = 0.2  # while somebody waits
+LASTS_S: Final = 60.0  # from then on, a collector that says no is no restart of one
 _LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked again all the same
 
 NOT_DELIVERED: Final = "deliveries failed, the {} wait"
@@ -51,11 +52,14 @@ class Sender:
         self.refusal: Answer | None = None  # of the last try, for a mistake of the set-up
         #: Monotonic: when it is reported again, though the collector wants not to be asked yet.
         self._next_reminder = math.inf
+        #: Monotonic: since when it has answered, and taken nothing, without a mistake of ours.
+        self._no_since = math.inf
         self._has_accepted = False
         # segments tried in vain, by name: ranges of their spans that are still to be sent
         self._unsent: dict[str, deque[range]] = {}
-        # when (monotonic) it first could not be read: a segment, by name; the directories: ""
-        self._unread: dict[str, float] = {}
+        # segments that could not be read the last time; since when (monotonic) something could not
+        self._unread: set[str] = set()
+        self._unread_since = math.inf
         self._pause_s = 0.0
         #: Monotonic; the last is for a round that somebody waits for.
         self.next_housekeeping = self.next_try = self.next_flush_try = -math.inf
@@ -82,7 +86,8 @@ class Sender:
             return self._deliver_waiting(deadline)
         except (OSError, ValueError) as error:  # too many open files, say: it is tried again
             self.failed(failed(error))
-            if time.monotonic() - min(self._unread.values(), default=math.inf) > ROUND_S:
+            self._unread_since = min(self._unread_since, time.monotonic())
+            if time.monotonic() - self._unread_since > ROUND_S:
                 _diagnostics.report(UNREADABLE, detail=error)
             return False
 
@@ -90,10 +95,10 @@ class Sender:
         """Deliver the segments that wait now; False on the first failure."""
         if self._client is None:
             return True
-        waiting = self._waiting()
+        waiting = self._spool.waiting()
         owed = {segment.name for segment in waiting}
         self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
-        self._unread = {name: since for name, since in self._unread.items() if name in owed}
+        self._unread &= owed
         # it may take long, and the queue changes: newer segments are not to wait for all of it
         while not owed.isdisjoint(segment.name for segment in waiting):
             stale_at = time.monotonic() + SEAL_S
@@ -103,19 +108,14 @@ class Sender:
                 if time.monotonic() >= stale_at:
                     break
             self.gather()
-            waiting = self._waiting()
+            waiting = self._spool.waiting()
+        self._unread_since = math.inf
         return True
 
-    def _waiting(self) -> list[Waiting]:
-        self._unread.setdefault("", time.monotonic())
-        waiting = self._spool.waiting()
-        del self._unread[""]
-        return waiting
-
     def _deliver(self, segment: Waiting, deadline: float) -> bool:
-        self._unread.setdefault(segment.name, time.monotonic())
+        self._unread.add(segment.name)
         contents = segment.contents()
-        del self._unread[segment.name]
+        self._unread.remove(segment.name)
         if contents is None:
             self._spool.report(DAMAGED, detail=segment.name)
         elif not self._send(segment.name, contents, deadline):
@@ -158,7 +158,7 @@ class Sender:
         if answer.outcome is Outcome.DELIVERED:
             self._has_accepted = True
             self.last_failure, self._pause_s, self.refusal = "", 0.0, None
-            self._next_reminder = math.inf
+            self._next_reminder = self._no_since = math.inf
             self._spool.seal_after_s = SEAL_S
             delivered[self._spool.noun] += max(len(part) - answer.rejected_spans, 0)
             self._report_partial(answer, len(part))
@@ -181,10 +181,14 @@ class Sender:
     def failed(self, answer: Answer) -> None:
         """Put off the next try: longer with each failure, and as the collector asks.
 
-        What may pass by itself is not said: nothing is lost by waiting. A mistake of the
-        set-up is, since the spans would wait for ever.
+        What may pass by itself is not said before it has lasted: nothing is lost by waiting. A
+        mistake of the set-up is, since the spans would wait for ever.
         """
         now = time.monotonic()
+        if answer.answered and not answer.mistake:
+            self._no_since = min(self._no_since, now)
+            if now - self._no_since >= LASTS_S:
+                answer = lasting(answer, self._spool.noun)
         self.last_failure = answer.said
         self.refusal = answer if answer.mistake else None
         # what looks like bad data may be that, and is found out with the next spans
