@@ -53,7 +53,7 @@ BUDGETS = {
     "context": 218,
     "demo": 240,
     "doctor": 419,
-    "export": 2385,
+    "export": 2384,
     "handover": 152,
     "integrations": 1848,
     "jobs": 103,

@@ -106,7 +106,7 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
             f"start it (docker compose up -d), or set {_ENDPOINT} to where it is; port 4317 is"
             f" gRPC, 4318 HTTP, and {exporter.protocol} is spoken; https:// if it expects TLS",
         )
-    answer = answer if answer.mistake else lasting(answer, NOUNS[exporter.signal])
+    answer = lasting(answer, NOUNS[exporter.signal])
     said = f"{answer.mistake[0].upper()}{answer.mistake[1:]}: {answer.detail}."
     return problem(said, answer.to_do)
 

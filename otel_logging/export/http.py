@@ -66,12 +66,7 @@ class OtlpHttp(HttpClient):
                 packer = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
                 body = packer.compress(body) + packer.flush()
             response = self.request(
-                "POST",
-                self._target,
-                self._headers,
-                body,
-                deadline=deadline,
-                connect_s=_CONNECT_S,
+                "POST", self._target, self._headers, body, deadline=deadline, connect_s=_CONNECT_S
             )
         except Exception as error:
             return failed(error)

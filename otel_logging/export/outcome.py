@@ -200,6 +200,7 @@ _SPOKEN_OTHERWISE: Final = _text.later(
 _NO_TLS: Final = _text.later(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
 #: Go's and nginx's answer to plain HTTP.
 _TLS_EXPECTED: Final = _text.later(".*(HTTPS server|to HTTPS port)", re.DOTALL)
+_NO_NAME: Final = _text.later("gaierror|gRPC UNAVAILABLE: (errors resolving|DNS resolution failed)")
 _UNTRUSTED: Final = _text.later(".*certificate.verify", re.IGNORECASE)
 
 
@@ -216,8 +217,13 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
 
 
 def lasting(answer: Answer, noun: str) -> Answer:
-    """Return *answer*, which passes by itself if it does not last, as one that does not pass."""
-    mistake, _, to_do = _TAKES_NONE.format(noun).partition("; ")
+    """Return *answer*, which may pass by itself, as one that has not passed for long. Of those that
+    no collector gave, that is a mistake only where its name is unknown.
+    """
+    if answer.mistake or not (answer.answered or _NO_NAME.match(answer.detail)):
+        return answer
+    wrong = f"the collector's name is unknown; set {_ENDPOINT} to where it is"
+    mistake, _, to_do = (_TAKES_NONE.format(noun) if answer.answered else wrong).partition("; ")
     return answer._replace(mistake=mistake, to_do=to_do)
 
 

@@ -52,7 +52,7 @@ class Sender:
         self.refusal: Answer | None = None  # of the last try, for a mistake of the set-up
         #: Monotonic: when it is reported again, though the collector wants not to be asked yet.
         self._next_reminder = math.inf
-        #: Monotonic: since when it has answered, and taken nothing, without a mistake of ours.
+        #: Monotonic: since when it takes nothing, in a way that may pass by itself.
         self._no_since = math.inf
         self._has_accepted = False
         # segments tried in vain, by name: ranges of their spans that are still to be sent
@@ -185,10 +185,10 @@ class Sender:
         mistake of the set-up is, since the spans would wait for ever.
         """
         now = time.monotonic()
-        if answer.answered and not answer.mistake:
+        if (final := lasting(answer, self._spool.noun)) is not answer:
             self._no_since = min(self._no_since, now)
             if now - self._no_since >= LASTS_S:
-                answer = lasting(answer, self._spool.noun)
+                answer = final
         self.last_failure = answer.said
         self.refusal = answer if answer.mistake else None
         # what looks like bad data may be that, and is found out with the next spans
