@@ -389,6 +389,21 @@ def test_a_collector_that_says_no_for_a_minute_is_reported(
         assert len(receiver.requests) == asked + 1
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_collector_that_has_taken_nothing_by_the_end_is_reported(
+    receiver: Receiver, base: Path, is_known: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short job never sees a minute of it. A service that ends in a restart of it says nothing."""
+    receiver.answer = in_turn(*[accept] * is_known, *[refuse(503)] * 99)
+    with Shop(base, receiver.endpoint) as shop:
+        shop.end(1)
+        assert shop.flush(0.3) is is_known
+        shop.end(2)
+        assert not shop.delivery.stop(0.3)
+    said = f"otel_logging: 1 {NOT_DELIVERED}: the collector takes none of the spans (HTTP 503"
+    assert capsys.readouterr().err.startswith(said) is not is_known
+
+
 @pytest.mark.parametrize("lasting", [True, False])
 def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
     receiver: Receiver,

@@ -50,6 +50,8 @@ class Sender:
         self.answered = False
         self.last_failure = ""
         self.refusal: Answer | None = None  # of the last try, for a mistake of the set-up
+        #: Of the last try too: what may pass by itself, and is to be reported if this is the end.
+        self.unsaid: Answer | None = None
         #: Monotonic: when it is reported again, though the collector wants not to be asked yet.
         self._next_reminder = math.inf
         #: Monotonic: since when it takes nothing, in a way that may pass by itself.
@@ -157,11 +159,15 @@ class Sender:
         """
         if answer.outcome is Outcome.DELIVERED:
             self._has_accepted = True
-            self.last_failure, self._pause_s, self.refusal = "", 0.0, None
+            self.last_failure, self._pause_s, self.refusal, self.unsaid = "", 0.0, None, None
             self._next_reminder = self._no_since = math.inf
             self._spool.seal_after_s = SEAL_S
             delivered[self._spool.noun] += max(len(part) - answer.rejected_spans, 0)
-            self._report_partial(answer, len(part))
+            if answer.rejected_spans:
+                rejected = min(answer.rejected_spans, len(part))
+                self._spool.report(REFUSED, rejected, detail=answer.detail)
+            elif answer.detail:
+                _diagnostics.report("warnings of the collector", detail=answer.detail)
         elif answer.outcome is not Outcome.AGAIN and len(part) > 1:
             half = len(part) // 2
             unsent.extendleft((part[half:], part[:half]))
@@ -172,34 +178,30 @@ class Sender:
             self._spool.report(REFUSED, detail=answer.detail)
         return True
 
-    def _report_partial(self, answer: Answer, spans: int) -> None:
-        if answer.rejected_spans:
-            self._spool.report(REFUSED, min(answer.rejected_spans, spans), detail=answer.detail)
-        elif answer.detail:
-            _diagnostics.report("warnings of the collector", detail=answer.detail)
-
     def failed(self, answer: Answer) -> None:
         """Put off the next try: longer with each failure, and as the collector asks.
 
         What may pass by itself is not said before it has lasted: nothing is lost by waiting. A
         mistake of the set-up is, since the spans would wait for ever.
         """
-        now = time.monotonic()
+        now, self.unsaid = time.monotonic(), None
         if (final := lasting(answer, self._spool.noun)) is not answer:
             self._no_since = min(self._no_since, now)
             if now - self._no_since >= LASTS_S:
                 answer = final
+            elif not self._has_accepted:
+                self.unsaid = final
         self.last_failure = answer.said
         self.refusal = answer if answer.mistake else None
-        # what looks like bad data may be that, and is found out with the next spans
-        lasts = answer.outcome is Outcome.AGAIN or self._pause_s == _LONGEST_PAUSE_S
-        if answer.mistake and lasts:
+        if answer.outcome is not Outcome.AGAIN and self._pause_s < _LONGEST_PAUSE_S:
+            self.unsaid = answer  # what looks like bad data may be that: the next spans show it
+        elif answer.mistake:
             self.report_refusal(answer)
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._spool.seal_after_s = max(SEAL_S, self._pause_s)
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
         asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
-        self.next_try = now + max(self._pause_s * jitter, asked_s)
+        jitter_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - many, one collector
+        self.next_try = now + max(jitter_s, asked_s)
         self.next_flush_try = now + max(_FLUSH_PAUSE_S, asked_s)
 
     def report_refusal(self, answer: Answer) -> None:
