@@ -393,7 +393,7 @@ def test_a_collector_that_says_no_for_a_minute_is_reported(
 def test_a_collector_that_has_taken_nothing_by_the_end_is_reported(
     receiver: Receiver, base: Path, is_known: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A short job never sees a minute of it. A service that ends in a restart of it says nothing."""
+    """A short job never sees a minute of it. A service that ends in its restart says nothing."""
     receiver.answer = in_turn(*[accept] * is_known, *[refuse(503)] * 99)
     with Shop(base, receiver.endpoint) as shop:
         shop.end(1)
