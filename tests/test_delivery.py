@@ -360,6 +360,50 @@ def test_a_collector_that_is_only_away_is_not_reported(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_collector_that_says_no_for_a_minute_is_reported(
+    receiver: Receiver,
+    base: Path,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That is no restart any more. Then ``repr`` says the same, and the end makes one try; it
+    begins anew with what is taken.
+    """
+    monkeypatch.setattr(sender, "LASTS_S", 0.3)  # the minute
+    receiver.answer = in_turn(refuse(status), accept, *[refuse(status)] * 99)
+    with Shop(base, receiver.endpoint) as shop:
+        shop.end(1)
+        assert shop.flush()
+        shop.end(2)
+        assert not shop.flush(0.1)
+        assert capsys.readouterr().err == ""
+        assert not shop.flush(1)
+        (line,) = capsys.readouterr().err.splitlines()
+        start = f"otel_logging: 1 {NOT_DELIVERED}: "
+        assert line.startswith(f"{start}the collector takes none of the spans (HTTP {status}")
+        assert shop.delivery.sender.last_failure == line.removeprefix(start)
+        asked = len(receiver.requests)
+        assert not shop.close()
+        assert len(receiver.requests) == asked + 1
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_collector_that_has_taken_nothing_by_the_end_is_reported(
+    receiver: Receiver, base: Path, is_known: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short job never sees a minute of it. A service that ends in its restart says nothing."""
+    receiver.answer = in_turn(*[accept] * is_known, *[refuse(503)] * 99)
+    with Shop(base, receiver.endpoint) as shop:
+        shop.end(1)
+        assert shop.flush(0.3) is is_known
+        shop.end(2)
+        assert not shop.delivery.stop(0.3)
+    said = f"otel_logging: 1 {NOT_DELIVERED}: the collector takes none of the spans (HTTP 503"
+    assert capsys.readouterr().err.startswith(said) is not is_known
+
+
 @pytest.mark.parametrize("lasting", [True, False])
 def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
     receiver: Receiver,

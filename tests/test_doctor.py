@@ -679,7 +679,7 @@ def test_another_refusal_is_in_the_collectors_words(run: Run, way: Way) -> None:
 
     assert_problem(
         run(),
-        "The collector did not take the probe: HTTP 503 Service Unavailable no room.",
+        "The collector takes none of the spans: HTTP 503 Service Unavailable no room.",
         "look at the collector's log",
     )
 

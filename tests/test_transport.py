@@ -20,7 +20,7 @@ from otel_logging import _otlp
 from otel_logging._socket import Socket
 from otel_logging.assembly import make_client
 from otel_logging.export.delivery import unobserved
-from otel_logging.export.outcome import Answer, Client, Outcome
+from otel_logging.export.outcome import Answer, Client, Outcome, failed, lasting
 from otel_logging.settings import ConfigurationError, Exporter
 from tests import rude
 from tests.programs import good, python
@@ -535,6 +535,28 @@ def test_what_does_not_pass_by_itself_says_what_mends_it(
     assert "<" not in answer.detail
     assert not mistake or f"{answer.mistake} (HTTP {status}" in answer.said
     assert mistake or answer.said == answer.detail
+
+
+NO_NAME = "set OTEL_EXPORTER_OTLP_ENDPOINT to where it is"
+
+
+@pytest.mark.parametrize(
+    ("answer", "to_do"),
+    [
+        (Answer(Outcome.AGAIN, "HTTP 503"), "look at the collector's log"),
+        (failed(socket.gaierror(-2, "Name or service not known")), NO_NAME),
+        (Answer(Outcome.AGAIN, "gRPC UNAVAILABLE: errors resolving x:1", answered=False), NO_NAME),
+        (failed(ConnectionRefusedError("nobody there")), ""),
+        (failed(TimeoutError("not answered in time")), ""),
+        (Answer(Outcome.AGAIN, "HTTP 401", mistake="known", to_do="this"), "this"),
+    ],
+)
+def test_what_may_pass_and_lasts_is_a_mistake(answer: Answer, to_do: str) -> None:
+    """Not that no collector answers: it is down, and nothing is lost."""
+    lasts = lasting(answer, "spans")
+    assert lasts.to_do == to_do
+    assert bool(lasts.mistake) is bool(to_do)
+    assert lasts.detail == answer.detail
 
 
 @pytest.mark.parametrize("start", [b"<!DOCTYPE html>", b"\r\n <html lang='en'>", b"<HTML>"])

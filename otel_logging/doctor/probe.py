@@ -17,7 +17,7 @@ from otel_logging._text import duration
 from otel_logging.assembly import make_client
 from otel_logging.doctor.report import Finding, good, note, problem
 from otel_logging.export.ids import new_span_id, new_trace_id
-from otel_logging.export.outcome import Answer, Outcome
+from otel_logging.export.outcome import NOUNS, Answer, Outcome, lasting
 from otel_logging.settings import Exporter, variables
 from otel_logging.traces.jaeger import (
     Jaeger,
@@ -93,7 +93,7 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
     """Say why the probe was not taken, and what to do.
 
     There are three cases: a mistake of the set-up that the client's answer names; a
-    collector that gave no answer; and all others, in the collector's words.
+    collector that gave no answer; and one that says no, which a service reports when it lasts.
     """
     if not answer.mistake and not answer.answered:
         if not _is_wanted():
@@ -106,11 +106,9 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
             f"start it (docker compose up -d), or set {_ENDPOINT} to where it is; port 4317 is"
             f" gRPC, 4318 HTTP, and {exporter.protocol} is spoken; https:// if it expects TLS",
         )
-    mistake = answer.mistake or "the collector did not take the probe"
-    return problem(
-        f"{mistake[0].upper()}{mistake[1:]}: {answer.detail}.",
-        answer.to_do or "look at the collector's log",
-    )
+    answer = lasting(answer, NOUNS[exporter.signal])
+    said = f"{answer.mistake[0].upper()}{answer.mistake[1:]}: {answer.detail}."
+    return problem(said, answer.to_do)
 
 
 # ---------------------------------------------------------------- Jaeger

@@ -16,7 +16,7 @@ from typing import Any, Final
 from opentelemetry import context as otel_context
 
 from otel_logging import _diagnostics, _forks
-from otel_logging.export.outcome import Client, Outcome, failed
+from otel_logging.export.outcome import Client, failed
 from otel_logging.export.sender import ROUND_S, Sender
 from otel_logging.spool.queue import SEAL_S, Spool
 
@@ -209,20 +209,17 @@ class Delivery:
         one that says no; these get one short try.
         """
         _forks.check()
-        timeout_s = _possible(timeout_s)
+        sender, timeout_s = self.sender, _possible(timeout_s)
         deadline = time.monotonic() + timeout_s
         give_up = time.monotonic() + timeout_s * _WAIT
         done = False
-        if self.sender.refusal or not self.sender.answered:
-            self.sender.next_flush_try = -math.inf  # the last try comes now, whatever it asked for
-            short_s = min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S)
-            done = self._bring(short_s, gives_up=lambda: True)
-        if not done and self.sender.answered and not self.sender.refusal:
-            done = self._bring(
-                give_up - time.monotonic(), gives_up=lambda: bool(self.sender.refusal)
-            )
-        if self.sender.refusal and self.sender.refusal.outcome is not Outcome.AGAIN:
-            self.sender.report_refusal(self.sender.refusal)
+        if sender.refusal or not sender.answered:
+            sender.next_flush_try = -math.inf  # the last try comes now, whatever it asked for
+            done = self._bring(min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S), gives_up=lambda: True)
+        if not done and sender.answered and not sender.refusal:
+            done = self._bring(give_up - time.monotonic(), gives_up=lambda: bool(sender.refusal))
+        if sender.unsaid:
+            sender.report_refusal(sender.unsaid)
         self._stopping = True
         self._tell()
         if self._client is not None:

@@ -120,8 +120,7 @@ class AttachedProcessor(SpanProcessor):
         pipeline = _runtime.current.pipeline
         try:
             if pipeline is None:
-                lost = lines_of_ended(span.context)
-                if lost:
+                if lost := lines_of_ended(span.context):
                     _diagnostics.report(
                         "log lines lost: their span ended after shutdown", len(lost)
                     )

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from otel_logging import _forks, _names
-from otel_logging._green import apart, as_it_was
+from otel_logging._green import apart, sleep
 from otel_logging.export import outcome
 from otel_logging.export.outcome import Answer, Outcome
 from otel_logging.settings import ConfigurationError, Exporter
@@ -25,7 +25,6 @@ _PORT: Final = 4317  # OpenTelemetry specification
 #: busy machine, one in thirty hung, of those forked 20 ms later none in 150].
 _SETTLE_S: Final = 0.05
 _LATE_S: Final = 1.0  # what a call may take beyond its deadline
-_time: Final = as_it_was("time")  # gevent's and eventlet's sleep would make a hub in each thread
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
@@ -102,7 +101,7 @@ class OtlpGrpc:
             # a signal handler may have forked during the call: the channel is the parent's then
             if self._channel is not None and self._opened_by == os.getpid():
                 self._channel.close()
-                _time.sleep(_SETTLE_S)
+                sleep(_SETTLE_S)
                 self._channel = None
 
     def _call(self, body: bytes, timeout_s: float) -> Answer:

@@ -160,6 +160,7 @@ def one_line(text: str | bytes) -> str:
 
 #: What is sent, by signal.
 NOUNS: Final = {"traces": "spans", "logs": "log records"}
+_TAKES_NONE: Final = "the collector takes none of the {}; look at the collector's log"
 #: The code of an answer that is a page for a browser.
 PAGE: Final = "page"
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
@@ -188,6 +189,7 @@ _SPOKEN_OTHERWISE: Final = _text.later(
 _NO_TLS: Final = _text.later(".*(wrong.version.number|record.layer.failure)", re.IGNORECASE)
 #: Go's and nginx's answer to plain HTTP.
 _TLS_EXPECTED: Final = _text.later(".*(HTTPS server|to HTTPS port)", re.DOTALL)
+_NO_NAME: Final = _text.later("gaierror|gRPC UNAVAILABLE: (errors resolving|DNS resolution failed)")
 _UNTRUSTED: Final = _text.later(".*certificate.verify", re.IGNORECASE)
 
 
@@ -201,6 +203,17 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
         if len(secret) >= _SECRET_CHARACTERS:
             detail = detail.replace(secret, "…")
     return answer._replace(detail=detail[:_SHOWN_CHARACTERS], mistake=mistake, to_do=to_do)
+
+
+def lasting(answer: Answer, noun: str) -> Answer:
+    """Return *answer*, which may pass by itself, as one that has not passed for long. Of those that
+    no collector gave, that is a mistake only where its name is unknown.
+    """
+    if answer.mistake or not (answer.answered or _NO_NAME.match(answer.detail)):
+        return answer
+    wrong = f"the collector's name is unknown; set {_ENDPOINT} to where it is"
+    mistake, _, to_do = (_TAKES_NONE.format(noun) if answer.answered else wrong).partition("; ")
+    return answer._replace(mistake=mistake, to_do=to_do)
 
 
 def _secrets(exporter: Exporter) -> Iterator[str]:
@@ -233,8 +246,7 @@ def _mistake(answer: Answer, exporter: Exporter) -> str:
     if _SPOKEN_OTHERWISE.match(detail):
         return wrong_port
     if answer.outcome is not Outcome.AGAIN or (code in _FINAL and not _BROKEN.match(detail)):
-        noun = NOUNS[exporter.signal]
-        return f"the collector takes none of the {noun}; look at the collector's log"
+        return _TAKES_NONE.format(NOUNS[exporter.signal])
     if code in _NOT_ALLOWED:
         wanted = f"set {general}HEADERS to what it wants: name=value, such as an authorization"
         return f"the collector does not let us in; {wanted}"

@@ -223,8 +223,8 @@ class Pipeline:
     ) -> None:
         for processor in processors:
             try:
-                tell = getattr(processor, method, None)  # older SDKs (1.27) have no _on_ending
-                if tell is not None:
+                # older SDKs (1.27) have no _on_ending
+                if (tell := getattr(processor, method, None)) is not None:
                     tell(*args, **kw)
             except Exception as error:
                 _diagnostics.report("errors of a foreign span processor", detail=error)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from otel_logging import _diagnostics, _otlp
-from otel_logging.export.outcome import Answer, Client, Outcome, failed
+from otel_logging.export.outcome import Answer, Client, Outcome, failed, lasting
 from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents
@@ -24,6 +24,7 @@ ROUND_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.5  # doubled with each failure
 _LONGEST_PAUSE_S: Final = 10.0  # so long after a collector has come up it has everything
 _FLUSH_PAUSE_S: Final = 0.2  # while somebody waits
+LASTS_S: Final = 60.0  # from then on, a collector that says no is no restart of one
 _LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked again all the same
 
 NOT_DELIVERED: Final = "deliveries failed, the {} wait"
@@ -49,13 +50,18 @@ class Sender:
         self.answered = False
         self.last_failure = ""
         self.refusal: Answer | None = None  # of the last try, for a mistake of the set-up
+        #: Of the last try too: what may pass by itself, and is to be reported if this is the end.
+        self.unsaid: Answer | None = None
         #: Monotonic: when it is reported again, though the collector wants not to be asked yet.
         self._next_reminder = math.inf
+        #: Monotonic: since when it takes nothing, in a way that may pass by itself.
+        self._no_since = math.inf
         self._has_accepted = False
         # segments tried in vain, by name: ranges of their spans that are still to be sent
         self._unsent: dict[str, deque[range]] = {}
-        # when (monotonic) it first could not be read: a segment, by name; the directories: ""
-        self._unread: dict[str, float] = {}
+        # segments that could not be read the last time; since when (monotonic) something could not
+        self._unread: set[str] = set()
+        self._unread_since = math.inf
         self._pause_s = 0.0
         #: Monotonic; the last is for a round that somebody waits for.
         self.next_housekeeping = self.next_try = self.next_flush_try = -math.inf
@@ -82,7 +88,8 @@ class Sender:
             return self._deliver_waiting(deadline)
         except (OSError, ValueError) as error:  # too many open files, say: it is tried again
             self.failed(failed(error))
-            if time.monotonic() - min(self._unread.values(), default=math.inf) > ROUND_S:
+            self._unread_since = min(self._unread_since, time.monotonic())
+            if time.monotonic() - self._unread_since > ROUND_S:
                 _diagnostics.report(UNREADABLE, detail=error)
             return False
 
@@ -90,10 +97,10 @@ class Sender:
         """Deliver the segments that wait now; False on the first failure."""
         if self._client is None:
             return True
-        waiting = self._waiting()
+        waiting = self._spool.waiting()
         owed = {segment.name for segment in waiting}
         self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
-        self._unread = {name: since for name, since in self._unread.items() if name in owed}
+        self._unread &= owed
         # it may take long, and the queue changes: newer segments are not to wait for all of it
         while not owed.isdisjoint(segment.name for segment in waiting):
             stale_at = time.monotonic() + SEAL_S
@@ -103,19 +110,14 @@ class Sender:
                 if time.monotonic() >= stale_at:
                     break
             self.gather()
-            waiting = self._waiting()
+            waiting = self._spool.waiting()
+        self._unread_since = math.inf
         return True
 
-    def _waiting(self) -> list[Waiting]:
-        self._unread.setdefault("", time.monotonic())
-        waiting = self._spool.waiting()
-        del self._unread[""]
-        return waiting
-
     def _deliver(self, segment: Waiting, deadline: float) -> bool:
-        self._unread.setdefault(segment.name, time.monotonic())
+        self._unread.add(segment.name)
         contents = segment.contents()
-        del self._unread[segment.name]
+        self._unread.remove(segment.name)
         if contents is None:
             self._spool.report(DAMAGED, detail=segment.name)
         elif not self._send(segment.name, contents, deadline):
@@ -157,11 +159,15 @@ class Sender:
         """
         if answer.outcome is Outcome.DELIVERED:
             self._has_accepted = True
-            self.last_failure, self._pause_s, self.refusal = "", 0.0, None
-            self._next_reminder = math.inf
+            self.last_failure, self._pause_s, self.refusal, self.unsaid = "", 0.0, None, None
+            self._next_reminder = self._no_since = math.inf
             self._spool.seal_after_s = SEAL_S
             delivered[self._spool.noun] += max(len(part) - answer.rejected_spans, 0)
-            self._report_partial(answer, len(part))
+            if answer.rejected_spans:
+                rejected = min(answer.rejected_spans, len(part))
+                self._spool.report(REFUSED, rejected, detail=answer.detail)
+            elif answer.detail:
+                _diagnostics.report("warnings of the collector", detail=answer.detail)
         elif answer.outcome is not Outcome.AGAIN and len(part) > 1:
             half = len(part) // 2
             unsent.extendleft((part[half:], part[:half]))
@@ -172,30 +178,30 @@ class Sender:
             self._spool.report(REFUSED, detail=answer.detail)
         return True
 
-    def _report_partial(self, answer: Answer, spans: int) -> None:
-        if answer.rejected_spans:
-            self._spool.report(REFUSED, min(answer.rejected_spans, spans), detail=answer.detail)
-        elif answer.detail:
-            _diagnostics.report("warnings of the collector", detail=answer.detail)
-
     def failed(self, answer: Answer) -> None:
         """Put off the next try: longer with each failure, and as the collector asks.
 
-        What may pass by itself is not said: nothing is lost by waiting. A mistake of the
-        set-up is, since the spans would wait for ever.
+        What may pass by itself is not said before it has lasted: nothing is lost by waiting. A
+        mistake of the set-up is, since the spans would wait for ever.
         """
-        now = time.monotonic()
+        now, self.unsaid = time.monotonic(), None
+        if (final := lasting(answer, self._spool.noun)) is not answer:
+            self._no_since = min(self._no_since, now)
+            if now - self._no_since >= LASTS_S:
+                answer = final
+            elif not self._has_accepted:
+                self.unsaid = final
         self.last_failure = answer.said
         self.refusal = answer if answer.mistake else None
-        # what looks like bad data may be that, and is found out with the next spans
-        lasts = answer.outcome is Outcome.AGAIN or self._pause_s == _LONGEST_PAUSE_S
-        if answer.mistake and lasts:
+        if answer.outcome is not Outcome.AGAIN and self._pause_s < _LONGEST_PAUSE_S:
+            self.unsaid = answer  # what looks like bad data may be that: the next spans show it
+        elif answer.mistake:
             self.report_refusal(answer)
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._spool.seal_after_s = max(SEAL_S, self._pause_s)
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - many processes, one collector
         asked_s = min(answer.after_s or 0.0, _LONGEST_RETRY_AFTER_S)
-        self.next_try = now + max(self._pause_s * jitter, asked_s)
+        jitter_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - many, one collector
+        self.next_try = now + max(jitter_s, asked_s)
         self.next_flush_try = now + max(_FLUSH_PAUSE_S, asked_s)
 
     def report_refusal(self, answer: Answer) -> None:

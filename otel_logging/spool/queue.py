@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _diagnostics, _forks
+from otel_logging._green import is_busy
 from otel_logging.spool import descriptor, destinations, directories, merging
 from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
@@ -29,6 +30,7 @@ from otel_logging.spool.segment import MAX_FRAME, frame, header
 SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # longer is slow: the disk, or a busy machine on which this thread waits
 STALL_S: Final = 0.5  # of slow appends, none quick between: the disk stalls, memory takes over
+HANG_S: Final = 2.0  # of one append: the disk stalls, however busy the process is
 VISIT_S: Final = 3600.0  # between looks at other destinations
 
 # {}: what the spool is for, spans or log records
@@ -113,7 +115,7 @@ class Spool:
         data = frame(trace_id, span)
         lock = self._lock  # a fork in a signal handler replaces it
         if self._stalled or self._is_closed:
-            self._append_otherwise(scope, data)
+            (self._append_late if self._is_closed else self._remember)(scope, data)
         elif lock.acquire(False):  # noqa: FBT003 - the usual case; by keyword it takes longer
             try:
                 if self._busy:
@@ -131,22 +133,22 @@ class Spool:
         else:
             # one write, and one look at the descriptor, for all that wait for the lock
             self._deferred.append((scope, data))
-            if lock.acquire(timeout=STALL_S):
+            until = time.monotonic() + HANG_S
+            while not lock.acquire(timeout=STALL_S):
+                if self._stalled or time.monotonic() >= until or not is_busy():
+                    self._stalled = True  # it is written when the append that stalls returns
+                    break
+            else:
                 try:
                     self._settle()
                 finally:
                     lock.release()
-            else:  # it is written when the append that stalls returns
-                self._stalled = True
         if self.opened != self._announced:
             self._announced = self.opened
             self.on_work()
 
-    def _append_otherwise(self, scope: bytes, data: bytes) -> None:
-        """Append while the disk stalls, or after ``close``."""
-        if not self._is_closed:
-            self._remember(scope, data)
-            return
+    def _append_late(self, scope: bytes, data: bytes) -> None:
+        """Append after ``close``."""
         lock = self._lock
         if lock.acquire(timeout=SLOW_S):
             try:
@@ -211,10 +213,9 @@ class Spool:
                 self.report(STALLED, detail=error)
             return False
         now = time.monotonic()
-        if now - began > SLOW_S:
-            self._slow_s += now - began
-            self._stalled = self._slow_s > STALL_S
-        elif self._slow_s:
+        self._slow_s = self._slow_s + now - began if now - began > SLOW_S else 0.0
+        if self._slow_s > STALL_S:
+            self._stalled = now - began > HANG_S or not is_busy()
             self._slow_s = 0.0
         if segment.size >= SEAL_BYTES or now - segment.since >= self.seal_after_s:
             self._seal(scope)
@@ -347,11 +348,9 @@ class Spool:
         """Keep the destination within its bound: sent segments go first, then waiting ones, oldest
         first; these are reported. Hourly, do that by age for destinations without a process.
         """
-        if self._held.destination_dir is not None:
+        if (home := self._held.destination_dir) is not None:
             oldest = time.time() - self._max_age_s
-            directories.prune(
-                self._held.destination_dir, bytes_bound=self._bytes_bound, oldest=oldest
-            )
+            directories.prune(home, bytes_bound=self._bytes_bound, oldest=oldest)
         if self.base is not None and time.monotonic() >= self._next_visit:
             self._next_visit = time.monotonic() + VISIT_S
             destinations.prune_unused(self.base, in_use(), self._max_age_s / 3600)
@@ -371,8 +370,7 @@ class Spool:
             self._is_closed = self._is_closed or not self._busy
         self.seal()
         self._held.give_back()
-        waiting = list(self._memory.segments)
-        if lost := count([segment for segment in waiting if not self._store(segment)]):
+        if lost := count([each for each in [*self._memory.segments] if not self._store(each)]):
             self.report(LOST_EXIT, lost)
         with self._lock:
             self._memory.segments.clear()

@@ -4,6 +4,8 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,6 +143,62 @@ def test_a_busy_machine_is_no_stalled_disk(
     append(spool, 11)
     assert on_disk(base) == list(range(1, 11))
     assert waiting(spool) == list(range(1, 12))
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Have threads that keep the interpreter to themselves, as long as they may."""
+    is_over = threading.Event()
+
+    def compute() -> None:
+        while not is_over.is_set():
+            sum(range(10_000))
+
+    threads = [threading.Thread(target=compute) for _ in range(2)]
+    for each in threads:
+        each.start()
+    yield
+    is_over.set()
+    for each in threads:
+        each.join(10)
+
+
+@pytest.mark.parametrize(("took", "stalls"), [(0.6, False), (2.1, True)])
+def test_threads_that_compute_are_no_stalled_disk(
+    base: Path, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, took: float, stalls: bool
+) -> None:
+    """Each append waits for the interpreter then, but never for as long as a disk that hangs."""
+    monkeypatch.setattr(queue, "SLOW_S", 0.02)
+    spool = make(base)
+    append(spool, 1)
+    with computing():
+        clock.ticks = [0, took]
+        append(spool, 2)
+    assert spool.is_stalled is stalls
+
+
+def test_nor_is_an_append_that_waits_for_them(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread waits for it: what both have is on disk when they return."""
+    monkeypatch.setattr(queue, "STALL_S", 0.05)
+    write, is_inside = descriptor.pwrite, threading.Event()
+
+    def late(fd: int, data: bytes, position: int) -> int:
+        is_inside.set()
+        time.sleep(0.3)
+        return write(fd, data, position)
+
+    append(spool, 1)
+    monkeypatch.setattr(descriptor, "pwrite", late)
+    with computing():
+        other = threading.Thread(target=append, args=(spool, 2))
+        other.start()
+        assert is_inside.wait(10)
+        append(spool, 3)
+        assert on_disk(base) == [1, 2, 3]
+        assert not spool.is_stalled
+    other.join(10)
 
 
 def test_a_thread_waits_for_an_append_that_is_slow_once(
