@@ -38,7 +38,7 @@ def shown_url(url: str) -> str:
         return f"{scheme}…"
     _, at, address = rest.rpartition("@")
     # without an @ a password may stand where a port belongs
-    rest = f"…@{address}" if at else _NO_PORT.sub(r"\1:…", rest)
+    rest = f"…@{address}" if at else _NO_PORT.sub(lambda found: f"{found[1]}:…", rest)
     return scheme + rest + sign + "…" * bool(sign)
 
 

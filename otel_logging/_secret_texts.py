@@ -323,7 +323,8 @@ def without_schemes(text: str) -> str:
         text = _URL_USER.sub(_url_user, text)
     for kind, sign, placed in _PLACED:
         if sign in text:
-            text = placed.sub(rf"\1{marker(kind)}", text)
+            mark = marker(kind)  # no template: at the interpreter's end those cannot be imported
+            text = placed.sub(lambda found, mark=mark: found[1] + mark, text)
     return text
 
 
