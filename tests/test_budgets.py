@@ -40,7 +40,7 @@ BUDGETS = {
     "_redact": 257,
     "_runtime": 31,
     "_secret_names": 142,
-    "_secret_texts": 280,
+    "_secret_texts": 281,
     "_secret_values": 295,
     "_socket": 111,
     "_text": 39,

@@ -95,7 +95,7 @@ atexit.register(scheduler.shutdown)
 """
 FINALISER = """
 class Last:
-    def __del__(self, log=log): log.info("finaliser")
+    def __del__(self, log=log): log.info("finaliser", extra={"of": "https://hooks.slack.com/T0/B1/Xy"})
 builtins.last = Last()
 """
 OTHERS = """
