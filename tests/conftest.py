@@ -53,6 +53,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Iterator[Any]:
+    """A failure with a lone surrogate in it is told, and does not end xdist's whole run."""
+    return encodable((yield))
+
+
+def encodable(value: Any) -> Any:
+    """Return *value* with its texts as UTF-8 can have them."""
+    if isinstance(value, dict):
+        return {encodable(key): encodable(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(encodable(each) for each in value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
+
+
 def pytest_collection_finish() -> None:
     """Thousands of tests and all that they import are not garbage: no collection of a test's own
     looks through them, for a tenth of a second in the midst of what a test measures.
