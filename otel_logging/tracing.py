@@ -251,7 +251,7 @@ def start(stage: Stage) -> Any:
             span.otel_logging_budget, span.otel_logging_expected = budget, expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
-                watch.measure(span, name, budget, inside, kind, attributes)
+                watch.measure(span, name, budget, inside, kind, attributes, stage.start_ns)
             if before is not None and span.otel_logging_watched is None:
                 watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:

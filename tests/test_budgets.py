@@ -57,7 +57,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 1886,
     "jobs": 100,
-    "lateness": 1624,
+    "lateness": 1627,
     "logs": 1574,
     "mcp_server": 136,
     "observability": 257,

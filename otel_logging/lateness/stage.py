@@ -97,13 +97,14 @@ def ended_below(around: Any, span: Any) -> None:
         outer.add_child(Facts(span.name, start - clock, span.end_time - clock, is_downstream))
 
 
-def _times(start: int, waited_s: Any) -> tuple[int, int]:
+def _times(start: int, waited_s: Any, is_handed: bool) -> tuple[int, int]:  # noqa: FBT001
     """Return when a stage was handed over and when it began: at one of them its span did."""
     if type(waited_s) not in (float, int) or not 0 < waited_s < inf:
         return start, start
     waited = int(waited_s * 1e9)
-    is_handed_over = time.perf_counter_ns() - start >= waited
-    return (start, start + waited) if is_handed_over else (start - waited, start)
+    # the span of another SDK may begin now all the same
+    is_handed = is_handed and time.perf_counter_ns() - start >= waited
+    return (start, start + waited) if is_handed else (start - waited, start)
 
 
 class Watched:
@@ -125,10 +126,11 @@ class Watched:
         outer: "Watched | None" = None,
         waited_s: Any = None,
         is_downstream: bool = False,  # noqa: FBT001, FBT002 - by keyword it takes longer
+        is_handed: bool = False,  # noqa: FBT001, FBT002
         at: tuple[int, Any] | None = None,
     ) -> None:
-        """Begin. *waited_s*: since it was handed over. *at*: the thread and the task that it is in,
-        where this is made in another.
+        """Begin. *waited_s*: since it was handed over; *is_handed*: its span begins there. *at*: the
+        thread and the task that it is in, where this is made in another.
         """
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
         self.outer, self._pid = outer, _forks.pid
@@ -137,7 +139,7 @@ class Watched:
         self.is_downstream = is_downstream
         self.origin = self.began = began_ns(span)
         if waited_s is not None:
-            self.origin, self.began = _times(self.began, waited_s)
+            self.origin, self.began = _times(self.began, waited_s, is_handed)
         self._waits: list[tuple[Interval, Callable[[], Why] | None]] = []
         self._guesses: list[Interval] = []
         self.children: list[Facts] = []

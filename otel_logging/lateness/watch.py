@@ -114,8 +114,12 @@ class Watch:
         around: Any,
         kind: Any,
         attributes: Mapping[str, Any],
+        handed_ns: int | None = None,
     ) -> bool:
-        """Measure a stage with a budget, and all below such; say whether it is. Never raises."""
+        """Measure a stage with a budget, and all below such; say whether it is. Never raises.
+
+        *handed_ns*: when its work was handed over, if its span begins there.
+        """
         try:
             outer = watched_of(around)
             if outer is not None and outer.end:
@@ -126,7 +130,8 @@ class Watch:
             waited_s, is_downstream = attributes.get(_names.QUEUE_WAIT), kind in _DOWNSTREAM
             if span.otel_logging_watched is False:  # it is not recorded
                 setattr(span, WHO, bindings.state().values)
-            watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream)
+            is_handed = handed_ns is not None
+            watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream, is_handed)
             slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
             has_any = getattr(span, bindings.ENTRY, None) or bindings.state().values
             if slot > 0 and has_any and (who := self.who_of(span, {})):

@@ -394,7 +394,7 @@ def test_time_in_a_queue_is_part_of_the_latency(service: Service) -> None:
 
 class _Slow(SpanProcessor):
     def on_start(self, span: Any, parent_context: Any = None) -> None:
-        time.sleep(0.01)
+        time.sleep(0.03)  # longer than it had waited
 
     def force_flush(self, timeout_millis: int = 0) -> bool:
         return True  # the oldest SDK's says nothing, for every later test as well
