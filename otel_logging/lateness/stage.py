@@ -129,8 +129,9 @@ class Watched:
         is_handed: bool = False,  # noqa: FBT001, FBT002
         at: tuple[int, Any] | None = None,
     ) -> None:
-        """Begin. *waited_s*: since it was handed over; *is_handed*: its span begins there. *at*: the
-        thread and the task that it is in, where this is made in another.
+        """Begin. *waited_s*: since it was handed over; *is_handed*: its span begins there.
+
+        *at*: the thread and the task that it is in, where this is made in another.
         """
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
         self.outer, self._pid = outer, _forks.pid
