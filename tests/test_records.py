@@ -595,7 +595,7 @@ def test_without_a_disk_what_is_left_at_the_end_is_counted(
     for number in range(3):
         say(books, f"{number}")
     assert not books.shutdown(0.3)
-    assert _diagnostics.counts == {"log records lost at exit: they waited in memory alone": 3}
+    assert _diagnostics.counts["log records lost at exit: they waited in memory alone"] == 3
 
 
 # ---------------------------------------------------------------- the end, kills, and forks

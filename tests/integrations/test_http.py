@@ -326,7 +326,10 @@ def test_a_background_task_of_litestar_is_a_stage_of_its_own() -> None:
     async def order() -> Any:
         return litestar.Response("paid", background=Task(note))
 
-    with serving(litestar.Litestar([order])) as seen:
+    app = litestar.Litestar(
+        [order], logging_config=None
+    )  # else its handlers stay on the root logger
+    with serving(app) as seen:
         seen.ask("/orders")
         (task,) = seen.wait_for("background note")
     (span,) = seen.named("GET /orders")
