@@ -183,7 +183,7 @@ def test_levels_have_the_numbers_of_the_data_model(level: str, number: int, text
 
 def test_a_level_with_a_name_of_its_own_has_its_number() -> None:
     """What an application has told ``logging`` counts."""
-    logging.addLevelName(35, "PAGE_SOMEONE")
+    logging.addLevelName(33, "PAGE_SOMEONE")
     assert severity("page_someone")[0] == 16
 
 

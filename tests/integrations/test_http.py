@@ -326,9 +326,8 @@ def test_a_background_task_of_litestar_is_a_stage_of_its_own() -> None:
     async def order() -> Any:
         return litestar.Response("paid", background=Task(note))
 
-    app = litestar.Litestar(
-        [order], logging_config=None
-    )  # else its handlers stay on the root logger
+    # its own handlers would stay on the root logger
+    app = litestar.Litestar([order], logging_config=None)
     with serving(app) as seen:
         seen.ask("/orders")
         (task,) = seen.wait_for("background note")
