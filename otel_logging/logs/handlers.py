@@ -134,9 +134,11 @@ def is_null(handler: logging.Handler) -> bool:
 
 
 def hide(logger: logging.Logger, level: int) -> bool:
-    """Say whether *logger* has handlers, and *level* is below that of each."""
-    known = [each.level for each in handlers_of(logger) if not is_null(each)]
-    return bool(known) and level < min(known)
+    """Say whether *level* is below that of each of *logger*'s handlers; WARNING without any: Python's
+    own last resort shows nothing below.
+    """
+    known = (each.level for each in handlers_of(logger) if not is_null(each))
+    return level < min(known, default=logging.WARNING)
 
 
 #: What a record has under other names.
