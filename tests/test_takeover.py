@@ -833,7 +833,7 @@ def test_a_library_with_a_level_of_its_own_keeps_it(library: logging.Logger, lin
 @pytest.mark.parametrize(
     ("levels", "expected"),
     [
-        ([], "info"),  # ours take the place of handlers that are still to come
+        ([], "warning"),  # Python's own last resort
         ([logging.WARNING], "warning"),
         ([logging.WARNING, logging.INFO], "info"),
         ([logging.ERROR, logging.WARNING], "warning"),
