@@ -185,6 +185,18 @@ def test_a_failing_part_is_reported_and_the_others_follow(
     assert service.named("after")
 
 
+def test_the_end_of_a_stage_finds_out_about_the_fork(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing else was done in the child before."""
+    mark = bytearray(1)
+    with traced("stage"):
+        monkeypatch.setattr(_forks, "pid", 1)
+        monkeypatch.setattr(_forks, "mark", mark)
+    assert (_forks.pid, mark[0]) == (os.getpid(), 1)
+    assert service.named("stage")
+
+
 SHORT = """
 import os, random, sys, time, warnings
 warnings.simplefilter("ignore")  # fork beside threads, from Python 3.12 on

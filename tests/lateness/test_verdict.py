@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_logging.lateness.verdict import Facts, Interval, Why, judge, late_by
+from otel_logging.lateness.verdict import Facts, Interval, Why, judge, late_by, most
 
 CAUSES = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu")  # in their precedence
 END = 1000
@@ -145,3 +145,10 @@ def test_late_is_what_is_over_its_budget(
 ) -> None:
     """Exactly its budget is in time."""
     assert late_by(latency, budget) == over
+
+
+def test_who_had_something_twice_at_once_had_it_once() -> None:
+    """As of a stage and one inside it."""
+    ada, bob = Why(culprit="ada"), Why(culprit="bob")
+    assert most([(0, 40, ada), (10, 30, ada), (40, 90, bob)], 0, 90) == bob
+    assert most([(0, 40, ada), (10, 30, ada), (40, 75, bob)], 0, 75) == ada
