@@ -134,8 +134,8 @@ def is_null(handler: logging.Handler) -> bool:
 
 
 def hide(logger: logging.Logger, level: int) -> bool:
-    """Say whether *level* is below that of each of *logger*'s handlers; WARNING without any: Python's
-    own last resort shows nothing below.
+    """Say whether *level* is below that of each of *logger*'s handlers; without any, below that of
+    Python's last resort.
     """
     known = (each.level for each in handlers_of(logger) if not is_null(each))
     return level < min(known, default=logging.WARNING)
