@@ -32,7 +32,7 @@ BUDGETS = {
     "_green": 50,
     "_harmless": 112,
     "_http": 163,
-    "_json": 78,
+    "_json": 112,
     "_links": 4,
     "_names": 170,
     "_otlp": 256,
