@@ -58,7 +58,7 @@ BUDGETS = {
     "integrations": 1886,
     "jobs": 100,
     "lateness": 1627,
-    "logs": 1574,
+    "logs": 1598,
     "mcp_server": 136,
     "observability": 257,
     "outliving": 79,
