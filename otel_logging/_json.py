@@ -13,10 +13,11 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any, Final
 
 from otel_logging import _names, _redact
-from otel_logging._text import OBEYED
+from otel_logging._text import OBEYED, later
 from otel_logging._values import field, plain, shorten
 
 
@@ -78,6 +79,11 @@ def _flat(value: Any) -> Any:
 _SHORTEST: Final = 32
 _SCALARS: Final = frozenset({str, bool, int, float})
 _KEPT_FIRST: Final = _names.RESERVED | {_names.TIME_NS}
+_TRACEBACKS: Final = frozenset({_names.EXCEPTION, _names.STACK})
+#: Bytes of JSON around a text that is cut; of what says how many items are left out, and that.
+_MARK: Final = 8
+_NOTE: Final = 24
+_MORE: Final = later(r"(?:… )?(\d+) more")
 
 
 def fitted(
@@ -85,33 +91,69 @@ def fitted(
 ) -> dict[str, Any]:
     """Return *fields* of which *encode* makes at most *limit_bytes*.
 
-    Long values are shortened in the middle, tracebacks first; of what then finds no
-    room the number is in ``fields_left_out``. What *encode* returns for two fields
-    has to be about as long as what it returns for each. Cost: up to some ten times
-    that of *encode*. Failure: never raises, unless *encode* does.
+    Long values are shortened, each to a value of its own type, tracebacks first; of what then
+    finds no room the number is in ``fields_left_out``. What *encode* returns for two fields has to
+    be about as long as what it returns for each. Cost: up to some eight times that of *encode*.
+    Failure: never raises, unless *encode* does.
     """
     _redact.changed["shortened"] += 1
     whole = {key: plain(value, key) for key, value in fields.items()}
-    kept = dict(whole)
-    tracebacks = [key for key in (_names.EXCEPTION, _names.STACK) if key in kept]
-    room = limit_bytes
-    while room > _SHORTEST:
-        room = max(room // 2, _SHORTEST)
-        for keys in (tracebacks, list(kept)):
-            shorter = {key: _shortened(whole[key], room) for key in keys}
-            if any(shorter[key] is not whole[key] for key in keys):
-                kept.update(shorter)
-                if len(encode(kept)) <= limit_bytes:
-                    return kept
-    return _first_that_fit(kept, limit_bytes, encode)
+    kept: dict[str, Any] = {}
+    low, room, high = 0, _SHORTEST, limit_bytes
+    while low * 1.05 < room:
+        shorter = {
+            key: _shortened(value, room // (2 if key in _TRACEBACKS else 1))
+            for key, value in whole.items()
+        }
+        if len(encode(shorter)) <= limit_bytes:
+            low, kept = room, shorter
+        elif not low:
+            return _first_that_fit(shorter, limit_bytes, encode)
+        else:
+            high = room
+        room = math.isqrt(low * high)
+    return kept
 
 
 def _shortened(value: Any, room: int) -> Any:
+    """Return *value* with about *room* bytes as JSON: texts without their middle, lists and
+    mappings with shorter values, and without those at their end.
+    """
+    if not isinstance(value, (str, dict, list)) or (size := _size(value)) <= room:
+        return value
     if isinstance(value, str):
-        return shorten(value, room)
-    if isinstance(value, (dict, list)) and len(text := dumps(value).decode()) > room:
-        return shorten(text, room)
-    return value
+        return shorten(value, max((room - _MARK) * len(value) // size, _SHORTEST))
+    pairs: Any = list(value.items() if isinstance(value, dict) else enumerate(value))
+    names = [_size(key) + 2 if isinstance(key, str) else 1 for key, _ in pairs]
+    sizes = sorted(_size(each) for _, each in pairs)
+    room -= _NOTE
+    # what the long ones may have each: the short ones are whole
+    shares = zip(accumulate(sizes, initial=sum(names)), range(len(sizes), 0, -1), strict=False)
+    share = max(_SHORTEST, *((room - before) // left for before, left in shares))
+    kept: dict[Any, Any] = {}
+    for (key, each), name in zip(pairs, names, strict=True):
+        shorter = _shortened(each, share)
+        room -= _size(shorter) + name
+        if kept and room < 0:
+            break
+        kept[key] = shorter
+    if more := len(pairs) - len(kept):
+        last = pairs[-1][1]  # which may be such a note, of what was left out before
+        text = value.get("…") if isinstance(value, dict) else last
+        found = _MORE.fullmatch(str(text.get("…") if isinstance(text, dict) else text))
+        more += int(found[1]) - 1 if found else 0
+        if isinstance(value, dict):
+            kept["…"] = f"{more} more"
+        elif isinstance(last, (str, dict)):  # numbers are so still, and a matrix
+            kept[len(kept)] = {"…": f"{more} more"} if isinstance(last, dict) else f"… {more} more"
+    return kept if isinstance(value, dict) else list(kept.values())
+
+
+def _size(value: Any) -> int:
+    """Return how many bytes of JSON *value* is, about: of texts what is escaped is not counted."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "backslashreplace")) + 2
+    return len(dumps(value))
 
 
 def _first_that_fit(

@@ -204,8 +204,9 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
 
 
 def _fields_of(value: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return the fields *names* of *value*, of which one may not be set yet."""
+    """Return the fields *names* of *value*, of which one may not be set."""
     found = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    found = {name: each for name, each in found.items() if _type_name(each) != "UnsetType"}
     for each in getattr(type(value), "__attrs_attrs__", ()):
         if callable(each.repr) and each.name in found:  # in place of a secret, perhaps
             found[each.name] = each.repr(found[each.name])
@@ -229,12 +230,14 @@ def _field_names(kind: type) -> tuple[str, ...] | None:
     return fields if isinstance(fields, tuple) else None
 
 
-def _described(value: Any) -> str:
+def _described(value: Any) -> str | None:
     if isinstance(value, BaseException):
         text = str(value)
         return f"{_type_name(value)}: {text}" if text else _type_name(value)
     if isinstance(value, (date, time)):
         return str.__str__(value.isoformat())
+    if _type_name(value) == "NAType":  # pandas' own
+        return None
     return without_addresses(str.__str__(str(value)))
 
 

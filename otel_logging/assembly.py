@@ -152,7 +152,7 @@ def _report_left_behind(ours: Path, noun: str) -> None:
     for each in destinations.found(ours.parent, in_use(), service=service):
         if each.waiting.segments and not each.processes and each.is_of_logs == (noun != "spans"):
             _diagnostics.remark(
-                f"{noun} wait for {each.to or each.path}, to which this service sends no more: "
+                f"{noun} wait for {each.endpoint}, to which this service sends no more: "
                 "otel-logging spool --resend sends them to where it does"
             )
 

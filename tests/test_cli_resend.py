@@ -120,8 +120,10 @@ def test_of_other_services_and_other_options_nothing_is_moved(
     living.close()
 
 
-def test_what_cannot_be_moved_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number says so."""
+def test_what_cannot_be_moved_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The number says so; an endpoint that was not written down is no directory."""
     code = """
 import sys; from pathlib import Path; from tests.spools import *
 append(make(Path(sys.argv[1]), "shop-0123456789ab"), 1)
@@ -129,6 +131,8 @@ os._exit(0)
 """
     good(python("-c", code, tmp_path, env=os.environ, cwd=ROOT))
     set_up(tmp_path, NOWHERE).shutdown()
+    place = tmp_path / "shop-0123456789ab"
+    assert f"wait for an endpoint that {place} does not name, to which" in capfd.readouterr().err
 
     def refuse(*_: object) -> None:
         raise OSError

@@ -463,6 +463,104 @@ def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path
     assert found == [*expected, "fifth", "sixth", "after", ""]
 
 
+THROUGH = """
+import io, sys
+from otel_logging import _diagnostics, configure_logging, get_logger
+
+class Recipe:  # of many answers: to print at once
+    def __init__(self, stream):
+        self.stream = stream
+    def write(self, data):
+        self.stream.write(data)
+        self.stream.flush()
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+class Tee:
+    def __init__(self, *streams):
+        self.streams = streams
+    def write(self, text):
+        for each in self.streams:
+            each.write(text)
+    def flush(self):
+        for each in self.streams:
+            each.flush()
+
+class Slots:
+    __slots__ = ("buffer", "stream")
+    def __init__(self, stream):
+        self.stream, self.buffer = stream, stream.buffer
+    write = Recipe.write
+    def flush(self):
+        self.stream.flush()
+
+class SetsWhatItWraps(Recipe):  # as tqdm's
+    def __init__(self, stream):
+        object.__setattr__(self, "stream", stream)
+    def __setattr__(self, name, value):
+        setattr(self.stream, name, value)
+
+class Base(io.TextIOBase):
+    def __init__(self, stream):
+        self.stream = stream
+    write = Recipe.write
+
+class Wrapper(io.TextIOWrapper):
+    pass
+
+class Passes(Recipe):
+    write = property(lambda self: self.stream.write)
+
+if sys.argv[2] == "before":
+    sys.stdout = eval(sys.argv[1])
+configure_logging()
+log = get_logger("shop")
+log.info("first")
+if sys.argv[2] == "after":
+    print("half", end="")
+    sys.stdout = eval(sys.argv[1])
+    log.info("of half")
+print("working", end="")
+log.info("second")
+print("...", end="", flush=True)
+print("", end="")
+log.info("third")
+log.info("fourth")
+print("done")
+log.info("fifth")
+sys.stdout = sys.__stdout__
+log.info("sixth")
+assert not _diagnostics.counts, _diagnostics.counts
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        "Recipe(sys.stdout)",
+        "Recipe(Recipe(sys.stdout))",
+        "Tee(sys.stdout, io.StringIO())",
+        "Slots(sys.stdout)",
+        "SetsWhatItWraps(sys.stdout)",
+        "Base(sys.stdout)",
+        "Wrapper(sys.stdout.buffer)",
+        "Passes(sys.stdout)",
+    ],
+)
+def test_no_line_begins_in_the_middle_of_what_went_through_a_wrapper(
+    wrapper: str, when: str
+) -> None:
+    """Of somebody's own, whatever it wraps and how."""
+    done = script(THROUGH, wrapper, when, ENVIRONMENT="production", PYTHONUNBUFFERED="")
+    found = [
+        json.loads(x)["event"] if x[:1] == "{" else x for x in done.stdout.decode().split("\n")
+    ]
+    expected = ["first", *(["half", "of half"] if when == "after" else [])]
+    expected += ["working", "second", "...", "third", "fourth", "done", "fifth", "sixth", ""]
+    assert found == expected
+
+
 AT_ONCE = """
 import sys, threading
 from otel_logging import configure_logging, get_logger

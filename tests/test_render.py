@@ -176,12 +176,49 @@ def test_tracebacks_give_way_first() -> None:
 
 
 def test_then_long_values_of_all_kinds() -> None:
-    """A list or mapping becomes the beginning and end of its JSON; short fields stay."""
+    """Each to its own type; short fields stay."""
     line = on_pipe(many=list(range(900)), text="é" * 4000, words=12, ok=None, trace_id="f" * 32)
-    assert line["many"].startswith("[0,1,2,")
-    assert line["many"].endswith("899]")
+    assert line["many"] == list(range(len(line["many"])))
     assert "more]" in line["text"]
     assert (line["words"], line["ok"], line["trace_id"]) == (12, None, "f" * 32)
+
+
+LONG: dict[str, tuple[Any, Any]] = {
+    "numbers": ([n / 7 for n in range(300)], None),
+    "more than a field holds": (list(range(2000)), None),
+    "rows of a matrix": ([[n, n / 7] for n in range(300)], None),
+    "texts": ([f"name {n}" for n in range(900)], "… {} more"),
+    "texts that were left out before": ([f"name {n}" for n in range(2000)], "… {} more"),
+    "mappings": ([{"a": n, "b": "text"} for n in range(300)], {"…": "{} more"}),
+    "a mapping": ({f"key {n}": n for n in range(900)}, "{} more"),
+    "one that was cut before": ({f"key {n}": n for n in range(2000)}, "{} more"),
+}
+
+
+@pytest.mark.parametrize(("value", "note"), LONG.values(), ids=LONG)
+def test_a_list_or_mapping_that_is_too_long_keeps_its_type(value: Any, note: Any) -> None:
+    """It is its own beginning, with the number of what is left out; and the room is used."""
+    rendered = json_renderer(4096)({**HEAD, "value": value})
+    assert 3600 < len(rendered) < 4096
+    found = json.loads(rendered)["value"]
+    last: Any = None
+    if isinstance(value, dict):
+        last = found.pop("…")
+        assert found.items() <= value.items()
+    elif note:
+        last = found.pop()
+    assert list(found) == list(value)[: len(found)]
+    assert str(last) == str(note).replace("{}", str(len(value) - len(found)))
+
+
+def test_what_is_long_in_a_list_or_mapping_gives_way_to_what_is_short() -> None:
+    """So that it keeps all of its items while there is room for them."""
+    value = {"text": "x" * 8000, "one": 1, "texts": ["y" * 8000, "two"], "q": ["\ud800" * 40]}
+    found = on_pipe(value=value)["value"]
+    assert (found["one"], found["texts"][1:]) == (1, ["two"])
+    for text in (found["text"], found["texts"][0]):
+        assert "more]" in text
+        assert len(text) > 1500
 
 
 def test_then_fields_are_left_out_and_counted() -> None:

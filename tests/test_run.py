@@ -66,6 +66,70 @@ def test_a_program_is_set_up_with_no_line_of_code(tmp_path: Path, receiver: Rece
     assert span.resource["service.name"] == "till"
 
 
+INSTALLED = """
+import logging
+import shoplib
+def main():
+    logging.getLogger(__name__).info("paid")
+    logging.getLogger("shoplib").info("a library's")
+    try:
+        shoplib.fail()
+    except ValueError:
+        logging.getLogger("shopapp.worker").exception("not paid")
+"""
+SITE = {
+    "shopapp/__init__.py": "",
+    "shopapp/worker.py": INSTALLED + "if __name__ == '__main__': main()\n",
+    "shoplib.py": "def fail(): raise ValueError('v')\n",
+    "shopapp-1.dist-info/METADATA": "Name: shopapp\nVersion: 1\n",
+    "shopapp-1.dist-info/entry_points.txt": "[console_scripts]\nshop-work = shopapp.worker:main\n",
+    "bin/shop-work": f"#!{sys.executable}\nfrom shopapp.worker import main\nmain()\n",
+}
+#: Set up outside the package, as in a wsgi.py; by a process that spawn starts.
+OUTSIDE = """
+from otel_logging import configure_logging
+from shopapp.worker import main
+configure_logging()
+main()
+"""
+SPAWNS = "from multiprocessing import get_context as c; from shopapp.worker import main; "
+SPAWNS += "p = c('spawn').Process(target=main); p.start(); p.join()"
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("-c", COMMAND, "run", sys.executable, "-m", "shopapp.worker"), ""),
+        (("-c", COMMAND, "run", "--service", "till", "shop-work"), ""),
+        (("-c", COMMAND, "run", "--service", "till", sys.executable, "-c", SPAWNS), "shopapp"),
+        (("-c", COMMAND, "run", sys.executable, "-c", SPAWNS, "shopapp:main"), ""),
+        (("-c", OUTSIDE), "other, shopapp.worker"),
+    ],
+    ids=["a module", "its command", "named", "spawned", "set up outside"],
+)
+def test_an_installed_package_is_the_application(
+    command: tuple[str, ...], named: str, tmp_path: Path
+) -> None:
+    """Where it is what is started, or named: what it logs is shown, and where it failed."""
+    site = tmp_path / "site-packages"
+    for name, text in SITE.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text, "utf-8")
+    (site / "bin" / "shop-work").chmod(0o755)
+    environment = child_environment(
+        OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"),
+        OTEL_LOGGING_APPLICATION=named,
+        ENVIRONMENT="production",
+    )
+    environment["PYTHONPATH"] += f":{site}"
+    environment["PATH"] = f"{site / 'bin'}:{environment['PATH']}"
+    done = python(*command, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    paid, failed = [json.loads(x) for x in done.stdout.splitlines() if x[:1] == "{"]
+    assert (paid["event"], failed["event"]) == ("paid", "not paid")
+    assert failed["exception.where"].endswith("worker.py:8 in main")
+
+
 def test_what_a_set_up_refuses_and_what_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     for variables, command, wrong in (
         ({"LOG_LEVEL": "loud"}, "python", "LOG_LEVEL"),

@@ -326,7 +326,9 @@ def test_a_line_that_is_too_much_in_all_is_shortened(service: Service, lines: Li
     assert len(json.dumps(line, ensure_ascii=False).encode()) < MAX_RECORD_BYTES
     assert wide.attributes.keys() >= {*given, "exception", "stack", "bound_0", "bound_59"}
     for fields in (line, wide.attributes):
-        assert all("more]" in fields[key] for key in ("exception", "bound_0", "given_0"))
+        assert all("more]" in fields[key] for key in ("exception", "bound_0"))
+        *kept, note = fields["given_0"]
+        assert note == f"… {100 - len(kept)} more"
         assert fields["level"] == "error"
     assert len(line["event"]) <= len(wide.name) <= 8192
     assert next_.name == "next"

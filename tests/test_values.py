@@ -415,7 +415,7 @@ def test_pandas_own_values_are_texts_and_lists() -> None:
     assert plain(pandas.Period("2026-01")) == "2026-01"
     assert plain(pandas.Interval(0, 1)) == "(0, 1]"
     assert plain(pandas.Series(pandas.to_timedelta([90], unit="s"))) == ["0 days 00:01:30"]
-    assert plain(pandas.array([1, None], dtype="Int64")) == [1, "<NA>"]
+    assert plain(pandas.array([1, None], dtype="Int64")) == [1, None]
     assert plain([pandas.NaT, pandas.Timestamp("2026-01-01", tz="UTC")]) == [
         "NaT",
         "2026-01-01T00:00:00+00:00",

@@ -79,6 +79,7 @@ class OldModel(pydantic.v1.BaseModel):
 
 
 class Struct(msgspec.Struct):
+    unset: int | msgspec.UnsetType = msgspec.UNSET
     id: int = 1
 
 
@@ -126,10 +127,10 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
         *(("text", "text"), (True, True), (3, 3), (1.5, 1.5), (None, None)),
         *((2**70, str(2**70)), (math.nan, "NaN"), (-math.inf, "-Infinity")),
     ],
-    "numpy's scalars, an array without dimensions, `Fraction`": [
+    "numpy's scalars, an array without dimensions, `Fraction`, pandas' `NA`": [
         *((numpy.int64(3), 3), (numpy.float32("nan"), "NaN"), (numpy.bool_(True), True)),
         *((numpy.str_("a"), "a"), (numpy.array(5), 5), (numpy.ma.masked, None)),
-        (Fraction(1, 4), 0.25),
+        *((Fraction(1, 4), 0.25), *of_pandas(lambda pandas: pandas.NA, None)),
     ],
     "`datetime`, `date`, `time`, numpy's `datetime64`, pandas' `Timestamp`": [
         (datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")), "2026-07-01T00:00:00+02:00"),

@@ -66,9 +66,7 @@ def spool(
         chosen = [each.path for each in found if each.is_of_logs is logs]
         count = _export(export, chosen, of_logs=logs, of_others=store.of_others)
         click.echo(f"written: {export}, {count} request{'' if count == 1 else 's'}", err=as_json)
-    elsewhere = {
-        each.path: now.to or str(now.path) for each, now in destinations.left_behind(found)
-    }
+    elsewhere = {each.path: now.endpoint for each, now in destinations.left_behind(found)}
     if as_json:
         rows = ",\n".join(strict(_as_json(each, elsewhere)) for each in found)
         click.echo(f"[\n{rows}\n]" if rows else "[]")
@@ -112,7 +110,7 @@ def _resend(found: list[Destination]) -> None:
     now = dict(destinations.left_behind(found))
     for each in _only_ours(now):
         count = destinations.resend(each, now[each])
-        place = visible(now[each].to or str(now[each].path))
+        place = visible(now[each].endpoint)
         what = "1 segment now waits" if count == 1 else f"{count} segments now wait"
         click.echo(f"{visible(each.service)}: {what} for {place}")
     if not now:

@@ -76,7 +76,7 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
             f"{_unset(chosen.traces_off_by.partition('=')[0])} to trace",
         )
     elif not exporter.network:
-        yield problem(
+        yield note(
             f"In the environment {chosen.logs.environment!r} nothing is delivered.",
             f"set {_names.ENVIRONMENT}=development, say, or another name than test",
         )
@@ -227,9 +227,9 @@ def _room(base: Path, bound: int) -> Iterator[Finding]:
         yield good(f"Spans wait in {base}: {said}, and there is room.")
     for each, now in destinations.left_behind(destinations.found(base)):
         yield note(
-            f"{_size(each.waiting.size_bytes)} wait for {each.to or each.path}, to which"
-            f" {each.service} sends no more.",
-            f"otel-logging spool --resend sends them to {now.to or now.path}",
+            f"{_size(each.waiting.size_bytes)} wait for {each.endpoint}, to which {each.service}"
+            " sends no more.",
+            f"otel-logging spool --resend sends them to {now.endpoint}",
         )
 
 

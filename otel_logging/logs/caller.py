@@ -1,12 +1,13 @@
 """The caller: the nearest frame outside this package, structlog and ``logging``.
 
-And which code is the application's: what is not installed, and the package that called set-up.
+And which code is the application's: what is not installed, the package that called set-up, and
+those that a setting names.
 """
 
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Final
@@ -59,15 +60,21 @@ def users_place() -> dict[str, Any]:
     return place_of(frame, frame.f_lineno)
 
 
-#: The package that called set-up.
-_application = ""
+#: The packages that are the application's, wherever they are installed.
+_application: frozenset[str] = frozenset()
 
 
-def note_application() -> None:
-    """Remember whose code calls set-up: it is the application's, wherever it is installed."""
+def note_application(packages: Iterable[str]) -> None:
+    """Remember whose code calls set-up: it is the application's, as that of *packages*."""
     global _application
-    names = users_frame()[0].f_globals
-    _application = str(names.get("__package__") or names.get("__name__")).partition(".")[0]
+    calls = _package_of(users_frame()[0])
+    _application = frozenset(each.partition(".")[0] for each in ("__main__", calls, *packages))
+
+
+def _package_of(frame: FrameType) -> str:
+    """Return the outermost package of *frame*; of ``python -m`` it is not in the name."""
+    names = frame.f_globals
+    return str(names.get("__package__") or names.get("__name__")).partition(".")[0]
 
 
 def is_library(logger: str) -> bool:
@@ -76,7 +83,7 @@ def is_library(logger: str) -> bool:
     module = sys.modules.get(name)
     file = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
     # uvicorn shows its lines by itself, but for log_config=None: for us to do it
-    is_known = name in ("uvicorn", _application) or type(file) is not str
+    is_known = name == "uvicorn" or name in _application or type(file) is not str
     return not (is_known or is_application(f"{file}/"))
 
 
@@ -85,8 +92,7 @@ def where(error: BaseException) -> dict[str, str]:
     found = {}
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
-        module = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if module == _application or is_application(code.co_filename):
+        if _package_of(frame) in _application or is_application(code.co_filename):
             found = {_names.EXCEPTION_WHERE: f"{code.co_filename}:{line} in {code.co_qualname}"}
     return found
 

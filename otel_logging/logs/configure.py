@@ -56,7 +56,7 @@ def apply(settings: LogSettings) -> None:
     global _applied
     _applied = settings
     use_redaction(settings.redaction)
-    caller.note_application()
+    caller.note_application(settings.application)
     listen, level = _listening
     if level is not None:
         settings = replace(settings, level=level, levels={})

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from otel_logging import _diagnostics
 from otel_logging._descriptor import Descriptor, encoder_of, fd_of
@@ -34,6 +34,12 @@ class _Print:
         written = self.print(text)
         self.last = text or self.last
         return written
+
+
+class _PrintThrough(_Print):
+    """``write`` of somebody's wrapper, that lines go through."""
+
+    __slots__ = ()
 
 
 class _PrintBytes:
@@ -62,9 +68,9 @@ class Stdout:
     def __init__(self) -> None:
         self._original = Descriptor(sys.__stdout__)
         self.is_pipe = self._original.is_pipe
-        #: The last ``sys.stdout``, what lines past it are written to, and in which bytes.
-        self._judged: tuple[Any, Descriptor | None, Callable[[str], bytes] | None]
-        self._judged = (None, None, None)
+        #: The last ``sys.stdout``, what lines past it are written to, and in which bytes; or what
+        #: knows the last text that was printed through it.
+        self._judged: _Judged = (None, None, None, None)
         with suppress(Exception):  # closed
             self._notice(sys.__stdout__)
             self._judge(sys.stdout)
@@ -81,13 +87,13 @@ class Stdout:
         try:
             stream, descriptor = sys.stdout, self._original
             if stream is not sys.__stdout__:
-                seen, past, encode = self._judged
+                seen, past, encode, through = self._judged
                 if seen is not stream:
-                    past, encode = self._judge(stream)
+                    _, past, encode, through = self._judge(stream)
                 if past is None:
-                    if _write_text(stream, line):
+                    if _write_text(stream, line, through):
                         return
-                    self._judged = (stream, descriptor, None)
+                    self._judged = (stream, descriptor, None, None)
                 else:
                     descriptor = past
                     if fd_of(stream) >= 0:
@@ -119,7 +125,7 @@ class Stdout:
             else:
                 binary.write = _PrintBytes(binary, stream.write)
 
-    def _judge(self, stream: Any) -> tuple[Descriptor | None, Callable[[str], bytes] | None]:
+    def _judge(self, stream: Any) -> "_Judged":
         """Say where lines go past *stream*: it has a logger, or would hold the caller for as long
         as a reader sleeps.
         """
@@ -133,8 +139,35 @@ class Stdout:
             past, encode = Descriptor(stream), encoder_of(stream)
         if past is not None:
             self._notice(stream)
-        self._judged = (stream, past, encode)
-        return past, encode
+        self._judged = (stream, past, encode, None if past else _noticed(stream))
+        return self._judged
+
+
+_Judged = tuple[Any, Descriptor | None, Callable[[str], bytes] | None, _Print | None]
+
+
+def _noticed(stream: Any) -> _Print | None:
+    """Remember what is printed to *stream*, a wrapper of somebody's own, or else to what it wraps:
+    return what does.
+    """
+    if isinstance(getattr(stream, "write", None), _Print):
+        return cast("_Print", stream.write)
+    below = None
+    with suppress(Exception):  # it takes no attribute, or is anything
+        parts = [getattr(stream, "buffer", None)]
+        for part in getattr(stream, "__dict__", {}).values():
+            parts += part if isinstance(part, (list, tuple)) else (part,)
+        for part in parts:
+            write = getattr(part, "write", None)
+            write = write.text if type(write) is _PrintBytes else write
+            below = write if isinstance(write, _Print) else below
+        through = _PrintThrough(stream)
+        if below:
+            below.__self__.flush()
+            through.last = below.last
+        object.__setattr__(stream, "write", through)  # its own may set what it wraps
+        return through
+    return below
 
 
 #: By thread: the first line of what it gives to ``sys.stdout`` just now; True once that logged it.
@@ -150,13 +183,18 @@ def is_echo(event: Any) -> bool:
     return writing is True
 
 
-def _write_text(stream: Any, line: bytes) -> bool:
-    """Write *line* to *stream*; say whether it was one that does not log it."""
+def _write_text(stream: Any, line: bytes, through: _Print | None = None) -> bool:
+    """Write *line* to *stream*; say whether it was one that does not log it. *through* knows the
+    last text that was printed there.
+    """
     if stream is None:
         raise OSError("there is none")
     me, text = threading.get_ident(), line.decode()
     outer = _writing.get(me)
     _writing[me] = text.partition("\n")[0]
+    if through is not None:
+        last, through.last = through.last, ""  # none: another thread was quicker
+        text = text if last[-1:] in ("", "\n") else f"\n{text}"
     try:
         try:
             stream.write(text + "\n")

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
@@ -34,6 +35,12 @@ def service_of(command: Sequence[str]) -> str:
     return Path(command[0]).stem
 
 
+def _modules_of(command: Sequence[str]) -> list[str]:
+    """Return the application's module, and that of a command which an installed package brings."""
+    name = service_of(command)
+    return [name, *(each.module for each in entry_points(group="console_scripts", name=name))]
+
+
 def replace_process(command: Sequence[str], service: str | None) -> NoReturn:
     """Become *command*, set up as *service*, OTEL_SERVICE_NAME, or after its application.
 
@@ -46,8 +53,10 @@ def replace_process(command: Sequence[str], service: str | None) -> NoReturn:
     beside = Path(sys.executable).parent  # first: no other environment may have the package
     program = shutil.which(command[0], path=beside) or shutil.which(command[0]) or command[0]
     path = [str(Path(__file__).parent), variables.value_of("PYTHONPATH")]
+    own = variables.Variables().get(_names.APPLICATION) or ",".join(_modules_of(command))
     environment = variables.environment_with(
-        PYTHONPATH=os.pathsep.join(filter(None, path)), **{_names.OTEL_SERVICE_NAME: chosen}
+        PYTHONPATH=os.pathsep.join(filter(None, path)),
+        **{_names.OTEL_SERVICE_NAME: chosen, _names.APPLICATION: own},
     )
     # Python finds its environment by the first argument
     os.execvpe(program, [program, *command[1:]], environment)  # noqa: S606 - by no shell

@@ -41,6 +41,8 @@ class LogSettings(Record):
     line_bytes: int = asked(_parse.count(512), 4096, _names.LINE_BYTES)
     #: Each line says which file and line of code it comes from.
     caller: bool = asked(_parse.true_or_false, False, _names.CALLER)
+    #: Packages whose code is the application's, though they are installed.
+    application: tuple[str, ...] = asked(_parse.comma_list, (), _names.APPLICATION)
     #: What is taken out of what leaves.
     redaction: Redaction = asked(_parse.redaction, DEFAULT, argument="redact")
     #: Other loggers' lines, warnings and uncaught exceptions are ours too.

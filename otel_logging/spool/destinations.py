@@ -48,6 +48,11 @@ class Destination(NamedTuple):
     is_ours: bool  # rather than another user's
 
     @property
+    def endpoint(self) -> str:
+        """Where it leads to, in words where that was not written down."""
+        return self.to or f"an endpoint that {self.path} does not name"
+
+    @property
     def is_of_logs(self) -> bool:
         """Whether log records are in it, rather than spans."""
         return self.path.suffix == LOGS
