@@ -49,7 +49,7 @@ BUDGETS = {
     "_wrap": 167,
     "assembly": 146,
     "binding": 196,
-    "cli": 707,
+    "cli": 705,
     "context": 218,
     "demo": 230,
     "doctor": 419,
