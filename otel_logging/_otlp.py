@@ -107,9 +107,8 @@ def _key_value(key: str, value: Any) -> bytes:
 
 def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
-    if type(key) is not str:
-        key = str(plain(key))
-    return attribute_of(tag, key, value if type(value) is bool else field(key, value))
+    shown = value if type(value) is bool else field(key, value)
+    return attribute_of(tag, str(plain(key)), shown)
 
 
 def attribute_of(tag: bytes, key: str, value: Any) -> bytes:

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from otel_logging import _names, _secret_texts
 from otel_logging._errors import ConfigurationError
 from otel_logging._harmless import is_about, is_blank, is_count
-from otel_logging._secret_names import STEMS, is_variable_of_key, kind_of, words_of
+from otel_logging._secret_names import STEMS, is_phone, is_variable_of_key, kind_of, words_of
 from otel_logging._secret_texts import ENCODED, LIKELY, marker
 from otel_logging._secret_values import without_named
 from otel_logging._text import later
@@ -171,8 +171,11 @@ class Redaction:
             if not is_about(value):
                 changed["redacted"] += 1
                 return marker(kind)
-        if name in self.who and value is not None:
-            return self.pseudonym(value)
+        if self.personal and value is not None:
+            if name in self.who:
+                return self.pseudonym(value)
+            if is_phone(name, value):
+                return marker("phone")
         if type(value) is str:
             if name in _IDS:
                 return value
@@ -202,7 +205,7 @@ class Redaction:
 
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return *fields*, plain data, without secrets."""
-        return {name: self.field(name, value) for name, value in fields.items()}
+        return {self.text(name): self.field(name, value) for name, value in fields.items()}
 
     def _mapping(self, values: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -118,6 +118,7 @@ _NO_KEY: Final = words_in(
     "redis kafka idempotency dedup index lookup translation i enter escape arrow hot meta registry "
     "group order search shard distribution host config setting option attr dict field data item"
 )
+_PHONES: Final = words_in("phone telephone cellphone mobile cell msisdn fax tel")
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single test")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
@@ -138,6 +139,13 @@ def words_of(name: str) -> list[str]:
         compound = _COMPOUND.fullmatch(word.lower())
         found += compound.groups() if compound else [word.lower()]
     return [w[:-1] if w[-1] == "s" and w[-2:] != "ss" and len(w) > 3 else w for w in found]
+
+
+def is_phone(name: str, value: object) -> bool:
+    """Say whether the field *name* has a phone number as *value*, however it is written."""
+    words = [word for word in words_of(name) if word not in ("number", "no")]
+    has_one = type(value) in (int, str) and sum(map(str.isdigit, str(value))) > 5
+    return has_one and not _PHONES.isdisjoint(words[-1:])
 
 
 def is_variable_of_key(name: str, words: list[str]) -> bool:

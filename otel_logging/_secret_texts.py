@@ -90,7 +90,7 @@ _PEM: Final = later(
 _URL_USER: Final = later(
     r"((?:(?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"',]|$))"
     r"(?=(?:(?!://)[^\s\"'<>]){1,256}@))(?:(?!://)[^\s\"'<>]){1,256}@"
-    r"|(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]{1,256}|[^\s\"'<>@]{1,256})@"
+    r"|(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]+|[^\s\"'<>@]{1,256})@"
     r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
 )
 #: Between a command and its password, which is not taken for the next one the second time.
@@ -178,7 +178,7 @@ def _placed() -> Iterator[tuple[str, str, Any]]:
 _PLACED: Final = list(_placed())
 _SCHEME: Final = later(
     rf"(?:(?<![\w-])|{_ESCAPE})"
-    r"(bearer|basic)( {1,4}|%20|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,4096})",
+    r"(bearer|basic)( {1,4}|%20|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )
 _CARD: Final = later(
@@ -231,7 +231,8 @@ def _issued(found: re.Match[str]) -> str:
     if not any(map(str.isdigit, text)) or found.lastindex is None:
         return text
     kind = _KINDS[found.lastindex - 1]
-    return marker(kind) if kind != "jwt" or text.count(".") > 1 or text[2] == "." else text
+    is_whole = kind != "jwt" or text.count(".") > 1 or text[2] == "."
+    return marker(kind) if is_whole or ".ey" in text else text  # cut in its claims, or not
 
 
 def _random(found: re.Match[str]) -> str:

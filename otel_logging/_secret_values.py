@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from otel_logging import _harmless
+from otel_logging import _harmless, _secret_names
 from otel_logging._harmless import QUOTE, SCHEMES, is_about, is_blank, is_count
-from otel_logging._secret_names import words_in
+from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_texts import marker
 from otel_logging._text import later
 
@@ -75,7 +75,8 @@ _SAYS: Final = (
 _SAID: Final = later(
     rf"{_NAME}{_SAYS}:? {_KNOWN}(?=\\{{0,7}}[\"'`]?"
     rf"(?:(?=[A-Za-z{_SIGN}]{{0,63}}[0-9])(?=[A-Z0-9{_SIGN}]{{0,63}}[a-z])"
-    rf"(?=[a-z0-9{_SIGN}]{{0,63}}[A-Z])[\w{_SIGN}]{{8,64}}|(?<![a-z] )[0-9a-f]{{20,64}}(?![-\w]))"
+    rf"(?=[a-z0-9{_SIGN}]{{0,63}}[A-Z])[\w{_SIGN}]{{8,64}}|(?<![a-z] )[0-9a-f]{{20,64}}(?![-\w])"
+    rf"|(?:[0-9a-f]{{32,128}}|[0-9A-F]{{32,128}})(?![-\w]))"
     r"(?![\w(\[]))"
 )
 #: In quotes no mix is needed of a password; nor of letters alone without them; a code is a number.
@@ -134,6 +135,15 @@ _COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
 _WITH_SCHEME: Final = later(rf"{SCHEMES}(?=\S)", re.IGNORECASE)
 #: Of a header, whatever it is called.
 _ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=[^\s0-9]{0,200}[0-9])(?=[^\s\"']{6})")
+#: A word and the next, which may be a scheme and what it takes; perhaps there is no more.
+_TWO: Final = later(
+    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|%20|\+)(?P<given>[\w.~+/-]{4,}+=*)"
+    r"(?:(?P<last>[ \t]{0,4}(?:[\r\n\\\"'`,;)}\]]|$))|(?=\s))"
+)
+_SCHEMES: Final = words_in(
+    "token key secret apikey api-key api_key session cookie auth basic bearer digest hmac password"
+    " credential jwt oauth bot ntlm negotiate mac signature"
+)
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
 _PART: Final = (
@@ -156,7 +166,7 @@ _SECOND: Final = words_in(
 _MIXED: Final = words_in("authorization session token credential csrf key")
 _PROSE: Final = later(r"(?:[a-z]{1,32},? )?[a-z]{1,32}(?: (?=\w)|:(?=\s))")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
-_LONGEST: Final = 8192  # of a value, in quotes or brackets
+_LONGEST: Final = 8192  # of a value in brackets, or in quotes that it has in it
 
 
 def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, int]:
@@ -164,12 +174,12 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     opening = _OPENING.match(text, at)
     if opening:
         mark, begin = opening.group(1).replace("“", "”"), opening.end()
-        end = text.find(mark, begin, begin + _LONGEST)
-        while end >= 0 and (
+        end = text.find(mark, begin)
+        while 0 <= end < begin + _LONGEST and (
             _is_escaped(text[begin:end][-16:], mark)
             or (text[end - 1] == "\\" and not _ENDS.match(text, end + len(mark)))  # of a `repr`
         ):
-            end = text.find(mark, end + len(mark), begin + _LONGEST)
+            end = text.find(mark, end + len(mark))
         if end >= 0 and not (kind == "cookie" and text.startswith(";", end + len(mark))):
             return begin, end
         at = begin
@@ -191,6 +201,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     scheme = _WITH_SCHEME.match(text, at)
     if scheme is None and kind == "authorization" and sign == ":":
         scheme = _ANY_SCHEME.match(text, at)
+    given = _begin_of_credential(text, at, kind) if scheme is None and not opening else 0
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
     if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
         last = line.end() if (line := _LINE.match(text, at)) else len(text)
@@ -198,7 +209,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         while end > 0 and _is_escaped(text[at:end][-16:], quote):
             end = text.find(quote, end + 1, last)
         return at, last if end < 0 else end
-    start = scheme.end() if scheme else at
+    start = scheme.end() if scheme else given or at
     end = _end_of_enclosed(text, start)
     found = (_COOKIES if kind == "cookie" else value).match(text, end)
     end = found.end() if found else end
@@ -207,6 +218,29 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         more = value.match(text, end)
         end = more.end() if more else end
     return at, end
+
+
+def _begin_of_credential(text: str, at: int, kind: str) -> int:
+    """Return where the credential begins of which the scheme is at *at*; 0: there is none.
+
+    A header's value is a scheme with one word, and no more (RFC 9110, 11.4); a sentence goes on,
+    or tells about the scheme (`token refresh`). Elsewhere, or before more words, it has to look
+    like a credential.
+    """
+    two = _TWO.match(text, at)
+    if two is None or _harmless.is_state("", two["scheme"]):
+        return 0
+    given, has_digits = two["given"], any(map(str.isdigit, two["given"]))
+    is_long = len(given) > (15 if has_digits else 19)
+    is_mixed = len(given) > 7 and has_digits and not given.isdecimal()
+    if two["scheme"].lower() not in _SCHEMES:
+        is_one = kind == "authorization" and two["last"] is not None and (is_mixed or is_long)
+    elif two["last"] is None or kind != "authorization":
+        is_one = is_long or (is_mixed and two["last"] is not None)
+    else:
+        is_about = _secret_names.kind_of(["token", *words_of(given)]) is None
+        is_one = not (given.isalpha() and (is_about or given.lower() in _SCHEMES))
+    return two.start("given") if is_one and not is_blank(given, kind) else 0
 
 
 def _block(text: str, at: int, begin: int) -> tuple[int, int]:
@@ -299,7 +333,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             continue
         if named is _TAG:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
-            end = max(text.find(close, begin, begin + _LONGEST), begin)
+            end = max(text.find(close, begin), begin)
         elif named is _FORM:
             end = line.end() if (line := _LINE.match(text, begin)) else begin
         else:
@@ -311,7 +345,9 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             if is_apart and _harmless.is_state(name, text[begin:end]):
                 continue
             if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
-                continue
+                is_header = kind == "authorization" and _PARAMETERS.match(text, begin)
+                if not (is_header or _begin_of_credential(text, begin, kind)):
+                    continue
             is_bare = text[begin - 1] not in "\"'`" and before not in ("?", "&")
             if is_bare and _harmless.is_source(name, text, begin, end, kind_of):
                 continue

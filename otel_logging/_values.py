@@ -38,6 +38,9 @@ _MOST_BITS = 27_000  # of an integer in decimal digits: more are more than MAX_C
 #: How ``object.__repr__`` and its kin say where an object is.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]{6,}")
 
+#: Where a word ends that may be a secret, whatever is in it.
+_ENDS: Final = re.compile(r"(?=[\s&\"'<])")
+
 
 def shorten(text: str, limit: int) -> str:
     """Cut *text* in the middle to at most *limit* characters, saying how many are left out."""
@@ -110,10 +113,20 @@ def _most_of(key: Any) -> int:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Shorten *text*; its secrets are taken out before: of one in two parts, none is known."""
+    """Shorten *text*; its secrets are taken out before: of one in two parts, none is known.
+
+    Of a text that is too long to be looked at as a whole, what the cut breaks is known by how it
+    begins, before the cut; so the rest of it, behind the cut, goes with the middle.
+    """
     if len(text) > limit:
-        text = _runtime.current.redaction.text(shorten(text, max(MAX_TEXT, limit)))
-        _redact.changed["shortened"] += len(text) > limit
+        half = max(MAX_TEXT, limit) // 2
+        is_cut = len(text) > 2 * half
+        if is_cut:
+            tail = "".join(_ENDS.split(text[-half:], maxsplit=1)[1:])
+            left_out = len(text) - half - len(tail)
+            text = f"{text[:half]} …[{left_out} more]… {tail}"
+        text = _runtime.current.redaction.text(text)
+        _redact.changed["shortened"] += is_cut or len(text) > limit
     return shorten(text, limit)
 
 
@@ -264,7 +277,7 @@ def _mapping(value: Mapping[Any, Any], depth: int, left: _Left, of: Any) -> Any:
 def _key(key: Any, taken: dict[str, Any]) -> str:
     """Return *key* as a string that is not among *taken*: 1 and "1" are two keys."""
     text = key if type(key) is str else str(_walk(key, 1, _Left(nodes=8)))
-    name = text = shorten(text, _MAX_KEY)
+    name = text = _cut(text, _MAX_KEY)
     number = len(taken)
     while name in taken:
         number += 1

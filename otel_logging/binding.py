@@ -86,9 +86,10 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
             if name in _NOT_USUAL or bounded(value, name) is not value:
                 return None
             shown = redaction.field(name, value)
-            found = json_of({name: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, name, shown)
+            said = name if name in redaction.seen else redaction.text(name)
+            found = json_of({said: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, said, shown)
             is_usual = kind is not float and (kind is not int or -_SMALL < value < _SMALL)
-            if is_usual and shown == value:  # what was redacted is counted
+            if is_usual and shown == value and said == name:  # what was redacted is counted
                 remember(redaction, key, len(name) + (len(value) if kind is str else 0), found)
         text += found[0]
         attributes += found[1]

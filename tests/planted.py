@@ -122,6 +122,13 @@ def texts() -> Iterator[tuple[str, str]]:
         yield NEEDLE, f'"{key}": "{NEEDLE}"'
     for text in planted_places.TEXTS:
         yield NEEDLE, text.replace("§", NEEDLE)
+    for at, scheme in enumerate(planted_places.SCHEMES):
+        for number, secret in enumerate(planted_places.CREDENTIALS):
+            header = planted_places.HEADERS[(at + 3 * number) % len(planted_places.HEADERS)]
+            yield secret, header.replace("§", f"{scheme} {secret}")
+    for text in planted_places.NAMED:
+        for secret in planted_places.CREDENTIALS[:2]:
+            yield secret, text.replace("§", secret)
     for number in ("4111.1111.1111.1111", "gb82west12345698765432"):
         yield number, f"paid by {number} today"
     for hashed in planted_places.HASHES:

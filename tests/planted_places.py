@@ -163,6 +163,40 @@ TEXTS = (
     "password of bob: §",
 )
 
+#: Schemes of an authorization header, in the case that they are written in; what follows them, each
+#: of which is all that a header's value has; and where such a header stands.
+SCHEMES = """
+    token key secret apikey session cookie auth basic digest hmac credential Token Key Secret ssws
+""".split()  # noqa: SIM905 - read as words
+CREDENTIALS = """
+    6c7bef548098abecb214d248e5fd36066aba8294 6C7BEF548098ABECB214D248E5FD3606 6c7bef548098abecb214
+    9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d k3jd9fhw72nsbqp0xz4m 9381726354019283 pqlrmvxkwjzhtgnbsdfc
+    v1.6c7bef548098abecb214d248e5fd3606 swordfish9 1000.8a7f6e5d4c.f00dfeed1234
+""".split()  # noqa: SIM905 - read as words
+HEADERS = (
+    "Authorization: §",
+    "Proxy-Authorization: §",
+    "authorization: §, accept: a",
+    "> authorization: §",
+    "authorization=§",
+    "POST / HTTP/1.1\r\nAuthorization:§\r\nHost: a",
+    "GET / HTTP/1.1\\r\\nauthorization: §\\r\\n",
+    "{'Authorization': '§', 'a': 'b'}",
+    '{"headers": "{\\"Authorization\\": \\"§\\"}"}',
+    '["curl","-H","Authorization: §"]',
+    "curl -H 'Authorization: §' https://x",
+)
+#: Of other headers and names: only what looks like a credential is known as one.
+NAMED = (
+    "X-Auth-Token: token §",
+    "X-Api-Key: key §",
+    "token: session §",
+    'api_key: "key §"',
+    "using api key § now",
+    "login with token § failed",
+    "authorization: token § for user 42 may not",
+)
+
 #: What passwords are hashed to.
 HASHES = (
     f"$2b$12${'aB3dE' * 10}xyz",
@@ -335,6 +369,22 @@ NEIGHBOUR_TEXTS = (
     "auth: user 42 logged in",
     "session: websocket opened",
     "token: refresh in 300 s",
+    "token: session expired",
+    "token: key rotation done",
+    "authorization: user 42 may not",
+    "authorization: user 42",
+    "authorization: token refresh",
+    "authorization: token missing",
+    "authorization: session started",
+    "authorization: access denied",
+    "authorization: basic auth",
+    "authorization: request 12345678",
+    "authorization: policy check took 12 ms",
+    "authorization=enabled user=u12345678",
+    "session: key user:42:profile missed",
+    "auth: token v2.1.0 rejected",
+    "auth: basic http://host:8080/x failed",
+    "cache key 0123456789abcdef0123456789abcdef missed",
     "Auth: token cache size 12",
     "auth:test: ready",
     'Get "https://auth:8443/token": x509: certificate signed by unknown authority',

@@ -1,6 +1,7 @@
 """What a secret is: by its name, by its looks. Every text, in linear time, once and for all."""
 
 import json
+import random
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -217,6 +218,12 @@ def test_personal_data_goes_on_request() -> None:
     )
     for harmless in ("at 12:30:01.5", "version 1.2.3", "999.1.2.3", "a@b", "2026-11-26", "5 + 12"):
         assert PERSONAL.text(harmless) == harmless
+    for name in ("phone", "mobile", "user.phone_number", "homePhone", "TEL"):
+        for number in ("4155552671", 4155552671, "415.555.2671"):
+            assert PERSONAL.field(name, number) == "[redacted:phone]"
+            assert DEFAULT.field(name, number) == number
+    fields = {"phone_count": 1234567, "microphone": "1234567", "phone": "unknown", "no": 1234567}
+    assert PERSONAL.fields(fields) == fields
     hashed = PERSONAL.field("user_id", "u-42")
     assert hashed == PERSONAL.pseudonym("u-42") == PERSONAL.field("user_id", hashed) != "u-42"
     assert hashed != Redaction(personal=True, who=["user_id"]).field("user_id", "u-42")
@@ -298,6 +305,46 @@ def test_a_secret_with_signs_in_it_is_gone_as_a_whole(sign: str) -> None:
 def test_the_arguments_of_a_command_are_looked_at_together(items: Any, expected: Any) -> None:
     """Each is an item still, unless an item looks like two."""
     assert DEFAULT.value(items) == expected
+
+
+_CHANCE = random.Random(5)
+_LONG_SECRETS = [
+    "POST /saml/acs body SAMLResponse={}&RelayState=x",
+    '{{"user": "bob", "session": "{}", "rest": "a b"}}',
+    '{{"note": "{{\\"refresh_token\\": \\"{}\\"}}"}}',
+    "Cookie: sid={}; b=c\nHost: x",
+    "Authorization: token {}",
+    "sent bearer {} to the peer",
+    "got eyJhbGciOiJIUzI1NiJ9.eyJ{}.abcd back",
+    "<password>{}</password>",
+    "run --token {} --quiet",
+    "token%3D{}%26a%3D1",
+]
+
+
+@pytest.mark.parametrize("form", _LONG_SECRETS)
+@pytest.mark.parametrize("length", [9_000, 66_000])
+@pytest.mark.parametrize("before", [0, 32_700, 60_000])
+def test_no_part_of_a_long_secret_stays(form: str, length: int, before: int) -> None:
+    """Neither where its text is cut before it is looked at, nor where it is cut behind."""
+    secret = "".join(_CHANCE.choices("abcdefghijkmnpqrstuvwxyzABCDEFGH23456789", k=length))
+    found = plain(f"{'so ' * (before // 3)}{form.format(secret)} {'on ' * 20}")
+    parts = {secret[at : at + 12] for at in range(length - 12)}
+    assert [found[at : at + 12] for at in range(len(found)) if found[at : at + 12] in parts] == []
+    assert len(found) <= 8192
+    assert "[redacted:" in found or "more]" in found
+    assert found.endswith("on ")
+
+
+def test_what_is_cut_says_how_much_is_left_out() -> None:
+    """Words that the cut breaks go as a whole; a key of a mapping is cut as a value is."""
+    assert plain("ab " * 40_000).count(" more]") == 1
+    assert plain("pin=" + "a1" * 40_000 + " end") == "pin=[redacted:otp] …[47236 more]…  end"
+    assert plain({"pin=" + "a1" * 200: 1}) == {"pin=[redacted:otp]": 1}
+    words = "Zebra quark 9 " * 800
+    assert (
+        plain(f'{{"password": "{words}", "a": 1}}') == '{"password": "[redacted:password]", "a": 1}'
+    )
 
 
 def test_a_named_tuple_has_names() -> None:
@@ -461,6 +508,9 @@ _HOSTILE = [
         "name: token, value ",
         "postgres://a:b@c",
         'password="[redacted:password]" -> "a" ',
+        "token=“a ",
+        "authorization: token a1/",
+        "authorization: Aa+",
         "de89",
         "4111.",
     ),

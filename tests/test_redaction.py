@@ -93,6 +93,42 @@ def test_harmless_neighbours_are_whole(service: Service, capfd: pytest.CaptureFi
     assert "[redacted:" not in repr(service.spans())
 
 
+def test_of_a_secret_without_end_no_part_leaves(
+    service: Service, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a message, a field, a header of bytes, an exception's text and its traceback."""
+    secret = "Q7zK" * 16_500
+    with traced("login"):
+        log.info(f"POST /saml/acs body SAMLResponse={secret}", body={"session": [secret]})
+        log.info("sent", headers=[(b"authorization", f"token {secret}".encode())])
+        try:
+            raise ValueError(f"refused: token={secret}")
+        except ValueError:
+            log.exception("failed")
+    for place in (capfd.readouterr().out, repr(service.spans())):
+        assert "Q7zK" not in place
+        assert place.count("[redacted:token]") >= 3
+
+
+def test_a_name_that_is_a_text_with_a_secret_is_one_without_it(
+    service: Service, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a field, of an attribute, of what is bound; in a usual line and in any other."""
+    named: dict[str, Any] = {"password=x1Secret": 1}
+    with traced("login", **named), bound_context(**named):
+        for error in (None, ValueError("a")):
+            log.info("of the call", exc_info=error, **named)
+            log.info("bound", exc_info=error)
+            logging.getLogger("other").warning("taken over", extra=named, exc_info=error)
+        trace.get_current_span().set_attribute("token: x1Secret", 2)
+    configure_logging(environment="development")
+    log.info("on the console", **named)
+    out = capfd.readouterr().out
+    assert out.count("password=[redacted:password]") == 7
+    disk = on_disk(service.spool_dir).decode(errors="replace")
+    assert "x1Secret" not in out + disk + repr(service.spans())
+
+
 def test_the_console_shows_none_either(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,7 @@ def _part(part: Any, *names: str) -> Any:
 
 
 def _fields(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {key: _frozen(field(key, value)) for key, value in (values or {}).items()}
+    return {str(plain(key)): _frozen(field(key, value)) for key, value in (values or {}).items()}
 
 
 def _frozen(value: Any) -> Any:

@@ -37,8 +37,7 @@ def json_renderer(limit_bytes: int | None) -> Renderer:
     def render(event_dict: Mapping[str, Any]) -> bytes:
         fields = {**_HEAD, **event_dict}
         fields.pop(_names.TIME_NS, None)
-        for key, value in fields.items():
-            fields[key] = field(key, value)
+        fields = {str(plain(key)): field(key, value) for key, value in fields.items()}
         line = _json.dumps(fields)
         return line if len(line) <= limit else _json.dumps(_json.fitted(fields, limit, _json.dumps))
 
@@ -128,7 +127,7 @@ def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_T
     is_verdict = _names.LATE_CAUSE in event_dict  # whose sentence has it all
     keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])
     fields: list[_Token] = [
-        (1, visible(key), _value(key, event_dict[key]), _MAGENTA)
+        (1, visible(str(plain(key))), _value(key, event_dict[key]), _MAGENTA)
         for key in keys
         if key not in _NOT_FIELDS and not (is_verdict and key.startswith(_names.LATE))
     ]
