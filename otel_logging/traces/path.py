@@ -239,8 +239,7 @@ def _said(moment: Any) -> str:
     """Return a line in quotes; of an exception that was recorded its type."""
     if moment.name != EVENT:
         return f'"{text_of(moment.name)}"'
-    is_decoded = isinstance(moment, Event)
-    kind = moment.attributes.get(TYPE) if is_decoded else value_in(moment, TYPE)
+    kind = moment.attributes.get(TYPE) if isinstance(moment, Event) else value_in(moment, TYPE)
     return text_of(str(kind or EVENT))
 
 

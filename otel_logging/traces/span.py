@@ -279,9 +279,10 @@ def _message(encoded: bytes) -> Any:
 
 def value_in(message: Any, key: str) -> Any:
     """Return an attribute of a span or an event as it is encoded, or None."""
-    return next(
-        (_otlp.value_of(item.value) for item in message.attributes if item.key == key), None
-    )
+    for item in message.attributes:
+        if item.key == key:
+            return _otlp.value_of(item.value)
+    return None
 
 
 def _decoded(encoded: bytes) -> Details:
