@@ -1,6 +1,7 @@
 """What ``otel-logging late`` and ``show`` cost over 100,000 spans of a local store, of any shape.
 
-"chains" are a thousand stages deep each, "quiet" is a day of 60,000 messages, none of them late.
+"chains" are a thousand stages deep each, of "failures" every trace is one, "quiet" is a day of
+60,000 messages, none of them late.
 The stores are written first, each by a child process through the package itself. Each question is
 a process of its own, imports included, as somebody types it; once with the local store alone, and
 once beside a Jaeger that takes connections and never answers.
@@ -31,7 +32,14 @@ PICTURES = (("late",), ("show",))
 #: What is asked of traces of each shape.
 SHAPES = {
     "turns": TURNS,
-    "single": (*PICTURES, ("late", "--json")),
+    "single": (
+        *PICTURES,
+        ("late", "--cause", "unknown"),
+        *(("late", "--group", key) for key in ("stage", "who", "reason")),
+        ("late", "--summary"),
+        ("late", "--json"),
+    ),
+    "failures": (("failed",), *PICTURES, ("late", "--group", "reason")),
     "queries": PICTURES,
     "names": PICTURES,
     "deep": PICTURES,
@@ -40,7 +48,7 @@ SHAPES = {
 }
 WRITE = """
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from otel_logging import bind_context, get_logger, setup_observability, traced
 
 log = get_logger("chat")
@@ -60,6 +68,11 @@ with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as op
         for n in range(spans):
             with traced("message", root=True, budget=0.000001, user_id=f"user-{n % 500}"):
                 pass
+    elif shape == "failures":
+        for n in range(spans // 2):
+            with suppress(ValueError), traced("message", root=True, user_id=f"user-{n % 500}"):
+                with traced("answer", budget=0.000001):
+                    raise ValueError(f"no {n}")
     elif shape == "chains":
         for n in range(spans // 1000):
             with ExitStack() as chain:

@@ -101,6 +101,13 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
+def is_no_failure(name: str) -> bool:
+    """Say whether each exception of the class with that full name is an answer below 500, the end
+    of a task, or the like.
+    """
+    return type(_STATUS.get(name)) is int or name in _CANCELLED
+
+
 def is_one_of(error: BaseException, kinds: Any) -> bool:
     """Say whether *error* is of one of *kinds*, or a group whose failures all are."""
     if isinstance(error, BaseExceptionGroup) and not isinstance(error, kinds):

@@ -156,11 +156,11 @@ class _Tools:
         """List the traces that failed, newest first: for whom, what was raised, and where."""
         question = stages.Question(None, _since(since_minutes), who, (), service)
         found = _read(self._sources.late, question)
-        every, looked_at = failures.failed(found.spans, question)
-        rows = [failure.as_json(found.link(*failure.ids)) for failure in every[:limit]]
+        some, every, looked_at = failures.failed(found.spans, question, limit=limit)
+        rows = [failure.as_json(found.link(*failure.ids)) for failure in some]
         return {
             "rows": [_only(row, FailedTrace) for row in rows],
-            "found": len(every),
+            "found": every,
             "looked_at": looked_at,
             "sources": found.origin,
         }

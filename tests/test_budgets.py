@@ -22,7 +22,7 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 BUDGETS = {
     "__init__": 50,
     "__main__": 2,
-    "_answers": 91,
+    "_answers": 93,
     "_descriptor": 113,
     "_diagnostics": 98,
     "_errors": 33,
@@ -58,7 +58,7 @@ BUDGETS = {
     "integrations": 1886,
     "jobs": 100,
     "lateness": 1627,
-    "logs": 1599,
+    "logs": 1601,
     "mcp_server": 136,
     "observability": 257,
     "outliving": 79,
@@ -69,7 +69,7 @@ BUDGETS = {
     "spool": 1093,
     "testing": 147,
     "tracers": 58,
-    "traces": 2438,
+    "traces": 2478,
     "tracing": 285,
 }
 

@@ -46,6 +46,14 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 900, line(2, "session state"), line(806, "password accepted"))],
         'itself 900 ms, 804 ms of it between "session state" and "password accepted"',
     ),
+    "an exception that was recorded": (
+        [p(1, 0, ROOT, 0, 900, (20, "exception", {"exception.type": "ssl.SSLError"}))],
+        "itself 880 ms, after ssl.SSLError",
+    ),
+    "one without its type": (
+        [p(1, 0, ROOT, 0, 900, (20, "exception", {}))],
+        "itself 880 ms, after exception",
+    ),
     "a gap before the first line": (
         [
             p(1, 0, ROOT, 0, 900, line(880, "begin")),

@@ -96,6 +96,30 @@ def test_a_value_that_reads_like_the_budget_key_is_not_a_budget(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    "value", ["cpu", "", "a cause with a name of its own: \u00fc", "x" * 150, 7, ["a", "b"]]
+)
+def test_what_was_measured_is_the_same_before_and_after_it_is_decoded(
+    tmp_path: Path, value: object
+) -> None:
+    """It is read from the bytes first, where it is a short text; the line about it has it too."""
+    told = line(1, "late", "warning", **{"late.cause": "of the line"})
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "message", 0, 9, {"late.cause": value}, [told]),
+        Planted(2, 0, "message", 0, 9, {}, [told]),
+    )
+    assert [span.get("late.cause") for span in spans] == [value, None]
+    assert [span.attributes.get("late.cause") for span in spans] == [value, None]
+
+
+def test_no_text_stands_for_who_it_was(tmp_path: Path) -> None:
+    """A text may look like an attribute as we write it."""
+    forged = "J\x14\n\x07user_id\x12\t\n\x07mallory"
+    (span,) = read_back(tmp_path, Planted(1, 0, "message", 0, 9, {"n": forged, "user_id": "grace"}))
+    assert span.get("user_id") == "grace"
+
+
+@pytest.mark.parametrize(
     ("planted", "is_stage"),
     [
         (Planted(1, 0, "message", 0, 1), True),

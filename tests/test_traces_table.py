@@ -105,6 +105,23 @@ def test_a_chain_that_is_too_long_keeps_its_innermost_stages(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("width", "frame"), [(80, ""), (120, " [in Popen.poll (popen_fork.py:27)]")]
+)
+def test_a_library_s_frame_gives_way_before_the_stage_does(
+    tmp_path: Path, width: int, frame: str
+) -> None:
+    stood = "100 % order (shop.py:20) [in Popen.poll (popen_fork.py:27)]"
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "message", 0, 1204, {"late.where": stood}),
+        Planted(2, 1, "call stock", 0, 1200),
+    )
+
+    way = "  └ call stock 1.200 s → it stood: 100 % order (shop.py:20)"
+    assert drawn(spans, width=width)[4] == way + frame
+
+
 @pytest.mark.parametrize("width", [40, 60])
 def test_where_there_is_no_room_the_trace_is_below(tmp_path: Path, width: int) -> None:
     """The way is the answer; what is too long for one line goes on in the next."""

@@ -162,7 +162,7 @@ def test_an_exception_by_convention_is_an_error_with_its_frame(tmp_path: Path) -
     assert [text[14:] for text in below_heading(trace)] == [
         "message ERROR   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
         "└ answer ERROR  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
-        '    itself 90 ms, 50 ms of it before "exception"',
+        "    itself 90 ms, 50 ms of it before ValueError",
         "    ERROR   ValueError: boom",
         "            at shop/cart.py:12 answer",
     ]

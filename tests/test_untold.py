@@ -4,7 +4,9 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Thread
 
 import pytest
 from celery.exceptions import Retry
@@ -175,6 +177,56 @@ def test_somebody_told_of_it(
         fail()
     gc.collect()
     assert [line["event"] for line in lines()] == events
+
+
+def _late() -> None:
+    with traced("checkout", budget=0.000001):
+        raise ValueError("boom")
+
+
+def _late_inside() -> None:
+    with traced("checkout"), traced("pay", budget=0.000001):
+        raise ValueError("boom")
+
+
+def _late_by_hand() -> None:
+    stage = traced("checkout", budget=0.000001).begin()
+    try:
+        raise ValueError("boom")
+    except ValueError as error:
+        stage.end(error)
+
+
+def _late_in_a_thread() -> None:
+    def work() -> None:
+        with suppress(ValueError):
+            _late()
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def _late_in_an_executor() -> None:
+    with ThreadPoolExecutor() as pool:
+        pool.submit(_late)
+
+
+@pytest.mark.parametrize(
+    "fail", [_late, _late_inside, _late_by_hand, _late_in_a_thread, _late_in_an_executor]
+)
+def test_that_it_was_late_as_well_tells_of_no_exception(
+    service: Service, lines: Lines, fail: Callable[[], None]
+) -> None:
+    """Our own warning is made while the exception passes; a line of the application tells."""
+    with suppress(ValueError):
+        fail()
+    gc.collect()
+    late, failed = lines()
+    assert (late["logger"], late["level"]) == ("otel_logging", "warning")
+    assert "(budget 1 µs)" in late["event"]
+    assert (failed["event"], failed["stage"]) == (OURS, "checkout")
+    assert failed["exception"].endswith("ValueError: boom")
 
 
 def test_asyncio_told_of_it(service: Service, lines: Lines) -> None:

@@ -132,13 +132,13 @@ def failed(**given: Any) -> None:
     question = Question(None, listing.since_ns, listing.who, listing.where, listing.service)
 
     def answered(found: Answered, seen: set[str]) -> Shown:
-        every, looked_at = failed_traces(found.spans, question)
-        every = [failure for failure in every if failure.row.span.trace_id not in seen]
-        some = every[: listing.limit]
+        some, every, looked_at = failed_traces(
+            found.spans, question, limit=listing.limit, without=frozenset(seen)
+        )
         return Shown(
             table.draw_failed(
                 some,
-                found=len(every),
+                found=every,
                 looked_at=looked_at,
                 width=listing.width,
                 links=links_of(found),

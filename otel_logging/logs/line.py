@@ -82,7 +82,9 @@ def _fill(
     on_span: bool,
 ) -> EventDict:
     identify(span, logger, level, event_dict, error)
-    told = error if error is not None or level not in _TELLING else sys.exc_info()[1]
+    told = error
+    if error is None and level in _TELLING and logger != _names.SCOPE:  # ours tell of none
+        told = sys.exc_info()[1]
     if told is not None:
         _exceptions.mark_told(told)
     is_known = on_span and _runtime.current.on_spans

@@ -13,7 +13,7 @@ from otel_logging import _names
 
 #: OpenTelemetry semantic conventions, exceptions on spans.
 EVENT: Final = "exception"
-_TYPE, _MESSAGE = "exception.type", "exception.message"
+TYPE, _MESSAGE = "exception.type", "exception.message"
 _TRACEBACK = "exception.stacktrace"
 ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _TRACEBACK, "exception.escaped"})
 
@@ -47,8 +47,8 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     """Return the exception that an event holds: of a log line, or by OpenTelemetry's convention."""
     # a second line of one exception has no traceback, and of a long one the middle is left out
     told = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
-    if event_name == EVENT and _TYPE in attributes:
-        what = f"{attributes[_TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
+    if event_name == EVENT and TYPE in attributes:
+        what = f"{attributes[TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
         _, frames = _last(str(attributes.get(_TRACEBACK, "")))
         return _raised(what.removesuffix(": "), frames, told)
     text = attributes.get(_names.EXCEPTION)

@@ -5,9 +5,12 @@ A trace is one row. Of spans without a sign of it in their bytes nothing is deco
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import nlargest
+from operator import itemgetter
 from typing import Any
 
 from otel_logging import _names
+from otel_logging._answers import is_no_failure
 from otel_logging.traces import exceptions
 from otel_logging.traces.late import SCHEMA, Question, Row, matching, who
 from otel_logging.traces.span import Span, rfc3339
@@ -56,35 +59,44 @@ class Failure:
         }
 
 
-def failed(spans: Iterable[Span], question: Question) -> tuple[list[Failure], int]:
-    """Return the failures, the newest first, and how many traces were looked at."""
-    found: list[Failure] = []
-    looked_at = 0
+def failed(
+    spans: Iterable[Span],
+    question: Question,
+    *,
+    limit: int | None = None,
+    without: frozenset[str] = frozenset(),
+) -> tuple[list[Failure], int, int]:
+    """Return the failures, the newest first, cut at *limit*; how many there are without it; and how
+    many traces were looked at. *without*: ids of traces that are no rows.
+
+    Only what is returned is worked out: of the others it is enough that they failed.
+    """
+    found, looked_at = list[tuple[int, Trace, list[Row]]](), 0
     for trace in by_trace(spans).values():
         rows = matching(trace, question)
         looked_at += bool(rows)
-        if rows and (failure := _of(trace, rows)):
-            found.append(failure)
-    found.sort(key=lambda failure: failure.row.span.start_ns, reverse=True)
-    return found, looked_at
+        is_asked = rows and trace.trace_id not in without
+        if is_asked and (any(row.span.is_error for row in rows) or _of(trace, rows)):
+            found.append((min(row.span.start_ns for row in rows), trace, rows))
+    first = nlargest(len(found) if limit is None else limit, found, key=itemgetter(0))
+    every = (_of(trace, rows) for _, trace, rows in first)
+    return list(filter(None, every)), len(found), looked_at
 
 
 def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     """Return the failure of a trace: the deepest stage that says what was raised, else the
     deepest with status ERROR.
     """
-    bad = [span for span in trace.spans.values() if is_bad(span)]
+    own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
+    bad = [s for s in filter(is_bad, trace.spans.values()) if own.keys() & _up(trace, s)]
     # a line after the end may tell of it again, without a traceback
     told = [(e := _raised(span), bool(e), bool(e and e.is_traced), span) for span in bad]
     told.sort(key=lambda one: (*one[1:3], one[3].start_ns, one[3].span_id))
     if not told:
         return None
     error, *_, deepest = told[-1]
-    above = {deepest.span_id, *(span.span_id for span in trace.ancestors(deepest))}
-    own = [row for row in rows if row.span.span_id in above]
-    if not own:
-        return None
-    row = min(own, key=lambda row: row.span.start_ns)
+    above = _up(trace, deepest)
+    row = next(row for span_id, row in own.items() if span_id in above)
     if deepest.is_log_page:
         deepest = trace.spans.get(deepest.parent_span_id, row.span)
     if error is None:
@@ -92,6 +104,10 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
         return Failure(row, deepest, message, "")
     known = [each.where for each, *_ in told if each and each.is_own]
     return Failure(row, deepest, error.what, error.where if error.is_own or not known else known[0])
+
+
+def _up(trace: Trace, span: Span) -> set[str]:
+    return {span.span_id, *(above.span_id for above in trace.ancestors(span))}
 
 
 def is_bad(span: Span) -> bool:
@@ -103,6 +119,7 @@ def _raised(span: Span) -> exceptions.Raised | None:
     """Return the last exception of a stage: of a line of level error, or recorded on it."""
     for event in reversed(span.events):
         is_bad = event.name == exceptions.EVENT or event.attributes.get(_names.LEVEL) in _ERRORS
-        if is_bad and (error := exceptions.raised(event.name, event.attributes)):
+        error = exceptions.raised(event.name, event.attributes) if is_bad else None
+        if error and not is_no_failure(error.what.partition(":")[0]):
             return error
     return None

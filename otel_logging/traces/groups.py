@@ -6,10 +6,11 @@ Pure. Of everything that was looked at only durations and names are read, unless
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Final
 
 from otel_logging import _names
-from otel_logging.traces.late import Answer, Row
+from otel_logging.traces.late import TELL_LITTLE, Answer, Row
 from otel_logging.traces.path import NOTHING
 from otel_logging.traces.span import Span
 
@@ -74,7 +75,9 @@ def of_the_same(answer: Answer) -> Callable[[Row], tuple[int, int] | None]:
 
 def user_of(row: Row) -> str:
     """Return on whose behalf a row ran, as one text; empty where nobody is named."""
-    return ", ".join(str(value) for value in row.who.values())
+    if row.user is None:
+        row.user = intern(", ".join(map(str, row.who.values())))
+    return row.user
 
 
 def telling(rows: Sequence[Row]) -> Callable[[Row], dict[str, Any]]:
@@ -144,25 +147,20 @@ class Group:
 
 def reason_key(row: Row) -> str:
     """Return why a row was late without its figures: rows that share it had the same reason."""
-    if _is_known(row):
-        work = row.text(_names.LATE_CULPRIT)
-        whose = ", ".join(map(str, row.culprit.values()))
+    if (cause := row.cause) not in TELL_LITTLE:
+        work, whose = row.text(_names.LATE_CULPRIT), ", ".join(map(str, row.culprit.values()))
         culprit = " for ".join(part for part in (work, whose) if part)
         culprit = culprit or row.text(_names.LATE_DETAIL) or ""
-        return f"{culprit} ({row.cause})" if culprit else str(row.cause)
+        return f"{culprit} ({cause})" if culprit else str(cause)
     if row.reason == [NOTHING]:
         return "nothing recorded inside"
     inner = [step.stage for step in row.path[1:]]
     return " → ".join(inner) or f"{row.span.name} itself"
 
 
-def _is_known(row: Row) -> bool:
-    return row.cause not in (None, "unknown", "downstream")
-
-
 def _is_shared(row: Row) -> bool:
     """Whether something else than the stage's own time made it late."""
-    if not _is_known(row):
+    if row.cause in TELL_LITTLE:
         return len(row.path) > 1
     return row.cause != "cpu" or row.text(_names.LATE_CULPRIT) is not None
 
@@ -190,7 +188,7 @@ def sentence(group: Group, lost: str) -> str:
     whom = f"{users} users " if users > 1 else "".join(f"{user} " for user in group.users)
     times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""
     late = f"late {times}by {lost} in all"
-    if _is_known(group.rows[0]):
+    if group.rows[0].cause not in TELL_LITTLE:
         return f"{group.key} made {whom or 'somebody '}{late}"
     return f"{group.key}: {whom}{late}"
 

@@ -26,7 +26,7 @@ CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "un
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
-_TELL_LITTLE: Final = ("unknown", "downstream")  # causes: where the time went says more
+TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
 _THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
 _MOST_NAMED: Final = 10  # where none of those asked for is there
 
@@ -56,6 +56,7 @@ class Row:
     trace: Trace
     is_root: bool
     late_by_s: float | None
+    user: str | None = None  # as ``groups.user_of`` says it, once it has been asked
 
     @property
     def who(self) -> dict[str, Any]:
@@ -70,14 +71,13 @@ class Row:
     @property
     def cause(self) -> str | None:
         """What was measured to have made it late; None if nothing was."""
-        return self.text(_names.LATE_CAUSE)
+        return _judged(self.trace, self.span)[1]
 
     @property
     def culprit(self) -> dict[str, Any]:
         """On whose behalf the work ran that made it late; may be empty."""
-        found = _measured(self.trace, self.span)
-        keys = [(key, f"{_names.LATE_CULPRIT}.{key}") for key in self.trace.who_keys]
-        return {key: found[dotted] for key, dotted in keys if dotted in found}
+        found = {k: self._value(f"{_names.LATE_CULPRIT}.{k}") for k in self.trace.who_keys}
+        return {key: value for key, value in found.items() if value is not None}
 
     @property
     def reason(self) -> list[str]:
@@ -85,9 +85,9 @@ class Row:
         the time went. Whose it was, and how long it took, the row says.
         """
         where, why, cause = self.text(_names.LATE_WHERE), self.text(_names.LATE_WHY), self.cause
-        if why and cause not in _TELL_LITTLE:
+        if why and cause not in TELL_LITTLE[1:]:
             return [visible(why.partition(" (budget ")[2].partition("): ")[2] or why)]
-        if cause not in (None, *_TELL_LITTLE):
+        if cause not in TELL_LITTLE:
             by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
             return [visible(f"{said}, by {by}" if by else said)]
@@ -101,8 +101,17 @@ class Row:
 
     def text(self, key: str) -> str | None:
         """Return what the write side found out as text, whatever another program wrote there."""
-        value = _measured(self.trace, self.span).get(key)
+        value = self._value(key)
         return None if value is None else str(value)
+
+    def _value(self, key: str) -> Any:
+        """Return what was measured, all of one stage: this one if it has a cause, else the deepest
+        of its path that has one; where it stood, whichever says that first.
+        """
+        judged = None if key == _names.LATE_WHERE else _judged(self.trace, self.span)[0]
+        if judged is None:
+            return _first_with(key, self.trace, self.span)[1]
+        return judged.get(key)
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``otel-logging late --json`` prints it; docs/commands.md is the contract."""
@@ -142,21 +151,21 @@ _kept: Final = lru_cache(64)
 _path: Final = _kept(steps)
 
 
+def _first_with(key: str, trace: Trace, span: Span) -> tuple[Span | None, Any]:
+    """Return the first of *span* and its path, the deepest first, that has *key*, and its value."""
+    if (value := span.get(key)) is not None:  # of 100,000 rows most: the path is dear
+        return span, value
+    for step in _path(trace, span)[:0:-1] if len(trace.spans) > 1 else ():
+        if (value := trace.spans[step.span_id].get(key)) is not None:
+            return trace.spans[step.span_id], value
+    return None, None
+
+
 @_kept
-def _measured(trace: Trace, span: Span) -> dict[str, Any]:
-    """Return what was measured, all of one stage: *span* if it has a cause, else the deepest of its
-    path that has one; where it stood, whichever says that first.
-    """
-    way = [trace.spans[step.span_id] for step in reversed(_path(trace, span)[1:])]
-    there = [
-        {k: v for k, v in each.beginning(_VERDICT).items() if v is not None}
-        for each in (span, *way)
-    ]
-    merged: dict[str, Any] = {}
-    for each in reversed(there):
-        merged.update(each)
-    found = next((each for each in there if _names.LATE_CAUSE in each), merged)
-    return {**found, _names.LATE_WHERE: merged.get(_names.LATE_WHERE)}
+def _judged(trace: Trace, span: Span) -> tuple[Span | None, str | None]:
+    """Return which span says what made *span* late, and that."""
+    found, cause = _first_with(_names.LATE_CAUSE, trace, span)
+    return found, None if cause is None else str(cause)
 
 
 #: How rows are ordered, the first one first: by what, largest first.
@@ -286,7 +295,9 @@ def who(trace: Trace, span: Span) -> dict[str, Any]:
 
 
 def _values(trace: Trace, span: Span, key: str) -> list[Any]:
-    for above in chain([span], trace.ancestors(span)):
+    if (value := span.get(key)) is not None:
+        return [value]
+    for above in trace.ancestors(span):
         if (value := above.get(key)) is not None:
             return [value]
     values: list[Any] = []

@@ -66,9 +66,15 @@ class Trace:
             found.setdefault(span.parent_span_id, []).append(span)
         return found
 
-    @cached_property
+    @property
     def who_keys(self) -> tuple[str, ...]:
         """Keys of the attributes that name the user, of all processes that took part."""
+        if len(self.spans) == 1:  # of 100,000 nothing is kept
+            return next(iter(self.spans.values())).resource.who
+        return self._who_keys
+
+    @cached_property
+    def _who_keys(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(key for s in self.spans.values() for key in s.resource.who))
 
     @property
@@ -89,7 +95,7 @@ class Trace:
 
     def children(self, span: Span) -> list[Span]:
         """Return the spans right below *span*, by start."""
-        return self._children.get(span.span_id, [])
+        return self._children.get(span.span_id, []) if len(self.spans) > 1 else []
 
     def ancestors(self, span: Span) -> Iterator[Span]:
         """Yield the parent of *span*, its parent, and so on up to the root."""

@@ -269,8 +269,12 @@ def _stage(span: Span, service: str, tells: Mapping[str, Any]) -> Text:
 
 
 def _chain(parts: Sequence[str], room: int) -> Text:
-    """Return the way; if it is too long, without the stages in its middle: the innermost counts."""
+    """Return the way; if it is too long, without the library's frame at its end, and then without
+    the stages in its middle: the innermost counts.
+    """
     line = parts[-1]
+    if len(parts) > 1 and cell_len(" → ".join(parts)) > room:
+        line = line.partition(" [in ")[0]
     for left, part in zip(range(len(parts) - 1, 0, -1), reversed(parts[:-1]), strict=True):
         longer = f"{part} → {line}"
         if cell_len(longer) + (len(_MIDDLE) if left > 1 else 0) > room:

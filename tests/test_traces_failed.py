@@ -1,0 +1,92 @@
+"""Failed traces: which there are is cheap, and only those that are returned are worked out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_logging.traces.failed import Failure, failed
+from otel_logging.traces.late import Question
+from otel_logging.traces.span import Span
+from tests.stored import Planted, line, read_back
+
+BOOM = 'Traceback (most recent call last):\n  File "/srv/shop.py", line 7, in pay\nValueError: '
+
+
+def trace(n: int, *, status: int = 2, **planted: Any) -> list[Planted]:
+    """A stage of second *n*, and one below it that raised; one in three is named."""
+    told = line(n * 1000 + 2, "failed", "error", exception=f"{BOOM}no {n}")
+    ids = {"trace": f"{n:032x}", "status": status}
+    return [
+        Planted(1, 0, "message", n * 1000, n * 1000 + 9, {"user_id": f"user-{n % 3}"}, **ids),
+        Planted(2, 1, "pay", n * 1000 + 1, n * 1000 + 3, events=[told], **ids),
+    ]
+
+
+def asked(base: Path, *spans: Planted, **options: Any) -> tuple[list[Failure], int, int]:
+    who = options.pop("who", None)
+    return failed(read_back(base, *spans), Question(who=who), **options)
+
+
+def is_worked_out(span: Span) -> bool:
+    return not isinstance(span._details, bytes)
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_the_newest_are_returned_and_all_are_counted(tmp_path: Path, status: int) -> None:
+    """Whether a status says that they failed, or a line alone."""
+    spans = [each for n in (2, 5, 1, 4, 3) for each in trace(n, status=status)]
+    found, number, looked_at = asked(
+        tmp_path, *spans, Planted(1, 0, "fine", 0, 1, trace=f"{9:032x}"), limit=2
+    )
+    assert [each.what for each in found] == ["ValueError: no 5", "ValueError: no 4"]
+    assert [each.span.name for each in found] == ["pay", "pay"]
+    assert (number, looked_at) == (5, 6)
+
+
+def test_those_that_are_not_returned_are_not_worked_out(tmp_path: Path) -> None:
+    """A hundred thousand are a matter of a second."""
+    spans = read_back(tmp_path, *(each for n in range(5) for each in trace(n)))
+    (first,), number, _ = failed(spans, Question(), limit=1)
+    assert number == 5
+    assert {each.trace_id for each in spans if is_worked_out(each)} == {first.span.trace_id}
+
+
+def test_of_one_user_and_without_those_that_were_seen(tmp_path: Path) -> None:
+    spans = [each for n in range(6) for each in trace(n)]
+    found, number, looked_at = asked(
+        tmp_path, *spans, who="user-1", without=frozenset([f"{4:032x}"])
+    )
+    assert [each.what for each in found] == ["ValueError: no 1"]
+    assert (number, looked_at) == (1, 2)
+
+
+def test_what_failed_elsewhere_in_the_trace_is_not_of_this_stage(tmp_path: Path) -> None:
+    """Of two outermost stages the one that was asked for failed, or it did not."""
+    mine = Planted(1, 0, "mine", 0, 9, {"user_id": "grace"}, status=2)
+    other = Planted(
+        2, 0, "other", 1, 20, {"user_id": "alan"}, [line(5, "x", "error", exception=BOOM)]
+    )
+    (found,), number, _ = asked(tmp_path, mine, other, who="grace")
+    assert (found.row.span.name, found.span.name, number) == ("mine", "mine", 1)
+    assert found.what == "mine has status ERROR"
+
+
+@pytest.mark.parametrize(
+    ("raised", "is_row"),
+    [
+        ("starlette.websockets.WebSocketDisconnect: (1000, '')", False),
+        ("celery.exceptions.Retry", True),  # below a class that is: its name does not say so
+        ("django.http.response.Http404: no page", False),
+        ("asyncio.exceptions.CancelledError", False),
+        ("ValueError: boom", True),
+    ],
+)
+def test_what_is_no_failure_is_no_row_though_a_server_logs_an_error(
+    tmp_path: Path, raised: str, *, is_row: bool
+) -> None:
+    """Its stage has no status ERROR."""
+    text = f'Traceback (most recent call last):\n  File "/srv/chat.py", line 7, in ws\n{raised}'
+    told = line(5, "Exception in ASGI application", "error", exception=text)
+    found, number, looked_at = asked(tmp_path, Planted(1, 0, "connection", 0, 9, {}, [told]))
+    assert (len(found), number, looked_at) == (is_row, is_row, 1)
