@@ -51,8 +51,10 @@ def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
         step = step.tb_next
 
 
-#: Who runs work in a thread, and keeps its exception for who waits for it.
-_POOLS: Final = frozenset({"concurrent.futures.thread", "anyio._backends._asyncio"})
+#: Whose frames handle whatever work they run for others raises, and keep it for who waits for that.
+_KEEPERS: Final = frozenset(
+    {"concurrent.futures.thread", "anyio._backends._asyncio", "starlette.middleware.base"}
+)
 
 
 class _Origin:
@@ -60,7 +62,7 @@ class _Origin:
 
     *left*: the step of its traceback at which it did; *callers*: that frame and who called it,
     innermost first. They are held: the address of a frame that has gone is soon another's.
-    *base*: the outermost of them in its *task*, or work of a pool; None: whoever raises it anew
+    *base*: the outermost of them in its *task*, or its keeper; None: whoever raises it anew
     does so for somebody else. *first*: the number of its first origin.
     """
 
@@ -76,9 +78,12 @@ class _Origin:
         self.callers = [frame for frame, _ in walk_stack(step.tb_frame)]
         loop = _get_running_loop()
         task: Any = loop and asyncio.current_task(loop)
-        self.task = task and ref(task)
-        pools = (each for each in self.callers if each.f_globals.get("__name__") in _POOLS)
-        self.base = getattr(task.get_coro(), "cr_frame", None) if task else next(pools, None)
+        top = getattr(task.get_coro(), "cr_frame", None) if task else None
+        own = self.callers[: self.callers.index(top) + 1] if top in self.callers else self.callers
+        keepers = (each for each in own if each.f_globals.get("__name__") in _KEEPERS)
+        self.base = next(keepers, None)
+        self.task = ref(task) if task and self.base is None else None
+        self.base = self.base or top
 
     def _path(self, error: BaseException) -> list[FrameType]:
         """Return the frames of *error*, outermost first, down to where it left."""
@@ -113,7 +118,7 @@ class _Origin:
         base = self.base
         if base is None:
             return False
-        if self.task is None:  # a pool keeps whatever is raised
+        if self.task is None:  # a keeper has it
             return base not in [frame for frame, _ in walk_stack(None)]
         task = self.task()
         is_done = task is None or task.done()

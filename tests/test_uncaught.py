@@ -989,6 +989,27 @@ def test_what_is_told_in_a_pool_goes_on_to_who_waits_for_it() -> None:
     assert tags == ["PRICE_CACHE", "PRICE_CACHE", None]
 
 
+def test_a_middlewares_task_keeps_it_for_who_waits_for_it() -> None:
+    """Starlette's, with no integration: it handles what the endpoint raises, and raises it anew."""
+
+    async def endpoint() -> None:
+        with traced("endpoint", kind="server"):
+            bind_context(user_id="alice")
+            boom()
+
+    async def serve() -> None:
+        try:
+            await in_base_http_middleware(endpoint)
+        except ValueError:
+            log.exception("failed")
+
+    with capture() as captured:
+        setup_observability("shop", instrument=())
+        asyncio.run(serve())
+    line = captured.line("failed")
+    assert (line["user_id"], line["trace_id"]) == ("alice", captured.span("endpoint")["trace_id"])
+
+
 def test_a_group_of_two_messages_is_no_ones(service: Service, lines: Lines) -> None:
     """Neither has all that is told."""
 
