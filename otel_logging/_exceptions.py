@@ -7,14 +7,18 @@ Invariant: never raises; the frames that an exception went through live as long 
 Deliberately absent: making lines and spans.
 """
 
+import asyncio
 import itertools
 import os
+from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
+from dis import opname
 from traceback import walk_stack
 from types import FrameType, TracebackType
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry import trace
 
@@ -47,23 +51,56 @@ def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
         step = step.tb_next
 
 
+#: Whose frames handle whatever work they run for others raises, and keep it for who waits for that.
+_KEEPERS: Final = frozenset(
+    {"concurrent.futures.thread", "anyio._backends._asyncio", "starlette.middleware.base"}
+)
+
+
 class _Origin:
     """The context that an exception left, and where; a copy of the exception has none.
 
     *left*: the step of its traceback at which it did; *callers*: that frame and who called it,
     innermost first. They are held: the address of a frame that has gone is soon another's.
+    *base*: the outermost of them in its *task*, or its keeper; None: whoever raises it anew
+    does so for somebody else. *first*: the number of its first origin.
     """
 
-    __slots__ = ("callers", "context", "left", "number", "trace_id")
+    __slots__ = ("base", "callers", "context", "first", "left", "number", "task", "trace_id")
 
     def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
         global last
         self.context = context
         self.trace_id = trace_id
-        self.number = _next()
+        self.number = self.first = _next()
         last = max(last, self.number)
         self.left = step
         self.callers = [frame for frame, _ in walk_stack(step.tb_frame)]
+        loop = _get_running_loop()
+        task: Any = loop and asyncio.current_task(loop)
+        top = getattr(task.get_coro(), "cr_frame", None) if task else None
+        own = self.callers[: self.callers.index(top) + 1] if top in self.callers else self.callers
+        keepers = (each for each in own if each.f_globals.get("__name__") in _KEEPERS)
+        self.base = next(keepers, None)
+        self.task = ref(task) if task and self.base is None else None
+        self.base = self.base or top
+
+    def _path(self, error: BaseException) -> list[FrameType]:
+        """Return the frames of *error*, outermost first, down to where it left."""
+        steps = {step: place for place, step in enumerate(_steps(error.__traceback__))}
+        # contextlib takes its own steps, and those of a generator with the stage in it, off again
+        found = next((step for step in _steps(self.left) if step in steps), None)
+        until = -1 if found is None else steps[found]
+        return [step.tb_frame for step in itertools.islice(steps, until + 1)]
+
+    def _has_called(self, path: list[FrameType]) -> bool:
+        called = iter(self.callers)
+        at: FrameType | None = None
+        for frame in reversed(path):  # one that raised it again while it handled it is there twice
+            if frame is not at and frame not in called:
+                return False
+            at = frame
+        return True
 
     def is_of(self, error: BaseException) -> bool:
         """Say whether *error* has come here from there and nowhere else.
@@ -72,21 +109,30 @@ class _Origin:
         who awaits it, or one that is kept in a variable. Its traceback then leads
         back to the first time too, but through frames that had no part in it.
         """
-        steps = {step: place for place, step in enumerate(_steps(error.__traceback__))}
-        # contextlib takes its own steps, and those of a generator with the stage in it, off again
-        found = next((step for step in _steps(self.left) if step in steps), None)
-        if found is None:
+        path = self._path(error)
+        is_again = len(path) > 1 and path[0] is path[1]  # raised again where it is told of
+        return bool(path) and not is_again and self._has_called(path)
+
+    def is_over(self) -> bool:
+        """Say whether it has ended its task, or work of a pool: none handled it there."""
+        base = self.base
+        if base is None:
             return False
-        path = [step.tb_frame for step in itertools.islice(steps, steps[found] + 1)]
-        if len(path) > 1 and path[0] is path[1]:  # raised again where it is told of
+        if self.task is None:  # a keeper has it
+            return base not in [frame for frame, _ in walk_stack(None)]
+        task = self.task()
+        is_done = task is None or task.done()
+        return is_done and not opname[base.f_code.co_code[base.f_lasti]].startswith("RETURN")
+
+    def has_ended_with(self, error: BaseException) -> bool:
+        """Say whether *error* has ended its task, or work of a pool, and is raised anew elsewhere.
+
+        Whoever waits for that does so. What was caught on its way, and kept, is another's as well.
+        """
+        base, path = self.base, self._path(error)
+        if base is None or base not in path or not self.is_over():
             return False
-        called = iter(self.callers)
-        at: FrameType | None = None
-        for frame in reversed(path):  # one that raised it again while it handled it is there twice
-            if frame is not at and frame not in called:
-                return False
-            at = frame
-        return True
+        return self._has_called(path[path.index(base) :])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(None), ())
@@ -103,27 +149,42 @@ def remember_context(error: BaseException | None, began: int) -> None:
     inside it knows more, and its context stays: where *error* has been noted there since then, and
     has come from there directly, or in the same trace, raised anew on its way (by a task that
     awaited another, a future). What was noted otherwise is an earlier raise of the same
-    exception object. From here on it has to go on directly. Never raises.
+    exception object. From here on it has to go on directly, or to end its task. Never raises.
     """
     if isinstance(error, Exception) and (step := error.__traceback__):
         with suppress(Exception):  # it may have attribute methods of its own, that raise
             known = getattr(error, _ORIGIN, None)
-            context, trace_id = copy_context(), trace.get_current_span().get_span_context().trace_id
-            if (
-                isinstance(known, _Origin)
-                and known.number > began
-                and (known.trace_id == trace_id != 0 or known.is_of(error))
-            ):
-                context, trace_id = known.context, known.trace_id
-            BaseException.__setattr__(error, _ORIGIN, _Origin(context, trace_id, step))
+            trace_id = trace.get_current_span().get_span_context().trace_id
+            origin = _Origin(copy_context(), trace_id, step)
+            if isinstance(known, _Origin):
+                origin.first = known.first
+                if known.first <= began:  # an earlier raise: the next one may be a third's
+                    origin.base = None
+                is_inside = known.number > began
+                if is_inside and (known.trace_id == trace_id != 0 or known.is_of(error)):
+                    origin.context, origin.trace_id = known.context, known.trace_id
+            BaseException.__setattr__(error, _ORIGIN, origin)
 
 
 def context_of(error: BaseException) -> Context | None:
-    """Return a copy of the context that *error* has come from, None where that is not known."""
+    """Return a copy of the context that *error* has come from, None where that is not known.
+
+    It is for a line that nobody owns: from there on *error* has to go on directly, or to end
+    another task. A group with one exception in it has come from where that has.
+    """
     with suppress(Exception):
-        origin = getattr(error, _ORIGIN, None)
-        if isinstance(origin, _Origin) and origin.is_of(error):
+        origin, step = getattr(error, _ORIGIN, None), error.__traceback__
+        if isinstance(origin, _Origin) and step is not None:
+            if not origin.is_of(error):
+                if not origin.has_ended_with(error):
+                    return None
+                origin = _Origin(origin.context, origin.trace_id, step)
+                BaseException.__setattr__(error, _ORIGIN, origin)
+            elif origin.is_over():
+                origin.base = None
             return origin.context.copy()
+        (only,) = error.exceptions  # type: ignore[attr-defined]
+        return context_of(only)
     return None
 
 

@@ -366,7 +366,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     elif is_local(around):
         is_over = has_ended(around) and (arrives or has_ended(entry_of(around)))
     else:
-        is_over = around.get_span_context().is_valid or arrives
+        is_over = arrives or (around.get_span_context().is_valid and not has_ended(around))
     if is_over:
         leave_behind(around)
         return _bound.get()
@@ -386,8 +386,8 @@ def leave_behind(around: trace.Span) -> None:
 
     def left(here: Here) -> Here:
         context = here.context
-        while is_local(span := trace.get_current_span(context)) and (
-            entry_of(span) is request or has_ended(span)
+        while has_ended(span := trace.get_current_span(context)) or (
+            is_local(span) and entry_of(span) is request
         ):
             context = cast(otel_context.Context, getattr(span, OUTER, otel_context.Context()))
         return Here(here.bound.lasting(is_over), context, going_on(here.job))

@@ -16,7 +16,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator, default_getter,
 
 from otel_logging import _diagnostics, _exceptions, _runtime, _wrap
 from otel_logging._values import plain
-from otel_logging.binding import has_ended
+from otel_logging.binding import Block, has_ended
 from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -93,6 +93,18 @@ class _Named(TextMapPropagator):
         return self.others.fields
 
 
+class _Sender(trace.NonRecordingSpan):
+    """The *span* that came in: as a stage's, it ends with its *block*, and has what is around."""
+
+    def __init__(self, span: trace.Span, block: Block) -> None:
+        super().__init__(span.get_span_context())
+        self.otel_logging_outer, self._block = CURRENT.get(), block
+
+    @property
+    def otel_logging_closed(self) -> bool:
+        return self._block.otel_logging_closed
+
+
 class extract(Scoped):  # noqa: N801 - reads as a verb
     """Run a ``with`` block as part of the trace that came in with *carrier*.
 
@@ -100,7 +112,7 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
     names in any case; a name that comes twice, or with a list, is one list, as in HTTP. Of its
     baggage the keys named in ``propagate=`` are bound inside the block, the rest
     is left out. Without a trace in it, the current one stays; where that one's
-    request has ended it is left, with what was bound there. Scope: this task.
+    request or block has ended it is left, with what was bound there. Scope: this task.
     Failure: never raises; malformed headers count as none.
     """
 
@@ -115,12 +127,15 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
             leave_behind(around)
         super().__enter__()
 
-    def _begin(self, block: Any) -> None:
+    def _begin(self, block: Block) -> None:
         try:
             context, arrived = _read(self._carrier, CURRENT.get())
         except Exception as error:
             _diagnostics.report("incoming headers not understood", detail=error)
             return
+        span = trace.get_current_span(context)
+        if span is not trace.get_current_span():
+            context = trace.set_span_in_context(_Sender(span, block), context)
         CURRENT.set(context)
         if arrived:
             restore(state().put(arrived, block))

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,72 @@ def test_extract_leaves_the_request_before(headers: dict[str, str], kind: str) -
     assert "trace_id" not in captured.line("afterwards")
     trace_id = captured.span("next")["trace_id"]
     assert trace_id == TRACE if headers else trace_id != captured.span("alice's")["trace_id"]
+
+
+def _each() -> None:
+    for _ in each([{}], "next", context=lambda headers: headers):
+        log.info("served")
+
+
+def _in_a_stage(*around: Any, **options: Any) -> None:
+    with ExitStack() as stack:
+        for scope in around:
+            stack.enter_context(scope)
+        with traced("next", **options):
+            log.info("served")
+
+
+NEXT: dict[str, Callable[[], None]] = {
+    "extract, server": lambda: _in_a_stage(extract({}), kind="server"),
+    "extract, consumer": lambda: _in_a_stage(extract({}), kind="consumer"),
+    "extract, plain": lambda: _in_a_stage(extract({})),
+    "extract, root": lambda: _in_a_stage(extract({}), root=True),
+    "server": lambda: _in_a_stage(kind="server"),
+    "each": _each,
+}
+
+
+@pytest.mark.parametrize("stage", ["a stage", "no stage"])
+@pytest.mark.parametrize("around", ["nothing", "a connection"])
+@pytest.mark.parametrize("way", NEXT)
+def test_who_sent_the_request_before_has_not_sent_the_next(
+    way: str, around: str, stage: str
+) -> None:
+    """Its trace had come with it: that ends with the block that it came in."""
+
+    def next_request() -> None:
+        NEXT[way]()
+        log.info("afterwards")
+
+    with capture() as captured, ExitStack() as connection:
+        if around == "a connection":
+            connection.enter_context(traced("connection"))
+        with extract(HEADERS):
+            is_staged = stage == "a stage"
+            context = copied(root=False) if is_staged else contextvars.copy_context()
+        context.run(next_request)
+    span, line = captured.span("next"), captured.line("afterwards")
+    outer = captured.span("connection") if around == "a connection" else {}
+    is_inside = way in ("extract, server", "extract, consumer", "extract, plain")
+    expected = outer.get("span_id") if is_inside else None
+    assert (span["trace_id"] == TRACE, span["parent_span_id"]) == (False, expected)
+    assert TRACE not in [link["trace_id"] for link in span["links"]]
+    assert line.get("trace_id") == outer.get("trace_id")
+    assert "user_id" not in line.keys() | span["attributes"].keys()
+
+
+def test_a_task_goes_on_in_the_trace_that_came_in() -> None:
+    """Started without a stage, and with none that says that something else begins."""
+    with capture() as captured:
+        with extract(HEADERS):
+            with extract({}):
+                pass  # is not the end of the other
+            with traced("request", kind="server"):
+                pass
+            context = contextvars.copy_context()
+        context.run(_in_a_stage)
+    for name in ("request", "next"):
+        assert captured.span(name)["trace_id"] == TRACE
 
 
 def test_a_trace_that_the_api_has_attached_hides_no_request_before() -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
@@ -18,9 +18,10 @@ from contextlib import (
     ExitStack,
     asynccontextmanager,
     contextmanager,
+    suppress,
 )
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.applications import Starlette
@@ -36,10 +37,12 @@ from otel_logging import (
     clear_context,
     configure_logging,
     get_logger,
+    setup_observability,
     tag_background_logger,
     traced,
 )
 from otel_logging.logs.stdlib import take_over
+from otel_logging.testing import capture
 from tests.conftest import Lines, Service
 from tests.lines import parsed
 from tests.programs import Done, child_environment, python
@@ -741,6 +744,291 @@ def test_an_exception_that_crosses_tasks_and_threads_is_its_requests(
         assert line["user_id"] == "inner"
     else:
         assert line["span_id"] == request.span_id
+
+
+async def in_a_group_of_its_own(failing: Failing) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(failing())
+
+
+async def in_two_at_once(failing: Failing) -> None:
+    await asyncio.wait_for(in_to_thread(failing), 20)
+
+
+async def in_the_result_of_gather(failing: Failing) -> None:
+    (error,) = await asyncio.gather(failing(), return_exceptions=True)
+    assert isinstance(error, ValueError)
+    raise error
+
+
+async def where_it_is_told_on_its_way(failing: Failing) -> None:
+    async def run() -> None:
+        try:
+            await failing()
+        except ValueError:
+            log.exception("failed")
+            raise
+
+    await asyncio.create_task(run())
+
+
+#: Ways to the line of a worker, with the stage inside: the task, or the thread's work, is over.
+OUTWARD = [
+    in_a_task,
+    in_gather,
+    in_wait_for,
+    in_shield,
+    in_to_thread,
+    in_an_executor,
+    in_a_def_endpoint,
+    in_a_task_group,
+    in_a_group_that_goes_on,
+    in_a_group_of_its_own,
+    in_two_at_once,
+    in_the_result_of_gather,
+    where_it_is_told_on_its_way,
+]
+
+
+@pytest.mark.parametrize("body", ["plain", "crosses too"])
+@pytest.mark.parametrize("crossing", OUTWARD)
+def test_an_exception_that_crosses_after_its_stage_is_its_requests(
+    crossing: Callable[[Failing], Any], body: str, service: Service, lines: Lines
+) -> None:
+    """A worker's loop awaits its handler in another task: both of its lines are the message's."""
+
+    async def handle(user: str) -> None:
+        with traced("message", root=True):
+            bind_context(user_id=user)
+            if body == "plain":
+                boom()
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(boom).result()
+
+    async def work() -> None:
+        for user in ("alice", "bob"):
+            try:
+                await crossing(lambda user=user: handle(user))  # type: ignore[misc]
+            except Exception as error:
+                log.exception("message failed")
+                logging.getLogger("worker").error("again", exc_info=error)
+
+    asyncio.run(work())
+    traces = {span.attributes["user_id"]: span.trace_id for span in service.named("message")}
+    found = lines()
+    size = len(found) // 2
+    assert size == (3 if "told" in crossing.__name__ else 2)
+    assert [line.get("user_id") for line in found] == ["alice"] * size + ["bob"] * size
+    assert [line["trace_id"] for line in found] == [traces[line["user_id"]] for line in found]
+
+
+async def _handled_where_it_ends(_: ValueError, failing: Failing) -> None:
+    async def handle() -> None:
+        with suppress(ValueError):
+            await failing()
+
+    await asyncio.create_task(handle())
+
+
+async def _handled_by_a_worker_that_goes_on(_: ValueError, failing: Failing) -> None:
+    is_over = asyncio.Event()
+
+    async def handle() -> None:
+        with suppress(ValueError):
+            await failing()
+        await is_over.wait()
+
+    task = asyncio.create_task(handle())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.01, is_over.set)
+    _kept_alive.append(task)
+
+
+async def _handled_on_its_way(kept: ValueError, failing: Failing) -> None:
+    async def run() -> None:
+        await _handled_where_it_ends(kept, failing)
+
+    await asyncio.create_task(run())
+
+
+async def _told_after_its_task(_: ValueError, failing: Failing) -> None:
+    try:
+        await asyncio.wait_for(failing(), 20)
+    except ValueError:
+        log.exception("failed")
+
+
+async def _told_as_a_result(_: ValueError, failing: Failing) -> None:
+    (result,) = await asyncio.gather(failing(), return_exceptions=True)
+    log.error("failed", exc_info=result)
+
+
+async def _of_two_requests(_: ValueError, failing: Failing) -> None:
+    for _ in range(2):
+        await asyncio.gather(failing(), return_exceptions=True)
+
+
+async def _in_a_pool(_: ValueError, failing: Failing) -> None:
+    def work() -> None:
+        with suppress(ValueError):
+            cast("Coroutine[Any, Any, None]", failing()).send(None)
+
+    await asyncio.to_thread(work)
+
+
+async def _raised_anew_before_its_task_ended(kept: ValueError, failing: Failing) -> None:
+    def again() -> None:
+        raise kept
+
+    async def run() -> None:
+        with suppress(ValueError):
+            await failing()
+        again()
+
+    await asyncio.gather(asyncio.create_task(run()), return_exceptions=True)
+
+
+_kept_alive: list[Any] = []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        _handled_where_it_ends,
+        _handled_by_a_worker_that_goes_on,
+        _handled_on_its_way,
+        _told_after_its_task,
+        _told_as_a_result,
+        _of_two_requests,
+        _in_a_pool,
+        _raised_anew_before_its_task_ended,
+    ],
+)
+@pytest.mark.parametrize("where", ["the same task", "another task", "a pool"])
+def test_a_kept_exception_is_not_of_the_request_that_it_failed_before(
+    where: str, before: Callable[[ValueError, Failing], Any], service: Service, lines: Lines
+) -> None:
+    """A connection that is lost: whoever uses it is told so with the same object."""
+    kept = ValueError("connection lost")
+
+    async def request() -> None:
+        with traced("request", root=True):
+            bind_context(user_id="alice")
+            with traced("connect"):
+                raise kept
+
+    def again() -> None:
+        raise kept
+
+    async def nobody() -> None:
+        try:
+            await (asyncio.to_thread(again) if where == "a pool" else _later(again))
+        except ValueError:
+            log.exception("nobody's")
+
+    async def main() -> None:
+        await before(kept, request)
+        await (asyncio.create_task(nobody()) if where == "another task" else nobody())
+        await asyncio.gather(*_kept_alive)
+        _kept_alive.clear()
+
+    asyncio.run(main())
+    *told, line = lines()
+    assert all(each["user_id"] == "alice" for each in told)
+    assert line["event"] == "nobody's"
+    assert line.keys().isdisjoint({"user_id", "trace_id"})
+
+
+async def _later(work: Callable[[], None]) -> None:
+    await asyncio.sleep(0)
+    work()
+
+
+def test_a_pools_exception_is_of_each_who_waits_for_it(service: Service, lines: Lines) -> None:
+    """A request, and then nobody, for a result that has failed."""
+    shared: Future[None] = Future()
+    shared.set_exception(ValueError("no connection"))
+
+    def request() -> None:
+        with traced("request", root=True):
+            bind_context(user_id="alice")
+            shared.result()
+
+    def serve(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except ValueError:
+            log.exception("failed")
+
+    with ThreadPoolExecutor(1) as pool:
+        for work in (request, shared.result):
+            pool.submit(serve, work).result()
+    assert [line.get("user_id") for line in lines()] == ["alice", None]
+
+
+def test_what_is_told_in_a_pool_goes_on_to_who_waits_for_it() -> None:
+    """With no integration that would know of the pool."""
+
+    def work() -> None:
+        try:
+            tag_background_logger("PRICE_CACHE")(boom)()
+        except ValueError:
+            log.exception("failed")
+            raise
+
+    with capture() as captured:
+        setup_observability("shop", instrument=())
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(work)
+        for _ in range(2):
+            try:
+                future.result()
+            except ValueError:
+                log.exception("again")
+    tags = [line.get("job_tag") for line in captured.lines]
+    assert tags == ["PRICE_CACHE", "PRICE_CACHE", None]
+
+
+def test_a_middlewares_task_keeps_it_for_who_waits_for_it() -> None:
+    """Starlette's, with no integration: it handles what the endpoint raises, and raises it anew."""
+
+    async def endpoint() -> None:
+        with traced("endpoint", kind="server"):
+            bind_context(user_id="alice")
+            boom()
+
+    async def serve() -> None:
+        try:
+            await in_base_http_middleware(endpoint)
+        except ValueError:
+            log.exception("failed")
+
+    with capture() as captured:
+        setup_observability("shop", instrument=())
+        asyncio.run(serve())
+    line = captured.line("failed")
+    assert (line["user_id"], line["trace_id"]) == ("alice", captured.span("endpoint")["trace_id"])
+
+
+def test_a_group_of_two_messages_is_no_ones(service: Service, lines: Lines) -> None:
+    """Neither has all that is told."""
+
+    async def handle(user: str) -> None:
+        with traced("message", root=True):
+            bind_context(user_id=user)
+            boom()
+
+    async def work() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for user in ("alice", "bob"):
+                    group.create_task(handle(user))
+        except* ValueError:
+            log.exception("failed")
+
+    asyncio.run(work())
+    (line,) = lines()
+    assert line.keys().isdisjoint({"user_id", "trace_id"})
 
 
 def test_two_requests_that_fail_of_one_exception_have_a_line_each(

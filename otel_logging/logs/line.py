@@ -59,9 +59,10 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
         event_dict = merge_contextvars(None, level, event_dict)
     given, span = event_dict.pop("exc_info", None), trace.get_current_span()
     error = exception_of(given)
-    origin = None if error is None else _exceptions.context_of(error)
-    context = None
-    if origin is not None and not span.get_span_context().is_valid:
+    origin = context = None
+    if error is not None and not span.get_span_context().is_valid:
+        origin = _exceptions.context_of(error)
+    if origin is not None:
         context = origin if bindings.is_unbound() else None
         span = origin.run(trace.get_current_span)
     if type(given) is TracebackText:
