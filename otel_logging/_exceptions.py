@@ -158,11 +158,14 @@ def remember_context(error: BaseException | None, began: int) -> None:
             origin = _Origin(copy_context(), trace_id, step)
             if isinstance(known, _Origin):
                 origin.first = known.first
-                if known.first <= began:  # an earlier raise: the next one may be a third's
-                    origin.base = None
                 is_inside = known.number > began
                 if is_inside and (known.trace_id == trace_id != 0 or known.is_of(error)):
                     origin.context, origin.trace_id = known.context, known.trace_id
+                    is_shared = known.first <= began
+                else:  # it has left another's stage before, or beside this one
+                    is_shared = True
+                if is_shared:  # whoever raises it anew may be a third
+                    origin.base = None
             BaseException.__setattr__(error, _ORIGIN, origin)
 
 

@@ -26,7 +26,7 @@ BUDGETS = {
     "_descriptor": 113,
     "_diagnostics": 98,
     "_errors": 33,
-    "_exceptions": 142,
+    "_exceptions": 145,
     "_fields": 28,
     "_forks": 71,
     "_green": 50,

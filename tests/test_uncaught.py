@@ -1399,3 +1399,30 @@ def test_out_of_a_process_pool() -> None:
         pytest.raises(ValueError, match="boom"),
     ):
         pool.submit(failing_stage).result(60)
+
+
+@pytest.mark.parametrize("way", [asyncio.gather, asyncio.shield])
+def test_one_exception_out_of_two_open_requests_is_nobodys_behind_their_tasks(way: Any) -> None:
+    """Who waits for one of them does not learn which one it was."""
+
+    async def request(user: str, shared: Any) -> None:
+        with traced("request", kind="server"):
+            bind_context(user_id=user)
+            await shared
+
+    async def server(user: str, shared: Any) -> None:
+        try:
+            await way(request(user, shared))
+        except ConnectionError:
+            get_logger("server").exception("failed")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        shared = loop.create_future()
+        loop.call_later(0.01, shared.set_exception, ConnectionError("down"))
+        await asyncio.gather(server("alice", shared), server("bob", shared))
+
+    with capture() as captured:
+        asyncio.run(main())
+    told = [line for line in captured.lines if line["event"] == "failed"]
+    assert [line.get("user_id") for line in told] == [None, None]
