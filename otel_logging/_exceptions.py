@@ -159,12 +159,11 @@ def remember_context(error: BaseException | None, began: int) -> None:
             if isinstance(known, _Origin):
                 origin.first = known.first
                 is_inside = known.number > began
-                if is_inside and (known.trace_id == trace_id != 0 or known.is_of(error)):
+                is_inside = is_inside and (known.trace_id == trace_id != 0 or known.is_of(error))
+                if is_inside:
                     origin.context, origin.trace_id = known.context, known.trace_id
-                    is_shared = known.first <= began
-                else:  # it has left another's stage before, or beside this one
-                    is_shared = True
-                if is_shared:  # whoever raises it anew may be a third
+                # it has left another's stage, before or beside this: who raises it anew may be that
+                if not is_inside or known.first <= began:
                     origin.base = None
             BaseException.__setattr__(error, _ORIGIN, origin)
 

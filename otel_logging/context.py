@@ -107,16 +107,18 @@ def bound_attributes() -> dict[str, Any]:
 def bind_context(**fields: Any) -> None:
     """Put *fields* on every line and span from here on, on the current span and the request's.
 
-    They end with the request's entry stage; outside any, with the tagged job. A task that goes on
-    keeps them, but for stages that begin a request of their own. ``trace_id="req-123"`` is the
-    line's trace id where no span is active, and ``request_id`` where one is. Scope: this task, and
-    tasks it starts from here on.
+    They end with the request's entry stage; outside any, with the ``extract`` or the tagged job. A
+    task that goes on keeps them, but for stages that begin a request of their own.
+    ``trace_id="req-123"`` is the line's trace id where no span is active, and ``request_id`` where
+    one is. Scope: this task, and tasks it starts from here on.
     Failure: never raises. Cost: three dict copies and two span attributes a field; never blocks.
     """
     span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
     entry, run, before = entry_of(span), job.get(), _bound.get()
     # after the end of its request a task may have stages of its own
     owner: Any = entry if _is_open(entry) else span if _is_open(span) else None
+    if owner is None:  # with no stage around it, what is bound in an ``extract`` ends with that
+        owner = getattr(span, "otel_logging_block", None)
     if owner is None and run.tag is not None and not run.otel_logging_closed:
         owner, run.otel_logging_closed = run, None
     _bound.set(before.put(fields, owner))

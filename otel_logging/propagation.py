@@ -98,11 +98,11 @@ class _Sender(trace.NonRecordingSpan):
 
     def __init__(self, span: trace.Span, block: Block) -> None:
         super().__init__(span.get_span_context())
-        self.otel_logging_outer, self._block = CURRENT.get(), block
+        self.otel_logging_outer, self.otel_logging_block = CURRENT.get(), block
 
     @property
     def otel_logging_closed(self) -> bool:
-        return self._block.otel_logging_closed
+        return self.otel_logging_block.otel_logging_closed
 
 
 class extract(Scoped):  # noqa: N801 - reads as a verb

@@ -1089,3 +1089,33 @@ def test_who_logs_out_is_nobody_everywhere() -> None:
         other.run(log.info, "in")
     assert [line["user_id"] for line in captured.lines] == [None, "bob"]
     assert _entry_user(captured) == "bob"
+
+
+@pytest.mark.parametrize("order", ["stage first", "headers first"])
+@pytest.mark.parametrize("kind", ["server", "consumer"])
+def test_what_is_bound_between_headers_and_stage_ends_with_the_headers(
+    order: str, kind: str
+) -> None:
+    """As by who knows the user before the stage; the next request in a copy of it has none."""
+    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    kept: list[contextvars.Context] = []
+
+    def request(name: str, arrived: dict[str, str], user: str | None) -> None:
+        stage = traced(name, kind=kind)
+        with ExitStack() as around:
+            for each in (
+                (stage, extract(arrived)) if order == "stage first" else (extract(arrived),)
+            ):
+                around.enter_context(each)
+            if user:
+                bind_context(user_id=user)
+            if order == "headers first":
+                around.enter_context(stage)
+            kept.append(contextvars.copy_context())
+            log.info(name)
+
+    with capture() as captured:
+        contextvars.Context().run(request, "first", headers, "alice")
+        kept[0].run(request, "second", {}, None)
+    assert captured.line("first")["user_id"] == "alice"
+    assert "user_id" not in captured.line("second")
