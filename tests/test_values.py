@@ -19,6 +19,7 @@ from uuid import UUID
 import attrs
 import msgspec
 import numpy
+import pandas
 import pydantic
 import pydantic.v1
 import pytest
@@ -411,7 +412,6 @@ def test_a_matrix_has_rows_of_numbers() -> None:
 
 
 def test_pandas_own_values_are_texts_and_lists() -> None:
-    pandas = pytest.importorskip("pandas")
     assert plain(pandas.Period("2026-01")) == "2026-01"
     assert plain(pandas.Interval(0, 1)) == "(0, 1]"
     assert plain(pandas.Series(pandas.to_timedelta([90], unit="s"))) == ["0 days 00:01:30"]

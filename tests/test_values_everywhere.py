@@ -1,11 +1,9 @@
 """The table of values in docs/logging.md, row by row: on stdout, on the span, in a log record."""
 
-import importlib
 import math
 import re
 from array import array
 from collections import deque, namedtuple
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -21,6 +19,7 @@ import attrs
 import httpx
 import msgspec
 import numpy
+import pandas
 import pydantic
 import pydantic.v1
 import pytest
@@ -114,13 +113,6 @@ def row(statement: str) -> Any:
         engine.dispose()
 
 
-def of_pandas(make: Callable[[Any], Any], expected: Any) -> list[tuple[Any, Any]]:
-    try:
-        return [(make(importlib.import_module("pandas")), expected)]
-    except ModuleNotFoundError:
-        return []
-
-
 #: The first cell of a row of the table: values, and what they become.
 EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     "`str`, `bool`, `int`, `float`, `None`": [
@@ -130,7 +122,7 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
     "numpy's scalars, an array without dimensions, `Fraction`, pandas' `NA`": [
         *((numpy.int64(3), 3), (numpy.float32("nan"), "NaN"), (numpy.bool_(True), True)),
         *((numpy.str_("a"), "a"), (numpy.array(5), 5), (numpy.ma.masked, None)),
-        *((Fraction(1, 4), 0.25), *of_pandas(lambda pandas: pandas.NA, None)),
+        *((Fraction(1, 4), 0.25), (pandas.NA, None)),
     ],
     "`datetime`, `date`, `time`, numpy's `datetime64`, pandas' `Timestamp`": [
         (datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")), "2026-07-01T00:00:00+02:00"),
@@ -138,8 +130,8 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
         *((date(2026, 1, 2), "2026-01-02"), (time(3, 4), "03:04:00")),
         (numpy.datetime64("2026-01-01T10:00"), "2026-01-01T10:00"),
         *((numpy.datetime64("0001-01-01"), "0001-01-01"), (numpy.datetime64("NaT", "s"), "NaT")),
-        *of_pandas(
-            lambda pandas: [pandas.NaT, pandas.Timestamp("2026-01-01", tz="UTC")],
+        (
+            [pandas.NaT, pandas.Timestamp("2026-01-01", tz="UTC")],
             ["NaT", "2026-01-01T00:00:00+00:00"],
         ),
     ],
@@ -151,7 +143,7 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
         *(([1, [None]], [1, [None]]), ((1, "a"), [1, "a"]), ({1}, [1]), (range(2), [0, 1])),
         *((deque([1]), [1]), (array("i", [1]), [1]), ({"a": 1}.items(), [["a", 1]])),
         (numpy.array([[1.5], [math.nan]]), [[1.5], ["NaN"]]),
-        *of_pandas(lambda pandas: pandas.Series([1, 2]), [1, 2]),
+        (pandas.Series([1, 2]), [1, 2]),
     ],
     "a mapping": [({1: {"a": (2,)}}, {"1": {"a": [2]}}), (Cart(items=1), {"items": 1})],
     "a named tuple, a row of SQLAlchemy": [
@@ -184,7 +176,7 @@ EXAMPLES: dict[str, list[tuple[Any, Any]]] = {
         *((re.compile("a+"), "re.compile('a+')"), (int, "<class 'int'>")),
         *((len, "<built-in function len>"), (Order(id=2), "Order(2)")),
         (Broken(), "<unprintable Broken>"),
-        *of_pandas(lambda pandas: pandas.Period("2026-01"), "2026-01"),
+        (pandas.Period("2026-01"), "2026-01"),
     ],
 }
 
