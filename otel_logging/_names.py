@@ -1,7 +1,8 @@
-"""Every log key, span attribute and environment variable that crosses the package's border.
+"""Every log key and span attribute that crosses the package's border.
 
-In: nothing. Out: constants. Invariant: a name that a user, a collector or a
-log store can see is written here and nowhere else. Deliberately absent: logic.
+In: nothing. Out: constants. Invariant: a name that a collector or a log store can see is
+written here and nowhere else. Deliberately absent: logic; a variable that only its setting names
+(``settings``).
 """
 
 from typing import Final
@@ -144,46 +145,14 @@ LOST: Final = "otel_logging.lost"  # how many of what, and why; "; " between kin
 DOCTOR: Final = "otel-logging-doctor"  # service.name of the doctor's probes: work for no user
 WHO: Final = "otel_logging.who"  # list of the keys that say on whose behalf
 
-# --- environment
+# --- environment: what more than one room names; ``settings`` has the rest
 ENVIRONMENT: Final = "ENVIRONMENT"
-LOG_LEVEL: Final = "LOG_LEVEL"
-LOG_LEVELS: Final = "LOG_LEVELS"
-NO_COLOR: Final = "NO_COLOR"
-FORCE_COLOR: Final = "FORCE_COLOR"
-TERM: Final = "TERM"  # "dumb": no colours
 SPOOL_DIR: Final = "OTEL_LOGGING_SPOOL_DIR"
 SPOOL_BYTES: Final = "OTEL_LOGGING_SPOOL_BYTES"
-SPOOL_HOURS: Final = "OTEL_LOGGING_SPOOL_HOURS"
-LINE_BYTES: Final = "OTEL_LOGGING_LINE_BYTES"
-CALLER: Final = "OTEL_LOGGING_CALLER"
 APPLICATION: Final = "OTEL_LOGGING_APPLICATION"
-REDACT: Final = "OTEL_LOGGING_REDACT"
-REDACT_KEYS: Final = "OTEL_LOGGING_REDACT_KEYS"
-REDACT_PATTERN: Final = "OTEL_LOGGING_REDACT_PATTERN"
-REDACT_ALLOW: Final = "OTEL_LOGGING_REDACT_ALLOW"
-REDACT_PERSONAL: Final = "OTEL_LOGGING_REDACT_PERSONAL"
-REDACT_SALT: Final = "OTEL_LOGGING_REDACT_SALT"
-BUDGETS: Final = "OTEL_LOGGING_BUDGETS"
-WHO_KEYS: Final = "OTEL_LOGGING_WHO"
-PROPAGATE: Final = "OTEL_LOGGING_PROPAGATE"
-INSTRUMENT: Final = "OTEL_LOGGING_INSTRUMENT"
-TRUST_INBOUND: Final = "OTEL_LOGGING_TRUST_INBOUND"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"
-
-#: Set by terminals for the programs in them; the programs' names: ``settings.links``.
-FORCE_HYPERLINK: Final = "FORCE_HYPERLINK"  # "0": never
-MULTIPLEXERS: Final = ("TMUX", "STY")  # tmux and screen, which let hyperlinks through or not
-TERM_PROGRAM: Final = "TERM_PROGRAM"
-WITH_HYPERLINKS: Final = ("WT_SESSION", "KITTY_WINDOW_ID", "KONSOLE_VERSION", "VTE_VERSION")
-#: In either case of letters; deliveries go through none of them.
-PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
-
 OTEL_SERVICE_NAME: Final = "OTEL_SERVICE_NAME"
-OTEL_RESOURCE_ATTRIBUTES: Final = "OTEL_RESOURCE_ATTRIBUTES"
-OTEL_SDK_DISABLED: Final = "OTEL_SDK_DISABLED"
-OTEL_TRACES_EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 OTEL_LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
-OTEL_PROPAGATORS: Final = "OTEL_PROPAGATORS"
 OTEL_TRACES_SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 OTEL_TRACES_SAMPLER_ARG: Final = "OTEL_TRACES_SAMPLER_ARG"
 OTLP_PREFIX: Final = "OTEL_EXPORTER_OTLP_"  # + ENDPOINT, PROTOCOL, HEADERS, ...
@@ -197,16 +166,3 @@ VALUE_METRIC: Final = "otel_logging.value."  # + redacted, shortened: ours
 COMPONENT_TYPE: Final = "otel.component.type"
 COMPONENT_NAME: Final = "otel.component.name"
 ERROR_TYPE: Final = "error.type"
-OTEL_BSP_PREFIX: Final = "OTEL_BSP_"  # no meaning here: the disk is the queue
-_COUNT, _LENGTH = "OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
-LIMITS: Final = {  # field of settings.Limits -> variables, the first one set wins
-    "span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", _COUNT),
-    "span_value_length": ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", _LENGTH),
-    "value_length": (_LENGTH,),
-    "record_attributes": ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", _COUNT),
-    "record_value_length": ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", _LENGTH),
-    "event_attributes": ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", _COUNT),
-    "link_attributes": ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", _COUNT),
-    "events": ("OTEL_SPAN_EVENT_COUNT_LIMIT",),
-    "links": ("OTEL_SPAN_LINK_COUNT_LIMIT",),
-}

@@ -24,7 +24,7 @@ from otel_logging.integrations import registry
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.logs import caller, configure, levels
 from otel_logging.propagation import set_propagators
-from otel_logging.settings import DEFAULT_SAMPLER, Settings, differences, load, load_integrations
+from otel_logging.settings import DEFAULT_SAMPLER, Settings, differences, load
 from otel_logging.settings.logs import load_logs
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Observability:
             from otel_logging import assembly
 
             self._pipeline, self._records, self._watch = assembly.start(settings, self._deliveries)
-        configure.apply(settings.logs)
+        configure.apply(settings)
         known = {each: getattr(settings, each) for each in _OF_SETTINGS}
         known["budgets"] = Budgets(settings.budgets)
         _runtime.swap(replace(_runtime.current, **known))
@@ -221,11 +221,10 @@ def configure_logging(
     """
     given = {**locals()}
     with only_configuration_errors("configure_logging"), _lock:
-        settings, names = load_logs(**given), load_integrations()
-        redaction = settings.redaction.for_who(("user_id",))  # as ``setup_observability``
-        configure.apply(replace(settings, redaction=redaction))
+        settings = load_logs(**given)
+        configure.apply(settings)
         if _current is None and _stand_in is None:
-            registry.instrument(set(names) - {"clients"})
+            registry.instrument(set(settings.instrument) - {"clients"})
 
 
 def setup_observability(
@@ -269,8 +268,8 @@ def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
     global _current
     if _current is not None:
         known = _current._settings  # noqa: SLF001 - this module's own class
-        level = levels.of_root() if known.logs.level is None else known.logs.level
-        known = replace(known, logs=replace(known.logs, level=level))
+        if known.level is None:
+            known = replace(known, level=levels.of_root())
         for difference in differences(settings, known, given):
             ignored = f"{difference} at {_current._place}"  # noqa: SLF001
             if ignored not in _diagnostics.counts:  # said before
@@ -289,7 +288,7 @@ def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
     _exit_with_multiprocessing()
     for remark in settings.remarks:
         _diagnostics.remark(remark)
-    if settings.traces and settings.logs.console and settings.logs.environment != "test":
+    if settings.traces and settings.console and settings.environment != "test":
         described = registry.described()
         if any(described.values()):
             configure.get_logger(_names.SCOPE).info("instrumented", **described)

@@ -1,5 +1,6 @@
 """What was asked for, from where, and what is said of what cannot be."""
 
+import ast
 import base64
 import dataclasses
 import inspect
@@ -34,7 +35,6 @@ from otel_logging.settings import (
     SAMPLERS,
     Exporter,
     Limits,
-    LogSettings,
     Settings,
     load,
     nameless,
@@ -53,9 +53,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """No variable of ours is set, and the working directory is an empty one."""
     for name in list(os.environ):
         if name.startswith(("OTEL_", "LOG_LEVEL")) or name in (
-            _names.ENVIRONMENT,
-            _names.NO_COLOR,
-            _names.FORCE_COLOR,
+            *("ENVIRONMENT", "NO_COLOR", "FORCE_COLOR"),
         ):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -70,9 +68,9 @@ def test_defaults() -> None:
     settings = load(environment="production")
     assert settings.service_name == nameless()
     assert settings.resource == {"service.name": nameless()}
-    assert settings.logs.level is None
-    assert settings.logs.levels == {}
-    assert settings.logs.line_bytes == 4096
+    assert settings.level is None
+    assert settings.levels == {}
+    assert settings.line_bytes == 4096
     assert settings.exporter == Exporter()
     assert settings.limits == Limits()
     assert (settings.sampler, settings.sampler_ratio) == ("parentbased_always_on", 1.0)
@@ -88,13 +86,13 @@ def test_an_argument_wins_over_the_environment_and_that_over_dotenv(
     clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Argument, environment, .env, default: the first one there is."""
-    assert load().logs.level is None
+    assert load().level is None
     (clean / ".env").write_text("LOG_LEVEL=error\nOTEL_SERVICE_NAME=from-dotenv\n")
-    assert load().logs.level == logging.ERROR
+    assert load().level == logging.ERROR
     assert load().service_name == "from-dotenv"
     monkeypatch.setenv("LOG_LEVEL", "debug")
-    assert load().logs.level == logging.DEBUG
-    assert load(log_level="critical").logs.level == logging.CRITICAL
+    assert load().level == logging.DEBUG
+    assert load(log_level="critical").level == logging.CRITICAL
     assert load("given").service_name == "given"
 
 
@@ -102,7 +100,7 @@ def test_an_empty_variable_is_an_unset_one(clean: Path, monkeypatch: pytest.Monk
     """OpenTelemetry has it so, and what is behind it counts."""
     (clean / ".env").write_text("LOG_LEVEL=error\nOTEL_SERVICE_NAME=\n")
     monkeypatch.setenv("LOG_LEVEL", "  ")
-    assert load().logs.level == logging.ERROR
+    assert load().level == logging.ERROR
     assert load().service_name == nameless()
 
 
@@ -114,7 +112,7 @@ def test_dotenv_is_read_in_the_working_directory_alone(
     below = clean / "below"
     below.mkdir()
     monkeypatch.chdir(below)
-    assert load().logs.level is None
+    assert load().level is None
 
 
 def test_dotenv_is_never_exported(clean: Path) -> None:
@@ -129,8 +127,8 @@ def test_dotenv_is_never_exported(clean: Path) -> None:
 def test_dotenv_of_a_windows_editor(clean: Path) -> None:
     """A byte order mark is not part of the first name."""
     (clean / ".env").write_bytes(b"\xef\xbb\xbfLOG_LEVEL=error\r\nLOG_LEVELS='shop=debug'\r\n")
-    assert load().logs.level == logging.ERROR
-    assert load().logs.levels == {"shop": logging.DEBUG}
+    assert load().level == logging.ERROR
+    assert load().levels == {"shop": logging.DEBUG}
 
 
 def test_a_malformed_line_of_dotenv_is_skipped(
@@ -138,7 +136,7 @@ def test_a_malformed_line_of_dotenv_is_skipped(
 ) -> None:
     """The file is other tools' as well: python-dotenv warns, the rest counts."""
     (clean / ".env").write_text("LOG_LEVEL=error\n{ not a line }\n")
-    assert load().logs.level == logging.ERROR
+    assert load().level == logging.ERROR
     assert "could not parse" in caplog.text
 
 
@@ -152,7 +150,7 @@ def test_dotenv_that_is_not_text_is_an_error(clean: Path) -> None:
 def test_a_directory_called_dotenv_is_ignored(clean: Path) -> None:
     """Virtual environments are called so."""
     (clean / ".env").mkdir()
-    assert load().logs.level is None
+    assert load().level is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a directory that is in use")
@@ -163,7 +161,7 @@ def test_a_working_directory_that_is_gone(clean: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(gone)
     shutil.rmtree(gone)
     monkeypatch.setenv("LOG_LEVEL", "warning")
-    assert load().logs.level == logging.WARNING
+    assert load().level == logging.WARNING
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no other user to be")
@@ -208,7 +206,7 @@ LEVELS: dict[Any, int] = {
 def test_levels(given: Any, number: int) -> None:
     """Names in any case, or numbers."""
     assert _parse.level("LOG_LEVEL", given) == number
-    assert load(log_level=given).logs.level == number
+    assert load(log_level=given).level == number
 
 
 @pytest.mark.parametrize("given", ["loud", "-1", "1.5", "", True, None, 1.5, [], "9" * 5000])
@@ -222,7 +220,7 @@ def test_levels_by_logger(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the variable as text, from the argument as text or as a mapping."""
     wanted = {"uvicorn.access": 30, "shop": 10}
     monkeypatch.setenv("LOG_LEVELS", "uvicorn.access=warning, shop=DEBUG,")
-    assert load().logs.levels == wanted
+    assert load().levels == wanted
     assert load_logs(log_levels="uvicorn.access=30,shop=10").levels == wanted
     assert load_logs(log_levels={"uvicorn.access": "warning", "shop": 10}).levels == wanted
 
@@ -335,7 +333,7 @@ def test_any_argument_of_a_redaction_is_taken_or_an_error(argument: str, value: 
 
 
 @given(
-    st.deferred(lambda: st.sampled_from(sorted(variables_of_names()))),
+    st.deferred(lambda: st.sampled_from(sorted(variables_there_are()))),
     st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=9)
     | st.sampled_from(["a=nan", "a=-1", "=1", ",,", "a=%ff", "9" * 30, "x" * 9999, "1e999", "((("])
     | st.sampled_from(["http://u:p@h", "none,asgi", "\udcff", "~nobody-of-that-name", "/dev/null"]),
@@ -466,7 +464,7 @@ def test_environments_with_json(name: str) -> None:
 def test_under_pytest_the_environment_is_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """And then the spool is temporary, and there is no network unless asked for by argument."""
     settings = load()
-    assert settings.logs.environment == "test"
+    assert settings.environment == "test"
     assert settings.temporary
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://host:1")
     assert not load().exporter.network
@@ -536,8 +534,7 @@ NOT_LINKING = [
 @pytest.fixture
 def said_by_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known of the terminal that the tests run in."""
-    terminals = (*_names.MULTIPLEXERS, *_names.WITH_HYPERLINKS)
-    for name in (*terminals, "TERM_PROGRAM", "FORCE_HYPERLINK"):
+    for name in {name for variables in LINKING + NOT_LINKING for name in variables}:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
 
@@ -557,7 +554,7 @@ def test_hyperlinks_go_to_terminals_that_are_known_to_take_them(
     assert takes_links() is (variables in LINKING)
     url = "http://localhost:16686"
     assert load_logs().links_to == (url if variables in LINKING else None)
-    assert load(environment="x").logs.links_to == load_logs().links_to
+    assert load(environment="x").links_to == load_logs().links_to
 
 
 @pytest.mark.parametrize(
@@ -573,7 +570,7 @@ def test_links_are_made_where_something_is_delivered(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stdout", Terminal())
 
-    assert load().logs.links_to is None
+    assert load().links_to is None
 
 
 @pytest.mark.parametrize(
@@ -605,7 +602,7 @@ def test_an_invalid_jaeger_address_is_an_error(monkeypatch: pytest.MonkeyPatch, 
 
 def test_proxies_that_are_set_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """In either case of letters; nobody goes through them."""
-    for name in _names.PROXIES:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     assert proxies() == ()
@@ -722,7 +719,7 @@ def test_settings_are_equal_by_value_and_never_changed() -> None:
     """What is set up is what was asked for."""
     settings = load(service_name="shop")
     assert settings == load(service_name="shop") != load(service_name="basket")
-    assert settings != settings.logs
+    assert settings != load_logs()
     with pytest.raises(AttributeError, match="sampler is a setting"):
         settings.sampler = "always_off"
 
@@ -1014,25 +1011,22 @@ def test_batching_variables_are_reported_as_ignored(
 # ---------------------------------------------------------------- the table in the documentation
 
 
-def variables_of_names() -> set[str]:
-    """Return every variable that ``_names`` knows."""
+def variables_there_are() -> set[str]:
+    """Return every variable that ``_names`` or ``settings`` names."""
+    package = ROOT / "otel_logging"
     found = {
-        value
-        for name, value in vars(_names).items()
-        if name.isupper() and isinstance(value, str) and re.fullmatch(r"[A-Z][A-Z0-9_]+", value)
+        node.value
+        for path in (package / "_names.py", *(package / "settings").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and re.fullmatch(r"[A-Z][A-Z0-9_]+", str(node.value))
     }
     prefixes = {name for name in found if name.endswith("_")}
-    limits = {variable for names in _names.LIMITS.values() for variable in names}
-    options = ("ENDPOINT", "PROTOCOL", "HEADERS", "TIMEOUT", "COMPRESSION")
-    options += ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
-    exporter = {
-        prefix + option
-        for prefix in (_names.OTLP_PREFIX, *_names.OTLP_PREFIXES.values())
-        for option in options
-    }
-    assert prefixes == {_names.OTLP_PREFIX, _names.OTEL_BSP_PREFIX}
-    terminals = {*_names.MULTIPLEXERS, *_names.WITH_HYPERLINKS}
-    return (found - prefixes) | limits | exporter | terminals | {*_names.PROXIES}
+    assert prefixes == {_names.OTLP_PREFIX, *_names.OTLP_PREFIXES.values(), "OTEL_BSP_"}
+    options = {"ENDPOINT"}
+    for each in dataclasses.fields(Exporter):
+        options.update(each.metadata.get("variables", ()))
+    exporter = {prefix + option for prefix in prefixes - {"OTEL_BSP_"} for option in options}
+    return (found - prefixes - options) | exporter
 
 
 def test_the_table_names_exactly_the_variables_there_are() -> None:
@@ -1041,19 +1035,16 @@ def test_the_table_names_exactly_the_variables_there_are() -> None:
     honoured = text.split("## Not read")[0]
     rows = re.findall(r"^\| *`([A-Z][A-Z0-9_]+)`", honoured, re.MULTILINE)
     assert len(rows) == len(set(rows))
-    assert set(rows) == variables_of_names()
+    assert set(rows) == variables_there_are()
 
 
-def test_every_argument_of_set_up_is_described_once() -> None:
-    """As a field of the settings; the endpoint is made of several variables."""
-    described = [
-        each.metadata["argument"]
-        for kind in (Settings, LogSettings, Exporter)
-        for each in dataclasses.fields(kind)
-        if each.metadata.get("argument")
-    ]
+def test_every_argument_of_set_up_is_a_setting() -> None:
+    """A field of that name, or one that says so; the endpoint is made of several variables."""
+    described = {
+        each.metadata.get("argument") or each.name for each in dataclasses.fields(Settings)
+    }
     arguments = {*inspect.signature(setup_observability).parameters, "log_levels"}
-    assert sorted(described) == sorted(arguments - {"endpoint"})
+    assert arguments - {"endpoint"} <= described
 
 
 def test_the_table_names_exactly_the_arguments_there_are() -> None:

@@ -77,7 +77,7 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
         )
     elif not exporter.network:
         yield note(
-            f"In the environment {chosen.logs.environment!r} nothing is delivered.",
+            f"In the environment {chosen.environment!r} nothing is delivered.",
             f"set {_names.ENVIRONMENT}=development, say, or another name than test",
         )
     elif chosen.sampler.endswith("always_off") or chosen.sampler_ratio == 0.0:

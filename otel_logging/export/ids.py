@@ -76,7 +76,7 @@ def make_resource(settings: Settings) -> Resource:
     return Resource.create(
         {
             "host.name": socket.gethostname(),
-            "deployment.environment.name": settings.logs.environment,
+            "deployment.environment.name": settings.environment,
             _names.WHO: list(settings.who),
             **_of_this_process(),
             **settings.resource,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from otel_logging import _names, _parse
 from otel_logging._errors import ConfigurationError
 from otel_logging._redact import DEFAULT, OFF, Redaction
 from otel_logging.settings.exporter import Exporter, load_exporter
-from otel_logging.settings.logs import LogSettings, load_logs
+from otel_logging.settings.logs import LogSettings, log_values
 from otel_logging.settings.variables import Record, Variables, asked
 from otel_logging.spool import directories, memory
 
@@ -38,19 +39,28 @@ def nameless() -> str:
     return ":".join(filter(None, ("unknown_service", Path(sys.executable or "").name)))
 
 
+_limit = partial(asked, _parse.count(0))
+_COUNT: Final = "OTEL_ATTRIBUTE_COUNT_LIMIT"  # where the one before it is not set
+_LENGTH: Final = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
+
+
 @dataclass(init=False, repr=False, eq=False)
 class Limits(Record):
     """OpenTelemetry's span limits; None is no limit beyond the package's own."""
 
-    span_attributes: int | None = 128  # OpenTelemetry specification: default of all counts
-    event_attributes: int | None = 128
-    record_attributes: int | None = 128
-    link_attributes: int | None = 128
-    links: int | None = 128
-    events: int | None = None  # size of a page of events; nothing is dropped
-    span_value_length: int | None = None
-    record_value_length: int | None = None
-    value_length: int | None = None
+    # OpenTelemetry specification: default of all counts
+    span_attributes: int | None = _limit(128, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", _COUNT)
+    event_attributes: int | None = _limit(128, "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", _COUNT)
+    record_attributes: int | None = _limit(128, "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", _COUNT)
+    link_attributes: int | None = _limit(128, "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", _COUNT)
+    links: int | None = _limit(128, "OTEL_SPAN_LINK_COUNT_LIMIT")
+    #: Size of a page of events; nothing is dropped.
+    events: int | None = asked(_parse.count(1), None, "OTEL_SPAN_EVENT_COUNT_LIMIT")
+    span_value_length: int | None = _limit(None, "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", _LENGTH)
+    record_value_length: int | None = _limit(
+        None, "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", _LENGTH
+    )
+    value_length: int | None = _limit(None, _LENGTH)
 
     @property
     def longest(self) -> int:
@@ -60,25 +70,14 @@ class Limits(Record):
         )
 
 
-_INTEGRATIONS: Final = _parse.integrations, tuple(_names.INTEGRATIONS), _names.INSTRUMENT
-
-
-def load_integrations() -> tuple[str, ...]:
-    """Return the integrations that are on. Failure: raises ``ConfigurationError``."""
-    return Variables().read(*_INTEGRATIONS)
-
-
 @dataclass(init=False, repr=False, eq=False, kw_only=True)
-class Settings(Record):
+class Settings(LogSettings):
     """All that ``setup_observability`` acts on."""
 
-    service_name: str = asked(
-        _parse.text, nameless, _names.OTEL_SERVICE_NAME, argument="service_name"
-    )
-    resource: Mapping[str, str] = asked(_parse.resource, dict, _names.OTEL_RESOURCE_ATTRIBUTES)
-    logs: LogSettings
-    disabled: bool = asked(_parse.true_or_false, False, _names.OTEL_SDK_DISABLED)
-    traces_exporter: str = asked(_parse.one_of("otlp", "none"), "otlp", _names.OTEL_TRACES_EXPORTER)
+    service_name: str = asked(_parse.text, nameless, _names.OTEL_SERVICE_NAME)
+    resource: Mapping[str, str] = asked(_parse.resource, dict, "OTEL_RESOURCE_ATTRIBUTES")
+    disabled: bool = asked(_parse.true_or_false, False, "OTEL_SDK_DISABLED")
+    traces_exporter: str = asked(_parse.one_of("otlp", "none"), "otlp", "OTEL_TRACES_EXPORTER")
     #: Where lines go beside stdout: to "otlp" as log records, to the "span" as events.
     lines_to: frozenset[str] = asked(
         _parse.line_exporters, frozenset({"span"}), _names.OTEL_LOGS_EXPORTER
@@ -89,29 +88,24 @@ class Settings(Record):
     sampler_ratio: float = asked(_parse.ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
     limits: Limits
     #: None: what OpenTelemetry has set.
-    propagators: tuple[str, ...] | None = asked(_parse.propagators, None, _names.OTEL_PROPAGATORS)
-    who: tuple[str, ...] = asked(_parse.names, ("user_id",), _names.WHO_KEYS, argument="who")
-    propagate: tuple[str, ...] = asked(
-        _parse.baggage_keys, (), _names.PROPAGATE, argument="propagate"
-    )
-    #: Integrations that are on.
-    instrument: tuple[str, ...] = asked(*_INTEGRATIONS, argument="instrument")
+    propagators: tuple[str, ...] | None = asked(_parse.propagators, None, "OTEL_PROPAGATORS")
+    propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), "OTEL_LOGGING_PROPAGATE")
     #: Whether a trace that comes in is continued; else it is linked to.
-    trust_inbound: bool = asked(_parse.flag, True, _names.TRUST_INBOUND, argument="trust_inbound")
-    budgets: Mapping[str, float] = asked(_parse.budgets, dict, _names.BUDGETS, argument="budgets")
+    trust_inbound: bool = asked(_parse.flag, True, "OTEL_LOGGING_TRUST_INBOUND")
+    budgets: Mapping[str, float] = asked(_parse.budgets, dict, "OTEL_LOGGING_BUDGETS")
     #: None: the user's own place, or the fallback.
-    spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR, argument="spool_dir")
+    spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR)
     spool_dir_named: str = field(compare=False)  # the argument or the variable
     spool_bytes: int = asked(_parse.count(memory.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES)
-    spool_hours: float = asked(_parse.seconds, 24.0, _names.SPOOL_HOURS)
+    spool_hours: float = asked(_parse.seconds, 24.0, "OTEL_LOGGING_SPOOL_HOURS")
     remarks: tuple[str, ...]  # to be reported once
 
     @property
     def traces_off_by(self) -> str:
         """The variable that turns tracing off, as it was set; or empty."""
         if self.disabled:
-            return f"{_names.OTEL_SDK_DISABLED}=true"
-        return f"{_names.OTEL_TRACES_EXPORTER}=none" * (self.traces_exporter == "none")
+            return "OTEL_SDK_DISABLED=true"
+        return "OTEL_TRACES_EXPORTER=none" * (self.traces_exporter == "none")
 
     @property
     def traces(self) -> bool:
@@ -126,7 +120,7 @@ class Settings(Record):
     @property
     def temporary(self) -> bool:
         """Whether the spool is for this process alone: in tests."""
-        return self.logs.environment == "test" and self.spool_dir is None
+        return self.environment == "test" and self.spool_dir is None
 
 
 def load(service_name: str | None = None, *, beside: bool = False, **given: Any) -> Settings:
@@ -136,14 +130,11 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
     Failure: raises ``ConfigurationError`` for the first invalid one.
     """
     variables = Variables(beside=beside)
-    logs = load_logs(variables, **given)
-    values = variables.values(Settings, {"service_name": service_name, **given})
-    logs = replace(logs, redaction=logs.redaction.for_who(values["who"]))
+    values = log_values(variables, Settings, {"service_name": service_name, **given})
     resource, name = values["resource"], values["service_name"]
     if name == nameless() and resource.get("service.name"):
-        name = _parse.text(
-            f"{_names.OTEL_RESOURCE_ATTRIBUTES}: service.name", resource["service.name"]
-        )
+        named = "OTEL_RESOURCE_ATTRIBUTES: service.name"
+        name = _parse.text(named, resource["service.name"])
     kept = values["sampler_ratio"]
     if not values["sampler"].endswith("traceidratio"):
         values["sampler_ratio"] = 1.0
@@ -151,35 +142,25 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
         values["sampler_ratio"] = 1.0
         named = _names.OTEL_TRACES_SAMPLER_ARG
         variables.ignored.append(f"{named}={kept} is ignored: it is not from 0 to 1")
-    endpoint, test = given.get("endpoint"), logs.environment == "test"
-    log_exporter = None
-    if "otlp" in values["lines_to"] and not values["disabled"]:
-        log_exporter = load_exporter(variables, endpoint, test=test, signal="logs")
     values |= {"service_name": name, "resource": {**resource, "service.name": name}}
+    endpoint, test = given.get("endpoint"), values["environment"] == "test"
+    sends_lines = "otlp" in values["lines_to"] and not values["disabled"]
+    logs = load_exporter(variables, endpoint, test=test, signal="logs") if sends_lines else None
     settings = Settings(
         **values,
-        logs=logs,
         exporter=load_exporter(variables, endpoint, test=test),
-        log_exporter=log_exporter,
-        limits=_limits(variables),
+        log_exporter=logs,
+        limits=Limits(**variables.values(Limits, {})),
         spool_dir_named=_names.SPOOL_DIR if given.get("spool_dir") is None else "spool_dir",
         remarks=_remarks(variables),
     )
     if settings.exporter.network and settings.traces:
         return settings
-    return replace(settings, logs=replace(logs, links_to=None))  # a link would lead nowhere
-
-
-def _limits(variables: Variables) -> Limits:
-    found = {
-        limit: variables.read(_parse.count(1 if limit == "events" else 0), -1, *names)
-        for limit, names in _names.LIMITS.items()
-    }
-    return Limits(**{limit: value for limit, value in found.items() if value >= 0})
+    return replace(settings, links_to=None)  # a link would lead nowhere
 
 
 def _remarks(variables: Variables) -> tuple[str, ...]:
-    unused = sorted(n for n in variables.names() if n.startswith(_names.OTEL_BSP_PREFIX))
+    unused = sorted(n for n in variables.names() if n.startswith("OTEL_BSP_"))
     said = dict.fromkeys(variables.ignored)  # once, though two signals read it
     if not unused:
         return tuple(said)
@@ -189,17 +170,14 @@ def _remarks(variables: Variables) -> tuple[str, ...]:
 
 def differences(one: Settings, other: Settings, given: Collection[str]) -> Iterator[str]:
     """Yield which of the arguments *given* for *one* is ignored where *other* is set up."""
-    parts: list[tuple[Any, Any]] = [(one, other), (one.logs, other.logs)]
-    values = [
-        (each.metadata["argument"], *values)
-        for part in parts
-        for each in fields(part[0])
-        if each.metadata
-        for values in [[getattr(of, each.name) for of in part]]
-    ]
-    values.append(("endpoint", one.exporter.shown, other.exporter.shown))
-    for name, ignored, known in values:
-        if name in given and ignored != known:
+    values = {
+        each.metadata.get("argument") or each.name: [getattr(of, each.name) for of in (one, other)]
+        for each in fields(one)
+    }
+    values["endpoint"] = [one.exporter.shown, other.exporter.shown]
+    for name in given:
+        ignored, known = values[name]
+        if ignored != known:
             yield f"{name}={_shown(name, ignored)} ignored: set up as {_shown(name, known)}"
 
 

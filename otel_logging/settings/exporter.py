@@ -5,8 +5,8 @@ its files and headers can be used (``export``).
 """
 
 import base64
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -50,22 +50,13 @@ def load_exporter(
     found = endpoint or variables.get(own + "ENDPOINT") or variables.get(shared + "ENDPOINT")
     if own != traces and not found and variables.get(traces + "ENDPOINT"):
         prefixes.append(traces)  # it alone says where the collector is
-    values = variables.values(Exporter, {}, prefixes=tuple(prefixes))
-    exporter = Exporter(**values, signal=signal)
-    whole: Callable[[str, Any], str] = _url_with_path(signal)
-    # OpenTelemetry specification: the signal's own variable is taken as it is
-    taken: Callable[[str, Any], str] = _parse.url
-    beside: Callable[[str, Any], str] = _url_beside_traces
-    if exporter.protocol == "grpc":
-        whole = taken = beside = _url_of_grpc
+    exporter = Exporter(**variables.values(Exporter, {}, prefixes=tuple(prefixes)), signal=signal)
+    parse = partial(_url, signal, exporter.protocol)
     if endpoint is not None:
-        url = whole("endpoint", endpoint)
+        url = parse("endpoint", endpoint)
     else:
-        url = whole("", f"http://localhost:{_PORTS[exporter.protocol]}")
-        if prefixes[-1] == traces != own:
-            url = variables.read(beside, url, traces + "ENDPOINT")
-        url = variables.read(whole, url, shared + "ENDPOINT")
-        url = variables.read(taken, url, own + "ENDPOINT")
+        usual = parse("", f"http://localhost:{_PORTS[exporter.protocol]}")
+        url = variables.read(parse, usual, *(prefix + "ENDPOINT" for prefix in prefixes))
     headers, parts = exporter.headers, urlsplit(url)
     credentials = _parse.credentials_of(parts)
     if credentials != ":" and "authorization" not in {key.lower() for key, _ in headers}:
@@ -79,25 +70,24 @@ def load_exporter(
     )
 
 
-def _url_with_path(signal: str) -> Callable[[str, object], str]:
-    def parse(name: str, value: object) -> str:
-        parts = urlsplit(_parse.url(name, value))
-        path = parts.path.rstrip("/")
-        for known in _names.OTLP_PREFIXES:
-            path = path.removesuffix(f"/v1/{known}")
-        return parts._replace(path=f"{path}/v1/{signal}").geturl()
-
-    return parse
-
-
-def _url_beside_traces(name: str, value: str) -> str:
-    if not urlsplit(_parse.url(name, value)).path.rstrip("/").endswith("/v1/traces"):
+def _url(signal: str, protocol: str, name: str, value: Any) -> str:
+    """Return where the requests go: a base URL gets the signal's path."""
+    if protocol == "grpc":
+        return _url_of_grpc(name, value)
+    of_signal = {prefix + "ENDPOINT": each for each, prefix in _names.OTLP_PREFIXES.items()}
+    parts = urlsplit(_parse.url(name, value))
+    if of_signal.get(name) == signal:
+        return parts.geturl()  # OpenTelemetry specification: it is taken as it is
+    path = parts.path.rstrip("/")
+    if name in of_signal and not path.endswith("/v1/traces"):
         allowed = (
             "a URL that ends in /v1/traces, for log records to go to /v1/logs beside it; or set"
             f" {_names.OTLP_PREFIXES['logs']}ENDPOINT"
         )
         raise ConfigurationError(name, value, allowed)
-    return _url_with_path("logs")(name, value)
+    for known in of_signal.values():
+        path = path.removesuffix(f"/v1/{known}")
+    return parts._replace(path=f"{path}/v1/{signal}").geturl()
 
 
 def _url_of_grpc(name: str, value: object) -> str:

@@ -13,6 +13,10 @@ from otel_logging.settings.variables import Variables
 
 #: Terminals whose documentation says that they take hyperlinks (OSC 8); see docs/jaeger.md.
 _LINKING_PROGRAMS: Final = frozenset({"iTerm.app", "WezTerm", "vscode", "ghostty"})
+#: Set by terminals that take hyperlinks; inside tmux or screen, which may not, they are of the
+#: terminal outside.
+_WITH_HYPERLINKS: Final = ("WT_SESSION", "KITTY_WINDOW_ID", "KONSOLE_VERSION", "VTE_VERSION")
+_MULTIPLEXERS: Final = ("TMUX", "STY")
 _LIKE: Final = "a URL like http://localhost:16686, without a password or a query"
 
 
@@ -39,11 +43,10 @@ def is_terminal() -> bool:
 def takes_links(variables: Variables | None = None) -> bool:
     """Whether stdout is a terminal that is known to take hyperlinks, by the variables it sets."""
     get = (variables or Variables()).get
-    if not is_terminal() or get(_names.TERM) == "dumb":
+    if not is_terminal() or get("TERM") == "dumb":
         return False
-    if (forced := get(_names.FORCE_HYPERLINK)) is not None:
+    if (forced := get("FORCE_HYPERLINK")) is not None:
         return forced != "0"
-    # inside of these the variables are those of the terminal outside
-    if any(map(get, _names.MULTIPLEXERS)):
+    if any(map(get, _MULTIPLEXERS)):
         return False
-    return any(map(get, _names.WITH_HYPERLINKS)) or get(_names.TERM_PROGRAM) in _LINKING_PROGRAMS
+    return any(map(get, _WITH_HYPERLINKS)) or get("TERM_PROGRAM") in _LINKING_PROGRAMS

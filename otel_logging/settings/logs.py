@@ -24,29 +24,33 @@ def _usual_environment() -> str:
 
 @dataclass(init=False, repr=False, eq=False, kw_only=True)
 class LogSettings(Record):
-    """How lines look and which are made. Levels are the numbers of ``logging``."""
+    """All that ``configure_logging`` acts on. Levels are the numbers of ``logging``."""
 
-    environment: str = asked(
-        _parse.environment, _usual_environment, _names.ENVIRONMENT, argument="environment"
-    )
+    environment: str = asked(_parse.environment, _usual_environment, _names.ENVIRONMENT)
     color: bool
     #: None: the root logger's, where the application gave it one; else INFO.
-    level: int | None = asked(_parse.level, None, _names.LOG_LEVEL, argument="log_level")
+    level: int | None = asked(_parse.level, None, "LOG_LEVEL", argument="log_level")
     #: Logger name, or a parent of it -> level.
-    levels: Mapping[str, int] = asked(_parse.levels, dict, _names.LOG_LEVELS, argument="log_levels")
+    levels: Mapping[str, int] = asked(_parse.levels, dict, "LOG_LEVELS", argument="log_levels")
     #: Jaeger's address, where the terminal takes hyperlinks to it and something is delivered.
     links_to: str | None
     #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
     #: Linux has 4,096.
-    line_bytes: int = asked(_parse.count(512), 4096, _names.LINE_BYTES)
+    line_bytes: int = asked(_parse.count(512), 4096, "OTEL_LOGGING_LINE_BYTES")
     #: Each line says which file and line of code it comes from.
-    caller: bool = asked(_parse.true_or_false, False, _names.CALLER)
+    caller: bool = asked(_parse.true_or_false, False, "OTEL_LOGGING_CALLER")
     #: Packages whose code is the application's, though they are installed.
     application: tuple[str, ...] = asked(_parse.comma_list, (), _names.APPLICATION)
     #: What is taken out of what leaves.
     redaction: Redaction = asked(_parse.redaction, DEFAULT, argument="redact")
     #: Other loggers' lines, warnings and uncaught exceptions are ours too.
-    takeover: bool = asked(_parse.boolean, True, argument="takeover")
+    takeover: bool = asked(_parse.boolean, True)
+    #: The bound keys that say on whose behalf something runs; redaction leaves them.
+    who: tuple[str, ...] = asked(_parse.names, ("user_id",), "OTEL_LOGGING_WHO")
+    #: Integrations that are on.
+    instrument: tuple[str, ...] = asked(
+        _parse.integrations, tuple(_names.INTEGRATIONS), "OTEL_LOGGING_INSTRUMENT"
+    )
 
     @property
     def console(self) -> bool:
@@ -54,30 +58,36 @@ class LogSettings(Record):
         return self.environment in _CONSOLE
 
 
-def load_logs(variables: Variables | None = None, /, **given: Any) -> LogSettings:
+def load_logs(**given: Any) -> LogSettings:
     """Return how lines are made; *given* are arguments. Failure: raises ``ConfigurationError``."""
-    variables = variables or Variables()
-    forced = variables.get(_names.FORCE_COLOR) not in (None, "0")
-    terminal = is_terminal() and variables.get(_names.TERM) != "dumb"
+    return LogSettings(**log_values(Variables(), LogSettings, given))
+
+
+def log_values(
+    variables: Variables, kind: type[LogSettings], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of a *kind* of ``LogSettings``, as far as they are no other settings."""
+    forced = variables.get("FORCE_COLOR") not in (None, "0")
+    terminal = is_terminal() and variables.get("TERM") != "dumb"
     url = jaeger_url(variables)  # invalid is invalid, whatever the terminal takes
-    values = variables.values(LogSettings, given)
-    if given.get("redact") is None:
-        values["redaction"] = _load_redaction(variables)
-    return LogSettings(
+    values = variables.values(kind, given)
+    redaction = values["redaction"] if given.get("redact") is not None else _redaction(variables)
+    return {
         **values,
-        color=(forced or terminal) and variables.get(_names.NO_COLOR) is None,
-        links_to=url if takes_links(variables) else None,
-    )
+        "redaction": redaction.for_who(values["who"]),
+        "color": (forced or terminal) and variables.get("NO_COLOR") is None,
+        "links_to": url if takes_links(variables) else None,
+    }
 
 
-def _load_redaction(variables: Variables) -> Redaction:
+def _redaction(variables: Variables) -> Redaction:
     read = variables.read
-    if not read(_parse.true_or_false, True, _names.REDACT):
+    if not read(_parse.true_or_false, True, "OTEL_LOGGING_REDACT"):
         return OFF
     return Redaction(
-        read(_parse.comma_list, (), _names.REDACT_KEYS),
-        read(_parse.pattern, (), _names.REDACT_PATTERN),
-        read(_parse.comma_list, (), _names.REDACT_ALLOW),
-        personal=read(_parse.true_or_false, False, _names.REDACT_PERSONAL),
-        salt=variables.get(_names.REDACT_SALT) or "",
+        read(_parse.comma_list, (), "OTEL_LOGGING_REDACT_KEYS"),
+        read(_parse.pattern, (), "OTEL_LOGGING_REDACT_PATTERN"),
+        read(_parse.comma_list, (), "OTEL_LOGGING_REDACT_ALLOW"),
+        personal=read(_parse.true_or_false, False, "OTEL_LOGGING_REDACT_PERSONAL"),
+        salt=variables.get("OTEL_LOGGING_REDACT_SALT") or "",
     )

@@ -8,15 +8,15 @@ working directory alone, and never exported. Deliberately absent: what there is 
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 
 _T = TypeVar("_T")
+#: In either case of letters; deliveries go through none of them.
+_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
 #: Variables that another SDK reads too.
 _OTHERS: Final = re.compile("OTEL_(?!LOGGING_)")
 
@@ -26,8 +26,9 @@ def asked(
 ) -> Any:
     """Describe a setting, a field of a dataclass.
 
-    *parse* gets the name and the value, of the argument or else of the first of
-    *variables* that is set. *default*: a value, or a function that makes one.
+    *parse* gets the name and the value: of the argument, which has the field's name or *argument*,
+    or else of the first of *variables* that is set. *default*: a value, or a function that makes
+    one.
     """
     make = default if callable(default) else lambda: default
     metadata = {"parse": parse, "variables": variables, "argument": argument}
@@ -97,7 +98,7 @@ class Variables:
         for each in fields(kind):
             if not (setting := each.metadata):
                 continue
-            parse, argument = setting["parse"], setting["argument"]
+            parse, argument = setting["parse"], setting["argument"] or each.name
             if given.get(argument) is not None:
                 found[each.name] = parse(argument, given[argument])
             else:
@@ -113,13 +114,9 @@ class Variables:
 
 def _read_dotenv() -> Mapping[str, str | None]:
     path = Path(".env")
-    with suppress(OSError):  # a working directory that is gone, or that we may not enter
-        if path.is_file():
-            return _parse_dotenv(path)
-    return {}
-
-
-def _parse_dotenv(path: Path) -> Mapping[str, str | None]:
+    # not in a working directory that is gone, or that we may not enter
+    if not os.path.isfile(path):  # noqa: PTH113 - Path's raises
+        return {}
     from dotenv import dotenv_values
 
     try:
@@ -151,5 +148,5 @@ def set_in(name: str) -> str:
 def proxies() -> tuple[str, ...]:
     """Return the variables that are set and name a proxy, which neither delivery nor Jaeger use."""
     variables = Variables()
-    names = [name for proxy in _names.PROXIES for name in (proxy, proxy.lower())]
+    names = [name for proxy in _PROXIES for name in (proxy, proxy.lower())]
     return tuple(name for name in names if variables.get(name) is not None)
