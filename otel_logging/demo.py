@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import uvicorn
@@ -158,39 +158,35 @@ class History:
         self.set_password("nobody")
         self.rounds = int(self.rounds * seconds / (time.thread_time() - before))
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(self._path)) as database, database:
-            yield database
+    def _first(self, query: str, user_id: str) -> Any:
+        with contextlib.closing(sqlite3.connect(self._path)) as database:
+            return database.execute(query, [user_id]).fetchone()[0]
 
     def write(self, user_id: str, count: int) -> None:
         """Add *count* messages of *user_id*."""
         topics = random.choices(self._TOPICS, k=count)  # noqa: S311 - small talk
         rows = [(user_id, topic, f"please look at last week's {topic} again") for topic in topics]
-        with self._open() as database:
+        with contextlib.closing(sqlite3.connect(self._path)) as database, database:
             database.execute("CREATE TABLE IF NOT EXISTS messages (user_id, topic, text)")
             database.execute("CREATE INDEX IF NOT EXISTS of_user ON messages (user_id)")
             database.executemany("INSERT INTO messages VALUES (?, ?, ?)", rows)
 
     def count(self, user_id: str) -> int:
         """Return how many messages *user_id* has."""
-        with self._open() as database:
-            query = "SELECT count(*) FROM messages WHERE user_id = ?"
-            return int(database.execute(query, [user_id]).fetchone()[0])
+        return int(self._first("SELECT count(*) FROM messages WHERE user_id = ?", user_id))
 
     def favourite(self, user_id: str) -> str:
         """Return the message with the topic that most others name.
 
         It compares each with each: with twice the messages it takes four times as long.
         """
-        with self._open() as database:
-            query = """
-                SELECT one.text FROM messages AS one
-                JOIN messages AS other ON other.text LIKE '%' || one.topic || '%'
-                WHERE one.user_id = ?1 AND other.user_id = ?1
-                GROUP BY one.rowid ORDER BY count(*) DESC LIMIT 1
-            """
-            return str(database.execute(query, [user_id]).fetchone()[0])
+        query = """
+            SELECT one.text FROM messages AS one
+            JOIN messages AS other ON other.text LIKE '%' || one.topic || '%'
+            WHERE one.user_id = ?1 AND other.user_id = ?1
+            GROUP BY one.rowid ORDER BY count(*) DESC LIMIT 1
+        """
+        return str(self._first(query, user_id))
 
     def grow_until(self, seconds: float, user_id: str) -> None:
         """Add messages of *user_id* until a search takes *seconds* of this machine's CPU."""

@@ -38,15 +38,14 @@ if TYPE_CHECKING:
 #: Product requirement D9: exit within 5 s, whatever the collector does.
 EXIT_S: Final = 5.0
 
-#: Settings that the runtime has as they are.
-_OF_SETTINGS: Final = ("budgets", "propagate", "who", "trust_inbound")
-
 _lock = threading.RLock()
 _current: "Observability | None" = None
 #: Whether multiprocessing's children know of our exit handler; they inherit it.
 _children_know = False
 #: Takes the settings of a set-up while a test captures: nothing is started then.
 _stand_in: Callable[[Settings], None] | None = None
+#: What the runtime record is where nothing is set up: another one while a test captures.
+_nothing = _runtime.Runtime()
 
 
 class Observability:
@@ -77,9 +76,9 @@ class Observability:
 
             self._pipeline, self._records, self._watch = assembly.start(settings, self._deliveries)
         configure.apply(settings)
-        known = {each: getattr(settings, each) for each in _OF_SETTINGS}
-        known["budgets"] = Budgets(settings.budgets)
-        _runtime.swap(replace(_runtime.current, **known))
+        given = {each: getattr(settings, each) for each in ("propagate", "who", "trust_inbound")}
+        budgets = Budgets(settings.budgets)
+        _runtime.swap(replace(_runtime.current, budgets=budgets, **given))
         # without tracing too a request begins with nothing bound; its clients' spans are not missed
         registry.instrument(
             each for each in settings.instrument if settings.traces or each != "clients"
@@ -330,12 +329,7 @@ def _finalise(at_exit: Callable[[], None]) -> None:
 def _disconnect() -> None:
     """Make stages cost nothing again; lines stay on stdout."""
     registry.uninstrument()
-    if _stand_in is None:
-        _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
-    else:  # a test captures until the end of its block
-        new = _runtime.Runtime()
-        known = {each: getattr(new, each) for each in _OF_SETTINGS}
-        _runtime.swap(replace(_runtime.current, **known))
+    _runtime.swap(replace(_nothing, redaction=_runtime.current.redaction))
 
 
 # ---------------------------------------------------------------- while a test captures
@@ -357,19 +351,19 @@ def standing_in(
     before, but for a tracer provider of ours where there was none: OpenTelemetry lets it
     be set once. Scope: process.
     """
-    global _current, _stand_in
+    global _current, _stand_in, _nothing
     from opentelemetry import propagate
 
     from otel_logging import assembly
 
-    current, outer, propagator = _current, _stand_in, propagate.get_global_textmap()
-    runtime = _runtime.current
+    current, outer, nothing = _current, _stand_in, _nothing
+    runtime, propagator = _runtime.current, propagate.get_global_textmap()
     _current, _stand_in = None, take
     try:
         # failed: whenever a test's exception goes; its span has it
-        nothing = dict.fromkeys(("record_sink", "sends_records", "failed"))
-        connected = {**nothing, "on_spans": True, **changes}
-        assembly.connect(pipeline, **connected)
+        no_others = dict.fromkeys(("record_sink", "sends_records", "failed"))
+        assembly.connect(pipeline, on_spans=True, **no_others, **changes)
+        _nothing = _runtime.current
         yield
     finally:
         if _current is not None:
@@ -377,7 +371,7 @@ def standing_in(
         pipeline.is_open = False
         _runtime.swap(runtime)
         propagate.set_global_textmap(propagator)
-        _current, _stand_in = current, outer
+        _current, _stand_in, _nothing = current, outer, nothing
         if current is None:
             pass
         elif current._is_open:  # noqa: SLF001 - this module's own class

@@ -240,7 +240,7 @@ def test_a_sampler_that_drops_some_is_noted(run: Run) -> None:
         ("OTEL_SDK_DISABLED=true", "take OTEL_SDK_DISABLED out of {}"),
         (
             "OTEL_TRACES_SAMPLER=always_off",
-            "unset OTEL_TRACES_SAMPLER_ARG, and take OTEL_TRACES_SAMPLER out of {}",
+            "take OTEL_TRACES_SAMPLER out of {}, and unset OTEL_TRACES_SAMPLER_ARG",
         ),
     ],
 )
@@ -253,7 +253,7 @@ def test_what_is_set_in_a_file_is_taken_out_of_it(
 
     result = run(OTEL_TRACES_SAMPLER_ARG="0.5")
 
-    assert f"do: {to_do.format(tmp_path / '.env')} " in said(result)
+    assert f"do: {to_do.format(tmp_path / '.env')}" in said(result)
 
 
 def test_lines_as_log_records_are_noted(run: Run) -> None:
@@ -792,7 +792,7 @@ def test_a_grpc_port_as_jaeger_is_a_problem(run: Run) -> None:
     assert_problem(
         result,
         f"There is no Jaeger that can be asked: {collector.endpoint} does not speak HTTP",
-        "set OTEL_LOGGING_JAEGER_URL to the address of Jaeger's own pages, version 2.13 or later:"
+        "set OTEL_LOGGING_JAEGER_URL to the address of its own pages, of version 2.13 or later:"
         " usually http://…:16686 (4317 is gRPC, 4318 HTTP)",
     )
 

@@ -4,7 +4,6 @@ Without a problem among them the round trip works: a span with a log line went t
 every span does, and came back from Jaeger; nothing is left behind on this machine.
 """
 
-import contextlib
 import errno
 import logging
 from collections.abc import Iterable, Iterator
@@ -52,15 +51,9 @@ def examine(
 
 def _round_trip(chosen: Settings, jaeger: Jaeger, patience_s: float) -> Iterator[Finding]:
     trace_id, request = probe.make()
-    there = []
-    for finding in probe.deliver(chosen.exporter, request):
-        there.append(finding)
-        yield finding
+    yield from (there := [*probe.deliver(chosen.exporter, request)])
     service = chosen.service_name if chosen.service_name != settings.nameless() else ""
-    back = []
-    for finding in probe.reach_jaeger(jaeger, service):
-        back.append(finding)
-        yield finding
+    yield from (back := [*probe.reach_jaeger(jaeger, service)])
     if there[0].mark is Mark.GOOD and not problems(there) and back[0].mark is Mark.GOOD:
         yield from probe.read_back(jaeger.url, trace_id, patience_s=patience_s)
     else:
@@ -99,12 +92,8 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
 
 def _unset(*names: str) -> str:
     """Return what to do so that none of *names* is set any more."""
-    here = [name for name in names if variables.set_in(name) == "environment"]
-    there = [name for name in names if variables.set_in(name) == ".env"]
-    steps = [f"unset {' and '.join(here)}"] if here else []
-    if there:
-        steps.append(f"take {' and '.join(there)} out of {Path('.env').absolute()}")
-    return ", and ".join(steps)
+    ways = {"environment": "unset {}", ".env": f"take {{}} out of {Path('.env').absolute()}"}
+    return ", and ".join(ways[at].format(name) for name in names if (at := variables.set_in(name)))
 
 
 def _proxies() -> Iterator[Finding]:
@@ -121,9 +110,9 @@ def _proxies() -> Iterator[Finding]:
 
 def _provider() -> Iterator[Finding]:
     """Say which tracer provider a process has that is started as this one was."""
+    logging.disable()  # OpenTelemetry logs the whole traceback
     try:
-        with _silent("opentelemetry.util._providers"):  # it logs the whole traceback
-            present = trace.get_tracer_provider()
+        present = trace.get_tracer_provider()
     except Exception as error:  # whatever an entry point raises; StopIteration for none
         asked = f"{_PROVIDER}={variables.value_of(_PROVIDER)}"
         yield problem(
@@ -132,6 +121,8 @@ def _provider() -> Iterator[Finding]:
             f"unset {_PROVIDER}, or install the package that has it",
         )
         return
+    finally:
+        logging.disable(logging.NOTSET)
     from otel_logging.export.provider import TracerProvider
 
     if isinstance(present, (trace.ProxyTracerProvider, TracerProvider)):
@@ -153,16 +144,6 @@ def _provider() -> Iterator[Finding]:
         )
 
 
-@contextlib.contextmanager
-def _silent(logger_name: str) -> Iterator[None]:
-    logger = logging.getLogger(logger_name)
-    was, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = was
-
-
 # ---------------------------------------------------------------- the spool
 
 
@@ -172,10 +153,12 @@ def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Findin
         return
     bases = [directories.default_base, directories.fallback_base]
     given, failures = chosen.spool_dir, list[OSError]()
+    exporters = filter(None, (chosen.exporter, chosen.log_exporter))
+    names = [settings.destination(chosen.service_name, each) for each in exporters]
     for find in [given.absolute] if given else bases:
         try:
             base = find()
-            directories.try_to_write(base, _TRIED_BYTES, _destinations(chosen))
+            directories.try_to_write(base, _TRIED_BYTES, names)
         except OSError as error:
             failures.append(error)
             continue
@@ -191,12 +174,6 @@ def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Findin
                 yield note(f"Elsewhere, in {other}, {_size(size)} wait.")
         return
     yield _unwritable(failures[0], chosen.spool_dir)
-
-
-def _destinations(chosen: Settings) -> Iterator[str]:
-    for exporter in (chosen.exporter, chosen.log_exporter):
-        if exporter is not None:
-            yield settings.destination(chosen.service_name, exporter)
 
 
 def _unwritable(error: OSError, given: Path | None) -> Finding:

@@ -7,7 +7,8 @@ question.
 
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -34,6 +35,30 @@ _SKEW_S: Final = 60.0  # traces are looked for by the minute
 _OLDEST: Final = (2, 13)
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
 _SERVERS: Final = (_ENDPOINT, _names.OTLP_PREFIXES["traces"] + "ENDPOINT", _names.JAEGER_URL)
+_SET_TO: Final = f"set {_names.JAEGER_URL} to"
+#: What is said of a Jaeger that cannot be asked, and what to do; the first that fits.
+_ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
+    ssl.SSLError: (
+        "Jaeger does not answer",
+        f"write http:// in {_names.JAEGER_URL} if it does not speak TLS; or trust its certificate",
+    ),
+    UnreachableError: (
+        "Jaeger does not answer",
+        f"start it (docker compose up -d), or {_SET_TO} where it is; https:// if it expects TLS",
+    ),
+    NotLetInError: (
+        "Jaeger cannot be asked",
+        f"{_SET_TO} where Jaeger itself answers, without a login",
+    ),
+    NotUnderstoodError: (
+        "There is no Jaeger that can be asked",
+        (
+            f"{_SET_TO} the address of its own pages, of version 2.13 or later: usually http://…:16686"
+            " (4317 is gRPC, 4318 HTTP), or https:// if it expects TLS"
+        ),
+    ),
+    JaegerError: ("Jaeger is not well", "look at its log"),
+}
 
 
 def _is_wanted() -> bool:
@@ -45,19 +70,10 @@ def make() -> tuple[str, bytes]:
     """Return a new probe: its trace id and the ExportTraceServiceRequest."""
     now, trace_id = time.time_ns(), f"{new_trace_id():032x}"
     fields = {_names.LEVEL: "info", _names.LOGGER: _names.DOCTOR}
-    span = _otlp.span(
-        trace_id=bytes.fromhex(trace_id),
-        span_id=new_span_id(),
-        parent_span_id=0,
-        trace_state="",
-        flags=1,
-        name="probe",
-        kind=1,
-        start_ns=now,
-        end_ns=now + 1,  # Jaeger warns of spans without length
-        values={},
-        events=[_otlp.event(now, _LINE, fields)],
-    )
+    ids = bytes.fromhex(trace_id), new_span_id(), 0, "", 1  # without a parent and a state; sampled
+    events = [_otlp.event(now, _LINE, fields)]
+    # a nanosecond: Jaeger warns of spans without length
+    span = _otlp.span(*ids, "probe", 1, now, now + 1, {}, events)
     resource = _otlp.resource({"service.name": _names.DOCTOR})
     return trace_id, _otlp.request(resource, _otlp.scope(_names.SCOPE), [span])
 
@@ -140,38 +156,18 @@ def _too_old(jaeger: Jaeger, version: str) -> Finding:
 
 
 def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
-    url = f"set {_names.JAEGER_URL} to"
-    if isinstance(error.__cause__, ssl.SSLError):
-        return problem(
-            f"Jaeger does not answer: {error}.",
-            f"write http:// in {_names.JAEGER_URL} if it does not speak TLS; else its certificate"
-            " must be trusted here",
-        )
-    if isinstance(error, UnreachableError):
-        if not _is_wanted():
-            return note(f"No Jaeger answers at {jaeger.url}, and none is named.")
-        return problem(
-            f"Jaeger does not answer: {error}.",
-            f"start it (docker compose up -d), or {url} where it is; https:// if it expects TLS",
-        )
-    if isinstance(error, NotLetInError):
-        return problem(
-            f"Jaeger cannot be asked: {error}.",
-            f"{url} where Jaeger itself answers, without a login",
-        )
+    """Say why Jaeger cannot be asked: by what the error is, or what it comes of."""
+    if isinstance(error, UnreachableError) and not _is_wanted():
+        return note(f"No Jaeger answers at {jaeger.url}, and none is named.")
     if isinstance(error, NotUnderstoodError):
-        try:
-            version = jaeger.version()
-        except JaegerError:
-            version = ""
-        if version:
-            return _too_old(jaeger, version)
-        return problem(
-            f"There is no Jaeger that can be asked: {error}.",
-            f"{url} the address of Jaeger's own pages, version 2.13 or later: usually"
-            " http://…:16686 (4317 is gRPC, 4318 HTTP), or https:// if it expects TLS",
-        )
-    return problem(f"Jaeger is not well: {error}.", "look at its log")
+        with suppress(JaegerError):
+            if version := jaeger.version():
+                return _too_old(jaeger, version)
+    causes = error.__cause__, error
+    said, to_do = next(
+        advice for kind, advice in _ADVICE.items() for each in causes if isinstance(each, kind)
+    )
+    return problem(f"{said}: {error}.", to_do)
 
 
 def _clock(date: str) -> Finding:
