@@ -18,9 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import uvicorn
@@ -60,13 +59,8 @@ log = get_logger("chat")
 # ---------------------------------------------------------------- the service
 
 
-@dataclass(frozen=True)
-class Job:
-    """A message on its way to a worker."""
-
-    user_id: str
-    text: str
-    answer: asyncio.Future[str]
+#: A message on its way to a worker: the user, the text, and where the answer goes.
+Job = tuple[str, str, asyncio.Future[str]]
 
 
 class ChatService:
@@ -110,24 +104,20 @@ class ChatService:
     async def ask(self, user_id: str, text: str) -> str:
         """Hand a message to the workers and wait for the answer."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        await self.jobs.put(handoff(Job(user_id, text, answer)))
+        await self.jobs.put(handoff((user_id, text, answer)))
         return await answer
 
     async def work(self) -> None:
         """Answer messages of all users: each on behalf of who wrote it."""
         while True:
             handed = await self.jobs.get()
-            job = handed.item
+            user_id, text, answer = handed.item
             with taking(handed, name="answer"):
                 try:
-                    job.answer.set_result(await self.answer(job))
+                    favourite = await asyncio.to_thread(self.search, user_id)
+                    answer.set_result(f"{text} You wrote most about: {favourite}")
                 except Exception as error:
-                    job.answer.set_exception(error)
-
-    async def answer(self, job: Job) -> str:
-        """Return the answer to a message."""
-        favourite = await asyncio.to_thread(self.search, job.user_id)
-        return f"{job.text} You wrote most about: {favourite}"
+                    answer.set_exception(error)
 
     @traced("search history")
     def search(self, user_id: str) -> str:
@@ -158,35 +148,39 @@ class History:
         self.set_password("nobody")
         self.rounds = int(self.rounds * seconds / (time.thread_time() - before))
 
-    def _first(self, query: str, user_id: str) -> Any:
-        with contextlib.closing(sqlite3.connect(self._path)) as database:
-            return database.execute(query, [user_id]).fetchone()[0]
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(self._path)) as database, database:
+            yield database
 
     def write(self, user_id: str, count: int) -> None:
         """Add *count* messages of *user_id*."""
         topics = random.choices(self._TOPICS, k=count)  # noqa: S311 - small talk
         rows = [(user_id, topic, f"please look at last week's {topic} again") for topic in topics]
-        with contextlib.closing(sqlite3.connect(self._path)) as database, database:
+        with self._open() as database:
             database.execute("CREATE TABLE IF NOT EXISTS messages (user_id, topic, text)")
             database.execute("CREATE INDEX IF NOT EXISTS of_user ON messages (user_id)")
             database.executemany("INSERT INTO messages VALUES (?, ?, ?)", rows)
 
     def count(self, user_id: str) -> int:
         """Return how many messages *user_id* has."""
-        return int(self._first("SELECT count(*) FROM messages WHERE user_id = ?", user_id))
+        with self._open() as database:
+            query = "SELECT count(*) FROM messages WHERE user_id = ?"
+            return int(database.execute(query, [user_id]).fetchone()[0])
 
     def favourite(self, user_id: str) -> str:
         """Return the message with the topic that most others name.
 
         It compares each with each: with twice the messages it takes four times as long.
         """
-        query = """
-            SELECT one.text FROM messages AS one
-            JOIN messages AS other ON other.text LIKE '%' || one.topic || '%'
-            WHERE one.user_id = ?1 AND other.user_id = ?1
-            GROUP BY one.rowid ORDER BY count(*) DESC LIMIT 1
-        """
-        return str(self._first(query, user_id))
+        with self._open() as database:
+            query = """
+                SELECT one.text FROM messages AS one
+                JOIN messages AS other ON other.text LIKE '%' || one.topic || '%'
+                WHERE one.user_id = ?1 AND other.user_id = ?1
+                GROUP BY one.rowid ORDER BY count(*) DESC LIMIT 1
+            """
+            return str(database.execute(query, [user_id]).fetchone()[0])
 
     def grow_until(self, seconds: float, user_id: str) -> None:
         """Add messages of *user_id* until a search takes *seconds* of this machine's CPU."""

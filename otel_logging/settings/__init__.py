@@ -65,9 +65,8 @@ class Limits(Record):
     @property
     def longest(self) -> int:
         """The longest text that one of them allows; 0, where none is set."""
-        return max(
-            self.span_value_length or 0, self.record_value_length or 0, self.value_length or 0
-        )
+        lengths = self.span_value_length, self.record_value_length, self.value_length
+        return max(length or 0 for length in lengths)
 
 
 @dataclass(init=False, repr=False, eq=False, kw_only=True)
