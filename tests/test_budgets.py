@@ -65,7 +65,7 @@ BUDGETS = {
     "processors": 183,
     "propagation": 114,
     "run": 52,
-    "settings": 398,
+    "settings": 392,
     "spool": 1093,
     "testing": 147,
     "tracers": 58,

@@ -81,13 +81,13 @@ def _wrapped(lead: Text, text: str, indent: str, width: int) -> Iterator[Text]:
 
 def result(findings: Collection[Finding]) -> Iterator[Text]:
     """Yield the summary."""
-    found = problems(findings)
+    found, said = problems(findings), {finding.said for finding in findings}
     yield Text()
     if found:
         yield Text(f"{found} problem{'s' * (found > 1)} found.", "bold red")
-    elif any(finding.said == OFF for finding in findings):
+    elif OFF in said:
         yield Text("No problem found: tracing is switched off.", "bold")
-    elif any(finding.said == NOT_TRIED for finding in findings):
+    elif NOT_TRIED in said:
         yield Text("No problem found: no server is named, and the local store has it all.", "bold")
     else:
         yield Text("All is well: a span and its log line made the whole way.", "bold green")

@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +94,7 @@ class Settings(LogSettings):
     budgets: Mapping[str, float] = asked(_parse.budgets, dict, "OTEL_LOGGING_BUDGETS")
     #: None: the user's own place, or the fallback.
     spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR)
-    spool_dir_named: str = field(compare=False)  # the argument or the variable
+    spool_dir_named: str  # the argument or the variable
     spool_bytes: int = asked(_parse.count(memory.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES)
     spool_hours: float = asked(_parse.seconds, 24.0, "OTEL_LOGGING_SPOOL_HOURS")
     remarks: tuple[str, ...]  # to be reported once

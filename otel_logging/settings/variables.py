@@ -36,7 +36,7 @@ def asked(
 
 
 class Record:
-    """What the dataclasses of settings have in common: equal by value, and never changed.
+    """What the dataclasses of settings have in common: they are never changed.
 
     The methods that ``dataclass`` would write for each of them take 3 ms of set-up to compile.
     """
@@ -46,14 +46,6 @@ class Record:
             if each.metadata and each.name not in values:
                 values[each.name] = cast(Any, each).default_factory()
         vars(self).update(values)
-
-    def __eq__(self, other: object) -> bool:
-        names = [each.name for each in fields(cast(Any, self)) if each.compare]
-        return type(self) is type(other) and all(
-            getattr(self, name) == getattr(other, name) for name in names
-        )
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} is a setting, which stays as it is")
