@@ -26,9 +26,9 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.verdict import GC, LOOP, Who, Why
 
-BEAT_NS: Final = 10_000_000
+BEAT_NS: Final = 25_000_000
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
-_NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked: a beat and a half are uncertain
+_NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
 _LONG_GC_NS: Final = 200_000
 _FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
@@ -98,13 +98,17 @@ class Pauses:
             heart.start()
         return heart
 
-    def look(self, now: int) -> None:
-        """Look at the loops that are late, from another thread."""
+    def look(self, now: int) -> int:
+        """Look at the loops that are blocked, from another thread; return how late the last is."""
+        late = 0
         for key, heart in list(self.hearts.items()):
             if heart.loop.is_closed():
                 self.hearts.pop(key, None)
-            elif heart.beats and now - heart.due > BLOCKED_NS:
-                heart.seen.append(self.seen_in(heart.thread, heart.loop))
+            elif heart.beats:
+                late = max(late, now - heart.due)
+                if now - heart.due > BLOCKED_NS:
+                    heart.seen.append(self.seen_in(heart.thread, heart.loop))
+        return late
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
         """Return what *thread* does at this moment: for a task of *loop*, or a stage in it."""
@@ -115,7 +119,7 @@ class Pauses:
         label = where.label(steps)
         if loop is None:
             span = trace.INVALID_SPAN if where.is_shared(frame) else self._watch.span_in(thread)
-            return Seen(label, steps, span, self._watch.who_of(span, {}))
+            return Seen(label, steps, span, self._watch.who_of(span))
         if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
             return Seen(label, steps, is_idle=True)
         if context is not None:
@@ -204,6 +208,9 @@ class Heart:
             if self.is_starved and hog is not None and began - hog.end < _FRESH_NS:
                 self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
+        began -= (
+            BEAT_NS // 2
+        )  # since some time between the beats
         parts = [
             list(part) for _, part in groupby(seen, key=lambda each: (each.task, each.is_idle))
         ]

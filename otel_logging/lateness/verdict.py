@@ -7,7 +7,7 @@ its critical path. Deliberately absent: clocks, spans, files.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -43,6 +43,8 @@ class Interval(NamedTuple):
     start: int
     end: int
     why: Why = Why()
+    #: Says why instead, where that is to be known.
+    ask: Callable[[], Why] | None = None
 
 
 class Facts(NamedTuple):
@@ -170,4 +172,4 @@ def _moments(
         found = next((each for each in there if each.start <= left and right <= each.end), base)
         if _RANK.get(found.cause, 0) > _RANK[base.cause]:
             found = base
-        yield found.cause, found.why, right - left
+        yield found.cause, found.why if found.ask is None else found.ask(), right - left

@@ -84,7 +84,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             has_not = last if is_standing else None
             ask = blame(self._key, Why(name), holder, began, has_it=has_it, has_not=has_not)
         if now - began > _MOMENT_NS:
-            watched.add_wait(Interval(cause, began, now, Why(name)), ask)
+            watched.add_wait(Interval(cause, began, now, Why(name), ask))
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.

@@ -19,18 +19,26 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
-from otel_logging._values import field
 from otel_logging.binding import worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses
-from otel_logging.lateness.stage import WHO, Watched, began_ns, value_of, watched_of
+from otel_logging.lateness.stage import (
+    DOWNSTREAM_KINDS,
+    WHO,
+    Values,
+    Watched,
+    began_ns,
+    shown,
+    value_of,
+    watched_of,
+)
 from otel_logging.lateness.verdict import Who, Why, most
 from otel_logging.lateness.watchdog import Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
-_DOWNSTREAM: Final = (trace.SpanKind.CLIENT, trace.SpanKind.PRODUCER)
+_NOTHING: Final[Mapping[str, Any]] = {}
 _ENDED: Final = 256
 _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
@@ -71,10 +79,9 @@ class Watch:
         #: Threads that work on behalf of a stage that another task or thread began, by their ids.
         self.hands: dict[int, Any] = {}
         self.is_awake = False
-        self.measured: dict[int, Watched] = {}
-        #: From when to when, in which task (weakly) or thread, what.
-        self._ended: deque[tuple[int, int, object, Why]] = deque(maxlen=_ENDED)
-        self._unboxed = -1  # the next key of a stage that found no slot
+        self.measured: dict[Watched, None] = {}
+        #: From when to when, in which task (weakly) or thread, what, for whom.
+        self._ended: deque[tuple[int, int, object, str, Values]] = deque(maxlen=_ENDED)
         self._may_start = [True]  # popped by the one thread that starts ours
         self._thread: threading.Thread | None = None
         self.watchdog = Watchdog(self)
@@ -127,19 +134,18 @@ class Watch:
             if (budget_s is None and outer is None) or len(self.measured) > _MOST:
                 return False
             self.has_budgets = True
-            waited_s, is_downstream = attributes.get(_names.QUEUE_WAIT), kind in _DOWNSTREAM
             if span.otel_logging_watched is False:  # it is not recorded
                 setattr(span, WHO, bindings.state().values)
-            is_handed = handed_ns is not None
-            watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream, is_handed)
-            slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
-            has_any = getattr(span, bindings.ENTRY, None) or bindings.state().values
-            if slot > 0 and has_any and (who := self.who_of(span, {})):
-                self.box.put_who(slot, who)
-            if slot < 0:
-                slot = self._unboxed = self._unboxed - 1
-            watched.slot = slot
-            self.measured[slot] = watched
+            watched = Watched(self, span, name, budget_s, outer, kind in DOWNSTREAM_KINDS)
+            watched.begin_here()
+            if _names.QUEUE_WAIT in attributes:
+                is_handed = handed_ns is not None
+                watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=is_handed)
+            if budget_s is not None:
+                watched.slot = slot = self.slot_for(span, name, budget_s)
+                if slot > 0 and (whose := self.whose(span)):
+                    self.box.put_who(slot, shown(whose))
+            self.measured[watched] = None
             span.otel_logging_watched = watched
             if not self.is_awake:
                 self.wake()
@@ -200,7 +206,7 @@ class Watch:
         inner = CURRENT.get().get(SPAN, span)
         while inner is not span and bindings.entry_of(inner) is span:
             if (watched := watched_of(inner)) is not None and watched.slot > 0:
-                self.box.put_who(watched.slot, self.who_of(inner, {}))
+                self.box.put_who(watched.slot, self.who_of(inner))
             inner = getattr(inner, bindings.OUTER, {}).get(SPAN, span)
 
     def loosen(self, span: Any) -> None:
@@ -231,42 +237,44 @@ class Watch:
         """
         if self.has_budgets:
             began = began_ns(span) if began is None else began
-            why = Why("", getattr(span, "name", ""), self.who_of(span, {}))
-            self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), why))
+            did = getattr(span, "name", ""), self.whose(span)
+            self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), *did))
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
-        if self.measured.get(watched.slot) is not watched:
+        if self.measured.pop(watched, watched) is watched:
             return
-        del self.measured[watched.slot]
         if watched.slot > 0:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
         # what is ended elsewhere was worked on elsewhere
         if watched.outer is None and (watched.task or watched.thread) == (here := worker()):
-            why = Why("", watched.name, watched.who())
-            self._ended.append((watched.began, watched.end, _weakly(here), why))
+            did = watched.name, watched.whose()
+            self._ended.append((watched.began, watched.end, _weakly(here), *did))
 
     # ---- whose
 
-    def who_of(self, span: Any, values: Mapping[str, Any]) -> Who:
-        """Return on whose behalf *span* is, with what is bound beside it; no secrets."""
-        entry = bindings.entry_of(span)
+    def whose(self, span: Any, values: Mapping[str, Any] = _NOTHING) -> Values:
+        """Return for whom *span* is, with what is bound beside it."""
         found = []
         for key in self._who:
             value = values.get(key)
             if value is None:
                 value = value_of(span, key)
-            if value is None and entry is not span:
+            if value is None and (entry := bindings.entry_of(span)) is not span:
                 value = value_of(entry, key)
             if value is not None:
-                found.append((key, str(field(key, value))))
+                found.append((key, value))
         return tuple(found)
+
+    def who_of(self, span: Any, values: Mapping[str, Any] = _NOTHING) -> Who:
+        """Return the same as text."""
+        return shown(self.whose(span, values))
 
     def span_in(self, thread: int) -> Any:
         """Return the span of the innermost stage that is open in *thread*."""
-        mine = [each.span for each in list(self.measured.copy().values()) if each.thread == thread]
+        mine = [each.span for each in list(self.measured.copy()) if each.thread == thread]
         there = list(self.open.copy().items())
         mine += [span for span, at in there if (at[0] if type(at) is tuple else at) == thread]
         return mine[-1] if mine else self.hands.get(thread) or _NO_SPAN
@@ -275,8 +283,8 @@ class Watch:
         """Return what *runner*, a task or a thread, did for most of the time between two."""
         runner = _weakly(runner)
         did = [
-            (began, ended, why)
-            for began, ended, by, why in list(self._ended)
+            (began, ended, Why("", name, shown(whose)))
+            for began, ended, by, name, whose in list(self._ended)
             if by == runner and ended > start and began < end
         ]
         return most(did, start, end) or Why()

@@ -32,7 +32,8 @@ from otel_logging.lateness.stage import NOBODY, Watched, began_ns, watched_of
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
-_TICK_S: Final = 0.025
+_TICK_NS: Final = 25_000_000  # while something is becoming late; else as a block may be long
+_REST: Final = 20  # so often it looks in vain, before it waits to be woken
 #: A look through the table takes no more of a tick than that for each stage.
 _SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
@@ -49,13 +50,13 @@ class Watchdog:
 
     def __init__(self, watch: Any) -> None:
         self.watch = watch
-        self._slow: dict[int, Watched] = {}
+        self._slow: dict[Watched, None] = {}
         self._next_scan = self._next_left = 0
         #: Stages that nobody works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
         self._processors = Processors()
-        #: When the thread means to look next; 0: not before it is woken.
-        self._due = 0
+        #: When the thread means to look next, 0: not before it is woken; and how long that is.
+        self._due, self._rest = 0, BLOCKED_NS
         self._hunting = Lock()
 
     def catch_up(self, now: int) -> None:
@@ -65,18 +66,19 @@ class Watchdog:
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
-        watch, news = self.watch, self.watch.news
+        watch, news, in_vain = self.watch, self.watch.news, 0
         while not watch.is_stopped and news is watch.news:
-            if not (watch.open or watch.measured):
+            in_vain = 0 if watch.open or watch.measured else in_vain + 1
+            if in_vain > _REST:
                 watch.is_awake = False
                 self._due = 0
                 # whoever opens one from here on wakes us
                 if not (watch.open or watch.measured):  # pragma: no branch - a race
                     news.get()
                 watch.is_awake = True
-            self._due = due = time.perf_counter_ns() + int(_TICK_S * 1e9)
+            self._due = due = time.perf_counter_ns() + self._rest
             with suppress(Empty):
-                news.get(timeout=_TICK_S)
+                news.get(timeout=self._rest / 1e9)
             now = time.perf_counter_ns()
             try:
                 self._tick(now, due)
@@ -87,7 +89,7 @@ class Watchdog:
         if not self.watch.is_boxed:  # in a forked child
             self.watch.open_box()
         self.watch.box.beat()
-        self.watch.pauses.look(now)
+        late = self.watch.pauses.look(now)
         if self.watch.measured:
             self._look_for_hogs(now, due)
         if now >= self._next_scan:
@@ -96,11 +98,12 @@ class Watchdog:
         if self.watch.left and now >= self._next_left:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
+        self._rest = _TICK_NS if self._slow or late > BLOCKED_NS else BLOCKED_NS - late
         if self._slow:
             frames = where.frames()
             frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
-            for slot, watched in list(islice(self._slow.items(), _LOOKED_AT)):
-                self._slow[slot] = self._slow.pop(slot)  # the others first, from now on
+            for watched in list(islice(self._slow, _LOOKED_AT)):
+                self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
                 self._look_at(watched, now, frames)
 
     def _scan(self, now: int) -> None:
@@ -109,6 +112,9 @@ class Watchdog:
         there = list(self.watch.open.copy().items())
         too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
         for number, (span, noted) in enumerate(there):
+            open_ns = now - began_ns(span)
+            if open_ns < _TICK_NS and number >= too_many:
+                break  # those that follow are as new: most are over before anybody asks
             if has_ended(span) or number < too_many:
                 self.watch.close(span)
                 continue
@@ -116,22 +122,21 @@ class Watchdog:
             if type(noted) is not tuple:
                 slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
                 if slot > 0:  # pragma: no branch - thousands are open
-                    self.watch.box.put_who(slot, self.watch.who_of(span, {}))
+                    self.watch.box.put_who(slot, self.watch.who_of(span))
                     self.watch.open[span] = noted, slot
-            elif span not in self._idle and now - began_ns(span) > _SLOW_S * 1e9:
+            elif span not in self._idle and open_ns > _SLOW_S * 1e9:
                 self._promote(span, *noted)
-        for slot, each in list(self.watch.measured.copy().items()):
+        for each in list(self.watch.measured.copy()):
             if has_ended(each.span):
                 self.watch.forget(each)
                 continue
             self._ask(each.span)
             if each.worker is NOBODY and each.span in self._idle:
-                self._slow.pop(slot, None)
+                self._slow.pop(each, None)
             elif each.budget_s is not None and now - each.origin > _quiet_ns(each.budget_s):
-                self._slow[slot] = each
-        for slot, each in list(self._slow.items()):  # slots are used again
-            if self.watch.measured.get(slot) is not each:
-                del self._slow[slot]
+                self._slow[each] = None
+        for each in self._slow.keys() - self.watch.measured.copy().keys():
+            del self._slow[each]
 
     def _ask(self, span: Any) -> None:
         """Give a request the name of its route, once a framework has found that."""
@@ -177,9 +182,9 @@ class Watchdog:
             task = _task_in(span, loop)
             if task is None:
                 return  # pragma: no cover - the task has just ended
-        watched = Watched(self.watch, span, getattr(span, "name", ""), None, at=(thread, task))
-        watched.slot = slot
-        self.watch.measured[slot] = self._slow[slot] = watched
+        watched = Watched(self.watch, span, getattr(span, "name", ""), None)
+        watched.thread, watched.task, watched.worker, watched.slot = thread, task, task, slot
+        self.watch.measured[watched] = self._slow[watched] = None
         span.otel_logging_watched = watched
         self.watch.open.pop(span, None)
 
@@ -188,8 +193,8 @@ class Watchdog:
         if watched.end or (not steps and watched.span in self.watch.left):
             return
         if steps:
-            watched.saw(steps, now, watched.seen_at or now - int(_TICK_S * 1e9))
-        is_boxed = watched.slot > 0 and self.watch.measured.get(watched.slot) is watched
+            watched.saw(steps, now, watched.seen_at or now - _TICK_NS)
+        is_boxed = watched.slot > 0 and watched in self.watch.measured
         if is_boxed:  # pragma: no branch - thousands are open
             self.watch.box.put_where(watched.slot, where.stack(steps))
         budget_s = watched.budget_s
@@ -234,7 +239,7 @@ class Watchdog:
 
     def _hunt(self, now: int, due: int) -> None:
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
-        slow = {each.thread for each in list(self._slow.values()) if each.task is None}
+        slow = {each.thread for each in list(self._slow) if each.task is None}
         hearts = list(self.watch.pauses.hearts.values())
         is_starved = max([heart.take_starved() for heart in hearts], default=False)
         if not (is_held or slow or is_starved or self._processors.is_due(now)):
@@ -250,7 +255,7 @@ class Watchdog:
         if pause is not None and is_held:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:
-            for each in list(self._slow.values()):
+            for each in list(self._slow):
                 if each.thread in starved and each.task is None and not each.is_own(pause):
                     each.add_guess(each.as_interval(pause))
 
