@@ -208,9 +208,7 @@ class Heart:
             if self.is_starved and hog is not None and began - hog.end < _FRESH_NS:
                 self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
-        began -= (
-            BEAT_NS // 2
-        )  # since some time between the beats
+        began -= BEAT_NS // 2  # since some time between the beats
         parts = [
             list(part) for _, part in groupby(seen, key=lambda each: (each.task, each.is_idle))
         ]

@@ -142,9 +142,7 @@ class Watch:
                 is_handed = handed_ns is not None
                 watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=is_handed)
             if budget_s is not None:
-                watched.slot = slot = self.slot_for(span, name, budget_s)
-                if slot > 0 and (whose := self.whose(span)):
-                    self.box.put_who(slot, shown(whose))
+                watched.slot = self.slot_for(span, name, budget_s)
             self.measured[watched] = None
             span.otel_logging_watched = watched
             if not self.is_awake:
@@ -193,7 +191,8 @@ class Watch:
         parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
         parent_id = 0 if parent is None else parent.span_id
         times = getattr(span, "start_time", None) or time.time_ns(), began_ns(span)
-        self.box.open(slot, name, ids.trace_id, ids.span_id, parent_id, *times, budget_s)
+        rest = parent_id, *times, budget_s, self.who_of(span)
+        self.box.open(slot, name, ids.trace_id, ids.span_id, *rest)
         return slot
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:

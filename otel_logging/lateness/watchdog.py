@@ -122,7 +122,6 @@ class Watchdog:
             if type(noted) is not tuple:
                 slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
                 if slot > 0:  # pragma: no branch - thousands are open
-                    self.watch.box.put_who(slot, self.watch.who_of(span))
                     self.watch.open[span] = noted, slot
             elif span not in self._idle and open_ns > _SLOW_S * 1e9:
                 self._promote(span, *noted)
