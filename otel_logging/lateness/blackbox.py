@@ -77,17 +77,14 @@ class BlackBox:
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        self.data: mmap.mmap | bytearray = bytearray()
+        self.data: mmap.mmap | bytearray = bytearray(SLOTS * SLOT_BYTES)
         #: Numbers of slots; those of the header are none.
         self.shown = lru_cache(SLOTS)(_shown)
         self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
 
-    def begin(self, directory: Path | None, resource: bytes) -> None:
+    def begin(self, directory: Path, resource: bytes) -> None:
         """Make the file in *directory*; without one, nobody else can read. Failure: OSError."""
-        size = SLOTS * SLOT_BYTES
-        if directory is None:
-            self.data = bytearray(size)
-            return
+        size = len(self.data)
         path = directory / NAME
         fd = os.open(
             path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600

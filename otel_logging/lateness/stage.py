@@ -27,7 +27,6 @@ from otel_logging._values import field
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
-from otel_logging.lateness.sentence import sentence
 from otel_logging.lateness.verdict import (
     CPU,
     LOOP,
@@ -39,9 +38,10 @@ from otel_logging.lateness.verdict import (
     Why,
     judge,
     late_by,
+    sentence,
 )
 
-#: Attribute of a span: its ``Watched``; of one that only the black box knows, its slot.
+#: Attribute of a span: its ``Watched``.
 WATCHED: Final = "otel_logging_watched"
 #: Attribute of a span that is not recorded: what is bound in its request.
 WHO: Final = "otel_logging_who"
@@ -51,7 +51,6 @@ _WAITS: Final = 1000
 _PLACES: Final = 64
 _PAUSES: Final = 200  # the longest that are looked at
 _LINKS: Final = 8
-
 
 DOWNSTREAM_KINDS: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
 #: The pairs that say whose something is, as they were bound.
@@ -94,7 +93,7 @@ def began_ns(span: Any) -> int:
 def ended_below(around: Any, span: Any) -> None:
     """Tell the stage of *around* of a span below it that is no stage: a client's, say."""
     outer = watched_of(around)
-    if outer is not None and span.otel_logging_watched is None:
+    if outer is not None and outer.is_measured and span.otel_logging_watched is None:
         start, clock = span.start_time, span.clock_ns
         is_downstream = span.kind in DOWNSTREAM_KINDS
         outer.add_child(Facts(span.name, start - clock, span.end_time - clock, is_downstream))
@@ -112,9 +111,12 @@ class Watched:
     is_overdue = False
     #: Its slot of the black box; below 1: it has none.
     slot = -1
-    #: Who began it: a thread and a task, which is in the loop of *heart*.
+    #: Whether it has a budget, or is below one that has; else it is only shown as open.
+    is_measured = True
+    #: Who began it: a thread; a task of *loop*, on which *heart* beats.
     thread = 0
     task: Any = None
+    loop: Any = None
     heart: Any = None
     #: The task that works on it now; None once that has left it, ``NOBODY`` once no other was
     #: found that does.
@@ -150,7 +152,7 @@ class Watched:
     def begin_here(self) -> None:
         """Note that this thread begins it, in this task."""
         self.thread = get_ident()
-        loop = _get_running_loop()
+        self.loop = loop = _get_running_loop()
         if loop is not None:
             self.task = self.worker = current_task(loop)
             self.heart = self.watch.pauses.heart_of(loop)
@@ -321,7 +323,7 @@ class Watched:
             return
         there = Context()
         there.run(CURRENT.set, otel_context.Context({SPAN: self.span}))
-        there.run(partial(self.watch.warn, event, stage=self.name, **dict(self.who()), **fields))
+        there.run(partial(self.watch.warn, event, stage=self.name, **(dict(self.who()) | fields)))
 
     def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""

@@ -109,24 +109,14 @@ class Watchdog:
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
         # a copy: the garbage collector may end stages in the midst of making a list
-        there = list(self.watch.open.copy().items())
-        too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
-        for number, (span, noted) in enumerate(there):
-            open_ns = now - began_ns(span)
-            if open_ns < _TICK_NS and number >= too_many:
+        for span in list(self.watch.open.copy()):
+            if now - began_ns(span) < _TICK_NS:
                 break  # those that follow are as new: most are over before anybody asks
-            if has_ended(span) or number < too_many:
-                self.watch.close(span)
-                continue
-            self._ask(span)
-            if type(noted) is not tuple:
-                slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
-                if slot > 0:  # pragma: no branch - thousands are open
-                    self.watch.open[span] = noted, slot
-            elif span not in self._idle and open_ns > _SLOW_S * 1e9:
-                self._promote(span, *noted)
-        for each in list(self.watch.measured.copy()):
-            if has_ended(each.span):
+            self.watch.show(span)
+        there = list(self.watch.measured.copy())
+        too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
+        for number, each in enumerate(there):
+            if has_ended(each.span) or number < too_many:
                 self.watch.forget(each)
                 continue
             self._ask(each.span)
@@ -154,13 +144,10 @@ class Watchdog:
         self.watch.left -= ended  # in place: others add to it meanwhile
         slots, loops = {}, set()
         for span in left - ended:
-            noted, watched = self.watch.open.get(span), watched_of(span)
-            if watched is not None and watched.task is not None:
+            watched = watched_of(span)
+            if watched is not None and watched.loop is not None:  # pragma: no branch - too new
                 slots[span] = watched.slot
-                loops.add(watched.task.get_loop())
-            elif type(noted) is tuple:  # pragma: no branch - too new for the table
-                slots[span] = noted[1]
-                loops.add(noted[0])
+                loops.add(watched.loop)
         tasks = (task for loop in loops for task in asyncio.all_tasks(loop))
         at_work = {bindings.entry_of(span) for task in tasks if (span := _span_of(task))}
         at_work.update(map(bindings.entry_of, self.watch.hands.copy().values()))
@@ -172,20 +159,6 @@ class Watchdog:
         for span, slot in slots.items():
             if slot > 0:  # pragma: no branch - thousands are open
                 self.watch.box.show(slot, is_shown=span not in self._idle)
-
-    def _promote(self, span: Any, place: Any, slot: int) -> None:
-        """Measure where a stage without a budget stands. *place*: its loop or thread."""
-        task, thread = None, place
-        if type(place) is not int:
-            loop, thread = place, getattr(place, "_thread_id", 0)
-            task = _task_in(span, loop)
-            if task is None:
-                return  # pragma: no cover - the task has just ended
-        watched = Watched(self.watch, span, getattr(span, "name", ""), None)
-        watched.thread, watched.task, watched.worker, watched.slot = thread, task, task, slot
-        self.watch.measured[watched] = self._slow[watched] = None
-        span.otel_logging_watched = watched
-        self.watch.open.pop(span, None)
 
     def _look_at(self, watched: Watched, now: int, frames: Mapping[int, Any]) -> None:
         steps = self._steps_of(watched, frames)
@@ -212,9 +185,9 @@ class Watchdog:
     def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
         task = watched.worker
         is_over = task is None or (task is not NOBODY and task.done())
-        if watched.task is not None and is_over:
-            task = watched.worker = _task_in(watched.span, watched.task.get_loop()) or NOBODY
-            if task is not NOBODY:
+        if watched.loop is not None and is_over:
+            task = watched.worker = _task_in(watched.span, watched.loop) or NOBODY
+            if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
         if task is NOBODY or (task is None and watched.thread not in frames):
             hands = self.watch.hands.copy().items()
@@ -240,7 +213,9 @@ class Watchdog:
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
         slow = {each.thread for each in list(self._slow) if each.task is None}
         hearts = list(self.watch.pauses.hearts.values())
-        is_starved = max([heart.take_starved() for heart in hearts], default=False)
+        is_starved = any(heart.is_starved for heart in hearts)
+        for heart in hearts:
+            heart.is_starved = False
         if not (is_held or slow or is_starved or self._processors.is_due(now)):
             return
         since, spent = self._processors.spent(now)
@@ -280,7 +255,8 @@ class Watchdog:
         if seen.span is _NO_SPAN:  # it may have gone on when we are let in
             why = self.watch.behind(hogs[0], began, now)
             if not why.culprit and where.own_step(seen.steps) and not seen.is_idle:
-                why = Why(seen.label, seen.label)
+                label = where.label(seen.steps)
+                why = Why(label, label)
         if not why.culprit:
             return None
         return Pause(CPU, began, now, why, seen.request, by_thread=hogs[0])
