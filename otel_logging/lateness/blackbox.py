@@ -181,6 +181,8 @@ def _slot(data: bytes) -> OpenStage:
 
 
 def _joined(who: Who) -> bytes:
+    if not who:
+        return b""
     pairs = [f"{key}={value.replace(_PAIRS, ' ')}" for key, value in who]
     text = _PAIRS.join(pairs).encode("utf-8", "replace")
     if len(text) > _WHO_BYTES:

@@ -23,23 +23,10 @@ from opentelemetry.trace import INVALID_SPAN, SpanKind
 
 from otel_logging import _diagnostics, _forks, _green, _names
 from otel_logging import context as bindings
-from otel_logging._values import field
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.lateness import where
-from otel_logging.lateness.verdict import (
-    CPU,
-    LOOP,
-    QUEUE,
-    UNKNOWN,
-    Facts,
-    Interval,
-    Who,
-    Why,
-    judge,
-    late_by,
-    sentence,
-)
+from otel_logging.lateness import verdict, where
+from otel_logging.lateness.verdict import Facts, Interval, Who, Why
 
 #: Attribute of a span: its ``Watched``.
 WATCHED: Final = "otel_logging_watched"
@@ -52,9 +39,7 @@ _PLACES: Final = 64
 _PAUSES: Final = 200  # the longest that are looked at
 _LINKS: Final = 8
 
-DOWNSTREAM_KINDS: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
-#: The pairs that say whose something is, as they were bound.
-Values = tuple[tuple[str, Any], ...]
+_DOWNSTREAM: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
 #: Who works on a stage that is held, and that no task is in.
 NOBODY: Final = object()
 
@@ -69,10 +54,15 @@ class Holder(NamedTuple):
     task: Any = None
 
 
+def open_of(span: Any) -> "Watched | None":
+    """Return what is known of *span* while it is open; None where nothing is."""
+    return getattr(span, WATCHED, None) or None
+
+
 def watched_of(span: Any) -> "Watched | None":
     """Return what is measured of *span*; None where nothing is."""
-    found = getattr(span, WATCHED, None)
-    return found if type(found) is Watched else None
+    found = open_of(span)
+    return found if found is not None and found.is_measured else None
 
 
 def value_of(span: Any, key: str) -> Any:
@@ -93,15 +83,10 @@ def began_ns(span: Any) -> int:
 def ended_below(around: Any, span: Any) -> None:
     """Tell the stage of *around* of a span below it that is no stage: a client's, say."""
     outer = watched_of(around)
-    if outer is not None and outer.is_measured and span.otel_logging_watched is None:
+    if outer is not None and span.otel_logging_watched is None:
         start, clock = span.start_time, span.clock_ns
-        is_downstream = span.kind in DOWNSTREAM_KINDS
+        is_downstream = span.kind in _DOWNSTREAM
         outer.add_child(Facts(span.name, start - clock, span.end_time - clock, is_downstream))
-
-
-def shown(values: Values) -> Who:
-    """Return on whose behalf something is, as text without secrets."""
-    return tuple([(key, str(field(key, value))) for key, value in values])
 
 
 class Watched:
@@ -127,7 +112,7 @@ class Watched:
     inner_cpu = 0
     places: "Counter[str] | None" = None
     #: Whose it was, once it has ended.
-    _whose: Values | None = None
+    _who: Who | None = None
 
     def __init__(
         self,
@@ -136,10 +121,10 @@ class Watched:
         name: str,
         budget_s: float | None,
         outer: "Watched | None" = None,
-        is_downstream: bool = False,  # noqa: FBT001, FBT002 - by keyword it takes longer
+        kind: SpanKind = SpanKind.INTERNAL,
     ) -> None:
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
-        self.outer, self.is_downstream, self._pid = outer, is_downstream, _forks.pid
+        self.outer, self.is_downstream, self._pid = outer, kind in _DOWNSTREAM, _forks.pid
         #: How many there are, shared with all below.
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         self.origin = self.began = began_ns(span)
@@ -201,14 +186,10 @@ class Watched:
             else:
                 self.origin -= waited
 
-    def whose(self) -> Values:
-        """Return for whom it runs, or ran."""
-        found: Values = self.watch.whose(self.span) if self._whose is None else self._whose
-        return found
-
     def who(self) -> Who:
-        """Return the same as text."""
-        return shown(self.whose())
+        """Return on whose behalf it runs, or ran."""
+        found: Who = self.watch.who_of(self.span) if self._who is None else self._who
+        return found
 
     # ---- the end
 
@@ -226,7 +207,7 @@ class Watched:
                 end_ns = span.now_ns() if end_ns is None else end_ns
                 self.end = end_ns - clock
             if self.is_known:
-                self._whose = self.watch.whose(span)
+                self._who = self.watch.who_of(span)
             self._finish()
         except Exception as error:
             _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
@@ -244,7 +225,7 @@ class Watched:
         if self.places:
             self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places))
         latency_s = (self.end - self.origin) / 1e9
-        over_s = late_by(latency_s, self.budget_s)
+        over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return
         is_here = self.thread == get_ident()
@@ -253,13 +234,14 @@ class Watched:
         if self.began > self.origin:
             runner = self.task or self.thread
             behind = partial(self.watch.behind, runner, self.origin, self.began)
-            self.waits.append(Interval(QUEUE, self.origin, self.began, Why(), behind))
-        waits = self.waits  # what was measured is not guessed as well
-        waits += [
-            guess
-            for guess in self.guesses
-            if not any(wait.start < guess.end and wait.end > guess.start for wait in waits)
-        ]
+            self.waits.append(Interval(verdict.QUEUE, self.origin, self.began, Why(), behind))
+        waits = self.waits
+        if self.guesses:  # what was measured is not guessed as well
+            waits = waits + [
+                guess
+                for guess in self.guesses
+                if not any(wait.start < guess.end and wait.end > guess.start for wait in waits)
+            ]
         facts = Facts(
             *(self.name, self.origin, self.end, self.is_downstream, waits, self.children),
             *(max(cpu - self.inner_cpu, 0), self.guesses),
@@ -277,24 +259,27 @@ class Watched:
         if self.heart is not None and self.thread == get_ident():
             self.heart.check(self.end)
         pauses = self.watch.pauses_of(self)[-_PAUSES:]
-        verdict = judge(facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9))
+        found = verdict.judge(
+            facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9)
+        )
         # where it stood is where it computed, if its own thread did that
-        is_here = cpu * 2 > verdict.shares.get(CPU, 0)
-        if self.places and (verdict.cause == UNKNOWN or (verdict.cause == CPU and is_here)):
+        is_here = cpu * 2 > found.shares.get(verdict.CPU, 0)
+        is_better = found.cause == verdict.UNKNOWN or (found.cause == verdict.CPU and is_here)
+        if self.places and is_better:
             place = self.places.most_common(1)[0][0]
-            verdict = verdict._replace(why=verdict.why._replace(detail=place))
-        detail, culprit, blamed = verdict.why
+            found = found._replace(why=found.why._replace(detail=place))
+        detail, culprit, blamed = found.why
         # with the microseconds that a clock's resolution leaves, the shares are the latency
-        shares = {cause: round(took / 1e9, 6) for cause, took in verdict.shares.items()}
+        shares = {cause: round(took / 1e9, 6) for cause, took in found.shares.items()}
         start_ns = time.time_ns() - (time.perf_counter_ns() - self.origin)
-        why = sentence(
+        why = verdict.sentence(
             *(self.name, self.who(), datetime.fromtimestamp(start_ns / 1e9, UTC), latency_s),
-            *(self.budget_s or 0.0, verdict, where.summary(self.places) if self.places else ""),
+            *(self.budget_s or 0.0, found, where.summary(self.places) if self.places else ""),
         )
         attributes: dict[str, Any] = {
             _names.LATE: True,
             _names.LATE_BY: round(over_s, 6),
-            _names.LATE_CAUSE: verdict.cause,
+            _names.LATE_CAUSE: found.cause,
             **({_names.LATE_DETAIL: detail} if detail else {}),
             **({_names.LATE_CULPRIT: culprit} if culprit else {}),
             **{f"{_names.LATE_CULPRIT}.{key}": value for key, value in blamed},
@@ -328,8 +313,8 @@ class Watched:
     def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""
         cause, why = pause.cause, pause.why
-        if cause in (LOOP, CPU) and self.is_own(pause):
-            cause, why = CPU, Why(why.detail)
+        if cause in (verdict.LOOP, verdict.CPU) and self.is_own(pause):
+            cause, why = verdict.CPU, Why(why.detail)
         return Interval(cause, pause.start, pause.end, why)
 
     def is_own(self, pause: Any) -> bool:

@@ -19,21 +19,13 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
+from otel_logging._values import field
 from otel_logging.binding import worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses
-from otel_logging.lateness.stage import (
-    DOWNSTREAM_KINDS,
-    WHO,
-    Values,
-    Watched,
-    began_ns,
-    shown,
-    value_of,
-    watched_of,
-)
+from otel_logging.lateness.stage import WHO, Watched, began_ns, open_of, value_of, watched_of
 from otel_logging.lateness.verdict import Who, Why, most
 from otel_logging.lateness.watchdog import Watchdog
 
@@ -79,8 +71,8 @@ class Watch:
         self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[Watched, None] = {}
-        #: From when to when, in which task (weakly) or thread, what, for whom.
-        self._ended: deque[tuple[int, int, object, str, Values]] = deque(maxlen=_ENDED)
+        #: From when to when, in which task (weakly) or thread, what.
+        self._ended: deque[tuple[int, int, object, Why]] = deque(maxlen=_ENDED)
         self.watchdog = Watchdog(self)
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
@@ -129,14 +121,14 @@ class Watch:
         """
         try:
             outer = watched_of(around)
-            if outer is not None and (outer.end or not outer.is_measured):
-                outer = None
+            if outer is not None and outer.end:
+                outer = None  # pragma: no cover - a task that goes on, by the millisecond
             if (budget_s is None and outer is None) or len(self.measured) > _MOST:
                 return
             self.has_budgets = True
             if span.otel_logging_watched is False:  # it is not recorded
                 setattr(span, WHO, bindings.state().values)
-            watched = Watched(self, span, name, budget_s, outer, kind in DOWNSTREAM_KINDS)
+            watched = Watched(self, span, name, budget_s, outer, kind)
             watched.begin_here()
             if _names.QUEUE_WAIT in attributes:
                 is_handed = handed_ns is not None
@@ -165,7 +157,7 @@ class Watch:
         """Take over the name of a request that is known by now, and the budget of that."""
         known = _runtime.current.budgets.get(name)
         budget = span.otel_logging_budget if known is None else known
-        if (watched := watched_of(span)) is not None:
+        if (watched := open_of(span)) is not None:
             watched.name = name
             watched.budget_s = inf if budget is None else budget
             if watched.slot > 0:  # pragma: no branch - thousands are open
@@ -207,11 +199,11 @@ class Watch:
         span = span.now if type(span) is bindings.Standing else span
         if hasattr(span, bindings.ENTRY) and not span.is_recording():
             setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
-        if (watched := watched_of(span)) is not None and watched.slot > 0:
+        if (watched := open_of(span)) is not None and watched.slot > 0:
             self.box.put_who(watched.slot, self.who_of(span, fields))
         inner = CURRENT.get().get(SPAN, span)
         while inner is not span and bindings.entry_of(inner) is span:
-            if (watched := watched_of(inner)) is not None and watched.slot > 0:
+            if (watched := open_of(inner)) is not None and watched.slot > 0:
                 self.box.put_who(watched.slot, self.who_of(inner))
             inner = getattr(inner, bindings.OUTER, {}).get(SPAN, span)
 
@@ -219,7 +211,7 @@ class Watch:
         """Note that a stage is no block: where no loop runs, one does not see which thread works
         on it, nor what else its own does.
         """
-        watched = watched_of(span)
+        watched = open_of(span)
         if watched is not None and watched.task is None:
             watched.thread = 0
         elif type(self.open.get(span)) is int:
@@ -227,7 +219,7 @@ class Watch:
 
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
-        if (watched := watched_of(span)) is not None:
+        if (watched := open_of(span)) is not None:
             watched.worker = None
         self.left.add(span)
 
@@ -235,8 +227,8 @@ class Watch:
         """Note that this task or thread has worked on *span*, which is not measured, since
         *began*.
         """
-        did = getattr(span, "name", ""), self.whose(span)
-        self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), *did))
+        why = Why("", getattr(span, "name", ""), self.who_of(span))
+        self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), why))
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -249,25 +241,21 @@ class Watch:
         here = worker()  # what is ended elsewhere was worked on elsewhere
         is_here = not watched.is_measured or here == (watched.task or watched.thread)
         if watched.outer is None and is_here:
-            did = watched.name, watched.whose()
-            self._ended.append((watched.began, watched.end, _weakly(here), *did))
+            why = Why("", watched.name, watched.who())
+            self._ended.append((watched.began, watched.end, _weakly(here), why))
 
     # ---- whose
 
-    def whose(self, span: Any, values: Mapping[str, Any] = _NOTHING) -> Values:
-        """Return for whom *span* is, with what is bound beside it."""
+    def who_of(self, span: Any, values: Mapping[str, Any] = _NOTHING) -> Who:
+        """Return on whose behalf *span* is, with what is bound beside it; no secrets."""
         found, entry = [], bindings.entry_of(span)
         for key in self._who:
             value = values.get(key)
             for each in (span, entry):
                 value = value_of(each, key) if value is None else value
             if value is not None:
-                found.append((key, value))
+                found.append((key, str(field(key, value))))
         return tuple(found)
-
-    def who_of(self, span: Any, values: Mapping[str, Any] = _NOTHING) -> Who:
-        """Return the same as text."""
-        return shown(self.whose(span, values))
 
     def span_in(self, thread: int) -> Any:
         """Return the span of the innermost stage that is open in *thread*."""
@@ -279,8 +267,8 @@ class Watch:
         """Return what *runner*, a task or a thread, did for most of the time between two."""
         runner = _weakly(runner)
         did = [
-            (began, ended, Why("", name, shown(whose)))
-            for began, ended, by, name, whose in list(self._ended)
+            (began, ended, why)
+            for began, ended, by, why in list(self._ended)
             if by == runner and ended > start and began < end
         ]
         return most(did, start, end) or Why()
