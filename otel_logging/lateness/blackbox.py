@@ -83,7 +83,7 @@ class BlackBox:
         self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
 
     def begin(self, directory: Path, resource: bytes) -> None:
-        """Make the file in *directory*; without one, nobody else can read. Failure: OSError."""
+        """Make the file in *directory*. Failure: OSError."""
         size = len(self.data)
         path = directory / NAME
         fd = os.open(

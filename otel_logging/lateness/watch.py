@@ -82,9 +82,9 @@ class Watch:
     def open_box(self) -> None:
         """Make the black box of this process. Never raises."""
         self.is_boxed = True
-        directory, resource = self._place()
         try:
-            if directory is not None:
+            directory, resource = self._place()
+            if directory is not None:  # else nobody else can read it
                 self.box.begin(directory, resource)
         except (OSError, ValueError) as error:
             _diagnostics.report("open stages are not readable from outside", detail=error)

@@ -33,7 +33,7 @@ from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _TICK_NS: Final = 25_000_000  # while something is becoming late; else as a block may be long
-_REST: Final = 20  # so often it looks in vain, before it waits to be woken
+_REST: Final = 4  # so often it looks in vain, before it waits to be woken
 #: A look through the table takes no more of a tick than that for each stage.
 _SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
@@ -86,8 +86,6 @@ class Watchdog:
                 _diagnostics.report("errors while stages are watched", detail=error)
 
     def _tick(self, now: int, due: int) -> None:
-        if not self.watch.is_boxed:  # in a forked child
-            self.watch.open_box()
         self.watch.box.beat()
         late = self.watch.pauses.look(now)
         if self.watch.measured:

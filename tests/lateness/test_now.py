@@ -316,6 +316,20 @@ def test_a_table_cannot_be_made_and_stages_go_on(
     assert "open stages are not readable from outside" in capsys.readouterr().err
 
 
+def test_where_there_is_no_disk_there_is_no_table_and_stages_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The spool has said so; what is late is late all the same."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    with setup_observability("shop", environment="production", endpoint=NOWHERE):
+        with traced("turn", budget=0.001) as span:
+            time.sleep(0.01)
+        assert dict(span.attributes or {})["late"] is True  # type: ignore[attr-defined]
+    assert "open stages are not readable" not in capsys.readouterr().err
+
+
 def test_a_dead_process_whose_table_finds_no_room_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
