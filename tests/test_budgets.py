@@ -57,7 +57,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 1886,
     "jobs": 100,
-    "lateness": 1534,
+    "lateness": 1532,
     "logs": 1602,
     "mcp_server": 136,
     "observability": 257,
