@@ -41,7 +41,7 @@ BUDGET_S = 0.25
 SIZES_S = (0.35, 0.7)
 KINDS = ("queue", "loop", "gc", "lock", "pool", "downstream", "cpu")
 HEALTHY_USERS = 4
-TURN, PAIRS = 120, 40  # requests with all of it, then without; how often
+TURN, PAIRS = 24, 120  # requests with all of it, then without; how often
 PAGE_ROWS = 2000  # of a request that does some work: some milliseconds
 
 # ---------------------------------------------------------------- the service
@@ -179,6 +179,7 @@ def serve(ready: Any, results: Any, spool: str, heap: int, budget_s: float) -> N
     )
     watched = _runtime.current
     unwatched = dataclasses.replace(watched, watch=None, budgets={})
+    (on_gc,) = gc.callbacks
     ended: list[dict[str, Any]] = []
 
     class Processor:
@@ -213,7 +214,9 @@ def serve(ready: Any, results: Any, spool: str, heap: int, budget_s: float) -> N
     async def switched(request: Request) -> PlainTextResponse:
         """Go on with all of it, or without; say what this process has computed so far."""
         ended.clear()
-        _runtime.swap(watched if request.query_params["to"] == "watched" else unwatched)
+        is_watched = request.query_params["to"] == "watched"
+        gc.callbacks[:] = [on_gc] * is_watched
+        _runtime.swap(watched if is_watched else unwatched)
         return PlainTextResponse(str(time.process_time_ns()))
 
     routes += [Route("/taken", taken), Route("/switched", switched)]

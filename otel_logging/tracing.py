@@ -333,10 +333,7 @@ def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> No
         else:
             span.otel_logging_passed = True
         if bound is not None and (watch := _runtime.current.watch) is not None:
-            noted = watch.open.pop(span, None)
-            if type(noted) is tuple:
-                watch.box.close(noted[1])
-                watch.did(span)
+            watch.open.pop(span, None)
 
 
 def _as_links(links: Any, by: str) -> list[Link]:

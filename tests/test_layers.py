@@ -139,9 +139,9 @@ FLOORS_INSIDE = {
     ],
     "run": [{"__init__"}, {"sitecustomize"}],
     "lateness": [
-        {"blackbox", "budgets", "cpu", "verdict"},
-        {"died", "sentence", "where"},
-        {"stage"},
+        {"budgets", "cpu", "verdict"},
+        {"blackbox", "where"},
+        {"died", "stage"},
         {"pauses", "waiting"},
         {"watchdog"},
         {"watch"},

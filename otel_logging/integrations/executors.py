@@ -53,13 +53,13 @@ class _Waiting:
         pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
         since = now if self.stage is None else self._since  # it waits for itself alone
         had_it = blame(self._key, Why(pool), Holder(self, now), since)
-        self._wait = Interval(POOL, self._since, now, Why(pool)), had_it
+        self._wait = Interval(POOL, self._since, now, Why(pool), had_it)
 
     def finish(self) -> None:
         """Note that the work has ended: a stage that has ended before did not wait for it."""
         self.end = time.perf_counter_ns()
         if self.stage is not None and not self.stage.end:
-            self.stage.add_wait(*self._wait)
+            self.stage.add_wait(self._wait)
 
     def note(self, future: "Future[Any]") -> None:
         """Note that the stage has given up, before any thread took the work."""

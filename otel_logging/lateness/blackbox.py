@@ -14,16 +14,17 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from otel_logging._values import plain
+from otel_logging.lateness.verdict import Who
 from otel_logging.spool.reading import content
 
 NAME: Final = "open-stages"
 SLOTS: Final = 1024
-_MAGIC: Final = b"otelbox2"
+_MAGIC: Final = b"otelbox3"
 SLOT_BYTES: Final = 512
 #: Process id, when it was seen alive, length of the resource, which is encoded by ``_otlp``. Times
 #: of a clock that only goes forward are the machine's, the same in each of its processes.
@@ -32,18 +33,15 @@ _ALIVE: Final = struct.Struct("<Q")
 _HEADER_BYTES: Final = 8192
 #: Written at once: the system makes as large a page of it, which is in memory as a whole.
 _PIECE_BYTES: Final = 16 << 10
-#: State, lengths of the two texts, trace id in halves, span and parent id, start by the wall's
-#: clock and by that which only goes forward, budget, name.
-_HEAD: Final = struct.Struct("<BxHHxxQQQQQQd64s")
+#: State; trace, span and parent id; start by the wall's clock, and by that which only goes forward;
+#: budget and name; whose it is; where it stands.
+_SLOT: Final = struct.Struct("<B7x16sQQQQd64s96s288s")
 _NAMED: Final = struct.Struct("<d64s")
-_NAME: Final = _HEAD.size - _NAMED.size
-_WHO_BYTES: Final = 96
-_WHO, _WHERE = _HEAD.size, _HEAD.size + _WHO_BYTES
-_LENGTHS: Final = struct.Struct("<H")
+_NAMED_AT, _WHO_AT, _WHERE_AT = 56, 128, 224
+_NAME_BYTES, _WHO_BYTES, _WHERE_BYTES = 64, 96, 288
 _MORE: Final = "…".encode()
 #: Between pairs of who it is.
 _PAIRS: Final = "\0"
-LOW: Final = (1 << 64) - 1
 
 
 class Table(NamedTuple):
@@ -69,14 +67,9 @@ class OpenStage(NamedTuple):
     where: str
 
 
-class _Names(dict[str, bytes]):
-    """Names of stages as they stand there, without secrets."""
-
-    def __missing__(self, name: str) -> bytes:
-        if len(self) >= SLOTS:
-            self.clear()
-        shown = self[name] = _cut(str(plain(name)), 64)
-        return shown
+def _shown(name: str) -> bytes:
+    """Return a stage's name as it stands there, without secrets."""
+    return _cut(str(plain(name)), _NAME_BYTES)
 
 
 class BlackBox:
@@ -84,18 +77,14 @@ class BlackBox:
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        self.data: mmap.mmap | bytearray = bytearray()
+        self.data: mmap.mmap | bytearray = bytearray(SLOTS * SLOT_BYTES)
         #: Numbers of slots; those of the header are none.
+        self.shown = lru_cache(SLOTS)(_shown)
         self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
-        self.pack = _HEAD.pack_into
-        self.names = _Names()
 
-    def begin(self, directory: Path | None, resource: bytes) -> None:
-        """Make the file in *directory*; without one, nobody else can read. Failure: OSError."""
-        size = SLOTS * SLOT_BYTES
-        if directory is None:
-            self.data = bytearray(size)
-            return
+    def begin(self, directory: Path, resource: bytes) -> None:
+        """Make the file in *directory*. Failure: OSError."""
+        size = len(self.data)
         path = directory / NAME
         fd = os.open(
             path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600
@@ -115,34 +104,27 @@ class BlackBox:
 
     def open(
         self, slot: int, name: str, trace_id: int, span_id: int, parent_id: int, start_ns: int,
-        began_ns: int, budget_s: float = 0.0,
+        began_ns: int, budget_s: float = 0.0, who: Who = (),
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
-        ids = trace_id >> 64, trace_id & LOW, span_id, parent_id
-        rest = start_ns, began_ns, budget_s, self.names[name]
-        self.pack(self.data, slot * SLOT_BYTES, 1, 0, 0, *ids, *rest)
+        ids = trace_id.to_bytes(16, "big"), span_id, parent_id
+        rest = start_ns, began_ns, budget_s, self.shown(name), _joined(who), b""
+        _SLOT.pack_into(self.data, slot * SLOT_BYTES, 1, *ids, *rest)
 
     def name(self, slot: int, name: str, budget_s: float) -> None:
         """Give the stage in *slot* its name, known by now, and the budget of that."""
-        _NAMED.pack_into(self.data, slot * SLOT_BYTES + _NAME, budget_s, self.names[name])
+        _NAMED.pack_into(self.data, slot * SLOT_BYTES + _NAMED_AT, budget_s, self.shown(name))
 
-    def put_who(self, slot: int, who: Iterable[tuple[str, str]]) -> None:
+    def put_who(self, slot: int, who: Who) -> None:
         """Say on whose behalf the stage in *slot* runs."""
-        pairs = [f"{key}={value.replace(_PAIRS, ' ')}" for key, value in who]
-        text = _PAIRS.join(pairs).encode("utf-8", "replace")
-        if len(text) > _WHO_BYTES:
-            text = _PAIRS.encode().join([_cut(p, _WHO_BYTES // len(pairs) - 1) for p in pairs])
-        self._text(slot, 2, _WHO, text)
+        self._put(slot * SLOT_BYTES + _WHO_AT, _joined(who), _WHO_BYTES)
 
     def put_where(self, slot: int, where: str) -> None:
         """Say where it stands."""
-        self._text(slot, 4, _WHERE, _cut(where, SLOT_BYTES - _WHERE))
+        self._put(slot * SLOT_BYTES + _WHERE_AT, _cut(where, _WHERE_BYTES), _WHERE_BYTES)
 
-    def _text(self, slot: int, length_at: int, at: int, text: bytes) -> None:
-        start = slot * SLOT_BYTES
-        _LENGTHS.pack_into(self.data, start + length_at, 0)
-        self.data[start + at : start + at + len(text)] = text
-        _LENGTHS.pack_into(self.data, start + length_at, len(text))
+    def _put(self, at: int, text: bytes, size: int) -> None:
+        self.data[at : at + size] = text.ljust(size, b"\0")
 
     def show(self, slot: int, *, is_shown: bool) -> None:
         """Let others see the stage in *slot*, or not."""
@@ -188,15 +170,24 @@ def read(path: Path) -> Table:
 
 
 def _slot(data: bytes) -> OpenStage:
-    found = _HEAD.unpack_from(data)
-    _, who, where, high, low, span_id, parent_id, start_ns, began_ns, budget_s, name = found
-    pairs = _decoded(data[_WHO : _WHO + min(who, _WHO_BYTES)]).split(_PAIRS)
+    _, trace_id, span_id, parent_id, start_ns, began_ns, budget_s, *texts = _SLOT.unpack(data)
+    name, who, where = map(_decoded, texts)
     return OpenStage(
-        *(_decoded(name), high << 64 | low, span_id, parent_id, start_ns, began_ns),
+        *(name, int.from_bytes(trace_id, "big"), span_id, parent_id, start_ns, began_ns),
         budget_s if 0 < budget_s < float("inf") else None,
-        dict(pair.partition("=")[::2] for pair in pairs if pair),
-        _decoded(data[_WHERE : _WHERE + where]),
+        dict(pair.partition("=")[::2] for pair in who.split(_PAIRS) if pair),
+        where,
     )
+
+
+def _joined(who: Who) -> bytes:
+    if not who:
+        return b""
+    pairs = [f"{key}={value.replace(_PAIRS, ' ')}" for key, value in who]
+    text = _PAIRS.join(pairs).encode("utf-8", "replace")
+    if len(text) > _WHO_BYTES:
+        text = _PAIRS.encode().join([_cut(p, _WHO_BYTES // len(pairs) - 1) for p in pairs])
+    return text
 
 
 def _cut(text: str, most: int) -> bytes:

@@ -6,6 +6,7 @@ of its own. Deliberately absent: ``[``, which stands in names.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 _REMEMBERED: Final = 4096  # names; those of an application are few
@@ -19,29 +20,19 @@ class Budgets(dict[str, float]):
         patterns = [name for name in given if "*" in name or "?" in name]
         patterns.sort(key=lambda name: len(name) - name.count("*") - name.count("?"), reverse=True)
         self._patterns = [(_compiled(name), given[name]) for name in patterns]
-        self._found: dict[str, float | None] = {}
         self._heads = [re.split("[*?]", name)[0] for name in patterns]
-        self._starts: dict[str, bool] = {}
+        self.get = lru_cache(_REMEMBERED)(self._find)  # type: ignore[method-assign, assignment]
+        self.may_begin = lru_cache(_REMEMBERED)(self._may_begin)
 
-    def get(self, name: str, default: float | None = None) -> float | None:  # type: ignore[override]
-        """Return the budget of the stage *name*."""
+    def _find(self, name: str) -> float | None:
         if name in self:
             return self[name]
-        if not self._patterns:
-            return default
-        if name not in self._found:
-            if len(self._found) >= _REMEMBERED:
-                self._found.clear()
-            fitting = (budget for pattern, budget in self._patterns if pattern.fullmatch(name))
-            self._found[name] = next(fitting, default)
-        return self._found[name]
+        return next((budget for pattern, budget in self._patterns if pattern.fullmatch(name)), None)
 
-    def may_begin(self, start: str) -> bool:
-        """Say whether a name that begins with *start*, which is one of few, may have a budget."""
-        if start not in self._starts:
-            heads = [head for head in self._heads if start.startswith(head)]
-            self._starts[start] = bool(heads) or any(name.startswith(start) for name in self)
-        return self._starts[start]
+    def _may_begin(self, start: str) -> bool:
+        """Say whether a name that begins with *start* may have a budget."""
+        may = any(start.startswith(head) for head in self._heads)
+        return may or any(name.startswith(start) for name in self)
 
 
 def _compiled(name: str) -> re.Pattern[str]:

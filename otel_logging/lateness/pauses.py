@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter, deque
 from contextvars import Context
-from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Any, Final, NamedTuple
 
@@ -26,9 +25,9 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.verdict import GC, LOOP, Who, Why
 
-BEAT_NS: Final = 10_000_000
+BEAT_NS: Final = 25_000_000
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
-_NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked: a beat and a half are uncertain
+_NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
 _LONG_GC_NS: Final = 200_000
 _FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
@@ -52,29 +51,27 @@ class Pause(NamedTuple):
     span: Any = None
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Seen:
+class Seen(NamedTuple):
     """What a thread was doing while it blocked."""
 
-    label: str
+    at: int
     steps: list[where.Step]
     span: Any = trace.INVALID_SPAN
     who: Who = ()
     task: int = 0
     #: The loop waits for events: it is not its own work that keeps it.
     is_idle: bool = False
-    at: int = field(init=False, default_factory=time.perf_counter_ns)
-    request: Any = field(init=False, default=None)
 
-    def __post_init__(self) -> None:
-        if self.span is not trace.INVALID_SPAN:
-            self.request = bindings.entry_of(self.span)
+    @property
+    def request(self) -> Any:
+        """The entry span of the request that it was for; None where it was for none."""
+        return None if self.span is trace.INVALID_SPAN else bindings.entry_of(self.span)
 
     @property
     def why(self) -> Why:
         """What it was, and on whose behalf."""
-        name = getattr(self.span, "name", None)
-        return Why(self.label, f"{name}: {self.label}" if name else self.label, self.who)
+        label, name = where.label(self.steps), getattr(self.span, "name", None)
+        return Why(label, f"{name}: {label}" if name else label, self.who)
 
 
 class Pauses:
@@ -87,6 +84,7 @@ class Pauses:
         #: Who computed most when the watchdog looked last, if that held anybody up.
         self.hog: Pause | None = None
         self._gc_began = 0
+        gc.callbacks.append(self.on_gc)
 
     def heart_of(self, loop: Any) -> "Heart":
         """Return the heart of the running *loop*, beating."""
@@ -95,34 +93,37 @@ class Pauses:
             heart = self.hearts[id(loop)] = Heart(loop, self)
         heart.open += 1
         if not heart.beats:
-            heart.start()
+            heart.beat_again(time.perf_counter_ns())
         return heart
 
-    def look(self, now: int) -> None:
-        """Look at the loops that are late, from another thread."""
+    def look(self, now: int) -> int:
+        """Look at the loops that are blocked, from another thread; return how late the last is."""
+        late = 0
         for key, heart in list(self.hearts.items()):
             if heart.loop.is_closed():
                 self.hearts.pop(key, None)
-            elif heart.beats and now - heart.due > BLOCKED_NS:
-                heart.seen.append(self.seen_in(heart.thread, heart.loop))
+            elif heart.beats:
+                late = max(late, now - heart.due)
+                if now - heart.due > BLOCKED_NS:
+                    heart.seen.append(self.seen_in(heart.thread, heart.loop))
+        return late
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
         """Return what *thread* does at this moment: for a task of *loop*, or a stage in it."""
         task = None if loop is None else asyncio.current_task(loop)
         frame = where.frames().get(thread)
-        steps = where.of_frame(frame)
+        now, steps = time.perf_counter_ns(), where.of_frame(frame)
         context = None if task is None else where.context_of(task)
-        label = where.label(steps)
         if loop is None:
             span = trace.INVALID_SPAN if where.is_shared(frame) else self._watch.span_in(thread)
-            return Seen(label, steps, span, self._watch.who_of(span, {}))
+            return Seen(now, steps, span, self._watch.who_of(span))
         if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
-            return Seen(label, steps, is_idle=True)
-        if context is not None:
-            span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
-            values = context.get(bindings.BOUND, NOTHING).values
-            return Seen(label, steps, span, self._watch.who_of(span, values), id(task))
-        return Seen(label, steps, is_idle=where.is_idle(steps))
+            return Seen(now, steps, is_idle=True)
+        if context is None:
+            return Seen(now, steps, is_idle=where.is_idle(steps))
+        span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
+        values = context.get(bindings.BOUND, NOTHING).values
+        return Seen(now, steps, span, self._watch.who_of(span, values), id(task))
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note a collection; called by the collector, in whichever thread it runs."""
@@ -132,15 +133,11 @@ class Pauses:
         elif now - self._gc_began > _LONG_GC_NS and self._gc_began:
             frame = sys._getframe(1)  # noqa: SLF001 - what made the collector run
             span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
-            seen = Seen(where.label(where.of_frame(frame)), [], span)
+            seen = Seen(now, where.of_frame(frame), span)
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
             who = self._watch.who_of(span, bindings.bound())
             why = Why(detail, seen.why.culprit, who)
             self.recent.append(Pause(GC, self._gc_began, now, why))
-
-    def start(self) -> None:
-        """Have the collector tell of itself."""
-        gc.callbacks.append(self.on_gc)
 
     def stop(self) -> None:
         """Let go of the collector and of all loops."""
@@ -173,13 +170,9 @@ class Heart:
         self.seen: list[Seen] = []
         self._pauses = pauses
 
-    def start(self) -> None:
-        """Beat from here on."""
-        self.beats = True
-        self._next(time.perf_counter_ns())
-
-    def _next(self, now: int) -> None:
-        self.due = now + BEAT_NS
+    def beat_again(self, now: int) -> None:
+        """Beat once more, after *now*."""
+        self.beats, self.due = True, now + BEAT_NS
         self._computed = time.thread_time_ns(), time.process_time_ns()
         self.loop.call_later(BEAT_NS / 1e9, self._beat, context=Context())
 
@@ -187,7 +180,7 @@ class Heart:
         now = time.perf_counter_ns()
         self.check(now)
         if self.open > 0 and not self.loop.is_closed():
-            self._next(now)
+            self.beat_again(now)
         else:
             self.beats = False
 
@@ -204,6 +197,7 @@ class Heart:
             if self.is_starved and hog is not None and began - hog.end < _FRESH_NS:
                 self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
+        began -= BEAT_NS // 2  # since some time between the beats
         parts = [
             list(part) for _, part in groupby(seen, key=lambda each: (each.task, each.is_idle))
         ]
@@ -215,17 +209,12 @@ class Heart:
         if not part:
             self._pauses.recent.append(Pause(LOOP, start, end, Why(), loop=self.loop))
         elif not part[0].is_idle:  # pragma: no branch - a busy machine
-            most = Counter(each.label for each in part).most_common(1)[0][0]
-            worst = next(each for each in part if each.label == most)
+            labels = Counter(where.label(each.steps) for each in part)
+            worst = max(part, key=lambda each: labels[where.label(each.steps)])
             span = _span_of(worst, start, end, now) if end - start >= BLOCKED_NS else None
             self._pauses.recent.append(
                 Pause(LOOP, start, end, worst.why, worst.request, worst.task, self.loop, span=span)
             )
-
-    def take_starved(self) -> bool:
-        """Say whether it had no chance to beat since this was asked last."""
-        was, self.is_starved = self.is_starved, False
-        return was
 
     def _was_kept(self, late: int) -> bool:
         """Say whether this thread had no chance to beat: others have computed, and it has not; or

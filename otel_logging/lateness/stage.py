@@ -9,10 +9,10 @@ import json
 import time
 from asyncio import _get_running_loop, current_task
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from sys import _getframe
 from threading import get_ident
@@ -25,34 +25,21 @@ from otel_logging import _diagnostics, _forks, _green, _names
 from otel_logging import context as bindings
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.lateness import where
-from otel_logging.lateness.sentence import sentence
-from otel_logging.lateness.verdict import (
-    CPU,
-    LOOP,
-    QUEUE,
-    UNKNOWN,
-    Facts,
-    Interval,
-    Who,
-    Why,
-    judge,
-    late_by,
-)
+from otel_logging.lateness import verdict, where
+from otel_logging.lateness.verdict import Facts, Interval, Who, Why
 
-#: Attribute of a span: its ``Watched``; of one that only the black box knows, its slot.
+#: Attribute of a span: its ``Watched``.
 WATCHED: Final = "otel_logging_watched"
 #: Attribute of a span that is not recorded: what is bound in its request.
 WHO: Final = "otel_logging_who"
 _WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
-_NODES: Final = 2000  # stages below one that are remembered one by one until that ends
-_JOINED: Final = 8  # names that take turns beyond that, and are remembered together
+_NODES: Final = 5000  # stages and calls below one that are remembered until that ends
 _WAITS: Final = 1000
 _PLACES: Final = 64
 _PAUSES: Final = 200  # the longest that are looked at
 _LINKS: Final = 8
 
-
+_DOWNSTREAM: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
 #: Who works on a stage that is held, and that no task is in.
 NOBODY: Final = object()
 
@@ -67,10 +54,15 @@ class Holder(NamedTuple):
     task: Any = None
 
 
+def open_of(span: Any) -> "Watched | None":
+    """Return what is known of *span* while it is open; None where nothing is."""
+    return getattr(span, WATCHED, None) or None
+
+
 def watched_of(span: Any) -> "Watched | None":
     """Return what is measured of *span*; None where nothing is."""
-    found = getattr(span, WATCHED, None)
-    return found if type(found) is Watched else None
+    found = open_of(span)
+    return found if found is not None and found.is_measured else None
 
 
 def value_of(span: Any, key: str) -> Any:
@@ -93,29 +85,34 @@ def ended_below(around: Any, span: Any) -> None:
     outer = watched_of(around)
     if outer is not None and span.otel_logging_watched is None:
         start, clock = span.start_time, span.clock_ns
-        is_downstream = span.kind in (SpanKind.CLIENT, SpanKind.PRODUCER)
+        is_downstream = span.kind in _DOWNSTREAM
         outer.add_child(Facts(span.name, start - clock, span.end_time - clock, is_downstream))
 
 
-def _times(start: int, waited_s: Any, is_handed: bool) -> tuple[int, int]:  # noqa: FBT001
-    """Return when a stage was handed over and when it began: at one of them its span did."""
-    if type(waited_s) not in (float, int) or not 0 < waited_s < inf:
-        return start, start
-    waited = int(waited_s * 1e9)
-    # the span of another SDK may begin now all the same
-    is_handed = is_handed and time.perf_counter_ns() - start >= waited
-    return (start, start + waited) if is_handed else (start - waited, start)
-
-
 class Watched:
-    """What is measured of one open stage."""
+    """What is measured of one open stage. What few stages ever have is the class's."""
 
-    __slots__ = (
-        *("_below", "_cpu", "_guesses", "_inner_cpu", "_pid", "_waits", "_whose", "began"),
-        *("budget_s", "children", "end", "heart", "is_downstream", "is_known", "is_overdue"),
-        *("name", "origin", "outer", "places", "seen_at", "slot", "span", "task", "thread"),
-        *("watch", "worker"),
-    )
+    end = seen_at = 0
+    is_overdue = False
+    #: Its slot of the black box; below 1: it has none.
+    slot = -1
+    #: Whether it has a budget, or is below one that has; else it is only shown as open.
+    is_measured = True
+    #: Who began it: a thread; a task of *loop*, on which *heart* beats.
+    thread = 0
+    task: Any = None
+    loop: Any = None
+    heart: Any = None
+    #: The task that works on it now; None once that has left it, ``NOBODY`` once no other was
+    #: found that does.
+    worker: Any = None
+    #: Of a synchronous stage: what its thread had computed when it began, and since then in stages
+    #: below it.
+    cpu_began = -1
+    inner_cpu = 0
+    places: "Counter[str] | None" = None
+    #: Whose it was, once it has ended.
+    _who: Who | None = None
 
     def __init__(
         self,
@@ -124,94 +121,47 @@ class Watched:
         name: str,
         budget_s: float | None,
         outer: "Watched | None" = None,
-        waited_s: Any = None,
-        is_downstream: bool = False,  # noqa: FBT001, FBT002 - by keyword it takes longer
-        is_handed: bool = False,  # noqa: FBT001, FBT002
-        at: tuple[int, Any] | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
     ) -> None:
-        """Begin. *waited_s*: since it was handed over; *is_handed*: its span begins there.
-
-        *at*: the thread and the task that it is in, where this is made in another.
-        """
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
-        self.outer, self._pid = outer, _forks.pid
+        self.outer, self.is_downstream, self._pid = outer, kind in _DOWNSTREAM, _forks.pid
         #: How many there are, shared with all below.
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
-        self.is_downstream = is_downstream
         self.origin = self.began = began_ns(span)
-        if waited_s is not None:
-            self.origin, self.began = _times(self.began, waited_s, is_handed)
-        self._waits: list[tuple[Interval, Callable[[], Why] | None]] = []
-        self._guesses: list[Interval] = []
-        self.children: list[Facts] = []
-        self.places: Counter[str] | None = None
-        self.seen_at = self.end = self._inner_cpu = 0
-        self.is_overdue = False
         #: Whether others may ask for it once it has ended.
         self.is_known = outer is None
-        self._whose: Who | None = None
-        self.slot = self._cpu = -1
-        self.task: Any = None
-        self.heart: Any = None
-        #: The task that works on it now; None once that has left it, ``NOBODY`` once no other was
-        #: found that does.
-        self.worker: Any = None
-        if at is not None:
-            (self.thread, self.task), self.worker = at, at[1]
-            return
-        self.thread = get_ident()
-        loop = _get_running_loop()
-        if loop is not None:
-            self.task, self.heart = current_task(loop), watch.pauses.heart_of(loop)
-            self.worker = self.task
-        elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
-            self._cpu = time.thread_time_ns()
+        self.waits: list[Interval] = []
+        self.guesses: list[Interval] = []
+        self.children: list[Facts] = []
 
-    def add_wait(self, wait: Interval, ask: Callable[[], Why] | None = None) -> None:
-        """Take a wait that was measured; *ask* says who had what it was for, if that matters."""
-        if len(self._waits) < _WAITS:  # pragma: no branch - a bound
-            self._waits.append((wait, ask))
+    def begin_here(self) -> None:
+        """Note that this thread begins it, in this task."""
+        self.thread = get_ident()
+        self.loop = loop = _get_running_loop()
+        if loop is not None:
+            self.task = self.worker = current_task(loop)
+            self.heart = self.watch.pauses.heart_of(loop)
+        elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
+            self.cpu_began = time.thread_time_ns()
+
+    def add_wait(self, wait: Interval) -> None:
+        """Take a wait that was measured."""
+        if len(self.waits) < _WAITS:  # pragma: no branch - a bound
+            self.waits.append(wait)
 
     def add_guess(self, wait: Interval) -> None:
         """Take a wait that was seen; those in one place that follow each other become one."""
-        guesses = self._guesses
+        guesses = self.guesses
         if guesses and guesses[-1].why == wait.why and wait.start <= guesses[-1].end:
             wait = wait._replace(start=guesses.pop().start)
         if len(guesses) < _WAITS:  # pragma: no branch - a bound
             guesses.append(wait)
 
-    def _all_waits(self) -> list[Interval]:
-        """Return the waits; what was measured is not guessed as well."""
-        known = [each if ask is None else each._replace(why=ask()) for each, ask in self._waits]
-        return known + [
-            guess
-            for guess in self._guesses
-            if not any(wait.start < guess.end and wait.end > guess.start for wait in known)
-        ]
-
-    def add_child(self, facts: Facts, *, cpu: int = 0) -> None:
+    def add_child(self, facts: Facts) -> None:
         """Take a child that has ended."""
-        if self._below[0] < _NODES and not self.end:
+        if self._below[0] < _NODES and not self.end:  # pragma: no branch - a bound
             self._below[0] += 1
             self.children.append(facts)
-        elif self.children and not self.end:
-            self._join(facts)
-        self._inner_cpu += cpu
-
-    def _join(self, facts: Facts) -> None:
-        """Have one of the last children last longer by another of its name, which follows: those in
-        between are as long as before, and end later.
-        """
-        children, end = self.children, facts.end
-        last = range(len(children) - 1, max(len(children) - _JOINED, 0) - 1, -1)
-        like = next((n for n in last if children[n].name == facts.name), None)
-        if like is None or facts.start < children[-1].end:
-            return
-        for n in range(len(children) - 1, like - 1, -1):
-            more = facts.end - facts.start if n == like else 0
-            start = end - (children[n].end - children[n].start) - more
-            children[n] = children[n]._replace(start=start, end=end)
-            end = start
 
     def saw(self, steps: list[where.Step], now: int, since: int) -> None:
         """Take a sample of where it stands: the same since *since*, as far as one knows."""
@@ -224,9 +174,21 @@ class Watched:
             self.add_guess(Interval(cause, max(since, self.began), now, Why(place)))
         self.seen_at = now
 
+    def wait_before(self, waited_s: Any, *, is_handed: bool) -> None:
+        """Note that it waited before it began, where *waited_s* is such a time; *is_handed*: its
+        span begins when it was handed over.
+        """
+        if type(waited_s) in (float, int) and 0 < waited_s < inf:
+            waited = int(waited_s * 1e9)
+            # the span of another SDK may begin now all the same
+            if is_handed and time.perf_counter_ns() - self.origin >= waited:
+                self.began += waited
+            else:
+                self.origin -= waited
+
     def who(self) -> Who:
         """Return on whose behalf it runs, or ran."""
-        found: Who = self.watch.who_of(self.span, {}) if self._whose is None else self._whose
+        found: Who = self.watch.who_of(self.span) if self._who is None else self._who
         return found
 
     # ---- the end
@@ -245,7 +207,7 @@ class Watched:
                 end_ns = span.now_ns() if end_ns is None else end_ns
                 self.end = end_ns - clock
             if self.is_known:
-                self._whose = self.who()
+                self._who = self.watch.who_of(span)
             self._finish()
         except Exception as error:
             _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
@@ -255,28 +217,39 @@ class Watched:
             self.watch.forget(self)
             # hundreds are kept for what others may ask: with nothing that is large
             self.span, self.task, self.worker, self.places = INVALID_SPAN, None, None, None
-            self._waits, self._guesses, self.children = [], [], []
+            self.waits, self.guesses, self.children = [], [], []
         return end_ns
 
     def _finish(self) -> None:
         outer, cpu = self.outer, 0
-        is_here = self.thread == get_ident()
-        if self._cpu >= 0 and is_here and not where.is_shared(_getframe()):
-            cpu = time.thread_time_ns() - self._cpu
         if self.places:
             self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places))
         latency_s = (self.end - self.origin) / 1e9
-        over_s = late_by(latency_s, self.budget_s)
+        over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return
+        is_here = self.thread == get_ident()
+        if self.cpu_began >= 0 and is_here and not where.is_shared(_getframe()):
+            cpu = time.thread_time_ns() - self.cpu_began
         if self.began > self.origin:
-            behind = self.watch.behind(self.task or self.thread, self.origin, self.began)
-            self.add_wait(Interval(QUEUE, self.origin, self.began, behind))
-        cpu_here = max(cpu - self._inner_cpu, 0)
-        known = self._all_waits(), self.children, cpu_here, self._guesses
-        facts = Facts(self.name, self.origin, self.end, self.is_downstream, *known)
+            runner = self.task or self.thread
+            behind = partial(self.watch.behind, runner, self.origin, self.began)
+            self.waits.append(Interval(verdict.QUEUE, self.origin, self.began, Why(), behind))
+        waits = self.waits
+        if self.guesses:  # what was measured is not guessed as well
+            waits = waits + [
+                guess
+                for guess in self.guesses
+                if not any(wait.start < guess.end and wait.end > guess.start for wait in waits)
+            ]
+        facts = Facts(
+            *(self.name, self.origin, self.end, self.is_downstream, waits, self.children),
+            *(max(cpu - self.inner_cpu, 0), self.guesses),
+        )
         if outer is not None:
-            outer.add_child(facts, cpu=cpu if outer.thread == self.thread else 0)
+            outer.add_child(facts)
+            if outer.thread == self.thread:
+                outer.inner_cpu += cpu
         if over_s is not None:
             self._explain(facts, latency_s, over_s, cpu)
 
@@ -286,24 +259,27 @@ class Watched:
         if self.heart is not None and self.thread == get_ident():
             self.heart.check(self.end)
         pauses = self.watch.pauses_of(self)[-_PAUSES:]
-        verdict = judge(facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9))
+        found = verdict.judge(
+            facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9)
+        )
         # where it stood is where it computed, if its own thread did that
-        is_here = cpu * 2 > verdict.shares.get(CPU, 0)
-        if self.places and (verdict.cause == UNKNOWN or (verdict.cause == CPU and is_here)):
+        is_here = cpu * 2 > found.shares.get(verdict.CPU, 0)
+        is_better = found.cause == verdict.UNKNOWN or (found.cause == verdict.CPU and is_here)
+        if self.places and is_better:
             place = self.places.most_common(1)[0][0]
-            verdict = verdict._replace(why=verdict.why._replace(detail=place))
-        detail, culprit, blamed = verdict.why
+            found = found._replace(why=found.why._replace(detail=place))
+        detail, culprit, blamed = found.why
         # with the microseconds that a clock's resolution leaves, the shares are the latency
-        shares = {cause: round(took / 1e9, 6) for cause, took in verdict.shares.items()}
+        shares = {cause: round(took / 1e9, 6) for cause, took in found.shares.items()}
         start_ns = time.time_ns() - (time.perf_counter_ns() - self.origin)
-        why = sentence(
+        why = verdict.sentence(
             *(self.name, self.who(), datetime.fromtimestamp(start_ns / 1e9, UTC), latency_s),
-            *(self.budget_s or 0.0, verdict, where.summary(self.places) if self.places else ""),
+            *(self.budget_s or 0.0, found, where.summary(self.places) if self.places else ""),
         )
         attributes: dict[str, Any] = {
             _names.LATE: True,
             _names.LATE_BY: round(over_s, 6),
-            _names.LATE_CAUSE: verdict.cause,
+            _names.LATE_CAUSE: found.cause,
             **({_names.LATE_DETAIL: detail} if detail else {}),
             **({_names.LATE_CULPRIT: culprit} if culprit else {}),
             **{f"{_names.LATE_CULPRIT}.{key}": value for key, value in blamed},
@@ -329,18 +305,16 @@ class Watched:
         """Make a line of its trace and user, also where something else is current."""
         if CURRENT.get().get(SPAN) is self.span:
             self.watch.warn(event, stage=self.name, **fields)
-        else:
-            Context().run(self._tell, event, {**dict(self.who()), **fields})
-
-    def _tell(self, event: str, fields: dict[str, Any]) -> None:
-        CURRENT.set(otel_context.Context({SPAN: self.span}))
-        self.watch.warn(event, stage=self.name, **fields)
+            return
+        there = Context()
+        there.run(CURRENT.set, otel_context.Context({SPAN: self.span}))
+        there.run(partial(self.watch.warn, event, stage=self.name, **(dict(self.who()) | fields)))
 
     def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""
         cause, why = pause.cause, pause.why
-        if cause in (LOOP, CPU) and self.is_own(pause):
-            cause, why = CPU, Why(why.detail)
+        if cause in (verdict.LOOP, verdict.CPU) and self.is_own(pause):
+            cause, why = verdict.CPU, Why(why.detail)
         return Interval(cause, pause.start, pause.end, why)
 
     def is_own(self, pause: Any) -> bool:

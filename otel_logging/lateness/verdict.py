@@ -1,15 +1,19 @@
 """Was a stage late, by how much, and why? Pure, shared by the side that writes and the side that
 reads.
 
-In: the facts of a finished stage. Out: its latency, shared out among causes, and the cause.
+In: the facts of a finished stage. Out: its latency, shared out among causes, and the cause; as a
+sentence that a person reads.
 Invariants: each moment has one cause, so the shares sum to the latency; a stage is explained by
-its critical path. Deliberately absent: clocks, spans, files.
+its critical path. Deliberately absent: clocks, spans, files, colours.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
+
+from otel_logging._text import duration
 
 GC, LOOP, LOCK, POOL, QUEUE = "gc", "loop", "lock", "pool", "queue"
 DOWNSTREAM, CPU, UNKNOWN = "downstream", "cpu", "unknown"
@@ -43,6 +47,8 @@ class Interval(NamedTuple):
     start: int
     end: int
     why: Why = Why()
+    #: Says why instead, where that is to be known.
+    ask: Callable[[], Why] | None = None
 
 
 class Facts(NamedTuple):
@@ -118,6 +124,44 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     return Verdict(ranked, cause, why, ranked.get(cause, 0) if cause == GC else most_of_it)
 
 
+def sentence(
+    name: str,
+    who: Who,
+    start: datetime,
+    latency_s: float,
+    budget_s: float,
+    verdict: Verdict,
+    where: str = "",
+) -> str:
+    """Return why a stage was late: whose, when, by how much, behind what."""
+    whose = f"{who[0][1]}'s {name}" if who else name
+    when = f"{start:%H:%M:%S}.{start.microsecond // 1000:03d}"
+    took = f"took {duration(latency_s)} (budget {duration(budget_s)})"
+    share = duration(verdict.took / 1e9)
+    return f"{whose} of {when} {took}: {share} {_because(verdict, where)}"
+
+
+def _because(verdict: Verdict, where: str) -> str:
+    detail, culprit, blamed = verdict.why
+    behind = f"behind {detail or culprit}" if detail or culprit else "behind other work"
+    for_whom = f" for {blamed[0][1]}" if blamed else ""
+    held = f", held by {culprit}{for_whom}" if culprit else ""
+    named = f" {detail}" if detail else ""
+    sentences = {
+        GC: f"in garbage collection ({detail or 'of unknown work'})",
+        LOOP: f"{behind}{for_whom}, which blocked the event loop",
+        LOCK: f"waiting for the lock{named}{held}",
+        POOL: f"waiting for the pool{named}{held}",
+        QUEUE: f"in a queue{f', behind {culprit}{for_whom}' if culprit else ''}",
+        DOWNSTREAM: f"in {detail or 'a call to elsewhere'}",
+        CPU: f"{behind}{for_whom}, which kept the interpreter busy"
+        if culprit
+        else f"of computing{f' in {detail}' if detail else ''}",
+        UNKNOWN: f"without a known cause{f': {where}' if where else ''}",
+    }
+    return sentences.get(verdict.cause, f"waiting for {verdict.cause}{named}{held}")
+
+
 def most(held: Iterable[tuple[int, int, Why]], start: int, end: int) -> Why | None:
     """Return who had something for most of a time; None where nobody did, or who is not known.
 
@@ -170,4 +214,4 @@ def _moments(
         found = next((each for each in there if each.start <= left and right <= each.end), base)
         if _RANK.get(found.cause, 0) > _RANK[base.cause]:
             found = base
-        yield found.cause, found.why, right - left
+        yield found.cause, found.why if found.ask is None else found.ask(), right - left

@@ -5,7 +5,6 @@ it waited for. Deliberately absent: touching a lock or a pool.
 """
 
 import time
-from asyncio import _get_running_loop, current_task
 from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from weakref import ref
 from otel_logging import _wrap
 from otel_logging._errors import ConfigurationError
 from otel_logging._values import field
+from otel_logging.binding import worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why, most
@@ -77,14 +77,13 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
         cause, name = self._key
         ask = None
         if name:
-            watched.is_known, loop = True, _get_running_loop()
-            task = None if loop is None else current_task(loop)
-            holder = Holder(watched, now, None if task is None else ref(task))
+            watched.is_known, here = True, worker()
+            holder = Holder(watched, now, None if isinstance(here, int) else ref(here))
             is_standing = has_it and future is not None and _waits_for(last) is future
             has_not = last if is_standing else None
             ask = blame(self._key, Why(name), holder, began, has_it=has_it, has_not=has_not)
         if now - began > _MOMENT_NS:
-            watched.add_wait(Interval(cause, began, now, Why(name)), ask)
+            watched.add_wait(Interval(cause, began, now, Why(name), ask))
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.

@@ -25,12 +25,12 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses
-from otel_logging.lateness.stage import WHO, Watched, began_ns, value_of, watched_of
+from otel_logging.lateness.stage import WHO, Watched, began_ns, open_of, value_of, watched_of
 from otel_logging.lateness.verdict import Who, Why, most
 from otel_logging.lateness.watchdog import Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
-_DOWNSTREAM: Final = (trace.SpanKind.CLIENT, trace.SpanKind.PRODUCER)
+_NOTHING: Final[Mapping[str, Any]] = {}
 _ENDED: Final = 256
 _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
@@ -43,7 +43,7 @@ class Watch:
         self,
         who: tuple[str, ...],
         warn: Callable[..., object],
-        place: Callable[[], tuple[Path | None, bytes]] = lambda: (None, b""),
+        place: Callable[[], tuple[Path | None, bytes]],
     ) -> None:
         """*warn* makes a line. *place* says where the black box may be, and whose it is: a
         directory and a resource.
@@ -57,37 +57,37 @@ class Watch:
         self.has_budgets = False
         self._begin()
         self.open_box()
-        self.pauses.start()
         _forks.join(_forks.Step.WATCH, self)
 
     def _begin(self) -> None:
         self.box = BlackBox()
         self.is_boxed = False
-        #: Entry stages without a budget, by span: the loop, or the thread, that each began in; with
-        #: its slot, once it has one. Stages write it themselves, in line.
+        #: New entry stages without a budget, by span: the loop, or the thread, that each began in.
+        #: Stages write it themselves, in line.
         self.open: dict[Any, Any] = {}
         #: Stages whose task has gone on to something else.
         self.left: set[Any] = set()
         #: Threads that work on behalf of a stage that another task or thread began, by their ids.
         self.hands: dict[int, Any] = {}
         self.is_awake = False
-        self.measured: dict[int, Watched] = {}
+        self.measured: dict[Watched, None] = {}
         #: From when to when, in which task (weakly) or thread, what.
         self._ended: deque[tuple[int, int, object, Why]] = deque(maxlen=_ENDED)
-        self._unboxed = -1  # the next key of a stage that found no slot
-        self._may_start = [True]  # popped by the one thread that starts ours
-        self._thread: threading.Thread | None = None
         self.watchdog = Watchdog(self)
+        run, name = self.watchdog.run, "otel_logging watch"
+        self._thread = threading.Thread(target=run, name=name, daemon=True)
+        self._may_start = [self._thread]  # popped by the one thread that starts ours
         self.news = SimpleQueue[None]()  # re-entrant, and cheaper to wait for than an event
 
     def open_box(self) -> None:
         """Make the black box of this process. Never raises."""
         self.is_boxed = True
         try:
-            self.box.begin(*self._place())
+            directory, resource = self._place()
+            if directory is not None:  # else nobody else can read it
+                self.box.begin(directory, resource)
         except (OSError, ValueError) as error:
             _diagnostics.report("open stages are not readable from outside", detail=error)
-            self.box.begin(None, b"")
 
     def after_fork(self) -> None:
         """Watch nothing yet: what is open is the parent's."""
@@ -100,9 +100,8 @@ class Watch:
         self.pauses.stop()
         self.box.remove()
         self.news.put(None)
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_STOP_S)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(_STOP_S)
 
     # ---- stages
 
@@ -115,8 +114,8 @@ class Watch:
         kind: Any,
         attributes: Mapping[str, Any],
         handed_ns: int | None = None,
-    ) -> bool:
-        """Measure a stage with a budget, and all below such; say whether it is. Never raises.
+    ) -> None:
+        """Measure a stage with a budget, and all below such. Never raises.
 
         *handed_ns*: when its work was handed over, if its span begins there.
         """
@@ -125,27 +124,23 @@ class Watch:
             if outer is not None and outer.end:
                 outer = None  # pragma: no cover - a task that goes on, by the millisecond
             if (budget_s is None and outer is None) or len(self.measured) > _MOST:
-                return False
+                return
             self.has_budgets = True
-            waited_s, is_downstream = attributes.get(_names.QUEUE_WAIT), kind in _DOWNSTREAM
             if span.otel_logging_watched is False:  # it is not recorded
                 setattr(span, WHO, bindings.state().values)
-            is_handed = handed_ns is not None
-            watched = Watched(self, span, name, budget_s, outer, waited_s, is_downstream, is_handed)
-            slot = -1 if budget_s is None else self.slot_for(span, name, budget_s)
-            has_any = getattr(span, bindings.ENTRY, None) or bindings.state().values
-            if slot > 0 and has_any and (who := self.who_of(span, {})):
-                self.box.put_who(slot, who)
-            if slot < 0:
-                slot = self._unboxed = self._unboxed - 1
-            watched.slot = slot
-            self.measured[slot] = watched
+            watched = Watched(self, span, name, budget_s, outer, kind)
+            watched.begin_here()
+            if _names.QUEUE_WAIT in attributes:
+                is_handed = handed_ns is not None
+                watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=is_handed)
+            if budget_s is not None:
+                watched.slot = self.slot_for(span, name, budget_s)
+            self.measured[watched] = None
             span.otel_logging_watched = watched
             if not self.is_awake:
                 self.wake()
         except Exception as error:  # pragma: no cover - a foreign span, of whatever kind
             _diagnostics.report("stages not watched", detail=error)
-        return True
 
     def expect(self, span: Any, start: str, ask: Callable[[], str | None] | None) -> None:
         """Ask for the route of a request, whose name begins with *start*, until its end; measure it
@@ -155,25 +150,33 @@ class Watch:
         budgets = _runtime.current.budgets
         is_new = not span.otel_logging_watched
         if is_new and isinstance(budgets, Budgets) and budgets.may_begin(f"{start} "):
-            self.close(span)
+            self.open.pop(span, None)
             self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
 
     def name(self, span: Any, name: str) -> None:
         """Take over the name of a request that is known by now, and the budget of that."""
         known = _runtime.current.budgets.get(name)
         budget = span.otel_logging_budget if known is None else known
-        if (watched := watched_of(span)) is not None:
+        if (watched := open_of(span)) is not None:
             watched.name = name
             watched.budget_s = inf if budget is None else budget
-        if (slot := self._slot_of(span)) > 0:
-            self.box.name(slot, name, budget or 0.0)
+            if watched.slot > 0:  # pragma: no branch - thousands are open
+                self.box.name(watched.slot, name, budget or 0.0)
 
-    def _slot_of(self, span: Any) -> int:
-        """Return the slot of an entry span that is open; none is below 1."""
-        if (watched := watched_of(span)) is not None:
-            return watched.slot
-        noted = self.open.get(span)
-        return noted[1] if type(noted) is tuple else 0
+    def show(self, span: Any) -> None:
+        """Show an entry stage without a budget, which is not new any more. In another thread."""
+        place = self.open.pop(span, None)
+        if place is None:
+            return  # pragma: no cover - it has just ended
+        watched = Watched(self, span, getattr(span, "name", ""), inf)
+        watched.is_measured = False
+        if type(place) is int:
+            watched.thread = place
+        else:
+            watched.loop = place
+        watched.slot = self.slot_for(span, watched.name, 0.0)
+        self.measured[watched] = None
+        span.otel_logging_watched = watched
 
     def slot_for(self, span: Any, name: str, budget_s: float) -> int:
         """Put a stage into a slot of the black box, and return that; -1 where none is left."""
@@ -187,7 +190,8 @@ class Watch:
         parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
         parent_id = 0 if parent is None else parent.span_id
         times = getattr(span, "start_time", None) or time.time_ns(), began_ns(span)
-        self.box.open(slot, name, ids.trace_id, ids.span_id, parent_id, *times, budget_s)
+        rest = parent_id, *times, budget_s, self.who_of(span)
+        self.box.open(slot, name, ids.trace_id, ids.span_id, *rest)
         return slot
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
@@ -195,19 +199,19 @@ class Watch:
         span = span.now if type(span) is bindings.Standing else span
         if hasattr(span, bindings.ENTRY) and not span.is_recording():
             setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
-        if (slot := self._slot_of(span)) > 0:
-            self.box.put_who(slot, self.who_of(span, fields))
+        if (watched := open_of(span)) is not None and watched.slot > 0:
+            self.box.put_who(watched.slot, self.who_of(span, fields))
         inner = CURRENT.get().get(SPAN, span)
         while inner is not span and bindings.entry_of(inner) is span:
-            if (watched := watched_of(inner)) is not None and watched.slot > 0:
-                self.box.put_who(watched.slot, self.who_of(inner, {}))
+            if (watched := open_of(inner)) is not None and watched.slot > 0:
+                self.box.put_who(watched.slot, self.who_of(inner))
             inner = getattr(inner, bindings.OUTER, {}).get(SPAN, span)
 
     def loosen(self, span: Any) -> None:
         """Note that a stage is no block: where no loop runs, one does not see which thread works
         on it, nor what else its own does.
         """
-        watched = watched_of(span)
+        watched = open_of(span)
         if watched is not None and watched.task is None:
             watched.thread = 0
         elif type(self.open.get(span)) is int:
@@ -215,60 +219,48 @@ class Watch:
 
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
-        if (watched := watched_of(span)) is not None:
+        if (watched := open_of(span)) is not None:
             watched.worker = None
         self.left.add(span)
 
-    def close(self, span: Any) -> None:
-        """Let go of a stage in ``open``, and empty its slot."""
-        noted = self.open.pop(span, None)  # or whoever has ended it was quicker
-        if type(noted) is tuple:
-            self.box.close(noted[1])
-
-    def did(self, span: Any, began: int | None = None) -> None:
-        """Note that this task or thread has worked on *span*, which is not measured, since *began*,
-        or since that did.
+    def did(self, span: Any, began: int) -> None:
+        """Note that this task or thread has worked on *span*, which is not measured, since
+        *began*.
         """
-        if self.has_budgets:
-            began = began_ns(span) if began is None else began
-            why = Why("", getattr(span, "name", ""), self.who_of(span, {}))
-            self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), why))
+        why = Why("", getattr(span, "name", ""), self.who_of(span))
+        self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), why))
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
-        if self.measured.get(watched.slot) is not watched:
+        if self.measured.pop(watched, watched) is watched:
             return
-        del self.measured[watched.slot]
         if watched.slot > 0:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
-        # what is ended elsewhere was worked on elsewhere
-        if watched.outer is None and (watched.task or watched.thread) == (here := worker()):
+        here = worker()  # what is ended elsewhere was worked on elsewhere
+        is_here = not watched.is_measured or here == (watched.task or watched.thread)
+        if watched.outer is None and is_here:
             why = Why("", watched.name, watched.who())
             self._ended.append((watched.began, watched.end, _weakly(here), why))
 
     # ---- whose
 
-    def who_of(self, span: Any, values: Mapping[str, Any]) -> Who:
+    def who_of(self, span: Any, values: Mapping[str, Any] = _NOTHING) -> Who:
         """Return on whose behalf *span* is, with what is bound beside it; no secrets."""
-        entry = bindings.entry_of(span)
-        found = []
+        found, entry = [], bindings.entry_of(span)
         for key in self._who:
             value = values.get(key)
-            if value is None:
-                value = value_of(span, key)
-            if value is None and entry is not span:
-                value = value_of(entry, key)
+            for each in (span, entry):
+                value = value_of(each, key) if value is None else value
             if value is not None:
                 found.append((key, str(field(key, value))))
         return tuple(found)
 
     def span_in(self, thread: int) -> Any:
         """Return the span of the innermost stage that is open in *thread*."""
-        mine = [each.span for each in list(self.measured.copy().values()) if each.thread == thread]
-        there = list(self.open.copy().items())
-        mine += [span for span, at in there if (at[0] if type(at) is tuple else at) == thread]
+        mine = [each.span for each in list(self.measured.copy()) if each.thread == thread]
+        mine += [span for span, place in self.open.copy().items() if place == thread]
         return mine[-1] if mine else self.hands.get(thread) or _NO_SPAN
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
@@ -283,13 +275,12 @@ class Watch:
 
     def pauses_of(self, watched: Watched) -> list[Pause]:
         """Return the pauses that held *watched* up, the longest last."""
-        loop = None if watched.heart is None else watched.heart.loop
         found = [
             pause
             for pause in list(self.pauses.recent)
             if pause.end > watched.origin
             and pause.start < watched.end
-            and (pause.loop is None or pause.loop is loop)
+            and (pause.loop is None or pause.loop is watched.loop)
             and not (pause.by_thread and pause.by_thread == watched.thread)
         ]
         return sorted(found, key=lambda pause: pause.end - pause.start)
@@ -302,17 +293,11 @@ class Watch:
             return
         self.is_awake = True
         try:
-            token = self._may_start.pop()
+            self._may_start.pop().start()
         except IndexError:
             self.news.put(None)
-            return
-        try:
-            self._thread = threading.Thread(
-                target=self.watchdog.run, name="otel_logging watch", daemon=True
-            )
-            self._thread.start()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits
-            self._may_start.append(token)
+            self._may_start.append(self._thread)
 
 
 def _weakly(runner: Any) -> Any:

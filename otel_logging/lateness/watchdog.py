@@ -28,11 +28,12 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.cpu import HOG_SHARE, Processors
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
-from otel_logging.lateness.stage import NOBODY, Watched, began_ns, watched_of
+from otel_logging.lateness.stage import NOBODY, Watched, began_ns, open_of
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
-_TICK_S: Final = 0.025
+_TICK_NS: Final = 25_000_000  # while something is becoming late; else as a block may be long
+_REST: Final = 4  # so often it looks in vain, before it waits to be woken
 #: A look through the table takes no more of a tick than that for each stage.
 _SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
@@ -49,13 +50,13 @@ class Watchdog:
 
     def __init__(self, watch: Any) -> None:
         self.watch = watch
-        self._slow: dict[int, Watched] = {}
+        self._slow: dict[Watched, None] = {}
         self._next_scan = self._next_left = 0
         #: Stages that nobody works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
         self._processors = Processors()
-        #: When the thread means to look next; 0: not before it is woken.
-        self._due = 0
+        #: When the thread means to look next, 0: not before it is woken; and how long that is.
+        self._due, self._rest = 0, BLOCKED_NS
         self._hunting = Lock()
 
     def catch_up(self, now: int) -> None:
@@ -65,18 +66,19 @@ class Watchdog:
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
-        watch, news = self.watch, self.watch.news
+        watch, news, in_vain = self.watch, self.watch.news, 0
         while not watch.is_stopped and news is watch.news:
-            if not (watch.open or watch.measured):
+            in_vain = 0 if watch.open or watch.measured else in_vain + 1
+            if in_vain > _REST:
                 watch.is_awake = False
                 self._due = 0
                 # whoever opens one from here on wakes us
                 if not (watch.open or watch.measured):  # pragma: no branch - a race
                     news.get()
                 watch.is_awake = True
-            self._due = due = time.perf_counter_ns() + int(_TICK_S * 1e9)
+            self._due = due = time.perf_counter_ns() + self._rest
             with suppress(Empty):
-                news.get(timeout=_TICK_S)
+                news.get(timeout=self._rest / 1e9)
             now = time.perf_counter_ns()
             try:
                 self._tick(now, due)
@@ -84,10 +86,8 @@ class Watchdog:
                 _diagnostics.report("errors while stages are watched", detail=error)
 
     def _tick(self, now: int, due: int) -> None:
-        if not self.watch.is_boxed:  # in a forked child
-            self.watch.open_box()
         self.watch.box.beat()
-        self.watch.pauses.look(now)
+        late = self.watch.pauses.look(now)
         if self.watch.measured:
             self._look_for_hogs(now, due)
         if now >= self._next_scan:
@@ -96,42 +96,34 @@ class Watchdog:
         if self.watch.left and now >= self._next_left:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
+        self._rest = _TICK_NS if self._slow or late > BLOCKED_NS else BLOCKED_NS - late
         if self._slow:
             frames = where.frames()
             frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
-            for slot, watched in list(islice(self._slow.items(), _LOOKED_AT)):
-                self._slow[slot] = self._slow.pop(slot)  # the others first, from now on
+            for watched in list(islice(self._slow, _LOOKED_AT)):
+                self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
                 self._look_at(watched, now, frames)
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
         # a copy: the garbage collector may end stages in the midst of making a list
-        there = list(self.watch.open.copy().items())
+        for span in list(self.watch.open.copy()):
+            if now - began_ns(span) < _TICK_NS:
+                break  # those that follow are as new: most are over before anybody asks
+            self.watch.show(span)
+        there = list(self.watch.measured.copy())
         too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
-        for number, (span, noted) in enumerate(there):
-            if has_ended(span) or number < too_many:
-                self.watch.close(span)
-                continue
-            self._ask(span)
-            if type(noted) is not tuple:
-                slot = self.watch.slot_for(span, getattr(span, "name", ""), 0.0)
-                if slot > 0:  # pragma: no branch - thousands are open
-                    self.watch.box.put_who(slot, self.watch.who_of(span, {}))
-                    self.watch.open[span] = noted, slot
-            elif span not in self._idle and now - began_ns(span) > _SLOW_S * 1e9:
-                self._promote(span, *noted)
-        for slot, each in list(self.watch.measured.copy().items()):
-            if has_ended(each.span):
+        for number, each in enumerate(there):
+            if has_ended(each.span) or number < too_many:
                 self.watch.forget(each)
                 continue
             self._ask(each.span)
             if each.worker is NOBODY and each.span in self._idle:
-                self._slow.pop(slot, None)
+                self._slow.pop(each, None)
             elif each.budget_s is not None and now - each.origin > _quiet_ns(each.budget_s):
-                self._slow[slot] = each
-        for slot, each in list(self._slow.items()):  # slots are used again
-            if self.watch.measured.get(slot) is not each:
-                del self._slow[slot]
+                self._slow[each] = None
+        for each in self._slow.keys() - self.watch.measured.copy().keys():
+            del self._slow[each]
 
     def _ask(self, span: Any) -> None:
         """Give a request the name of its route, once a framework has found that."""
@@ -150,13 +142,10 @@ class Watchdog:
         self.watch.left -= ended  # in place: others add to it meanwhile
         slots, loops = {}, set()
         for span in left - ended:
-            noted, watched = self.watch.open.get(span), watched_of(span)
-            if watched is not None and watched.task is not None:
+            watched = open_of(span)
+            if watched is not None and watched.loop is not None:  # pragma: no branch - too new
                 slots[span] = watched.slot
-                loops.add(watched.task.get_loop())
-            elif type(noted) is tuple:  # pragma: no branch - too new for the table
-                slots[span] = noted[1]
-                loops.add(noted[0])
+                loops.add(watched.loop)
         tasks = (task for loop in loops for task in asyncio.all_tasks(loop))
         at_work = {bindings.entry_of(span) for task in tasks if (span := _span_of(task))}
         at_work.update(map(bindings.entry_of, self.watch.hands.copy().values()))
@@ -169,27 +158,13 @@ class Watchdog:
             if slot > 0:  # pragma: no branch - thousands are open
                 self.watch.box.show(slot, is_shown=span not in self._idle)
 
-    def _promote(self, span: Any, place: Any, slot: int) -> None:
-        """Measure where a stage without a budget stands. *place*: its loop or thread."""
-        task, thread = None, place
-        if type(place) is not int:
-            loop, thread = place, getattr(place, "_thread_id", 0)
-            task = _task_in(span, loop)
-            if task is None:
-                return  # pragma: no cover - the task has just ended
-        watched = Watched(self.watch, span, getattr(span, "name", ""), None, at=(thread, task))
-        watched.slot = slot
-        self.watch.measured[slot] = self._slow[slot] = watched
-        span.otel_logging_watched = watched
-        self.watch.open.pop(span, None)
-
     def _look_at(self, watched: Watched, now: int, frames: Mapping[int, Any]) -> None:
         steps = self._steps_of(watched, frames)
         if watched.end or (not steps and watched.span in self.watch.left):
             return
         if steps:
-            watched.saw(steps, now, watched.seen_at or now - int(_TICK_S * 1e9))
-        is_boxed = watched.slot > 0 and self.watch.measured.get(watched.slot) is watched
+            watched.saw(steps, now, watched.seen_at or now - _TICK_NS)
+        is_boxed = watched.slot > 0 and watched in self.watch.measured
         if is_boxed:  # pragma: no branch - thousands are open
             self.watch.box.put_where(watched.slot, where.stack(steps))
         budget_s = watched.budget_s
@@ -208,9 +183,9 @@ class Watchdog:
     def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
         task = watched.worker
         is_over = task is None or (task is not NOBODY and task.done())
-        if watched.task is not None and is_over:
-            task = watched.worker = _task_in(watched.span, watched.task.get_loop()) or NOBODY
-            if task is not NOBODY:
+        if watched.loop is not None and is_over:
+            task = watched.worker = _task_in(watched.span, watched.loop) or NOBODY
+            if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
         if task is NOBODY or (task is None and watched.thread not in frames):
             hands = self.watch.hands.copy().items()
@@ -234,9 +209,11 @@ class Watchdog:
 
     def _hunt(self, now: int, due: int) -> None:
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
-        slow = {each.thread for each in list(self._slow.values()) if each.task is None}
+        slow = {each.thread for each in list(self._slow) if each.task is None}
         hearts = list(self.watch.pauses.hearts.values())
-        is_starved = max([heart.take_starved() for heart in hearts], default=False)
+        is_starved = any(heart.is_starved for heart in hearts)
+        for heart in hearts:
+            heart.is_starved = False
         if not (is_held or slow or is_starved or self._processors.is_due(now)):
             return
         since, spent = self._processors.spent(now)
@@ -250,7 +227,7 @@ class Watchdog:
         if pause is not None and is_held:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:
-            for each in list(self._slow.values()):
+            for each in list(self._slow):
                 if each.thread in starved and each.task is None and not each.is_own(pause):
                     each.add_guess(each.as_interval(pause))
 
@@ -276,7 +253,8 @@ class Watchdog:
         if seen.span is _NO_SPAN:  # it may have gone on when we are let in
             why = self.watch.behind(hogs[0], began, now)
             if not why.culprit and where.own_step(seen.steps) and not seen.is_idle:
-                why = Why(seen.label, seen.label)
+                label = where.label(seen.steps)
+                why = Why(label, label)
         if not why.culprit:
             return None
         return Pause(CPU, began, now, why, seen.request, by_thread=hogs[0])

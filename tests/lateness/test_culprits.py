@@ -434,7 +434,7 @@ def test_who_keeps_the_interpreter_blames_nobody_for_it(service: Service) -> Non
 
 
 def test_thousands_of_calls_below_a_stage_all_count(service: Service) -> None:
-    """Two kinds that take turns, beyond those that are remembered one by one."""
+    """Two kinds that take turns: a query in a loop."""
     took = 0.0
     with traced("page", budget=0.01):
         for number in range(2_600):

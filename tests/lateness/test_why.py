@@ -549,6 +549,19 @@ def test_a_slow_stage_without_a_budget_says_where_it_stood(service: Service, way
 # ---------------------------------------------------------------- lines
 
 
+def test_a_stage_that_begins_after_a_rest_is_looked_at(service: Service) -> None:
+    """Where nothing is open, the thread waits until it is woken."""
+    with traced("first"):
+        pass
+    deadline = time.monotonic() + 30
+    while _runtime.current.watch.is_awake:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with traced("turn", budget=0.1):
+        time.sleep(0.4)
+    assert "test_a_stage_that_begins_after" in str(service.one("turn").attributes["late.where"])
+
+
 def test_a_late_trace_is_one_line_of_its_deepest_stage(service: Service, lines: Lines) -> None:
     """The stages around it have the tags."""
     with traced("request", budget=0.05), traced("turn", budget=0.05):
