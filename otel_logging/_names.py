@@ -110,6 +110,7 @@ INTEGRATIONS: Final = {
         "fastapi.applications",
         "uvicorn.config",
         "uvicorn.server",
+        *(f"uvicorn.protocols.http.{each}_impl" for each in ("h11", "httptools", "zttp")),
         "hypercorn.app_wrappers",
         *("litestar.background_tasks", "daphne.server", *GRANIAN),
     ),

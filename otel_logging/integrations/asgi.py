@@ -8,6 +8,7 @@ a request (``asgi_http``) and of a connection (``asgi_websocket``).
 import asyncio
 import sys
 from collections.abc import Callable, Collection
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from opentelemetry import trace
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging.binding import has_ended
-from otel_logging.context import unbound
+from otel_logging.context import Here, unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
 from otel_logging.integrations.http import QUIET, Scope
@@ -32,6 +33,8 @@ SHUTDOWN_S: Final = 1.0
 _CONTRIB: Final = "opentelemetry.instrumentation."
 #: In a scope: one of ours is around.
 _SEEN: Final = "otel_logging"
+#: On nobody's behalf.
+_NOWHERE: Final = Context().run(Here.now)
 
 
 class ObservabilityMiddleware:
@@ -195,6 +198,23 @@ def _server_shutdown(original: Any) -> Any:
     return shutdown
 
 
+def _of_connection(original: Any) -> Any:
+    """Return what a request calls for its connection: what that reads next is of nobody yet.
+
+    Its reader, its timers and the next request begin in copies of the context of this call.
+    """
+
+    def method(self: Any, *given: Any) -> None:
+        before = Here.now()
+        _NOWHERE.put_back()
+        try:
+            original(self, *given)
+        finally:
+            before.put_back()
+
+    return method
+
+
 def _wrapper_call(original: Any) -> Any:
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send, *more: Any) -> None:  # noqa: N807
         async def app(*given: Any) -> None:
@@ -230,9 +250,14 @@ def _background_call(original: Any) -> Any:
     return __call__
 
 
+_HTTP: Final = "uvicorn.protocols.http."
 #: What is replaced, of which class in which module, and what makes the other of it.
 _METHODS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
     ("uvicorn.server", "Server", "shutdown", _server_shutdown),
+    (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _of_connection),
+    (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _of_connection),
+    (f"{_HTTP}httptools_impl", "HttpToolsProtocol", "on_response_complete", _of_connection),
+    (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _of_connection),
     ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _wrapper_call),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
     ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),
