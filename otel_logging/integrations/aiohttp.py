@@ -2,9 +2,9 @@
 
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from aiohttp import web, web_protocol
+from aiohttp import web
 
 from otel_logging import _names, _runtime
 from otel_logging.context import bind_context, unbound
@@ -13,24 +13,7 @@ from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.websockets import OBSERVED, Handled, receiving, sending
 
 _served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
-_replaced = Replaced()
 _ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
-
-
-def instrument() -> None:
-    """Observe every server, also those that run already."""
-    _replaced.put(web_protocol.RequestHandler, "_handle_request", _handled)
-    _replaced.put(web.StreamResponse, "prepare", _prepared)
-    _replaced.put(web.WebSocketResponse, "receive", receiving)
-    _replaced.put(web.WebSocketResponse, "send_str", sending)
-    _replaced.put(web.WebSocketResponse, "send_bytes", sending)
-    for queue in ("WebSocketDataQueue", "FlowControlDataQueue"):  # before aiohttp 3.11
-        _replaced.find("aiohttp.web_ws", "", queue, _noting)
-
-
-def uninstrument() -> None:
-    """Leave servers alone again."""
-    _replaced.undo()
 
 
 class _Request(Request):
@@ -137,3 +120,16 @@ def _noting(kind: Any) -> Any:
             super().feed_data(data, size)
 
     return WebSocketDataQueue
+
+
+_SOCKET: Final = "aiohttp.web_ws", "WebSocketResponse"
+_replaced = Replaced(
+    ("aiohttp.web_protocol", "RequestHandler", "_handle_request", _handled),
+    ("aiohttp.web", "StreamResponse", "prepare", _prepared),
+    (*_SOCKET, "receive", receiving),
+    (*_SOCKET, "send_str", sending),
+    (*_SOCKET, "send_bytes", sending),
+    ("aiohttp.web_ws", "", "WebSocketDataQueue", _noting),
+    ("aiohttp.web_ws", "", "FlowControlDataQueue", _noting),  # before aiohttp 3.11
+)
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -7,7 +7,7 @@ a request (``asgi_http``) and of a connection (``asgi_websocket``).
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextvars import Context
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -97,7 +97,6 @@ def _is_elsewhere(app: Any) -> bool:
 
 # ---------------------------------------------------------------- in place by itself
 
-_replaced = Replaced()
 #: Applications of frameworks that were given by hand, with their middleware's options.
 _given: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
 #: FastAPI applications whose own spans are off, and whether they were on.
@@ -123,8 +122,7 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     for kind in frameworks:
         _replaced.put(kind, "__call__", _framework_call)
     if _is_automatic:
-        for each in _METHODS:
-            _replaced.find(*each)
+        _replaced.instrument()
         if hasattr(uvicorn := sys.modules.get("uvicorn.config"), "Config"):
             _replaced.put(uvicorn.Config, "loaded", lambda _: _on_load())  # type: ignore[union-attr]
     return app
@@ -141,7 +139,7 @@ def uninstrument(app: Any = None, /) -> None:
     while _silenced:
         silent, was_on = _silenced.popitem()
         silent._telemetry["tracing"] = was_on  # noqa: SLF001 - FastAPI has no other way
-    _replaced.undo()
+    _replaced.uninstrument()
 
 
 def _frameworks() -> tuple[type, ...]:
@@ -251,8 +249,7 @@ def _background_call(original: Any) -> Any:
 
 
 _HTTP: Final = "uvicorn.protocols.http."
-#: What is replaced, of which class in which module, and what makes the other of it.
-_METHODS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
+_replaced = Replaced(
     ("uvicorn.server", "Server", "shutdown", _server_shutdown),
     (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _of_connection),
     (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _of_connection),

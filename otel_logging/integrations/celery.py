@@ -13,25 +13,12 @@ from typing import Any, Final
 from celery import signals
 
 from otel_logging import context as bindings
+from otel_logging.integrations.replaced import Replaced
 from otel_logging.propagation import extract, inject
 from otel_logging.tracing import traced
 
 #: On the request of a run: what is open for it.
 _OPEN: Final = "otel_logging"
-
-
-def instrument() -> None:
-    """Observe every task, also those that are registered already."""
-    signals.before_task_publish.connect(_send)
-    signals.task_prerun.connect(_begin)
-    signals.task_postrun.connect(_end)
-
-
-def uninstrument() -> None:
-    """Leave tasks alone again."""
-    signals.before_task_publish.disconnect(_send)
-    signals.task_prerun.disconnect(_begin)
-    signals.task_postrun.disconnect(_end)
 
 
 def _is_elsewhere() -> bool:
@@ -76,3 +63,13 @@ def _end(task: Any, retval: Any, state: Any, **_: Any) -> None:
         run.__exit__(type(error), error, error.__traceback__)
     else:
         run.close()
+
+
+_replaced = Replaced(
+    signals={
+        signals.before_task_publish: _send,
+        signals.task_prerun: _begin,
+        signals.task_postrun: _end,
+    }
+)
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -176,8 +176,7 @@ def _starting(start: Any) -> Any:
 
 _THREADS = functools.partial(_submitting, _for_pool)
 _PROCESSES = functools.partial(_submitting, _InProcess)
-#: What is replaced, of which class in which module, and what makes the other of it.
-_METHODS: tuple[tuple[str, str, str, _Work], ...] = (
+_replaced = Replaced(
     ("threading", "Timer", "start", _starting),
     ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _THREADS),
     ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _PROCESSES),
@@ -190,15 +189,4 @@ _METHODS: tuple[tuple[str, str, str, _Work], ...] = (
     # every scheduler's: its timer is of whoever has added a job last
     ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", bindings.detached()),
 )
-_replaced = Replaced()
-
-
-def instrument() -> None:
-    """Make executors, pools and timers carry, from here on. Cost: some microseconds a call."""
-    for method in _METHODS:
-        _replaced.find(*method)
-
-
-def uninstrument() -> None:
-    """Leave executors, pools and timers as Python has them."""
-    _replaced.undo()
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -25,21 +25,6 @@ _INTERNAL_ERROR: Final = 1011  # how the library closes a connection whose handl
 _WAITING: Final = 128
 #: Attribute of a connection: how its messages are observed.
 OBSERVED: Final = "otel_logging_connection"
-_replaced = Replaced()
-
-
-def instrument() -> None:
-    """Observe every server, also those that run already."""
-    for name, make in _METHODS.items():
-        _replaced.find("websockets.asyncio.server", "ServerConnection", name, make)
-        _replaced.find("websockets.legacy.server", "WebSocketServerProtocol", name, make)
-        in_thread = make if name == "process_event" else _in_thread(make)
-        _replaced.find("websockets.sync.server", "ServerConnection", name, in_thread)
-
-
-def uninstrument() -> None:
-    """Leave servers alone again."""
-    _replaced.undo()
 
 
 class Handled(Connection):
@@ -219,10 +204,18 @@ def _in_thread(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _METHODS: Final[dict[str, Callable[[Any], Any]]] = {
     "handshake": _handshake,
-    "process_event": _process_event,
     "read_message": _read_message,
     "recv": receiving,
     "send": sending,
     "close": _close,
     "handler": _handler,
 }
+_ASYNCIO, _LEGACY = "websockets.asyncio.server", "websockets.legacy.server"
+_THREADS = "websockets.sync.server"
+_replaced = Replaced(
+    *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
+    *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
+    *((_THREADS, "ServerConnection", k, _in_thread(make)) for k, make in _METHODS.items()),
+    *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),
+)
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -216,8 +216,6 @@ def observed(call: Any) -> Any:
 
 # ---------------------------------------------------------------- servers
 
-_replaced = Replaced()
-
 
 class _OfServer(WSGIObservabilityMiddleware):
     """What a server has for an application; it serves each request in a context of its own."""
@@ -227,17 +225,6 @@ class _OfServer(WSGIObservabilityMiddleware):
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         return (super().__call__ if _replaced else self.app)(environ, start_response)
-
-
-def instrument() -> None:
-    """Observe whatever the servers serve, also those that run already."""
-    for server in _SERVERS:
-        _replaced.find(*server)
-
-
-def uninstrument() -> None:
-    """Leave servers alone again."""
-    _replaced.undo()
 
 
 def _serving(place: str, original: Any) -> Any:
@@ -272,8 +259,7 @@ def _failed(original: Any) -> Any:
     return handle_error
 
 
-#: What serves one request, with what makes the other of it.
-_SERVERS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
+_replaced = Replaced(
     ("gunicorn.workers.sync", "SyncWorker", "handle_request", partial(_serving, "wsgi")),
     ("gunicorn.workers.gthread", "ThreadWorker", "handle_request", partial(_serving, "wsgi")),
     ("gunicorn.workers.gthread", "ThreadWorker", "handle_http2_request", partial(_serving, "wsgi")),
@@ -292,3 +278,4 @@ _SERVERS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
     ("wsgiref.handlers", "BaseHandler", "run", partial(_serving, "")),
     *((module, "", "_wsgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
 )
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument
