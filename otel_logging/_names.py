@@ -108,7 +108,6 @@ INTEGRATIONS: Final = {
     "asgi": (
         "starlette.applications",
         "fastapi.applications",
-        "uvicorn.config",
         "uvicorn.server",
         *(f"uvicorn.protocols.http.{each}_impl" for each in ("h11", "httptools", "zttp")),
         "hypercorn.app_wrappers",

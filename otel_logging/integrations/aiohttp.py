@@ -1,13 +1,12 @@
 """Servers of aiohttp: each request is a trace, and each message of a WebSocket."""
 
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
-from otel_logging import _names, _runtime
-from otel_logging.context import bind_context, unbound
+from otel_logging import _runtime
+from otel_logging.context import unbound
 from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.websockets import OBSERVED, Handled, receiving, sending
@@ -20,6 +19,16 @@ class _Request(Request):
     """One request, and the WebSocket that it became."""
 
     socket: Any = None
+
+    def __init__(self, request: web.BaseRequest, *options: Any) -> None:
+        self._request = request
+        super().__init__(_scope_of(request), *options)
+
+    def route(self) -> str | None:
+        """Return its route, once a resource is found."""
+        resource: Any = getattr(getattr(self._request, "match_info", None), "route", None)
+        resource = getattr(resource, "resource", None)
+        return None if resource is None else str(resource.canonical)
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open on the WebSocket: its handler has returned, or raised *error*."""
@@ -43,35 +52,23 @@ def _scope_of(request: web.BaseRequest) -> Scope:
     }
 
 
-def _route_of(request: web.BaseRequest) -> str | None:
-    resource: Any = getattr(getattr(request, "match_info", None), "route", None)
-    resource = getattr(resource, "resource", None)
-    return None if resource is None else str(resource.canonical)
-
-
 def _handled(original: Any) -> Any:
     async def handle(self: Any, request: web.BaseRequest, *args: Any) -> Any:
         if _runtime.current.tracer is None or request.method == "UNKNOWN":  # what is no HTTP
             with unbound():
                 return await original(self, request, *args)
-        scope = _scope_of(request)
-        with inbound(scope) as links:
-            served = _Request(scope, links)
-            served.ask = partial(_route_of, request)
-            if scope["path"] not in QUIET:
-                served.begin()
-            if served.request_id:
-                bind_context(**{_names.REQUEST_ID: served.request_id})
+        with inbound(request.raw_headers) as links:
+            served = _Request(request, links, QUIET)
             _served.set(served)
             try:
                 response, has_gone = result = await original(self, request, *args)
             except BaseException as error:
                 await served.close(error)
-                served.end(error, _route_of(request))
+                served.end(error)
                 raise
             await served.close(None)
             served.status, served.is_complete = response.status, not has_gone
-            served.end(None, _route_of(request))
+            served.end()
             return result
 
     return handle
@@ -87,9 +84,8 @@ def _prepared(original: Any) -> Any:
         writer = await original(self, request)
         if isinstance(self, web.WebSocketResponse):
             served.status, served.is_complete = 101, True
-            route = _route_of(request)
-            served.end(None, route)
-            served.scope["path_template"] = route
+            served.end()
+            served.scope["path_template"] = served.route()
             served.socket = self
             connection = Handled(
                 served.scope,

@@ -20,7 +20,7 @@ from otel_logging.binding import has_ended
 from otel_logging.context import Here, unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
-from otel_logging.integrations.http import QUIET, Scope
+from otel_logging.integrations.http import QUIET, Scope, observe
 from otel_logging.integrations.replaced import Replaced
 
 _A = TypeVar("_A")
@@ -69,8 +69,7 @@ class ObservabilityMiddleware:
             return
         scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
         if kind == "http":
-            is_quiet = scope.get("path") in self._quiet
-            await asgi_http.serve(self.app, scope, receive, send, is_quiet=is_quiet)
+            await asgi_http.serve(self.app, scope, receive, send, self._quiet)
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
 
@@ -123,8 +122,6 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
         _replaced.put(kind, "__call__", _framework_call)
     if _is_automatic:
         _replaced.instrument()
-        if hasattr(uvicorn := sys.modules.get("uvicorn.config"), "Config"):
-            _replaced.put(uvicorn.Config, "loaded", lambda _: _on_load())  # type: ignore[union-attr]
     return app
 
 
@@ -166,19 +163,14 @@ def _framework_call(original: Any) -> Any:
     return __call__
 
 
-class _on_load:  # noqa: N801 - in place of an attribute
-    """uvicorn's note that a configuration has loaded its application: from then on it is ours.
+def _serving(place: str, original: Any) -> Any:
+    """Return what begins to serve by *original*, which has its application at *place*."""
 
-    An application that sets up while it is loaded has this in place by then.
-    """
+    def serve(self: Any, *given: Any, **named: Any) -> Any:
+        observe(self, place, ObservabilityMiddleware)
+        return original(self, *given, **named)
 
-    def __get__(self, config: Any, kind: type) -> Any:
-        return vars(config)["loaded"]
-
-    def __set__(self, config: Any, loaded: bool) -> None:  # noqa: FBT001
-        vars(config)["loaded"] = loaded
-        if loaded:
-            config.loaded_app = ObservabilityMiddleware(config.loaded_app)
+    return serve
 
 
 def _server_shutdown(original: Any) -> Any:
@@ -213,26 +205,6 @@ def _of_connection(original: Any) -> Any:
     return method
 
 
-def _wrapper_call(original: Any) -> Any:
-    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send, *more: Any) -> None:  # noqa: N807
-        async def app(*given: Any) -> None:
-            await original(self, *given, *more)
-
-        app.app = self.app  # type: ignore[attr-defined]
-        await ObservabilityMiddleware(app)(scope, receive, send)
-
-    return __call__
-
-
-def _create_application(original: Any) -> Any:
-    def create_application(self: Any, *given: Any) -> Any:
-        if not isinstance(self.application, ObservabilityMiddleware):
-            self.application = ObservabilityMiddleware(self.application)
-        return original(self, *given)
-
-    return create_application
-
-
 def _granian_wrap(original: Any) -> Any:
     return lambda app, *given: original(ObservabilityMiddleware(app), *given)
 
@@ -250,14 +222,16 @@ def _background_call(original: Any) -> Any:
 
 _HTTP: Final = "uvicorn.protocols.http."
 _replaced = Replaced(
+    # an application that sets up while it is loaded is loaded by then
+    ("uvicorn.server", "Server", "startup", partial(_serving, "config.loaded_app")),
     ("uvicorn.server", "Server", "shutdown", _server_shutdown),
     (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _of_connection),
     (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _of_connection),
     (f"{_HTTP}httptools_impl", "HttpToolsProtocol", "on_response_complete", _of_connection),
     (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _of_connection),
-    ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _wrapper_call),
+    ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", partial(_serving, "app")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
     ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),
-    ("daphne.server", "Server", "create_application", _create_application),
+    ("daphne.server", "Server", "create_application", partial(_serving, "application")),
     *((module, "", "_asgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
 )

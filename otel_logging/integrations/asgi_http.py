@@ -5,15 +5,12 @@ OpenTelemetry's semantic conventions for HTTP. Invariant: what passes is unchang
 headers of the answer. Deliberately absent: WebSockets (``asgi_websocket``).
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanContext
 
-from otel_logging import _names, _runtime
-from otel_logging.context import bind_context
+from otel_logging import _runtime
 from otel_logging.integrations.http import Request, Scope, added_headers, inbound
 
 Event = MutableMapping[str, Any]
@@ -60,20 +57,18 @@ def answered(event: Event, span: trace.Span, request_id: str | None) -> Event:
     return {**event, "headers": headers}
 
 
-async def serve(app: App, scope: Scope, receive: Receive, send: Send, *, is_quiet: bool) -> None:
+async def serve(
+    app: App, scope: Scope, receive: Receive, send: Send, quiet: Collection[str]
+) -> None:
     """Serve one request."""
-    with inbound(scope) as links:
-        request = _Request(scope, send, links)
-        if not is_quiet:
-            request.begin()
-        if request.request_id:
-            bind_context(**{_names.REQUEST_ID: request.request_id})
+    with inbound(scope["headers"]) as links:
+        request = _Request(scope, send, links, quiet)
         try:
             await app(scope, receive, request.send)
         except BaseException as error:
-            request.end(error, route_of(scope))
+            request.end(error)
             raise
-        request.end(None, route_of(scope))
+        request.end()
 
 
 class _Request(Request):
@@ -81,10 +76,13 @@ class _Request(Request):
 
     trailers = False
 
-    def __init__(self, scope: Scope, send: Send, links: tuple[SpanContext, ...]) -> None:
-        super().__init__(scope, links)
-        self.ask = partial(route_of, scope)
+    def __init__(self, scope: Scope, send: Send, *options: Any) -> None:
+        super().__init__(scope, *options)
         self._send = send
+
+    def route(self) -> str | None:
+        """Return its route, once a framework has found it."""
+        return route_of(self.scope)
 
     async def send(self, event: Event) -> None:
         """Pass *event* on; the last one ends the span."""
@@ -105,4 +103,4 @@ class _Request(Request):
         if self.is_complete:
             self.done_ns = _runtime.current.now_ns()
             if self.status < 500:  # else the exception is still to come
-                self.end(None, route_of(self.scope))
+                self.end()

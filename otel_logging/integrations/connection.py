@@ -102,7 +102,7 @@ class Connection:
         self.request_id = request_id_of(headers)
         attributes = attributes_of(self.scope, headers)
         attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
-        with inbound(self.scope) as links:
+        with inbound(self.scope["headers"]) as links:
             stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
             stage.start_ns = began_ns
             self.stand(start(stage, "WS", functools.partial(route_of, self.scope)))

@@ -4,16 +4,17 @@ In: a scope, as ASGI has it. Out: the stage of a request, from its arrival to it
 """
 
 import re
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import reduce
 from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _answers, _exceptions, _names, _runtime, tracing
-from otel_logging.context import detached, unbound
+from otel_logging.context import bind_context, detached, unbound
 from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
 
@@ -59,20 +60,29 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def inbound(scope: Scope) -> Iterator[tuple[SpanContext, ...]]:
-    """Begin with nothing but what came in with a request; yield what it is to be linked to."""
+def inbound(headers: Any) -> Iterator[tuple[SpanContext, ...]]:
+    """Begin with nothing but what came in with *headers*; yield what it is to be linked to."""
     if _runtime.current.tracer is None:  # the current span may be another SDK's
         with unbound():
             yield ()
         return
     with detached():
         if _runtime.current.trust_inbound:
-            with extract(scope["headers"]):
+            with extract(headers):
                 yield ()
             return
-        with extract(scope["headers"]):
+        with extract(headers):
             sender = trace.get_current_span().get_span_context()
         yield (sender,) if sender.is_valid else ()
+
+
+def observe(server: Any, place: str, kind: Callable[[Any], Any]) -> None:
+    """Put the middleware *kind* around the application that *server* has at *place*, once."""
+    *way, name = place.split(".")
+    holder = reduce(getattr, way, server)
+    app = getattr(holder, name)
+    if type(app) is not kind:
+        setattr(holder, name, kind(app))
 
 
 def request_id_of(headers: dict[str, str]) -> str | None:
@@ -85,34 +95,42 @@ class Request:
     """One request, and its span once it has one."""
 
     span: Any = None
-    #: Returns its route once a framework has found it, to whoever cannot wait for the end.
-    ask: Callable[[], str | None] | None = None
     status = 0
     done_ns: int | None = None
     has_ended = False
     is_complete = False
 
-    def __init__(self, scope: Scope, links: tuple[SpanContext, ...], verb: str = "") -> None:
+    def __init__(
+        self, scope: Scope, links: tuple[SpanContext, ...], quiet: Collection[str]
+    ) -> None:
         self.scope = scope
         self.began, self.began_ns = _exceptions.last, _runtime.current.now_ns()
         headers = headers_of(scope)
         self.request_id = request_id_of(headers)
         method = scope["method"]
         known = method in _METHODS
-        self.verb = verb or (method if known else "HTTP")
+        self.verb = method if known else "HTTP"
         attributes = attributes_of(scope, headers)
         attributes["http.request.method"] = method if known else "_OTHER"
         if not known:
             attributes["http.request.method_original"] = method
         self.stage = tracing.traced(self.verb, kind="server", links=links, attributes=attributes)
+        if scope.get("path") not in quiet:
+            self.begin()
+        if self.request_id and _runtime.current.tracer is not None:
+            bind_context(**{_names.REQUEST_ID: self.request_id})
+
+    def route(self) -> str | None:
+        """Return its route, once a framework has found it."""
+        raise NotImplementedError  # pragma: no cover - each subclass has its own
 
     def begin(self, start_ns: int | None = None) -> None:
         """Open its span; none without tracing."""
         if _runtime.current.tracer is not None:
             self.stage.start_ns = start_ns
-            self.span = start(self.stage, self.verb, self.ask)
+            self.span = start(self.stage, self.verb, self.route)
 
-    def end(self, error: BaseException | None, route: str | None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """End it, in its own context, where it stays current: a background task may go on."""
         if self.has_ended:  # by its answer, before a background task or a stream failed
             _exceptions.remember_context(error, self.began)
@@ -125,8 +143,8 @@ class Request:
         if (span := self.span) is None:
             _exceptions.remember_context(error, self.began)
             return
-        name_route(span, self.verb, route)
-        self.ask = span.otel_logging_ask = None  # it may hold the request: a circle
+        name_route(span, self.verb, self.route())
+        span.otel_logging_ask = None  # it holds the request: a circle
         status = self.status or (500 if error is not None else 0)
         if status and not has_gone:
             span.set_attribute("http.response.status_code", status)
@@ -148,7 +166,7 @@ def added_headers(span: trace.Span, request_id: str | None) -> dict[str, str]:
     return added | {"x-request-id": request_id} if request_id else added
 
 
-def start(stage: tracing.Stage, verb: str, ask: Callable[[], str | None] | None) -> Any:
+def start(stage: tracing.Stage, verb: str, ask: Callable[[], str | None]) -> Any:
     """Begin a request whose route *ask* knows later, and with it its name and budget."""
     span = tracing.start(stage)
     if (watch := _runtime.current.watch) is not None and span is not trace.INVALID_SPAN:

@@ -9,18 +9,18 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from contextvars import copy_context
-from functools import partial, reduce
+from functools import partial
 from typing import Any, Final
 from weakref import finalize
 
 from opentelemetry.trace import INVALID_SPAN
 
-from otel_logging import _names, _runtime
+from otel_logging import _names
 from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
-from otel_logging.context import CURRENT, SPAN, Here, bind_context, entry_of
+from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
+from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound, observe
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.lateness.stage import value_of
 
@@ -94,13 +94,13 @@ class WSGIObservabilityMiddleware:
         """Serve one request."""
         if REQUEST in environ or is_elsewhere(self.app) or _is_of_asgi(environ):
             return self.app(environ, start_response)
-        return _Served(environ, start_response, self._quiet, stays=self._stays).begin(self.app)
+        return _Served(environ, start_response, self._quiet, stays=self._stays).call(self.app)
 
 
-class _Served:
+class _Served(Request):
     """One request that is being served: its context stays until its body is closed."""
 
-    route: str | None = None
+    found: str | None = None
 
     def __init__(
         self,
@@ -113,38 +113,37 @@ class _Served:
         self._open, self._stays = ExitStack(), stays
         self._environ, self._start_response = environ, start_response
         scope = scope_of(environ)
-        links = self._open.enter_context(inbound(scope))
-        self.request = Request(scope, links)
-        if scope["path"] not in quiet:
-            self.request.begin()
-        if self.request.request_id and _runtime.current.tracer is not None:
-            bind_context(**{_names.REQUEST_ID: self.request.request_id})
+        super().__init__(scope, self._open.enter_context(inbound(scope["headers"])), quiet)
         environ[REQUEST] = self
 
-    def begin(self, app: App) -> Iterable[bytes]:
+    def route(self) -> str | None:
+        """Return its route, once a framework has found it."""
+        return self.found
+
+    def call(self, app: App) -> Iterable[bytes]:
         """Call the application, and return its body."""
         try:
             body = app(self._environ, self._answer)
         except BaseException as error:
-            self.end(error)
+            self.close(error)
             raise
         files = self._environ.get("wsgi.file_wrapper")
         if isinstance(files, type) and isinstance(body, files):  # a server sends it as it is
-            self.request.is_complete = True
+            self.is_complete = True
             close = getattr(body, "close", None)
-            body.close = lambda: self.end(None, close)  # type: ignore[attr-defined]
+            body.close = lambda: self.close(None, close)  # type: ignore[attr-defined]
             return body
         return _Body(body, self)
 
     def _answer(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-        self.request.status = int(status[:3])
-        if self.request.span is not None:
+        self.status = int(status[:3])
+        if self.span is not None:
             known = {name.lower() for name, _ in headers}
-            added = added_headers(self.request.span, self.request.request_id)
+            added = added_headers(self.span, self.request_id)
             headers += [pair for pair in added.items() if pair[0] not in known]
         return self._start_response(status, headers, *more)
 
-    def end(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
+    def close(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
         """End the request, once its body is closed; what closing raises is the request's."""
         try:
             if close is not None:
@@ -153,7 +152,7 @@ class _Served:
             error = error or failure
             raise
         finally:
-            self.request.end(error, self.route)
+            self.end(error)
             here = Here.now()
             self._open.close()
             if self._stays:
@@ -168,7 +167,7 @@ class _Body:
         self._served, self._close = served, getattr(body, "close", None)
         self._error: BaseException | None = None
         # werkzeug closes no body of which the client has gone
-        self._end = finalize(self, served.end, None, self._close)
+        self._end = finalize(self, served.close, None, self._close)
         self._end.atexit = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -178,7 +177,7 @@ class _Body:
         try:
             return next(self._pieces)
         except StopIteration:
-            self._served.request.is_complete = True
+            self._served.is_complete = True
             raise
         except BaseException as error:
             self._error = error
@@ -187,15 +186,15 @@ class _Body:
     def close(self) -> None:
         """End the request."""
         if self._end.detach():
-            self._served.end(self._error, self._close)
+            self._served.close(self._error, self._close)
 
 
 def name_route(environ: Environ, route: str) -> None:
     """Keep the *route* that a framework has found for the request of *environ*."""
     served = environ.get(REQUEST)
     if isinstance(served, _Served):
-        served.route = route
-        span, verb = served.request.span, served.request.verb
+        served.found = route
+        span, verb = served.span, served.verb
     else:
         span, verb = served, environ["REQUEST_METHOD"]
     if span is not None:
@@ -232,10 +231,7 @@ def _serving(place: str, original: Any) -> Any:
 
     def serve(self: Any, *args: Any) -> Any:
         if place:
-            *way, name = place.split(".")
-            holder = reduce(getattr, way, self)
-            if not isinstance(app := getattr(holder, name), _OfServer):
-                setattr(holder, name, _OfServer(app))
+            observe(self, place, _OfServer)
         else:
             args = (_OfServer(*args),)
         return copy_context().run(original, self, *args)
