@@ -83,16 +83,12 @@ def _prepared(original: Any) -> Any:
             self.headers.setdefault(name, value)
         writer = await original(self, request)
         if isinstance(self, web.WebSocketResponse):
-            served.status, served.is_complete = 101, True
-            served.end()
-            served.scope["path_template"] = served.route()
             served.socket = self
             connection = Handled(
-                served.scope,
                 lambda: len(served.socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
                 lambda message: message.type in _ENDS,
             )
-            connection.stand(served.span)
+            connection.stand(served)
             connection.accept()
             setattr(self, OBSERVED, connection)
         return writer

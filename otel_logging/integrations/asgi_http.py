@@ -8,8 +8,6 @@ headers of the answer. Deliberately absent: WebSockets (``asgi_websocket``).
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
-from opentelemetry import trace
-
 from otel_logging import _runtime
 from otel_logging.integrations.http import Request, Scope, added_headers, inbound
 
@@ -19,40 +17,11 @@ Send = Callable[[Event], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def route_of(scope: Scope) -> str | None:
-    """Return the template of the route that a framework has found; None where it says none."""
-    route = scope.get("route")
-    path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
-    if isinstance(path, str):  # Starlette, FastAPI
-        root: str = scope.get("root_path", "").rstrip("/")
-        return root or "/" if hasattr(route, "app") and hasattr(route, "routes") else root + path
-    template = scope.get("path_template")
-    if isinstance(template, str):  # Litestar
-        return template
-    endpoint = scope.get("endpoint")
-    if endpoint is None:
-        return None
-    mounted: str = scope.get("root_path", "").rstrip("/")
-    if mounted and _is_app(getattr(endpoint, "func", endpoint)):
-        return mounted  # by an older Starlette: files, say
-    given = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
-    path = str(scope["path"])
-    return "/".join(given.get(part, part) for part in path.split("/"))
-
-
-def _is_app(endpoint: Any) -> bool:
-    """Say whether *endpoint* is an application (scope, receive, send): a view has a request."""
-    if not hasattr(endpoint, "__name__"):
-        return True
-    count = getattr(getattr(endpoint, "__code__", None), "co_argcount", 0)
-    return bool(count - hasattr(endpoint, "__self__") == 3)
-
-
-def answered(event: Event, span: trace.Span, request_id: str | None) -> Event:
+def answered(event: Event, request: Request) -> Event:
     """Return *event*, which begins an answer, with the headers that name its trace."""
     headers = list(event.get("headers") or ())
     known = {bytes(name).lower() for name, _ in headers}
-    added = added_headers(span, request_id).items()
+    added = added_headers(request.span, request.request_id).items()
     headers += [(k.encode(), v.encode()) for k, v in added if k.encode() not in known]
     return {**event, "headers": headers}
 
@@ -80,10 +49,6 @@ class _Request(Request):
         super().__init__(scope, *options)
         self._send = send
 
-    def route(self) -> str | None:
-        """Return its route, once a framework has found it."""
-        return route_of(self.scope)
-
     async def send(self, event: Event) -> None:
         """Pass *event* on; the last one ends the span."""
         kind = event["type"]
@@ -92,7 +57,7 @@ class _Request(Request):
             if self.status >= 500 and self.span is None:
                 self.begin(self.began_ns)  # a quiet path fails
             if self.span is not None:
-                event = answered(event, self.span, self.request_id)
+                event = answered(event, self)
         await self._send(event)
         if kind == "http.response.trailers":
             self.is_complete = not event.get("more_trailers", False)

@@ -91,8 +91,37 @@ def request_id_of(headers: dict[str, str]) -> str | None:
     return given if _REQUEST_ID.fullmatch(given) else None
 
 
+def route_of(scope: Scope) -> str | None:
+    """Return the template of the route that a framework has found; None where it says none."""
+    route = scope.get("route")
+    path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if isinstance(path, str):  # Starlette, FastAPI
+        root: str = scope.get("root_path", "").rstrip("/")
+        return root or "/" if hasattr(route, "app") and hasattr(route, "routes") else root + path
+    template = scope.get("path_template")
+    if isinstance(template, str):  # Litestar
+        return template
+    endpoint = scope.get("endpoint")
+    if endpoint is None:
+        return None
+    mounted: str = scope.get("root_path", "").rstrip("/")
+    if mounted and _is_app(getattr(endpoint, "func", endpoint)):
+        return mounted  # by an older Starlette: files, say
+    given = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    path = str(scope["path"])
+    return "/".join(given.get(part, part) for part in path.split("/"))
+
+
+def _is_app(endpoint: Any) -> bool:
+    """Say whether *endpoint* is an application (scope, receive, send): a view has a request."""
+    if not hasattr(endpoint, "__name__"):
+        return True
+    count = getattr(getattr(endpoint, "__code__", None), "co_argcount", 0)
+    return bool(count - hasattr(endpoint, "__self__") == 3)
+
+
 class Request:
-    """One request, and its span once it has one."""
+    """One request, or the handshake of a WebSocket, and its span once it has one."""
 
     span: Any = None
     status = 0
@@ -101,28 +130,34 @@ class Request:
     is_complete = False
 
     def __init__(
-        self, scope: Scope, links: tuple[SpanContext, ...], quiet: Collection[str]
+        self,
+        scope: Scope,
+        links: tuple[SpanContext, ...],
+        quiet: Collection[str] = (),
+        start_ns: int | None = None,
     ) -> None:
         self.scope = scope
         self.began, self.began_ns = _exceptions.last, _runtime.current.now_ns()
         headers = headers_of(scope)
         self.request_id = request_id_of(headers)
-        method = scope["method"]
+        is_socket, method = scope.get("type") == "websocket", scope.get("method", "GET")
         known = method in _METHODS
-        self.verb = method if known else "HTTP"
+        self.verb = "WS" if is_socket else method if known else "HTTP"
         attributes = attributes_of(scope, headers)
+        if is_socket:
+            attributes["network.protocol.name"] = "websocket"
         attributes["http.request.method"] = method if known else "_OTHER"
         if not known:
             attributes["http.request.method_original"] = method
         self.stage = tracing.traced(self.verb, kind="server", links=links, attributes=attributes)
         if scope.get("path") not in quiet:
-            self.begin()
+            self.begin(start_ns)
         if self.request_id and _runtime.current.tracer is not None:
             bind_context(**{_names.REQUEST_ID: self.request_id})
 
     def route(self) -> str | None:
         """Return its route, once a framework has found it."""
-        raise NotImplementedError  # pragma: no cover - each subclass has its own
+        return route_of(self.scope)
 
     def begin(self, start_ns: int | None = None) -> None:
         """Open its span; none without tracing."""

@@ -31,12 +31,9 @@ class Handled(Connection):
     """A connection of a library that keeps messages, in a form of its own, until it is asked."""
 
     def __init__(
-        self,
-        scope: Scope,
-        waiting: Callable[[], int],
-        is_end: Callable[[Any], bool] = lambda _: False,
+        self, waiting: Callable[[], int], is_end: Callable[[Any], bool] = lambda _: False
     ) -> None:
-        super().__init__(scope)
+        super().__init__()
         #: When the last ones came; those that are *waiting* still are at its end.
         self._arrived: list[int] = []
         self._waiting, self._is_end = waiting, is_end
@@ -70,7 +67,7 @@ def _scope_of(connection: Any) -> Scope | None:
         addresses = {"server": connection.local_address, "client": connection.remote_address}
     return {
         **addresses,
-        "method": "GET",
+        "type": "websocket",
         "path": request.path.partition("?")[0],
         "scheme": "ws",
         "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.raw_items()],
@@ -100,8 +97,8 @@ def _begin(self: Any, began_ns: int) -> None:
     status = getattr(getattr(self, "response", None), "status_code", 101)
     if scope is None or (status < 500 and status != 101 and scope["path"] in QUIET):
         return
-    connection = Handled(scope, lambda: _waiting_at(self))
-    connection.open(began_ns)  # the task is this connection's alone
+    connection = Handled(lambda: _waiting_at(self))
+    connection.open(scope, began_ns)  # the task is this connection's alone
     if status == 101:
         connection.accept()
         setattr(self, OBSERVED, connection)
