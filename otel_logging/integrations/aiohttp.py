@@ -7,7 +7,7 @@ from aiohttp import web
 
 from otel_logging import _runtime
 from otel_logging.context import unbound
-from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
+from otel_logging.integrations.http import QUIET, Request, Scope, inbound
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.websockets import OBSERVED, Handled, receiving, sending
 
@@ -79,8 +79,7 @@ def _prepared(original: Any) -> Any:
         served = _served.get()
         if served is None or served.span is None or self.prepared:
             return await original(self, request)
-        for name, value in added_headers(served.span, served.request_id).items():
-            self.headers.setdefault(name, value)
+        self.headers.extend(served.headers(self.headers))
         writer = await original(self, request)
         if isinstance(self, web.WebSocketResponse):
             served.socket = self

@@ -75,9 +75,7 @@ class ObservabilityMiddleware:
 
 
 def _is_elsewhere(app: Any) -> bool:
-    """Say whether nothing is set up, or OpenTelemetry's instrumentation is around or inside."""
-    if _runtime.current.tracer is None:
-        return True
+    """Say whether OpenTelemetry's instrumentation is around or inside."""
     around: Any = trace.get_current_span()
     scope = getattr(around, "instrumentation_scope", None)
     is_theirs = scope is not None and scope.name.startswith(_CONTRIB)
@@ -98,8 +96,6 @@ def _is_elsewhere(app: Any) -> bool:
 
 #: Applications of frameworks that were given by hand, with their middleware's options.
 _given: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
-#: FastAPI applications whose own spans are off, and whether they were on.
-_silenced: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
 _is_automatic = False
 
 
@@ -111,17 +107,14 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     raises of itself. Concurrency: before it is served.
     """
     global _is_automatic
-    frameworks = _frameworks()
     if app is None:
         _is_automatic = True
-    elif not isinstance(app, frameworks):
-        return ObservabilityMiddleware(app, **options)
-    else:
-        _given[app] = options
-    for kind in frameworks:
-        _replaced.put(kind, "__call__", _framework_call)
-    if _is_automatic:
         _replaced.instrument()
+    elif hasattr(app, "build_middleware_stack"):
+        _given[app] = options
+    else:
+        return ObservabilityMiddleware(app, **options)
+    _frameworks.instrument()
     return app
 
 
@@ -133,32 +126,24 @@ def uninstrument(app: Any = None, /) -> None:
         return
     _is_automatic = False
     connection.finish_all()
-    while _silenced:
-        silent, was_on = _silenced.popitem()
-        silent._telemetry["tracing"] = was_on  # noqa: SLF001 - FastAPI has no other way
+    _frameworks.uninstrument()
     _replaced.uninstrument()
-
-
-def _frameworks() -> tuple[type, ...]:
-    names = {"fastapi.applications": "FastAPI", "starlette.applications": "Starlette"}
-    found = [getattr(sys.modules.get(module), name, None) for module, name in names.items()]
-    return tuple(kind for kind in found if kind is not None)
 
 
 def _framework_call(original: Any) -> Any:
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        async def app(*given: Any) -> None:
+            telemetry: Any = getattr(self, "_telemetry", None)
+            is_its = isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None
+            if is_its and scope.get(_SEEN):
+                # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
+                telemetry["tracing"] = False
+            await original(self, *given)
+
+        app.app = self  # type: ignore[attr-defined]
         options = _given.get(self, {} if _is_automatic else None)
-        telemetry = getattr(self, "_telemetry", None)
-        is_ours = scope.get(_SEEN) or (options is not None and not _is_elsewhere(self))
-        if is_ours and isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None:
-            # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
-            _silenced.setdefault(self, telemetry.get("tracing"))
-            telemetry["tracing"] = False
-        app: Any = partial(original, self)
-        app.app = self
-        if options is not None:
-            app = ObservabilityMiddleware(app, **options)
-        await app(scope, receive, send)
+        observed = app if options is None else ObservabilityMiddleware(app, **options)
+        await observed(scope, receive, send)
 
     return __call__
 
@@ -220,6 +205,10 @@ def _background_call(original: Any) -> Any:
     return __call__
 
 
+_frameworks = Replaced(
+    ("fastapi.applications", "FastAPI", "__call__", _framework_call),
+    ("starlette.applications", "Starlette", "__call__", _framework_call),
+)
 _HTTP: Final = "uvicorn.protocols.http."
 _replaced = Replaced(
     # an application that sets up while it is loaded is loaded by then

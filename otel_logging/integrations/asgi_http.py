@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from otel_logging import _runtime
-from otel_logging.integrations.http import Request, Scope, added_headers, inbound
+from otel_logging.integrations.http import Request, Scope, inbound
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -20,10 +20,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 def answered(event: Event, request: Request) -> Event:
     """Return *event*, which begins an answer, with the headers that name its trace."""
     headers = list(event.get("headers") or ())
-    known = {bytes(name).lower() for name, _ in headers}
-    added = added_headers(request.span, request.request_id).items()
-    headers += [(k.encode(), v.encode()) for k, v in added if k.encode() not in known]
-    return {**event, "headers": headers}
+    added = request.headers(bytes(name).decode("latin-1") for name, _ in headers)
+    return {**event, "headers": headers + [(k.encode(), v.encode()) for k, v in added]}
 
 
 async def serve(
@@ -56,8 +54,7 @@ class _Request(Request):
             self.status, self.trailers = event["status"], event.get("trailers", False)
             if self.status >= 500 and self.span is None:
                 self.begin(self.began_ns)  # a quiet path fails
-            if self.span is not None:
-                event = answered(event, self)
+            event = answered(event, self)
         await self._send(event)
         if kind == "http.response.trailers":
             self.is_complete = not event.get("more_trailers", False)

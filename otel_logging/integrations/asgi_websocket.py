@@ -56,7 +56,7 @@ class _Connection(Connection):
         if kind == "websocket.close" and self.code is None:
             self.code, self.reason = event.get("code", 1000), event.get("reason") or ""
         elif kind == "websocket.http.response.start":
-            self.status = event["status"]
+            self.handshake.status = event["status"]
         try:
             await self._send(event)
         except RuntimeError as error:

@@ -72,7 +72,6 @@ class Connection:
     last: Any = None
     code: int | None = None
     reason = ""
-    status = 0
     sweeper: Any = None
     #: Returns the task, other than the application's own, that has asked for messages last.
     _reader: Callable[[], Any] = staticmethod(lambda: None)
@@ -269,7 +268,7 @@ class Connection:
             tracing.end(self.last, error)
         else:
             failed = 500 if self.code is None else 403  # what the server answers
-            self.end_handshake(self.status or failed, error)
+            self.end_handshake(self.handshake.status or failed, error)
         self.standing.otel_logging_closed = True
 
 

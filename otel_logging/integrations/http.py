@@ -4,7 +4,7 @@ In: a scope, as ASGI has it. Out: the stage of a request, from its arrival to it
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import reduce
@@ -85,12 +85,6 @@ def observe(server: Any, place: str, kind: Callable[[Any], Any]) -> None:
         setattr(holder, name, kind(app))
 
 
-def request_id_of(headers: dict[str, str]) -> str | None:
-    """Return the id that the request came with, where it can be sent back."""
-    given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else None
-
-
 def route_of(scope: Scope) -> str | None:
     """Return the template of the route that a framework has found; None where it says none."""
     route = scope.get("route")
@@ -105,19 +99,11 @@ def route_of(scope: Scope) -> str | None:
     if endpoint is None:
         return None
     mounted: str = scope.get("root_path", "").rstrip("/")
-    if mounted and _is_app(getattr(endpoint, "func", endpoint)):
+    if mounted and not hasattr(getattr(endpoint, "func", endpoint), "__name__"):
         return mounted  # by an older Starlette: files, say
     given = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
     path = str(scope["path"])
     return "/".join(given.get(part, part) for part in path.split("/"))
-
-
-def _is_app(endpoint: Any) -> bool:
-    """Say whether *endpoint* is an application (scope, receive, send): a view has a request."""
-    if not hasattr(endpoint, "__name__"):
-        return True
-    count = getattr(getattr(endpoint, "__code__", None), "co_argcount", 0)
-    return bool(count - hasattr(endpoint, "__self__") == 3)
 
 
 class Request:
@@ -139,7 +125,9 @@ class Request:
         self.scope = scope
         self.began, self.began_ns = _exceptions.last, _runtime.current.now_ns()
         headers = headers_of(scope)
-        self.request_id = request_id_of(headers)
+        #: The id that it came with, where that can be sent back.
+        found = _REQUEST_ID.fullmatch(headers.get("x-request-id", ""))
+        self.request_id = None if found is None else found[0]
         is_socket, method = scope.get("type") == "websocket", scope.get("method", "GET")
         known = method in _METHODS
         self.verb = "WS" if is_socket else method if known else "HTTP"
@@ -161,9 +149,23 @@ class Request:
 
     def begin(self, start_ns: int | None = None) -> None:
         """Open its span; none without tracing."""
-        if _runtime.current.tracer is not None:
-            self.stage.start_ns = start_ns
-            self.span = start(self.stage, self.verb, self.route)
+        if _runtime.current.tracer is None:
+            return
+        self.stage.start_ns = start_ns
+        self.span = tracing.start(self.stage)
+        if (watch := _runtime.current.watch) is not None and self.span is not trace.INVALID_SPAN:
+            watch.expect(self.span, self.verb, self.route)  # and with it its name and budget
+
+    def headers(self, known: Iterable[str]) -> list[tuple[str, str]]:
+        """Return the headers of its answer that name its trace, but for those that are *known*."""
+        if self.span is None:
+            return []
+        context, names = self.span.get_span_context(), {each.lower() for each in known}
+        trace_id = f"{context.trace_id:032x}"
+        # W3C Trace Context, level 2: traceresponse
+        value = f"00-{trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
+        added = {"traceresponse": value, "x-trace-id": trace_id, "x-request-id": self.request_id}
+        return [(name, each) for name, each in added.items() if each and name not in names]
 
     def end(self, error: BaseException | None = None) -> None:
         """End it, in its own context, where it stays current: a background task may go on."""
@@ -189,24 +191,6 @@ class Request:
         elif has_gone or not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         copy_context().run(tracing.end, span, error, self.done_ns)
-
-
-def added_headers(span: trace.Span, request_id: str | None) -> dict[str, str]:
-    """Return the headers of an answer that name its trace."""
-    context = span.get_span_context()
-    trace_id = f"{context.trace_id:032x}"
-    # W3C Trace Context, level 2: traceresponse
-    value = f"00-{trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
-    added = {"traceresponse": value, "x-trace-id": trace_id}
-    return added | {"x-request-id": request_id} if request_id else added
-
-
-def start(stage: tracing.Stage, verb: str, ask: Callable[[], str | None]) -> Any:
-    """Begin a request whose route *ask* knows later, and with it its name and budget."""
-    span = tracing.start(stage)
-    if (watch := _runtime.current.watch) is not None and span is not trace.INVALID_SPAN:
-        watch.expect(span, verb, ask)
-    return span
 
 
 def name_route(span: Any, verb: str, route: str | None) -> None:

@@ -7,6 +7,7 @@ which ``logs.nesting`` recognises.
 """
 
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 import loguru
@@ -33,10 +34,8 @@ def instrument() -> None:
 def uninstrument() -> None:
     """Leave loguru alone again."""
     _replaced.uninstrument()
-    try:
+    with suppress(ValueError):  # it is not there any more
         loguru.logger.remove(_ours)
-    except ValueError:  # it is not there any more
-        return
 
 
 def _add(logger: Any) -> None:

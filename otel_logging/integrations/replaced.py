@@ -14,8 +14,15 @@ from typing import Any
 Method = tuple[str, str, str, Callable[[Any], Any]]
 
 
+def is_instrumented(library: str, kind: str) -> bool:
+    """Return whether OpenTelemetry's instrumentation of *library*, its class *kind*, is active."""
+    theirs = sys.modules.get(f"opentelemetry.instrumentation.{library}")
+    active = getattr(getattr(theirs, kind, None), "_instance", None)  # to call it would make one
+    return bool(active and active.is_instrumented_by_opentelemetry)
+
+
 class Replaced:
-    """What is replaced, of *methods* and else, and *signals* with their receivers.
+    """What is replaced, of *methods*, and *signals* with their receivers.
 
     Concurrency: the caller holds set-up's lock.
     """
@@ -37,20 +44,15 @@ class Replaced:
             if found is None or (is_half_imported and not hasattr(found, kind)):
                 continue
             owner = getattr(found, kind) if kind else found
-            if hasattr(owner, name):
-                self.put(owner, name, make)
+            if (owner, name) not in self._undo and hasattr(owner, name):
+                undo = partial(delattr, owner, name)  # it is inherited
+                if name in vars(owner):
+                    undo = partial(setattr, owner, name, vars(owner)[name])
+                self._undo[owner, name] = undo
+                setattr(owner, name, make(getattr(owner, name)))
         for signal, receiver in self._signals.items():
             signal.connect(receiver)
             self._undo[signal,] = partial(signal.disconnect, receiver)
-
-    def put(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        """Put what *make* returns, given *name* of *owner*, in its place."""
-        if (owner, name) not in self._undo:
-            undo = partial(delattr, owner, name)  # it is inherited
-            if name in vars(owner):
-                undo = partial(setattr, owner, name, vars(owner)[name])
-            self._undo[owner, name] = undo
-            setattr(owner, name, make(getattr(owner, name, None)))
 
     def uninstrument(self) -> None:
         """Put everything back."""

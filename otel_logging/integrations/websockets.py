@@ -106,25 +106,33 @@ def _begin(self: Any, began_ns: int) -> None:
         connection.end_handshake(status)
 
 
+def _note(self: Any) -> None:
+    connection: Handled | None = getattr(self, OBSERVED, None)
+    if connection is not None:
+        connection.note()
+
+
 def _process_event(original: Any) -> Any:
     def process_event(self: Any, event: Any) -> None:
-        connection: Handled | None = getattr(self, OBSERVED, None)
-        if connection is not None and event.opcode < 8:  # RFC 6455: a frame of a message
-            connection.note()
+        if getattr(event, "opcode", 8) < 8:  # RFC 6455: a frame of a message
+            _note(self)
         original(self, event)
 
     return process_event
 
 
-def _read_message(original: Any) -> Any:
-    async def read_message(self: Any) -> Any:  # the legacy one's
-        message = await original(self)
-        connection: Handled | None = getattr(self, OBSERVED, None)
-        if connection is not None:
-            connection.note()
-        return message
+def _then(act: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """Return what makes of a library's method one after which *act* is called."""
 
-    return read_message
+    def make(original: Any) -> Any:
+        async def method(self: Any, *args: Any, **options: Any) -> Any:
+            result = await original(self, *args, **options)
+            act(self)
+            return result
+
+        return method
+
+    return make
 
 
 def receiving(original: Any) -> Any:
@@ -139,14 +147,8 @@ def receiving(original: Any) -> Any:
     return recv
 
 
-def sending(original: Any) -> Any:
-    """Return a library's method that sends; what is sent for a message is part of it."""
-
-    async def send(self: Any, *args: Any, **options: Any) -> Any:
-        await original(self, *args, **options)
-        sent()
-
-    return send
+#: Makes of a library's method that sends one by which what is sent for a message is part of it.
+sending: Final = _then(lambda _: sent())
 
 
 def _close(original: Any) -> Any:
@@ -201,7 +203,7 @@ def _in_thread(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _METHODS: Final[dict[str, Callable[[Any], Any]]] = {
     "handshake": _handshake,
-    "read_message": _read_message,
+    "read_message": _then(_note),  # the legacy one's
     "recv": receiving,
     "send": sending,
     "close": _close,

@@ -5,13 +5,11 @@ Invariant: what passes is unchanged, but for headers of the answer. Deliberately
 framework knows of a request (``flask``, ``django``).
 """
 
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
-from weakref import finalize
 
 from opentelemetry.trace import INVALID_SPAN
 
@@ -20,8 +18,8 @@ from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound, observe
-from otel_logging.integrations.replaced import Replaced
+from otel_logging.integrations.http import QUIET, Request, Scope, inbound, observe
+from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.lateness.stage import value_of
 
 Environ = dict[str, Any]
@@ -33,11 +31,9 @@ REQUEST: Final = "otel_logging.request"
 
 def is_elsewhere(app: Any) -> bool:
     """Return whether OpenTelemetry has the requests of *app*, by its instrumentation of it."""
-    theirs: Any = sys.modules.get("opentelemetry.instrumentation.django")
+    is_djangos = type(app).__module__.startswith("django.")
     return getattr(app, "_is_instrumented_by_opentelemetry", False) or (
-        theirs is not None
-        and type(app).__module__.startswith("django.")
-        and theirs.DjangoInstrumentor().is_instrumented_by_opentelemetry
+        is_djangos and is_instrumented("django", "DjangoInstrumentor")
     )
 
 
@@ -65,11 +61,8 @@ def scope_of(environ: Environ) -> Scope:
 def _is_of_asgi(environ: Environ) -> bool:
     """Say whether an ASGI application around has the request: this one is mounted in it."""
     entry = entry_of(CURRENT.get().get(SPAN, INVALID_SPAN))
-    if entry is INVALID_SPAN or has_ended(entry):
-        return False
-    of_scope = {"http.request.method": "method", "url.path": "path"}
-    scope = scope_of(environ)
-    if is_its := all(value_of(entry, name) == scope[key] for name, key in of_scope.items()):
+    path = None if has_ended(entry) else value_of(entry, "url.path")
+    if is_its := path is not None and path == scope_of(environ)["path"]:
         environ[REQUEST] = entry
     return is_its
 
@@ -137,10 +130,7 @@ class _Served(Request):
 
     def _answer(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
         self.status = int(status[:3])
-        if self.span is not None:
-            known = {name.lower() for name, _ in headers}
-            added = added_headers(self.span, self.request_id)
-            headers += [pair for pair in added.items() if pair[0] not in known]
+        headers += self.headers(name for name, _ in headers)
         return self._start_response(status, headers, *more)
 
     def close(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
@@ -162,13 +152,12 @@ class _Served(Request):
 class _Body:
     """The pieces of an answer; the last one is followed by the end of the request."""
 
+    _is_open = True
+
     def __init__(self, body: Iterable[bytes], served: _Served) -> None:
-        self._pieces = iter(body)
         self._served, self._close = served, getattr(body, "close", None)
         self._error: BaseException | None = None
-        # werkzeug closes no body of which the client has gone
-        self._end = finalize(self, served.close, None, self._close)
-        self._end.atexit = False
+        self._pieces = iter(body)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -185,8 +174,11 @@ class _Body:
 
     def close(self) -> None:
         """End the request."""
-        if self._end.detach():
+        if self._is_open:
+            self._is_open = False
             self._served.close(self._error, self._close)
+
+    __del__ = close  # werkzeug closes no body of which the client has gone
 
 
 def name_route(environ: Environ, route: str) -> None:
@@ -255,16 +247,12 @@ def _failed(original: Any) -> Any:
     return handle_error
 
 
+_GUNICORN: Final = {"sync": "SyncWorker", "gthread": "ThreadWorker", "base_async": "AsyncWorker"}
 _replaced = Replaced(
-    ("gunicorn.workers.sync", "SyncWorker", "handle_request", partial(_serving, "wsgi")),
-    ("gunicorn.workers.gthread", "ThreadWorker", "handle_request", partial(_serving, "wsgi")),
-    ("gunicorn.workers.gthread", "ThreadWorker", "handle_http2_request", partial(_serving, "wsgi")),
-    ("gunicorn.workers.base_async", "AsyncWorker", "handle_request", partial(_serving, "wsgi")),
-    (
-        "gunicorn.workers.base_async",
-        "AsyncWorker",
-        "handle_http2_request",
-        partial(_serving, "wsgi"),
+    *(
+        (f"gunicorn.workers.{module}", kind, name, partial(_serving, "wsgi"))
+        for module, kind in _GUNICORN.items()
+        for name in ("handle_request", "handle_http2_request")
     ),
     ("gunicorn.workers.base", "Worker", "handle_error", _failed),  # which answers
     ("werkzeug.serving", "WSGIRequestHandler", "run_wsgi", partial(_serving, "server.app")),
