@@ -67,11 +67,10 @@ def inbound(headers: Any) -> Iterator[tuple[SpanContext, ...]]:
             yield ()
         return
     with detached():
-        if _runtime.current.trust_inbound:
-            with extract(headers):
-                yield ()
-            return
         with extract(headers):
+            if _runtime.current.trust_inbound:
+                yield ()
+                return
             sender = trace.get_current_span().get_span_context()
         yield (sender,) if sender.is_valid else ()
 

@@ -5,9 +5,8 @@ when asked. Invariant: an attribute is replaced once, until it is put back.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 #: A module, its class or "", a name in it, and what makes the other of it.
@@ -28,9 +27,9 @@ class Replaced:
     """
 
     def __init__(
-        self, *methods: Method, signals: Mapping[Any, Callable[..., Any]] = MappingProxyType({})
+        self, *methods: Method, signals: dict[Any, Callable[..., Any]] | None = None
     ) -> None:
-        self._methods, self._signals = methods, signals
+        self._methods, self._signals = methods, signals or {}
         self._undo: dict[tuple[Any, ...], Callable[[], object]] = {}
 
     def instrument(self) -> None:
