@@ -55,7 +55,7 @@ BUDGETS = {
     "doctor": 419,
     "export": 2265,
     "handover": 115,
-    "integrations": 1795,
+    "integrations": 1794,
     "jobs": 100,
     "lateness": 1627,
     "logs": 1602,

@@ -124,8 +124,8 @@ class Request:
         self.scope = scope
         self.began, self.began_ns = _exceptions.last, _runtime.current.now_ns()
         headers = headers_of(scope)
-        #: The id that it came with, where that can be sent back.
         found = _REQUEST_ID.fullmatch(headers.get("x-request-id", ""))
+        #: The id that it came with, where that can be sent back.
         self.request_id = None if found is None else found[0]
         is_socket, method = scope.get("type") == "websocket", scope.get("method", "GET")
         known = method in _METHODS

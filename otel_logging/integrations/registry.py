@@ -73,8 +73,7 @@ def described() -> dict[str, Any]:
 def _call(name: str, verb: str) -> None:
     try:
         module: Any = importlib.import_module(f"{__package__}.{name}")
-        if not getattr(module.__spec__, "_initializing", False):  # else whoever imports it calls
-            getattr(module, verb)()
+        getattr(module, verb)()
     except Exception as error:
         _diagnostics.remark(f"the integration {name} is left out", detail=error)
 
