@@ -109,8 +109,8 @@ INTEGRATIONS: Final = {
     "asgi": (
         "starlette.applications",
         "fastapi.applications",
-        "uvicorn.config",
         "uvicorn.server",
+        *(f"uvicorn.protocols.http.{each}_impl" for each in ("h11", "httptools", "zttp")),
         "hypercorn.app_wrappers",
         *("litestar.background_tasks", "daphne.server", *GRANIAN),
     ),

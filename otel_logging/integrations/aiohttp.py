@@ -1,42 +1,34 @@
 """Servers of aiohttp: each request is a trace, and each message of a WebSocket."""
 
 from contextvars import ContextVar
-from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from aiohttp import web, web_protocol
+from aiohttp import web
 
-from otel_logging import _names, _runtime
-from otel_logging.context import bind_context, unbound
-from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
+from otel_logging import _runtime
+from otel_logging.context import unbound
+from otel_logging.integrations.http import QUIET, Request, Scope, inbound
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.websockets import OBSERVED, Handled, receiving, sending
 
 _served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
-_replaced = Replaced()
 _ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
-
-
-def instrument() -> None:
-    """Observe every server, also those that run already."""
-    _replaced.put(web_protocol.RequestHandler, "_handle_request", _handled)
-    _replaced.put(web.StreamResponse, "prepare", _prepared)
-    _replaced.put(web.WebSocketResponse, "receive", receiving)
-    _replaced.put(web.WebSocketResponse, "send_str", sending)
-    _replaced.put(web.WebSocketResponse, "send_bytes", sending)
-    for queue in ("WebSocketDataQueue", "FlowControlDataQueue"):  # before aiohttp 3.11
-        _replaced.find("aiohttp.web_ws", "", queue, _noting)
-
-
-def uninstrument() -> None:
-    """Leave servers alone again."""
-    _replaced.undo()
 
 
 class _Request(Request):
     """One request, and the WebSocket that it became."""
 
     socket: Any = None
+
+    def __init__(self, request: web.BaseRequest, *options: Any) -> None:
+        self._request = request
+        super().__init__(_scope_of(request), *options)
+
+    def route(self) -> str | None:
+        """Return its route, once a resource is found."""
+        resource: Any = getattr(getattr(self._request, "match_info", None), "route", None)
+        resource = getattr(resource, "resource", None)
+        return None if resource is None else str(resource.canonical)
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open on the WebSocket: its handler has returned, or raised *error*."""
@@ -60,35 +52,23 @@ def _scope_of(request: web.BaseRequest) -> Scope:
     }
 
 
-def _route_of(request: web.BaseRequest) -> str | None:
-    resource: Any = getattr(getattr(request, "match_info", None), "route", None)
-    resource = getattr(resource, "resource", None)
-    return None if resource is None else str(resource.canonical)
-
-
 def _handled(original: Any) -> Any:
     async def handle(self: Any, request: web.BaseRequest, *args: Any) -> Any:
         if _runtime.current.tracer is None or request.method == "UNKNOWN":  # what is no HTTP
             with unbound():
                 return await original(self, request, *args)
-        scope = _scope_of(request)
-        with inbound(scope) as links:
-            served = _Request(scope, links)
-            served.ask = partial(_route_of, request)
-            if scope["path"] not in QUIET:
-                served.begin()
-            if served.request_id:
-                bind_context(**{_names.REQUEST_ID: served.request_id})
+        with inbound(request.raw_headers) as links:
+            served = _Request(request, links, QUIET)
             _served.set(served)
             try:
                 response, has_gone = result = await original(self, request, *args)
             except BaseException as error:
                 await served.close(error)
-                served.end(error, _route_of(request))
+                served.end(error)
                 raise
             await served.close(None)
             served.status, served.is_complete = response.status, not has_gone
-            served.end(None, _route_of(request))
+            served.end()
             return result
 
     return handle
@@ -99,21 +79,15 @@ def _prepared(original: Any) -> Any:
         served = _served.get()
         if served is None or served.span is None or self.prepared:
             return await original(self, request)
-        for name, value in added_headers(served.span, served.request_id).items():
-            self.headers.setdefault(name, value)
+        self.headers.extend(served.headers(self.headers))
         writer = await original(self, request)
         if isinstance(self, web.WebSocketResponse):
-            served.status, served.is_complete = 101, True
-            route = _route_of(request)
-            served.end(None, route)
-            served.scope["path_template"] = route
             served.socket = self
             connection = Handled(
-                served.scope,
                 lambda: len(served.socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
                 lambda message: message.type in _ENDS,
             )
-            connection.stand(served.span)
+            connection.stand(served)
             connection.accept()
             setattr(self, OBSERVED, connection)
         return writer
@@ -137,3 +111,16 @@ def _noting(kind: Any) -> Any:
             super().feed_data(data, size)
 
     return WebSocketDataQueue
+
+
+_SOCKET: Final = "aiohttp.web_ws", "WebSocketResponse"
+_replaced = Replaced(
+    ("aiohttp.web_protocol", "RequestHandler", "_handle_request", _handled),
+    ("aiohttp.web", "StreamResponse", "prepare", _prepared),
+    (*_SOCKET, "receive", receiving),
+    (*_SOCKET, "send_str", sending),
+    (*_SOCKET, "send_bytes", sending),
+    ("aiohttp.web_ws", "", "WebSocketDataQueue", _noting),
+    ("aiohttp.web_ws", "", "FlowControlDataQueue", _noting),  # before aiohttp 3.11
+)
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

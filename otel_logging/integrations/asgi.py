@@ -7,7 +7,8 @@ a request (``asgi_http``) and of a connection (``asgi_websocket``).
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,10 +17,10 @@ from opentelemetry import trace
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging.binding import has_ended
-from otel_logging.context import unbound
+from otel_logging.context import Here, unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
-from otel_logging.integrations.http import QUIET, Scope
+from otel_logging.integrations.http import QUIET, Scope, observe
 from otel_logging.integrations.replaced import Replaced
 
 _A = TypeVar("_A")
@@ -32,6 +33,8 @@ SHUTDOWN_S: Final = 1.0
 _CONTRIB: Final = "opentelemetry.instrumentation."
 #: In a scope: one of ours is around.
 _SEEN: Final = "otel_logging"
+#: On nobody's behalf.
+_NOWHERE: Final = Context().run(Here.now)
 
 
 class ObservabilityMiddleware:
@@ -66,16 +69,13 @@ class ObservabilityMiddleware:
             return
         scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
         if kind == "http":
-            is_quiet = scope.get("path") in self._quiet
-            await asgi_http.serve(self.app, scope, receive, send, is_quiet=is_quiet)
+            await asgi_http.serve(self.app, scope, receive, send, self._quiet)
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
 
 
 def _is_elsewhere(app: Any) -> bool:
-    """Say whether nothing is set up, or OpenTelemetry's instrumentation is around or inside."""
-    if _runtime.current.tracer is None:
-        return True
+    """Say whether OpenTelemetry's instrumentation is around or inside."""
     around: Any = trace.get_current_span()
     scope = getattr(around, "instrumentation_scope", None)
     is_theirs = scope is not None and scope.name.startswith(_CONTRIB)
@@ -94,11 +94,8 @@ def _is_elsewhere(app: Any) -> bool:
 
 # ---------------------------------------------------------------- in place by itself
 
-_replaced = Replaced()
 #: Applications of frameworks that were given by hand, with their middleware's options.
 _given: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
-#: FastAPI applications whose own spans are off, and whether they were on.
-_silenced: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
 _is_automatic = False
 
 
@@ -110,20 +107,14 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     raises of itself. Concurrency: before it is served.
     """
     global _is_automatic
-    frameworks = _frameworks()
     if app is None:
         _is_automatic = True
-    elif not isinstance(app, frameworks):
-        return ObservabilityMiddleware(app, **options)
-    else:
+        _replaced.instrument()
+    elif hasattr(app, "build_middleware_stack"):
         _given[app] = options
-    for kind in frameworks:
-        _replaced.put(kind, "__call__", _framework_call)
-    if _is_automatic:
-        for each in _METHODS:
-            _replaced.find(*each)
-        if hasattr(uvicorn := sys.modules.get("uvicorn.config"), "Config"):
-            _replaced.put(uvicorn.Config, "loaded", lambda _: _on_load())  # type: ignore[union-attr]
+    else:
+        return ObservabilityMiddleware(app, **options)
+    _frameworks.instrument()
     return app
 
 
@@ -135,49 +126,36 @@ def uninstrument(app: Any = None, /) -> None:
         return
     _is_automatic = False
     connection.finish_all()
-    while _silenced:
-        silent, was_on = _silenced.popitem()
-        silent._telemetry["tracing"] = was_on  # noqa: SLF001 - FastAPI has no other way
-    _replaced.undo()
-
-
-def _frameworks() -> tuple[type, ...]:
-    names = {"fastapi.applications": "FastAPI", "starlette.applications": "Starlette"}
-    found = [getattr(sys.modules.get(module), name, None) for module, name in names.items()]
-    return tuple(kind for kind in found if kind is not None)
+    _frameworks.uninstrument()
+    _replaced.uninstrument()
 
 
 def _framework_call(original: Any) -> Any:
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
+        async def app(*given: Any) -> None:
+            telemetry: Any = getattr(self, "_telemetry", None)
+            is_its = isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None
+            if is_its and scope.get(_SEEN):
+                # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
+                telemetry["tracing"] = False
+            await original(self, *given)
+
+        app.app = self  # type: ignore[attr-defined]
         options = _given.get(self, {} if _is_automatic else None)
-        telemetry = getattr(self, "_telemetry", None)
-        is_ours = scope.get(_SEEN) or (options is not None and not _is_elsewhere(self))
-        if is_ours and isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None:
-            # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
-            _silenced.setdefault(self, telemetry.get("tracing"))
-            telemetry["tracing"] = False
-        app: Any = partial(original, self)
-        app.app = self
-        if options is not None:
-            app = ObservabilityMiddleware(app, **options)
-        await app(scope, receive, send)
+        observed = app if options is None else ObservabilityMiddleware(app, **options)
+        await observed(scope, receive, send)
 
     return __call__
 
 
-class _on_load:  # noqa: N801 - in place of an attribute
-    """uvicorn's note that a configuration has loaded its application: from then on it is ours.
+def _serving(place: str, original: Any) -> Any:
+    """Return what begins to serve by *original*, which has its application at *place*."""
 
-    An application that sets up while it is loaded has this in place by then.
-    """
+    def serve(self: Any, *given: Any, **named: Any) -> Any:
+        observe(self, place, ObservabilityMiddleware)
+        return original(self, *given, **named)
 
-    def __get__(self, config: Any, kind: type) -> Any:
-        return vars(config)["loaded"]
-
-    def __set__(self, config: Any, loaded: bool) -> None:  # noqa: FBT001
-        vars(config)["loaded"] = loaded
-        if loaded:
-            config.loaded_app = ObservabilityMiddleware(config.loaded_app)
+    return serve
 
 
 def _server_shutdown(original: Any) -> Any:
@@ -195,24 +173,21 @@ def _server_shutdown(original: Any) -> Any:
     return shutdown
 
 
-def _wrapper_call(original: Any) -> Any:
-    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send, *more: Any) -> None:  # noqa: N807
-        async def app(*given: Any) -> None:
-            await original(self, *given, *more)
+def _of_connection(original: Any) -> Any:
+    """Return what a request calls for its connection: what that reads next is of nobody yet.
 
-        app.app = self.app  # type: ignore[attr-defined]
-        await ObservabilityMiddleware(app)(scope, receive, send)
+    Its reader, its timers and the next request begin in copies of the context of this call.
+    """
 
-    return __call__
+    def method(self: Any, *given: Any) -> None:
+        before = Here.now()
+        _NOWHERE.put_back()
+        try:
+            original(self, *given)
+        finally:
+            before.put_back()
 
-
-def _create_application(original: Any) -> Any:
-    def create_application(self: Any, *given: Any) -> Any:
-        if not isinstance(self.application, ObservabilityMiddleware):
-            self.application = ObservabilityMiddleware(self.application)
-        return original(self, *given)
-
-    return create_application
+    return method
 
 
 def _granian_wrap(original: Any) -> Any:
@@ -230,12 +205,22 @@ def _background_call(original: Any) -> Any:
     return __call__
 
 
-#: What is replaced, of which class in which module, and what makes the other of it.
-_METHODS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
+_frameworks = Replaced(
+    ("fastapi.applications", "FastAPI", "__call__", _framework_call),
+    ("starlette.applications", "Starlette", "__call__", _framework_call),
+)
+_HTTP: Final = "uvicorn.protocols.http."
+_replaced = Replaced(
+    # an application that sets up while it is loaded is loaded by then
+    ("uvicorn.server", "Server", "startup", partial(_serving, "config.loaded_app")),
     ("uvicorn.server", "Server", "shutdown", _server_shutdown),
-    ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _wrapper_call),
+    (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _of_connection),
+    (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _of_connection),
+    (f"{_HTTP}httptools_impl", "HttpToolsProtocol", "on_response_complete", _of_connection),
+    (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _of_connection),
+    ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", partial(_serving, "app")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
     ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),
-    ("daphne.server", "Server", "create_application", _create_application),
+    ("daphne.server", "Server", "create_application", partial(_serving, "application")),
     *((module, "", "_asgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
 )

@@ -21,8 +21,8 @@ from otel_logging.integrations.http import Scope
 async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead: int) -> None:
     """Serve one connection."""
     before = Here.now()
-    connection = _Connection(scope, receive, send, read_ahead)
-    connection.open()
+    connection = _Connection(receive, send, read_ahead)
+    connection.open(scope)
     try:
         await app(scope, connection.receive, connection.send)
     except BaseException as error:
@@ -39,8 +39,8 @@ class _Connection(Connection):
 
     ahead: ReadAhead | None = None
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, read_ahead: int) -> None:
-        super().__init__(scope)
+    def __init__(self, receive: Receive, send: Send, read_ahead: int) -> None:
+        super().__init__()
         self._receive = receive
         self._send = send
         self._read_ahead = read_ahead
@@ -49,14 +49,14 @@ class _Connection(Connection):
         """Pass *event* on; what is sent for a message is part of it."""
         kind = event["type"]
         if kind == "websocket.accept" and not self.is_accepted:
-            await self._send(answered(event, self.span, self.request_id))
+            await self._send(answered(event, self.handshake))
             self.accept()
             self._look_ahead()
             return
         if kind == "websocket.close" and self.code is None:
             self.code, self.reason = event.get("code", 1000), event.get("reason") or ""
         elif kind == "websocket.http.response.start":
-            self.status = event["status"]
+            self.handshake.status = event["status"]
         try:
             await self._send(event)
         except RuntimeError as error:

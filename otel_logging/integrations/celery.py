@@ -13,43 +13,23 @@ from typing import Any, Final
 from celery import signals
 
 from otel_logging import context as bindings
+from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.propagation import extract, inject
 from otel_logging.tracing import traced
 
 #: On the request of a run: what is open for it.
 _OPEN: Final = "otel_logging"
-
-
-def instrument() -> None:
-    """Observe every task, also those that are registered already."""
-    signals.before_task_publish.connect(_send)
-    signals.task_prerun.connect(_begin)
-    signals.task_postrun.connect(_end)
-
-
-def uninstrument() -> None:
-    """Leave tasks alone again."""
-    signals.before_task_publish.disconnect(_send)
-    signals.task_prerun.disconnect(_begin)
-    signals.task_postrun.disconnect(_end)
-
-
-def _is_elsewhere() -> bool:
-    """Say whether OpenTelemetry's instrumentation is active."""
-    theirs: Any = sys.modules.get("opentelemetry.instrumentation.celery")
-    kind = getattr(theirs, "CeleryInstrumentor", None)
-    active = getattr(kind, "_instance", None)  # to call it would make one
-    return bool(active and active.is_instrumented_by_opentelemetry)
+_THEIRS: Final = "celery", "CeleryInstrumentor"
 
 
 def _send(headers: dict[str, Any], **_: Any) -> None:
-    if not _is_elsewhere():
+    if not is_instrumented(*_THEIRS):
         inject(headers)
 
 
 def _begin(task: Any, task_id: str, **_: Any) -> None:
     request, run = task.request, ExitStack()
-    if _is_elsewhere():
+    if is_instrumented(*_THEIRS):
         run.callback(bindings.restore, bindings.state())
     else:
         # of a task that is run at once, where it was called, there are none: it is in that trace
@@ -76,3 +56,13 @@ def _end(task: Any, retval: Any, state: Any, **_: Any) -> None:
         run.__exit__(type(error), error, error.__traceback__)
     else:
         run.close()
+
+
+_replaced = Replaced(
+    signals={
+        signals.before_task_publish: _send,
+        signals.task_prerun: _begin,
+        signals.task_postrun: _end,
+    }
+)
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -16,8 +16,6 @@ from otel_logging import _diagnostics, _names
 #: Packages of OpenTelemetry that go with one version of its SDK alone.
 _PINNED: Final = r"opentelemetry-(exporter-otlp|instrumentation-)"
 _on: dict[str, Any] = {}
-#: Those that do not take the version that is installed.
-_refused: set[str] = set()
 
 
 @cache
@@ -36,22 +34,19 @@ def instrument() -> None:
                 if not found.is_instrumented_by_opentelemetry:  # by the application
                     _on[name] = found  # before: instrumenting may import the library's other parts
                     found.instrument()
-                    if not found.is_instrumented_by_opentelemetry:  # which has said why
-                        _refused.add(name)
             except Exception as error:
                 _diagnostics.remark(f"the instrumentation of {library} is left out", detail=error)
 
 
 def uninstrument() -> None:
     """Take off what ``instrument`` has put in place."""
-    _refused.clear()
     while _on:
         _on.popitem()[1].uninstrument()
 
 
 def on() -> list[str]:
-    """Return what is in place."""
-    return sorted(_on.keys() - _refused)
+    """Return what is in place, but for what has refused its library's version, and said so."""
+    return sorted(name for name, each in _on.items() if each.is_instrumented_by_opentelemetry)
 
 
 def missing() -> list[str]:

@@ -21,23 +21,14 @@ from typing import Any, Final
 from weakref import WeakSet, ref
 
 from opentelemetry import context as otel_context
-from opentelemetry.trace import StatusCode
 
 from otel_logging import _exceptions, _names, _runtime, tracing
 from otel_logging import context as bindings
-from otel_logging.binding import NOTHING, Bound, Shared, has_ended, worker
+from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.integrations.asgi_http import Event, route_of
+from otel_logging.integrations.asgi_http import Event
 from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent
-from otel_logging.integrations.http import (
-    Scope,
-    attributes_of,
-    headers_of,
-    inbound,
-    name_route,
-    request_id_of,
-    start,
-)
+from otel_logging.integrations.http import Request, Scope, inbound
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
@@ -81,41 +72,29 @@ class Connection:
     last: Any = None
     code: int | None = None
     reason = ""
-    status = 0
     sweeper: Any = None
-    request_id: str | None = None
     #: Returns the task, other than the application's own, that has asked for messages last.
     _reader: Callable[[], Any] = staticmethod(lambda: None)
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self._began = _exceptions.last
+    def __init__(self) -> None:
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
         self.held: set[Message] = set()
         #: The task of its application; where the loop is not asyncio's, a thread.
         self.task = worker()
 
-    def open(self, began_ns: int | None = None) -> None:
+    def open(self, scope: Scope, began_ns: int | None = None) -> None:
         """Begin the handshake; whatever is done in this task now is done on the connection."""
-        headers = headers_of(self.scope)
-        self.request_id = request_id_of(headers)
-        attributes = attributes_of(self.scope, headers)
-        attributes |= {"network.protocol.name": "websocket", "http.request.method": "GET"}
-        with inbound(self.scope) as links:
-            stage = tracing.traced("WS", kind="server", links=links, attributes=attributes)
-            stage.start_ns = began_ns
-            self.stand(start(stage, "WS", functools.partial(route_of, self.scope)))
+        with inbound(scope["headers"]) as links:
+            self.stand(Request(scope, links, start_ns=began_ns))
             here = bindings.Here.now()
         here.put_back()
-        if self.request_id:
-            bindings.bind_context(**{_names.REQUEST_ID: self.request_id})
 
-    def stand(self, span: Any) -> None:
-        """Do on the connection, whose handshake is *span*, whatever is done from here on."""
-        self.span = span
-        self.stage = tracing.traced("message", kind="server", links=(self.span,))
-        self.standing = bindings.Standing(self.span)
+    def stand(self, handshake: Request) -> None:
+        """Do on the connection, which begins with *handshake*, whatever is done from here on."""
+        self.handshake = handshake
+        self.stage = tracing.traced("message", kind="server", links=(handshake.span,))
+        self.standing = bindings.Standing(handshake.span)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
         # what came with the handshake, or was bound in its request, ends with the connection
         around = NOTHING.put(bindings.bound(), self.standing)
@@ -136,18 +115,13 @@ class Connection:
         self.is_connected = self.is_accepted = True
 
     def end_handshake(self, status: int, error: BaseException | None = None) -> None:
-        """End the span of the handshake, if it is open."""
-        span, route, path = self.span, route_of(self.scope), self.scope["path"]
+        """End the handshake."""
+        self.handshake.status, self.handshake.is_complete = status, True
+        self.handshake.end(error)
+        route, path = self.handshake.route(), self.handshake.scope["path"]
         self.of_messages = {"http.route": route} if route else {}
         if route != path:  # what tells messages of two connections apart
             self.of_messages["url.path"] = path
-        if has_ended(span):
-            return
-        name_route(span, "WS", route)
-        span.set_attribute("http.response.status_code", status)
-        if status >= 500:
-            span.set_status(StatusCode.ERROR)
-        tracing.end(span, error)
 
     # ---- receiving
 
@@ -243,7 +217,7 @@ class Connection:
         """Let those who have no message in their context work on this one."""
         standing = self.standing
         if standing.held is not None:
-            standing.now = self.span
+            standing.now = self.handshake.span
             self.shared.replace(self._base)
         if held is not None:
             standing.now = held.message.span
@@ -260,7 +234,7 @@ class Connection:
         stage.start_ns = arrived_ns
         self.last = tracing.start(stage)
         if event is None:  # an exception stays the message's that has noted it
-            self.last.otel_logging_began = self._began
+            self.last.otel_logging_began = self.handshake.began
         self.standing.now = self.last
 
     async def close(self, error: BaseException | None) -> None:
@@ -288,11 +262,13 @@ class Connection:
                     **({"websocket.close_reason": self.reason} if self.reason else {}),
                 }
             )
-            _exceptions.remember_context(raised, self._began)  # a server may log what is no error
+            _exceptions.remember_context(
+                raised, self.handshake.began
+            )  # a server may log what is no error
             tracing.end(self.last, error)
         else:
             failed = 500 if self.code is None else 403  # what the server answers
-            self.end_handshake(self.status or failed, error)
+            self.end_handshake(self.handshake.status or failed, error)
         self.standing.otel_logging_closed = True
 
 

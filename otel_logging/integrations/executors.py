@@ -31,42 +31,6 @@ from otel_logging.propagation import extract, inject
 _Work = Callable[..., Any]
 
 
-class _Waiting:
-    """Work that waits for a thread of *pool* to take it; then, the work in that thread. *stage*:
-    whose work it is, if that is measured.
-    """
-
-    __slots__ = ("_key", "_since", "_wait", "end", "name", "stage")
-
-    def __init__(self, pool: Any, work: _Work, span: Any) -> None:
-        self._key, self.stage = (POOL, id(pool)), watched_of(span)
-        self.name, self.end, self._since = _name_of(work), 0, time.perf_counter_ns()
-        if self.stage is not None:
-            self.stage.is_known = True
-
-    def who(self) -> tuple[tuple[str, str], ...]:
-        """Return on whose behalf the work is."""
-        return () if self.stage is None else self.stage.who()
-
-    def take(self) -> None:
-        """Note that this thread begins the work."""
-        pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
-        since = now if self.stage is None else self._since  # it waits for itself alone
-        had_it = blame(self._key, Why(pool), Holder(self, now), since)
-        self._wait = Interval(POOL, self._since, now, Why(pool), had_it)
-
-    def finish(self) -> None:
-        """Note that the work has ended: a stage that has ended before did not wait for it."""
-        self.end = time.perf_counter_ns()
-        if self.stage is not None and not self.stage.end:
-            self.stage.add_wait(self._wait)
-
-    def note(self, future: "Future[Any]") -> None:
-        """Note that the stage has given up, before any thread took the work."""
-        if self.stage is not None and future.cancelled():
-            self.stage.add_wait(Interval(POOL, self._since, time.perf_counter_ns()))
-
-
 def _name_of(work: Any) -> str:
     with suppress(Exception):  # it may have attribute methods of its own, that raise
         while isinstance(work, functools.partial):
@@ -82,11 +46,11 @@ class _InThread:
     Where nobody is here, on whose behalf it is, it runs on behalf of the thread.
     """
 
-    __slots__ = ("_here", "_work", "waiting")
+    __slots__ = ("_here", "_work")
 
-    def __init__(self, work: _Work, waiting: _Waiting | None = None) -> None:
+    def __init__(self, work: _Work) -> None:
         here = bindings.Here.now()
-        self._work, self._here, self.waiting = work, here if here.is_any() else None, waiting
+        self._work, self._here = work, here if here.is_any() else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         before, began = bindings.Here.now(), _exceptions.last
@@ -94,18 +58,50 @@ class _InThread:
         if self._here is not None:
             self._here.put_back()
             hands[threading.get_ident()] = self._here.context.get(SPAN)
-        if self.waiting is not None:
-            self.waiting.take()
         try:
             return self._work(*args, **kwargs)
         except BaseException as error:
             _exceptions.remember_context(error, began)
             raise
         finally:
-            if self.waiting is not None:
-                self.waiting.finish()
             hands.pop(threading.get_ident(), None)
             before.put_back()
+
+
+class _Timed(_InThread):
+    """Work that waits for a thread of *pool* to take it; then, the work in that thread."""
+
+    __slots__ = ("_key", "_since", "end", "name", "stage")
+
+    def __init__(self, work: _Work, pool: Any) -> None:
+        super().__init__(work)
+        #: Whose work it is, if that is measured.
+        self.stage = watched_of(CURRENT.get().get(SPAN))
+        self._key, self._since = (POOL, id(pool)), time.perf_counter_ns()
+        self.name, self.end = _name_of(work), 0
+        if self.stage is not None:
+            self.stage.is_known = True
+
+    def who(self) -> tuple[tuple[str, str], ...]:
+        """Return on whose behalf the work is."""
+        return () if self.stage is None else self.stage.who()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
+        since = now if self.stage is None else self._since  # it waits for itself alone
+        had_it = blame(self._key, Why(pool), Holder(self, now), since)
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            self.end = time.perf_counter_ns()
+            del self._here, self._work  # others remember this one, and would keep a message open
+            if self.stage is not None and not self.stage.end:  # else it did not wait for this
+                self.stage.add_wait(Interval(POOL, self._since, now, Why(pool), had_it))
+
+    def note(self, future: "Future[Any]") -> None:
+        """Note that the stage has given up, before any thread took the work."""
+        if self.stage is not None and future.cancelled():
+            self.stage.add_wait(Interval(POOL, self._since, time.perf_counter_ns()))
 
 
 class _InProcess:
@@ -130,7 +126,7 @@ class _InProcess:
 def _for_pool(work: _Work, pool: Any) -> _Work:
     watch = _runtime.current.watch
     is_timed = watch is not None and watch.has_budgets
-    return _InThread(work, _Waiting(pool, work, CURRENT.get().get(SPAN)) if is_timed else None)
+    return _Timed(work, pool) if is_timed else _InThread(work)
 
 
 def _submitting(prepare: Callable[[_Work, Any], _Work], submit: Any) -> Any:
@@ -139,8 +135,8 @@ def _submitting(prepare: Callable[[_Work, Any], _Work], submit: Any) -> Any:
         work = prepare(fn, self)
         with bindings.detached():  # a worker that is forked now has nothing of this request
             future = submit(self, work, *args, **kwargs)
-        if (waiting := getattr(work, "waiting", None)) is not None:
-            future.add_done_callback(waiting.note)
+        if type(work) is _Timed:
+            future.add_done_callback(work.note)
         return future
 
     return carrying
@@ -176,8 +172,7 @@ def _starting(start: Any) -> Any:
 
 _THREADS = functools.partial(_submitting, _for_pool)
 _PROCESSES = functools.partial(_submitting, _InProcess)
-#: What is replaced, of which class in which module, and what makes the other of it.
-_METHODS: tuple[tuple[str, str, str, _Work], ...] = (
+_replaced = Replaced(
     ("threading", "Timer", "start", _starting),
     ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _THREADS),
     ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _PROCESSES),
@@ -190,15 +185,4 @@ _METHODS: tuple[tuple[str, str, str, _Work], ...] = (
     # every scheduler's: its timer is of whoever has added a job last
     ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", bindings.detached()),
 )
-_replaced = Replaced()
-
-
-def instrument() -> None:
-    """Make executors, pools and timers carry, from here on. Cost: some microseconds a call."""
-    for method in _METHODS:
-        _replaced.find(*method)
-
-
-def uninstrument() -> None:
-    """Leave executors, pools and timers as Python has them."""
-    _replaced.undo()
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

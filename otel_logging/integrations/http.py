@@ -4,16 +4,17 @@ In: a scope, as ASGI has it. Out: the stage of a request, from its arrival to it
 """
 
 import re
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import reduce
 from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _answers, _exceptions, _names, _runtime, tracing
-from otel_logging.context import detached, unbound
+from otel_logging.context import bind_context, detached, unbound
 from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
 
@@ -59,60 +60,113 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def inbound(scope: Scope) -> Iterator[tuple[SpanContext, ...]]:
-    """Begin with nothing but what came in with a request; yield what it is to be linked to."""
+def inbound(headers: Any) -> Iterator[tuple[SpanContext, ...]]:
+    """Begin with nothing but what came in with *headers*; yield what it is to be linked to."""
     if _runtime.current.tracer is None:  # the current span may be another SDK's
         with unbound():
             yield ()
         return
     with detached():
-        if _runtime.current.trust_inbound:
-            with extract(scope["headers"]):
+        with extract(headers):
+            if _runtime.current.trust_inbound:
                 yield ()
-            return
-        with extract(scope["headers"]):
+                return
             sender = trace.get_current_span().get_span_context()
         yield (sender,) if sender.is_valid else ()
 
 
-def request_id_of(headers: dict[str, str]) -> str | None:
-    """Return the id that the request came with, where it can be sent back."""
-    given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else None
+def observe(server: Any, place: str, kind: Callable[[Any], Any]) -> None:
+    """Put the middleware *kind* around the application that *server* has at *place*, once."""
+    *way, name = place.split(".")
+    holder = reduce(getattr, way, server)
+    app = getattr(holder, name)
+    if type(app) is not kind:
+        setattr(holder, name, kind(app))
+
+
+def route_of(scope: Scope) -> str | None:
+    """Return the template of the route that a framework has found; None where it says none."""
+    route = scope.get("route")
+    path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if isinstance(path, str):  # Starlette, FastAPI
+        root: str = scope.get("root_path", "").rstrip("/")
+        return root or "/" if hasattr(route, "app") and hasattr(route, "routes") else root + path
+    template = scope.get("path_template")
+    if isinstance(template, str):  # Litestar
+        return template
+    endpoint = scope.get("endpoint")
+    if endpoint is None:
+        return None
+    mounted: str = scope.get("root_path", "").rstrip("/")
+    if mounted and not hasattr(getattr(endpoint, "func", endpoint), "__name__"):
+        return mounted  # by an older Starlette: files, say
+    given = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    path = str(scope["path"])
+    return "/".join(given.get(part, part) for part in path.split("/"))
 
 
 class Request:
-    """One request, and its span once it has one."""
+    """One request, or the handshake of a WebSocket, and its span once it has one."""
 
     span: Any = None
-    #: Returns its route once a framework has found it, to whoever cannot wait for the end.
-    ask: Callable[[], str | None] | None = None
     status = 0
     done_ns: int | None = None
     has_ended = False
     is_complete = False
 
-    def __init__(self, scope: Scope, links: tuple[SpanContext, ...], verb: str = "") -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        links: tuple[SpanContext, ...],
+        quiet: Collection[str] = (),
+        start_ns: int | None = None,
+    ) -> None:
         self.scope = scope
         self.began, self.began_ns = _exceptions.last, _runtime.current.now_ns()
         headers = headers_of(scope)
-        self.request_id = request_id_of(headers)
-        method = scope["method"]
+        found = _REQUEST_ID.fullmatch(headers.get("x-request-id", ""))
+        #: The id that it came with, where that can be sent back.
+        self.request_id = None if found is None else found[0]
+        is_socket, method = scope.get("type") == "websocket", scope.get("method", "GET")
         known = method in _METHODS
-        self.verb = verb or (method if known else "HTTP")
+        self.verb = "WS" if is_socket else method if known else "HTTP"
         attributes = attributes_of(scope, headers)
+        if is_socket:
+            attributes["network.protocol.name"] = "websocket"
         attributes["http.request.method"] = method if known else "_OTHER"
         if not known:
             attributes["http.request.method_original"] = method
         self.stage = tracing.traced(self.verb, kind="server", links=links, attributes=attributes)
+        if scope.get("path") not in quiet:
+            self.begin(start_ns)
+        if self.request_id and _runtime.current.tracer is not None:
+            bind_context(**{_names.REQUEST_ID: self.request_id})
+
+    def route(self) -> str | None:
+        """Return its route, once a framework has found it."""
+        return route_of(self.scope)
 
     def begin(self, start_ns: int | None = None) -> None:
         """Open its span; none without tracing."""
-        if _runtime.current.tracer is not None:
-            self.stage.start_ns = start_ns
-            self.span = start(self.stage, self.verb, self.ask)
+        if _runtime.current.tracer is None:
+            return
+        self.stage.start_ns = start_ns
+        self.span = tracing.start(self.stage)
+        if (watch := _runtime.current.watch) is not None and self.span is not trace.INVALID_SPAN:
+            watch.expect(self.span, self.verb, self.route)  # and with it its name and budget
 
-    def end(self, error: BaseException | None, route: str | None) -> None:
+    def headers(self, known: Iterable[str]) -> list[tuple[str, str]]:
+        """Return the headers of its answer that name its trace, but for those that are *known*."""
+        if self.span is None:
+            return []
+        context, names = self.span.get_span_context(), {each.lower() for each in known}
+        trace_id = f"{context.trace_id:032x}"
+        # W3C Trace Context, level 2: traceresponse
+        value = f"00-{trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
+        added = {"traceresponse": value, "x-trace-id": trace_id, "x-request-id": self.request_id}
+        return [(name, each) for name, each in added.items() if each and name not in names]
+
+    def end(self, error: BaseException | None = None) -> None:
         """End it, in its own context, where it stays current: a background task may go on."""
         if self.has_ended:  # by its answer, before a background task or a stream failed
             _exceptions.remember_context(error, self.began)
@@ -125,8 +179,8 @@ class Request:
         if (span := self.span) is None:
             _exceptions.remember_context(error, self.began)
             return
-        name_route(span, self.verb, route)
-        self.ask = span.otel_logging_ask = None  # it may hold the request: a circle
+        name_route(span, self.verb, self.route())
+        span.otel_logging_ask = None  # it holds the request: a circle
         status = self.status or (500 if error is not None else 0)
         if status and not has_gone:
             span.set_attribute("http.response.status_code", status)
@@ -136,24 +190,6 @@ class Request:
         elif has_gone or not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         copy_context().run(tracing.end, span, error, self.done_ns)
-
-
-def added_headers(span: trace.Span, request_id: str | None) -> dict[str, str]:
-    """Return the headers of an answer that name its trace."""
-    context = span.get_span_context()
-    trace_id = f"{context.trace_id:032x}"
-    # W3C Trace Context, level 2: traceresponse
-    value = f"00-{trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
-    added = {"traceresponse": value, "x-trace-id": trace_id}
-    return added | {"x-request-id": request_id} if request_id else added
-
-
-def start(stage: tracing.Stage, verb: str, ask: Callable[[], str | None] | None) -> Any:
-    """Begin a request whose route *ask* knows later, and with it its name and budget."""
-    span = tracing.start(stage)
-    if (watch := _runtime.current.watch) is not None and span is not trace.INVALID_SPAN:
-        watch.expect(span, verb, ask)
-    return span
 
 
 def name_route(span: Any, verb: str, route: str | None) -> None:

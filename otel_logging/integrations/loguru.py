@@ -7,48 +7,35 @@ which ``logs.nesting`` recognises.
 """
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 import loguru
 
 from otel_logging import _diagnostics, _fields, _names
 from otel_logging._values import plain
+from otel_logging.integrations.replaced import Replaced
 from otel_logging.logs import call, caller, handlers, levels
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.nesting import HandingOn, is_handed_on
 from otel_logging.processors import EventDict
 
-#: The methods that ours stand for, and loguru's number of our sink.
-_before: dict[tuple[Any, str], Any] = {}
+#: loguru's number of our sink.
 _ours = -1
 
 
 def instrument() -> None:
     """Make lines of loguru's records."""
-    if not _before:
-        _replace(type(loguru.logger), "remove", _removing)
-        sinks: Any = sys.modules["loguru._simple_sinks"]
-        for kind in (sinks.StreamSink, sinks.StandardSink, sinks.CallableSink):
-            _replace(kind, "write", _writing)
-        _replace(sys.modules["loguru._logger"], "get_frame", _framing)
+    if not _replaced:
+        _replaced.instrument()
         _add(loguru.logger)
 
 
 def uninstrument() -> None:
     """Leave loguru alone again."""
-    while _before:
-        (owner, name), before = _before.popitem()
-        setattr(owner, name, before)
-    try:
+    _replaced.uninstrument()
+    with suppress(ValueError):  # it is not there any more
         loguru.logger.remove(_ours)
-    except ValueError:  # it is not there any more
-        return
-
-
-def _replace(owner: Any, name: str, around: Callable[[Any], Any]) -> None:
-    before = _before[owner, name] = getattr(owner, name)
-    setattr(owner, name, around(before))
 
 
 def _add(logger: Any) -> None:
@@ -141,3 +128,11 @@ def _event_of(record: Any) -> EventDict:
     if record["exception"] is not None:
         event_dict["exc_info"] = record["exception"].value
     return event_dict
+
+
+_SINKS: Final = "loguru._simple_sinks"
+_replaced = Replaced(
+    ("loguru._logger", "Logger", "remove", _removing),
+    *((_SINKS, each, "write", _writing) for each in ("StreamSink", "StandardSink", "CallableSink")),
+    ("loguru._logger", "", "get_frame", _framing),
+)

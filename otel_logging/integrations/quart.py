@@ -19,21 +19,6 @@ from otel_logging.integrations.replaced import Replaced
 #: What makes a connection's queue, and its attribute: from Quart 0.23 on, and before.
 _owner: Any = getattr(wrapper, "Buffer", asgi.ASGIWebsocketConnection)
 _QUEUE: Final = "_queue" if hasattr(wrapper, "Buffer") else "queue"
-_replaced = Replaced()
-
-
-def instrument() -> None:
-    """Observe every application, and each connection from the next on."""
-    _replaced.put(_owner, "__init__", _making)
-    request_started.connect(_on_start)
-    websocket_started.connect(_on_start)
-
-
-def uninstrument() -> None:
-    """Leave applications alone again."""
-    _replaced.undo()
-    request_started.disconnect(_on_start)
-    websocket_started.disconnect(_on_start)
 
 
 async def _on_start(_: object, **__: object) -> None:
@@ -63,3 +48,10 @@ class _Messages(asyncio.Queue[Any]):
         if held is not None:
             held.message.connection.enter(held)
         return item
+
+
+_replaced = Replaced(
+    (_owner.__module__, _owner.__name__, "__init__", _making),
+    signals={request_started: _on_start, websocket_started: _on_start},
+)
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -31,9 +31,8 @@ def instrument(names: Iterable[str]) -> None:
     _on.update(on)
     if _on and _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
-    for name in sorted(_on):
-        if any(library in sys.modules for library in _names.INTEGRATIONS[name]):
-            _call(name, "instrument")
+    for name in _used():
+        _call(name, "instrument")
 
 
 def uninstrument() -> None:
@@ -53,12 +52,16 @@ def _take_away(names: set[str]) -> None:
     _on.difference_update(names)
 
 
+def _used() -> list[str]:
+    """Return what is on of what the application imports by now."""
+    libraries = _names.INTEGRATIONS
+    return [name for name in sorted(_on) if not sys.modules.keys().isdisjoint(libraries[name])]
+
+
 def described() -> dict[str, Any]:
     """Return what is on of what the application imports by now, and how to have the rest."""
-    used = {
-        name for name in _on if any(library in sys.modules for library in _names.INTEGRATIONS[name])
-    }
-    described: dict[str, Any] = {"on": sorted(used - {"clients", "executors"})}
+    used = _used()
+    described: dict[str, Any] = {"on": [e for e in used if e not in ("clients", "executors")]}
     if "clients" in used:
         clients: Any = importlib.import_module(f"{__package__}.clients")
         described["on"] += clients.on()
@@ -70,8 +73,7 @@ def described() -> dict[str, Any]:
 def _call(name: str, verb: str) -> None:
     try:
         module: Any = importlib.import_module(f"{__package__}.{name}")
-        if not getattr(module.__spec__, "_initializing", False):  # else whoever imports it calls
-            getattr(module, verb)()
+        getattr(module, verb)()
     except Exception as error:
         _diagnostics.remark(f"the integration {name} is left out", detail=error)
 

@@ -1,46 +1,62 @@
-"""What one integration has put in place of attributes of other people's classes and modules.
+"""What one integration has put in place in other people's classes, modules and signals.
 
-In: an owner, a name, and what makes the new attribute of the one that is there. Out: all as it was,
+In: owners, names, and what makes the new attribute of the one that is there. Out: all as it was,
 when asked. Invariant: an attribute is replaced once, until it is put back.
 """
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+#: A module, its class or "", a name in it, and what makes the other of it.
+Method = tuple[str, str, str, Callable[[Any], Any]]
+
+
+def is_instrumented(library: str, kind: str) -> bool:
+    """Return whether OpenTelemetry's instrumentation of *library*, its class *kind*, is active."""
+    theirs = sys.modules.get(f"opentelemetry.instrumentation.{library}")
+    active = getattr(getattr(theirs, kind, None), "_instance", None)  # to call it would make one
+    return bool(active and active.is_instrumented_by_opentelemetry)
 
 
 class Replaced:
-    """Attributes that are replaced. Concurrency: the caller holds set-up's lock."""
+    """What is replaced, of *methods*, and *signals* with their receivers.
 
-    def __init__(self) -> None:
-        self._was: dict[tuple[Any, str], tuple[Any, ...]] = {}
+    Concurrency: the caller holds set-up's lock.
+    """
 
-    def put(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        """Put what *make* returns, given *name* of *owner*, in its place."""
-        if (owner, name) not in self._was:
-            self._was[owner, name] = (vars(owner)[name],) if name in vars(owner) else ()
-            setattr(owner, name, make(getattr(owner, name, None)))
+    def __init__(
+        self, *methods: Method, signals: dict[Any, Callable[..., Any]] | None = None
+    ) -> None:
+        self._methods, self._signals = methods, signals or {}
+        self._undo: dict[tuple[Any, ...], Callable[[], object]] = {}
 
-    def find(self, module: str, kind: str, name: str, make: Callable[[Any], Any]) -> None:
-        """Do so for the class *kind* of *module*, or, without one, for that itself, where it is
-        imported, and has *name*. Failure: raises ``AttributeError`` where it has no such class.
+    def instrument(self) -> None:
+        """Replace each method that is imported by now.
+
+        Failure: raises ``AttributeError`` where a module has no such class.
         """
-        found = sys.modules.get(module)
-        is_half_imported = getattr(getattr(found, "__spec__", None), "_initializing", False)
-        if found is None or (is_half_imported and not hasattr(found, kind)):
-            return
-        owner = getattr(found, kind) if kind else found
-        if hasattr(owner, name):
-            self.put(owner, name, make)
+        for module, kind, name, make in self._methods:
+            found = sys.modules.get(module)
+            is_half_imported = getattr(getattr(found, "__spec__", None), "_initializing", False)
+            if found is None or (is_half_imported and not hasattr(found, kind)):
+                continue
+            owner = getattr(found, kind) if kind else found
+            if (owner, name) not in self._undo and hasattr(owner, name):
+                undo = partial(delattr, owner, name)  # it is inherited
+                if name in vars(owner):
+                    undo = partial(setattr, owner, name, vars(owner)[name])
+                self._undo[owner, name] = undo
+                setattr(owner, name, make(getattr(owner, name)))
+        for signal, receiver in self._signals.items():
+            signal.connect(receiver)
+            self._undo[signal,] = partial(signal.disconnect, receiver)
 
-    def undo(self) -> None:
+    def uninstrument(self) -> None:
         """Put everything back."""
-        while self._was:
-            (owner, name), was = self._was.popitem()
-            if was:
-                setattr(owner, name, *was)
-            else:  # it was inherited
-                delattr(owner, name)
+        while self._undo:
+            self._undo.popitem()[1]()
 
     def __bool__(self) -> bool:
-        return bool(self._was)
+        return bool(self._undo)

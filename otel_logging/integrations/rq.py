@@ -9,7 +9,6 @@ import functools
 from contextlib import suppress
 from typing import Any, Final
 
-from rq.job import Job
 from rq.worker import Worker
 
 from otel_logging.integrations.replaced import Replaced
@@ -20,23 +19,6 @@ from otel_logging.tracing import traced
 _HEADERS: Final = "otel_logging"
 #: On a job that is performed: what it raised.
 _ERROR: Final = "_otel_logging_error"
-_replaced = Replaced()
-
-
-def instrument() -> None:
-    """Observe every job, and every worker, from the job on that it performs next."""
-    for kind, name, make in (
-        (Job, "create", _created),
-        (Worker, "handle_exception", _failed),
-        (Worker, "perform_job", _run),
-    ):
-        owner = next(each for each in kind.__mro__ if name in vars(each))
-        _replaced.put(owner, name, make)
-
-
-def uninstrument() -> None:
-    """Leave jobs and workers alone again."""
-    _replaced.undo()
 
 
 def _created(original: Any) -> Any:
@@ -84,3 +66,17 @@ def _name_of(job: Any) -> str:
     with suppress(Exception):  # its data cannot be read: the run fails for that reason
         return str(job.func_name)
     return "unreadable job"
+
+
+def _owner_of(name: str) -> type:
+    return next(each for each in Worker.__mro__ if name in vars(each))
+
+
+_replaced = Replaced(
+    ("rq.job", "Job", "create", _created),
+    *(
+        (_owner_of(name).__module__, _owner_of(name).__name__, name, make)
+        for name, make in {"handle_exception": _failed, "perform_job": _run}.items()
+    ),
+)
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -25,33 +25,15 @@ _INTERNAL_ERROR: Final = 1011  # how the library closes a connection whose handl
 _WAITING: Final = 128
 #: Attribute of a connection: how its messages are observed.
 OBSERVED: Final = "otel_logging_connection"
-_replaced = Replaced()
-
-
-def instrument() -> None:
-    """Observe every server, also those that run already."""
-    for name, make in _METHODS.items():
-        _replaced.find("websockets.asyncio.server", "ServerConnection", name, make)
-        _replaced.find("websockets.legacy.server", "WebSocketServerProtocol", name, make)
-        in_thread = make if name == "process_event" else _in_thread(make)
-        _replaced.find("websockets.sync.server", "ServerConnection", name, in_thread)
-
-
-def uninstrument() -> None:
-    """Leave servers alone again."""
-    _replaced.undo()
 
 
 class Handled(Connection):
     """A connection of a library that keeps messages, in a form of its own, until it is asked."""
 
     def __init__(
-        self,
-        scope: Scope,
-        waiting: Callable[[], int],
-        is_end: Callable[[Any], bool] = lambda _: False,
+        self, waiting: Callable[[], int], is_end: Callable[[Any], bool] = lambda _: False
     ) -> None:
-        super().__init__(scope)
+        super().__init__()
         #: When the last ones came; those that are *waiting* still are at its end.
         self._arrived: list[int] = []
         self._waiting, self._is_end = waiting, is_end
@@ -85,7 +67,7 @@ def _scope_of(connection: Any) -> Scope | None:
         addresses = {"server": connection.local_address, "client": connection.remote_address}
     return {
         **addresses,
-        "method": "GET",
+        "type": "websocket",
         "path": request.path.partition("?")[0],
         "scheme": "ws",
         "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.raw_items()],
@@ -115,8 +97,8 @@ def _begin(self: Any, began_ns: int) -> None:
     status = getattr(getattr(self, "response", None), "status_code", 101)
     if scope is None or (status < 500 and status != 101 and scope["path"] in QUIET):
         return
-    connection = Handled(scope, lambda: _waiting_at(self))
-    connection.open(began_ns)  # the task is this connection's alone
+    connection = Handled(lambda: _waiting_at(self))
+    connection.open(scope, began_ns)  # the task is this connection's alone
     if status == 101:
         connection.accept()
         setattr(self, OBSERVED, connection)
@@ -124,25 +106,33 @@ def _begin(self: Any, began_ns: int) -> None:
         connection.end_handshake(status)
 
 
+def _note(self: Any) -> None:
+    connection: Handled | None = getattr(self, OBSERVED, None)
+    if connection is not None:
+        connection.note()
+
+
 def _process_event(original: Any) -> Any:
     def process_event(self: Any, event: Any) -> None:
-        connection: Handled | None = getattr(self, OBSERVED, None)
-        if connection is not None and event.opcode < 8:  # RFC 6455: a frame of a message
-            connection.note()
+        if getattr(event, "opcode", 8) < 8:  # RFC 6455: a frame of a message
+            _note(self)
         original(self, event)
 
     return process_event
 
 
-def _read_message(original: Any) -> Any:
-    async def read_message(self: Any) -> Any:  # the legacy one's
-        message = await original(self)
-        connection: Handled | None = getattr(self, OBSERVED, None)
-        if connection is not None:
-            connection.note()
-        return message
+def _then(act: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """Return what makes of a library's method one after which *act* is called."""
 
-    return read_message
+    def make(original: Any) -> Any:
+        async def method(self: Any, *args: Any, **options: Any) -> Any:
+            result = await original(self, *args, **options)
+            act(self)
+            return result
+
+        return method
+
+    return make
 
 
 def receiving(original: Any) -> Any:
@@ -157,14 +147,8 @@ def receiving(original: Any) -> Any:
     return recv
 
 
-def sending(original: Any) -> Any:
-    """Return a library's method that sends; what is sent for a message is part of it."""
-
-    async def send(self: Any, *args: Any, **options: Any) -> Any:
-        await original(self, *args, **options)
-        sent()
-
-    return send
+#: Makes of a library's method that sends one by which what is sent for a message is part of it.
+sending: Final = _then(lambda _: sent())
 
 
 def _close(original: Any) -> Any:
@@ -219,10 +203,18 @@ def _in_thread(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _METHODS: Final[dict[str, Callable[[Any], Any]]] = {
     "handshake": _handshake,
-    "process_event": _process_event,
-    "read_message": _read_message,
+    "read_message": _then(_note),  # the legacy one's
     "recv": receiving,
     "send": sending,
     "close": _close,
     "handler": _handler,
 }
+_ASYNCIO, _LEGACY = "websockets.asyncio.server", "websockets.legacy.server"
+_THREADS = "websockets.sync.server"
+_replaced = Replaced(
+    *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
+    *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
+    *((_THREADS, "ServerConnection", k, _in_thread(make)) for k, make in _METHODS.items()),
+    *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),
+)
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -5,23 +5,21 @@ Invariant: what passes is unchanged, but for headers of the answer. Deliberately
 framework knows of a request (``flask``, ``django``).
 """
 
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from contextvars import copy_context
-from functools import partial, reduce
+from functools import partial
 from typing import Any, Final
-from weakref import finalize
 
 from opentelemetry.trace import INVALID_SPAN
 
-from otel_logging import _names, _runtime
+from otel_logging import _names
 from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
-from otel_logging.context import CURRENT, SPAN, Here, bind_context, entry_of
+from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, added_headers, inbound
-from otel_logging.integrations.replaced import Replaced
+from otel_logging.integrations.http import QUIET, Request, Scope, inbound, observe
+from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.lateness.stage import value_of
 
 Environ = dict[str, Any]
@@ -33,11 +31,9 @@ REQUEST: Final = "otel_logging.request"
 
 def is_elsewhere(app: Any) -> bool:
     """Return whether OpenTelemetry has the requests of *app*, by its instrumentation of it."""
-    theirs: Any = sys.modules.get("opentelemetry.instrumentation.django")
+    is_djangos = type(app).__module__.startswith("django.")
     return getattr(app, "_is_instrumented_by_opentelemetry", False) or (
-        theirs is not None
-        and type(app).__module__.startswith("django.")
-        and theirs.DjangoInstrumentor().is_instrumented_by_opentelemetry
+        is_djangos and is_instrumented("django", "DjangoInstrumentor")
     )
 
 
@@ -65,11 +61,8 @@ def scope_of(environ: Environ) -> Scope:
 def _is_of_asgi(environ: Environ) -> bool:
     """Say whether an ASGI application around has the request: this one is mounted in it."""
     entry = entry_of(CURRENT.get().get(SPAN, INVALID_SPAN))
-    if entry is INVALID_SPAN or has_ended(entry):
-        return False
-    of_scope = {"http.request.method": "method", "url.path": "path"}
-    scope = scope_of(environ)
-    if is_its := all(value_of(entry, name) == scope[key] for name, key in of_scope.items()):
+    path = None if has_ended(entry) else value_of(entry, "url.path")
+    if is_its := path is not None and path == scope_of(environ)["path"]:
         environ[REQUEST] = entry
     return is_its
 
@@ -94,13 +87,13 @@ class WSGIObservabilityMiddleware:
         """Serve one request."""
         if REQUEST in environ or is_elsewhere(self.app) or _is_of_asgi(environ):
             return self.app(environ, start_response)
-        return _Served(environ, start_response, self._quiet, stays=self._stays).begin(self.app)
+        return _Served(environ, start_response, self._quiet, stays=self._stays).call(self.app)
 
 
-class _Served:
+class _Served(Request):
     """One request that is being served: its context stays until its body is closed."""
 
-    route: str | None = None
+    found: str | None = None
 
     def __init__(
         self,
@@ -113,38 +106,34 @@ class _Served:
         self._open, self._stays = ExitStack(), stays
         self._environ, self._start_response = environ, start_response
         scope = scope_of(environ)
-        links = self._open.enter_context(inbound(scope))
-        self.request = Request(scope, links)
-        if scope["path"] not in quiet:
-            self.request.begin()
-        if self.request.request_id and _runtime.current.tracer is not None:
-            bind_context(**{_names.REQUEST_ID: self.request.request_id})
+        super().__init__(scope, self._open.enter_context(inbound(scope["headers"])), quiet)
         environ[REQUEST] = self
 
-    def begin(self, app: App) -> Iterable[bytes]:
+    def route(self) -> str | None:
+        """Return its route, once a framework has found it."""
+        return self.found
+
+    def call(self, app: App) -> Iterable[bytes]:
         """Call the application, and return its body."""
         try:
             body = app(self._environ, self._answer)
         except BaseException as error:
-            self.end(error)
+            self.close(error)
             raise
         files = self._environ.get("wsgi.file_wrapper")
         if isinstance(files, type) and isinstance(body, files):  # a server sends it as it is
-            self.request.is_complete = True
+            self.is_complete = True
             close = getattr(body, "close", None)
-            body.close = lambda: self.end(None, close)  # type: ignore[attr-defined]
+            body.close = lambda: self.close(None, close)  # type: ignore[attr-defined]
             return body
         return _Body(body, self)
 
     def _answer(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-        self.request.status = int(status[:3])
-        if self.request.span is not None:
-            known = {name.lower() for name, _ in headers}
-            added = added_headers(self.request.span, self.request.request_id)
-            headers += [pair for pair in added.items() if pair[0] not in known]
+        self.status = int(status[:3])
+        headers += self.headers(name for name, _ in headers)
         return self._start_response(status, headers, *more)
 
-    def end(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
+    def close(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
         """End the request, once its body is closed; what closing raises is the request's."""
         try:
             if close is not None:
@@ -153,7 +142,7 @@ class _Served:
             error = error or failure
             raise
         finally:
-            self.request.end(error, self.route)
+            self.end(error)
             here = Here.now()
             self._open.close()
             if self._stays:
@@ -163,13 +152,12 @@ class _Served:
 class _Body:
     """The pieces of an answer; the last one is followed by the end of the request."""
 
+    _is_open = True
+
     def __init__(self, body: Iterable[bytes], served: _Served) -> None:
-        self._pieces = iter(body)
         self._served, self._close = served, getattr(body, "close", None)
         self._error: BaseException | None = None
-        # werkzeug closes no body of which the client has gone
-        self._end = finalize(self, served.end, None, self._close)
-        self._end.atexit = False
+        self._pieces = iter(body)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -178,7 +166,7 @@ class _Body:
         try:
             return next(self._pieces)
         except StopIteration:
-            self._served.request.is_complete = True
+            self._served.is_complete = True
             raise
         except BaseException as error:
             self._error = error
@@ -186,16 +174,19 @@ class _Body:
 
     def close(self) -> None:
         """End the request."""
-        if self._end.detach():
-            self._served.end(self._error, self._close)
+        if self._is_open:
+            self._is_open = False
+            self._served.close(self._error, self._close)
+
+    __del__ = close  # werkzeug closes no body of which the client has gone
 
 
 def name_route(environ: Environ, route: str) -> None:
     """Keep the *route* that a framework has found for the request of *environ*."""
     served = environ.get(REQUEST)
     if isinstance(served, _Served):
-        served.route = route
-        span, verb = served.request.span, served.request.verb
+        served.found = route
+        span, verb = served.span, served.verb
     else:
         span, verb = served, environ["REQUEST_METHOD"]
     if span is not None:
@@ -216,8 +207,6 @@ def observed(call: Any) -> Any:
 
 # ---------------------------------------------------------------- servers
 
-_replaced = Replaced()
-
 
 class _OfServer(WSGIObservabilityMiddleware):
     """What a server has for an application; it serves each request in a context of its own."""
@@ -229,26 +218,12 @@ class _OfServer(WSGIObservabilityMiddleware):
         return (super().__call__ if _replaced else self.app)(environ, start_response)
 
 
-def instrument() -> None:
-    """Observe whatever the servers serve, also those that run already."""
-    for server in _SERVERS:
-        _replaced.find(*server)
-
-
-def uninstrument() -> None:
-    """Leave servers alone again."""
-    _replaced.undo()
-
-
 def _serving(place: str, original: Any) -> Any:
     """Return what serves by *original*; *place*: where it has its application; "": its argument."""
 
     def serve(self: Any, *args: Any) -> Any:
         if place:
-            *way, name = place.split(".")
-            holder = reduce(getattr, way, self)
-            if not isinstance(app := getattr(holder, name), _OfServer):
-                setattr(holder, name, _OfServer(app))
+            observe(self, place, _OfServer)
         else:
             args = (_OfServer(*args),)
         return copy_context().run(original, self, *args)
@@ -272,17 +247,12 @@ def _failed(original: Any) -> Any:
     return handle_error
 
 
-#: What serves one request, with what makes the other of it.
-_SERVERS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
-    ("gunicorn.workers.sync", "SyncWorker", "handle_request", partial(_serving, "wsgi")),
-    ("gunicorn.workers.gthread", "ThreadWorker", "handle_request", partial(_serving, "wsgi")),
-    ("gunicorn.workers.gthread", "ThreadWorker", "handle_http2_request", partial(_serving, "wsgi")),
-    ("gunicorn.workers.base_async", "AsyncWorker", "handle_request", partial(_serving, "wsgi")),
-    (
-        "gunicorn.workers.base_async",
-        "AsyncWorker",
-        "handle_http2_request",
-        partial(_serving, "wsgi"),
+_GUNICORN: Final = {"sync": "SyncWorker", "gthread": "ThreadWorker", "base_async": "AsyncWorker"}
+_replaced = Replaced(
+    *(
+        (f"gunicorn.workers.{module}", kind, name, partial(_serving, "wsgi"))
+        for module, kind in _GUNICORN.items()
+        for name in ("handle_request", "handle_http2_request")
     ),
     ("gunicorn.workers.base", "Worker", "handle_error", _failed),  # which answers
     ("werkzeug.serving", "WSGIRequestHandler", "run_wsgi", partial(_serving, "server.app")),
@@ -292,3 +262,4 @@ _SERVERS: Final[tuple[tuple[str, str, str, Callable[[Any], Any]], ...]] = (
     ("wsgiref.handlers", "BaseHandler", "run", partial(_serving, "")),
     *((module, "", "_wsgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
 )
+instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

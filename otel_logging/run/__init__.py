@@ -35,25 +35,22 @@ def service_of(command: Sequence[str]) -> str:
     return Path(command[0]).stem
 
 
-def _modules_of(command: Sequence[str]) -> list[str]:
-    """Return the application's module, and that of a command which an installed package brings."""
-    name = service_of(command)
-    return [name, *(each.module for each in entry_points(group="console_scripts", name=name))]
-
-
 def replace_process(command: Sequence[str], service: str | None) -> NoReturn:
     """Become *command*, set up as *service*, OTEL_SERVICE_NAME, or after its application.
 
     Failure: raises ``ConfigurationError`` for what a set-up would refuse, and ``OSError``
     where the command cannot be started.
     """
-    chosen = settings.load(service).service_name
+    chosen, module = settings.load(service).service_name, service_of(command)
     if chosen == settings.nameless():
-        chosen = service_of(command)
+        chosen = module
     beside = Path(sys.executable).parent  # first: no other environment may have the package
     program = shutil.which(command[0], path=beside) or shutil.which(command[0]) or command[0]
     path = [str(Path(__file__).parent), variables.value_of("PYTHONPATH")]
-    own = variables.Variables().get(_names.APPLICATION) or ",".join(_modules_of(command))
+    # the application's module, and that of a command which an installed package brings
+    commands = entry_points(group="console_scripts", name=module)
+    modules = ",".join([module, *(each.module for each in commands)])
+    own = variables.Variables().get(_names.APPLICATION) or modules
     environment = variables.environment_with(
         PYTHONPATH=os.pathsep.join(filter(None, path)),
         **{_names.OTEL_SERVICE_NAME: chosen, _names.APPLICATION: own},

@@ -120,7 +120,7 @@ def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
     run: Captured, around: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     active = SimpleNamespace(is_instrumented_by_opentelemetry=True)
-    theirs = SimpleNamespace(DjangoInstrumentor=lambda: active)
+    theirs = SimpleNamespace(DjangoInstrumentor=SimpleNamespace(_instance=active))
     monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.django", theirs)
     Client(around(get_wsgi_application())).get("/orders/7/", buffered=True)
     assert run.spans == []

@@ -19,6 +19,7 @@ import uvicorn
 
 from otel_logging import bind_context, extract, get_logger, traced
 from otel_logging.testing import Captured, capture
+from tests.integrations import serving as observed
 
 log: Any = get_logger("shop")
 LARGE = b"x" * 3_000_000  # reading is paused, and resumed within the request
@@ -173,3 +174,30 @@ def test_a_websocket_on_a_kept_connection(http: str) -> None:
         "/upload": "alice",
         "said": None,
     }
+
+
+SAID = {
+    "Invalid HTTP request received.": b"NO HTTP\r\n\r\n",
+    "Unsupported upgrade request.": (
+        b"GET /irc HTTP/1.1\r\nhost: shop\r\nconnection: upgrade, close\r\nupgrade: irc\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+@pytest.mark.parametrize("said", SAID)
+def test_what_uvicorn_says_of_the_next_request_is_of_nobody(http: str, said: str) -> None:
+    """After one whose large body had reading paused, and sent ahead."""
+    first = [request("/alices", body, user="alice") for body in (LARGE, b"")]
+    with observed.serving(app, options={"http": http}) as seen:
+        for sent in ([first[0], SAID[said]], [first[1] + SAID[said]]):
+            with socket.create_connection(("127.0.0.1", seen.port), timeout=20) as connection:
+                for each in sent:
+                    connection.sendall(each)
+                    answer = connection.recv(65536)
+                while answer:
+                    answer = connection.recv(65536)
+    lines = [line for line in seen.lines if line["event"] == said]
+    assert len(lines) == 2
+    assert [line.keys() & {"user_id", "trace_id", "span_id"} for line in lines] == [set()] * 2
+    assert "alice" in {line.get("user_id") for line in seen.lines if "path" in line}

@@ -113,38 +113,3 @@ def test_every_line_of_a_request_has_its_trace(
         assert {line["logger"] for line in lines} >= ({access} if access else set())
         assert {line.get("trace_id") for line in lines} == {spans[path].trace_id}
         assert spans[path].resource["service.name"] == "app"
-
-
-CELERY = """
-import logging
-from celery import Celery
-from celery.signals import worker_ready
-
-app = Celery("shop", broker="memory://", backend="cache+memory://")
-
-@app.task
-def price(number):
-    logging.getLogger("shop").warning("priced %s", number)
-
-@worker_ready.connect
-def ready(**_):
-    for number in range(3):
-        price.delay(number)
-"""
-
-
-@pytest.mark.parametrize("pool", ["solo", "prefork"])
-def test_a_celery_worker(pool: str, receiver: Receiver, tmp_path: Path) -> None:
-    """Its own lines, and those of its tasks, are ours."""
-    (tmp_path / "jobs.py").write_text(CELERY, "utf-8")
-    command = f"celery -q -A jobs worker -P {pool} -c 1 --loglevel INFO"
-    with Program(command_of(command), cwd=tmp_path, **variables_of(receiver, tmp_path)) as worker:
-        for number in range(3):
-            worker.wait_for_text(f"priced {number}")
-            worker.wait_for_text("succeeded in")
-        worker.stop(signal.SIGTERM)
-    text = b"".join(worker.out).decode().splitlines()
-    lines = [line for line in text if line.startswith("{")]
-    for number in range(3):
-        (line,) = [line for line in lines if f'"priced {number}"' in line]
-        assert '"logger":"shop"' in line
