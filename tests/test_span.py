@@ -675,12 +675,12 @@ def test_an_event_that_the_end_has_missed_leaves_on_a_child(service: Service) ->
 
 
 def test_a_process_log_that_ends_meanwhile_loses_nothing(service: Service) -> None:
-    """Neither when it is rolled twice, nor when a line comes too late."""
+    """Neither when it is ended twice, nor when a line comes too late."""
     log.info("one")
     pipeline: Any = service.observability._pipeline
     held = pipeline._process_log
-    pipeline.roll(held)
-    pipeline.roll(held)
+    pipeline.end_process_log(held)
+    pipeline.end_process_log(held)
     held._encoded_events.append(_otlp.event(1, "late", {}))
     held.flush_events(1)
     assert [e.name for e in service.one("process log").events] == ["one"]

@@ -6,7 +6,7 @@ calls nothing of its span, as the SDK may hold the span's lock. Deliberately abs
 
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import ModuleType
@@ -17,8 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
-from opentelemetry.sdk.trace.export import SpanExporter
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import TraceFlags
 
 from otel_logging import _diagnostics, _otlp, _runtime
 from otel_logging import context as bindings
@@ -26,9 +25,12 @@ from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.binding import has_ended
 from otel_logging.export import encode
 from otel_logging.export.span import PAGE_BYTES, take_all
+from otel_logging.settings import Exporter
 
-#: By provider: its processors, a collector, and whether they send there.
-_known: Final["weakref.WeakKeyDictionary[Any, tuple[Any, str, bool]]"] = weakref.WeakKeyDictionary()
+#: By provider: its processors, where ours go, and whether they send there.
+_known: Final["weakref.WeakKeyDictionary[Any, tuple[Any, Exporter, bool]]"] = (
+    weakref.WeakKeyDictionary()
+)
 _MOST_LOOKED_AT: Final = 1000  # objects: the exporter is among the nearest
 
 
@@ -40,13 +42,13 @@ class ForeignLines:
 
     __slots__ = ("__weakref__", "events", "has_ended", "page_bytes", "pages")
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_ended: bool = False) -> None:
         self.events: list[bytes] = []
         self.page_bytes = 0
         self.pages = 0
-        self.has_ended = False
+        self.has_ended = has_ended
 
-    def add(self, event: bytes, page_events: int) -> list[bytes]:
+    def add(self, event: bytes, page_events: float) -> list[bytes]:
         """Take a line; return a page that leaves now: it is full, or the span has ended."""
         page = [event]
         if len(event) < PAGE_BYTES:
@@ -58,12 +60,16 @@ class ForeignLines:
                 and not self.has_ended  # meanwhile, perhaps without this event
             ):
                 return []
-            page = self.take()
+            page = self._take()
         self.pages += bool(page)
         return page
 
-    def take(self) -> list[bytes]:
-        """Take what is there for a page, or for the span."""
+    def end(self) -> list[bytes]:
+        """Return what is left, which leaves with the span: it has ended."""
+        self.has_ended = True
+        return self._take()
+
+    def _take(self) -> list[bytes]:
         self.page_bytes = 0
         return take_all(self.events)
 
@@ -78,15 +84,6 @@ def watch(span: trace.Span) -> None:
     lines = ForeignLines()
     cast(Any, span).otel_logging_lines = lines
     open_lines[span.get_span_context().span_id] = lines
-
-
-def lines_of_ended(context: SpanContext) -> list[bytes]:
-    """Return the lines that are left of another SDK's span, and keep no more: it has ended."""
-    lines = open_lines.pop(context.span_id, None)
-    if lines is None:
-        return []
-    lines.has_ended = True
-    return lines.take()
 
 
 class AttachedProcessor(SpanProcessor):
@@ -120,10 +117,9 @@ class AttachedProcessor(SpanProcessor):
         pipeline = _runtime.current.pipeline
         try:
             if pipeline is None:
-                if lost := lines_of_ended(span.context):
-                    _diagnostics.report(
-                        "log lines lost: their span ended after shutdown", len(lost)
-                    )
+                if lines := open_lines.pop(span.context.span_id, None):
+                    lost = len(lines.end())
+                    _diagnostics.report("log lines lost: their span ended after shutdown", lost)
             elif span.context.trace_flags & TraceFlags.SAMPLED:
                 pipeline.ended_elsewhere(span, is_sent=pipeline.is_sent_by(self._provider))
         except Exception as error:
@@ -143,23 +139,23 @@ def processors_of(provider: Any) -> Any:
     return getattr(many, "_span_processors", ()) or getattr(many, "_log_record_processors", ())
 
 
-def provider_sends_to(url: str, provider: Any) -> bool:
-    """Say whether another SDK's *provider* exports to the collector of *url*: for every record."""
+def provider_sends_to(ours: Exporter, provider: Any, kind: type = object) -> bool:
+    """Say what ``sends_to`` says of another SDK's *provider*: asked for every record and span."""
     if not (processors := processors_of(provider)):
         return False
     known = _known.get(provider)
-    if known is None or known[:2] != (processors, url):
-        known = _known[provider] = processors, url, sends_to(processors, url, object)
+    if known is None or known[:2] != (processors, ours):
+        known = _known[provider] = processors, ours, sends_to(ours, processors, kind)
     return known[2]
 
 
-def sends_to(processors: Iterable[Any], url: str, kind: type = SpanExporter) -> bool:
-    """Say whether *processors* have an OTLP exporter to the collector of *url*, however wrapped.
+def sends_to(ours: Exporter, processors: Iterable[Any], kind: type) -> bool:
+    """Say whether *processors* have an OTLP exporter of that *kind* to the collector of *ours*.
 
     It is looked for in what they hold, and what that holds: in attributes and lists, not in
     closures. Failure: never raises. Cost: a millisecond.
     """
-    waiting, seen = deque[Any](processors), set[int]()
+    waiting, seen = deque[Any](processors if ours.network else ()), set[int]()
     while waiting and len(seen) < _MOST_LOOKED_AT:
         each = waiting.popleft()
         if id(each) in seen or isinstance(each, (type, ModuleType)):
@@ -169,7 +165,7 @@ def sends_to(processors: Iterable[Any], url: str, kind: type = SpanExporter) -> 
             holds = each if isinstance(each, (list, tuple, dict)) else each.__dict__
             if isinstance(each, kind):
                 theirs = getattr(each, "_endpoint", None)
-                if type(theirs) is str and _collector(theirs) == _collector(url):
+                if type(theirs) is str and _collector(theirs) == _collector(ours.endpoint):
                     return True
             waiting.extend(holds.values() if isinstance(holds, dict) else holds)
     return False
@@ -184,22 +180,6 @@ def _collector(url: str) -> tuple[str, int]:
         return url, 0
     host = parts.hostname or ""
     return "127.0.0.1" if host == "localhost" else host, 4318 if port == 4317 else port
-
-
-def in_pages(events: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Yield *events* in full pages, as our own spans do, and what is left for the span itself."""
-    page: list[bytes] = []
-    size = 0
-    for event in events:
-        if len(event) >= PAGE_BYTES:
-            yield [event]
-            continue
-        page.append(event)
-        size += len(event)
-        if size >= PAGE_BYTES:
-            yield page
-            page, size = [], 0
-    yield page
 
 
 def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, sampling
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
@@ -24,6 +25,7 @@ from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import foreign
 from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
+from otel_logging.export.foreign import ForeignLines
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
 from otel_logging.export.last_calls import LastCalls
 from otel_logging.export.line_spans import OfLines, ProcessLog
@@ -78,8 +80,7 @@ class Pipeline:
         self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
         self._exporter = settings.exporter
-        #: Processors of another SDK's provider, and whether they send its spans to where ours go.
-        self._senders: tuple[Any, bool] = (None, False)
+        self._is_sent = False  # by the provider of another SDK, which sends to where ours go
         #: The interpreter exits: nothing comes later to end a `process log` span.
         self.is_exiting = False
         self._keeps_process_log = settings.sampler != "always_off"
@@ -185,7 +186,7 @@ class Pipeline:
 
     def add_processor(self, processor: SpanProcessor) -> None:
         """Show every span that starts and ends from here on to *processor* too."""
-        if self._sends_there_too((processor,)):
+        if foreign.sends_to(self._exporter, (processor,), SpanExporter):
             _diagnostics.remark(
                 "the span processor that was added sends each span to"
                 f" {self._exporter.shown}, where it is sent already: it arrives twice"
@@ -240,39 +241,38 @@ class Pipeline:
             encoded = _otlp.with_attributes(encoded, {_names.LOST: "; ".join(told)})
         self.spool.append(scope, trace_id, encoded)
 
-    def _sends_there_too(self, processors: Iterable[Any]) -> bool:
-        exporter = self._exporter
-        return exporter.network and foreign.sends_to(processors, exporter.endpoint)
-
     def is_sent_by(self, provider: Any) -> bool:
         """Say whether another SDK's *provider* sends its spans to where ours go, by now."""
-        processors = foreign.processors_of(provider)
-        if processors is not self._senders[0]:
-            is_new = not self._senders[1]
-            self._senders = processors, self._sends_there_too(processors)
-            if self._senders[1] and is_new:
-                _diagnostics.remark(
-                    f"the tracer provider that is set sends its spans to {self._exporter.shown}"
-                    " itself: they are not sent again, and late and show read them from Jaeger"
-                )
-        return self._senders[1]
+        exporter, was = self._exporter, self._is_sent
+        self._is_sent = foreign.provider_sends_to(exporter, provider, SpanExporter)
+        if self._is_sent and not was:
+            _diagnostics.remark(
+                f"the tracer provider that is set sends its spans to {exporter.shown}"
+                " itself: they are not sent again, and late and show read them from Jaeger"
+            )
+        return self._is_sent
 
     def ended_elsewhere(self, span: ReadableSpan, *, is_sent: bool) -> None:
         """Take an ended span of another SDK; its lines alone, where that *is sent* by it."""
         _forks.check()
         scope = span.instrumentation_scope or InstrumentationScope("")
-        lines = foreign.open_lines.get(span.context.span_id)
-        pages = 0 if lines is None else lines.pages
-        own = () if is_sent else map(encode_shown, span.events)
-        *full, events = foreign.in_pages([*own, *foreign.lines_of_ended(span.context)])
-        if is_sent and events:
-            full.append(events)
-        for number, page in enumerate(full, pages + 1):
-            self._log_span(span.context, span.end_time or 0, page, number)
+        context, end_ns = span.context, span.end_time or 0
+        lines = foreign.open_lines.pop(context.span_id, None) or ForeignLines()
+        for event in () if is_sent else map(encode_shown, span.events):
+            self._add_foreign(lines, context, end_ns, event, math.inf)
+        events = sorted(lines.end(), key=_otlp.time_of)
         if is_sent:
+            if events:
+                self._log_span(context, end_ns, events, lines.pages + 1)
             return
-        trace_id = span.context.trace_id.to_bytes(16, "big")
+        trace_id = context.trace_id.to_bytes(16, "big")
         self.append(make_scope(scope)[0], trace_id, foreign.encode_foreign(span, trace_id, events))
+
+    def _add_foreign(
+        self, lines: ForeignLines, context: SpanContext, time_ns: int, event: bytes, most: float
+    ) -> None:
+        if page := lines.add(event, most):
+            self._log_span(context, time_ns, page, lines.pages)
 
     # ---- lines that no open span of ours takes
 
@@ -294,10 +294,8 @@ class Pipeline:
             return
         else:
             event = encode_line(self.limits, time_ns, name, fields)
-            lines = foreign.open_lines.get(context.span_id)
-            page = [event] if lines is None else lines.add(event, self.page_events)
-            if page:
-                self._log_span(context, time_ns, page, 1 if lines is None else lines.pages)
+            lines = foreign.open_lines.get(context.span_id) or ForeignLines(has_ended=True)
+            self._add_foreign(lines, context, time_ns, event, self.page_events)
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):
@@ -313,13 +311,11 @@ class Pipeline:
         if self.is_exiting or showing:
             self.end_process_log(span)
 
-    def roll(
-        self, span: ProcessLog | None = None, *, older_than_s: float = -math.inf, shows: bool = True
-    ) -> None:
+    def roll(self, *, older_than_s: float = -math.inf, shows: bool = True) -> None:
         """End the current `process log` span, if it is older than that; the clock may be set back
         meanwhile. Foreign processors are shown what ended inside log calls, if it *shows* that.
         """
-        span = span or self._process_log
+        span = self._process_log
         if span is not None and time.time_ns() - (span.start_time or 0) >= older_than_s * 1e9:
             self.end_process_log(span)
         if shows:
