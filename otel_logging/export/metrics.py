@@ -19,7 +19,6 @@ from otel_logging.spool import queue
 #: By what is reported: the component that lost it, and why (semantic conventions, otel.sdk.*).
 _LOSSES: Final = {
     queue.DROPPED_FULL: ("processor", "queue_full"),
-    queue.DROPPED_LARGE: ("processor", "too_large"),
     queue.LOST_LATE: ("processor", "already_shutdown"),
     queue.LOST_EXIT: ("processor", "already_shutdown"),
     queue.DAMAGED: ("exporter", "damaged"),

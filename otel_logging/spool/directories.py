@@ -15,6 +15,7 @@ Deliberately absent: what is in a segment.
 
 import contextlib
 import errno
+import math
 import os
 import re
 import stat
@@ -90,9 +91,9 @@ def bases_of_all() -> list[Path]:
         below = default_base().relative_to(Path.home())
     # a directory service need not list its users
     homes = [Path(each.pw_dir) for each in pwd.getpwall()] + listed(Path("/home"))
-    temporary = listed(Path(tempfile.gettempdir()).absolute())
-    found = [path for path in temporary if re.fullmatch(r"otel_logging-\d+", path.name)]
-    return sorted({each / below for each in homes}) + found
+    temporary = Path(tempfile.gettempdir()).absolute().glob("otel_logging-*")
+    found = [path for path in temporary if path.name.rpartition("-")[2].isdecimal()]
+    return sorted({each / below for each in homes}) + sorted(found)
 
 
 def is_missing(path: Path) -> bool:
@@ -108,13 +109,6 @@ def temporary_base() -> Path:
     import tempfile
 
     return Path(tempfile.mkdtemp(prefix="otel_logging-")).absolute()
-
-
-def remove(base: Path) -> None:
-    """Remove a temporary spool directory. Never raises."""
-    import shutil
-
-    shutil.rmtree(base, ignore_errors=True)
 
 
 def _make_directory(path: Path) -> None:
@@ -356,9 +350,12 @@ def sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
                 yield each.name != SENT, found.st_mtime, size, path
 
 
-def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:
+def prune(
+    destination_dir: Path, *, oldest: float, bytes_bound: float = math.inf, is_asked: bool = False
+) -> None:
     """Keep a destination within its bounds: sent segments go first, then waiting ones, oldest
-    first; these are reported. *oldest* is in seconds since the epoch. Never raises.
+    first; these are reported, unless a user asked for it. *oldest* is in seconds since the epoch.
+    Never raises.
     """
     with contextlib.suppress(OSError):
         _private_directory(destination_dir / SENT)  # somebody may have cleared it away
@@ -371,5 +368,5 @@ def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:
             # a neighbour that prunes too may have been quicker: no less room for that
             total -= size
             path.unlink()
-            if waits:
+            if waits and not is_asked:
                 _diagnostics.report(DROPPED_BOUND)
