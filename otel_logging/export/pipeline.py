@@ -24,8 +24,7 @@ from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import foreign
-from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
-from otel_logging.export.foreign import ForeignLines
+from otel_logging.export.encode import encode_line, fitted_attributes, make_scope
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
 from otel_logging.export.last_calls import LastCalls
 from otel_logging.export.line_spans import OfLines, ProcessLog
@@ -255,24 +254,14 @@ class Pipeline:
     def ended_elsewhere(self, span: ReadableSpan, *, is_sent: bool) -> None:
         """Take an ended span of another SDK; its lines alone, where that *is sent* by it."""
         _forks.check()
-        scope = span.instrumentation_scope or InstrumentationScope("")
-        context, end_ns = span.context, span.end_time or 0
-        lines = foreign.open_lines.pop(context.span_id, None) or ForeignLines()
-        for event in () if is_sent else map(encode_shown, span.events):
-            self._add_foreign(lines, context, end_ns, event, math.inf)
-        events = sorted(lines.end(), key=_otlp.time_of)
-        if is_sent:
-            if events:
-                self._log_span(context, end_ns, events, lines.pages + 1)
-            return
-        trace_id = context.trace_id.to_bytes(16, "big")
-        self.append(make_scope(scope)[0], trace_id, foreign.encode_foreign(span, trace_id, events))
-
-    def _add_foreign(
-        self, lines: ForeignLines, context: SpanContext, time_ns: int, event: bytes, most: float
-    ) -> None:
-        if page := lines.add(event, most):
-            self._log_span(context, time_ns, page, lines.pages)
+        context = span.context
+        twin = foreign.twins.pop(context.span_id, None) or foreign.make_twin(context, self)
+        twin.pipeline = self  # which may be another one since it began
+        twin.become(span, () if is_sent else span.events)
+        if not is_sent:
+            self.keep(twin)
+        elif lines := twin._events_at_end:  # noqa: SLF001
+            self.overflow(twin, span.end_time or 0, lines)
 
     # ---- lines that no open span of ours takes
 
@@ -290,12 +279,12 @@ class Pipeline:
         context = span.get_span_context()
         if not context.is_valid:
             self._to_process_log(time_ns, name, fields)
-        elif not context.trace_flags & TraceFlags.SAMPLED:
-            return
-        else:
-            event = encode_line(self.limits, time_ns, name, fields)
-            lines = foreign.open_lines.get(context.span_id) or ForeignLines(has_ended=True)
-            self._add_foreign(lines, context, time_ns, event, self.page_events)
+        elif context.trace_flags & TraceFlags.SAMPLED:
+            if (twin := foreign.twins.get(context.span_id)) is not None:
+                twin.add_line(time_ns, name, fields)
+            else:
+                event = encode_line(self.limits, time_ns, name, fields)
+                self._log_span(context, time_ns, [event], 1)
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):
@@ -350,7 +339,7 @@ class Pipeline:
         self._process_log = None
         self._unshown.clear()
         self._last_calls = LastCalls()
-        foreign.open_lines.clear()  # the parent has the lines of its open spans
+        foreign.twins.clear()  # the parent has the lines of its open spans
         self.ended_spans = 0
         self.resource = in_this_process(self.resource)
         self.spool.resource = encode_resource(self.resource)

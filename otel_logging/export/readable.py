@@ -188,8 +188,8 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             parent_span_id = outside.span_id
             flags |= encode.IS_REMOTE if outside.is_remote else 0
         dropped = None
-        if self.dropped_attributes or self.dropped_links:
-            dropped = (self.dropped_attributes, 0, self.dropped_links)
+        if self.dropped_attributes or self.dropped_events or self.dropped_links:
+            dropped = (self.dropped_attributes, self.dropped_events, self.dropped_links)
         return _otlp.span(
             trace_id,
             self.span_id,

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from otel_logging.spool import directories
 from otel_logging.spool.descriptor import is_held
 from otel_logging.spool.directories import LOGS, SENT, listed
+from otel_logging.spool.held import write_file
 from otel_logging.spool.reading import content
 
 _ABOUT: Final = "destination"  # a file beside the processes' directories
@@ -62,14 +63,8 @@ def describe(destination_dir: Path, to: str, hours: float) -> None:
 
     Failure: never raises; it is shown by its name alone then.
     """
-    path = destination_dir / _ABOUT
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-        fd = directories.create(path, os.O_WRONLY)
-        try:
-            os.write(fd, json.dumps({"to": to, "hours": hours}).encode())
-        finally:
-            os.close(fd)
+        write_file(destination_dir / _ABOUT, json.dumps({"to": to, "hours": hours}).encode())
 
 
 def found(

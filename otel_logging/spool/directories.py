@@ -153,17 +153,13 @@ def check_base(base: Path, *, of_others: bool = False) -> None:
     named, real = base.absolute(), Path(os.path.realpath(base))  # Path.resolve() raises for a loop
     for each in dict.fromkeys((named, *named.parents, real, *real.parents)):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            _check_writers(each, each.stat(), users, groups)
-
-
-def _check_writers(path: Path, found: os.stat_result, users: set[int], groups: set[int]) -> None:
-    others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid not in groups else 0)
-    if not found.st_mode & others:
-        return
-    if not found.st_mode & stat.S_ISVTX:
-        raise UnsafeError("others may write to it, and it has no sticky bit", path)
-    if found.st_uid not in users:  # whom the sticky bit does not keep from it
-        raise UnsafeError("others may write to it, and it belongs to another user", path)
+            found = each.stat()
+            others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid not in groups else 0)
+            if found.st_mode & others and not found.st_mode & stat.S_ISVTX:
+                raise UnsafeError("others may write to it, and it has no sticky bit", each)
+            # whom the sticky bit does not keep from it
+            if found.st_mode & others and found.st_uid not in users:
+                raise UnsafeError("others may write to it, and it belongs to another user", each)
 
 
 def check_private(path: Path, *, of_others: bool = False) -> None:

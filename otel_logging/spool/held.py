@@ -105,7 +105,7 @@ def set_apart(destination_dir: Path, segment: bytes) -> None:
     """Write *segment* into a directory of its own, and leave that. Failure: raises OSError."""
     own, lock = directories.take(destination_dir)
     try:
-        write_segment(own / f"000001{SEALED}", segment)
+        write_file(own / f"000001{SEALED}", segment)
     except OSError:
         directories.remove_process_dir(own)
         raise
@@ -113,8 +113,8 @@ def set_apart(destination_dir: Path, segment: bytes) -> None:
         lock.close()
 
 
-def write_segment(path: Path, data: bytes) -> None:
-    """Write a whole segment, or leave nothing and raise OSError."""
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole file, or leave what was there and raise OSError."""
     filling = path.with_suffix(OPEN)
     try:
         fd = directories.create(filling, os.O_WRONLY | getattr(os, "O_BINARY", 0))
@@ -124,7 +124,7 @@ def write_segment(path: Path, data: bytes) -> None:
                 left = left[os.write(fd, left) :]
         finally:
             os.close(fd)
-        filling.rename(path)
+        filling.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             filling.unlink()

@@ -22,7 +22,7 @@ from otel_logging._green import is_busy
 from otel_logging.spool import descriptor, destinations, directories, merging
 from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.held import Held, in_use, set_apart, write_segment
+from otel_logging.spool.held import Held, in_use, set_apart, write_file
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import frame, header
@@ -288,7 +288,7 @@ class Spool:
         try:
             with self._lock:
                 path = self._held.own_dir() / f"{segment.name}{SEALED}"
-            write_segment(path, segment.data)
+            write_file(path, segment.data)
         except OSError:
             return False
         # what is in memory counts for nothing here: it was there because of the stall
