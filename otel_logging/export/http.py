@@ -48,9 +48,7 @@ class OtlpHttp(HttpClient):
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send *body*. See ``Client``."""
-        return outcome.explained(self._send(body, time.monotonic() + timeout_s), self._exporter)
-
-    def _send(self, body: bytes, deadline: float) -> Answer:
+        deadline = time.monotonic() + timeout_s
         try:
             if self._exporter.gzip:
                 packer = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
@@ -58,9 +56,10 @@ class OtlpHttp(HttpClient):
             response = self.request(
                 "POST", self._target, self._headers, body, deadline=deadline, connect_s=_CONNECT_S
             )
+            answer = self._judge(response)
         except Exception as error:
-            return outcome.failed(error)
-        return self._judge(response)
+            answer = outcome.failed(error)
+        return outcome.explained(answer, self._exporter)
 
     def _judge(self, response: Response) -> Answer:
         """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).

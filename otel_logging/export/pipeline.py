@@ -53,6 +53,10 @@ def make_sampler(name: str, ratio: float) -> sampling.Sampler:
     }[name]
 
 
+def _most_unseen(most: int | None, length: int | None) -> float:
+    return -1 if length is not None else math.inf if most is None else most
+
+
 class Pipeline:
     """What an ended span goes through. Scope: process. Failure: nothing here raises
     into the application. Cost: one write to the spool a span, and whatever
@@ -91,20 +95,17 @@ class Pipeline:
     def follow(self, settings: Settings, resource: Resource) -> None:
         """Take over what *settings* say of spans."""
         self.limits: Limits = settings.limits
-        most = settings.limits.event_attributes
+        limits = settings.limits
         #: How many attributes an event may have that is encoded without a look at its values.
-        self.encoded_attributes: float = math.inf if most is None else most
-        if settings.limits.value_length is not None:
-            self.encoded_attributes = -1
-        most, length = self.limits.span_attributes, self.limits.span_value_length
+        self.encoded_attributes = _most_unseen(limits.event_attributes, limits.value_length)
         #: How many a span may have that is given what is bound without a look at its values.
-        self.shared_attributes = (math.inf if most is None else most) if length is None else -1
+        self.shared_attributes = _most_unseen(limits.span_attributes, limits.span_value_length)
         self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
         if settings.sampler.startswith("parentbased"):
             keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")
             self.asks_sampler = False
             self.root_bound = sampling.TraceIdRatioBased.get_bound_for_rate(keeps)
-        self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
+        self.page_events = min(limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
 
     @property

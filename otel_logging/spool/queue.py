@@ -223,7 +223,8 @@ class Spool:
         path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
         fd = directories.create(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         segment = OpenSegment(path, fd, now)
-        descriptor.hold(segment.fd)
+        if os.name == "posix":  # pragma: no branch - on Windows it would keep readers out
+            descriptor.try_lock(fd)  # who has closed our directory's lock leaves us this one
         try:
             segment.write(header(self.resource, scope))
         except OSError:
