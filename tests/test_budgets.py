@@ -47,7 +47,7 @@ BUDGETS = {
     "_tls": 49,
     "_values": 209,
     "_wrap": 167,
-    "assembly": 145,
+    "assembly": 146,
     "binding": 197,
     "cli": 705,
     "context": 220,
