@@ -14,7 +14,7 @@ import threading
 import weakref
 from contextlib import suppress
 from enum import IntEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from otel_logging import _diagnostics
 
@@ -28,13 +28,6 @@ class Step(IntEnum):
     RECORDS = 4
     WATCH = 5
     EXIT = 6
-
-
-class Part(Protocol):
-    """What begins anew."""
-
-    def after_fork(self) -> None:
-        """Be the child's; the parent's own goes on in the parent."""
 
 
 #: The process that all parts are of.
@@ -72,14 +65,15 @@ mark: Final = _marked()
 #: was importing a module in another thread would wait for that module for ever.
 importing: Final = threading.RLock()
 
-_parts: Final[dict[Step, "weakref.WeakSet[Part]"]] = {step: weakref.WeakSet() for step in Step}
+#: Each has an ``after_fork()``: be the child's; the parent's own goes on in the parent.
+_parts: Final[dict[Step, "weakref.WeakSet[Any]"]] = {step: weakref.WeakSet() for step in Step}
 #: By process id: a lock of the parent's may be held by a thread that the child does not have.
 _turns: Final[dict[int, threading.RLock]] = {}
 _is_following = False
 _is_told = False  # Python knows of us
 
 
-def join(step: Step, part: Part) -> None:
+def join(step: Step, part: Any) -> None:
     """Let *part* begin anew in every child, as long as it lives."""
     global _is_told, pid
     _parts[step].add(part)

@@ -18,9 +18,7 @@ _T = TypeVar("_T")
 
 def as_it_was(name: str) -> Any:
     """Import a module of Python's once more: a copy in which nobody has replaced anything."""
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.loader is not None
+    spec: Any = importlib.util.find_spec(name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

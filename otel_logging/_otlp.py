@@ -290,21 +290,17 @@ def log_record(
     messages around it have the field numbers of those around a span, so ``resource``,
     ``scope`` and ``request`` serve both. Failure: never raises.
     """
-    encoded = b"".join(
-        (
-            b"\x09" + _time(time_ns) + b"\x10" + _varint(severity),
-            _field(b"\x1a", _text(severity_text)),
-            _field(b"\x2a", _any_value(plain(body))),
-            attributes(b"\x32", values),
-            b"\x38" + _varint(dropped & _UINT32) if dropped else b"",
-            b"\x45" + _FIXED32(flags & _UINT32) if flags else b"",
-            _field(b"\x4a", trace_id) + b"\x52\x08" + (span_id & _UINT64).to_bytes(8, "big")
-            if trace_id
-            else b"",
-            b"\x59" + _time(observed_ns),
-        )
-    )
-    return _field(b"\x12", encoded)
+    encoded = b"\x09" + _time(time_ns) + b"\x10" + _varint(severity)
+    encoded += _field(b"\x1a", _text(severity_text)) + _field(b"\x2a", _any_value(plain(body)))
+    encoded += attributes(b"\x32", values)
+    if dropped:
+        encoded += b"\x38" + _varint(dropped & _UINT32)
+    if flags:
+        encoded += b"\x45" + _FIXED32(flags & _UINT32)
+    if trace_id:
+        encoded += _field(b"\x4a", trace_id)
+        encoded += b"\x52\x08" + (span_id & _UINT64).to_bytes(8, "big")
+    return _field(b"\x12", encoded + b"\x59" + _time(observed_ns))
 
 
 def resource(values: Mapping[str, Any], schema_url: str = "") -> bytes:

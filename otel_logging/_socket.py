@@ -114,15 +114,6 @@ class Socket(_socket.socket):
             return isinstance(error, BlockingIOError)
         return False
 
-    def send_some(self, data: memoryview) -> int:
-        """Send what the system takes of *data*; return how many bytes."""
-        while True:
-            self._left()
-            try:
-                return self.send(data, _NO_SIGNAL)
-            except BlockingIOError:
-                self._wait(to_write=True)
-
     def receive_into(self, view: memoryview) -> int:
         """Receive into *view*; return how many bytes, 0 at the end."""
         while True:
@@ -140,7 +131,11 @@ class Socket(_socket.socket):
         """Send all of *data*."""
         rest = memoryview(data)
         while rest:
-            rest = rest[self.send_some(rest) :]
+            self._left()
+            try:
+                rest = rest[self.send(rest, _NO_SIGNAL) :]
+            except BlockingIOError:
+                self._wait(to_write=True)
 
 
 class _Received(io.RawIOBase):

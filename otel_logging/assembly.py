@@ -71,8 +71,8 @@ def start(
             add(exporter).spool,
             child_resource=lambda: pipeline.resource if pipeline else in_this_process(resource),
         )
-        sends = partial(provider_sends_to, exporter.endpoint) if exporter.network else None
-        changes |= {"record_sink": records.emit, "sends_records": sends}
+        changes["sends_records"] = partial(provider_sends_to, exporter)
+        changes["record_sink"] = records.emit
         changes["on_spans"] = settings.span_events
     if pipeline is not None:
         watch = _watch(settings, pipeline, delivery.spool)

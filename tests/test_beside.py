@@ -12,10 +12,12 @@ from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     ConsoleSpanExporter,
     SimpleSpanProcessor,
+    SpanExporter,
 )
 
 from otel_logging import redacted
 from otel_logging.export.foreign import sends_to
+from otel_logging.settings import Exporter
 from tests.programs import child_environment, good, python
 from tests.receiver import Receiver
 
@@ -220,6 +222,9 @@ def test_a_handler_that_sends_log_records_elsewhere_goes_on(receiver: Receiver) 
             assert {*ONCE} <= {record.body for record in each.log_records}
 
 
+HERE = Exporter(endpoint="http://localhost:4318/v1/traces")
+
+
 @pytest.mark.parametrize(
     ("endpoint", "is_same"),
     [
@@ -235,8 +240,7 @@ def test_a_collector_is_its_host_and_port(endpoint: str | None, is_same: bool) -
     """4317 and 4318 are doors of the same one."""
     exporter: Any = ConsoleSpanExporter()
     exporter._endpoint = endpoint
-    here = "http://localhost:4318/v1/traces"
-    assert sends_to([SimpleSpanProcessor(exporter)], here) is is_same
+    assert sends_to(HERE, [SimpleSpanProcessor(exporter)], SpanExporter) is is_same
 
 
 class Wrapped:
@@ -252,17 +256,15 @@ class Hostile:
 
 def test_an_exporter_is_found_behind_whatever_wraps_it() -> None:
     """Not one of metrics, nor in a module or a class, and where it is not the search ends."""
-    url = "http://localhost:4318/v1/traces"
-    exporter = OTLPSpanExporter(url)
+    exporter = OTLPSpanExporter(HERE.endpoint)
     several = SynchronousMultiSpanProcessor()
     several.add_span_processor(BatchSpanProcessor(redacted(exporter)))
-    assert sends_to([Hostile(), Wrapped(sys, Wrapped(several))], url)
+    assert sends_to(HERE, [Hostile(), Wrapped(sys, Wrapped(several))], SpanExporter)
     several.shutdown()
     metrics = OTLPMetricExporter("http://localhost:4318/v1/metrics")
     holder = type("Holder", (), {"exporter": exporter})
-    assert not sends_to(
-        [Wrapped(metrics, holder, sys, None, [[0.5 + n] for n in range(2000)])], url
-    )
+    others = [Wrapped(metrics, holder, sys, None, [[0.5 + n] for n in range(2000)])]
+    assert not sends_to(HERE, others, SpanExporter)
 
 
 VALUES = """

@@ -48,16 +48,17 @@ for _ in range(3):
     with traced("message"):
         get_logger().info("hello")
 assert observability.force_flush(10)
-from otel_logging import _runtime
-spool = _runtime.current.pipeline.spool
-spool.append(b"scope", bytes(16), bytes(65 << 20))
+from otel_logging.spool.queue import Spool
+full = Spool(None, "", b"", bytes_bound=0, hours=0)
+for _ in range(10):
+    full.append(b"scope", bytes(16), bytes(1 << 20))
 found = counts()
 assert found == {
     ("exporter.span.exported", ""): (2, "{span}"),
     ("exporter.span.exported", "rejected"): (1, "{span}"),
     ("exporter.log.exported", ""): (2, "{log_record}"),
     ("exporter.log.exported", "rejected"): (1, "{log_record}"),
-    ("processor.span.processed", "too_large"): (1, "{span}"),
+    ("processor.span.processed", "queue_full"): (3, "{span}"),
 }, found
 observability.shutdown()
 """

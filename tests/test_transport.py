@@ -3,14 +3,13 @@
 import base64
 import contextlib
 import errno
+import math
 import os
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -168,23 +167,19 @@ def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
         assert not other.requests
 
 
-def test_retry_after_is_read_as_seconds_and_as_a_date(receiver: Receiver) -> None:
+@pytest.mark.parametrize(
+    ("text", "after_s"),
+    [
+        *(("7", 7), (" 0 ", 0), ("9" * 400, math.inf)),
+        *((text, None) for text in ("soon", "-1", "1.5", "", "Sun, 06 Nov 1994 08:49:37 GMT")),
+    ],
+)
+def test_retry_after_is_read_as_seconds(
+    receiver: Receiver, text: str, after_s: float | None
+) -> None:
     """Anything else is as if it were not there."""
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    for text, least, most in (
-        ("7", 7, 7),
-        (" 0 ", 0, 0),
-        (later, 90, 100),
-        ("Sun, 06 Nov 1994 08:49:37 GMT", 0, 0),
-    ):
-        receiver.answer = refuse(503, retry_after=text)
-        after_s = ask(receiver.endpoint, request(1)).after_s
-        assert after_s is not None
-        assert least <= after_s <= most
-    for text in ("soon", "-1", "1.5", "", "9" * 400, "Sun, 99 Nov 1994 08:49:37 GMT"):
-        receiver.answer = refuse(429, retry_after=text)
-        after_s = ask(receiver.endpoint, request(1)).after_s
-        assert after_s is None or after_s == float("inf")
+    receiver.answer = refuse(503, retry_after=text)
+    assert ask(receiver.endpoint, request(1)).after_s == after_s
 
 
 def test_a_partial_success_says_how_many_were_rejected(receiver: Receiver) -> None:

@@ -122,7 +122,7 @@ class Delivery:
         """Bring what a dead process left: by the worker, or else at once, in at most a second."""
         self.wake()
         if not self.has_threads:
-            self._bring(UNKNOWN_COLLECTOR_S, gives_up=lambda: True)
+            self.flush(UNKNOWN_COLLECTOR_S, gives_up=lambda: True)
 
     def wake(self) -> None:
         """Say that there may be work. Never blocks, never raises."""
@@ -154,15 +154,13 @@ class Delivery:
             self._may_start.append(token)
             raise
 
-    def _is_running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+    def _running(self) -> threading.Thread | None:
+        return self._thread if self._thread is not None and self._thread.is_alive() else None
 
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until all that has ended by now is delivered; False if the time ran out."""
-        return self._bring(timeout_s, gives_up=lambda: False)
-
-    def _bring(self, timeout_s: float, *, gives_up: Callable[[], bool]) -> bool:
-        """Flush; where *gives_up* says so, return as soon as it was tried."""
+    def flush(self, timeout_s: float, gives_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until all that has ended by now is delivered; False if the time ran out, or if it
+        was tried and *gives_up* says so.
+        """
         _forks.check()
         if time.monotonic() >= self._alone_until:
             self.sender.next_housekeeping = -math.inf  # what children left that have ended, too
@@ -174,8 +172,8 @@ class Delivery:
             mine = self._asked
             self._asked_until = max(self._asked_until, deadline)
         self.wake()
-        if not self._is_running():
-            return self._bring_here(deadline, gives_up)
+        if self._running() is None:
+            return self._flush_here(deadline, gives_up)
         with self._flushed:
             with _no_wait_reported():
                 self._flushed.wait_for(
@@ -183,7 +181,7 @@ class Delivery:
                 )
             return self._done >= mine
 
-    def _bring_here(self, deadline: float, gives_up: Callable[[], bool]) -> bool:
+    def _flush_here(self, deadline: float, gives_up: Callable[[], bool]) -> bool:
         # at the interpreter's exit no thread can be started any more
         token = otel_context.attach(unobserved())
         try:
@@ -215,21 +213,20 @@ class Delivery:
         done = False
         if sender.refusal or not sender.answered:
             sender.next_flush_try = -math.inf  # the last try comes now, whatever it asked for
-            done = self._bring(min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S), gives_up=lambda: True)
+            done = self.flush(min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S), gives_up=lambda: True)
         if not done and sender.answered and not sender.refusal:
-            done = self._bring(give_up - time.monotonic(), gives_up=lambda: bool(sender.refusal))
+            done = self.flush(give_up - time.monotonic(), gives_up=lambda: bool(sender.refusal))
         if sender.unsaid:
             sender.report_refusal(sender.unsaid)
         self._stopping = True
         self._tell()
         if self._client is not None:
             self._client.interrupt()
-        if self._is_running():
-            assert self._thread is not None
+        if (worker := self._running()) is not None:
             with _no_wait_reported():
                 # join() alone raises a BaseException at its timeout, where the thread is eventlet's
                 if self._works.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-                    self._thread.join(_END_S)
+                    worker.join(_END_S)
         elif self._client is not None:
             self._client.reset()
         return done

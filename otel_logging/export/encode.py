@@ -4,7 +4,7 @@ In: events, links and scopes, whoever made them. Out: what ``_otlp`` makes of th
 back for foreign processors. Deliberately absent: the span itself (``readable``).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -125,11 +125,13 @@ def otlp_kind(kind: Any) -> int:
 
 def encode_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int = 0) -> bytes:
     """Return what ``_otlp.event`` does, shortened to ``EVENT_BYTES``."""
-    encode = partial(_otlp.event, time_ns, name, dropped=dropped)
+    return _within(EVENT_BYTES, values, partial(_otlp.event, time_ns, name, dropped=dropped))
+
+
+def _within(most: int, values: Mapping[str, Any], encode: Callable[..., bytes]) -> bytes:
     encoded = encode(values)
-    if len(encoded) <= EVENT_BYTES:
-        return encoded
-    return encode(_json.fitted(values, EVENT_BYTES, encode))
+    fits = len(encoded) <= most or not values
+    return encoded if fits else encode(_json.fitted(values, most, encode))
 
 
 def encode_line(limits: "Limits", time_ns: int, name: str, fields: Mapping[str, Any]) -> bytes:
@@ -149,12 +151,8 @@ def encode_links(links: Sequence[Link]) -> list[bytes]:
     encoded = [_encode_link(link, link.attributes or {}) for link in links]
     if sum(map(len, encoded)) <= LINKS_BYTES:
         return encoded
-    room = LINKS_BYTES // len(links)
-    for place, link in enumerate(links):
-        if len(encoded[place]) > room and link.attributes:
-            encode = partial(_encode_link, link)
-            encoded[place] = encode(_json.fitted(link.attributes, room, encode))
-    return encoded
+    most = LINKS_BYTES // len(links)
+    return [_within(most, link.attributes or {}, partial(_encode_link, link)) for link in links]
 
 
 def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:

@@ -6,9 +6,8 @@ calls nothing of its span, as the SDK may hold the span's lock. Deliberately abs
 
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from types import ModuleType
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -17,76 +16,33 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
-from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_logging import _diagnostics, _otlp, _runtime
+from otel_logging import _diagnostics, _runtime
 from otel_logging import context as bindings
-from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.binding import has_ended
-from otel_logging.export import encode
-from otel_logging.export.span import PAGE_BYTES, take_all
+from otel_logging.export.encode import make_scope
+from otel_logging.export.span import Span
+from otel_logging.settings import Exporter
 
-#: By provider: its processors, a collector, and whether they send there.
-_known: Final["weakref.WeakKeyDictionary[Any, tuple[Any, str, bool]]"] = weakref.WeakKeyDictionary()
+#: By provider: its processors, where ours go, and whether they send there.
+_known: Final["weakref.WeakKeyDictionary[Any, tuple[Any, Exporter, bool]]"] = (
+    weakref.WeakKeyDictionary()
+)
 _MOST_LOOKED_AT: Final = 1000  # objects: the exporter is among the nearest
 
 
-class ForeignLines:
-    """The lines of another SDK's open span, which leave with it, or on a page.
-
-    Nothing of the span is called for them: the SDK logs while it holds the span's lock.
-    """
-
-    __slots__ = ("__weakref__", "events", "has_ended", "page_bytes", "pages")
-
-    def __init__(self) -> None:
-        self.events: list[bytes] = []
-        self.page_bytes = 0
-        self.pages = 0
-        self.has_ended = False
-
-    def add(self, event: bytes, page_events: int) -> list[bytes]:
-        """Take a line; return a page that leaves now: it is full, or the span has ended."""
-        page = [event]
-        if len(event) < PAGE_BYTES:
-            self.events.append(event)
-            self.page_bytes += len(event)
-            if (
-                self.page_bytes < PAGE_BYTES
-                and len(self.events) < page_events
-                and not self.has_ended  # meanwhile, perhaps without this event
-            ):
-                return []
-            page = self.take()
-        self.pages += bool(page)
-        return page
-
-    def take(self) -> list[bytes]:
-        """Take what is there for a page, or for the span."""
-        self.page_bytes = 0
-        return take_all(self.events)
+#: By span id, spans of ours that hold the lines of other SDKs' open spans: nothing of these is
+#: called for a line, since the SDK logs while it holds the span's lock. The span holds its twin, so
+#: that it goes when the span goes; it is found by id, as an SDK shows us a copy when a span ends.
+twins: "weakref.WeakValueDictionary[int, Span]" = weakref.WeakValueDictionary()
+_NO_SCOPE: Final = make_scope(InstrumentationScope(""))
 
 
-#: The lines of other SDKs' open spans by span id. The span holds them, so that they go when it
-#: goes; found by id, since an SDK shows us the span when it starts and a copy when it ends.
-open_lines: "weakref.WeakValueDictionary[int, ForeignLines]" = weakref.WeakValueDictionary()
-
-
-def watch(span: trace.Span) -> None:
-    """Keep the lines of *span*, another SDK's that begins, until it ends."""
-    lines = ForeignLines()
-    cast(Any, span).otel_logging_lines = lines
-    open_lines[span.get_span_context().span_id] = lines
-
-
-def lines_of_ended(context: SpanContext) -> list[bytes]:
-    """Return the lines that are left of another SDK's span, and keep no more: it has ended."""
-    lines = open_lines.pop(context.span_id, None)
-    if lines is None:
-        return []
-    lines.has_ended = True
-    return lines.take()
+def make_twin(context: SpanContext, pipeline: Any) -> Span:
+    """Return a span of ours for another SDK's with that *context*; it is never current."""
+    return Span(pipeline, _NO_SCOPE, "", context.trace_id, context.span_id, context.trace_flags)
 
 
 class AttachedProcessor(SpanProcessor):
@@ -100,10 +56,13 @@ class AttachedProcessor(SpanProcessor):
 
     def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
         """Give it what is bound, and its place in its request. Never raises."""
-        if _runtime.current.pipeline is None:
+        pipeline = _runtime.current.pipeline
+        if pipeline is None:
             return
         try:
-            watch(span)
+            context = span.get_span_context()
+            twins[context.span_id] = twin = make_twin(context, pipeline)
+            cast(Any, span).otel_logging_twin = twin
             parent = trace.get_current_span(parent_context)
             around = parent.get_span_context()
             if around.is_valid and not around.is_remote:
@@ -120,10 +79,9 @@ class AttachedProcessor(SpanProcessor):
         pipeline = _runtime.current.pipeline
         try:
             if pipeline is None:
-                if lost := lines_of_ended(span.context):
-                    _diagnostics.report(
-                        "log lines lost: their span ended after shutdown", len(lost)
-                    )
+                if (twin := twins.pop(span.context.span_id, None)) and twin.events:
+                    lost = "log lines lost: their span ended after shutdown"
+                    _diagnostics.report(lost, len(twin.events))
             elif span.context.trace_flags & TraceFlags.SAMPLED:
                 pipeline.ended_elsewhere(span, is_sent=pipeline.is_sent_by(self._provider))
         except Exception as error:
@@ -143,23 +101,23 @@ def processors_of(provider: Any) -> Any:
     return getattr(many, "_span_processors", ()) or getattr(many, "_log_record_processors", ())
 
 
-def provider_sends_to(url: str, provider: Any) -> bool:
-    """Say whether another SDK's *provider* exports to the collector of *url*: for every record."""
+def provider_sends_to(ours: Exporter, provider: Any, kind: type = object) -> bool:
+    """Say what ``sends_to`` says of another SDK's *provider*: asked for every record and span."""
     if not (processors := processors_of(provider)):
         return False
     known = _known.get(provider)
-    if known is None or known[:2] != (processors, url):
-        known = _known[provider] = processors, url, sends_to(processors, url, object)
+    if known is None or known[:2] != (processors, ours):
+        known = _known[provider] = processors, ours, sends_to(ours, processors, kind)
     return known[2]
 
 
-def sends_to(processors: Iterable[Any], url: str, kind: type = SpanExporter) -> bool:
-    """Say whether *processors* have an OTLP exporter to the collector of *url*, however wrapped.
+def sends_to(ours: Exporter, processors: Iterable[Any], kind: type) -> bool:
+    """Say whether *processors* have an OTLP exporter of that *kind* to the collector of *ours*.
 
     It is looked for in what they hold, and what that holds: in attributes and lists, not in
     closures. Failure: never raises. Cost: a millisecond.
     """
-    waiting, seen = deque[Any](processors), set[int]()
+    waiting, seen = deque[Any](processors if ours.network else ()), set[int]()
     while waiting and len(seen) < _MOST_LOOKED_AT:
         each = waiting.popleft()
         if id(each) in seen or isinstance(each, (type, ModuleType)):
@@ -169,7 +127,7 @@ def sends_to(processors: Iterable[Any], url: str, kind: type = SpanExporter) -> 
             holds = each if isinstance(each, (list, tuple, dict)) else each.__dict__
             if isinstance(each, kind):
                 theirs = getattr(each, "_endpoint", None)
-                if type(theirs) is str and _collector(theirs) == _collector(url):
+                if type(theirs) is str and _collector(theirs) == _collector(ours.endpoint):
                     return True
             waiting.extend(holds.values() if isinstance(holds, dict) else holds)
     return False
@@ -184,49 +142,3 @@ def _collector(url: str) -> tuple[str, int]:
         return url, 0
     host = parts.hostname or ""
     return "127.0.0.1" if host == "localhost" else host, 4318 if port == 4317 else port
-
-
-def in_pages(events: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Yield *events* in full pages, as our own spans do, and what is left for the span itself."""
-    page: list[bytes] = []
-    size = 0
-    for event in events:
-        if len(event) >= PAGE_BYTES:
-            yield [event]
-            continue
-        page.append(event)
-        size += len(event)
-        if size >= PAGE_BYTES:
-            yield page
-            page, size = [], 0
-    yield page
-
-
-def encode_foreign(span: ReadableSpan, trace_id: bytes, events: Sequence[bytes]) -> bytes:
-    """Return an ended span of another SDK as ``_otlp.span`` encodes it."""
-    context, parent = span.context, span.parent
-    flags = int(context.trace_flags) | encode.HAS_IS_REMOTE
-    if parent is not None and parent.is_remote:
-        flags |= encode.IS_REMOTE
-    encoding = partial(
-        _otlp.span,
-        trace_id,
-        context.span_id,
-        parent.span_id if parent is not None else 0,
-        encode.state_header(context.trace_state),
-        flags,
-        span.name,
-        encode.otlp_kind(span.kind),
-        span.start_time or 0,
-        max(span.end_time or 0, (span.start_time or 0) + 1),  # as our own
-        events=events,
-        links=encode.encode_links(span.links),
-        dropped=(span.dropped_attributes, span.dropped_events, span.dropped_links),
-        status=span.status.status_code.value,
-        message=span.status.description or "",
-    )
-    values = span.attributes or {}
-    encoded = encoding(values=values)
-    if len(encoded) > MAX_RECORD_BYTES:
-        return encoding(values=encode.fitted_attributes(values, len(encoded)))
-    return encoded

@@ -92,7 +92,12 @@ class OtlpGrpc:
             with _forks.importing:  # gRPC imports more of itself with the first channel
                 self._opened_by = os.getpid()
                 self._channel = self._open()
-            return self._call(body, timeout_s)
+            if self._interrupted:
+                raise InterruptedError("shut down")
+            call = self._channel.unary_unary(_METHODS[self._exporter.signal])
+            options = {"metadata": self._metadata, "compression": self._compression}
+            answer = call(body, timeout=timeout_s, **options)
+            return outcome.accepted(answer) or Answer(Outcome.DELIVERED)
         except self._grpc.RpcError as error:
             return _judge(error, self._grpc.StatusCode)
         except Exception as error:
@@ -103,15 +108,6 @@ class OtlpGrpc:
                 self._channel.close()
                 sleep(_SETTLE_S)
                 self._channel = None
-
-    def _call(self, body: bytes, timeout_s: float) -> Answer:
-        if self._interrupted:
-            raise InterruptedError("shut down")
-        call = self._channel.unary_unary(_METHODS[self._exporter.signal])
-        answer = call(
-            body, timeout=timeout_s, metadata=self._metadata, compression=self._compression
-        )
-        return outcome.accepted(answer) or Answer(Outcome.DELIVERED)
 
 
 def _content(path: str | None) -> bytes | None:

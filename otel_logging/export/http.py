@@ -13,7 +13,6 @@ import zlib
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from otel_logging import _forks
 from otel_logging._errors import shown_url
 from otel_logging._http import HttpClient, Response
 from otel_logging.export import outcome
@@ -49,9 +48,7 @@ class OtlpHttp(HttpClient):
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send *body*. See ``Client``."""
-        return outcome.explained(self._send(body, time.monotonic() + timeout_s), self._exporter)
-
-    def _send(self, body: bytes, deadline: float) -> Answer:
+        deadline = time.monotonic() + timeout_s
         try:
             if self._exporter.gzip:
                 packer = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
@@ -59,9 +56,10 @@ class OtlpHttp(HttpClient):
             response = self.request(
                 "POST", self._target, self._headers, body, deadline=deadline, connect_s=_CONNECT_S
             )
+            answer = self._judge(response)
         except Exception as error:
-            return outcome.failed(error)
-        return self._judge(response)
+            answer = outcome.failed(error)
+        return outcome.explained(answer, self._exporter)
 
     def _judge(self, response: Response) -> Answer:
         """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
@@ -73,48 +71,28 @@ class OtlpHttp(HttpClient):
         status, body = response.status, response.body
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_page = kind in _PAGES or _PAGE.match(body)
-        final = _FINAL.get(status, Outcome.DELIVERED if 200 <= status < 300 else None)
+        taken = 200 <= status < 300
+        final = Outcome.DELIVERED if taken else _FINAL.get(status)
         text = f"HTTP {status} {response.reason}"
-        if is_page and 200 <= status < 300:
+        if is_page and taken:
             return Answer(Outcome.AGAIN, f"HTTP {status} with a page: no collector", code=PAGE)
         if final and response.error is not None and not response.is_too_large:
             return Answer(Outcome.AGAIN, f"{text}: the answer was cut off")
-        if final is Outcome.DELIVERED:
+        if taken:
             # declared as that, or longer than it is read, it is one, also if we cannot read it
             is_ours = kind == _PROTOBUF or response.is_too_large
-            return (
-                outcome.accepted(body)
-                or (is_ours and Answer(Outcome.DELIVERED))
-                or Answer(
-                    Outcome.AGAIN,
-                    one_line(f"HTTP {status} with something else than OTLP: {one_line(body)}"),
-                    code=PAGE,
-                )
-            )
+            answer = outcome.accepted(body) or (Answer(Outcome.DELIVERED) if is_ours else None)
+            text = one_line(f"HTTP {status} with something else than OTLP: {one_line(body)}")
+            return answer or Answer(Outcome.AGAIN, text, code=PAGE)
+        after = response.headers.get("retry-after", "")  # its other form, a date, is ignored
         text += " with a page" if is_page else f" {one_line(body)}"
         if location := 300 <= status < 400 and response.headers.get("location"):
-            text = f"HTTP {status} {response.reason} to {self._whole(location)}"
+            with contextlib.suppress(ValueError):  # it may be relative, or no address
+                location = urljoin(self._exporter.endpoint, location)
+            text = f"HTTP {status} {response.reason} to {shown_url(location)}"
         return Answer(
             final or Outcome.AGAIN,
             one_line(text),
-            after_s=_seconds(response.headers.get("retry-after")),
+            after_s=float(after) if after.isdecimal() else None,
             code=PAGE if is_page and status == 500 else str(status),
         )
-
-    def _whole(self, location: str) -> str:
-        """Return a redirect's address, which may be relative, as it may be shown."""
-        with contextlib.suppress(ValueError):
-            location = urljoin(self._exporter.endpoint, location)
-        return shown_url(location)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Parse Retry-After: seconds, or a date."""
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        text = (retry_after or "").strip()
-        if text.isdecimal():
-            return float(text)
-        with _forks.importing:
-            from email.utils import parsedate_to_datetime
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    return None

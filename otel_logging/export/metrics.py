@@ -6,7 +6,7 @@ for this. Deliberately absent: a meter provider.
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from opentelemetry import metrics
@@ -19,32 +19,29 @@ from otel_logging.spool import queue
 #: By what is reported: the component that lost it, and why (semantic conventions, otel.sdk.*).
 _LOSSES: Final = {
     queue.DROPPED_FULL: ("processor", "queue_full"),
-    queue.DROPPED_LARGE: ("processor", "too_large"),
     queue.LOST_LATE: ("processor", "already_shutdown"),
     queue.LOST_EXIT: ("processor", "already_shutdown"),
     queue.DAMAGED: ("exporter", "damaged"),
     sender.REFUSED: ("exporter", "rejected"),
 }
 _DONE: Final = {"exporter": "exported", "processor": "processed"}
-_made: Final[list[object]] = []
 
 
+@cache
 def observe() -> None:
     """Let the global meter provider, also one that is set later, ask for the counts. Once a
     process. Cost: nothing until it asks.
     """
-    if _made:
-        return
     meter = metrics.get_meter(_names.SCOPE)
     for signal, noun in (("span", NOUNS["traces"]), ("log", NOUNS["logs"])):
         for component, done in _DONE.items():
             ask = partial(_counted, component, noun)
             name = f"{_names.SDK_METRIC}{component}.{signal}.{done}"
             unit = f"{{{noun[:-1].replace(' ', '_')}}}"
-            _made.append(meter.create_observable_counter(name, [ask], unit))
+            meter.create_observable_counter(name, [ask], unit)
     for what in _redact.changed:  # the conventions have no name for these
         ask = partial(_changed, what)
-        _made.append(meter.create_observable_counter(_names.VALUE_METRIC + what, [ask], "{value}"))
+        meter.create_observable_counter(_names.VALUE_METRIC + what, [ask], "{value}")
 
 
 def _about(component: str) -> dict[str, str]:

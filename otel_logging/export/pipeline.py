@@ -16,6 +16,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, sampling
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
@@ -23,7 +24,7 @@ from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import foreign
-from otel_logging.export.encode import encode_line, encode_shown, fitted_attributes, make_scope
+from otel_logging.export.encode import encode_line, fitted_attributes, make_scope
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
 from otel_logging.export.last_calls import LastCalls
 from otel_logging.export.line_spans import OfLines, ProcessLog
@@ -52,6 +53,10 @@ def make_sampler(name: str, ratio: float) -> sampling.Sampler:
     }[name]
 
 
+def _most_unseen(most: int | None, length: int | None) -> float:
+    return -1 if length is not None else math.inf if most is None else most
+
+
 class Pipeline:
     """What an ended span goes through. Scope: process. Failure: nothing here raises
     into the application. Cost: one write to the spool a span, and whatever
@@ -78,8 +83,7 @@ class Pipeline:
         self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
         self._exporter = settings.exporter
-        #: Processors of another SDK's provider, and whether they send its spans to where ours go.
-        self._senders: tuple[Any, bool] = (None, False)
+        self._is_sent = False  # by the provider of another SDK, which sends to where ours go
         #: The interpreter exits: nothing comes later to end a `process log` span.
         self.is_exiting = False
         self._keeps_process_log = settings.sampler != "always_off"
@@ -91,20 +95,17 @@ class Pipeline:
     def follow(self, settings: Settings, resource: Resource) -> None:
         """Take over what *settings* say of spans."""
         self.limits: Limits = settings.limits
-        most = settings.limits.event_attributes
+        limits = settings.limits
         #: How many attributes an event may have that is encoded without a look at its values.
-        self.encoded_attributes: float = math.inf if most is None else most
-        if settings.limits.value_length is not None:
-            self.encoded_attributes = -1
-        most, length = self.limits.span_attributes, self.limits.span_value_length
+        self.encoded_attributes = _most_unseen(limits.event_attributes, limits.value_length)
         #: How many a span may have that is given what is bound without a look at its values.
-        self.shared_attributes = (math.inf if most is None else most) if length is None else -1
+        self.shared_attributes = _most_unseen(limits.span_attributes, limits.span_value_length)
         self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
         if settings.sampler.startswith("parentbased"):
             keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")
             self.asks_sampler = False
             self.root_bound = sampling.TraceIdRatioBased.get_bound_for_rate(keeps)
-        self.page_events = min(settings.limits.events or PAGE_EVENTS, PAGE_EVENTS)
+        self.page_events = min(limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
 
     @property
@@ -185,7 +186,7 @@ class Pipeline:
 
     def add_processor(self, processor: SpanProcessor) -> None:
         """Show every span that starts and ends from here on to *processor* too."""
-        if self._sends_there_too((processor,)):
+        if foreign.sends_to(self._exporter, (processor,), SpanExporter):
             _diagnostics.remark(
                 "the span processor that was added sends each span to"
                 f" {self._exporter.shown}, where it is sent already: it arrives twice"
@@ -240,39 +241,28 @@ class Pipeline:
             encoded = _otlp.with_attributes(encoded, {_names.LOST: "; ".join(told)})
         self.spool.append(scope, trace_id, encoded)
 
-    def _sends_there_too(self, processors: Iterable[Any]) -> bool:
-        exporter = self._exporter
-        return exporter.network and foreign.sends_to(processors, exporter.endpoint)
-
     def is_sent_by(self, provider: Any) -> bool:
         """Say whether another SDK's *provider* sends its spans to where ours go, by now."""
-        processors = foreign.processors_of(provider)
-        if processors is not self._senders[0]:
-            is_new = not self._senders[1]
-            self._senders = processors, self._sends_there_too(processors)
-            if self._senders[1] and is_new:
-                _diagnostics.remark(
-                    f"the tracer provider that is set sends its spans to {self._exporter.shown}"
-                    " itself: they are not sent again, and late and show read them from Jaeger"
-                )
-        return self._senders[1]
+        exporter, was = self._exporter, self._is_sent
+        self._is_sent = foreign.provider_sends_to(exporter, provider, SpanExporter)
+        if self._is_sent and not was:
+            _diagnostics.remark(
+                f"the tracer provider that is set sends its spans to {exporter.shown}"
+                " itself: they are not sent again, and late and show read them from Jaeger"
+            )
+        return self._is_sent
 
     def ended_elsewhere(self, span: ReadableSpan, *, is_sent: bool) -> None:
         """Take an ended span of another SDK; its lines alone, where that *is sent* by it."""
         _forks.check()
-        scope = span.instrumentation_scope or InstrumentationScope("")
-        lines = foreign.open_lines.get(span.context.span_id)
-        pages = 0 if lines is None else lines.pages
-        own = () if is_sent else map(encode_shown, span.events)
-        *full, events = foreign.in_pages([*own, *foreign.lines_of_ended(span.context)])
-        if is_sent and events:
-            full.append(events)
-        for number, page in enumerate(full, pages + 1):
-            self._log_span(span.context, span.end_time or 0, page, number)
-        if is_sent:
-            return
-        trace_id = span.context.trace_id.to_bytes(16, "big")
-        self.append(make_scope(scope)[0], trace_id, foreign.encode_foreign(span, trace_id, events))
+        context = span.context
+        twin = foreign.twins.pop(context.span_id, None) or foreign.make_twin(context, self)
+        twin.pipeline = self  # which may be another one since it began
+        twin.become(span, () if is_sent else span.events)
+        if not is_sent:
+            self.keep(twin)
+        elif lines := twin._events_at_end:  # noqa: SLF001
+            self.overflow(twin, span.end_time or 0, lines)
 
     # ---- lines that no open span of ours takes
 
@@ -290,14 +280,12 @@ class Pipeline:
         context = span.get_span_context()
         if not context.is_valid:
             self._to_process_log(time_ns, name, fields)
-        elif not context.trace_flags & TraceFlags.SAMPLED:
-            return
-        else:
-            event = encode_line(self.limits, time_ns, name, fields)
-            lines = foreign.open_lines.get(context.span_id)
-            page = [event] if lines is None else lines.add(event, self.page_events)
-            if page:
-                self._log_span(context, time_ns, page, 1 if lines is None else lines.pages)
+        elif context.trace_flags & TraceFlags.SAMPLED:
+            if (twin := foreign.twins.get(context.span_id)) is not None:
+                twin.add_line(time_ns, name, fields)
+            else:
+                event = encode_line(self.limits, time_ns, name, fields)
+                self._log_span(context, time_ns, [event], 1)
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):
@@ -313,13 +301,11 @@ class Pipeline:
         if self.is_exiting or showing:
             self.end_process_log(span)
 
-    def roll(
-        self, span: ProcessLog | None = None, *, older_than_s: float = -math.inf, shows: bool = True
-    ) -> None:
+    def roll(self, *, older_than_s: float = -math.inf, shows: bool = True) -> None:
         """End the current `process log` span, if it is older than that; the clock may be set back
         meanwhile. Foreign processors are shown what ended inside log calls, if it *shows* that.
         """
-        span = span or self._process_log
+        span = self._process_log
         if span is not None and time.time_ns() - (span.start_time or 0) >= older_than_s * 1e9:
             self.end_process_log(span)
         if shows:
@@ -354,7 +340,7 @@ class Pipeline:
         self._process_log = None
         self._unshown.clear()
         self._last_calls = LastCalls()
-        foreign.open_lines.clear()  # the parent has the lines of its open spans
+        foreign.twins.clear()  # the parent has the lines of its open spans
         self.ended_spans = 0
         self.resource = in_this_process(self.resource)
         self.spool.resource = encode_resource(self.resource)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
@@ -24,31 +24,6 @@ from otel_logging.export.ids import LocalSpan
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-
-    from otel_logging.settings import Limits
-
-
-class SpanSink(Protocol):
-    """What a span needs of its pipeline."""
-
-    limits: "Limits"
-    page_events: int
-    encoded_attributes: float
-    shared_attributes: float
-    resource: "Resource"
-    processors: tuple[Any, ...]
-
-    def ended(self, span: Any) -> None:
-        """Take an ended span to foreign processors, and to the spool."""
-
-    def keep(self, span: Any) -> None:
-        """Put an ended span into the spool."""
-
-    def overflow(self, span: Any, time_ns: int, events: Sequence[bytes]) -> None:
-        """Let *events* that the span cannot hold leave on a child span."""
-
-    def end_process_log(self, span: Any) -> None:
-        """End a span of the lines outside any."""
 
 
 _UNSET = Status()
@@ -97,7 +72,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
 
     def __init__(
         self,
-        pipeline: SpanSink,
+        pipeline: Any,
         scope: tuple[bytes, InstrumentationScope],
         name: str,
         trace_id: int,
@@ -107,7 +82,8 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         parent: "Readable | None" = None,
         start_ns: int | None = None,
     ) -> None:
-        """Begin it. *parent* is one of ours; of another's there is but its context.
+        """Begin it. *pipeline*: a ``Pipeline``. *parent* is one of ours; of another's there is but
+        its context.
 
         ReadableSpan's own constructor is left out: it would make what most spans
         are never asked for.
@@ -148,18 +124,17 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             _diagnostics.report("links lost: they are invalid", detail=error)
 
     def _add_link(self, link: Any) -> None:
-        most = self.pipeline.limits.links
+        limits = self.pipeline.limits
         try:
-            added = encode.bounded_link(link, self.pipeline.limits)
+            added = encode.bounded_link(link, limits)
         except Exception as error:
             _diagnostics.report("links lost: they are invalid", detail=error)
             return
-        if added is None:
-            return
-        if most is not None and len(self._links) >= most:
-            self.dropped_links += 1
-        else:
-            vars(self).setdefault("_links", []).append(added)
+        if added is not None:
+            if limits.links is not None and len(self._links) >= limits.links:
+                self.dropped_links += 1
+            else:
+                vars(self).setdefault("_links", []).append(added)
 
     @property
     def is_silent(self) -> bool:
@@ -213,8 +188,8 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             parent_span_id = outside.span_id
             flags |= encode.IS_REMOTE if outside.is_remote else 0
         dropped = None
-        if self.dropped_attributes or self.dropped_links:
-            dropped = (self.dropped_attributes, 0, self.dropped_links)
+        if self.dropped_attributes or self.dropped_events or self.dropped_links:
+            dropped = (self.dropped_attributes, self.dropped_events, self.dropped_links)
         return _otlp.span(
             trace_id,
             self.span_id,

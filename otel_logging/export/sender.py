@@ -57,10 +57,9 @@ class Sender:
         #: Monotonic: since when it takes nothing, in a way that may pass by itself.
         self._no_since = math.inf
         self._has_accepted = False
-        # segments tried in vain, by name: ranges of their spans that are still to be sent
-        self._unsent: dict[str, deque[range]] = {}
-        # segments that could not be read the last time; since when (monotonic) something could not
-        self._unread: set[str] = set()
+        # segments tried in vain, by name: ranges of their spans that are still to be sent; None:
+        # it could not be read; since when (monotonic) something could not
+        self._unsent: dict[str, deque[range] | None] = {}
         self._unread_since = math.inf
         self._pause_s = 0.0
         #: Monotonic; the last is for a round that somebody waits for.
@@ -100,11 +99,10 @@ class Sender:
         waiting = self._spool.waiting()
         owed = {segment.name for segment in waiting}
         self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
-        self._unread &= owed
         # it may take long, and the queue changes: newer segments are not to wait for all of it
         while not owed.isdisjoint(segment.name for segment in waiting):
             stale_at = time.monotonic() + SEAL_S
-            for segment in _in_turn(waiting, self._unsent.keys() | self._unread):
+            for segment in _in_turn(waiting, {*self._unsent}):
                 if time.monotonic() >= deadline or not self._deliver(segment, deadline):
                     return False
                 if time.monotonic() >= stale_at:
@@ -115,14 +113,13 @@ class Sender:
         return True
 
     def _deliver(self, segment: Waiting, deadline: float) -> bool:
-        self._unread.add(segment.name)
+        self._unsent.setdefault(segment.name)
         contents = segment.contents()
-        self._unread.remove(segment.name)
         if contents is None:
             self._spool.report(DAMAGED, detail=segment.name)
         elif not self._send(segment.name, contents, deadline):
             return False
-        self._unsent.pop(segment.name, None)
+        del self._unsent[segment.name]
         self._spool.delivered(segment)
         self.delivered_segments += 1
         return True
@@ -133,7 +130,7 @@ class Sender:
         What is left after a failure in the middle is remembered: no span is sent twice.
         """
         spans = [span for _, span in contents.spans]
-        unsent = self._unsent.get(name)
+        unsent = self._unsent[name]
         if unsent is None:
             unsent = self._unsent[name] = deque([range(len(spans))] if spans else [])
             if contents.damaged:

@@ -12,21 +12,22 @@ Deliberately absent: where the bytes go (``pipeline``).
 import logging
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from opentelemetry import trace
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _diagnostics, _forks, _names
+from otel_logging import _diagnostics, _forks, _names, _otlp
 from otel_logging import context as bindings
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
-from otel_logging.export.encode import EVENT_BYTES, encode_line, frozen
+from otel_logging.export.encode import EVENT_BYTES, encode_line, encode_shown, frozen
 from otel_logging.export.readable import Readable
 from otel_logging.lateness.stage import ended_below
 from otel_logging.processors import described, traceback_of
 
-_T = TypeVar("_T")
 #: The SDK's warnings about how a span is used come from where its users look for them.
 _sdk_log: Final = logging.getLogger("opentelemetry.sdk.trace")
 
@@ -90,8 +91,30 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         return self._pages
 
     def _take_events(self) -> list[bytes]:
+        """Take what is there, whoever else takes or adds meanwhile."""
         self._page_bytes = 0
-        return take_all(self._encoded_events)
+        waiting, taken = self._encoded_events, []
+        while waiting:
+            try:
+                taken.append(waiting.pop())
+            except IndexError:  # another thread took the last one
+                break
+        taken.reverse()
+        return taken
+
+    def become(self, span: ReadableSpan, events: Iterable[Event]) -> None:
+        """Be an ended *span* of another SDK, with *events* beside the lines that are here."""
+        for event in events:
+            self._add(event.timestamp, encode_shown(event))
+        self._instrumentation_scope = span.instrumentation_scope or InstrumentationScope("")
+        self._name, self._kind, self._start_time = span.name, span.kind, span.start_time or 0
+        self.trace_state, self._parent = span.context.trace_state, span.parent
+        self._attributes = {**(span.attributes or {})}
+        self._links, self._status = span.links, span.status
+        self.dropped_attributes, self.dropped_links = span.dropped_attributes, span.dropped_links
+        self.dropped_events = span.dropped_events
+        self._end_time = max(span.end_time or 0, self._start_time + 1)  # as our own
+        self._events_at_end = sorted(self._take_events(), key=_otlp.time_of)
 
     # ---- trace.Span
 
@@ -271,15 +294,3 @@ def as_mapping(given: Any) -> Mapping[str, Any]:
     if given is not None:
         _diagnostics.report("attributes lost: they are not a mapping", detail=type(given))
     return {}
-
-
-def take_all(waiting: list[_T]) -> list[_T]:
-    """Take what is there, whoever else takes or adds meanwhile."""
-    taken: list[_T] = []
-    while waiting:
-        try:
-            taken.append(waiting.pop())
-        except IndexError:  # another thread took the last one
-            break
-    taken.reverse()
-    return taken

@@ -16,7 +16,7 @@ from otel_logging.lateness.blackbox import NAME, OpenStage, Table, read
 from otel_logging.lateness.verdict import late_by
 from otel_logging.spool import directories
 from otel_logging.spool.descriptor import is_held
-from otel_logging.spool.held import write_segment
+from otel_logging.spool.held import write_file
 from otel_logging.spool.segment import frame, header
 
 _ERROR = 2  # OTLP's number of the status
@@ -50,7 +50,7 @@ def report_died(process_dir: Path) -> None:
         frames = [frame(*_span(stage, table)) for stage in table.stages]
         if frames:
             segment = header(table.resource, _otlp.scope(_names.SCOPE)) + b"".join(frames)
-            write_segment(process_dir / f"000000{directories.SEALED}", segment)
+            write_file(process_dir / f"000000{directories.SEALED}", segment)
     except OSError as error:
         _diagnostics.report("open stages of a dead process lost", detail=error)
     finally:

@@ -34,16 +34,6 @@ if sys.platform == "win32":  # pragma: no cover - Windows
             return False
         return True
 
-    def unlock(fd: int) -> None:
-        """Do nothing: the lock goes with the descriptor, which no child has."""
-
-    def hold(fd: int) -> None:
-        """Do nothing: a lock would keep readers out, and an open file cannot be renamed."""
-
-    def is_held(path: Path) -> bool:  # noqa: ARG001 - as on POSIX
-        """Say that it is not."""
-        return False
-
     def pwrite(fd: int, data: bytes, position: int) -> int:
         """Do what ``os.pwrite`` does on POSIX."""
         mark = os.lseek(fd, 0, os.SEEK_CUR)
@@ -63,27 +53,27 @@ else:
             return False
         return True
 
-    def unlock(fd: int) -> None:
-        """Unlock the file, also for a forked child, which has the same lock."""
+    pwrite = os.pwrite
+
+
+def unlock(fd: int) -> None:
+    """Unlock the file, also for a forked child, which has the same lock."""
+    if sys.platform != "win32":  # pragma: no branch - there the lock goes with the descriptor
         fcntl.flock(fd, fcntl.LOCK_UN)
 
-    def hold(fd: int) -> None:
-        """Lock an open segment too: who has closed our directory's lock leaves us this one."""
-        try_lock(fd)
 
-    def is_held(path: Path) -> bool:
-        """Say whether a process holds the file at *path*."""
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            opened = Descriptor(check(fd, path))
-        except OSError:
-            return False
-        try:
-            return not try_lock(fd)
-        finally:
-            opened.close()
-
-    pwrite = os.pwrite
+def is_held(path: Path) -> bool:
+    """Say whether a process holds the file at *path*."""
+    special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = os.open(path, os.O_RDONLY | special)
+        opened = Descriptor(check(fd, path))
+    except OSError:
+        return False
+    try:
+        return not try_lock(fd)
+    finally:
+        opened.close()
 
 
 #: Positions from here to twice as far are where no file of an application is read or written.

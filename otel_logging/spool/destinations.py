@@ -7,21 +7,21 @@ a segment.
 
 import contextlib
 import json
+import math
 import os
 import re
 import time
-from collections.abc import Callable, Container, Iterable, Iterator
-from functools import partial
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from otel_logging.spool import directories
 from otel_logging.spool.descriptor import is_held
-from otel_logging.spool.directories import LOGS, OPEN, SENT, listed
+from otel_logging.spool.directories import LOGS, SENT, listed
+from otel_logging.spool.held import write_file
 from otel_logging.spool.reading import content
 
 _ABOUT: Final = "destination"  # a file beside the processes' directories
-_NO_BOUND: Final = 1 << 63
 _MOST_HOURS: Final = 1e6
 _NAME: Final = re.compile(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
 
@@ -63,14 +63,8 @@ def describe(destination_dir: Path, to: str, hours: float) -> None:
 
     Failure: never raises; it is shown by its name alone then.
     """
-    path = destination_dir / _ABOUT
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-        fd = directories.create(path, os.O_WRONLY)
-        try:
-            os.write(fd, json.dumps({"to": to, "hours": hours}).encode())
-        finally:
-            os.close(fd)
+        write_file(destination_dir / _ABOUT, json.dumps({"to": to, "hours": hours}).encode())
 
 
 def found(
@@ -170,28 +164,18 @@ def prune_unused(base: Path, ours: Container[Path | None], hours: float) -> None
             piles = (each.waiting, each.sent)
             ages = [pile.oldest_s for pile in piles if pile.oldest_s is not None]
             if not each.processes and min(ages, default=each.path.stat().st_mtime) < oldest:
-                prune = partial(directories.prune, bytes_bound=_NO_BOUND, oldest=oldest)
-                _remove(each.path, prune)
+                _remove(each.path, oldest=oldest)
 
 
 def purge(destination_dir: Path) -> None:
     """Remove every segment of it but those that are being written. Never raises."""
-
-    def unlink(path: Path) -> None:
-        for _, _, _, segment in directories.sizes(path):
-            if segment.suffix != OPEN:
-                with contextlib.suppress(OSError):
-                    segment.unlink()
-
-    _remove(destination_dir, unlink)
+    _remove(destination_dir, oldest=math.inf, is_asked=True)
 
 
-def _remove(destination_dir: Path, segments: Callable[[Path], None]) -> None:
-    """Let *segments* remove some, those that dead processes were writing as well; and then
-    directories that are empty.
-    """
+def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> None:
+    """Prune it, also of what dead processes were writing; then remove what is empty of it."""
     taken = list(directories.abandoned(destination_dir, ()))
-    segments(destination_dir)
+    directories.prune(destination_dir, oldest=oldest, is_asked=is_asked)
     for process_dir, lock in taken:
         if directories.is_empty(process_dir):
             directories.remove_process_dir(process_dir)

@@ -15,6 +15,7 @@ Deliberately absent: what is in a segment.
 
 import contextlib
 import errno
+import math
 import os
 import re
 import stat
@@ -90,9 +91,9 @@ def bases_of_all() -> list[Path]:
         below = default_base().relative_to(Path.home())
     # a directory service need not list its users
     homes = [Path(each.pw_dir) for each in pwd.getpwall()] + listed(Path("/home"))
-    temporary = listed(Path(tempfile.gettempdir()).absolute())
-    found = [path for path in temporary if re.fullmatch(r"otel_logging-\d+", path.name)]
-    return sorted({each / below for each in homes}) + found
+    temporary = Path(tempfile.gettempdir()).absolute().glob("otel_logging-*")
+    found = [path for path in temporary if path.name.rpartition("-")[2].isdecimal()]
+    return sorted({each / below for each in homes}) + sorted(found)
 
 
 def is_missing(path: Path) -> bool:
@@ -108,13 +109,6 @@ def temporary_base() -> Path:
     import tempfile
 
     return Path(tempfile.mkdtemp(prefix="otel_logging-")).absolute()
-
-
-def remove(base: Path) -> None:
-    """Remove a temporary spool directory. Never raises."""
-    import shutil
-
-    shutil.rmtree(base, ignore_errors=True)
 
 
 def _make_directory(path: Path) -> None:
@@ -159,17 +153,13 @@ def check_base(base: Path, *, of_others: bool = False) -> None:
     named, real = base.absolute(), Path(os.path.realpath(base))  # Path.resolve() raises for a loop
     for each in dict.fromkeys((named, *named.parents, real, *real.parents)):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            _check_writers(each, each.stat(), users, groups)
-
-
-def _check_writers(path: Path, found: os.stat_result, users: set[int], groups: set[int]) -> None:
-    others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid not in groups else 0)
-    if not found.st_mode & others:
-        return
-    if not found.st_mode & stat.S_ISVTX:
-        raise UnsafeError("others may write to it, and it has no sticky bit", path)
-    if found.st_uid not in users:  # whom the sticky bit does not keep from it
-        raise UnsafeError("others may write to it, and it belongs to another user", path)
+            found = each.stat()
+            others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid not in groups else 0)
+            if found.st_mode & others and not found.st_mode & stat.S_ISVTX:
+                raise UnsafeError("others may write to it, and it has no sticky bit", each)
+            # whom the sticky bit does not keep from it
+            if found.st_mode & others and found.st_uid not in users:
+                raise UnsafeError("others may write to it, and it belongs to another user", each)
 
 
 def check_private(path: Path, *, of_others: bool = False) -> None:
@@ -356,9 +346,12 @@ def sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
                 yield each.name != SENT, found.st_mtime, size, path
 
 
-def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:
+def prune(
+    destination_dir: Path, *, oldest: float, bytes_bound: float = math.inf, is_asked: bool = False
+) -> None:
     """Keep a destination within its bounds: sent segments go first, then waiting ones, oldest
-    first; these are reported. *oldest* is in seconds since the epoch. Never raises.
+    first; these are reported, unless a user asked for it. *oldest* is in seconds since the epoch.
+    Never raises.
     """
     with contextlib.suppress(OSError):
         _private_directory(destination_dir / SENT)  # somebody may have cleared it away
@@ -371,5 +364,5 @@ def prune(destination_dir: Path, *, bytes_bound: int, oldest: float) -> None:
             # a neighbour that prunes too may have been quicker: no less room for that
             total -= size
             path.unlink()
-            if waits:
+            if waits and not is_asked:
                 _diagnostics.report(DROPPED_BOUND)

@@ -14,7 +14,7 @@ from typing import Final
 
 from otel_logging.spool.descriptor import Descriptor, check, try_lock, unlock
 from otel_logging.spool.directories import OPEN, SEALED, SENT, listed
-from otel_logging.spool.held import write_segment
+from otel_logging.spool.held import write_file
 from otel_logging.spool.reading import content
 from otel_logging.spool.segment import frame, header, parse_all
 
@@ -100,7 +100,7 @@ def _merge(group: list[Path]) -> None:
     )
     target = merged[0].with_name(f"merged-{os.getpid()}-{time.time_ns()}{SEALED}")
     written = merged[0].lstat().st_mtime  # the oldest of them
-    write_segment(target, data)
+    write_file(target, data)
     os.utime(target, (written, written))
     # a fork in a signal handler has two processes write the same
     if content(target) == data:

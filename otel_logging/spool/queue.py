@@ -22,10 +22,10 @@ from otel_logging._green import is_busy
 from otel_logging.spool import descriptor, destinations, directories, merging
 from otel_logging.spool.descriptor import OpenSegment
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.held import Held, in_use, set_apart, write_segment
+from otel_logging.spool.held import Held, in_use, set_apart, write_file
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
 from otel_logging.spool.reading import Waiting
-from otel_logging.spool.segment import MAX_FRAME, frame, header
+from otel_logging.spool.segment import frame, header
 
 SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # longer is slow: the disk, or a busy machine on which this thread waits
@@ -35,7 +35,6 @@ VISIT_S: Final = 3600.0  # between looks at other destinations
 
 # {}: what the spool is for, spans or log records
 DROPPED_FULL: Final = "{} dropped: the memory queue is full while the disk takes none"
-DROPPED_LARGE: Final = "{} dropped: larger than 64 MiB"
 LOST_LATE: Final = "{} lost: they ended at exit, and no disk takes them"
 LOST_EXIT: Final = "{} lost at exit: they waited in memory alone"
 STALLED: Final = "disk writes failed, {} wait in memory"
@@ -109,9 +108,6 @@ class Spool:
 
     def append(self, scope: bytes, trace_id: bytes, span: bytes) -> None:
         """Put one span at the end of the queue. Never raises."""
-        if len(span) > MAX_FRAME:
-            self.report(DROPPED_LARGE)
-            return
         data = frame(trace_id, span)
         lock = self._lock  # a fork in a signal handler replaces it
         if self._stalled or self._is_closed:
@@ -227,7 +223,8 @@ class Spool:
         path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
         fd = directories.create(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         segment = OpenSegment(path, fd, now)
-        descriptor.hold(segment.fd)
+        if os.name == "posix":  # pragma: no branch - on Windows it would keep readers out
+            descriptor.try_lock(fd)  # who has closed our directory's lock leaves us this one
         try:
             segment.write(header(self.resource, scope))
         except OSError:
@@ -292,7 +289,7 @@ class Spool:
         try:
             with self._lock:
                 path = self._held.own_dir() / f"{segment.name}{SEALED}"
-            write_segment(path, segment.data)
+            write_file(path, segment.data)
         except OSError:
             return False
         # what is in memory counts for nothing here: it was there because of the stall
@@ -387,7 +384,9 @@ class Spool:
         self._held.destination_dir = None
         self.close()
         if self.base is not None and self._made_by == os.getpid():
-            directories.remove(self.base)
+            import shutil
+
+            shutil.rmtree(self.base, ignore_errors=True)
 
     def after_fork(self) -> None:
         """Begin anew in a child, in a directory of its own; what there was is the parent's."""

@@ -13,18 +13,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from otel_logging import _diagnostics
+from otel_logging.spool import directories
 from otel_logging.spool.descriptor import check
-from otel_logging.spool.directories import (
-    LOGS,
-    OPEN,
-    SEALED,
-    SENT,
-    UnsafeError,
-    check_base,
-    check_private,
-    listed,
-    sent,
-)
+from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, listed, sent
 from otel_logging.spool.segment import Contents, parse, parse_all
 
 UNSAFE: Final = "a spool directory is not read: it is not safe"
@@ -38,7 +29,7 @@ def segments(base: Path, *, of_logs: bool = False, of_others: bool = False) -> l
     raises; what cannot be read is not there, and what a service would not use is reported.
     """
     try:
-        check_base(base, of_others=of_others)
+        directories.check_base(base, of_others=of_others)
     except OSError as error:
         _diagnostics.remark(UNSAFE, detail=error)
         return []
@@ -55,8 +46,8 @@ def segments(base: Path, *, of_logs: bool = False, of_others: bool = False) -> l
 def _is_safe(destination_dir: Path, of_others: bool) -> bool:  # noqa: FBT001
     for each in (destination_dir, destination_dir / SENT):
         try:
-            check_private(each, of_others=of_others)
-        except UnsafeError as error:
+            directories.check_private(each, of_others=of_others)
+        except directories.UnsafeError as error:
             _diagnostics.remark(UNSAFE, detail=error)
             return False
         except OSError:  # a file, say: nothing is read from it

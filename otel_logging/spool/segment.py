@@ -16,8 +16,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-MAX_FRAME: Final = 64 << 20  # three times the request a collector takes over HTTP by default
-
 _MAGIC: Final = b"otspool1"
 _HEADER: Final = struct.Struct(">8sIII")
 _FRAME: Final = struct.Struct(">III16s")
@@ -42,7 +40,7 @@ def header(resource: bytes, scope: bytes) -> bytes:
 
 
 def frame(trace_id: bytes, span: bytes) -> bytes:
-    """Return the bytes that hold one span of at most ``MAX_FRAME`` bytes."""
+    """Return the bytes that hold one span."""
     length = len(span)
     return _pack_frame(length, length, _crc32(span, _crc32(trace_id, length)), trace_id) + span
 

@@ -341,7 +341,7 @@ def test_a_dead_process_whose_table_finds_no_room_is_reported(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("otel_logging.lateness.died.write_segment", full)
+    monkeypatch.setattr("otel_logging.lateness.died.write_file", full)
     report_died(tmp_path)
     assert "open stages of a dead process lost" in capsys.readouterr().err
     assert not (tmp_path / blackbox.NAME).exists()

@@ -42,7 +42,7 @@ def segments_of(spool: Spool) -> list[int]:
 
 def lock_of(spool: Spool) -> int:
     assert spool._held.own is not None
-    return spool._held.own[1].fd
+    return spool._held.locks[spool._held.own].fd
 
 
 def test_numbers_that_are_other_files_now_are_left_alone(spool: Spool, base: Path) -> None:
@@ -124,7 +124,7 @@ def test_an_adopted_place_with_a_lost_lock_is_left_to_its_neighbour(
     die(base, 1)
     spool.adopt()
     assert waiting(spool) == [1]
-    with taken(*[lock.fd for lock in spool._held.adopted.values()]):
+    with taken(*[lock.fd for each, lock in spool._held.locks.items() if each != spool._held.own]):
         neighbour = make(base)
         neighbour.adopt()
         assert waiting(spool) == []

@@ -39,7 +39,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 print(waiting(spool), sum(segment.path is None for segment in spool.waiting()))
 append(spool, 5)
 print(on_disk(base))
-directories.remove(base)
+spool.remove()
 """)
     assert printed.splitlines() == ["[1, 2] 0", "[1, 2, 3, 4] 0", "[1, 2, 3, 4, 5]"]
 
@@ -96,7 +96,7 @@ append(spool, 6)
 print(on_disk(base))
 spool.close()
 print(on_disk(base))
-directories.remove(base)
+spool.remove()
 """,
         limit,
     )

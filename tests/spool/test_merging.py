@@ -357,8 +357,8 @@ def test_a_file_that_is_not_what_was_written_replaces_nothing(
     """A forked child may have written into it as well."""
     for number in range(64):
         deliver(spool, number, NOW + number)
-    before, write = set(sent(base)), merging.write_segment
-    monkeypatch.setattr(merging, "write_segment", lambda path, data: write(path, data[:-1]))
+    before, write = set(sent(base)), merging.write_file
+    monkeypatch.setattr(merging, "write_file", lambda path, data: write(path, data[:-1]))
     merge(base)
     assert before < set(sent(base))
     assert set(on_disk(base)) == set(range(64))
@@ -370,7 +370,7 @@ def test_a_lock_that_somebody_closed_is_left_alone(
     """Its number may be another file's by then."""
     for number in range(64):
         deliver(spool, number, NOW + number)
-    write, lock = merging.write_segment, destination(base) / "sent" / "merging"
+    write, lock = merging.write_file, destination(base) / "sent" / "merging"
 
     def after_a_daemon(path: Path, data: bytes) -> None:
         for fd in range(3, 256):
@@ -382,7 +382,7 @@ def test_a_lock_that_somebody_closed_is_left_alone(
                 os.close(fd)
         write(path, data)
 
-    monkeypatch.setattr(merging, "write_segment", after_a_daemon)
+    monkeypatch.setattr(merging, "write_file", after_a_daemon)
     merge(base)
     assert on_disk(base) == list(range(64))
     assert len(sent(base)) == 1

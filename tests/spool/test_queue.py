@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from otel_logging import _diagnostics
-from otel_logging.spool import memory, queue, reading, segment
-from otel_logging.spool.queue import DROPPED_FULL, DROPPED_LARGE, LOST_LATE, Spool
+from otel_logging.spool import memory, queue, reading
+from otel_logging.spool.queue import DROPPED_FULL, LOST_LATE, Spool
 from tests.spools import PATIENT_S, append, encoded, make, numbers, on_disk, places, waiting
 
 
@@ -75,13 +75,6 @@ def test_segments_are_handed_out_oldest_first(spool: Spool) -> None:
         append(spool, number)
         spool.seal()
     assert numbers(spool.waiting()) == [1, 2]
-
-
-def test_a_span_beyond_all_measure_is_refused_and_counted(spool: Spool) -> None:
-    """No receiver takes it: it is not kept."""
-    spool.append(b"scope", bytes(16), bytes(segment.MAX_FRAME + 1))
-    assert waiting(spool) == []
-    assert _diagnostics.counts == {DROPPED_LARGE.format("spans"): 1}
 
 
 def test_without_a_directory_spans_wait_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
