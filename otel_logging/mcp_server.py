@@ -156,12 +156,12 @@ class _Tools:
         """List the traces that failed, newest first: for whom, what was raised, and where."""
         question = stages.Question(None, _since(since_minutes), who, (), service)
         found = _read(self._sources.late, question)
-        some, every, looked_at = failures.failed(found.spans, question, limit=limit)
-        rows = [failure.as_json(found.link(*failure.ids)) for failure in some]
+        answer = failures.failed(found.spans, question, limit=limit)
+        rows = [failure.as_json(found.link(*failure.ids)) for failure in answer.rows]
         return {
             "rows": [_only(row, FailedTrace) for row in rows],
-            "found": every,
-            "looked_at": looked_at,
+            "found": answer.found,
+            "looked_at": answer.looked_at,
             "sources": found.origin,
         }
 

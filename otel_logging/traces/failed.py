@@ -29,6 +29,11 @@ class Failure:
     where: str
 
     @property
+    def trace(self) -> Trace:
+        """Its trace."""
+        return self.row.trace
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of its trace, of the outermost stage and of the one that failed."""
         return self.row.span.trace_id, self.row.span.span_id, self.span.span_id
@@ -59,15 +64,19 @@ class Failure:
         }
 
 
-def failed(
-    spans: Iterable[Span],
-    question: Question,
-    *,
-    limit: int | None = None,
-    without: frozenset[str] = frozenset(),
-) -> tuple[list[Failure], int, int]:
-    """Return the failures, the newest first, cut at *limit*; how many there are without it; and how
-    many traces were looked at. *without*: ids of traces that are no rows.
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """*rows*: the newest first, cut at the limit; *found*: how many there are without it;
+    *looked_at*: how many traces were looked at.
+    """
+
+    rows: list[Failure]
+    found: int
+    looked_at: int
+
+
+def failed(spans: Iterable[Span], question: Question, *, limit: int | None = None) -> Failures:
+    """Return the failures.
 
     Only what is returned is worked out: of the others it is enough that they failed.
     """
@@ -75,12 +84,12 @@ def failed(
     for trace in by_trace(spans).values():
         rows = matching(trace, question)
         looked_at += bool(rows)
-        is_asked = rows and trace.trace_id not in without
+        is_asked = rows and trace.trace_id not in question.without
         if is_asked and (any(row.span.is_error for row in rows) or _of(trace, rows)):
             found.append((min(row.span.start_ns for row in rows), trace, rows))
     first = nlargest(len(found) if limit is None else limit, found, key=itemgetter(0))
     every = (_of(trace, rows) for _, trace, rows in first)
-    return list(filter(None, every)), len(found), looked_at
+    return Failures(list(filter(None, every)), len(found), looked_at)
 
 
 def _of(trace: Trace, rows: list[Row]) -> Failure | None:

@@ -37,7 +37,8 @@ class Question:
 
     *over_s* replaces every stage's own budget; *since_ns*: ended since then, ns
     since the epoch; *who*: the value of any attribute that names the user;
-    *where*: attributes that stand together on one span of the row; *cause*: what was measured.
+    *where*: attributes that stand together on one span of the row; *cause*: what was measured;
+    *without*: ids of traces that are no rows.
     """
 
     over_s: float | None = None
@@ -46,6 +47,7 @@ class Question:
     where: tuple[tuple[str, str], ...] = ()
     service: str | None = None
     cause: str | None = None
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, eq=False)  # one for every root stage: not frozen, as Span is not
@@ -200,10 +202,8 @@ def late(
     *,
     limit: int | None = None,
     sort: str = "late-by",
-    without: frozenset[str] = frozenset(),
 ) -> Answer:
-    """Answer *question* about *spans*; *sort* is one of ``SORTS``, *without* ids of traces that
-    are no rows.
+    """Answer *question* about *spans*; *sort* is one of ``SORTS``.
 
     Root stages are looked at, and stages within that have a budget of their own; these become
     rows only if no stage above them is late. Cost: 1 µs a span.
@@ -213,8 +213,8 @@ def late(
     rows = _late(considered) if judged else considered
     if question.cause is not None:
         rows = [row for row in rows if row.cause == question.cause]
-    if without:
-        rows = [row for row in rows if row.span.trace_id not in without]
+    if question.without:
+        rows = [row for row in rows if row.span.trace_id not in question.without]
     first = nlargest(len(rows) if limit is None else limit, rows, SORTS[sort])
     return Answer(first, len(rows), considered, judged)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from otel_logging._text import duration, visible
 from otel_logging.traces.draw.terminal import NO_LINKS, Links, fields, local_time, shown, wrapped
-from otel_logging.traces.failed import Failure
+from otel_logging.traces.failed import Failures
 from otel_logging.traces.groups import (
     Group,
     incidents,
@@ -79,13 +79,12 @@ def draw(
     yield from columns.lines(("took", "late by")[: 1 + answer.judged], links, answer.found)
 
 
-def draw_failed(
-    failures: Sequence[Failure], *, found: int, looked_at: int, width: int, links: Links = NO_LINKS
-) -> Iterator[Text]:
-    """Yield the table of failed traces, as ``draw`` does. *found*: how many there are in all."""
-    of_all = f" of {looked_at} trace" + "s" * (looked_at != 1)
+def draw_failed(answer: Failures, *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
+    """Yield the table of failed traces, as ``draw`` does."""
+    of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)
+    failures, found = answer.rows, answer.found
     if not failures:
-        yield Text(f"none failed{of_all}" if looked_at else "no stage matches")
+        yield Text(f"none failed{of_all}" if answer.looked_at else "no stage matches")
         return
     spans = [failure.row.span for failure in failures]
     yield Text.assemble(("failed", "bold"), f" · {found}{of_all}", *_scope(spans), overflow="fold")
