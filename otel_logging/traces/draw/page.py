@@ -25,6 +25,7 @@ _WAY: Final = ' class="way"'
 _ERROR: Final = ' <span class="bad">ERROR</span>'
 _ON_WAY: Final = ' <span class="dim">(critical path)</span>'
 
+
 def draw(
     title: str, rows: Sequence[Mapping[str, Any]], traces: Sequence[Trace], origin: str
 ) -> Iterator[str]:
