@@ -59,7 +59,7 @@ BUDGETS = {
     "jobs": 100,
     "lateness": 1627,
     "logs": 1602,
-    "mcp_server": 136,
+    "mcp_server": 132,
     "observability": 257,
     "outliving": 79,
     "processors": 183,
@@ -69,7 +69,7 @@ BUDGETS = {
     "spool": 1093,
     "testing": 147,
     "tracers": 58,
-    "traces": 2453,
+    "traces": 2449,
     "tracing": 285,
 }
 

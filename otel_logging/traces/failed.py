@@ -97,14 +97,14 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     deepest with status ERROR.
     """
     own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
-    bad = [s for s in filter(is_bad, trace.spans.values()) if own.keys() & _up(trace, s)]
+    bad = [s for s in filter(is_bad, trace.spans.values()) if own.keys() & trace.at_or_above([s])]
     # a line after the end may tell of it again, without a traceback
     told = [(e := _raised(span), bool(e), bool(e and e.is_traced), span) for span in bad]
     told.sort(key=lambda one: (*one[1:3], one[3].start_ns, one[3].span_id))
     if not told:
         return None
     error, *_, deepest = told[-1]
-    above = _up(trace, deepest)
+    above = trace.at_or_above([deepest])
     row = next(row for span_id, row in own.items() if span_id in above)
     if deepest.is_log_page:
         deepest = trace.spans.get(deepest.parent_span_id, row.span)
@@ -113,10 +113,6 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
         return Failure(row, deepest, message, "")
     known = [each.where for each, *_ in told if each and each.is_own]
     return Failure(row, deepest, error.what, error.where if error.is_own or not known else known[0])
-
-
-def _up(trace: Trace, span: Span) -> set[str]:
-    return {span.span_id, *(above.span_id for above in trace.ancestors(span))}
 
 
 def is_bad(span: Span) -> bool:

@@ -20,7 +20,15 @@ from urllib.parse import urlencode, urlsplit
 
 from otel_logging._http import HttpClient, NotHttpError, Response, make_tls
 from otel_logging._text import one_line
-from otel_logging.traces.span import INVALID, Resource, Span, from_json, resource_from_json, rfc3339
+from otel_logging.traces.span import (
+    INVALID,
+    Resource,
+    Span,
+    from_json,
+    id_of,
+    resource_from_json,
+    rfc3339,
+)
 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
@@ -207,8 +215,8 @@ class Jaeger:
         }
         traces = self._objects(self._get("/api/traces", asked))[0].get("data") or []
         try:
-            return [_hex_id(trace["traceID"]) for trace in traces]
-        except (KeyError, TypeError, ValueError) as error:
+            return [id_of(trace["traceID"], 32) for trace in traces]
+        except INVALID as error:
             message = f"{self.url} answers with something other than traces"
             raise NotUnderstoodError(message) from error
 
@@ -235,13 +243,6 @@ class Jaeger:
                     yield from_json(span, resource)
                 except INVALID:
                     self.left_out.add(reprlib.repr((span.get("traceId"), span.get("spanId"))))
-
-
-def _hex_id(given: str) -> str:
-    """Return an id in full; it becomes a part of a path."""
-    if not re.fullmatch("[0-9a-f]{1,32}", given):
-        raise ValueError(f"the id {given[:40]!r}")
-    return given.rjust(32, "0")
 
 
 def _documents(text: str) -> Iterator[Any]:

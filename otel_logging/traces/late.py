@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nlargest
-from itertools import chain
 from operator import methodcaller
 from typing import Any, Final
 
@@ -208,9 +207,13 @@ def late(
     Root stages are looked at, and stages within that have a budget of their own; these become
     rows only if no stage above them is late. Cost: 1 µs a span.
     """
-    considered = [row for trace in by_trace(spans).values() for row in matching(trace, question)]
+    considered, rows = list[Row](), list[Row]()
+    for trace in by_trace(spans).values():
+        looked_at = matching(trace, question)
+        considered += looked_at
+        rows += _late(trace, looked_at)
     judged = question.over_s is not None or any(r.span.budget_s is not None for r in considered)
-    rows = _late(considered) if judged else considered
+    rows = rows if judged else considered
     if question.cause is not None:
         rows = [row for row in rows if row.cause == question.cause]
     if question.without:
@@ -243,40 +246,26 @@ def matching(trace: Trace, question: Question) -> list[Row]:
 
 def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...]) -> list[Row]:
     """Return those of which the span itself, one below it, or its root has all attributes."""
-    own: set[str] = set()
-    at_or_above: set[str] = set()
-    for span in trace.spans.values():
-        if all(_typed(span.get(key)) == value for key, value in where):
-            own.add(span.span_id)
-            for above in chain([span], trace.ancestors(span)):
-                if above.span_id in at_or_above:  # so are all above that
-                    break
-                at_or_above.add(above.span_id)
+    have = {
+        span
+        for span in trace.spans.values()
+        if all(_typed(span.get(key)) == value for key, value in where)
+    }
+    at_or_above = trace.at_or_above(have)
     return [
         row
         for row in found
-        if row.span.span_id in at_or_above
-        or [row.span, *trace.ancestors(row.span)][-1].span_id in own
+        if row.span.span_id in at_or_above or [row.span, *trace.ancestors(row.span)][-1] in have
     ]
 
 
-def _late(considered: list[Row]) -> list[Row]:
+def _late(trace: Trace, rows: list[Row]) -> list[Row]:
     """Return the late ones that are under no late one: a delay is listed once."""
-    rows = [row for row in considered if row.late_by_s is not None]
-    late_ones = {row.span for row in rows}
-    known: dict[Span, bool] = {}  # whether it is late, or under one that is
-    found = []
-    for row in rows:
-        above, climbed = False, []
-        for span in () if row.is_root else row.trace.ancestors(row.span):
-            if (above := known.get(span, span in late_ones)) or span in known:
-                break
-            climbed.append(span)
-        if climbed:
-            known.update(dict.fromkeys(climbed, above))
-        if not above:
-            found.append(row)
-    return found
+    late = [row for row in rows if row.late_by_s is not None]
+    if len(late) > 1:
+        under = set(trace.descendants(*(row.span for row in late)))
+        return [row for row in late if row.span not in under]
+    return late
 
 
 # ---------------------------------------------------------------- on whose behalf

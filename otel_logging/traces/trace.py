@@ -105,13 +105,24 @@ class Trace:
             yield parent
             span = parent
 
-    def descendants(self, span: Span) -> Iterator[Span]:
-        """Yield all spans below *span*."""
-        seen = {span.span_id}
-        waiting, children = [span], self._children
+    def at_or_above(self, spans: Iterable[Span]) -> set[str]:
+        """Return the ids of *spans* and of all above them. Cost: each of these once."""
+        found: set[str] = set()
+        for span in spans:
+            for each in chain([span], self.ancestors(span)):
+                if each.span_id in found:  # so are all above that
+                    break
+                found.add(each.span_id)
+        return found
+
+    def descendants(self, *spans: Span) -> Iterator[Span]:
+        """Yield all spans below *spans*, each once; in a circle of parents also these."""
+        seen: set[str] = set()
+        waiting, children = list(spans), self._children
         while waiting:
-            for child in children.get(waiting.pop().span_id, ()):
-                if child.span_id not in seen:
+            span = waiting.pop()
+            for child in children.get(span.span_id, ()):
+                if child.span_id not in seen and child is not span:
                     seen.add(child.span_id)
                     waiting.append(child)
                     yield child

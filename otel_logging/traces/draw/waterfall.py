@@ -6,7 +6,7 @@ from one zero.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -112,15 +112,8 @@ class Folding:
     """
 
     def __init__(self, trace: Trace) -> None:
-        self._apart: set[str] = set()
-        for span in trace.spans.values():
-            allowed_s = span.budget_s
-            is_late = allowed_s is not None and late_by(span.duration_s, allowed_s) is not None
-            if is_late or is_bad(span):
-                for each in chain([span], trace.ancestors(span)):
-                    if each.span_id in self._apart:
-                        break
-                    self._apart.add(each.span_id)
+        spans = trace.spans.values()
+        self._apart = trace.at_or_above(s for s in spans if _is_late(s) or is_bad(s))
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
@@ -297,10 +290,15 @@ def words_of(span: Span) -> list[str]:
     """Return what is wrong with a stage, in words."""
     facts = {
         "ERROR": span.is_error,
-        "LATE": late_by(span.duration_s, span.budget_s) is not None,
+        "LATE": _is_late(span),
         "CANCELLED": span.get(_names.CANCELLED) is True,
     }
     return [word for word, holds in facts.items() if holds]
+
+
+def _is_late(span: Span) -> bool:
+    allowed_s = span.budget_s
+    return allowed_s is not None and late_by(span.duration_s, allowed_s) is not None
 
 
 def _style(span: Span) -> str:
