@@ -49,7 +49,7 @@ BUDGETS = {
     "_wrap": 167,
     "assembly": 146,
     "binding": 197,
-    "cli": 664,
+    "cli": 656,
     "context": 220,
     "demo": 230,
     "doctor": 419,

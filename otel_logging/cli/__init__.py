@@ -189,11 +189,7 @@ def show(
     if not traces:
         when = "" if len(prefix) == WHOLE_ID else A_DAY
         raise click.ClickException(nothing_in(found, asked, when=when))
-    chosen = (
-        [_one(traces, prefix, service, found.origin)]
-        if prefix
-        else _newest(traces, service, who, number)
-    )
+    chosen = _chosen(traces, Question(who=who, service=service), prefix, number, found)
     if as_json:
         shown = [
             f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n'
@@ -326,36 +322,28 @@ def _prefix(given: str) -> str:
     return wanted
 
 
-def _newest(
-    traces: dict[str, Trace], service: str | None, who: str | None, number: int
+def _chosen(
+    traces: dict[str, Trace], asked: Question, prefix: str, number: int, read: Answered
 ) -> list[Trace]:
-    found = last_of(traces.values(), number, service=service, who=who)
-    if not found:
-        _say_what_there_is(traces, Question(service=service, who=who))
+    """Return the trace whose id begins with *prefix*, without one the last ones."""
+    service, who = asked.service, asked.who
+    if prefix:
+        begin = (trace for trace_id, trace in traces.items() if trace_id.startswith(prefix))
+        found = [
+            trace
+            for trace in begin
+            if any(service in (None, span.resource.service) for span in trace.spans.values())
+        ]
+        none = f"No trace {prefix} among the {len(traces)} read {read.origin}."
+    else:
+        found = last_of(traces.values(), number, service=service, who=who)
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
-        raise click.ClickException(f"No stage{of} has ended yet; only log lines are there.")
-    return found
-
-
-def _say_what_there_is(traces: dict[str, Trace], asked: Question) -> None:
-    """Raise that nothing is there of the service or user that was *asked* for, if that is so."""
-    spans = [span for trace in traces.values() for span in trace.spans.values()]
-    if known := list(there_is(spans, asked)):
-        raise click.ClickException(f"Nothing of {asked.service or asked.who}; {known[0]}.")
-
-
-def _one(traces: dict[str, Trace], prefix: str, service: str | None, origin: str) -> Trace:
-    found = [
-        trace
-        for trace_id, trace in traces.items()
-        if trace_id.startswith(prefix)
-        and any(service in (None, span.resource.service) for span in trace.spans.values())
-    ]
+        none = f"No stage{of} has ended yet; only log lines are there."
     if not found:
-        _say_what_there_is(traces, Question(service=service))
-        raise click.ClickException(f"No trace {prefix} among the {len(traces)} read {origin}.")
-    if len(found) > 1:
+        known = [f"Nothing of {service or who}; {each}." for each in there_is(read.spans, asked)]
+        raise click.ClickException([*known, none][0])
+    if prefix and len(found) > 1:
         named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])
         rest = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}{rest}")
-    return found[0]
+    return found
