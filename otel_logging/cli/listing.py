@@ -134,9 +134,9 @@ class Listing:
                 click.echo(each, err=True)
         if self.html is not None:
             traces = [row.trace for row in answer.rows]
-            parts = page.draw(next(iter(drawn)).plain, list(rows), traces, found.origin)
+            text = page.draw(next(iter(drawn)).plain, list(rows), traces, found.origin)
             try:
-                self.html.write_text("".join(parts), encoding="utf-8")
+                self.html.write_text(text, encoding="utf-8")
             except OSError as error:
                 raise click.ClickException(f"{self.html} cannot be written: {error}") from None
             click.echo(f"written: {self.html}")

@@ -14,7 +14,6 @@ import reprlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -147,10 +146,10 @@ class Jaeger:
         if 300 <= status < 400:
             elsewhere = one_line(reply.headers.get("location", "")) or "nowhere"
             raise NotLetInError(f"{self.url} sends us elsewhere: to {elsewhere}")
-        if status != 200:
+        if status not in (200, 404):
             raise JaegerError(f"{self.url} answers HTTP {status}: {text}")
-        try:
-            parsed = list(_documents(reply.body.decode()))
+        try:  # 404: servers of other things; and Jaeger before it had this API
+            parsed = list(_documents(reply.body.decode())) if status == 200 else []
         except (ValueError, RecursionError):
             parsed = []
         if not parsed or not all(isinstance(one, dict) for one in parsed):
@@ -161,10 +160,7 @@ class Jaeger:
         """Return the names of the services it knows, sorted. It is asked once."""
         if self._services is not None:
             return self._services
-        reply = self._get("/api/v3/services", {})
-        if reply.status == 404:  # servers of other things; and Jaeger before it had this API
-            reply = Response(200, "", {}, b"")
-        answer = self._objects(reply)[0]
+        answer = self._objects(self._get("/api/v3/services", {}))[0]
         names = answer.get("services") or []  # an empty memory storage leaves the key out
         if set(answer) - {"services"} or not isinstance(names, list):
             raise NotUnderstoodError(f"{self.url} is not Jaeger")
@@ -235,8 +231,8 @@ class Jaeger:
         """Yield the spans, without those that are not OTLP: one would hide all its neighbours."""
         for group in traces_data.get("resourceSpans", ()):
             resource: Resource | None = None
-            for span in chain.from_iterable(
-                s.get("spans", ()) for s in group.get("scopeSpans", ())
+            for span in (
+                s for scope in group.get("scopeSpans", ()) for s in scope.get("spans", ())
             ):
                 try:
                     resource = resource or resource_from_json(group.get("resource", {}))

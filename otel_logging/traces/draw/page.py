@@ -7,6 +7,7 @@ reader has it all, everything is reached by the keyboard, and nothing is wider t
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from string import Template
 from typing import Any, Final
 
 from otel_logging import _names
@@ -28,35 +29,36 @@ _ON_WAY: Final = ' <span class="dim">(critical path)</span>'
 
 def draw(
     title: str, rows: Sequence[Mapping[str, Any]], traces: Sequence[Trace], origin: str
-) -> Iterator[str]:
-    """Yield the page. *rows*: as ``late --json`` or ``failed --json`` has them; *traces*: one of
+) -> str:
+    """Return the page. *rows*: as ``late --json`` or ``failed --json`` has them; *traces*: one of
     each, to be drawn below.
     """
-    style = files(__package__).joinpath("page.css").read_text("utf-8")
-    yield (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src'
-        " 'unsafe-inline'\">"
-        f"<title>{escape(visible(title))}</title><style>{style}</style></head><body><main>\n"
-        f"<h1>{_text(title)}</h1>\n"
+    once: dict[str, tuple[Trace, Mapping[str, Any]]] = {}
+    for row, trace in zip(rows, traces, strict=True):
+        once.setdefault(trace.trace_id, (trace, row))
+    page = Template(files(__package__).joinpath("page.html").read_text("utf-8"))
+    return page.substitute(
+        title=escape(visible(title)),
+        heading=_text(title),
+        rows="".join(_table(rows, traces)) if rows else "",
+        pictures="".join(part for one in once.values() for part in _picture(*one)),
+        origin=_text(origin),
     )
-    if rows:
-        zone = f"{local_time(traces[0].in_order[0].start_ns):%z}"
-        yield (
-            f'<table class="rows" id="rows"><caption>Times are {zone}. '
-            "Each row leads to its picture below.</caption>\n<thead><tr>"
-            '<th scope="col" class="n">when</th><th scope="col" class="n">took</th>'
-            + ('<th scope="col" class="n">late by</th>' if _LATE_BY in rows[0] else "")
-            + '<th scope="col" class="who">who</th><th scope="col" class="stage">stage</th>'
-            '<th scope="col" class="why">why</th></tr></thead><tbody>\n'
-        )
-        for row, trace in zip(rows, traces, strict=True):
-            yield _row(row, trace)
-        yield "</tbody></table>\n"
-    for trace in {trace.trace_id: trace for trace in traces}.values():
-        yield from _picture(trace, next(row for row in rows if row["trace_id"] == trace.trace_id))
-    yield f'<p class="dim">{_text(origin)}</p>\n</main></body></html>\n'
+
+
+def _table(rows: Sequence[Mapping[str, Any]], traces: Sequence[Trace]) -> Iterator[str]:
+    zone = f"{local_time(traces[0].in_order[0].start_ns):%z}"
+    by = '<th scope="col" class="n">late by</th>' if _LATE_BY in rows[0] else ""
+    yield (
+        f'<table class="rows" id="rows"><caption>Times are {zone}. '
+        "Each row leads to its picture below.</caption>\n<thead><tr>"
+        f'<th scope="col" class="n">when</th><th scope="col" class="n">took</th>{by}'
+        '<th scope="col" class="who">who</th><th scope="col" class="stage">stage</th>'
+        '<th scope="col" class="why">why</th></tr></thead><tbody>\n'
+    )
+    for row, trace in zip(rows, traces, strict=True):
+        yield _row(row, trace)
+    yield "</tbody></table>\n"
 
 
 def _row(row: Mapping[str, Any], trace: Trace) -> str:

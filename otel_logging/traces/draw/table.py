@@ -14,17 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_logging._text import duration, visible
+from otel_logging.traces import groups
 from otel_logging.traces.draw.terminal import NO_LINKS, Links, fields, local_time, shown, wrapped
 from otel_logging.traces.failed import Failures
-from otel_logging.traces.groups import (
-    Group,
-    incidents,
-    of_the_same,
-    sentence,
-    telling,
-    user_of,
-    usual,
-)
 from otel_logging.traces.late import Answer, Row
 from otel_logging.traces.span import Span
 
@@ -50,12 +42,12 @@ def draw(
     yield _title(answer, narrowed=narrowed)
     if not answer.rows:
         return
-    for one in incidents(answer.rows):
+    for one in groups.incidents(answer.rows):
         at = f"{local_time(one.rows[0].span.start_ns):%H:%M:%S}"
         users = f" · {len(one.users)} users at {at}: {visible(one.key)}"
         yield from wrapped(Text.assemble(("one incident", "bold"), users), width, 4)
     yield Text()
-    is_usual, of_user = usual(answer), of_the_same(answer)
+    is_usual, of_user = groups.usual(answer), groups.of_the_same(answer)
     columns = _Columns(answer.rows, width, links)
     for row in answer.rows:
         late_by = "" if row.late_by_s is None else duration(row.late_by_s)
@@ -63,7 +55,7 @@ def draw(
         if found := is_usual(row):
             facts.append(f"usually {duration(found[0])}, p95 {duration(found[1])}")
         if counts := of_user(row):
-            facts.append(f"{visible(user_of(row))}: {counts[0]} of {counts[1]} late")
+            facts.append(f"{visible(groups.user_of(row))}: {counts[0]} of {counts[1]} late")
         why = Text(" → ".join(row.reason)), _chain(row.reason, width - len(_BELOW))
         by = [Text(late_by, "yellow")] if answer.judged else []
         columns.add(row, row.who, _Below(*why, facts, row.ids), *by)
@@ -90,14 +82,16 @@ def draw_failed(answer: Failures, *, width: int, links: Links = NO_LINKS) -> Ite
     yield from columns.lines(("took",), answer.found)
 
 
-def draw_groups(answer: Answer, groups: Sequence[Group], *, by: str, width: int) -> Iterator[Text]:
+def draw_groups(
+    answer: Answer, parts: Sequence[groups.Group], *, by: str, width: int
+) -> Iterator[Text]:
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
     yield _title(answer, narrowed=False)
     table = _empty_table()
     for name in (by, "rows", "users", "late by" if answer.judged else "took", "worst", "trace"):
         right = name not in (by, "trace")
         table.add_column(name, no_wrap=name != by, justify="right" if right else "left")
-    for group in groups:
+    for group in parts:
         worst = group.rows[0].span
         table.add_row(
             Text(visible(group.key), "bold", no_wrap=True, overflow="ellipsis"),
@@ -111,12 +105,12 @@ def draw_groups(answer: Answer, groups: Sequence[Group], *, by: str, width: int)
     yield from _rendered(table, width)
 
 
-def draw_summary(answer: Answer, groups: Sequence[Group], *, width: int) -> Iterator[Text]:
+def draw_summary(answer: Answer, parts: Sequence[groups.Group], *, width: int) -> Iterator[Text]:
     """Yield a sentence for each cause and culprit: whom it made late, and by how much."""
     yield _title(answer, narrowed=False)
     yield Text()
-    for group in groups:
-        yield from wrapped(Text(visible(sentence(group, duration(group.lost_s)))), width, 2)
+    for group in parts:
+        yield from wrapped(Text(visible(groups.sentence(group, duration(group.lost_s)))), width, 2)
 
 
 # ---------------------------------------------------------------- what they share
@@ -139,7 +133,7 @@ class _Columns:
         days = {local_time(row.span.start_ns).date() for row in rows}
         self._date = days != {datetime.now().astimezone().date()}
         self._one_service = len({row.span.resource.service for row in rows}) == 1
-        self._tells, self._width, self._links = telling(rows), width, links
+        self._tells, self._width, self._links = groups.telling(rows), width, links
         self._rows: list[tuple[list[Text], _Below]] = []
 
     def add(
