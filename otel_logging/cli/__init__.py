@@ -15,6 +15,7 @@ from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging.cli.listing import (
     A_DAY,
+    SCHEMA,
     Listing,
     Shown,
     footer,
@@ -34,7 +35,7 @@ from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.failed import failed as failed_traces
 from otel_logging.traces.jaeger import JaegerError
-from otel_logging.traces.late import CAUSES, SCHEMA, SORTS, Question, there_is
+from otel_logging.traces.late import CAUSES, SORTS, Question, there_is
 from otel_logging.traces.late import late as late_stages
 from otel_logging.traces.search import WHOLE_ID
 from otel_logging.traces.sources import Answered, Sources

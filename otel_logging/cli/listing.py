@@ -24,6 +24,7 @@ from otel_logging.traces.failed import Failures
 from otel_logging.traces.late import Answer, Question, there_is
 from otel_logging.traces.sources import Answered, Sources
 
+SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
 _NOT_ASCII: Final = later(r"[^\x00-\x7e]+")
 _EVERY_S = 1.0  # --follow
@@ -142,7 +143,7 @@ class Listing:
             click.echo(f"written: {self.html}")
         elif self.as_json and self.follow:
             for row in rows:
-                click.echo(strict(row))
+                click.echo(_object(row))
         elif self.as_json:
             print_array(rows)
             click.echo(found.origin, err=True)
@@ -159,9 +160,13 @@ def print_array(rows: Iterable[dict[str, Any]]) -> None:
     """Print a JSON array, row by row: 100,000 at once would be a gigabyte."""
     before = "[\n"
     for row in rows:
-        sys.stdout.write(before + strict(row))
+        sys.stdout.write(before + _object(row))
         before = ",\n"
     sys.stdout.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+def _object(row: dict[str, Any]) -> str:
+    return strict({"schema": SCHEMA, **row})
 
 
 def strict(value: Any) -> str:

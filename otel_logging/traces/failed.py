@@ -12,7 +12,7 @@ from typing import Any
 from otel_logging import _names
 from otel_logging._answers import is_no_failure
 from otel_logging.traces import exceptions
-from otel_logging.traces.late import SCHEMA, Question, Row, matching, who
+from otel_logging.traces.late import Question, Row, matching, who
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
@@ -47,7 +47,6 @@ class Failure:
         """Return it as ``failed --json`` prints it; docs/commands.md is the contract."""
         stage, kind = self.row.span, self.what.partition(":")[0]
         return {
-            "schema": SCHEMA,
             "trace_id": stage.trace_id,
             "span_id": self.span.span_id,
             "service": self.span.resource.service,

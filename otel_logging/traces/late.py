@@ -22,7 +22,6 @@ from otel_logging.traces.trace import Trace, by_trace
 
 #: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
-SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
@@ -117,7 +116,6 @@ class Row:
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``otel-logging late --json`` prints it; docs/commands.md is the contract."""
         return {
-            "schema": SCHEMA,
             "trace_id": self.span.trace_id,
             "span_id": self.span.span_id,
             "service": self.span.resource.service,
