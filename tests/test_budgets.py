@@ -49,7 +49,7 @@ BUDGETS = {
     "_wrap": 167,
     "assembly": 146,
     "binding": 197,
-    "cli": 660,
+    "cli": 655,
     "context": 220,
     "demo": 230,
     "doctor": 419,
@@ -69,7 +69,7 @@ BUDGETS = {
     "spool": 1093,
     "testing": 147,
     "tracers": 58,
-    "traces": 2411,
+    "traces": 2407,
     "tracing": 285,
 }
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest

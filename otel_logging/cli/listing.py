@@ -108,28 +108,23 @@ class Listing:
         while True:
             began = time.monotonic()
             found = self.asked.late(question)
-            answer, drawn, rows = answered(found, question)
+            shown = answered(found, question)
+            answer = shown[0]
             if is_first or answer.rows:
                 is_there = answer.rows or (answer.looked_at and question.cause is None)
                 known = () if is_there else there_is(found.spans, question)
-                self._print(found, answer, drawn, rows, [visible(each) for each in known])
+                self._print(found, shown, [visible(each) for each in known])
             if not self.follow:
                 return
             new = frozenset(row.trace.trace_id for row in answer.rows)
             question, is_first = replace(question, without=question.without | new), False
-            del found, answer, drawn, rows
+            del found, answer, shown
             gc.collect()
             time.sleep(max(_EVERY_S, time.monotonic() - began))
 
-    def _print(
-        self,
-        found: Answered,
-        answer: Answer | Failures,
-        drawn: Iterable[Text],
-        rows: Iterable[dict[str, Any]],
-        known: list[str],
-    ) -> None:
+    def _print(self, found: Answered, shown: Shown, known: list[str]) -> None:
         """Print an answer; *known*: what there is, where nothing was of what was asked for."""
+        answer, drawn, rows = shown
         if self.html is not None or self.as_json:
             for each in known:
                 click.echo(each, err=True)

@@ -289,8 +289,7 @@ def words_of(span: Span) -> list[str]:
 
 
 def _is_late(span: Span) -> bool:
-    allowed_s = span.budget_s
-    return allowed_s is not None and late_by(span.duration_s, allowed_s) is not None
+    return late_by(span.duration_s, span.budget_s) is not None
 
 
 def _style(span: Span) -> str:
