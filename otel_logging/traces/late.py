@@ -244,17 +244,14 @@ def matching(trace: Trace, question: Question) -> list[Row]:
 
 def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...]) -> list[Row]:
     """Return those of which the span itself, one below it, or its root has all attributes."""
-    have = {
+    have = [
         span
         for span in trace.spans.values()
         if all(_typed(span.get(key)) == value for key, value in where)
-    }
-    at_or_above = trace.at_or_above(have)
-    return [
-        row
-        for row in found
-        if row.span.span_id in at_or_above or [row.span, *trace.ancestors(row.span)][-1] in have
     ]
+    related = trace.at_or_above(have)
+    related.update(s.span_id for s in trace.descendants(*filter(trace.is_root, have)))
+    return [row for row in found if row.span.span_id in related]
 
 
 def _late(trace: Trace, rows: list[Row]) -> list[Row]:

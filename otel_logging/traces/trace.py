@@ -118,10 +118,10 @@ class Trace:
     def descendants(self, *spans: Span) -> Iterator[Span]:
         """Yield all spans below *spans*, each once; in a circle of parents also these."""
         seen: set[str] = set()
-        waiting, children = list(spans), self._children
+        waiting = list(spans)
         while waiting:
             span = waiting.pop()
-            for child in children.get(span.span_id, ()):
+            for child in self.children(span):
                 if child.span_id not in seen and child is not span:
                     seen.add(child.span_id)
                     waiting.append(child)
