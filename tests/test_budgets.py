@@ -69,7 +69,7 @@ BUDGETS = {
     "spool": 1093,
     "testing": 147,
     "tracers": 58,
-    "traces": 2406,
+    "traces": 2408,
     "tracing": 285,
 }
 

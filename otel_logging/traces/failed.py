@@ -96,7 +96,9 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     deepest with status ERROR.
     """
     own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
-    bad = [s for s in filter(is_bad, trace.spans.values()) if own.keys() & trace.at_or_above([s])]
+    bad = list(filter(is_bad, trace.spans.values()))
+    under = {span.span_id for span in trace.descendants(*(row.span for row in rows if bad))}
+    bad = [span for span in bad if span.span_id in own or span.span_id in under]
     # a line after the end may tell of it again, without a traceback
     told = [(e := _raised(span), bool(e), bool(e and e.is_traced), span) for span in bad]
     told.sort(key=lambda one: (*one[1:3], one[3].start_ns, one[3].span_id))
