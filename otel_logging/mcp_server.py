@@ -4,7 +4,7 @@ Read-only. Each call reads the sources anew; what keeps it from an answer is the
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mcp.server.mcpserver import MCPServer
@@ -138,13 +138,8 @@ class _Tools:
         answer = stages.late(found.spans, question, limit=limit)
         if not answer.rows and cause not in (None, *stages.CAUSES):
             raise ToolError("; ".join(stages.there_is(found.spans, stages.Question(cause=cause))))
-        rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
-        return {
-            "rows": [_only(row, LateStage) for row in rows],
-            "found": answer.found,
-            "looked_at": answer.looked_at,
-            "sources": found.origin,
-        }
+        listed: LateStages = _listed(answer, found, LateStage)
+        return listed
 
     def failed(
         self,
@@ -156,14 +151,9 @@ class _Tools:
         """List the traces that failed, newest first: for whom, what was raised, and where."""
         question = stages.Question(None, _since(since_minutes), who, (), service)
         found = _read(self._sources.late, question)
-        some, every, looked_at = failures.failed(found.spans, question, limit=limit)
-        rows = [failure.as_json(found.link(*failure.ids)) for failure in some]
-        return {
-            "rows": [_only(row, FailedTrace) for row in rows],
-            "found": every,
-            "looked_at": looked_at,
-            "sources": found.origin,
-        }
+        answer = failures.failed(found.spans, question, limit=limit)
+        listed: FailedTraces = _listed(answer, found, FailedTrace)
+        return listed
 
     def show(self, trace_id: str) -> Shown:
         """Show one trace: its stages with their times, and the log lines inside them."""
@@ -196,6 +186,12 @@ def _since(minutes: float | None) -> int:
     return 0 if minutes is None else time.time_ns() - int(minutes * 60e9)
 
 
-def _only(row: Mapping[str, Any], kind: Any) -> Any:
-    """Return of *row* what *kind* has."""
-    return {key: row[key] for key in kind.__annotations__}
+def _listed(answer: stages.Answer | failures.Failures, found: Answered, kind: Any) -> Any:
+    """Return an answer; of its rows what *kind* has."""
+    rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
+    return {
+        "rows": [{key: row[key] for key in kind.__annotations__} for row in rows],
+        "found": answer.found,
+        "looked_at": answer.looked_at,
+        "sources": found.origin,
+    }

@@ -49,7 +49,7 @@ BUDGETS = {
     "_wrap": 167,
     "assembly": 146,
     "binding": 197,
-    "cli": 705,
+    "cli": 655,
     "context": 220,
     "demo": 223,
     "doctor": 393,
@@ -59,7 +59,7 @@ BUDGETS = {
     "jobs": 100,
     "lateness": 1532,
     "logs": 1602,
-    "mcp_server": 136,
+    "mcp_server": 132,
     "observability": 251,
     "outliving": 79,
     "processors": 183,
@@ -69,7 +69,7 @@ BUDGETS = {
     "spool": 1061,
     "testing": 147,
     "tracers": 58,
-    "traces": 2478,
+    "traces": 2408,
     "tracing": 282,
 }
 

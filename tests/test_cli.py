@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -286,6 +287,14 @@ def test_the_package_is_a_program_as_well(tmp_path: Path) -> None:
     done = python("-m", "otel_logging", "late", "--nope", env=env)
     assert done.returncode == 2
     assert "Usage: python -m otel_logging late [OPTIONS]\n" in done.stderr
+
+
+def test_a_module_that_no_extra_brings_is_no_advice(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a fault of the installation, with its traceback."""
+    monkeypatch.setitem(sys.modules, "otel_logging.doctor", None)
+    assert isinstance(run("doctor").exception, ModuleNotFoundError)
 
 
 def test_the_commands_fit_80_columns() -> None:

@@ -143,6 +143,7 @@ def test_rows_that_share_something_are_one(
     """Those that lost most are first."""
     found = rows(run("late", "--json", "--group", by))
     assert [(group["key"], group["count"], group["users"]) for group in found] == expected
+    assert {group["schema"] for group in found} == {2}
     assert found[0]["lost_s"] == {"stage": 1.6, "who": 0.8, "reason": 1.1}[by]
     assert expected[0][0] in run("late", "--group", by).output
 

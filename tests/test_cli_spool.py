@@ -92,7 +92,7 @@ def test_each_destination_is_listed(tmp_path: Path) -> None:
         ("other", "traces", 0),
         ("shop", "logs", 1),
     ]
-    assert [one["to"] for one in found] == ["http://collector", None]
+    assert [(one["schema"], one["to"]) for one in found] == [(2, "http://collector"), (2, None)]
     shown = spool(tmp_path)
     assert "other · spans · http://collector · no process\n  wait  1 segment, 4.1 kB" in shown
     assert "the oldest 2 d old" in shown

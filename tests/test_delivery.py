@@ -314,7 +314,8 @@ def test_a_collector_that_says_no_is_reported(
         assert shop.flush()
         assert not shop.delivery.sender.last_failure
     assert numbers_of(receiver.requests[-1]) == [1]
-    assert capsys.readouterr().err == ""
+    for line in capsys.readouterr().err.splitlines():  # a round before the answer was changed
+        assert due in line
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -23,9 +23,11 @@ def trace(n: int, *, status: int = 2, **planted: Any) -> list[Planted]:
     ]
 
 
-def asked(base: Path, *spans: Planted, **options: Any) -> tuple[list[Failure], int, int]:
-    who = options.pop("who", None)
-    return failed(read_back(base, *spans), Question(who=who), **options)
+def asked(
+    base: Path, *spans: Planted, limit: int | None = None, **question: Any
+) -> tuple[list[Failure], int, int]:
+    answer = failed(read_back(base, *spans), Question(**question), limit=limit)
+    return answer.rows, answer.found, answer.looked_at
 
 
 def is_worked_out(span: Span) -> bool:
@@ -47,8 +49,9 @@ def test_the_newest_are_returned_and_all_are_counted(tmp_path: Path, status: int
 def test_those_that_are_not_returned_are_not_worked_out(tmp_path: Path) -> None:
     """A hundred thousand are a matter of a second."""
     spans = read_back(tmp_path, *(each for n in range(5) for each in trace(n)))
-    (first,), number, _ = failed(spans, Question(), limit=1)
-    assert number == 5
+    answer = failed(spans, Question(), limit=1)
+    (first,) = answer.rows
+    assert answer.found == 5
     assert {each.trace_id for each in spans if is_worked_out(each)} == {first.span.trace_id}
 
 

@@ -37,7 +37,6 @@ def test_a_late_row_has_who_and_where_the_time_went(tmp_path: Path) -> None:
 
     assert [row.as_json() for row in answer.rows] == [
         {
-            "schema": 2,
             "trace_id": TRACE,
             "span_id": f"{1:016x}",
             "service": "chat-gateway",

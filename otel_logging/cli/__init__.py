@@ -6,7 +6,7 @@ Nothing in a store is changed, but by ``spool --purge`` and ``spool --resend``.
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.text import Text
@@ -15,34 +15,54 @@ from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging.cli.listing import (
     A_DAY,
+    SCHEMA,
     Listing,
     Shown,
     footer,
     links_of,
     nothing_in,
-    opened,
-    sources_of,
+    print_array,
     strict,
+    without_collector,
 )
-from otel_logging.cli.options import Store, of_places, of_rows, of_store, seconds
+from otel_logging.cli.options import Store, of_places, of_rows, of_sources, of_store, seconds
+from otel_logging.cli.options import as_json as as_json_option
 from otel_logging.cli.options import spool_dir as spool_dir_option
 from otel_logging.cli.spool import spool
 from otel_logging.lateness.died import tables
-from otel_logging.traces import groups, sources
+from otel_logging.traces import groups
 from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.failed import failed as failed_traces
-from otel_logging.traces.late import CAUSES, SCHEMA, SORTS, Question, there_is
+from otel_logging.traces.jaeger import JaegerError
+from otel_logging.traces.late import CAUSES, SORTS, Question, there_is
 from otel_logging.traces.late import late as late_stages
 from otel_logging.traces.search import WHOLE_ID
-from otel_logging.traces.sources import Answered
+from otel_logging.traces.sources import Answered, Sources
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.trace import last as last_of
 
+#: Commands that need more than is installed by default: how that is said.
+_EXTRAS: Final = {"demo": "The demo needs", "mcp": "The tools need"}
 _NAMED = 5  # candidates for a prefix of several traces
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands of which what is raised is said in words."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (JaegerError, ConfigurationError) as error:
+            raise click.ClickException(str(error)) from None
+        except ModuleNotFoundError as error:
+            if (extra := ctx.invoked_subcommand) not in _EXTRAS:
+                raise
+            message = f"{_EXTRAS[extra]} {error.name}: pip install 'otel-logging[{extra}]'"
+            raise click.ClickException(message) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="otel-logging", prog_name="otel-logging")
 def main() -> None:
     """Find out which user's message, at what moment, was handled late, and why."""
@@ -71,7 +91,6 @@ def main() -> None:
 )
 @click.option("--fail", is_flag=True, help="Exit with 1 if anything was late.")
 @of_rows
-@of_store
 def late(
     *,
     over: float | None,
@@ -90,65 +109,44 @@ def late(
     if given["html"] and (group or summary):
         raise click.UsageError("--html has rows, no --group or --summary of them")
     listing = Listing(**given)
-    question = Question(over, listing.since_ns, listing.who, listing.where, listing.service, cause)
     key = groups.KEYS[group] if group else groups.reason_key if summary else None
     any_late = False
 
-    def answered(found: Answered, seen: set[str]) -> Shown:
+    def answered(found: Answered, question: Question) -> Shown:
         nonlocal any_late
-        limit = listing.limit if key is None else None
-        answer = late_stages(found.spans, question, limit=limit, sort=sort, without=frozenset(seen))
+        limit, width = listing.limit if key is None else None, listing.out.width
+        answer = late_stages(found.spans, question, limit=limit, sort=sort)
         any_late = any_late or (answer.judged and answer.found > 0)
-        out_width = listing.width
-        if key is not None:
-            parts = groups.grouped(answer.rows, key)[: listing.limit]
-            drawn = (
-                table.draw_summary(answer, parts, width=out_width)
-                if summary
-                else table.draw_groups(answer, parts, by=str(group), width=out_width)
-            )
-            rows = (part.as_json() for part in parts)
-            return Shown(drawn, rows, answer.rows, answer.looked_at)
-        return Shown(
-            table.draw(answer, width=out_width, links=links_of(found), narrowed=found.narrowed),
-            (row.as_json(found.link(*row.ids)) for row in answer.rows),
-            answer.rows,
-            answer.looked_at,
+        if key is None:
+            drawn = table.draw(answer, width=width, links=links_of(found), narrowed=found.narrowed)
+            return answer, drawn, (row.as_json(found.link(*row.ids)) for row in answer.rows)
+        parts = groups.grouped(answer.rows, key)[: listing.limit]
+        drawn = (
+            table.draw_summary(answer, parts, width=width)
+            if summary
+            else table.draw_groups(answer, parts, by=str(group), width=width)
         )
+        return answer, drawn, (part.as_json() for part in parts)
 
-    listing.run(question, answered)
+    listing.run(listing.question(over, cause), answered)
     click.get_current_context().exit(fail and any_late)
 
 
 @main.command()
 @of_rows
-@of_store
 def failed(**given: Any) -> None:
     """List the failed traces, newest first.
 
     When, for whom, what was raised, and where.
     """
     listing = Listing(**given)
-    question = Question(None, listing.since_ns, listing.who, listing.where, listing.service)
 
-    def answered(found: Answered, seen: set[str]) -> Shown:
-        some, every, looked_at = failed_traces(
-            found.spans, question, limit=listing.limit, without=frozenset(seen)
-        )
-        return Shown(
-            table.draw_failed(
-                some,
-                found=every,
-                looked_at=looked_at,
-                width=listing.width,
-                links=links_of(found),
-            ),
-            (failure.as_json(found.link(*failure.ids)) for failure in some),
-            [failure.row for failure in some],
-            looked_at,
-        )
+    def answered(found: Answered, question: Question) -> Shown:
+        answer = failed_traces(found.spans, question, limit=listing.limit)
+        drawn = table.draw_failed(answer, width=listing.out.width, links=links_of(found))
+        return answer, drawn, (row.as_json(found.link(*row.ids)) for row in answer.rows)
 
-    listing.run(question, answered)
+    listing.run(listing.question(), answered)
 
 
 @main.command()
@@ -171,8 +169,7 @@ def show(
     who: str | None,
     unfolded: bool,
     service: str | None,
-    source: str | None,
-    store: Store,
+    asked: Sources,
     as_json: bool,
 ) -> None:
     """Draw one trace: its stages, and their log lines inside them.
@@ -181,24 +178,19 @@ def show(
     """
     if trace_id is not None and (last is not None or who is not None):
         raise click.UsageError("say TRACE_ID, or --last and --who")
-    prefix = None if trace_id is None else _prefix(trace_id)
-    with opened(source, store) as asked:
-        found = (
-            asked.trace(prefix)
-            if prefix is not None
-            else asked.late(Question(who=who, service=service))
-            if who is not None or (last or 1) > 1
-            else asked.last(service)
-        )
+    without_collector()
+    prefix, number = "" if trace_id is None else _prefix(trace_id), last or 1
+    if prefix:
+        found = asked.trace(prefix)
+    elif who is not None or number > 1:
+        found = asked.late(Question(who=who, service=service))
+    else:
+        found = asked.last(service)
     traces = by_trace(found.spans)
     if not traces:
-        when = "" if prefix is not None and len(prefix) == WHOLE_ID else A_DAY
-        raise click.ClickException(nothing_in(found, source, store, when=when))
-    chosen = (
-        [_one(traces, prefix, service, found.origin)]
-        if prefix is not None
-        else _newest(traces, service, who, last or 1)
-    )
+        when = "" if len(prefix) == WHOLE_ID else A_DAY
+        raise click.ClickException(nothing_in(found, asked, when=when))
+    chosen = _chosen(traces, Question(who=who, service=service), prefix, number, found)
     if as_json:
         shown = [
             f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n'
@@ -206,14 +198,14 @@ def show(
             + "\n]}"
             for trace in chosen
         ]
-        click.echo(shown[0] if (last or 1) == 1 else "[\n" + ",\n".join(shown) + "\n]")
+        click.echo(shown[0] if number == 1 else "[\n" + ",\n".join(shown) + "\n]")
         click.echo(found.origin, err=True)
         return
     out = terminal.console()
     for trace in chosen:
         drawn = waterfall.draw(trace, width=out.width, links=links_of(found), unfolded=unfolded)
         terminal.show(out, [*drawn, *([Text()] if trace is not chosen[-1] else ())])
-    terminal.show(out, footer(found, source, store, out.width))
+    terminal.show(out, footer(found, asked, out.width))
 
 
 @main.command()
@@ -231,15 +223,9 @@ def demo(*, environment: str, spool_dir: Path | None) -> None:
 
     Then late and show find out who was answered late. Nothing else has to run.
     """
-    try:
-        from otel_logging.demo import run
-    except ModuleNotFoundError as error:
-        message = f"The demo needs {error.name}: pip install 'otel-logging[demo]'"
-        raise click.ClickException(message) from None
-    try:
-        run(environment=environment, spool_dir=spool_dir)
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from None
+    from otel_logging.demo import run
+
+    run(environment=environment, spool_dir=spool_dir)
 
 
 @main.command()
@@ -274,30 +260,20 @@ def doctor(*, wait: float, store: Store) -> None:
 
 
 @main.command()
-@click.option(
-    "--source", type=click.Choice([sources.LOCAL, sources.JAEGER]), help="Read only this."
-)
-@of_places
-def mcp(*, source: str | None, store: Store) -> None:
+@of_sources
+def mcp(*, asked: Sources) -> None:
     """Answer a coding agent, over stdin and stdout.
 
     late, failed and show are tools of the Model Context Protocol.
     """
-    try:
-        from otel_logging.mcp_server import serve
-    except ModuleNotFoundError as error:
-        message = f"The tools need {error.name}: pip install 'otel-logging[mcp]'"
-        raise click.ClickException(message) from None
-    try:
-        asked = sources_of(source, store)
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from None
+    from otel_logging.mcp_server import serve
+
     serve(asked)
 
 
 @main.command()
 @click.option("--stack", is_flag=True, help="Show each step down to where a stage stands.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json_option
 @of_places
 def now(*, stack: bool, as_json: bool, store: Store) -> None:
     """List what is open at this moment, in every process.
@@ -306,8 +282,7 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
     """
     rows = draw_now.rows(tables(store.places), time.perf_counter_ns())
     if as_json:
-        lines = ",\n".join(strict(draw_now.as_json(row)) for row in rows)
-        click.echo(f"[\n{lines}\n]" if lines else "[]")
+        print_array(map(draw_now.as_json, rows))
     else:
         out = terminal.console()
         terminal.show(out, draw_now.draw(rows, stack=stack, width=out.width))
@@ -330,8 +305,6 @@ def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
 
     try:
         run.replace_process(command, service)
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{command[0]} is not started: {error.strerror}") from None
 
@@ -350,36 +323,28 @@ def _prefix(given: str) -> str:
     return wanted
 
 
-def _newest(
-    traces: dict[str, Trace], service: str | None, who: str | None, number: int
+def _chosen(
+    traces: dict[str, Trace], asked: Question, prefix: str, number: int, read: Answered
 ) -> list[Trace]:
-    found = last_of(traces.values(), number, service=service, who=who)
-    if not found:
-        _say_what_there_is(traces, Question(service=service, who=who))
+    """Return the trace whose id begins with *prefix*, without one the last ones."""
+    service, who = asked.service, asked.who
+    if prefix:
+        begin = (trace for trace_id, trace in traces.items() if trace_id.startswith(prefix))
+        found = [
+            trace
+            for trace in begin
+            if any(service in (None, span.resource.service) for span in trace.spans.values())
+        ]
+        none = f"No trace {prefix} among the {len(traces)} read {read.origin}."
+    else:
+        found = last_of(traces.values(), number, service=service, who=who)
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
-        raise click.ClickException(f"No stage{of} has ended yet; only log lines are there.")
-    return found
-
-
-def _say_what_there_is(traces: dict[str, Trace], asked: Question) -> None:
-    """Raise that nothing is there of the service or user that was *asked* for, if that is so."""
-    spans = [span for trace in traces.values() for span in trace.spans.values()]
-    if known := list(there_is(spans, asked)):
-        raise click.ClickException(f"Nothing of {asked.service or asked.who}; {known[0]}.")
-
-
-def _one(traces: dict[str, Trace], prefix: str, service: str | None, origin: str) -> Trace:
-    found = [
-        trace
-        for trace_id, trace in traces.items()
-        if trace_id.startswith(prefix)
-        and any(service in (None, span.resource.service) for span in trace.spans.values())
-    ]
+        none = f"No stage{of} has ended yet; only log lines are there."
     if not found:
-        _say_what_there_is(traces, Question(service=service))
-        raise click.ClickException(f"No trace {prefix} among the {len(traces)} read {origin}.")
-    if len(found) > 1:
+        known = [f"Nothing of {service or who}; {each}." for each in there_is(read.spans, asked)]
+        raise click.ClickException([*known, none][0])
+    if prefix and len(found) > 1:
         named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])
         rest = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}{rest}")
-    return found[0]
+    return found

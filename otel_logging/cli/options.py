@@ -4,23 +4,24 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 import click
 
 from otel_logging import _parse, settings
-from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
+from otel_logging.settings import links
 from otel_logging.spool import directories
 from otel_logging.traces import sources
+from otel_logging.traces.sources import Sources
 
 ROWS: Final = 20  # of a table by default: a screenful
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Command = Callable[..., Any]
 
 
 def seconds(given: str) -> float:
@@ -54,18 +55,21 @@ spool_dir = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="The local store is here, not where OTEL_LOGGING_SPOOL_DIR says.",
 )
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
     """The directories of the local store. *of_others*: what other users have there is read too."""
 
-    places: list[Path]
+    places: tuple[Path, ...]
     of_others: bool
     given: Path | None  # as ``--spool-dir``
 
-    def __str__(self) -> str:
-        return " or ".join(visible(str(each)) for each in self.places)
+
+def named(places: Iterable[Path]) -> str:
+    """Return directories in a sentence."""
+    return " or ".join(visible(str(each)) for each in places)
 
 
 def of_places(command: _Command) -> _Command:
@@ -78,7 +82,7 @@ def of_places(command: _Command) -> _Command:
     all_users = click.option(
         "--all-users", is_flag=True, help="Read the store of every user, as root does."
     )
-    return cast(_Command, spool_dir(all_users(with_store)))
+    return spool_dir(all_users(with_store))
 
 
 def _user() -> int:
@@ -88,41 +92,38 @@ def _user() -> int:
 def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
     """Return where the store is. What this user may not read is reported, and left out."""
     is_root = _user() == 0
-    try:
-        given = None if spool_dir is None else _parse.directory("--spool-dir", spool_dir)
-        places = settings.spool_base() if given is None else [given]
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from None
-    others: list[Path] = []
+    given = None if spool_dir is None else _parse.directory("--spool-dir", spool_dir)
+    places = settings.spool_base() if given is None else [given]
     if all_users or (is_root and len(places) > 1):  # none is named
-        others = [each for each in directories.bases_of_all() if not directories.is_missing(each)]
-    every = list(dict.fromkeys([*places, *others]))
-    inside = [each for place in every for each in directories.listed(place) if each.is_dir()]
+        others = (each for each in directories.bases_of_all() if not directories.is_missing(each))
+        places = list(dict.fromkeys([*places, *others]))
+    inside = [each for place in places for each in directories.listed(place) if each.is_dir()]
     may_not = [
         each
-        for each in (*every, *inside)
+        for each in (*places, *inside)
         if not (directories.is_missing(each) or os.access(each, os.R_OK | os.X_OK))
     ]
     if may_not:
-        named = ", ".join(visible(str(each)) for each in may_not)
-        click.echo(f"not read, since this user may not: {named}", err=True)
-    may = [each for each in every if each not in may_not]
+        listed = ", ".join(visible(str(each)) for each in may_not)
+        click.echo(f"not read, since this user may not: {listed}", err=True)
+    may = tuple(each for each in places if each not in may_not)
     return Store(may, all_users or is_root, given)
 
 
-def of_store(command: _Command) -> _Command:
-    """Add the options of all commands that read the store."""
-    options = (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
-        of_places,
-        click.option("--service", metavar="NAME", help="Only this service's stages."),
-        click.option(
-            "--source",
-            type=click.Choice([sources.LOCAL, sources.JAEGER]),
-            help="Read only this one; by default both, if they answer.",
-        ),
-    )
-    return functools.reduce(lambda made, option: option(made), options, command)
+def of_sources(command: _Command) -> _Command:
+    """Add the options that say what is read; *command* is called with the ``Sources``."""
+
+    @of_places
+    @functools.wraps(command)
+    def with_sources(*, source: str | None, store: Store, **given: Any) -> Any:
+        which, url = source or sources.BOTH, links.jaeger_url()
+        return command(asked=Sources(which, store.places, url, store.of_others), **given)
+
+    return click.option(
+        "--source",
+        type=click.Choice([sources.LOCAL, sources.JAEGER]),
+        help="Read only this one; by default both, if they answer.",
+    )(with_sources)
 
 
 def of_rows(command: _Command) -> _Command:
@@ -153,4 +154,10 @@ def of_rows(command: _Command) -> _Command:
             "--since", type=ago, metavar="15m", help="Only what ended since then: 2h, 1d."
         ),
     )
-    return functools.reduce(lambda made, option: option(made), options, command)
+    return functools.reduce(lambda made, option: option(made), options, of_store(command))
+
+
+def of_store(command: _Command) -> _Command:
+    """Add the options of all commands that read spans."""
+    service = click.option("--service", metavar="NAME", help="Only this service's stages.")
+    return service(of_sources(as_json(command)))

@@ -10,8 +10,9 @@ import click
 from rich.text import Text
 
 from otel_logging._text import visible
-from otel_logging.cli.listing import strict
-from otel_logging.cli.options import Store, of_places
+from otel_logging.cli.listing import print_array, strict
+from otel_logging.cli.options import Store, named, of_places
+from otel_logging.cli.options import as_json as as_json_option
 from otel_logging.spool import destinations, reading
 from otel_logging.spool.destinations import Destination, Pile
 from otel_logging.spool.segment import parse_all
@@ -22,7 +23,7 @@ _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 @click.command()
 @click.option("--service", metavar="NAME", help="Only this service's.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json_option
 @click.option(
     "--export",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -68,8 +69,7 @@ def spool(
         click.echo(f"written: {export}, {count} request{'' if count == 1 else 's'}", err=as_json)
     elsewhere = {each.path: now.endpoint for each, now in destinations.left_behind(found)}
     if as_json:
-        rows = ",\n".join(strict(_as_json(each, elsewhere)) for each in found)
-        click.echo(f"[\n{rows}\n]" if rows else "[]")
+        print_array(_as_json(each, elsewhere) for each in found)
     elif export is None:
         terminal.show(
             terminal.console(), (line for each in found for line in _draw(each, elsewhere))
@@ -91,7 +91,7 @@ def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destinatio
     ]
     found = [each for each in every if service in (None, each.service)]
     if not (found or is_aside):
-        click.echo(f"Nothing{f' of {service}' if every else ''} is in {store}.")
+        click.echo(f"Nothing{f' of {service}' if every else ''} is in {named(store.places)}.")
     if not found and (names := sorted({each.service for each in every})):
         click.echo(f"services there are: {visible(', '.join(names))}", err=is_aside)
     return found

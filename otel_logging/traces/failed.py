@@ -12,7 +12,7 @@ from typing import Any
 from otel_logging import _names
 from otel_logging._answers import is_no_failure
 from otel_logging.traces import exceptions
-from otel_logging.traces.late import SCHEMA, Question, Row, matching, who
+from otel_logging.traces.late import Question, Row, matching, who
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
@@ -29,6 +29,11 @@ class Failure:
     where: str
 
     @property
+    def trace(self) -> Trace:
+        """Its trace."""
+        return self.row.trace
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of its trace, of the outermost stage and of the one that failed."""
         return self.row.span.trace_id, self.row.span.span_id, self.span.span_id
@@ -42,7 +47,6 @@ class Failure:
         """Return it as ``failed --json`` prints it; docs/commands.md is the contract."""
         stage, kind = self.row.span, self.what.partition(":")[0]
         return {
-            "schema": SCHEMA,
             "trace_id": stage.trace_id,
             "span_id": self.span.span_id,
             "service": self.span.resource.service,
@@ -59,15 +63,19 @@ class Failure:
         }
 
 
-def failed(
-    spans: Iterable[Span],
-    question: Question,
-    *,
-    limit: int | None = None,
-    without: frozenset[str] = frozenset(),
-) -> tuple[list[Failure], int, int]:
-    """Return the failures, the newest first, cut at *limit*; how many there are without it; and how
-    many traces were looked at. *without*: ids of traces that are no rows.
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """*rows*: the newest first, cut at the limit; *found*: how many there are without it;
+    *looked_at*: how many traces were looked at.
+    """
+
+    rows: list[Failure]
+    found: int
+    looked_at: int
+
+
+def failed(spans: Iterable[Span], question: Question, *, limit: int | None = None) -> Failures:
+    """Return the failures.
 
     Only what is returned is worked out: of the others it is enough that they failed.
     """
@@ -75,12 +83,12 @@ def failed(
     for trace in by_trace(spans).values():
         rows = matching(trace, question)
         looked_at += bool(rows)
-        is_asked = rows and trace.trace_id not in without
+        is_asked = rows and trace.trace_id not in question.without
         if is_asked and (any(row.span.is_error for row in rows) or _of(trace, rows)):
             found.append((min(row.span.start_ns for row in rows), trace, rows))
     first = nlargest(len(found) if limit is None else limit, found, key=itemgetter(0))
     every = (_of(trace, rows) for _, trace, rows in first)
-    return list(filter(None, every)), len(found), looked_at
+    return Failures(list(filter(None, every)), len(found), looked_at)
 
 
 def _of(trace: Trace, rows: list[Row]) -> Failure | None:
@@ -88,14 +96,16 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     deepest with status ERROR.
     """
     own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
-    bad = [s for s in filter(is_bad, trace.spans.values()) if own.keys() & _up(trace, s)]
+    bad = list(filter(is_bad, trace.spans.values()))
+    under = {span.span_id for span in trace.descendants(*(row.span for row in rows if bad))}
+    bad = [span for span in bad if span.span_id in own or span.span_id in under]
     # a line after the end may tell of it again, without a traceback
     told = [(e := _raised(span), bool(e), bool(e and e.is_traced), span) for span in bad]
     told.sort(key=lambda one: (*one[1:3], one[3].start_ns, one[3].span_id))
     if not told:
         return None
     error, *_, deepest = told[-1]
-    above = _up(trace, deepest)
+    above = trace.at_or_above([deepest])
     row = next(row for span_id, row in own.items() if span_id in above)
     if deepest.is_log_page:
         deepest = trace.spans.get(deepest.parent_span_id, row.span)
@@ -104,10 +114,6 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
         return Failure(row, deepest, message, "")
     known = [each.where for each, *_ in told if each and each.is_own]
     return Failure(row, deepest, error.what, error.where if error.is_own or not known else known[0])
-
-
-def _up(trace: Trace, span: Span) -> set[str]:
-    return {span.span_id, *(above.span_id for above in trace.ancestors(span))}
 
 
 def is_bad(span: Span) -> bool:

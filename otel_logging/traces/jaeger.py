@@ -14,13 +14,20 @@ import reprlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from otel_logging._http import HttpClient, NotHttpError, Response, make_tls
 from otel_logging._text import one_line
-from otel_logging.traces.span import INVALID, Resource, Span, from_json, resource_from_json, rfc3339
+from otel_logging.traces.span import (
+    INVALID,
+    Resource,
+    Span,
+    from_json,
+    id_of,
+    resource_from_json,
+    rfc3339,
+)
 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
@@ -139,10 +146,10 @@ class Jaeger:
         if 300 <= status < 400:
             elsewhere = one_line(reply.headers.get("location", "")) or "nowhere"
             raise NotLetInError(f"{self.url} sends us elsewhere: to {elsewhere}")
-        if status != 200:
+        if status not in (200, 404):
             raise JaegerError(f"{self.url} answers HTTP {status}: {text}")
-        try:
-            parsed = list(_documents(reply.body.decode()))
+        try:  # 404: servers of other things; and Jaeger before it had this API
+            parsed = list(_documents(reply.body.decode())) if status == 200 else []
         except (ValueError, RecursionError):
             parsed = []
         if not parsed or not all(isinstance(one, dict) for one in parsed):
@@ -153,10 +160,7 @@ class Jaeger:
         """Return the names of the services it knows, sorted. It is asked once."""
         if self._services is not None:
             return self._services
-        reply = self._get("/api/v3/services", {})
-        if reply.status == 404:  # servers of other things; and Jaeger before it had this API
-            reply = Response(200, "", {}, b"")
-        answer = self._objects(reply)[0]
+        answer = self._objects(self._get("/api/v3/services", {}))[0]
         names = answer.get("services") or []  # an empty memory storage leaves the key out
         if set(answer) - {"services"} or not isinstance(names, list):
             raise NotUnderstoodError(f"{self.url} is not Jaeger")
@@ -207,8 +211,8 @@ class Jaeger:
         }
         traces = self._objects(self._get("/api/traces", asked))[0].get("data") or []
         try:
-            return [_hex_id(trace["traceID"]) for trace in traces]
-        except (KeyError, TypeError, ValueError) as error:
+            return [id_of(trace["traceID"], 32) for trace in traces]
+        except INVALID as error:
             message = f"{self.url} answers with something other than traces"
             raise NotUnderstoodError(message) from error
 
@@ -227,21 +231,14 @@ class Jaeger:
         """Yield the spans, without those that are not OTLP: one would hide all its neighbours."""
         for group in traces_data.get("resourceSpans", ()):
             resource: Resource | None = None
-            for span in chain.from_iterable(
-                s.get("spans", ()) for s in group.get("scopeSpans", ())
+            for span in (
+                s for scope in group.get("scopeSpans", ()) for s in scope.get("spans", ())
             ):
                 try:
                     resource = resource or resource_from_json(group.get("resource", {}))
                     yield from_json(span, resource)
                 except INVALID:
                     self.left_out.add(reprlib.repr((span.get("traceId"), span.get("spanId"))))
-
-
-def _hex_id(given: str) -> str:
-    """Return an id in full; it becomes a part of a path."""
-    if not re.fullmatch("[0-9a-f]{1,32}", given):
-        raise ValueError(f"the id {given[:40]!r}")
-    return given.rjust(32, "0")
 
 
 def _documents(text: str) -> Iterator[Any]:

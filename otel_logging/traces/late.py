@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nlargest
-from itertools import chain
 from operator import methodcaller
 from typing import Any, Final
 
@@ -23,7 +22,6 @@ from otel_logging.traces.trace import Trace, by_trace
 
 #: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
-SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
@@ -37,7 +35,8 @@ class Question:
 
     *over_s* replaces every stage's own budget; *since_ns*: ended since then, ns
     since the epoch; *who*: the value of any attribute that names the user;
-    *where*: attributes that stand together on one span of the row; *cause*: what was measured.
+    *where*: attributes that stand together on one span of the row; *cause*: what was measured;
+    *without*: ids of traces that are no rows.
     """
 
     over_s: float | None = None
@@ -46,6 +45,7 @@ class Question:
     where: tuple[tuple[str, str], ...] = ()
     service: str | None = None
     cause: str | None = None
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, eq=False)  # one for every root stage: not frozen, as Span is not
@@ -116,7 +116,6 @@ class Row:
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``otel-logging late --json`` prints it; docs/commands.md is the contract."""
         return {
-            "schema": SCHEMA,
             "trace_id": self.span.trace_id,
             "span_id": self.span.span_id,
             "service": self.span.resource.service,
@@ -200,21 +199,23 @@ def late(
     *,
     limit: int | None = None,
     sort: str = "late-by",
-    without: frozenset[str] = frozenset(),
 ) -> Answer:
-    """Answer *question* about *spans*; *sort* is one of ``SORTS``, *without* ids of traces that
-    are no rows.
+    """Answer *question* about *spans*; *sort* is one of ``SORTS``.
 
     Root stages are looked at, and stages within that have a budget of their own; these become
     rows only if no stage above them is late. Cost: 1 µs a span.
     """
-    considered = [row for trace in by_trace(spans).values() for row in matching(trace, question)]
+    considered, rows = list[Row](), list[Row]()
+    for trace in by_trace(spans).values():
+        looked_at = matching(trace, question)
+        considered += looked_at
+        rows += _late(trace, looked_at)
     judged = question.over_s is not None or any(r.span.budget_s is not None for r in considered)
-    rows = _late(considered) if judged else considered
+    rows = rows if judged else considered
     if question.cause is not None:
         rows = [row for row in rows if row.cause == question.cause]
-    if without:
-        rows = [row for row in rows if row.span.trace_id not in without]
+    if question.without:
+        rows = [row for row in rows if row.span.trace_id not in question.without]
     first = nlargest(len(rows) if limit is None else limit, rows, SORTS[sort])
     return Answer(first, len(rows), considered, judged)
 
@@ -243,40 +244,23 @@ def matching(trace: Trace, question: Question) -> list[Row]:
 
 def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...]) -> list[Row]:
     """Return those of which the span itself, one below it, or its root has all attributes."""
-    own: set[str] = set()
-    at_or_above: set[str] = set()
-    for span in trace.spans.values():
-        if all(_typed(span.get(key)) == value for key, value in where):
-            own.add(span.span_id)
-            for above in chain([span], trace.ancestors(span)):
-                if above.span_id in at_or_above:  # so are all above that
-                    break
-                at_or_above.add(above.span_id)
-    return [
-        row
-        for row in found
-        if row.span.span_id in at_or_above
-        or [row.span, *trace.ancestors(row.span)][-1].span_id in own
+    have = [
+        span
+        for span in trace.spans.values()
+        if all(_typed(span.get(key)) == value for key, value in where)
     ]
+    related = trace.at_or_above(have)
+    related.update(s.span_id for s in trace.descendants(*filter(trace.is_root, have)))
+    return [row for row in found if row.span.span_id in related]
 
 
-def _late(considered: list[Row]) -> list[Row]:
+def _late(trace: Trace, rows: list[Row]) -> list[Row]:
     """Return the late ones that are under no late one: a delay is listed once."""
-    rows = [row for row in considered if row.late_by_s is not None]
-    late_ones = {row.span for row in rows}
-    known: dict[Span, bool] = {}  # whether it is late, or under one that is
-    found = []
-    for row in rows:
-        above, climbed = False, []
-        for span in () if row.is_root else row.trace.ancestors(row.span):
-            if (above := known.get(span, span in late_ones)) or span in known:
-                break
-            climbed.append(span)
-        if climbed:
-            known.update(dict.fromkeys(climbed, above))
-        if not above:
-            found.append(row)
-    return found
+    late = [row for row in rows if row.late_by_s is not None]
+    if len(late) > 1:
+        under = set(trace.descendants(*(row.span for row in late)))
+        return [row for row in late if row.span not in under]
+    return late
 
 
 # ---------------------------------------------------------------- on whose behalf

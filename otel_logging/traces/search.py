@@ -98,12 +98,14 @@ def read(jaeger: Jaeger, question: Question, keys: Iterable[str] = ()) -> Found:
 def _search(
     jaeger: Jaeger, service: str, window: Window, tags: Mapping[str, str], found: Found
 ) -> None:
-    is_full, spans = True, list[Span]()
-    try:
-        spans, is_full = jaeger.search(service, window, tags, most=MOST_TRACES)
-    except TooMuchError:  # traces of many spans: some are better than none
+    spans, is_full = list[Span](), True
+    for most in (
+        MOST_TRACES,
+        MOST_TRACES // 10,
+    ):  # of traces of many spans some are better than none
         with suppress(TooMuchError):
-            spans, _ = jaeger.search(service, window, tags, most=MOST_TRACES // 10)
+            spans, is_full = jaeger.search(service, window, tags, most=most)
+            break
     found.spans += spans
     if is_full:
         found.incomplete = f"Jaeger holds more of {service!r} than it gives at once {_ASK_FOR_LESS}"

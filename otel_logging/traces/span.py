@@ -318,10 +318,10 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
     """Return an OTLP span, decoded as a whole. Failure: raises one of ``INVALID``. Cost: 15 µs."""
     status, attributes = message.get("status", {}), _attributes(message)
     events, links = message.get("events", ()), message.get("links", ())
-    parent_span_id = _id(message.get("parentSpanId", ""), 16)
+    parent_span_id = id_of(message.get("parentSpanId") or "0", 16)
     return Span(
-        _id(message["traceId"], 32),
-        _id(message["spanId"], 16),
+        id_of(message["traceId"], 32),
+        id_of(message["spanId"], 16),
         parent_span_id if parent_span_id.strip("0") else "",
         text_of(message.get("name", "")),
         _time(message.get("startTimeUnixNano", 0)),
@@ -351,13 +351,13 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
 def _link_from_json(message: Mapping[str, Any]) -> Any:
     attributes = _attributes(message)
     attributes.pop("opentracing.ref_type", None)  # Jaeger says this of each
-    return _link(_id(message["traceId"], 32), _id(message["spanId"], 16), attributes)
+    return _link(id_of(message["traceId"], 32), id_of(message["spanId"], 16), attributes)
 
 
-def _id(text: str, digits: int) -> str:
+def id_of(text: str, digits: int) -> str:
     """Return an id in full: some writers leave zeros out."""
     given = bytes.fromhex(text.rjust(digits, "0")).hex()
-    if len(given) != digits:
+    if not text or len(given) != digits:
         raise ValueError(f"an id of {len(given)} digits")
     return given
 

@@ -87,7 +87,7 @@ class Trace:
         """Its outermost stages; of a circle of parents, which a broken sender makes, all."""
         spans = self.spans.values()
         outermost = [each for each in spans if each.parent_span_id not in self.spans]
-        return _stages(outermost) or _stages(spans)
+        return [s for s in outermost if s.is_stage] or [s for s in spans if s.is_stage]
 
     def is_root(self, span: Span) -> bool:
         """Whether *span* has no parent, or one that is not here."""
@@ -105,13 +105,24 @@ class Trace:
             yield parent
             span = parent
 
-    def descendants(self, span: Span) -> Iterator[Span]:
-        """Yield all spans below *span*."""
-        seen = {span.span_id}
-        waiting, children = [span], self._children
+    def at_or_above(self, spans: Iterable[Span]) -> set[str]:
+        """Return the ids of *spans* and of all above them. Cost: each of these once."""
+        found: set[str] = set()
+        for span in spans:
+            for each in chain([span], self.ancestors(span)):
+                if each.span_id in found:  # so are all above that
+                    break
+                found.add(each.span_id)
+        return found
+
+    def descendants(self, *spans: Span) -> Iterator[Span]:
+        """Yield all spans below *spans*, each once; in a circle of parents also these."""
+        seen: set[str] = set()
+        waiting = list(spans)
         while waiting:
-            for child in children.get(waiting.pop().span_id, ()):
-                if child.span_id not in seen:
+            span = waiting.pop()
+            for child in self.children(span):
+                if child.span_id not in seen and child is not span:
                     seen.add(child.span_id)
                     waiting.append(child)
                     yield child
@@ -206,21 +217,16 @@ class Trace:
             yield self._stage(part[0].span_id, seen, *where, shown, fold, part)
 
 
-def _stages(spans: Iterable[Span]) -> list[Span]:
-    return [span for span in spans if span.is_stage]
-
-
 def common(children: Sequence[Span]) -> dict[str, Any]:
     """Return the attributes that two or more siblings all have."""
     if len(children) < 2:
         return {}
-    found = dict(children[0].attributes)
-    for child in children[1:]:
-        if not found:  # of 100,000 the second says so
-            break
-        other = child.attributes
-        found = {key: value for key, value in found.items() if key in other and other[key] == value}
-    return found
+    first, *others = children
+    return {
+        key: value
+        for key, value in first.attributes.items()
+        if all(other.attributes.get(key, ...) == value for other in others)
+    }
 
 
 def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:

@@ -89,6 +89,7 @@ def test_what_is_open_is_drawn_in_columns(in_utc: None) -> None:
 
 def opened(spool: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(now(spool, "--json").stdout)
+    assert {row["schema"] for row in found} <= {2}
     return found
 
 

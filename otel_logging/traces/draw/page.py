@@ -6,6 +6,8 @@ reader has it all, everything is reached by the keyboard, and nothing is wider t
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from importlib.resources import files
+from string import Template
 from typing import Any, Final
 
 from otel_logging import _names
@@ -23,67 +25,40 @@ _LATE_BY: Final = "late_by_s"  # of a row of ``late``; those of ``failed`` have 
 _WAY: Final = ' class="way"'
 _ERROR: Final = ' <span class="bad">ERROR</span>'
 _ON_WAY: Final = ' <span class="dim">(critical path)</span>'
-#: Where a table has no room, each row is a paragraph, and its numbers say what they are.
-_STYLE: Final = """
-:root{color-scheme:light dark;--text:#1b1b1b;--dim:#595959;--line:#c8c8c8;--back:#fff;
---bar:#6a8fbf;--way:#0b4f9e;--bad:#b00020;--late:#7a4b00}
-@media(prefers-color-scheme:dark){:root{--text:#eaeaea;--dim:#b0b0b0;--line:#4a4a4a;--back:#161616;
---bar:#5f7ea8;--way:#8ec1ff;--bad:#ff8a8a;--late:#ffc46b}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--text);background:var(--back);margin:1.5rem;
-overflow-wrap:anywhere}
-h1{font-size:1.5rem;line-height:1.3}h2{font-size:1.2rem;line-height:1.3;margin:2rem 0 .3rem}
-p{margin:.3rem 0}section:target{box-shadow:-.5rem 0 var(--back),-.8rem 0 var(--way)}
-table{border-collapse:collapse;width:100%}caption{text-align:left;color:var(--dim)}
-th,td{text-align:left;vertical-align:top;padding:.2rem .7rem .2rem min(var(--deep,0rem),30vw);
-border-top:1px solid var(--line);font-weight:400}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap;width:1%}
-a{color:var(--way)}a:focus-visible{outline:3px solid var(--way);outline-offset:2px}
-.dim{color:var(--dim)}.bad{color:var(--bad);font-weight:600}.late{color:var(--late);
-font-weight:600}.bar{width:45%}.bar span{display:block;height:.7rem;margin-top:.4rem;
-background:var(--bar);min-width:2px}
-.way .bar span{background:var(--way)}.way th,thead th{font-weight:700}
-code{white-space:pre-wrap;font-weight:400}.who{min-width:5rem}.stage{min-width:8rem}
-@media(min-width:62rem){.why{min-width:18rem}}
-@media(max-width:45rem){body{margin:1rem}table,caption,tbody,tr{display:block}
-thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
-tr{border-top:1px solid var(--line);padding:.4rem 0}
-th,td{display:inline-block;border:0;padding:0 .7rem 0 0}.n{width:auto}td:empty{display:none}
-.rows td:last-child,.picture tr>:first-child,.picture .bar{display:block;width:auto}
-.picture tr>:first-child{padding-left:min(var(--deep)*.5,30vw)}
-td.at::before{content:"at "}td.took::before{content:"took "}td.by::before{content:"late by "}}
-"""
 
 
 def draw(
     title: str, rows: Sequence[Mapping[str, Any]], traces: Sequence[Trace], origin: str
-) -> Iterator[str]:
-    """Yield the page. *rows*: as ``late --json`` or ``failed --json`` has them; *traces*: one of
+) -> str:
+    """Return the page. *rows*: as ``late --json`` or ``failed --json`` has them; *traces*: one of
     each, to be drawn below.
     """
-    yield (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src'
-        " 'unsafe-inline'\">"
-        f"<title>{escape(visible(title))}</title><style>{_STYLE}</style></head><body><main>\n"
-        f"<h1>{_text(title)}</h1>\n"
+    once: dict[str, tuple[Trace, Mapping[str, Any]]] = {}
+    for row, trace in zip(rows, traces, strict=True):
+        once.setdefault(trace.trace_id, (trace, row))
+    page = Template(files(__package__).joinpath("page.html").read_text("utf-8"))
+    return page.substitute(
+        title=escape(visible(title)),
+        heading=_text(title),
+        rows="".join(_table(rows, traces)) if rows else "",
+        pictures="".join(part for one in once.values() for part in _picture(*one)),
+        origin=_text(origin),
     )
-    if rows:
-        zone = f"{local_time(traces[0].in_order[0].start_ns):%z}"
-        yield (
-            f'<table class="rows" id="rows"><caption>Times are {zone}. '
-            "Each row leads to its picture below.</caption>\n<thead><tr>"
-            '<th scope="col" class="n">when</th><th scope="col" class="n">took</th>'
-            + ('<th scope="col" class="n">late by</th>' if _LATE_BY in rows[0] else "")
-            + '<th scope="col" class="who">who</th><th scope="col" class="stage">stage</th>'
-            '<th scope="col" class="why">why</th></tr></thead><tbody>\n'
-        )
-        for row, trace in zip(rows, traces, strict=True):
-            yield _row(row, trace)
-        yield "</tbody></table>\n"
-    for trace in {trace.trace_id: trace for trace in traces}.values():
-        yield from _picture(trace, next(row for row in rows if row["trace_id"] == trace.trace_id))
-    yield f'<p class="dim">{_text(origin)}</p>\n</main></body></html>\n'
+
+
+def _table(rows: Sequence[Mapping[str, Any]], traces: Sequence[Trace]) -> Iterator[str]:
+    zone = f"{local_time(traces[0].in_order[0].start_ns):%z}"
+    by = '<th scope="col" class="n">late by</th>' if _LATE_BY in rows[0] else ""
+    yield (
+        f'<table class="rows" id="rows"><caption>Times are {zone}. '
+        "Each row leads to its picture below.</caption>\n<thead><tr>"
+        f'<th scope="col" class="n">when</th><th scope="col" class="n">took</th>{by}'
+        '<th scope="col" class="who">who</th><th scope="col" class="stage">stage</th>'
+        '<th scope="col" class="why">why</th></tr></thead><tbody>\n'
+    )
+    for row, trace in zip(rows, traces, strict=True):
+        yield _row(row, trace)
+    yield "</tbody></table>\n"
 
 
 def _row(row: Mapping[str, Any], trace: Trace) -> str:

@@ -4,6 +4,7 @@ It is called "late" only if a budget or ``--over`` defined what late is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,22 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_logging._text import duration, visible
+from otel_logging.traces import groups
 from otel_logging.traces.draw.terminal import NO_LINKS, Links, fields, local_time, shown, wrapped
-from otel_logging.traces.failed import Failure
-from otel_logging.traces.groups import (
-    Group,
-    incidents,
-    of_the_same,
-    sentence,
-    telling,
-    user_of,
-    usual,
-)
+from otel_logging.traces.failed import Failures
 from otel_logging.traces.late import Answer, Row
 from otel_logging.traces.span import Span
 
 _GAP: Final = "  "
 _MIDDLE: Final = "… → "
+_SEPARATED: Final = " · "
 _BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
 _NARROW: Final = 72  # columns: less has no room for year, milliseconds and the id
@@ -48,79 +42,56 @@ def draw(
     yield _title(answer, narrowed=narrowed)
     if not answer.rows:
         return
-    for one in incidents(answer.rows):
+    for one in groups.incidents(answer.rows):
         at = f"{local_time(one.rows[0].span.start_ns):%H:%M:%S}"
         users = f" · {len(one.users)} users at {at}: {visible(one.key)}"
         yield from wrapped(Text.assemble(("one incident", "bold"), users), width, 4)
     yield Text()
-    tells, is_usual, of_user = telling(answer.rows), usual(answer), of_the_same(answer)
-
-    def facts(row: Row) -> Iterator[str]:
-        if told := columns.beneath(tells(row)):
-            yield told
-        if found := is_usual(row):
-            yield f"usually {duration(found[0])}, p95 {duration(found[1])}"
-        if counts := of_user(row):
-            yield f"{visible(user_of(row))}: {counts[0]} of {counts[1]} late"
-
-    columns = _Columns([row.span for row in answer.rows], width)
+    is_usual, of_user = groups.usual(answer), groups.of_the_same(answer)
+    columns = _Columns(answer.rows, width, links)
     for row in answer.rows:
         late_by = "" if row.late_by_s is None else duration(row.late_by_s)
-        columns.add(
-            row.span,
-            row.who,
-            *([Text(late_by, "yellow")] if answer.judged else ()),
-            stage=_stage(row.span, columns.service_of(row.span), columns.beside(tells(row))),
-            why=Text(" → ".join(row.reason)),
-            short=_chain(row.reason, width - len(_BELOW)),
-            facts=" · ".join(facts(row)),
-            ids=row.ids,
-        )
-    yield from columns.lines(("took", "late by")[: 1 + answer.judged], links, answer.found)
+        facts = []
+        if found := is_usual(row):
+            facts.append(f"usually {duration(found[0])}, p95 {duration(found[1])}")
+        if counts := of_user(row):
+            facts.append(f"{visible(groups.user_of(row))}: {counts[0]} of {counts[1]} late")
+        why = Text(" → ".join(row.reason)), _chain(row.reason, width - len(_BELOW))
+        by = [Text(late_by, "yellow")] if answer.judged else []
+        columns.add(row, row.who, _Below(*why, facts, row.ids), *by)
+    yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found)
 
 
-def draw_failed(
-    failures: Sequence[Failure], *, found: int, looked_at: int, width: int, links: Links = NO_LINKS
-) -> Iterator[Text]:
-    """Yield the table of failed traces, as ``draw`` does. *found*: how many there are in all."""
-    of_all = f" of {looked_at} trace" + "s" * (looked_at != 1)
-    if not failures:
-        yield Text(f"none failed{of_all}" if looked_at else "no stage matches")
+def draw_failed(answer: Failures, *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
+    """Yield the table of failed traces, as ``draw`` does."""
+    of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)
+    rows = [failure.row for failure in answer.rows]
+    if not rows:
+        yield Text(f"none failed{of_all}" if answer.looked_at else "no stage matches")
         return
-    spans = [failure.row.span for failure in failures]
-    yield Text.assemble(("failed", "bold"), f" · {found}{of_all}", *_scope(spans), overflow="fold")
+    scope = _scope([row.span for row in rows])
+    yield Text.assemble(("failed", "bold"), f" · {answer.found}{of_all}", *scope, overflow="fold")
     yield Text()
-    tells = telling([failure.row for failure in failures])
-    columns = _Columns(spans, width)
-    for failure in failures:
-        span, inner = failure.row.span, failure.span
-        told = tells(failure.row)
-        stage = _stage(span, columns.service_of(span), columns.beside(told))
-        if inner is not span:
-            stage.append(f" → {visible(inner.name)}", "not bold")
-        why = Text(visible(failure.what), "red").append(
-            f"{_GAP}{visible(failure.where)}" if failure.where else ""
-        )
-        columns.add(
-            span,
-            failure.who,
-            stage=stage,
-            why=why,
-            short=why,
-            facts=columns.beneath(told),
-            ids=failure.ids,
-        )
-    yield from columns.lines(("took",), links, found)
+    columns = _Columns(rows, width, links)
+    for failure in answer.rows:
+        inner = "" if failure.span is failure.row.span else f" → {visible(failure.span.name)}"
+        where = f"{_GAP}{visible(failure.where)}" if failure.where else ""
+        why = Text(visible(failure.what), "red").append(where)
+        below = _Below(why, why, [], failure.ids)
+        columns.add(failure.row, failure.who, below, inner=inner)
+    yield from columns.lines(("took",), answer.found)
 
 
-def draw_groups(answer: Answer, groups: Sequence[Group], *, by: str, width: int) -> Iterator[Text]:
+def draw_groups(
+    answer: Answer, parts: Sequence[groups.Group], *, by: str, width: int
+) -> Iterator[Text]:
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
     yield _title(answer, narrowed=False)
     table = _empty_table()
     for name in (by, "rows", "users", "late by" if answer.judged else "took", "worst", "trace"):
         right = name not in (by, "trace")
         table.add_column(name, no_wrap=name != by, justify="right" if right else "left")
-    for group in groups:
+    for group in parts:
         worst = group.rows[0].span
         table.add_row(
             Text(visible(group.key), "bold", no_wrap=True, overflow="ellipsis"),
@@ -134,54 +105,66 @@ def draw_groups(answer: Answer, groups: Sequence[Group], *, by: str, width: int)
     yield from _rendered(table, width)
 
 
-def draw_summary(answer: Answer, groups: Sequence[Group], *, width: int) -> Iterator[Text]:
+def draw_summary(answer: Answer, parts: Sequence[groups.Group], *, width: int) -> Iterator[Text]:
     """Yield a sentence for each cause and culprit: whom it made late, and by how much."""
     yield _title(answer, narrowed=False)
     yield Text()
-    for group in groups:
-        yield from wrapped(Text(visible(sentence(group, duration(group.lost_s)))), width, 2)
+    for group in parts:
+        yield from wrapped(Text(visible(groups.sentence(group, duration(group.lost_s)))), width, 2)
 
 
 # ---------------------------------------------------------------- what they share
 
 
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """What stands below a row, or beside it. *why*: whole; *short*: as long as one line may be."""
+
+    why: Text
+    short: Text
+    facts: list[str]
+    ids: tuple[str, ...]
+
+
 class _Columns:
     """Rows to be drawn: when, took, …, who, stage, trace; below or beside each why."""
 
-    def __init__(self, spans: Sequence[Span], width: int) -> None:
-        days = {local_time(span.start_ns).date() for span in spans}
+    def __init__(self, rows: Sequence[Row], width: int, links: Links) -> None:
+        days = {local_time(row.span.start_ns).date() for row in rows}
         self._date = days != {datetime.now().astimezone().date()}
-        self._one_service = len({span.resource.service for span in spans}) == 1
-        self._width = width
-        self._rows: list[tuple[list[Text], dict[str, Any]]] = []
+        self._one_service = len({row.span.resource.service for row in rows}) == 1
+        self._tells, self._width, self._links = groups.telling(rows), width, links
+        self._rows: list[tuple[list[Text], _Below]] = []
 
-    def service_of(self, span: Span) -> str:
-        """Return the service to be named beside a stage; empty where all are of one."""
-        return "" if self._one_service else span.resource.service
-
-    def beside(self, tells: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what tells a row apart, where there is room for it beside the stage."""
-        return tells if self._width >= _ROOMY else {}
-
-    def beneath(self, tells: Mapping[str, Any]) -> str:
-        """Return the same for the line below, where there is not."""
-        return "" if self._width >= _ROOMY else fields(tells.items()).plain
-
-    def add(self, span: Span, who: Mapping[str, Any], *numbers: Text, **below: Any) -> None:
-        narrow = self._width < _NARROW
+    def add(
+        self, row: Row, who: Mapping[str, Any], below: _Below, *numbers: Text, inner: str = ""
+    ) -> None:
+        """Add a row; *numbers*: after how long it took; *inner*: beside the stage."""
+        span, narrow = row.span, self._width < _NARROW
         date = ("%m-%d " if narrow else "%Y-%m-%d ") if self._date else ""
         when = local_time(span.start_ns).strftime(f"{date}%H:%M:%S.%f")
         user = ", ".join(shown(value) for value in who.values()) or "-"
+        told = fields(self._tells(row).items()).plain
+        stage = Text(visible(span.name), "bold", no_wrap=True, overflow="ellipsis")
+        if span.is_error:
+            stage.append(" ERROR", "bold red")
+        if not self._one_service:
+            stage.append(f" @{visible(span.resource.service)}", "not bold dim")
+        if told and self._width >= _ROOMY:
+            stage.append(_GAP).append(told, "not bold dim")
+        elif told:
+            below.facts.insert(0, told)
         cells = [
             Text(when[: -len(".123456" if narrow else "456")]),
             Text(duration(span.duration_s)),
             *numbers,
             Text(user, no_wrap=True, overflow="ellipsis"),
-            below.pop("stage"),
+            stage.append(inner, "not bold"),
         ]
         self._rows.append((cells, below))
 
-    def lines(self, numbers: Sequence[str], links: Links, found: int) -> Iterator[Text]:
+    def lines(self, numbers: Sequence[str], found: int) -> Iterator[Text]:
+        """Yield the table; *numbers*: names of columns; *found*: how many rows there are in all."""
         narrow, wide = self._width < _NARROW, self._width >= _WIDE
         table = _empty_table()
         table.add_column("when", no_wrap=True)
@@ -192,28 +175,29 @@ class _Columns:
         if not narrow:
             table.add_column("trace", no_wrap=True)
         for cells, below in self._rows:
-            trace = links.mark(Text(below["ids"][0][:_ID_DIGITS], "dim"), *below["ids"])
-            table.add_row(*cells, *([trace] * (not narrow)))
+            table.add_row(*cells, *([] if narrow else [self._id(below)]))
         heading, *rows = _rendered(table, self._width)
         yield heading
         for line, (_, below) in zip(rows, self._rows, strict=True):
             # of what does not fit beside the stage only what is usual may be cut
-            if wide and line.cell_len + len(_GAP) + below["why"].cell_len <= self._width:
-                yield Text.assemble(line, _GAP, below["why"], _after(below["facts"]))
+            if wide and line.cell_len + len(_GAP) + below.why.cell_len <= self._width:
+                yield Text.assemble(line, _GAP, below.why, _after(below.facts))
             else:
                 yield line
-                yield from self._below(below, links)
-            yield from links.below(*below["ids"], indent=_GAP)
+                yield from self._below(below)
+            yield from self._links.below(*below.ids, indent=_GAP)
         if left_out := found - len(rows):
             yield Text(f"and {left_out} more: --limit {found}", "dim")
 
-    def _below(self, below: Mapping[str, Any], links: Links) -> Iterator[Text]:
-        *lines, last = wrapped(below["short"], self._width, len(_BELOW), _BELOW)
+    def _id(self, below: _Below) -> Text:
+        return self._links.mark(Text(below.ids[0][:_ID_DIGITS], "dim"), *below.ids)
+
+    def _below(self, below: _Below) -> Iterator[Text]:
+        *lines, last = wrapped(below.short, self._width, len(_BELOW), _BELOW)
         yield from lines
-        facts = Text(below["facts"], "dim")
+        facts = Text(_SEPARATED.join(below.facts), "dim")
         if self._width < _NARROW:
-            trace = Text(below["ids"][0][:_ID_DIGITS], "dim")
-            facts = links.mark(trace, *below["ids"]).append(_after(facts.plain))
+            facts = self._id(below).append(_after(below.facts))
         if last.cell_len + len(_GAP) + facts.cell_len <= self._width:
             yield last.append(_GAP).append(facts)
             return
@@ -222,8 +206,8 @@ class _Columns:
             yield from wrapped(facts, self._width, len(_BELOW), " " * len(_BELOW))
 
 
-def _after(facts: str) -> Text:
-    return Text(f"{_GAP}{facts}" if facts else "", "dim")
+def _after(facts: Sequence[str]) -> Text:
+    return Text(_GAP + _SEPARATED.join(facts) if facts else "", "dim")
 
 
 def _title(answer: Answer, *, narrowed: bool) -> Text:
@@ -255,17 +239,6 @@ def _scope(spans: Sequence[Span]) -> Iterator[str]:
     services = sorted({span.resource.service for span in spans})
     more = f" and {len(services) - 2} more" if len(services) > 3 else ""
     yield f" · {visible(', '.join(services[: 2 if more else 3]))}{more}"
-
-
-def _stage(span: Span, service: str, tells: Mapping[str, Any]) -> Text:
-    stage = Text(visible(span.name), "bold", no_wrap=True, overflow="ellipsis")
-    if span.is_error:
-        stage.append(" ERROR", "bold red")
-    if service:
-        stage.append(f" @{visible(service)}", "not bold dim")
-    if tells:
-        stage.append(_GAP).append(fields(tells.items()).plain, "not bold dim")
-    return stage
 
 
 def _chain(parts: Sequence[str], room: int) -> Text:

@@ -6,7 +6,7 @@ from one zero.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -16,16 +16,8 @@ from otel_logging import _names
 from otel_logging._text import duration, visible
 from otel_logging.lateness.verdict import late_by
 from otel_logging.traces import exceptions
-from otel_logging.traces.draw.terminal import (
-    NO_LINKS,
-    Links,
-    cell,
-    fields,
-    local_time,
-    moment,
-    named,
-    wrapped,
-)
+from otel_logging.traces.draw import terminal
+from otel_logging.traces.draw.terminal import NO_LINKS, Links
 from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
@@ -112,15 +104,8 @@ class Folding:
     """
 
     def __init__(self, trace: Trace) -> None:
-        self._apart: set[str] = set()
-        for span in trace.spans.values():
-            allowed_s = span.budget_s
-            is_late = allowed_s is not None and late_by(span.duration_s, allowed_s) is not None
-            if is_late or is_bad(span):
-                for each in chain([span], trace.ancestors(span)):
-                    if each.span_id in self._apart:
-                        break
-                    self._apart.add(each.span_id)
+        spans = trace.spans.values()
+        self._apart = trace.at_or_above(s for s in spans if _is_late(s) or is_bad(s))
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
@@ -181,7 +166,7 @@ class _Columns:
 
     def heading(self) -> Text:
         line = Text(f"{'start':>{self.number}}{_GAP}{'took':>{self.number}}{_GAP}", "dim")
-        line.append(cell(Text(self.unit[0]), self.label)).append(_GAP)
+        line.append(terminal.cell(Text(self.unit[0]), self.label)).append(_GAP)
         return line.append("0" + self.count(self.total_ns).rjust(self.bar - 1))
 
     def bar_of(self, row: Row) -> str:
@@ -251,11 +236,11 @@ def _header(
     for word in words_of(top.span):
         line.append(f" {word}", f"bold {_style(top.span)}")
     named = Text(visible(", ".join(services)))
-    for part in (fields(users.items()), named, Text(lasted(top.span, columns.total_ns))):
+    for part in (terminal.fields(users.items()), named, Text(lasted(top.span, columns.total_ns))):
         if part:
             line.append(" · ", "dim").append(part)
-    yield from wrapped(line, columns.width, 2)
-    started = f"{moment(columns.start_ns)} {local_time(columns.start_ns):%z}"
+    yield from terminal.wrapped(line, columns.width, 2)
+    started = f"{terminal.moment(columns.start_ns)} {terminal.local_time(columns.start_ns):%z}"
     identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
     yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
@@ -263,7 +248,7 @@ def _header(
         why, reason = visible(top.text(_names.LATE_WHY) or ""), " → ".join(top.reason)
         for said in filter(None, (why, "" if why.endswith(reason) else reason)):
             text = Text(said, "yellow" if top.late_by_s is not None else "")
-            yield from wrapped(text, columns.width, 2, "└ ")
+            yield from terminal.wrapped(text, columns.width, 2, "└ ")
 
 
 def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
@@ -272,7 +257,7 @@ def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
         yield columns.numbers(row.start_ns).append(_label(row, columns))
         return
     line = columns.numbers(row.start_ns, took_ns(row))
-    line.append(cell(_label(row, columns), columns.label)).append(_GAP)
+    line.append(terminal.cell(_label(row, columns), columns.label)).append(_GAP)
     on_way = " bold" if span.span_id in columns.way else ""
     yield line.append(columns.bar_of(row), (_style(span) or "blue") + on_way)
     for remark in _remarks(row, span, columns):
@@ -297,10 +282,14 @@ def words_of(span: Span) -> list[str]:
     """Return what is wrong with a stage, in words."""
     facts = {
         "ERROR": span.is_error,
-        "LATE": late_by(span.duration_s, span.budget_s) is not None,
+        "LATE": _is_late(span),
         "CANCELLED": span.get(_names.CANCELLED) is True,
     }
     return [word for word, holds in facts.items() if holds]
+
+
+def _is_late(span: Span) -> bool:
+    return late_by(span.duration_s, span.budget_s) is not None
 
 
 def _style(span: Span) -> str:
@@ -328,7 +317,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     if message and not _is_shown_below(row, message):
         yield from _below(Text(visible(message), "red"), row.inner, columns)
     yield from _facts(span.attributes, row, columns)
-    if each := fields(_new(row.common, {**row.shown, **span.attributes})):
+    if each := terminal.fields(_new(row.common, {**row.shown, **span.attributes})):
         yield Text("each inside: ", "dim").append(each)
     for link in span.details.links:
         yield from _below(Text(f"linked to trace {link['trace_id']}", "dim"), row.inner, columns)
@@ -336,18 +325,18 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
 
 def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
     new = dict(_new(values, row.shown))
-    if own := fields((key, value) for key, value in new.items() if key not in _WHOLE):
+    if own := terminal.fields((key, value) for key, value in new.items() if key not in _WHOLE):
         yield own
     for key in (key for key in _WHOLE if key in new):
         text = visible(" ".join(str(new[key]).split()))
-        label = Text(named(key) if key == _names.LATE_WHERE else "")
+        label = Text(terminal.named(key) if key == _names.LATE_WHERE else "")
         yield from _below(label.append(text), row.inner, columns)
 
 
 def _below(text: Text, lead: str, columns: _Columns, indent: int = 0) -> Iterator[Text]:
     """Yield *text* in as many lines as it needs beside the tree: what must never be cut."""
     taken = 2 * (columns.number + len(_GAP)) + len(columns.tree(lead)) + indent
-    yield from wrapped(text, max(columns.width - taken, _LEAST_LABEL), 2)
+    yield from terminal.wrapped(text, max(columns.width - taken, _LEAST_LABEL), 2)
 
 
 def _is_shown_below(row: Row, message: str) -> bool:
@@ -381,7 +370,7 @@ def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
     if raised is None:
         text.truncate(_MOST_CELLS, overflow="ellipsis")
     parts = [*_below(text, row.lead, columns, indent)]
-    if own := fields(_new(event.attributes, row.shown)):
+    if own := terminal.fields(_new(event.attributes, row.shown)):
         parts[-1].append(_GAP).append(own)
     if below:
         parts += _below(Text(visible(below), "red"), row.lead, columns, indent)
