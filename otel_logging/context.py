@@ -68,6 +68,7 @@ class Job:
     #: Whether it has ended; None: it has not, and something was bound that ends with it.
     otel_logging_closed: bool | None
     began: int
+    #: Gone at its end: it has the whole context of before.
     token: "Token[Job]"
 
 

@@ -100,16 +100,17 @@ def _begin(tag: str) -> bindings.Job:
 
 
 def _end(job: bindings.Job, error: BaseException | None) -> None:
-    has_bound = job.otel_logging_closed is None
-    job.otel_logging_closed = True
     if error is not None:
         _exceptions.remember_context(error, job.began)
-    if has_bound:
+    if job.otel_logging_closed is None:
         bindings.unbind_of(job)  # a lambda here would cost each call a cell
+    job.otel_logging_closed = True
     try:
         _reset(job.token)
     except ValueError:  # a dropped coroutine is left where it is collected
         return
+    finally:
+        del job.token
 
 
 class TaggedLogger(logging.Logger):

@@ -36,7 +36,7 @@ from otel_logging._values import plain
 from otel_logging.binding import NOTHING, Bound, has_ended
 from otel_logging.context import CURRENT, ENTRY, SPAN
 from otel_logging.lateness.verdict import late_by
-from otel_logging.tracers import API, PROVIDER
+from otel_logging.tracers import API
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -144,7 +144,7 @@ class Stage:
     def __enter__(self) -> Span:
         if (
             _runtime.current.tracer is None  # in line: nothing may be slower for us before set-up
-            and API[PROVIDER] is tracers.nobodys
+            and API._TRACER_PROVIDER is tracers.nobodys  # noqa: SLF001 - see there
             and self.asked is _NOTHING_ASKED
         ):
             return _INVALID
@@ -158,9 +158,9 @@ class Stage:
         if not spans:
             return
         span = spans[-1]
-        if len(spans) > 1:  # several tasks have entered this object: the current one is to leave
-            current = CURRENT.get().get(SPAN)
-            span = next((each for each in spans if each is current), span)
+        # several tasks have entered this object: the current one is to leave
+        if len(spans) > 1 and (current := CURRENT.get().get(SPAN)) in spans:
+            span = current
         spans.remove(span)
         end(span, error)
 
