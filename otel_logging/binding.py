@@ -224,9 +224,6 @@ class Users:
             if own is not None and mine[1] != there[1]:
                 return
             self.found[key] = (_DIFFERS, None) if own is None else mine
-        self._show()
-
-    def _show(self) -> None:
         for shared in filter(None, [each() for each in list(self.shared)]):
             shared.replace(shared.own)
 
@@ -255,10 +252,8 @@ class Shared(Bound):
             lent = {k: v for k, v in users.items() if k not in has or has[k].is_nobody()}
             own = {key: each for key, each in own.items() if key not in lent}
             Bound.__init__(self, {**around.fields_with(lent, self.owner), **own})
-        elif own:
+        else:
             Bound.__init__(self, {**around.fields, **own})
-        else:  # as each request begins
-            self.fields, self.values, self.is_plain = around.fields, around.values, around.is_plain
         self.has_requests = True
         self.is_plain = self.is_plain and self.users is not None  # spans have what was, else
 
