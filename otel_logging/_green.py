@@ -76,6 +76,27 @@ class OfThread(dict[int, Any]):
         else:
             self[thread] = value
 
+    def mine(self) -> Any:
+        """Return what this thread is doing; None is nothing."""
+        return self.get(threading.get_ident())
+
+
+class Doing:
+    """A ``with`` block in which this thread is doing *value*, in the table *of* all threads."""
+
+    __slots__ = ("_of", "_outer", "_thread", "_value")
+
+    def __init__(self, of: OfThread, value: Any) -> None:
+        self._of, self._value = of, value
+
+    def __enter__(self) -> None:
+        self._thread = threading.get_ident()
+        self._outer = self._of.get(self._thread)
+        self._of.put(self._thread, self._value)
+
+    def __exit__(self, *_: object) -> None:
+        self._of.put(self._thread, self._outer)
+
 
 _of_threads: list[OfThread] = []
 

@@ -20,7 +20,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
-_Job = bindings.Job
 
 
 class BackgroundJobTag(StrEnum):
@@ -89,7 +88,7 @@ def _text_of(tag: Any) -> str:
 
 
 def _begin(tag: str) -> bindings.Job:
-    job = _Job()  # without a constructor: this is the way of each call
+    job = bindings.Job()  # without a constructor: this is the way of each call
     around = _current()
     job.tag = tag
     job.around = around if not around.otel_logging_closed else bindings.going_on(around)
