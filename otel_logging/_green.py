@@ -80,10 +80,12 @@ class OfThread(dict[int, Any]):
         """Return what this thread is doing; None is nothing."""
         return self.get(threading.get_ident())
 
+    def doing(self, value: Any) -> "_Doing":
+        """Return a ``with`` block in which this thread is doing *value*."""
+        return _Doing(self, value)
 
-class Doing:
-    """A ``with`` block in which this thread is doing *value*, in the table *of* all threads."""
 
+class _Doing:
     __slots__ = ("_of", "_outer", "_thread", "_value")
 
     def __init__(self, of: OfThread, value: Any) -> None:

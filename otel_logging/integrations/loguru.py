@@ -13,7 +13,6 @@ from typing import Any
 import loguru
 
 from otel_logging import _diagnostics, _fields, _names
-from otel_logging._green import Doing
 from otel_logging._values import plain
 from otel_logging.logs import call, caller, handlers, levels
 from otel_logging.logs import logger as loggers
@@ -82,7 +81,7 @@ def _writing(write: Any) -> Any:
         if not levels.ours or getattr(self, "_function", None) is _to_line:
             write(self, message)
         elif not _is_console(self):
-            with Doing(handed, (str(message).strip(), message.record["message"].strip())):
+            with handed.doing((str(message).strip(), message.record["message"].strip())):
                 write(self, message)
 
     return writing

@@ -13,7 +13,7 @@ from typing import Any, Final
 from structlog.stdlib import ProcessorFormatter
 
 from otel_logging import _diagnostics, _names, _runtime
-from otel_logging._green import Doing, OfThread
+from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
 from otel_logging.processors import EventDict, exception_of, mark_handled, redact_secrets
@@ -51,7 +51,7 @@ def hand_on(logger: logging.Logger, level: int, make: Callable[[], logging.LogRe
     if _handing_on.mine() or level < least:
         return
     try:
-        with Doing(_handing_on, logger):
+        with _handing_on.doing(logger):
             record = make()
             passed: Any = logger.filter(record)
             if passed:

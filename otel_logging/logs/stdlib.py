@@ -16,7 +16,6 @@ from types import FunctionType
 from typing import Any, Final, cast
 
 from otel_logging import _diagnostics, _names
-from otel_logging._green import Doing
 from otel_logging._values import is_true, plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
@@ -202,7 +201,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         call_handlers = functools.partial(caller.as_called, call_handlers)
     is_taken = True
     try:
-        with Inside(), Doing(handed, record):
+        with Inside(), handed.doing(record):
             is_taken = call_handlers(self, record) is not False
     except Exception as error:
         _diagnostics.report("errors of a logging handler", detail=error)
@@ -257,9 +256,8 @@ def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
     level = record.levelno
     is_hidden = level < lines.lowest or (lines.is_quiet and handlers.hide(lines.standard, level))
     if not (is_hidden or uncaught.is_line_already(record) or is_handed_on(record)):
-        make = functools.partial(_event_of, record)
-        name = loggers.name_of(level, record.levelname)
-        emit = functools.partial(loggers.emit, lines, level, make, written=written, level_name=name)
+        ways: Any = {"written": written, "level_name": loggers.name_of(level, record.levelname)}
+        emit = functools.partial(loggers.emit, lines, level, _event_of, record, **ways)
         context = uncaught.context_for(record)
         emit() if context is None else context.run(emit)
 

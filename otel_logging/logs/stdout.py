@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from otel_logging import _diagnostics
 from otel_logging._descriptor import Descriptor, encoder_of, fd_of
-from otel_logging._green import Doing, OfThread
+from otel_logging._green import OfThread
 
 LOST: Final = "log lines lost: stdout takes none"
 
@@ -184,7 +184,7 @@ def _write_text(stream: Any, line: bytes, through: _Print | None = None) -> bool
     if stream is None:
         raise OSError("there is none")
     text = line.decode()
-    with Doing(_writing, text.partition("\n")[0]):
+    with _writing.doing(text.partition("\n")[0]):
         if through is not None:
             last, through.last = through.last, ""  # none: another thread was quicker
             text = text if last[-1:] in ("", "\n") else f"\n{text}"

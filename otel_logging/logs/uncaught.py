@@ -19,7 +19,7 @@ from typing import Any, Final, TextIO
 from opentelemetry import trace
 
 from otel_logging import _names
-from otel_logging._green import Doing, OfThread
+from otel_logging._green import OfThread
 from otel_logging._values import plain, without_addresses
 from otel_logging.logs import caller, levels, line
 from otel_logging.logs import logger as loggers
@@ -94,7 +94,7 @@ class _Hook:
             show = getattr(warnings, "_showwarnmsg_impl", None)
             if report is not _of_warning or getattr(show, "__module__", "sys") in _PYTHONS:
                 return
-        with Doing(_passing, report if is_line else None):
+        with _passing.doing(report if is_line else None):
             self.before(*args, **options)
 
 
