@@ -252,8 +252,10 @@ class Shared(Bound):
             lent = {k: v for k, v in users.items() if k not in has or has[k].is_nobody()}
             own = {key: each for key, each in own.items() if key not in lent}
             Bound.__init__(self, {**around.fields_with(lent, self.owner), **own})
-        else:
+        elif own:
             Bound.__init__(self, {**around.fields, **own})
+        else:  # as each request begins
+            self.fields, self.values, self.is_plain = around.fields, around.values, around.is_plain
         self.has_requests = True
         self.is_plain = self.is_plain and self.users is not None  # spans have what was, else
 

@@ -48,7 +48,7 @@ BUDGETS = {
     "_values": 209,
     "_wrap": 163,
     "assembly": 146,
-    "binding": 193,
+    "binding": 195,
     "cli": 705,
     "context": 216,
     "demo": 230,

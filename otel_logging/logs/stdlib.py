@@ -251,7 +251,7 @@ def _to_line(record: logging.LogRecord) -> None:
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
     if not lines.logged_in:
-        lines.logged_in = str(plain(record.pathname)) or "?"
+        lines.logged_in = str(plain(getattr(record, "pathname", None))) or "?"
         lines.follow()
     level = record.levelno
     is_hidden = level < lines.lowest or (lines.is_quiet and handlers.hide(lines.standard, level))
