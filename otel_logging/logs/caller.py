@@ -33,11 +33,13 @@ _INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
 def users_frame(frame: FrameType | None = None) -> tuple[FrameType, int]:
     """Return the frame that logs, and how many frames above *frame*, or the caller's, it is."""
     frame, above = frame or sys._getframe(1), 0  # noqa: SLF001 - documented
-    while frame.f_back is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _INSIDE:
-            break
+    while frame.f_back is not None and _is_inside(frame):
         frame, above = frame.f_back, above + 1
     return frame, above
+
+
+def _is_inside(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE
 
 
 def is_log_call() -> bool:
