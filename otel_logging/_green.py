@@ -74,6 +74,29 @@ class OfThread(dict[int, Any]):
         else:
             self[thread] = value
 
+    def mine(self) -> Any:
+        """Return what this thread is doing; None is nothing."""
+        return self.get(threading.get_ident())
+
+    def doing(self, value: Any) -> "_Doing":
+        """Return a ``with`` block in which this thread is doing *value*."""
+        return _Doing(self, value)
+
+
+class _Doing:
+    __slots__ = ("_of", "_outer", "_thread", "_value")
+
+    def __init__(self, of: OfThread, value: Any) -> None:
+        self._of, self._value = of, value
+
+    def __enter__(self) -> None:
+        self._thread = threading.get_ident()
+        self._outer = self._of.get(self._thread)
+        self._of.put(self._thread, self._value)
+
+    def __exit__(self, *_: object) -> None:
+        self._of.put(self._thread, self._outer)
+
 
 _of_threads: list[OfThread] = []
 

@@ -65,7 +65,7 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
             return result
 
     else:
-        wrapper = _generator_around(function, kind, copy_context, enter, leave, of)
+        wrapper = wrap_in_context(function, copy_context, enter, leave, of)
     if not isinstance(function, (types.FunctionType, types.MethodType)):
         _put_on(wrapper, function)
     return cast(_F, wrapper)
@@ -96,7 +96,9 @@ def _given(coroutine: Any) -> Callable[[], Any]:
 
 def _put_on(wrapper: Any, function: Any) -> None:
     """Give *wrapper* what ``functools.wraps`` does not find on what is no function."""
-    named = _unwrapped(function)
+    named = function
+    while isinstance(named, functools.partial):
+        named = named.func
     qualified = getattr(named, "__qualname__", named.__class__.__qualname__)
     wrapper.__qualname__ = qualified
     wrapper.__name__ = getattr(named, "__name__", qualified.rpartition(".")[2])
@@ -106,48 +108,44 @@ def _put_on(wrapper: Any, function: Any) -> None:
             setattr(wrapper, name, getattr(function, name))
 
 
-def run_in_context(function: _F, begin: Callable[[], Context]) -> _F:
-    """Return *function* so that each call, and every step of it, runs in ``begin()``."""
-    kind = _kind_of(function)
-
-    if kind == "coroutine":
-
-        @functools.wraps(function)
-        async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            own = begin()
-            return await _within(own, own.run(function, *args, **kwargs))
-
-        return cast(_F, coroutine)
-
-    if kind == "function":
-
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return begin().run(function, *args, **kwargs)
-
-        return cast(_F, call)
-
-    return _generator_around(function, kind, begin, lambda _: None, lambda *_: None, None)
-
-
-def _generator_around(
-    function: _F, kind: str, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any
+def wrap_in_context(
+    function: _F, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any = None
 ) -> _F:
-    if kind != "async generator":
+    """Return *function* so that each call, with every step of it, runs in ``begin()``, a Context,
+    between *enter* and *leave* as ``wrap`` says.
+    """
+    inside = functools.partial(_Inside, begin, enter, leave, of)
+    wrapper: Any
+    if (kind := _kind_of(function)) == "coroutine":
 
         @functools.wraps(function)
-        def generator(*args: Any, **kwargs: Any) -> Any:
-            own = begin()
-            with _Entered(own, enter, leave, of):
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with inside() as own:
+                return await _within(own, own.run(function, *args, **kwargs))
+
+    elif kind == "function":
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with inside() as own:
+                return own.run(function, *args, **kwargs)
+
+    elif kind == "generator":
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with inside() as own:
                 return (yield from _stepped(own, own.run(function, *args, **kwargs)))
 
-        # which marks it as one to be awaited
-        return cast(_F, types.coroutine(generator) if kind == "generator coroutine" else generator)
+    else:
+        wrapper = _async_generator(function, inside)
+    return cast(_F, wrapper)
 
+
+def _async_generator(function: Any, inside: Callable[[], "_Inside"]) -> Any:
     @functools.wraps(function)
-    async def async_generator(*args: Any, **kwargs: Any) -> Any:
-        own = begin()
-        with _Entered(own, enter, leave, of):
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with inside() as own:
             steps = own.run(function, *args, **kwargs)
             step: Any = functools.partial(_first_step, steps)
             value: Any = None
@@ -167,7 +165,7 @@ def _generator_around(
                 except BaseException as thrown:
                     step, value = steps.athrow, thrown
 
-    return cast(_F, async_generator)
+    return wrapper
 
 
 def _first_step(steps: AsyncGenerator[Any, Any], _: None) -> Awaitable[Any]:
@@ -190,29 +188,21 @@ def _kind_of(function: Callable[..., Any]) -> str:
         if inspect.isasyncgenfunction(candidate):
             return "async generator"
         if inspect.isgeneratorfunction(candidate):
-            flags = _unwrapped(candidate).__code__.co_flags  # as ``types.coroutine`` marks it
-            return "generator coroutine" if flags & inspect.CO_ITERABLE_COROUTINE else "generator"
+            return "generator"
         if inspect.iscoroutinefunction(candidate):
             return "coroutine"
     return "function"
 
 
-def _unwrapped(function: Any) -> Any:
-    """Return what a partial, of however many, is of."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function
+class _Inside:
+    """Between *enter* and *leave*, both called in ``begin()``, whoever runs the ``with``."""
 
+    def __init__(self, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any) -> None:
+        self._own, self._leave = begin(), leave
+        self._entered = self._own.run(enter, of)
 
-class _Entered:
-    """Between *enter* and *leave*, both called inside *own*, whoever runs the ``with``."""
-
-    def __init__(self, own: Context, enter: _Enter, leave: _Leave, of: Any) -> None:
-        self._own, self._leave = own, leave
-        self._entered = own.run(enter, of)
-
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Context:
+        return self._own
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._own.run(self._leave, self._entered, error)

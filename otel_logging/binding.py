@@ -224,9 +224,6 @@ class Users:
             if own is not None and mine[1] != there[1]:
                 return
             self.found[key] = (_DIFFERS, None) if own is None else mine
-        self._show()
-
-    def _show(self) -> None:
         for shared in filter(None, [each() for each in list(self.shared)]):
             shared.replace(shared.own)
 

@@ -45,17 +45,14 @@ CURRENT: Final[Any] = _find_current()
 (SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
 
 
-_bound: ContextVar[Bound] = ContextVar("otel_logging.bound", default=NOTHING)
+BOUND: Final[ContextVar[Bound]] = ContextVar("otel_logging.bound", default=NOTHING)
 #: What is bound in this task, with its owners; to get it, and to bind that again.
-state: Final = _bound.get
-#: The variable itself, for who looks into another task's context.
-BOUND: Final = _bound
-restore: Final = _bound.set
+state, restore = BOUND.get, BOUND.set
 
 
 def bound() -> Mapping[str, Any]:
     """Return what is bound in this task. Not to be changed."""
-    return _bound.get().values
+    return state().values
 
 
 class Job:
@@ -68,6 +65,7 @@ class Job:
     #: Whether it has ended; None: it has not, and something was bound that ends with it.
     otel_logging_closed: bool | None
     began: int
+    #: Gone at its end: it has the whole context of before.
     token: "Token[Job]"
 
 
@@ -81,11 +79,6 @@ job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
 def job_tag() -> str | None:
     """Return the tag of the job that this runs for."""
     return job.get().tag
-
-
-def is_unbound() -> bool:
-    """Say whether nothing is bound here, and there is no job."""
-    return not (bound() or job_tag())
 
 
 def going_on(run: Job) -> Job:
@@ -114,14 +107,14 @@ def bind_context(**fields: Any) -> None:
     Failure: never raises. Cost: three dict copies and two span attributes a field; never blocks.
     """
     span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
-    entry, run, before = entry_of(span), job.get(), _bound.get()
+    entry, run, before = entry_of(span), job.get(), state()
     # after the end of its request a task may have stages of its own
     owner: Any = entry if _is_open(entry) else span if _is_open(span) else None
     if owner is None:  # with no stage around it, what is bound in an ``extract`` ends with that
         owner = getattr(span, "otel_logging_block", None)
     if owner is None and run.tag is not None and not run.otel_logging_closed:
         owner, run.otel_logging_closed = run, None
-    _bound.set(before.put(fields, owner))
+    restore(before.put(fields, owner))
     now = bound()
     if not RENAMED.isdisjoint(now):  # those that are renamed may give way to one another
         fields = {k: v for k, v in now.items() if k in fields or k.rstrip("_") in RENAMED}
@@ -174,21 +167,21 @@ def _is_open(span: trace.Span) -> bool:
 
 def unbind_context(*keys: str) -> None:
     """Take *keys* off later lines and spans. Scope: this task. Failure: never raises."""
-    now = _bound.get()
+    now = state()
     if type(now) is Shared and now.users is None:
         now.replace({key: value for key, value in now.own.items() if key not in keys})
     else:
-        _bound.set(now.without(keys))
+        restore(now.without(keys))
 
 
 def clear_context() -> None:
     """Take everything that is bound off later lines and spans. Scope: this task."""
-    _bound.set(NOTHING)
+    restore(NOTHING)
 
 
 def unbind_of(owner: object) -> None:
     """Take off what ends with *owner*. Scope: this task."""
-    _bound.set(_bound.get().lasting(lambda each: each is owner))
+    restore(state().lasting(lambda each: each is owner))
 
 
 class Standing:
@@ -219,7 +212,7 @@ def share(span: trace.Span) -> None:
     """Let whoever is bound anywhere in the request of *span*, its entry span, be the request's."""
     users = Users()
     setattr(span, USERS, users)
-    _bound.set(Shared({}, span, _bound.get(), users))
+    restore(Shared({}, span, state(), users))
 
 
 class Here(NamedTuple):
@@ -232,7 +225,7 @@ class Here(NamedTuple):
     @classmethod
     def now(cls) -> "Here":
         """Return what is current and bound."""
-        return cls(_bound.get(), CURRENT.get(), job.get())
+        return cls(state(), CURRENT.get(), job.get())
 
     def is_any(self) -> bool:
         """Return whether something is current or bound."""
@@ -241,7 +234,7 @@ class Here(NamedTuple):
     def put_back(self) -> None:
         """Make it current and bound, in whichever context this is called."""
         CURRENT.set(self.context)
-        _bound.set(self.bound)
+        restore(self.bound)
         job.set(self.job)
 
 
@@ -273,7 +266,7 @@ class Scoped:
     def __enter__(self) -> None:
         block, before = Block(), Here.now()
         self._begin(block)
-        _open.set((*_open.get(), _Entered(self, block, before, _bound.get())))
+        _open.set((*_open.get(), _Entered(self, block, before, state())))
 
     def __exit__(self, *error: object) -> None:
         scopes = _open.get()
@@ -301,11 +294,11 @@ class bound_context(Scoped):  # noqa: N801 - reads as a verb, like structlog's
         self._fields = fields
 
     def _begin(self, block: Block) -> None:
-        _bound.set(_bound.get().put(self._fields, block))
+        restore(state().put(self._fields, block))
 
     def _end(self, entered: _Entered) -> None:
-        now, before = _bound.get(), entered.before.bound
-        _bound.set(before if now is entered.bound else now.with_fields_of(before, self._fields))
+        now, before = state(), entered.before.bound
+        restore(before if now is entered.bound else now.with_fields_of(before, self._fields))
 
 
 class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
@@ -362,7 +355,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     in a request has its fields and its span for ever. There are two cases: the request has ended,
     or something arrives: it is left for good; else a task goes on, as it was, after the stage.
     """
-    before = _bound.get()
+    before = state()
     if around is trace.INVALID_SPAN:
         is_over = arrives and (has_ended(job.get()) or before.lasting(has_ended) is not before)
     elif is_local(around):
@@ -371,11 +364,11 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
         is_over = arrives or (around.get_span_context().is_valid and not has_ended(around))
     if is_over:
         leave_behind(around)
-        return _bound.get()
+        return state()
     if root:
-        _bound.set(before.lasting(has_ended))
+        restore(before.lasting(has_ended))
     elif before.has_requests and not (arrives and around is trace.INVALID_SPAN):
-        _bound.set(before.lasting(lambda owner: type(owner) is not Block and has_ended(owner)))
+        restore(before.lasting(lambda owner: type(owner) is not Block and has_ended(owner)))
     return before
 
 

@@ -20,7 +20,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
-_Job = bindings.Job
 
 
 class BackgroundJobTag(StrEnum):
@@ -89,7 +88,7 @@ def _text_of(tag: Any) -> str:
 
 
 def _begin(tag: str) -> bindings.Job:
-    job = _Job()  # without a constructor: this is the way of each call
+    job = bindings.Job()  # without a constructor: this is the way of each call
     around = _current()
     job.tag = tag
     job.around = around if not around.otel_logging_closed else bindings.going_on(around)
@@ -100,16 +99,17 @@ def _begin(tag: str) -> bindings.Job:
 
 
 def _end(job: bindings.Job, error: BaseException | None) -> None:
-    has_bound = job.otel_logging_closed is None
-    job.otel_logging_closed = True
     if error is not None:
         _exceptions.remember_context(error, job.began)
-    if has_bound:
+    if job.otel_logging_closed is None:
         bindings.unbind_of(job)  # a lambda here would cost each call a cell
+    job.otel_logging_closed = True
     try:
         _reset(job.token)
     except ValueError:  # a dropped coroutine is left where it is collected
         return
+    finally:
+        del job.token
 
 
 class TaggedLogger(logging.Logger):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _diagnostics, _fields, _json, _names, _runtime
+from otel_logging import _diagnostics, _exceptions, _fields, _json, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, plain
 from otel_logging.jobs import TaggedText, current_job_tag
@@ -221,17 +221,8 @@ def described(error: BaseException) -> dict[str, str]:
     }
 
 
-def record_on(
-    span: trace.Span,
-    event_dict: EventDict,
-    error: BaseException | None = None,
-    *,
-    is_known: bool = False,
-) -> None:
-    """Do what ``record_on_span`` does, for *span*.
-
-    *is_known*: its trace has the traceback of *error* already.
-    """
+def record_on(span: trace.Span, event_dict: EventDict, error: BaseException | None = None) -> None:
+    """Do what ``record_on_span`` does, for *span*. A trace has a traceback once."""
     runtime = _runtime.current
     try:
         time_ns = event_dict.get(_names.TIME_NS) or runtime.now_ns()
@@ -241,10 +232,10 @@ def record_on(
         fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}
         if runtime.record_sink is not None:
             runtime.record_sink(span, time_ns, name, fields, error)
-        if is_known:
-            fields[_names.EXCEPTION] = plain(error)
         if not runtime.on_spans:
             return
+        if error is not None and _was_recorded(span, error):
+            fields[_names.EXCEPTION] = plain(error)
         add_line = getattr(span, "add_line", None)
         if add_line is not None:
             add_line(time_ns, name, fields)
@@ -254,6 +245,15 @@ def record_on(
             span.add_event(plain(name), for_foreign_span(fields), time_ns)
     except Exception as error:
         _diagnostics.report("log lines lost on their way to a span", detail=error)
+
+
+def _was_recorded(span: trace.Span, error: BaseException) -> bool:
+    """Return whether this trace has the traceback of *error*; remember that it has it now."""
+    context = span.get_span_context()  # all that is asked of a span that is not ours
+    was_recorded = context.is_valid and _exceptions.is_recorded(error, context.trace_id)
+    if context.trace_flags.sampled:
+        _exceptions.mark_recorded(error, context.trace_id)
+    return was_recorded
 
 
 #: Of the fields as JSON: the rest is for the message, and for what OTLP needs around each.

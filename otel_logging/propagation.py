@@ -35,8 +35,7 @@ def carry(function: _F, /) -> _F:
     def leave(began: int, error: BaseException | None) -> None:
         _exceptions.remember_context(error, began)
 
-    inside = _wrap.wrap(function, lambda _: _exceptions.last, leave, None)
-    return _wrap.run_in_context(inside, captured.copy)
+    return _wrap.wrap_in_context(function, captured.copy, lambda _: _exceptions.last, leave)
 
 
 def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
@@ -185,15 +184,13 @@ def set_propagators(names: tuple[str, ...] | None) -> None:
         from opentelemetry import propagate
     except ValueError:  # a name is not installed, which set-up has reported
         return
-    chosen = propagate.get_global_textmap() if names is None else _loaded(names)
+    chosen = propagate.get_global_textmap()
+    if names is not None:
+        from importlib.metadata import entry_points
+
+        from opentelemetry.propagators.composite import CompositePropagator
+
+        group: Any = entry_points(group="opentelemetry_propagator")
+        chosen = CompositePropagator([group[name].load()() for name in names])
     if not isinstance(chosen, _Named):
         propagate.set_global_textmap(_Named(chosen))
-
-
-def _loaded(names: tuple[str, ...]) -> TextMapPropagator:
-    from importlib.metadata import entry_points
-
-    from opentelemetry.propagators.composite import CompositePropagator
-
-    group: Any = entry_points(group="opentelemetry_propagator")
-    return CompositePropagator([group[name].load()() for name in names])

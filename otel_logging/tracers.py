@@ -4,6 +4,7 @@ Made of the OpenTelemetry API alone.
 """
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, Final
 from weakref import ref
 
@@ -17,8 +18,7 @@ from otel_logging import context as bindings
 _INVALID: Final = trace.INVALID_SPAN
 #: OpenTelemetry's own note of who has set a provider; there is no cheaper way to know that nobody
 #: has, and it is asked by each stage before set-up.
-PROVIDER: Final = "_TRACER_PROVIDER"
-API: Final = vars(trace) if PROVIDER in vars(trace) else {PROVIDER: trace}
+API: Any = trace if hasattr(trace, "_TRACER_PROVIDER") else SimpleNamespace(_TRACER_PROVIDER=trace)
 #: What stands there where nobody has: nothing, once OpenTelemetry was asked.
 nobodys: Any = object()
 #: Somebody else's provider, and the tracer that it gave us.
@@ -33,7 +33,7 @@ def other(asked: Any) -> "ForeignTracer | None":
     """
     global nobodys, _found
     nothing = NOTHING if asked.is_special else None
-    if API[PROVIDER] is nobodys:
+    if API._TRACER_PROVIDER is nobodys:  # noqa: SLF001
         return nothing
     nobodys = None  # the first time OpenTelemetry may load one that a variable names
     provider = trace.get_tracer_provider()

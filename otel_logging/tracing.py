@@ -36,7 +36,7 @@ from otel_logging._values import plain
 from otel_logging.binding import NOTHING, Bound, has_ended
 from otel_logging.context import CURRENT, ENTRY, SPAN
 from otel_logging.lateness.verdict import late_by
-from otel_logging.tracers import API, PROVIDER
+from otel_logging.tracers import API
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -144,7 +144,7 @@ class Stage:
     def __enter__(self) -> Span:
         if (
             _runtime.current.tracer is None  # in line: nothing may be slower for us before set-up
-            and API[PROVIDER] is tracers.nobodys
+            and API._TRACER_PROVIDER is tracers.nobodys  # noqa: SLF001 - see there
             and self.asked is _NOTHING_ASKED
         ):
             return _INVALID
@@ -158,9 +158,9 @@ class Stage:
         if not spans:
             return
         span = spans[-1]
-        if len(spans) > 1:  # several tasks have entered this object: the current one is to leave
-            current = CURRENT.get().get(SPAN)
-            span = next((each for each in spans if each is current), span)
+        # several tasks have entered this object: the current one is to leave
+        if len(spans) > 1 and (current := CURRENT.get().get(SPAN)) in spans:
+            span = current
         spans.remove(span)
         end(span, error)
 
@@ -310,12 +310,10 @@ def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> No
                 _exceptions.tell_later(error, _runtime.current.failed, span)
         if watched:
             end_ns = watched.finish(end_ns)
-        if getattr(span, "end_time", None) is not None:
-            pass  # somebody has ended it already
-        elif watched or span.otel_logging_budget is None:
+        if getattr(span, "end_time", None) is None:  # else somebody has ended it already
+            if not (watched or span.otel_logging_budget is None):
+                end_ns = _measured(span, span.otel_logging_budget, end_ns)
             span.end(end_ns)
-        else:
-            _end_in_time(span, span.otel_logging_budget, end_ns)
     except Exception as failure:
         _diagnostics.report("stages lost: a span could not be ended", detail=failure)
     finally:
@@ -339,30 +337,27 @@ def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> No
 def _as_links(links: Any, by: str) -> list[Link]:
     if not isinstance(links, Iterable) or isinstance(links, (str, bytes, Mapping)):
         raise ConfigurationError(f"{by}: links", links, "spans, span contexts or links")
-    return [_as_link(link, by) for link in links]
+    found = []
+    for link in links:
+        context = link.get_span_context() if isinstance(link, Span) else link
+        found.append(Link(context) if isinstance(context, SpanContext) else link)
+        if not isinstance(found[-1], Link):
+            raise ConfigurationError(f"{by}: links", link, "spans, span contexts or links")
+    return found
 
 
-def _as_link(link: Link | SpanContext | Span, by: str) -> Link:
-    if isinstance(link, Link):
-        return link
-    context = link.get_span_context() if isinstance(link, Span) else link
-    if not isinstance(context, SpanContext):
-        raise ConfigurationError(f"{by}: links", link, "spans, span contexts or links")
-    return Link(context)
-
-
-def _end_in_time(span: Span, budget: float, end_ns: int | None) -> None:
+def _measured(span: Span, budget: float, end_ns: int | None) -> int | None:
+    """Say on *span* whether it is late, as of *end_ns*; return when it has ended."""
     start_ns: int | None = getattr(span, "start_time", None)
     if start_ns is None:
-        span.end(end_ns)
-        return
+        return end_ns
     if end_ns is None:
         end_ns = int(getattr(span, "now_ns", time.time_ns)())
     over = late_by((end_ns - start_ns) / 1e9, budget)
     if over is not None:
         span.set_attribute(_names.LATE, True)  # noqa: FBT003 - an attribute's value
         span.set_attribute(_names.LATE_BY, round(over, 6))
-    span.end(end_ns)
+    return end_ns
 
 
 def _record(span: Span, error: BaseException) -> bool:

@@ -831,6 +831,25 @@ def test_a_library_with_a_level_of_its_own_keeps_it(library: logging.Logger, lin
 
 
 @pytest.mark.parametrize(
+    ("name", "package", "expected"),
+    [
+        ("google_genai.models", "google/genai", "warning"),
+        ("LiteLLM Router", "litellm/router", "warning"),
+        ("shop", "tenacity", "info"),  # the application's, which a library was given
+    ],
+)
+def test_a_library_whose_loggers_name_is_no_modules_is_known_by_its_files(
+    name: str, package: str, expected: str, lines: Lines, tmp_path: Path
+) -> None:
+    """From its first record on."""
+    logging.root.setLevel(logging.WARNING)
+    file = tmp_path / "site-packages" / f"{package}.py"
+    code = compile("for level in (20, 20, 30):\n    logger.log(level, 'e')", file, "exec")
+    exec(code, {"logger": logging.getLogger(name), "__name__": package})
+    assert [line["level"] for line in lines()][:1] == [expected]
+
+
+@pytest.mark.parametrize(
     ("levels", "expected"),
     [
         ([], "warning"),  # Python's own last resort

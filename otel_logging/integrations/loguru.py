@@ -17,7 +17,7 @@ from otel_logging._values import plain
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.logs import call, caller, handlers, levels
 from otel_logging.logs import logger as loggers
-from otel_logging.logs.nesting import HandingOn, is_handed_on
+from otel_logging.logs.nesting import handed, is_handed_on
 from otel_logging.processors import EventDict
 
 #: loguru's number of our sink.
@@ -68,7 +68,7 @@ def _writing(write: Any) -> Any:
         if not levels.ours or getattr(self, "_function", None) is _to_line:
             write(self, message)
         elif not _is_console(self):
-            with HandingOn((str(message).strip(), message.record["message"].strip())):
+            with handed.doing((str(message).strip(), message.record["message"].strip())):
                 write(self, message)
 
     return writing

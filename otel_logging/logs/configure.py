@@ -13,11 +13,10 @@ from typing import Any, cast
 
 import structlog
 
-from otel_logging import _diagnostics, _names, _otlp, _runtime
+from otel_logging import _diagnostics, _otlp, _runtime
 from otel_logging._redact import Redaction
-from otel_logging._values import plain
 from otel_logging.logs import bound, caller, levels, line, logger, stdlib
-from otel_logging.logs.render import console_renderer, json_renderer, line_limit
+from otel_logging.logs.render import Renderer, console_renderer, json_renderer, line_limit
 from otel_logging.logs.stdout import Stdout
 from otel_logging.processors import EventDict
 from otel_logging.settings.logs import LogSettings, load_logs
@@ -70,23 +69,15 @@ def apply(settings: LogSettings) -> None:
         if not settings.caller and listen is None:
             straight = line.straight_to(stdout.write, line_limit(line_bytes))
 
-    def text(event_dict: EventDict) -> bytes:
-        written = str(plain(event_dict[_names.EVENT])).rstrip("\n")
-        return written.encode(errors="backslashreplace")
-
-    def writer(render: Callable[[EventDict], bytes]) -> Listener:
-        def write(event_dict: EventDict) -> None:
-            if listen is not None:
-                listen(event_dict)
-            stdout.write(render(event_dict))
-
-        return write
+    def write(event_dict: EventDict, render: Renderer) -> None:
+        if listen is not None:
+            listen(event_dict)
+        stdout.write(render(event_dict))
 
     level = logging.INFO if settings.level is None else settings.level
     held = {logging.root.name: level, **settings.levels} if settings.takeover else {}
-    writers = writer(render), writer(text)
     by_name = settings.level, settings.levels
-    logger.use(logger.Configured(*by_name, *writers, render, straight, settings.caller))
+    logger.use(logger.Configured(*by_name, write, render, straight, settings.caller))
     stdlib.take_over(held)
     hide_banners()
     atexit.unregister(_diagnostics.at_exit)

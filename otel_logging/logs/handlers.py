@@ -7,8 +7,7 @@ other loggers' records (``stdlib``).
 import logging
 import os
 import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from structlog.stdlib import ProcessorFormatter
@@ -35,8 +34,6 @@ def hears(logger: logging.Logger) -> bool:
     if type(logger).callHandlers not in only_handlers:
         return True  # an error tracker's
     at: logging.Logger | None = logger
-    while at is not None and not at.handlers:
-        at = at.parent if at.propagate else None
     while at is not None:
         for handler in at.handlers:
             if not is_console(handler) and type(handler) is not logging.NullHandler:
@@ -45,39 +42,35 @@ def hears(logger: logging.Logger) -> bool:
     return False
 
 
-def hand_on(
-    logger: logging.Logger,
-    level: int,
-    event_dict: EventDict,
-    given: Mapping[str, Any],
-    place: Mapping[str, Any] | None,
-) -> None:
-    """Give a line of ours to the application's handlers, as a record with its fields as ``extra``.
+def hand_on(logger: logging.Logger, level: int, make: Callable[[], logging.LogRecord]) -> None:
+    """Give a line of ours to the application's handlers, as the record that *make* returns.
 
-    *given* is the event dict before exceptions and stacks were text. Failure: never raises.
+    Failure: never raises.
     """
-    me = threading.get_ident()
-    if me in _handing_on or max(logger.manager.disable + 1, levels.for_handlers(logger)) > level:
+    least = max(logger.manager.disable + 1, levels.for_handlers(logger))
+    if _handing_on.mine() or level < least:
         return
-    _handing_on[me] = True
     try:
-        record = _record_of(logger, level, event_dict, given, place)
-        passed: Any = logger.filter(record)
-        if passed:
-            logger.callHandlers(record if passed is True else passed)
+        with _handing_on.doing(logger):
+            record = make()
+            passed: Any = logger.filter(record)
+            if passed:
+                logger.callHandlers(record if passed is True else passed)
     except Exception as error:
         _diagnostics.report("errors of a logging handler", detail=error)
-    finally:
-        _handing_on.put(me, None)
 
 
-def _record_of(
+def record_of(
     logger: logging.Logger,
     level: int,
     event_dict: EventDict,
     given: Mapping[str, Any],
     place: Mapping[str, Any] | None,
 ) -> logging.LogRecord:
+    """Return a line of ours as a record, with its fields as ``extra``.
+
+    *given* is the event dict before exceptions and stacks were text.
+    """
     event_dict = redact_secrets(logger, "", {**event_dict})
     fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
     error = exception_of(given.get("exc_info"))

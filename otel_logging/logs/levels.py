@@ -29,7 +29,7 @@ def of_root() -> int:
     return level if is_given else logging.INFO
 
 
-def _nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:
+def nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:
     """Return the nearest of *logger* and its parents that has a level, and that set in code.
 
     Zero where set-up names the logger: there ours counts.
@@ -42,14 +42,9 @@ def _nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:
     return at, logging.NOTSET
 
 
-def set_in_code(logger: logging.Logger) -> int:
-    """Return the level set on *logger* or a parent, below those that set-up names; else 0."""
-    return _nearest(logger)[1] if ours else logging.NOTSET
-
-
 def lowest(logger: logging.Logger) -> int:
     """Return the level from which a record is a line, or goes to a handler of the application."""
-    at, level = _nearest(logger)
+    at, level = nearest(logger)
     if level or at is None:
         return level or for_handlers(logger)
     is_last = at.level or at.parent is None

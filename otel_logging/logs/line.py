@@ -58,38 +58,23 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     if _BINDABLE:
         event_dict = merge_contextvars(None, level, event_dict)
     given, span = event_dict.pop("exc_info", None), trace.get_current_span()
-    error = exception_of(given)
-    origin = context = None
+    error, put = exception_of(given), identify
     if error is not None and not span.get_span_context().is_valid:
-        origin = _exceptions.context_of(error)
-    if origin is not None:
-        context = origin if bindings.is_unbound() else None
-        span = origin.run(trace.get_current_span)
+        origin: Any = _exceptions.context_of(error)
+        if origin is not None:
+            span = origin.run(trace.get_current_span)
+            is_unbound = not (bindings.bound() or bindings.job_tag())
+            put = partial(origin.run, identify) if is_unbound else put
     if type(given) is TracebackText:
         raised = _RAISED.match(given)
         found = zip(_names.OF_EXCEPTIONS, raised.groups("") if raised else (), strict=False)
         event_dict = {**dict(found), **event_dict, _names.EXCEPTION: given}
-    fill = partial(_fill, span, logger, level, event_dict, error, on_span=on_span)
-    return fill() if context is None else context.run(fill)
-
-
-def _fill(
-    span: trace.Span,
-    logger: str,
-    level: str,
-    event_dict: EventDict,
-    error: BaseException | None,
-    *,
-    on_span: bool,
-) -> EventDict:
-    identify(span, logger, level, event_dict, error)
+    put(span, logger, level, event_dict, error)
     told = error
     if error is None and level in _TELLING and logger != _names.SCOPE:  # ours tell of none
         told = sys.exc_info()[1]
     if told is not None:
         _exceptions.mark_told(told)
-    is_known = on_span and _runtime.current.on_spans
-    is_known = is_known and error is not None and _was_recorded(span, error)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
         if asked and _names.STACK in event_dict:
@@ -97,7 +82,7 @@ def _fill(
         _render_stack(None, "", event_dict)
     stamp(span, event_dict)
     if on_span:
-        record_on(span, event_dict, error, is_known=is_known)
+        record_on(span, event_dict, error)
     return event_dict
 
 
@@ -132,15 +117,6 @@ def _timestamp(now_ns: int) -> str:
         _second = (seconds, text)
     rest = now_ns // 1000 % 1_000_000 + 1_000_000  # with its zeros: a format takes twice the time
     return f"{text}{str(rest)[1:]}Z"
-
-
-def _was_recorded(span: trace.Span, error: BaseException) -> bool:
-    """Return whether this trace has the traceback of *error*; remember that it has it now."""
-    context = span.get_span_context()  # all that is asked of a span that is not ours
-    was_recorded = context.trace_id != 0 and _exceptions.is_recorded(error, context.trace_id)
-    if context.trace_flags.sampled:
-        _exceptions.mark_recorded(error, context.trace_id)
-    return was_recorded
 
 
 # ---------------------------------------------------------------- the usual line

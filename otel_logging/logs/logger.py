@@ -8,6 +8,7 @@ loggers made before set-up follow what is configured now. Deliberately absent: w
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -18,6 +19,7 @@ from otel_logging.logs import caller, handlers, levels, line
 from otel_logging.logs.call import as_extra, event_of_call, event_of_wrapper
 from otel_logging.logs.line import NAMES
 from otel_logging.logs.nesting import Inside
+from otel_logging.logs.render import Renderer, text_of
 from otel_logging.logs.stdout import is_echo
 from otel_logging.processors import EventDict
 
@@ -36,10 +38,8 @@ class Configured(NamedTuple):
 
     level: int | None
     levels: Mapping[str, int]
-    write: Callable[[EventDict], None]
-    #: Writes a line whose message is what the application has rendered.
-    write_text: Callable[[EventDict], None]
-    render: Callable[[EventDict], bytes]
+    write: Callable[[EventDict, Renderer], None]
+    render: Renderer
     straight: line.Straight = line.never_straight
     with_caller: bool = False
 
@@ -66,6 +66,8 @@ class LineLogger:
     name = ""  # each has its own
     #: An installed library's: what the application's handlers would not show is no line.
     is_quiet = False
+    #: The file of its first record, whose library it may be of.
+    logged_in = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -79,8 +81,8 @@ class LineLogger:
         threshold = floor = lowest = levels.of_root() if asked is None else asked
         if configured is not None and levels.ours:
             self.known = standard = logging.getLogger(self.name)
-            own, handlers_level = levels.set_in_code(standard), levels.for_handlers(standard)
-            self.is_quiet = asked is None and caller.is_library(self.name)
+            own, handlers_level = levels.nearest(standard)[1], levels.for_handlers(standard)
+            self.is_quiet = asked is None and caller.is_library(self.name, self.logged_in)
             if own and asked is None and not self.is_quiet:
                 lowest = min(lowest, own)
             threshold = max(lowest, own)
@@ -118,7 +120,7 @@ class LineLogger:
                 text = text.decode(errors="backslashreplace")
             theirs = structlog.get_config()["processors"]
             has_event = any(each is processors.record_on_span for each in theirs)
-            emit(self, level, lambda: {_names.EVENT: text}, on_span=not has_event, is_text=True)
+            emit(self, level, lambda: {_names.EVENT: text}, on_span=not has_event, render=text_of)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (logger_of, (self.name,))
@@ -192,11 +194,11 @@ def log(
 
     *place*: where it was logged, if that is not the caller. Otherwise as ``emit``.
     """
+    is_line = level >= lines.threshold  # else it is on no output and no span
     is_heard = is_heard and level >= lines.floor and lines.is_heard()
-    if level >= lines.threshold:
-        emit(lines, level, make, *args, is_heard=is_heard, place=place)
-    elif is_heard:  # on no output and no span
-        emit(lines, level, make, *args, is_heard=True, place=place, written=False, on_span=False)
+    ways: Any = {"written": is_line, "on_span": is_line, "is_heard": is_heard, "place": place}
+    if is_line or is_heard:
+        emit(lines, level, make, *args, **ways)
 
 
 def emit(
@@ -206,7 +208,7 @@ def emit(
     *args: Any,
     written: bool = True,
     on_span: bool = True,
-    is_text: bool = False,
+    render: Renderer | None = None,
     is_heard: bool = False,
     place: Mapping[str, Any] | None = None,
     level_name: str | None = None,
@@ -228,9 +230,10 @@ def emit(
             level_name = level_name or name_of(level)
             event_dict = line.complete(lines.name, level_name, event_dict, on_span=on_span)
             if written:
-                (configured.write_text if is_text else configured.write)(event_dict)
+                configured.write(event_dict, render or configured.render)
             if is_heard:
-                handlers.hand_on(lines.standard, level, event_dict, given, place)
+                of = lines.standard, level
+                handlers.hand_on(*of, partial(handlers.record_of, *of, event_dict, given, place))
     except Exception as error:
         _diagnostics.report(LOST, detail=error)
 

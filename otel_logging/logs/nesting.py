@@ -16,7 +16,8 @@ MOST_INSIDE: Final = 100
 #: By thread: its open log calls; how many deep ones there were in the outermost.
 _depths, _counts = OfThread(), OfThread()
 #: By thread: the record whose handlers are called, or the texts that another library's sink gets.
-_handed = OfThread()
+#: They may give it to another library, from which it is no second line.
+handed: Final = OfThread()
 
 
 class Inside:
@@ -45,29 +46,9 @@ class Inside:
             _counts.pop(self._thread, None)
 
 
-class HandingOn:
-    """A ``with`` block in which handlers or sinks have what is a line: *given*, a record or texts.
-
-    They may give it to another library, from which it is no second line.
-    """
-
-    __slots__ = ("_given", "_outer", "_thread")
-
-    def __init__(self, given: logging.LogRecord | tuple[str, ...]) -> None:
-        self._given = given
-
-    def __enter__(self) -> None:
-        self._thread = thread = threading.get_ident()
-        self._outer = _handed.get(thread)
-        _handed[thread] = self._given
-
-    def __exit__(self, *_: object) -> None:
-        _handed.put(self._thread, self._outer)
-
-
 def is_handed_on(record: Any) -> bool:
     """Say whether *record*, ``logging``'s or the text of another library's, is a line already."""
-    given = _handed.get(threading.get_ident())
+    given = handed.mine()
     with suppress(Exception):  # its arguments do not fit
         if type(given) is tuple:
             return isinstance(record, logging.LogRecord) and record.getMessage().strip() in given

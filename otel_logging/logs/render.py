@@ -30,6 +30,12 @@ def line_limit(limit_bytes: int | None) -> int:
     return min(limit_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES) - 1
 
 
+def text_of(event_dict: Mapping[str, Any]) -> bytes:
+    """Render a line whose message is what the application has rendered."""
+    text = str(plain(event_dict[_names.EVENT])).rstrip("\n")
+    return text.encode(errors="backslashreplace")
+
+
 def json_renderer(limit_bytes: int | None) -> Renderer:
     """Return a renderer of JSON lines of at most *limit_bytes*, else ``MAX_RECORD_BYTES``."""
     limit = line_limit(limit_bytes)
@@ -143,13 +149,14 @@ def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_T
         found: list[_Token] = [(1, None, message, _BOLD), *tail]
         if sum(map(_size, found)) <= room:
             return found
-    return [part for each in found for part in _split(each, room)]
+    words = _split(found[0], 0, _WORDS)
+    return [*words, *(part for each in tail for part in _split(each, room, _PARTS))]
 
 
-def _split(token: _Token, room: float) -> Iterator[_Token]:
+def _split(token: _Token, room: float, pattern: Any) -> Iterator[_Token]:
+    """Yield *token*, in parts where it is too wide."""
     gap, name, text, color = token
-    pattern = _WORDS if color == _BOLD else _PARTS
-    if color != _BOLD and _size(token) <= room:
+    if _size(token) <= room:
         yield token
         return
     for blanks, part in pattern.findall(text):
@@ -190,9 +197,7 @@ def _below(line: str, indent: int, color: str, columns: float, paint: _Paint) ->
     """Return a line of a longer text, indented; where it is too wide, broken between words."""
     if indent + _columns(line) > columns:
         indent = _LEAST_INDENT
-    tokens: list[_Token] = [(0, None, line, color)]
-    if indent + _columns(line) > columns:
-        tokens = [(len(blanks), None, word, color) for blanks, word in _WORDS.findall(line)]
+    tokens = _split((0, None, line, color), columns - indent, _WORDS)
     return " " * indent + _flow(tokens, columns, indent, 2 * _LEAST_INDENT, paint)
 
 

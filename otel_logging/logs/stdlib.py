@@ -20,7 +20,7 @@ from otel_logging._values import is_true, plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
 from otel_logging.logs import logger as loggers
-from otel_logging.logs.nesting import HandingOn, Inside, is_handed_on
+from otel_logging.logs.nesting import Inside, handed, is_handed_on
 from otel_logging.processors import (
     EventDict,
     TracebackText,
@@ -156,16 +156,13 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
     Usual: nobody but our line would see the record (no handler, filter, factory, patch or
     class of the application's), and it is a text with plain scalars in it.
     """
-    at: logging.Logger | None = logger
-    while at is not None:
-        if at.handlers:
-            return False
-        at = at.parent if at.propagate else None
     kind, lines = type(logger), loggers.logger_of(logger.name)
     if (
-        not levels.ours
+        _has_handlers(logger)
+        or not levels.ours
         or type(message) is not str
         or level < lines.lowest
+        or not lines.logged_in
         or logger.name in _APART
         or logger.filters
         or logger.disabled
@@ -204,7 +201,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         call_handlers = functools.partial(caller.as_called, call_handlers)
     is_taken = True
     try:
-        with Inside(), HandingOn(record):
+        with Inside(), handed.doing(record):
             is_taken = call_handlers(self, record) is not False
     except Exception as error:
         _diagnostics.report("errors of a logging handler", detail=error)
@@ -253,12 +250,14 @@ def _to_line(record: logging.LogRecord) -> None:
 
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
+    if not lines.logged_in:
+        lines.logged_in = str(plain(getattr(record, "pathname", None))) or "?"
+        lines.follow()
     level = record.levelno
     is_hidden = level < lines.lowest or (lines.is_quiet and handlers.hide(lines.standard, level))
     if not (is_hidden or uncaught.is_line_already(record) or is_handed_on(record)):
-        make = functools.partial(_event_of, record)
-        name = loggers.name_of(level, record.levelname)
-        emit = functools.partial(loggers.emit, lines, level, make, written=written, level_name=name)
+        ways: Any = {"written": written, "level_name": loggers.name_of(level, record.levelname)}
+        emit = functools.partial(loggers.emit, lines, level, _event_of, record, **ways)
         context = uncaught.context_for(record)
         emit() if context is None else context.run(emit)
 
@@ -279,7 +278,10 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         event_dict[_names.CODE_FUNCTION] = record.funcName
     if issubclass(type(record.msg), dict) and "_logger" in event_dict:
         return _of_structlog(record, event_dict)
-    call.put_message((_text_of(record), *_arguments_of(record)), event_dict)
+    arguments = record.args if isinstance(record.args, tuple) else (record.args,)
+    if not is_true(record.args):
+        arguments = ()
+    call.put_message((_text_of(record), *arguments), event_dict)
     if _names.FORMAT_ARGS in event_dict and _is_filtered(record):
         del event_dict[_names.FORMAT_ARGS]
     event = without_colors(event_dict[_names.EVENT].rstrip("\n"))
@@ -345,13 +347,6 @@ def _text_of(record: logging.LogRecord) -> str:
         return message if type(message) is str else str(message)  # as logging does
     except Exception:
         return str(plain(message))
-
-
-def _arguments_of(record: logging.LogRecord) -> tuple[Any, ...]:
-    arguments = record.args
-    if isinstance(arguments, tuple):
-        return arguments
-    return (arguments,) if is_true(arguments) else ()
 
 
 # ---------------------------------------------------------------- handlers

@@ -22,7 +22,9 @@ LOST: Final = "log lines lost: stdout takes none"
 
 
 class _Print:
-    """``write`` of a stream that lines go past: it remembers what was printed last."""
+    """``write`` of a stream that lines go past, or of somebody's wrapper that they go through: it
+    remembers what was printed last.
+    """
 
     __slots__ = ("__self__", "last", "print")
 
@@ -34,12 +36,6 @@ class _Print:
         written = self.print(text)
         self.last = text or self.last
         return written
-
-
-class _PrintThrough(_Print):
-    """``write`` of somebody's wrapper, that lines go through."""
-
-    __slots__ = ()
 
 
 class _PrintBytes:
@@ -87,9 +83,8 @@ class Stdout:
         try:
             stream, descriptor = sys.stdout, self._original
             if stream is not sys.__stdout__:
-                seen, past, encode, through = self._judged
-                if seen is not stream:
-                    _, past, encode, through = self._judge(stream)
+                judged = self._judged
+                _, past, encode, through = judged if judged[0] is stream else self._judge(stream)
                 if past is None:
                     if _write_text(stream, line, through):
                         return
@@ -150,7 +145,7 @@ def _noticed(stream: Any) -> _Print | None:
     """Remember what is printed to *stream*, a wrapper of somebody's own, or else to what it wraps:
     return what does.
     """
-    if isinstance(getattr(stream, "write", None), _Print):
+    if type(getattr(stream, "write", None)) is _Print:
         return cast("_Print", stream.write)
     below = None
     with suppress(Exception):  # it takes no attribute, or is anything
@@ -160,8 +155,8 @@ def _noticed(stream: Any) -> _Print | None:
         for part in parts:
             write = getattr(part, "write", None)
             write = write.text if type(write) is _PrintBytes else write
-            below = write if isinstance(write, _Print) else below
-        through = _PrintThrough(stream)
+            below = write if type(write) is _Print else below
+        through = _Print(stream)
         if below:
             below.__self__.flush()
             through.last = below.last
@@ -176,10 +171,9 @@ _writing = OfThread()
 
 def is_echo(event: Any) -> bool:
     """Say whether *event*, logged while a line is written, is that line: ``sys.stdout`` logs."""
-    me = threading.get_ident()
-    writing = _writing.get(me, False)
+    writing = _writing.mine()
     if writing and writing is not True and issubclass(type(event), str) and writing in event:
-        writing = _writing[me] = True
+        writing = _writing[threading.get_ident()] = True
     return writing is True
 
 
@@ -189,19 +183,15 @@ def _write_text(stream: Any, line: bytes, through: _Print | None = None) -> bool
     """
     if stream is None:
         raise OSError("there is none")
-    me, text = threading.get_ident(), line.decode()
-    outer = _writing.get(me)
-    _writing[me] = text.partition("\n")[0]
-    if through is not None:
-        last, through.last = through.last, ""  # none: another thread was quicker
-        text = text if last[-1:] in ("", "\n") else f"\n{text}"
-    try:
+    text = line.decode()
+    with _writing.doing(text.partition("\n")[0]):
+        if through is not None:
+            last, through.last = through.last, ""  # none: another thread was quicker
+            text = text if last[-1:] in ("", "\n") else f"\n{text}"
         try:
             stream.write(text + "\n")
         except UnicodeEncodeError:
             encoding = getattr(stream, "encoding", None) or "ascii"
             stream.write((text + "\n").encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-        return _writing[me] is not True
-    finally:
-        _writing.put(me, outer)
+        return _writing.mine() is not True

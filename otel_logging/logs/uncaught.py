@@ -87,19 +87,15 @@ class _Hook:
         self._report, self.before = report, before
 
     def __call__(self, *args: Any, **options: Any) -> None:
-        me, report = threading.get_ident(), self._report
-        outer = _passing.get(me)
-        is_line = outer is report or (bool(levels.ours) and report(*args, **options))
+        report = self._report
+        is_line = _passing.mine() is report or (bool(levels.ours) and report(*args, **options))
         if is_line and getattr(self.before, "__module__", None) in _PYTHONS:
             # what ``catch_warnings(record=True)`` replaces, and has no public name for
             show = getattr(warnings, "_showwarnmsg_impl", None)
             if report is not _of_warning or getattr(show, "__module__", "sys") in _PYTHONS:
                 return
-        _passing.put(me, report if is_line else None)
-        try:
+        with _passing.doing(report if is_line else None):
             self.before(*args, **options)
-        finally:
-            _passing.put(me, outer)
 
 
 # ---------------------------------------------------------------- each hook: was it a line?
@@ -108,8 +104,7 @@ class _Hook:
 def _of_main(_: Any, error: Any, __: Any) -> bool:
     if not isinstance(error, Exception):  # Ctrl-C has Python's own ending
         return False
-    _line("sys.excepthook", logging.CRITICAL, f"uncaught {plain(error)}", exc_info=error)
-    return True
+    return _line("sys.excepthook", logging.CRITICAL, f"uncaught {plain(error)}", exc_info=error)
 
 
 def _of_thread(args: Any) -> bool:
@@ -117,15 +112,13 @@ def _of_thread(args: Any) -> bool:
         return False
     fields = {"exc_info": args.exc_value, "thread": getattr(args.thread, "name", None)}
     event = f"uncaught {plain(args.exc_value)}"
-    _line("threading.excepthook", logging.ERROR, event, **fields)
-    return True
+    return _line("threading.excepthook", logging.ERROR, event, **fields)
 
 
 def _of_finaliser(args: Any) -> bool:
     event = without_addresses(args.err_msg or "exception ignored").removesuffix(" in")
     fields = {"exc_info": args.exc_value, "object": args.object}
-    Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
-    return True
+    return Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
 
 
 def _of_warning(
@@ -142,8 +135,7 @@ def _of_warning(
     fields["category"] = category.__name__
     # a ResourceWarning comes from a finaliser
     context = Context() if issubclass(category, ResourceWarning) else copy_context()
-    context.run(_line, WARNINGS, logging.WARNING, str(message), **fields)
-    return True
+    return context.run(_line, WARNINGS, logging.WARNING, str(message), **fields)
 
 
 def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
@@ -160,17 +152,17 @@ def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
     def write() -> None:
         if loggers.in_use() is configured:  # a later set-up is not asked for what came before it
             line.stamp(span, fields)
-            configured.write(fields)
+            configured.write(fields, configured.render)
 
     return write
 
 
 def is_line_already(record: logging.LogRecord) -> bool:
     """Say whether *record* is of a warning that is a line: ``captureWarnings`` before us."""
-    return record.name == WARNINGS and _passing.get(threading.get_ident()) is _of_warning
+    return record.name == WARNINGS and _passing.mine() is _of_warning
 
 
-def _line(name: str, level: int, event: str, **fields: Any) -> None:
+def _line(name: str, level: int, event: str, **fields: Any) -> bool:
     error = fields.get("exc_info")
     steps = list(traceback.walk_tb(None if error is None else error.__traceback__))
     # captureWarnings, there before us, makes a record of it that handlers get
@@ -182,6 +174,7 @@ def _line(name: str, level: int, event: str, **fields: Any) -> None:
         is_heard=not is_record,
         place=caller.place_of(*steps[-1]) if steps else None,  # where it was raised
     )
+    return True
 
 
 #: Python's hooks: where, by which name, and what makes a line of it.
