@@ -18,6 +18,7 @@ from otel_logging.context import CURRENT
 from otel_logging.integrations import registry
 from otel_logging.logs import configure, stdlib
 from tests.lines import parsed
+from tests.programs import none_left
 from tests.receiver import Receiver, Span
 
 #: A port of loopback that nobody listens at.
@@ -96,7 +97,8 @@ def receiver() -> Iterator[Receiver]:
 def _clean_slate() -> Iterator[None]:
     """What one test bound, reported, set up or took over is not there in the next."""
     _diagnostics.forget()
-    yield
+    with none_left():
+        yield
     _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     registry.uninstrument()
     stdlib.take_over({})
