@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 Done = subprocess.CompletedProcess[Any]
 GUARDED = ("OTEL_LOGGING_JAEGER_URL",)
 MODULE = (sys.executable, "-m")
-PATIENCE_S = 60.0  # for a busy machine; nothing takes so long
+PATIENCE_S = 180.0  # for a busy machine; nothing takes so long
 PIPE_BYTES = 1 << 19  # a user who is not root may have 128 of them
 
 _started: list[subprocess.Popen[Any]] = []

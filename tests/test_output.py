@@ -28,6 +28,20 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors as POSIX
 SAID = b"otel_logging: 1 log lines lost: stdout takes none"
 
 
+CLOCK = """
+import time
+from pathlib import Path
+def clock():
+    told = Path("/proc/thread-self/schedstat")
+    return time.monotonic() - (int(told.read_text().split()[1]) / 1e9 if told.exists() else 0)
+"""
+
+
+def fair(code: str) -> str:
+    """Return *code* with a clock that stands, on Linux, while its thread waits for a processor."""
+    return CLOCK + code.replace("time.monotonic()", "clock()")
+
+
 def child(code: str, **popen: Any) -> Popen[bytes]:
     variables = popen.pop("variables", {})
     env = child_environment(ENVIRONMENT="production", **variables)
@@ -214,7 +228,7 @@ def test_a_reader_that_stops(kind: Any, kernel: str) -> None:
     """Its writers wait 100 ms together, once; then lines are dropped until it reads again."""
     code = STALLED.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
     with kind() as (read, write):
-        process = child(code, stdout=write, stdin=PIPE)
+        process = child(fair(code), stdout=write, stdin=PIPE)
         os.close(write)
         assert process.stdin
         assert process.stderr
@@ -287,7 +301,7 @@ log.info("next")
     code = code.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
     with pipe() as (read, write):
         process = child(
-            code,
+            fair(code),
             stdout=write,
             stdin=PIPE,
             variables={"OTEL_LOGGING_LINE_BYTES": "1000000"},
@@ -327,7 +341,7 @@ log.info("next")
     code = code.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
     with pipe() as (read, write):
         process = child(
-            code,
+            fair(code),
             stdout=write,
             stdin=PIPE,
             variables={"OTEL_LOGGING_LINE_BYTES": "1000000"},
@@ -379,7 +393,7 @@ WRAPPERS = [
 
 def wrapped(wrapper: str, lines: int, stdout: int) -> Popen[bytes]:
     env = child_environment(ENVIRONMENT="production")
-    command = (sys.executable, "-c", WRAPPED, wrapper, lines)
+    command = (sys.executable, "-c", fair(WRAPPED), wrapper, lines)
     return start(*command, env=env, text=False, stdout=stdout)
 
 
@@ -612,7 +626,7 @@ def test_a_pipe_for_stdout_and_stderr_whose_reader_stops(streams: str, reads_aga
     """``2>&1``: our report waits for nobody either, at exit too, and is written when it can be."""
     with pipe() as (read, write), pipe() as (told, tell):
         env = child_environment(ENVIRONMENT="production")
-        command = (sys.executable, "-c", BOTH, streams, tell)
+        command = (sys.executable, "-c", fair(BOTH), streams, tell)
         options = {"stdout": write, "stderr": write, "stdin": PIPE, "pass_fds": [tell]}
         process = start(*command, env=env, text=False, **options)
         for end in (write, tell):
