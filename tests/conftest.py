@@ -116,17 +116,22 @@ def _temporary() -> Iterator[str]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each test's home is in it: most need no ``tmp_path``, which costs more than they do."""
+    return tmp_path_factory.mktemp("homes")
+
+
 @pytest.fixture(autouse=True)
 def _no_place_of_the_user(
-    _clean_slate: None, tmp_path: Path, _temporary: str, monkeypatch: pytest.MonkeyPatch
+    _clean_slate: None, _homes: Path, _temporary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user's spool directory is a temporary one, for child processes as well. Nor is the
     machine's temporary directory looked through, which root's commands do, and left things in.
     """
     monkeypatch.setattr(tempfile, "tempdir", _temporary)
     monkeypatch.setenv("TMPDIR", _temporary)
-    home = tmp_path / "home"
-    home.mkdir()
+    home = Path(tempfile.mkdtemp(dir=_homes))
     for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
