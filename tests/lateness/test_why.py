@@ -607,7 +607,7 @@ def test_a_request_that_is_not_sampled_has_its_line_all_the_same(
         (line,) = [line for line in lines() if line["logger"] == "otel_logging"]
         assert (line["late.cause"], line["user_id"]) == ("pool", "alice")
         assert line["event"].startswith("alice's turn of ")
-        assert running.force_flush()
+        assert running.force_flush(60)
     assert receiver.spans == []
 
 
@@ -834,7 +834,7 @@ def budgets(
         with traced(name) as span:
             pass
         span_id = f"{span.get_span_context().span_id:016x}"
-        assert running.force_flush()
+        assert running.force_flush(60)
         (found,) = [each for each in receiver.spans if each.span_id == span_id]
         return found.attributes.get("budget_s")
 
