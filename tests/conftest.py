@@ -18,6 +18,7 @@ from otel_logging.context import CURRENT
 from otel_logging.integrations import registry
 from otel_logging.logs import configure, stdlib
 from tests.lines import parsed
+from tests.programs import none_left
 from tests.receiver import Receiver, Span
 
 #: A port of loopback that nobody listens at.
@@ -96,7 +97,8 @@ def receiver() -> Iterator[Receiver]:
 def _clean_slate() -> Iterator[None]:
     """What one test bound, reported, set up or took over is not there in the next."""
     _diagnostics.forget()
-    yield
+    with none_left():
+        yield
     _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     registry.uninstrument()
     stdlib.take_over({})
@@ -114,17 +116,22 @@ def _temporary() -> Iterator[str]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each test's home is in it: most need no ``tmp_path``, which costs more than they do."""
+    return tmp_path_factory.mktemp("homes")
+
+
 @pytest.fixture(autouse=True)
 def _no_place_of_the_user(
-    _clean_slate: None, tmp_path: Path, _temporary: str, monkeypatch: pytest.MonkeyPatch
+    _clean_slate: None, _homes: Path, _temporary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user's spool directory is a temporary one, for child processes as well. Nor is the
     machine's temporary directory looked through, which root's commands do, and left things in.
     """
     monkeypatch.setattr(tempfile, "tempdir", _temporary)
     monkeypatch.setenv("TMPDIR", _temporary)
-    home = tmp_path / "home"
-    home.mkdir()
+    home = Path(tempfile.mkdtemp(dir=_homes))
     for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))

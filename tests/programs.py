@@ -13,8 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -25,7 +25,10 @@ _T = TypeVar("_T")
 Done = subprocess.CompletedProcess[Any]
 GUARDED = ("OTEL_LOGGING_JAEGER_URL",)
 MODULE = (sys.executable, "-m")
-PATIENCE_S = 60.0  # for a busy machine; nothing takes so long
+PATIENCE_S = 180.0  # for a busy machine; nothing takes so long
+PIPE_BYTES = 1 << 19  # a user who is not root may have 128 of them
+
+_started: list[subprocess.Popen[Any]] = []
 
 
 def child_environment(**variables: str) -> dict[str, str]:
@@ -42,13 +45,38 @@ def child_environment(**variables: str) -> dict[str, str]:
 def start(
     *command: object, env: Mapping[str, str] | None = None, text: bool = True, **popen: Any
 ) -> subprocess.Popen[Any]:
-    """Start *command* beside the test, stdout and stderr in pipes; ``end`` waits for it."""
-    return subprocess.Popen(
+    """Start *command* beside the test, stdout and stderr in pipes; ``end`` waits for it.
+
+    On Linux a pipe takes what is printed until a busy machine reads it: of one that is full,
+    lines are lost after 100 ms.
+    """
+    child = subprocess.Popen(
         [str(part) for part in command],
         env=child_environment() if env is None else env,
         encoding="utf-8" if text else None,
+        pipesize=PIPE_BYTES,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen,
     )
+    _started.append(child)
+    return child
+
+
+@contextmanager
+def none_left() -> Iterator[None]:
+    """End what was started within and still runs, and close its pipes: a test that fails in the
+    midst of it is the only one that fails.
+    """
+    before = len(_started)
+    yield
+    for child in _started[before:]:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                with suppress(OSError):  # what it never read
+                    stream.close()
+    del _started[before:]
 
 
 def end(child: subprocess.Popen[Any], given: Any = None, *, patience_s: float = PATIENCE_S) -> Done:

@@ -48,7 +48,7 @@ def give_away(base: Path) -> None:
 @pytest.fixture
 def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """The homes of three users; ours is the first. The third has no store."""
-    found = {"ours": tmp_path / "home", "ada": tmp_path / "ada", "bob": tmp_path / "bob"}
+    found = {"ours": Path.home(), "ada": tmp_path / "ada", "bob": tmp_path / "bob"}
     users = [SimpleNamespace(pw_dir=str(home)) for home in found.values()]
     monkeypatch.setattr(pwd, "getpwall", lambda: users)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))

@@ -171,7 +171,7 @@ def test_a_terminal_obeys_nothing_in_a_message_of_several_lines(event: str, widt
     assert all(not each or each.startswith("    ") for each in below)
 
 
-@pytest.mark.parametrize("width", [1, 20, 80, 10**6])
+@pytest.mark.parametrize("width", [1, 10**6])
 @pytest.mark.parametrize(
     "fields", [{f"name_of_a_field_{n}": n for n in range(10_000)}, {"event": "\n" * 9000}]
 )

@@ -365,12 +365,12 @@ def test_no_writable_directory_at_all_is_a_problem(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the user's own nor a temporary one."""
-    (tmp_path / "home" / "state").write_text("")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "home" / "state"))
+    (Path.home() / "state").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(Path.home() / "state"))
 
     assert_problem(
         run(OTEL_LOGGING_SPOOL_DIR=""),
-        f"The spool cannot be written ({tmp_path / 'home' / 'state' / 'otel_logging'}:",
+        f"The spool cannot be written ({Path.home() / 'state' / 'otel_logging'}:",
         "set OTEL_LOGGING_SPOOL_DIR",
     )
 
@@ -379,7 +379,7 @@ def test_a_temporary_directory_as_the_spool_is_noted(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user's own cannot be written: spans are in a temporary one."""
-    (tmp_path / "home" / "state").write_text("")
+    (Path.home() / "state").write_text("")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     result = run(OTEL_LOGGING_SPOOL_DIR="")

@@ -129,10 +129,10 @@ def test_it_is_a_context_manager_and_shows_what_it_did(receiver: Receiver, tmp_p
         with traced("x"):
             pass
         assert running.service_name == "shop"
-        assert running.force_flush()
+        assert running.force_flush(60)
         assert "[open; spans ended: 1; segments: 1 delivered" in repr(running)
     assert "[shut down; spans ended: 1" in repr(running)
-    assert running.force_flush() is True
+    assert running.force_flush(60) is True
 
 
 def test_what_ends_after_shutdown_is_counted(service: Service) -> None:
@@ -172,7 +172,7 @@ def test_tracing_can_be_left_out(
         with traced("x") as span:
             assert not span.is_recording()
             log.info("hello")
-        assert running.force_flush() is True
+        assert running.force_flush(60) is True
         assert repr(running) == "<Observability shop [open, no tracing]>"
     assert json.loads(capfd.readouterr().out)["event"] == "hello"
     assert not spool.exists()
@@ -190,7 +190,7 @@ def test_under_test_there_is_no_network_and_no_spool_left(
     with setup_observability("shop") as running:
         with traced("x"):
             pass
-        assert running.force_flush() is True
+        assert running.force_flush(60) is True
         assert "delivered to nowhere" in repr(running)
         assert list(tmp_path.glob("otel_logging-*"))
     assert receiver.requests == []
@@ -360,7 +360,7 @@ def test_without_any_writable_place_spans_wait_in_memory(
     with setup_observability("shop", environment="production", endpoint=receiver.endpoint) as o:
         with traced("x"):
             pass
-        assert o.force_flush()
+        assert o.force_flush(60)
     assert [s.name for s in receiver.spans] == ["x"]
     assert "the spool is in memory alone" in capsys.readouterr().err
 
@@ -435,7 +435,7 @@ def test_lines_can_leave_as_log_records_instead(
         "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path
     ) as alone:
         log.info("without traces")
-        assert alone.force_flush()
+        assert alone.force_flush(60)
     assert [record.body for record in receiver.log_records] == ["without traces"]
     receiver.clear()
     monkeypatch.delenv("OTEL_TRACES_EXPORTER")

@@ -233,13 +233,12 @@ def test_then_fields_are_left_out_and_counted() -> None:
     assert left == 10_000 - len(kept)
 
 
-@pytest.mark.alone
 def test_ten_thousand_fields_on_a_pipe_are_fast() -> None:
-    """Not a second of somebody's event loop."""
+    """Not a second of somebody's event loop, on a processor of its own."""
     fields = {f"field_{n}": "text " * 20 for n in range(10_000)}
-    began = time.perf_counter()
+    began = time.thread_time()
     on_pipe(**fields)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @given(

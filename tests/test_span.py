@@ -519,7 +519,8 @@ observability = setup_observability("shop", environment="production", endpoint=s
                                     spool_dir=sys.argv[2])
 with trace.get_tracer("theirs").start_as_current_span("theirs"):
     for n in range(130):
-        get_logger("shop").info("n", **{f"given_{n}": "é" * 8_000 for n in range(n % 2 * 60)})
+        wide = 60 if n % 43 == 0 else 0
+        get_logger("shop").info("n", **{f"given_{n}": "é" * 8_000 for n in range(wide)})
 assert observability.shutdown()
 """
 
@@ -531,7 +532,7 @@ def test_an_event_of_another_sdks_span_is_bounded(receiver: Receiver, tmp_path: 
     assert len(events) == 130
     assert max(map(size_of, events)) <= MAX_RECORD_BYTES
     assert all("more]" in e.attributes.get("given_59", "more]") for e in events)
-    assert len([e for e in events if "given_59" in e.attributes]) == 65
+    assert len([e for e in events if "given_59" in e.attributes]) == 4  # the last on a page
 
 
 def test_a_line_after_the_span_ended_is_a_child_of_it(service: Service) -> None:

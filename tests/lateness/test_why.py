@@ -50,6 +50,14 @@ def burn(seconds: float) -> None:
         sum(range(500))
 
 
+def until_a_processor_is_free() -> Iterator[None]:
+    """Try again what waited for one, as the machine had other things to do."""
+    began = time.monotonic()
+    while time.monotonic() - began < 20:
+        yield
+    pytest.skip("no processor was free within 20 s")
+
+
 async def turn(user: str, work: Callable[[], Any], **options: Any) -> None:
     """One user's turn, with a budget."""
     with traced("turn", budget=BUDGET_S, **options):
@@ -612,7 +620,7 @@ def test_a_request_that_is_not_sampled_has_its_line_all_the_same(
         (line,) = [line for line in lines() if line["logger"] == "otel_logging"]
         assert (line["late.cause"], line["user_id"]) == ("pool", "alice")
         assert line["event"].startswith("alice's turn of ")
-        assert running.force_flush()
+        assert running.force_flush(60)
     assert receiver.spans == []
 
 
@@ -839,7 +847,7 @@ def budgets(
         with traced(name) as span:
             pass
         span_id = f"{span.get_span_context().span_id:016x}"
-        assert running.force_flush()
+        assert running.force_flush(60)
         (found,) = [each for each in receiver.spans if each.span_id == span_id]
         return found.attributes.get("budget_s")
 
@@ -961,13 +969,11 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
             pool.submit(search).result()
 
     for attempt in (turns, waits):
-        for _ in range(100):
+        for _ in until_a_processor_is_free():
             attempt()
             (line,) = lines()
-            if share > 0.8:  # else the machine had other things to do, and it waited as well
+            if share > 0.8:
                 break
-        else:
-            pytest.skip("no processor was free for a quarter of a second, a hundred times")
         assert line["late.cause"] == "cpu"
         assert str(line["late.detail"]).startswith(("search", "burn ("))
         assert f"s of computing in {line['late.detail']}" in line["event"]
@@ -979,12 +985,16 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
 def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
     """Where one thread keeps the interpreter for itself, in one call that never lets go."""
     held = threading.Event()
+    share = 0.0
 
     def hold() -> None:
-        with traced("report", budget=10):
+        nonlocal share
+        with traced("report", budget=60):
             bind_context(user_id="alice")
             held.set()
-            sum(range(40_000_000))
+            began_s, began_cpu_s = time.perf_counter(), time.thread_time()
+            sum(range(20_000_000))
+            share = (time.thread_time() - began_cpu_s) / (time.perf_counter() - began_s)
             held.clear()
 
     def small() -> None:
@@ -994,12 +1004,15 @@ def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
             while held.is_set():
                 time.sleep(0.001)
 
-    with ThreadPoolExecutor(2) as pool:
-        small_one = pool.submit(small)
-        time.sleep(0.1)  # the watching thread knows both
-        pool.submit(hold).result()
-        small_one.result()
-    span = service.one("turn")
+    for _ in until_a_processor_is_free():
+        with ThreadPoolExecutor(2) as pool:
+            small_one = pool.submit(small)
+            time.sleep(0.1)  # the watching thread knows both
+            pool.submit(hold).result()
+            small_one.result()
+        if share > 0.8:
+            break
+    span = service.named("turn")[-1]
     assert span.attributes["late.cause"] == "cpu"
     assert str(span.attributes["late.culprit"]).startswith("report")
     assert span.attributes["late.culprit.user_id"] == "alice"
