@@ -11,8 +11,8 @@ from typing import Any, Final
 from otel_logging._secret_names import words_in
 from otel_logging._text import later
 
-QUOTE: Final = r"""\\{0,15}["'`“”]|(?:%(?:25){0,3}5C){0,7}%(?:25){0,3}2[27]|&quot;|&#3[49];"""
-SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|%20|\+)"
+QUOTE: Final = r"""\\{0,15}["'`“”]|&quot;|&#3[49];"""
+SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|\+)"
 #: What is said of a value that does not do.
 _SENTENCE: Final = (
     r"(?i:(?:this|your|the) \w+|ensure|string|value|field|is|must|can't|cannot|should|has|invalid"

@@ -21,8 +21,8 @@ def marker(kind: str) -> str:
     return f"[redacted:{kind}]"
 
 
-#: Where a text begins inside another: behind an escape, as ``repr``, JSON and URLs have it.
-_ESCAPE: Final = r"(?<=\\[nrt])|(?<=%[0-9A-F][0-9A-F])"
+#: Where a text begins inside another: behind an escape, as ``repr`` and JSON have it.
+_ESCAPE: Final = r"(?<=\\[nrt])"
 _B: Final = rf"(?:(?<![A-Za-z0-9_\\-])|{_ESCAPE})"
 #: Issuers' tokens. Each has a digit somewhere: a name of words alone is none.
 _ISSUED: Final = by_kind(
@@ -178,7 +178,7 @@ def _placed() -> Iterator[tuple[str, str, Any]]:
 _PLACED: Final = list(_placed())
 _SCHEME: Final = later(
     rf"(?:(?<![\w-])|{_ESCAPE})"
-    r"(bearer|basic)( {1,4}|%20|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
+    r"(bearer|basic)( {1,4}|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )
 _CARD: Final = later(

@@ -17,19 +17,18 @@ from otel_logging._text import later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.%\\-])|(?<=--)|(?<=[\s\"']-)|(?<=^-)|(?<=-[DP])|(?<=\\[rnt])|(?<=\\u[0-9a-fA-F]{4})"
-    r"|(?<=%[0-9A-F]{2})|(?<=%25[0-9A-F]{2}))(?P<name>[^\W\d][\w.-]{0,127}+"
-    r"(?:(?:\[|%(?:25){0,3}5[Bb])[\w.-]{0,64}(?:\]|%(?:25){0,3}5[Dd])){0,3})"
+    r"(?:(?<![\w.\\])|(?<=\\[rnt]))(?P<name>[^\W\d][\w.-]{0,127}+"
+    r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
     rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?'))?"
     r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
-    r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?(?:[^\S\r\n]|%20){0,40}"
+    r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?[^\S\r\n]{0,40}"
     r"(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|==?"
     r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
-    r"|:(?!//|:\S)|%(?:25){0,3}3[ADad])(?:(?<=:):(?=[ \t]))?"
-    r"(?:[ \t]|%20){0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
+    r"|:(?!//|:\S))(?:(?<=:):(?=[ \t]))?"
+    r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
 )
 #: A name with a colon that is one of a place, a host, an image, or the end of an address:
 #: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`.
@@ -137,7 +136,7 @@ _WITH_SCHEME: Final = later(rf"{SCHEMES}(?=\S)", re.IGNORECASE)
 _ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=[^\s0-9]{0,200}[0-9])(?=[^\s\"']{6})")
 #: A word and the next, which may be a scheme and what it takes; perhaps there is no more.
 _TWO: Final = later(
-    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|%20|\+)(?P<given>[\w.~+/-]{4,}+=*)"
+    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|\+)(?P<given>[\w.~+/-]{4,}+=*)"
     r"(?:(?P<last>[ \t]{0,4}(?:[\r\n\\\"'`,;)}\]]|$))|(?=\s))"
 )
 _SCHEMES: Final = words_in(
@@ -146,13 +145,10 @@ _SCHEMES: Final = words_in(
 )
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
-_PART: Final = (
-    rf"[^\s&;,\"'`()\[\]{{}}<>\\%]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
-    r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#)"
+_VALUE: Final = later(
+    rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
+    r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
-_VALUE: Final = later(rf"(?:{_PART}|%(?!(?:25){{0,3}}(?:26|3B|2C|22|27)))+")
-#: Behind a sign that is not percent-encoded: so what is in the value ends it nowhere.
-_WHOLE: Final = later(rf"(?:{_PART}|%)+")
 _TAKEN: Final = later(rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
 _TEMPLATE: Final = later(
     r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
@@ -192,8 +188,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
     quote = quote if quote in ("'", '"') else ""
-    value = _WHOLE if sign in ("=", "==") else _VALUE
-    usual = _COOKIES if kind == "cookie" and sign != ":" else value
+    usual = _COOKIES if kind == "cookie" and sign != ":" else _VALUE
     if taken := _TAKEN.match(text, at):
         is_closed = quote and text.startswith(quote, taken.end())
         more = None if is_closed else usual.match(text, taken.end())
@@ -211,11 +206,11 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         return at, last if end < 0 else end
     start = scheme.end() if scheme else given or at
     end = _end_of_enclosed(text, start)
-    found = (_COOKIES if kind == "cookie" else value).match(text, end)
+    found = (_COOKIES if kind == "cookie" else _VALUE).match(text, end)
     end = found.end() if found else end
     while text[end - 1 : end].isalnum() and text[end : end + 1] in _ENCLOSED:  # `SecretStr('…')`
         end = _end_of_enclosed(text, end)
-        more = value.match(text, end)
+        more = _VALUE.match(text, end)
         end = more.end() if more else end
     return at, end
 
