@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from otel_logging import _harmless, _secret_names
-from otel_logging._harmless import QUOTE, SCHEMES, is_about, is_blank, is_count
+from otel_logging._harmless import QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_texts import marker
 from otel_logging._text import later
@@ -131,9 +131,6 @@ _BELOW: Final = later(
 _ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
 _LINE: Final = later(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
 _COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
-_WITH_SCHEME: Final = later(rf"{SCHEMES}(?=\S)", re.IGNORECASE)
-#: Of a header, whatever it is called.
-_ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=[^\s0-9]{0,200}[0-9])(?=[^\s\"']{6})")
 #: A word and the next, which may be a scheme and what it takes; perhaps there is no more.
 _TWO: Final = later(
     r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|\+)(?P<given>[\w.~+/-]{4,}+=*)"
@@ -149,7 +146,6 @@ _VALUE: Final = later(
     rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
     r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
-_TAKEN: Final = later(rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
 _TEMPLATE: Final = later(
     r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
     r"|<(?:[\w -]{1,64}|[^\s<>]{1,64})>"
@@ -188,15 +184,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
     quote = quote if quote in ("'", '"') else ""
-    usual = _COOKIES if kind == "cookie" and sign != ":" else _VALUE
-    if taken := _TAKEN.match(text, at):
-        is_closed = quote and text.startswith(quote, taken.end())
-        more = None if is_closed else usual.match(text, taken.end())
-        return at, more.end() if more else taken.end()
-    scheme = _WITH_SCHEME.match(text, at)
-    if scheme is None and kind == "authorization" and sign == ":":
-        scheme = _ANY_SCHEME.match(text, at)
-    given = _begin_of_credential(text, at, kind) if scheme is None and not opening else 0
+    given = 0 if opening else _begin_of_credential(text, at, kind)
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
     if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
         last = line.end() if (line := _LINE.match(text, at)) else len(text)
@@ -204,8 +192,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         while end > 0 and _is_escaped(text[at:end][-16:], quote):
             end = text.find(quote, end + 1, last)
         return at, last if end < 0 else end
-    start = scheme.end() if scheme else given or at
-    end = _end_of_enclosed(text, start)
+    end = _end_of_enclosed(text, given or at)
     found = (_COOKIES if kind == "cookie" else _VALUE).match(text, end)
     end = found.end() if found else end
     while text[end - 1 : end].isalnum() and text[end : end + 1] in _ENCLOSED:  # `SecretStr('…')`
