@@ -51,9 +51,8 @@ _CODE: Final = later(
     r"|\[(?:\w{0,9}|[\"':][\w.-]{1,64}[\"']?)\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
     rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\.(?:get|pop)\w{{0,24}}\([\"']|(?:input|prompt|env)\([\"']"
     r"|[a-z_]{1,64}[0-9]{1,3}\(\)"
-)
-_OWN: Final = later(
-    r"(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)(?:\.[A-Za-z_]{1,64}){1,8}"
+    r"|(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)"
+    r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
 #: Of JSON's schemas, without a value; and a list of what is said.
@@ -126,9 +125,7 @@ def is_source(
     """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
     value = text[begin:end].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_")
-    if value in (last, last.upper()) or is_blank(value) or _OWN.fullmatch(value):
-        return True
-    if _CODE.match(text, begin):
+    if value in (last, last.upper()) or is_blank(value) or _CODE.match(text, begin):
         return True
     if not _REFERENCE.fullmatch(value):
         return False
