@@ -52,7 +52,8 @@ _MEMBERS: Final = later(
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
 _FLAG: Final = later(
-    rf"(?<![\w-])--?{_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
+    r"(?:(?<![\w-])--?|(?:\b(?i:config(?:ure)?\s+set|git config|setenv|setx)\s|(?:^|\n)ENV ) {0,8}"
+    rf"(?:\S{{0,128}}[:/])?){_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
     rf"|(?:{QUOTE}),\s{{0,40}}[bu]?(?=(?:{QUOTE})[^\s\"'-])"
     rf"|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
 )
@@ -94,19 +95,12 @@ _CALL: Final = later(
 )
 #: What pydantic was given, in the text of its error and in one of its ``errors()``.
 _GIVEN: Final = later(
-    rf"(?:^|(?<=[\"'])|(?<=: )|{_NEWLINE}){_OPTION}{_NEWLINE} {{1,4}}"
-    rf"(?:(?!{_NEWLINE})[^\n]){{0,400}}?\binput_value=(?!\{{)"
+    rf"(?:^|{QUOTE}|(?<=: )|{_NEWLINE}){_OPTION}(?:{_NEWLINE} {{1,4}}|(?:{QUOTE}),?[)\]])"
+    rf"(?:(?!{_NEWLINE})[^\n]){{0,400}}?\binput(?:_value=|(?:{QUOTE}): ?)(?!\{{)"
 )
-_LOCATED: Final = later(
-    rf"\bloc(?:{QUOTE}): ?[(\[][^()\[\]]{{0,200}}?(?:{QUOTE}){_NAME}(?:{QUOTE}),?[)\]]"
-    rf"[^\n]{{0,400}}?(?:{QUOTE})input(?:{QUOTE}): ?(?!\{{)"
-)
-#: The other value of a change: `password: "a" -> "b"`.
-_CHANGE: Final = later(
-    rf"{_NAME}(?:{QUOTE})?\s{{0,40}}[=:] ?(?:{QUOTE})?\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?"
-    r" ?(?:->|=>|→) ?(?=\S)"
-)
-#: A part of a form; a row of a table, or of columns; what a command sets.
+#: Before the other value of a change: `password: "a" -> "b"`.
+_THEN: Final = later(rf"(?:{QUOTE})? ?(?:->|=>|→|to) ?(?=[\"'])")
+#: A part of a form; a row of a table, or of columns.
 _FORM: Final = later(
     rf"form-data;(?:(?!{_NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
     rf"(?:(?!{_NEWLINE})[^\n]){{0,99}}(?:{_NEWLINE}[A-Z](?:(?!{_NEWLINE})[^\n]){{1,99}}){{0,3}}(?:{_NEWLINE}){{2}}"
@@ -115,10 +109,6 @@ _CELL: Final = later(
     rf"(?:^|{_NEWLINE}|(?<=[\"'])|(?<=: ))[ \t|│┃]{{0,80}}{_NAME}"
     r"(?: {1,40}[|│┃] {1,40}| {0,40}(?:\t|\\t)[ \t]{0,40}| {2,60})"
     rf"(?=[^\s|│┃=:\"'-]\S{{0,200}}?(?: {{2}}|[ \t]*(?:[|│┃\"']|\\?\t|{_NEWLINE}|$)))"
-)
-_SET: Final = later(
-    r"(?:\b(?i:config(?:ure)?\s+set|git config|setenv|setx)\s|(?:^|\n)ENV ) {0,8}(?:\S{0,128}[:/])?"
-    rf"{_NAME} {{1,8}}(?=\S)"
 )
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
 #: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
@@ -270,18 +260,15 @@ def _end_of_enclosed(text: str, at: int) -> int:
 #: Each with signs of it that are quick to look for: a text with a shape has one of them.
 _SHAPES: Final = (
     (_NAMED, ("",)),
-    (_CHANGE, ("[redacted:",)),
     (_PAIR, (",", ";s:")),
     (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'")),
-    (_FLAG, ("-",)),
+    (_FLAG, ("-", "set", "SET", "ENV", "config")),
     (_SAID, ("",)),
     (_WORD, ("assw", "ASSW", "assph", "asscode", " is ")),
     (_CALL, ("(",)),
     (_GIVEN, ("input",)),
-    (_LOCATED, ("input",)),
     (_FORM, ("form-data",)),
     (_CELL, ("  ", "\t", "\\t", "|", "│", "┃")),
-    (_SET, ("set", "SET", "ENV", "config")),
     (_TAG, ("</", "&lt;/")),
 )
 
@@ -340,6 +327,10 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         if not (is_blank(value, kind) or is_count(name, value) or is_about(value)):
             parts += text[done:begin], marker(kind)
             done = end
+            if then := _THEN.match(text, end):
+                begin, end = _value(text, then.end(), kind, "", before)
+                parts += text[done:begin], marker(kind)
+                done = end
     return "".join((*parts, text[done:])) if parts else text
 
 
