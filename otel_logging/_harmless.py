@@ -134,6 +134,30 @@ def is_source(
     )
 
 
+#: A word, though there are digits in it: `OAuth2Session`; and what is none.
+_TERM: Final = later(
+    r"\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9]"
+)
+_HEX: Final = later(r"[0-9a-f]{20,64}|[0-9a-f]{128}|[0-9A-F]{32,128}")
+
+
+def is_credential(kind: str, quoted: str | None, bare: str) -> bool:
+    """Say whether what a sentence has behind a secret's name is none of its words."""
+    value = quoted or bare
+    if _TERM.match(value):
+        return False
+    if kind == "otp" and value.isdecimal():
+        return len(value) < 9
+    if (quoted and kind == "password") or _HEX.fullmatch(value):
+        return True
+    digit, *letters = (
+        any(map(is_one, value)) for is_one in (str.isdigit, str.islower, str.isupper)
+    )
+    if kind in ("password", "otp") or (quoted and value.isalnum()):
+        return digit and any(letters) and len(value) > 5
+    return digit and all(letters) and len(value) > 7
+
+
 def is_state(name: str, value: str) -> bool:
     """Say whether *value* is no value of *name*, but its state, or its type."""
     word = re.split(r"[\[(<) ]", value.lstrip("&*").rstrip(".!?"))[0].lower()

@@ -63,30 +63,12 @@ _TAG: Final = later(
     rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</key>)"
     r"(?(says)(?:\s{0,40}<\w{1,20}>)?)(?:<!\[CDATA\[)?(?=[^<\s&])"
 )
-#: Behind a name, or what is said of it: letters and digits too mixed for a word, or hex digits:
-#: `wrong password 'Xy12abcd'`. `OAuth2Session` is a word.
-_KNOWN: Final = (
-    r"(?!\\{0,7}[\"']?\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9])"
-)
-_SIGN: Final = r"_!@#$%^*+-"
-_SAYS: Final = (
-    r"(?: (?:is|was|like|given|provided|used|eq|to|(?:was )?(?:re)?set to|changed to|from))?"
-)
+#: In a sentence, behind a name and what is said of it: a word in quotes, or without.
 _SAID: Final = later(
-    rf"{_NAME}{_SAYS}:? {_KNOWN}(?=\\{{0,7}}[\"'`]?"
-    rf"(?:(?=[A-Za-z{_SIGN}]{{0,63}}[0-9])(?=[A-Z0-9{_SIGN}]{{0,63}}[a-z])"
-    rf"(?=[a-z0-9{_SIGN}]{{0,63}}[A-Z])[\w{_SIGN}]{{8,64}}|(?<![a-z] )[0-9a-f]{{20,64}}(?![-\w])"
-    rf"|(?:[0-9a-f]{{32,128}}|[0-9A-F]{{32,128}})(?![-\w]))"
-    r"(?![\w(\[]))"
-)
-#: In quotes no mix is needed of a password; nor of letters alone without them; a code is a number.
-_WORD: Final = later(
-    r"\b(?P<name>(?i:password|passwd|passphrase|passcode|otp|pin|[\w-]{1,20} code))"
-    rf"(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is|:)|(?i:{_SAYS})) {_KNOWN}"
-    r"(?=\\{0,7}[\"'][^\s\"'\\]{6,64}\\{0,7}[\"']"
-    rf"|(?:(?<=is )|(?<=to )|(?<=: ))[0-9]{{4,8}}(?![\w.:-])"
-    rf"|(?=[A-Za-z{_SIGN}]{{0,63}}[0-9])(?=[0-9{_SIGN}]{{0,63}}[A-Za-z])[\w{_SIGN}]{{6,64}}"
-    r"(?![\w(\[:/]|\.\w))"
+    rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is|:)"
+    r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set|changed|to|from)){0,4}:?) "
+    r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
+    r"|(?P<bare>[\w!@#$%^*+-]{4,128})(?![\w!@#$%^*+(\[:/-]|\.\w))"
 )
 #: What is given to a function with such a name: `set_password("x")`, `SecretStr("x")`.
 _CALL: Final = later(
@@ -264,7 +246,6 @@ _SHAPES: Final = (
     (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'")),
     (_FLAG, ("-", "set", "SET", "ENV", "config")),
     (_SAID, ("",)),
-    (_WORD, ("assw", "ASSW", "assph", "asscode", " is ")),
     (_CALL, ("(",)),
     (_GIVEN, ("input",)),
     (_FORM, ("form-data",)),
@@ -298,6 +279,11 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         if kind is None or found.start() < done:
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
+        if named is _SAID and (
+            name in ("pass", "Pass")  # a verb
+            or not _harmless.is_credential(kind, found["quoted"], found["bare"])
+        ):
+            continue
         if named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
             continue
         if named is _TAG:
@@ -310,8 +296,10 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             begin, end = _value(text, begin, kind, sign, before)
             if named is _PAIR and _harmless.is_name(text[begin:end], kind_of):
                 continue
-            is_apart = named in (_CELL, _FLAG) or (sign == ":" and begin > found.start("sign") + 1)
-            if is_apart and _harmless.is_state(name, text[begin:end]):
+            is_apart = sign == ":" and begin > found.start("sign") + 1
+            if (is_apart or named in (_CELL, _FLAG, _SAID)) and _harmless.is_state(
+                name, text[begin:end]
+            ):
                 continue
             if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
                 is_header = kind == "authorization" and _PARAMETERS.match(text, begin)
