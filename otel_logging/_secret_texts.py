@@ -40,9 +40,9 @@ _ISSUED: Final = by_kind(
         "|glsa|glc|figd|ntn|sbp|npm|rubygems|pplx|xai|NRAK|NRII|PMAK|HRKU|AGE-SECRET-KEY|shp[a-z]{2}"
         "|sntr[a-z]{1,2}|sq0[a-z]{3}|xkeysib|xsmtpsib|do[opr]|hv[sbr]|dckr|sq[apu]|bk[a-z]{2}"
         "|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|CCIPAT|tskey|wandb)[_-])(?=[A-Za-z0-9_-]{20})"
-        r" hv[sbr]\. SG\. [MNO][\w-]{23,27}\. pypi- fm[12]_ essu_ A3-(?=[A-Z0-9]{6}-) key-(?=[0-9a-f]{32})"
-        r" access-[a-z]{7,11}- rzp_(?:live|test)_ pat[A-Za-z0-9]{14}\. dp\.[a-z]{2,5}\."
-        r" WPL_AP[0-9]\. dt0[a-z][0-9]{2}\. [A-Za-z0-9]{14}\.atlasv1\."
+        r" hv[sbr]\. SG\. [MNO][\w-]{23,27}\. pypi- fm[12]_ essu_ key-(?=[0-9a-f]{32})"
+        r" A3-(?=[A-Z0-9]{6}-) access-[a-z]{7,11}- rzp_(?:live|test)_ pat[A-Za-z0-9]{14}\."
+        r" dp\.[a-z]{2,5}\. WPL_AP[0-9]\. dt0[a-z][0-9]{2}\. [A-Za-z0-9]{14}\.atlasv1\."
         " (?:[A-Za-z0-9]{1,12}[_-]){0,3}(?:sk|rk|secret|tok|token|tkn|pat|api|apikey|live|priv"
         "|auth|pw)[_-](?=(?:[A-Za-z0-9]{1,8}[_-]){0,2}[A-Za-z0-9]{16})",
     }
