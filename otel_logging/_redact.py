@@ -32,6 +32,8 @@ _SESSION: Final = "session.id"
 #: How the members end that have a name, and its value.
 _NAMES: Final = ("name", "key", "header", "field", "param", "parameter", "property", "attribute")
 _VALUES: Final = ("value", "val", "values", "content", "data", "default")
+#: Of a JSON web key (RFC 7518).
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
 _RANDOM_SALT: Final = os.urandom(16)
 #: In how many values a secret was found, and how many were too long to be whole (``_values``).
 changed: Final = Counter({"redacted": 0, "shortened": 0})
@@ -209,11 +211,12 @@ class Redaction:
 
     def _mapping(self, values: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        is_key = "kty" in values
         for name, value in values.items():
             text = self.text(name)
             while text in found:  # two secrets, which are as good as one
                 text += "_"
-            found[text] = self.field(name, value)
+            found[text] = self.field("private_key" if is_key and name in _PRIVATE else name, value)
         if len(values) > 1:  # a name and its value, as HTTP archives have headers
             for name in [n for n in values if n.lower().endswith(_NAMES) or n in ("id", "k")]:
                 said = values[name]

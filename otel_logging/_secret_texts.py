@@ -92,46 +92,38 @@ _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: What is a secret by its place: what it is and signs of it that are quick to look for (· is a
 #: space), what may stand before it, and it. Of users in commands, after options that are another
 #: thing elsewhere, in statements; of files with a line for each host, of servers' protocols; of
-#: URLs, what signs them, a code to log in by, and one that is a secret as a whole.
+#: URLs, what signs them, a code to log in by, and one that is a secret as a whole; of JSON keys.
 _PLACES: Final = r"""
 password -u
 (?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'-][^\s:]{0,64}:
 (?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 
 password ·- '- "-
-\b(?:sshpass|twine|mongo\w{0,8}|(?:docker|podman|az|oc)["', ]{1,4}login)<OPTION>-p(?:<NEXT>|=?["']?)
-\b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
-\bldap\w{3,10}\b<OPTION>-w<NEXT>|\b(?:un)?zip\b<OPTION>-P<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
+\b(?:sshpass|twine|mongo\w{0,8}|redis-cli|ldap\w{3,10}|(?:un)?zip|openssl|sqlcmd|bcp|isql|login)<OPTION>-[apPwk]<NEXT>
+\b(?:mysql|mariadb|mongo)\w{0,8}<OPTION>-p["']?|\b(?:sshpass|7z[ar]?|sqlcmd|bcp)<OPTION>-[pP]["']?
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
-[^\s"',-][^\s"']*
+(?![0-9]{1,5}(?:[\s"']|$)|/)[^\s"',-][^\s"']*
 
 password PASSWORD
 \bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
 (?!%)[^"'\\]{1,256}(?=\\{0,7}["'])
 
-password ·BY·
-(?i:\bidentified(?: with \w{1,40})?) BY (?:PASSWORD )?
-(?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|[A-Za-z]\w{0,64}
-
-password ·by·
-(?i:\bidentified(?: with \w{1,40})?) by (?:PASSWORD )?
-(?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])
-
-password password
-\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
-[^\s"'\\]{1,256}
+password ·BY· ·by·
+(?i:\bidentified(?: with \w{1,40})? by (?:password )?)
+(?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|(?<=BY )[A-Za-z]\w{0,64}
 
 password :5
 (?:^|(?<=[\s"']))[\w.*-]{1,128}:5[0-9]{3}:[\w*-]{1,64}:[\w.*-]{1,64}:
 [^\s"'\\:]{1,256}(?=[\s"'\\]|$)
 
-password AUTH
-["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["']
-(?![A-Z]+["'])[^"'\s]{1,256}(?=["'])
+password login
+\b(?:login|user)\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
+[^\s"'\\]{1,256}
 
-password AUTH·
-\bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ]
-(?=\S{0,64}[a-z])[\w+/=]{12,1024}
+password AUTH
+["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])
+(?:^|[\n>:"']\s?|\bredis(?:-cli)? )AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$)
+(?![A-Z]+["'])[^"'\s]{1,256}
 
 password @tcp( jdbc:oracle:
 (?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
@@ -142,13 +134,12 @@ signature ig
 [^\s&"'<>]{1,1024}
 
 otp code=
-grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
-[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=|[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
 [^\s&]{8,1024}
 
-key key=
-[?&]key=
-(?=[a-zA-Z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])[a-zA-Z0-9]{20,128}\b
+key key= kty
+[?&]key=(?=[a-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
+[\w-]{20,1024}
 
 webhook ://
 hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
