@@ -101,7 +101,11 @@ _BELOW: Final = later(
     rf"|[ \t]*{_NEWLINE}"
 )
 _ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
-_LINE: Final = later(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
+#: The rest of a line, or of it what is before its quote.
+_LINES: Final = {
+    quote: later(rf"[^\n\r\\{quote}]*+(?:\\(?![rn]){quote and quote + '?'}[^\n\r\\{quote}]*+)*")
+    for quote in ("", "'", '"')
+}
 _COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
 #: A word and the next, which may be a scheme and what it takes; perhaps there is no more.
 _TWO: Final = later(
@@ -159,19 +163,18 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     given = 0 if opening else _begin_of_credential(text, at, kind)
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
     if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
-        last = line.end() if (line := _LINE.match(text, at)) else len(text)
-        end = text.find(quote, at, last) if quote else -1
-        while end > 0 and _is_escaped(text[at:end][-16:], quote):
-            end = text.find(quote, end + 1, last)
-        return at, last if end < 0 else end
-    end = _end_of_enclosed(text, given or at)
-    found = (_COOKIES if kind == "cookie" else _VALUE).match(text, end)
-    end = found.end() if found else end
+        return at, _after(_LINES[quote], text, at)
+    value = _COOKIES if kind == "cookie" else _VALUE
+    end = _after(value, text, _end_of_enclosed(text, given or at))
     while text[end - 1 : end].isalnum() and text[end : end + 1] in _ENCLOSED:  # `SecretStr('…')`
-        end = _end_of_enclosed(text, end)
-        more = _VALUE.match(text, end)
-        end = more.end() if more else end
+        end = _after(_VALUE, text, _end_of_enclosed(text, end))
     return at, end
+
+
+def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Return where what *pattern* matches at *at* ends; *at*, where it matches nothing."""
+    found = pattern.match(text, at)
+    return found.end() if found else at
 
 
 def _begin_of_credential(text: str, at: int, kind: str) -> int:
@@ -290,7 +293,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
             end = max(text.find(close, begin), begin)
         elif named is _FORM:
-            end = line.end() if (line := _LINE.match(text, begin)) else begin
+            end = _after(_LINES[""], text, begin)
         else:
             sign = found["sign"] if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)

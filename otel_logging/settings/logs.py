@@ -46,7 +46,7 @@ class LogSettings(Record):
     #: What is taken out of what leaves.
     redaction: Redaction = asked(_parse.redaction, DEFAULT, argument="redact")
     #: Other loggers' lines, warnings and uncaught exceptions are ours too.
-    takeover: bool = asked(_parse.boolean, True, argument="takeover")
+    takeover: bool = asked(_parse.flag, True, argument="takeover")
 
     @property
     def console(self) -> bool:
