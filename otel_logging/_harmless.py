@@ -67,7 +67,6 @@ _PATH: Final = later(
     r"~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
     r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql)"
 )
-_TYPES: Final = ("string", "object", "integer", "number", "boolean", "array", "null")
 
 
 def is_blank(value: str, kind: str = "password") -> bool:
@@ -82,14 +81,9 @@ def is_blank(value: str, kind: str = "password") -> bool:
 
 def is_about(value: Any) -> bool:
     """Say whether *value* tells what a secret has to be, as JSON schemas do, or what is wrong."""
-    if type(value) is str:
-        is_whole = value[-1:] in ("}", "]") and len(value) < 8192
-        return is_whole and _ABOUT.fullmatch(value) is not None
-    if type(value) is dict:
-        has_any = any(key in value for key in ("default", "example", "const", "enum", "value"))
-        return value.get("type") in _TYPES and not has_any
-    is_list = type(value) is list
-    return is_list and all(type(each) is str and " " in each and is_blank(each) for each in value)
+    text = value if type(value) is str else repr(value)
+    is_whole = text[-1:] in ("}", "]") and len(text) < 8192
+    return is_whole and _ABOUT.fullmatch(text) is not None
 
 
 def is_name(value: str, kind_of: Callable[[str], str | None]) -> bool:
