@@ -48,18 +48,14 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
 #: What a name with its value has somewhere, or a secret that is known by its place.
-_WORDS: Final = ("pass", "token", " key ", " set ", " is ")
+_WORDS: Final = ("pass", "token", " key ", " set ", " is ", "auth ")
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
 
 
-def _has_signs(text: str, lower: str) -> bool:
-    for word in _WORDS:  # no ``any``, which takes twice as long
-        if word in lower:
+def _has_one(signs: tuple[str, ...], text: str) -> bool:
+    for sign in signs:  # noqa: SIM110 - ``any`` takes twice as long
+        if sign in text:
             return True
-    if not text.replace(" ", "").isalnum():
-        for sign in _SIGNS:
-            if sign in text:
-                return True
     return False
 
 
@@ -286,13 +282,13 @@ class Redaction:
         return found
 
     def _once(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
-        found, lower = text, text.lower()
-        if "\\" in text or ("[" in text and "m" in text):
+        found, lower, is_words = text, text.lower(), text.replace(" ", "").isalnum()
+        if not is_words and ("\\" in text or ("[" in text and "m" in text)):
             bare = _DRESS.sub(lambda found: chr(int(found["sign"] or "0", 16)).strip("\0"), text)
             if bare != text:
                 found = self._once(bare)
                 return text if found == bare else found
-        has_signs = _has_signs(text, lower)
+        has_signs = _has_one(_WORDS, lower) or (not is_words and _has_one(_SIGNS, text))
         if has_signs:
             if "%" in text:
                 found = ENCODED.sub(self._encoded, text)
@@ -302,11 +298,8 @@ class Redaction:
             found = _secret_texts.without_numbers(found, likely)
         if "basic" in lower or "bearer" in lower:
             found = _secret_texts.without_credentials(found)
-        if has_signs:
-            for stem in self._stems:  # most texts have none, and need no closer look
-                if stem in lower:
-                    found = without_named(found, self.kind)
-                    break
+        if has_signs and _has_one(self._stems, lower):  # most texts need no closer look
+            found = without_named(found, self.kind)
         for pattern in self._patterns:
             parts = _MARKED.split(found)  # what was taken out is not looked at again
             parts[::2] = [pattern.sub(marker("pattern"), part) for part in parts[::2]]

@@ -285,8 +285,8 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    r"\b(?:([0-9]{4}[ .-]?[0-9]{4}[0-9 .-]{4}[0-9])|([A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4})"
-    r"|([\w-]{16,}|\w{4}Q~))",
+    r"\b[\w-](?:(?<=[0-9])([0-9]{3}[ .-]?[0-9]{4}[0-9 .-]{4}[0-9])"
+    r"|(?<=[A-Z])[A-Z][0-9]{2}[ -]?[A-Z0-9]{4}|[\w-]{15,}|\w{3}Q~)",
     re.ASCII,
 )
 _HEX: Final = later(r"[0-9a-f-]+")
