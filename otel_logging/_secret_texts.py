@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from otel_logging._secret_names import by_kind
-from otel_logging._text import later
+from otel_logging._text import has_one, later
 
 
 def marker(kind: str) -> str:
@@ -151,13 +151,13 @@ webhook hook
 """
 
 
-def _placed() -> Iterator[tuple[str, str, Any]]:
+def _placed() -> Iterator[tuple[str, list[str], Any]]:
     options = _PLACES.replace("<OPTION>", _NEAR + r"[\s\"']")
     for place in options.replace("<NEXT>", r"(?:(?: |[\"'], ?[\"'])[\"']?)").strip().split("\n\n"):
         first, *before, secret = place.split("\n")
         kind, *signs = first.split()
         pattern = later(f"({'|'.join(before)})(?!\\[red)(?:{secret})")
-        yield from ((kind, sign.replace("·", " "), pattern) for sign in signs)
+        yield kind, [sign.replace("·", " ") for sign in signs], pattern
 
 
 _PLACED: Final = list(_placed())
@@ -299,8 +299,8 @@ def without_schemes(text: str) -> str:
         text = _PEM.sub(marker("private-key"), text)
     if "://" in text:
         text = _URL_USER.sub(_url_user, text)
-    for kind, sign, placed in _PLACED:
-        if sign in text:
+    for kind, signs, placed in _PLACED:
+        if has_one(signs, text):
             mark = marker(kind)  # no template: at the interpreter's end those cannot be imported
             text = placed.sub(lambda found, mark=mark: found[1] + mark, text)
     return text

@@ -13,7 +13,7 @@ from otel_logging import _harmless, _secret_names
 from otel_logging._harmless import QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_texts import marker
-from otel_logging._text import later
+from otel_logging._text import has_one, later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
@@ -190,13 +190,13 @@ def _begin_of_credential(text: str, at: int, kind: str) -> int:
     given, has_digits = two["given"], any(map(str.isdigit, two["given"]))
     is_long = len(given) > (15 if has_digits else 19)
     is_mixed = len(given) > 7 and has_digits and not given.isdecimal()
-    if two["scheme"].lower() not in _SCHEMES:
-        is_one = kind == "authorization" and two["last"] is not None and (is_mixed or is_long)
-    elif two["last"] is None or kind != "authorization":
-        is_one = is_long or (is_mixed and two["last"] is not None)
-    else:
+    is_known, is_whole = two["scheme"].lower() in _SCHEMES, two["last"] is not None
+    if is_known and is_whole and kind == "authorization":
         is_about = _secret_names.kind_of(["token", *words_of(given)]) is None
         is_one = not (given.isalpha() and (is_about or given.lower() in _SCHEMES))
+    else:
+        is_header = is_known or (is_whole and kind == "authorization")
+        is_one = is_header and (is_long or (is_mixed and is_whole))
     return two.start("given") if is_one and not is_blank(given, kind) else 0
 
 
@@ -260,11 +260,9 @@ _SHAPES: Final = (
 def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
     """Return *text* without the values of the names that have a kind."""
     for shape, signs in _SHAPES:
-        for sign in signs:
-            if sign in text:
-                text = _replaced(text, shape, kind_of)
-                break
-    is_statement = any(sign in text for sign in ("alues", "ALUES", "aram", "PARAM", "args", "bind"))
+        if has_one(signs, text):
+            text = _replaced(text, shape, kind_of)
+    is_statement = has_one(("alues", "ALUES", "aram", "PARAM", "args", "bind"), text)
     return _without_rows(text, kind_of) if is_statement else text
 
 
