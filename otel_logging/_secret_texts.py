@@ -30,8 +30,8 @@ _ISSUED: Final = by_kind(
         "aws": "A[KBS]IA(?=[A-Z0-9]{16}) FwoGZXIvYXdzE IQoJb3JpZ2lu",
         "google": r"AIza ya29\. GOCSPX- 1//0",
         "slack": "xox[a-z][.-] xapp-",
-        "github": "gh[a-z]_ github_pat_",
-        "gitlab": "gl[a-z]{1,4}t- GR1348941",
+        "github": "gh[a-z]_(?=[A-Za-z0-9]{14}) github_pat_",
+        "gitlab": "gl[a-z]{1,4}t-(?=[A-Za-z0-9_.-]{16}) GR1348941",
         "anthropic": "sk-ant-",
         "openai": r"sk-(?=[\w-]{0,99}?(?:[A-Z]|[0-9][a-z0-9]{8}))",
         "stripe": "[sr]k_(?:live|test)_ whsec_",
@@ -40,9 +40,10 @@ _ISSUED: Final = by_kind(
         "|glsa|glc|figd|ntn|sbp|npm|rubygems|pplx|xai|NRAK|NRII|PMAK|HRKU|AGE-SECRET-KEY|shp[a-z]{2}"
         "|sntr[a-z]{1,2}|sq0[a-z]{3}|xkeysib|xsmtpsib|do[opr]|hv[sbr]|dckr|sq[apu]|bk[a-z]{2}"
         "|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|CCIPAT|tskey|wandb)[_-])(?=[A-Za-z0-9_-]{20})"
-        r" hv[sbr]\. SG\. [MNO][\w-]{23,27}\. pypi- fm[12]_ essu_ key-(?=[0-9a-f]{32})"
-        r" A3-(?=[A-Z0-9]{6}-) access-[a-z]{7,11}- rzp_(?:live|test)_ pat[A-Za-z0-9]{14}\."
-        r" dp\.[a-z]{2,5}\. WPL_AP[0-9]\. dt0[a-z][0-9]{2}\. [A-Za-z0-9]{14}\.atlasv1\."
+        r" hv[sbr]\. SG\.(?=[\w-]{16}) [MNO][\w-]{23,27}\.(?=[\w-]{6}\.) pypi-AgE fm[12]_ essu_"
+        r" key-(?=[0-9a-f]{32}) A3-(?=[A-Z0-9]{6}-) access-[a-z]{7,11}-(?=[0-9a-f]{8}-)"
+        r" rzp_(?:live|test)_ pat[A-Za-z0-9]{14}\. dp\.[a-z]{2,5}\.(?=[\w.]{32}) WPL_AP[0-9]\."
+        r" dt0[a-z][0-9]{2}\. [A-Za-z0-9]{14}\.atlasv1\."
         " (?:[A-Za-z0-9]{1,12}[_-]){0,3}(?:sk|rk|secret|tok|token|tkn|pat|api|apikey|live|priv"
         "|auth|pw)[_-](?=(?:[A-Za-z0-9]{1,8}[_-]){0,2}[A-Za-z0-9]{16})",
     }
@@ -73,7 +74,7 @@ _RANDOM: Final = later(
 #: With all that is behind it in one word: else a second time would find something in there.
 _TOKEN: Final = later(
     rf"{_B}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
-    rf"|(?:{'|'.join(f'({begin})' for begin in _ISSUED)})[\w.~+/=-]{{14,}}(?<![.-]))",
+    rf"|(?:{'|'.join(f'({begin})' for begin in _ISSUED)})[\w.~+/=-]{{10,}}(?<![.-]))",
     re.ASCII,
 )
 _PEM: Final = later(

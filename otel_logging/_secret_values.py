@@ -270,13 +270,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     parts: list[str] = []
     done = 0
     for found in named.finditer(text):
-        name = found["name"]
-        kind = kind_of(name)
-        second = name.lower()
-        if second in _SECOND and (kind is None or second in ("pass", "token")):  # `API key: …`
-            words = text[max(found.start("name") - 24, 0) : found.start("name")].split(" ")
-            is_before = len(words) > 1 and not words[-1] and words[-2][-1:].isalnum()
-            kind = kind_of(f"a {words[-2]} {name}") if is_before else kind
+        name, kind = found["name"], _kind(text, found, kind_of)
         if kind is None or found.start() < done:
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
@@ -321,6 +315,17 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
                 parts += text[done:begin], marker(kind)
                 done = end
     return "".join((*parts, text[done:])) if parts else text
+
+
+def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None]) -> str | None:
+    """Return the kind of the name that was *found*; its word before may be a part of it."""
+    name, at = found["name"], found.start("name")
+    kind, second = kind_of(name), name.lower()
+    if second in _SECOND and (kind is None or second in ("pass", "token")):  # `API key: …`
+        words = text[max(at - 24, 0) : at].split(" ")
+        if len(words) > 1 and not words[-1] and words[-2][-1:].isalnum():
+            return kind_of(f"a {words[-2]} {name}")
+    return kind
 
 
 #: A statement's rows, or what a driver is given beside it: `[SQL: … SET password=?] [parameters:
