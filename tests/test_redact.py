@@ -515,6 +515,12 @@ _HOSTILE = [
         "authorization: Aa+",
         "de89",
         "4111.",
+        "a$a",
+        "AUTH a1 ",
+        "sqlcmd -P a ",
+        "password is set to ",
+        "kty 'd': 'a1",
+        "login a password a ",
     ),
 ]
 
