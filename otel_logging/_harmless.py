@@ -11,8 +11,8 @@ from typing import Any, Final
 from otel_logging._secret_names import words_in
 from otel_logging._text import later
 
-QUOTE: Final = r"""\\{0,15}["'`“”]|(?:%(?:25){0,3}5C){0,7}%(?:25){0,3}2[27]|&quot;|&#3[49];"""
-SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|%20|\+)"
+QUOTE: Final = r"""\\{0,15}["'`“”]|&quot;|&#3[49];"""
+SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|\+)"
 #: What is said of a value that does not do.
 _SENTENCE: Final = (
     r"(?i:(?:this|your|the) \w+|ensure|string|value|field|is|must|can't|cannot|should|has|invalid"
@@ -51,9 +51,8 @@ _CODE: Final = later(
     r"|\[(?:\w{0,9}|[\"':][\w.-]{1,64}[\"']?)\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
     rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\.(?:get|pop)\w{{0,24}}\([\"']|(?:input|prompt|env)\([\"']"
     r"|[a-z_]{1,64}[0-9]{1,3}\(\)"
-)
-_OWN: Final = later(
-    r"(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)(?:\.[A-Za-z_]{1,64}){1,8}"
+    r"|(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)"
+    r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
 #: Of JSON's schemas, without a value; and a list of what is said.
@@ -68,7 +67,6 @@ _PATH: Final = later(
     r"~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
     r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql)"
 )
-_TYPES: Final = ("string", "object", "integer", "number", "boolean", "array", "null")
 
 
 def is_blank(value: str, kind: str = "password") -> bool:
@@ -83,14 +81,9 @@ def is_blank(value: str, kind: str = "password") -> bool:
 
 def is_about(value: Any) -> bool:
     """Say whether *value* tells what a secret has to be, as JSON schemas do, or what is wrong."""
-    if type(value) is str:
-        is_whole = value[-1:] in ("}", "]") and len(value) < 8192
-        return is_whole and _ABOUT.fullmatch(value) is not None
-    if type(value) is dict:
-        has_any = any(key in value for key in ("default", "example", "const", "enum", "value"))
-        return value.get("type") in _TYPES and not has_any
-    is_list = type(value) is list
-    return is_list and all(type(each) is str and " " in each and is_blank(each) for each in value)
+    text = value if type(value) is str else repr(value)
+    is_whole = text[-1:] in ("}", "]") and len(text) < 8192
+    return is_whole and _ABOUT.fullmatch(text) is not None
 
 
 def is_name(value: str, kind_of: Callable[[str], str | None]) -> bool:
@@ -126,15 +119,37 @@ def is_source(
     """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
     value = text[begin:end].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_")
-    if value in (last, last.upper()) or is_blank(value) or _OWN.fullmatch(value):
-        return True
-    if _CODE.match(text, begin):
+    if value in (last, last.upper()) or is_blank(value) or _CODE.match(text, begin):
         return True
     if not _REFERENCE.fullmatch(value):
         return False
     return ("." in value and any(map(kind_of, value.split(".")))) or (
         value.endswith(f"_{last}") and len(value) < len(last) + 12
     )
+
+
+#: A word, though there are digits in it: `OAuth2Session`; and what is none.
+_TERM: Final = later(
+    r"\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9]"
+)
+_HEX: Final = later(r"[0-9a-f]{20,64}|[0-9a-f]{128}|[0-9A-F]{32,128}")
+
+
+def is_credential(kind: str, quoted: str | None, bare: str) -> bool:
+    """Say whether what a sentence has behind a secret's name is none of its words."""
+    value = quoted or bare
+    if _TERM.match(value):
+        return False
+    if kind == "otp" and value.isdecimal():
+        return len(value) < 9
+    if (quoted and kind == "password") or _HEX.fullmatch(value):
+        return True
+    digit, *letters = (
+        any(map(is_one, value)) for is_one in (str.isdigit, str.islower, str.isupper)
+    )
+    if kind in ("password", "otp") or (quoted and value.isalnum()):
+        return digit and any(letters) and len(value) > 5
+    return digit and all(letters) and len(value) > 7
 
 
 def is_state(name: str, value: str) -> bool:

@@ -2,63 +2,41 @@
 
 In: what ``_values.plain`` returns. Out: UTF-8 on one line, no NaN, no lone
 surrogate, and no character that splits lines or that a terminal obeys: those
-are escaped. Invariant: never raises for plain data; both writers below give the
-same JSON values, and one conformance table runs against both. Deliberately
-absent: any other type.
+are escaped. Invariant: never raises for plain data. Deliberately absent: any other type.
 
 ``fitted`` makes fields that are too much together fit, as JSON or as any other bytes.
 """
 
-import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any, Final
+
+import orjson
 
 from otel_logging import _names, _redact
 from otel_logging._text import OBEYED, later
 from otel_logging._values import field, plain, shorten
 
 
-def _escaped(line: bytes) -> bytes:  # JSON itself escapes what is below the space
+def dumps(value: Any) -> bytes:
+    """Write *value*."""
+    try:
+        line = orjson.dumps(value)
+    except TypeError:  # a lone surrogate: orjson takes valid UTF-8 alone
+        line = orjson.dumps(_valid(value))
+    if line.isascii() and 0x7F not in line:  # nearly every line
+        return line
+    # JSON itself escapes what is below the space
     return OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
 
 
-def dumps_stdlib(value: Any) -> bytes:
-    """Write *value* by the standard library."""
-    text = json.dumps(_strict(value), ensure_ascii=False, separators=(",", ":"))
-    return _escaped(text.encode())
-
-
-def _strict(value: Any) -> Any:
+def _valid(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {_strict(key): _strict(item) for key, item in value.items()}
-    return [_strict(item) for item in value] if isinstance(value, list) else value
-
-
-def _choose() -> Callable[[Any], bytes]:
-    # on a free-threaded interpreter importing orjson would bring the GIL back
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():  # pragma: no cover - free-threaded
-        return dumps_stdlib
-    import orjson
-
-    def dumps_orjson(value: Any) -> bytes:
-        try:
-            line = orjson.dumps(value)
-        except TypeError:  # a lone surrogate: orjson takes valid UTF-8 alone
-            return dumps_stdlib(value)
-        plain_ascii = line.isascii() and 0x7F not in line  # nearly every line
-        return line if plain_ascii else _escaped(line)
-
-    return dumps_orjson
-
-
-dumps = _choose()
+        return {_valid(key): _valid(item) for key, item in value.items()}
+    return [_valid(item) for item in value] if isinstance(value, list) else value
 
 
 def flat(fields: Mapping[str, Any]) -> dict[str, Any]:

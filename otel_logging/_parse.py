@@ -111,16 +111,9 @@ def flag(name: str, value: object) -> bool:
     return value if isinstance(value, bool) else true_or_false(name, str(value))
 
 
-def boolean(name: str, value: object) -> bool:
-    """Return a bool given in code."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(name, value, "True or False")
-    return value
-
-
 def redaction(name: str, value: object) -> Redaction:
     """Return what is taken out of lines and spans: of True and False, the usual and nothing."""
-    return value if isinstance(value, Redaction) else DEFAULT if boolean(name, value) else OFF
+    return value if isinstance(value, Redaction) else DEFAULT if flag(name, value) else OFF
 
 
 def pattern(name: str, value: str) -> tuple[Any, ...]:

@@ -19,18 +19,12 @@ def by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
     return {word: kind for kind, words in kinds.items() for word in words.split()}
 
 
-#: Whose a `pass` or a `pw` is that is in one word with it.
-_WHOSE: Final = (
-    "user root admin bind db store key trust require smtp ftp mail imap ldap login pg mysql redis "
-    "http proxy wifi ssh become sudo app"
-)
 #: Words that name a secret, also where they are two (`api_key`), or end one (`dbpassword`).
 _SECRET: Final = by_kind(
     {
         "password": "password passwd passwort kennwort pwd pswd passphrase passcode presharedkey"
         " senha motdepasse contrasena parola lozinka wachtwoord heslo haslo sifre salasana losenord"
-        " adgangskode clavesecreta пароль 密码 密碼 パスワード 비밀번호 暗証番号 "
-        + " ".join(f"{whose}pass {whose}pw" for whose in words_in(_WHOSE)),
+        " adgangskode clavesecreta пароль 密码 密碼 パスワード 비밀번호 暗証番号",
         "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
         " codeverifier keymaterial",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
@@ -92,7 +86,7 @@ _ABOUT: Final = words_in(
     "suffix template through time timeout timestamp title to total ts ttl type uid until uri url "
     "usage user username uuid valid validator validity version window"
 )
-_STILL: Final = words_in("decoded decrypted encoded encrypted hashed shared signed string")
+_STILL: Final = words_in("decoded decrypted encoded encrypted hashed seed shared signed string")
 #: What comes before them where they are counted, or asked for.
 _ASKED: Final = words_in(
     "allow allows are avg can count disable enable has have is max mean min n need needs no num "
@@ -120,6 +114,8 @@ _NO_KEY: Final = words_in(
 )
 _PHONES: Final = words_in("phone telephone cellphone mobile cell msisdn fax tel")
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single test")
+#: Whatever ends so is a password, whoever's it is (`dbpass`), but for these words.
+_PASS: Final = re.compile(r"(?!by|com|encom|over|sur|tres|under).{2,}(?:pass|pw)")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
 _NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no other form
@@ -166,6 +162,8 @@ def kind_of(words: list[str]) -> str | None:
             one = word
         if one is None and word.endswith(_ENDS):
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
+        if one is None and _PASS.fullmatch(word):
+            one = "password"
         if before in (_NO_PASS if word == "pass" else _NO_TOKEN if word == "token" else ()):
             one = None
         if one is not None:

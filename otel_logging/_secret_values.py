@@ -10,26 +10,25 @@ from collections.abc import Callable
 from typing import Final
 
 from otel_logging import _harmless, _secret_names
-from otel_logging._harmless import QUOTE, SCHEMES, is_about, is_blank, is_count
+from otel_logging._harmless import QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_texts import marker
-from otel_logging._text import later
+from otel_logging._text import has_one, later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.%\\-])|(?<=--)|(?<=[\s\"']-)|(?<=^-)|(?<=-[DP])|(?<=\\[rnt])|(?<=\\u[0-9a-fA-F]{4})"
-    r"|(?<=%[0-9A-F]{2})|(?<=%25[0-9A-F]{2}))(?P<name>[^\W\d][\w.-]{0,127}+"
-    r"(?:(?:\[|%(?:25){0,3}5[Bb])[\w.-]{0,64}(?:\]|%(?:25){0,3}5[Dd])){0,3})"
+    r"(?:(?<![\w.\\])|(?<=\\[rnt]))(?P<name>[^\W\d][\w.-]{0,127}+"
+    r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
     rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?'))?"
     r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
-    r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?(?:[^\S\r\n]|%20){0,40}"
+    r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?[^\S\r\n]{0,40}"
     r"(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|==?"
     r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
-    r"|:(?!//|:\S)|%(?:25){0,3}3[ADad])(?:(?<=:):(?=[ \t]))?"
-    r"(?:[ \t]|%20){0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
+    r"|:(?!//|:\S))(?:(?<=:):(?=[ \t]))?"
+    r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
 )
 #: A name with a colon that is one of a place, a host, an image, or the end of an address:
 #: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`.
@@ -53,7 +52,8 @@ _MEMBERS: Final = later(
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
 _FLAG: Final = later(
-    rf"(?<![\w-])--?{_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
+    r"(?:(?<![\w-])--?|(?:\b(?i:config(?:ure)?\s+set|git config|setenv|setx)\s|(?:^|\n)ENV ) {0,8}"
+    rf"(?:\S{{0,128}}[:/])?){_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
     rf"|(?:{QUOTE}),\s{{0,40}}[bu]?(?=(?:{QUOTE})[^\s\"'-])"
     rf"|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
 )
@@ -63,30 +63,12 @@ _TAG: Final = later(
     rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</key>)"
     r"(?(says)(?:\s{0,40}<\w{1,20}>)?)(?:<!\[CDATA\[)?(?=[^<\s&])"
 )
-#: Behind a name, or what is said of it: letters and digits too mixed for a word, or hex digits:
-#: `wrong password 'Xy12abcd'`. `OAuth2Session` is a word.
-_KNOWN: Final = (
-    r"(?!\\{0,7}[\"']?\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9])"
-)
-_SIGN: Final = r"_!@#$%^*+-"
-_SAYS: Final = (
-    r"(?: (?:is|was|like|given|provided|used|eq|to|(?:was )?(?:re)?set to|changed to|from))?"
-)
+#: In a sentence, behind a name and what is said of it: a word in quotes, or without.
 _SAID: Final = later(
-    rf"{_NAME}{_SAYS}:? {_KNOWN}(?=\\{{0,7}}[\"'`]?"
-    rf"(?:(?=[A-Za-z{_SIGN}]{{0,63}}[0-9])(?=[A-Z0-9{_SIGN}]{{0,63}}[a-z])"
-    rf"(?=[a-z0-9{_SIGN}]{{0,63}}[A-Z])[\w{_SIGN}]{{8,64}}|(?<![a-z] )[0-9a-f]{{20,64}}(?![-\w])"
-    rf"|(?:[0-9a-f]{{32,128}}|[0-9A-F]{{32,128}})(?![-\w]))"
-    r"(?![\w(\[]))"
-)
-#: In quotes no mix is needed of a password; nor of letters alone without them; a code is a number.
-_WORD: Final = later(
-    r"\b(?P<name>(?i:password|passwd|passphrase|passcode|otp|pin|[\w-]{1,20} code))"
-    rf"(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is|:)|(?i:{_SAYS})) {_KNOWN}"
-    r"(?=\\{0,7}[\"'][^\s\"'\\]{6,64}\\{0,7}[\"']"
-    rf"|(?:(?<=is )|(?<=to )|(?<=: ))[0-9]{{4,8}}(?![\w.:-])"
-    rf"|(?=[A-Za-z{_SIGN}]{{0,63}}[0-9])(?=[0-9{_SIGN}]{{0,63}}[A-Za-z])[\w{_SIGN}]{{6,64}}"
-    r"(?![\w(\[:/]|\.\w))"
+    rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is|:)"
+    r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set|changed|to|from)){0,4}:?) "
+    r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
+    r"|(?P<bare>[\w!@#$%^*+-]{4,128})(?![\w!@#$%^*+(\[:/-]|\.\w))"
 )
 #: What is given to a function with such a name: `set_password("x")`, `SecretStr("x")`.
 _CALL: Final = later(
@@ -95,19 +77,12 @@ _CALL: Final = later(
 )
 #: What pydantic was given, in the text of its error and in one of its ``errors()``.
 _GIVEN: Final = later(
-    rf"(?:^|(?<=[\"'])|(?<=: )|{_NEWLINE}){_OPTION}{_NEWLINE} {{1,4}}"
-    rf"(?:(?!{_NEWLINE})[^\n]){{0,400}}?\binput_value=(?!\{{)"
+    rf"(?:^|{QUOTE}|(?<=: )|{_NEWLINE}){_OPTION}(?:{_NEWLINE} {{1,4}}|(?:{QUOTE}),?[)\]])"
+    rf"(?:(?!{_NEWLINE})[^\n]){{0,400}}?\binput(?:_value=|(?:{QUOTE}): ?)(?!\{{)"
 )
-_LOCATED: Final = later(
-    rf"\bloc(?:{QUOTE}): ?[(\[][^()\[\]]{{0,200}}?(?:{QUOTE}){_NAME}(?:{QUOTE}),?[)\]]"
-    rf"[^\n]{{0,400}}?(?:{QUOTE})input(?:{QUOTE}): ?(?!\{{)"
-)
-#: The other value of a change: `password: "a" -> "b"`.
-_CHANGE: Final = later(
-    rf"{_NAME}(?:{QUOTE})?\s{{0,40}}[=:] ?(?:{QUOTE})?\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?"
-    r" ?(?:->|=>|→) ?(?=\S)"
-)
-#: A part of a form; a row of a table, or of columns; what a command sets.
+#: Before the other value of a change: `password: "a" -> "b"`.
+_THEN: Final = later(rf"(?:{QUOTE})? ?(?:->|=>|→|to) ?(?=[\"'])")
+#: A part of a form; a row of a table, or of columns.
 _FORM: Final = later(
     rf"form-data;(?:(?!{_NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
     rf"(?:(?!{_NEWLINE})[^\n]){{0,99}}(?:{_NEWLINE}[A-Z](?:(?!{_NEWLINE})[^\n]){{1,99}}){{0,3}}(?:{_NEWLINE}){{2}}"
@@ -116,10 +91,6 @@ _CELL: Final = later(
     rf"(?:^|{_NEWLINE}|(?<=[\"'])|(?<=: ))[ \t|│┃]{{0,80}}{_NAME}"
     r"(?: {1,40}[|│┃] {1,40}| {0,40}(?:\t|\\t)[ \t]{0,40}| {2,60})"
     rf"(?=[^\s|│┃=:\"'-]\S{{0,200}}?(?: {{2}}|[ \t]*(?:[|│┃\"']|\\?\t|{_NEWLINE}|$)))"
-)
-_SET: Final = later(
-    r"(?:\b(?i:config(?:ure)?\s+set|git config|setenv|setx)\s|(?:^|\n)ENV ) {0,8}(?:\S{0,128}[:/])?"
-    rf"{_NAME} {{1,8}}(?=\S)"
 )
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
 #: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
@@ -130,14 +101,15 @@ _BELOW: Final = later(
     rf"|[ \t]*{_NEWLINE}"
 )
 _ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
-_LINE: Final = later(r"[^\n\r\\]*+(?:\\(?![rn])[^\n\r\\]*+)*")
+#: The rest of a line, or of it what is before its quote.
+_LINES: Final = {
+    quote: later(rf"[^\n\r\\{quote}]*+(?:\\(?![rn]){quote and quote + '?'}[^\n\r\\{quote}]*+)*")
+    for quote in ("", "'", '"')
+}
 _COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
-_WITH_SCHEME: Final = later(rf"{SCHEMES}(?=\S)", re.IGNORECASE)
-#: Of a header, whatever it is called.
-_ANY_SCHEME: Final = later(r"[A-Za-z][\w-]{1,24} {1,4}(?=[^\s0-9]{0,200}[0-9])(?=[^\s\"']{6})")
 #: A word and the next, which may be a scheme and what it takes; perhaps there is no more.
 _TWO: Final = later(
-    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|%20|\+)(?P<given>[\w.~+/-]{4,}+=*)"
+    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|\+)(?P<given>[\w.~+/-]{4,}+=*)"
     r"(?:(?P<last>[ \t]{0,4}(?:[\r\n\\\"'`,;)}\]]|$))|(?=\s))"
 )
 _SCHEMES: Final = words_in(
@@ -146,14 +118,10 @@ _SCHEMES: Final = words_in(
 )
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
-_PART: Final = (
-    rf"[^\s&;,\"'`()\[\]{{}}<>\\%]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
-    r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#)"
+_VALUE: Final = later(
+    rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
+    r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
-_VALUE: Final = later(rf"(?:{_PART}|%(?!(?:25){{0,3}}(?:26|3B|2C|22|27)))+")
-#: Behind a sign that is not percent-encoded: so what is in the value ends it nowhere.
-_WHOLE: Final = later(rf"(?:{_PART}|%)+")
-_TAKEN: Final = later(rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]", re.IGNORECASE)
 _TEMPLATE: Final = later(
     r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
     r"|<(?:[\w -]{1,64}|[^\s<>]{1,64})>"
@@ -192,32 +160,21 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
     quote = quote if quote in ("'", '"') else ""
-    value = _WHOLE if sign in ("=", "==") else _VALUE
-    usual = _COOKIES if kind == "cookie" and sign != ":" else value
-    if taken := _TAKEN.match(text, at):
-        is_closed = quote and text.startswith(quote, taken.end())
-        more = None if is_closed else usual.match(text, taken.end())
-        return at, more.end() if more else taken.end()
-    scheme = _WITH_SCHEME.match(text, at)
-    if scheme is None and kind == "authorization" and sign == ":":
-        scheme = _ANY_SCHEME.match(text, at)
-    given = _begin_of_credential(text, at, kind) if scheme is None and not opening else 0
+    given = 0 if opening else _begin_of_credential(text, at, kind)
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
     if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
-        last = line.end() if (line := _LINE.match(text, at)) else len(text)
-        end = text.find(quote, at, last) if quote else -1
-        while end > 0 and _is_escaped(text[at:end][-16:], quote):
-            end = text.find(quote, end + 1, last)
-        return at, last if end < 0 else end
-    start = scheme.end() if scheme else given or at
-    end = _end_of_enclosed(text, start)
-    found = (_COOKIES if kind == "cookie" else value).match(text, end)
-    end = found.end() if found else end
+        return at, _after(_LINES[quote], text, at)
+    value = _COOKIES if kind == "cookie" else _VALUE
+    end = _after(value, text, _end_of_enclosed(text, given or at))
     while text[end - 1 : end].isalnum() and text[end : end + 1] in _ENCLOSED:  # `SecretStr('…')`
-        end = _end_of_enclosed(text, end)
-        more = value.match(text, end)
-        end = more.end() if more else end
+        end = _after(_VALUE, text, _end_of_enclosed(text, end))
     return at, end
+
+
+def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Return where what *pattern* matches at *at* ends; *at*, where it matches nothing."""
+    found = pattern.match(text, at)
+    return found.end() if found else at
 
 
 def _begin_of_credential(text: str, at: int, kind: str) -> int:
@@ -233,13 +190,13 @@ def _begin_of_credential(text: str, at: int, kind: str) -> int:
     given, has_digits = two["given"], any(map(str.isdigit, two["given"]))
     is_long = len(given) > (15 if has_digits else 19)
     is_mixed = len(given) > 7 and has_digits and not given.isdecimal()
-    if two["scheme"].lower() not in _SCHEMES:
-        is_one = kind == "authorization" and two["last"] is not None and (is_mixed or is_long)
-    elif two["last"] is None or kind != "authorization":
-        is_one = is_long or (is_mixed and two["last"] is not None)
-    else:
+    is_known, is_whole = two["scheme"].lower() in _SCHEMES, two["last"] is not None
+    if is_known and is_whole and kind == "authorization":
         is_about = _secret_names.kind_of(["token", *words_of(given)]) is None
         is_one = not (given.isalpha() and (is_about or given.lower() in _SCHEMES))
+    else:
+        is_header = is_known or (is_whole and kind == "authorization")
+        is_one = is_header and (is_long or (is_mixed and is_whole))
     return two.start("given") if is_one and not is_blank(given, kind) else 0
 
 
@@ -288,18 +245,14 @@ def _end_of_enclosed(text: str, at: int) -> int:
 #: Each with signs of it that are quick to look for: a text with a shape has one of them.
 _SHAPES: Final = (
     (_NAMED, ("",)),
-    (_CHANGE, ("[redacted:",)),
     (_PAIR, (",", ";s:")),
     (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'")),
-    (_FLAG, ("-",)),
+    (_FLAG, ("-", "set", "SET", "ENV", "config")),
     (_SAID, ("",)),
-    (_WORD, ("assw", "ASSW", "assph", "asscode", " is ")),
     (_CALL, ("(",)),
     (_GIVEN, ("input",)),
-    (_LOCATED, ("input",)),
     (_FORM, ("form-data",)),
     (_CELL, ("  ", "\t", "\\t", "|", "│", "┃")),
-    (_SET, ("set", "SET", "ENV", "config")),
     (_TAG, ("</", "&lt;/")),
 )
 
@@ -307,11 +260,9 @@ _SHAPES: Final = (
 def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
     """Return *text* without the values of the names that have a kind."""
     for shape, signs in _SHAPES:
-        for sign in signs:
-            if sign in text:
-                text = _replaced(text, shape, kind_of)
-                break
-    is_statement = any(sign in text for sign in ("alues", "ALUES", "aram", "PARAM", "args", "bind"))
+        if has_one(signs, text):
+            text = _replaced(text, shape, kind_of)
+    is_statement = has_one(("alues", "ALUES", "aram", "PARAM", "args", "bind"), text)
     return _without_rows(text, kind_of) if is_statement else text
 
 
@@ -319,30 +270,31 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     parts: list[str] = []
     done = 0
     for found in named.finditer(text):
-        name = found["name"]
-        kind = kind_of(name)
-        second = name.lower()
-        if second in _SECOND and (kind is None or second in ("pass", "token")):  # `API key: …`
-            words = text[max(found.start("name") - 24, 0) : found.start("name")].split(" ")
-            is_before = len(words) > 1 and not words[-1] and words[-2][-1:].isalnum()
-            kind = kind_of(f"a {words[-2]} {name}") if is_before else kind
+        name, kind = found["name"], _kind(text, found, kind_of)
         if kind is None or found.start() < done:
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
+        if named is _SAID and (
+            name in ("pass", "Pass")  # a verb
+            or not _harmless.is_credential(kind, found["quoted"], found["bare"])
+        ):
+            continue
         if named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
             continue
         if named is _TAG:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
             end = max(text.find(close, begin), begin)
         elif named is _FORM:
-            end = line.end() if (line := _LINE.match(text, begin)) else begin
+            end = _after(_LINES[""], text, begin)
         else:
             sign = found["sign"] if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
             if named is _PAIR and _harmless.is_name(text[begin:end], kind_of):
                 continue
-            is_apart = named in (_CELL, _FLAG) or (sign == ":" and begin > found.start("sign") + 1)
-            if is_apart and _harmless.is_state(name, text[begin:end]):
+            is_apart = sign == ":" and begin > found.start("sign") + 1
+            if (is_apart or named in (_CELL, _FLAG, _SAID)) and _harmless.is_state(
+                name, text[begin:end]
+            ):
                 continue
             if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
                 is_header = kind == "authorization" and _PARAMETERS.match(text, begin)
@@ -358,7 +310,22 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         if not (is_blank(value, kind) or is_count(name, value) or is_about(value)):
             parts += text[done:begin], marker(kind)
             done = end
+            if then := _THEN.match(text, end):
+                begin, end = _value(text, then.end(), kind, "", before)
+                parts += text[done:begin], marker(kind)
+                done = end
     return "".join((*parts, text[done:])) if parts else text
+
+
+def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None]) -> str | None:
+    """Return the kind of the name that was *found*; its word before may be a part of it."""
+    name, at = found["name"], found.start("name")
+    kind, second = kind_of(name), name.lower()
+    if second in _SECOND and (kind is None or second in ("pass", "token")):  # `API key: …`
+        words = text[max(at - 24, 0) : at].split(" ")
+        if len(words) > 1 and not words[-1] and words[-2][-1:].isalnum():
+            return kind_of(f"a {words[-2]} {name}")
+    return kind
 
 
 #: A statement's rows, or what a driver is given beside it: `[SQL: … SET password=?] [parameters:

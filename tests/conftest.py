@@ -36,7 +36,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # a busy machine is no finding
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile("unhurried", deadline=None, suppress_health_check=_SLOW)
-settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=10_000)
+settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=1_000)
 settings.load_profile("unhurried")
 
 

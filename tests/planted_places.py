@@ -11,7 +11,7 @@ KEYS = """
     cipherKey pem_key securityAnswer secret_string SecretString httpauth pgpass mysqlpass
     X_RAPIDAPI_KEY COSMOS_KEY recovery_key SERVICE_ROLE_KEY two_factor_code ccNumber
     cardnum social_security presharedKey hasło şifre salasana lösenord adgangskode 密碼
-    비밀번호 暗証番号
+    비밀번호 暗証番号 totp_seed otpSeed wikipass backuppw
 """.split()  # noqa: SIM905 - read as words
 
 #: Texts with a secret.
@@ -161,6 +161,17 @@ TEXTS = (
     "password=<&§>",
     "New API token created: §",
     "password of bob: §",
+    "sqlcmd -S db -U sa -P §",
+    "bcp shop.t out f -U sa -P §",
+    "helm registry login -u bob -p § r.example.com",
+    "redis AUTH §",
+    "127.0.0.1:6379> AUTH default §",
+    '{"kty":"RSA","e":"AQAB","d":"§Xq81kMzPqL77vB3n"}',
+    "invalid token '§1a2b'",
+    'the api key "9f8e§" was revoked',
+    "the password was changed to '§'",
+    "password changed from 'OldOne1' to '§'",
+    "paid from BE68539007547034 with password §",
 )
 
 #: Schemes of an authorization header, in the case that they are written in; what follows them, each
@@ -223,6 +234,7 @@ VALUES = (
     ("errors", [{"type": "a", "loc": ("body", "password"), "msg": "m", "input": "§"}]),
     ("password", {"type": "string", "default": "§"}),
     ("password", ["is too short", "§"]),
+    ("keys", [{"kty": "EC", "crv": "P-256", "d": "§"}]),
 )
 
 #: Names of what is no secret.
@@ -230,7 +242,7 @@ NEIGHBOUR_KEYS = """
     next_page_token nextPageToken pageToken eos_token bosToken pad_token stop_token unk_token
     mask_token sync_token continuationToken cursor_token CancellationToken idempotency_token
     api_key_prefix otp_channel secret_rotation test_pass pass_through psk_identity session.id
-    test_auth.py login_token.js compass underpass bypass_ms
+    test_auth.py login_token.js compass underpass bypass_ms overpass encompass surpass trespass kpw
 """.split()  # noqa: SIM905 - read as words
 
 #: Fields without one.
@@ -390,4 +402,17 @@ NEIGHBOUR_TEXTS = (
     'Get "https://auth:8443/token": x509: certificate signed by unknown authority',
     "password: size must be between 8 and 20",
     "tokens: 1,024",
+    "redis AUTH command failed",
+    "AUTH failed for bob42",
+    "Cannot pass 'figure1' to it, pass `request2`",
+    "token 'sub' missing, token \"utf8\" as well",
+    "mysql -P 3307 -h db",
+    "ldapsearch -p 389 -h x",
+    "global-network-01231231231231231",
+    "pa_version_under21p0",
+    "--endpoint sdk-key-phrases-of-2026",
+    '{"d": "2026-11-26-and-more-words", "n": 1}',
+    "trace be89f0123456789abcdef0123456789a of 32 digits",
+    "password of 12 characters",
+    "('KPW', 'Won')",
 )

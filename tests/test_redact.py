@@ -176,6 +176,8 @@ def test_names_of_a_mapping_are_texts_too() -> None:
         ("docker run -u 1000:1000 -p 80:80", "docker run -u 1000:1000 -p 80:80"),
         ("PASSWORD 'a1' EXPIRE", "PASSWORD '[redacted:password]' EXPIRE"),
         ("Unexpected token 'utf8'", "Unexpected token 'utf8'"),
+        ("your verification code is 481516", "your verification code is [redacted:otp]"),
+        ("the security code is 1234567890", "the security code is 1234567890"),
         ("no password 'OAuth2Session' there", "no password 'OAuth2Session' there"),
         ("smtp_pass=12345678, passes=12345678", "smtp_pass=[redacted:password], passes=12345678"),
     ],
@@ -513,6 +515,12 @@ _HOSTILE = [
         "authorization: Aa+",
         "de89",
         "4111.",
+        "a$a",
+        "AUTH a1 ",
+        "sqlcmd -P a ",
+        "password is set to ",
+        "kty 'd': 'a1",
+        "login a password a ",
     ),
 ]
 

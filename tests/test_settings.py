@@ -272,7 +272,7 @@ BAD_ARGUMENTS: list[tuple[str, Any, str]] = [
     ("budgets", {"answer": True}, "budgets: answer=True: a positive number"),
     ("budgets", {"answer": 10**400}, "a positive number of seconds"),
     ("budgets", 0.3, "budgets=0.3: seconds by stage name"),
-    ("takeover", "yes", "takeover='yes': True or False"),
+    ("takeover", "yes", "takeover='yes': one of true, false"),
     ("who", 5, "who=5: a sequence of names"),
     ("who", ("",), "who=('',): a sequence of names"),
     ("propagate", [1], "propagate=[1]: a sequence of names"),

@@ -44,7 +44,7 @@ class LogSettings(Record):
     #: What is taken out of what leaves.
     redaction: Redaction = asked(_parse.redaction, DEFAULT, argument="redact")
     #: Other loggers' lines, warnings and uncaught exceptions are ours too.
-    takeover: bool = asked(_parse.boolean, True)
+    takeover: bool = asked(_parse.flag, True)
     #: The bound keys that say on whose behalf something runs; redaction leaves them.
     who: tuple[str, ...] = asked(_parse.names, ("user_id",), "OTEL_LOGGING_WHO")
     #: Integrations that are on.

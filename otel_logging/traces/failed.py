@@ -16,7 +16,7 @@ from otel_logging.traces.late import Question, Row, matching, who
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
-_ERRORS = frozenset({"error", "critical"})
+_ERRORS = ("error", "critical")  # no set: a level of Jaeger's may be a list
 
 
 @dataclass(frozen=True, slots=True)
