@@ -93,3 +93,10 @@ def test_what_is_no_failure_is_no_row_though_a_server_logs_an_error(
     told = line(5, "Exception in ASGI application", "error", exception=text)
     found, number, looked_at = asked(tmp_path, Planted(1, 0, "connection", 0, 9, {}, [told]))
     assert (len(found), number, looked_at) == (is_row, is_row, 1)
+
+
+def test_a_line_may_have_any_level(tmp_path: Path) -> None:
+    """Whoever writes into Jaeger may give a list."""
+    told = line(5, "x", ["error"], exception=BOOM)
+    (found,), _, _ = asked(tmp_path, Planted(1, 0, "pay", 0, 9, {}, [told], status=2))
+    assert found.what == "pay has status ERROR"
