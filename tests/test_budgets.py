@@ -51,7 +51,7 @@ BUDGETS = {
     "context": 216,
     "demo": 223,
     "doctor": 393,
-    "export": 2149,
+    "export": 2152,
     "handover": 115,
     "integrations": 1794,
     "jobs": 100,
