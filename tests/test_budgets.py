@@ -64,7 +64,7 @@ BUDGETS = {
     "propagation": 113,
     "run": 51,
     "settings": 392,
-    "spool": 1061,
+    "spool": 1065,
     "testing": 147,
     "tracers": 58,
     "traces": 2408,
