@@ -30,7 +30,7 @@ BUDGETS = {
     "_green": 62,
     "_harmless": 121,
     "_http": 163,
-    "_json": 99,
+    "_json": 101,
     "_links": 4,
     "_names": 130,
     "_otlp": 251,
