@@ -23,7 +23,7 @@ def dumps(value: Any) -> bytes:
     """Write *value*."""
     try:
         line = orjson.dumps(value)
-    except TypeError:  # a lone surrogate: orjson takes valid UTF-8 alone
+    except TypeError:  # a lone surrogate, or more than 64 bits: orjson takes neither
         line = orjson.dumps(_valid(value))
     if line.isascii() and 0x7F not in line:  # nearly every line
         return line
@@ -36,6 +36,8 @@ def _valid(value: Any) -> Any:
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
         return {_valid(key): _valid(item) for key, item in value.items()}
+    if type(value) is int:
+        return value if -(1 << 63) <= value < 1 << 64 else str(value)
     return [_valid(item) for item in value] if isinstance(value, list) else value
 
 

@@ -257,6 +257,7 @@ def test_a_file_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 def test_purge_removes_what_is_not_being_written(tmp_path: Path) -> None:
     """Once somebody said yes; the process that lives goes on, what the dead one left goes whole."""
     die(tmp_path, OTHER, 1, 2)
+    (tmp_path / OTHER / "destination-1-1.open").touch()  # of one that was killed as it began
     living = make(tmp_path, SHOP)
     append(living, 3)
     living.seal()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
 import logging
 import threading
@@ -395,6 +396,12 @@ def test_carry_takes_every_context_variable_along() -> None:
     thread.start()
     thread.join()
     assert found == ["here"]
+
+
+def test_carry_keeps_the_name_and_the_methods_of_what_is_no_function() -> None:
+    cached = functools.lru_cache(detached)
+    assert carry(cached).cache_clear == cached.cache_clear
+    assert carry(functools.partial(detached)).__name__ == "detached"
 
 
 def test_carry_a_coroutine_function() -> None:

@@ -37,6 +37,7 @@ TABLE: list[tuple[str, Any, bytes]] = [
     ("none", None, b"null"),
     ("booleans", [True, False], b"[true,false]"),
     ("integers", [0, -1, 2**63 - 1, -(2**63)], b"[0,-1,9223372036854775807,-9223372036854775808]"),
+    ("more than 64 bits, as others write", {"a": [2**64]}, b'{"a":["18446744073709551616"]}'),
     ("a float", 0.5, b"0.5"),
     ("no number", math.nan, b"null"),
     ("infinite", [math.inf, -math.inf], b"[null,null]"),

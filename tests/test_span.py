@@ -1477,6 +1477,36 @@ with trace.get_tracer("t").start_as_current_span("late"):
     assert "1 log lines lost: their span ended after shutdown" in done.stderr
 
 
+def test_a_foreign_span_that_outlives_a_set_up_loses_no_page(
+    receiver: Receiver, tmp_path: Any
+) -> None:
+    """What fills it goes where the next set-up sends, with the trace state of the span."""
+    program = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+from otel_logging import *
+trace.set_tracer_provider(TracerProvider())
+log = get_logger("shop")
+def set_up():
+    return setup_observability("shop", endpoint=sys.argv[1], spool_dir=sys.argv[2],
+                               environment="production")
+first = set_up()
+caller = SpanContext(1, 2, True, TraceFlags(1), TraceState([("vendor", "a")]))
+around = trace.set_span_in_context(NonRecordingSpan(caller))
+with trace.get_tracer("t").start_as_current_span("long", around):
+    log.info("line", number=0)
+    first.shutdown()
+    set_up()
+    for number in range(1, 502):
+        log.info("line", number=number)
+"""
+    good(python("-W", "ignore", "-c", program, receiver.endpoint, tmp_path))
+    lines = {s.name: (len(s.events), s.trace_state) for s in receiver.spans if s.events}
+    assert lines == {"long": (2, "vendor=a"), "log": (500, "vendor=a")}
+
+
 def test_odd_spans_of_a_foreign_provider_end_in_peace(receiver: Receiver, tmp_path: Any) -> None:
     """Its SDK lets our errors through to the application: there are none."""
     program = """

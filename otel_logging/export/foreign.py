@@ -42,7 +42,10 @@ _NO_SCOPE: Final = make_scope(InstrumentationScope(""))
 
 def make_twin(context: SpanContext, pipeline: Any) -> Span:
     """Return a span of ours for another SDK's with that *context*; it is never current."""
-    return Span(pipeline, _NO_SCOPE, "", context.trace_id, context.span_id, context.trace_flags)
+    ids = context.trace_id, context.span_id, context.trace_flags
+    twin = Span(pipeline, _NO_SCOPE, "", *ids)
+    twin.trace_state = context.trace_state  # of its pages, too
+    return twin
 
 
 class AttachedProcessor(SpanProcessor):

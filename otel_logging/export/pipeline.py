@@ -257,7 +257,7 @@ class Pipeline:
         _forks.check()
         context = span.context
         twin = foreign.twins.pop(context.span_id, None) or foreign.make_twin(context, self)
-        twin.pipeline = self  # which may be another one since it began
+        twin.pipeline = self  # as for a line
         twin.become(span, () if is_sent else span.events)
         if not is_sent:
             self.keep(twin)
@@ -282,6 +282,7 @@ class Pipeline:
             self._to_process_log(time_ns, name, fields)
         elif context.trace_flags & TraceFlags.SAMPLED:
             if (twin := foreign.twins.get(context.span_id)) is not None:
+                twin.pipeline = self  # which may be another one since it began
                 twin.add_line(time_ns, name, fields)
             else:
                 event = encode_line(self.limits, time_ns, name, fields)

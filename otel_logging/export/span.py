@@ -108,8 +108,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             self._add(event.timestamp, encode_shown(event))
         self._instrumentation_scope = span.instrumentation_scope or InstrumentationScope("")
         self._name, self._kind, self._start_time = span.name, span.kind, span.start_time or 0
-        self.trace_state, self._parent = span.context.trace_state, span.parent
-        self._attributes = {**(span.attributes or {})}
+        self._parent, self._attributes = span.parent, {**(span.attributes or {})}
         self._links, self._status = span.links, span.status
         self.dropped_attributes, self.dropped_links = span.dropped_attributes, span.dropped_links
         self.dropped_events = span.dropped_events

@@ -63,8 +63,10 @@ def describe(destination_dir: Path, to: str, hours: float) -> None:
 
     Failure: never raises; it is shown by its name alone then.
     """
+    own = destination_dir / f"{_ABOUT}-{os.getpid()}-{time.time_ns()}"  # others may begin, too
     with contextlib.suppress(OSError):
-        write_file(destination_dir / _ABOUT, json.dumps({"to": to, "hours": hours}).encode())
+        write_file(own, json.dumps({"to": to, "hours": hours}).encode())
+        own.replace(destination_dir / _ABOUT)
 
 
 def found(
@@ -181,7 +183,9 @@ def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> 
             directories.remove_process_dir(process_dir)
         lock.close()
     with contextlib.suppress(OSError):
-        if {path.name for path in listed(destination_dir)} <= {SENT, _ABOUT}:
+        about = [path for path in listed(destination_dir) if path.name != SENT]
+        if all(path.name.startswith(_ABOUT) for path in about):
             (destination_dir / SENT).rmdir()
-            (destination_dir / _ABOUT).unlink(missing_ok=True)
+            for path in about:
+                path.unlink(missing_ok=True)
             destination_dir.rmdir()

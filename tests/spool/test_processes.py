@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from otel_logging import _diagnostics
-from otel_logging.spool import directories
+from otel_logging.spool import destinations, directories
 from otel_logging.spool.descriptor import Descriptor
 from otel_logging.spool.queue import Spool
 from tests.programs import start
@@ -293,3 +293,22 @@ spool.close()
     assert together(script, base) == list(range(50))
     assert places(base) == []
     assert on_disk(base) == list(range(50))
+
+
+def test_neighbours_that_begin_at_once_say_where_it_leads(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither takes away what the other writes."""
+    create = directories.create
+
+    def create_while_another_begins(path: Path, flags: int) -> int:
+        fd = create(path, flags)
+        monkeypatch.undo()
+        destinations.describe(base, "http://other", 1.0)
+        return fd
+
+    monkeypatch.setattr(directories, "create", create_while_another_begins)
+    base.mkdir(exist_ok=True)
+    destinations.describe(base, "http://one", 1.0)
+    assert (base / "destination").read_text() == '{"to": "http://one", "hours": 1.0}'
+    assert directories.listed(base) == [base / "destination"]
