@@ -172,6 +172,14 @@ TEXTS = (
     "the password was changed to '§'",
     "password changed from 'OldOne1' to '§'",
     "paid from BE68539007547034 with password §",
+    "Authorization: Basic § (attempt 2)",
+    "Authorization: Custom §1 (attempt 2)",
+    "Authorization: Bearer a$§%^",
+    '{"m": "password: \\"x2\\" -> \\"§\\""}',
+    "user bob, pass §",
+    "token=Token §1 (attempt 2)",
+    "password=a1b2c3 -> §",
+    "docker login -u bob -p§ r.example.com",
 )
 
 #: Schemes of an authorization header, in the case that they are written in; what follows them, each
@@ -415,4 +423,18 @@ NEIGHBOUR_TEXTS = (
     "trace be89f0123456789abcdef0123456789a of 32 digits",
     "password of 12 characters",
     "('KPW', 'Won')",
+    "order SO82322759346526012662 shipped",
+    "id ST50HH1TF1QGIL8 seen",
+    "npm_package_dev_dependencies_babel_7",
+    "npm-debug-2026-11-26T07-30-53.log",
+    "hf-internal-testing-tiny-random-bert-v2",
+    "$HOME/$PROJECT/$BUILD_DIRECTORY_LINUX_64",
+    "com.shop.Outer$Inner$Deep2$SomeVeryLongClassName1",
+    "please login -a now",
+    "unzip -p x.zip a.txt",
+    "login with password disabled",
+    "user login bob password reset",
+    "highpass: 440, bandpass: 1000, shaderpass: main",
+    "unexpected token 'v1beta1'; token 'arm64v8' missing",
+    "access-service-0a1b2c3d-1",
 )
