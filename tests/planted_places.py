@@ -177,6 +177,7 @@ TEXTS = (
     "Authorization: Bearer a$§%^",
     '{"m": "password: \\"x2\\" -> \\"§\\""}',
     "user bob, pass §",
+    "next=%2Fa%3Fpassword%3Da%2520§%26x%3D1",
     "token=Token §1 (attempt 2)",
     "password=a1b2c3 -> §",
     "docker login -u bob -p§ r.example.com",

@@ -35,7 +35,7 @@ BUDGETS = {
     "_names": 130,
     "_otlp": 251,
     "_parse": 177,
-    "_redact": 250,
+    "_redact": 253,
     "_runtime": 31,
     "_secret_names": 148,
     "_secret_texts": 282,
