@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 1794,
     "jobs": 100,
-    "lateness": 1532,
+    "lateness": 1546,
     "logs": 1544,
     "mcp_server": 132,
     "observability": 251,
