@@ -135,19 +135,21 @@ _TERM: Final = later(
 _HEX: Final = later(r"[0-9a-f]{20,64}|[0-9a-f]{128}|[0-9A-F]{32,128}")
 
 
-def is_credential(kind: str, quoted: str | None, bare: str) -> bool:
-    """Say whether what a sentence has behind a secret's name is none of its words."""
+def is_credential(kind: str, quoted: str | None, bare: str, *, is_told: bool = False) -> bool:
+    """Say whether what a sentence has behind a secret's name is none of its words. *is_told*: the
+    sentence says that it is the value (`is 1234`).
+    """
     value = quoted or bare
     if _TERM.match(value):
         return False
-    if kind == "otp" and value.isdecimal():
+    if value.isdecimal() and (kind == "otp" or (kind == "password" and is_told)):
         return len(value) < 9
     if (quoted and kind == "password") or _HEX.fullmatch(value):
         return True
     digit, *letters = (
         any(map(is_one, value)) for is_one in (str.isdigit, str.islower, str.isupper)
     )
-    if kind in ("password", "otp") or (quoted and value.isalnum()):
+    if kind in ("password", "otp") or (quoted and value.isalnum() and len(value) > 15):
         return digit and any(letters) and len(value) > 5
     return digit and all(letters) and len(value) > 7
 

@@ -303,11 +303,14 @@ class Redaction:
 
     def _encoded(self, found: re.Match[str]) -> str:
         """Return a percent-encoded part of a text without what is a secret in its plain form."""
-        part = found.group()
-        plain = unquote(unquote(unquote(part)))  # an address in one in another has three
+        part = plain = clean = found.group()
+        for _ in range(3):  # an address in one in another has three
+            plain, clean = unquote(plain), unquote(clean)
+            if "%" in clean:  # a space that is encoded still does not end a value
+                clean = without_named(clean, self.kind)
         if ENCODED.search(plain):  # or it is no encoding
             return part
-        clean = self.text(plain)
+        clean = self.text(clean)
         return part if clean == plain else quote(clean, safe="[]:")
 
 

@@ -115,7 +115,10 @@ _NO_KEY: Final = words_in(
 _PHONES: Final = words_in("phone telephone cellphone mobile cell msisdn fax tel")
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single test")
 #: Whatever ends so is a password, whoever's it is (`dbpass`), but for these words.
-_PASS: Final = re.compile(r"(?!by|com|encom|over|sur|tres|under).{2,}(?:pass|pw)")
+_PASS: Final = re.compile(
+    "(?!(?:all|band|boarding|by|com|encom|final|first|high|kom|last|low|multi|one|over|post|pre"
+    "|render|second|shader|single|sur|test|tres|two|under)pass).{2,}(?:pass|pw)"
+)
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
 _NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no other form

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from otel_logging._secret_names import by_kind
+from otel_logging._secret_names import by_kind, words_in
 from otel_logging._text import has_one, later
 
 
@@ -27,21 +27,24 @@ _B: Final = rf"(?:(?<![A-Za-z0-9_\\-])|{_ESCAPE})"
 #: What issuers begin their tokens with; a word in it that says that it is one, before a long part.
 _ISSUED: Final = by_kind(
     {
-        "aws": "A[KBS]IA(?=[A-Z0-9]{16}) FwoGZXIvYXdzE IQoJb3JpZ2lu",
+        "aws": "FwoGZXIvYXdzE IQoJb3JpZ2lu",
         "google": r"AIza ya29\. GOCSPX- 1//0",
         "slack": "xox[a-z][.-] xapp-",
         "github": "gh[a-z]_(?=[A-Za-z0-9]{14}) github_pat_",
-        "gitlab": "gl[a-z]{1,4}t-(?=[A-Za-z0-9_.-]{16}) GR1348941",
+        "gitlab": "gl(?:[a-z]{1,4}t|oas)-(?=[A-Za-z0-9_.-]{16}) GR1348941",
         "anthropic": "sk-ant-",
         "openai": r"sk-(?=[\w-]{0,99}?(?:[A-Z]|[0-9][a-z0-9]{8}))",
         "stripe": "[sr]k_(?:live|test)_ whsec_",
         "azure": "[A-Za-z0-9]{3}[0-9]Q~",
-        "token": "(?:LTAI|AKID|dapi|EAA[A-Z]|AT[AC]TT3|ATBB|AKCp|EZ[AT]K|cio|eyJrIjoi|(?:hf|gsk|r8"
-        "|glsa|glc|figd|ntn|sbp|npm|rubygems|pplx|xai|NRAK|NRII|PMAK|HRKU|AGE-SECRET-KEY|shp[a-z]{2}"
-        "|sntr[a-z]{1,2}|sq0[a-z]{3}|xkeysib|xsmtpsib|do[opr]|hv[sbr]|dckr|sq[apu]|bk[a-z]{2}"
-        "|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|CCIPAT|tskey|wandb)[_-])(?=[A-Za-z0-9_-]{20})"
+        "token": "LTAI(?=[A-Za-z0-9]{16}) eyJrIjoi(?=[\\w+/=-]{40})"
+        " (?:AKID|dapi|EAA[A-Z]|AT[AC]TT3|ATBB|AKCp|EZ[AT]K|cio|(?:glsa|figd|NRII|sq0[a-z]{3}"
+        "|hv[sbr]|sq[apu]|bk[a-z]{2}|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|CCIPAT|tskey|wandb)"
+        "[_-])(?=[A-Za-z0-9_-]{20})"
+        " (?:hf|gsk|r8|glc|ntn|sbp|npm|rubygems|pplx|xai|NRAK|PMAK|HRKU|AGE-SECRET-KEY|shp[a-z]{2}"
+        "|sntr[a-z]{1,3}|xkeysib|xsmtpsib|do[opr]|dckr|key)[_-]"
+        "(?=(?:[A-Za-z0-9]{1,8}[_-]){0,3}[A-Za-z0-9]{20})"
         r" hv[sbr]\. SG\.(?=[\w-]{16}) [MNO][\w-]{23,27}\.(?=[\w-]{6}\.) pypi-AgE fm[12]_ essu_"
-        r" key-(?=[0-9a-f]{32}) A3-(?=[A-Z0-9]{6}-) access-[a-z]{7,11}-(?=[0-9a-f]{8}-)"
+        r" A3-(?=[A-Z0-9]{6}-) access-[a-z]{7,11}-(?=[0-9a-f]{8}-[0-9a-f]{4}-)"
         r" rzp_(?:live|test)_ pat[A-Za-z0-9]{14}\. dp\.[a-z]{2,5}\.(?=[\w.]{32}) WPL_AP[0-9]\."
         r" dt0[a-z][0-9]{2}\. [A-Za-z0-9]{14}\.atlasv1\."
         " (?:[A-Za-z0-9]{1,12}[_-]){0,3}(?:sk|rk|secret|tok|token|tkn|pat|api|apikey|live|priv"
@@ -55,7 +58,10 @@ _FORMS: Final = by_kind(
         "twilio": r"(?:SK|AC)[0-9a-f]{32}(?![A-Za-z0-9])",
         "telegram": r"(?:bot)?[0-9]{8,10}:[\w-]{35}(?![\w-])",
         "azure": "[A-Za-z0-9+/]{86}==",
-        "password-hash": r"(?:[\w:]{0,24}\$[\w=,./-]{1,32}){2,4}\$[\w./+=]{20,}"
+        "aws": "A(?:[KBS]I|CC)A[A-Z0-9]{16}(?![A-Za-z0-9])",
+        "password-hash": r"(?:(?:argon2|bcrypt|pbkdf2|scrypt|access_token)[\w:]{0,24}"
+        r"|\$(?:[0-9][abxy]?|g?y|apr1|argon2\w{1,2}|pbkdf2[\w-]{0,8}|scrypt))"
+        r"(?:\$[^\s$\"']{1,64}){1,4}\$[\w./+=]{20,}"
         r" \{S?SHA[0-9]{0,3}\}[\w+/=]{20,}",
     }
 )
@@ -100,10 +106,13 @@ password -u
 (?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 
 password ·- '- "-
-\b(?:sshpass|twine|mongo\w{0,8}|redis-cli|ldap\w{3,10}|(?:un)?zip|openssl|sqlcmd|bcp|isql|login)<OPTION>-[apPwk]<NEXT>
-\b(?:mysql|mariadb|mongo)\w{0,8}<OPTION>-p["']?|\b(?:sshpass|7z[ar]?|sqlcmd|bcp)<OPTION>-[pP]["']?
+\b(?:sshpass|twine|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)
+\b(?:docker|podman|az|oc|registry)["', ]{1,4}login<OPTION>-p(?:<NEXT>|=?["']?)
+\b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
+\b(?:(?:un)?zip|sqlcmd|bcp|isql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
+\bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
-(?![0-9]{1,5}(?:[\s"']|$)|/)[^\s"',-][^\s"']*
+[^\s"',-][^\s"']*
 
 password PASSWORD
 \bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
@@ -118,13 +127,17 @@ password :5
 [^\s"'\\:]{1,256}(?=[\s"'\\]|$)
 
 password login
-\b(?:login|user)\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
+\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
 [^\s"'\\]{1,256}
 
 password AUTH
 ["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])
 (?:^|[\n>:"']\s?|\bredis(?:-cli)? )AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$)
 (?![A-Z]+["'])[^"'\s]{1,256}
+
+password AUTH·
+\bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])
+[\w+/=]{12,1024}
 
 password @tcp( jdbc:oracle:
 (?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
@@ -183,6 +196,17 @@ _IBAN: Final = later(
     r"(?![a-z])",
     re.A,
 )
+#: Lengths by country (ISO 13616 registry).
+_IBAN_LENGTH: Final = {
+    each[:2]: int(each[2:])
+    for each in words_in(
+        "NO15 BE16 DK18 FI18 FO18 GL18 NL18 MK19 SI19 AT20 BA20 EE20 KZ20 LT20 LU20 XK20 CH21 "
+        "HR21 LI21 LV21 BG22 BH22 CR22 DE22 GB22 GE22 IE22 ME22 RS22 VA22 AE23 GI23 IL23 IQ23 "
+        "OM23 TL23 AD24 CZ24 ES24 MD24 PK24 RO24 SA24 SE24 SK24 TN24 VG24 LY25 PT25 ST25 IS26 "
+        "TR26 BI27 DJ27 FR27 GR27 IT27 MC27 MR27 SM27 AL28 AZ28 BY28 CY28 DO28 GT28 HU28 LB28 "
+        "NI28 PL28 SV28 BR29 EG29 PS29 QA29 UA29 JO30 KW30 MU30 MT31 SC31 LC32 RU33"
+    )
+}
 _EMAIL: Final = later(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _ADDRESS: Final = later(
     r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[a-z])"
@@ -250,16 +274,15 @@ def _card(found: re.Match[str]) -> str:
 
 
 def _iban(found: re.Match[str]) -> str:
-    """Take out the longest part that has the right checksum (ISO 7064): words may follow it."""
     text = found.group()
-    for end in range(len(text), 14, -1):
-        account, rest = _solid(text[:end]), text[end:]
-        is_hash = _HASH.fullmatch(account) and not account[2:].isdecimal()
-        if is_hash or len(account) < 15 or rest[:1].isalnum():
-            continue
-        if int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1:
-            return marker("iban") + rest
-    return text
+    length = _IBAN_LENGTH.get(text[:2].upper(), 0)
+    end = next((n for n in range(len(text) + 1) if len(_solid(text[:n])) == length), 0)
+    account, rest = _solid(text[:end]), text[end:]
+    is_hash = _HASH.fullmatch(account) and not account[2:].isdecimal()
+    if not (length and account) or is_hash or rest[:1].isalnum():
+        return text
+    number = int("".join(str(int(c, 36)) for c in account[4:] + account[:4]))
+    return marker("iban") + rest if number % 97 == 1 else text
 
 
 def _solid(text: str) -> str:

@@ -81,7 +81,7 @@ _GIVEN: Final = later(
     rf"(?:(?!{_NEWLINE})[^\n]){{0,400}}?\binput(?:_value=|(?:{QUOTE}): ?)(?!\{{)"
 )
 #: Before the other value of a change: `password: "a" -> "b"`.
-_THEN: Final = later(rf"(?:{QUOTE})? ?(?:->|=>|→|to) ?(?=[\"'])")
+_THEN: Final = later(rf"(?:{QUOTE})? ?(?:(?:->|=>|→) ?(?=\S)|to ?(?=\\{{0,7}}[\"']))")
 #: A part of a form; a row of a table, or of columns.
 _FORM: Final = later(
     rf"form-data;(?:(?!{_NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
@@ -109,8 +109,8 @@ _LINES: Final = {
 _COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
 #: A word and the next, which may be a scheme and what it takes; perhaps there is no more.
 _TWO: Final = later(
-    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|\+)(?P<given>[\w.~+/-]{4,}+=*)"
-    r"(?:(?P<last>[ \t]{0,4}(?:[\r\n\\\"'`,;)}\]]|$))|(?=\s))"
+    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|\+)(?P<given>[\w.~+/$%^@*#-]{4,}+=*)"
+    r"(?=[\s\\\"'`,;)}\]&]|$)"
 )
 _SCHEMES: Final = words_in(
     "token key secret apikey api-key api_key session cookie auth basic bearer digest hmac password"
@@ -180,9 +180,8 @@ def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
 def _begin_of_credential(text: str, at: int, kind: str) -> int:
     """Return where the credential begins of which the scheme is at *at*; 0: there is none.
 
-    A header's value is a scheme with one word, and no more (RFC 9110, 11.4); a sentence goes on,
-    or tells about the scheme (`token refresh`). Elsewhere, or before more words, it has to look
-    like a credential.
+    A header's value is a scheme with one word (RFC 9110, 11.4); a sentence tells about the scheme
+    (`token refresh`). Elsewhere, or behind another scheme, it has to look like a credential.
     """
     two = _TWO.match(text, at)
     if two is None or _harmless.is_state("", two["scheme"]):
@@ -190,13 +189,12 @@ def _begin_of_credential(text: str, at: int, kind: str) -> int:
     given, has_digits = two["given"], any(map(str.isdigit, two["given"]))
     is_long = len(given) > (15 if has_digits else 19)
     is_mixed = len(given) > 7 and has_digits and not given.isdecimal()
-    is_known, is_whole = two["scheme"].lower() in _SCHEMES, two["last"] is not None
-    if is_known and is_whole and kind == "authorization":
+    is_known, is_header = two["scheme"].lower() in _SCHEMES, kind == "authorization"
+    if is_known and is_header:
         is_about = _secret_names.kind_of(["token", *words_of(given)]) is None
         is_one = not (given.isalpha() and (is_about or given.lower() in _SCHEMES))
     else:
-        is_header = is_known or (is_whole and kind == "authorization")
-        is_one = is_header and (is_long or (is_mixed and is_whole))
+        is_one = (is_known or is_header) and (is_long or is_mixed)
     return two.start("given") if is_one and not is_blank(given, kind) else 0
 
 
@@ -274,10 +272,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         if kind is None or found.start() < done:
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
-        if named is _SAID and (
-            name in ("pass", "Pass")  # a verb
-            or not _harmless.is_credential(kind, found["quoted"], found["bare"])
-        ):
+        if named is _SAID and not _is_said(found, kind):
             continue
         if named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
             continue
@@ -315,6 +310,15 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
                 parts += text[done:begin], marker(kind)
                 done = end
     return "".join((*parts, text[done:])) if parts else text
+
+
+def _is_said(found: re.Match[str], kind: str) -> bool:
+    """Say whether the word that a sentence has behind a name is the value of that."""
+    quoted, bare = found["quoted"], found["bare"]
+    if found["name"] in ("pass", "Pass"):  # a verb as well: the word has to look like a secret
+        return _harmless.is_credential("", None, quoted or bare)
+    is_told = found.group().endswith(("is ", "to ", ": "))
+    return _harmless.is_credential(kind, quoted, bare, is_told=is_told)
 
 
 def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None]) -> str | None:
