@@ -66,9 +66,7 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
 
     else:
         wrapper = wrap_in_context(function, copy_context, enter, leave, of)
-    if not isinstance(function, (types.FunctionType, types.MethodType)):
-        _put_on(wrapper, function)
-    return cast(_F, wrapper)
+    return _named(wrapper, function)
 
 
 def wrap_in(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
@@ -94,9 +92,11 @@ def _given(coroutine: Any) -> Callable[[], Any]:
     return given
 
 
-def _put_on(wrapper: Any, function: Any) -> None:
-    """Give *wrapper* what ``functools.wraps`` does not find on what is no function."""
-    named = function
+def _named(wrapper: Any, function: _F) -> _F:
+    """Return *wrapper* with what ``functools.wraps`` does not find on what is no function."""
+    if isinstance(function, (types.FunctionType, types.MethodType)):
+        return cast(_F, wrapper)
+    named: Any = function
     while isinstance(named, functools.partial):
         named = named.func
     qualified = getattr(named, "__qualname__", named.__class__.__qualname__)
@@ -106,6 +106,7 @@ def _put_on(wrapper: Any, function: Any) -> None:
         found = inspect.getattr_static(function, name, None)  # a property may do anything
         if not name.startswith("_") and (callable(found) or isinstance(found, classmethod)):
             setattr(wrapper, name, getattr(function, name))
+    return cast(_F, wrapper)
 
 
 def wrap_in_context(
@@ -139,7 +140,7 @@ def wrap_in_context(
 
     else:
         wrapper = _async_generator(function, inside)
-    return cast(_F, wrapper)
+    return _named(wrapper, function)
 
 
 def _async_generator(function: Any, inside: Callable[[], "_Inside"]) -> Any:

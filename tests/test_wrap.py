@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from otel_logging import carry
 from otel_logging._wrap import wrap_in, wrap_in_context
 
 where: contextvars.ContextVar[str] = contextvars.ContextVar("where", default="outside")
@@ -199,6 +200,9 @@ def test_what_is_no_function_keeps_its_name_and_its_methods(manager: Inside) -> 
     cached = functools.lru_cache(where.get)
     assert decorated(manager, cached).cache_clear == cached.cache_clear
     assert decorated(manager, [].append).__qualname__ == "list.append"
+    carried = carry(job)
+    assert (carried.__name__, carried.stop()) == ("Job", job)
+    assert carry(twice).__qualname__ == "plain_function"
 
 
 # ---------------------------------------------------------------- generators
