@@ -44,7 +44,7 @@ BUDGETS = {
     "_text": 44,
     "_tls": 49,
     "_values": 209,
-    "_wrap": 164,
+    "_wrap": 169,
     "assembly": 146,
     "binding": 195,
     "cli": 655,
