@@ -56,7 +56,7 @@ BUDGETS = {
     "integrations": 1797,
     "jobs": 100,
     "lateness": 1532,
-    "logs": 1544,
+    "logs": 1545,
     "mcp_server": 132,
     "observability": 251,
     "outliving": 79,
