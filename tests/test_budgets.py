@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 393,
     "export": 2149,
     "handover": 115,
-    "integrations": 1797,
+    "integrations": 1802,
     "jobs": 100,
     "lateness": 1532,
     "logs": 1545,
