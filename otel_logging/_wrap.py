@@ -65,7 +65,7 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
             return result
 
     else:
-        return wrap_in_context(function, copy_context, enter, leave, of)
+        wrapper = wrap_in_context(function, copy_context, enter, leave, of)
     return _named(wrapper, function)
 
 
@@ -96,9 +96,7 @@ def _named(wrapper: Any, function: _F) -> _F:
     """Return *wrapper* with what ``functools.wraps`` does not find on what is no function."""
     if isinstance(function, (types.FunctionType, types.MethodType)):
         return cast(_F, wrapper)
-    named: Any = function
-    while isinstance(named, functools.partial):
-        named = named.func
+    named = _unwrapped(function)
     qualified = getattr(named, "__qualname__", named.__class__.__qualname__)
     wrapper.__qualname__ = qualified
     wrapper.__name__ = getattr(named, "__name__", qualified.rpartition(".")[2])
@@ -107,6 +105,13 @@ def _named(wrapper: Any, function: _F) -> _F:
         if not name.startswith("_") and (callable(found) or isinstance(found, classmethod)):
             setattr(wrapper, name, getattr(function, name))
     return cast(_F, wrapper)
+
+
+def _unwrapped(function: Any) -> Any:
+    """Return what a partial, of however many, is of."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 def wrap_in_context(
@@ -137,6 +142,10 @@ def wrap_in_context(
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with inside() as own:
                 return (yield from _stepped(own, own.run(function, *args, **kwargs)))
+
+        code = getattr(_unwrapped(function), "__code__", None)
+        if getattr(code, "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE:
+            wrapper = types.coroutine(wrapper)  # it is awaited
 
     else:
         wrapper = _async_generator(function, inside)

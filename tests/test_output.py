@@ -912,6 +912,12 @@ def test_a_stdout_that_logs_what_it_is_given(stream: str, printed: list[str]) ->
     assert lines[0]["exception"].endswith("two lines\nof it")
 
 
+def test_what_is_printed_to_a_stdout_that_logs_tears_no_line() -> None:
+    code = LOGGING_STDOUT + "print('half', end='')\nlogging.getLogger('shop').warning('third')\n"
+    text = script(code, "production", "LooksItUp()").stdout.decode()
+    assert [line["event"] for line in parsed(text)][-2:] == ["said: half", "third"]
+
+
 def test_a_stdout_that_logs_in_development() -> None:
     """A line of several lines comes back in parts; none of them becomes a line."""
     text = script(LOGGING_STDOUT, "development", "LooksItUp()", NO_COLOR="1").stdout.decode()

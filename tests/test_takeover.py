@@ -836,12 +836,22 @@ def test_a_library_with_a_level_of_its_own_keeps_it(library: logging.Logger, lin
         ("google_genai.models", "google/genai", "warning"),
         ("LiteLLM Router", "litellm/router", "warning"),
         ("shop", "tenacity", "info"),  # the application's, which a library was given
+        ("sho", "shopping/till", "info"),  # a part of a word
+        ("-", "shopping", "info"),
+        ("Shop-App", "shop_app/till", "info"),  # the application's, which is installed
     ],
 )
 def test_a_library_whose_loggers_name_is_no_modules_is_known_by_its_files(
-    name: str, package: str, expected: str, lines: Lines, tmp_path: Path
+    name: str,
+    package: str,
+    expected: str,
+    lines: Lines,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From its first record on."""
+    monkeypatch.setenv("OTEL_LOGGING_APPLICATION", "shop_app")
+    configure_logging(environment="production")
     logging.root.setLevel(logging.WARNING)
     file = tmp_path / "site-packages" / f"{package}.py"
     code = compile("for level in (20, 20, 30):\n    logger.log(level, 'e')", file, "exec")

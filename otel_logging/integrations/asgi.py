@@ -110,7 +110,7 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     if app is None:
         _is_automatic = True
         _replaced.instrument()
-    elif hasattr(app, "build_middleware_stack"):
+    elif any(each.__module__ == "starlette.applications" for each in type(app).__mro__):
         _given[app] = options
     else:
         return ObservabilityMiddleware(app, **options)

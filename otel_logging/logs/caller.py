@@ -80,15 +80,17 @@ def _package_of(frame: FrameType) -> str:
 
 def is_library(logger: str, logged_in: str) -> bool:
     """Say whether *logger*'s name is that of an installed library's module, or has the letters of
-    the path of the file that it first *logged_in*: ``google_genai`` those of ``google/genai``.
+    the path of the file that it first *logged_in*, those of its package at least: ``google_genai``
+    those of ``google/genai``.
     """
     name = logger.partition(".")[0]
     module = sys.modules.get(name)
     file = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
     inside = logged_in.rpartition("-packages")[2]
-    path, letters = (re.sub(r"[\W_]", "", each).lower() for each in (inside, name))
-    if file is None and path.startswith(letters):
-        file = logged_in
+    package = re.split(r"[\\/.]", f"{inside}//")[1]
+    path, first, letters = (re.sub(r"[\W_]", "", each).lower() for each in (inside, package, name))
+    if file is None and path.startswith(letters) and letters.startswith(first):
+        name, file = package, logged_in
     # uvicorn shows its lines by itself, but for log_config=None: for us to do it
     is_known = name == "uvicorn" or name in _application or type(file) is not str
     return not (is_known or is_application(f"{file}/"))

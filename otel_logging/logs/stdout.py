@@ -99,7 +99,8 @@ class Stdout:
                 _write_text(sys.__stdout__, line)
                 return
             printed = stream.write
-            if type(printed) is _Print and printed.last:  # in its buffer, perhaps
+            # in its buffer, perhaps; one that logs has made a line of it
+            if type(printed) is _Print and printed.last and fd_of(stream) >= 0:
                 descriptor.flush(stream)
                 last, printed.last = printed.last, ""  # none: another thread was quicker
                 descriptor.is_torn = descriptor.is_torn or last[-1:] not in ("", "\n")

@@ -101,8 +101,13 @@ def test_one_application_may_be_given_by_hand(tmp_path: Any) -> None:
         + "    await other(scope, receive, send)\n"
         + 'assert b"x-trace-id" in call(instrument(plain, quiet=["/quiet"]))\n'
         + 'assert b"x-trace-id" not in call(instrument(plain, quiet=["/orders/7"]))\n'
+        + "class Passing:  # around it, with its attributes\n"
+        + "    __call__ = staticmethod(plain)\n"
+        + "    def __getattr__(self, name):\n"
+        + "        return getattr(other, name)\n"
+        + 'assert b"x-trace-id" in call(instrument(Passing()))\n'
     )
-    assert len(said(code, OTEL_LOGGING_SPOOL_DIR=str(tmp_path))) == 5
+    assert len(said(code, OTEL_LOGGING_SPOOL_DIR=str(tmp_path))) == 6
 
 
 def test_no_library_is_imported_for_it() -> None:

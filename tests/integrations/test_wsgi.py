@@ -179,6 +179,20 @@ def test_middleware_around_and_applications_inside_are_one_request(run: Captured
     assert span["name"] == "GET /inner/orders/<int:number>"
 
 
+def test_what_a_request_asks_of_its_own_path_is_a_request_of_its_own(run: Captured) -> None:
+    """By another method; whom that binds is not its user."""
+    app = shop()
+
+    @app.post("/orders/<int:number>")
+    def change(number: int) -> str:
+        return Client(app).get(f"/orders/{number}", buffered=True).headers["x-trace-id"]
+
+    inner = Client(app).post("/orders/7", buffered=True).text
+    changed, asked = run.span("POST /orders/<int:number>"), run.span("GET /orders/<int:number>")
+    assert inner == asked["trace_id"] != changed["trace_id"]
+    assert [each["attributes"].get("user_id") for each in (changed, asked)] == [None, "u7"]
+
+
 def test_requests_of_one_thread_have_nothing_of_each_other(run: Captured) -> None:
     """A body that is not closed before the next request included."""
     app = shop()
