@@ -912,6 +912,29 @@ def test_any_wrapper_class_with_any_factory(
     assert _diagnostics.counts == {}
 
 
+class _Audited(structlog.stdlib.BoundLogger):
+    def audit(self, event: str) -> Any:
+        return self._proxy_to_logger("info", event, audit=True)
+
+
+def test_a_wrapper_class_of_the_applications_own_stays_at_set_up(theirs: Any, lines: Lines) -> None:
+    """Its code calls methods that ours does not have, or awaits them."""
+
+    async def sell() -> None:
+        await structlog.get_logger("shop").info("awaited")
+
+    theirs(wrapper_class=_Audited)
+    configure_logging(environment="production")
+    structlog.get_logger("shop").audit("sold")
+    theirs(wrapper_class=structlog.stdlib.AsyncBoundLogger)
+    configure_logging(environment="production")
+    asyncio.run(sell())
+    get_logger("shop").info("ours")
+    found = lines()
+    assert [line["event"] for line in found] == ["sold", "awaited", "ours"]
+    assert (found[0]["level"], found[0]["audit"]) == ("info", True)
+
+
 def test_arguments_through_structlogs_standard_wrapper(theirs: Any, lines: Lines) -> None:
     """Are put into the message; a level below LOG_LEVELS' is none."""
     theirs(wrapper_class=structlog.stdlib.BoundLogger)

@@ -72,6 +72,10 @@ def _shown(name: str) -> bytes:
     return _cut(str(plain(name)), _NAME_BYTES)
 
 
+#: Maps that would close a descriptor which is not theirs any more.
+_kept: Final[list[mmap.mmap]] = []
+
+
 class BlackBox:
     """The table of this process. Concurrency: each slot is written by one thread at a time."""
 
@@ -145,10 +149,22 @@ class BlackBox:
             with contextlib.suppress(OSError):
                 self.path.unlink()
             self.path = None
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Write to the file no more."""
         data, self.data = self.data, bytearray(SLOTS * SLOT_BYTES)
-        if not isinstance(data, bytearray):
-            with contextlib.suppress(BufferError):  # a thread writes to it at this moment
-                data.close()
+        if isinstance(data, bytearray):
+            return
+        try:
+            is_ours = data.size() == len(data)
+        except OSError:
+            is_ours = False
+        if not is_ours:  # somebody has closed its descriptor: the number is another file's
+            _kept.append(data)
+            return
+        with contextlib.suppress(BufferError):  # a thread writes to it at this moment
+            data.close()
 
 
 def read(path: Path) -> Table:

@@ -195,7 +195,7 @@ class Heart:
         if all(each.is_idle for each in seen) and self._was_kept(now - began):
             hog = self._pauses.hog
             is_known = self.is_starved and hog and began - hog.end < _FRESH_NS
-            if hog and is_known:  # pragma: no branch - a busy machine
+            if hog and is_known:  # pragma: no cover - if the watching thread came first
                 self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
         began -= BEAT_NS // 2  # since some time between the beats

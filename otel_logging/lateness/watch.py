@@ -92,6 +92,7 @@ class Watch:
     def after_fork(self) -> None:
         """Watch nothing yet: what is open is the parent's."""
         self.pauses.forget()
+        self.box.let_go()
         self._begin()
 
     def stop(self) -> None:

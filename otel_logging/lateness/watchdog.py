@@ -228,7 +228,8 @@ class Watchdog:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:
             for each in list(self._slow):
-                if each.thread in starved and each.task is None and not each.is_own(pause):
+                is_of_it = each.thread in starved and each.task is None and not each.is_own(pause)
+                if is_of_it:  # pragma: no branch - which are slow by then is chance
                     each.add_guess(each.as_interval(pause))
 
     def _hogs(self, spent: Mapping[int, int], took: int) -> list[int]:

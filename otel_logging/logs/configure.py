@@ -82,9 +82,14 @@ def apply(settings: LogSettings) -> None:
     hide_banners()
     atexit.unregister(_diagnostics.at_exit)
     atexit.register(_diagnostics.at_exit)  # lines that were lost in the last minute
+    before: Any = structlog.get_config()["wrapper_class"]
+    module = str(getattr(before, "__module__", ""))
+    # what the application's code calls: methods of its own class, and those to be awaited
+    is_called = before is structlog.stdlib.AsyncBoundLogger
+    is_called = is_called or not module.startswith(("structlog.", "otel_logging."))
     structlog.configure(
         processors=logger.CHAIN,
-        wrapper_class=bound.BoundLogger,
+        wrapper_class=before if is_called else bound.BoundLogger,
         logger_factory=logger.logger_of,
         context_class=dict,
         cache_logger_on_first_use=True,

@@ -214,6 +214,30 @@ assert [(base / f"data{n}").read_bytes() for n in range(8)] == [b"!"] * 8
     assert numbers(reading.read(base))
 
 
+def test_of_a_whole_set_up_nothing_else_is_closed(base: Path) -> None:
+    """Neither in a child, nor by shutdown: the table of open stages has a descriptor as well."""
+    run(
+        """
+import os, sys; from pathlib import Path; from otel_logging import setup_observability, traced
+base = Path(sys.argv[1])
+running = setup_observability("shop", spool_dir=base / "spool", endpoint="http://127.0.0.1:9")
+with traced("before"): pass
+os.closerange(3, 256)
+files = [open(base / f"data{n}", "wb", buffering=0) for n in range(16)]
+if (child := os.fork()) == 0:
+    with traced("in the child"): pass
+    [file.write(b"!") for file in files]
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+running.shutdown()
+for file in files: file.write(b"?")
+assert [(base / f"data{n}").read_bytes() for n in range(16)] == [b"!?"] * 16
+""",
+        base,
+        traced=False,
+    )
+
+
 def test_a_number_that_changes_hands_while_a_segment_is_read_is_not_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
