@@ -44,7 +44,7 @@ _SECRET: Final = by_kind(
         "key": " ".join(
             f"{whose}key"
             for whose in words_in(
-                "api app application private secret access signing signature encryption "
+                "api app application private priv secret access signing signature encryption "
                 "decryption crypto master auth account storage shared hmac ssh rsa pgp gpg deploy "
                 "service webhook license subscription function client consumer server tls ssl "
                 "aes jwt vault root security transaction merchant admin openai stripe anthropic "

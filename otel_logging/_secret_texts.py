@@ -186,6 +186,10 @@ _CARD: Final = later(
     re.ASCII,
 )
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
+#: A card's number as it is written, beside another number perhaps.
+_WRITTEN: Final = later(
+    r"(?<!\d)(?:\d{13,16}|\d{4}(?:[ -]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{5})(?!\d)", re.ASCII
+)
 _ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
@@ -223,13 +227,18 @@ _PHONE: Final = later(
 
 _CHANGE: Final = later("(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[a-z0-9]|(?<=[0-9])[A-Za-z]")
 _DIGITS: Final = later("[0-9]+")
+#: Where letters are in no word: `aQbR`, `QRS`.
+_SHUFFLED: Final = later("[A-Z][a-z](?=[A-Z])|[A-Z]{2}(?=[A-Z])")
 
 
 def _issued(found: re.Match[str]) -> str:
     text = found.group()
-    if found.lastindex is None or not any(map(str.isdigit, text)):  # a name of words
+    if found.lastindex is None:
         return text
     kind = _KINDS[found.lastindex - 1]
+    is_mixed = any(map(str.isdigit, text)) or len(_SHUFFLED.findall(text)) > 1
+    if kind != "aws" and not is_mixed:  # a name of words
+        return text
     is_whole = kind != "jwt" or text.count(".") > 1 or text[2] == "."
     return marker(kind) if is_whole or ".ey" in text else text  # cut in its claims, or not
 
@@ -266,11 +275,18 @@ def _scheme(found: re.Match[str]) -> str:
 
 
 def _card(found: re.Match[str]) -> str:
-    digits = _solid(found.group())
-    if not _ISSUER.fullmatch(digits):
-        return found.group()
+    text = found.group()
+    return marker("card") if _is_card(text) else _WRITTEN.sub(_beside, text)
+
+
+def _beside(found: re.Match[str]) -> str:
+    return marker("card") if _is_card(found.group()) else found.group()
+
+
+def _is_card(text: str) -> bool:
+    digits = _solid(text)
     doubled = "".join(str(2 * int(d)) if n % 2 else d for n, d in enumerate(reversed(digits)))
-    return found.group() if sum(map(int, doubled)) % 10 else marker("card")
+    return bool(_ISSUER.fullmatch(digits)) and sum(map(int, doubled)) % 10 == 0
 
 
 def _iban(found: re.Match[str]) -> str:

@@ -571,3 +571,25 @@ def test_own_patterns_leave_what_was_taken_out() -> None:
     assert own.text(once) == once
     with pytest.raises(ConfigurationError, match="match no empty text"):
         Redaction(patterns=["(?:ACME)?"])
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "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",
+        "ghp_iVjGpZNFtIedSlYZAGRvoAIwrJwYKoufDiPu",
+        "sk_live_nbNEYaXsUoxvsibMkIIrSmLQ",
+        "AKIAMUDFOZGLDAXDVHAL",
+    ],
+)
+def test_an_issued_token_without_a_digit_is_no_name_of_words(secret: str) -> None:
+    assert secret not in Redaction().text(f"took {secret} along")
+    for name in ("hf_HuggingFaceTransformersModel", "key_SomeCamelCaseNameOfThing"):
+        assert Redaction().text(f"took {name} along") == f"took {name} along"
+
+
+@pytest.mark.parametrize("number", ["4111111111111111", "4111 1111 1111 1111", "3782-822463-10005"])
+def test_a_card_beside_another_number_is_one(number: str) -> None:
+    for text in ("card {} 12/27", "order 42 {} of 3", "paid {} 25.00 EUR", "100 {}"):
+        assert Redaction().text(text.format(number)) == text.format("[redacted:card]")
+    assert Redaction().text("order 42 4111111111111112 of 3") == "order 42 4111111111111112 of 3"
