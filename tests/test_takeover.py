@@ -17,11 +17,13 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import loguru  # noqa: F401 - its records have fields of their own
 import pytest
+import sqlalchemy
 import structlog
 
 from otel_logging import (
@@ -857,6 +859,24 @@ def test_a_library_whose_loggers_name_is_no_modules_is_known_by_its_files(
     code = compile("for level in (20, 20, 30):\n    logger.log(level, 'e')", file, "exec")
     exec(code, {"logger": logging.getLogger(name), "__name__": package})
     assert [line["level"] for line in lines()][:1] == [expected]
+
+
+def test_sqlalchemys_echo_shows_its_statements(
+    lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for no level, so a file has them, too; an engine without it is silent."""
+    handler = logging.FileHandler(tmp_path / "log")
+    above = logging.getLogger("sqlalchemy")
+    monkeypatch.setattr(above, "handlers", [handler])
+    configure_logging(environment="production")
+    logging.root.setLevel(logging.WARNING)
+    with closing(handler):
+        for echo in (True, False):
+            with sqlalchemy.create_engine("sqlite://", echo=echo).connect() as connection:
+                connection.execute(sqlalchemy.text(f"select '{echo}'"))
+    events = [line["event"] for line in lines()]
+    assert ("select 'True'" in events, "select 'False'" in events) == (True, False)
+    assert (tmp_path / "log").read_text("utf-8").splitlines() == events
 
 
 @pytest.mark.parametrize(

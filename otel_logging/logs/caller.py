@@ -45,14 +45,17 @@ def _is_inside(frame: FrameType) -> bool:
 def is_log_call() -> bool:
     """Say whether the caller has a record of a log call, which asks for its level.
 
-    Else ``Logger.handle`` was given it, which does not.
+    Else ``Logger.handle`` was given it, or it is of SQLAlchemy's ``echo``: they do not.
     """
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - documented
     while frame is not None and frame.f_code is not _HANDLE:  # somebody's before ours
         frame = frame.f_back
     while frame is not None and frame.f_code.co_name == "handle":  # of a logger's own class, too
         frame = frame.f_back
-    return frame is not None and frame.f_code is _LOG
+    is_logged = frame is not None and frame.f_code is _LOG
+    while frame is not None and frame.f_code.co_name.startswith("_log"):  # ours around it, too
+        frame = frame.f_back
+    return is_logged and (frame is None or frame.f_globals.get("__name__") != "sqlalchemy.log")
 
 
 def users_place() -> dict[str, Any]:
