@@ -43,7 +43,11 @@ def child_environment(**variables: str) -> dict[str, str]:
 
 
 def start(
-    *command: object, env: Mapping[str, str] | None = None, text: bool = True, **popen: Any
+    *command: object,
+    env: Mapping[str, str] | None = None,
+    text: bool = True,
+    outlives_test: bool = False,
+    **popen: Any,
 ) -> subprocess.Popen[Any]:
     """Start *command* beside the test, stdout and stderr in pipes; ``end`` waits for it.
 
@@ -57,7 +61,8 @@ def start(
         pipesize=PIPE_BYTES,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen,
     )
-    _started.append(child)
+    if not outlives_test:
+        _started.append(child)
     return child
 
 

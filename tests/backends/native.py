@@ -12,6 +12,7 @@ from subprocess import Popen
 from typing import Any
 
 from tests.backends.stack import ROOT, Addresses, Program, answers, built, die_with_us, until
+from tests.programs import start
 
 CONFIGURATIONS: dict[Program, Path] = {
     "collector": ROOT / "collector-config.yaml",
@@ -92,10 +93,11 @@ class Native:
         assert program not in self.processes
         (self.directory / "data" / "collector").mkdir(exist_ok=True)
         with (self.directory / f"{program}.log").open("ab") as output:
-            command = [str(part) for part in (*die_with_us("KILL"), *self.command(program))]
+            command = [*die_with_us("KILL"), *self.command(program)]
             env = self.environment()
-            # not by ``programs.start``: it goes on when the test that starts it again has ended
-            self.processes[program] = Popen(command, env=env, stdout=output, stderr=output)
+            self.processes[program] = start(
+                *command, env=env, outlives_test=True, stdout=output, stderr=output
+            )
         until(lambda: self._is_ready(program))
 
     def _is_ready(self, program: Program) -> bool:
