@@ -233,9 +233,7 @@ _SHUFFLED: Final = later("[A-Z][a-z](?=[A-Z])|[A-Z]{2}(?=[A-Z])")
 
 def _issued(found: re.Match[str]) -> str:
     text = found.group()
-    if found.lastindex is None:
-        return text
-    kind = _KINDS[found.lastindex - 1]
+    kind = _KINDS[(found.lastindex or 0) - 1]  # each way has its group
     is_mixed = any(map(str.isdigit, text)) or len(_SHUFFLED.findall(text)) > 1
     if kind != "aws" and not is_mixed:  # a name of words
         return text

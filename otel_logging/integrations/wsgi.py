@@ -61,11 +61,10 @@ def scope_of(environ: Environ) -> Scope:
 def _is_of_asgi(environ: Environ) -> bool:
     """Say whether an ASGI application around has the request: this one is mounted in it."""
     entry = entry_of(CURRENT.get().get(SPAN, INVALID_SPAN))
-    if has_ended(entry):
-        return False
     scope, method = scope_of(environ), value_of(entry, "http.request.method_original")
-    method = method or value_of(entry, "http.request.method")
-    if is_its := (method, value_of(entry, "url.path")) == (scope["method"], scope["path"]):
+    asked = method or value_of(entry, "http.request.method"), value_of(entry, "url.path")
+    is_its = not has_ended(entry) and asked == (scope["method"], scope["path"])
+    if is_its:
         environ[REQUEST] = entry
     return is_its
 

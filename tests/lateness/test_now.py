@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sys
@@ -346,6 +347,32 @@ def test_a_dead_process_whose_table_finds_no_room_is_reported(
     report_died(tmp_path)
     assert "open stages of a dead process lost" in capsys.readouterr().err
     assert not (tmp_path / blackbox.NAME).exists()
+
+
+def test_a_table_whose_descriptor_was_closed_closes_none(tmp_path: Path) -> None:
+    """The number may be another file's by then: of one that was open before it all is as it was."""
+    box = blackbox.BlackBox()
+    box.begin(tmp_path, b"")
+    inode = (tmp_path / blackbox.NAME).stat().st_ino
+    (fd,) = [n for n in range(1024) if inode_of(n) == inode]
+    os.close(fd)
+    with (tmp_path / "other").open("wb", buffering=0) as other:
+        moved = os.dup2(other.fileno(), fd)
+        box.remove()
+        assert os.write(moved, b"!") == 1
+    os.close(fd)
+    closed = blackbox.BlackBox()
+    closed.begin(tmp_path, b"")
+    inode = (tmp_path / blackbox.NAME).stat().st_ino
+    os.close(next(n for n in range(1024) if inode_of(n) == inode))
+    closed.remove()
+
+
+def inode_of(fd: int) -> int:
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return 0
 
 
 def test_a_disk_that_takes_half_a_table_has_none(
