@@ -872,8 +872,10 @@ def test_sqlalchemys_echo_shows_its_statements(
     logging.root.setLevel(logging.WARNING)
     with closing(handler):
         for echo in (True, False):
-            with sqlalchemy.create_engine("sqlite://", echo=echo).connect() as connection:
+            engine = sqlalchemy.create_engine("sqlite://", echo=echo)
+            with engine.connect() as connection:
                 connection.execute(sqlalchemy.text(f"select '{echo}'"))
+            engine.dispose()
     events = [line["event"] for line in lines()]
     assert ("select 'True'" in events, "select 'False'" in events) == (True, False)
     assert (tmp_path / "log").read_text("utf-8").splitlines() == events
