@@ -84,12 +84,12 @@ def apply(settings: LogSettings) -> None:
     atexit.register(_diagnostics.at_exit)  # lines that were lost in the last minute
     before: Any = structlog.get_config()["wrapper_class"]
     module = str(getattr(before, "__module__", ""))
-    # what the application's code calls: methods of its own class, and those to be awaited
-    is_called = before is structlog.stdlib.AsyncBoundLogger
-    is_called = is_called or not module.startswith(("structlog.", "otel_logging."))
+    is_own = not module.startswith(("structlog.", "otel_logging."))
+    # the application's code calls methods that its own class alone has, or awaits structlog's
+    stays = is_own or before is structlog.stdlib.AsyncBoundLogger
     structlog.configure(
         processors=logger.CHAIN,
-        wrapper_class=before if is_called else bound.BoundLogger,
+        wrapper_class=before if stays else bound.BoundLogger,
         logger_factory=logger.logger_of,
         context_class=dict,
         cache_logger_on_first_use=True,
