@@ -56,7 +56,7 @@ BUDGETS = {
     "integrations": 1801,
     "jobs": 100,
     "lateness": 1560,
-    "logs": 1553,
+    "logs": 1554,
     "mcp_server": 132,
     "observability": 251,
     "outliving": 79,

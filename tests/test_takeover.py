@@ -832,6 +832,14 @@ def test_a_library_with_a_level_of_its_own_keeps_it(library: logging.Logger, lin
     assert levels_shown(lines, library.name) == [["info"]]
 
 
+@pytest.mark.parametrize("name", ["uvicorn", "werkzeug"])
+def test_a_server_that_shows_its_lines_needs_no_handler(name: str, lines: Lines) -> None:
+    """Nor a level: werkzeug adds both in its first request, while others log already."""
+    importlib.import_module(name)
+    logging.root.setLevel(logging.WARNING)
+    assert levels_shown(lines, f"{name}.of_a_test") == [["info"]]
+
+
 @pytest.mark.parametrize(
     ("name", "package", "expected"),
     [

@@ -28,6 +28,9 @@ _HANDLE, _LOG = (
     for each in (logging.Logger.handle, logging.Logger._log)  # noqa: SLF001
 )
 _INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
+#: They show their lines by themselves, but uvicorn with log_config=None: for us to do it. And
+#: werkzeug before the first request's thread has added its handler: other threads' are lost there.
+_SHOWN: Final = frozenset({"uvicorn", "werkzeug"})
 
 
 def users_frame(frame: FrameType | None = None) -> tuple[FrameType, int]:
@@ -94,8 +97,7 @@ def is_library(logger: str, logged_in: str) -> bool:
     path, first, letters = (re.sub(r"[\W_]", "", each).lower() for each in (inside, package, name))
     if file is None and path.startswith(letters) and letters.startswith(first):
         name, file = package, logged_in
-    # uvicorn shows its lines by itself, but for log_config=None: for us to do it
-    is_known = name == "uvicorn" or name in _application or type(file) is not str
+    is_known = name in _SHOWN or name in _application or type(file) is not str
     return not (is_known or is_application(f"{file}/"))
 
 
