@@ -12,6 +12,7 @@ import itertools
 import os
 from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dis import opname
@@ -53,8 +54,11 @@ def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
 
 #: Whose frames handle whatever work they run for others raises, and keep it for who waits for that.
 _KEEPERS: Final = frozenset(
-    {"concurrent.futures.thread", "anyio._backends._asyncio", "starlette.middleware.base"}
+    """concurrent.futures.thread anyio._backends._asyncio starlette.middleware.base
+    asgiref.sync asgiref.current_thread_executor""".split()  # noqa: SIM905
 )
+#: What raises the exception that somebody has put into a future.
+_RESULT: Final = vars(Future)["_Future__get_result"].__code__
 
 
 class _Origin:
@@ -62,16 +66,20 @@ class _Origin:
 
     *left*: the step of its traceback at which it did; *callers*: that frame and who called it,
     innermost first. They are held: the address of a frame that has gone is soon another's.
-    *base*: the outermost of them in its *task*, or its keeper; None: whoever raises it anew
-    does so for somebody else. *first*: the number of its first origin.
+    *base*: the outermost of them in its *task*, or its keeper. *is_shared*: whoever raises it
+    anew does so for somebody else. *is_out*: it has left the whole request. *first*: the number
+    of its first origin.
     """
 
-    __slots__ = ("base", "callers", "context", "first", "left", "number", "task", "trace_id")
+    __slots__ = (
+        *("base", "callers", "context", "first", "is_out", "is_shared"),
+        *("left", "number", "task", "trace_id"),
+    )
 
     def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
         global last
-        self.context = context
-        self.trace_id = trace_id
+        self.context, self.trace_id = context, trace_id
+        self.is_shared = self.is_out = False
         self.number = self.first = _next()
         last = max(last, self.number)
         self.left = step
@@ -127,12 +135,19 @@ class _Origin:
     def has_ended_with(self, error: BaseException) -> bool:
         """Say whether *error* has ended its task, or work of a pool, and is raised anew elsewhere.
 
-        Whoever waits for that does so. What was caught on its way, and kept, is another's as well.
+        Whoever waits for that does so. What was caught on its way, and kept, is another's as well,
+        but for what was put into a future behind its request, and has come out of none before.
         """
         base, path = self.base, self._path(error)
-        if base is None or base not in path or not self.is_over():
+        if self.is_shared:
             return False
-        return self._has_called(path[path.index(base) :])
+        if base in path and self.is_over():
+            return self._has_called(path[path.index(base) :])
+        codes = [step.tb_frame.f_code for step in _steps(error.__traceback__)]
+        if not self.is_out or codes.count(_RESULT) != 1:
+            return False
+        begin = codes.index(_RESULT) + 1
+        return begin < len(path) and self._has_called(path[begin:])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(None), ())
@@ -154,8 +169,10 @@ def remember_context(error: BaseException | None, began: int) -> None:
     if isinstance(error, Exception) and (step := error.__traceback__):
         with suppress(Exception):  # it may have attribute methods of its own, that raise
             known = getattr(error, _ORIGIN, None)
-            trace_id = trace.get_current_span().get_span_context().trace_id
+            span = trace.get_current_span()
+            trace_id = span.get_span_context().trace_id
             origin = _Origin(copy_context(), trace_id, step)
+            origin.is_out = getattr(span, "otel_logging_bound", span) is not None
             if isinstance(known, _Origin):
                 origin.first = known.first
                 is_inside = known.number > began
@@ -163,8 +180,7 @@ def remember_context(error: BaseException | None, began: int) -> None:
                 if is_inside:
                     origin.context, origin.trace_id = known.context, known.trace_id
                 # it has left another's stage, before or beside this: who raises it anew may be that
-                if not is_inside or known.first <= began:
-                    origin.base = None
+                origin.is_shared = not is_inside or known.first <= began
             BaseException.__setattr__(error, _ORIGIN, origin)
 
 
@@ -183,7 +199,7 @@ def context_of(error: BaseException) -> Context | None:
                 origin = _Origin(origin.context, origin.trace_id, step)
                 BaseException.__setattr__(error, _ORIGIN, origin)
             elif origin.is_over():
-                origin.base = None
+                origin.is_shared = True
             return origin.context.copy()
         (only,) = error.exceptions  # type: ignore[attr-defined]
         return context_of(only)

@@ -37,6 +37,8 @@ class Block:
 
     otel_logging_closed = False
     end_time = None  # as a span's
+    #: What structlog's functions had bound around it.
+    structlogs: Mapping[Any, Any]
 
 
 def _is_nobody(value: Any) -> bool:

@@ -10,6 +10,7 @@ from contextvars import ContextVar, Token, copy_context
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
+import structlog
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -27,6 +28,8 @@ ENTRY: Final = "otel_logging_entry"
 USERS: Final = "otel_logging_users"
 #: Attribute of a stage's span, whoever's it is: the context around it.
 OUTER: Final = "otel_logging_outer"
+#: Attribute of an entry stage's span: what structlog's functions had bound around it.
+_AROUND: Final = "otel_logging_structlogs"
 
 
 def _find_current() -> Any:
@@ -207,6 +210,33 @@ class Standing:
 
 trace.Span.register(Standing)
 
+#: What structlog's own functions bind; empty until one is called.
+STRUCTLOGS: Final[Mapping[str, ContextVar[Any]]] = getattr(
+    structlog.contextvars, "_CONTEXT_VARS", {}
+)
+
+
+def structlogs() -> dict[ContextVar[Any], Any]:
+    """Return what structlog's functions have bound."""
+    return {each: each.get() for each in list(STRUCTLOGS.values())}
+
+
+def restore_structlogs(values: Mapping[ContextVar[Any], Any]) -> None:
+    """Bind what ``structlogs`` has returned."""
+    for variable, value in values.items():
+        variable.set(value)
+
+
+def leave_structlogs() -> dict[ContextVar[Any], Any]:
+    """Have what structlog's functions had bound around the current request; return what is."""
+    entry = entry_of(CURRENT.get().get(SPAN, trace.INVALID_SPAN))
+    if not (STRUCTLOGS and hasattr(entry, OUTER)):
+        return {}
+    before = structlogs()
+    # where it has none, none was called before it
+    restore_structlogs(dict.fromkeys(before, ...) | getattr(entry, _AROUND, {}))
+    return before
+
 
 def share(span: trace.Span) -> None:
     """Let whoever is bound anywhere in the request of *span*, its entry span, be the request's."""
@@ -307,8 +337,13 @@ class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
     For work that outlives the request it was started in. Scope: this task. Failure: never raises.
     """
 
-    def _begin(self, block: Block) -> None:  # noqa: ARG002 - nothing is bound for it
+    def _begin(self, block: Block) -> None:
+        block.structlogs = leave_structlogs()
         Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
+
+    def _end(self, entered: _Entered) -> None:
+        super()._end(entered)
+        restore_structlogs(entered.block.structlogs)
 
 
 class unbound(Scoped):  # noqa: N801 - reads as a participle, like structlog's
@@ -375,6 +410,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
 def leave_behind(around: trace.Span) -> None:
     """Leave the request of *around*, and whatever has ended; scopes no longer give it back."""
     request = entry_of(around)
+    leave_structlogs()
 
     def is_over(owner: Any) -> bool:
         return owner is request or has_ended(owner)

@@ -247,6 +247,8 @@ def start(stage: Stage) -> Any:
             span.otel_logging_bound = before
             if is_special:
                 bindings.share(span)
+            if bindings.STRUCTLOGS:
+                span.otel_logging_structlogs = bindings.structlogs()
         if budget is not None or expected:  # else they are the class's
             span.otel_logging_budget, span.otel_logging_expected = budget, expected
         if (watch := runtime.watch) is not None:

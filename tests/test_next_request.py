@@ -15,6 +15,7 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from otel_logging import (
     bind_context,
@@ -545,6 +546,35 @@ def test_detached_in_such_a_context_is_unowned_and_restores_it() -> None:
         copied().run(task)
     assert fields(captured, "sweep") == {"span": "sweep"}
     assert captured.line("after")["user_id"] == "alice"
+
+
+@pytest.mark.parametrize("first", [{"root": True}, {"kind": "server"}, {}])
+@pytest.mark.parametrize(
+    "way", ["server", "root", "consumer", "extract", "detached", "a stage", "by itself"]
+)
+def test_what_structlogs_own_functions_bind_is_not_the_next_requests(
+    way: str, first: dict[str, Any]
+) -> None:
+    """What was bound before the request is; and a task that goes on keeps all."""
+
+    def goes_on() -> None:
+        scopes = {"extract": lambda: extract({}), "detached": detached}
+        scopes |= {"a stage": lambda: traced("step"), "by itself": ExitStack}
+        with (scopes | ARRIVALS)[way]():
+            log.info("next")
+        log.info("after")
+
+    with capture() as captured:
+        bind_contextvars(service="chat", version=1)
+        with traced("request", **first):
+            bind_contextvars(user="alice", version=2)
+            context = contextvars.copy_context()
+        context.run(goes_on)
+        clear_contextvars()
+    was, new = ("chat", 1, None), ("chat", 2, "alice")
+    said = [tuple(map(line.get, ("service", "version", "user"))) for line in captured.lines]
+    is_kept = way in ("a stage", "by itself")
+    assert said == [new if is_kept else was, new if is_kept or way == "detached" else was]
 
 
 def test_headers_that_leave_have_no_trace_of_the_request_before() -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -761,6 +762,29 @@ async def in_the_result_of_gather(failing: Failing) -> None:
     raise error
 
 
+async def in_asgirefs_ways(failing: Failing) -> None:
+    """A view of Django, that awaits, and calls what is not asynchronous, and so on."""
+
+    async def view() -> None:
+        await failing()
+
+    inner = sync_to_async(async_to_sync(view))
+    await sync_to_async(async_to_sync(inner), thread_sensitive=False)()
+
+
+async def in_a_future_of_ones_own(failing: Failing) -> None:
+    future: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            asyncio.run(failing())  # type: ignore[arg-type]
+        except ValueError as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work).start()
+    future.result(20)
+
+
 async def where_it_is_told_on_its_way(failing: Failing) -> None:
     async def run() -> None:
         try:
@@ -786,6 +810,8 @@ OUTWARD = [
     in_a_group_of_its_own,
     in_two_at_once,
     in_the_result_of_gather,
+    in_asgirefs_ways,
+    in_a_future_of_ones_own,
     where_it_is_told_on_its_way,
 ]
 
@@ -964,6 +990,36 @@ def test_a_pools_exception_is_of_each_who_waits_for_it(service: Service, lines: 
         for work in (request, shared.result):
             pool.submit(serve, work).result()
     assert [line.get("user_id") for line in lines()] == ["alice", None]
+
+
+@pytest.mark.parametrize("how", ["in its request", "awaited by her", "awaited twice"])
+def test_what_many_futures_have_is_nobodys(how: str, service: Service, lines: Lines) -> None:
+    """A connection is lost in a request: so are the others' answers."""
+    pending: Future[None] = Future()
+
+    def fail() -> None:
+        try:
+            with traced("send", root=how == "awaited twice"):
+                bind_context(user_id="alice")
+                boom()
+        except ValueError as error:
+            pending.set_exception(error)
+
+    if how == "awaited twice":
+        fail()
+        with suppress(ValueError):
+            pending.result()
+    else:
+        with traced("request", root=True), suppress(ValueError):
+            fail()
+            if how == "awaited by her":
+                pending.result()
+    try:
+        pending.result()
+    except ValueError:
+        log.exception("nobody's")
+    (line,) = lines()
+    assert line.keys().isdisjoint({"user_id", "trace_id"})
 
 
 def test_what_is_told_in_a_pool_goes_on_to_who_waits_for_it() -> None:

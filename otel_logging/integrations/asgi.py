@@ -17,7 +17,7 @@ from opentelemetry import trace
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging.binding import has_ended
-from otel_logging.context import Here, unbound
+from otel_logging.context import Here, leave_structlogs, restore_structlogs, unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
 from otel_logging.integrations.http import QUIET, Scope, observe
@@ -180,12 +180,13 @@ def _of_connection(original: Any) -> Any:
     """
 
     def method(self: Any, *given: Any) -> None:
-        before = Here.now()
+        before, bound = Here.now(), leave_structlogs()
         _NOWHERE.put_back()
         try:
             original(self, *given)
         finally:
             before.put_back()
+            restore_structlogs(bound)
 
     return method
 

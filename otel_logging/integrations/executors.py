@@ -61,7 +61,8 @@ class _InThread:
         try:
             return self._work(*args, **kwargs)
         except BaseException as error:
-            _exceptions.remember_context(error, began)
+            if self._here is not None:
+                _exceptions.remember_context(error, began)
             raise
         finally:
             hands.pop(threading.get_ident(), None)

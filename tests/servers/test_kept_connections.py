@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from structlog.contextvars import bind_contextvars
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_logging import bind_context, extract, get_logger, traced
@@ -39,6 +40,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     with extract(scope["headers"]), traced("request", path=scope["path"], **options):
         if b"x-user" in headers:
             bind_context(user_id=headers[b"x-user"].decode())
+            bind_contextvars(structlogs=headers[b"x-user"].decode())
         if scope["type"] == "websocket":
             await socket_of(receive, send)
             return
@@ -94,6 +96,8 @@ def read_answers(connection: socket.socket, number: int) -> bytes:
 def users(captured: Captured) -> dict[str, Any]:
     """Return the user of each path, the same on its line and on its span."""
     found = {line["path"]: line.get("user_id") for line in captured.lines if "path" in line}
+    for line in captured.lines:
+        assert line.get("structlogs") == line.get("user_id") or "path" not in line
     for span in captured.spans:
         if span["name"] == "request":
             assert span["attributes"].get("user_id") == found[span["attributes"]["path"]]
@@ -199,5 +203,6 @@ def test_what_uvicorn_says_of_the_next_request_is_of_nobody(http: str, said: str
                     answer = connection.recv(65536)
     lines = [line for line in seen.lines if line["event"] == said]
     assert len(lines) == 2
-    assert [line.keys() & {"user_id", "trace_id", "span_id"} for line in lines] == [set()] * 2
+    theirs = {"user_id", "trace_id", "span_id", "structlogs"}
+    assert [line.keys() & theirs for line in lines] == [set()] * 2
     assert "alice" in {line.get("user_id") for line in seen.lines if "path" in line}
