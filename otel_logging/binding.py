@@ -9,8 +9,11 @@ import threading
 from asyncio import _get_running_loop
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 from weakref import ref
+
+import structlog
 
 from otel_logging import _json, _names, _otlp, _runtime
 from otel_logging._fields import as_attributes
@@ -304,3 +307,32 @@ class Shared(Bound):
 
 #: Nothing is bound.
 NOTHING: Final = Bound({})
+
+
+# ---------------------------------------------------------------- by structlog's own functions
+
+#: What they bind; empty until one is called.
+STRUCTLOGS: Final[Mapping[str, ContextVar[Any]]] = getattr(
+    structlog.contextvars, "_CONTEXT_VARS", {}
+)
+
+
+def structlogs() -> dict[ContextVar[Any], Any]:
+    """Return what they have bound."""
+    return {each: each.get() for each in list(STRUCTLOGS.values())}
+
+
+def restore_structlogs(values: Mapping[ContextVar[Any], Any]) -> None:
+    """Bind what ``structlogs`` has returned."""
+    for variable, value in values.items():
+        variable.set(value)
+
+
+def leave_structlogs(entry: Any) -> dict[ContextVar[Any], Any]:
+    """Bind what they had bound before the entry stage of the span *entry*; return what is bound."""
+    if not (STRUCTLOGS and hasattr(entry, "otel_logging_outer")):
+        return {}
+    before = structlogs()
+    # where it has none, nothing had been bound
+    restore_structlogs(dict.fromkeys(before, ...) | getattr(entry, "otel_logging_structlogs", {}))
+    return before

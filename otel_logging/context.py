@@ -10,12 +10,11 @@ from contextvars import ContextVar, Token, copy_context
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-import structlog
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _diagnostics, _json, _names, _runtime, _wrap
+from otel_logging import _diagnostics, _json, _names, _runtime, _wrap, binding
 from otel_logging._fields import RENAMED, as_attributes
 from otel_logging.binding import NOTHING, Block, Bound, Shared, Users, has_ended
 
@@ -28,8 +27,6 @@ ENTRY: Final = "otel_logging_entry"
 USERS: Final = "otel_logging_users"
 #: Attribute of a stage's span, whoever's it is: the context around it.
 OUTER: Final = "otel_logging_outer"
-#: Attribute of an entry stage's span: what structlog's functions had bound around it.
-_AROUND: Final = "otel_logging_structlogs"
 
 
 def _find_current() -> Any:
@@ -210,39 +207,14 @@ class Standing:
 
 trace.Span.register(Standing)
 
-#: What structlog's own functions bind; empty until one is called.
-STRUCTLOGS: Final[Mapping[str, ContextVar[Any]]] = getattr(
-    structlog.contextvars, "_CONTEXT_VARS", {}
-)
 
-
-def structlogs() -> dict[ContextVar[Any], Any]:
-    """Return what structlog's functions have bound."""
-    return {each: each.get() for each in list(STRUCTLOGS.values())}
-
-
-def restore_structlogs(values: Mapping[ContextVar[Any], Any]) -> None:
-    """Bind what ``structlogs`` has returned."""
-    for variable, value in values.items():
-        variable.set(value)
-
-
-def leave_structlogs() -> dict[ContextVar[Any], Any]:
-    """Have what structlog's functions had bound around the current request; return what is."""
-    entry = entry_of(CURRENT.get().get(SPAN, trace.INVALID_SPAN))
-    if not (STRUCTLOGS and hasattr(entry, OUTER)):
-        return {}
-    before = structlogs()
-    # where it has none, none was called before it
-    restore_structlogs(dict.fromkeys(before, ...) | getattr(entry, _AROUND, {}))
-    return before
-
-
-def share(span: trace.Span) -> None:
-    """Let whoever is bound anywhere in the request of *span*, its entry span, be the request's."""
-    users = Users()
-    setattr(span, USERS, users)
-    restore(Shared({}, span, state(), users))
+def share(span: Any, *, with_users: bool) -> None:
+    """Begin the request of *span*, its entry span; *with_users*: who is bound anywhere is its."""
+    if binding.STRUCTLOGS:
+        span.otel_logging_structlogs = binding.structlogs()
+    if with_users:
+        users = span.otel_logging_users = Users()
+        restore(Shared({}, span, state(), users))
 
 
 class Here(NamedTuple):
@@ -338,12 +310,12 @@ class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
     """
 
     def _begin(self, block: Block) -> None:
-        block.structlogs = leave_structlogs()
+        block.structlogs = binding.leave_structlogs(entry_of(trace.get_current_span()))
         Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
     def _end(self, entered: _Entered) -> None:
         super()._end(entered)
-        restore_structlogs(entered.block.structlogs)
+        binding.restore_structlogs(entered.block.structlogs)
 
 
 class unbound(Scoped):  # noqa: N801 - reads as a participle, like structlog's
@@ -410,7 +382,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
 def leave_behind(around: trace.Span) -> None:
     """Leave the request of *around*, and whatever has ended; scopes no longer give it back."""
     request = entry_of(around)
-    leave_structlogs()
+    binding.leave_structlogs(request)
 
     def is_over(owner: Any) -> bool:
         return owner is request or has_ended(owner)

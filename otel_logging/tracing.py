@@ -33,7 +33,7 @@ from otel_logging import (
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._values import plain
-from otel_logging.binding import NOTHING, Bound, has_ended
+from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
 from otel_logging.context import CURRENT, ENTRY, SPAN
 from otel_logging.lateness.verdict import late_by
 from otel_logging.tracers import API
@@ -245,10 +245,8 @@ def start(stage: Stage) -> Any:
         span.otel_logging_outer, span.otel_logging_began = outer, _exceptions.last
         if before is not None:
             span.otel_logging_bound = before
-            if is_special:
-                bindings.share(span)
-            if bindings.STRUCTLOGS:
-                span.otel_logging_structlogs = bindings.structlogs()
+            if is_special or STRUCTLOGS:
+                bindings.share(span, with_users=is_special)
         if budget is not None or expected:  # else they are the class's
             span.otel_logging_budget, span.otel_logging_expected = budget, expected
         if (watch := runtime.watch) is not None:

@@ -46,7 +46,7 @@ BUDGETS = {
     "_values": 209,
     "_wrap": 169,
     "assembly": 146,
-    "binding": 196,
+    "binding": 212,
     "cli": 655,
     "context": 238,
     "demo": 223,

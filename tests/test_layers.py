@@ -50,7 +50,7 @@ GATES = {
     "opentelemetry.sdk": {"export"},
     "opentelemetry.proto": {"_otlp", "export", "traces"},
     "google": {"traces", "export"},
-    "structlog": {"logs", "context"},
+    "structlog": {"logs", "binding"},
     "loguru": {"integrations"},
     "orjson": {"_json"},
     "_interpreters": {"lateness"},

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 from opentelemetry import trace
 
 from otel_logging import _names, _runtime, tracing
-from otel_logging.binding import has_ended
-from otel_logging.context import Here, leave_structlogs, restore_structlogs, unbound
+from otel_logging.binding import has_ended, leave_structlogs, restore_structlogs
+from otel_logging.context import Here, entry_of, unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
 from otel_logging.integrations.http import QUIET, Scope, observe
@@ -180,7 +180,7 @@ def _of_connection(original: Any) -> Any:
     """
 
     def method(self: Any, *given: Any) -> None:
-        before, bound = Here.now(), leave_structlogs()
+        before, bound = Here.now(), leave_structlogs(entry_of(trace.get_current_span()))
         _NOWHERE.put_back()
         try:
             original(self, *given)
