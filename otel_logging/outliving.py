@@ -18,10 +18,12 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, worker
-from otel_logging.context import CURRENT, SPAN, entry_of, restore, state
+from otel_logging.context import CURRENT, SPAN, entry_of, leave_behind, restore, state
 
 #: A stage of one name, so many times, is no step of the request's.
 _AGAIN: Final = 3
+#: Seconds after its request's end in which a task that only logs does what that has left to do.
+KEPT_S: Final = 60.0
 _ASYNCIO: Final = Path(asyncio.__file__).parent
 
 #: Tasks that have begun a stage where a request had ended: which one, and how often each stage.
@@ -90,8 +92,22 @@ def let_go(context: otel_context.Context) -> otel_context.Context:
     return otel_context.Context({k: v for k, v in context.items() if k != _names.HELD})
 
 
+def note_line(around: Any, time_ns: int) -> None:
+    """Note that something is logged at *time_ns* where *around*, a span, has ended.
+
+    A task that does so again and again, long after its request, is a listener that serves
+    everybody: it leaves the request, and what it logs next is nobody's. Never raises.
+    """
+    ended_ns = getattr(entry_of(around), "end_time", None)
+    if ended_ns is not None and time_ns - ended_ns > KEPT_S * 1e9:
+        note("", around)
+        task = worker()
+        if task in tasks and tasks[task][1][""] >= _AGAIN and trace.get_current_span() is around:
+            leave_behind(around)
+
+
 def note(stage: str, around: Any) -> None:
-    """Note that this task begins *stage* where *around*, a span, has ended. Never raises."""
+    """Note that this task begins *stage*, or logs, where *around* has ended. Never raises."""
     task = worker()
     if isinstance(task, int) or (around is trace.INVALID_SPAN and task not in tasks):
         return
@@ -100,9 +116,10 @@ def note(stage: str, around: Any) -> None:
     count[stage] += 1
     if count[stage] == _AGAIN and (what := _what(task)) not in _reported:
         _reported.add(what)
+        does = f"begins {stage!r}" if stage else "logs"
         _diagnostics.remark(
-            f"{what}, a task that was started in {request!r}, goes on after it and begins "
-            f"{stage!r} again and again: start it in detached()"
+            f"{what}, a task that was started in {request!r}, goes on after it and {does} "
+            "again and again: start it in detached()"
         )
 
 

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from otel_logging import bind_context, detached, each, get_logger, handoff, taking, traced
+from otel_logging import (
+    bind_context,
+    detached,
+    each,
+    get_logger,
+    handoff,
+    outliving,
+    taking,
+    traced,
+)
 from otel_logging.integrations import queues
 from otel_logging.testing import Captured, capture
 
@@ -106,6 +115,36 @@ def test_a_task_that_opens_inner_stages_keeps_its_user_and_is_reported(
         ("alice", request["trace_id"])
     }
     assert f"inner_stages, made at {__file__}" in capsys.readouterr().err
+
+
+async def lines_alone(queue: Queue) -> None:
+    while (item := await queue.get()) is not None:
+        log.info("got", item=item)
+
+
+async def a_stage_of_its_own(queue: Queue) -> None:
+    with traced("export"):
+        await lines_alone(queue)
+
+
+@pytest.mark.parametrize("kept_s", [0.0, 60.0])
+@pytest.mark.parametrize("listener", [lines_alone, a_stage_of_its_own])
+def test_a_listener_that_only_logs_is_nobodys_long_after_its_request(
+    listener: Any,
+    kept_s: float,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not so what a request has left to do: it is done sooner, or has a stage."""
+    monkeypatch.setattr(outliving, "KEPT_S", kept_s)
+    captured = listened(listener, list(range(6)))
+    is_left = listener is lines_alone and kept_s == 0
+    users = [line.get("user_id") for line in captured.lines]
+    assert users == ["alice"] * 3 + [None if is_left else "alice"] * 3
+    assert ["trace_id" in line for line in captured.lines] == [bool(user) for user in users]
+    report = f"{listener.__name__} at {__file__}"
+    said = capsys.readouterr().err
+    assert (report in said and "'GET /ws', goes on after it and logs again" in said) is is_left
 
 
 def test_a_worker_that_takes_what_others_hand_over_is_reported(
