@@ -86,7 +86,9 @@ def observe(server: Any, place: str, kind: Callable[[Any], Any]) -> None:
 
 def route_of(scope: Scope) -> str | None:
     """Return the template of the route that a framework has found; None where it says none."""
-    route = scope.get("route")
+    route, effective = scope.get("route"), scope.get("fastapi", {}).get("effective_route_context")
+    if getattr(effective, "original_route", None) is route is not None:
+        route = effective  # where its router is included, FastAPI's own has no prefix
     path: Any = getattr(route, "path_format", None) or getattr(route, "path", None)
     if isinstance(path, str):  # Starlette, FastAPI
         root: str = scope.get("root_path", "").rstrip("/")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from a2wsgi import WSGIMiddleware
-from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from flask import Flask
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -259,6 +259,29 @@ def test_the_name_is_the_whole_route(path: str, route: str) -> None:
         seen.ask(path)
         (span,) = seen.wait_for(f"GET {route}")
     assert attributes(span)["http.route"] == route
+
+
+def test_the_name_has_the_prefixes_of_the_routers_that_are_included() -> None:
+    """FastAPI's own route has none, once an application includes without copying."""
+    app, outer, inner = FastAPI(), APIRouter(prefix="/api"), APIRouter()
+
+    @inner.get("/items/{name}")
+    def item(name: str) -> str:
+        return name
+
+    @inner.websocket("/rooms/{name}")
+    async def room(websocket: WebSocket, name: str) -> None:
+        await websocket.accept()
+        await websocket.close(reason=name)
+
+    outer.include_router(inner, prefix="/v1")
+    app.include_router(outer)
+    with serving(app) as seen:
+        seen.ask("/api/v1/items/a")
+        seen.connect("/api/v1/rooms/a").close()
+        (span,) = seen.wait_for("GET /api/v1/items/{name}")
+        seen.wait_for("WS /api/v1/rooms/{name}")
+    assert attributes(span)["http.route"] == "/api/v1/items/{name}"
 
 
 def test_a_method_that_nobody_knows_is_none_of_the_name() -> None:
