@@ -304,7 +304,7 @@ def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> No
     bound, watched = span.otel_logging_bound, span.otel_logging_watched
     try:
         if error is not None:
-            is_failure = _record(span, error)
+            is_failure = record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
             if is_failure:
                 _exceptions.tell_later(error, _runtime.current.failed, span)
@@ -360,7 +360,7 @@ def _measured(span: Span, budget: float, end_ns: int | None) -> int | None:
     return end_ns
 
 
-def _record(span: Span, error: BaseException) -> bool:
+def record(span: Span, error: BaseException) -> bool:
     """Put *error* on *span* as what it is; return whether that is a failure."""
     if not _answers.is_failure(error):
         if _answers.is_cancelled(error):

@@ -5,10 +5,11 @@ OpenTelemetry's semantic conventions for HTTP. Invariant: what passes is unchang
 headers of the answer. Deliberately absent: WebSockets (``asgi_websocket``).
 """
 
+import sys
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
-from otel_logging import _runtime
+from otel_logging import _answers, _runtime
 from otel_logging.integrations.http import Request, Scope, inbound
 
 Event = MutableMapping[str, Any]
@@ -35,13 +36,21 @@ async def serve(
         except BaseException as error:
             request.end(error)
             raise
-        request.end()
+        request.end(request.handled)
+        request.handled = None  # whose frames hold this one
+
+
+def handled() -> BaseException | None:
+    """Return what is handled while an answer of failure is sent, which may tell nobody of it."""
+    error = sys.exception()
+    return None if error is None or _answers.status_of(error) else error
 
 
 class _Request(Request):
     """One request, and what is sent for it."""
 
     trailers = False
+    handled: BaseException | None = None
 
     def __init__(self, scope: Scope, send: Send, *options: Any) -> None:
         super().__init__(scope, *options)
@@ -52,8 +61,10 @@ class _Request(Request):
         kind = event["type"]
         if kind == "http.response.start":
             self.status, self.trailers = event["status"], event.get("trailers", False)
-            if self.status >= 500 and self.span is None:
-                self.begin(self.began_ns)  # a quiet path fails
+            if self.status >= 500:
+                self.handled = handled()
+                if self.span is None:
+                    self.begin(self.began_ns)  # a quiet path fails
             event = answered(event, self)
         await self._send(event)
         if kind == "http.response.trailers":

@@ -7,15 +7,18 @@ Deliberately absent: what is a trace (``connection``), HTTP (``asgi_http``).
 
 import sys
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Final
 
 from otel_logging import _runtime
 from otel_logging.binding import worker
 from otel_logging.context import Here
 from otel_logging.integrations.asgi_ahead import ReadAhead
-from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered
+from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, handled
 from otel_logging.integrations.connection import Connection, asked, sent
 from otel_logging.integrations.http import Scope
+
+#: Codes of a connection that is closed for a failure: RFC 6455, and Litestar's.
+_FAILED: Final = (1011, 4500)
 
 
 async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead: int) -> None:
@@ -38,6 +41,7 @@ class _Connection(Connection):
     """What passes between an application and its server."""
 
     ahead: ReadAhead | None = None
+    _handled: BaseException | None = None
 
     def __init__(self, receive: Receive, send: Send, read_ahead: int) -> None:
         super().__init__()
@@ -55,6 +59,7 @@ class _Connection(Connection):
             return
         if kind == "websocket.close" and self.code is None:
             self.code, self.reason = event.get("code", 1000), event.get("reason") or ""
+            self._handled = handled() if self.code in _FAILED else None
         elif kind == "websocket.http.response.start":
             self.handshake.status = event["status"]
         try:
@@ -87,7 +92,8 @@ class _Connection(Connection):
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""
-        await super().close(error)
+        await super().close(error or self._handled)
+        self._handled = None  # whose frames hold this one
         if self.ahead is not None:
             await self.ahead.stop()
 

@@ -7,14 +7,16 @@ The spans are those of any ASGI application. Deliberately absent: where they are
 import asyncio
 from typing import Any, Final
 
+from opentelemetry import trace
 from quart import asgi, has_request_context, request, websocket
-from quart.signals import request_started, websocket_started
+from quart.signals import got_websocket_exception, request_started, websocket_started
 from quart.wrappers import websocket as wrapper
 
 from otel_logging import _names
 from otel_logging.context import CURRENT
 from otel_logging.integrations.connection import asked
 from otel_logging.integrations.replaced import Replaced
+from otel_logging.tracing import record
 
 #: What makes a connection's queue, and its attribute: from Quart 0.23 on, and before.
 _owner: Any = getattr(wrapper, "Buffer", asgi.ASGIWebsocketConnection)
@@ -25,6 +27,10 @@ async def _on_start(_: object, **__: object) -> None:
     served: Any = request if has_request_context() else websocket
     if served.url_rule is not None:
         served.scope["path_template"] = served.root_path + served.url_rule.rule
+
+
+async def _on_failure(_: object, exception: BaseException, **__: object) -> None:
+    record(trace.get_current_span(), exception)
 
 
 def _making(original: Any) -> Any:
@@ -52,6 +58,10 @@ class _Messages(asyncio.Queue[Any]):
 
 _replaced = Replaced(
     (_owner.__module__, _owner.__name__, "__init__", _making),
-    signals={request_started: _on_start, websocket_started: _on_start},
+    signals={
+        request_started: _on_start,
+        websocket_started: _on_start,
+        got_websocket_exception: _on_failure,
+    },
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

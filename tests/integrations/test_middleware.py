@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.http import UnreadablePostError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
 
@@ -376,6 +377,44 @@ def test_what_was_answered_before_it_failed_is_told_once() -> None:
     (span,) = captured.spans
     assert (span["status"], attributes(span)["http.response.status_code"]) == ("error", 200)
     assert attributes(span)["error.type"] == "ValueError"
+
+
+@pytest.mark.parametrize("raised", [ValueError("boom"), HTTPException(503), None])
+@pytest.mark.parametrize("scope", [HTTP, WS], ids=["http", "websocket"])
+def test_what_a_framework_handles_and_tells_nobody_of_is_on_the_span(
+    scope: dict[str, Any], raised: Exception | None
+) -> None:
+    """Litestar's, which answers and logs nothing."""
+    is_http = scope is HTTP
+    close = {"type": "websocket.close", "code": 1011}
+    answer = [{**START, "status": 500}, {"type": "http.response.body"}] if is_http else [close]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def respond() -> None:
+            for event in answer:
+                await send(event)
+
+        if not is_http:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+        try:
+            if raised is not None:
+                raise raised
+        except Exception:
+            await respond()
+        else:
+            await respond()
+
+    with seen() as captured:
+        asyncio.run(run(app, scope, [CONNECT, text("x")]))
+    assert isinstance(raised, ValueError) == any(
+        event["name"] == "exception" for span in captured.spans for event in span["events"]
+    )
+    if is_http:
+        (span,) = captured.spans
+        kind = "ValueError" if isinstance(raised, ValueError) else "500"
+        assert (span["status"], attributes(span)["error.type"]) == ("error", kind)
 
 
 def test_nothing_is_done_before_set_up() -> None:

@@ -87,6 +87,7 @@ def test_a_handler_that_fails_is_an_error() -> None:
         (message,) = seen.wait_for("message")
     (line,) = [line for line in seen.lines if "ValueError" in line.get("exception", "")]
     assert line["trace_id"] == message["trace_id"]
+    assert (message["status"], message["events"][0]["name"]) == ("error", "exception")
 
 
 def test_before_set_up_messages_are_as_they_were() -> None:
