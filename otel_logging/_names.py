@@ -116,7 +116,7 @@ INTEGRATIONS: Final = {
     ),
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
-    "django": ("django.core.handlers.asgi", "django.core.handlers.wsgi"),
+    "django": ("django.core.handlers.asgi", "django.core.handlers.wsgi", "channels.routing"),
     "executors": (
         *("threading", "concurrent.futures.thread", "concurrent.futures.process"),
         *("multiprocessing.pool", "joblib.externals.loky.process_executor"),

@@ -1,4 +1,4 @@
-"""Django: each request is a trace, with the route as its name."""
+"""Django: each request, and each handshake of Channels, is a trace with the route as its name."""
 
 from typing import Any
 
@@ -21,7 +21,27 @@ def _resolving(original: Any) -> Any:
     return resolve_request
 
 
+def _routing(original: Any) -> Any:
+    async def __call__(self: Any, scope: Any, *given: Any) -> None:  # noqa: N807
+        if scope["type"] == "websocket" and "path_remaining" not in scope:  # else inside another
+            route = _route_of(self, scope["path"].removeprefix(scope.get("root_path", "")))
+            if route is not None:
+                scope["path_template"] = f"{scope.get('root_path', '')}/{route}"
+        await original(self, scope, *given)
+
+    return __call__
+
+
+def _route_of(router: Any, path: str) -> str | None:
+    for route in router.routes:
+        if match := route.pattern.match(path.lstrip("/")):
+            inner = hasattr(route.callback, "routes") and _route_of(route.callback, match[0])
+            return f"{str(route.pattern).lstrip('^/')}{inner or ''}"
+    return None
+
+
 _replaced = Replaced(
+    ("channels.routing", "URLRouter", "__call__", _routing),
     ("django.core.handlers.wsgi", "WSGIHandler", "__call__", observed),
     ("django.core.handlers.base", "BaseHandler", "resolve_request", _resolving),
 )

@@ -16,8 +16,9 @@ from django.test import override_settings
 from django.urls import include, path, re_path
 from werkzeug.test import Client
 
-from otel_logging import bind_context, get_logger
+from otel_logging import bind_context, get_logger, setup_observability
 from otel_logging.integrations import django as django_integration
+from otel_logging.integrations.asgi import ObservabilityMiddleware
 from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
 from otel_logging.testing import Captured, capture
 from tests.programs import script
@@ -113,6 +114,37 @@ def test_a_request_by_asgi_alone_is_named_by_its_route(tmp_path: Path) -> None:
         tmp_path,
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_handshake_of_channels_is_named_by_its_route(run: Captured) -> None:
+    """Its routers give each application a scope of its own."""
+    from channels.routing import URLRouter
+
+    async def room(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.close"})
+
+    nested = URLRouter([re_path(r"^old/(?P<name>\w+)$", room)])  # type: ignore[arg-type]
+    routes = [path("rooms/<name>", room), path("shop/", nested)]  # type: ignore[arg-type]
+
+    async def connect(to: str) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "websocket.connect"}
+
+        async def send(_: Any) -> None:
+            pass
+
+        scope = {"type": "websocket", "path": to, "headers": []}
+        await ObservabilityMiddleware(URLRouter(routes))(scope, receive, send)
+
+    django_integration.instrument()
+    with setup_observability("shop", instrument=("django",)):
+        for each in ("/rooms/ann", "/shop/old/ann"):
+            asyncio.run(connect(each))
+        with pytest.raises(ValueError, match="No route found"):
+            asyncio.run(connect("/nowhere"))
+    names = [span["name"] for span in run.spans]
+    assert names == ["WS /rooms/<name>", r"WS /shop/old/(?P<name>\w+)$", "WS"]
 
 
 @pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
