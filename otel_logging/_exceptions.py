@@ -71,11 +71,6 @@ class _Origin:
     of its first origin.
     """
 
-    __slots__ = (
-        *("base", "callers", "context", "first", "is_out", "is_shared"),
-        *("left", "number", "task", "trace_id"),
-    )
-
     def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
         global last
         self.context, self.trace_id = context, trace_id

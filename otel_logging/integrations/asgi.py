@@ -8,7 +8,7 @@ a request (``asgi_http``) and of a connection (``asgi_websocket``).
 import asyncio
 import sys
 from collections.abc import Collection
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry import trace
 
 from otel_logging import _names, _runtime, tracing
-from otel_logging.binding import has_ended, leave_structlogs, restore_structlogs
+from otel_logging.binding import has_ended, leave_structlogs
 from otel_logging.context import Here, entry_of, unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
@@ -180,15 +180,11 @@ def _of_connection(original: Any) -> Any:
     """
 
     def method(self: Any, *given: Any) -> None:
-        before, bound = Here.now(), leave_structlogs(entry_of(trace.get_current_span()))
+        leave_structlogs(entry_of(trace.get_current_span()))
         _NOWHERE.put_back()
-        try:
-            original(self, *given)
-        finally:
-            before.put_back()
-            restore_structlogs(bound)
+        original(self, *given)
 
-    return method
+    return lambda *given: copy_context().run(method, *given)
 
 
 def _granian_wrap(original: Any) -> Any:
