@@ -20,7 +20,7 @@ from otel_logging.binding import has_ended, leave_structlogs
 from otel_logging.context import Here, entry_of, unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
-from otel_logging.integrations.http import QUIET, Scope, observe
+from otel_logging.integrations.http import QUIET, Scope, granian, serving
 from otel_logging.integrations.replaced import Replaced
 
 _A = TypeVar("_A")
@@ -148,16 +148,6 @@ def _framework_call(original: Any) -> Any:
     return __call__
 
 
-def _serving(place: str, original: Any) -> Any:
-    """Return what begins to serve by *original*, which has its application at *place*."""
-
-    def serve(self: Any, *given: Any, **named: Any) -> Any:
-        observe(self, place, ObservabilityMiddleware)
-        return original(self, *given, **named)
-
-    return serve
-
-
 def _server_shutdown(original: Any) -> Any:
     """Deliver before uvicorn ends by the signal that ended it: no exit handler runs then."""
 
@@ -187,10 +177,6 @@ def _of_connection(original: Any) -> Any:
     return lambda *given: copy_context().run(method, *given)
 
 
-def _granian_wrap(original: Any) -> Any:
-    return lambda app, *given: original(ObservabilityMiddleware(app), *given)
-
-
 def _background_call(original: Any) -> Any:
     async def __call__(self: Any) -> None:  # noqa: N807
         work = getattr(self, "func", None) or self.fn  # Litestar's
@@ -207,17 +193,22 @@ _frameworks = Replaced(
     ("starlette.applications", "Starlette", "__call__", _framework_call),
 )
 _HTTP: Final = "uvicorn.protocols.http."
+#: What serves an application that its object has there.
+_serving: Final = partial(partial, serving, ObservabilityMiddleware)
 _replaced = Replaced(
     # an application that sets up while it is loaded is loaded by then
-    ("uvicorn.server", "Server", "startup", partial(_serving, "config.loaded_app")),
+    ("uvicorn.server", "Server", "startup", _serving("config.loaded_app")),
     ("uvicorn.server", "Server", "shutdown", _server_shutdown),
     (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _of_connection),
     (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _of_connection),
     (f"{_HTTP}httptools_impl", "HttpToolsProtocol", "on_response_complete", _of_connection),
     (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _of_connection),
-    ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", partial(_serving, "app")),
+    ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _serving("app")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
     ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),
-    ("daphne.server", "Server", "create_application", partial(_serving, "application")),
-    *((module, "", "_asgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
+    ("daphne.server", "Server", "create_application", _serving("application")),
+    *(
+        (module, "", "_asgi_call_wrap", partial(granian, ObservabilityMiddleware))
+        for module in _names.GRANIAN
+    ),
 )

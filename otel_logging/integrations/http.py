@@ -75,13 +75,33 @@ def inbound(headers: Any) -> Iterator[tuple[SpanContext, ...]]:
         yield (sender,) if sender.is_valid else ()
 
 
-def observe(server: Any, place: str, kind: Callable[[Any], Any]) -> None:
-    """Put the middleware *kind* around the application that *server* has at *place*, once."""
-    *way, name = place.split(".")
-    holder = reduce(getattr, way, server)
-    app = getattr(holder, name)
-    if type(app) is not kind:
-        setattr(holder, name, kind(app))
+def serving(kind: Callable[[Any], Any], place: str, original: Any) -> Any:
+    """Return what serves by *original*, a server's, with the middleware *kind* around the
+    application that it has at *place*; "": that it is given. In a context of its own.
+    """
+
+    def serve(self: Any, *args: Any, **named: Any) -> Any:
+        if place:
+            *way, name = place.split(".")
+            holder = reduce(getattr, way, self)
+            app = getattr(holder, name)
+            if type(app) is not kind:
+                setattr(holder, name, kind(app))
+        else:
+            args = (kind(*args),)
+        return copy_context().run(original, self, *args, **named)
+
+    return serve
+
+
+def granian(kind: Callable[[Any], Any], original: Any) -> Any:
+    """Do the same for granian's *original*, which makes of an application what serves."""
+
+    def wrap(app: Any, *given: Any) -> Any:
+        serve = original(kind(app), *given)
+        return lambda *request: copy_context().run(serve, *request)
+
+    return wrap
 
 
 def route_of(scope: Scope) -> str | None:

@@ -18,7 +18,7 @@ from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, inbound, observe
+from otel_logging.integrations.http import QUIET, Request, Scope, granian, inbound, serving
 from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.lateness.stage import value_of
 
@@ -220,27 +220,6 @@ class _OfServer(WSGIObservabilityMiddleware):
         return (super().__call__ if _replaced else self.app)(environ, start_response)
 
 
-def _serving(place: str, original: Any) -> Any:
-    """Return what serves by *original*; *place*: where it has its application; "": its argument."""
-
-    def serve(self: Any, *args: Any) -> Any:
-        if place:
-            observe(self, place, _OfServer)
-        else:
-            args = (_OfServer(*args),)
-        return copy_context().run(original, self, *args)
-
-    return serve
-
-
-def _granian_wrap(original: Any) -> Any:
-    def wrap(app: App, *given: Any) -> Any:
-        serve = original(_OfServer(app), *given)
-        return lambda *request: copy_context().run(serve, *request)
-
-    return wrap
-
-
 def _failed(original: Any) -> Any:
     def handle_error(self: Any, req: Any, client: Any, addr: Any, exc: BaseException) -> Any:
         context = context_of(exc) or copy_context()
@@ -250,18 +229,20 @@ def _failed(original: Any) -> Any:
 
 
 _GUNICORN: Final = {"sync": "SyncWorker", "gthread": "ThreadWorker", "base_async": "AsyncWorker"}
+#: What serves an application that its object has there.
+_serving: Final = partial(partial, serving, _OfServer)
 _replaced = Replaced(
     *(
-        (f"gunicorn.workers.{module}", kind, name, partial(_serving, "wsgi"))
+        (f"gunicorn.workers.{module}", kind, name, _serving("wsgi"))
         for module, kind in _GUNICORN.items()
         for name in ("handle_request", "handle_http2_request")
     ),
     ("gunicorn.workers.base", "Worker", "handle_error", _failed),  # which answers
-    ("werkzeug.serving", "WSGIRequestHandler", "run_wsgi", partial(_serving, "server.app")),
-    ("waitress.task", "WSGITask", "execute", partial(_serving, "channel.server.application")),
-    ("gevent.pywsgi", "WSGIHandler", "handle_one_response", partial(_serving, "application")),
-    ("eventlet.wsgi", "HttpProtocol", "handle_one_response", partial(_serving, "application")),
-    ("wsgiref.handlers", "BaseHandler", "run", partial(_serving, "")),
-    *((module, "", "_wsgi_call_wrap", _granian_wrap) for module in _names.GRANIAN),
+    ("werkzeug.serving", "WSGIRequestHandler", "run_wsgi", _serving("server.app")),
+    ("waitress.task", "WSGITask", "execute", _serving("channel.server.application")),
+    ("gevent.pywsgi", "WSGIHandler", "handle_one_response", _serving("application")),
+    ("eventlet.wsgi", "HttpProtocol", "handle_one_response", _serving("application")),
+    ("wsgiref.handlers", "BaseHandler", "run", _serving("")),
+    *((module, "", "_wsgi_call_wrap", partial(granian, _OfServer)) for module in _names.GRANIAN),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument
