@@ -98,19 +98,19 @@ def note_line(around: Any, time_ns: int) -> None:
     A task that does so again and again, long after its request, is a listener that serves
     everybody: it leaves the request, and what it logs next is nobody's. Never raises.
     """
-    ended_ns = getattr(entry_of(around), "end_time", None)
-    if ended_ns is not None and time_ns - ended_ns > KEPT_S * 1e9:
-        note("", around)
-        task = worker()
-        if task in tasks and tasks[task][1][""] >= _AGAIN and trace.get_current_span() is around:
-            leave_behind(around)
+    ended_ns = getattr(entry_of(around), "end_time", None) or time_ns
+    is_long_after = time_ns - ended_ns > KEPT_S * 1e9
+    if is_long_after and note("", around) >= _AGAIN and trace.get_current_span() is around:
+        leave_behind(around)
 
 
-def note(stage: str, around: Any) -> None:
-    """Note that this task begins *stage*, or logs, where *around* has ended. Never raises."""
+def note(stage: str, around: Any) -> int:
+    """Note that this task begins *stage*, or logs, where *around* has ended; return how often it
+    has. Never raises.
+    """
     task = worker()
     if isinstance(task, int) or (around is trace.INVALID_SPAN and task not in tasks):
-        return
+        return 0
     name = getattr(entry_of(around), "name", "a request")
     request, count = tasks.setdefault(task, (name, Counter()))
     count[stage] += 1
@@ -121,6 +121,7 @@ def note(stage: str, around: Any) -> None:
             f"{what}, a task that was started in {request!r}, goes on after it and {does} "
             "again and again: start it in detached()"
         )
+    return count[stage]
 
 
 def _what(task: Any) -> str:

@@ -51,13 +51,11 @@ def _run(original: Any) -> Any:
             "messaging.destination.name": job.origin,
         }
         with extract(job.meta.get(_HEADERS) or {}):
-            run = traced(_name_of(job), kind="consumer", attributes=attributes)
-            run.__enter__()
+            run = traced(_name_of(job), kind="consumer", attributes=attributes).begin()
             try:
                 return original(self, job, *args, **options)
             finally:  # RQ has told of what the job raised, and goes on
-                error = vars(job).pop(_ERROR, None)
-                run.__exit__(type(error), error, getattr(error, "__traceback__", None))
+                run.end(vars(job).pop(_ERROR, None))
 
     return perform_job
 
