@@ -10,6 +10,7 @@ from asyncio import _get_running_loop
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
@@ -41,7 +42,7 @@ class Block:
     otel_logging_closed = False
     end_time = None  # as a span's
     #: What structlog's functions had bound around it.
-    structlogs: Mapping[Any, Any]
+    structlogs: Mapping[Any, Any] = MappingProxyType({})
 
 
 def _is_nobody(value: Any) -> bool:

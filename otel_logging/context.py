@@ -310,7 +310,8 @@ class detached(Scoped):  # noqa: N801 - reads as a participle, like structlog's
     """
 
     def _begin(self, block: Block) -> None:
-        block.structlogs = binding.leave_structlogs(entry_of(trace.get_current_span()))
+        if binding.STRUCTLOGS:
+            block.structlogs = binding.leave_structlogs(entry_of(trace.get_current_span()))
         Here(NOTHING, otel_context.Context(), _NO_JOB).put_back()
 
     def _end(self, entered: _Entered) -> None:
