@@ -55,7 +55,7 @@ def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
 #: Whose frames handle whatever work they run for others raises, and keep it for who waits for that.
 _KEEPERS: Final = frozenset(
     """concurrent.futures.thread anyio._backends._asyncio starlette.middleware.base
-    asgiref.sync asgiref.current_thread_executor""".split()  # noqa: SIM905
+    asgiref.sync asgiref.current_thread_executor trio._threads""".split()  # noqa: SIM905
 )
 #: What raises the exception that somebody has put into a future.
 _RESULT: Final = vars(Future)["_Future__get_result"].__code__

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import trio
 from asgiref.sync import async_to_sync, sync_to_async
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -846,6 +847,32 @@ def test_an_exception_that_crosses_after_its_stage_is_its_requests(
     assert size == (3 if "told" in crossing.__name__ else 2)
     assert [line.get("user_id") for line in found] == ["alice"] * size + ["bob"] * size
     assert [line["trace_id"] for line in found] == [traces[line["user_id"]] for line in found]
+
+
+@pytest.mark.parametrize("way", ["a nursery", "a thread"])
+def test_an_exception_that_crosses_in_trio_is_its_requests(
+    way: str, service: Service, lines: Lines
+) -> None:
+    def handle() -> None:
+        with traced("message", root=True):
+            bind_context(user_id="alice")
+            boom()
+
+    async def task() -> None:
+        handle()
+
+    async def main() -> None:
+        if way == "a thread":
+            await trio.to_thread.run_sync(handle)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task)
+
+    try:
+        trio.run(main)
+    except Exception:
+        log.exception("failed")
+    (line,) = lines()
+    assert (line["user_id"], line["trace_id"]) == ("alice", service.one("message").trace_id)
 
 
 async def _handled_where_it_ends(_: ValueError, failing: Failing) -> None:

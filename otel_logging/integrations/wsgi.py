@@ -120,7 +120,13 @@ class _Served(Request):
         try:
             body = app(self._environ, self._answer)
         except BaseException as error:
-            self.close(error)
+            # so a WebSocket of flask-sock's or Socket.IO's has its server write no answer
+            is_socket = "HTTP_UPGRADE" in self._environ and not self.status
+            if is_socket and repr(error) in ("ConnectionError()", "StopIteration()"):
+                self.status, self.is_complete = 101, True
+                self.close(None)
+            else:
+                self.close(error)
             raise
         files = self._environ.get("wsgi.file_wrapper")
         if isinstance(files, type) and isinstance(body, files):  # a server sends it as it is

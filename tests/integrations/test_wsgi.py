@@ -241,6 +241,24 @@ def test_what_closing_a_body_raises_is_the_requests(run: Captured) -> None:
     assert run.span("GET")["attributes"]["error.type"] == "OSError"
 
 
+@pytest.mark.parametrize("error", [ConnectionError(), StopIteration(), ConnectionError("no")])
+@pytest.mark.parametrize("headers", [{"Upgrade": "websocket"}, {}])
+def test_a_websocket_of_flasks_that_is_over_is_no_failure(
+    run: Captured, headers: dict[str, str], error: Exception
+) -> None:
+    """flask-sock and Socket.IO answer by the socket, and have the server write no answer."""
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        raise error
+
+    with pytest.raises(type(error)):
+        WSGIObservabilityMiddleware(app)(create_environ("/", headers=headers), lambda *_: None)
+    is_over = bool(headers) and not error.args
+    span = run.span("GET")
+    status = span["attributes"]["http.response.status_code"]
+    assert (span["status"], status) == (("unset", 101) if is_over else ("error", 500))
+
+
 def test_what_iterating_a_body_raises_is_the_requests(run: Captured) -> None:
     def app(environ: Any, start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
