@@ -331,7 +331,7 @@ def restore_structlogs(values: Mapping[ContextVar[Any], Any]) -> None:
 
 def leave_structlogs(entry: Any) -> dict[ContextVar[Any], Any]:
     """Bind what they had bound before the entry stage of the span *entry*; return what is bound."""
-    if not (STRUCTLOGS and hasattr(entry, "otel_logging_outer")):
+    if not STRUCTLOGS or getattr(entry, "otel_logging_bound", None) is None:
         return {}
     before = structlogs()
     # where it has none, nothing had been bound

@@ -36,8 +36,10 @@ async def serve(
         except BaseException as error:
             request.end(error)
             raise
-        request.end(request.handled)
-        request.handled = None  # whose frames hold this one
+        else:
+            request.end(request.handled)
+        finally:
+            request.handled = None  # whose frames hold this one
 
 
 def handled() -> BaseException | None:

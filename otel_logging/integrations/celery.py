@@ -13,6 +13,7 @@ from typing import Any, Final
 from celery import signals
 
 from otel_logging import context as bindings
+from otel_logging.binding import leave_structlogs
 from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.propagation import extract, inject
 from otel_logging.tracing import traced
@@ -42,7 +43,7 @@ def _begin(task: Any, task_id: str, **_: Any) -> None:
         }
         stage = traced(task.name, kind="consumer", attributes=attributes)
         stage.asked = stage.asked._replace(expected=task.throws)
-        run.enter_context(stage)
+        run.callback(leave_structlogs, run.enter_context(stage))
     setattr(request, _OPEN, run)
 
 

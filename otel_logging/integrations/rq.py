@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from rq.worker import Worker
 
+from otel_logging.binding import leave_structlogs
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.propagation import extract, inject
 from otel_logging.tracing import traced
@@ -55,6 +56,7 @@ def _run(original: Any) -> Any:
             try:
                 return original(self, job, *args, **options)
             finally:  # RQ has told of what the job raised, and goes on
+                leave_structlogs(run.span)
                 run.end(vars(job).pop(_ERROR, None))
 
     return perform_job

@@ -14,6 +14,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import Ignore
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from structlog.contextvars import bind_contextvars, get_contextvars
 
 from otel_logging import (
     bind_context,
@@ -147,12 +148,14 @@ def run(app: Celery, work: Any, **options: Any) -> Captured:
             log.info("between")
         task.delay()
         assert bound() == {}
+        assert get_contextvars().get("run", 1) == 1  # of the request, by structlog's own rules
     return captured
 
 
 def test_a_run_where_it_was_called_is_a_stage_of_that_request(app: Celery) -> None:
     @tag_background_logger("PRICES")
     def price() -> None:
+        bind_contextvars(run=get_contextvars().get("run", 0) + 1)
         log.info("priced")
 
     captured = run(app, price, name="price")

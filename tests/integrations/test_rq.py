@@ -12,6 +12,7 @@ import pytest
 from fakeredis import TcpFakeServer
 from redis import Redis
 from rq import Queue, SimpleWorker
+from structlog.contextvars import bind_contextvars, get_contextvars
 
 from otel_logging import bind_context, get_logger, setup_observability, traced
 from otel_logging.context import bound
@@ -133,16 +134,18 @@ def test_what_a_run_binds_ends_with_it(queue: Queue) -> None:
             job = queue.enqueue(work, meta={"mine": 1})
         queue.enqueue(work)
         perform(queue)
-        assert bound() == {}
+        assert bound() == get_contextvars() == {}
     request = captured.span("request")
     first, second = [span for span in captured.spans if span["name"].endswith(".work")]
     assert (first["parent_span_id"], second["parent_span_id"]) == (request["span_id"], None)
-    assert [line.get("run") for line in captured.lines if line["event"] == "worked"] == [1, 1]
+    worked = [line for line in captured.lines if line["event"] == "worked"]
+    assert [(line["run"], line["structlogs"]) for line in worked] == [(1, 1), (1, 1)]
     assert job.meta["mine"] == 1
 
 
 def work() -> None:
     bind_context(run=bound().get("run", 0) + 1)
+    bind_contextvars(structlogs=get_contextvars().get("structlogs", 0) + 1)
     log.info("worked")
 
 
