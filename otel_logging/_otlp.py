@@ -108,7 +108,8 @@ def _key_value(key: str, value: Any) -> bytes:
 def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
     shown = value if type(value) is bool else field(key, value)
-    return attribute_of(tag, str(plain(key)), shown)
+    # a key that is remembered has been looked at
+    return attribute_of(tag, key if key in _names else str(plain(key)), shown)
 
 
 def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
