@@ -296,7 +296,7 @@ def unobserved() -> otel_context.Context:
     """Return a context in which OpenTelemetry's instrumentations make no span of what is sent."""
     # the names under which instrumentations look, by their age
     names = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
-    keys = ["suppress_instrumentation", *(getattr(otel_context, name) for name in names)]
+    keys = ["suppress_instrumentation", *(getattr(otel_context, name, name) for name in names)]
     return otel_context.Context({**otel_context.get_current(), **dict.fromkeys(keys, True)})
 
 
