@@ -170,6 +170,17 @@ def in_threads(call: Callable[[], None], calls: int) -> Callable[[], None]:
     return run
 
 
+@contextmanager
+def on(processors: set[int]) -> Iterator[None]:
+    """Run this thread, and those that it starts, on *processors* alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 # ---------------------------------------------------------------- set-ups
 
 
@@ -275,11 +286,14 @@ def sampled(rows: Rows) -> None:
     rows["a line below its level, against calling an empty function"] = compare(
         empty, below_its_level
     )
-    # what it costs that each write lets another thread run: by hand, too
-    for whose, call in {"ours": line_and_stage, "by hand": floors.line_and_stage}.items():
-        rows[f"{THREADS} threads, a line and a stage, against one thread, {whose}"] = compare(
-            times(call, 800), in_threads(call, 800), 800, turns=20
-        )
+    every = os.sched_getaffinity(0)
+    for where, processors in {"on one processor": {min(every)}, "on all": every}.items():
+        with on(processors):
+            # on all: what it costs that each write lets go of the interpreter, by hand, too
+            for whose, call in {"ours": line_and_stage, "by hand": floors.line_and_stage}.items():
+                rows[f"{THREADS} threads, a line and a stage, against one, {where}, {whose}"] = (
+                    compare(times(call, 800), in_threads(call, 800), 800, turns=20)
+                )
 
 
 def redacted(rows: Rows) -> None:
@@ -445,10 +459,10 @@ def main() -> None:
     if "--json" in sys.argv:
         report.write(json.dumps(rows, indent=2) + "\n")
         return
-    report.write(f"{'µs of CPU':68}{'floor':>11}{'ours':>11}{'ratio':>8}\n")
+    report.write(f"{'µs of CPU':72}{'floor':>11}{'ours':>11}{'ratio':>8}\n")
     for name, row in rows.items():
         report.write(
-            f"{name:68}{row['floor_us']:11.2f}{row['ours_us']:11.2f}{row['ratio']:7.2f}x\n"
+            f"{name:72}{row['floor_us']:11.2f}{row['ours_us']:11.2f}{row['ratio']:7.2f}x\n"
         )
 
 

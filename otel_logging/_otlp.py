@@ -108,7 +108,9 @@ def _key_value(key: str, value: Any) -> bytes:
 def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
     shown = value if type(value) is bool else field(key, value)
-    return attribute_of(tag, str(plain(key)), shown)
+    # a key that is remembered has been looked at
+    known = type(key) is str and key in _names
+    return attribute_of(tag, key if known else str(plain(key)), shown)
 
 
 def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
@@ -316,8 +318,7 @@ def scope(
     3 schema URL.
     """
     body = _field(b"\x0a", _text(name))
-    if version:
-        body += _field(b"\x12", _text(version))
+    body += _field(b"\x12", _text(version)) if version else b""
     encoded = _field(b"\x0a", body + attributes(b"\x1a", values or {}))
     return encoded + (_field(b"\x1a", _text(schema_url)) if schema_url else b"")
 

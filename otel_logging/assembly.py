@@ -17,8 +17,7 @@ from otel_logging.export import metrics
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.foreign import AttachedProcessor, provider_sends_to
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
-from otel_logging.export.line_spans import PROCESS_LOG_S
-from otel_logging.export.outcome import Client
+from otel_logging.export.outcome import NOUNS, Client
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.provider import TracerProvider
 from otel_logging.export.records import Records
@@ -49,22 +48,18 @@ def start(
     watch: Watch | None = None
     changes: dict[str, Any] = {"failed": uncaught.of_stage}
 
-    def roll(is_flush: bool) -> None:  # noqa: FBT001 - as ``Delivery`` calls it
-        if pipeline is not None:
-            pipeline.roll(older_than_s=0.0 if is_flush else PROCESS_LOG_S)
-
-    def add(exporter: Exporter, **options: Any) -> Delivery:
+    def add(exporter: Exporter) -> Delivery:
         client = make_client(exporter) if exporter.network else None
         spool = _open_spool(settings, exporter, encoded)
-        delivery = Delivery(spool, client, timeout_s=exporter.timeout_s, **options)
+        delivery = Delivery(spool, client, timeout_s=exporter.timeout_s)
         spool.on_work = delivery.wake
         deliveries.append(delivery)
         return delivery
 
     if settings.traces:
-        delivery = add(settings.exporter, before_round=roll)
+        delivery = add(settings.exporter)
         pipeline = Pipeline(settings, resource, delivery.spool)
-        pipeline.on_flush = delivery.flush
+        pipeline.on_flush, delivery.before_round = delivery.flush, pipeline.roll
     if (exporter := settings.log_exporter) is not None:
         records = Records(
             settings.limits,
@@ -75,7 +70,10 @@ def start(
         changes["record_sink"] = records.emit
         changes["on_spans"] = settings.span_events
     if pipeline is not None:
-        watch = _watch(settings, pipeline, delivery.spool)
+        spool = delivery.spool
+        spool.on_adopt = report_died
+        place = lambda: (spool.directory(), spool.resource)  # noqa: E731 - of the open stages
+        watch = Watch(settings.who, get_logger(_names.SCOPE).warning, place)
         connect(pipeline, watch=watch, **changes)
     else:
         _runtime.swap(replace(_runtime.current, characters=settings.limits.longest, **changes))
@@ -84,16 +82,6 @@ def start(
     for delivery in deliveries:
         delivery.start()  # what a dead process left waits already
     return pipeline, records, watch
-
-
-def _watch(settings: Settings, pipeline: Pipeline, spool: Spool) -> Watch:
-    """Watch what is open, and report what was open in a process that died."""
-    spool.on_adopt = report_died
-    return Watch(
-        settings.who,
-        get_logger(_names.SCOPE).warning,
-        lambda: (spool.directory(), encode_resource(pipeline.resource)),
-    )
 
 
 def make_client(exporter: Exporter) -> Client:
@@ -114,7 +102,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
     options: dict[str, Any] = {
         "bytes_bound": settings.spool_bytes,
         "hours": settings.spool_hours,
-        "noun": "log records" if exporter.signal == "logs" else "spans",
+        "noun": NOUNS[exporter.signal],
     }
     given = settings.spool_dir
     finders = [directories.default_base, directories.fallback_base]
@@ -148,7 +136,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
 
 def _report_left_behind(ours: Path, noun: str) -> None:
     """Report what waits for other endpoints that no process of this service sends to any more."""
-    service = destinations.service_of(ours)
+    service = ours.name.removesuffix(directories.LOGS).rpartition("-")[0]
     for each in destinations.found(ours.parent, in_use(), service=service):
         if each.waiting.segments and not each.processes and each.is_of_logs == (noun != "spans"):
             _diagnostics.remark(

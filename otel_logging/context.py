@@ -6,7 +6,7 @@ nothing of it. Deliberately absent: spans (``tracing``), how it goes along (``pr
 """
 
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar, Token, copy_context
+from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -58,15 +58,12 @@ def bound() -> Mapping[str, Any]:
 class Job:
     """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
 
-    __slots__ = ("around", "began", "otel_logging_closed", "tag", "token")
+    __slots__ = ("around", "otel_logging_closed", "tag")
 
     tag: str | None
     around: "Job | None"
     #: Whether it has ended; None: it has not, and something was bound that ends with it.
     otel_logging_closed: bool | None
-    began: int
-    #: Gone at its end: it has the whole context of before.
-    token: "Token[Job]"
 
 
 #: The background job that this runs for: its tag is on every line and span, as a bound field

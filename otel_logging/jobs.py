@@ -6,6 +6,7 @@ task-local, and restored however the function is left. Deliberately absent: sche
 
 import logging
 from collections.abc import Callable
+from contextvars import Token
 from enum import StrEnum
 from functools import cache
 from typing import Any, Self, TypeVar
@@ -19,6 +20,8 @@ from otel_logging._values import plain
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+#: A run of a job, what its context was, and which exception was the last before it.
+_Entered = tuple[bindings.Job, Token[bindings.Job], int]
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
 
 
@@ -87,29 +90,26 @@ def _text_of(tag: Any) -> str:
     return str.__str__(tag) if issubclass(type(tag), str) else str(plain(tag))
 
 
-def _begin(tag: str) -> bindings.Job:
+def _begin(tag: str) -> _Entered:
     job = bindings.Job()  # without a constructor: this is the way of each call
     around = _current()
     job.tag = tag
     job.around = around if not around.otel_logging_closed else bindings.going_on(around)
     job.otel_logging_closed = False
-    job.began = _exceptions.last
-    job.token = _set(job)
-    return job
+    return job, _set(job), _exceptions.last
 
 
-def _end(job: bindings.Job, error: BaseException | None) -> None:
+def _end(entered: _Entered, error: BaseException | None) -> None:
+    job, token, began = entered
     if error is not None:
-        _exceptions.remember_context(error, job.began)
+        _exceptions.remember_context(error, began)
     if job.otel_logging_closed is None:
         bindings.unbind_of(job)  # a lambda here would cost each call a cell
     job.otel_logging_closed = True
     try:
-        _reset(job.token)
+        _reset(token)
     except ValueError:  # a dropped coroutine is left where it is collected
         return
-    finally:
-        del job.token
 
 
 class TaggedLogger(logging.Logger):

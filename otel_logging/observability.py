@@ -128,7 +128,7 @@ class Observability:
         _diagnostics.say_rest()
         return delivered
 
-    def _leave(self, timeout: float) -> None:
+    def _leave(self) -> None:
         """Do what ``shutdown`` does, when the interpreter exits, and stay connected.
 
         Exit handlers that were registered before the set-up, and finalisers, come
@@ -139,7 +139,7 @@ class Observability:
         if not self._is_open:  # done by multiprocessing's finaliser
             return
         self._is_open = False
-        self._end(timeout, exiting=True)
+        self._end(EXIT_S, exiting=True)
         _diagnostics.at_exit()
 
     def _end(self, timeout: float, *, exiting: bool) -> bool:
@@ -300,7 +300,7 @@ def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
 
 def _at_exit() -> None:
     if _current is not None:
-        _current._leave(EXIT_S)  # noqa: SLF001 - this module's own class
+        _current._leave()  # noqa: SLF001 - this module's own class
 
 
 def _exit_with_multiprocessing() -> None:

@@ -57,9 +57,8 @@ class Shop:
         )
         client = None if endpoint is None else make_client(exporter)
         self.pipeline = Pipeline(settings, resource, self.spool)
-        self.delivery = Delivery(
-            self.spool, client, timeout_s=timeout_s, before_round=lambda _: self.pipeline.roll()
-        )
+        self.delivery = Delivery(self.spool, client, timeout_s=timeout_s)
+        self.delivery.before_round = lambda _: self.pipeline.roll(True)
         self.began = time.monotonic()
         if works:
             self.work()

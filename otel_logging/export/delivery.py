@@ -43,21 +43,12 @@ class Delivery:
     the thread that waits.
     """
 
-    def __init__(
-        self,
-        spool: Spool,
-        client: Client | None,
-        *,
-        timeout_s: float,
-        before_round: Callable[[bool], None] = lambda _: None,
-    ) -> None:
-        """Deliver what is in *spool*; without a *client* it only waits there.
-
-        *before_round* is called by the worker before it looks into the spool, with whether
-        somebody waits for all that there is; it may put something in.
-        """
+    def __init__(self, spool: Spool, client: Client | None, *, timeout_s: float) -> None:
+        """Deliver what is in *spool*; without a *client* it only waits there."""
         self.spool = spool
-        self._before_round = before_round
+        #: Called by the worker before it looks into the spool, with whether somebody waits for all
+        #: that there is; it may put something in.
+        self.before_round: Callable[[bool], None] = lambda _: None
         self._client = client
         self._timeout_s = timeout_s
         self._stopping = False  # and no child starts what the interpreter's exit has ended
@@ -286,7 +277,7 @@ class Delivery:
             if time.monotonic() < self._alone_until:
                 deadline = min(deadline, self._asked_until)
         due = time.monotonic() >= (self.sender.next_flush_try if flushing else self.sender.next_try)
-        self._before_round(flushing and due)
+        self.before_round(flushing and due)
         sends = due and self._client is not None
         self.sender.gather(older_than_s=0.0 if sends else self.spool.seal_after_s)
         if not due:
@@ -303,12 +294,10 @@ class Delivery:
 
 def unobserved() -> otel_context.Context:
     """Return a context in which OpenTelemetry's instrumentations make no span of what is sent."""
-    context = otel_context.set_value("suppress_instrumentation", True)  # noqa: FBT003 - a value
     # the names under which instrumentations look, by their age
-    for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
-        key = getattr(otel_context, name, name)
-        context = otel_context.set_value(key, True, context)  # noqa: FBT003
-    return context
+    names = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
+    keys = ["suppress_instrumentation", *(getattr(otel_context, name, name) for name in names)]
+    return otel_context.Context({**otel_context.get_current(), **dict.fromkeys(keys, True)})
 
 
 def _possible(timeout_s: float) -> float:

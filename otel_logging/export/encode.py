@@ -47,8 +47,6 @@ class _Link(Link):
     """A link within the limits."""
 
     dropped_attributes = 0  # the SDK counts in its containers
-    #: As it leaves, where it has no attributes.
-    encoded: bytes | None = None
 
 
 def events_of(encoded: Iterable[bytes]) -> Any:
@@ -86,9 +84,6 @@ def bounded(
     return fields, dropped
 
 
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
-
-
 def bounded_link(link: Any, limits: "Limits") -> Link | None:
     """Return *link* within the limits; None for one that leads nowhere and says nothing.
 
@@ -97,10 +92,7 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     context, given = link.context, link.attributes
     if not (context and (given or context.is_valid or context.trace_state)):
         return None
-    if not given:  # the usual case; one of a connection is on each of its messages
-        name, known = "otel_logging_kept", vars(link) if type(link) is Link else {}
-        return known.get(name) or known.setdefault(name, _Link(context, _NOTHING))  # type: ignore[no-any-return]
-    values, dropped = bounded(given, limits.link_attributes, limits.value_length)
+    values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
     shown = {str(plain(key)): frozen(field(str(key), value)) for key, value in values.items()}
     kept = _Link(context, MappingProxyType(shown))
     kept.dropped_attributes = dropped
@@ -118,9 +110,7 @@ def make_scope(scope: InstrumentationScope) -> tuple[bytes, InstrumentationScope
 
 def otlp_kind(kind: Any) -> int:
     """Return OTLP's number of *kind*, that of an internal span for what is not one."""
-    if kind is SpanKind.INTERNAL or not isinstance(kind, SpanKind):
-        return 1
-    return kind.value + 1  # OTLP counts from "unspecified"
+    return kind.value + 1 if isinstance(kind, SpanKind) else 1  # OTLP counts from "unspecified"
 
 
 def encode_event(time_ns: int, name: str, values: Mapping[str, Any], dropped: int = 0) -> bytes:
@@ -157,8 +147,6 @@ def encode_links(links: Sequence[Link]) -> list[bytes]:
 
 def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
     context = link.context
-    if type(link) is _Link and link.encoded and not values:
-        return link.encoded
     try:
         ids = int(context.trace_id), int(context.span_id)
         flags = int(context.trace_flags) | HAS_IS_REMOTE | (IS_REMOTE if context.is_remote else 0)
@@ -166,10 +154,7 @@ def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
         _diagnostics.report("ids of links lost: they are invalid", detail=error)
         ids, flags = (0, 0), 0
     dropped = getattr(link, "dropped_attributes", 0)
-    made = _otlp.link(*ids, state_header(context.trace_state), flags, values, dropped=dropped)
-    if type(link) is _Link and not values:
-        link.encoded = made
-    return made
+    return _otlp.link(*ids, state_header(context.trace_state), flags, values, dropped=dropped)
 
 
 def state_header(state: Any) -> str:

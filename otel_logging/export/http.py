@@ -13,6 +13,7 @@ import zlib
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
+from otel_logging import _forks
 from otel_logging._errors import shown_url
 from otel_logging._http import HttpClient, Response
 from otel_logging.export import outcome
@@ -84,7 +85,6 @@ class OtlpHttp(HttpClient):
             answer = outcome.accepted(body) or (Answer(Outcome.DELIVERED) if is_ours else None)
             text = one_line(f"HTTP {status} with something else than OTLP: {one_line(body)}")
             return answer or Answer(Outcome.AGAIN, text, code=PAGE)
-        after = response.headers.get("retry-after", "")  # its other form, a date, is ignored
         text += " with a page" if is_page else f" {one_line(body)}"
         if location := 300 <= status < 400 and response.headers.get("location"):
             with contextlib.suppress(ValueError):  # it may be relative, or no address
@@ -93,6 +93,17 @@ class OtlpHttp(HttpClient):
         return Answer(
             final or Outcome.AGAIN,
             one_line(text),
-            after_s=float(after) if after.isdecimal() else None,
+            after_s=_seconds(response.headers.get("retry-after", "")),
             code=PAGE if is_page and status == 500 else str(status),
         )
+
+
+def _seconds(after: str) -> float | None:
+    """Return how long a Retry-After asks to wait, in seconds or until a date; None for neither."""
+    if not after or after.isdecimal():
+        return float(after) if after else None
+    with contextlib.suppress(ValueError), _forks.importing:
+        from email.utils import parsedate_to_datetime
+
+        return max(parsedate_to_datetime(after).timestamp() - time.time(), 0.0)
+    return None

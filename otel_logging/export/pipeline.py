@@ -27,7 +27,7 @@ from otel_logging.export import foreign
 from otel_logging.export.encode import encode_line, fitted_attributes, make_scope
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
 from otel_logging.export.last_calls import LastCalls
-from otel_logging.export.line_spans import OfLines, ProcessLog
+from otel_logging.export.line_spans import PROCESS_LOG_S, OfLines, ProcessLog
 from otel_logging.export.span import PAGE_EVENTS, Span
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
@@ -39,18 +39,6 @@ _NOT_SHOWN: Final = "spans of lines not shown to foreign span processors"
 #: not shown: it would be answered in the same way again, without end.
 _showing: Final = OfThread()
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
-
-
-def make_sampler(name: str, ratio: float) -> sampling.Sampler:
-    """Return OpenTelemetry's sampler of that name (``OTEL_TRACES_SAMPLER``)."""
-    return {
-        "always_on": sampling.ALWAYS_ON,
-        "always_off": sampling.ALWAYS_OFF,
-        "traceidratio": sampling.TraceIdRatioBased(ratio),
-        "parentbased_always_on": sampling.DEFAULT_ON,
-        "parentbased_always_off": sampling.DEFAULT_OFF,
-        "parentbased_traceidratio": sampling.ParentBased(sampling.TraceIdRatioBased(ratio)),
-    }[name]
 
 
 def _most_unseen(most: int | None, length: int | None) -> float:
@@ -100,11 +88,18 @@ class Pipeline:
         self.encoded_attributes = _most_unseen(limits.event_attributes, limits.value_length)
         #: How many a span may have that is given what is bound without a look at its values.
         self.shared_attributes = _most_unseen(limits.span_attributes, limits.span_value_length)
-        self.sampler = make_sampler(settings.sampler, settings.sampler_ratio)
-        if settings.sampler.startswith("parentbased"):
-            keeps = settings.sampler_ratio * (settings.sampler != "parentbased_always_off")
+        name, of_roots = settings.sampler, sampling.TraceIdRatioBased(settings.sampler_ratio)
+        samplers: dict[str, sampling.Sampler] = {
+            "always_on": sampling.ALWAYS_ON,
+            "always_off": sampling.ALWAYS_OFF,
+            "traceidratio": of_roots,
+            "parentbased_always_on": sampling.DEFAULT_ON,
+            "parentbased_always_off": sampling.DEFAULT_OFF,
+        }
+        self.sampler = samplers.get(name) or sampling.ParentBased(of_roots)
+        if name.startswith("parentbased"):
             self.asks_sampler = False
-            self.root_bound = sampling.TraceIdRatioBased.get_bound_for_rate(keeps)
+            self.root_bound = 0 if name == "parentbased_always_off" else of_roots.bound
         self.page_events = min(limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
 
@@ -203,7 +198,7 @@ class Pipeline:
 
         They are shown what has ended, while there is time. Returns by *until*, whether they do.
         """
-        self.roll(shows=False)
+        self.roll(is_flush=True, shows=False)
         if self._unshown:
             self._last_calls.make(lambda: self.show_lines(until))
             self._last_calls.wait(until)
@@ -302,13 +297,15 @@ class Pipeline:
         if self.is_exiting or showing:
             self.end_process_log(span)
 
-    def roll(self, *, older_than_s: float = -math.inf, shows: bool = True) -> None:
-        """End the current `process log` span, if it is older than that; the clock may be set back
-        meanwhile. Foreign processors are shown what ended inside log calls, if it *shows* that.
+    def roll(self, is_flush: bool, *, shows: bool = True) -> None:  # noqa: FBT001 - a call-back
+        """End the current `process log` span: for a flush, or when it is old enough. Foreign
+        processors are shown what ended inside log calls, if it *shows* that.
         """
         span = self._process_log
-        if span is not None and time.time_ns() - (span.start_time or 0) >= older_than_s * 1e9:
-            self.end_process_log(span)
+        if span is not None:
+            age_ns = time.time_ns() - (span.start_time or 0)
+            if is_flush or age_ns >= PROCESS_LOG_S * 1e9:
+                self.end_process_log(span)
         if shows:
             self.show_lines()
 

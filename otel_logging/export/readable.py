@@ -9,7 +9,6 @@ import copy
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
 
 
 _UNSET = Status()
-
-
-@lru_cache(1024, typed=True)
-def _budget(seconds: float) -> bytes:
-    return _otlp.attribute(b"\x4a", _names.BUDGET, seconds)
 
 
 _INTERNAL = SpanKind.INTERNAL  # to look it up in its enum costs as much as a function call
@@ -209,22 +203,14 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         )
 
     def _encoded_attributes(self) -> bytes:
-        bound, own, budget = self._bound, self._own, self.otel_logging_budget
-        first = b""
-        if (
-            budget is not None
-            and own.get(_names.BUDGET) is budget  # as ``traced`` has set it
-            and (bound is None or _names.BUDGET not in bound.attributes)
-        ):
-            own = {**own}
-            first = _budget(own.pop(_names.BUDGET))
+        bound, own = self._bound, self._own
         if bound is None:
-            return first + _otlp.attributes(b"\x4a", dict(own)) if own else first
+            return _otlp.attributes(b"\x4a", dict(own)) if own else b""
         if not own:
-            return bound.span_bytes + first
+            return bound.span_bytes
         if bound.attributes.keys().isdisjoint(own):
-            return bound.span_bytes + first + _otlp.attributes(b"\x4a", own)
-        return first + _otlp.attributes(b"\x4a", {**bound.attributes, **own})
+            return bound.span_bytes + _otlp.attributes(b"\x4a", own)
+        return _otlp.attributes(b"\x4a", {**bound.attributes, **own})
 
     # ---- what ReadableSpan's properties read
 

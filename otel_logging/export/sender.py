@@ -82,33 +82,29 @@ class Sender:
         self._is_tidy = self._is_tidy or self._spool.merge(go_on=go_on)
 
     def send_waiting(self, deadline: float) -> bool:
-        """Deliver what waits now; return whether nothing of it is left."""
+        """Deliver what waits now, until the first failure; return whether nothing of it is left."""
+        if self._client is None:
+            return True
         try:
-            return self._deliver_waiting(deadline)
+            waiting = self._spool.waiting()
+            owed = {segment.name for segment in waiting}
+            self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
+            # it may take long, and the queue changes: newer segments are not to wait for all of it
+            while not owed.isdisjoint(segment.name for segment in waiting):
+                stale_at = time.monotonic() + SEAL_S
+                for segment in _in_turn(waiting, {*self._unsent}):
+                    if time.monotonic() >= deadline or not self._deliver(segment, deadline):
+                        return False
+                    if time.monotonic() >= stale_at:
+                        break
+                self.gather()
+                waiting = self._spool.waiting()
         except (OSError, ValueError) as error:  # too many open files, say: it is tried again
             self.failed(failed(error))
             self._unread_since = min(self._unread_since, time.monotonic())
             if time.monotonic() - self._unread_since > ROUND_S:
                 _diagnostics.report(UNREADABLE, detail=error)
             return False
-
-    def _deliver_waiting(self, deadline: float) -> bool:
-        """Deliver the segments that wait now; False on the first failure."""
-        if self._client is None:
-            return True
-        waiting = self._spool.waiting()
-        owed = {segment.name for segment in waiting}
-        self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
-        # it may take long, and the queue changes: newer segments are not to wait for all of it
-        while not owed.isdisjoint(segment.name for segment in waiting):
-            stale_at = time.monotonic() + SEAL_S
-            for segment in _in_turn(waiting, {*self._unsent}):
-                if time.monotonic() >= deadline or not self._deliver(segment, deadline):
-                    return False
-                if time.monotonic() >= stale_at:
-                    break
-            self.gather()
-            waiting = self._spool.waiting()
         self._unread_since = math.inf
         return True
 

@@ -190,7 +190,6 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         """Add an event; *timestamp* in ns since the epoch."""
         self._takes("add_event")  # it leaves all the same, on a child span
         time_ns = self.now_ns() if timestamp is None else self.as_ns(timestamp)
-        name = name if type(name) is str else str(plain(name))
         self.add_line(time_ns, name, as_mapping(attributes))
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:

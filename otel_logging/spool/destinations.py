@@ -89,12 +89,6 @@ def found(
                 yield _look(path, name[1])
 
 
-def service_of(destination_dir: Path) -> str:
-    """Return the service in the name of a destination's directory."""
-    name = _NAME.fullmatch(destination_dir.name)
-    return name[1] if name else ""
-
-
 def left_behind(every: Iterable[Destination]) -> Iterator[tuple[Destination, Destination]]:
     """Yield each in which something waits that no process sends any more, and that to which its
     service sends now: the one of a process that runs, else of the last that did.

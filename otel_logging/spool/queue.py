@@ -77,6 +77,8 @@ class Spool:
         self._held = Held(None if base is None else base / destination)
         self._bytes_bound = bytes_bound
         self._max_age_s = hours * 3600
+        #: What makes a time of a monotonic one, by the clock of now.
+        self._clock_s = time.time() - time.monotonic()
         self._made_by = os.getpid()
         self._next_visit = -math.inf  # monotonic
         self._is_closed = False  # and stays so in a child: nobody empties the memory queue
@@ -346,8 +348,9 @@ class Spool:
         first; these are reported. Hourly, do that by age for destinations without a process.
         """
         if (home := self._held.destination_dir) is not None:
-            oldest = time.time() - self._max_age_s
-            directories.prune(home, bytes_bound=self._bytes_bound, oldest=oldest)
+            # a clock that is set ahead, as a device's that had no network, makes nothing old
+            now = min(time.time(), self._clock_s + time.monotonic())
+            directories.prune(home, bytes_bound=self._bytes_bound, oldest=now - self._max_age_s)
         if self.base is not None and time.monotonic() >= self._next_visit:
             self._next_visit = time.monotonic() + VISIT_S
             destinations.prune_unused(self.base, in_use(), self._max_age_s / 3600)

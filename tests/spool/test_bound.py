@@ -69,6 +69,21 @@ def test_segments_too_old_go(base: Path, clock: SimpleNamespace) -> None:
     spool.close()
 
 
+def test_a_clock_that_is_set_makes_nothing_old(base: Path, clock: SimpleNamespace) -> None:
+    """A device that has no clock of its own begins years ago, until it has a network."""
+    clock.time = lambda: 1e9
+    spool = make(base, hours=1)
+    append(spool, 1)
+    spool.seal()
+    _age(base, lambda _: 60)
+    for now in (2e9, 1e8):
+        clock.time = lambda now=now: now
+        spool.prune()
+    assert on_disk(base) == [1]
+    assert _diagnostics.counts == {}
+    spool.close()
+
+
 def test_neighbours_prune_no_more_than_one_alone(base: Path) -> None:
     """Four at the same time: what one removed, the others do not make up for."""
     spool = make(base)
