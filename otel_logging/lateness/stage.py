@@ -226,7 +226,9 @@ class Watched:
                 self.end = end_ns - clock
             if self.is_known:
                 self._who = self.watch.who_of(span)
-            self._finish()
+            latency_s = (self.end - self.origin) / 1e9
+            if self.places or self.outer or latency_s > (self.budget_s or 0.0):
+                self._finish(latency_s)
         except Exception as error:
             _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
         finally:
@@ -238,11 +240,10 @@ class Watched:
             self.waits, self.guesses, self.children = [], [], []
         return end_ns
 
-    def _finish(self) -> None:
+    def _finish(self, latency_s: float) -> None:
         outer, cpu = self.outer, 0
         if self.places:
             self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places))
-        latency_s = (self.end - self.origin) / 1e9
         over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return
