@@ -28,13 +28,17 @@ class Processors:
     def spent(self, now: int) -> tuple[int, dict[int, int]]:
         """Return since when, and what each thread has spent since then, but for the calling one."""
         before, since = self._spent, self._at
-        self._at = now
-        self._spent = found = {}
+        self._at, self._spent = now, _spent()
         me = threading.get_ident()
-        for thread in threading.enumerate():
-            if thread.ident is None or thread.ident == me or thread.native_id is None:
-                continue
-            with suppress(OSError):  # it has just gone
-                found[thread.ident] = time.clock_gettime_ns(~thread.native_id << 3 | _CLOCK)
         # a thread that was not there has begun since then
-        return since, {t: spent - before.get(t, 0) for t, spent in found.items() if before}
+        there = self._spent.items() if since else ()
+        return since, {t: n - before.get(t, 0) for t, n in there if t != me}
+
+
+def _spent() -> dict[int, int]:
+    found = {}
+    for thread in threading.enumerate():
+        if thread.ident is not None and thread.native_id is not None:  # else it is just beginning
+            with suppress(OSError, AttributeError):  # it has just gone; not on Windows
+                found[thread.ident] = time.clock_gettime_ns(~thread.native_id << 3 | _CLOCK)
+    return found

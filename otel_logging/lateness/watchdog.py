@@ -67,6 +67,7 @@ class Watchdog:
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
         watch, news, in_vain = self.watch, self.watch.news, 0
+        self._processors.spent(time.perf_counter_ns())  # what was before is nobody's fault
         while not watch.is_stopped and news is watch.news:
             in_vain = 0 if watch.open or watch.measured else in_vain + 1
             if in_vain > _REST:
@@ -76,6 +77,7 @@ class Watchdog:
                 if not (watch.open or watch.measured):  # pragma: no branch - a race
                     news.get()
                 watch.is_awake = True
+                self._processors.spent(time.perf_counter_ns())
             self._due = due = time.perf_counter_ns() + self._rest
             with suppress(Empty):
                 news.get(timeout=self._rest / 1e9)

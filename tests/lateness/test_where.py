@@ -78,6 +78,11 @@ async def for_each() -> None:
         pass
 
 
+async def for_each_of_a_stage() -> None:
+    async for _ in traced("stream")(generating)():
+        pass
+
+
 async def comprehended() -> None:
     assert await anext(generating(), 1) is None
     assert [each async for each in generating()] == [None]
@@ -117,7 +122,7 @@ def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
     [
         *(in_a_task, in_a_group, in_wait, shielded, with_a_timeout, gathered, deep),
         *(shielded_in_a_group_with_a_timeout, for_each, comprehended, in_a_context_manager),
-        while_a_generator_closes,
+        *(while_a_generator_closes, for_each_of_a_stage),
     ],
 )
 def test_a_task_stands_where_what_it_waits_for_stands(
