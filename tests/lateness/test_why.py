@@ -1009,7 +1009,7 @@ def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
         with ThreadPoolExecutor(2) as pool:
             small_one = pool.submit(small)
             begun.wait(5)
-            time.sleep(0.02)  # the watching thread has begun, and not yet looked
+            time.sleep(0.1)  # the watching thread knows both
             begun.clear()
             pool.submit(hold).result()
             small_one.result()
