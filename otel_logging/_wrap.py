@@ -13,7 +13,7 @@ import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Enter = Callable[[Any], Any]
@@ -242,7 +242,3 @@ def _stepped(own: Context, steps: Any) -> Generator[Any, Any, Any]:
             raise
         except BaseException as thrown:
             step, value = steps.throw, thrown
-
-
-#: By which whoever looks at a stack knows what is within.
-STEPPED: Final = _stepped.__code__

@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 1801,
     "jobs": 100,
-    "lateness": 1560,
+    "lateness": 1573,
     "logs": 1554,
     "mcp_server": 132,
     "observability": 251,

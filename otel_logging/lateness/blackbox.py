@@ -189,13 +189,12 @@ def read(path: Path) -> Table:
 
 def _slot(data: bytes) -> OpenStage:
     _, trace_id, span_id, parent_id, start_ns, began_ns, budget_s, *texts = _SLOT.unpack(data)
-    name, who, where = map(_decoded, texts)
-    where = where.partition("\0")[0]
+    name, who, where = (text.rstrip(b"\0").decode("utf-8", "ignore") for text in texts)
     return OpenStage(
         *(name, int.from_bytes(trace_id, "big"), span_id, parent_id, start_ns, began_ns),
         budget_s if 0 < budget_s < float("inf") else None,
         dict(pair.partition("=")[::2] for pair in who.split(_PAIRS) if pair),
-        where,
+        where.partition("\0")[0],
     )
 
 
@@ -215,7 +214,3 @@ def _cut(text: str, most: int) -> bytes:
     if len(data) <= most:
         return data
     return data[: most - len(_MORE)].decode("utf-8", "ignore").encode() + _MORE
-
-
-def _decoded(data: bytes) -> str:
-    return data.rstrip(b"\0").decode("utf-8", "ignore")  # it may be cut in a character

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from math import inf
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,7 +32,6 @@ from otel_logging.lateness.watchdog import Watchdog
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[str, Any]] = {}
 _ENDED: Final = 256
-_REMEMBERED: Final = 1024  # users
 _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
@@ -51,7 +49,7 @@ class Watch:
         directory and a resource.
         """
         self.warn = warn
-        self._who, self._text = who, lru_cache(_REMEMBERED)(_text)
+        self._who = who
         self._place = place
         self.pauses = Pauses(self)
         self.is_stopped = False
@@ -123,8 +121,8 @@ class Watch:
         *handed_ns*: when its work was handed over, if its span begins there.
         """
         try:
-            outer = getattr(around, WATCHED, None) or None
-            if outer is not None and (outer.end or not outer.is_measured):
+            outer = getattr(around, WATCHED, None)
+            if not outer or outer.end or not outer.is_measured:
                 outer = None
             if (budget_s is None and outer is None) or len(self.measured) > _MOST:
                 return
@@ -134,8 +132,8 @@ class Watch:
             watched = Watched(self, span, name, budget_s, outer, kind)
             watched.begin_here()
             if _names.QUEUE_WAIT in attributes:
-                is_handed = handed_ns is not None
-                watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=is_handed)
+                waited_s = attributes[_names.QUEUE_WAIT]
+                watched.wait_before(waited_s, is_handed=handed_ns is not None)
             if budget_s is not None:
                 self.put(watched, budget_s)
             self.measured[watched] = None
@@ -247,8 +245,7 @@ class Watch:
         is_here = not watched.is_measured or here == (watched.task or watched.thread)
         if watched.outer is None and is_here:
             why = Why("", watched.name, watched.who())
-            by = here if type(here) is int else ref(here)
-            self._ended.append((watched.began, watched.end, by, why))
+            self._ended.append((watched.began, watched.end, _weakly(here), why))
 
     # ---- whose
 
@@ -260,8 +257,7 @@ class Watch:
             if value is None and (value := value_of(span, key)) is None and entry is not span:
                 value = value_of(entry, key)
             if value is not None:
-                of = self._text if type(value) is str else _text
-                found.append((key, of(key, value)))
+                found.append((key, str(field(key, value))))
         return tuple(found)
 
     def span_in(self, thread: int) -> Any:
@@ -305,10 +301,6 @@ class Watch:
             self.news.put(None)
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits
             self._may_start.append(self._thread)
-
-
-def _text(key: str, value: Any) -> str:
-    return str(field(key, value))
 
 
 def _weakly(runner: Any) -> Any:

@@ -131,6 +131,14 @@ def test_a_task_stands_where_what_it_waits_for_stands(
     assert where(service, work).startswith("100 % stands_here (test_where.py:")
 
 
+def test_a_task_without_code_of_the_application_stands_in_a_librarys(service: Service) -> None:
+    async def main() -> None:
+        await asyncio.create_task(traced("turn", budget=BUDGET_S)(asyncio.sleep)(WAITED_S))
+
+    asyncio.run(main())
+    assert "100 % sleep (tasks.py:" in str(service.one("turn").attributes["late.where"])
+
+
 @pytest.mark.parametrize("work", [in_a_task, for_each])
 def test_a_stage_around_a_loop_stands_where_its_task_does(
     service: Service, work: Callable[[], Coroutine[Any, Any, None]]
