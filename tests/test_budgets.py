@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 1840,
     "jobs": 99,
-    "lateness": 1560,
+    "lateness": 1573,
     "logs": 1554,
     "mcp_server": 132,
     "observability": 251,

@@ -36,7 +36,11 @@ _PIECE_BYTES: Final = 16 << 10
 #: State; trace, span and parent id; start by the wall's clock, and by that which only goes forward;
 #: budget and name; whose it is; where it stands.
 _SLOT: Final = struct.Struct("<B7x16sQQQQd64s96s288s")
+#: The same, but for where it stands: of that the first byte, so that there is nothing.
+_OPENED: Final = struct.Struct("<B7x16sQQQQd64s96sx")
 _NAMED: Final = struct.Struct("<d64s")
+_WHO: Final = struct.Struct("<96s")
+_WHERE: Final = struct.Struct("<288s")
 _NAMED_AT, _WHO_AT, _WHERE_AT = 56, 128, 224
 _NAME_BYTES, _WHO_BYTES, _WHERE_BYTES = 64, 96, 288
 _MORE: Final = "…".encode()
@@ -82,8 +86,8 @@ class BlackBox:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.data: mmap.mmap | bytearray = bytearray(SLOTS * SLOT_BYTES)
+        self.shown, self.joined = lru_cache(SLOTS)(_shown), lru_cache(SLOTS)(_joined)
         #: Numbers of slots; those of the header are none.
-        self.shown = lru_cache(SLOTS)(_shown)
         self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
 
     def begin(self, directory: Path, resource: bytes) -> None:
@@ -111,9 +115,10 @@ class BlackBox:
         began_ns: int, budget_s: float = 0.0, who: Who = (),
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
-        ids = trace_id.to_bytes(16, "big"), span_id, parent_id
-        rest = start_ns, began_ns, budget_s, self.shown(name), _joined(who), b""
-        _SLOT.pack_into(self.data, slot * SLOT_BYTES, 1, *ids, *rest)
+        _OPENED.pack_into(
+            *(self.data, slot * SLOT_BYTES, 1, trace_id.to_bytes(16, "big"), span_id, parent_id),
+            *(start_ns, began_ns, budget_s, self.shown(name), self.joined(who)),
+        )
 
     def name(self, slot: int, name: str, budget_s: float) -> None:
         """Give the stage in *slot* its name, known by now, and the budget of that."""
@@ -121,14 +126,11 @@ class BlackBox:
 
     def put_who(self, slot: int, who: Who) -> None:
         """Say on whose behalf the stage in *slot* runs."""
-        self._put(slot * SLOT_BYTES + _WHO_AT, _joined(who), _WHO_BYTES)
+        _WHO.pack_into(self.data, slot * SLOT_BYTES + _WHO_AT, self.joined(who))
 
     def put_where(self, slot: int, where: str) -> None:
         """Say where it stands."""
-        self._put(slot * SLOT_BYTES + _WHERE_AT, _cut(where, _WHERE_BYTES), _WHERE_BYTES)
-
-    def _put(self, at: int, text: bytes, size: int) -> None:
-        self.data[at : at + size] = text.ljust(size, b"\0")
+        _WHERE.pack_into(self.data, slot * SLOT_BYTES + _WHERE_AT, _cut(where, _WHERE_BYTES))
 
     def show(self, slot: int, *, is_shown: bool) -> None:
         """Let others see the stage in *slot*, or not."""
@@ -187,12 +189,12 @@ def read(path: Path) -> Table:
 
 def _slot(data: bytes) -> OpenStage:
     _, trace_id, span_id, parent_id, start_ns, began_ns, budget_s, *texts = _SLOT.unpack(data)
-    name, who, where = map(_decoded, texts)
+    name, who, where = (text.rstrip(b"\0").decode("utf-8", "ignore") for text in texts)
     return OpenStage(
         *(name, int.from_bytes(trace_id, "big"), span_id, parent_id, start_ns, began_ns),
         budget_s if 0 < budget_s < float("inf") else None,
         dict(pair.partition("=")[::2] for pair in who.split(_PAIRS) if pair),
-        where,
+        where.partition("\0")[0],
     )
 
 
@@ -212,7 +214,3 @@ def _cut(text: str, most: int) -> bytes:
     if len(data) <= most:
         return data
     return data[: most - len(_MORE)].decode("utf-8", "ignore").encode() + _MORE
-
-
-def _decoded(data: bytes) -> str:
-    return data.rstrip(b"\0").decode("utf-8", "ignore")  # it may be cut in a character

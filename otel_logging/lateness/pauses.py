@@ -98,7 +98,7 @@ class Pauses:
 
     def look(self, now: int) -> int:
         """Look at the loops that are blocked, from another thread; return how late the last is."""
-        late = 0
+        late = -BEAT_NS
         for key, heart in list(self.hearts.items()):
             if heart.loop.is_closed():
                 self.hearts.pop(key, None)
@@ -131,7 +131,7 @@ class Pauses:
         if phase == "start":
             self._gc_began = now
         elif now - self._gc_began > _LONG_GC_NS and self._gc_began:
-            frame = sys._getframe(1)  # noqa: SLF001 - what made the collector run
+            frame = sys._getframe().f_back  # noqa: SLF001 - what made the collector run
             span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
             seen = Seen(now, where.of_frame(frame), span)
             detail = f"generation {info['generation']}, {info['collected']} objects collected"

@@ -107,6 +107,9 @@ class Watched:
     #: The task that works on it now; None once that has left it, ``NOBODY`` once no other was
     #: found that does.
     worker: Any = None
+    #: Another task within it that the application's own code was found in, where that has none;
+    #: ``NOBODY`` once there was none.
+    beside: Any = None
     #: Of a synchronous stage: what its thread had computed when it began, and since then in stages
     #: below it.
     cpu_began = -1
@@ -226,7 +229,9 @@ class Watched:
                 self.end = end_ns - clock
             if self.is_known:
                 self._who = self.watch.who_of(span)
-            self._finish()
+            latency_s = (self.end - self.origin) / 1e9
+            if self.places or self.outer or latency_s > (self.budget_s or 0.0):
+                self._finish(latency_s)
         except Exception as error:
             _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
         finally:
@@ -234,15 +239,15 @@ class Watched:
             self.span.otel_logging_watched = False
             self.watch.forget(self)
             # hundreds are kept for what others may ask: with nothing that is large
-            self.span, self.task, self.worker, self.places = INVALID_SPAN, None, None, None
+            self.span, self.task, self.worker, self.beside = INVALID_SPAN, None, None, None
+            self.places = None
             self.waits, self.guesses, self.children = [], [], []
         return end_ns
 
-    def _finish(self) -> None:
+    def _finish(self, latency_s: float) -> None:
         outer, cpu = self.outer, 0
         if self.places:
             self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places))
-        latency_s = (self.end - self.origin) / 1e9
         over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return

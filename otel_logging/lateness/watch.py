@@ -25,7 +25,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Pause, Pauses
-from otel_logging.lateness.stage import WHO, Watched, began_ns, open_of, value_of, watched_of
+from otel_logging.lateness.stage import WATCHED, WHO, Watched, open_of, value_of
 from otel_logging.lateness.verdict import Who, Why, most
 from otel_logging.lateness.watchdog import Watchdog
 
@@ -121,9 +121,9 @@ class Watch:
         *handed_ns*: when its work was handed over, if its span begins there.
         """
         try:
-            outer = watched_of(around)
-            if outer is not None and outer.end:
-                outer = None  # pragma: no cover - a task that goes on, by the millisecond
+            outer = getattr(around, WATCHED, None)
+            if not outer or outer.end or not outer.is_measured:
+                outer = None
             if (budget_s is None and outer is None) or len(self.measured) > _MOST:
                 return
             self.has_budgets = True
@@ -132,10 +132,10 @@ class Watch:
             watched = Watched(self, span, name, budget_s, outer, kind)
             watched.begin_here()
             if _names.QUEUE_WAIT in attributes:
-                is_handed = handed_ns is not None
-                watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=is_handed)
+                waited_s = attributes[_names.QUEUE_WAIT]
+                watched.wait_before(waited_s, is_handed=handed_ns is not None)
             if budget_s is not None:
-                watched.slot = self.slot_for(span, name, budget_s)
+                self.put(watched, budget_s)
             self.measured[watched] = None
             span.otel_logging_watched = watched
             if not self.is_awake:
@@ -175,25 +175,27 @@ class Watch:
             watched.thread = place
         else:
             watched.loop = place
-        watched.slot = self.slot_for(span, watched.name, 0.0)
+        self.put(watched, 0.0)
         self.measured[watched] = None
         span.otel_logging_watched = watched
 
-    def slot_for(self, span: Any, name: str, budget_s: float) -> int:
-        """Put a stage into a slot of the black box, and return that; -1 where none is left."""
+    def put(self, watched: Watched, budget_s: float) -> None:
+        """Put a stage into a slot of the black box, if there is one left."""
         if not self.is_boxed:  # in a forked child
             self.open_box()
         try:
-            slot = self.box.free.pop()
+            watched.slot = slot = self.box.free.pop()
         except IndexError:
-            return -1
+            return
+        span, origin = watched.span, watched.origin
+        clock_ns = getattr(span, "clock_ns", None)
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
         parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
-        parent_id = 0 if parent is None else parent.span_id
-        times = getattr(span, "start_time", None) or time.time_ns(), began_ns(span)
-        rest = parent_id, *times, budget_s, self.who_of(span)
-        self.box.open(slot, name, ids.trace_id, ids.span_id, *rest)
-        return slot
+        self.box.open(
+            *(slot, watched.name, ids.trace_id, ids.span_id, parent.span_id if parent else 0),
+            *(time.time_ns() if clock_ns is None else origin + clock_ns, origin, budget_s),
+            self.who_of(span),
+        )
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""
@@ -252,8 +254,8 @@ class Watch:
         found, entry = [], bindings.entry_of(span)
         for key in self._who:
             value = values.get(key)
-            for each in (span, entry):
-                value = value_of(each, key) if value is None else value
+            if value is None and (value := value_of(span, key)) is None and entry is not span:
+                value = value_of(entry, key)
             if value is not None:
                 found.append((key, str(field(key, value))))
         return tuple(found)

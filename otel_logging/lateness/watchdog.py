@@ -8,7 +8,7 @@ Deliberately absent: why a stage was late (``stage``).
 import asyncio
 import time
 from asyncio import current_task
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -26,7 +26,7 @@ from otel_logging._text import duration
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
-from otel_logging.lateness.cpu import HOG_SHARE, Processors
+from otel_logging.lateness.cpu import computed
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
 from otel_logging.lateness.stage import NOBODY, Watched, began_ns, open_of
 from otel_logging.lateness.verdict import CPU, Why
@@ -38,8 +38,10 @@ _REST: Final = 4  # so often it looks in vain, before it waits to be woken
 _SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
+_HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
-_LEFT_NS: Final = 500_000_000  # so often it looks who works on what its own task has left
+_LEFT_NS: Final = 500_000_000  # so often it looks who works on what its own task has left, and who
+# has computed how much
 _HUNT_S: Final = 0.01  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -54,7 +56,8 @@ class Watchdog:
         self._next_scan = self._next_left = 0
         #: Stages that nobody works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
-        self._processors = Processors()
+        #: What each thread had computed, and when.
+        self._computed, self._computed_at = dict[int, int](), 0
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = Lock()
@@ -67,6 +70,7 @@ class Watchdog:
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
         watch, news, in_vain = self.watch, self.watch.news, 0
+        self._spent(time.perf_counter_ns())  # what was before is nobody's fault
         while not watch.is_stopped and news is watch.news:
             in_vain = 0 if watch.open or watch.measured else in_vain + 1
             if in_vain > _REST:
@@ -76,6 +80,7 @@ class Watchdog:
                 if not (watch.open or watch.measured):  # pragma: no branch - a race
                     news.get()
                 watch.is_awake = True
+                self._spent(time.perf_counter_ns())
             self._due = due = time.perf_counter_ns() + self._rest
             with suppress(Empty):
                 news.get(timeout=self._rest / 1e9)
@@ -184,7 +189,7 @@ class Watchdog:
         task = watched.worker
         is_over = task is None or (task is not NOBODY and task.done())
         if watched.loop is not None and is_over:
-            task = watched.worker = _task_in(watched.span, watched.loop) or NOBODY
+            task = watched.worker = next(_tasks_in(watched.span, watched.loop), NOBODY)
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
         if task is NOBODY or (task is None and watched.thread not in frames):
@@ -192,12 +197,22 @@ class Watchdog:
             thread = next((each for each, span in hands if _is_for(span, watched.span)), 0)
             return where.of_frame(frames.get(thread))
         if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
-            task = _task_in(watched.span, loop)  # a stage around ``asyncio.run``
+            task = next(_tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
         if task is None or current_task(task.get_loop()) is task:
             frame = frames.get(watched.thread) or _frame_of(task, frames)
             return [] if where.is_shared(frame) else where.of_frame(frame)
         entry, hands = bindings.entry_of(watched.span), self.watch.hands.copy().items()
-        return where.of_task(task, frames, [each for each, span in hands if _is_for(span, entry)])
+        working = [each for each, span in hands if _is_for(span, entry)]
+        steps = where.of_task(task, frames, working)
+        if where.own_step(steps) is None and watched.beside is not NOBODY:
+            # a framework's task waits for nothing of the application, and another answers
+            if watched.beside is None or watched.beside.done():
+                there = _tasks_in(watched.span, task.get_loop())
+                own = (each for each in there if where.own_step(where.of_task(each, frames, ())))
+                watched.beside = next(own, NOBODY)
+            if watched.beside is not NOBODY:
+                steps = where.of_task(watched.beside, frames, working)
+        return steps
 
     def _look_for_hogs(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
@@ -214,9 +229,10 @@ class Watchdog:
         is_starved = any(heart.is_starved for heart in hearts)
         for heart in hearts:
             heart.is_starved = False
-        if not (is_held or slow or is_starved or self._processors.is_due(now)):
+        since = self._computed_at
+        if not (is_held or slow or is_starved or now - since > _LEFT_NS):
             return
-        since, spent = self._processors.spent(now)
+        spent = self._spent(now)
         if not spent or now <= since:
             return
         began = max(due, since) if is_held else since
@@ -232,6 +248,13 @@ class Watchdog:
                 if is_of_it:  # pragma: no branch - which are slow by then is chance
                     each.add_guess(each.as_interval(pause))
 
+    def _spent(self, now: int) -> dict[int, int]:
+        """Return what each thread has computed since it was asked for last, but for this one."""
+        before, me = self._computed, get_ident()
+        self._computed, self._computed_at = computed(), now
+        # a thread that was not there has begun since then
+        return {t: spent - before.get(t, 0) for t, spent in self._computed.items() if t != me}
+
     def _hogs(self, spent: Mapping[int, int], took: int) -> list[int]:
         """Return the threads that have computed most, all for one, the busiest first."""
         parties: dict[Any, list[int]] = {}
@@ -240,7 +263,7 @@ class Watchdog:
             parties.setdefault(thread if work is None else work, []).append(thread)
         hogs = max(parties.values(), key=lambda threads: sum(spent[t] for t in threads))
         # others may have the processors: the hog has the most of what is left
-        least = max(HOG_SHARE * sum(spent.values()), _LEAST_SHARE * took)
+        least = max(_HOG_SHARE * sum(spent.values()), _LEAST_SHARE * took)
         return hogs if sum(spent[t] for t in hogs) >= least else []
 
     def _pause_of(self, hogs: list[int], began: int, now: int) -> Pause | None:
@@ -261,9 +284,9 @@ class Watchdog:
         return Pause(CPU, began, now, why, seen.request, by_thread=hogs[0])
 
 
-def _task_in(span: Any, loop: Any) -> Any:
-    """Return a task of *loop* that is within the stage of *span*; None where there is none."""
-    return next((each for each in asyncio.all_tasks(loop) if _is_for(_span_of(each), span)), None)
+def _tasks_in(span: Any, loop: Any) -> Iterator[Any]:
+    """Yield the tasks of *loop* that are within the stage of *span*."""
+    return (each for each in asyncio.all_tasks(loop) if _is_for(_span_of(each), span))
 
 
 def _note_end(task: Any, span: Any) -> None:

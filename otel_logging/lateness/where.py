@@ -20,6 +20,7 @@ from pathlib import Path
 from types import CellType, CodeType, CoroutineType, FrameType, FunctionType
 from typing import Any, Final
 
+from otel_logging import _wrap
 from otel_logging.lateness.verdict import LOCK, POOL
 
 Step = tuple[CodeType, int]
@@ -153,6 +154,8 @@ def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
         if frame is not None:  # pragma: no branch - it ends at this moment
             found.append((coroutine, frame))
         coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+        if frame is not None and frame.f_code is _STEPPED:  # it yields by itself
+            coroutine = frame.f_locals.get("steps")
     return found
 
 
@@ -164,6 +167,7 @@ _HIDING: Final = frozenset(
 )
 _AWAITED: Final = _HIDING | {"coroutine", "async_generator"}
 _MOST_AWAITS: Final = 1_000
+_STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
 def _awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:

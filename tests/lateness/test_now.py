@@ -266,6 +266,31 @@ def test_a_user_is_known_of_each_stage_around_where_it_is_bound(tmp_path: Path) 
             assert [row["who"] for row in opened(tmp_path)] == [{"user_id": "bob"}]
 
 
+@pytest.mark.parametrize("is_handed", [True, False])
+def test_what_waited_in_a_queue_is_open_since_it_was_handed_over(
+    tmp_path: Path, *, is_handed: bool
+) -> None:
+    """Also where that process dies."""
+    with setup_observability(
+        "shop", environment="production", endpoint=NOWHERE, spool_dir=tmp_path / "living"
+    ):
+        stage: Any = traced("turn", budget=1, **{"queue.wait_s": 5.0})  # type: ignore[arg-type]
+        if is_handed:  # as ``taking`` begins it
+            stage.start_ns = time.time_ns() - 5 * 10**9
+        with stage:
+            (row,) = opened(tmp_path / "living")
+            (table,) = (tmp_path / "living").rglob(blackbox.NAME)
+            died = tmp_path / "dead" / "shop-000000" / "1-1"
+            died.mkdir(parents=True)
+            (died / blackbox.NAME).write_bytes(table.read_bytes())
+    assert 5 <= row["open_s"] < 6
+    assert row["late_by_s"] == pytest.approx(row["open_s"] - 1)
+    report_died(died)
+    arguments = ["late", "--json", "--source", "local", "--spool-dir", str(tmp_path / "dead")]
+    (row,) = json.loads(Runner().invoke(main, arguments).stdout)
+    assert row["latency_s"] < 6
+
+
 def test_a_clock_that_is_set_back_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from django.conf import settings  # type: ignore[import-untyped]
 from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.urls import path  # type: ignore[import-untyped]
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from werkzeug.test import Client
@@ -227,6 +227,38 @@ def test_a_request_without_a_budget_has_its_name_while_it_is_open(
         of_starlette(hold)
         assert running.force_flush(10)
     assert [span.name for span in receiver.spans] == ["GET /turn/{user}"] * 2
+
+
+def test_a_response_that_is_streamed_stands_where_its_body_does(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    """The request's own task waits for the client to go away."""
+
+    async def chunks() -> AsyncIterator[str]:
+        yield "first"
+        await asyncio.sleep(0.3)
+
+    async def endpoint(_: Any) -> StreamingResponse:
+        return StreamingResponse(chunks())
+
+    async def main() -> None:
+        scope = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
+        app = ObservabilityMiddleware(Starlette(routes=[Route("/stream", endpoint)]))
+        calls = asyncio.Queue[Any](), asyncio.Queue[Any]()
+        at = {"path": "/stream", **scope}
+        await asyncio.create_task(app(at, calls[0].get, calls[1].put))  # type: ignore[arg-type]
+
+    with setup_observability(
+        "shop",
+        environment="production",
+        endpoint=receiver.endpoint,
+        spool_dir=tmp_path,
+        budgets={"GET /*": 0.1},
+    ) as running:
+        asyncio.run(main())
+        assert running.force_flush(10)
+    (span,) = [span for span in receiver.spans if span.name == "GET /stream"]
+    assert " chunks (test_requests.py:" in str(span.attributes["late.where"])
 
 
 def test_requests_behind_a_blocked_loop_name_whose_work_it_was(

@@ -78,6 +78,11 @@ async def for_each() -> None:
         pass
 
 
+async def for_each_of_a_stage() -> None:
+    async for _ in traced("stream")(generating)():
+        pass
+
+
 async def comprehended() -> None:
     assert await anext(generating(), 1) is None
     assert [each async for each in generating()] == [None]
@@ -117,13 +122,21 @@ def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
     [
         *(in_a_task, in_a_group, in_wait, shielded, with_a_timeout, gathered, deep),
         *(shielded_in_a_group_with_a_timeout, for_each, comprehended, in_a_context_manager),
-        while_a_generator_closes,
+        *(while_a_generator_closes, for_each_of_a_stage),
     ],
 )
 def test_a_task_stands_where_what_it_waits_for_stands(
     service: Service, work: Callable[[], Awaitable[Any]]
 ) -> None:
     assert where(service, work).startswith("100 % stands_here (test_where.py:")
+
+
+def test_a_task_without_code_of_the_application_stands_in_a_librarys(service: Service) -> None:
+    async def main() -> None:
+        await asyncio.create_task(traced("turn", budget=BUDGET_S)(asyncio.sleep)(WAITED_S))
+
+    asyncio.run(main())
+    assert "100 % sleep (tasks.py:" in str(service.one("turn").attributes["late.where"])
 
 
 @pytest.mark.parametrize("work", [in_a_task, for_each])

@@ -984,7 +984,7 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
 
 def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
     """Where one thread keeps the interpreter for itself, in one call that never lets go."""
-    held = threading.Event()
+    begun, held = threading.Event(), threading.Event()
     share = 0.0
 
     def hold() -> None:
@@ -1000,14 +1000,17 @@ def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
     def small() -> None:
         with traced("turn", budget=BUDGET_S):
             bind_context(user_id="bob")
-            held.wait()
+            begun.set()
+            held.wait(2)
             while held.is_set():
                 time.sleep(0.001)
 
     for _ in until_a_processor_is_free():
         with ThreadPoolExecutor(2) as pool:
             small_one = pool.submit(small)
+            begun.wait(5)
             time.sleep(0.1)  # the watching thread knows both
+            begun.clear()
             pool.submit(hold).result()
             small_one.result()
         if share > 0.8:
