@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import trio
 from asgiref.sync import async_to_sync, sync_to_async
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -839,6 +838,9 @@ def test_an_exception_that_crosses_after_its_stage_is_its_requests(
 def test_an_exception_that_crosses_in_trio_is_its_requests(
     way: str, service: Service, lines: Lines
 ) -> None:
+    """Where it is installed: it is not for these tests, since eventlet imports badly beside it."""
+    trio = pytest.importorskip("trio")
+
     def handle() -> None:
         with traced("message", root=True):
             bind_context(user_id="alice")
