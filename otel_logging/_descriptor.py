@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from otel_logging._green import as_it_was
+from otel_logging._green import OfThread, as_it_was
 
 if sys.platform == "win32":  # pragma: no cover - Windows
     import os as _system
@@ -34,6 +34,8 @@ _MISSING: Final = frozenset(
 #: Of a ``TextIOWrapper``: its buffer, and the file below that.
 _PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
 _select: Final = as_it_was("select")
+#: By thread: what it empties a buffer of Python's by.
+_emptying: Final = OfThread()
 
 
 class Descriptor:
@@ -67,42 +69,65 @@ class Descriptor:
         """Whether a reader may stop: it is a pipe, a socket or a terminal."""
         return self._ways[0] != self._write
 
-    def flush(self, stream: Any) -> None:
-        """Write what *stream*, a wrapper of it, keeps before a line, where there is room for it."""
-        try:
-            if not self.has_reader or self.has_room(0):
-                stream.flush()
-        except Exception:  # pragma: no cover - by a signal in the midst of a write, which goes on
-            return
+    def flush(self, stream: Any, until: float) -> None:
+        """Write what *stream*, one of Python's to it, keeps before a line.
 
-    def write(self, line: bytes, patience_s: float = PATIENCE_S) -> None:
-        """Write *line* and a newline. Failure: raises, ``OSError`` or what a closed stream does."""
+        Failure: raises ``TimeoutError`` where there is no room by *until*, by the monotonic clock;
+        what is left stays there.
+        """
+        if not self.has_reader:
+            stream.flush()
+            return
+        while not self.has_room(0):  # another thread may hold the buffer's lock meanwhile
+            self._wait(until)
+        raw = getattr(stream, "raw", None)
+        if raw is not None and "write" not in vars(raw):
+            raw.write = _Write(raw)
+        with _emptying.doing(lambda data: self.put(data, until)[0]):
+            stream.flush()
+
+    def write(self, line: bytes, until: float = 0.0) -> None:
+        """Write *line* and a newline, by *until* (0: for a line's patience).
+
+        Failure: raises, ``OSError`` or what a closed stream does.
+        """
         data = b"\n%b\n" % line if self.is_torn else line + b"\n"
-        left, until = data, 0.0
+        left = data
         if not is_standard(self.fd) and (self.fd < 3 or self._stream.fileno() != self.fd):
             raise OSError("it was closed, and its number is another file's")
         try:
             while left:
-                ways = self._ways  # another thread may find out the same meanwhile
-                try:
-                    left = left[ways[0](left) :]
+                try:  # as ``put`` does, at less cost
+                    written = self._ways[0](left)
                     self._deadline = 0.0
-                except BlockingIOError:
-                    until = self._wait(until, patience_s)
-                except OSError as error:
-                    if error.errno not in _MISSING or len(ways) == 1:
-                        raise
-                    self._ways = ways[1:]
+                except OSError:
+                    written, until = self.put(left, until)
+                left = left[written:]
         finally:
             self.is_torn = bool(left) and (self.is_torn or len(left) < len(data))
 
-    def _wait(self, until: float, patience_s: float) -> float:
+    def put(self, data: bytes, until: float) -> tuple[int, float]:
+        """Write some of *data*; return how much, and until when there is patience for the rest."""
+        while True:
+            ways = self._ways  # another thread may find out the same meanwhile
+            try:
+                written = ways[0](data)
+                self._deadline = 0.0
+                return written, until
+            except BlockingIOError:
+                until = self._wait(until)
+            except OSError as error:
+                if error.errno not in _MISSING or len(ways) == 1:
+                    raise
+                self._ways = ways[1:]
+
+    def _wait(self, until: float) -> float:
         """Wait for room, *until* then, a line's deadline (0: its first wait); return the deadline.
 
         All threads that wait for a reader that has stopped give up together.
         """
         now = time.monotonic()  # once: on a busy machine much time is between two
-        until = until or self._deadline or now + patience_s
+        until = until or self._deadline or now + PATIENCE_S
         self._deadline = together = self._deadline or until  # another thread may clear it
         left_s = min(until, together) - now
         if left_s <= 0:
@@ -144,6 +169,18 @@ class Descriptor:
     def _write(self, data: bytes) -> int:
         """Write to a file, or to a device like /dev/null: no reader that could stop."""
         return _system.write(self.fd, data)
+
+
+class _Write:
+    """``write`` of the file below a buffer of Python's: before a line it does not wait for long."""
+
+    __slots__ = ("_write",)
+
+    def __init__(self, raw: Any) -> None:
+        self._write = raw.write
+
+    def __call__(self, data: Any) -> Any:
+        return (_emptying.mine() or self._write)(data)
 
 
 def fd_of(stream: Any) -> int:

@@ -478,6 +478,88 @@ def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path
     assert found == [*expected, "fifth", "sixth", "after", ""]
 
 
+KEPT = """
+import fcntl, os, sys, time
+from otel_logging import _diagnostics, configure_logging, get_logger
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
+configure_logging()
+log = get_logger("shop")
+log.info("first")
+if sys.argv[1] == "another":
+    sys.stdout = open(1, "w", closefd=False)
+sys.stdout.buffer.write(b"b" * 4000)
+print("\u20ac" * 2000, end="")
+began = time.monotonic()
+for _ in range(3):
+    log.info("lost")
+sys.stderr.write(f"{time.monotonic() - began} {sum(_diagnostics.counts.values())}\\n")
+sys.stdin.readline()
+print("end")
+log.info("last")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe of one page")
+@pytest.mark.parametrize("stream", ["one", "another"])
+def test_what_was_printed_and_finds_no_room_holds_no_line_up(stream: str) -> None:
+    """Nor does a line overtake it: it waits for its reader, whole, and comes before the next."""
+    with pipe() as (read, write):
+        env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="", PYTHONUTF8="1")
+        command = (sys.executable, "-c", fair(KEPT), stream)
+        process = start(*command, env=env, text=False, stdout=write, stdin=PIPE)
+        os.close(write)
+        assert process.stdin
+        assert process.stderr
+        assert b"its reader has stopped" in process.stderr.readline()
+        took_s, lost = process.stderr.readline().split()
+        process.stdin.write(b"go on\n")
+        process.stdin.close()
+        found = read_all(read, until_end=True).decode().splitlines()
+        ended(process)
+    assert float(took_s) < 0.6  # 100 ms, and a busy machine
+    assert int(lost) == 3
+    assert found[1] == "b" * 4000 + "\u20ac" * 2000 + "end"
+    assert [json.loads(found[place])["event"] for place in (0, 2)] == ["first", "last"]
+
+
+ON_STDERR = """
+import sys
+from otel_logging import configure_logging, get_logger
+configure_logging()
+configure_logging()
+log = get_logger("shop")
+sys.stderr.write("\\r 50 %")
+log.info("first")
+sys.stderr.write("\\r 60 %")
+sys.stderr.flush()
+log.info("second")
+sys.stderr.write("\\r 70 %")
+sys.stderr.flush()
+print(" done")
+log.info("third")
+print("half", end="")
+sys.stderr.write("whole\\n")
+log.info("fourth")
+log.info("fifth")
+"""
+
+
+@pytest.mark.parametrize("kind", [pipe, terminal])
+def test_no_line_begins_in_the_middle_of_text_on_stderr(kind: Any) -> None:
+    """A progress bar's, where both lead to the same place; on its own it is none of stdout's."""
+    env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="")
+    with kind() as (read, write):
+        process = start(sys.executable, "-c", ON_STDERR, env=env, stdout=write, stderr=write)
+        os.close(write)
+        out = read_all(read, until_end=True).decode().replace("\r\n", "\n")
+        end(process)
+    found = [json.loads(x)["event"] if x[:1] == "{" else x for x in out.split("\n")]
+    shown = ["\r 50 %", "first", "\r 60 %", "second", "\r 70 % done", "third"]
+    assert found == [*shown, "whole", "half", "fourth", "fifth", ""]
+    done = script(ON_STDERR, ENVIRONMENT="production", PYTHONUNBUFFERED="")
+    assert done.stdout.count(b"\n") == 7
+
+
 THROUGH = """
 import io, sys
 from otel_logging import _diagnostics, configure_logging, get_logger
