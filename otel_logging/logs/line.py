@@ -97,7 +97,12 @@ def identify(
     add_job_tag(None, level, event_dict)
     add_ids(span, event_dict)
     if error is not None:
-        event_dict[_names.EXCEPTION] = traceback_of(error)
+        text, event = traceback_of(error), event_dict.get(_names.EVENT)
+        if type(event) is str and text in event:  # whoever logs has put it there
+            before, _, behind = event.partition(text)
+            event = f"{before.rstrip()} {behind.lstrip()}".strip()
+            event_dict[_names.EVENT] = event or text.rpartition("\n")[2]
+        event_dict[_names.EXCEPTION] = text
         event_dict.update({**described(error), **caller.where(error), **event_dict})
     event_dict[_names.LEVEL], event_dict[_names.LOGGER] = level, logger
 

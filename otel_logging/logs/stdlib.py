@@ -107,10 +107,8 @@ _REPEATED: Final = {
         *("request_time", "request_time_frac", "request_time_micro"),
     },
 }
-#: Where a traceback begins that a formatter has put behind the message.
-_TRACEBACK: Final = re.compile(
-    r"(?:^|\n)\s*(?:\+ Exception Group )?Traceback \(most recent call last\):"
-)
+#: Where a traceback begins that a formatter, or whoever logs, has put behind the message.
+_TRACEBACK: Final = re.compile(r"\s*(?:\+ Exception Group )?Traceback \(most recent call last\):")
 #: Types whose ``%s`` runs no code of an application's.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Loggers of which a record needs a closer look.
