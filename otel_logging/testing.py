@@ -52,7 +52,8 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     ``ConfigurationError``. Cost: some milliseconds a block; memory for all that it keeps.
     """
     level = None if log_level is None else _parse.level("log_level", log_level)
-    settings = replace(observability.settings_in_use() or load(), sampler=DEFAULT_SAMPLER)
+    settings = observability.settings_in_use() or load(beside=observability.is_beside())
+    settings = replace(settings, sampler=DEFAULT_SAMPLER)
     kept = _Kept(settings)
     clock_and_ids = _fixed(kept) if fixed else {}
     with ExitStack() as blocks:

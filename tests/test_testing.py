@@ -510,7 +510,9 @@ assert captured.span("again")
 
 
 def test_spans_of_another_sdk_are_captured_too() -> None:
-    """Its provider stays, and hears nothing of us afterwards; a later set-up finds it."""
+    """Its provider stays, and hears nothing of us afterwards; a later set-up finds it. Its variables
+    may have values of its own.
+    """
     code = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -535,7 +537,7 @@ for _ in range(2):
     assert [line["event"] for line in theirs["inside"][-1]["inside"]] == ["inside"]
     assert len(captured.spans) == 2
 """
-    script(code)
+    script(code, OTEL_TRACES_EXPORTER="console")
 
 
 # ---------------------------------------------------------------- who uses it
