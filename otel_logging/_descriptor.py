@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from otel_logging._green import OfThread, as_it_was
 
@@ -78,11 +78,10 @@ class Descriptor:
         if not self.has_reader:
             stream.flush()
             return
-        while not self.has_room(0):  # another thread may hold the buffer's lock meanwhile
+        write = write_below(stream)
+        # another thread that writes holds the buffer's lock, and may for ever
+        while (write and write.busy) or not self.has_room(0):
             self._wait(until)
-        raw = getattr(stream, "raw", None)
-        if raw is not None and "write" not in vars(raw):
-            raw.write = _Write(raw)
         with _emptying.doing(lambda data: self.put(data, until)[0]):
             stream.flush()
 
@@ -174,13 +173,27 @@ class Descriptor:
 class _Write:
     """``write`` of the file below a buffer of Python's: before a line it does not wait for long."""
 
-    __slots__ = ("_write",)
+    __slots__ = ("_write", "busy")
 
     def __init__(self, raw: Any) -> None:
-        self._write = raw.write
+        self._write, self.busy = raw.write, 0
 
     def __call__(self, data: Any) -> Any:
-        return (_emptying.mine() or self._write)(data)
+        if (put := _emptying.mine()) is not None:
+            return put(data)
+        self.busy += 1
+        try:
+            return self._write(data)
+        finally:
+            self.busy -= 1
+
+
+def write_below(binary: Any) -> _Write | None:
+    """Return ``write`` of the file below *binary*, ours from here on; None, where it has none."""
+    raw = getattr(binary, "raw", None)
+    if raw is not None and type(raw.write) is not _Write:
+        raw.write = _Write(raw)
+    return raw and cast("_Write", raw.write)
 
 
 def fd_of(stream: Any) -> int:

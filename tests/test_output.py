@@ -522,6 +522,40 @@ def test_what_was_printed_and_finds_no_room_holds_no_line_up(stream: str) -> Non
     assert [json.loads(found[place])["event"] for place in (0, 2)] == ["first", "last"]
 
 
+HELD = """
+import fcntl, sys, threading, time
+from otel_logging import _diagnostics, configure_logging, get_logger
+from otel_logging._descriptor import Descriptor
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
+configure_logging()
+threading.Thread(target=print, args=("x" * 100_000,), daemon=True).start()
+write = sys.stdout.buffer.raw.write
+while not write.busy:
+    time.sleep(0.001)
+Descriptor.has_room = lambda *_: True  # the reader has read a page, and the printing thread took it
+began = time.monotonic()
+for _ in range(3):
+    get_logger("shop").info("lost")
+sys.stderr.write(f"{time.monotonic() - began} {sum(_diagnostics.counts.values())}\\n")
+sys.stderr.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe of one page")
+def test_a_thread_that_prints_to_a_reader_that_stopped_holds_no_line_up() -> None:
+    """It holds the lock of Python's buffer meanwhile."""
+    with pipe() as (_, write):
+        env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="")
+        command = (sys.executable, "-c", fair("import os" + HELD))
+        process = start(*command, env=env, text=False, stdout=write)
+        os.close(write)
+        *_, report = ended(process).splitlines()
+    took_s, lost = report.split()
+    assert float(took_s) < 0.6  # 100 ms, and a busy machine
+    assert int(lost) == 3
+
+
 ON_STDERR = """
 import sys
 from otel_logging import configure_logging, get_logger

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 from otel_logging import _diagnostics
-from otel_logging._descriptor import PATIENCE_S, Descriptor, encoder_of, fd_of
+from otel_logging._descriptor import PATIENCE_S, Descriptor, encoder_of, fd_of, write_below
 from otel_logging._green import OfThread
 
 LOST: Final = "log lines lost: stdout takes none"
@@ -43,8 +43,10 @@ class _Print:
         self.of_stdout: _Print | None = None
 
     def __call__(self, text: str) -> Any:
-        self.note(text)
-        return self.print(text)
+        self.note(text)  # a signal's line may come right behind it
+        written = self.print(text)
+        self.last = text or self.last  # or right before it
+        return written
 
     def note(self, text: str) -> None:
         """Remember that *text* is the last."""
@@ -193,6 +195,7 @@ def _notice(stream: Any) -> Any:
             binary.write.text = stream.write
         else:
             binary.write = _PrintBytes(binary, stream.write)
+            write_below(binary)
     else:
         return None
     return stream.write

@@ -19,8 +19,6 @@ _T = TypeVar("_T")
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
 #: Variables that another SDK reads too.
 _OTHERS: Final = re.compile("OTEL_(?!LOGGING_)")
-#: OTLP among exporters, by the names that OpenTelemetry's SDK for Python has for it.
-_OTLP: Final = re.compile(r"\botlp(_proto_\w+)?\b")
 
 
 def asked(
@@ -75,7 +73,8 @@ class Variables:
                 except ConfigurationError as error:
                     if not self._is_beside or not _OTHERS.match(name):
                         raise
-                    ours = bool(_OTLP.search(value))  # of several exporters
+                    # of several exporters, and by the names that the SDK for Python has
+                    ours = any(each.strip().startswith("otlp") for each in value.split(","))
                     self.ignored.append(f"{error}; ignored beside another SDK{', but otlp' * ours}")
                     default = parse(name, "otlp") if ours else default
         return default
