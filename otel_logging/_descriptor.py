@@ -179,7 +179,7 @@ class _Write:
         self._write, self.busy = raw.write, 0
 
     def __call__(self, data: Any) -> Any:
-        if (put := _emptying.mine()) is not None:
+        if _emptying and (put := _emptying.mine()):  # None at the interpreter's end
             return put(data)
         self.busy += 1
         try:

@@ -594,6 +594,22 @@ def test_no_line_begins_in_the_middle_of_text_on_stderr(kind: Any) -> None:
     assert done.stdout.count(b"\n") == 7
 
 
+def test_what_a_finaliser_prints_at_the_very_end_is_written() -> None:
+    """When modules have no names any more."""
+    code = """
+import builtins, sys
+from otel_logging import configure_logging
+configure_logging()
+class Last:
+    def __init__(self, out):
+        self.out = out
+    def __del__(self):
+        self.out.write("last\\n")
+builtins.last = Last(sys.stdout)
+"""
+    assert script(code, PYTHONUNBUFFERED="").stdout == b"last\n"
+
+
 THROUGH = """
 import io, sys
 from otel_logging import _diagnostics, configure_logging, get_logger

@@ -39,11 +39,7 @@ class _Sink:
             and _is_shown(record, lines, self._core)
         ):
             level = record["level"]
-            place = {
-                _names.CODE_FILE: record["file"].path,
-                _names.CODE_LINE: record["line"],
-                _names.CODE_FUNCTION: record["function"],
-            }
+            place = caller.place(record["file"].path, record["line"], record["function"])
             name = loggers.name_of(level.no, level.name)
             loggers.emit(lines, level.no, _event_of, record, place=place, level_name=name)
 

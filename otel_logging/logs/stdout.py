@@ -99,11 +99,11 @@ class _PrintBytes:
         self.__self__, self.print, self.text = stream, stream.write, text
 
     def __call__(self, data: Any) -> Any:
+        # first, and with no look at a thread's: at the interpreter's end there is nothing else
+        taken = _taking.mine() if _taking else None
+        written = self.print(data) if taken is None else taken.append(data) or len(data)
         self.text.note(bytes(memoryview(data).cast("B")[-1:]).decode("latin-1"))
-        if (taken := _taking.mine()) is None:
-            return self.print(data)
-        taken.append(data)
-        return len(data)
+        return written
 
 
 class Stdout:
