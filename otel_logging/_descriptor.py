@@ -59,7 +59,7 @@ class Descriptor:
             return
         self.fd = fd if os.name == "posix" else -1
         self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-        if self.is_pipe or os.isatty(fd):
+        if _has_reader(fd):
             self._ways = (self._write_reopened, self._write_if_ready)
             if hasattr(os, "RWF_NOWAIT"):
                 self._ways = (self._write_nowait, *self._ways)
@@ -75,12 +75,9 @@ class Descriptor:
         Failure: raises ``TimeoutError`` where there is no room by *until*, by the monotonic clock;
         what is left stays there.
         """
-        if not self.has_reader:
-            stream.flush()
-            return
         write = write_below(stream)
         # another thread that writes holds the buffer's lock, and may for ever
-        while (write and write.busy) or not self.has_room(0):
+        while self.has_reader and ((write and write.busy) or not self.has_room(0)):
             self._wait(until)
         with _emptying.doing(lambda data: self.put(data, until)[0]):
             stream.flush()
@@ -118,7 +115,8 @@ class Descriptor:
             except OSError as error:
                 if error.errno not in _MISSING or len(ways) == 1:
                     raise
-                self._ways = ways[1:]
+                # after dup2() it may be a file, which has no reader
+                self._ways = ways[1:] if _has_reader(self.fd) else (self._write,)
 
     def _wait(self, until: float) -> float:
         """Wait for room, *until* then, a line's deadline (0: its first wait); return the deadline.
@@ -155,6 +153,8 @@ class Descriptor:
         """
         fd = _system.open(f"/proc/self/fd/{self.fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):  # by dup2(): this would write at its beginning
+                raise OSError(errno.EINVAL, "it is a file now")
             return _system.write(fd, data)
         finally:
             _system.close(fd)
@@ -168,6 +168,11 @@ class Descriptor:
     def _write(self, data: bytes) -> int:
         """Write to a file, or to a device like /dev/null: no reader that could stop."""
         return _system.write(self.fd, data)
+
+
+def _has_reader(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)
 
 
 class _Write:

@@ -556,6 +556,32 @@ def test_a_thread_that_prints_to_a_reader_that_stopped_holds_no_line_up() -> Non
     assert int(lost) == 3
 
 
+REDIRECTED = """
+import os, sys
+OLDER_KERNEL
+from otel_logging import configure_logging, get_logger
+configure_logging()
+get_logger("shop").info("on a pipe")
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+os.dup2(fd, 1)
+get_logger("shop").info("first")
+print("printed")
+get_logger("shop").info("second")
+"""
+
+
+@pytest.mark.parametrize("kernel", ["this", "older"])
+def test_a_file_that_a_daemon_puts_in_place_of_stdout(kernel: str, tmp_path: Path) -> None:
+    """Later, by ``dup2``: what is in it stays there."""
+    (tmp_path / "log").write_text("old\n")
+    code = REDIRECTED.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
+    (line,) = parsed(script(code, tmp_path / "log", ENVIRONMENT="production").stdout)
+    assert line["event"] == "on a pipe"
+    old, *rest = (tmp_path / "log").read_text().splitlines()
+    found = [json.loads(x)["event"] if x[:1] == "{" else x for x in rest]
+    assert (old, found) == ("old", ["first", "printed", "second"])
+
+
 ON_STDERR = """
 import sys
 from otel_logging import configure_logging, get_logger

@@ -141,13 +141,8 @@ def _is_shown(record: Any, lines: loggers.LineLogger, core: Any) -> bool:
 
 
 def _event_of(record: Any) -> EventDict:
-    event_dict: EventDict = {}
-    for key, value in record["extra"].items():
-        name = key if type(key) is str else str(plain(key))
-        if name in _names.OF_CALLS:
-            _fields.put_aside(event_dict, name, value)
-        else:
-            event_dict[name] = value
+    given = {str(plain(key)): value for key, value in record["extra"].items()}
+    event_dict: EventDict = dict(_fields.safe_names(given, _names.OF_CALLS))
     call.put_message((record["message"].rstrip("\n"),), event_dict)
     if record["exception"] is not None:
         event_dict["exc_info"] = record["exception"].value

@@ -346,18 +346,13 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     A record that has no line yet, brought by a queue from a process without us, gets it here.
     """
     if not (levels.ours and handlers.is_console(self)):
-        return _is_sent(self, record) or _handle(self, record)
-    if not is_handled(record):
-        passed: Any = self.filter(record)
-        if passed:
-            _to_line(record if passed is True else passed)
+        # a log record of ours may be where it would send this once more
+        is_line = bool(levels.ours) and is_handled(record) and handlers.is_doubled(self)
+        is_sent = is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
+        return is_sent or _handle(self, record)
+    if not is_handled(record) and (passed := cast(Any, self.filter(record))):
+        _to_line(record if passed is True else passed)
     return False
-
-
-def _is_sent(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    """Say whether a log record of ours is where *handler* would send *record* once more."""
-    is_line = bool(levels.ours) and is_handled(record) and handlers.is_doubled(handler)
-    return is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
 
 
 def _has_handlers_or_line(self: logging.Logger) -> bool:

@@ -81,13 +81,9 @@ def _empty(stream: Any, descriptor: Descriptor, until: float) -> None:
             left = left[descriptor.put(left, until)[0] :]
     finally:
         if left:  # it goes back, into the buffer first what is but a part of a character
-            text = left.lstrip(_PARTS)
+            text = left.lstrip(bytes(range(0x80, 0xC0)))  # of UTF-8
             stream.buffer.write(left[: len(left) - len(text)])
             stream.write.print(text.decode(stream.encoding, stream.errors))
-
-
-#: Bytes within a character of UTF-8.
-_PARTS: Final = bytes(range(0x80, 0xC0))
 
 
 class _PrintBytes:
