@@ -12,9 +12,9 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from otel_logging._green import as_it_was
+from otel_logging._green import OfThread, as_it_was
 
 if sys.platform == "win32":  # pragma: no cover - Windows
     import os as _system
@@ -34,6 +34,8 @@ _MISSING: Final = frozenset(
 #: Of a ``TextIOWrapper``: its buffer, and the file below that.
 _PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
 _select: Final = as_it_was("select")
+#: By thread: what it empties a buffer of Python's by.
+_emptying: Final = OfThread()
 
 
 class Descriptor:
@@ -57,7 +59,7 @@ class Descriptor:
             return
         self.fd = fd if os.name == "posix" else -1
         self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-        if self.is_pipe or os.isatty(fd):
+        if _has_reader(fd):
             self._ways = (self._write_reopened, self._write_if_ready)
             if hasattr(os, "RWF_NOWAIT"):
                 self._ways = (self._write_nowait, *self._ways)
@@ -67,42 +69,62 @@ class Descriptor:
         """Whether a reader may stop: it is a pipe, a socket or a terminal."""
         return self._ways[0] != self._write
 
-    def flush(self, stream: Any) -> None:
-        """Write what *stream*, a wrapper of it, keeps before a line, where there is room for it."""
-        try:
-            if not self.has_reader or self.has_room(0):
-                stream.flush()
-        except Exception:  # pragma: no cover - by a signal in the midst of a write, which goes on
-            return
+    def flush(self, stream: Any, until: float) -> None:
+        """Write what *stream*, one of Python's to it, keeps before a line.
 
-    def write(self, line: bytes, patience_s: float = PATIENCE_S) -> None:
-        """Write *line* and a newline. Failure: raises, ``OSError`` or what a closed stream does."""
+        Failure: raises ``TimeoutError`` where there is no room by *until*, by the monotonic clock;
+        what is left stays there.
+        """
+        write = write_below(stream)
+        # another thread that writes holds the buffer's lock, and may for ever
+        while self.has_reader and ((write and write.busy) or not self.has_room(0)):
+            self._wait(until)
+        with _emptying.doing(lambda data: self.put(data, until)[0]):
+            stream.flush()
+
+    def write(self, line: bytes, until: float = 0.0) -> None:
+        """Write *line* and a newline, by *until* (0: for a line's patience).
+
+        Failure: raises, ``OSError`` or what a closed stream does.
+        """
         data = b"\n%b\n" % line if self.is_torn else line + b"\n"
-        left, until = data, 0.0
+        left = data
         if not is_standard(self.fd) and (self.fd < 3 or self._stream.fileno() != self.fd):
             raise OSError("it was closed, and its number is another file's")
         try:
             while left:
-                ways = self._ways  # another thread may find out the same meanwhile
-                try:
-                    left = left[ways[0](left) :]
+                try:  # as ``put`` does, at less cost
+                    written = self._ways[0](left)
                     self._deadline = 0.0
-                except BlockingIOError:
-                    until = self._wait(until, patience_s)
-                except OSError as error:
-                    if error.errno not in _MISSING or len(ways) == 1:
-                        raise
-                    self._ways = ways[1:]
+                except OSError:
+                    written, until = self.put(left, until)
+                left = left[written:]
         finally:
             self.is_torn = bool(left) and (self.is_torn or len(left) < len(data))
 
-    def _wait(self, until: float, patience_s: float) -> float:
+    def put(self, data: bytes, until: float) -> tuple[int, float]:
+        """Write some of *data*; return how much, and until when there is patience for the rest."""
+        while True:
+            ways = self._ways  # another thread may find out the same meanwhile
+            try:
+                written = ways[0](data)
+                self._deadline = 0.0
+                return written, until
+            except BlockingIOError:
+                until = self._wait(until)
+            except OSError as error:
+                if error.errno not in _MISSING or len(ways) == 1:
+                    raise
+                # after dup2() it may be a file, which has no reader
+                self._ways = ways[1:] if _has_reader(self.fd) else (self._write,)
+
+    def _wait(self, until: float) -> float:
         """Wait for room, *until* then, a line's deadline (0: its first wait); return the deadline.
 
         All threads that wait for a reader that has stopped give up together.
         """
         now = time.monotonic()  # once: on a busy machine much time is between two
-        until = until or self._deadline or now + patience_s
+        until = until or self._deadline or now + PATIENCE_S
         self._deadline = together = self._deadline or until  # another thread may clear it
         left_s = min(until, together) - now
         if left_s <= 0:
@@ -131,6 +153,8 @@ class Descriptor:
         """
         fd = _system.open(f"/proc/self/fd/{self.fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):  # by dup2(): this would write at its beginning
+                raise OSError(errno.EINVAL, "it is a file now")
             return _system.write(fd, data)
         finally:
             _system.close(fd)
@@ -144,6 +168,37 @@ class Descriptor:
     def _write(self, data: bytes) -> int:
         """Write to a file, or to a device like /dev/null: no reader that could stop."""
         return _system.write(self.fd, data)
+
+
+def _has_reader(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)
+
+
+class _Write:
+    """``write`` of the file below a buffer of Python's: before a line it does not wait for long."""
+
+    __slots__ = ("_write", "busy")
+
+    def __init__(self, raw: Any) -> None:
+        self._write, self.busy = raw.write, 0
+
+    def __call__(self, data: Any) -> Any:
+        if _emptying and (put := _emptying.mine()):  # None at the interpreter's end
+            return put(data)
+        self.busy += 1
+        try:
+            return self._write(data)
+        finally:
+            self.busy -= 1
+
+
+def write_below(binary: Any) -> _Write | None:
+    """Return ``write`` of the file below *binary*, ours from here on; None, where it has none."""
+    raw = getattr(binary, "raw", None)
+    if raw is not None and type(raw.write) is not _Write:
+        raw.write = _Write(raw)
+    return raw and cast("_Write", raw.write)
 
 
 def fd_of(stream: Any) -> int:

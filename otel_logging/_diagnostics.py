@@ -149,9 +149,10 @@ def _write(text: str) -> None:
         _stderr = (stream, there if there and there.has_reader else None)
     descriptor = _stderr[1]
     if descriptor is not None:
-        descriptor.flush(stream)
         # stdout may have waited already; but at exit there is no later
-        descriptor.write(text.encode(errors="backslashreplace"), 0.01 if _quiet_s else PATIENCE_S)
+        until = time.monotonic() + (0.01 if _quiet_s else PATIENCE_S)
+        descriptor.flush(getattr(stream, "buffer", stream), until)
+        descriptor.write(text.encode(errors="backslashreplace"), until)
     elif stream is sys.__stderr__ and not is_standard(2):
         raise OSError("stderr was closed, and its number is another file's")
     else:

@@ -31,13 +31,13 @@ def put_request_id(fields: MutableMapping[str, Any], given: Any) -> None:
         fields[_names.REQUEST_ID] = given
 
 
-def safe_names(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return *fields* with a trailing underscore where one would hide a reserved name."""
-    if _GUARDED.isdisjoint(fields):
+def safe_names(fields: Mapping[str, Any], guarded: frozenset[str] = _GUARDED) -> Mapping[str, Any]:
+    """Return *fields* with a trailing underscore where one would hide a *guarded* name."""
+    if guarded.isdisjoint(fields):
         return fields
-    safe = {key: value for key, value in fields.items() if key not in _GUARDED}
+    safe = {key: value for key, value in fields.items() if key not in guarded}
     for key, value in fields.items():
-        if key in _GUARDED:
+        if key in guarded:
             put_aside(safe, key, value)
     return safe
 

@@ -257,10 +257,14 @@ def setup_observability(
     given = {**locals()}
     with only_configuration_errors("setup_observability"), _lock:
         defaults = setup_observability.__kwdefaults__ or {}
-        present = vars(trace).get("_TRACER_PROVIDER")
-        beside = present is not None and not hasattr(present, "is_idle")
-        settings = load(**given, beside=beside)
+        settings = load(**given, beside=is_beside())
         return _set_up(settings, [k for k, v in given.items() if v != defaults.get(k)])
+
+
+def is_beside() -> bool:
+    """Return whether the tracer provider is another SDK's."""
+    present = vars(trace).get("_TRACER_PROVIDER")
+    return present is not None and not hasattr(present, "is_idle")
 
 
 def _set_up(settings: Settings, given: Sequence[str]) -> Observability:

@@ -20,7 +20,6 @@ from otel_logging.export import encode, ids, pipeline
 from otel_logging.export.span import Span
 from otel_logging.logs import configure
 from otel_logging.logs.render import json_renderer
-from otel_logging.processors import EventDict
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 from otel_logging.spool.queue import Spool
 from otel_logging.traces import span as reading
@@ -52,12 +51,15 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     ``ConfigurationError``. Cost: some milliseconds a block; memory for all that it keeps.
     """
     level = None if log_level is None else _parse.level("log_level", log_level)
-    settings = replace(observability.settings_in_use() or load(), sampler=DEFAULT_SAMPLER)
+    settings = observability.settings_in_use() or load(beside=observability.is_beside())
+    settings = replace(settings, sampler=DEFAULT_SAMPLER)
     kept = _Kept(settings)
     clock_and_ids = _fixed(kept) if fixed else {}
     with ExitStack() as blocks:
         blocks.enter_context(observability.standing_in(kept, kept.take_settings, **clock_and_ids))
-        blocks.enter_context(configure.listening(kept.take_line, level=level))
+        keep, at = kept.lines.append, _names.TIME_NS
+        listening = configure.listening(lambda line: keep((line[at], _render(line))), level=level)
+        blocks.enter_context(listening)
         blocks.enter_context(bindings.detached())
         yield Captured(kept)
 
@@ -81,10 +83,6 @@ class _Kept(pipeline.Pipeline):
         """Take over what a set-up inside the block says."""
         settings = replace(settings, sampler=DEFAULT_SAMPLER)
         self.follow(settings, ids.make_resource(settings))
-
-    def take_line(self, event_dict: EventDict) -> None:
-        """Keep a line, as the JSON renderer has it now."""
-        self.lines.append((event_dict[_names.TIME_NS], _render(event_dict)))
 
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:  # noqa: ARG002
         """Keep an encoded span; one that ends after the block, too."""

@@ -105,7 +105,7 @@ def test_spans_that_another_sdk_sends_elsewhere_are_sent_by_us(receiver: Receive
             assert {"order", "silent"} <= {s.name for s in each.spans}
 
 
-@pytest.mark.parametrize("logs", ["console", "console,otlp"])
+@pytest.mark.parametrize("logs", ["console", "console,otlp", "otlp_proto_http"])
 def test_values_that_the_other_sdk_has_stop_nothing(logs: str, receiver: Receiver) -> None:
     """Lists of exporters, of which ours counts; without another SDK they are an error."""
     variables = {

@@ -478,6 +478,167 @@ def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path
     assert found == [*expected, "fifth", "sixth", "after", ""]
 
 
+KEPT = """
+import fcntl, os, sys, time
+from otel_logging import _diagnostics, configure_logging, get_logger
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
+configure_logging()
+log = get_logger("shop")
+if sys.argv[1] == "another":
+    sys.stdout = open(1, "w", closefd=False)
+sys.stdout.buffer.write(b"b" * 4001)
+print("\u20ac" * 2000, end="")
+began = time.monotonic()
+for _ in range(3):
+    log.info("lost")
+sys.stderr.write(f"{time.monotonic() - began} {sum(_diagnostics.counts.values())}\\n")
+sys.stdin.readline()
+print("end")
+log.info("last")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe of one page")
+@pytest.mark.parametrize("stream", ["one", "another"])
+def test_what_was_printed_and_finds_no_room_holds_no_line_up(stream: str) -> None:
+    """Nor does a line overtake it: it waits for its reader, whole, and comes before the next."""
+    with pipe() as (read, write):
+        env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="", PYTHONUTF8="1")
+        command = (sys.executable, "-c", fair(KEPT), stream)
+        process = start(*command, env=env, text=False, stdout=write, stdin=PIPE)
+        os.close(write)
+        assert process.stdin
+        assert process.stderr
+        assert b"its reader has stopped" in process.stderr.readline()
+        took_s, lost = process.stderr.readline().split()
+        process.stdin.write(b"go on\n")
+        process.stdin.close()
+        found = read_all(read, until_end=True).decode().splitlines()
+        ended(process)
+    assert float(took_s) < 0.6  # 100 ms, and a busy machine
+    assert int(lost) == 3
+    assert found[0] == "b" * 4001 + "\u20ac" * 2000 + "end"
+    assert [json.loads(line)["event"] for line in found[1:]] == ["last"]
+
+
+HELD = """
+import fcntl, sys, threading, time
+from otel_logging import _diagnostics, configure_logging, get_logger
+from otel_logging._descriptor import Descriptor
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
+configure_logging()
+threading.Thread(target=print, args=("x" * 100_000,), daemon=True).start()
+write = sys.stdout.buffer.raw.write
+while not write.busy:
+    time.sleep(0.001)
+Descriptor.has_room = lambda *_: True  # the reader has read a page, and the printing thread took it
+began = time.monotonic()
+for _ in range(3):
+    get_logger("shop").info("lost")
+sys.stderr.write(f"{time.monotonic() - began} {sum(_diagnostics.counts.values())}\\n")
+sys.stderr.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe of one page")
+def test_a_thread_that_prints_to_a_reader_that_stopped_holds_no_line_up() -> None:
+    """It holds the lock of Python's buffer meanwhile."""
+    with pipe() as (_, write):
+        env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="")
+        command = (sys.executable, "-c", fair("import os" + HELD))
+        process = start(*command, env=env, text=False, stdout=write)
+        os.close(write)
+        *_, report = ended(process).splitlines()
+    took_s, lost = report.split()
+    assert float(took_s) < 0.6  # 100 ms, and a busy machine
+    assert int(lost) == 3
+
+
+REDIRECTED = """
+import os, sys
+OLDER_KERNEL
+from otel_logging import configure_logging, get_logger
+configure_logging()
+get_logger("shop").info("on a pipe")
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+os.dup2(fd, 1)
+get_logger("shop").info("first")
+print("printed")
+get_logger("shop").info("second")
+"""
+
+
+@pytest.mark.parametrize("kernel", ["this", "older"])
+def test_a_file_that_a_daemon_puts_in_place_of_stdout(kernel: str, tmp_path: Path) -> None:
+    """Later, by ``dup2``: what is in it stays there."""
+    (tmp_path / "log").write_text("old\n")
+    code = REDIRECTED.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
+    (line,) = parsed(script(code, tmp_path / "log", ENVIRONMENT="production").stdout)
+    assert line["event"] == "on a pipe"
+    old, *rest = (tmp_path / "log").read_text().splitlines()
+    found = [json.loads(x)["event"] if x[:1] == "{" else x for x in rest]
+    assert (old, found) == ("old", ["first", "printed", "second"])
+
+
+ON_STDERR = """
+import sys
+from otel_logging import configure_logging, get_logger
+configure_logging()
+configure_logging()
+log = get_logger("shop")
+sys.stderr.write("\\r 50 %")
+log.info("first")
+sys.stderr.write("\\r 60 %")
+sys.stderr.flush()
+log.info("second")
+sys.stderr.write("\\r 70 %")
+sys.stderr.flush()
+print(" done")
+log.info("third")
+print("half", end="")
+sys.stderr.write("whole\\n")
+log.info("fourth")
+log.info("fifth")
+"""
+
+
+@pytest.mark.parametrize("kind", [pipe, terminal])
+def test_no_line_begins_in_the_middle_of_text_on_stderr(kind: Any) -> None:
+    """A progress bar's, where both lead to the same place; on its own it is none of stdout's."""
+    env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="")
+    with kind() as (read, write):
+        process = start(sys.executable, "-c", ON_STDERR, env=env, stdout=write, stderr=write)
+        os.close(write)
+        out = read_all(read, until_end=True).decode().replace("\r\n", "\n")
+        end(process)
+    found = [json.loads(x)["event"] if x[:1] == "{" else x for x in out.split("\n")]
+    shown = ["\r 50 %", "first", "\r 60 %", "second", "\r 70 % done", "third"]
+    assert found == [*shown, "whole", "half", "fourth", "fifth", ""]
+    done = script(ON_STDERR, ENVIRONMENT="production", PYTHONUNBUFFERED="")
+    assert done.stdout.count(b"\n") == 7
+
+
+def test_what_a_finaliser_prints_at_the_very_end_is_written() -> None:
+    """When modules have no names any more."""
+    code = """
+import builtins, sys
+from otel_logging import configure_logging
+configure_logging()
+class Last:
+    def __init__(self, out):
+        self.out = out
+    def __del__(self):
+        self.out.write("last\\n")
+builtins.last = Last(sys.stdout)
+"""
+    env = child_environment(PYTHONUNBUFFERED="")
+    env.pop(
+        "COVERAGE_PROCESS_CONFIG", None
+    )  # coverage holds the streams until the process has gone
+    assert python("-c", code, env=env).stdout == "last\n"
+
+
 THROUGH = """
 import io, sys
 from otel_logging import _diagnostics, configure_logging, get_logger

@@ -21,7 +21,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import loguru  # noqa: F401 - its records have fields of their own
+import loguru
 import pytest
 import sqlalchemy
 import structlog
@@ -245,6 +245,7 @@ def _raised(message: str = "no price") -> BaseException:
 
 
 TEXT = "".join(traceback.format_exception(_raised())).rstrip()
+OTHER = TEXT.replace("ValueError", "KeyError")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,8 @@ TEXT = "".join(traceback.format_exception(_raised())).rstrip()
         (TEXT, _raised(), None, "ValueError: no price", "ValueError: no price"),
         ("failed\nKeyError: 'x'", KeyError("x"), None, "failed", "KeyError: 'x'"),
         (f"failed\n{TEXT}", None, TEXT, "failed", "ValueError: no price"),
-        (f"seen: {TEXT} twice", _raised(), None, f"seen: {TEXT} twice", "ValueError: no price"),
+        (f"seen: {TEXT} twice", _raised(), None, "seen: twice", "ValueError: no price"),
+        (f"seen: {OTHER} too", _raised(), None, f"seen: {OTHER} too", "ValueError: no price"),
         ("failed", None, " \n", "failed", None),
         ("failed", (None, None, None), None, "failed", None),
     ],
@@ -272,6 +274,39 @@ def test_a_traceback_is_not_there_twice(
     (line,) = lines()
     assert line["event"] == event
     assert str(line.get("exception")).endswith(str(ending))
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        ("failed: {}", "failed:"),
+        ("failed {} (again)", "failed (again)"),
+        ("failed\n{}", "failed"),
+        ("{}", "no price"),
+    ],
+)
+@pytest.mark.parametrize("way", ["logging", "get_logger", "structlog", "loguru"])
+def test_a_traceback_given_to_the_message_is_not_there_twice(
+    way: str, message: str, event: str, lines: Lines
+) -> None:
+    """As an argument or by whoever makes the text; the exception has it, with its causes."""
+    try:
+        try:
+            raise KeyError("x")
+        except KeyError as error:
+            raise ValueError("two lines\nno price") from error
+    except ValueError:
+        text = traceback.format_exc()
+        if way == "logging":
+            logger().exception(message.replace("{}", "%s"), text)
+        elif way == "loguru":
+            loguru.logger.exception(message, text)
+        else:
+            log = structlog.get_logger("shop") if way == "structlog" else get_logger("shop")
+            log.exception(message.format(text))
+    (line,) = lines()
+    assert line["event"] == event
+    assert line["exception"] == text.rstrip()
 
 
 def test_a_level_name_that_a_record_brings_along(lines: Lines) -> None:

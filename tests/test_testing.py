@@ -510,7 +510,9 @@ assert captured.span("again")
 
 
 def test_spans_of_another_sdk_are_captured_too() -> None:
-    """Its provider stays, and hears nothing of us afterwards; a later set-up finds it."""
+    """Its provider stays, and hears nothing of us afterwards; a later set-up finds it. Variables
+    may have values that are its own.
+    """
     code = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -535,7 +537,26 @@ for _ in range(2):
     assert [line["event"] for line in theirs["inside"][-1]["inside"]] == ["inside"]
     assert len(captured.spans) == 2
 """
-    script(code)
+    script(code, OTEL_TRACES_EXPORTER="console")
+
+
+def test_bytes_on_spans_of_another_sdk_are_within_the_limits() -> None:
+    """As texts, which they become; the SDK itself does not look at them."""
+    code = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from otel_logging.testing import capture
+trace.set_tracer_provider(TracerProvider())
+given = {"text": "x" * 9, "bytes": b"x" * 9, "many": ["x" * 9]}
+with capture() as captured, trace.get_tracer("theirs").start_as_current_span("s") as span:
+    span.set_attributes(given)
+    span.add_event("e", given)
+span = captured.span("s")
+(event,) = [each for each in span["events"] if each["name"] == "e"]  # others are its warnings
+for kept in (span["attributes"], event["attributes"]):
+    assert [len(each) for each in (kept["text"], kept["bytes"], *kept["many"])] == [3, 3, 3], kept
+"""
+    script(code, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="3")
 
 
 # ---------------------------------------------------------------- who uses it

@@ -130,10 +130,11 @@ def encode_line(limits: "Limits", time_ns: int, name: str, fields: Mapping[str, 
     return encode_event(time_ns, name, values, dropped)
 
 
-def encode_shown(event: Event) -> bytes:
-    """Return an event that others have made, or may have changed."""
+def encode_shown(event: Event, length: int | None = None) -> bytes:
+    """Return an event that others have made, or may have changed; its texts at most *length*."""
     dropped = getattr(event, "dropped_attributes", 0)
-    return encode_event(event.timestamp, event.name, event.attributes or {}, dropped)
+    values, _ = bounded(event.attributes or {}, None, length)
+    return encode_event(event.timestamp, event.name, values, dropped)
 
 
 def encode_links(links: Sequence[Link]) -> list[bytes]:

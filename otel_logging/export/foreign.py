@@ -95,18 +95,14 @@ class AttachedProcessor(SpanProcessor):
         return True
 
 
-def processors_of(provider: Any) -> Any:
-    """Return the processors of another SDK's *provider*, of tracers or loggers: another tuple, once
-    it has one more.
-    """
-    many = getattr(provider, "_active_span_processor", None)
-    many = many or getattr(provider, "_multi_log_record_processor", None)
-    return getattr(many, "_span_processors", ()) or getattr(many, "_log_record_processors", ())
-
-
 def provider_sends_to(ours: Exporter, provider: Any, kind: type = object) -> bool:
     """Say what ``sends_to`` says of another SDK's *provider*: asked for every record and span."""
-    if not (processors := processors_of(provider)):
+    many = getattr(provider, "_active_span_processor", None)
+    many = many or getattr(provider, "_multi_log_record_processor", None)
+    processors = getattr(many, "_span_processors", ()) or getattr(
+        many, "_log_record_processors", ()
+    )
+    if not processors:  # another tuple, once it has one more
         return False
     known = _known.get(provider)
     if known is None or known[:2] != (processors, ours):

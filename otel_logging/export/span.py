@@ -23,7 +23,7 @@ from otel_logging import _diagnostics, _forks, _names, _otlp, outliving
 from otel_logging import context as bindings
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
-from otel_logging.export.encode import EVENT_BYTES, encode_line, encode_shown, frozen
+from otel_logging.export.encode import EVENT_BYTES, bounded, encode_line, encode_shown, frozen
 from otel_logging.export.readable import Readable
 from otel_logging.lateness.stage import ended_below
 from otel_logging.processors import described, traceback_of
@@ -106,11 +106,13 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
 
     def become(self, span: ReadableSpan, events: Iterable[Event]) -> None:
         """Be an ended *span* of another SDK, with *events* beside the lines that are here."""
+        limits = self.pipeline.limits
         for event in events:
-            self._add(event.timestamp, encode_shown(event))
+            self._add(event.timestamp, encode_shown(event, limits.value_length))
         self._instrumentation_scope = span.instrumentation_scope or InstrumentationScope("")
         self._name, self._kind, self._start_time = span.name, span.kind, span.start_time or 0
-        self._parent, self._attributes = span.parent, {**(span.attributes or {})}
+        kept, _ = bounded(span.attributes or {}, None, limits.span_value_length)  # bytes, too
+        self._parent, self._attributes = span.parent, {**kept}
         self._links, self._status = span.links, span.status
         self.dropped_attributes, self.dropped_links = span.dropped_attributes, span.dropped_links
         self.dropped_events = span.dropped_events

@@ -6,9 +6,12 @@ or after, makes no difference; those that are no console go on. Where other logg
 which ``logs.nesting`` recognises.
 """
 
+# What loguru has no public names for is read from 0.5 to 0.7.
+# ruff: noqa: SLF001
+
+import gc
 import sys
-from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import loguru
 
@@ -20,35 +23,69 @@ from otel_logging.logs import logger as loggers
 from otel_logging.logs.nesting import handed, is_handed_on
 from otel_logging.processors import EventDict
 
-#: loguru's number of our sink.
-_ours = -1
+
+class _Sink:
+    """Ours, of one of loguru's cores; a logger that is copied has a copy of both."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __call__(self, message: Any) -> None:
+        record = message.record
+        lines = loggers.logger_of(record["name"] or "root")
+        if (
+            levels.ours
+            and not is_handed_on(record["message"])
+            and _is_shown(record, lines, self._core)
+        ):
+            level = record["level"]
+            place = caller.place(record["file"].path, record["line"], record["function"])
+            name = loggers.name_of(level.no, level.name)
+            loggers.emit(lines, level.no, _event_of, record, place=place, level_name=name)
 
 
 def instrument() -> None:
     """Make lines of loguru's records."""
     if not _replaced:
         _replaced.instrument()
-        _add(loguru.logger)
+        for logger in _loggers():
+            _add(logger)
 
 
 def uninstrument() -> None:
     """Leave loguru alone again."""
     _replaced.uninstrument()
-    with suppress(ValueError):  # it is not there any more
-        loguru.logger.remove(_ours)
+    for logger in _loggers():
+        if (ours := _ours(logger)) is not None:
+            logger.remove(ours)
+
+
+def _loggers() -> list[Any]:
+    """Return a logger of each of loguru's cores: copies that the application has made, too."""
+    core = _main._core
+    copies = (each for each in gc.get_referrers(type(core)) if type(each) is type(core))
+    return [_Logger(each, *_main._options) for each in {core, *copies}]
 
 
 def _add(logger: Any) -> None:
-    global _ours
-    _ours = logger.add(
-        _to_line, level=0, format="{message}", colorize=False, backtrace=False, diagnose=False
-    )
+    ways: Any = {"colorize": False, "backtrace": False, "diagnose": False}
+    logger.add(_Sink(logger._core), level=0, format="{message}", **ways)
+
+
+def _ours(logger: Any) -> int | None:
+    """Return *logger*'s number of our sink."""
+    known = logger._core.handlers.items()
+    return next((number for number, each in known if _is_ours(each._sink)), None)
+
+
+def _is_ours(sink: Any) -> bool:
+    return type(getattr(sink, "_function", None)) is _Sink
 
 
 def _removing(remove: Any) -> Any:
     def removing(self: Any, handler_id: int | None = None) -> None:
         remove(self, handler_id)
-        if handler_id is None or handler_id == _ours:
+        if _ours(self) is None:
             _add(self)
 
     return removing
@@ -65,7 +102,7 @@ def _framing(get_frame: Any) -> Any:
 
 def _writing(write: Any) -> Any:
     def writing(self: Any, message: Any) -> None:
-        if not levels.ours or getattr(self, "_function", None) is _to_line:
+        if not levels.ours or _is_ours(self):
             write(self, message)
         elif not _is_console(self):
             with handed.doing((str(message).strip(), message.record["message"].strip())):
@@ -84,46 +121,28 @@ def _is_console(sink: Any) -> bool:
     )
 
 
-def _to_line(message: Any) -> None:
-    record = message.record
-    level, lines = record["level"], loggers.logger_of(record["name"] or "root")
-    if (
-        levels.ours
-        and level.no >= lines.threshold
-        and not is_handed_on(record["message"])
-        and not _is_refused(record)
-    ):
-        place = {
-            _names.CODE_FILE: record["file"].path,
-            _names.CODE_LINE: record["line"],
-            _names.CODE_FUNCTION: record["function"],
-        }
-        name = loggers.name_of(level.no, level.name)
-        loggers.emit(lines, level.no, _event_of, record, place=place, level_name=name)
-
-
-def _is_refused(record: Any) -> bool:
-    """Say whether the filter of each console sink, whose place our line takes, refuses *record*."""
-    core: Any = getattr(loguru.logger, "_core", None)
-    found = [each for each in core.handlers.values() if _is_console(getattr(each, "_sink", None))]
+def _is_shown(record: Any, lines: loggers.LineLogger, core: Any) -> bool:
+    """Say whether *record* is a line: by the levels of set-up, or else by those of the console
+    sinks, whose place our line takes; and by their filters.
+    """
+    found = [each for each in core.handlers.values() if _is_console(each._sink)]
+    level, configured = record["level"].no, cast(loggers.Configured, loggers.in_use())
+    is_asked = configured.level_of(lines.name) is not None
+    if level < lines.threshold and (is_asked or not found):
+        return False
     try:
-        return bool(found) and not any(
-            each._filter is None or each._filter(record)  # noqa: SLF001 - it has no public name
+        return not found or any(
+            (is_asked or level >= each._levelno) and (each._filter is None or each._filter(record))
             for each in found
         )
     except Exception as error:
         _diagnostics.report("errors of a logging handler's filter", detail=error)
-        return False
+        return True
 
 
 def _event_of(record: Any) -> EventDict:
-    event_dict: EventDict = {}
-    for key, value in record["extra"].items():
-        name = key if type(key) is str else str(plain(key))
-        if name in _names.OF_CALLS:
-            _fields.put_aside(event_dict, name, value)
-        else:
-            event_dict[name] = value
+    given = {str(plain(key)): value for key, value in record["extra"].items()}
+    event_dict: EventDict = dict(_fields.safe_names(given, _names.OF_CALLS))
     call.put_message((record["message"].rstrip("\n"),), event_dict)
     if record["exception"] is not None:
         event_dict["exc_info"] = record["exception"].value
@@ -136,3 +155,5 @@ _replaced = Replaced(
     *((_SINKS, each, "write", _writing) for each in ("StreamSink", "StandardSink", "CallableSink")),
     ("loguru._logger", "", "get_frame", _framing),
 )
+_main: Final[Any] = loguru.logger
+_Logger: Final[Any] = type(_main)

@@ -53,12 +53,9 @@ def event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict
 
 
 #: Attributes of every log record, which ``extra`` cannot set.
-OF_RECORDS: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
+OF_RECORDS: Final = frozenset(vars(logging.makeLogRecord({})).keys() | {"message", "asctime"})
 
 
 def as_extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* with a trailing underscore where a log record has such an attribute."""
-    extra = {key: value for key, value in fields.items() if key not in OF_RECORDS}
-    for key in OF_RECORDS & fields.keys():
-        _fields.put_aside(extra, key, fields[key])
-    return extra
+    return dict(_fields.safe_names(fields, OF_RECORDS))

@@ -113,12 +113,13 @@ def where(error: BaseException) -> dict[str, str]:
 
 def place_of(frame: FrameType, line: int) -> dict[str, Any]:
     """Return *line* of *frame* as fields."""
-    code = frame.f_code
-    return {
-        _names.CODE_FILE: code.co_filename,
-        _names.CODE_LINE: line,
-        _names.CODE_FUNCTION: code.co_name,
-    }
+    return place(frame.f_code.co_filename, line, frame.f_code.co_name)
+
+
+def place(file: Any, line: Any, function: Any) -> dict[str, Any]:
+    """Return where a line is logged as fields."""
+    names = _names.CODE_FILE, _names.CODE_LINE, _names.CODE_FUNCTION
+    return dict(zip(names, (file, line, function), strict=True))
 
 
 def as_called(function: Callable[..., Any], /, *args: Any, **fields: Any) -> Any:

@@ -43,6 +43,8 @@ _TELLING: Final = frozenset({"warning", "error", "critical"})
 _GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID, _names.EVENT}
 #: structlog's register of what its functions bind: empty until one is called.
 _BINDABLE: Final = getattr(structlog.contextvars, "_CONTEXT_VARS", {"unknown": None})
+#: Where a traceback begins that a formatter, or whoever logs, has put into the message.
+TRACEBACK: Final = later(r"\s*(?:\+ Exception Group )?Traceback \(most recent call last\):")
 #: What was raised, behind the last place of a traceback that is a text.
 _RAISED: Final = later(r"(?:.*\n[ \t][^\n]*\n|\A)([\w.<>]+)(?:: (.*))?\Z", re.DOTALL)
 _render_stack: Final = StackInfoRenderer(additional_ignores=["otel_logging"])
@@ -70,6 +72,8 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
         found = zip(_names.OF_EXCEPTIONS, raised.groups("") if raised else (), strict=False)
         event_dict = {**dict(found), **event_dict, _names.EXCEPTION: given}
     put(span, logger, level, event_dict, error)
+    if _names.EXCEPTION in event_dict and type(event := event_dict.get(_names.EVENT)) is str:
+        event_dict[_names.EVENT] = _without_traceback(event, event_dict[_names.EXCEPTION])
     told = error
     if error is None and level in _TELLING and logger != _names.SCOPE:  # ours tell of none
         told = sys.exc_info()[1]
@@ -100,6 +104,15 @@ def identify(
         event_dict[_names.EXCEPTION] = traceback_of(error)
         event_dict.update({**described(error), **caller.where(error), **event_dict})
     event_dict[_names.LEVEL], event_dict[_names.LOGGER] = level, logger
+
+
+def _without_traceback(event: str, text: str) -> str:
+    """Return *event* without a traceback that ends as *text* does, whoever has put it there."""
+    last = text.rpartition("\n")[2]
+    found, end = TRACEBACK.search(event), event.rfind(last) + len(last)
+    if found and end > found.end():
+        return f"{event[: found.start()]} {event[end:].lstrip()}".strip() or last
+    return event.removesuffix(f"\n{last}")
 
 
 def stamp(span: Any, event_dict: EventDict) -> None:

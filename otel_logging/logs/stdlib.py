@@ -9,7 +9,6 @@ warnings, exceptions (``uncaught``).
 import copy
 import functools
 import logging
-import re
 import sys
 from collections.abc import Callable, Mapping
 from types import FunctionType
@@ -20,6 +19,7 @@ from otel_logging._values import is_true, plain
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
 from otel_logging.logs import logger as loggers
+from otel_logging.logs.line import TRACEBACK
 from otel_logging.logs.nesting import Inside, handed, is_handed_on
 from otel_logging.processors import (
     EventDict,
@@ -27,7 +27,6 @@ from otel_logging.processors import (
     exception_of,
     is_handled,
     mark_handled,
-    traceback_of,
     without_colors,
 )
 
@@ -107,10 +106,6 @@ _REPEATED: Final = {
         *("request_time", "request_time_frac", "request_time_micro"),
     },
 }
-#: Where a traceback begins that a formatter has put behind the message.
-_TRACEBACK: Final = re.compile(
-    r"(?:^|\n)\s*(?:\+ Exception Group )?Traceback \(most recent call last\):"
-)
 #: Types whose ``%s`` runs no code of an application's.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Loggers of which a record needs a closer look.
@@ -274,9 +269,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
         without = _NO_FIELDS | _REPEATED.get(record.name.partition(".")[0], frozenset())
         event_dict = {str(plain(k)): v for k, v in given.items() if k not in without}
     if cast(loggers.Configured, loggers.in_use()).with_caller:
-        event_dict[_names.CODE_FILE] = record.pathname
-        event_dict[_names.CODE_LINE] = record.lineno
-        event_dict[_names.CODE_FUNCTION] = record.funcName
+        event_dict.update(caller.place(record.pathname, record.lineno, record.funcName))
     if issubclass(type(record.msg), dict) and "_logger" in event_dict:
         return _of_structlog(record, event_dict)
     arguments = record.args if isinstance(record.args, tuple) else (record.args,)
@@ -306,26 +299,20 @@ def _is_filtered(record: logging.LogRecord) -> bool:
 
 
 def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict) -> str:
-    """Put the exception of *record* into *event_dict*; return *event* without its traceback.
+    """Put the exception of *record* into *event_dict*; return *event* without loguru's traceback.
 
     loguru's records have it in their message, and a line break for ``exc_text``. A ``QueueHandler``
     puts all into the message, and leaves no arguments.
     """
-    text, last = str(plain(record.exc_text)).strip() if is_true(record.exc_text) else "", ""
-    found = _TRACEBACK.search(event)
-    if found and record.args is None:
-        text = text or event[found.start() :].strip()
+    text = str(plain(record.exc_text)).strip() if is_true(record.exc_text) else ""
+    found = TRACEBACK.search(event)
+    if not text and found and record.args is None:
+        text = event[found.start() :].strip()
     if is_true(record.exc_info):
         event_dict["exc_info"] = record.exc_info
-        if (error := exception_of(record.exc_info)) is not None:
-            last = traceback_of(error).rpartition("\n")[2]
     elif text:  # of another process, which could not send the exception itself
         event_dict["exc_info"] = TracebackText(text)
-        last = text.rpartition("\n")[2]
-    is_written = bool(last) and event.endswith(last)
-    if found and (is_written or record.exc_text == "\n"):
-        return event[: found.start()] or last
-    return event.removesuffix(f"\n{last}") if is_written else event
+    return event[: found.start()] if found and record.exc_text == "\n" else event
 
 
 def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict:
@@ -359,18 +346,13 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     A record that has no line yet, brought by a queue from a process without us, gets it here.
     """
     if not (levels.ours and handlers.is_console(self)):
-        return _is_sent(self, record) or _handle(self, record)
-    if not is_handled(record):
-        passed: Any = self.filter(record)
-        if passed:
-            _to_line(record if passed is True else passed)
+        # a log record of ours may be where it would send this once more
+        is_line = bool(levels.ours) and is_handled(record) and handlers.is_doubled(self)
+        is_sent = is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
+        return is_sent or _handle(self, record)
+    if not is_handled(record) and (passed := cast(Any, self.filter(record))):
+        _to_line(record if passed is True else passed)
     return False
-
-
-def _is_sent(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    """Say whether a log record of ours is where *handler* would send *record* once more."""
-    is_line = bool(levels.ours) and is_handled(record) and handlers.is_doubled(handler)
-    return is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
 
 
 def _has_handlers_or_line(self: logging.Logger) -> bool:

@@ -10,15 +10,22 @@ import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, cast
 
 from otel_logging import _diagnostics
-from otel_logging._descriptor import Descriptor, encoder_of, fd_of
+from otel_logging._descriptor import PATIENCE_S, Descriptor, encoder_of, fd_of, write_below
 from otel_logging._green import OfThread
 
 LOST: Final = "log lines lost: stdout takes none"
+
+
+#: How text ends behind which a line may begin; empty, where nothing was printed.
+_ENDS: Final = frozenset({"", "\n"})
+#: By thread: where it gets the text that a stream of Python's keeps, in place of its buffer.
+_taking: Final = OfThread()
 
 
 class _Print:
@@ -26,16 +33,57 @@ class _Print:
     remembers what was printed last.
     """
 
-    __slots__ = ("__self__", "last", "print")
+    __slots__ = ("__self__", "beside", "last", "of_stdout", "print")
 
     def __init__(self, stream: Any) -> None:
         self.__self__, self.print = stream, stream.write
         self.last = "\n"  # there may be something from before
+        #: Of stderr, where that leads to the same place; and back from there.
+        self.beside: _Print | None = None
+        self.of_stdout: _Print | None = None
 
     def __call__(self, text: str) -> Any:
+        self.note(text)  # a signal's line may come right behind it
         written = self.print(text)
-        self.last = text or self.last
+        self.last = text or self.last  # or right before it
         return written
+
+    def note(self, text: str) -> None:
+        """Remember that *text* is the last."""
+        self.last = text or self.last
+        if text and self.beside is not None:
+            self.beside.last = ""
+        if text and self.of_stdout is not None:
+            self.of_stdout.last = self.of_stdout.last or "\n"
+
+    def put_out(self, descriptor: Descriptor) -> float:
+        """Write to *descriptor* what was printed before a line, and note how it ends; return until
+        when that waits. Failure: raises ``TimeoutError`` where its reader has stopped.
+        """
+        until = time.monotonic() + PATIENCE_S
+        for each in filter(None, (self, self.beside)):
+            with suppress(RuntimeError, ValueError):  # by a signal in the midst of it; closed
+                _empty(each.__self__, descriptor, until)
+            last, each.last = each.last, ""  # none: another thread was quicker
+            descriptor.is_torn = descriptor.is_torn or last[-1:] not in _ENDS
+        return until
+
+
+def _empty(stream: Any, descriptor: Descriptor, until: float) -> None:
+    """Write to *descriptor* what *stream*, a wrapper of Python's own, and its buffer keep."""
+    descriptor.flush(getattr(stream, "buffer", stream), until)
+    taken: list[bytes] = []
+    with _taking.doing(taken):
+        stream.flush()
+    left = b"".join(taken)
+    try:
+        while left:
+            left = left[descriptor.put(left, until)[0] :]
+    finally:
+        if left:  # it goes back, into the buffer first what is but a part of a character
+            text = left.lstrip(bytes(range(0x80, 0xC0)))  # of UTF-8
+            stream.buffer.write(left[: len(left) - len(text)])
+            stream.write.print(text.decode(stream.encoding, stream.errors))
 
 
 class _PrintBytes:
@@ -47,9 +95,10 @@ class _PrintBytes:
         self.__self__, self.print, self.text = stream, stream.write, text
 
     def __call__(self, data: Any) -> Any:
-        written = self.print(data)
-        if last := bytes(memoryview(data).cast("B")[-1:]):
-            self.text.last = last.decode("latin-1")
+        # first, and with no look at a thread's: at the interpreter's end there is nothing else
+        taken = _taking.mine() if _taking else None
+        written = self.print(data) if taken is None else taken.append(data) or len(data)
+        self.text.note(bytes(memoryview(data).cast("B")[-1:]).decode("latin-1"))
         return written
 
 
@@ -68,8 +117,11 @@ class Stdout:
         #: knows the last text that was printed through it.
         self._judged: _Judged = (None, None, None, None)
         with suppress(Exception):  # closed
-            self._notice(sys.__stdout__)
+            printed = _notice(sys.__stdout__)
             self._judge(sys.stdout)
+            if os.path.sameopenfile(1, 2):
+                printed.beside = _notice(sys.__stderr__)
+                printed.beside.of_stdout = printed
 
     def columns(self) -> float:
         """Return how wide the terminal is now; endless where there is none."""
@@ -91,35 +143,18 @@ class Stdout:
                     self._judged = (stream, descriptor, None, None)
                 else:
                     descriptor = past
-                    if fd_of(stream) >= 0:
-                        descriptor.flush(stream)
                     if encode is not None:
                         line = encode(line.decode())
             if descriptor.fd < 0:
                 _write_text(sys.__stdout__, line)
                 return
-            printed = stream.write
+            printed, until = stream.write, 0.0
             # in its buffer, perhaps; one that logs has made a line of it
             if type(printed) is _Print and printed.last and fd_of(stream) >= 0:
-                descriptor.flush(stream)
-                last, printed.last = printed.last, ""  # none: another thread was quicker
-                descriptor.is_torn = descriptor.is_torn or last[-1:] not in ("", "\n")
-            descriptor.write(line)
+                until = printed.put_out(descriptor)
+            descriptor.write(line, until)
         except Exception as error:
             _diagnostics.report(LOST, detail=error)
-
-    def _notice(self, stream: Any) -> None:
-        """Remember from here on what is printed to *stream*, a wrapper of Python's own."""
-        if type(getattr(stream, "write", None)) is _Print:
-            stream.write.last = "\n"
-        elif fd_of(stream) >= 0:
-            stream.write = _Print(stream)
-            binary = getattr(stream, "buffer", None) or stream.stream
-            if type(binary.write) is _PrintBytes:  # of another wrapper of it
-                stream.write.last = binary.write.text.last
-                binary.write.text = stream.write
-            else:
-                binary.write = _PrintBytes(binary, stream.write)
 
     def _judge(self, stream: Any) -> "_Judged":
         """Say where lines go past *stream*: it has a logger, or would hold the caller for as long
@@ -134,12 +169,32 @@ class Stdout:
         elif fd >= 0:
             past, encode = Descriptor(stream), encoder_of(stream)
         if past is not None:
-            self._notice(stream)
+            _notice(stream)
         self._judged = (stream, past, encode, None if past else _noticed(stream))
         return self._judged
 
 
 _Judged = tuple[Any, Descriptor | None, Callable[[str], bytes] | None, _Print | None]
+
+
+def _notice(stream: Any) -> Any:
+    """Remember from here on what is printed to *stream*, a wrapper of Python's own: return what
+    does; None for another.
+    """
+    if type(getattr(stream, "write", None)) is _Print:
+        stream.write.last = "\n"
+    elif fd_of(stream) >= 0:
+        stream.write = _Print(stream)
+        binary = getattr(stream, "buffer", None) or stream.stream
+        if type(binary.write) is _PrintBytes:  # of another wrapper of it
+            stream.write.last = binary.write.text.last or "\n"
+            binary.write.text = stream.write
+        else:
+            binary.write = _PrintBytes(binary, stream.write)
+            write_below(binary)
+    else:
+        return None
+    return stream.write
 
 
 def _noticed(stream: Any) -> _Print | None:
@@ -188,7 +243,7 @@ def _write_text(stream: Any, line: bytes, through: _Print | None = None) -> bool
     with _writing.doing(text.partition("\n")[0]):
         if through is not None:
             last, through.last = through.last, ""  # none: another thread was quicker
-            text = text if last[-1:] in ("", "\n") else f"\n{text}"
+            text = text if last[-1:] in _ENDS else f"\n{text}"
         try:
             stream.write(text + "\n")
         except UnicodeEncodeError:

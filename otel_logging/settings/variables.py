@@ -73,7 +73,8 @@ class Variables:
                 except ConfigurationError as error:
                     if not self._is_beside or not _OTHERS.match(name):
                         raise
-                    ours = "otlp" in value.split(",")  # of several exporters
+                    # of several exporters, and by the names that the SDK for Python has
+                    ours = any(each.strip().startswith("otlp") for each in value.split(","))
                     self.ignored.append(f"{error}; ignored beside another SDK{', but otlp' * ours}")
                     default = parse(name, "otlp") if ours else default
         return default

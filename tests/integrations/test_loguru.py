@@ -1,5 +1,6 @@
 """loguru's records are lines, whichever sinks the application has, and go both ways once."""
 
+import copy
 import inspect
 import logging
 import sys
@@ -85,7 +86,7 @@ def test_console_sinks_are_silent_and_files_go_on(
 ) -> None:
     """Whenever the application removes and adds sinks; afterwards all is as before."""
     monkeypatch.chdir(tmp_path)
-    done = script(SINKS, when, ENVIRONMENT="production")
+    done = script(SINKS, when, ENVIRONMENT="production", LOG_LEVEL="info")
     line, *rest = done.stdout.decode().splitlines(keepends=True)
     assert [each["event"] for each in parsed(line)] == ["saved 7"]
     assert all("its own again" in each for each in rest)
@@ -163,6 +164,60 @@ def test_levels_hold() -> None:
         logger.info("low")
         logger.warning("high")
     assert [line["event"] for line in seen.lines] == ["high"]
+
+
+def test_a_console_sinks_level_holds_where_log_level_is_unset() -> None:
+    """What the application would have shown stays shown, and nothing begins to be."""
+    logger.remove()
+    with capture() as seen:
+        logger.debug("without a console")
+        logger.info("without a console, too")
+        number = logger.add(sys.stderr, level="WARNING")
+        logger.info("below its level")
+        logger.warning("shown")
+        logger.add(
+            sys.stdout, level="TRACE", filter=lambda record: "secret" not in record["message"]
+        )
+        logger.trace("shown by another")
+        logger.trace("a secret")
+        logger.remove(number)
+    events = ["without a console, too", "shown", "shown by another"]
+    assert [line["event"] for line in seen.lines] == events
+    with capture(log_level="info") as seen:
+        logger.debug("below what was asked for")
+        logger.info("shown")
+        logger.info("a secret")
+    assert [line["event"] for line in seen.lines] == ["shown"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_copied_logger_has_lines_and_sinks_of_its_own(
+    when: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As loguru's documentation makes separate loggers."""
+    logger.remove()
+    if when == "before":
+        integration.uninstrument()
+    mine, another = copy.deepcopy(logger), copy.deepcopy(logger)
+    got: list[str] = []
+    mine.add(sys.stderr, format="theirs {message}", level="ERROR")
+    another.add(lambda text: got.append(text.record["message"]))
+    integration.instrument()
+    with capture() as seen:
+        mine.info("low")
+        mine.error("mine")
+        another.info("another's")
+        mine.remove()
+        logger.remove()
+        mine.info("mine again")
+        logger.info("the first one's")
+    expected = ["mine", "another's", "mine again", "the first one's"]
+    assert [line["event"] for line in seen.lines] == expected
+    assert got == ["another's"]
+    integration.uninstrument()
+    mine.add(sys.stderr, format="theirs {message}")
+    mine.info("left alone")
+    assert capsys.readouterr().err == "theirs left alone\n"
 
 
 @pytest.mark.parametrize("sink", [Propagate, lambda: lambda text: logging.info(text.rstrip())])
