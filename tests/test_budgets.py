@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 1847,
     "jobs": 99,
-    "lateness": 1573,
+    "lateness": 1579,
     "logs": 1580,
     "mcp_server": 132,
     "observability": 252,

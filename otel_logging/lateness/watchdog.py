@@ -38,6 +38,8 @@ _REST: Final = 4  # so often it looks in vain, before it waits to be woken
 _SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
+#: So often what a look computes it rests: where all are late, it must not make them later.
+_FREE: Final = 15
 _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 _LEFT_NS: Final = 500_000_000  # so often it looks who works on what its own task has left, and who
@@ -61,6 +63,8 @@ class Watchdog:
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = Lock()
+        #: The tasks of each loop, each with the span that it is in, during one look.
+        self._tasks: dict[Any, list[tuple[Any, Any]]] = {}
 
     def catch_up(self, now: int) -> None:
         """Look who keeps the interpreter, in a thread that was let in before ours: a stage ends."""
@@ -84,11 +88,13 @@ class Watchdog:
             self._due = due = time.perf_counter_ns() + self._rest
             with suppress(Empty):
                 news.get(timeout=self._rest / 1e9)
-            now = time.perf_counter_ns()
+            now, computed_ns = time.perf_counter_ns(), time.thread_time_ns()
             try:
                 self._tick(now, due)
             except Exception as error:
                 _diagnostics.report("errors while stages are watched", detail=error)
+            self._tasks.clear()
+            self._rest = max(self._rest, (time.thread_time_ns() - computed_ns) * _FREE)
 
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
@@ -189,7 +195,7 @@ class Watchdog:
         task = watched.worker
         is_over = task is None or (task is not NOBODY and task.done())
         if watched.loop is not None and is_over:
-            task = watched.worker = next(_tasks_in(watched.span, watched.loop), NOBODY)
+            task = watched.worker = next(self._tasks_in(watched.span, watched.loop), NOBODY)
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
         if task is NOBODY or (task is None and watched.thread not in frames):
@@ -197,7 +203,7 @@ class Watchdog:
             thread = next((each for each, span in hands if _is_for(span, watched.span)), 0)
             return where.of_frame(frames.get(thread))
         if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
-            task = next(_tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
+            task = next(self._tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
         if task is None or current_task(task.get_loop()) is task:
             frame = frames.get(watched.thread) or _frame_of(task, frames)
             return [] if where.is_shared(frame) else where.of_frame(frame)
@@ -207,12 +213,18 @@ class Watchdog:
         if where.own_step(steps) is None and watched.beside is not NOBODY:
             # a framework's task waits for nothing of the application, and another answers
             if watched.beside is None or watched.beside.done():
-                there = _tasks_in(watched.span, task.get_loop())
+                there = self._tasks_in(watched.span, task.get_loop())
                 own = (each for each in there if where.own_step(where.of_task(each, frames, ())))
                 watched.beside = next(own, NOBODY)
             if watched.beside is not NOBODY:
                 steps = where.of_task(watched.beside, frames, working)
         return steps
+
+    def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
+        """Yield the tasks of *loop* that are within the stage of *span*."""
+        if loop not in self._tasks:
+            self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
+        return (task for task, current in self._tasks[loop] if _is_for(current, span))
 
     def _look_for_hogs(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
@@ -282,11 +294,6 @@ class Watchdog:
         if not why.culprit:
             return None
         return Pause(CPU, began, now, why, seen.request, by_thread=hogs[0])
-
-
-def _tasks_in(span: Any, loop: Any) -> Iterator[Any]:
-    """Yield the tasks of *loop* that are within the stage of *span*."""
-    return (each for each in asyncio.all_tasks(loop) if _is_for(_span_of(each), span))
 
 
 def _note_end(task: Any, span: Any) -> None:
