@@ -30,6 +30,8 @@ _BLANK: Final = later(
     rf"|{_SENTENCE}",
     re.IGNORECASE,
 )
+#: Kinds that any word may be one of, where it is no prose.
+ANY_WORD: Final = ("password", "secret")
 #: What is none behind a colon: the state of one, its type, the beginning of a sentence.
 _STATES: Final = words_in(
     "a absent active an and any are bool boolean by bytes can cannot char could creation current "
@@ -73,7 +75,7 @@ def is_blank(value: str, kind: str = "password") -> bool:
     """Say whether *value* is no secret: one that was taken out, a placeholder, a state."""
     if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
         return True
-    if not value.isalpha() or kind == "password":
+    if not value.isalpha() or kind in ANY_WORD:
         return False
     is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
@@ -101,9 +103,13 @@ _SMALL, _WORDS = (
 )
 
 
+#: Behind what is counted: `tokens_of_prompt`.
+_WHOSE: Final = later("[_.-](?:for|of)[_.-]|(?<=[a-z])(?:For|Of)(?=[A-Z])")
+
+
 def is_count(name: str, value: Any) -> bool:
     """Say whether *value* is how many there are (`tokens=512`), or too small a number."""
-    end = name[-5:].lower()
+    end = _WHOSE.split(name)[0][-5:].lower()
     is_plural = end[-1:] == "s" and (end[-2:] != "ss" or (end == "pass" and len(str(value)) < 6))
     if str(value)[:1] in ("[", "{", "("):
         counted = _WORDS if end in ("okens", "sions") else _SMALL

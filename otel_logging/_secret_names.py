@@ -23,6 +23,7 @@ def by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
 _SECRET: Final = by_kind(
     {
         "password": "password passwd passwort kennwort pwd pswd passphrase passcode presharedkey"
+        " pasword passwrd pswrd psswd psw passw pword"
         " senha motdepasse contrasena parola lozinka wachtwoord heslo haslo sifre salasana losenord"
         " adgangskode clavesecreta пароль 密码 密碼 パスワード 비밀번호 暗証番号",
         "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
@@ -100,8 +101,8 @@ _NO_TOKEN: Final = words_in(
 #: What is somewhere in each of their names, for a quick look.
 STEMS: Final = tuple(
     words_in(
-        "pass pw pswd token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa cv "
-        "card code conn mnemonic seed sid ssn iban senha motdepasse social tax unlock contras "
+        "pass pw psw ssw pasw token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa "
+        "cv card code conn mnemonic seed sid ssn iban senha motdepasse social tax unlock contras "
         "parola lozinka wachtw heslo haslo hasło kennw sifre şifre salasana senord adgangs dsn psk "
         "saml assertion verifier answer ccn cc_n пароль 密码 密碼 パスワード 비밀번호 暗証番号"
     )
@@ -122,7 +123,11 @@ _PASS: Final = re.compile(
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
 _NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no other form
-_COMPOUND: Final = re.compile(r"(password|passwd)(.+)")
+_COMPOUND: Final = re.compile(
+    "(password|passwd|pwd)(.+)|(pass|pw|secret|token|cookie)(hash|value|text|plain|string)"
+)
+#: What comes before the name of whose it is: `password_for_db`, `secret_of_user`.
+_WHOSE: Final = ("for", "of")
 
 
 def words_of(name: str) -> list[str]:
@@ -136,7 +141,7 @@ def words_of(name: str) -> list[str]:
         name = unicodedata.normalize("NFC", bare)
     for word in _WORD.findall(name):
         compound = _COMPOUND.fullmatch(word.lower())
-        found += compound.groups() if compound else [word.lower()]
+        found += filter(None, compound.groups()) if compound else [word.lower()]
     return [w[:-1] if w[-1] == "s" and w[-2:] != "ss" and len(w) > 3 else w for w in found]
 
 
@@ -167,12 +172,16 @@ def kind_of(words: list[str]) -> str | None:
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
         if one is None and _PASS.fullmatch(word):
             one = "password"
+        if before in _WHOSE and first in _ABOUT:  # `length_of_password`
+            one = None
         if before in (_NO_PASS if word == "pass" else _NO_TOKEN if word == "token" else ()):
             one = None
         if one is not None:
             kind, place = one, number
         first, before = before, word
     for word in words[place + 1 :]:
+        if word in _WHOSE and word != before:
+            return kind
         if (
             word in _ABOUT
             or f"{word}s" in _ABOUT

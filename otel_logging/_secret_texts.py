@@ -37,8 +37,8 @@ _ISSUED: Final = by_kind(
         "stripe": "[sr]k_(?:live|test)_ whsec_",
         "azure": "[A-Za-z0-9]{3}[0-9]Q~",
         "token": "LTAI(?=[A-Za-z0-9]{16}) eyJrIjoi(?=[\\w+/=-]{40})"
-        " (?:AKID|dapi|EAA[A-Z]|AT[AC]TT3|ATBB|AKCp|EZ[AT]K|cio|(?:glsa|figd|NRII|sq0[a-z]{3}"
-        "|hv[sbr]|sq[apu]|bk[a-z]{2}|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|CCIPAT|tskey|wandb)"
+        r" (?:AKID|dapi|EAA[A-Z](?![0-9A-F]{4}-|[0-9A-F]{28}\b)|AT[AC]TT3|ATBB|AKCp|EZ[AT]K|cio"
+        "|(?:glsa|figd|NRII|sq0[a-z]{3}|hv[sbr]|sq[apu]|bk[a-z]{2}|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|CCIPAT|tskey|wandb)"
         "[_-])(?=[A-Za-z0-9_-]{20})"
         " (?:hf|gsk|r8|glc|ntn|sbp|npm|rubygems|pplx|xai|NRAK|PMAK|HRKU|AGE-SECRET-KEY|shp[a-z]{2}"
         "|sntr[a-z]{1,3}|xkeysib|xsmtpsib|do[opr]|dckr|key)[_-]"
@@ -219,9 +219,10 @@ _ADDRESS: Final = later(
 #: What comes before a version that looks like an address.
 _VERSION: Final = later(r"(?i:version|release|build|\bv|\bver)\W{0,3}$|==$|\w-$|[A-Z][a-z]\w*/$")
 _PHONE: Final = later(
-    r"(?<![\w.+-])(?<![0-9][ .-])(?:\+[0-9](?:[ ().-]{0,2}[0-9]){7,14}"
-    r"|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
-    r"|0[0-9]{1,4}[ /-][0-9](?:[ -]?[0-9]){5,9})(?![\w-]|[ .]?[0-9])"
+    r"(?<![\w.+-])(?<![0-9][ .-])(?:(?:\+|\(\+[0-9]{0,3}\) ?)[1-9](?:[ ()./-]{0,3}[0-9]){7,14}"
+    r"|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}|0[1-9](?:([ .])[0-9]{2})(?:\1[0-9]{2}){3}"
+    r"|(?![0-9]{2}([ -])[0-9]{2}\2[0-9]{4})(?:0[0-9]{1,4}(?: ?[/-] ?| )|\(0[0-9]{1,4}\) ?[/-]? ?)"
+    r"[0-9](?:[ -]?[0-9]){5,9})(?![\w-]|[ .]?[0-9])"
 )
 
 
@@ -246,9 +247,11 @@ def _random(found: re.Match[str]) -> str:
     as chance has it, and twice as often as in words put together.
     """
     text = found.group()
-    for part in (*text.split("."), *re.split("[._-]", text)):
-        is_mixed = len(part) > 15 and part not in (part.lower(), part.upper())
-        changes = len(_CHANGE.findall(part)) if is_mixed else 0
+    parts = re.split("[._-]", text)
+    if all(part in (part.lower(), part.upper()) for part in parts):  # a UUID behind a name
+        return text
+    for part in (*text.split("."), *parts):
+        changes = len(_CHANGE.findall(part)) if len(part) > 15 else 0
         if changes > 0.4 * len(part) and len(_DIGITS.findall(part)) > 1:
             return marker("token")
     return text

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from otel_logging import _harmless, _secret_names
-from otel_logging._harmless import QUOTE, is_about, is_blank, is_count
+from otel_logging._harmless import ANY_WORD, QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_texts import marker
 from otel_logging._text import has_one, later
@@ -286,16 +286,17 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             begin, end = _value(text, begin, kind, sign, before)
             if named is _PAIR and _harmless.is_name(text[begin:end], kind_of):
                 continue
+            is_quoted = text[begin - 1] in "\"'`"
             is_apart = sign == ":" and begin > found.start("sign") + 1
-            if (is_apart or named in (_CELL, _FLAG, _SAID)) and _harmless.is_state(
-                name, text[begin:end]
-            ):
+            is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
+            may_be_prose = (is_apart or named in (_CELL, _FLAG, _SAID)) and not is_literal
+            if may_be_prose and _harmless.is_state(name, text[begin:end]):
                 continue
             if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
                 is_header = kind == "authorization" and _PARAMETERS.match(text, begin)
                 if not (is_header or _begin_of_credential(text, begin, kind)):
                     continue
-            is_bare = text[begin - 1] not in "\"'`" and before not in ("?", "&")
+            is_bare = not is_quoted and before not in ("?", "&")
             if is_bare and _harmless.is_source(name, text, begin, end, kind_of):
                 continue
             is_mixed = any(map(str.isdigit, text[begin:end])) or not is_bare

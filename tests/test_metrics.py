@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import traced
+from otel_logging import _diagnostics, traced
 from tests.conftest import Service
 from tests.programs import child_environment, good, python, script
 from tests.receiver import Receiver, accept, partial_success
@@ -139,6 +139,23 @@ def test_the_next_span_tells_what_was_lost(service: Service) -> None:
     assert found["later"] == {}
 
 
+def test_the_next_span_tells_what_was_redacted_and_shortened(service: Service) -> None:
+    """How many values, beside what was lost; once, and at most once a minute."""
+    redacted, shortened = "otel_logging.value.redacted", "otel_logging.value.shortened"
+    with traced("first", password="x1", note="token=x1", text="x" * 9000):
+        pass
+    for name in ("after", "later", "last"):
+        assert service.observability.force_flush(10)
+        with traced(name, **({"pin": "1234"} if name == "after" else {})):
+            pass
+        _diagnostics.report("spans lost in a test")
+    assert service.observability.force_flush(10)
+    found = {span.name: span.attributes for span in service.spans()}
+    assert found["after"] == {"pin": "[redacted:otp]", redacted: 2, shortened: 1}
+    assert found["later"] == {"otel_logging.lost": "1 spans lost in a test"}
+    assert found["last"] == {}
+
+
 def test_a_span_of_lines_and_a_span_of_another_sdk_tell_it_too(receiver: Receiver) -> None:
     """Whichever leaves first."""
     code = """
@@ -172,12 +189,14 @@ def test_a_forked_child_tells_nothing_of_its_parent(receiver: Receiver) -> None:
     """Its parent does, on its own next span; and stderr has it once."""
     code = """
 import os
-from otel_logging import _diagnostics, setup_observability, traced
+from otel_logging import _diagnostics, processors, setup_observability, traced
 
 ours = setup_observability("shop", environment="production", instrument=[])
+processors.redact_secrets(None, "info", {"password": "x1"})
 _diagnostics.report("spans lost in a test")
 _diagnostics.report("spans lost in a test", 2)
 child = os.fork()
+_diagnostics.say_due()
 with traced("parent" if child else "child"):
     pass
 if child:
@@ -193,6 +212,7 @@ ours.shutdown()
         )
     )
     found = {span.name: span.attributes for span in receiver.spans}
-    assert found == {"parent": {"otel_logging.lost": "1 spans lost in a test"}, "child": {}}
+    told = {"otel_logging.lost": "1 spans lost in a test", "otel_logging.value.redacted": 1}
+    assert found == {"parent": told, "child": {}}
     said = [line for line in done.stderr.splitlines() if "lost in a test" in line]
     assert said == [f"otel_logging: {times} spans lost in a test" for times in (1, 2)]
