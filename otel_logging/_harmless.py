@@ -20,7 +20,8 @@ _SENTENCE: Final = (
 )
 #: What is no secret: what has been taken out, placeholders.
 _BLANK: Final = later(
-    rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|\$(?:\{{[\w.]+\}}|[A-Z_]+|[0-9]{{1,2}}|\([^()]*\))"
+    rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|{SCHEMES}(?:\$?\{{\w+\}}|%s|)"
+    r"|\$(?:\{[\w.]+\}|[A-Z_]+|[0-9]{1,2}|\([^()]*\))"
     r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)"
     r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|[\[(<](?:filtered|redacted|hidden|masked|removed|secret)[\])>]|x{3,}"
     r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>"
@@ -44,14 +45,15 @@ _STATES: Final = words_in(
     "write wrong yes your"
 )
 #: In the source of a program: a call, or an item, without a literal that is a secret.
-_CHAIN: Final = r"[A-Za-z_]{1,64}(?:(?:\.|->|::)[A-Za-z_]{1,64}){0,8}"
+_CHAIN: Final = r"[A-Za-z_]{1,64}(?:(?:\??\.|->|::)[A-Za-z_]{1,64}){0,8}"
 _ARGUMENTS: Final = (
     r"(?:[A-Za-z_.,=*:$ ]|(?<!\w)[0-9]{1,4}(?!\w)|(?<=[a-z]=)[\"'][A-Z]{2}[0-9]{3}[\"']){0,128}+"
 )
 _CODE: Final = later(
     rf"(?:(?:await|new) )?\$?{_CHAIN}(?:\({_ARGUMENTS}(?:\({_ARGUMENTS}\){_ARGUMENTS})?\)"
     r"|\[(?:\w{0,9}|[\"':][\w.-]{1,64}[\"']?)\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
-    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\.(?:get|pop)\w{{0,24}}\([\"']|(?:input|prompt|env)\([\"']"
+    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\??\.(?:get|pop|split)\w{{0,24}}\([\"']"
+    rf"|\({_CHAIN}, {_CHAIN}\)|(?:input|prompt|env)\([\"']"
     r"|[a-z_]{1,64}[0-9]{1,3}\(\)"
     r"|(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)"
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
@@ -76,7 +78,7 @@ def is_blank(value: str, kind: str = "password") -> bool:
     if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
         return True
     if not value.isalpha() or kind in ANY_WORD:
-        return False
+        return kind == "authorization" and value.isdecimal() and len(value) < 6  # a port
     is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
 

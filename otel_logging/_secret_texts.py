@@ -102,17 +102,56 @@ _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: URLs, what signs them, a code to log in by, and one that is a secret as a whole; of JSON keys.
 _PLACES: Final = r"""
 password -u
-(?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'-][^\s:]{0,64}:
+(?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'<-][^\s:]{0,64}:
+(?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
+
+password ·-p ',
+(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?,? ["']?-p<NEXT>
+(?![0-9:./]{1,32}(?:[\s"']|$))[^\s"',-][^\s"']*
+
+password ·-a ·-A ·-U ·--auth '-
+\b(?:https?|xhs?|ab|curl)\b<OPTION>-(?:[aAU]|-auth)<NEXT>["']?[^\s:"'-][^\s:]{0,64}:
 (?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 
 password ·- '- "-
-\b(?:sshpass|twine|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)
+\b(?:sshpass|twine|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)|\b(?:un)?rar\b<OPTION>-h?p["']?
+\b(?:mosquitto_\w{1,8}|ipmitool|p4)\b<OPTION>-P<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
+\bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>
+\blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},|\b(?:put-parameter|secret set)\b<OPTION>--value<NEXT>
 \b(?:docker|podman|az|oc|registry)["', ]{1,4}login<OPTION>-p(?:<NEXT>|=?["']?)
 \b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
 \b(?:(?:un)?zip|sqlcmd|bcp|isql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
 \bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
 [^\s"',-][^\s"']*
+
+password rabbitmqctl http-basic LOGIN
+\brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?|\bhttp-basic\.\S{1,64} \S{1,64} ["']?
+(?:^|[\n"'])[A-Za-z]{1,4}[0-9]{1,6} LOGIN \S{1,128} ["']?
+[^\s"']{1,256}
+
+password requirepass masterauth bindpw rootpw enable· username· SecureString
+\b(?:enable|username \S{1,64}(?: privilege [0-9]{1,2})?) (?:secret|password) [0-9][ ]
+\bConvertTo-SecureString(?: -String)? (?=["'])["']
+(?:^|[\n"'])\s{0,40}(?:requirepass|masterauth|(?:root)?bindpw|rootpw) (?!is |not )["']?
+[^\s"']{1,256}
+
+password ogin( uth( als( ial( ord( _set(
+(?:[ct]Auth|Credentials?|[Pp]assword|pw_set|\blogin|\bauth)\((?:["'][^"'\s]{1,64}["'], ?){1,2}["']
+[^"'\s]{1,256}(?=["'])
+
+password sqlplus impdp expdp sqlldr connect·
+\b(?:sqlplus|impdp|expdp|sqlldr|connect)(?: -\w{1,8})? \w{1,64}/
+[^\s/@"']{1,128}(?=@)
+
+token login· unseal·
+\b(?:cargo login|vault (?:login|operator unseal)) (?=[\w.+/-]{0,64}[0-9])
+[\w.+/=-]{16,1024}
+
+otp our·code ·is·your·
+\b[Yy]our code(?: is|:) (?=[0-9]{4,8}\b)
+(?<![\w-])(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
+[0-9]{4,8}
 
 password PASSWORD
 \bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
@@ -143,16 +182,17 @@ password @tcp( jdbc:oracle:
 (?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
 [^\s@]{1,128}(?=@)
 
-signature ig
-[?&][Ss]ig(?:nature)?=
+signature ig v1= hmac=
+[?&](?:[Ss]ig(?:nature)?|hmac)=|\bt=[0-9]{1,12},v1=
 [^\s&"'<>]{1,1024}
 
-otp code=
+otp code= ticket=
+[?&]ticket=(?=[SP]G?T-)|[?&]state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
 grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=|[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
 [^\s&]{8,1024}
 
 key key= kty
-[?&]key=(?=[a-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
+[?&]key=(?=[A-Za-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
 [\w-]{20,1024}
 
 webhook ://
