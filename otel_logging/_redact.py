@@ -48,18 +48,7 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
 #: What a name with its value has somewhere, or a secret that is known by its place.
-_WORDS: Final = (
-    "pass",
-    "token",
-    " key ",
-    " set ",
-    " is ",
-    "auth ",
-    "login ",
-    "unseal ",
-    "pw ",
-    "ctl ",
-)
+_WORDS: Final = ("pass", "token", " key ", " set ", " is ", "auth ", "login ", "pw ", "ctl ")
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
 
 

@@ -105,8 +105,8 @@ password -u
 (?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'<-][^\s:]{0,64}:
 (?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 
-password ·-p ',
-(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?,? ["']?-p<NEXT>
+password ·-p '-p "-p
+(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT>
 (?![0-9:./]{1,32}(?:[\s"']|$))[^\s"',-][^\s"']*
 
 password ·-a ·-A ·-U ·--auth '-
@@ -118,7 +118,7 @@ password ·- '- "-
 \b(?:mosquitto_\w{1,8}|ipmitool|p4)\b<OPTION>-P<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
 \bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>
 \blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},|\b(?:put-parameter|secret set)\b<OPTION>--value<NEXT>
-\b(?:docker|podman|az|oc|registry)["', ]{1,4}login<OPTION>-p(?:<NEXT>|=?["']?)
+\b(?:docker|podman|az|oc|registry)["', \\]{1,9}login<OPTION>-p(?:<NEXT>|=?["']?)
 \b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
 \b(?:(?:un)?zip|sqlcmd|bcp|isql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
 \bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
@@ -127,7 +127,7 @@ password ·- '- "-
 
 password rabbitmqctl http-basic LOGIN
 \brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?|\bhttp-basic\.\S{1,64} \S{1,64} ["']?
-(?:^|[\n"'])[A-Za-z]{1,4}[0-9]{1,6} LOGIN \S{1,128} ["']?
+(?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
 [^\s"']{1,256}
 
 password requirepass masterauth bindpw rootpw enable· username· SecureString
@@ -206,8 +206,12 @@ webhook hook
 
 
 def _placed() -> Iterator[tuple[str, list[str], Any]]:
-    options = _PLACES.replace("<OPTION>", _NEAR + r"[\s\"']")
-    for place in options.replace("<NEXT>", r"(?:(?: |[\"'], ?[\"'])[\"']?)").strip().split("\n\n"):
+    places = _PLACES.replace("<OPTION>", _NEAR + r"[\s\"']")
+    places = places.replace("<NEXT>", "(?:(?: |[\"'], ?[\"'])[\"']?)")
+    # quotes are escaped inside another text, and end a secret with what escapes them
+    places = places.replace("[\"']", r"(?:\\{0,7}[\"'])")
+    places = places.replace(r"[^\s\"']", r"(?:(?!\\{1,7}[\"'])[^\s\"'])")
+    for place in places.strip().split("\n\n"):
         first, *before, secret = place.split("\n")
         kind, *signs = first.split()
         pattern = later(f"({'|'.join(before)})(?!\\[red)(?:{secret})")

@@ -23,7 +23,7 @@ _NAME: Final = (
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
-    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?')|\*{{1,2}})?"
+    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?\\{{0,7}}')|\*{{1,2}})?"
     r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
     r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?[^\S\r\n]{0,40}"
     r"(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|==?"
@@ -44,11 +44,11 @@ _PAIR: Final = later(
     rf"(?:, ?|;s:[0-9]{{1,4}}:)(?=[bu]?(?:{QUOTE}))"
 )
 _GAP: Final = r"(?:[\s,]|\\{1,4}[nr]){1,40}"
+_OTHER: Final = rf"(?:{QUOTE})?\w{{1,16}}(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?"
 _MEMBERS: Final = later(
     r"\b(?i:\w{0,12}(?:name|key)|header|field|param(?:eter)?|property|attribute|label|id|k)"
     rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?(?:/[\w/-]{{0,64}}/)?{_OPTION}(?:{QUOTE})?{_GAP}"
-    rf"(?:(?:{QUOTE})?\w{{1,16}}(?:{QUOTE})? ?[:=] ?"
-    rf"(?:{QUOTE})?(?:\[redacted:[a-z-]{{1,24}}\]|\w{{1,32}})(?:{QUOTE})?{_GAP})?"
+    rf"(?:{_OTHER}\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?{_GAP})?(?:{_OTHER}\w{{1,32}}(?:{QUOTE})?{_GAP})??"
     rf"(?:{QUOTE})?(?i:\w{{0,12}}val(?:ue)?s?|v|content|data|default|input)(?:{QUOTE})? ?[:=] ?"
     rf"(?=[bu]?(?:{QUOTE})|[\w\[/$|>])"
 )
@@ -246,7 +246,7 @@ def _end_of_enclosed(text: str, at: int) -> int:
 _SHAPES: Final = (
     (_NAMED, ("",)),
     (_PAIR, (",", ";s:")),
-    (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'")),
+    (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'", "v\\")),
     (_FLAG, ("-", "set", "SET", "ENV", "config")),
     (_SAID, ("",)),
     (_CALL, ("(",)),
