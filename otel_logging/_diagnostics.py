@@ -92,8 +92,8 @@ def take_untold() -> dict[str, Any]:
     redacted and shortened; nothing of it a second time.
     """
     taken = {kind: times for kind in list(untold) if (times := untold.pop(kind, 0))}
-    changed = [kind for kind in _redact.changed if kind in taken]
-    values = {_names.VALUE_METRIC + kind: taken.pop(kind) for kind in changed}
+    names = {kind: _names.VALUE_METRIC + kind for kind in _redact.changed if kind in taken}
+    values = {name: taken.pop(kind) for kind, name in names.items()}
     # one text: of a list Jaeger makes JSON in a text
     lost = "; ".join(f"{times} {kind}" for kind, times in taken.items())
     return {_names.LOST: lost, **values} if lost else values
@@ -154,9 +154,9 @@ def _say_kind(kind: str, detail: object) -> bool:
         untold.setdefault(kind, 0)
         untold[kind] += times
     try:
-        because = f" ({_runtime.current.redaction.text(str(detail))})" if detail else ""
+        because = f" ({detail})" if detail else ""
         number = "" if kind in _remarks else f"{fresh} "
-        _write(f"otel_logging: {number}{kind}{because}")
+        _write(f"otel_logging: {number}{_runtime.current.redaction.text(f'{kind}{because}')}")
     except Exception:
         _said_count[kind] -= fresh
         return False

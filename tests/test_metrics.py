@@ -142,6 +142,7 @@ def test_the_next_span_tells_what_was_lost(service: Service) -> None:
 def test_the_next_span_tells_what_was_redacted_and_shortened(service: Service) -> None:
     """How many values, beside what was lost; once, and at most once a minute."""
     redacted, shortened = "otel_logging.value.redacted", "otel_logging.value.shortened"
+    assert service.observability.force_flush(10)  # the worker has looked, and looks again in 5 s
     with traced("first", password="x1", note="token=x1", text="x" * 9000):
         pass
     for name in ("after", "later", "last"):
