@@ -102,7 +102,7 @@ _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: thing elsewhere, in statements; of files with a line for each host, of servers' protocols; of
 #: URLs, what signs them, a code to log in by, and one that is a secret as a whole; of JSON keys.
 _PLACES: Final = r"""
-=password -u ·-a ·-A ·-U ·--auth '-
+=password ·- '- "-
 (?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'<-][^\s:]{0,64}:
 \b(?:https?|xhs?|ab|curl)\b<OPTION>-(?:[aAU]|-auth)<NEXT>["']?[^\s:"'-][^\s:]{0,64}:
 (?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
@@ -117,21 +117,20 @@ _PLACES: Final = r"""
 \b(?:(?:un)?zip|sqlcmd|bcp|isql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
 [^\s"',-][^\s"']*
-=password rabbitmqctl LOGIN login requirepass masterauth pw· enable· username· SecureString
+=password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString
 \brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
 (?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
 \b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
-\b(?:enable|username \S{1,64}(?: privilege [0-9]{1,2})?) (?:secret|password) [0-9][ ]
 \bConvertTo-SecureString(?: -String)? (?=["'])["']
 (?:^|[\n"'])\s{0,40}(?:requirepass|masterauth|(?:root)?bindpw|rootpw) (?!is |not )["']?
 [^\s"']{1,256}
-=password ogin( uth( als( ial( ord( _set(
+=password (' ("
 (?:[ct]Auth|Credentials?|[Pp]assword|pw_set|\blogin|\bauth)\((?:["'][^"'\s]{1,64}["'], ?){1,2}["']
 [^"'\s]{1,256}(?=["'])
 =token login·
 \b(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
 [\w.+/=-]{16,1024}
-=otp our·code ·is·your·
+=otp your·
 \b[Yy]our code(?: is|:) (?=[0-9]{4,8}\b)
 (?<![\w-])(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
 [0-9]{4,8}
@@ -151,7 +150,7 @@ _PLACES: Final = r"""
 =password AUTH·
 \bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])
 [\w+/=]{12,1024}
-=password @tcp( jdbc:oracle: sqlplus impdp expdp sqlldr connect·
+=password @
 (?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
 \b(?:sqlplus|impdp|expdp|sqlldr|connect)(?: -\w{1,8})? \w{1,64}/
 [^\s@]{1,128}(?=@)

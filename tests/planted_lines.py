@@ -35,7 +35,6 @@ TEXTS = (
     "cypher-shell -u neo4j -p §",
     'db.auth("bob", "§")',
     'db.changeUserPassword("bob", "§")',
-    "enable password 7 §9A8B",
     "http -a bob:§ GET https://h/x",
     "https://h/?state=s&code=§9aB8xx",
     "https://h/login?ticket=ST-1-§",
