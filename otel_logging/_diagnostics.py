@@ -8,7 +8,6 @@ in ``untold`` too, for the next span.
 Deliberately absent: levels, formats, destinations.
 """
 
-import math
 import os
 import re
 import sys
@@ -25,7 +24,7 @@ QUIET_S: Final = 60.0  # for each kind of trouble
 counts: Counter[str] = Counter()
 #: What was lost and written, what was redacted and shortened, and no span has told yet.
 untold: Counter[str] = Counter()
-_changed_at = -math.inf  # when the latter were last put there, monotonic
+_changed_at = time.monotonic()  # when the latter were last put there
 _known_changed: Counter[str] = Counter()  # and how many there were
 _LOSS: Final = re.compile(r"\b(lost|dropped)\b")
 _quiet_s = QUIET_S
@@ -110,7 +109,7 @@ def after_fork() -> None:
 def forget() -> None:
     """Start counting anew: a new set-up begins with a clean slate."""
     global _quiet_s, _changed_at
-    _quiet_s, _changed_at = QUIET_S, -math.inf
+    _quiet_s, _changed_at = QUIET_S, time.monotonic()
     _known_changed.update(_redact.changed - _known_changed)
     counts.clear()
     _said_at.clear()

@@ -454,7 +454,7 @@ def test_a_span_is_bounded_as_a_whole(whose: str, receiver: Receiver, tmp_path: 
     assert len(links) == 127
     assert all("more]" in link.attributes["given_0"] for link in links)
     assert last.attributes == {}
-    assert len([key for key in found["all"].attributes if key.startswith("given_")]) == 120
+    assert len(found["all"].attributes) == 120
     (link,) = found["all"].links
     assert len(link.attributes) == 120
     assert len(found["all"].events) == 7
