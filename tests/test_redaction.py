@@ -474,6 +474,24 @@ def test_the_commands_show_no_secret_that_somebody_else_wrote(
         assert "pin=[red" in shown, command
 
 
+def test_what_is_open_is_shown_without_a_secret_of_a_process_that_writes_it(tmp_path: Path) -> None:
+    """``now``; its table is read by other processes."""
+    where = {"endpoint": NOWHERE, "spool_dir": tmp_path, "environment": "production"}
+    made = setup_observability("shop", redact=False, budgets={"pin=x1Secret": 0.01}, **where)
+    with traced("pin=x1Secret"):
+        bind_context(user_id="pin=x1Secret")
+        until = time.monotonic() + 5
+        while b"user_id=pin=x1Secret" not in on_disk(tmp_path):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        configure_logging(redact=True)
+        shown = Runner().invoke(main, ["now", "--spool-dir", str(tmp_path)]).output
+    made.shutdown(0.1)
+    clear_context()
+    assert "x1Secret" not in shown
+    assert "user_id=pin=[redacted:otp]" in shown
+
+
 @pytest.fixture(autouse=True)
 def _usual_afterwards() -> Iterator[None]:
     yield
