@@ -16,14 +16,16 @@ import time
 from collections import Counter
 from typing import Any, Final
 
-from otel_logging import _runtime
+from otel_logging import _names, _redact, _runtime
 from otel_logging._descriptor import PATIENCE_S, Descriptor, fd_of, is_standard
 
 QUIET_S: Final = 60.0  # for each kind of trouble
 
 counts: Counter[str] = Counter()
-#: What was lost and written, and no span has told yet.
+#: What was lost and written, what was redacted and shortened, and no span has told yet.
 untold: Counter[str] = Counter()
+_changed_at = time.monotonic()  # when the latter were last put there
+_known_changed: Counter[str] = Counter()  # and how many there were
 _LOSS: Final = re.compile(r"\b(lost|dropped)\b")
 _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
@@ -57,8 +59,18 @@ def remark(sentence: str, *, detail: object = "") -> None:
 
 
 def say_due() -> None:
-    """Write what was counted and kept quiet, a minute after it was written last."""
+    """Write what was counted and kept quiet, a minute after it was written last; have the next span
+    tell how many values were redacted and shortened, as often.
+    """
+    global _changed_at
     _say()
+    fresh = _redact.changed - _known_changed
+    if fresh and time.monotonic() - _changed_at >= _quiet_s:
+        _changed_at = time.monotonic()
+        _known_changed.update(fresh)
+        for kind, times in fresh.items():
+            untold.setdefault(kind, 0)
+            untold[kind] += times
 
 
 def say_rest() -> None:
@@ -74,22 +86,31 @@ def at_exit() -> None:
     _say()
 
 
-def take_untold() -> list[str]:
-    """Return what was lost, each kind with its number; nothing of it a second time."""
-    return [f"{times} {kind}" for kind in list(untold) if (times := untold.pop(kind, 0))]
+def take_untold() -> dict[str, Any]:
+    """Return as attributes what was lost, each kind with its number, and how many values were
+    redacted and shortened; nothing of it a second time.
+    """
+    taken = {kind: times for kind in list(untold) if (times := untold.pop(kind, 0))}
+    names = {kind: _names.VALUE_METRIC + kind for kind in _redact.changed if kind in taken}
+    values = {name: taken.pop(kind) for kind, name in names.items()}
+    # one text: of a list Jaeger makes JSON in a text
+    lost = "; ".join(f"{times} {kind}" for kind, times in taken.items())
+    return {_names.LOST: lost, **values} if lost else values
 
 
 def after_fork() -> None:
     """Leave what was lost before the fork to the parent: it writes that, and its spans tell it."""
     untold.clear()
+    _known_changed.update(_redact.changed - _known_changed)
     for said in (_said_count, _told_count):
         said.update(counts - said)
 
 
 def forget() -> None:
     """Start counting anew: a new set-up begins with a clean slate."""
-    global _quiet_s
-    _quiet_s = QUIET_S
+    global _quiet_s, _changed_at
+    _quiet_s, _changed_at = QUIET_S, time.monotonic()
+    _known_changed.update(_redact.changed - _known_changed)
     counts.clear()
     _said_at.clear()
     _said_count.clear()
@@ -132,9 +153,9 @@ def _say_kind(kind: str, detail: object) -> bool:
         untold.setdefault(kind, 0)
         untold[kind] += times
     try:
-        because = f" ({_runtime.current.redaction.text(str(detail))})" if detail else ""
+        because = f" ({detail})" if detail else ""
         number = "" if kind in _remarks else f"{fresh} "
-        _write(f"otel_logging: {number}{kind}{because}")
+        _write(f"otel_logging: {number}{_runtime.current.redaction.text(f'{kind}{because}')}")
     except Exception:
         _said_count[kind] -= fresh
         return False

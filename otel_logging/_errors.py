@@ -1,11 +1,11 @@
 """The one error that set-up and the command line raise.
 
 In: a variable or an argument, its value, what is allowed. Out: one sentence.
-Invariant: no password of a URL or header is in it. Deliberately absent: what is allowed.
+Invariant: no secret is in it. Deliberately absent: what is allowed, and what a secret is.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -15,20 +15,27 @@ _MOST_SHOWN: Final = 300  # characters of a value: a path; in all as many as a s
 _NO_PORT: Final = re.compile(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:/]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
 
 
+#: Takes secrets out of a text: what ``_redact`` has for it, which raises the error below itself.
+without_secrets: Callable[[str], str] = str
+
+
 class ConfigurationError(ValueError):
     """A setting is invalid: names the variable, the value, what is allowed.
 
-    Headers, and the user and query of a URL, are not shown: they hold passwords.
+    Secrets, headers, and the user and query of a URL, are not shown.
     """
 
     def __init__(self, variable: str, value: object, allowed: str) -> None:
         shown = repr(value)
         if variable.lower().endswith(("endpoint", "url")) or "://" in shown:
             shown = repr(shown_url(value)) if isinstance(value, str) else shown_url(shown)
-        shown = "…" if variable.endswith("HEADERS") else shown
+        shown = "…" if variable.endswith("HEADERS") else without_secrets(shown)
+        if ": " in variable:  # of a pair, whose name may be a secret's
+            shown = without_secrets(f"{variable}={shown}").removeprefix(f"{variable}=")
         if len(shown) > _MOST_SHOWN:
             shown = f"{shown[:_MOST_SHOWN]}…"
-        super().__init__(f"{variable}={shown}: {allowed}"[: 5 * _MOST_SHOWN])
+        said = f"{variable}={shown}: {without_secrets(allowed)}"
+        super().__init__(said[: 5 * _MOST_SHOWN])
 
 
 def shown_url(url: str) -> str:

@@ -20,7 +20,8 @@ _SENTENCE: Final = (
 )
 #: What is no secret: what has been taken out, placeholders.
 _BLANK: Final = later(
-    rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|\$(?:\{{[\w.]+\}}|[A-Z_]+|[0-9]{{1,2}}|\([^()]*\))"
+    rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|{SCHEMES}(?:\$?\{{\w+\}}|%s|)"
+    r"|\$(?:\{[\w.]+\}|[A-Z_]+|[0-9]{1,2}|\([^()]*\))"
     r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)"
     r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|[\[(<](?:filtered|redacted|hidden|masked|removed|secret)[\])>]|x{3,}"
     r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>"
@@ -30,6 +31,8 @@ _BLANK: Final = later(
     rf"|{_SENTENCE}",
     re.IGNORECASE,
 )
+#: Kinds that any word may be one of, where it is no prose.
+ANY_WORD: Final = ("password", "secret")
 #: What is none behind a colon: the state of one, its type, the beginning of a sentence.
 _STATES: Final = words_in(
     "a absent active an and any are bool boolean by bytes can cannot char could creation current "
@@ -42,14 +45,15 @@ _STATES: Final = words_in(
     "write wrong yes your"
 )
 #: In the source of a program: a call, or an item, without a literal that is a secret.
-_CHAIN: Final = r"[A-Za-z_]{1,64}(?:(?:\.|->|::)[A-Za-z_]{1,64}){0,8}"
+_CHAIN: Final = r"[A-Za-z_]{1,64}(?:(?:\??\.|->|::)[A-Za-z_]{1,64}){0,8}"
 _ARGUMENTS: Final = (
     r"(?:[A-Za-z_.,=*:$ ]|(?<!\w)[0-9]{1,4}(?!\w)|(?<=[a-z]=)[\"'][A-Z]{2}[0-9]{3}[\"']){0,128}+"
 )
 _CODE: Final = later(
     rf"(?:(?:await|new) )?\$?{_CHAIN}(?:\({_ARGUMENTS}(?:\({_ARGUMENTS}\){_ARGUMENTS})?\)"
     r"|\[(?:\w{0,9}|[\"':][\w.-]{1,64}[\"']?)\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
-    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\.(?:get|pop)\w{{0,24}}\([\"']|(?:input|prompt|env)\([\"']"
+    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\??\.(?:get|pop|split)\w{{0,24}}\([\"']"
+    rf"|\({_CHAIN}, {_CHAIN}\)|(?:input|prompt|env)\([\"']"
     r"|[a-z_]{1,64}[0-9]{1,3}\(\)"
     r"|(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)"
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
@@ -73,8 +77,8 @@ def is_blank(value: str, kind: str = "password") -> bool:
     """Say whether *value* is no secret: one that was taken out, a placeholder, a state."""
     if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
         return True
-    if not value.isalpha() or kind == "password":
-        return False
+    if not value.isalpha() or kind in ANY_WORD:
+        return kind == "authorization" and value.isdecimal() and len(value) < 6  # a port
     is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
 
@@ -101,9 +105,13 @@ _SMALL, _WORDS = (
 )
 
 
+#: Behind what is counted: `tokens_of_prompt`.
+_WHOSE: Final = later("[_.-](?:for|of)[_.-]|(?<=[a-z])(?:For|Of)(?=[A-Z])")
+
+
 def is_count(name: str, value: Any) -> bool:
     """Say whether *value* is how many there are (`tokens=512`), or too small a number."""
-    end = name[-5:].lower()
+    end = _WHOSE.split(name)[0][-5:].lower()
     is_plural = end[-1:] == "s" and (end[-2:] != "ss" or (end == "pass" and len(str(value)) < 6))
     if str(value)[:1] in ("[", "{", "("):
         counted = _WORDS if end in ("okens", "sions") else _SMALL

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from otel_logging import _names, _secret_texts
+from otel_logging import _errors, _names, _secret_texts
 from otel_logging._errors import ConfigurationError
 from otel_logging._harmless import is_about, is_blank, is_count
 from otel_logging._secret_names import STEMS, is_phone, is_variable_of_key, kind_of, words_of
@@ -48,7 +48,7 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
 #: What a name with its value has somewhere, or a secret that is known by its place.
-_WORDS: Final = ("pass", "token", " key ", " set ", " is ", "auth ")
+_WORDS: Final = ("pass", "token", " key ", " set ", " is ", "auth ", "login ", "pw ", "ctl ")
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
 
 
@@ -131,7 +131,7 @@ class Redaction:
         """Return which kind of secret the field *name* holds; None: it holds something else."""
         kind = self._kinds.get(name, "")
         if kind == "":
-            words = words_of(name[:_REMEMBERED_CHARACTERS])
+            words = words_of(_MARKED.sub(" ", name[:_REMEMBERED_CHARACTERS]))
             joined = " ".join(words)
             is_let = joined in self._allow or name == _SESSION
             kind = None if is_let else kind_of(words)
@@ -156,12 +156,14 @@ class Redaction:
             kind = self._kinds[name]
         except KeyError:
             kind = self.kind(name)
-        if kind is not None and value and type(value) is not bool and not is_count(name, value):
+        if kind is not None and value and type(value) is not bool:
             if type(value) is str and is_blank(value, kind):
                 return value
-            if not is_about(value):
+            # what is left of a count or a schema has no secret in it either
+            if not (is_count(name, value) or is_about(value)) or self.value(value) != value:
                 changed["redacted"] += 1
                 return marker(kind)
+            return value
         if self.personal and value is not None:
             if name in self.who:
                 return self.pseudonym(value)
@@ -188,52 +190,54 @@ class Redaction:
             return self._mapping(value)
         if kind is list or kind is tuple:
             arguments = self._arguments(value)
-            is_pair = len(value) == 2 and type(value[0]) is type(value[1]) is str
-            if is_pair and not arguments and not value[1].replace("_", "").isalpha():
+            is_pair = len(value) == 2 and type(value[0]) is str and type(value[1]) in (str, int)
+            if is_pair and not arguments and not str(value[1]).replace("_", "").isalpha():
                 return self._pair(value)  # no list of names
             return kind(arguments or map(self._pair, value))
         return value
 
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return *fields*, plain data, without secrets."""
-        return {self.text(name): self.field(name, value) for name, value in fields.items()}
+        named = ((self.text(name), value) for name, value in fields.items())
+        return {name: self.field(name, value) for name, value in named}
 
     def _mapping(self, values: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         is_key = "kty" in values
-        for name, value in values.items():
-            text = self.text(name)
+        for each, value in values.items():
+            text = name = self.text(each)
             while text in found:  # two secrets, which are as good as one
                 text += "_"
             found[text] = self.field("private_key" if is_key and name in _PRIVATE else name, value)
         if len(values) > 1:  # a name and its value, as HTTP archives have headers
-            for name in [n for n in values if n.lower().endswith(_NAMES) or n in ("id", "k")]:
-                said = values[name]
+            for name in [n for n in found if n.lower().endswith(_NAMES) or n in ("id", "k")]:
+                said = found[name]
                 if type(said) is str and len(said) < 65 and self.kind(said):
                     for value in [n for n in found if n.lower().endswith(_VALUES) or n == "v"]:
-                        found[value] = self.field(said, values.get(value))
-            place = values.get("loc")  # of an error of pydantic
-            if place and type(place) in (list, tuple) and type(values.get("input")) is str:
-                found["input"] = self.field(str(place[-1]), values["input"])
+                        found[value] = self.field(said, found[value])
+            place = found.get("loc")  # of an error of pydantic
+            if place and type(place) in (list, tuple) and type(found.get("input")) is str:
+                found["input"] = self.field(str(place[-1]), found["input"])
         return found
 
     def _arguments(self, items: Any) -> list[Any]:
         """Return the *items* of a command, which are looked at together; none of another list."""
         texts = [item if type(item) is str else "" for item in items]
-        if not any(text[:1] == "-" for text in texts):
+        if not any(text[:1] == "-" != text[2:3] for text in texts):
             return []
         whole = "', '".join(["", *texts, ""])
         found = self.text(whole)
         parts = found.split("', '")[1:-1]
         if len(parts) != len(texts):  # an item has such signs itself, or a secret is in two items
             return [] if found == whole else [found]
-        pairs = zip(items, texts, parts, strict=True)
-        return [self.value(item) if text == new else new for item, text, new in pairs]
+        pairs = zip(items, parts, strict=True)
+        return [self._pair(part if type(item) is str else item) for item, part in pairs]
 
     def _pair(self, item: Any) -> Any:
         """Return an item of a list, which may be a name and its value."""
         if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
-            return type(item)((self.text(item[0]), self.field(item[0], item[1])))
+            name = self.text(item[0])
+            return type(item)((name, self.field(name, item[1])))
         return self.value(item)
 
     def pseudonym(self, value: Any) -> str:
@@ -333,3 +337,4 @@ class _Off(Redaction):
 #: What is done where nothing else is asked for; and nothing at all.
 DEFAULT: Final = Redaction()
 OFF: Final = _Off()
+_errors.without_secrets = DEFAULT.text

@@ -2,7 +2,8 @@
 
 In: what set-up, ``shutdown`` and ``testing.capture`` decide. Out: ``current``, which every
 stage and line reads. Invariant: nothing else in the package is assigned from another
-module. Deliberately absent: deciding any of it (``observability``).
+module, but what ``_errors`` takes secrets out with. Deliberately absent: deciding any of it
+(``observability``).
 """
 
 import random

@@ -23,10 +23,11 @@ def by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
 _SECRET: Final = by_kind(
     {
         "password": "password passwd passwort kennwort pwd pswd passphrase passcode presharedkey"
+        " pasword passwrd pswrd psswd psw passw pword"
         " senha motdepasse contrasena parola lozinka wachtwoord heslo haslo sifre salasana losenord"
         " adgangskode clavesecreta пароль 密码 密碼 パスワード 비밀번호 暗証番号",
         "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
-        " codeverifier keymaterial",
+        " codeverifier keymaterial keypem",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
         " clientassertion",
         "authorization": "authorization masterauth httpauth basicauth proxyauth",
@@ -74,17 +75,17 @@ _ABOUT: Final = words_in(
     "active age agent alg algo algorithm arn at attempt audience backend banner begin bucket "
     "budget by cache channel check class client column consent cost count counter country date "
     "day decision detail domain duration end endpoint error event exception exist exp expiration "
-    "expire expiry factor factory failure field file flag flow for forgot form format from "
-    "generator go group handler hasher helper hint host hour httponly id identity ids in index "
-    "issuer java js kind label language latency left len length less level lifetime limit locale "
-    "location lock log manager max message method metric middleware min minute mode module ms "
-    "name notice num number of offset ok on optional order outcome owner page parser path per php "
-    "plugin policies policy pool port position preference prefix present price progress "
+    "expire expiry factor factory failure field file fingerprint flag flow for forgot form format "
+    "from generator go group handler hasher helper hint host hour httponly id identity ids in "
+    "index issuer java js kind label language latency left len length less level lifetime limit "
+    "locale location lock log manager max message method metric middleware min minute mode module "
+    "ms name notice num number of offset ok on optional order outcome owner page parser path per "
+    "php plugin policies policy pool port position preference prefix present price progress "
     "protection protocol provider py rate ratio rb reason ref reference refresh request requires "
     "reset response result retries retry role rotation rule samesite santa scheme scope score sec "
-    "second server service set since size start state stats status storage store strength success "
-    "suffix template through time timeout timestamp title to total ts ttl type uid until uri url "
-    "usage user username uuid valid validator validity version window"
+    "second server service set since size source start state stats status stdin storage store "
+    "strength success suffix template through time timeout timestamp title to total ts ttl type "
+    "uid until uri url usage user username uuid valid validator validity version window"
 )
 _STILL: Final = words_in("decoded decrypted encoded encrypted hashed seed shared signed string")
 #: What comes before them where they are counted, or asked for.
@@ -100,10 +101,11 @@ _NO_TOKEN: Final = words_in(
 #: What is somewhere in each of their names, for a quick look.
 STEMS: Final = tuple(
     words_in(
-        "pass pw pswd token secret key auth cookie sess cred sig pin otp srf jwt bearer mfa cv "
-        "card code conn mnemonic seed sid ssn iban senha motdepasse social tax unlock contras "
-        "parola lozinka wachtw heslo haslo hasło kennw sifre şifre salasana senord adgangs dsn psk "
-        "saml assertion verifier answer ccn cc_n пароль 密码 密碼 パスワード 비밀번호 暗証番号"
+        "pass pw psw ssw pasw token secret key auth cookie sess cred sig pin otp srf jwt bearer "
+        "mfa cv card code conn mnemonic seed sid ssn iban senha motdepasse social tax unlock "
+        "contras parola lozinka wachtw heslo haslo hasło kennw sifre şifre salasana senord "
+        "adgangs dsn psk hmac saml assertion verifier answer ccn cc_n пароль 密码 密碼 パスワード "
+        "비밀번호 暗証番号"
     )
 )
 #: Keys that are none: of stores, of tables, on keyboards.
@@ -122,7 +124,11 @@ _PASS: Final = re.compile(
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
 _NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no other form
-_COMPOUND: Final = re.compile(r"(password|passwd)(.+)")
+_COMPOUND: Final = re.compile(
+    "(password|passwd|pwd)(.+)|(pass|pw|secret|token|cookie)(hash|value|text|plain|string)"
+)
+#: What comes before the name of whose it is: `password_for_db`, `secret_of_user`.
+_WHOSE: Final = ("for", "of")
 
 
 def words_of(name: str) -> list[str]:
@@ -136,7 +142,7 @@ def words_of(name: str) -> list[str]:
         name = unicodedata.normalize("NFC", bare)
     for word in _WORD.findall(name):
         compound = _COMPOUND.fullmatch(word.lower())
-        found += compound.groups() if compound else [word.lower()]
+        found += filter(None, compound.groups()) if compound else [word.lower()]
     return [w[:-1] if w[-1] == "s" and w[-2:] != "ss" and len(w) > 3 else w for w in found]
 
 
@@ -161,18 +167,24 @@ def kind_of(words: list[str]) -> str | None:
     for number, word in enumerate(words):
         one = _SECRET.get(before + word) or _SECRET.get(word) or _ALONE.get(word)
         one = one or _SECRET.get(first + before + word)
-        if (word == "key" and before.endswith("api")) or (word == "signature" and words[0] == "x"):
+        if (word == "key" and before.endswith("api")) or (
+            word in ("signature", "hmac") and words[0] == "x"
+        ):
             one = word
         if one is None and word.endswith(_ENDS):
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
         if one is None and _PASS.fullmatch(word):
             one = "password"
+        if before in _WHOSE and first in _ABOUT:  # `length_of_password`
+            one = None
         if before in (_NO_PASS if word == "pass" else _NO_TOKEN if word == "token" else ()):
             one = None
         if one is not None:
             kind, place = one, number
         first, before = before, word
     for word in words[place + 1 :]:
+        if word in _WHOSE and word != before:
+            return kind
         if (
             word in _ABOUT
             or f"{word}s" in _ABOUT

@@ -10,6 +10,7 @@ import base64
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any, Final
 
 from otel_logging._secret_names import by_kind, words_in
@@ -37,8 +38,8 @@ _ISSUED: Final = by_kind(
         "stripe": "[sr]k_(?:live|test)_ whsec_",
         "azure": "[A-Za-z0-9]{3}[0-9]Q~",
         "token": "LTAI(?=[A-Za-z0-9]{16}) eyJrIjoi(?=[\\w+/=-]{40})"
-        " (?:AKID|dapi|EAA[A-Z]|AT[AC]TT3|ATBB|AKCp|EZ[AT]K|cio|(?:glsa|figd|NRII|sq0[a-z]{3}"
-        "|hv[sbr]|sq[apu]|bk[a-z]{2}|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|CCIPAT|tskey|wandb)"
+        r" (?:AKID|dapi|EAA[A-Z](?![0-9A-F]{4}-|[0-9A-F]{28}\b)|AT[AC]TT3|ATBB|AKCp|EZ[AT]K|cio"
+        "|(?:glsa|figd|NRII|sq0[a-z]{3}|hv[sbr]|sq[apu]|bk[a-z]{2}|pul|lsv2|rnd|fw|csk|tfp|nvapi|pa|md|sdk|CCIPAT|tskey|wandb)"
         "[_-])(?=[A-Za-z0-9_-]{20})"
         " (?:hf|gsk|r8|glc|ntn|sbp|npm|rubygems|pplx|xai|NRAK|PMAK|HRKU|AGE-SECRET-KEY|shp[a-z]{2}"
         "|sntr[a-z]{1,3}|xkeysib|xsmtpsib|do[opr]|dckr|key)[_-]"
@@ -101,75 +102,87 @@ _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: thing elsewhere, in statements; of files with a line for each host, of servers' protocols; of
 #: URLs, what signs them, a code to log in by, and one that is a secret as a whole; of JSON keys.
 _PLACES: Final = r"""
-password -u
-(?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'-][^\s:]{0,64}:
+=password ·- '- "-
+(?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'<-][^\s:]{0,64}:
+\b(?:https?|xhs?|ab|curl)\b<OPTION>-(?:[aAU]|-auth)<NEXT>["']?[^\s:"'-][^\s:]{0,64}:
 (?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
-
-password ·- '- "-
-\b(?:sshpass|twine|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)
-\b(?:docker|podman|az|oc|registry)["', ]{1,4}login<OPTION>-p(?:<NEXT>|=?["']?)
+=password ·- '- "-
+(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
+\b(?:sshpass|twine|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)|\b(?:un)?rar\b<OPTION>-h?p["']?
+\b(?:mosquitto_\w{1,8}|ipmitool|p4)\b<OPTION>-P<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
+\bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
+\blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},|\b(?:put-parameter|secret set)\b<OPTION>--value<NEXT>
+\b(?:docker|podman|az|oc|registry)["', \\]{1,9}login<OPTION>-p(?:<NEXT>|=?["']?)
 \b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
 \b(?:(?:un)?zip|sqlcmd|bcp|isql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
-\bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
 [^\s"',-][^\s"']*
-
-password PASSWORD
+=password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString
+\brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
+(?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
+\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
+\bConvertTo-SecureString(?: -String)? (?=["'])["']
+(?:^|[\n"'])\s{0,40}(?:requirepass|masterauth|(?:root)?bindpw|rootpw) (?!is |not )["']?
+[^\s"']{1,256}
+=password (' ("
+(?:[ct]Auth|Credentials?|[Pp]assword|pw_set|\blogin|\bauth)\((?:["'][^"'\s]{1,64}["'], ?){1,2}["']
+[^"'\s]{1,256}(?=["'])
+=token login·
+\b(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
+[\w.+/=-]{16,1024}
+=otp your·
+\b[Yy]our code(?: is|:) (?=[0-9]{4,8}\b)
+(?<![\w-])(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
+[0-9]{4,8}
+=password PASSWORD
 \bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
 (?!%)[^"'\\]{1,256}(?=\\{0,7}["'])
-
-password ·BY· ·by·
+=password ·BY· ·by·
 (?i:\bidentified(?: with \w{1,40})? by (?:password )?)
 (?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|(?<=BY )[A-Za-z]\w{0,64}
-
-password :5
+=password :5
 (?:^|(?<=[\s"']))[\w.*-]{1,128}:5[0-9]{3}:[\w*-]{1,64}:[\w.*-]{1,64}:
 [^\s"'\\:]{1,256}(?=[\s"'\\]|$)
-
-password login
-\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
-[^\s"'\\]{1,256}
-
-password AUTH
+=password AUTH
 ["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])
 (?:^|[\n>:"']\s?|\bredis(?:-cli)? )AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$)
 (?![A-Z]+["'])[^"'\s]{1,256}
-
-password AUTH·
+=password AUTH·
 \bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])
 [\w+/=]{12,1024}
-
-password @tcp( jdbc:oracle:
+=password @
 (?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
+\b(?:sqlplus|impdp|expdp|sqlldr|connect)(?: -\w{1,8})? \w{1,64}/
 [^\s@]{1,128}(?=@)
-
-signature ig
-[?&][Ss]ig(?:nature)?=
+=signature ig v1= hmac=
+[?&](?:[Ss]ig(?:nature)?|hmac)=|\bt=[0-9]{1,12},v1=
 [^\s&"'<>]{1,1024}
-
-otp code=
-grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=|[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+=otp code= ticket=
+[?&]ticket=(?=[SP]G?T-)|[?&]state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
+[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
 [^\s&]{8,1024}
-
-key key= kty
-[?&]key=(?=[a-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
+=key key= kty
+[?&]key=(?=[A-Za-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
 [\w-]{20,1024}
-
-webhook ://
+=webhook ://
 hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
 [\w/-]{10,256}
-
-webhook hook
+=webhook hook
 ://(?:(?!hook)(?:[^\s"'<>:]|:[0-9])){0,128}+hook(?:[^\s"'<>:]|:[0-9]){0,128}[/=@]
 (?=[\w-]{0,64}[0-9])[\w-]{16,256}
 """
 
 
 def _placed() -> Iterator[tuple[str, list[str], Any]]:
-    options = _PLACES.replace("<OPTION>", _NEAR + r"[\s\"']")
-    for place in options.replace("<NEXT>", r"(?:(?: |[\"'], ?[\"'])[\"']?)").strip().split("\n\n"):
+    parts = {"<OPTION>": _NEAR + r"[\s\"']", "<NEXT>": "(?:(?: |[\"'], ?[\"'])[\"']?)"}
+    parts["<P>"] = "(?![0-9:./]{1,32}(?:[\\s\"']|$))"
+    # quotes are escaped inside another text, and end a secret with what escapes them
+    parts |= {"[\"']": r"(?:\\{0,7}[\"'])", r"[^\s\"']": r"(?:(?!\\{1,7}[\"'])[^\s\"'])"}
+    places = reduce(lambda text, part: text.replace(*part), parts.items(), _PLACES)
+    for place in places.strip().split("\n="):
         first, *before, secret = place.split("\n")
-        kind, *signs = first.split()
+        kind, *signs = first.lstrip("=").split()
         pattern = later(f"({'|'.join(before)})(?!\\[red)(?:{secret})")
         yield kind, [sign.replace("·", " ") for sign in signs], pattern
 
@@ -219,9 +232,10 @@ _ADDRESS: Final = later(
 #: What comes before a version that looks like an address.
 _VERSION: Final = later(r"(?i:version|release|build|\bv|\bver)\W{0,3}$|==$|\w-$|[A-Z][a-z]\w*/$")
 _PHONE: Final = later(
-    r"(?<![\w.+-])(?<![0-9][ .-])(?:\+[0-9](?:[ ().-]{0,2}[0-9]){7,14}"
-    r"|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
-    r"|0[0-9]{1,4}[ /-][0-9](?:[ -]?[0-9]){5,9})(?![\w-]|[ .]?[0-9])"
+    r"(?<![\w.+-])(?<![0-9][ .-])(?:(?:\+|\(\+[0-9]{0,3}\) ?)[1-9](?:[ ()./-]{0,3}[0-9]){7,14}"
+    r"|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}|0[1-9](?:([ .])[0-9]{2})(?:\1[0-9]{2}){3}"
+    r"|(?![0-9]{2}([ -])[0-9]{2}\2[0-9]{4})(?:0[0-9]{1,4}(?: ?[/-] ?| )|\(0[0-9]{1,4}\) ?[/-]? ?)"
+    r"[0-9](?:[ -]?[0-9]){5,9})(?![\w-]|[ .]?[0-9])"
 )
 
 
@@ -246,9 +260,11 @@ def _random(found: re.Match[str]) -> str:
     as chance has it, and twice as often as in words put together.
     """
     text = found.group()
-    for part in (*text.split("."), *re.split("[._-]", text)):
-        is_mixed = len(part) > 15 and part not in (part.lower(), part.upper())
-        changes = len(_CHANGE.findall(part)) if is_mixed else 0
+    parts = re.split("[._-]", text)
+    if all(part in (part.lower(), part.upper()) for part in parts):  # a UUID behind a name
+        return text
+    for part in (*text.split("."), *parts):
+        changes = len(_CHANGE.findall(part)) if len(part) > 15 else 0
         if changes > 0.4 * len(part) and len(_DIGITS.findall(part)) > 1:
             return marker("token")
     return text

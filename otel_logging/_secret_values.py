@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from otel_logging import _harmless, _secret_names
-from otel_logging._harmless import QUOTE, is_about, is_blank, is_count
+from otel_logging._harmless import ANY_WORD, QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_texts import marker
 from otel_logging._text import has_one, later
@@ -20,14 +20,15 @@ _NAME: Final = (
     r"(?:(?<![\w.\\])|(?<=\\[rnt]))(?P<name>[^\W\d][\w.-]{0,127}+"
     r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
+_OPTION: Final = _NAME[_NAME.index("(?P") :]
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
-    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?'))?"
+    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?\\{{0,7}}')|\*{{1,2}})?"
     r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
     r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?[^\S\r\n]{0,40}"
     r"(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|==?"
     r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
-    r"|:(?!//|:\S))(?:(?<=:):(?=[ \t]))?"
+    r"|:(?!//|:\S))(?:(?<=:)(?::(?=[ \t])|\*\* ))?"
     r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
 )
 #: A name with a colon that is one of a place, a host, an image, or the end of an address:
@@ -43,16 +44,17 @@ _PAIR: Final = later(
     rf"(?:, ?|;s:[0-9]{{1,4}}:)(?=[bu]?(?:{QUOTE}))"
 )
 _GAP: Final = r"(?:[\s,]|\\{1,4}[nr]){1,40}"
+_OTHER: Final = rf"(?:{QUOTE})?\w{{1,16}}(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?"
 _MEMBERS: Final = later(
     r"\b(?i:\w{0,12}(?:name|key)|header|field|param(?:eter)?|property|attribute|label|id|k)"
-    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?{_NAME}(?:{QUOTE})?{_GAP}(?:(?:{QUOTE})?\w{{1,16}}"
-    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?{_GAP})?"
+    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?(?:/[\w/-]{{0,64}}/)?{_OPTION}(?:{QUOTE})?{_GAP}"
+    rf"(?:{_OTHER}\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?{_GAP})?(?:{_OTHER}\w{{1,32}}(?:{QUOTE})?{_GAP})??"
     rf"(?:{QUOTE})?(?i:\w{{0,12}}val(?:ue)?s?|v|content|data|default|input)(?:{QUOTE})? ?[:=] ?"
     rf"(?=[bu]?(?:{QUOTE})|[\w\[/$|>])"
 )
-_OPTION: Final = _NAME[_NAME.index("(?P") :]
 _FLAG: Final = later(
-    r"(?:(?<![\w-])--?|(?:\b(?i:config(?:ure)?\s+set|git config|setenv|setx)\s|(?:^|\n)ENV ) {0,8}"
+    r"(?:(?<![\w-])--?|(?:\b(?i:config(?:ure)?\s+set(?: --secret)?|git config|setenv|setx"
+    r"|(?:proxy_set|add)_header)\s|(?:^|\n)ENV ) {0,8}"
     rf"(?:\S{{0,128}}[:/])?){_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
     rf"|(?:{QUOTE}),\s{{0,40}}[bu]?(?=(?:{QUOTE})[^\s\"'-])"
     rf"|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
@@ -106,10 +108,10 @@ _LINES: Final = {
     quote: later(rf"[^\n\r\\{quote}]*+(?:\\(?![rn]){quote and quote + '?'}[^\n\r\\{quote}]*+)*")
     for quote in ("", "'", '"')
 }
-_COOKIES: Final = later(r"[^\s;&\"']+(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
+_COOKIES: Final = later(r"[^\s;&\"']+(?<![])},])(?:; ?[\w.%$-]+(?:=[^\s;\"']*)?)*")
 #: A word and the next, which may be a scheme and what it takes; perhaps there is no more.
 _TWO: Final = later(
-    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|\+)(?P<given>[\w.~+/$%^@*#-]{4,}+=*)"
+    r"(?P<scheme>[A-Za-z][\w-]{1,24})(?: {1,4}|\+)(?P<given>(?:[\w.~+/$%^@*#!-]|:(?!//)){4,}+=*)"
     r"(?=[\s\\\"'`,;)}\]&]|$)"
 )
 _SCHEMES: Final = words_in(
@@ -194,7 +196,7 @@ def _begin_of_credential(text: str, at: int, kind: str) -> int:
         is_about = _secret_names.kind_of(["token", *words_of(given)]) is None
         is_one = not (given.isalpha() and (is_about or given.lower() in _SCHEMES))
     else:
-        is_one = (is_known or is_header) and (is_long or is_mixed)
+        is_one = (is_known or is_header) and (is_long or is_mixed) and ":" not in given
     return two.start("given") if is_one and not is_blank(given, kind) else 0
 
 
@@ -244,7 +246,7 @@ def _end_of_enclosed(text: str, at: int) -> int:
 _SHAPES: Final = (
     (_NAMED, ("",)),
     (_PAIR, (",", ";s:")),
-    (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'")),
+    (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'", "v\\")),
     (_FLAG, ("-", "set", "SET", "ENV", "config")),
     (_SAID, ("",)),
     (_CALL, ("(",)),
@@ -286,23 +288,25 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
             begin, end = _value(text, begin, kind, sign, before)
             if named is _PAIR and _harmless.is_name(text[begin:end], kind_of):
                 continue
+            is_quoted = text[begin - 1] in "\"'`"
             is_apart = sign == ":" and begin > found.start("sign") + 1
-            if (is_apart or named in (_CELL, _FLAG, _SAID)) and _harmless.is_state(
-                name, text[begin:end]
-            ):
+            is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
+            may_be_prose = (is_apart or named in (_CELL, _FLAG, _SAID)) and not is_literal
+            if may_be_prose and _harmless.is_state(name, text[begin:end]):
                 continue
             if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
                 is_header = kind == "authorization" and _PARAMETERS.match(text, begin)
                 if not (is_header or _begin_of_credential(text, begin, kind)):
                     continue
-            is_bare = text[begin - 1] not in "\"'`" and before not in ("?", "&")
+            is_bare = not is_quoted and before not in ("?", "&")
             if is_bare and _harmless.is_source(name, text, begin, end, kind_of):
                 continue
             is_mixed = any(map(str.isdigit, text[begin:end])) or not is_bare
             if not is_mixed and (sign == "==" or (named is _CELL and kind != "password")):
                 continue  # compared to another; in a list of what runs
         value = text[begin:end]
-        if not (is_blank(value, kind) or is_count(name, value) or is_about(value)):
+        is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
+        if not (is_placeholder or is_count(name, value) or is_about(value)):
             parts += text[done:begin], marker(kind)
             done = end
             if then := _THEN.match(text, end):
@@ -335,7 +339,8 @@ def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None])
 #: A statement's rows, or what a driver is given beside it: `[SQL: … SET password=?] [parameters:
 #: ('x',)]`; the columns before them, or the names before places; a bracket, a comma, a literal.
 _ROWS: Final = later(
-    r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[]))"
+    r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[])"
+    r"|\[(?:generated|cached) [\w. ]{1,40}\] )"
     r"((?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
 )
 _COLUMNS: Final = later(r"(?i:\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s)")

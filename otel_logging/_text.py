@@ -16,7 +16,7 @@ class _Later:
 
     def __getattr__(self, name: str) -> Any:
         compiled = re.compile(*self._given)
-        for each in ("finditer", "fullmatch", "match", "search", "sub"):
+        for each in ("finditer", "fullmatch", "match", "search", "split", "sub"):
             setattr(self, each, getattr(compiled, each))
         return getattr(compiled, name)
 

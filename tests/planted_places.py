@@ -243,7 +243,7 @@ VALUES = (
     ("errors", [{"type": "a", "loc": ("body", "password"), "msg": "m", "input": "§"}]),
     ("password", {"type": "string", "default": "§"}),
     ("password", ["is too short", "§"]),
-    ("keys", [{"kty": "EC", "crv": "P-256", "d": "§"}]),
+    ("keys", [{"kty": "EC", "crv": "P-256", "d": "§Xq81kMzPqL77vB3n"}]),
 )
 
 #: Names of what is no secret.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from otel_logging import _diagnostics
+from otel_logging import _diagnostics, processors
 from otel_logging.export.sender import Sender
 from tests.spools import make, run
 
@@ -93,14 +93,19 @@ def test_the_next_span_is_told_of_losses_as_often_as_stderr(
 ) -> None:
     """At most once a minute; the rest with the worker's next look. Also where stderr takes none."""
     sender = Sender(make(tmp_path), None, timeout_s=1)
+    _diagnostics.forget()
+    processors.redact_secrets(None, "info", {"password": "x1"})
+    sender.gather()
     _diagnostics.report(LOST)
     _diagnostics.report(LOST, 4)
     _diagnostics.report("headers not understood")
-    assert _diagnostics.take_untold() == [f"1 {LOST}"]
-    assert _diagnostics.take_untold() == []
+    assert _diagnostics.take_untold() == {"otel_logging.lost": f"1 {LOST}"}
+    assert _diagnostics.take_untold() == {}
     clock.now = 60.0
+    sender.next_housekeeping = 0.0  # by the real clock
     sender.gather()
-    assert _diagnostics.take_untold() == [f"4 {LOST}"]
+    told = {"otel_logging.lost": f"4 {LOST}", "otel_logging.value.redacted": 1}
+    assert _diagnostics.take_untold() == told
     assert capsys.readouterr().err.endswith(f"otel_logging: 4 {LOST}\n")
 
 
@@ -111,13 +116,13 @@ def test_what_stderr_does_not_take_is_told_once(
     with monkeypatch.context() as closed:
         closed.setattr(sys, "stderr", Broken())
         _diagnostics.report(LOST)
-    assert _diagnostics.take_untold() == [f"1 {LOST}"]
+    assert _diagnostics.take_untold() == {"otel_logging.lost": f"1 {LOST}"}
     clock.now = 60.0
     _diagnostics.report(LOST)
-    assert _diagnostics.take_untold() == [f"1 {LOST}"]
+    assert _diagnostics.take_untold() == {"otel_logging.lost": f"1 {LOST}"}
     _diagnostics.report("lines dropped")
     _diagnostics.forget()
-    assert _diagnostics.take_untold() == []
+    assert _diagnostics.take_untold() == {}
 
 
 def test_a_new_set_up_counts_anew(capsys: pytest.CaptureFixture[str]) -> None:

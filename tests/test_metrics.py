@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_logging import traced
+from otel_logging import _diagnostics, traced
 from tests.conftest import Service
 from tests.programs import child_environment, good, python, script
 from tests.receiver import Receiver, accept, partial_success
@@ -139,6 +139,26 @@ def test_the_next_span_tells_what_was_lost(service: Service) -> None:
     assert found["later"] == {}
 
 
+def test_the_next_span_tells_what_was_redacted_and_shortened(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many values, beside what was lost; once."""
+    redacted, shortened = "otel_logging.value.redacted", "otel_logging.value.shortened"
+    assert service.observability.force_flush(10)
+    monkeypatch.setattr(_diagnostics, "_quiet_s", 0.0)  # no minute
+    with traced("first", password="x1", note="token=x1", text="x" * 9000):
+        pass
+    for name in ("after", "later"):
+        assert service.observability.force_flush(10)
+        _diagnostics.report(f"spans lost before {name}")
+        with traced(name):
+            pass
+    found = {span.name: span.attributes for span in service.spans()}
+    lost = "otel_logging.lost"
+    assert found["after"] == {lost: "1 spans lost before after", redacted: 2, shortened: 1}
+    assert found["later"] == {lost: "1 spans lost before later"}
+
+
 def test_a_span_of_lines_and_a_span_of_another_sdk_tell_it_too(receiver: Receiver) -> None:
     """Whichever leaves first."""
     code = """
@@ -172,12 +192,15 @@ def test_a_forked_child_tells_nothing_of_its_parent(receiver: Receiver) -> None:
     """Its parent does, on its own next span; and stderr has it once."""
     code = """
 import os
-from otel_logging import _diagnostics, setup_observability, traced
+from otel_logging import _diagnostics, processors, setup_observability, traced
 
 ours = setup_observability("shop", environment="production", instrument=[])
+processors.redact_secrets(None, "info", {"password": "x1"})
 _diagnostics.report("spans lost in a test")
 _diagnostics.report("spans lost in a test", 2)
 child = os.fork()
+_diagnostics._changed_at = float("-inf")  # as a minute later
+_diagnostics.say_due()
 with traced("parent" if child else "child"):
     pass
 if child:
@@ -193,6 +216,7 @@ ours.shutdown()
         )
     )
     found = {span.name: span.attributes for span in receiver.spans}
-    assert found == {"parent": {"otel_logging.lost": "1 spans lost in a test"}, "child": {}}
+    told = {"otel_logging.lost": "1 spans lost in a test", "otel_logging.value.redacted": 1}
+    assert found == {"parent": told, "child": {}}
     said = [line for line in done.stderr.splitlines() if "lost in a test" in line]
     assert said == [f"otel_logging: {times} spans lost in a test" for times in (1, 2)]

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otel_logging import ConfigurationError, Redaction, _json, _otlp, _runtime
@@ -198,6 +198,86 @@ def test_what_stands_around_a_secret_stays(text: str, expected: str) -> None:
     assert DEFAULT.text(text) == expected
 
 
+@pytest.mark.parametrize("word", ["unlocked", "default", "open", "required", "string", "expired"])
+def test_any_word_may_be_a_password_but_in_prose(word: str) -> None:
+    """As a field, in JSON, in what shows an object; behind a colon alone it is a state."""
+    for name in ("password", "db_secret", "Passphrase"):
+        mark = f"[redacted:{DEFAULT.kind(name)}]"
+        assert DEFAULT.fields({name: word}) == {name: mark}
+        for text in (
+            '{"§": "@"}',
+            "{'§': '@'}",
+            '{"a": "{\\"§\\":\\"@\\"}"}',
+            "§: '@'",
+            "U(§='@')",
+        ):
+            named = text.replace("§", name)
+            assert DEFAULT.text(named.replace("@", word)) == named.replace("@", mark)
+        for text in (f"{name}: {word}", f"the {name} {word}", f"{name} is {word} now"):
+            assert DEFAULT.text(text) == text
+    for text in ('{"token": "expired"}', '{"session": "closed"}', '{"password": null}'):
+        assert DEFAULT.text(text) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password_for_db",
+        "passwordOfUser",
+        "token_for_github",
+        "secret-for-app",
+        "pwdhash",
+        "passwordHash",
+        "pwhash",
+        "passhash",
+        "db_pass",
+        "secretValue",
+        "mysql_pwd",
+        "pwdConfirm",
+        "tokenhash",
+        "pasword",
+        "apiKeyForMaps",
+    ],
+)
+def test_words_around_a_secret_s_name_are_no_other_name(name: str) -> None:
+    """Whose it is, and in which form."""
+    assert DEFAULT.field(name, "x1") == f"[redacted:{DEFAULT.kind(name)}]"
+    assert DEFAULT.text(f"a {name}=x1") == f"a {name}=[redacted:{DEFAULT.kind(name)}]"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password_for",
+        "length_of_password",
+        "reason_for_token",
+        "password_reset_for_user",
+        "pwdchanged",
+        "tokens_of_prompt",
+        "tokensForPrompt",
+        "sessions_for_user",
+    ],
+)
+def test_what_is_said_of_a_secret_is_none(name: str) -> None:
+    """How many there are, whose is about them."""
+    assert DEFAULT.field(name, 512) == 512
+    assert DEFAULT.text(f"a {name}=512") == f"a {name}=512"
+
+
+@pytest.mark.parametrize("start", ["EAAB", "EAAC", "AC12", "0012", "AD25"])
+def test_a_uuid_is_no_token_in_any_case(start: str) -> None:
+    """Though it begins as one that somebody issues; with hyphens and without."""
+    for text in (f"{start}1234-ABCD-4ABC-9ABC-1234567890AB", f"{start}{'1A2B3C4D' * 3}5E6F"):
+        for each in (
+            text,
+            text.lower(),
+            f"id {text}, {text}.txt, x-{text}",
+            {"id": text},
+            f"?a={text}&b=1",
+        ):
+            assert PERSONAL.value(each) == each
+
+
 def test_names_patterns_and_exceptions_are_given() -> None:
     """In any style, as for the names that are known."""
     redaction = Redaction(["tenant code"], [r"ACME-\d{4}"], ["session_id"])
@@ -262,6 +342,65 @@ def test_personal_data_goes_on_request() -> None:
 def test_versions_and_long_numbers_are_no_personal_data(text: str, expected: str) -> None:
     """An address with a port is."""
     assert PERSONAL.text(text) == expected
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "(030) 1234567",
+        "+49 (0)30 1234567",
+        "030/1234567",
+        "030 / 123456",
+        "030-1234567",
+        "0049 30 1234567",
+        "(040)1234567",
+        "(+49) 30 123456",
+        "0800 123 456",
+        "06 12 34 56 78",
+        "06.12.34.56.78",
+        "+44 20 7946 0958",
+        "(020) 7946 0958",
+        "07700 900123",
+        "+1-415-555-2671",
+        "+41 44 668 18 00",
+        "0171/12 34 567",
+    ],
+)
+def test_phone_numbers_are_written_in_many_ways(number: str) -> None:
+    """With an area code in brackets, behind a slash, with what is left out from abroad."""
+    for text in ("{}", "call {} now", "Tel.: {}, Fax", "tel={}", '{{"a": "{}"}}', "({})"):
+        assert PERSONAL.text(text.format(number)) == text.format("[redacted:phone]")
+    assert DEFAULT.text(number) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "01-02-2026",
+        "01 02 2026",
+        "01/02/2026",
+        "2026-01-02 03:04:05",
+        "27/Nov/2026:09:57:58 +0000",
+        "+0200 2026-11",
+        "0.5 1234567",
+        "0;12345678",
+        "$1 234 567.89",
+        "007-12",
+        "0 123 456",
+        "v0.12.3456789",
+        "01.02.2026 12:30",
+        "0x1234567",
+        "rows 0-1234567",
+        "a(030)",
+        "3/12345678",
+        "00012345678",
+        "10.20.30.40.50",
+        "(0) 1234567",
+    ],
+)
+def test_dates_prices_versions_and_ids_are_no_phone_numbers(text: str) -> None:
+    """However they are written."""
+    assert PERSONAL.text(text) == text
 
 
 @pytest.mark.parametrize("key", ["tenant code", "tenantCode", "TENANT_CODE", "tenantcode"])
@@ -409,6 +548,38 @@ def test_once_is_enough(text: str) -> None:
         assert redaction.text(found) == found
 
 
+_NAMES = [*("a", "tokens", "password", "user_id", "name", "value", "loc", "input", "kty", "d")]
+_NAMES += [*("sessions", "phone", "auth", "pin=x1", "default", "type", "--pin", "x1", "unlocked")]
+_STRINGS = st.sampled_from([*_NAMES, *_PIECES])
+_FIELDS: Any = st.dictionaries(
+    _STRINGS,
+    st.recursive(
+        st.one_of(_STRINGS, st.sampled_from([None, True, 512, 4111111111111111])),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4),
+            st.tuples(_STRINGS, inner),
+            st.dictionaries(_STRINGS, inner, max_size=4),
+        ),
+        max_leaves=8,
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=40)  # of thousands that were tried once
+@given(_FIELDS)
+@example({"tokens": ["token=abc"]})
+@example({"pin=x1": "000"})
+@example({"a": ("user_id", 4111111111111111)})
+@example({"a": [("tokens", "A"), planted.LOOKS[-17]]})
+@example({"a": (None, "--pin x1\\")})
+def test_once_is_enough_for_nested_values_too(fields: dict[str, Any]) -> None:
+    """Idempotent: what was left at first does not look like a secret without what was taken out."""
+    for redaction in (DEFAULT, PERSONAL):
+        found = redaction.fields(fields)
+        assert redaction.fields(found) == found
+
+
 _HOSTILE = [
     *(
         "a",
@@ -532,6 +703,22 @@ _HOSTILE = [
         "password is set to ",
         "kty 'd': 'a1",
         "login a password a ",
+        "-u a -p a ",
+        "http -a a:a ",
+        "A1 LOGIN a ",
+        "login('a', 'b', ",
+        "?state=a&a&",
+        "12345 is your a ",
+        "name: /a/password ",
+        "name='a' b='c' value=",
+        "(030) ",
+        "+49 (0)",
+        "06 12 ",
+        "password_for_",
+        "**password:** ",
+        "[cached since 1] ('a', ",
+        "PWD={a};",
+        "Authorization: a b:",
     ),
 ]
 

@@ -31,9 +31,12 @@ from otel_logging import (
     setup_observability,
     traced,
 )
+from otel_logging.cli import main
 from tests import planted
+from tests.commands import Runner
 from tests.conftest import NOWHERE, Service
 from tests.programs import child_environment, python
+from tests.stored import TRACE, Planted, line, store
 
 log = get_logger("shop")
 #: All of them together would take a minute; every kind of name, text and look is among these.
@@ -449,6 +452,44 @@ def test_handlers_of_the_application_get_lines_of_ours_redacted(tmp_path: Path) 
     assert path.read_text() == (
         "password=[redacted:password] [redacted:key] pwd=[redacted:password]\n"
     )
+
+
+def test_the_commands_show_no_secret_that_somebody_else_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``redact=False``, or an earlier version, or another SDK; in every place they show."""
+    secret = "pin=x1Secret"
+    values = {"user_id": secret, "budget_s": 0.1, "pin": "x1Secret"}
+    values |= dict.fromkeys(("late.cause", "late.culprit", "late.detail", "late.why"), secret)
+    failure = f"Traceback (most recent call last):\n  File 'a.py', line 1, in f\nError: {secret}"
+    lines = [line(1, secret, "error", exception=failure, pin="x1Secret")]
+    span = Planted(1, 0, secret, 0, 400, values, lines, status=2, message=secret)
+    configure_logging(redact=False)
+    store(tmp_path, span, service=secret)
+    configure_logging(redact=True)
+    for command in ("late", "late --json", "failed", "failed --json", f"show {TRACE}"):
+        asked = [*command.split(), "--source", "local", "--spool-dir", str(tmp_path)]
+        shown = Runner().invoke(main, asked).output
+        assert "x1Secret" not in shown, command
+        assert "pin=[red" in shown, command
+
+
+def test_what_is_open_is_shown_without_a_secret_of_a_process_that_writes_it(tmp_path: Path) -> None:
+    """``now``; its table is read by other processes."""
+    where = {"endpoint": NOWHERE, "spool_dir": tmp_path, "environment": "production"}
+    made = setup_observability("shop", redact=False, budgets={"pin=x1Secret": 0.01}, **where)
+    with traced("pin=x1Secret"):
+        bind_context(user_id="pin=x1Secret")
+        until = time.monotonic() + 5
+        while b"user_id=pin=x1Secret" not in on_disk(tmp_path):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        configure_logging(redact=True)
+        shown = Runner().invoke(main, ["now", "--spool-dir", str(tmp_path)]).output
+    made.shutdown(0.1)
+    clear_context()
+    assert "x1Secret" not in shown
+    assert "user_id=pin=[redacted:otp]" in shown
 
 
 @pytest.fixture(autouse=True)

@@ -444,6 +444,29 @@ def test_secrets_are_not_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "http://…@host:port/" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OTEL_RESOURCE_ATTRIBUTES", "password=s3cret,a", "='password=[redacted:password]': pairs"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "token=%zzs3cret", "='token=[redacted:token]': percent"),
+        ("LOG_LEVEL", "Bearer s3cret", "='Bearer [redacted:bearer]': a level"),
+        ("OTEL_LOGGING_BUDGETS", "api_key=s3cret", ": api_key='[redacted:key]': a positive"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/s3/a.pem", "='/s3/a.pem': a file that exists"),
+        ("OTEL_LOGGING_SPOOL_DIR", "/proc/pin=s3cret", "='/proc/pin=[redacted:otp]': a directory"),
+    ],
+)
+def test_no_value_of_an_error_has_a_secret(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whichever variable it was pasted into; nor what the system says of it."""
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", str(tmp_path))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        setup_observability("shop", environment="production", endpoint="http://127.0.0.1:9")
+    assert str(caught.value).startswith(name + said)
+    assert "s3cret" not in str(caught.value)
+
+
 # ---------------------------------------------------------------- groups of values
 
 

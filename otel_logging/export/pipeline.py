@@ -232,8 +232,7 @@ class Pipeline:
             return
         self.ended_spans += 1
         if _diagnostics.untold and (told := _diagnostics.take_untold()):
-            # one text: of a list Jaeger makes JSON in a text
-            encoded = _otlp.with_attributes(encoded, {_names.LOST: "; ".join(told)})
+            encoded = _otlp.with_attributes(encoded, told)
         self.spool.append(scope, trace_id, encoded)
 
     def is_sent_by(self, provider: Any) -> bool:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from otel_logging._values import plain
+from otel_logging._values import field, plain
 from otel_logging.lateness.verdict import Who
 from otel_logging.spool.reading import content
 
@@ -190,10 +190,11 @@ def read(path: Path) -> Table:
 def _slot(data: bytes) -> OpenStage:
     _, trace_id, span_id, parent_id, start_ns, began_ns, budget_s, *texts = _SLOT.unpack(data)
     name, who, where = (text.rstrip(b"\0").decode("utf-8", "ignore") for text in texts)
-    return OpenStage(
-        *(name, int.from_bytes(trace_id, "big"), span_id, parent_id, start_ns, began_ns),
+    pairs = (pair.partition("=")[::2] for pair in who.split(_PAIRS) if pair)
+    return OpenStage(  # with secrets, where its process runs with redact=False
+        *(plain(name), int.from_bytes(trace_id, "big"), span_id, parent_id, start_ns, began_ns),
         budget_s if 0 < budget_s < float("inf") else None,
-        dict(pair.partition("=")[::2] for pair in who.split(_PAIRS) if pair),
+        {key: field(key, value) for key, value in pairs},
         where.partition("\0")[0],
     )
 

@@ -98,7 +98,8 @@ class Span:
         found = _written(key).search(one) if key.startswith(_VERDICT) else None
         if found is None:
             return value_in(_message(one), key)
-        return one[found.end() : found.end() + found[1][0]].decode(errors="replace")
+        text = one[found.end() : found.end() + found[1][0]].decode(errors="replace")
+        return _runtime.current.redaction.field(key, text)
 
     def may_have(self, encoded: bytes) -> bool:
         """Whether it is worth a look: False where *encoded* is not in its bytes."""
@@ -228,7 +229,7 @@ def _resource(values: Mapping[str, Any]) -> Resource:
         with contextlib.suppress(ValueError, RecursionError):
             who = json.loads(who)
     keys = tuple(dict.fromkeys(map(str, who))) if isinstance(who, list) else _DEFAULT_WHO
-    return Resource(str(values.get("service.name") or "unknown_service"), keys)
+    return Resource(text_of(str(values.get("service.name") or "unknown_service")), keys)
 
 
 # ---------------------------------------------------------------- from bytes
@@ -281,7 +282,7 @@ def value_in(message: Any, key: str) -> Any:
     """Return an attribute of a span or an event as it is encoded, or None."""
     for item in message.attributes:
         if item.key == key:
-            return _otlp.value_of(item.value)
+            return _runtime.current.redaction.field(key, _otlp.value_of(item.value))
     return None
 
 
