@@ -28,6 +28,7 @@ SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meani
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
 _NOT_ASCII: Final = later(r"[^\x00-\x7e]+")
 _EVERY_S = 1.0  # --follow
+_NO_EDGE = 10_000  # columns of a page's title
 
 
 def without_collector() -> None:
@@ -44,19 +45,28 @@ def links_of(found: Answered) -> terminal.Links:
     return terminal.Links(found.link, are_taken=links.takes_links())
 
 
+def places_of(asked: Sources) -> list[str]:
+    """Return the directories of the local store that were read."""
+    known = [] if asked.which == sources.JAEGER else filter(Path.is_dir, asked.places)
+    return [visible(str(place)) for place in known]
+
+
+def read_from(found: Answered, asked: Sources) -> str:
+    """Return which sources and directories were read, in one line."""
+    return " · ".join([found.origin, *places_of(asked)])
+
+
 def footer(found: Answered, asked: Sources, width: int) -> Iterator[Text]:
     """Yield the lines that name the sources, and the directories of the local store; where they
     have no room in one, each directory has its own, whole: it is to be copied.
     """
-    known = [] if asked.which == sources.JAEGER else filter(Path.is_dir, asked.places)
-    paths = [visible(str(place)) for place in known]
-    line = " · ".join([found.origin, *paths])
+    line = read_from(found, asked)
     yield Text()
     if cell_len(line) <= width:
         yield Text(line, "dim")
         return
     yield from terminal.wrapped(Text(found.origin, "dim"), width, 2)
-    yield from (Text(path, "dim", overflow="ignore") for path in paths)
+    yield from (Text(path, "dim", overflow="ignore") for path in places_of(asked))
 
 
 def nothing_in(found: Answered, asked: Sources, *, when: str) -> str:
@@ -125,12 +135,16 @@ class Listing:
     def _print(self, found: Answered, shown: Shown, known: list[str]) -> None:
         """Print an answer; *known*: what there is, where nothing was of what was asked for."""
         answer, drawn, rows = shown
+        read = [] if self.asked.which == sources.JAEGER else ["local store"]
+        read += ["Jaeger"] if found.jaeger_url else []
+        places, width = places_of(self.asked), self.out.width
         if self.html is not None or self.as_json:
             for each in known:
                 click.echo(each, err=True)
         if self.html is not None:
             traces = [row.trace for row in answer.rows]
-            text = page.draw(next(iter(drawn)).plain, list(rows), traces, found.origin)
+            title = terminal.titled(next(iter(drawn)), read, places, _NO_EDGE)
+            text = page.draw(title.plain, list(rows), traces, found.origin)
             try:
                 self.html.write_text(text, encoding="utf-8")
             except OSError as error:
@@ -141,14 +155,15 @@ class Listing:
                 click.echo(_object(row))
         elif self.as_json:
             print_array(rows)
-            click.echo(found.origin, err=True)
+            click.echo(read_from(found, self.asked), err=True)
         elif not found.spans:
             when = "" if self.since is not None else A_DAY
             click.echo(nothing_in(found, self.asked, when=when))
         else:
-            width = self.out.width
+            title, *lines = drawn
+            title = terminal.titled(title, read, places, width)
             there = [line for each in known for line in terminal.wrapped(Text(each), width, 4)]
-            terminal.show(self.out, [*drawn, *there, *footer(found, self.asked, width)])
+            terminal.show(self.out, [title, *lines, *there, *footer(found, self.asked, width)])
 
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:

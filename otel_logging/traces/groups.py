@@ -46,7 +46,7 @@ def usual(answer: Answer) -> Callable[[Row], tuple[float, float] | None]:
 
 
 def _kind(span: Span) -> tuple[str, str]:
-    return span.resource.service, span.name
+    return span.resource.service, span.stored_name
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:
@@ -149,7 +149,7 @@ def reason_key(row: Row) -> str:
     """Return why a row was late without its figures: rows that share it had the same reason."""
     if (cause := row.cause) not in TELL_LITTLE:
         work, whose = row.text(_names.LATE_CULPRIT), ", ".join(map(str, row.culprit.values()))
-        culprit = " for ".join(part for part in (work, whose) if part)
+        culprit = f"{work} for {whose}" if work and whose else work or whose
         culprit = culprit or row.text(_names.LATE_DETAIL) or ""
         return f"{culprit} ({cause})" if culprit else str(cause)
     if row.reason == [NOTHING]:

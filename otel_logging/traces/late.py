@@ -16,8 +16,9 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging._text import visible
 from otel_logging.lateness.verdict import late_by
+from otel_logging.traces.attributes import key_of
 from otel_logging.traces.path import Step, steps, words
-from otel_logging.traces.span import Span, key_of, rfc3339
+from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
 #: What can be measured to have made a stage late, beside what the application names.
@@ -266,7 +267,6 @@ def _late(trace: Trace, rows: list[Row]) -> list[Row]:
 # ---------------------------------------------------------------- on whose behalf
 
 
-@_kept
 def who(trace: Trace, span: Span) -> dict[str, Any]:
     """Return on whose behalf *span* ran: the keys found, and their values.
 
@@ -274,6 +274,13 @@ def who(trace: Trace, span: Span) -> dict[str, Any]:
     its descendants that have one. Where these disagree it is left out: one
     user's work is never filed under another's name.
     """
+    keys = trace.who_keys
+    own = {key: value for key in keys if (value := span.get(key)) is not None}
+    return own if len(own) == len(keys) or len(trace.spans) == 1 else _who(trace, span)
+
+
+@_kept
+def _who(trace: Trace, span: Span) -> dict[str, Any]:
     found = {key: _values(trace, span, key) for key in trace.who_keys}
     return {key: values[0] for key, values in found.items() if len(values) == 1}
 

@@ -128,7 +128,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
         for part in below:
-            took_of[part.span.name] += part.end - part.start
+            took_of[part.span.stored_name] += part.end - part.start
         most, most_took = max(took_of.items(), key=itemgetter(1), default=("", 0))
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
@@ -140,7 +140,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
             found.append(Step(*step, *_between(trace, parts, gaps, below)))
             break
         found.append(Step(*step))
-        below = [part for part in below if part.span.name == most]
+        below = [part for part in below if part.span.stored_name == most]
         count, whole = len(below), sum(part.whole for part in below)
         at_once = count > 1 and whole > _AT_ONCE * most_took
         parts = [part for part in below if part.start < part.end]
@@ -206,7 +206,7 @@ def clock(parent: Span, child: Span) -> int:
 
 
 def _spread(took_of: Mapping[str, int], most: str) -> str:
-    parts = f"{duration(sum(took_of.values()) / 1e9)}, most in {visible(most)}"
+    parts = f"{duration(sum(took_of.values()) / 1e9)}, most in {visible(text_of(most))}"
     return f"{len(took_of)} different stages · {parts} {duration(took_of[most] / 1e9)}"
 
 

@@ -26,8 +26,8 @@ _SEPARATED: Final = " · "
 _BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
 _NARROW: Final = 72  # columns: less has no room for year, milliseconds and the id
-_ROOMY: Final = 120  # columns: enough for what tells rows apart beside the stage
-_WIDE: Final = 160  # columns: enough for the reason beside the stage
+_ROOMY: Final = 120  # columns: enough for what tells rows apart, or a reason, beside the stage
+_WIDE: Final = 160  # columns: enough for most reasons; of what is usual the end may be cut
 _ID_DIGITS: Final = 8  # enough for `show`
 
 
@@ -165,7 +165,8 @@ class _Columns:
 
     def lines(self, numbers: Sequence[str], found: int) -> Iterator[Text]:
         """Yield the table; *numbers*: names of columns; *found*: how many rows there are in all."""
-        narrow, wide = self._width < _NARROW, self._width >= _WIDE
+        narrow = self._width < _NARROW
+        roomy, wide = self._width >= _ROOMY, self._width >= _WIDE
         table = _empty_table()
         table.add_column("when", no_wrap=True)
         for name in numbers:
@@ -179,9 +180,10 @@ class _Columns:
         heading, *rows = _rendered(table, self._width)
         yield heading
         for line, (_, below) in zip(rows, self._rows, strict=True):
-            # of what does not fit beside the stage only what is usual may be cut
-            if wide and line.cell_len + len(_GAP) + below.why.cell_len <= self._width:
-                yield Text.assemble(line, _GAP, below.why, _after(below.facts))
+            facts = _after(below.facts)
+            whole = Text.assemble(line, _GAP, below.why, facts)
+            if roomy and whole.cell_len - wide * facts.cell_len <= self._width:
+                yield whole
             else:
                 yield line
                 yield from self._below(below)

@@ -112,7 +112,7 @@ class Folding:
         equal: dict[Any, list[Span]] = {}
         for span in siblings:
             apart = span.span_id if span.span_id in self._apart else ""
-            equal.setdefault((span.name, span.resource.service, apart), []).append(span)
+            equal.setdefault((span.stored_name, span.resource.service, apart), []).append(span)
         parts = [
             part
             for same in equal.values()
