@@ -218,6 +218,7 @@ def talked(base: Path) -> Path:
     hash_of = "History.set_password (demo.py:143)"
     blocked = {"late.cause": "loop", "late.culprit": hash_of}
     blocked |= {"late.culprit.user_id": "hugo", "late.where": "100 % ChatService.ask (demo.py:109)"}
+    computed = {"late.cause": "cpu", "late.detail": hash_of}
     took = "message took {} (budget 500 ms): {}"
     held = f"988 ms behind {hash_of} for hugo, which blocked the event loop"
     why = {"ines": took.format("1.004 s", held)}
