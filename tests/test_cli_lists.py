@@ -94,7 +94,7 @@ def test_rows_are_in_the_order_asked_for(run: Run, sort: str, traces: list[int])
 
 def test_a_late_row_that_failed_says_so(run: Run) -> None:
     """As a word, and as data."""
-    assert "dmitri  upload ERROR  " in run("late").output
+    assert "dmitri  ERROR upload  " in run("late").output
     found = rows(run("late", "--json"))
     assert [row["stage"] for row in found if row["error"]] == ["upload"]
 
@@ -219,7 +219,7 @@ def test_failed_as_a_table(run: Run) -> None:
     """Cut at the limit."""
     text = run("failed", "--limit", "1").output
     assert text.startswith("failed · 3 of 8 traces · ")
-    assert "dmitri  upload ERROR → parse" in text
+    assert "dmitri  ERROR upload → parse" in text
     assert "  └ ValueError: <no & model>  at srv/cart.py:12 f" in text
     assert "and 2 more: --limit 3" in text
     assert "elif    handled" in run("failed").output

@@ -22,6 +22,7 @@ NOTHING: Final = (
 _AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
 _NEARLY_ALL = 0.9
 _SPREAD = 4  # less than a quarter of the time is not where it went
+_SAID = 80  # characters of a line that the time is next to
 _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _START, _END = attrgetter("start"), attrgetter("end")
@@ -70,7 +71,7 @@ class Step:
         """What the stage did itself, or many in it, in words; empty where nothing was recorded."""
         if self.spread:
             return self.spread
-        before, after = (each and visible(each) for each in self.between or (None, None))
+        before, after = (each and _short(visible(each)) for each in self.between or (None, None))
         if before and after:
             where = f"between {before} and {after}"
         elif before or after:
@@ -80,6 +81,11 @@ class Step:
         if self.piece_s >= _NEARLY_ALL * self.own_s:
             return f"itself {duration(self.piece_s)}, {where}"
         return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
+
+
+def _short(text: str) -> str:
+    """Return the beginning of a long line, which still says where it is."""
+    return text if len(text) <= _SAID else f"{text[:_SAID].rstrip()}…" + '"' * (text[0] == '"')
 
 
 def words(steps: list[Step], stood: Sequence[str] = ()) -> list[str]:

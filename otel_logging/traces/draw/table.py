@@ -25,6 +25,7 @@ _MIDDLE: Final = "… → "
 _SEPARATED: Final = " · "
 _BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
+_LEAST: Final = 50  # columns: less has room for one number
 _NARROW: Final = 72  # columns: less has no room for year, milliseconds and the id
 _ROOMY: Final = 120  # columns: enough for what tells rows apart, or a reason, beside the stage
 _WIDE: Final = 160  # columns: enough for most reasons; of what is usual the end may be cut
@@ -145,21 +146,22 @@ class _Columns:
         when = local_time(span.start_ns).strftime(f"{date}%H:%M:%S.%f")
         user = ", ".join(shown(value) for value in who.values()) or "-"
         told = fields(self._tells(row).items()).plain
-        stage = Text(visible(span.name), "bold", no_wrap=True, overflow="ellipsis")
-        if span.is_error:
-            stage.append(" ERROR", "bold red")
+        stage = Text(no_wrap=True, overflow="ellipsis")
+        if span.is_error:  # first: the end may be cut
+            stage.append("ERROR ", "bold red")
+        stage.append(visible(span.name), "bold")
         if not self._one_service:
-            stage.append(f" @{visible(span.resource.service)}", "not bold dim")
+            stage.append(f" @{visible(span.resource.service)}", "dim")
         if told and self._width >= _ROOMY:
-            stage.append(_GAP).append(told, "not bold dim")
+            stage.append(_GAP).append(told, "dim")
         elif told:
             below.facts.insert(0, told)
         cells = [
             Text(when[: -len(".123456" if narrow else "456")]),
             Text(duration(span.duration_s)),
-            *numbers,
+            *([] if self._width < _LEAST else numbers),
             Text(user, no_wrap=True, overflow="ellipsis"),
-            stage.append(inner, "not bold"),
+            stage.append(inner),
         ]
         self._rows.append((cells, below))
 
@@ -169,7 +171,7 @@ class _Columns:
         roomy, wide = self._width >= _ROOMY, self._width >= _WIDE
         table = _empty_table()
         table.add_column("when", no_wrap=True)
-        for name in numbers:
+        for name in numbers[: 1 if self._width < _LEAST else None]:
             table.add_column(name, no_wrap=True, justify="right")
         table.add_column("who", max_width=_WHO_MOST)
         table.add_column("stage", max_width=self._width // 4 if wide else None)

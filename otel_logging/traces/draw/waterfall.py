@@ -137,7 +137,7 @@ class _Columns:
     lost: str  # what the last one of it did itself, if that is much
     last: str  # its id
     number: int = 0
-    label: int = 80
+    label: int = 0
     bar: int = 0
 
     @property
@@ -208,7 +208,7 @@ def _columns(
     last, service = top.path[-1], top.span.resource.service
     # of the outermost stage alone the heading has it
     lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
-    rough = _Columns(start, total, service, width, trace.spans, way, lost, last.span_id)
+    rough = _Columns(start, total, service, width, trace.spans, way, lost, last.span_id, 0, width)
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
@@ -231,7 +231,7 @@ def took_ns(row: Row) -> int:
 def _header(
     trace: Trace, columns: _Columns, users: Mapping[str, Any], links: Links, top: Judged
 ) -> Iterator[Text]:
-    services = dict.fromkeys(span.resource.service for span in trace.in_order)
+    services = dict.fromkeys(s.resource.service for s in (top.span, *trace.in_order))
     line = Text(visible(top.span.name), "bold")
     for word in words_of(top.span):
         line.append(f" {word}", f"bold {_style(top.span)}")
@@ -268,14 +268,16 @@ def _label(row: Row, columns: _Columns) -> Text:
     line, span = columns.tree(row.lead), row.span
     if span is None:
         return line.append("… not ended yet, or not recorded here", "italic")
-    line.append(visible(span.name), f"{_style(span)}{' bold' * (span.span_id in columns.way)}")
+    name = Text(visible(span.name), f"{_style(span)}{' bold' * (span.span_id in columns.way)}")
+    more = Text()  # never cut: the name gives way
     if len(row.equal) > 1:
-        line.append(f" \N{MULTIPLICATION SIGN}{len(row.equal)}", "bold")
+        more.append(f" \N{MULTIPLICATION SIGN}{len(row.equal)}", "bold")
     if span.resource.service != columns.service:
-        line.append(f" @{visible(span.resource.service)}", "dim")
+        more.append(f" @{visible(span.resource.service)}", "dim")
     for word in words_of(span):
-        line.append(f" {word}", f"bold {_style(span)}")
-    return line
+        more.append(f" {word}", f"bold {_style(span)}")
+    name.truncate(max(columns.label - line.cell_len - more.cell_len, 1), overflow="ellipsis")
+    return line.append(name).append(more)
 
 
 def words_of(span: Span) -> list[str]:
