@@ -47,7 +47,7 @@ BUDGETS = {
     "_wrap": 169,
     "assembly": 146,
     "binding": 195,
-    "cli": 667,
+    "cli": 668,
     "context": 216,
     "demo": 227,
     "doctor": 393,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1065,
     "testing": 147,
     "tracers": 58,
-    "traces": 2466,
+    "traces": 2472,
     "tracing": 277,
 }
 

@@ -215,6 +215,7 @@ def test_show_draws_the_trace_asked_for(run: Run) -> None:
         ((TRACE, "--last"), 2, "say TRACE_ID, or --last and --who"),
         ((TRACE, "--service", "billing"), 1, "Nothing of billing; services there are: chat-"),
         (("--service", "billing"), 1, "Error: Nothing of billing; services there are: "),
+        (("--who", "\u202egnp"), 1, r"Error: Nothing of \u202egnp; users there are (user_id): "),
     ],
 )
 def test_what_cannot_be_shown_is_reported(

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import visible
 from otel_logging.cli.listing import (
     A_DAY,
     SCHEMA,
@@ -196,7 +197,7 @@ def show(
     if not chosen:
         known = there_is(found.spans, question)
         said = next((f"Nothing of {service or who}; {each}." for each in known), none)
-        raise click.ClickException(f"{said}\n{read_from(found, asked)}")
+        raise click.ClickException(f"{visible(said)}\n{read_from(found, asked)}")
     if as_json:
         shown = [
             f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n'

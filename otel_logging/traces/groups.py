@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from otel_logging import _names
 from otel_logging.traces.late import TELL_LITTLE, Answer, Row
-from otel_logging.traces.path import NOTHING
+from otel_logging.traces.path import NOTHING, without_middle
 from otel_logging.traces.span import Span
 
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
@@ -155,7 +155,7 @@ def reason_key(row: Row) -> str:
     if row.reason == [NOTHING]:
         return "nothing recorded inside"
     inner = [step.stage for step in row.path[1:]]
-    return " → ".join(inner) or f"{row.span.name} itself"
+    return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
 
 
 def _is_shared(row: Row) -> bool:

@@ -93,10 +93,15 @@ def words(steps: list[Step], stood: Sequence[str] = ()) -> list[str]:
     middle is counted. *stood*: what is known better of the last one than what it did itself.
     """
     itself = steps[-1].itself
-    found: list[object] = [*steps[1:], *(stood or ([itself] if itself else ()))]
-    if (left_out := len(found) - _FIRST_SAID - _LAST_SAID) > 1:
-        found[_FIRST_SAID:-_LAST_SAID] = [f"… {left_out} more"]
-    return [*map(str, found)] or [NOTHING]
+    found = [*map(str, steps[1:]), *(stood or ([itself] if itself else ()))]
+    return without_middle(found) or [NOTHING]
+
+
+def without_middle(way: list[str]) -> list[str]:
+    """Return *way*, of a long one its beginning and its end, and how many are between."""
+    left_out = len(way) - _FIRST_SAID - _LAST_SAID
+    middle = [f"… {left_out} more"]
+    return [*way[:_FIRST_SAID], *middle, *way[-_LAST_SAID:]] if left_out > 1 else way
 
 
 # ---------------------------------------------------------------- the critical path

@@ -88,20 +88,22 @@ def draw_groups(
 ) -> Iterator[Text]:
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
     yield _title(answer, narrowed=False)
-    table = _empty_table()
-    for name in (by, "rows", "users", "late by" if answer.judged else "took", "worst", "trace"):
+    table, most = _empty_table(), 3 if width < _LEAST else None
+    names = (by, "rows", "late by" if answer.judged else "took", "users", "worst", "trace")
+    for name in names[:most]:
         right = name not in (by, "trace")
         table.add_column(name, no_wrap=name != by, justify="right" if right else "left")
     for group in parts:
         worst = group.rows[0].span
-        table.add_row(
+        cells = (
             Text(visible(group.key), "bold", no_wrap=True, overflow="ellipsis"),
             str(len(group.rows)),
-            str(len(group.users)),
             duration(group.lost_s),
+            str(len(group.users)),
             duration(worst.duration_s),
             Text(worst.trace_id[:_ID_DIGITS], "dim"),
         )
+        table.add_row(*cells[:most])
     yield Text()
     yield from _rendered(table, width)
 

@@ -304,7 +304,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     if len(row.equal) > 1:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
         yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
-        yield from _facts(common(row.equal[:_COMPARED]), row, columns)
+        yield from _facts(attributes_of(row, span), row, columns)
         return
     parent = columns.spans.get(span.parent_span_id)
     if parent and (wrong_ns := clock(parent, span)):
@@ -323,6 +323,11 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
         yield Text("each inside: ", "dim").append(each)
     for link in span.details.links:
         yield from _below(Text(f"linked to trace {link['trace_id']}", "dim"), row.inner, columns)
+
+
+def attributes_of(row: Row, span: Span) -> Mapping[str, Any]:
+    """Return what is said of a row's stage, of equal ones what all have."""
+    return common(row.equal[:_COMPARED]) if len(row.equal) > 1 else span.attributes
 
 
 def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
