@@ -47,7 +47,7 @@ BUDGETS = {
     "_wrap": 169,
     "assembly": 146,
     "binding": 195,
-    "cli": 668,
+    "cli": 662,
     "context": 216,
     "demo": 227,
     "doctor": 393,
@@ -57,7 +57,7 @@ BUDGETS = {
     "jobs": 100,
     "lateness": 1560,
     "logs": 1554,
-    "mcp_server": 132,
+    "mcp_server": 140,
     "observability": 251,
     "outliving": 79,
     "processors": 183,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1065,
     "testing": 147,
     "tracers": 58,
-    "traces": 2472,
+    "traces": 2479,
     "tracing": 277,
 }
 

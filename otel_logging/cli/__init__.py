@@ -23,7 +23,6 @@ from otel_logging.cli.listing import (
     links_of,
     nothing_in,
     print_array,
-    read_from,
     strict,
     without_collector,
 )
@@ -197,7 +196,7 @@ def show(
     if not chosen:
         known = there_is(found.spans, question)
         said = next((f"Nothing of {service or who}; {each}." for each in known), none)
-        raise click.ClickException(f"{visible(said)}\n{read_from(found, asked)}")
+        raise click.ClickException(f"{visible(said)}\n{asked.read(found)}")
     if as_json:
         shown = [
             f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n'
@@ -206,7 +205,7 @@ def show(
             for trace in chosen
         ]
         click.echo(shown[0] if number == 1 else "[\n" + ",\n".join(shown) + "\n]")
-        click.echo(read_from(found, asked), err=True)
+        click.echo(asked.read(found), err=True)
         return
     out = terminal.console()
     for trace in chosen:

@@ -45,28 +45,17 @@ def links_of(found: Answered) -> terminal.Links:
     return terminal.Links(found.link, are_taken=links.takes_links())
 
 
-def places_of(asked: Sources) -> list[str]:
-    """Return the directories of the local store that were read."""
-    known = [] if asked.which == sources.JAEGER else filter(Path.is_dir, asked.places)
-    return [visible(str(place)) for place in known]
-
-
-def read_from(found: Answered, asked: Sources) -> str:
-    """Return which sources and directories were read, in one line."""
-    return " · ".join([found.origin, *places_of(asked)])
-
-
 def footer(found: Answered, asked: Sources, width: int) -> Iterator[Text]:
     """Yield the lines that name the sources, and the directories of the local store; where they
     have no room in one, each directory has its own, whole: it is to be copied.
     """
-    line = read_from(found, asked)
+    line = asked.read(found)
     yield Text()
     if cell_len(line) <= width:
         yield Text(line, "dim")
         return
     yield from terminal.wrapped(Text(found.origin, "dim"), width, 2)
-    yield from (Text(path, "dim", overflow="ignore") for path in places_of(asked))
+    yield from (Text(path, "dim", overflow="ignore") for path in asked.directories)
 
 
 def nothing_in(found: Answered, asked: Sources, *, when: str) -> str:
@@ -137,7 +126,7 @@ class Listing:
         answer, drawn, rows = shown
         read = [] if self.asked.which == sources.JAEGER else ["local store"]
         read += ["Jaeger"] if found.jaeger_url else []
-        places, width = places_of(self.asked), self.out.width
+        places, width = self.asked.directories, self.out.width
         if self.html is not None or self.as_json:
             for each in known:
                 click.echo(each, err=True)
@@ -155,7 +144,7 @@ class Listing:
                 click.echo(_object(row))
         elif self.as_json:
             print_array(rows)
-            click.echo(read_from(found, self.asked), err=True)
+            click.echo(self.asked.read(found), err=True)
         elif not found.spans:
             when = "" if self.since is not None else A_DAY
             click.echo(nothing_in(found, self.asked, when=when))
