@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1065,
     "testing": 147,
     "tracers": 58,
-    "traces": 2479,
+    "traces": 2486,
     "tracing": 277,
 }
 

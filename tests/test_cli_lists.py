@@ -453,6 +453,30 @@ def test_following_prints_nothing_twice(
 
 
 @pytest.mark.parametrize("command", ["late", "failed"])
+def test_following_takes_no_row_beyond_the_limit_for_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """What was there at the start is said to be so many more, and that is all."""
+    old = (Planted(1, 0, "m", n, 900, user(f"old{n}"), status=2, trace=other(n)) for n in range(5))
+    new = Planted(1, 0, "m", 0, 900, user("new"), status=2, trace="f" * 32)
+    place = store(tmp_path, *old)
+    rounds = iter([lambda: None, lambda: store(place, new), lambda: None])
+
+    def sleep(_: float) -> None:
+        action = next(rounds, None)
+        if action is None:
+            raise KeyboardInterrupt
+        action()
+
+    monkeypatch.setattr(listing.time, "sleep", sleep)
+    options = ["--follow", "--limit", "1", "--source", "local", "--spool-dir", str(place)]
+    said = Runner().invoke(main, [command, *options]).output
+    assert [who for who in re.findall(r"old\d|new", said) if who == "new"] == ["new"]
+    assert len(re.findall(r"old\d", said)) == 1
+    assert said.count("and 4 more") == 1
+
+
+@pytest.mark.parametrize("command", ["late", "failed"])
 def test_following_prints_each_row_once_as_it_comes(place: Path, command: str) -> None:
     """A line of JSON each; it goes on until it is interrupted."""
     script = "from otel_logging.cli import main; main()"

@@ -115,8 +115,9 @@ class Listing:
                 self._print(found, shown, [visible(each) for each in known])
             if not self.follow:
                 return
-            new = frozenset(row.trace.trace_id for row in answer.rows)
-            question, is_first = replace(question, without=question.without | new), False
+            # also of those beyond the limit, which were told of as so many more
+            told = question.without.union(answer.trace_ids)
+            question, is_first = replace(question, without=told), False
             del found, answer, shown
             gc.collect()
             time.sleep(max(_EVERY_S, time.monotonic() - began))

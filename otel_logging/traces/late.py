@@ -178,15 +178,20 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """*rows*: in order, cut at the limit; *found*: how many there are without it. *considered*:
+    """*rows*: in order, cut at the limit; *trace_ids*: of each without it. *considered*:
     every stage that was looked at. *judged*: whether a budget or ``over_s`` defined what late is;
     if not, the slowest are listed.
     """
 
     rows: list[Row]
-    found: int
+    trace_ids: list[str]
     considered: list[Row]
     judged: bool
+
+    @property
+    def found(self) -> int:
+        """How many rows there are without the limit."""
+        return len(self.trace_ids)
 
     @property
     def looked_at(self) -> int:
@@ -218,7 +223,7 @@ def late(
     if question.without:
         rows = [row for row in rows if row.span.trace_id not in question.without]
     first = nlargest(len(rows) if limit is None else limit, rows, SORTS[sort])
-    return Answer(first, len(rows), considered, judged)
+    return Answer(first, [row.span.trace_id for row in rows], considered, judged)
 
 
 def matching(trace: Trace, question: Question) -> list[Row]:
