@@ -44,6 +44,8 @@ _MOST_CHARACTERS: Final = 300  # of a server's answer: four lines of a terminal
 
 def visible(text: str) -> str:
     r"""Return *text* with unsafe characters escaped: ``\n``, ``\x1b``, ``\u202e``."""
+    if text.isprintable():  # nearly all: what is obeyed is not
+        return text
     return OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
 
 

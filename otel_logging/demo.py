@@ -30,6 +30,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import connect
 
 from otel_logging import bind_context, get_logger, handoff, setup_observability, taking, traced
+from otel_logging._text import visible
 from otel_logging.handover import Handoff
 from otel_logging.settings import load, spool_base
 from otel_logging.traces import local
@@ -283,10 +284,13 @@ def run(*, environment: str | None = None, spool_dir: Path | None = None) -> Non
 
 def show(since_ns: int, spool_dir: Path | None) -> None:
     """Print what ``otel-logging late`` and ``show`` print about the service *since_ns*."""
-    spans = local.read(spool_base() if spool_dir is None else [spool_dir])
+    places = spool_base() if spool_dir is None else [spool_dir]
+    spans = local.read(places)
     answer = late(spans, Question(since_ns=since_ns, service=SERVICE))
     out = terminal.console()
-    drawn = table.draw(answer, width=out.width)
+    title, *lines = table.draw(answer, width=out.width)
+    read = ["local store"], [visible(str(each)) for each in places if each.is_dir()]
+    drawn = [terminal.titled(title, *read, out.width), *lines]
     click.echo()
     if not answer.rows:
         terminal.show(out, drawn)

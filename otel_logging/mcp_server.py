@@ -73,11 +73,14 @@ class FailedTrace(Row):
 
 
 class Found(TypedDict):
-    """*found*: how many there are without the limit; *sources*: what was read."""
+    """*found*: how many there are without the limit; *sources*: what was read; *there_is*: which
+    services, users and causes there are, where nothing was of those that were asked for.
+    """
 
     found: int
     looked_at: int
     sources: str
+    there_is: list[str]
 
 
 class LateStages(Found):
@@ -136,9 +139,7 @@ class _Tools:
         question = stages.Question(over_seconds, _since(since_minutes), who, (), service, cause)
         found = _read(self._sources.late, question)
         answer = stages.late(found.spans, question, limit=limit)
-        if not answer.rows and cause not in (None, *stages.CAUSES):
-            raise ToolError("; ".join(stages.there_is(found.spans, stages.Question(cause=cause))))
-        listed: LateStages = _listed(answer, found, LateStage)
+        listed: LateStages = self._listed(answer, found, question, LateStage)
         return listed
 
     def failed(
@@ -152,19 +153,21 @@ class _Tools:
         question = stages.Question(None, _since(since_minutes), who, (), service)
         found = _read(self._sources.late, question)
         answer = failures.failed(found.spans, question, limit=limit)
-        listed: FailedTraces = _listed(answer, found, FailedTrace)
+        listed: FailedTraces = self._listed(answer, found, question, FailedTrace)
         return listed
 
     def show(self, trace_id: str) -> Shown:
         """Show one trace: its stages with their times, and the log lines inside them."""
         wanted = trace_id.strip().lower()
+        found = _read(self._sources.trace, wanted)
         traces = [
             trace
-            for each, trace in by_trace(_read(self._sources.trace, wanted).spans).items()
+            for each, trace in by_trace(found.spans).items()
             if each.startswith(wanted) and len(wanted) >= WHOLE_ID // 8
         ]
         if len(traces) != 1:
-            raise ToolError(f"{len(traces)} traces begin with {trace_id!r}: say more of its id")
+            message = f"{len(traces)} traces begin with {trace_id!r}: say more digits of one"
+            raise ToolError(f"{message}; {self._sources.read(found)}")
         (trace,) = traces
         return {
             "trace_id": trace.trace_id,
@@ -172,6 +175,23 @@ class _Tools:
                 line.plain.rstrip() for line in waterfall.draw(trace, width=_WIDTH)
             ),
             "spans": [span.as_json() for span in trace.in_order],
+        }
+
+    def _listed(
+        self,
+        answer: stages.Answer | failures.Failures,
+        found: Answered,
+        question: stages.Question,
+        kind: Any,
+    ) -> Any:
+        """Return an answer; of its rows what *kind* has."""
+        rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
+        return {
+            "rows": [{key: row[key] for key in kind.__annotations__} for row in rows],
+            "found": answer.found,
+            "looked_at": answer.looked_at,
+            "sources": self._sources.read(found),
+            "there_is": [] if rows else list(stages.there_is(found.spans, question)),
         }
 
 
@@ -184,14 +204,3 @@ def _read(ask: Callable[[_T], Answered], what: _T) -> Answered:
 
 def _since(minutes: float | None) -> int:
     return 0 if minutes is None else time.time_ns() - int(minutes * 60e9)
-
-
-def _listed(answer: stages.Answer | failures.Failures, found: Answered, kind: Any) -> Any:
-    """Return an answer; of its rows what *kind* has."""
-    rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
-    return {
-        "rows": [{key: row[key] for key in kind.__annotations__} for row in rows],
-        "found": answer.found,
-        "looked_at": answer.looked_at,
-        "sources": found.origin,
-    }

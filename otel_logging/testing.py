@@ -203,16 +203,16 @@ class Captured:
 
     def _ended(self) -> list[reading.Span]:
         ended = [
-            span
+            reading.from_bytes(encoded, reading.resource_from_bytes(resource))
             for resource, encoded in list(self._kept.spans)
-            for span in reading.from_bytes([encoded], reading.resource_from_bytes(resource))
         ]
         return sorted(ended, key=lambda span: (span.start_ns, -span.end_ns))
 
     def _events(self) -> dict[str, list[reading.Event]]:
         """Return the events by span id, "" for those in no span, each by time."""
         found: dict[str, list[reading.Event]] = defaultdict(list)
-        for page in reading.from_bytes(list(self._kept.pages), reading.resource_from_bytes(b"")):
+        for encoded in list(self._kept.pages):
+            page = reading.from_bytes(encoded, reading.resource_from_bytes(b""))
             found[page.parent_span_id] += page.events
         for span in self._ended():
             found[span.span_id] += span.events

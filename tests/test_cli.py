@@ -78,7 +78,7 @@ def test_late_prints_a_table(run: Run) -> None:
 
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert lines[0] == "late · 1 of 2 stages · 2023-11-14 22:13 +0000 · chat-gateway"
+    assert lines[0] == "late · 1 of 2 stages · 2023-11-14 22:13 +0000 · chat-gateway · local store"
     assert "1.204 s   904 ms  user-456  message" in lines[3]
     assert lines[3].endswith(f"  {TRACE[:8]}")
     assert lines[4].startswith("  └ transcribe 900 ms → itself")
@@ -208,23 +208,26 @@ def test_show_draws_the_trace_asked_for(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (("abcd",), 1, "Error: No trace abcd among the 3 read from the local store"),
+        (("abcd",), 1, "Error: No trace abcd among the 3 read.\nfrom the local store; no Jaeger"),
         (("4bf9",), 1, f"2 traces begin with 4bf9:\n  {TRACE}\n  {OTHER}\n"),
         (("4bf", "--json"), 2, "'4bf' is not a trace id: say 4 to 32 hexadecimal digits"),
         (("message",), 2, "'message' is not a trace id"),
         ((TRACE, "--last"), 2, "say TRACE_ID, or --last and --who"),
         ((TRACE, "--service", "billing"), 1, "Nothing of billing; services there are: chat-"),
         (("--service", "billing"), 1, "Error: Nothing of billing; services there are: "),
+        (("--who", "\u202egnp"), 1, r"Error: Nothing of \u202egnp; users there are (user_id): "),
     ],
 )
 def test_what_cannot_be_shown_is_reported(
-    run: Run, arguments: tuple[str, ...], exit_code: int, message: str
+    run: Run, spool_dir: Path, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
-    """Clearly; nothing else is shown in its place."""
+    """Clearly; nothing else is shown in its place; what is not there names what was read."""
     result = run("show", *arguments)
 
     assert result.exit_code == exit_code
     assert message in result.output
+    assert ("from the local store" in result.output) == ("No" in message)
+    assert (f" · {spool_dir}" in result.output) == ("No" in message)
 
 
 def test_a_user_or_service_that_is_not_there(run: Run, tmp_path: Path) -> None:
@@ -461,14 +464,16 @@ def test_late_reads_store_and_jaeger_and_names_both_sources(
     assert lines[-2:] == [f"from the local store and Jaeger at {fake.url}", str(spool_dir)]
 
 
-def test_json_has_the_link_and_stderr_the_sources(run: Run, fake: FakeJaeger) -> None:
+def test_json_has_the_link_and_stderr_the_sources(
+    run: Run, fake: FakeJaeger, spool_dir: Path
+) -> None:
     """Programs get nothing but JSON."""
     result = run("late", "--json")
 
     assert (
         strict(result.stdout)[0]["link"] == f"{fake.url}/trace/{TRACE}?uiFind={1:016x}%20{2:016x}"
     )
-    assert result.stderr == f"from the local store and Jaeger at {fake.url}\n"
+    assert result.stderr == f"from the local store and Jaeger at {fake.url} · {spool_dir}\n"
 
 
 def test_one_source_alone(run: Run, fake: FakeJaeger, spool_dir: Path) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from rich.console import Console
 
 from otel_logging.cli import listing, main
+from otel_logging.traces.draw import terminal
 from tests.commands import Runner
 from tests.programs import child_environment, end, start
 from tests.stored import Planted, line, store
@@ -94,7 +96,7 @@ def test_rows_are_in_the_order_asked_for(run: Run, sort: str, traces: list[int])
 
 def test_a_late_row_that_failed_says_so(run: Run) -> None:
     """As a word, and as data."""
-    assert "dmitri  upload ERROR  " in run("late").output
+    assert "dmitri  ERROR upload  " in run("late").output
     found = rows(run("late", "--json"))
     assert [row["stage"] for row in found if row["error"]] == ["upload"]
 
@@ -219,7 +221,7 @@ def test_failed_as_a_table(run: Run) -> None:
     """Cut at the limit."""
     text = run("failed", "--limit", "1").output
     assert text.startswith("failed · 3 of 8 traces · ")
-    assert "dmitri  upload ERROR → parse" in text
+    assert "dmitri  ERROR upload → parse" in text
     assert "  └ ValueError: <no & model>  at srv/cart.py:12 f" in text
     assert "and 2 more: --limit 3" in text
     assert "elif    handled" in run("failed").output
@@ -393,11 +395,13 @@ def test_a_page_of_many_rows_and_of_none(tmp_path: Path) -> None:
     assert Runner().invoke(main, [*base, "--who", "nobody"]).exit_code == 0
     assert "no stage matches" in file.read_text("utf-8")
     orphans = [Planted(n, 77, "item", n, 9000 - n, {"budget_s": 1.0}) for n in range(1, 7)]
-    orphans += [Planted(20 + n, 1, "SELECT", 10, 20) for n in range(5)]
+    orphans += [Planted(20 + n, 1, "SELECT", 10, 20, {"n": n, "db": "pg"}) for n in range(5)]
     folded = ["late", "--spool-dir", str(store(tmp_path / "t", *orphans)), "--html", str(file)]
     assert Runner().invoke(main, folded).exit_code == 0
     assert "not ended yet" in file.read_text("utf-8")
-    assert "SELECT \u00d75" in Page(file.read_text("utf-8")).text
+    text = Page(file.read_text("utf-8")).text
+    assert "SELECT \u00d75" in text
+    assert ("db=pg" in text, "n=0" in text) == (True, False)  # what all of them have
 
 
 @pytest.mark.parametrize(
@@ -449,6 +453,30 @@ def test_following_prints_nothing_twice(
 
 
 @pytest.mark.parametrize("command", ["late", "failed"])
+def test_following_takes_no_row_beyond_the_limit_for_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """What was there at the start is said to be so many more, and that is all."""
+    old = (Planted(1, 0, "m", n, 900, user(f"old{n}"), status=2, trace=other(n)) for n in range(5))
+    new = Planted(1, 0, "m", 0, 900, user("new"), status=2, trace="f" * 32)
+    place = store(tmp_path, *old)
+    rounds = iter([lambda: None, lambda: store(place, new), lambda: None])
+
+    def sleep(_: float) -> None:
+        action = next(rounds, None)
+        if action is None:
+            raise KeyboardInterrupt
+        action()
+
+    monkeypatch.setattr(listing.time, "sleep", sleep)
+    options = ["--follow", "--limit", "1", "--source", "local", "--spool-dir", str(place)]
+    said = Runner().invoke(main, [command, *options]).output
+    assert [who for who in re.findall(r"old\d|new", said) if who == "new"] == ["new"]
+    assert len(re.findall(r"old\d", said)) == 1
+    assert said.count("and 4 more") == 1
+
+
+@pytest.mark.parametrize("command", ["late", "failed"])
 def test_following_prints_each_row_once_as_it_comes(place: Path, command: str) -> None:
     """A line of JSON each; it goes on until it is interrupted."""
     script = "from otel_logging.cli import main; main()"
@@ -463,3 +491,26 @@ def test_following_prints_each_row_once_as_it_comes(place: Path, command: str) -
     running.terminate()
     done = end(running)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_groups_fit_a_narrow_terminal_and_a_long_way_is_told_in_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 30 stages within stages the middle is counted; what is grouped by is never gone."""
+    store(
+        tmp_path,
+        Planted(1, 0, "level 1", 0, 900, {"budget_s": 0.1, "user_id": "ada"}),
+        *(Planted(n, n - 1, f"level {n}", 0, 900 - n) for n in range(2, 32)),
+    )
+
+    def said(*arguments: str, width: int) -> str:
+        made = Console(width=width, force_terminal=False, color_system=None, highlight=False)
+        monkeypatch.setattr(terminal, "console", lambda: made)
+        options = ("--source", "local", "--spool-dir", str(tmp_path))
+        with made.capture() as captured:
+            Runner().invoke(main, ["late", *arguments, *options])
+        return captured.get()
+
+    assert "level 2 → level 3 → … 22 more → level 26 → " in said("--summary", width=200)
+    assert "\nada     1   800 ms\n" in said("--group", "who", width=40)
+    assert "\nada     1   800 ms      1  900 ms  4bf92f35\n" in said("--group", "who", width=80)

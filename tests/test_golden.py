@@ -1,5 +1,5 @@
-"""What a person sees of ``late``, ``failed``, ``show`` and ``doctor``: whole captures, with and
-without colour.
+"""What a person sees of ``late``, ``failed``, ``show``, ``doctor`` and ``demo``: whole captures,
+with and without colour.
 
 After a change that is meant: ``GOLDEN=1 pytest tests/test_golden.py``, and look at each difference.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from otel_logging import demo
 from otel_logging.cli import listing, main
 from otel_logging.doctor import checks
 from otel_logging.doctor.report import NOT_TRIED, good, note, problem
@@ -207,6 +208,58 @@ def test_a_capture_of_the_doctor(
     monkeypatch.setattr(checks, "examine", lambda **_: iter(DOCTOR[name]))
     output = captured(monkeypatch, name, width, colour, ["doctor"], exits=name.endswith("problems"))
     assert all(len(text) <= 100 + colour * 20 for text in output.splitlines())
+
+
+@pytest.fixture(scope="module")
+def talked(base: Path) -> Path:
+    """What the demo records, of a machine on which each run takes as long: who hashes a new
+    password on the loop, who is held up by that, who has a long history, and somebody in time.
+    """
+    hash_of = "History.set_password (demo.py:143)"
+    blocked = {"late.cause": "loop", "late.culprit": hash_of}
+    blocked |= {"late.culprit.user_id": "hugo", "late.where": "100 % ChatService.ask (demo.py:109)"}
+    computed = {"late.cause": "cpu", "late.detail": hash_of}
+    took = "message took {} (budget 500 ms): {}"
+    held = f"988 ms behind {hash_of} for hugo, which blocked the event loop"
+    why = {"ines": took.format("1.004 s", held)}
+    why["hugo"] = took.format("995 ms", f"991 ms of computing in {hash_of}")
+    why["grace"] = took.format("1.021 s", "1.013 s in search history")
+    found = {"ines": blocked, "hugo": computed, "grace": {"late.cause": "unknown"}}
+    whys = {name: {**found[name], "late.why": f"{name}'s {why[name]}"} for name in why}
+    stood = {"late.where": "99 % History.favourite (demo.py:184)"}
+    spans: list[Planted] = []
+    for number, (name, at, lasts, search) in enumerate(
+        [("ines", 0, 1_004, 12), ("hugo", 6, 995, 0), ("grace", 5_000, 1_021, 1_013)]
+        + [(name, 7_000 + 9 * n, 11, 5) for n, name in enumerate(("ada", "ben", "carla"))]
+    ):
+        own, end = {"user_id": name}, at + lasts
+        url = {"http.route": "/chat/{user_id}", "url.path": f"/chat/{name}"}
+        trace = {"trace": other(number + 40)}
+        lines = [line(at, "message received", chars=31, **own), line(end, "reply sent", **own)]
+        if name in whys:
+            lines.append(line(end + 1, str(whys[name]["late.why"]), "warning", stage="message"))
+        root = user(name, **url, **whys.get(name, {}))
+        spans += [
+            Planted(1, 0, "message", at, end, root, lines, **trace),
+            Planted(4, 1, "reply", end - 0.4, end - 0.1, own, **trace),
+        ]
+        if search:
+            said = [line(at + 1 + search, "history searched", messages=330, compared=108_900)]
+            inner = own | (stood if name == "grace" else {})
+            spans += [
+                Planted(2, 1, "answer", at + 0.5, end - 0.5, own, **trace),
+                Planted(3, 2, "search history", at + 1, at + 1 + search, inner, said, **trace),
+            ]
+    return store(base / "talked", *spans)
+
+
+@CAPTURES
+def test_a_capture_of_the_demo(
+    talked: Path, monkeypatch: pytest.MonkeyPatch, width: int, colour: bool
+) -> None:
+    """Its last screen: the picture of the worst message, the table, what to ask further."""
+    monkeypatch.setattr(demo, "run", lambda **_: demo.show(0, talked))
+    captured(monkeypatch, "demo", width, colour, ["demo"], hidden=str(talked))
 
 
 @CAPTURES

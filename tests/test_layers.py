@@ -100,7 +100,8 @@ FLOORS_INSIDE = {
     "settings": [{"variables"}, {"links", "exporter"}, {"logs"}, {"__init__"}],
     "doctor": [{"report"}, {"probe"}, {"checks"}],
     "traces": [
-        {"span", "exceptions", "otlp_json"},
+        {"attributes", "exceptions", "otlp_json"},
+        {"span"},
         {"trace", "jaeger", "local"},
         {"path"},
         {"late"},

@@ -23,7 +23,6 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("failed", {"limit": 1, "service": "billing"}),
     ("show", {"trace_id": TRACE[:8].upper()}),
     ("show", {"trace_id": "ffff"}),
-    ("late", {"cause": "magic"}),
 ]
 
 
@@ -65,27 +64,27 @@ def test_late_says_why(answers: tuple[list[Any], list[Any]]) -> None:
     (late, none, *_) = (answer.structured_content for answer in answers[1])
     (row,) = late["rows"]
     assert (row["who"], row["reason"]) == ({"user_id": "grace"}, 'itself 890 ms, before "done"')
-    assert (late["found"], late["looked_at"], late["sources"]) == (1, 1, "from the local store")
-    assert none["rows"] == []
+    assert (late["found"], late["looked_at"], late["there_is"]) == (1, 1, [])
+    assert late["sources"].startswith("from the local store · ")
+    assert (none["rows"], none["there_is"]) == ([], ["causes there are: none"])
 
 
 def test_failed_says_what(answers: tuple[list[Any], list[Any]]) -> None:
     """And of a service that has none, none."""
     failed, none = (answer.structured_content for answer in answers[1][2:4])
     assert [(row["who"], row["error"]) for row in failed["rows"]] == [({"user_id": "ben"}, "502")]
-    assert none["rows"] == []
+    assert (none["rows"], none["there_is"]) == ([], ["services there are: chat-gateway"])
 
 
 def test_show_draws_one_and_says_what_it_cannot(answers: tuple[list[Any], list[Any]]) -> None:
     """A part of its id is enough."""
-    shown, missing, unknown = answers[1][4:7]
+    shown, missing = answers[1][4:6]
     assert shown.structured_content["trace_id"] == TRACE
     assert "info    done" in shown.structured_content["picture"]
     assert len(shown.structured_content["spans"]) == 1
     assert missing.is_error
     assert "0 traces begin with 'ffff'" in missing.content[0].text
-    assert unknown.is_error
-    assert "causes there are: none" in unknown.content[0].text
+    assert "; from the local store · " in missing.content[0].text
 
 
 def test_a_source_that_is_not_there_is_the_tools_error() -> None:

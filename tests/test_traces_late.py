@@ -406,3 +406,15 @@ def test_the_path_ends_in_a_circle_and_at_nothing(tmp_path: Path) -> None:
         Planted(3, 1, "log", 5, 5, {"log.page": 1}),
     )
     assert path(nothing) == [("instant", 0.0)]
+
+
+def test_who_it_was_for_stands_on_any_stage_above(tmp_path: Path) -> None:
+    """The nearest that has it; not each one has."""
+    spans = read_back(
+        tmp_path,
+        Planted(1, 0, "message", 0, 200, {"user_id": "ada"}),
+        Planted(2, 1, "answer", 0, 190),
+        Planted(3, 2, "search", 0, 180, {"budget_s": 0.1}),
+    )
+    (row,) = late(spans, Question()).rows
+    assert (row.span.name, row.who) == ("search", {"user_id": "ada"})

@@ -106,6 +106,10 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 900, line(890, "a\x1b[2J"))],
         'itself 890 ms, before "a\\x1b[2J"',
     ),
+    "a long line": (
+        [p(1, 0, ROOT, 0, 900, line(890, "a" * 500))],
+        f'itself 890 ms, before "{"a" * 79}…"',
+    ),
     # one child
     "one child": ([p(1, 0, ROOT, 0, 900), p(2, 1, "query", 10, 890)], "query 880 ms"),
     "a short child": (

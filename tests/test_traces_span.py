@@ -1,6 +1,8 @@
 """Spans as they are read back."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -189,8 +191,85 @@ def test_bytes_that_are_not_one_span_each_are_an_error() -> None:
     """Two in one, none, or what is no message at all."""
     one = ScopeSpans(spans=[OtlpSpan(name="a")]).SerializeToString()
     resource = Resource("shop", ())
-    assert [span.name for span in from_bytes([one], resource)] == ["a"]
-    for other in (one + one, b""):
+    assert from_bytes(one, resource).name == "a"
+    for other in (one + one, b"", b"\x12\x02\x0a\x7f"):
         with pytest.raises(DecodeError):
-            list(from_bytes([other], resource))
+            from_bytes(other, resource)
     assert Span("", "", "", "a", 0, 0, resource, None, b"\xff").details.attributes == {}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"trace_state": "a=b"},
+        {"kind": 0},
+        {"name": "n" * 127},
+        {"name": "n" * 128},
+        {"name": "n" * 300},
+        {"name": "n" * 20_000},
+        {"parent_span_id": b""},
+    ],
+    ids=lambda changed: "-".join(changed) or "as ours",
+)
+def test_another_writers_span_is_read_as_ours(changed: dict[str, Any]) -> None:
+    """In the same format, fields in another order, or more of them."""
+    message = OtlpSpan(
+        **{
+            "trace_id": bytes.fromhex(TRACE),
+            "span_id": bytes(7) + b"\x02",
+            "parent_span_id": bytes(7) + b"\x01",
+            "name": "GET",
+            "kind": 2,
+            "start_time_unix_nano": NOON,
+            "end_time_unix_nano": NOON + 5,
+            "dropped_attributes_count": 300,
+            **changed,
+        }
+    )
+    message.events.add(name="said").attributes.add(key="user_id").value.string_value = "mallory"
+    for key, value in {"k" * 200: "long", "budget_s": "0.5", "x": "v" * 20_000}.items():
+        message.attributes.add(key=key).value.string_value = value
+    message.attributes.add(key="user_id").value.string_value = "grace"
+    message.attributes.add(key="bytes").value.bytes_value = b"\x01"
+    message.attributes.add(key="nan").value.double_value = math.nan
+    message.attributes.add(key="nothing")
+    message.status.code = 2
+
+    span = from_bytes(ScopeSpans(spans=[message]).SerializeToString(), Resource("shop", ()))
+
+    def said() -> list[Any]:
+        keys = ("k" * 200, "user_id", "bytes", "nan", "nothing", "other", "\ud800")
+        return [span.get(key) for key in keys]
+
+    assert (span.trace_id, span.span_id, span.name) == (TRACE, f"{2:016x}", message.name)
+    assert (span.start_ns, span.end_ns, span.budget_s) == (NOON, NOON + 5, None)
+    assert span.parent_span_id == message.parent_span_id.hex()
+    assert said() == ["long", "grace", "01", "NaN", None, None, None]
+    assert span.is_error
+    assert len(span.attributes["x"]) == 20_000
+    assert said() == ["long", "grace", "01", "NaN", None, None, None]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"\xff",
+        b"\x4a",
+        b"\x4a\x0b\n\x07user_id\x12",
+        b"\x4a\xff",
+        b"\x4a\x0f\n\x07user_id\x12\x03!12",
+    ],
+)
+def test_an_attribute_of_another_program_that_is_none_is_not_there(tail: bytes) -> None:
+    """What stands before it is."""
+    head = Planted(1, 0, "x", 0, 1, {"n": 1}, flags=0).encoded(NOON)
+    span = from_bytes(head + tail, Resource("shop", ("user_id",)))
+    assert (span.name, span.get("n"), span.get("user_id")) == ("x", 1, None)
+
+
+def test_a_head_that_is_cut_is_no_span() -> None:
+    """It is damaged, or another program's."""
+    whole = Planted(1, 0, "xyz", 0, 1, flags=0).encoded(NOON)
+    with pytest.raises(DecodeError):
+        from_bytes(whole[:-12], Resource("shop", ()))

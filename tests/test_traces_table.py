@@ -169,6 +169,19 @@ def test_where_there_is_little_room_who_and_stage_share_it(tmp_path: Path) -> No
         "when               took  late by  who        stage",
         "11-14 22:13:20  1.204 s  1.104 s  somebody…  websocket …",
     ]
+    assert parts(drawn(spans, width=40))[1][:2] == [
+        "when               took  who    stage",
+        "11-14 22:13:20  1.204 s  some…  websock…",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_an_error_is_a_word_at_any_width(tmp_path: Path, width: int) -> None:
+    """The name gives way."""
+    name = "GET /api/v1/organisations/{organisation_id}/departments/{department_id}/employees"
+    spans = read_back(tmp_path, Planted(1, 0, name, 0, 1204, {"budget_s": 0.1}, status=2))
+
+    assert "  ERROR " in parts(drawn(spans, width=width))[1][1]
 
 
 def test_one_stage_that_is_too_long_goes_on_below(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ ValueError: no model
 pytestmark = pytest.mark.usefixtures("in_utc")
 
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
 def picture(trace: Trace, width: int = 80) -> list[str]:
     """The picture as it stands in a pipe, without its two lines of heading."""
     from rich.console import Console
@@ -328,9 +331,23 @@ def test_a_wrong_clock_is_named(tmp_path: Path) -> None:
     other = [*read_back(tmp_path / "c", call), *read_back(tmp_path / "d", ahead, service="words")]
 
     (first,), (second,) = by_trace(behind).values(), by_trace(other).values()
-    assert picture(first)[0] == "call LATE · words, chat-gateway · 1.000 s, 6.000 s in all"
+    assert picture(first)[0] == "call LATE · chat-gateway, words · 1.000 s, 6.000 s in all"
     assert picture(first)[-1].strip() == "its clock is about 5.100 s behind that of chat-gateway"
     assert picture(second)[-1].strip() == "its clock is about 4.900 s ahead of that of chat-gateway"
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_what_is_wrong_with_a_stage_is_a_word_at_any_width(tmp_path: Path, width: int) -> None:
+    """And so is how many there are; the name gives way."""
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "message" * 40, 0, 1000, {"budget_s": 0.1}, status=2),
+        *(Planted(2 + n, 1, "ask" * 80, n, n + 9) for n in range(5)),
+    )
+
+    rows = picture(trace, width=width)
+    assert any("… ERROR LATE  ━" in row for row in rows)
+    assert any(f"… {TIMES}5" in row for row in rows)
 
 
 def test_a_trace_of_days_counts_in_hours(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import visible
 from otel_logging.cli.listing import (
     A_DAY,
     SCHEMA,
@@ -179,18 +180,23 @@ def show(
     if trace_id is not None and (last is not None or who is not None):
         raise click.UsageError("say TRACE_ID, or --last and --who")
     without_collector()
+    question = Question(who=who, service=service)
     prefix, number = "" if trace_id is None else _prefix(trace_id), last or 1
     if prefix:
         found = asked.trace(prefix)
     elif who is not None or number > 1:
-        found = asked.late(Question(who=who, service=service))
+        found = asked.late(question)
     else:
         found = asked.last(service)
     traces = by_trace(found.spans)
     if not traces:
         when = "" if len(prefix) == WHOLE_ID else A_DAY
         raise click.ClickException(nothing_in(found, asked, when=when))
-    chosen = _chosen(traces, Question(who=who, service=service), prefix, number, found)
+    chosen, none = _chosen(traces, question, prefix, number)
+    if not chosen:
+        known = there_is(found.spans, question)
+        said = next((f"Nothing of {service or who}; {each}." for each in known), none)
+        raise click.ClickException(f"{visible(said)}\n{asked.read(found)}")
     if as_json:
         shown = [
             f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n'
@@ -199,7 +205,7 @@ def show(
             for trace in chosen
         ]
         click.echo(shown[0] if number == 1 else "[\n" + ",\n".join(shown) + "\n]")
-        click.echo(found.origin, err=True)
+        click.echo(asked.read(found), err=True)
         return
     out = terminal.console()
     for trace in chosen:
@@ -324,9 +330,11 @@ def _prefix(given: str) -> str:
 
 
 def _chosen(
-    traces: dict[str, Trace], asked: Question, prefix: str, number: int, read: Answered
-) -> list[Trace]:
-    """Return the trace whose id begins with *prefix*, without one the last ones."""
+    traces: dict[str, Trace], asked: Question, prefix: str, number: int
+) -> tuple[list[Trace], str]:
+    """Return the trace whose id begins with *prefix*, without one the last ones; and what to say
+    where there is none.
+    """
     service, who = asked.service, asked.who
     if prefix:
         begin = (trace for trace_id, trace in traces.items() if trace_id.startswith(prefix))
@@ -335,16 +343,13 @@ def _chosen(
             for trace in begin
             if any(service in (None, span.resource.service) for span in trace.spans.values())
         ]
-        none = f"No trace {prefix} among the {len(traces)} read {read.origin}."
+        none = f"No trace {prefix} among the {len(traces)} read."
     else:
         found = last_of(traces.values(), number, service=service, who=who)
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
         none = f"No stage{of} has ended yet; only log lines are there."
-    if not found:
-        known = [f"Nothing of {service or who}; {each}." for each in there_is(read.spans, asked)]
-        raise click.ClickException([*known, none][0])
     if prefix and len(found) > 1:
         named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])
         rest = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}{rest}")
-    return found
+    return found, none

@@ -28,6 +28,7 @@ SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meani
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
 _NOT_ASCII: Final = later(r"[^\x00-\x7e]+")
 _EVERY_S = 1.0  # --follow
+_NO_EDGE = 10_000  # columns of a page's title
 
 
 def without_collector() -> None:
@@ -48,15 +49,13 @@ def footer(found: Answered, asked: Sources, width: int) -> Iterator[Text]:
     """Yield the lines that name the sources, and the directories of the local store; where they
     have no room in one, each directory has its own, whole: it is to be copied.
     """
-    known = [] if asked.which == sources.JAEGER else filter(Path.is_dir, asked.places)
-    paths = [visible(str(place)) for place in known]
-    line = " · ".join([found.origin, *paths])
+    line = asked.read(found)
     yield Text()
     if cell_len(line) <= width:
         yield Text(line, "dim")
         return
     yield from terminal.wrapped(Text(found.origin, "dim"), width, 2)
-    yield from (Text(path, "dim", overflow="ignore") for path in paths)
+    yield from (Text(path, "dim", overflow="ignore") for path in asked.directories)
 
 
 def nothing_in(found: Answered, asked: Sources, *, when: str) -> str:
@@ -116,8 +115,9 @@ class Listing:
                 self._print(found, shown, [visible(each) for each in known])
             if not self.follow:
                 return
-            new = frozenset(row.trace.trace_id for row in answer.rows)
-            question, is_first = replace(question, without=question.without | new), False
+            # also of those beyond the limit, which were told of as so many more
+            told = question.without.union(answer.trace_ids)
+            question, is_first = replace(question, without=told), False
             del found, answer, shown
             gc.collect()
             time.sleep(max(_EVERY_S, time.monotonic() - began))
@@ -125,12 +125,16 @@ class Listing:
     def _print(self, found: Answered, shown: Shown, known: list[str]) -> None:
         """Print an answer; *known*: what there is, where nothing was of what was asked for."""
         answer, drawn, rows = shown
+        read = [] if self.asked.which == sources.JAEGER else ["local store"]
+        read += ["Jaeger"] if found.jaeger_url else []
+        places, width = self.asked.directories, self.out.width
         if self.html is not None or self.as_json:
             for each in known:
                 click.echo(each, err=True)
         if self.html is not None:
             traces = [row.trace for row in answer.rows]
-            text = page.draw(next(iter(drawn)).plain, list(rows), traces, found.origin)
+            title = terminal.titled(next(iter(drawn)), read, places, _NO_EDGE)
+            text = page.draw(title.plain, list(rows), traces, found.origin)
             try:
                 self.html.write_text(text, encoding="utf-8")
             except OSError as error:
@@ -141,14 +145,15 @@ class Listing:
                 click.echo(_object(row))
         elif self.as_json:
             print_array(rows)
-            click.echo(found.origin, err=True)
+            click.echo(self.asked.read(found), err=True)
         elif not found.spans:
             when = "" if self.since is not None else A_DAY
             click.echo(nothing_in(found, self.asked, when=when))
         else:
-            width = self.out.width
+            title, *lines = drawn
+            title = terminal.titled(title, read, places, width)
             there = [line for each in known for line in terminal.wrapped(Text(each), width, 4)]
-            terminal.show(self.out, [*drawn, *there, *footer(found, self.asked, width)])
+            terminal.show(self.out, [title, *lines, *there, *footer(found, self.asked, width)])
 
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:

@@ -65,13 +65,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """*rows*: the newest first, cut at the limit; *found*: how many there are without it;
+    """*rows*: the newest first, cut at the limit; *trace_ids*: of each without it;
     *looked_at*: how many traces were looked at.
     """
 
     rows: list[Failure]
-    found: int
+    trace_ids: list[str]
     looked_at: int
+
+    @property
+    def found(self) -> int:
+        """How many rows there are without the limit."""
+        return len(self.trace_ids)
 
 
 def failed(spans: Iterable[Span], question: Question, *, limit: int | None = None) -> Failures:
@@ -88,7 +93,8 @@ def failed(spans: Iterable[Span], question: Question, *, limit: int | None = Non
             found.append((min(row.span.start_ns for row in rows), trace, rows))
     first = nlargest(len(found) if limit is None else limit, found, key=itemgetter(0))
     every = (_of(trace, rows) for _, trace, rows in first)
-    return Failures(list(filter(None, every)), len(found), looked_at)
+    ids = [trace.trace_id for _, trace, _ in found]
+    return Failures(list(filter(None, every)), ids, looked_at)
 
 
 def _of(trace: Trace, rows: list[Row]) -> Failure | None:

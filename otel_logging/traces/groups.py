@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from otel_logging import _names
 from otel_logging.traces.late import TELL_LITTLE, Answer, Row
-from otel_logging.traces.path import NOTHING
+from otel_logging.traces.path import NOTHING, without_middle
 from otel_logging.traces.span import Span
 
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
@@ -46,7 +46,7 @@ def usual(answer: Answer) -> Callable[[Row], tuple[float, float] | None]:
 
 
 def _kind(span: Span) -> tuple[str, str]:
-    return span.resource.service, span.name
+    return span.resource.service, span.stored_name
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:
@@ -149,13 +149,13 @@ def reason_key(row: Row) -> str:
     """Return why a row was late without its figures: rows that share it had the same reason."""
     if (cause := row.cause) not in TELL_LITTLE:
         work, whose = row.text(_names.LATE_CULPRIT), ", ".join(map(str, row.culprit.values()))
-        culprit = " for ".join(part for part in (work, whose) if part)
+        culprit = f"{work} for {whose}" if work and whose else work or whose
         culprit = culprit or row.text(_names.LATE_DETAIL) or ""
         return f"{culprit} ({cause})" if culprit else str(cause)
     if row.reason == [NOTHING]:
         return "nothing recorded inside"
     inner = [step.stage for step in row.path[1:]]
-    return " → ".join(inner) or f"{row.span.name} itself"
+    return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
 
 
 def _is_shared(row: Row) -> bool:

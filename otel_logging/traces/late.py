@@ -16,8 +16,9 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging._text import visible
 from otel_logging.lateness.verdict import late_by
+from otel_logging.traces.attributes import key_of
 from otel_logging.traces.path import Step, steps, words
-from otel_logging.traces.span import Span, key_of, rfc3339
+from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
 #: What can be measured to have made a stage late, beside what the application names.
@@ -177,15 +178,20 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """*rows*: in order, cut at the limit; *found*: how many there are without it. *considered*:
+    """*rows*: in order, cut at the limit; *trace_ids*: of each without it. *considered*:
     every stage that was looked at. *judged*: whether a budget or ``over_s`` defined what late is;
     if not, the slowest are listed.
     """
 
     rows: list[Row]
-    found: int
+    trace_ids: list[str]
     considered: list[Row]
     judged: bool
+
+    @property
+    def found(self) -> int:
+        """How many rows there are without the limit."""
+        return len(self.trace_ids)
 
     @property
     def looked_at(self) -> int:
@@ -217,7 +223,7 @@ def late(
     if question.without:
         rows = [row for row in rows if row.span.trace_id not in question.without]
     first = nlargest(len(rows) if limit is None else limit, rows, SORTS[sort])
-    return Answer(first, len(rows), considered, judged)
+    return Answer(first, [row.span.trace_id for row in rows], considered, judged)
 
 
 def matching(trace: Trace, question: Question) -> list[Row]:
@@ -266,7 +272,6 @@ def _late(trace: Trace, rows: list[Row]) -> list[Row]:
 # ---------------------------------------------------------------- on whose behalf
 
 
-@_kept
 def who(trace: Trace, span: Span) -> dict[str, Any]:
     """Return on whose behalf *span* ran: the keys found, and their values.
 
@@ -274,6 +279,13 @@ def who(trace: Trace, span: Span) -> dict[str, Any]:
     its descendants that have one. Where these disagree it is left out: one
     user's work is never filed under another's name.
     """
+    keys = trace.who_keys
+    own = {key: value for key in keys if (value := span.get(key)) is not None}
+    return own if len(own) == len(keys) or len(trace.spans) == 1 else _who(trace, span)
+
+
+@_kept
+def _who(trace: Trace, span: Span) -> dict[str, Any]:
     found = {key: _values(trace, span, key) for key in trace.who_keys}
     return {key: values[0] for key, values in found.items() if len(values) == 1}
 

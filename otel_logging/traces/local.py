@@ -5,43 +5,36 @@ A span may come twice (its segment was renamed meanwhile, or delivered again): `
 keeps one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from otel_logging import _diagnostics
 from otel_logging.spool import queue, reading
-from otel_logging.traces.span import Resource, Span, from_bytes, resource_from_bytes
+from otel_logging.traces.span import Span, from_bytes, resource_from_bytes
 
 
 def read(bases: Iterable[Path], *, of_others: bool = False) -> list[Span]:
     """Return the spans below *bases*, waiting and delivered ones, in no order; *of_others*: also
     those in directories of other users.
 
-    Failure: never raises. Cost: 3 µs a span, its bytes in the disk cache.
+    Failure: never raises. Cost: 2 µs a span, its bytes in the disk cache.
     """
     found: list[Span] = []
     for base in bases:
         for contents in reading.read(base, of_others=of_others):
             if contents.damaged:
                 _diagnostics.report(queue.DAMAGED.format("spans"), contents.damaged)
-            spans = [encoded for _, encoded in contents.spans]
             try:
                 resource = resource_from_bytes(contents.resource)
             except DecodeError as error:  # another program's
-                _diagnostics.report(queue.DAMAGED.format("spans"), len(spans), detail=error)
+                number = len(contents.spans)
+                _diagnostics.report(queue.DAMAGED.format("spans"), number, detail=error)
                 continue
-            try:
-                found += list(from_bytes(spans, resource))
-            except DecodeError:  # one invalid span would hide a thousand neighbours
-                found += _valid(spans, resource)
+            for _, encoded in contents.spans:
+                try:
+                    found.append(from_bytes(encoded, resource))
+                except DecodeError as error:
+                    _diagnostics.report(queue.DAMAGED.format("spans"), detail=error)
     return found
-
-
-def _valid(spans: list[bytes], resource: Resource) -> Iterator[Span]:
-    for encoded in spans:
-        try:
-            yield from from_bytes([encoded], resource)
-        except DecodeError as error:
-            _diagnostics.report(queue.DAMAGED.format("spans"), detail=error)

@@ -22,6 +22,7 @@ NOTHING: Final = (
 _AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
 _NEARLY_ALL = 0.9
 _SPREAD = 4  # less than a quarter of the time is not where it went
+_SAID = 80  # characters of a line that the time is next to
 _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _START, _END = attrgetter("start"), attrgetter("end")
@@ -70,7 +71,7 @@ class Step:
         """What the stage did itself, or many in it, in words; empty where nothing was recorded."""
         if self.spread:
             return self.spread
-        before, after = (each and visible(each) for each in self.between or (None, None))
+        before, after = (each and _short(visible(each)) for each in self.between or (None, None))
         if before and after:
             where = f"between {before} and {after}"
         elif before or after:
@@ -82,15 +83,25 @@ class Step:
         return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
 
 
+def _short(text: str) -> str:
+    """Return the beginning of a long line, which still says where it is."""
+    return text if len(text) <= _SAID else f"{text[:_SAID].rstrip()}…" + '"' * (text[0] == '"')
+
+
 def words(steps: list[Step], stood: Sequence[str] = ()) -> list[str]:
     """Return the way in words, one for each stage below the first; never none. Of a deep one its
     middle is counted. *stood*: what is known better of the last one than what it did itself.
     """
     itself = steps[-1].itself
-    found: list[object] = [*steps[1:], *(stood or ([itself] if itself else ()))]
-    if (left_out := len(found) - _FIRST_SAID - _LAST_SAID) > 1:
-        found[_FIRST_SAID:-_LAST_SAID] = [f"… {left_out} more"]
-    return [*map(str, found)] or [NOTHING]
+    found = [*map(str, steps[1:]), *(stood or ([itself] if itself else ()))]
+    return without_middle(found) or [NOTHING]
+
+
+def without_middle(way: list[str]) -> list[str]:
+    """Return *way*, of a long one its beginning and its end, and how many are between."""
+    left_out = len(way) - _FIRST_SAID - _LAST_SAID
+    middle = [f"… {left_out} more"]
+    return [*way[:_FIRST_SAID], *middle, *way[-_LAST_SAID:]] if left_out > 1 else way
 
 
 # ---------------------------------------------------------------- the critical path
@@ -128,7 +139,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
         for part in below:
-            took_of[part.span.name] += part.end - part.start
+            took_of[part.span.stored_name] += part.end - part.start
         most, most_took = max(took_of.items(), key=itemgetter(1), default=("", 0))
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
@@ -140,7 +151,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
             found.append(Step(*step, *_between(trace, parts, gaps, below)))
             break
         found.append(Step(*step))
-        below = [part for part in below if part.span.name == most]
+        below = [part for part in below if part.span.stored_name == most]
         count, whole = len(below), sum(part.whole for part in below)
         at_once = count > 1 and whole > _AT_ONCE * most_took
         parts = [part for part in below if part.start < part.end]
@@ -206,7 +217,7 @@ def clock(parent: Span, child: Span) -> int:
 
 
 def _spread(took_of: Mapping[str, int], most: str) -> str:
-    parts = f"{duration(sum(took_of.values()) / 1e9)}, most in {visible(most)}"
+    parts = f"{duration(sum(took_of.values()) / 1e9)}, most in {visible(text_of(most))}"
     return f"{len(took_of)} different stages · {parts} {duration(took_of[most] / 1e9)}"
 
 

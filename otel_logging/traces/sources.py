@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _links
+from otel_logging._text import visible
 from otel_logging.traces import local, search
 from otel_logging.traces.jaeger import (
     HELLO_S,
@@ -65,6 +66,16 @@ class Sources:
     places: tuple[Path, ...]
     jaeger_url: str
     of_others: bool = False
+
+    @property
+    def directories(self) -> list[str]:
+        """The directories of the local store that there are, safe for a terminal."""
+        known = [] if self.which == JAEGER else filter(Path.is_dir, self.places)
+        return [visible(str(place)) for place in known]
+
+    def read(self, found: Answered) -> str:
+        """Return which sources and directories *found* is from, in one line."""
+        return " · ".join([found.origin, *self.directories])
 
     def late(self, question: Question) -> Answered:
         """Return the spans in which *question* finds its answer."""

@@ -9,28 +9,32 @@ import contextlib
 import json
 import math
 import re
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
+from sys import intern
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 
 from otel_logging import _names, _otlp, _runtime
+from otel_logging.traces.attributes import key_of, value_at
 
 #: Span.kind and Status.code by OTLP's numbers.
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATUSES: Final = ("unset", "ok", "error")
-_DOUBLE: Final = struct.Struct("<d")
+#: A span as ``_otlp.span`` begins it: ids, parent, the length of its name; what comes after that.
+_HEAD: Final = re.compile(
+    rb"\x12[\x80-\xff]*[\0-\x7f]\n\x10(.{16})\x12\x08(.{8})(?:\"\x08(.{8}))?\*([\0-\x7f])",
+    re.DOTALL,
+)
+_TIMES: Final = re.compile(rb"0.9(.{8})A(.{8})", re.DOTALL)  # after its name; its kind first
+_BUDGET: Final = key_of(_names.BUDGET)
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
-_VERDICT: Final = _names.LATE + "."
-_BUDGET: Final = _names.BUDGET.encode()
-#: The attribute as our encoder writes it, up to the eight bytes of its number.
-_BUDGET_HEAD: Final = _otlp.attribute_of(b"\x4a", _names.BUDGET, 0.5)[:-8]
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _EXCEPTION: Final = _names.EXCEPTION.encode()
 
@@ -80,26 +84,27 @@ class Span:
     trace_id: str
     span_id: str
     parent_span_id: str  # "" for a root
-    name: str
+    stored_name: str  # to compare, not to show
     start_ns: int
     end_ns: int
     resource: Resource
     budget_s: float | None  # how long it may take; None without a budget
     _details: Details | bytes = field(repr=False)  # as field 2 of ScopeSpans until they are used
+    _begin: int = field(default=0, repr=False)  # of its attributes in these bytes
+
+    @property
+    def name(self) -> str:
+        """Its name without secrets. Cost: 2 µs for a new one."""
+        return text_of(self.stored_name)
 
     def get(self, key: str) -> Any:
-        """Return one attribute, or None. Cost: 4 µs; nothing is kept, unlike with ``details``."""
-        one = self._details
+        """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
+        one, encoded = self._details, key_of(key)
         if not isinstance(one, bytes):
             return one.attributes.get(key)
-        if key_of(key) not in one:
+        if encoded not in one:
             return None
-        # who it was for is never read like this: text can be made that looks like an attribute
-        found = _written(key).search(one) if key.startswith(_VERDICT) else None
-        if found is None:
-            return value_in(_message(one), key)
-        text = one[found.end() : found.end() + found[1][0]].decode(errors="replace")
-        return _runtime.current.redaction.field(key, text)
+        return _runtime.current.redaction.field(key, value_at(one, self._begin, encoded))
 
     def may_have(self, encoded: bytes) -> bool:
         """Whether it is worth a look: False where *encoded* is not in its bytes."""
@@ -131,7 +136,7 @@ class Span:
     def details(self) -> Details:
         """Everything else. Cost: 10 µs and more, the first time."""
         if isinstance(self._details, bytes):
-            self._details = _decoded(self._details)
+            self._details = _decoded(_message(self._details))
         return self._details
 
     @property
@@ -147,17 +152,18 @@ class Span:
     @property
     def duration_s(self) -> float:
         """From start to end; 0 where a clock was set back in between."""
-        return max(self.end_ns - self.start_ns, 0) / 1e9
+        duration_ns = self.end_ns - self.start_ns
+        return duration_ns / 1e9 if duration_ns > 0 else 0.0
 
     @property
     def is_log_page(self) -> bool:
         """Whether it only holds lines that did not fit on its parent."""
-        return self.name == _names.LOG_SPAN and self.get(_names.LOG_PAGE) is not None
+        return self.stored_name == _names.LOG_SPAN and self.get(_names.LOG_PAGE) is not None
 
     @property
     def is_stage(self) -> bool:
         """Whether it is work that took time, rather than a holder of log lines or a probe."""
-        name = self.name
+        name = self.stored_name
         if self.resource.service == _names.DOCTOR:
             return False
         if name == _names.PROCESS_LOG:
@@ -186,19 +192,6 @@ class Span:
             "links": details.links,
             "events": [event.as_json() for event in details.events],
         }
-
-
-@lru_cache(64)
-def _written(key: str) -> re.Pattern[bytes]:
-    """Return what finds a short text of that key as our encoder writes it, and its length."""
-    return re.compile(rb"\x4a.%b\x12.\n([\0-\x7f])" % re.escape(key_of(key)), re.DOTALL)
-
-
-@lru_cache(64)
-def key_of(key: str) -> bytes:
-    """Return an attribute's key as it is encoded, the beginning of no other one."""
-    encoded = key.encode(errors="surrogatepass")
-    return (b"\n%c" % len(encoded) if len(encoded) < 128 else b"") + encoded  # one byte of length
 
 
 def rfc3339(time_ns: int) -> str:
@@ -241,39 +234,45 @@ def resource_from_bytes(encoded: bytes) -> Resource:
     return _resource(_otlp.values_of(ResourceSpans.FromString(encoded).resource.attributes))
 
 
-def from_bytes(encoded: Sequence[bytes], resource: Resource) -> Iterator[Span]:
-    """Yield the spans that ``_otlp.span`` encoded.
+def from_bytes(one: bytes, resource: Resource) -> Span:
+    """Return the span that ``_otlp.span`` encoded, or another writer in the same format.
 
-    Failure: raises ``google.protobuf.message.DecodeError`` if one of them is something else.
-    Cost: 2 µs a span.
+    Failure: raises ``google.protobuf.message.DecodeError`` if it is something else.
+    Cost: 2 µs; 20 µs where it is another writer's.
     """
-    messages = ScopeSpans.FromString(b"".join(encoded)).spans
-    if len(messages) != len(encoded):
-        raise DecodeError("not one span each")
-    for message, one in zip(messages, encoded, strict=True):
-        yield Span(
-            message.trace_id.hex(),
-            message.span_id.hex(),
-            message.parent_span_id.hex(),
-            text_of(message.name),
-            message.start_time_unix_nano,
-            message.end_time_unix_nano,
-            resource,
-            _budget_in(one, message) if _BUDGET in one else None,
-            one,
-        )
+    head = _HEAD.match(one)
+    times = None if head is None else _TIMES.match(one, head.end() + head[4][0])
+    if head is None or times is None:
+        return _of_another(one, resource)
+    trace_id, span_id, parent_span_id, _ = head.groups(b"")
+    start, end = times.groups()
+    return Span(
+        trace_id.hex(),
+        span_id.hex(),
+        parent_span_id.hex(),
+        intern(one[head.end() : times.start()].decode(errors="replace")),  # many have the same
+        int.from_bytes(start, "little"),
+        int.from_bytes(end, "little"),
+        resource,
+        _budget(value_at(one, times.end(), _BUDGET)) if _BUDGET in one else None,
+        one,
+        times.end(),
+    )
 
 
-def _budget_in(encoded: bytes, message: Any) -> float | None:
-    at = encoded.find(_BUDGET_HEAD)
-    if at < 0:  # another writer's, or no attribute
-        return _budget(value_in(message, _names.BUDGET))
-    return _budget(*_DOUBLE.unpack_from(encoded, at + len(_BUDGET_HEAD)))
+def _of_another(one: bytes, resource: Resource) -> Span:
+    message, *more = ScopeSpans.FromString(one).spans or [None]
+    if message is None or more:
+        raise DecodeError("not one span")
+    ids = (message.trace_id.hex(), message.span_id.hex(), message.parent_span_id.hex())
+    times = (message.start_time_unix_nano, message.end_time_unix_nano)
+    budget_s = _budget(value_in(message, _names.BUDGET))
+    return Span(*ids, message.name, *times, resource, budget_s, _decoded(message))
 
 
-@lru_cache(1)  # several attributes of one span are asked for, one after the other
+@lru_cache(1)  # several things of one span are asked for, one after the other
 def _message(encoded: bytes) -> Any:
-    with contextlib.suppress(DecodeError, IndexError):  # its neighbours' bytes made a span of it
+    with contextlib.suppress(DecodeError, IndexError):  # another program's
         return ScopeSpans.FromString(encoded).spans[0]
     return ScopeSpans().spans.add()
 
@@ -286,8 +285,7 @@ def value_in(message: Any, key: str) -> Any:
     return None
 
 
-def _decoded(encoded: bytes) -> Details:
-    message = _message(encoded)
+def _decoded(message: Any) -> Details:
     return Details(
         _word(_KINDS, message.kind),
         _word(_STATUSES, message.status.code),
@@ -335,18 +333,15 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
             text_of(status.get("message", "")),
             int(message.get("flags", 0)) & _REMOTE == _REMOTE,
             attributes,
-            sorted(  # Jaeger has them by their names
-                (
-                    Event(
-                        _time(e.get("timeUnixNano", 0)), text_of(e.get("name", "")), _attributes(e)
-                    )
-                    for e in events
-                ),
-                key=lambda event: event.time_ns,
-            ),
+            sorted(map(_event, events), key=attrgetter("time_ns")),  # Jaeger: by their names
             [_link_from_json(each) for each in links],
         ),
     )
+
+
+def _event(message: Mapping[str, Any]) -> Event:
+    name = text_of(message.get("name", ""))
+    return Event(_time(message.get("timeUnixNano", 0)), name, _attributes(message))
 
 
 def _link_from_json(message: Mapping[str, Any]) -> Any:

@@ -13,8 +13,8 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging._text import duration, visible
 from otel_logging.traces import exceptions
+from otel_logging.traces.draw import waterfall
 from otel_logging.traces.draw.terminal import local_time, moment, named, shown
-from otel_logging.traces.draw.waterfall import Folding, is_shown, lasted, took_ns, words_of
 from otel_logging.traces.late import who
 from otel_logging.traces.path import steps
 from otel_logging.traces.span import Event
@@ -88,7 +88,7 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
     users = who(trace, first)
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     user = ", ".join(map(str, users.values())) or "-"
-    took, whole = lasted(first, total), duration(total / 1e9)
+    took, whole = waterfall.lasted(first, total), duration(total / 1e9)
     yield (
         f'<section id="t{trace.trace_id}" aria-labelledby="h{trace.trace_id}">'
         f'<h2 id="h{trace.trace_id}">{_text(first.name)} · {_text(user)} · {took}</h2>\n'
@@ -103,7 +103,7 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
         f'<th class="bar" aria-hidden="true">0 to {whole}</th></tr></thead><tbody>\n'
     )
     way = {step.span_id for step in steps(trace, first)}
-    for number, each in enumerate(trace.rows(users, Folding(trace))):
+    for number, each in enumerate(trace.rows(users, waterfall.Folding(trace))):
         if number == _MOST_ROWS:
             yield '<tr><td colspan="4">and more rows: otel-logging show --all</td></tr>\n'
             break
@@ -118,16 +118,16 @@ def _stage(row: Row, start: int, total: int, way: set[str]) -> str:
         name = _text(span.name)
         if len(row.equal) > 1:
             name += f" \N{MULTIPLICATION SIGN}{len(row.equal)}"
-        for word in words_of(span):
+        for word in waterfall.words_of(span):
             name += _ERROR if word == "ERROR" else f' <span class="late">{word}</span>'
-        facts = _fields(span.attributes, row.shown)
+        facts = _fields(waterfall.attributes_of(row, span), row.shown)
     left, length = (row.start_ns - start) / total, max(row.end_ns - row.start_ns, 0) / total
     is_way = span is not None and span.span_id in way
     return (
         f'<tr{_WAY if is_way else ""}><th scope="row"{_depth(row)}>{name}'
         f"{_ON_WAY if is_way else ''}{facts}</th>"
         f'<td class="n at">{duration(max(row.start_ns - start, 0) / 1e9)}</td>'
-        f'<td class="n took">{duration(took_ns(row) / 1e9)}</td>'
+        f'<td class="n took">{duration(waterfall.took_ns(row) / 1e9)}</td>'
         f'<td class="bar" aria-hidden="true"><span style="margin-left:{_percent(left)}%;'
         f'width:{_percent(length)}%"></span></td></tr>\n'
     )
@@ -150,7 +150,7 @@ def _line(row: Row, event: Event, start: int) -> str:
 
 
 def _fields(values: Mapping[str, Any], above: Mapping[str, Any]) -> str:
-    new = {k: v for k, v in values.items() if is_shown(k, v) and above.get(k) != v}
+    new = {k: v for k, v in values.items() if waterfall.is_shown(k, v) and above.get(k) != v}
     text = " ".join(_text(f"{named(key)}{shown(value, key)}") for key, value in new.items())
     return f'<br><code class="dim">{text}</code>' if text else ""
 

@@ -25,9 +25,10 @@ _MIDDLE: Final = "… → "
 _SEPARATED: Final = " · "
 _BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
+_LEAST: Final = 50  # columns: less has room for one number
 _NARROW: Final = 72  # columns: less has no room for year, milliseconds and the id
-_ROOMY: Final = 120  # columns: enough for what tells rows apart beside the stage
-_WIDE: Final = 160  # columns: enough for the reason beside the stage
+_ROOMY: Final = 120  # columns: enough for what tells rows apart, or a reason, beside the stage
+_WIDE: Final = 160  # columns: enough for most reasons; of what is usual the end may be cut
 _ID_DIGITS: Final = 8  # enough for `show`
 
 
@@ -87,20 +88,22 @@ def draw_groups(
 ) -> Iterator[Text]:
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
     yield _title(answer, narrowed=False)
-    table = _empty_table()
-    for name in (by, "rows", "users", "late by" if answer.judged else "took", "worst", "trace"):
+    table, most = _empty_table(), 3 if width < _LEAST else None
+    names = (by, "rows", "late by" if answer.judged else "took", "users", "worst", "trace")
+    for name in names[:most]:
         right = name not in (by, "trace")
         table.add_column(name, no_wrap=name != by, justify="right" if right else "left")
     for group in parts:
         worst = group.rows[0].span
-        table.add_row(
+        cells = (
             Text(visible(group.key), "bold", no_wrap=True, overflow="ellipsis"),
             str(len(group.rows)),
-            str(len(group.users)),
             duration(group.lost_s),
+            str(len(group.users)),
             duration(worst.duration_s),
             Text(worst.trace_id[:_ID_DIGITS], "dim"),
         )
+        table.add_row(*cells[:most])
     yield Text()
     yield from _rendered(table, width)
 
@@ -145,30 +148,32 @@ class _Columns:
         when = local_time(span.start_ns).strftime(f"{date}%H:%M:%S.%f")
         user = ", ".join(shown(value) for value in who.values()) or "-"
         told = fields(self._tells(row).items()).plain
-        stage = Text(visible(span.name), "bold", no_wrap=True, overflow="ellipsis")
-        if span.is_error:
-            stage.append(" ERROR", "bold red")
+        stage = Text(no_wrap=True, overflow="ellipsis")
+        if span.is_error:  # first: the end may be cut
+            stage.append("ERROR ", "bold red")
+        stage.append(visible(span.name), "bold")
         if not self._one_service:
-            stage.append(f" @{visible(span.resource.service)}", "not bold dim")
+            stage.append(f" @{visible(span.resource.service)}", "dim")
         if told and self._width >= _ROOMY:
-            stage.append(_GAP).append(told, "not bold dim")
+            stage.append(_GAP).append(told, "dim")
         elif told:
             below.facts.insert(0, told)
         cells = [
             Text(when[: -len(".123456" if narrow else "456")]),
             Text(duration(span.duration_s)),
-            *numbers,
+            *([] if self._width < _LEAST else numbers),
             Text(user, no_wrap=True, overflow="ellipsis"),
-            stage.append(inner, "not bold"),
+            stage.append(inner),
         ]
         self._rows.append((cells, below))
 
     def lines(self, numbers: Sequence[str], found: int) -> Iterator[Text]:
         """Yield the table; *numbers*: names of columns; *found*: how many rows there are in all."""
-        narrow, wide = self._width < _NARROW, self._width >= _WIDE
+        narrow = self._width < _NARROW
+        roomy, wide = self._width >= _ROOMY, self._width >= _WIDE
         table = _empty_table()
         table.add_column("when", no_wrap=True)
-        for name in numbers:
+        for name in numbers[: 1 if self._width < _LEAST else None]:
             table.add_column(name, no_wrap=True, justify="right")
         table.add_column("who", max_width=_WHO_MOST)
         table.add_column("stage", max_width=self._width // 4 if wide else None)
@@ -179,9 +184,10 @@ class _Columns:
         heading, *rows = _rendered(table, self._width)
         yield heading
         for line, (_, below) in zip(rows, self._rows, strict=True):
-            # of what does not fit beside the stage only what is usual may be cut
-            if wide and line.cell_len + len(_GAP) + below.why.cell_len <= self._width:
-                yield Text.assemble(line, _GAP, below.why, _after(below.facts))
+            facts = _after(below.facts)
+            whole = Text.assemble(line, _GAP, below.why, facts)
+            if roomy and whole.cell_len - wide * facts.cell_len <= self._width:
+                yield whole
             else:
                 yield line
                 yield from self._below(below)

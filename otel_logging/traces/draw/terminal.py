@@ -7,7 +7,7 @@ shown by colour alone.
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
@@ -102,6 +102,21 @@ def named(key: str) -> str:
     return "where it stood: " if key == _names.LATE_WHERE else f"{visible(key)}="
 
 
+def titled(title: Text, sources: Sequence[str], places: Sequence[str], width: int) -> Text:
+    """Return *title* with the sources that were read, and the directories of the local store, or
+    how many: what has room in its line, and two sources always.
+    """
+    source = f" · {' and '.join(sources)}"
+    whole = "".join(f" · {place}" for place in places)
+    count = f" · {len(places)} directories" if len(places) > 1 else ""
+    if len(sources) > 1 or title.cell_len + cell_len(source) <= width:
+        title.append(source, "dim")
+    for said in (whole, count):
+        if title.cell_len + cell_len(said) <= width:
+            return title.append(said, "dim")
+    return title
+
+
 def fields(values: Iterable[tuple[str, Any]]) -> Text:
     """Return ``key=value`` pairs, the keys dim."""
     line = Text()
@@ -115,7 +130,8 @@ def wrapped(text: Text, width: int, indent: int, lead: str = "") -> Iterator[Tex
     *lead*, the others indented.
     """
     room = max(width - max(indent, cell_len(lead)), 1)
-    lines = [text] if text.cell_len <= room else text.wrap(Console(width=room), room)
+    fits = cell_len(lead) + text.cell_len <= width
+    lines = [text] if fits else text.wrap(Console(width=room), room)
     for number, line in enumerate(lines):
         line.rstrip()
         yield Text(" " * indent if number else lead).append(line)

@@ -112,7 +112,7 @@ class Folding:
         equal: dict[Any, list[Span]] = {}
         for span in siblings:
             apart = span.span_id if span.span_id in self._apart else ""
-            equal.setdefault((span.name, span.resource.service, apart), []).append(span)
+            equal.setdefault((span.stored_name, span.resource.service, apart), []).append(span)
         parts = [
             part
             for same in equal.values()
@@ -137,7 +137,7 @@ class _Columns:
     lost: str  # what the last one of it did itself, if that is much
     last: str  # its id
     number: int = 0
-    label: int = 80
+    label: int = 0
     bar: int = 0
 
     @property
@@ -208,7 +208,7 @@ def _columns(
     last, service = top.path[-1], top.span.resource.service
     # of the outermost stage alone the heading has it
     lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
-    rough = _Columns(start, total, service, width, trace.spans, way, lost, last.span_id)
+    rough = _Columns(start, total, service, width, trace.spans, way, lost, last.span_id, 0, width)
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
@@ -231,7 +231,7 @@ def took_ns(row: Row) -> int:
 def _header(
     trace: Trace, columns: _Columns, users: Mapping[str, Any], links: Links, top: Judged
 ) -> Iterator[Text]:
-    services = dict.fromkeys(span.resource.service for span in trace.in_order)
+    services = dict.fromkeys(s.resource.service for s in (top.span, *trace.in_order))
     line = Text(visible(top.span.name), "bold")
     for word in words_of(top.span):
         line.append(f" {word}", f"bold {_style(top.span)}")
@@ -268,14 +268,16 @@ def _label(row: Row, columns: _Columns) -> Text:
     line, span = columns.tree(row.lead), row.span
     if span is None:
         return line.append("… not ended yet, or not recorded here", "italic")
-    line.append(visible(span.name), f"{_style(span)}{' bold' * (span.span_id in columns.way)}")
+    name = Text(visible(span.name), f"{_style(span)}{' bold' * (span.span_id in columns.way)}")
+    more = Text()  # never cut: the name gives way
     if len(row.equal) > 1:
-        line.append(f" \N{MULTIPLICATION SIGN}{len(row.equal)}", "bold")
+        more.append(f" \N{MULTIPLICATION SIGN}{len(row.equal)}", "bold")
     if span.resource.service != columns.service:
-        line.append(f" @{visible(span.resource.service)}", "dim")
+        more.append(f" @{visible(span.resource.service)}", "dim")
     for word in words_of(span):
-        line.append(f" {word}", f"bold {_style(span)}")
-    return line
+        more.append(f" {word}", f"bold {_style(span)}")
+    name.truncate(max(columns.label - line.cell_len - more.cell_len, 1), overflow="ellipsis")
+    return line.append(name).append(more)
 
 
 def words_of(span: Span) -> list[str]:
@@ -302,7 +304,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     if len(row.equal) > 1:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
         yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
-        yield from _facts(common(row.equal[:_COMPARED]), row, columns)
+        yield from _facts(attributes_of(row, span), row, columns)
         return
     parent = columns.spans.get(span.parent_span_id)
     if parent and (wrong_ns := clock(parent, span)):
@@ -321,6 +323,11 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
         yield Text("each inside: ", "dim").append(each)
     for link in span.details.links:
         yield from _below(Text(f"linked to trace {link['trace_id']}", "dim"), row.inner, columns)
+
+
+def attributes_of(row: Row, span: Span) -> Mapping[str, Any]:
+    """Return what is said of a row's stage, of equal ones what all have."""
+    return common(row.equal[:_COMPARED]) if len(row.equal) > 1 else span.attributes
 
 
 def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
