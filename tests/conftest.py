@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +31,9 @@ os.environ["no_proxy"] = "127.0.0.1,localhost"
 # a shell ignores it for what runs in its background; servers of tests are ended by it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# hundreds of child processes would each compile the package anew
+# each worker, and hundreds of child processes, would compile tests and package anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # a busy machine is no finding
 _SLOW = [HealthCheck.too_slow]
