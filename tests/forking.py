@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-import warnings
+from pathlib import Path
 from typing import Any
 
 IMPORTED = """
@@ -45,9 +45,11 @@ def serve() -> None:
         if asked in ready:
             message, descriptors, *_ = socket.recv_fds(asked, 1 << 20, 4)
             if not message:
+                asked.close()
                 return
             process_id = os.fork()
             if process_id == 0:
+                asked.detach()
                 _become(descriptors, **pickle.loads(message))
                 return
             *streams, teller = descriptors
@@ -79,16 +81,11 @@ def _become(
     from otel_logging import _runtime
 
     _runtime.ids.seed()  # no two processes have the same ids
-    sys.orig_argv[:] = command
-    options = command[1:]
-    while options[0] == "-W":
-        sys.warnoptions.append(options[1])
-        warnings.simplefilter(options[1])  # type: ignore[arg-type]
-        del options[:2]
-    what, name, *arguments = options
+    sys.orig_argv[sys.orig_argv.index("-c") :] = command
+    what, name, *arguments = command
     sys.argv[:] = [what, *arguments]
     if what == "-m":
-        sys.path[0] = os.getcwd()
+        sys.path[0] = str(Path.cwd())
         name = f"import runpy; runpy._run_module_as_main({name!r})"
     _run(name)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, ClassVar, Self, TypeVar
 
 from tests.lines import ROOT, parsed
 
@@ -79,21 +79,27 @@ def _of_python(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environment.items() if key.startswith(read)}
 
 
+def _options(command: list[str]) -> list[str]:
+    """Return Python's own options of *command*."""
+    end = 1
+    while command[end : end + 1] in (["-W"], ["-X"]):
+        end += 2
+    return command[1:end]
+
+
 def _can_be_forked(
     command: list[str], environment: Mapping[str, str], popen: dict[str, Any]
 ) -> bool:
     """Say whether a fork of ``tests/forking.py`` is the same as a start of *command*."""
-    options = command[3:] if command[1:3] == ["-W", "ignore"] else command[1:]
-    known = {"stdin", "stdout", "stderr", "cwd", "start_new_session", "bufsize"}
+    if sys.platform != "linux" or command[0] != sys.executable:
+        return False
     said = " ".join(command).lower()
     return (
-        sys.platform == "linux"
+        command[1 + len(_options(command))] in ("-c", "-m")
         # what is imported before they replace Python's own threads and locks is another case
         and "gevent" not in said
         and "eventlet" not in said
-        and command[0] == sys.executable
-        and options[:1] in (["-c"], ["-m"])
-        and popen.keys() <= known
+        and popen.keys() <= {"stdin", "stdout", "stderr", "cwd", "start_new_session", "bufsize"}
         and all(_is_pipe(popen[name]) for name in ("stdout", "stderr"))
         # the package is installed from there
         and _of_python({"PYTHONPATH": str(ROOT), **environment}) == _of_python(child_environment())
@@ -113,45 +119,44 @@ class _Forked(subprocess.Popen[Any]):
     """A child that ``tests/forking.py`` has forked; it tells of its end over a pipe."""
 
     _starting = threading.Lock()
-    _forking: tuple[int, socket.socket] | None = None
+    #: By the process that runs tests, and Python's options.
+    _forking: ClassVar[dict[tuple[object, ...], socket.socket]] = {}
 
     @classmethod
-    def _asks(cls) -> socket.socket:
-        """Return the socket to the process that forks: one for each that runs tests."""
+    def _asks(cls, options: list[str]) -> socket.socket:
+        """Return the socket to the process with *options* that forks."""
+        key = os.getpid(), *options
         with cls._starting:
-            if cls._forking is None or cls._forking[0] != os.getpid():
-                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            if key not in cls._forking:
+                cls._forking[key], theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+                code = "from tests.forking import serve; serve()"
+                command = sys.executable, *options, "-c", code
                 with theirs:
-                    child = start(
-                        *(sys.executable, "-c", "from tests.forking import serve; serve()"),
-                        anew=True,
-                        outlives_test=True,
-                        stdin=theirs,
-                    )
-                cls._forking = os.getpid(), ours
-                atexit.register(cls._end, *cls._forking, child)
-            return cls._forking[1]
+                    child = start(*command, anew=True, outlives_test=True, stdin=theirs)
+                atexit.register(cls._end, os.getpid(), cls._forking[key], child)
+            return cls._forking[key]
 
     @staticmethod
-    def _end(starter: int, ours: socket.socket, child: subprocess.Popen[Any]) -> None:
+    def _end(starter: int, asks: socket.socket, child: subprocess.Popen[Any]) -> None:
         """Let the process that forks end, and write what it has of coverage."""
         if os.getpid() == starter:
-            ours.close()
+            asks.close()
             end(child)
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
-        _, _, _, _, cwd, env, _, _, _, *pipes = rest[:15]
-        session = rest[-2]
-        child_ends = pipes[0], pipes[3], pipes[5]
+        cwd, env, pipes, session = rest[4], rest[5], rest[9:15], rest[-2]
+        options = _options(args)
         request = {
-            "command": args,
+            "command": args[1 + len(options) :],
             "environment": dict(env),
             "directory": None if cwd is None else os.fspath(cwd),
             "leads_session": session,
         }
         self._told, teller = os.pipe()
-        streams = [number if end == -1 else end for number, end in enumerate(child_ends)]
-        socket.send_fds(self._asks(), [pickle.dumps(request)], [*streams, teller])
+        # what is not piped is inherited
+        ends = pipes[0], pipes[3], pipes[5]
+        streams = [number if end == -1 else end for number, end in enumerate(ends)]
+        socket.send_fds(self._asks(options), [pickle.dumps(request)], [*streams, teller])
         os.close(teller)
         self._close_pipe_fds(*pipes)
         self.pid = self._read()
