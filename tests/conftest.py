@@ -37,9 +37,12 @@ sys.dont_write_bytecode = False
 
 # a busy machine is no finding
 _SLOW = [HealthCheck.too_slow]
-settings.register_profile("unhurried", deadline=None, suppress_health_check=_SLOW)
-settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=1_000)
-settings.load_profile("unhurried")
+# ./check draws hypothesis's own number; who has an evening asks for `--hypothesis-profile long`
+for _profile, _examples in {"brief": 40, "check": 100, "long": 1_000}.items():
+    settings.register_profile(
+        _profile, deadline=None, suppress_health_check=_SLOW, max_examples=_examples
+    )
+settings.load_profile("brief")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
