@@ -7,6 +7,7 @@ and ``python -m`` make it, at a fifth of what the imports cost; its id, and how 
 
 import ctypes
 import gc
+import linecache
 import os
 import pickle
 import select
@@ -95,6 +96,10 @@ def _run(code: str) -> None:
     main: Any = sys.modules["__main__"]
     for name in [name for name in vars(main) if not name.startswith("__")]:
         delattr(main, name)
+    if hasattr(linecache, "_interactive_cache"):  # from Python 3.13 on tracebacks show this code
+        linecache._register_code(compile(code, "<string>", "exec"), code, "<string>")
+    elif "<string>" in linecache.cache:
+        linecache.cache["<string>"] = len(code), None, code.splitlines(keepends=True), "<string>"
     if ctypes.pythonapi.PyRun_SimpleStringFlags(code.encode(), None) == 0:
         return
     if getattr(sys, "last_type", None) is KeyboardInterrupt:

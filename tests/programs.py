@@ -91,11 +91,11 @@ def _can_be_forked(
     command: list[str], environment: Mapping[str, str], popen: dict[str, Any]
 ) -> bool:
     """Say whether a fork of ``tests/forking.py`` is the same as a start of *command*."""
-    if sys.platform != "linux" or command[0] != sys.executable:
+    if not hasattr(os, "pidfd_open") or command[0] != sys.executable:  # Linux has it
         return False
     said = " ".join(command).lower()
     return (
-        command[1 + len(_options(command))] in ("-c", "-m")
+        command[(at := 1 + len(_options(command))) : at + 1] in (["-c"], ["-m"])
         # what is imported before they replace Python's own threads and locks is another case
         and "gevent" not in said
         and "eventlet" not in said
