@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import MODULE, end, script, start
+from tests.programs import MODULE, child_environment, end, good, python, script, start
 
 PROGRAMS = {
     "arguments": "import sys; print(sys.argv, sys.path, sys.orig_argv[-2:], __name__, dir())",
@@ -60,3 +60,16 @@ def test_a_module_is_run_as_python_runs_it(tmp_path: Any) -> None:
 def test_no_two_processes_have_the_same_ids() -> None:
     code = "from otel_logging import _runtime; print(_runtime.ids.getrandbits(128))"
     assert len({script(code).stdout for _ in range(3)}) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all are started")
+def test_a_forked_process_has_imported_what_a_set_up_imports_and_no_more(tmp_path: Any) -> None:
+    """Whether a library is imported before or after the set-up is its script's to say."""
+    set_up = (
+        "import otel_logging, sys; otel_logging.setup_observability('shop'); print(*sys.modules)"
+    )
+    variables = child_environment(ENVIRONMENT="production", OTEL_LOGGING_SPOOL_DIR=str(tmp_path))
+    started = good(python("-c", set_up, env=variables, anew=True)).stdout.split()
+    forked = good(python("-c", "import sys; print(*sys.modules)")).stdout.split()
+    of_forking = {"ctypes", "ctypes._endian", "_ctypes", "tests", "tests.forking"}
+    assert set(forked) - set(started) == of_forking - set(started)
