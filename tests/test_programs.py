@@ -65,11 +65,10 @@ def test_no_two_processes_have_the_same_ids() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="all are started")
 def test_a_forked_process_has_imported_what_a_set_up_imports_and_no_more(tmp_path: Any) -> None:
     """Whether a library is imported before or after the set-up is its script's to say."""
-    set_up = (
-        "import otel_logging, sys; otel_logging.setup_observability('shop'); print(*sys.modules)"
-    )
+    imported = "import sys; print(*sys.modules)"
+    set_up = "import otel_logging; otel_logging.setup_observability('shop'); " + imported
     variables = child_environment(ENVIRONMENT="production", OTEL_LOGGING_SPOOL_DIR=str(tmp_path))
     started = good(python("-c", set_up, env=variables, anew=True)).stdout.split()
-    forked = good(python("-c", "import sys; print(*sys.modules)")).stdout.split()
+    forked = good(python("-c", imported)).stdout.split()
     of_forking = {"ctypes", "ctypes._endian", "_ctypes", "tests", "tests.forking"}
     assert set(forked) - set(started) == of_forking - set(started)
