@@ -65,7 +65,7 @@ def _become(
     *,
     command: list[str],
     environment: dict[str, str],
-    directory: str | None,
+    directory: str,
     leads_session: bool,
 ) -> None:
     """Be the process of *command*, as Python's own start of it leaves it."""
@@ -74,8 +74,7 @@ def _become(
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     if leads_session:
         os.setsid()
-    if directory is not None:
-        os.chdir(directory)
+    os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()

@@ -149,7 +149,7 @@ class _Forked(subprocess.Popen[Any]):
         request = {
             "command": args[1 + len(options) :],
             "environment": dict(env),
-            "directory": None if cwd is None else os.fspath(cwd),
+            "directory": str(cwd or Path.cwd()),
             "leads_session": session,
         }
         self._told, teller = os.pipe()

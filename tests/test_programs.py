@@ -33,11 +33,12 @@ PROGRAMS = {
 @pytest.mark.parametrize("options", [(), ("-X", "dev")], ids=" ".join)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_forked_process_is_as_one_that_is_started(
-    program: str, options: tuple[str, ...], tmp_path: Any
+    program: str, options: tuple[str, ...], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it has, what it says, and how it ends."""
+    monkeypatch.chdir(tmp_path)
     command = (sys.executable, *options, "-c", PROGRAMS[program], "an argument")
-    popen: dict[str, Any] = {"stdin": PIPE, "cwd": tmp_path, "start_new_session": True}
+    popen: dict[str, Any] = {"stdin": PIPE, "start_new_session": True}
     forked, started = (
         end(start(*command, anew=anew, **popen), "given\n") for anew in (False, True)
     )
