@@ -31,8 +31,7 @@ def serve() -> None:
     ended well, and in the parent when nobody asks any more.
     """
     exec(IMPORTED, {})
-    gc.collect()
-    gc.freeze()  # a child's collections copy no page of it
+    gc.collect()  # a child's collections of what is young copy no page of it
     asked = socket.socket(fileno=os.dup(0))
     running: dict[int, tuple[int, int]] = {}
     while True:

@@ -76,7 +76,7 @@ def start(
 def _of_python(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that Python, or a library of ours, reads when it is imported."""
     read = ("PYTHON", "COVERAGE_", "LC_", "LANG", "LD_", "OTEL_PYTHON_", "OTEL_PROPAGATORS")
-    return {key: value for key, value in environment.items() if key.startswith(read)}
+    return {key: value for key, value in environment.items() if value and key.startswith(read)}
 
 
 def _options(command: list[str]) -> list[str]:
@@ -112,7 +112,8 @@ def _is_pipe(stream: Any) -> bool:
         return True
     if stream is None:
         return False
-    return stat.S_ISFIFO(os.fstat(stream if isinstance(stream, int) else stream.fileno()).st_mode)
+    mode = os.fstat(stream if isinstance(stream, int) else stream.fileno()).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 class _Forked(subprocess.Popen[Any]):

@@ -23,6 +23,13 @@ PROGRAMS = {
         "threading.Thread(target=lambda: time.sleep(0.05) or print('in a thread')).start()\n"
         "print('main')"
     ),
+    "what is written at its end": (
+        "import io, otel_logging, sys\n"
+        "otel_logging.configure_logging(environment='production')\n"
+        "sys.stdout = io.StringIO()\n"
+        "otel_logging.get_logger('shop').info('line')\n"
+        "sys.__stdout__.write('kept')"
+    ),
     "descriptors": "import os; print(os.listdir('/proc/self/fd'))",
     "a session": "import os; print(os.getpid() == os.getsid(0), os.getcwd())",
     "a warning": "import warnings; warnings.warn('told')",
@@ -37,6 +44,7 @@ def test_a_forked_process_is_as_one_that_is_started(
 ) -> None:
     """What it has, what it says, and how it ends."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     command = (sys.executable, *options, "-c", PROGRAMS[program], "an argument")
     popen: dict[str, Any] = {"stdin": PIPE, "start_new_session": True}
     forked, started = (
