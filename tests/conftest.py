@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,14 +31,18 @@ os.environ["no_proxy"] = "127.0.0.1,localhost"
 # a shell ignores it for what runs in its background; servers of tests are ended by it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# hundreds of child processes would each compile the package anew
+# each worker, and hundreds of child processes, would compile tests and package anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # a busy machine is no finding
 _SLOW = [HealthCheck.too_slow]
-settings.register_profile("unhurried", deadline=None, suppress_health_check=_SLOW)
-settings.register_profile("long", deadline=None, suppress_health_check=_SLOW, max_examples=1_000)
-settings.load_profile("unhurried")
+# ./check draws hypothesis's own number; who has an evening asks for `--hypothesis-profile long`
+for _profile, _examples in {"brief": 40, "check": 100, "long": 1_000}.items():
+    settings.register_profile(
+        _profile, deadline=None, suppress_health_check=_SLOW, max_examples=_examples
+    )
+settings.load_profile("brief")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

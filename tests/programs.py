@@ -4,11 +4,16 @@
 They are given no variable that would configure the package, but what a test sets.
 """
 
+import atexit
 import http.client
 import json
 import os
+import pickle
 import re
+import select
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -17,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, ClassVar, Self, TypeVar
 
 from tests.lines import ROOT, parsed
 
@@ -47,23 +52,137 @@ def start(
     env: Mapping[str, str] | None = None,
     text: bool = True,
     outlives_test: bool = False,
+    anew: bool = False,
     **popen: Any,
 ) -> subprocess.Popen[Any]:
     """Start *command* beside the test, stdout and stderr in pipes; ``end`` waits for it.
 
+    Python that runs a script or a module is forked from one that has imported the package, unless
+    *anew*: where it matters what is imported when, what a process has cost, or what it has open.
     On Linux a pipe takes what is printed until a busy machine reads it: of one that is full,
     lines are lost after 100 ms.
     """
-    child = subprocess.Popen(
-        [str(part) for part in command],
-        env=child_environment() if env is None else env,
-        encoding="utf-8" if text else None,
-        pipesize=PIPE_BYTES,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen,
-    )
+    parts = [str(part) for part in command]
+    env = child_environment() if env is None else env
+    popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
+    make = subprocess.Popen if anew or not _can_be_forked(parts, env, popen) else _Forked
+    encoding = "utf-8" if text else None
+    child = make(parts, env=env, encoding=encoding, pipesize=PIPE_BYTES, **popen)
     if not outlives_test:
         _started.append(child)
     return child
+
+
+def _of_python(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that Python, or a library of ours, reads when it is imported."""
+    read = ("PYTHON", "COVERAGE_", "LC_", "LANG", "LD_", "OTEL_PYTHON_", "OTEL_PROPAGATORS")
+    return {key: value for key, value in environment.items() if value and key.startswith(read)}
+
+
+def _options(command: list[str]) -> list[str]:
+    """Return Python's own options of *command*."""
+    end = 1
+    while command[end : end + 1] in (["-W"], ["-X"]):
+        end += 2
+    return command[1:end]
+
+
+def _can_be_forked(
+    command: list[str], environment: Mapping[str, str], popen: dict[str, Any]
+) -> bool:
+    """Say whether a fork of ``tests/forking.py`` is the same as a start of *command*."""
+    if not hasattr(os, "pidfd_open") or command[0] != sys.executable:  # Linux has it
+        return False
+    said = " ".join(command).lower()
+    return (
+        command[(at := 1 + len(_options(command))) : at + 1] in (["-c"], ["-m"])
+        # what is imported before they replace Python's own threads and locks is another case
+        and "gevent" not in said
+        and "eventlet" not in said
+        and popen.keys() <= {"stdin", "stdout", "stderr", "cwd", "start_new_session", "bufsize"}
+        and all(_is_pipe(popen[name]) for name in ("stdout", "stderr"))
+        # the package is installed from there
+        and _of_python({"PYTHONPATH": str(ROOT), **environment}) == _of_python(child_environment())
+    )
+
+
+def _is_pipe(stream: Any) -> bool:
+    """Say so of what Python's streams treat as a pipe: not a terminal, nor what has a position."""
+    if stream in (subprocess.PIPE, subprocess.STDOUT):
+        return True
+    if stream is None:
+        return False
+    mode = os.fstat(stream if isinstance(stream, int) else stream.fileno()).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+class _Forked(subprocess.Popen[Any]):
+    """A child that ``tests/forking.py`` has forked; it tells of its end over a pipe."""
+
+    _starting = threading.Lock()
+    #: By the process that runs tests, and Python's options.
+    _forking: ClassVar[dict[tuple[object, ...], socket.socket]] = {}
+
+    @classmethod
+    def _asks(cls, options: list[str]) -> socket.socket:
+        """Return the socket to the process with *options* that forks."""
+        key = os.getpid(), *options
+        with cls._starting:
+            if key not in cls._forking:
+                cls._forking[key], theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+                code = "from tests.forking import serve; serve()"
+                command = sys.executable, *options, "-c", code
+                with theirs:
+                    child = start(*command, anew=True, outlives_test=True, stdin=theirs)
+                atexit.register(cls._end, os.getpid(), cls._forking[key], child)
+            return cls._forking[key]
+
+    @staticmethod
+    def _end(starter: int, asks: socket.socket, child: subprocess.Popen[Any]) -> None:
+        """Let the process that forks end, and write what it has of coverage."""
+        if os.getpid() == starter:
+            asks.close()
+            end(child)
+
+    def _execute_child(self, args: Any, *rest: Any) -> None:
+        cwd, env, pipes, session = rest[4], rest[5], rest[9:15], rest[-2]
+        options = _options(args)
+        request = {
+            "command": args[1 + len(options) :],
+            "environment": dict(env),
+            "directory": str(cwd or Path.cwd()),
+            "leads_session": session,
+        }
+        self._told, teller = os.pipe()
+        # what is not piped is inherited
+        ends = pipes[0], pipes[3], pipes[5]
+        streams = [number if end == -1 else end for number, end in enumerate(ends)]
+        socket.send_fds(self._asks(options), [pickle.dumps(request)], [*streams, teller])
+        os.close(teller)
+        self._close_pipe_fds(*pipes)
+        self.pid = self._read()
+        self._child_created = True
+
+    def _read(self) -> int:
+        told = os.read(self._told, 4)
+        assert told, "tests/forking.py has ended"
+        return int.from_bytes(told, "big")
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if wait_flags and not select.select([self._told], [], [], 0)[0]:
+            return 0, 0
+        status = self._read()
+        os.close(self._told)
+        return self.pid, status
+
+    def _internal_poll(self, _deadstate: Any = None) -> int | None:
+        if self.returncode is None and self._waitpid_lock.acquire(False):
+            try:
+                if self.returncode is None and (ended := self._try_wait(os.WNOHANG))[0]:
+                    self._handle_exitstatus(ended[1])
+            finally:
+                self._waitpid_lock.release()
+        return self.returncode
 
 
 @contextmanager

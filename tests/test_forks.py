@@ -294,7 +294,7 @@ observability = setup_observability("shop")
 with traced({name!r}): pass
 time.sleep(1)
 names = [thread.name for thread in threading.enumerate()]
-print('{"event": "%s"}' % ("otel_logging delivery" in names))
+print('{"event": "%s"}' % ("otel_logging delivery" in names), flush=True)
 {end}
 """
 

@@ -318,7 +318,7 @@ def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
     )
     # what measures coverage imports as well
     env = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
-    done = python("-c", script, str(tmp_path), env=env, cwd=ROOT)
+    done = python("-c", script, str(tmp_path), env=env, cwd=ROOT, anew=True)
     loaded, opentelemetry, by_set_up = (set(line.split()) for line in done.stdout.splitlines())
     assert not {"email", "encodings.idna", "http", "ssl", "tempfile"} & by_set_up
     assert not {"hashlib", "secrets", "sysconfig"} & (loaded | by_set_up)

@@ -13,14 +13,14 @@ from tests.programs import python
 from tests.readme import blocks
 
 #: Of a user's test directory, which has no configuration.
-_LEFT_OUT = ("cacheprovider", "hypothesispytest", "xdist", "xdist.looponfail")
+_LEFT_OUT = ("cacheprovider", "faker", "hypothesispytest", "xdist", "xdist.looponfail")
 ALONE = (*(f"-pno:{name}" for name in _LEFT_OUT), "--rootdir", ".", "-c", os.devnull)
 
 
 def run(directory: Path, code: str, *options: str) -> str:
     """Run *code* as a file of tests and return what pytest printed."""
     (directory / "test_of_a_user.py").write_text(code, "utf-8")
-    done = python("-m", "pytest", *ALONE, *options, "test_of_a_user.py", cwd=directory)
+    done = python("-m", "pytest", *ALONE, *options, "test_of_a_user.py", cwd=directory, anew=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return str(done.stdout)
 

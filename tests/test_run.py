@@ -45,7 +45,7 @@ def test_a_program_is_set_up_with_no_line_of_code(tmp_path: Path, receiver: Rece
     """Its own sitecustomize is imported too; its arguments and exit code are its own."""
     (tmp_path / "app.py").write_text(APPLICATION + "sys.exit(7)\n", "utf-8")
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text("print('theirs')\n", "utf-8")
+    (tmp_path / "site" / "sitecustomize.py").write_text("print('theirs', flush=True)\n", "utf-8")
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
         "OTEL_LOGGING_SPOOL_DIR": str(tmp_path / "spool"),

@@ -90,7 +90,9 @@ def serve() -> None:
 @contextmanager
 def _child(function: str, *arguments: object, **variables: str) -> Iterator[Program]:
     code = f"from tests.integrations.load import {function}; {function}()"
-    with Program([sys.executable, "-c", code, *arguments], cwd=ROOT, **variables) as program:
+    # uvicorn's oldest implementation of WebSockets warns
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    with Program(command, cwd=ROOT, **variables) as program:
         try:
             yield program
         finally:
@@ -111,7 +113,6 @@ def load(
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "OTEL_LOGGING_BUDGETS": f"message={BUDGET_S}",
             "OTEL_LOGGING_SPOOL_DIR": f"{spool}/spool",
-            "PYTHONWARNINGS": "ignore",  # uvicorn's oldest implementation
         }
         printed = Path(spool, "lines")
         with _child("serve", server, kind.__name__, printed, **variables) as serving:

@@ -1,0 +1,107 @@
+"""A process that has imported what each script imports, and forks itself for each.
+
+In: over a socket, what to run, and its stdin, stdout and stderr. Out: a process as ``python -c``
+and ``python -m`` make it, at a fifth of what the imports cost; its id, and how it ended.
+``tests/programs.py`` decides which commands come here.
+"""
+
+import ctypes
+import gc
+import linecache
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+IMPORTED = """
+import asyncio, concurrent.futures.thread, otel_logging, structlog
+import opentelemetry.propagate, opentelemetry.sdk.trace.export
+import otel_logging.assembly, otel_logging.export.http
+import otel_logging.export.provider, otel_logging.integrations.executors
+"""
+
+
+def serve() -> None:
+    """Fork for each request on the socket that is stdin; return in the child when its script has
+    ended well, and in the parent when nobody asks any more.
+    """
+    exec(IMPORTED, {})
+    gc.collect()  # a child's collections of what is young copy no page of it
+    asked = socket.socket(fileno=os.dup(0))
+    running: dict[int, tuple[int, int]] = {}
+    while True:
+        ready = select.select([asked, *running], [], [])[0]
+        for ended in ready:
+            if ended in running:
+                process_id, teller = running.pop(ended)
+                os.write(teller, os.waitpid(process_id, 0)[1].to_bytes(4, "big"))
+                os.close(teller)
+                os.close(ended)
+        if asked in ready:
+            message, descriptors, *_ = socket.recv_fds(asked, 1 << 20, 4)
+            if not message:
+                asked.close()
+                return
+            process_id = os.fork()
+            if process_id == 0:
+                asked.detach()
+                _become(descriptors, **pickle.loads(message))
+                return
+            *streams, teller = descriptors
+            os.write(teller, process_id.to_bytes(4, "big"))
+            for stream in streams:
+                os.close(stream)
+            running[os.pidfd_open(process_id)] = process_id, teller
+
+
+def _become(
+    descriptors: list[int],
+    *,
+    command: list[str],
+    environment: dict[str, str],
+    directory: str,
+    leads_session: bool,
+) -> None:
+    """Be the process of *command*, as Python's own start of it leaves it."""
+    for number in range(3):
+        os.dup2(descriptors[number], number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if leads_session:
+        os.setsid()
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    from otel_logging import _runtime
+
+    _runtime.ids.seed()  # no two processes have the same ids
+    sys.orig_argv[sys.orig_argv.index("-c") :] = command
+    what, name, *arguments = command
+    sys.argv[:] = [what, *arguments]
+    if what == "-m":
+        sys.path[0] = str(Path.cwd())
+        name = f"import runpy; runpy._run_module_as_main({name!r})"
+    _run(name)
+
+
+def _run(code: str) -> None:
+    """Run *code* as ``python -c`` does: an exception's traceback begins in it."""
+    main: Any = sys.modules["__main__"]
+    for name in [name for name in vars(main) if not name.startswith("__")]:
+        delattr(main, name)
+    if hasattr(linecache, "_interactive_cache"):  # from Python 3.13 on tracebacks show this code
+        linecache._register_code(compile(code, "<string>", "exec"), code, "<string>")
+    elif "<string>" in linecache.cache:
+        linecache.cache["<string>"] = len(code), None, code.splitlines(keepends=True), "<string>"
+    if ctypes.pythonapi.PyRun_SimpleStringFlags(code.encode(), None) == 0:
+        return
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        sys.excepthook = lambda *_: None
+        raise KeyboardInterrupt
+    sys.exit(1)
