@@ -77,9 +77,6 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
-    from otel_logging import _runtime
-
-    _runtime.ids.seed()  # no two processes have the same ids
     sys.orig_argv[sys.orig_argv.index("-c") :] = command
     what, name, *arguments = command
     sys.argv[:] = [what, *arguments]

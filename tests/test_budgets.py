@@ -51,7 +51,7 @@ BUDGETS = {
     "context": 222,
     "demo": 227,
     "doctor": 393,
-    "export": 2129,
+    "export": 2130,
     "handover": 115,
     "integrations": 1847,
     "jobs": 99,

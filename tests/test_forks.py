@@ -139,6 +139,28 @@ assert os.waitpid(child, 0)[1] == 0
     assert names(shop.receiver) == ["stage"]
 
 
+def test_children_that_are_set_up_after_the_fork_have_ids_of_their_own(shop: Shop) -> None:
+    """As gunicorn's with --preload, where set-up is in a hook of the worker's."""
+    shop.run(
+        """
+import os
+from otel_logging import setup_observability, traced
+children = []
+for _ in range(3):
+    if (pid := os.fork()) == 0:
+        with setup_observability("shop") as observability:
+            with traced("request"): pass
+            assert observability.force_flush(10)
+        os._exit(0)
+    children.append(pid)
+for pid in children: os.waitpid(pid, 0)
+"""
+    )
+    spans = shop.receiver.spans
+    assert names(shop.receiver) == ["request"] * 3
+    assert len({span.trace_id for span in spans}) == len({span.span_id for span in spans}) == 3
+
+
 def test_log_records_of_a_child_forked_in_c(shop: Shop) -> None:
     """OTEL_LOGS_EXPORTER=otlp: the spool and the worker are the child's own as well."""
     shop.run(

@@ -78,6 +78,7 @@ class Pipeline:
         self._process_log: ProcessLog | None = None
         self._unshown: deque[OfLines] = deque()
         self._own_scope = make_scope(InstrumentationScope(_names.SCOPE))
+        _runtime.ids.seed()  # it may be a child of a process that imported the package
         _forks.join(_forks.Step.PIPELINE, self)
 
     def follow(self, settings: Settings, resource: Resource) -> None:
