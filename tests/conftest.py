@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from opentelemetry import context as otel_context
+from structlog.contextvars import clear_contextvars
 
 from otel_logging import Observability, _diagnostics, _runtime, clear_context, setup_observability
 from otel_logging.context import CURRENT
@@ -109,6 +110,7 @@ def _clean_slate() -> Iterator[None]:
     stdlib.take_over({})
     configure._applied = None
     clear_context()
+    clear_contextvars()
     CURRENT.set(otel_context.Context())
     _diagnostics.forget()
 

@@ -118,9 +118,10 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     reasons = [(took, why) for (of, why), took in spent.items() if of == cause]
     parties: Counter[Any] = Counter()
     for took, why in reasons:
-        parties[why.party] += took
+        parties[why.party or why.detail] += took
     worst, most_of_it = max(parties.items(), key=lambda each: each[1], default=("", 0))
-    why = max([each for each in reasons if each[1].party == worst], default=(0, Why()))[1]
+    theirs = [each for each in reasons if (each[1].party or each[1].detail) == worst]
+    why = max(theirs, default=(0, Why()))[1]
     return Verdict(ranked, cause, why, ranked.get(cause, 0) if cause == GC else most_of_it)
 
 

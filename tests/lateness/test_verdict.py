@@ -129,6 +129,14 @@ def test_of_several_reasons_for_a_cause_the_longest_is_named() -> None:
     assert judge(Facts("s", 0, END), blocks).why == alice
 
 
+def test_of_several_children_one_is_named_with_its_own_time() -> None:
+    """Those of one name are one."""
+    steps = [("load", 0, 310), ("ask", 310, 610), ("load", 610, 700), ("render", 700, END)]
+    verdict = judge(Facts("report", 0, END, children=[Facts(*step) for step in steps]))
+    assert (verdict.why.detail, verdict.took) == ("load", 400)
+    assert verdict.shares == {"downstream": END}
+
+
 def test_stages_of_any_depth_are_explained() -> None:
     """Beyond a hundred within one another, as one; a thousand break nothing."""
     stage = Facts("leaf", 0, END)
