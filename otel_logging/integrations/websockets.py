@@ -16,7 +16,7 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
 from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.connection import Connection, asked, sent
+from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import QUIET, Scope
 from otel_logging.integrations.replaced import Replaced
 
@@ -45,7 +45,6 @@ class Handled(Connection):
 
     async def next_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
         """Return what *receive* has next."""
-        asked()
 
         async def take() -> tuple[Event, int]:
             message = await receive()
@@ -142,6 +141,7 @@ def receiving(original: Any) -> Any:
         connection: Handled | None = getattr(self, OBSERVED, None)
         if connection is None:
             return original(self, *args, **options)
+        connection.announce()
         return connection.next_message(lambda: original(self, *args, **options))
 
     return recv

@@ -5,11 +5,11 @@ import json
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
+import anyio
 import pytest
 import uvicorn
 from fastapi import Depends, FastAPI, WebSocket
@@ -29,7 +29,10 @@ DELAY_S = 0.03
 
 async def handle(websocket: WebSocket, text: str) -> None:
     """Do what a message asks for, and answer last."""
+    log.info("arrived", of=text)
     bind_context(order=text)
+    if text.startswith("each"):  # one of several users on one connection
+        bind_context(user_id=text)
     log.info("handling")
     await asyncio.sleep(json.loads(text)[2] if text.startswith("[") else DELAY_S)
     with traced("work"):
@@ -101,18 +104,96 @@ async def race(websocket: WebSocket) -> None:
         await handle(websocket, await receiving)
 
 
-SHAPES = {f.__name__: f for f in (serial, task_each, wait_for, channels, worker, race)}
+async def hello(websocket: WebSocket) -> None:
+    """The first message by itself, the others with a time-out."""
+    await handle(websocket, await websocket.receive_text())
+    await wait_for(websocket)
+
+
+async def mixed(websocket: WebSocket) -> None:
+    """One by itself, one with a time-out, in turn."""
+    async for text in websocket.iter_text():
+        await handle(websocket, text)
+        await handle(websocket, await asyncio.wait_for(websocket.receive_text(), 10))
+
+
+async def renewed(websocket: WebSocket) -> None:
+    """The next receive is waiting, beside other news, while a message is handled."""
+    news = asyncio.create_task(asyncio.sleep(60))
+    receiving = asyncio.create_task(websocket.receive_text())
+    try:
+        while True:
+            await asyncio.wait({receiving, news}, return_when=asyncio.FIRST_COMPLETED)
+            text = receiving.result()
+            receiving = asyncio.create_task(websocket.receive_text())
+            await handle(websocket, text)
+    finally:
+        news.cancel()
+
+
+async def prefetch(websocket: WebSocket) -> None:
+    """The next one is received while one is handled."""
+    text = await websocket.receive_text()
+    while text:
+        _, text = await asyncio.gather(handle(websocket, text), websocket.receive_text())
+
+
+async def group(websocket: WebSocket) -> None:
+    """In a task group, of asyncio and of anyio in turn."""
+    texts: list[str] = []
+
+    async def receive() -> None:
+        texts.append(await websocket.receive_text())
+
+    while True:
+        async with anyio.create_task_group() as ours:
+            ours.start_soon(receive)
+        await handle(websocket, texts.pop())
+        async with asyncio.TaskGroup() as theirs:
+            received = theirs.create_task(websocket.receive_text())
+        await handle(websocket, received.result())
+
+
+async def sessions(websocket: WebSocket) -> None:
+    """A task that receives with a time-out, in layers, beside one that sends."""
+    sending = asyncio.create_task(asyncio.sleep(60))
+
+    async def layered() -> str:
+        return await asyncio.wait_for(asyncio.shield(asyncio.create_task(text())), 10)
+
+    async def text() -> str:
+        return await websocket.receive_text()
+
+    async def session() -> None:
+        while True:
+            await handle(websocket, await asyncio.wait_for(layered(), 10))
+
+    receiving = asyncio.create_task(session())
+    await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+    sending.cancel()
+    await receiving
+
+
+SHAPES: dict[str, Callable[[WebSocket], Any]] = {
+    each.__name__: each
+    for each in (
+        *(serial, task_each, wait_for, channels, worker, race),
+        *(hello, mixed, renewed, prefetch, group, sessions),
+    )
+}
 
 
 def bind_user(user: str) -> None:
-    bind_context(user_id=user, plan="free")  # in a thread of FastAPI's
+    bind_context(plan="free")  # in a thread of FastAPI's
+    if user != "each":
+        bind_context(user_id=user)
 
 
 def app_of(kind: type) -> Any:
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
         log.info("joined")
-        with suppress(WebSocketDisconnect):
+        with suppress(WebSocketDisconnect, BaseExceptionGroup):
             await SHAPES[websocket.path_params["shape"]](websocket)
         log.info("left")
 
@@ -140,7 +221,7 @@ def attributes(span: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("server", SERVERS)
 def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type) -> None:
-    """Two connections at once; three messages each, sent together."""
+    """Two connections at once, one of one user; three messages each, sent together."""
     clients = 2
     with serving(app_of(kind), server) as seen:
 
@@ -152,7 +233,7 @@ def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type
                 assert sorted(client.recv() for _ in sent) == sent
                 seen.wait_for("message", 2)  # while the socket is open
 
-        threads = [threading.Thread(target=talk, args=(f"u{n}",)) for n in range(clients)]
+        threads = [threading.Thread(target=talk, args=(user,)) for user in ("each", "u1")]
         began_s = time.monotonic()
         for thread in threads:
             thread.start()
@@ -168,13 +249,16 @@ def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type
     for span in messages:
         found = attributes(span)
         user, order = found["user_id"], found["order"]
-        assert order.startswith(user)
+        assert order == user if user.startswith("each") else order.startswith(user)
         assert (found["http.route"], found["plan"]) == ("/ws/{shape}", "free")
         (link,) = span["links"]
-        assert handshakes[link["trace_id"]]["user_id"] == user
+        assert handshakes[link["trace_id"]].get("user_id", user) == user
         own = [line for line in seen.lines if line.get("trace_id") == span["trace_id"]]
-        assert Counter(line["event"] for line in own) == {"handling": 1, "worked": 1}
-        assert {(line["user_id"], line["order"]) for line in own} == {(user, order)}
+        assert [line["event"] for line in own] == ["arrived", "handling", "worked"]
+        arrived, *rest = own
+        assert (arrived["of"], arrived.get("order")) == (order, None)
+        assert arrived.get("user_id") == (None if order == user else user)
+        assert {(line["user_id"], line["order"]) for line in rest} == {(user, order)}
         serially = 1 if shape == "task_each" else int(order[-1]) + 1
         least = DELAY_S * serially
         assert max(least - late_s, DELAY_S) - 0.02 <= span["duration_s"] < least + late_s
