@@ -28,7 +28,7 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.asgi_message import Held, Message, Nobody
+from otel_logging.integrations.asgi_message import Held, Loose, Message, Nobody
 from otel_logging.integrations.http import Request, Scope, inbound
 from otel_logging.integrations.taken import Brought, run_in, waiter_of
 
@@ -82,6 +82,10 @@ class Connection:
     asking: Any = None
     #: Who works on a message and has called what asks for the next one.
     _announced: Any = None
+    #: Whether it has received in a task of its own.
+    _is_apart = False
+    #: What holds the message that has been answered, while the next one is asked for.
+    _answered: Held | None = None
 
     def __init__(self) -> None:
         self.of_messages: dict[str, Any] = {}
@@ -137,17 +141,28 @@ class Connection:
         taker = self._taker()
         if self.brought.untaken:
             self._give(taker, self.brought.untaken.pop(0))
-        if taker is worker():
+        if taker is worker():  # else it has said so before
             self._announced = taker
+            if self._is_apart:
+                self._loosen()
+
+    def _loosen(self) -> None:
+        """Let a time-out that begins here not hold, until it would end, what is answered."""
+        current = CURRENT.get()
+        held = current.get(_names.HELD)
+        if held is not None and held.message.sent_ns and held.message.connection is self:
+            self._answered = held
+            CURRENT.set(otel_context.Context({**current, _names.HELD: Loose(held.message)}))
 
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
         """Return what *take* has next, with when it arrived; a message begins."""
-        task, taker = worker(), self._taker()
+        task = worker()
+        is_apart = task is not self.task and type(task) is not int
+        taker = self._taker() if is_apart else task
         asked()
         if self.last is not None or not self.is_connected:
             self.is_connected = True
             return (await take())[0]
-        is_apart = not (task is self.task or type(task) is int)
         asker = self._ask_apart(task, taker) if is_apart else None
         self._ask()
         event, arrived_ns = await take()
@@ -164,13 +179,14 @@ class Connection:
             return event
         if is_apart:
             self.asking = None
-            self.brought.by(task, held, asker, self._pass_on)
+            self._bring(task, held, asker)
         return event
 
     def _ask(self) -> None:
         """Note that the message that came before is not received any more."""
-        self._announced = None
-        latest, self.latest = self.latest, None
+        latest, self.latest, self._announced = self.latest, None, None
+        if self.asking is None:
+            self._answered = None
         if latest is not None and not latest.is_over:
             latest.asked_ns = _runtime.current.now_ns()
             self.held.add(latest)
@@ -194,7 +210,7 @@ class Connection:
         self.brought.forget(task, self._pass_on)
         if self.brought.untaken:
             self._give(taker, self.brought.untaken.pop(0))
-        self.asking = task
+        self.asking, self._is_apart = task, True
         if not self.look():
             asyncio.get_running_loop().call_soon(self.look, context=Context())
         return taker, is_announced
@@ -204,10 +220,18 @@ class Connection:
         waits = None if self.asking is None else waiter_of(self.asking)
         if waits is None:
             return False
-        self.asking = None
+        self.asking = self._answered = None
         self.brought.forget(waits[0], self._pass_on)
         run_in(waits[0], self.leave)
         return True
+
+    def _bring(self, task: Any, held: Held | None, asker: Any) -> None:
+        """Pass on, when *task* ends, what it has; at once where whoever waits does so no more."""
+        waits = waiter_of(task, asker[0])
+        if waits is not None and waits[1].done():
+            self._give(waits[0], held)
+            waits, asker = None, (task, True)
+        self.brought.by(task, held, asker, waits, self._pass_on)
 
     def _pass_on(self, task: Any) -> None:
         """Give what *task* has brought, which is done, to whoever waits for it. In its context."""
@@ -219,25 +243,26 @@ class Connection:
         if (waiter := item.waiter()) is not None:
             self._give(waiter, item.held)
             if waiter is not self.task:
-                self.brought.by(waiter, item.held, item.asked, self._pass_on)
+                self._bring(waiter, item.held, (waiter, True))
         elif taker is not task:
             if item.is_for_starter:
                 self.brought.untaken.append(item.held)
             if not (item.is_for_starter and is_announced):
-                run_in(taker, self._doubt)
+                run_in(taker, functools.partial(self._doubt, taker))
 
     def _give(self, taker: Any, held: Held | None) -> None:
         """Let the task *taker* work on what *held* has; None: on the end."""
+        self._answered = None
         act = self.leave if held is None else functools.partial(self.enter, held, taker)
         if taker is worker():
             act()
         else:
             run_in(taker, act)
 
-    def _doubt(self) -> None:
-        """Work on one of two messages: what this task does is nobody's until it asks again."""
+    def _doubt(self, taker: Any) -> None:
+        """Work on one of two messages: what *taker* does is nobody's until it asks again."""
         if CURRENT.get().get(_names.HELD) is not None:
-            self.enter(Held(Nobody(self)), worker())
+            self.enter(Held(Nobody(self)), taker)
 
     def _sweep_later(self) -> None:
         loop = asyncio.get_running_loop()

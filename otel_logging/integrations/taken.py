@@ -15,10 +15,11 @@ from otel_logging.lateness.where import context_of
 _HOPS: Final = 4  # a task, ``shield``, ``wait_for`` and the future of a group
 
 
-def waiter_of(future: Any, hops: int = _HOPS) -> tuple[Any, Any] | None:
+def waiter_of(future: Any, likely: Any = None, hops: int = _HOPS) -> tuple[Any, Any] | None:
     """Return the task that stands still until *future* is done, and where it stands.
 
-    Such are ``await``, ``wait``, ``wait_for``, ``gather``, ``shield``, and the end of a task group.
+    By ``await``, ``wait``, ``wait_for``, ``gather``, ``shield``, or at the end of a task group. Only
+    *likely* is found where it is to go on already, as when its time is up.
     """
     for callback, _ in getattr(future, "_callbacks", None) or ():
         owner = getattr(callback, "__self__", None)
@@ -30,7 +31,9 @@ def waiter_of(future: Any, hops: int = _HOPS) -> tuple[Any, Any] | None:
             is_group = type(each).__name__ == "TaskGroup"
             behind = getattr(each, "_on_completed_fut", None) if is_group else each
             if hops and isinstance(behind, asyncio.Future) and behind is not future:
-                found = waiter_of(behind, hops - 1)
+                if behind.done() and getattr(likely, "_fut_waiter", None) is behind:
+                    return likely, behind
+                found = waiter_of(behind, likely, hops - 1)
                 if found is not None:
                     return found
     return None
@@ -70,11 +73,11 @@ class Brought:
         self._items: dict[Any, _Item] = {}
         self.untaken: list[Any] = []
 
-    def by(self, task: Any, held: Any, asked: Any, then: Callable[[Any], None]) -> None:
+    def by(self, task: Any, held: Any, asked: Any, waits: Any, then: Callable[[Any], None]) -> None:
         """Note that *task* has brought it; call *then* at its end, before anybody else."""
         self.forget(task, then)
         others = list(task._callbacks or ())  # noqa: SLF001 - asyncio has no other way
-        self._items[task] = _Item(held, asked, waiter_of(task), not others)
+        self._items[task] = _Item(held, asked, waits, not others)
         for callback, _ in others:
             task.remove_done_callback(callback)
         task.add_done_callback(then, context=context_of(task))

@@ -321,6 +321,63 @@ def test_an_event_of_another_source_is_none_of_the_message_before(server: str) -
     assert "order" not in line
 
 
+def test_what_may_be_of_one_message_or_another_is_nobodys() -> None:
+    """A renewed receive is a function of the application's: when it is looked at is not seen."""
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+        async def text() -> Any:
+            return (await receive()).get("text")
+
+        receiving = asyncio.create_task(text())
+        while (user := await receiving) is not None:
+            receiving = asyncio.create_task(text())
+            log.info("arrived", of=user)
+            bind_context(user_id=user)
+            await asyncio.sleep(0.03)  # the next one comes meanwhile
+            log.info("worked", of=user)
+            await send({"type": "websocket.send", "text": user})
+        log.info("left")
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for user in ("ann", "bob", "cy"):
+                client.send(user)
+            assert [client.recv() for _ in range(3)] == ["ann", "bob", "cy"]
+        (end,) = seen.wait_for("disconnect")
+    lines = [line for line in seen.lines if "of" in line]
+    assert {line.get("user_id", line["of"]) == line["of"] for line in lines} == {True}
+    users = {span["trace_id"]: attributes(span).get("user_id") for span in seen.named("message")}
+    for line in lines:
+        assert users.get(line["trace_id"]) in (None, line["of"])
+    left = seen.line("left")
+    assert (left["trace_id"], left.get("user_id")) == (end["trace_id"], None)
+
+
+def test_news_between_two_messages_are_of_none_though_the_next_receive_waits() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        receiving = asyncio.create_task(receive())
+        assert (await receiving)["type"] == "websocket.receive"
+        receiving = asyncio.create_task(receive())
+        bind_context(user_id="ann")
+        await asyncio.sleep(0.01)
+        await send({"type": "websocket.send", "text": "answer"})
+        await asyncio.wait({receiving}, timeout=0.05)
+        log.info("delivering")
+        await send({"type": "websocket.send", "text": "news"})
+        await receiving
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
+        client.send("a")
+        assert [client.recv(), client.recv()] == ["answer", "news"]
+        (message,) = seen.wait_for("message")  # while the socket is open
+    assert attributes(message)["user_id"] == "ann"
+    line = seen.line("delivering")
+    assert (line["trace_id"], line.get("user_id")) == (seen.named("WS")[0]["trace_id"], None)
+
+
 @pytest.mark.parametrize("server", WEBSOCKETS)
 def test_a_chat_of_fastapis_documentation(server: str) -> None:
     """Whoever leaves tells those that have left as well: the server logs the failure."""
