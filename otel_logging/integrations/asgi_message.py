@@ -67,15 +67,6 @@ class Held:
         self.message.finish()
 
 
-class Loose:
-    """Has a message as ``Held`` has it, and does not hold it."""
-
-    __slots__ = ("message",)
-
-    def __init__(self, message: Message) -> None:
-        self.message = message
-
-
 class Nobody:
     """Stands for a message where it is not known which of two: whatever is done for it is lost."""
 

@@ -18,6 +18,7 @@ import functools
 import sys
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from types import SimpleNamespace
 from typing import Any, Final
 from weakref import WeakSet, ref
 
@@ -28,9 +29,9 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.asgi_message import Held, Loose, Message, Nobody
+from otel_logging.integrations.asgi_message import Held, Message, Nobody
 from otel_logging.integrations.http import Request, Scope, inbound
-from otel_logging.integrations.taken import Brought, run_in, waiter_of
+from otel_logging.integrations.taken import Brought, Item, run_in, waiter_of
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
@@ -152,7 +153,11 @@ class Connection:
         held = current.get(_names.HELD)
         if held is not None and held.message.sent_ns and held.message.connection is self:
             self._answered = held
-            CURRENT.set(otel_context.Context({**current, _names.HELD: Loose(held.message)}))
+            CURRENT.set(
+                otel_context.Context(
+                    {**current, _names.HELD: SimpleNamespace(message=held.message)}
+                )
+            )
 
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
         """Return what *take* has next, with when it arrived; a message begins."""
@@ -208,8 +213,6 @@ class Connection:
         """Note that *task* asks, which *taker* has started; return that, and if it has said so."""
         is_announced = self._announced is taker
         self.brought.forget(task, self._pass_on)
-        if self.brought.untaken:
-            self._give(taker, self.brought.untaken.pop(0))
         self.asking, self._is_apart = task, True
         if not self.look():
             asyncio.get_running_loop().call_soon(self.look, context=Context())
@@ -248,20 +251,16 @@ class Connection:
             if item.is_for_starter:
                 self.brought.untaken.append(item.held)
             if not (item.is_for_starter and is_announced):
-                run_in(taker, functools.partial(self._doubt, taker))
+                run_in(taker, lambda: self._doubt(taker, item))
 
     def _give(self, taker: Any, held: Held | None) -> None:
         """Let the task *taker* work on what *held* has; None: on the end."""
         self._answered = None
-        act = self.leave if held is None else functools.partial(self.enter, held, taker)
-        if taker is worker():
-            act()
-        else:
-            run_in(taker, act)
+        run_in(taker, self.leave if held is None else lambda: self.enter(held, taker))
 
-    def _doubt(self, taker: Any) -> None:
+    def _doubt(self, taker: Any, item: Item) -> None:
         """Work on one of two messages: what *taker* does is nobody's until it asks again."""
-        if CURRENT.get().get(_names.HELD) is not None:
+        if _names.HELD in CURRENT.get() or not item.is_for_starter:
             self.enter(Held(Nobody(self)), taker)
 
     def _sweep_later(self) -> None:

@@ -18,8 +18,8 @@ _HOPS: Final = 4  # a task, ``shield``, ``wait_for`` and the future of a group
 def waiter_of(future: Any, likely: Any = None, hops: int = _HOPS) -> tuple[Any, Any] | None:
     """Return the task that stands still until *future* is done, and where it stands.
 
-    By ``await``, ``wait``, ``wait_for``, ``gather``, ``shield``, or at the end of a task group. Only
-    *likely* is found where it is to go on already, as when its time is up.
+    By ``await``, ``wait``, ``wait_for``, ``gather``, ``shield``, or at the end of a task group.
+    Only *likely* is found where it is to go on already, as when its time is up.
     """
     for callback, _ in getattr(future, "_callbacks", None) or ():
         owner = getattr(callback, "__self__", None)
@@ -40,16 +40,16 @@ def waiter_of(future: Any, likely: Any = None, hops: int = _HOPS) -> tuple[Any, 
 
 
 def run_in(task: Any, act: Callable[[], object]) -> None:
-    """Call *act* in the context of *task*, which does not run."""
+    """Call *act* in the context of *task*."""
     context = context_of(task)
     if context is not None:  # pragma: no branch - a task in Python has it elsewhere
         try:
             context.run(act)
-        except RuntimeError:  # it is this one, which somebody has given to several tasks
+        except RuntimeError:  # it is this one, which several tasks may have
             act()
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """What one task has brought: the task that has *asked*, and the one that waits, and where."""
 
     held: Any
@@ -70,14 +70,14 @@ class Brought:
     __slots__ = ("_items", "untaken")
 
     def __init__(self) -> None:
-        self._items: dict[Any, _Item] = {}
+        self._items: dict[Any, Item] = {}
         self.untaken: list[Any] = []
 
     def by(self, task: Any, held: Any, asked: Any, waits: Any, then: Callable[[Any], None]) -> None:
         """Note that *task* has brought it; call *then* at its end, before anybody else."""
         self.forget(task, then)
         others = list(task._callbacks or ())  # noqa: SLF001 - asyncio has no other way
-        self._items[task] = _Item(held, asked, waits, not others)
+        self._items[task] = Item(held, asked, waits, not others)
         for callback, _ in others:
             task.remove_done_callback(callback)
         task.add_done_callback(then, context=context_of(task))
@@ -89,6 +89,6 @@ class Brought:
         if self._items.pop(task, None) is not None:
             task.remove_done_callback(then)
 
-    def pop(self, task: Any) -> _Item:
+    def pop(self, task: Any) -> Item:
         """Return what *task* has brought."""
         return self._items.pop(task)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Annotated, Any
 
 import anyio
@@ -20,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from otel_logging import bind_context, carry, each, get_logger, setup_observability, traced
 from otel_logging.integrations import asgi_message
+from otel_logging.integrations.connection import HELD_S
 from otel_logging.testing import capture
 from tests.integrations.serving import SERVERS, WEBSOCKETS, Seen, running, serving
 
@@ -353,6 +355,100 @@ def test_what_may_be_of_one_message_or_another_is_nobodys() -> None:
         assert users.get(line["trace_id"]) in (None, line["of"])
     left = seen.line("left")
     assert (left["trace_id"], left.get("user_id")) == (end["trace_id"], None)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_what_is_taken_in_a_way_that_is_not_known_is_nobodys(first: bool) -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+        async def answer(user: str) -> None:
+            log.info("arrived", of=user)
+            bind_context(user_id=user)
+            await asyncio.sleep(0.01)
+            log.info("worked", of=user)
+            await send({"type": "websocket.send", "text": user})
+
+        if first:
+            await answer((await receive())["text"])
+        while True:
+            (taken,) = asyncio.as_completed([asyncio.create_task(receive())])
+            event = await taken
+            if event["type"] == "websocket.disconnect":
+                break
+            await answer(event["text"])
+        log.info("left")
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for user in ("ann", "bob", "cy"):
+                client.send(user)
+            assert [client.recv() for _ in range(3)] == ["ann", "bob", "cy"]
+        seen.wait_for("disconnect")
+    lines = [line for line in seen.lines if "of" in line]
+    wrong = [line for line in lines if line.get("user_id") not in (None, line["of"])]
+    assert (len(lines), wrong) == (6, [])
+    assert "user_id" not in seen.line("left")
+
+
+def test_a_task_in_the_context_of_another_receives_for_it() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        context = copy_context()
+
+        async def session() -> None:
+            for _ in range(2):
+                event = await asyncio.create_task(receive(), context=context)
+                log.info("got", text=event["text"])
+                await send({"type": "websocket.send", "text": event["text"]})
+
+        await asyncio.create_task(session(), context=context)
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for text in "ab":
+                client.send(text)
+                assert client.recv() == text
+        seen.wait_for("disconnect")
+    lines = [line for line in seen.lines if line["event"] == "got"]
+    assert [line["trace_id"] for line in lines] == [s["trace_id"] for s in seen.named("message")]
+
+
+def test_a_middleware_of_the_applications_own_may_receive_for_it() -> None:
+    inner = app_of(Starlette)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def passing() -> Any:
+            return await receive()
+
+        await inner(scope, passing, send)
+
+    with serving(app) as seen:
+        with seen.connect("/ws/renewed?user=each") as client:
+            for text in ("each-1", "each-2"):
+                client.send(text)
+                assert client.recv() == text
+        messages = seen.wait_for("message", 2)
+    assert [attributes(span)["user_id"] for span in messages] == ["each-1", "each-2"]
+
+
+def test_a_time_out_does_not_hold_what_is_answered() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        text: str | None = ""
+        while text is not None:
+            receiving = asyncio.create_task(receive())
+            await asyncio.wait({receiving}, timeout=60)
+            text = receiving.result().get("text")
+            await send({"type": "websocket.send", "text": text or ""})
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
+        for text in "ab":
+            client.send(text)
+            assert client.recv() == text
+        began_s = time.monotonic()
+        seen.wait_for("message", 2)  # while the socket is open
+        assert time.monotonic() - began_s < HELD_S
 
 
 def test_news_between_two_messages_are_of_none_though_the_next_receive_waits() -> None:

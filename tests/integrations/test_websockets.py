@@ -205,6 +205,31 @@ def check_five_users(run: Captured) -> None:
     assert {span["attributes"]["websocket.close_code"] for span in ends} == {1000}
 
 
+@pytest.mark.skipif(IS_OLD, reason="it has no such method")
+@pytest.mark.parametrize("is_threads", [False, True])
+def test_a_message_that_is_read_in_parts_lasts_from_its_first(
+    run: Captured, is_threads: bool
+) -> None:
+    def send(url: str) -> None:
+        with connect_sync(url) as client:
+            for _ in range(2):
+                client.send(iter(["in ", "two ", "parts"]))
+                assert client.recv() == "in two parts"
+
+    async def serve_parts() -> None:
+        async with serve(in_parts, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            await asyncio.to_thread(send, f"ws://127.0.0.1:{port}")
+
+    if is_threads:
+        with in_threads(blocking_in_parts) as url:
+            send(url)
+    else:
+        asyncio.run(serve_parts())
+    messages = [span for span in run.spans if span["name"] == "message"]
+    assert [span["attributes"]["user_id"] for span in messages] == ["in two parts"] * 2
+
+
 @pytest.mark.parametrize("make_server", [serve, legacy])
 def test_what_the_handler_does_around_its_messages_is_the_connections(
     run: Captured, make_server: Any
