@@ -36,7 +36,7 @@ from otel_logging.integrations.taken import Brought, Item, run_in, waiter_of
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
 HELD_S: Final = 4.0
-_SWEEP_S: Final = 1.0
+_SWEEP_S: Final = 0.5
 
 #: How frameworks and libraries say that the other side has gone.
 _GONE: Final = frozenset(
@@ -367,11 +367,9 @@ def asked() -> None:
 def sent() -> None:
     """Note that something was sent for the message that is current."""
     held = CURRENT.get().get(_names.HELD)
-    if held is None:
-        return
-    connection = held.message.connection
     # a listener that a message has started sends to everybody, for ever
-    if not connection.is_over:
+    if held is not None and not held.message.connection.is_over:
         held.message.sent_ns = _runtime.current.now_ns()
+        connection = held.message.connection
         if connection.asking is not None:  # often the last thing that is done for it
             asyncio.get_running_loop().call_soon(connection.look, context=Context())

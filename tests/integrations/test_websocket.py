@@ -219,8 +219,11 @@ def attributes(span: dict[str, Any]) -> dict[str, Any]:
     return dict(span["attributes"])
 
 
-@pytest.mark.parametrize("kind", [FastAPI, Starlette], ids=["fastapi", "starlette"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [(each, (FastAPI, Starlette)[n % 2]) for n, each in enumerate(SHAPES)]
+    + [(each, (Starlette, FastAPI)[n % 2]) for n, each in enumerate(list(SHAPES)[:6])],
+)
 @pytest.mark.parametrize("server", SERVERS)
 def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type) -> None:
     """Two connections at once, one of one user; three messages each, sent together."""
@@ -389,6 +392,32 @@ def test_what_is_taken_in_a_way_that_is_not_known_is_nobodys(first: bool) -> Non
     wrong = [line for line in lines if line.get("user_id") not in (None, line["of"])]
     assert (len(lines), wrong) == (6, [])
     assert "user_id" not in seen.line("left")
+
+
+def test_a_message_that_comes_while_the_application_prepares_leaves_its_user_to_all() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+        async def text() -> Any:
+            return (await receive()).get("text")
+
+        receiving = asyncio.create_task(text())
+        while not receiving.done():
+            await asyncio.sleep(0.001)  # asks a database, say
+        bind_context(user_id="ada")
+        while (text_ := await receiving) is not None:
+            await send({"type": "websocket.send", "text": text_})
+            receiving = asyncio.create_task(text())
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for each_ in "abc":
+                client.send(each_)
+                assert client.recv() == each_
+        seen.wait_for("disconnect")
+    (_, *others) = seen.named("message")
+    assert [attributes(span)["user_id"] for span in others] == ["ada"] * len(others)
+    assert others
 
 
 def test_a_task_in_the_context_of_another_receives_for_it() -> None:
