@@ -139,13 +139,15 @@ class Connection:
 
     def announce(self) -> None:
         """Note that something asks: whoever has worked on a message has taken the next one."""
+        if not self._is_apart:  # no time is lost by those that never do so
+            self._announced = self._announced or worker()
+            return
         taker = self._taker()
         if self.brought.untaken:
             self._give(taker, self.brought.untaken.pop(0))
         if taker is worker():  # else it has said so before
             self._announced = taker
-            if self._is_apart:
-                self._loosen()
+            self._loosen()
 
     def _loosen(self) -> None:
         """Let a time-out that begins here not hold, until it would end, what is answered."""
