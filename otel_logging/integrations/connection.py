@@ -168,7 +168,7 @@ class Connection:
         taker = self._taker() if is_apart else task
         asked()
         if self.last is not None or not self.is_connected:
-            self.is_connected = True
+            self.is_connected, self._announced = True, None
             return (await take())[0]
         asker = self._ask_apart(task, taker) if is_apart else None
         self._ask()
