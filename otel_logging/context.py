@@ -193,8 +193,6 @@ class Standing:
 
     def __init__(self, now: trace.Span) -> None:
         self.now = now
-        #: What holds the message that this is; None: it is the connection itself.
-        self.held: Any = None
 
     def __getattr__(self, name: str) -> Any:
         if name == ENTRY:

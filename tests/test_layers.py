@@ -130,7 +130,7 @@ FLOORS_INSIDE = {
         {"provider"},
     ],
     "integrations": [
-        {"replaced"},
+        {"replaced", "taken"},
         {"registry", "celery", "clients", "executors", "http", "loguru", "queues", "rq"},
         {"asgi_http", "wsgi"},
         {"asgi_ahead", "asgi_message", "django", "flask"},

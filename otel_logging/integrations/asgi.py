@@ -205,6 +205,10 @@ _replaced = Replaced(
     (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _of_connection),
     ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _serving("app")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
+    *(
+        ("starlette.websockets", "WebSocket", name, asgi_websocket.announcing)
+        for name in ("receive", "receive_text", "receive_bytes", "receive_json")
+    ),
     ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),
     ("daphne.server", "Server", "create_application", _serving("application")),
     *(

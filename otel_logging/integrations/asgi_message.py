@@ -11,7 +11,6 @@ from opentelemetry import context as otel_context
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
-from otel_logging.binding import worker
 from otel_logging.context import CURRENT
 
 #: A message that did nothing leaves no span, unless it took so long.
@@ -61,35 +60,21 @@ class Held:
 
     __slots__ = ("__weakref__", "message")
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: "Message | Nobody") -> None:
         self.message = message
 
     def __del__(self) -> None:
         self.message.finish()
 
 
-class ReceivedEvent(dict[str, Any]):
-    """A message that was received in a task of its own: whoever looks into it first works on it."""
+class Nobody:
+    """Stands for a message where it is not known which of two: whatever is done for it is lost."""
 
-    __slots__ = ("taken",)
+    asked_ns = sent_ns = 0
+    is_over = True
 
-    taken: Any
+    def __init__(self, connection: Any) -> None:
+        self.connection, self.span, self.bound = connection, connection.standing, connection.bound()
 
-    def __getitem__(self, key: str) -> Any:
-        self._take()
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value."""
-        self._take()
-        return super().get(key, default)
-
-    def _take(self) -> None:
-        if self.taken is not None:
-            (connection, held, task), self.taken = self.taken, None
-            if held is None:
-                connection.enter_end()
-                return
-            if worker() is task:
-                connection.stand_for(held)
-            connection.enter(held)
+    def finish(self, *_: object) -> None:
+        """Do nothing."""

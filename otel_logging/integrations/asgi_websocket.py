@@ -14,7 +14,7 @@ from otel_logging.binding import worker
 from otel_logging.context import Here
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, handled
-from otel_logging.integrations.connection import Connection, asked, sent
+from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import Scope
 
 #: Codes of a connection that is closed for a failure: RFC 6455, and Litestar's.
@@ -78,11 +78,8 @@ class _Connection(Connection):
             self.ahead = ReadAhead(self._receive, self._read_ahead)
 
     def receive(self) -> Awaitable[Event]:
-        """Return what the server has next; a message begins.
-
-        Whoever calls this is done with the one before, also where another task awaits it.
-        """
-        asked()
+        """Return what the server has next; a message begins."""
+        self.announce()
         if self.is_connected and self.last is None:
             self._look_ahead()  # some ask while they accept
         return self.next(self._take if self.ahead is None else self.ahead.next)
@@ -96,6 +93,18 @@ class _Connection(Connection):
         self._handled = None  # whose frames hold this one
         if self.ahead is not None:
             await self.ahead.stop()
+
+
+def announcing(original: Any) -> Any:
+    """Return Starlette's method that receives, so that its call says that something asks."""
+
+    def receive(self: Any, *args: Any, **options: Any) -> Any:
+        connection = getattr(getattr(self, "_receive", None), "__self__", None)
+        if isinstance(connection, Connection):
+            connection.announce()
+        return original(self, *args, **options)
+
+    return receive
 
 
 def _disconnected() -> OSError:

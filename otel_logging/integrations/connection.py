@@ -5,10 +5,11 @@ handshake; one of each message, from its arrival to the last thing done for it; 
 Invariant: what is bound on the connection holds for its messages, what is bound for one ends with
 it. Deliberately absent: how a server receives and sends (``asgi_websocket``, ``websockets``).
 
-How a message is found: a task that asks for messages itself has it in its context, and so has
-every task and stage that begins there. Where the receiving ran in a task of its own (``wait_for``
-before Python 3.12, Channels), the message becomes that of whoever first looks into it, or, where
-that task itself has looked, what the connection stands for until the next one is asked for.
+How a message is found: the task that receives it has it in its context, and so has every task and
+stage that begins there. Where that was a task of its own (``wait_for`` before Python 3.12,
+``asyncio.wait``, ``gather``), it passes to the task that waits for it when that one ends, and that
+task leaves it when it waits for the next one. Where nobody waits, it passes to whoever started that
+task once that one asks for the next; where that cannot be seen, it is nobody's meanwhile.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ import atexit
 import functools
 import sys
 from collections.abc import Awaitable, Callable
-from contextvars import Context, copy_context
+from contextvars import Context
+from types import SimpleNamespace
 from typing import Any, Final
 from weakref import WeakSet, ref
 
@@ -27,12 +29,14 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.asgi_message import Held, Message, ReceivedEvent
+from otel_logging.integrations.asgi_message import Held, Message, Nobody
 from otel_logging.integrations.http import Request, Scope, inbound
+from otel_logging.integrations.taken import Brought, Item, run_in, waiter_of
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
-HELD_S: Final = 5.0
+HELD_S: Final = 4.0
+_SWEEP_S: Final = 0.5
 
 #: How frameworks and libraries say that the other side has gone.
 _GONE: Final = frozenset(
@@ -41,7 +45,9 @@ _GONE: Final = frozenset(
 
 #: Key of an OpenTelemetry context: what was current before a message.
 _BEFORE: Final = "otel_logging_before_message"
-
+#: Key of an OpenTelemetry context: the task that has taken the message, where that is not the
+#: application's own.
+_TAKER: Final = "otel_logging_taker"
 
 #: Connections with messages that somebody may still work on.
 _connections: "WeakSet[Connection]" = WeakSet()
@@ -73,15 +79,22 @@ class Connection:
     code: int | None = None
     reason = ""
     sweeper: Any = None
-    #: Returns the task, other than the application's own, that has asked for messages last.
-    _reader: Callable[[], Any] = staticmethod(lambda: None)
+    #: A task that has asked while whoever started it did something else.
+    asking: Any = None
+    #: Who works on a message and has called what asks for the next one.
+    _announced: Any = None
+    #: Whether it has received in a task of its own.
+    _is_apart = False
+    #: What holds the message that has been answered, while the next one is asked for.
+    _answered: Held | None = None
 
     def __init__(self) -> None:
         self.of_messages: dict[str, Any] = {}
         #: Messages that somebody holds after the next was asked for.
         self.held: set[Message] = set()
         #: The task of its application; where the loop is not asyncio's, a thread.
-        self.task = worker()
+        self.task: Any = worker()
+        self.brought = Brought()
 
     def open(self, scope: Scope, began_ns: int | None = None) -> None:
         """Begin the handshake; whatever is done in this task now is done on the connection."""
@@ -100,7 +113,6 @@ class Connection:
         around = NOTHING.put(bindings.bound(), self.standing)
         self.shared = Shared({}, self.standing, around, None)
         bindings.restore(self.shared)
-        self._base = self.shared.own
         self._as_bound: tuple[Any, Bound] = None, NOTHING
 
     def bound(self) -> Bound:
@@ -125,53 +137,141 @@ class Connection:
 
     # ---- receiving
 
+    def announce(self) -> None:
+        """Note that something asks: whoever has worked on a message has taken the next one."""
+        if not self._is_apart:  # no time is lost by those that never do so
+            self._announced = self._announced or worker()
+            return
+        taker = self._taker()
+        if self.brought.untaken:
+            self._give(taker, self.brought.untaken.pop(0))
+        if taker is worker():  # else it has said so before
+            self._announced = taker
+            self._loosen()
+
+    def _loosen(self) -> None:
+        """Let a time-out that begins here not hold, until it would end, what is answered."""
+        current = CURRENT.get()
+        held = current.get(_names.HELD)
+        if held is not None and held.message.sent_ns and held.message.connection is self:
+            self._answered = held
+            CURRENT.set(
+                otel_context.Context(
+                    {**current, _names.HELD: SimpleNamespace(message=held.message)}
+                )
+            )
+
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
         """Return what *take* has next, with when it arrived; a message begins."""
+        task = worker()
+        is_apart = task is not self.task and type(task) is not int
+        taker = self._taker() if is_apart else task
+        asked()
         if self.last is not None or not self.is_connected:
-            self.is_connected = True
+            self.is_connected, self._announced = True, None
             return (await take())[0]
+        asker = self._ask_apart(task, taker) if is_apart else None
         self._ask()
         event, arrived_ns = await take()
-        kind, task, held = event["type"], worker(), None
-        is_reader = type(task) is int or task is self.task or task is self._reader()
-        if kind == "websocket.receive":
+        held = None
+        if event["type"] == "websocket.receive":
             self.messages += 1
-            if is_reader:
-                before = CURRENT.get()
-                self.latest = Message(self, arrived_ns)
-                self._enter(Held(self.latest), before)
-                return event
-            self.latest = copy_context().run(Message, self, arrived_ns)
-            held, self._reader = Held(self.latest), ref(task)
-        elif kind == "websocket.disconnect" and self.is_accepted:
+            before = CURRENT.get()
+            self.latest = Message(self, arrived_ns)
+            held = Held(self.latest)
+            self._enter(held, before, task)
+        elif event["type"] == "websocket.disconnect" and self.is_accepted:
             self._disconnect(event, arrived_ns)
         else:  # or an extension's event
             return event
-        if not is_reader:
-            event = ReceivedEvent(event)
-            event.taken = (self, held, task)
+        if is_apart:
+            self.asking = None
+            self._bring(task, held, asker)
         return event
 
     def _ask(self) -> None:
-        """Leave the message that came before: this task does no more for it."""
-        latest, self.latest = self.latest, None
+        """Note that the message that came before is not received any more."""
+        latest, self.latest, self._announced = self.latest, None, None
+        if self.asking is None:
+            self._answered = None
         if latest is not None and not latest.is_over:
             latest.asked_ns = _runtime.current.now_ns()
             self.held.add(latest)
             if (watch := _runtime.current.watch) is not None:
                 watch.leave(latest.span)
-        self.stand_for(None)
         if self.held and self.sweeper is None and type(self.task) is not int:
             _connections.add(self)
             _finish_at_exit()
             self._sweep_later()
 
+    # ---- receiving in a task of its own
+
+    def _taker(self) -> Any:
+        """Return the task whose context this is, or a copy of it, as far as it is known."""
+        taken_by = CURRENT.get().get(_TAKER)
+        return self.task if taken_by is None else taken_by()
+
+    def _ask_apart(self, task: Any, taker: Any) -> tuple[Any, bool]:
+        """Note that *task* asks, which *taker* has started; return that, and if it has said so."""
+        is_announced = self._announced is taker
+        self.brought.forget(task, self._pass_on)
+        self.asking, self._is_apart = task, True
+        if not self.look():
+            asyncio.get_running_loop().call_soon(self.look, context=Context())
+        return taker, is_announced
+
+    def look(self) -> bool:
+        """Let whoever waits for the next message leave the last; return whether somebody does."""
+        waits = None if self.asking is None else waiter_of(self.asking)
+        if waits is None:
+            return False
+        self.asking = self._answered = None
+        self.brought.forget(waits[0], self._pass_on)
+        run_in(waits[0], self.leave)
+        return True
+
+    def _bring(self, task: Any, held: Held | None, asker: Any) -> None:
+        """Pass on, when *task* ends, what it has; at once where whoever waits does so no more."""
+        waits = waiter_of(task, asker[0])
+        if waits is not None and waits[1].done():
+            self._give(waits[0], held)
+            waits, asker = None, (task, True)
+        self.brought.by(task, held, asker, waits, self._pass_on)
+
+    def _pass_on(self, task: Any) -> None:
+        """Give what *task* has brought, which is done, to whoever waits for it. In its context."""
+        item = self.brought.pop(task)
+        self.leave()
+        taker, is_announced = item.asked
+        if self.is_over:
+            return
+        if (waiter := item.waiter()) is not None:
+            self._give(waiter, item.held)
+            if waiter is not self.task:
+                self._bring(waiter, item.held, (waiter, True))
+        elif taker is not task:
+            if item.is_for_starter:
+                self.brought.untaken.append(item.held)
+            if not (item.is_for_starter and is_announced):
+                run_in(taker, lambda: self._doubt(taker, item))
+
+    def _give(self, taker: Any, held: Held | None) -> None:
+        """Let the task *taker* work on what *held* has; None: on the end."""
+        self._answered = None
+        run_in(taker, self.leave if held is None else lambda: self.enter(held, taker))
+
+    def _doubt(self, taker: Any, item: Item) -> None:
+        """Work on one of two messages: what *taker* does is nobody's until it asks again."""
+        if _names.HELD in CURRENT.get() or not item.is_for_starter:
+            self.enter(Held(Nobody(self)), taker)
+
     def _sweep_later(self) -> None:
         loop = asyncio.get_running_loop()
-        self.sweeper = loop.call_later(HELD_S, self._sweep, context=Context())
+        self.sweeper = loop.call_later(_SWEEP_S, self._sweep, context=Context())
 
     def _sweep(self) -> None:
         self.sweeper = None
+        self.look()
         now_ns = _runtime.current.now_ns()
         for message in list(self.held):
             span = message.span
@@ -184,20 +284,17 @@ class Connection:
         if self.held:
             self._sweep_later()
 
-    def enter(self, held: Held) -> None:
-        """Work on a message, in this task from here on, and in those that it starts."""
+    def enter(self, held: Held, taker: Any = None) -> None:
+        """Work on a message, in this task, *taker*, from here on, and in those that it starts."""
         self.leave()
         bindings.restore(held.message.bound)
-        self._enter(held, CURRENT.get())
+        self._enter(held, CURRENT.get(), taker or worker())
 
-    def _enter(self, held: Held, before: otel_context.Context) -> None:
+    def _enter(self, held: Held, before: otel_context.Context, taker: Any) -> None:
         around = {_BEFORE: before, _names.HELD: held, SPAN: held.message.span}
+        if taker is not self.task and type(taker) is not int:
+            around[_TAKER] = ref(taker)
         CURRENT.set(otel_context.Context(around))
-
-    def enter_end(self) -> None:
-        """Leave the last message, in this task: what it does from here on is part of the end."""
-        self.leave()
-        CURRENT.set(otel_context.Context({SPAN: self.last}))
 
     def leave(self) -> None:
         """Work on no message, in this task from here on."""
@@ -212,17 +309,6 @@ class Connection:
                 is_usual = all(around.fields.get(key) is each for key, each in left.fields.items())
                 around = around if is_usual else left
             bindings.restore(around)
-
-    def stand_for(self, held: Held | None) -> None:
-        """Let those who have no message in their context work on this one."""
-        standing = self.standing
-        if standing.held is not None:
-            standing.now = self.handshake.span
-            self.shared.replace(self._base)
-        if held is not None:
-            standing.now = held.message.span
-            self._base = self.shared.own
-        standing.held = held
 
     # ---- the end
 
@@ -241,15 +327,13 @@ class Connection:
         """End what is open: the application has returned, or raised *error*."""
         self.is_over = True
         raised, error = error, None if type(error).__name__ in _GONE else error
-        held = CURRENT.get().get(_names.HELD) or self.standing.held
+        held = CURRENT.get().get(_names.HELD)
         if error is not None and held is not None and held.message.connection is self:
-            if held is self.standing.held:  # that and what it shares are soon the connection's
-                bindings.restore(Bound(bindings.state().fields))
-                self._enter(held, CURRENT.get())
             current = CURRENT.get()
             held.message.finish(error)
             CURRENT.set(current)  # which it has left
         asked()
+        self.brought.untaken.clear()
         if self.is_accepted:
             self._ask()
             if self.last is None:
@@ -284,8 +368,10 @@ def asked() -> None:
 
 def sent() -> None:
     """Note that something was sent for the message that is current."""
-    current = CURRENT.get()
-    held = current.get(_names.HELD) or getattr(current.get(SPAN), "held", None)
+    held = CURRENT.get().get(_names.HELD)
     # a listener that a message has started sends to everybody, for ever
     if held is not None and not held.message.connection.is_over:
         held.message.sent_ns = _runtime.current.now_ns()
+        connection = held.message.connection
+        if connection.asking is not None:  # often the last thing that is done for it
+            asyncio.get_running_loop().call_soon(connection.look, context=Context())

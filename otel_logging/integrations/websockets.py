@@ -6,7 +6,7 @@ are ASGI's.
 
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -16,7 +16,7 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
 from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.connection import Connection, asked, sent
+from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import QUIET, Scope
 from otel_logging.integrations.replaced import Replaced
 
@@ -45,7 +45,6 @@ class Handled(Connection):
 
     async def next_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
         """Return what *receive* has next."""
-        asked()
 
         async def take() -> tuple[Event, int]:
             message = await receive()
@@ -142,9 +141,20 @@ def receiving(original: Any) -> Any:
         connection: Handled | None = getattr(self, OBSERVED, None)
         if connection is None:
             return original(self, *args, **options)
+        connection.announce()
         return connection.next_message(lambda: original(self, *args, **options))
 
     return recv
+
+
+def _streaming(original: Any) -> Any:
+    async def recv_streaming(self: Any, *args: Any, **options: Any) -> Any:
+        async with aclosing(original(self, *args, **options)) as parts:
+            yield await receiving(lambda _: anext(parts))(self)
+            async for part in parts:
+                yield part
+
+    return recv_streaming
 
 
 #: Makes of a library's method that sends one by which what is sent for a message is part of it.
@@ -201,6 +211,15 @@ def _in_thread(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return make_blocking
 
 
+def _streaming_in_thread(original: Any) -> Any:
+    def recv_streaming(self: Any, *args: Any, **options: Any) -> Any:
+        parts = original(self, *args, **options)
+        yield _in_thread(receiving)(lambda _: next(parts))(self)
+        yield from parts
+
+    return recv_streaming
+
+
 _METHODS: Final[dict[str, Callable[[Any], Any]]] = {
     "handshake": _handshake,
     "read_message": _then(_note),  # the legacy one's
@@ -215,6 +234,8 @@ _replaced = Replaced(
     *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
     *((_THREADS, "ServerConnection", k, _in_thread(make)) for k, make in _METHODS.items()),
+    (_ASYNCIO, "ServerConnection", "recv_streaming", _streaming),
+    (_THREADS, "ServerConnection", "recv_streaming", _streaming_in_thread),
     *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

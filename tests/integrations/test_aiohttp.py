@@ -90,12 +90,21 @@ async def by_wait_for(socket: web.WebSocketResponse) -> None:
             await answer(socket, message.data)
 
 
+async def by_renewal(socket: web.WebSocketResponse) -> None:
+    """The first by itself; then the next receive waits while one is handled."""
+    await answer(socket, await socket.receive_str())
+    receiving = asyncio.create_task(socket.receive())
+    while (message := await receiving).type == aiohttp.WSMsgType.TEXT:
+        receiving = asyncio.create_task(socket.receive())
+        await answer(socket, message.data)
+
+
 async def failing(socket: web.WebSocketResponse) -> None:
     await answer(socket, await socket.receive_str())
     raise ValueError("no such room")
 
 
-SHAPES = {each.__name__: each for each in (serial, by_task, by_wait_for, failing)}
+SHAPES = {each.__name__: each for each in (serial, by_task, by_wait_for, by_renewal, failing)}
 
 
 async def chat(request: web.Request) -> web.WebSocketResponse:
@@ -195,7 +204,7 @@ def test_a_client_that_goes_away_leaves_a_span(run: Captured) -> None:
     assert run.spans == []
 
 
-@pytest.mark.parametrize("shape", ["serial", "by_task", "by_wait_for"])
+@pytest.mark.parametrize("shape", ["serial", "by_task", "by_wait_for", "by_renewal"])
 def test_each_message_is_a_trace_of_its_user(run: Captured, shape: str) -> None:
     async def client(session: aiohttp.ClientSession, url: str) -> None:
         async def user(number: int) -> None:

@@ -5,11 +5,12 @@ import json
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Annotated, Any
 
+import anyio
 import pytest
 import uvicorn
 from fastapi import Depends, FastAPI, WebSocket
@@ -20,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from otel_logging import bind_context, carry, each, get_logger, setup_observability, traced
 from otel_logging.integrations import asgi_message
+from otel_logging.integrations.connection import HELD_S
 from otel_logging.testing import capture
 from tests.integrations.serving import SERVERS, WEBSOCKETS, Seen, running, serving
 
@@ -29,7 +31,10 @@ DELAY_S = 0.03
 
 async def handle(websocket: WebSocket, text: str) -> None:
     """Do what a message asks for, and answer last."""
+    log.info("arrived", of=text)
     bind_context(order=text)
+    if text.startswith("each"):  # one of several users on one connection
+        bind_context(user_id=text)
     log.info("handling")
     await asyncio.sleep(json.loads(text)[2] if text.startswith("[") else DELAY_S)
     with traced("work"):
@@ -101,18 +106,96 @@ async def race(websocket: WebSocket) -> None:
         await handle(websocket, await receiving)
 
 
-SHAPES = {f.__name__: f for f in (serial, task_each, wait_for, channels, worker, race)}
+async def hello(websocket: WebSocket) -> None:
+    """The first message by itself, the others with a time-out."""
+    await handle(websocket, await websocket.receive_text())
+    await wait_for(websocket)
+
+
+async def mixed(websocket: WebSocket) -> None:
+    """One by itself, one with a time-out, in turn."""
+    async for text in websocket.iter_text():
+        await handle(websocket, text)
+        await handle(websocket, await asyncio.wait_for(websocket.receive_text(), 10))
+
+
+async def renewed(websocket: WebSocket) -> None:
+    """The next receive is waiting, beside other news, while a message is handled."""
+    news = asyncio.create_task(asyncio.sleep(60))
+    receiving = asyncio.create_task(websocket.receive_text())
+    try:
+        while True:
+            await asyncio.wait({receiving, news}, return_when=asyncio.FIRST_COMPLETED)
+            text = receiving.result()
+            receiving = asyncio.create_task(websocket.receive_text())
+            await handle(websocket, text)
+    finally:
+        news.cancel()
+
+
+async def prefetch(websocket: WebSocket) -> None:
+    """The next one is received while one is handled."""
+    text = await websocket.receive_text()
+    while text:
+        _, text = await asyncio.gather(handle(websocket, text), websocket.receive_text())
+
+
+async def group(websocket: WebSocket) -> None:
+    """In a task group, of asyncio and of anyio in turn."""
+    texts: list[str] = []
+
+    async def receive() -> None:
+        texts.append(await websocket.receive_text())
+
+    while True:
+        async with anyio.create_task_group() as ours:
+            ours.start_soon(receive)
+        await handle(websocket, texts.pop())
+        async with asyncio.TaskGroup() as theirs:
+            received = theirs.create_task(websocket.receive_text())
+        await handle(websocket, received.result())
+
+
+async def sessions(websocket: WebSocket) -> None:
+    """A task that receives with a time-out, in layers, beside one that sends."""
+    sending = asyncio.create_task(asyncio.sleep(60))
+
+    async def layered() -> str:
+        return await asyncio.wait_for(asyncio.shield(asyncio.create_task(text())), 10)
+
+    async def text() -> str:
+        return await websocket.receive_text()
+
+    async def session() -> None:
+        while True:
+            await handle(websocket, await asyncio.wait_for(layered(), 10))
+
+    receiving = asyncio.create_task(session())
+    await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+    sending.cancel()
+    await receiving
+
+
+SHAPES: dict[str, Callable[[WebSocket], Any]] = {
+    each.__name__: each
+    for each in (
+        *(serial, task_each, wait_for, channels, worker, race),
+        *(hello, mixed, renewed, prefetch, group, sessions),
+    )
+}
 
 
 def bind_user(user: str) -> None:
-    bind_context(user_id=user, plan="free")  # in a thread of FastAPI's
+    bind_context(plan="free")  # in a thread of FastAPI's
+    if user != "each":
+        bind_context(user_id=user)
 
 
 def app_of(kind: type) -> Any:
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
         log.info("joined")
-        with suppress(WebSocketDisconnect):
+        with suppress(WebSocketDisconnect, BaseExceptionGroup):
             await SHAPES[websocket.path_params["shape"]](websocket)
         log.info("left")
 
@@ -136,11 +219,14 @@ def attributes(span: dict[str, Any]) -> dict[str, Any]:
     return dict(span["attributes"])
 
 
-@pytest.mark.parametrize("kind", [FastAPI, Starlette], ids=["fastapi", "starlette"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [(each, (FastAPI, Starlette)[n % 2]) for n, each in enumerate(SHAPES)]
+    + [(each, (Starlette, FastAPI)[n % 2]) for n, each in enumerate(list(SHAPES)[:6])],
+)
 @pytest.mark.parametrize("server", SERVERS)
 def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type) -> None:
-    """Two connections at once; three messages each, sent together."""
+    """Two connections at once, one of one user; three messages each, sent together."""
     clients = 2
     with serving(app_of(kind), server) as seen:
 
@@ -152,7 +238,7 @@ def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type
                 assert sorted(client.recv() for _ in sent) == sent
                 seen.wait_for("message", 2)  # while the socket is open
 
-        threads = [threading.Thread(target=talk, args=(f"u{n}",)) for n in range(clients)]
+        threads = [threading.Thread(target=talk, args=(user,)) for user in ("each", "u1")]
         began_s = time.monotonic()
         for thread in threads:
             thread.start()
@@ -168,13 +254,16 @@ def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type
     for span in messages:
         found = attributes(span)
         user, order = found["user_id"], found["order"]
-        assert order.startswith(user)
+        assert order == user if user.startswith("each") else order.startswith(user)
         assert (found["http.route"], found["plan"]) == ("/ws/{shape}", "free")
         (link,) = span["links"]
-        assert handshakes[link["trace_id"]]["user_id"] == user
+        assert handshakes[link["trace_id"]].get("user_id", user) == user
         own = [line for line in seen.lines if line.get("trace_id") == span["trace_id"]]
-        assert Counter(line["event"] for line in own) == {"handling": 1, "worked": 1}
-        assert {(line["user_id"], line["order"]) for line in own} == {(user, order)}
+        assert [line["event"] for line in own] == ["arrived", "handling", "worked"]
+        arrived, *rest = own
+        assert (arrived["of"], arrived.get("order")) == (order, None)
+        assert arrived.get("user_id") == (None if order == user else user)
+        assert {(line["user_id"], line["order"]) for line in rest} == {(user, order)}
         serially = 1 if shape == "task_each" else int(order[-1]) + 1
         least = DELAY_S * serially
         assert max(least - late_s, DELAY_S) - 0.02 <= span["duration_s"] < least + late_s
@@ -235,6 +324,183 @@ def test_an_event_of_another_source_is_none_of_the_message_before(server: str) -
     line = seen.line("delivering")
     assert (line["trace_id"], line["user_id"]) == (seen.named("WS")[0]["trace_id"], "ada")
     assert "order" not in line
+
+
+def test_what_may_be_of_one_message_or_another_is_nobodys() -> None:
+    """A renewed receive is a function of the application's: when it is looked at is not seen."""
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+        async def text() -> Any:
+            return (await receive()).get("text")
+
+        receiving = asyncio.create_task(text())
+        while (user := await receiving) is not None:
+            receiving = asyncio.create_task(text())
+            log.info("arrived", of=user)
+            bind_context(user_id=user)
+            await asyncio.sleep(0.03)  # the next one comes meanwhile
+            log.info("worked", of=user)
+            await send({"type": "websocket.send", "text": user})
+        log.info("left")
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for user in ("ann", "bob", "cy"):
+                client.send(user)
+            assert [client.recv() for _ in range(3)] == ["ann", "bob", "cy"]
+        (end,) = seen.wait_for("disconnect")
+    lines = [line for line in seen.lines if "of" in line]
+    assert {line.get("user_id", line["of"]) == line["of"] for line in lines} == {True}
+    users = {span["trace_id"]: attributes(span).get("user_id") for span in seen.named("message")}
+    for line in lines:
+        assert users.get(line["trace_id"]) in (None, line["of"])
+    left = seen.line("left")
+    assert (left["trace_id"], left.get("user_id")) == (end["trace_id"], None)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_what_is_taken_in_a_way_that_is_not_known_is_nobodys(first: bool) -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+        async def answer(user: str) -> None:
+            log.info("arrived", of=user)
+            bind_context(user_id=user)
+            await asyncio.sleep(0.01)
+            log.info("worked", of=user)
+            await send({"type": "websocket.send", "text": user})
+
+        if first:
+            await answer((await receive())["text"])
+        while True:
+            (taken,) = asyncio.as_completed([asyncio.create_task(receive())])
+            event = await taken
+            if event["type"] == "websocket.disconnect":
+                break
+            await answer(event["text"])
+        log.info("left")
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for user in ("ann", "bob", "cy"):
+                client.send(user)
+            assert [client.recv() for _ in range(3)] == ["ann", "bob", "cy"]
+        seen.wait_for("disconnect")
+    lines = [line for line in seen.lines if "of" in line]
+    wrong = [line for line in lines if line.get("user_id") not in (None, line["of"])]
+    assert (len(lines), wrong) == (6, [])
+    assert "user_id" not in seen.line("left")
+
+
+def test_a_message_that_comes_while_the_application_prepares_leaves_its_user_to_all() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+        async def text() -> Any:
+            return (await receive()).get("text")
+
+        receiving = asyncio.create_task(text())
+        while not receiving.done():
+            await asyncio.sleep(0.001)  # asks a database, say
+        bind_context(user_id="ada")
+        while (text_ := await receiving) is not None:
+            await send({"type": "websocket.send", "text": text_})
+            receiving = asyncio.create_task(text())
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for each_ in "abc":
+                client.send(each_)
+                assert client.recv() == each_
+        seen.wait_for("disconnect")
+    (_, *others) = seen.named("message")
+    assert [attributes(span)["user_id"] for span in others] == ["ada"] * len(others)
+    assert others
+
+
+def test_a_task_in_the_context_of_another_receives_for_it() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        context = copy_context()
+
+        async def session() -> None:
+            for _ in range(2):
+                event = await asyncio.create_task(receive(), context=context)
+                log.info("got", text=event["text"])
+                await send({"type": "websocket.send", "text": event["text"]})
+
+        await asyncio.create_task(session(), context=context)
+
+    with serving(asgi_app(talk)) as seen:
+        with seen.connect("/") as client:
+            for text in "ab":
+                client.send(text)
+                assert client.recv() == text
+        seen.wait_for("disconnect")
+    lines = [line for line in seen.lines if line["event"] == "got"]
+    assert [line["trace_id"] for line in lines] == [s["trace_id"] for s in seen.named("message")]
+
+
+def test_a_middleware_of_the_applications_own_may_receive_for_it() -> None:
+    inner = app_of(Starlette)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def passing() -> Any:
+            return await receive()
+
+        await inner(scope, passing, send)
+
+    with serving(app) as seen:
+        with seen.connect("/ws/renewed?user=each") as client:
+            for text in ("each-1", "each-2"):
+                client.send(text)
+                assert client.recv() == text
+        messages = seen.wait_for("message", 2)
+    assert [attributes(span)["user_id"] for span in messages] == ["each-1", "each-2"]
+
+
+def test_a_time_out_does_not_hold_what_is_answered() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        text: str | None = ""
+        while text is not None:
+            receiving = asyncio.create_task(receive())
+            await asyncio.wait({receiving}, timeout=60)
+            text = receiving.result().get("text")
+            await send({"type": "websocket.send", "text": text or ""})
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
+        for text in "ab":
+            client.send(text)
+            assert client.recv() == text
+        began_s = time.monotonic()
+        seen.wait_for("message", 2)  # while the socket is open
+        assert time.monotonic() - began_s < HELD_S
+
+
+def test_news_between_two_messages_are_of_none_though_the_next_receive_waits() -> None:
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        receiving = asyncio.create_task(receive())
+        assert (await receiving)["type"] == "websocket.receive"
+        receiving = asyncio.create_task(receive())
+        bind_context(user_id="ann")
+        await asyncio.sleep(0.01)
+        await send({"type": "websocket.send", "text": "answer"})
+        await asyncio.wait({receiving}, timeout=0.05)
+        log.info("delivering")
+        await send({"type": "websocket.send", "text": "news"})
+        await receiving
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
+        client.send("a")
+        assert [client.recv(), client.recv()] == ["answer", "news"]
+        (message,) = seen.wait_for("message")  # while the socket is open
+    assert attributes(message)["user_id"] == "ann"
+    line = seen.line("delivering")
+    assert (line["trace_id"], line.get("user_id")) == (seen.named("WS")[0]["trace_id"], None)
 
 
 @pytest.mark.parametrize("server", WEBSOCKETS)
