@@ -46,7 +46,7 @@ BUDGETS = {
     "_values": 209,
     "_wrap": 169,
     "assembly": 146,
-    "binding": 214,
+    "binding": 215,
     "cli": 655,
     "context": 224,
     "demo": 223,
