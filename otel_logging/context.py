@@ -140,11 +140,11 @@ def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) ->
     values = users.values()
     for key in whose:
         if key not in values:
-            _take_off(entry, key)
+            take_off(entry, key)
     return {k: values.get(k, v) for k, v in fields.items() if k in values or k not in whose}
 
 
-def _take_off(span: Any, key: str) -> None:
+def take_off(span: Any, key: str) -> None:
     """Take an attribute off *span*, whoever made it. Never raises."""
     try:
         span._attributes.pop(key, None)  # noqa: SLF001 - OpenTelemetry has no other way

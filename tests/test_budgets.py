@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 393,
     "export": 2154,
     "handover": 115,
-    "integrations": 1840,
+    "integrations": 1876,
     "jobs": 100,
     "lateness": 1560,
     "logs": 1554,
