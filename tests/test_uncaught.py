@@ -773,19 +773,6 @@ async def in_asgirefs_ways(failing: Failing) -> None:
     await sync_to_async(async_to_sync(inner), thread_sensitive=False)()
 
 
-async def in_a_future_of_ones_own(failing: Failing) -> None:
-    future: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            asyncio.run(failing())  # type: ignore[arg-type]
-        except ValueError as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work).start()
-    future.result(20)
-
-
 async def where_it_is_told_on_its_way(failing: Failing) -> None:
     async def run() -> None:
         try:
@@ -812,7 +799,6 @@ OUTWARD = [
     in_two_at_once,
     in_the_result_of_gather,
     in_asgirefs_ways,
-    in_a_future_of_ones_own,
     where_it_is_told_on_its_way,
 ]
 
@@ -1017,6 +1003,37 @@ def test_a_pools_exception_is_of_each_who_waits_for_it(service: Service, lines: 
         for work in (request, shared.result):
             pool.submit(serve, work).result()
     assert [line.get("user_id") for line in lines()] == ["alice", None]
+
+
+@pytest.mark.parametrize("told", ["before", "by who waits alone"])
+def test_what_a_thread_of_ones_own_puts_into_a_future_is_its_requests(
+    told: str, service: Service, lines: Lines
+) -> None:
+    future: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            with traced("message", root=True):
+                bind_context(user_id="alice")
+                boom()
+        except ValueError as error:
+            if told == "before":
+                log.exception("failed")
+            future.set_exception(error)
+
+    threading.Thread(target=work).start()
+    for _ in range(2):
+        try:
+            future.result(20)
+        except ValueError:
+            log.exception("failed")
+    *hers, last = lines()
+    assert len(hers) == (2 if told == "before" else 1)
+    trace_id = service.one("message").trace_id
+    assert [(line["user_id"], line["trace_id"]) for line in hers] == [("alice", trace_id)] * len(
+        hers
+    )
+    assert last.keys().isdisjoint({"user_id", "trace_id"})  # any other who waits is somebody else
 
 
 @pytest.mark.parametrize("how", ["in its request", "awaited by her", "awaited twice"])
