@@ -34,8 +34,8 @@ def _find_current() -> Any:
     token = otel_context.attach(probe)
     found = [variable for variable, value in copy_context().items() if value is probe]
     otel_context.detach(token)
-    # OTEL_PYTHON_CONTEXT may name one that has no context variable
-    other = SimpleNamespace(get=otel_context.get_current, set=otel_context.attach)
+    # OTEL_PYTHON_CONTEXT may name one that has no context variable; its reset raises a ValueError
+    other = SimpleNamespace(get=otel_context.get_current, set=otel_context.attach, reset=().index)
     return found[0] if found else other
 
 

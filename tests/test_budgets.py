@@ -51,7 +51,7 @@ BUDGETS = {
     "context": 224,
     "demo": 223,
     "doctor": 393,
-    "export": 2154,
+    "export": 2155,
     "handover": 115,
     "integrations": 1876,
     "jobs": 100,
@@ -59,7 +59,7 @@ BUDGETS = {
     "logs": 1554,
     "mcp_server": 132,
     "observability": 251,
-    "outliving": 87,
+    "outliving": 108,
     "processors": 183,
     "propagation": 113,
     "run": 51,
@@ -68,7 +68,7 @@ BUDGETS = {
     "testing": 147,
     "tracers": 58,
     "traces": 2408,
-    "tracing": 277,
+    "tracing": 287,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
