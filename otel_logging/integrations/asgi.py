@@ -218,8 +218,9 @@ _HTTP: Final = "uvicorn.protocols.http."
 #: What serves an application that its object has there.
 _serving: Final = partial(partial, serving, _OfServer)
 _replaced = Replaced(
-    # an application that sets up while it is loaded is loaded by then
+    # an application that sets up while it is loaded is loaded by then, or has started by then
     ("uvicorn.server", "Server", "startup", _serving("config.loaded_app")),
+    ("uvicorn.server", "Server", "main_loop", _serving("config.loaded_app")),
     ("uvicorn.server", "Server", "shutdown", _server_shutdown),
     (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _of_connection),
     (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _of_connection),

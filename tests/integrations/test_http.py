@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from otel_logging import bind_context, get_logger, setup_observability
 from otel_logging.integrations.asgi import ObservabilityMiddleware, instrument
 from otel_logging.testing import capture
-from tests.integrations.serving import WEBSOCKETS, serving
+from tests.integrations.serving import WEBSOCKETS, Seen, running, serving
 
 log: Any = get_logger("shop")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -227,6 +227,26 @@ def test_the_options_of_an_application_hold_also_where_its_server_has_a_middlewa
     gets = [span["name"] for span in seen.captured.spans if span["name"].startswith("GET")]
     assert gets == ["GET /shop/health"]
     assert all(attributes(span).get("queue.wait_s", 0.0) < 0.02 for span in messages)
+
+
+def test_a_set_up_in_a_start_up_hook_has_the_server_too() -> None:
+    """Which has loaded its application by then."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            with setup_observability("shop"):
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body"})
+
+    with capture(log_level="info") as captured, running(app, WEBSOCKETS[-2]) as port:
+        seen = Seen(captured, port)
+        seen.ask("/orders/1")
+        seen.wait_for("GET")
 
 
 def test_without_a_server_too_an_applications_options_hold() -> None:
