@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 393,
     "export": 2155,
     "handover": 115,
-    "integrations": 1877,
+    "integrations": 1879,
     "jobs": 100,
     "lateness": 1560,
     "logs": 1554,
