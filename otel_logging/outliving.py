@@ -92,6 +92,16 @@ def let_go(context: otel_context.Context) -> otel_context.Context:
     return otel_context.Context({k: v for k, v in context.items() if k != _names.HELD})
 
 
+def renewed(token: Any) -> Any:
+    """Return another of *token*, as it is in this context; None in any other: it holds its own."""
+    now = CURRENT.get()
+    try:
+        CURRENT.reset(token)
+    except ValueError:
+        return None
+    return CURRENT.set(now)
+
+
 def come_back() -> Any:
     """Leave blocks of this task that were closed from elsewhere: return what is current then.
 

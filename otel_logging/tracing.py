@@ -342,7 +342,7 @@ def end(
                 bindings.restore(bound)
         else:
             span.otel_logging_passed = True
-            span.otel_logging_token = token if is_block else None
+            span.otel_logging_token = outliving.renewed(token)
         if bound is not None and (watch := _runtime.current.watch) is not None:
             watch.open.pop(span, None)
 

@@ -59,7 +59,7 @@ BUDGETS = {
     "logs": 1554,
     "mcp_server": 132,
     "observability": 251,
-    "outliving": 108,
+    "outliving": 115,
     "processors": 183,
     "propagation": 113,
     "run": 51,
