@@ -45,7 +45,18 @@ RECORDED: dict[str, Any] = {
                                     "attributes": [{"key": "chars", "value": {"intValue": "33"}}],
                                 }
                             ],
-                            "links": [{"traceId": "a" * 32, "spanId": "b" * 16}],
+                            "links": [
+                                {
+                                    "traceId": "a" * 32,
+                                    "spanId": "b" * 16,
+                                    "attributes": [
+                                        {
+                                            "key": "opentracing.ref_type",
+                                            "value": {"stringValue": "follows_from"},
+                                        }
+                                    ],
+                                }
+                            ],
                             "status": {"code": 2, "message": "ValueError: boom"},
                         }
                     ],

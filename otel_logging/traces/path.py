@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from otel_logging._text import duration, visible
 from otel_logging.traces.exceptions import EVENT, TYPE
-from otel_logging.traces.span import Event, Span, text_of, value_in
+from otel_logging.traces.span import Span, text_of, value_in
 from otel_logging.traces.trace import Trace
 
 NOTHING: Final = (
@@ -250,8 +250,7 @@ def _said(moment: Any) -> str:
     """Return a line in quotes; of an exception that was recorded its type."""
     if moment.name != EVENT:
         return f'"{text_of(moment.name)}"'
-    kind = moment.attributes.get(TYPE) if isinstance(moment, Event) else value_in(moment, TYPE)
-    return text_of(str(kind or EVENT))
+    return text_of(str(value_in(moment, TYPE) or EVENT))
 
 
 def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, int]:
