@@ -20,7 +20,6 @@ from otel_logging.cli.options import ROWS, named
 from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
-from otel_logging.traces.failed import Failures
 from otel_logging.traces.late import Answer, Question, there_is
 from otel_logging.traces.sources import Answered, Sources
 
@@ -69,7 +68,7 @@ def nothing_in(found: Answered, asked: Sources, *, when: str) -> str:
 
 
 #: An answer, how it is drawn, and its rows as JSON.
-Shown = tuple[Answer | Failures, Iterable[Text], Iterable[dict[str, Any]]]
+Shown = tuple[Answer[Any], Iterable[Text], Iterable[dict[str, Any]]]
 
 
 @dataclass(slots=True)

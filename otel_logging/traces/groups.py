@@ -27,7 +27,7 @@ _MOST_TELLING = 2
 _MOST_CHARACTERS = 40
 
 
-def usual(answer: Answer) -> Callable[[Row], tuple[float, float] | None]:
+def usual(answer: Answer[Row]) -> Callable[[Row], tuple[float, float] | None]:
     """Return what says how long a row's stage usually takes, of all that is stored of its name and
     service: the seconds of half and of 95 % of them; None where there are too few.
     """
@@ -54,7 +54,7 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]
 
 
-def of_the_same(answer: Answer) -> Callable[[Row], tuple[int, int] | None]:
+def of_the_same(answer: Answer[Row]) -> Callable[[Row], tuple[int, int] | None]:
     """Return what says how many root stages of a row's user were late, of how many; None where
     that says nothing: nobody is named, or it is one of one.
     """

@@ -111,10 +111,6 @@ class Span:
             return None
         return _runtime.current.redaction.field(key, value_at(one, self._begin, encoded))
 
-    def may_have(self, encoded: bytes) -> bool:
-        """Whether it is worth a look: False where *encoded* is not in its bytes."""
-        return encoded in self._encoded
-
     @property
     def is_error(self) -> bool:
         """Whether its status is ERROR."""
