@@ -3,9 +3,11 @@
 Pure. Of everything that was looked at only durations and names are read, unless asked for more.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from sys import intern
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from otel_logging.traces.span import Span
 
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
 _AT_ONCE_NS = 1_000_000_000
+_START: Final = attrgetter("span.start_ns")
 _COUNTED = 5_000  # stages: of more, "how many of this user's" costs more than it says
 
 #: Attributes that tell rows apart, the first ones first; then those of the application's own.
@@ -198,12 +201,9 @@ def incidents(rows: Iterable[Row]) -> Iterator[Group]:
     that is more than their own time.
     """
     for group in grouped(filter(_is_shared, rows), reason_key):
-        run: list[Row] = []
-        for row in [*sorted(group.rows, key=lambda row: row.span.start_ns), None]:
-            if run and (row is None or row.span.start_ns - run[0].span.start_ns > _AT_ONCE_NS):
-                one = Group(group.key, run)
-                if len(one.users) > 1:
-                    yield one
-                run = []
-            if row is not None:
-                run.append(row)
+        rows, end = sorted(group.rows, key=_START), 0
+        while (begin := end) < len(rows):
+            end = bisect_right(rows, _START(rows[begin]) + _AT_ONCE_NS, key=_START)
+            one = Group(group.key, rows[begin:end])
+            if len(one.users) > 1:
+                yield one

@@ -238,12 +238,12 @@ def _between(
         return (gaps[0][1] - gaps[0][0]) / 1e9, (None, None)
     lines.sort(key=itemgetter(0))
     begin, end = _longest_piece(gaps, [at for at, _ in lines])
-    said = [(at, _said(event)) for at, event in lines if at in (begin, end)]
-    before = [name for at, name in said if at == begin]
-    before += sorted(p.span.name for p in stages if begin in (p.start, p.end))
-    after = [name for at, name in said if at == end]
-    after += sorted(p.span.name for p in stages if end in (p.start, p.end))
-    return (end - begin) / 1e9, (before[-1] if before else None, after[0] if after else None)
+
+    def beside(at: int) -> list[str] | list[None]:
+        names = [_said(event) for time_ns, event in lines if time_ns == at]
+        return [*names, *sorted(p.span.name for p in stages if at in (p.start, p.end))] or [None]
+
+    return (end - begin) / 1e9, (beside(begin)[-1], beside(end)[0])
 
 
 def _said(moment: Any) -> str:
