@@ -19,7 +19,6 @@ from sys import intern
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Error
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
@@ -206,7 +205,13 @@ def _budget(value: Any) -> float | None:
     return float(value) if is_budget else None
 
 
-def _resource(values: Mapping[str, Any]) -> Resource:
+# ---------------------------------------------------------------- from bytes
+
+
+@lru_cache(64)  # that of a process, in each of its segments
+def resource_from_bytes(encoded: bytes) -> Resource:
+    """Return the resource that ``_otlp.resource`` encoded, of equal bytes the same one."""
+    values = _otlp.values_of(ResourceSpans.FromString(encoded).resource.attributes)
     who = values.get(_names.WHO)
     if isinstance(who, str) and who.startswith("["):
         # some of Jaeger's storages turn a list into text; other programs' text may look like one
@@ -214,15 +219,6 @@ def _resource(values: Mapping[str, Any]) -> Resource:
             who = json.loads(who)
     keys = tuple(dict.fromkeys(map(str, who))) if isinstance(who, list) else _DEFAULT_WHO
     return Resource(text_of(str(values.get("service.name") or "unknown_service")), keys)
-
-
-# ---------------------------------------------------------------- from bytes
-
-
-@lru_cache(64)  # that of a process, in each of its segments
-def resource_from_bytes(encoded: bytes) -> Resource:
-    """Return the resource that ``_otlp.resource`` encoded, of equal bytes the same one."""
-    return _resource(_otlp.values_of(ResourceSpans.FromString(encoded).resource.attributes))
 
 
 def from_bytes(one: bytes, resource: Resource) -> Span:
@@ -313,7 +309,8 @@ INVALID: Final = (ValueError, AttributeError, KeyError, TypeError, RecursionErro
 
 def resource_from_json(message: Mapping[str, Any]) -> Resource:
     """Return an OTLP resource. Failure: raises one of ``INVALID``."""
-    return _resource(_otlp.values_of(OtlpResource(**_otlp_of(message)).attributes))
+    given: Any = _otlp_of(message)
+    return resource_from_bytes(ResourceSpans(resource=given).SerializeToString())
 
 
 def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
