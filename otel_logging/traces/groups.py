@@ -158,6 +158,8 @@ def reason_key(row: Row) -> str:
     if row.reason == [NOTHING]:
         return "nothing recorded inside"
     inner = [step.stage for step in row.path[1:]]
+    if row.path[-1].spread:
+        inner.append(f"many stages in {row.path[-1].stage}")
     return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
 
 

@@ -5,7 +5,7 @@ Pure, and every walk ends, also where broken senders made a span its own ancesto
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter, itemgetter
@@ -47,6 +47,7 @@ class Step:
     piece_s: float = 0.0
     between: tuple[str | None, str | None] | None = None
     spread: str = ""  # in words: over how many names, where none has a quarter of it
+    others: str = ""  # in words: what else its parent waited for, where that is a quarter of it
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``late --json`` prints it."""
@@ -61,10 +62,8 @@ class Step:
         }
 
     def __str__(self) -> str:
-        if self.count == 1:
-            return f"{visible(self.stage)} {duration(self.took_s)}"
-        times = f"\N{MULTIPLICATION SIGN}{self.count}" + " at once" * self.at_once
-        return f"{visible(self.stage)} {times} · {duration(self.took_s)}"
+        said = _times(self.stage, self.count, self.took_s, " at once" * self.at_once)
+        return f"{said} (and {self.others})" if self.others else said
 
     @property
     def itself(self) -> str:
@@ -83,6 +82,11 @@ class Step:
         return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
 
 
+def _times(name: str, count: int, took_s: float, how: str = "") -> str:
+    times = f" \N{MULTIPLICATION SIGN}{count}{how} ·" if count > 1 else ""
+    return f"{visible(name)}{times} {duration(took_s)}"
+
+
 def _short(text: str) -> str:
     """Return the beginning of a long line, which still says where it is."""
     return text if len(text) <= _SAID else f"{text[:_SAID].rstrip()}…" + '"' * (text[0] == '"')
@@ -92,8 +96,9 @@ def words(steps: list[Step], stood: Sequence[str] = ()) -> list[str]:
     """Return the way in words, one for each stage below the first; never none. Of a deep one its
     middle is counted. *stood*: what is known better of the last one than what it did itself.
     """
-    itself = steps[-1].itself
-    found = [*map(str, steps[1:]), *(stood or ([itself] if itself else ()))]
+    itself, spread = steps[-1].itself, steps[-1].spread
+    last = [spread] * bool(spread and stood) + list(stood or [itself] * bool(itself))
+    found = [*map(str, steps[1:]), *last]
     return without_middle(found) or [NOTHING]
 
 
@@ -125,6 +130,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     they took at least what the stage took itself. Cost: the children of those on the way.
     """
     parts, count, at_once, found = [Part(span, span.start_ns, _end(span))], 1, False, list[Step]()
+    others = ""
     if len(trace.spans) == 1 and (own_s := span.duration_s):  # there may be 100,000 of these
         inside = _between(trace, parts, [(span.start_ns, span.end_ns)], [])
         return [Step(span.name, span.span_id, own_s, 1, False, own_s, *inside)]  # noqa: FBT003
@@ -145,12 +151,14 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
         if max(own, most_took) * _SPREAD < took and most_took > 0:
-            found.append(Step(*step, spread=_spread(took_of, most)))
+            found.append(Step(*step, spread=_spread(below), others=others))
             break
         if most_took <= 0 or most_took < own:
-            found.append(Step(*step, *_between(trace, parts, gaps, below)))
+            found.append(Step(*step, *_between(trace, parts, gaps, below), others=others))
             break
-        found.append(Step(*step))
+        found.append(Step(*step, others=others))
+        is_much = (sum(took_of.values()) - most_took) * _SPREAD >= took
+        others = _others(below, most) if is_much else ""
         below = [part for part in below if part.span.stored_name == most]
         count, whole = len(below), sum(part.whole for part in below)
         at_once = count > 1 and whole > _AT_ONCE * most_took
@@ -216,9 +224,39 @@ def clock(parent: Span, child: Span) -> int:
     return parent.start_ns + room // 2 - start if start < parent.start_ns or is_waited_for else 0
 
 
-def _spread(took_of: Mapping[str, int], most: str) -> str:
-    parts = f"{duration(sum(took_of.values()) / 1e9)}, most in {visible(text_of(most))}"
-    return f"{len(took_of)} different stages · {parts} {duration(took_of[most] / 1e9)}"
+def critical(trace: Trace, span: Span) -> set[str]:
+    """Return the ids of all stages on the critical path of *span*, itself included."""
+    found, waiting = {span.span_id}, [Part(span, span.start_ns, _end(span))]
+    while waiting:
+        inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
+        found.update(part.span.span_id for part in inside)
+        waiting += [part for part in inside if trace.children(part.span)]
+    return found
+
+
+def _by_name(parts: list[Part]) -> list[tuple[str, int, float]]:
+    """Return the names of those on the critical path, how many and how long, the longest first."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for part in parts:
+        if part.start < part.end:
+            found[part.span.stored_name].append((part.end - part.start) / 1e9)
+    named = [(text_of(name), len(took), sum(took)) for name, took in found.items()]
+    return sorted(named, key=itemgetter(2), reverse=True)
+
+
+def _spread(parts: list[Part]) -> str:
+    named = _by_name(parts)
+    number, took = sum(count for _, count, _ in named), sum(took_s for *_, took_s in named)
+    of = "different stages" if number == len(named) else f"stages of {len(named)} names"
+    return f"{number} {of} · {duration(took)}, most in {_times(*named[0])}"
+
+
+def _others(parts: list[Part], most: str) -> str:
+    first, *more = _by_name([part for part in parts if part.span.stored_name != most])
+    if not more:
+        return _times(*first)
+    number, took = sum(n for _, n, _ in (first, *more)), sum(s for *_, s in (first, *more))
+    return f"{number} other stages {duration(took)}"
 
 
 def _between(

@@ -16,7 +16,7 @@ from otel_logging.traces import exceptions
 from otel_logging.traces.draw import waterfall
 from otel_logging.traces.draw.terminal import local_time, moment, named, shown
 from otel_logging.traces.late import who
-from otel_logging.traces.path import steps
+from otel_logging.traces.path import critical
 from otel_logging.traces.span import Event
 from otel_logging.traces.trace import Row, Trace
 
@@ -102,7 +102,7 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
         '<th scope="col" class="n">took</th>'
         f'<th class="bar" aria-hidden="true">0 to {whole}</th></tr></thead><tbody>\n'
     )
-    way = {step.span_id for step in steps(trace, first)}
+    way = critical(trace, first)
     for number, each in enumerate(trace.rows(users, waterfall.Folding(trace))):
         if number == _MOST_ROWS:
             yield '<tr><td colspan="4">and more rows: otel-logging show --all</td></tr>\n'
@@ -122,7 +122,7 @@ def _stage(row: Row, start: int, total: int, way: set[str]) -> str:
             name += _ERROR if word == "ERROR" else f' <span class="late">{word}</span>'
         facts = _fields(waterfall.attributes_of(row, span), row.shown)
     left, length = (row.start_ns - start) / total, max(row.end_ns - row.start_ns, 0) / total
-    is_way = span is not None and span.span_id in way
+    is_way = waterfall.is_on(way, row)
     return (
         f'<tr{_WAY if is_way else ""}><th scope="row"{_depth(row)}>{name}'
         f"{_ON_WAY if is_way else ''}{facts}</th>"
