@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1063,
     "testing": 147,
     "tracers": 58,
-    "traces": 2457,
+    "traces": 2503,
     "tracing": 277,
 }
 

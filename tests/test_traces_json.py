@@ -31,6 +31,7 @@ RECORDED: dict[str, Any] = {
                             "parentSpanId": "00000000000000ff",
                             "name": "message",
                             "kind": 2,
+                            "ofALaterVersion": {"x": 1},
                             "startTimeUnixNano": str(NOON + 1),
                             "endTimeUnixNano": str(NOON + 1_987_755_211),
                             "attributes": [

@@ -45,7 +45,7 @@ class Failure:
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``failed --json`` prints it; docs/commands.md is the contract."""
-        stage, kind = self.row.span, self.what.partition(":")[0]
+        stage, kind = self.row.span, exceptions.kind_of(self.what)
         return {
             "trace_id": stage.trace_id,
             "span_id": self.span.span_id,
@@ -118,6 +118,6 @@ def _raised(span: Span) -> exceptions.Raised | None:
     for event in reversed(span.events):
         is_bad = event.name == exceptions.EVENT or event.attributes.get(_names.LEVEL) in _ERRORS
         error = exceptions.raised(event.name, event.attributes) if is_bad else None
-        if error and not is_no_failure(error.what.partition(":")[0]):
+        if error and not is_no_failure(exceptions.kind_of(error.what)):
             return error
     return None

@@ -26,6 +26,7 @@ _SAID = 80  # characters of a line that the time is next to
 _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _START, _END = attrgetter("start"), attrgetter("end")
+_MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical path is marked
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
 
@@ -225,9 +226,13 @@ def clock(parent: Span, child: Span) -> int:
 
 
 def critical(trace: Trace, span: Span) -> set[str]:
-    """Return the ids of all stages on the critical path of *span*, itself included."""
+    """Return the ids of the stages on the critical path of *span*, itself included; of very many
+    the first ones.
+    """
     found, waiting = {span.span_id}, [Part(span, span.start_ns, _end(span))]
-    while waiting:
+    for _ in range(_MOST_DRAWN):
+        if not waiting:
+            break
         inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
         found.update(part.span.span_id for part in inside)
         waiting += [part for part in inside if trace.children(part.span)]
