@@ -6,7 +6,7 @@ Pure, and every walk ends, also where broken senders made a span its own ancesto
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter, itemgetter
 from typing import Any, Final
@@ -49,6 +49,7 @@ class Step:
     between: tuple[str | None, str | None] | None = None
     spread: str = ""  # in words: over how many names, where none has a quarter of it
     others: str = ""  # in words: what else its parent waited for, where that is a quarter of it
+    inside: "Sequence[Part]" = field(default=(), repr=False, compare=False)  # right below it
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``late --json`` prints it."""
@@ -145,21 +146,23 @@ def steps(trace: Trace, span: Span) -> list[Step]:
             elif part.start < part.end:  # of 100,000 queries most
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
-        for part in below:
+        on_path = [part for part in below if part.start < part.end]
+        for part in on_path:
             took_of[part.span.stored_name] += part.end - part.start
         most, most_took = max(took_of.items(), key=itemgetter(1), default=("", 0))
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
         if max(own, most_took) * _SPREAD < took and most_took > 0:
-            found.append(Step(*step, spread=_spread(below), others=others))
+            found.append(Step(*step, spread=_spread(on_path), others=others, inside=on_path))
             break
         if most_took <= 0 or most_took < own:
-            found.append(Step(*step, *_between(trace, parts, gaps, below), others=others))
+            inside = _between(trace, parts, gaps, below)
+            found.append(Step(*step, *inside, others=others, inside=on_path))
             break
-        found.append(Step(*step, others=others))
+        found.append(Step(*step, others=others, inside=on_path))
         is_much = (sum(took_of.values()) - most_took) * _SPREAD >= took
-        others = _others(below, most) if is_much else ""
+        others = _others(on_path, most) if is_much else ""
         below = [part for part in below if part.span.stored_name == most]
         count, whole = len(below), sum(part.whole for part in below)
         at_once = count > 1 and whole > _AT_ONCE * most_took
@@ -225,26 +228,26 @@ def clock(parent: Span, child: Span) -> int:
     return parent.start_ns + room // 2 - start if start < parent.start_ns or is_waited_for else 0
 
 
-def critical(trace: Trace, span: Span) -> set[str]:
-    """Return the ids of the stages on the critical path of *span*, itself included; of very many
+def critical(trace: Trace, way: list[Step]) -> set[str]:
+    """Return the ids of the stages on the critical path, of which *way* is a part; of very many
     the first ones.
     """
-    found, waiting = {span.span_id}, [Part(span, span.start_ns, _end(span))]
+    found, waiting = {way[0].span_id}, list[Part]()
+    inside = [part for step in way for part in step.inside]
     for _ in range(_MOST_DRAWN):
+        found.update(part.span.span_id for part in inside)
+        waiting += [part for part in inside if trace.children(part.span)]
         if not waiting:
             break
         inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
-        found.update(part.span.span_id for part in inside)
-        waiting += [part for part in inside if trace.children(part.span)]
     return found
 
 
 def _by_name(parts: list[Part]) -> list[tuple[str, int, float]]:
-    """Return the names of those on the critical path, how many and how long, the longest first."""
+    """Return their names, how many there are and how long they took, the longest first."""
     found: dict[str, list[float]] = defaultdict(list)
     for part in parts:
-        if part.start < part.end:
-            found[part.span.stored_name].append((part.end - part.start) / 1e9)
+        found[part.span.stored_name].append((part.end - part.start) / 1e9)
     named = [(text_of(name), len(took), sum(took)) for name, took in found.items()]
     return sorted(named, key=itemgetter(2), reverse=True)
 

@@ -16,7 +16,7 @@ from otel_logging.traces import exceptions
 from otel_logging.traces.draw import waterfall
 from otel_logging.traces.draw.terminal import local_time, moment, named, shown
 from otel_logging.traces.late import who
-from otel_logging.traces.path import critical
+from otel_logging.traces.path import critical, steps
 from otel_logging.traces.span import Event
 from otel_logging.traces.trace import Row, Trace
 
@@ -102,7 +102,7 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
         '<th scope="col" class="n">took</th>'
         f'<th class="bar" aria-hidden="true">0 to {whole}</th></tr></thead><tbody>\n'
     )
-    way = critical(trace, first)
+    way = critical(trace, steps(trace, first))
     for number, each in enumerate(trace.rows(users, waterfall.Folding(trace))):
         if number == _MOST_ROWS:
             yield '<tr><td colspan="4">and more rows: otel-logging show --all</td></tr>\n'

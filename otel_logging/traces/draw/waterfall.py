@@ -73,7 +73,7 @@ def draw(
     first = trace.top
     users = who(trace, first)
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
-    way = critical(trace, first)  # before the rows: of 100,000 both at once are too much
+    way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
     fold = _one_by_one if unfolded else Folding(trace)
     most = None if unfolded else _MOST_ROWS
     rows = trace.rows(users, fold)
