@@ -253,18 +253,16 @@ def _by_name(parts: list[Part]) -> list[tuple[str, int, float]]:
 
 
 def _spread(parts: list[Part]) -> str:
-    named = _by_name(parts)
-    number, took = sum(count for _, count, _ in named), sum(took_s for *_, took_s in named)
-    of = "different stages" if number == len(named) else f"stages of {len(named)} names"
-    return f"{number} {of} · {duration(took)}, most in {_times(*named[0])}"
+    named, took_s = _by_name(parts), sum(part.end - part.start for part in parts) / 1e9
+    of = "different stages" if len(parts) == len(named) else f"stages of {len(named)} names"
+    return f"{len(parts)} {of} · {duration(took_s)}, most in {_times(*named[0])}"
 
 
 def _others(parts: list[Part], most: str) -> str:
-    first, *more = _by_name([part for part in parts if part.span.stored_name != most])
-    if not more:
-        return _times(*first)
-    number, took = sum(n for _, n, _ in (first, *more)), sum(s for *_, s in (first, *more))
-    return f"{number} other stages {duration(took)}"
+    others = [part for part in parts if part.span.stored_name != most]
+    first, *more = _by_name(others)
+    took_s = sum(part.end - part.start for part in others) / 1e9
+    return f"{len(others)} other stages {duration(took_s)}" if more else _times(*first)
 
 
 def _between(

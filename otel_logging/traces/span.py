@@ -355,16 +355,13 @@ def _parent(given: str) -> bytes:
     return bytes.fromhex(id_of(given, 16)) if given.strip("0") else b""
 
 
-def _enum(given: Any) -> int:
-    return given if isinstance(given, int) else 0  # names are of later versions
-
-
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "traceId": lambda given: bytes.fromhex(id_of(given, 32)),
     "spanId": lambda given: bytes.fromhex(id_of(given, 16)),
     "parentSpanId": _parent,
     **dict.fromkeys(("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "flags"), int),
-    **dict.fromkeys(("kind", "code"), _enum),
+    # names are of later versions
+    **dict.fromkeys(("kind", "code"), lambda given: given if isinstance(given, int) else 0),
     **dict.fromkeys(("status", "value", "arrayValue", "kvlistValue"), _otlp_of),
     **dict.fromkeys(("attributes", "events", "links", "values"), _all),
     "intValue": int,
