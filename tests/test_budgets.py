@@ -47,7 +47,7 @@ BUDGETS = {
     "_wrap": 169,
     "assembly": 138,
     "binding": 213,
-    "cli": 656,
+    "cli": 660,
     "context": 222,
     "demo": 227,
     "doctor": 393,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1063,
     "testing": 147,
     "tracers": 58,
-    "traces": 2496,
+    "traces": 2497,
     "tracing": 277,
 }
 

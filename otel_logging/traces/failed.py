@@ -29,11 +29,6 @@ class Failure:
     where: str
 
     @property
-    def trace(self) -> Trace:
-        """Its trace."""
-        return self.row.trace
-
-    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of its trace, of the outermost stage and of the one that failed."""
         return self.row.span.trace_id, self.row.span.span_id, self.span.span_id

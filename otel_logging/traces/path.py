@@ -232,14 +232,15 @@ def critical(trace: Trace, way: list[Step]) -> set[str]:
     """Return the ids of the stages on the critical path, of which *way* is a part; of very many
     the first ones.
     """
-    found, waiting = {way[0].span_id}, list[Part]()
     inside = [part for step in way for part in step.inside]
-    for _ in range(_MOST_DRAWN):
+    found = {way[0].span_id, *(part.span.span_id for part in inside)}
+    left = _MOST_DRAWN
+    waiting = [part for part in inside if trace.children(part.span)]
+    while waiting and left:
+        inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
         found.update(part.span.span_id for part in inside)
         waiting += [part for part in inside if trace.children(part.span)]
-        if not waiting:
-            break
-        inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
+        left -= 1
     return found
 
 

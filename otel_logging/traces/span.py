@@ -351,14 +351,10 @@ def _all(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [_otlp_of(each) for each in messages]
 
 
-def _parent(given: str) -> bytes:
-    return bytes.fromhex(id_of(given, 16)) if given.strip("0") else b""
-
-
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "traceId": lambda given: bytes.fromhex(id_of(given, 32)),
     "spanId": lambda given: bytes.fromhex(id_of(given, 16)),
-    "parentSpanId": _parent,
+    "parentSpanId": lambda given: bytes.fromhex(id_of(given, 16)) if given.strip("0") else b"",
     **dict.fromkeys(("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "flags"), int),
     # names are of later versions
     **dict.fromkeys(("kind", "code"), lambda given: given if isinstance(given, int) else 0),
