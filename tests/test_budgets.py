@@ -47,7 +47,7 @@ BUDGETS = {
     "_wrap": 169,
     "assembly": 138,
     "binding": 215,
-    "cli": 662,
+    "cli": 660,
     "context": 221,
     "demo": 227,
     "doctor": 393,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1063,
     "testing": 147,
     "tracers": 58,
-    "traces": 2484,
+    "traces": 2497,
     "tracing": 288,
 }
 
