@@ -113,17 +113,16 @@ class Pauses:
         task = None if loop is None else asyncio.current_task(loop)
         frame = where.frames().get(thread)
         now, steps = time.perf_counter_ns(), where.of_frame(frame)
-        context = None if task is None else where.context_of(task)
         if loop is None:
             span = trace.INVALID_SPAN if where.is_shared(frame) else self._watch.span_in(thread)
             return Seen(now, steps, span, self._watch.who_of(span))
         if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
             return Seen(now, steps, is_idle=True)
-        if context is None:
-            return Seen(now, steps, is_idle=where.is_idle(steps))
+        context = where.context_in(frame) if task is None else where.context_of(task)
         span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
         values = context.get(bindings.BOUND, NOTHING).values
-        return Seen(now, steps, span, self._watch.who_of(span, values), id(task))
+        who, is_idle = self._watch.who_of(span, values), task is None and where.is_idle(steps)
+        return Seen(now, steps, span, who, id(task or span), is_idle)
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note a collection; called by the collector, in whichever thread it runs."""

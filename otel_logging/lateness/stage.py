@@ -344,4 +344,4 @@ class Watched:
         """Say whether *pause* was work of the same request."""
         if pause.request is not None:
             return bool(pause.request is bindings.entry_of(self.span))
-        return bool(pause.task != 0 and pause.task == id(self.task))
+        return bool(pause.task == id(self.task))

@@ -327,5 +327,4 @@ def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:
 
 def _span_of(task: Any) -> Any:
     """Return the span of the stage that *task* is in; None where it is in none."""
-    context = where.context_of(task)
-    return None if context is None else context.get(CURRENT, {}).get(SPAN)
+    return where.context_of(task).get(CURRENT, {}).get(SPAN)

@@ -42,9 +42,13 @@ _DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application l
 #: Functions of libraries in which one waits for a lock or for a connection of a pool.
 _ACQUIRING: Final = frozenset(
     {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
+    | {"_get_conn", "_wait_for_available_connection"}  # urllib3's, aiohttp's
 )
-#: anyio's, of its threads: those of Starlette and FastAPI.
-_LIMITER: Final = "CapacityLimiter."
+#: What is a pool, by a module's or a class's name. The last is anyio's, of its threads: those of
+#: Starlette and FastAPI.
+_POOLED: Final = re.compile("pool|connector|CapacityLimiter[.]", re.IGNORECASE)
+#: SQLAlchemy's pool of an async engine waits in another greenlet, of which this alone is seen.
+_GREENLET_S, _QUEUED = "greenlet_spawn", asyncio.Queue.get.__code__
 
 
 def frames() -> dict[int, FrameType]:
@@ -107,7 +111,11 @@ def own_step(steps: list[Step]) -> Step | None:
 
 def loop_in(frame: FrameType | None) -> Any:
     """Return the event loop that runs in the thread with this stack, where asyncio tells."""
-    running = (each for each in outwards(frame) if each.f_code is _RUNNING)
+    return _self_of(_RUNNING, frame)
+
+
+def _self_of(code: CodeType, frame: FrameType | None) -> Any:
+    running = (each for each in outwards(frame) if each.f_code is code)
     return next((each.f_locals.get("self") for each in running), None)
 
 
@@ -197,6 +205,8 @@ _HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 _RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
+_CALLING: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - it has what it runs in
+_NO_CONTEXT: Final = Context()
 _CALLBACKS: Final = f"{os.sep}events.py"  # what calls one: it is in C, and has no frame
 _SELECTORS: Final = selectors.__file__
 
@@ -207,12 +217,18 @@ def is_idle(steps: list[Step]) -> bool:
     return file == _SELECTORS or (file.startswith(_ASYNCIO) and not file.endswith(_CALLBACKS))
 
 
-def context_of(task: Any) -> Context | None:
+def context_of(task: Any) -> Context:
     """Return the context that *task* runs in; before Python 3.12 the collector alone knows it."""
     if hasattr(task, "get_context"):  # pragma: no cover - Python 3.12
         found: Context = task.get_context()
         return found
-    return next((each for each in gc.get_referents(task) if type(each) is Context), None)
+    return next((e for e in gc.get_referents(task) if type(e) is Context), _NO_CONTEXT)
+
+
+def context_in(frame: FrameType | None) -> Context:
+    """Return the context of the callback that asyncio runs in the thread with this stack."""
+    found: Context = getattr(_self_of(_CALLING, frame), "_context", _NO_CONTEXT)
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -252,7 +268,9 @@ def waits_for(steps: list[Step]) -> str | None:
             break
         if code.co_name in _ACQUIRING:
             named = "/".join((*Path(code.co_filename).parts[-2:], code.co_qualname))
-            return POOL if "pool" in named.lower() or _LIMITER in named else LOCK
+            return POOL if _POOLED.search(named) else LOCK
+        if code.co_name == _GREENLET_S and steps[0][0] is _QUEUED:
+            return POOL
     return None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import socket
 import sys
 import threading
 import time
@@ -13,8 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio.to_thread
 import pytest
+import urllib3
+from sqlalchemy import AsyncAdaptedQueuePool
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from urllib3.exceptions import EmptyPoolError
 
 from otel_logging import carry, traced
 from tests.conftest import Service
@@ -171,6 +178,46 @@ def test_what_a_library_waits_for_is_told_by_its_module(
     exec(compile(text, f"/srv/carpool/{file}", "exec"), vars(module))
     where(service, lambda: module.acquire(lambda: asyncio.sleep(WAITED_S)))
     assert service.one("turn").attributes["late.cause"] == cause
+
+
+async def with_sqlalchemy(at: Path) -> None:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{at}/shop.db", pool_size=1, max_overflow=0, pool_timeout=WAITED_S,
+        poolclass=AsyncAdaptedQueuePool,
+    )  # fmt: skip
+    async with engine.connect():
+        with traced("turn", budget=BUDGET_S), pytest.raises(SQLAlchemyError):
+            await engine.connect()
+    await engine.dispose()
+
+
+async def with_aiohttp(_: Path) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as client:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            first = asyncio.ensure_future(client.get(url))
+            await asyncio.sleep(0)
+            with traced("turn", budget=BUDGET_S), suppress(TimeoutError):
+                async with asyncio.timeout(WAITED_S):
+                    await client.get(url)
+            first.cancel()
+
+
+async def with_urllib3(_: Path) -> None:
+    pool = urllib3.HTTPConnectionPool("127.0.0.1", maxsize=1, block=True)
+    assert pool.pool is not None
+    pool.pool.get()
+    with traced("turn", budget=BUDGET_S), pytest.raises(EmptyPoolError):
+        pool.request("GET", "/", pool_timeout=WAITED_S)
+
+
+@pytest.mark.parametrize("work", [with_sqlalchemy, with_aiohttp, with_urllib3])
+def test_the_pools_of_libraries_are_known(
+    service: Service, tmp_path: Path, work: Callable[[Path], Coroutine[Any, Any, None]]
+) -> None:
+    """Wherever their stack hides it."""
+    asyncio.run(work(tmp_path))
+    assert service.one("turn").attributes["late.cause"] == "pool"
 
 
 # ---------------------------------------------------------------- threads

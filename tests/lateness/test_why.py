@@ -115,7 +115,7 @@ def test_fourteen_users_name_the_one_whose_work_blocked_them(service: Service) -
 
 
 def test_a_block_by_work_that_is_in_no_stage_is_named_by_its_line(service: Service) -> None:
-    """A callback has no task; the loop is blocked all the same."""
+    """It was asked for outside of any stage; the loop is blocked all the same."""
 
     async def main() -> None:
         asyncio.get_running_loop().call_later(0.02, burn, 0.3)
@@ -126,6 +126,39 @@ def test_a_block_by_work_that_is_in_no_stage_is_named_by_its_line(service: Servi
     assert span.attributes["late.cause"] == "loop"
     assert "burn" in str(span.attributes["late.detail"])
     assert "late.culprit.user_id" not in span.attributes
+
+
+def by_timer(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_later(0.02, burn, 0.3)
+
+
+def when_done(loop: asyncio.AbstractEventLoop) -> None:
+    future = loop.create_future()
+    future.add_done_callback(lambda _: burn(0.3))
+    loop.call_later(0.02, future.set_result, None, context=Context())
+
+
+@pytest.mark.parametrize("ask", [by_timer, when_done])
+def test_a_block_by_a_callback_is_of_the_stage_that_asked_for_it(
+    service: Service, ask: Callable[[asyncio.AbstractEventLoop], None]
+) -> None:
+    """As its log lines are: no task, but a context."""
+
+    async def asks() -> None:
+        ask(asyncio.get_running_loop())
+        await asyncio.sleep(0.1)
+
+    async def main() -> None:
+        await asyncio.gather(turn("bob", lambda: asyncio.sleep(0.1)), turn("alice", asks))
+
+    asyncio.run(main())
+    bob, alice = of_user(service, "bob"), of_user(service, "alice")
+    assert bob.attributes["late.culprit.user_id"] == "alice"
+    assert str(bob.attributes["late.culprit"]).startswith("turn: burn (test_why.py:")
+    assert alice.attributes["late.cause"] == "cpu"
+    assert service.one("event_loop.blocked").trace_id == alice.trace_id
+    assert len(bob.links) == 1
+    assert not alice.links
 
 
 def test_uvloop_is_watched_as_well(service: Service) -> None:
