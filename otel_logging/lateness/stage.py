@@ -247,7 +247,7 @@ class Watched:
     def _finish(self, latency_s: float) -> None:
         outer, cpu = self.outer, 0
         if self.places:
-            self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places))
+            self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places, None))
         over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return

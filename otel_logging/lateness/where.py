@@ -26,14 +26,11 @@ from otel_logging.lateness.verdict import LOCK, POOL
 Step = tuple[CodeType, int]
 
 DEPTH: Final = 40
-_SHOWN: Final = 3  # places in a summary
+SHOWN: Final = 3  # places in a sentence
 _KEPT: Final = 8  # steps of a stack
+_OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
 #: Python's own modules, and this package.
-_LIBRARIES: Final = (
-    f"{Path(os.__file__).parent}{os.sep}",
-    f"{Path(__file__).parent.parent}{os.sep}",
-    "<frozen ",
-)
+_LIBRARIES: Final = (f"{Path(os.__file__).parent}{os.sep}", _OURS, "<frozen ")
 #: Where commands are installed, which have no ``.py`` at their end.
 _COMMANDS: Final = f"{Path(sys.prefix, 'bin')}{os.sep}"
 #: Installed, or made by what is: ``<sqlalchemy generated …>``, ``<attrs generated …>``.
@@ -85,10 +82,12 @@ def outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _bounded(frames: Iterable[FrameType]) -> list[Step]:
-    """Return the innermost steps, and however deep it is one of the application's."""
+    """Return the innermost steps, and however deep it is one of the application's; none of ours."""
     steps: list[Step] = []
     is_own = False
     for frame in frames:
+        if frame.f_code.co_filename.startswith(_OURS) and frame.f_code.co_filename != _DEMO:
+            continue
         is_own = is_own or is_application(frame.f_code.co_filename)
         if len(steps) < DEPTH or is_own:
             steps.append((frame.f_code, frame.f_lineno))
@@ -274,7 +273,7 @@ def waits_for(steps: list[Step]) -> str | None:
     return None
 
 
-def summary(places: "Counter[str]") -> str:
+def summary(places: "Counter[str]", most: int | None = SHOWN) -> str:
     """Return shares of what was seen: ``71 % resize (worker.py:88) · 22 % get (db.py:12)``."""
     seen = places.total()
-    return " · ".join(f"{100 * n / seen:.0f} % {place}" for place, n in places.most_common(_SHOWN))
+    return " · ".join(f"{100 * n / seen:.0f} % {place}" for place, n in places.most_common(most))

@@ -216,14 +216,33 @@ stage = traced("abandoned", budget=3).__enter__()
 @pytest.mark.parametrize(
     "data", [b"", b"otelbox3", b"garbage" * 4000, b"otelbox2" + b"\xff" * 20000]
 )
-def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path, data: bytes) -> None:
-    """Or as nothing; never a traceback, and nothing is left behind."""
+def test_a_table_of_which_nothing_can_be_read_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
+) -> None:
+    """Never a traceback, and nothing is left behind."""
     directory = tmp_path / "shop-000000" / "1-1"
     directory.mkdir(parents=True)
     (directory / blackbox.NAME).write_bytes(data)
     assert now(tmp_path).exit_code == 0
     report_died(directory)
+    assert "open stages of a dead process lost ([Errno 22] damaged: " in capsys.readouterr().err
     assert not (directory / blackbox.NAME).exists()
+
+
+def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """A slot that is no slot, and the half of the file that is gone, cost the others nothing."""
+    box = blackbox.BlackBox()
+    box.begin(tmp_path, b"")
+    slots = [box.free.pop() for _ in range(3)]
+    for slot in slots:
+        box.open(slot, f"turn {slot}", 7, 8, 0, 9, 10)
+    box.let_go()
+    at = slots[1] * blackbox.SLOT_BYTES
+    data = bytearray((tmp_path / blackbox.NAME).read_bytes()[: at + 3 * blackbox.SLOT_BYTES // 2])
+    data[at : at + blackbox.SLOT_BYTES] = b"\xff" * blackbox.SLOT_BYTES
+    (tmp_path / blackbox.NAME).write_bytes(data)
+    stages = blackbox.read(tmp_path / blackbox.NAME).stages
+    assert [stage.name for stage in stages] == [f"turn {slots[0]}"]
 
 
 def test_what_is_too_long_says_that_it_is_cut(tmp_path: Path) -> None:

@@ -1009,7 +1009,7 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
                 break
         assert line["late.cause"] == "cpu"
         assert str(line["late.detail"]).startswith(("search", "burn ("))
-        assert f"s of computing in {line['late.detail']}" in line["event"]
+        assert f"s of its own work in {line['late.detail']}" in line["event"]
     of_turn, of_job = ([s for s in service.spans() if s.name == n][-1] for n in ("turn", "job"))
     assert "alice" in str(of_turn.attributes["late.why"])
     assert str(of_job.attributes["late.detail"]).startswith(("search", "burn ("))
