@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1063,
     "testing": 147,
     "tracers": 58,
-    "traces": 2484,
+    "traces": 2491,
     "tracing": 277,
 }
 

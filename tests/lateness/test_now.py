@@ -88,6 +88,20 @@ def test_what_is_open_is_drawn_in_columns(in_utc: None) -> None:
     assert first.plain == f"{day} {today}  open       3 d               import  process 7"
 
 
+def test_a_place_that_was_seen_long_ago_says_so() -> None:
+    """The interpreter is kept by C: nothing looks, and nothing beats."""
+    began, now_ns = 3_000_000_000, 9_000_000_000
+    ids = (1, 1, 0, began, began, 0.5, {})
+    stages = [blackbox.OpenStage("match", *ids, "match (shop.py:3)")]
+    stages.append(blackbox.OpenStage("idle", *ids, ""))
+    for alive_ns, ago in ((3_600_000_000, ", seen 5.400 s ago"), (now_ns - 50_000_000, "")):
+        found = draw_now.rows([blackbox.Table(7, alive_ns, b"", stages)], now_ns)
+        match, idle = (line.plain for line in draw_now.draw(found, stack=False, width=120))
+        assert match.endswith(f"match  match (shop.py:3)  process 7{ago}")
+        assert idle.endswith("idle  process 7")
+        assert draw_now.as_json(found[0])["seen_ago_s"] == (now_ns - alive_ns) / 1e9
+
+
 def opened(spool: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(now(spool, "--json").stdout)
     assert {row["schema"] for row in found} <= {2}
