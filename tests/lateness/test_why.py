@@ -617,6 +617,41 @@ def test_a_late_trace_is_one_line_of_its_deepest_stage(service: Service, lines: 
     assert request.attributes["late"] is True
 
 
+def test_the_deepest_stage_is_told_of_whichever_was_late_first(
+    service: Service, lines: Lines
+) -> None:
+    """Once all are over; its line is in its trace all the same, with what was bound there."""
+    with traced("order", budget=9, root=True):
+        with traced("first", budget=0.01):
+            time.sleep(0.02)
+        with traced("second"), bound_context(step="pay"), traced("deepest", budget=0.01):
+            time.sleep(0.02)
+        with traced("last", budget=0.01):
+            time.sleep(0.02)
+        assert lines() == []
+    (line,) = lines()
+    deepest = service.one("deepest")
+    assert (line["stage"], line["span_id"], line["step"]) == ("deepest", deepest.span_id, "pay")
+    assert line["event"] == deepest.attributes["late.why"]
+    assert line["event"] in [event.name for span in service.spans() for event in span.events]
+
+
+def test_a_stage_that_outlives_the_one_around_it_is_told_of(service: Service, lines: Lines) -> None:
+    async def outlives() -> None:
+        with traced("below", budget=0.01):
+            await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        with traced("request", budget=9):
+            task = asyncio.create_task(outlives())
+            await asyncio.sleep(0)
+        assert lines() == []
+        await task
+
+    asyncio.run(main())
+    assert [line["stage"] for line in lines()] == ["below"]
+
+
 @pytest.mark.parametrize("bound", ["in the stage", "in the request", "around it"])
 def test_a_request_that_is_not_sampled_has_its_line_all_the_same(
     receiver: Receiver,
