@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 1847,
     "jobs": 99,
-    "lateness": 1594,
+    "lateness": 1595,
     "logs": 1580,
     "mcp_server": 140,
     "observability": 252,

@@ -171,6 +171,7 @@ _ANYIO_S: Final = "run_sync_in_worker_thread"
 _TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py"
 _HIDING: Final = frozenset(
     {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
+    | {"_RequestContextManager", "_BaseRequestContextManager"}  # aiohttp's
 )
 _AWAITED: Final = _HIDING | {"coroutine", "async_generator"}
 _MOST_AWAITS: Final = 1_000
