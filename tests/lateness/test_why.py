@@ -637,9 +637,12 @@ def test_the_deepest_stage_is_told_of_whichever_was_late_first(
 
 
 def test_a_stage_that_outlives_the_one_around_it_is_told_of(service: Service, lines: Lines) -> None:
+    """At its own end; of two that do, the first is."""
+
     async def outlives() -> None:
-        with traced("below", budget=0.01):
-            await asyncio.sleep(0.05)
+        for name in ("below", "after it"):
+            with traced(name, budget=0.01):
+                await asyncio.sleep(0.05)
 
     async def main() -> None:
         with traced("request", budget=9):
