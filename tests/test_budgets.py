@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 2041,
     "jobs": 99,
-    "lateness": 1581,
+    "lateness": 1595,
     "logs": 1580,
     "mcp_server": 140,
     "observability": 252,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1063,
     "testing": 147,
     "tracers": 58,
-    "traces": 2497,
+    "traces": 2503,
     "tracing": 288,
 }
 
