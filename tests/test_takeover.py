@@ -1474,6 +1474,39 @@ def test_a_field_may_be_called_like_an_attribute_of_a_record(lines: Lines) -> No
     assert len(lines()) == 2
 
 
+@pytest.mark.parametrize("through", ["get_logger", "structlog"])
+def test_a_field_may_be_called_like_what_a_record_factory_sets(
+    through: str, lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Python's cookbook puts a request's id on records; one that raises loses no line."""
+    usual = logging.getLogRecordFactory()
+    fails = False
+
+    def factory(*args: Any, **options: Any) -> logging.LogRecord:
+        record = usual(*args, **options)
+        record.request_id = "r1"
+        assert not fails
+        return record
+
+    logger().addHandler(kept := Kept())
+    log = get_logger("shop")
+    if through == "structlog":
+        log = structlog.wrap_logger(logger(), wrapper_class=structlog.stdlib.BoundLogger)
+    logging.setLogRecordFactory(factory)
+    try:
+        log.info("a", request_id="r2")
+        log.info("b", order=1)
+        assert [line["event"] for line in lines()] == ["a", "b"]
+        fails = True
+        with contextlib.suppress(AssertionError if through == "structlog" else ()):
+            log.info("c", order=1)  # logging itself raises what its factory raises
+    finally:
+        logging.setLogRecordFactory(usual)
+    assert [each.request_id for each in kept.records] == ["r1", "r1"]  # type: ignore[attr-defined]
+    assert kept.records[0].request_id_ == "r2"  # type: ignore[attr-defined]
+    assert ('"event":"c"' in capsys.readouterr().out) == (through == "get_logger")
+
+
 @pytest.mark.parametrize("event", [None, 7, {"a": 1}, Broken()])
 def test_a_message_that_is_no_text_reaches_handlers_as_one(event: Any, lines: Lines) -> None:
     """So that none of them raises."""
