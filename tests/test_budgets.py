@@ -56,7 +56,7 @@ BUDGETS = {
     "integrations": 1981,
     "jobs": 99,
     "lateness": 1581,
-    "logs": 1585,
+    "logs": 1622,
     "mcp_server": 140,
     "observability": 252,
     "outliving": 87,

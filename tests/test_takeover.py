@@ -513,6 +513,60 @@ def test_filters_of_a_handler_whose_place_a_line_takes_hold(lines: Lines) -> Non
     assert [line["event"] for line in lines()] == ["GET /health"]
 
 
+def test_filters_of_a_console_hold_for_our_lines_too(service: Service, lines: Lines) -> None:
+    """In the output and on the span, asked once for each line; what a filter logs is a line."""
+    logging.root.handlers.clear()  # pytest's own take everything
+    asked: list[str] = []
+
+    def mask(record: logging.LogRecord) -> bool:
+        asked.append(record.getMessage())
+        get_logger("shop.filter").debug("asked")
+        record.msg = str(record.msg).replace("zanzibar", "***")
+        record.city = "***"
+        record.request = "r1"
+        return "/health" not in record.getMessage()
+
+    handler = logging.StreamHandler()
+    handler.addFilter(mask)
+    logger().addHandler(handler)
+    log = get_logger("shop")
+    with traced("request"):
+        log.info("to zanzibar", city="zanzibar", order={"n": 1})
+        log.info("%d items", "zanzibar")
+        log.info("GET /health")
+        structlog.stdlib.get_logger("shop").info("plain")
+        get_logger("other").info("to zanzibar")
+        logger().addHandler(kept := Kept(logging.WARNING))
+        log.info("GET /health")
+        log.warning("GET /health")
+    assert asked[:4] == ["to zanzibar", "%d items", "GET /health", "plain"]
+    assert asked[4:] == ["GET /health"] * 2
+    assert kept.messages == ["GET /health"]
+    found = lines()
+    assert [line["event"] for line in found] == ["to ***", "%d items", "plain", "to zanzibar"]
+    assert (found[0]["city"], found[0]["request"], found[0]["order"]) == ("***", "r1", {"n": 1})
+    assert "zanzibar" not in str(found[:3])
+    events = [event.name for event in service.one("request").events]
+    assert events == ["to ***", "%d items", "plain", "to zanzibar", "GET /health"]
+
+
+def test_a_filter_that_raises_or_logs_loses_no_line_of_ours(
+    lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is counted; by a filter that logs by our logger no line is made for ever."""
+    handler = logging.StreamHandler()
+    logger().addHandler(handler)
+    handler.addFilter(by_ours := lambda _: get_logger("shop").info("inside") is None)
+    get_logger("shop").info("a")
+    logger().info("b")
+    assert [line["event"] for line in lines()] == ["inside", "a", "inside", "b"]
+    handler.removeFilter(by_ours)
+    handler.addFilter(lambda record: setattr(record, "args", (1,)) is None)  # fits no message
+    get_logger("shop").info("c")
+    assert '"event":"c"' in capsys.readouterr().out
+    assert _diagnostics.counts == {"errors of a logging handler's filter": 1}
+
+
 def test_a_filter_that_raises_loses_no_line(lines: Lines) -> None:
     """It is counted, and the line is there."""
     handler = logging.StreamHandler()
