@@ -603,6 +603,25 @@ def test_a_queue_of_records(lines: Lines) -> None:
     assert [line["event"] for line in lines()] == ["ours", "theirs"]
 
 
+def test_filters_of_a_console_behind_a_queue_hold_where_it_is_the_loggers_too(lines: Lines) -> None:
+    """The line is made before the listener has its record."""
+    records: queue.Queue[logging.LogRecord] = queue.Queue()
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: "health" not in record.getMessage())
+    listener = logging.handlers.QueueListener(records, handler)
+    listener.start()
+    logger().addHandler(logging.handlers.QueueHandler(records))
+    for log in (logger(), get_logger("shop")):
+        log.info("health")
+    assert len(lines()) == 2
+    logger().addHandler(handler)
+    for log in (logger(), get_logger("shop")):
+        log.info("health")
+        log.info("order")
+    listener.stop()
+    assert [line["event"] for line in lines()] == ["order", "order"]
+
+
 def test_memory_handlers_flush_into_no_second_line(lines: Lines) -> None:
     """Their target is not among a logger's handlers."""
     memory = logging.handlers.MemoryHandler(10, target=logging.StreamHandler())
