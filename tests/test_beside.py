@@ -255,6 +255,7 @@ def test_a_collector_is_its_host_port_and_path(endpoint: str | None, is_same: bo
     [
         ((("X-Tenant", "shop"),), {"x-tenant": "shop"}, True),
         ((), {"x-tenant": "llm"}, False),
+        ((("x-tenant", "shop"),), {}, False),
         ((("x-tenant", "shop"),), {"x-other": "1"}, False),
         ((("authorization", "Bearer a"),), {"authorization": "Bearer b"}, False),
         ((("x-tenant", "shop"), ("authorization", "Basic a")), {"x-tenant": "shop"}, True),

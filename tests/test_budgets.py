@@ -51,7 +51,7 @@ BUDGETS = {
     "context": 221,
     "demo": 227,
     "doctor": 393,
-    "export": 2143,
+    "export": 2144,
     "handover": 115,
     "integrations": 1981,
     "jobs": 99,

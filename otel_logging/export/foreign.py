@@ -152,11 +152,12 @@ def _door(url: str) -> tuple[str, int, str]:
 
 def _has_headers_of(ours: Exporter, exporter: Any) -> bool:
     """Say whether *exporter* sends the headers of *ours*: another key or tenant is elsewhere."""
-    client = getattr(exporter, "_client", None)  # it has them in the newest SDK
-    theirs = getattr(exporter, "_headers", getattr(client, "_headers", None))
-    sent = {name.lower(): value for name, value in dict(theirs or ()).items()}
+    holder: Any = exporter if hasattr(exporter, "_headers") else getattr(exporter, "_client", None)
+    if not hasattr(holder, "_headers"):  # nobody knows
+        return True
+    sent = {name.lower(): value for name, value in dict(holder._headers or ()).items()}  # noqa: SLF001
     own = {name.lower(): value for name, value in ours.headers}
     kept = own.keys() | (sent.keys() - _OF_EXPORTERS)
     if "authorization" not in sent:  # it may be in its URL
         kept -= {"authorization"}
-    return theirs is None or all(own.get(name) == sent.get(name) for name in kept)
+    return all(own.get(name) == sent.get(name) for name in kept)
