@@ -54,7 +54,8 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     level = None if log_level is None else _parse.level("log_level", log_level)
     settings = observability.settings_in_use() or load(beside=observability.is_beside())
     settings = replace(settings, sampler=DEFAULT_SAMPLER)
-    kept, is_alone = _Kept(settings), logger.in_use() is None
+    kept = _Kept(settings)
+    is_alone = logger.in_use() is None and not registry._on  # noqa: SLF001
     clock_and_ids = _fixed(kept) if fixed else {}
     with ExitStack() as blocks:
         blocks.enter_context(observability.standing_in(kept, kept.take_settings, **clock_and_ids))

@@ -65,7 +65,7 @@ BUDGETS = {
     "run": 51,
     "settings": 392,
     "spool": 1063,
-    "testing": 152,
+    "testing": 153,
     "tracers": 58,
     "traces": 2484,
     "tracing": 277,
