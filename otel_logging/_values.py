@@ -22,7 +22,7 @@ from otel_logging import _redact, _runtime
 
 MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
 MAX_DEPTH = 6
-MAX_NODES = 1000  # values in one field, all depths together
+MAX_NODES = 1014  # values in one field, all depths together: a list of 1,000 and a reserve
 MAX_TEXT = 65536  # characters in one field's values, all together: what a page of events may hold
 #: Whole conversations, as JSON that is of no use in pieces. OpenTelemetry's and OpenInference's
 #: semantic conventions for generative AI.
@@ -119,7 +119,7 @@ def _cut(text: str, limit: int) -> str:
     begins, before the cut; so the rest of it, behind the cut, goes with the middle.
     """
     if len(text) > limit:
-        half = max(MAX_TEXT, limit) // 2
+        half = max(MAX_TEXT // 2, limit)
         is_cut = len(text) > 2 * half
         if is_cut:
             tail = "".join(_ENDS.split(text[-half:], maxsplit=1)[1:])

@@ -18,7 +18,8 @@ from otel_logging import _names, _otlp, _parse, observability
 from otel_logging import context as bindings
 from otel_logging.export import encode, ids, pipeline
 from otel_logging.export.span import Span
-from otel_logging.logs import configure
+from otel_logging.integrations import registry
+from otel_logging.logs import configure, logger
 from otel_logging.logs.render import json_renderer
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 from otel_logging.spool.queue import Spool
@@ -54,6 +55,7 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     settings = observability.settings_in_use() or load(beside=observability.is_beside())
     settings = replace(settings, sampler=DEFAULT_SAMPLER)
     kept = _Kept(settings)
+    is_alone = logger.in_use() is None and not registry._on  # noqa: SLF001
     clock_and_ids = _fixed(kept) if fixed else {}
     with ExitStack() as blocks:
         blocks.enter_context(observability.standing_in(kept, kept.take_settings, **clock_and_ids))
@@ -61,6 +63,10 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
         listening = configure.listening(lambda line: keep((line[at], _render(line))), level=level)
         blocks.enter_context(listening)
         blocks.enter_context(bindings.detached())
+        if is_alone and "loguru" in settings.instrument:  # whose records are lines, set up or not
+            blocks.callback(registry.uninstrument)
+            blocks.callback(registry.instrument, ())
+            registry.instrument(("loguru",))
         yield Captured(kept)
 
 

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+    OTLPSpanExporter as GrpcSpanExporter,
+)
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
@@ -230,17 +233,42 @@ HERE = Exporter(endpoint="http://localhost:4318/v1/traces")
     [
         ("localhost:4317", True),
         ("http://127.0.0.1:4318/v1/traces", True),
+        ("http://localhost:4318/v1/traces?", True),
+        ("http://localhost:4318/api/llm/v1/traces", False),
+        ("http://localhost:4318/v1/traces?tenant=llm", False),
         ("127.0.0.1:4319", False),
         ("collector:4317", False),
         ("http://localhost:x", False),
         (None, False),
     ],
 )
-def test_a_collector_is_its_host_and_port(endpoint: str | None, is_same: bool) -> None:
-    """4317 and 4318 are doors of the same one."""
+def test_a_collector_is_its_host_port_and_path(endpoint: str | None, is_same: bool) -> None:
+    """4317 and 4318 are doors of the same one, and gRPC has no path."""
     exporter: Any = ConsoleSpanExporter()
     exporter._endpoint = endpoint
     assert sends_to(HERE, [SimpleSpanProcessor(exporter)], SpanExporter) is is_same
+
+
+@pytest.mark.parametrize("make", [OTLPSpanExporter, GrpcSpanExporter])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_same"),
+    [
+        ((("X-Tenant", "shop"),), {"x-tenant": "shop"}, True),
+        ((), {"x-tenant": "llm"}, False),
+        ((("x-tenant", "shop"),), {}, False),
+        ((("x-tenant", "shop"),), {"x-other": "1"}, False),
+        ((("authorization", "Bearer a"),), {"authorization": "Bearer b"}, False),
+        ((("x-tenant", "shop"), ("authorization", "Basic a")), {"x-tenant": "shop"}, True),
+    ],
+)
+def test_another_key_or_tenant_is_another_place(
+    make: Any, ours: tuple[tuple[str, str], ...], theirs: dict[str, str], is_same: bool
+) -> None:
+    """Who authorises by the URL has no header of it."""
+    here = Exporter(endpoint=HERE.endpoint, headers=ours)
+    processor = SimpleSpanProcessor(make(HERE.endpoint, headers=theirs))
+    assert sends_to(here, [processor], SpanExporter) is is_same
+    processor.shutdown()
 
 
 class Wrapped:

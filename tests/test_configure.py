@@ -983,7 +983,10 @@ def test_processors_of_their_own_render_the_line(
 
 
 def test_a_processor_put_before_ours(theirs: Any, lines: Lines) -> None:
-    """``[mine, *structlog.get_config()["processors"]]``; it may drop lines and name the caller."""
+    """``[mine, *structlog.get_config()["processors"]]``; it may drop lines and name the caller.
+
+    It is structlog's loggers': lines of our ``get_logger`` stay as set-up makes them.
+    """
 
     def drops(_: Any, __: str, event_dict: Any) -> Any:
         if event_dict["event"] == "health":
@@ -996,6 +999,9 @@ def test_a_processor_put_before_ours(theirs: Any, lines: Lines) -> None:
     theirs(processors=[drops, adder, *structlog.get_config()["processors"]])
     log = structlog.get_logger("shop")
     log.info("health")
+    get_logger("shop.ours").info("health")
+    (ours,) = lines()
+    assert (ours["logger"], ours.get("func_name")) == ("shop.ours", None)
     log.info("the message")
     asyncio.run(log.ainfo("awaited"))
     theirs(wrapper_class=structlog.stdlib.BoundLogger)

@@ -513,6 +513,60 @@ def test_filters_of_a_handler_whose_place_a_line_takes_hold(lines: Lines) -> Non
     assert [line["event"] for line in lines()] == ["GET /health"]
 
 
+def test_filters_of_a_console_hold_for_our_lines_too(service: Service, lines: Lines) -> None:
+    """In the output and on the span, asked once for each line; what a filter logs is a line."""
+    logging.root.handlers.clear()  # pytest's own take everything
+    asked: list[str] = []
+
+    def mask(record: logging.LogRecord) -> bool:
+        asked.append(record.getMessage())
+        get_logger("shop.filter").debug("asked")
+        record.msg = str(record.msg).replace("zanzibar", "***")
+        record.city = "***"
+        record.request = "r1"
+        return "/health" not in record.getMessage()
+
+    handler = logging.StreamHandler()
+    handler.addFilter(mask)
+    logger().addHandler(handler)
+    log = get_logger("shop")
+    with traced("request"):
+        log.info("to zanzibar", city="zanzibar", order={"n": 1})
+        log.info("%d items", "zanzibar")
+        log.info("GET /health")
+        structlog.stdlib.get_logger("shop").info("plain")
+        get_logger("other").info("to zanzibar")
+        logger().addHandler(kept := Kept(logging.WARNING))
+        log.info("GET /health")
+        log.warning("GET /health")
+    assert asked[:4] == ["to zanzibar", "%d items", "GET /health", "plain"]
+    assert asked[4:] == ["GET /health"] * 2
+    assert kept.messages == ["GET /health"]
+    found = lines()
+    assert [line["event"] for line in found] == ["to ***", "%d items", "plain", "to zanzibar"]
+    assert (found[0]["city"], found[0]["request"], found[0]["order"]) == ("***", "r1", {"n": 1})
+    assert "zanzibar" not in str(found[:3])
+    events = [event.name for event in service.one("request").events]
+    assert events == ["to ***", "%d items", "plain", "to zanzibar", "GET /health"]
+
+
+def test_a_filter_that_raises_or_logs_loses_no_line_of_ours(
+    lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is counted; by a filter that logs by our logger no line is made for ever."""
+    handler = logging.StreamHandler()
+    logger().addHandler(handler)
+    handler.addFilter(by_ours := lambda _: get_logger("shop").info("inside") is None)
+    get_logger("shop").info("a")
+    logger().info("b")
+    assert [line["event"] for line in lines()] == ["inside", "a", "inside", "b"]
+    handler.removeFilter(by_ours)
+    handler.addFilter(lambda record: setattr(record, "args", (1,)) is None)  # fits no message
+    get_logger("shop").info("c")
+    assert '"event":"c"' in capsys.readouterr().out
+    assert _diagnostics.counts == {"errors of a logging handler's filter": 1}
+
+
 def test_a_filter_that_raises_loses_no_line(lines: Lines) -> None:
     """It is counted, and the line is there."""
     handler = logging.StreamHandler()
@@ -547,6 +601,25 @@ def test_a_queue_of_records(lines: Lines) -> None:
     records.put(foreign)
     listener.stop()
     assert [line["event"] for line in lines()] == ["ours", "theirs"]
+
+
+def test_filters_of_a_console_behind_a_queue_hold_where_it_is_the_loggers_too(lines: Lines) -> None:
+    """The line is made before the listener has its record."""
+    records: queue.Queue[logging.LogRecord] = queue.Queue()
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: "health" not in record.getMessage())
+    listener = logging.handlers.QueueListener(records, handler)
+    listener.start()
+    logger().addHandler(logging.handlers.QueueHandler(records))
+    for log in (logger(), get_logger("shop")):
+        log.info("health")
+    assert len(lines()) == 2
+    logger().addHandler(handler)
+    for log in (logger(), get_logger("shop")):
+        log.info("health")
+        log.info("order")
+    listener.stop()
+    assert [line["event"] for line in lines()] == ["order", "order"]
 
 
 def test_memory_handlers_flush_into_no_second_line(lines: Lines) -> None:
@@ -1472,6 +1545,39 @@ def test_a_field_may_be_called_like_an_attribute_of_a_record(lines: Lines) -> No
     assert "test_a_field_may_be_called" in str(second.stack_info)
     assert second.exception_ == "mine"  # type: ignore[attr-defined]
     assert len(lines()) == 2
+
+
+@pytest.mark.parametrize("through", ["get_logger", "structlog"])
+def test_a_field_may_be_called_like_what_a_record_factory_sets(
+    through: str, lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Python's cookbook puts a request's id on records; one that raises loses no line."""
+    usual = logging.getLogRecordFactory()
+    fails = False
+
+    def factory(*args: Any, **options: Any) -> logging.LogRecord:
+        record = usual(*args, **options)
+        record.request_id = "r1"
+        assert not fails
+        return record
+
+    logger().addHandler(kept := Kept())
+    log = get_logger("shop")
+    if through == "structlog":
+        log = structlog.wrap_logger(logger(), wrapper_class=structlog.stdlib.BoundLogger)
+    logging.setLogRecordFactory(factory)
+    try:
+        log.info("a", request_id="r2")
+        log.info("b", order=1)
+        assert [line["event"] for line in lines()] == ["a", "b"]
+        fails = True
+        with contextlib.suppress(AssertionError if through == "structlog" else ()):
+            log.info("c", order=1)  # logging itself raises what its factory raises
+    finally:
+        logging.setLogRecordFactory(usual)
+    assert [each.request_id for each in kept.records] == ["r1", "r1"]  # type: ignore[attr-defined]
+    assert kept.records[0].request_id_ == "r2"  # type: ignore[attr-defined]
+    assert ('"event":"c"' in capsys.readouterr().out) == (through == "get_logger")
 
 
 @pytest.mark.parametrize("event", [None, 7, {"a": 1}, Broken()])

@@ -509,6 +509,29 @@ assert captured.span("again")
     assert "as structlog has it" in out[2]
 
 
+def test_lines_of_loguru_are_captured_without_a_set_up() -> None:
+    """As with one; afterwards loguru is as it was. Not where the variable leaves it out."""
+    code = """
+import os, sys
+from loguru import logger
+from otel_logging.testing import capture
+before = dict(logger._core.handlers), [*sys.meta_path]
+with capture() as outer:
+    logger.warning("outside")
+    with capture() as inner:
+        logger.warning("inside")
+    logger.warning("outside again")
+assert [line["event"] for line in inner.lines] == ["inside"]
+assert [line["event"] for line in outer.lines] == ["outside", "outside again"]
+assert (logger._core.handlers, sys.meta_path) == before
+os.environ["OTEL_LOGGING_INSTRUMENT"] = "asgi"
+with capture() as without:
+    logger.warning("left alone")
+assert without.lines == []
+"""
+    script(code)
+
+
 def test_spans_of_another_sdk_are_captured_too() -> None:
     """Its provider stays, and hears nothing of us afterwards; a later set-up finds it. Variables
     may have values that are its own.

@@ -463,6 +463,22 @@ def test_a_long_list_is_shortened_to_its_own_type(item: Any) -> None:
         assert {type(each) for row in result for each in row} == {type(item[0])}
 
 
+@pytest.mark.parametrize("many", [list, tuple, numpy.array])
+def test_a_thousand_values_fit(many: Any) -> None:
+    """As the documentation says: of one more, some are missing."""
+    assert plain(many([0.5] * 1000)) == [0.5] * 1000
+    assert len(plain(many([0.5] * 1001))) < 1001
+    mapping = {str(n): n for n in range(1000)}
+    assert plain(mapping) == mapping
+
+
+def test_a_conversation_just_above_its_limit_loses_what_is_above_it() -> None:
+    """And not the half behind the cut, where no word ends in it."""
+    for size in (65_536, 65_537, 100_000, 140_000):
+        kept = len(plain("x" * size, "gen_ai.input.messages"))
+        assert min(size, MAX_TEXT) - 4 < kept <= MAX_TEXT
+
+
 def test_long_texts_share_one_bound() -> None:
     """Many long strings in one field do not make megabytes of it."""
     result = plain(["x" * 5000] * 20)

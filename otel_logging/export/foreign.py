@@ -31,6 +31,7 @@ _known: Final["weakref.WeakKeyDictionary[Any, tuple[Any, Exporter, bool]]"] = (
     weakref.WeakKeyDictionary()
 )
 _MOST_LOOKED_AT: Final = 1000  # objects: the exporter is among the nearest
+_OF_EXPORTERS: Final = {"user-agent", "content-type", "content-encoding"}  # headers of any
 
 
 #: By span id, spans of ours that hold the lines of other SDKs' open spans: nothing of these is
@@ -126,18 +127,37 @@ def sends_to(ours: Exporter, processors: Iterable[Any], kind: type) -> bool:
             holds = each if isinstance(each, (list, tuple, dict)) else each.__dict__
             if isinstance(each, kind):
                 theirs = getattr(each, "_endpoint", None)
-                if type(theirs) is str and _collector(theirs) == _collector(ours.endpoint):
+                if type(theirs) is str and _is_at(theirs, ours) and _has_headers_of(ours, each):
                     return True
             waiting.extend(holds.values() if isinstance(holds, dict) else holds)
     return False
 
 
-def _collector(url: str) -> tuple[str, int]:
-    """Return host and port of *url*; 4317 and 4318 are doors of the same collector."""
+def _is_at(url: str, ours: Exporter) -> bool:
+    """Say whether *url* leads where *ours* does; gRPC's has no path, to compare."""
+    (*theirs, path), (*door, own) = _door(url), _door(ours.endpoint)
+    return theirs == door and (path == own or not (path and own))
+
+
+def _door(url: str) -> tuple[str, int, str]:
+    """Return host, port and path of *url*; 4317 and 4318 are doors of the same collector."""
     try:
         parts = urlsplit(url if "//" in url else f"//{url}")
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
-        return url, 0
-    host = parts.hostname or ""
-    return "127.0.0.1" if host == "localhost" else host, 4318 if port == 4317 else port
+        return url, 0, ""
+    host, path = parts.hostname or "", parts._replace(scheme="", netloc="").geturl()
+    return "127.0.0.1" if host == "localhost" else host, 4318 if port == 4317 else port, path
+
+
+def _has_headers_of(ours: Exporter, exporter: Any) -> bool:
+    """Say whether *exporter* sends the headers of *ours*: another key or tenant is elsewhere."""
+    holder: Any = exporter if hasattr(exporter, "_headers") else getattr(exporter, "_client", None)
+    if not hasattr(holder, "_headers"):  # nobody knows
+        return True
+    sent = {name.lower(): value for name, value in dict(holder._headers or ()).items()}  # noqa: SLF001
+    own = {name.lower(): value for name, value in ours.headers}
+    kept = own.keys() | (sent.keys() - _OF_EXPORTERS)
+    if "authorization" not in sent:  # it may be in its URL
+        kept -= {"authorization"}
+    return all(own.get(name) == sent.get(name) for name in kept)

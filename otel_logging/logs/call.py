@@ -5,6 +5,7 @@ Invariant: every field is there, under its own name or with underscores behind i
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from otel_logging import _fields, _names
@@ -58,4 +59,8 @@ OF_RECORDS: Final = frozenset(vars(logging.makeLogRecord({})).keys() | {"message
 
 def as_extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* with a trailing underscore where a log record has such an attribute."""
-    return dict(_fields.safe_names(fields, OF_RECORDS))
+    taken, factory = OF_RECORDS, logging.getLogRecordFactory()
+    if fields and factory is not logging.LogRecord:  # the application's: it may set some as well
+        with suppress(Exception):  # whoever makes the record is told
+            taken |= vars(factory("", logging.INFO, "", 0, "", (), None)).keys()
+    return dict(_fields.safe_names(fields, taken))

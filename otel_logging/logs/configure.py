@@ -33,10 +33,11 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
     """Return structlog's bound logger for *name*, with *initial* fields bound to it.
 
     Without a name it is that of the calling module. Works at import, before any
-    set-up: what is configured at the time of the call counts, and before
+    set-up: what is set up when a line is logged counts, and before
     ``configure_logging`` or ``setup_observability`` that is structlog's own
-    configuration. Scope: nothing is changed. Failure: never raises.
-    Concurrency: any thread and task.
+    configuration. After them its lines are ours: processors of a later
+    ``structlog.configure`` are for loggers of ``structlog.get_logger``. Scope: nothing is
+    changed. Failure: never raises. Concurrency: any thread and task.
     """
     if name is None:
         name = sys._getframe(1).f_globals.get("__name__", "root")  # noqa: SLF001 - documented

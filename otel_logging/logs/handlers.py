@@ -4,6 +4,7 @@ Invariant: a log call of a handler that has a line of ours goes to no handler. D
 other loggers' records (``stdlib``).
 """
 
+import copy
 import logging
 import os
 import sys
@@ -21,6 +22,10 @@ from otel_logging.processors import EventDict, exception_of, mark_handled, redac
 #: The threads in which a handler has a line of ours. Not a context variable: tasks that a handler
 #: starts would copy it, and never log to a handler.
 _handing_on = OfThread()
+#: The threads in which a filter looks at a line: what it logs itself is not shown to it.
+_filtering = OfThread()
+_FILTER_ERRORS: Final = "errors of a logging handler's filter"
+_OF_CALLS: Final = frozenset({"exc_info", "stack_info"})  # which a record has by itself
 #: Our ``Logger.callHandlers``, where it calls handlers and nobody else.
 only_handlers: Final[list[Any]] = []
 
@@ -36,7 +41,10 @@ def hears(logger: logging.Logger) -> bool:
     at: logging.Logger | None = logger
     while at is not None:
         for handler in at.handlers:
-            if not is_console(handler) and type(handler) is not logging.NullHandler:
+            if is_console(handler):
+                if handler.filters:
+                    return True
+            elif type(handler) is not logging.NullHandler:
                 return True
         at = at.parent if at.propagate else None
     return False
@@ -96,8 +104,66 @@ def record_of(
     if any(isinstance(each.formatter, ProcessorFormatter) for each in handlers_of(logger)):
         # by these two attributes it knows one of structlog's
         message.fields = event_dict
-        record.__dict__.update(_logger=logger, _name=event_dict[_names.LEVEL])
+        record.__dict__.update(_logger=logger, _name=record.levelname.lower())
     return record
+
+
+def filter_line(
+    logger: logging.Logger, level: int, event_dict: EventDict, place: Mapping[str, Any] | None
+) -> tuple[bool, bool]:
+    """Let the console handlers' filters change a line of ours, in place, before it is complete.
+
+    Return whether it is written, and whether it is on its span. Failure: never raises.
+    """
+    try:
+        known = [*handlers_of(logger)]
+        consoles = [each for each in known if is_console(each)]
+        if _filtering.mine() or not any(each.filters for each in consoles):
+            return True, True
+        fields = {key: event_dict[key] for key in event_dict if key not in _OF_CALLS}
+        record = record_of(logger, level, fields, event_dict, place)
+        passed = through_filters(logger, record)
+        if passed is None:
+            others = (each for each in known if each not in consoles and not is_null(each))
+            return False, any(level >= each.level for each in others)
+        event_dict.pop(_names.FORMAT_ARGS, None)  # they may hide something in it
+        if (message := passed.getMessage()) != record.getMessage():
+            event_dict[_names.EVENT] = message
+        for key, value in vars(passed).items():
+            if key not in call.OF_RECORDS and record.__dict__.get(key, record) is not value:
+                event_dict[key] = value
+    except Exception as error:
+        _diagnostics.report(_FILTER_ERRORS, detail=error)
+    return True, True
+
+
+def through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
+    """Return *record* as the filters of the console handlers leave it; None: each refuses it.
+
+    Our line takes these handlers' place. A filter may add fields, or hide secrets.
+    """
+    refused = False
+    for handler in handlers_of(logger):
+        if is_console(handler):
+            try:
+                passed = _ask(handler, record) if handler.filters else handler.filter(record)
+            except Exception as error:
+                _diagnostics.report(_FILTER_ERRORS, detail=error)
+                return record
+            if passed:  # from Python 3.12 on the record itself, or another one
+                return passed if isinstance(passed, logging.LogRecord) else record
+            kinds = {type(each).__name__ for each in handler.filters}
+            # Django's: refuse a handler in this environment, whatever the record
+            refused = refused or kinds.isdisjoint(("RequireDebugTrue", "RequireDebugFalse"))
+    return None if refused else record
+
+
+def _ask(handler: logging.Handler, record: logging.LogRecord) -> Any:
+    # what it does to the record is done to the line, not to other handlers' records
+    seen = copy.copy(record)
+    with _filtering.doing(handler):
+        passed: Any = handler.filter(seen)
+    return seen if passed is True else passed
 
 
 class _Message(str):

@@ -224,6 +224,9 @@ def emit(
             event_dict = make(*args)
             if configured is None or is_echo(event_dict.get(_names.EVENT)):
                 return  # given back meanwhile, or an output that logs
+            if is_heard and written:
+                filtered = handlers.filter_line(lines.standard, level, event_dict, place)
+                written, on_span = filtered
             given = {**event_dict} if is_heard else event_dict
             if configured.with_caller and _names.CODE_FILE not in event_dict:
                 event_dict.update(place or caller.users_place())

@@ -6,7 +6,6 @@ no more; every other one goes on as before. Deliberately absent: what is on a li
 warnings, exceptions (``uncaught``).
 """
 
-import copy
 import functools
 import logging
 import sys
@@ -183,10 +182,12 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         return
     if not isinstance(record.levelno, int):  # made by hand; no handler would take it
         record.levelno = loggers.level_of(record.levelname)
-    passed = _through_filters(self, record)
-    is_refused = passed is None and not is_handled(record)
-    if passed is not None:
-        _to_line(passed)
+    is_refused = False
+    if not is_handled(record):  # else the filters have been asked
+        passed = handlers.through_filters(self, record)
+        is_refused = passed is None
+        if passed is not None:
+            _to_line(passed)
     mark_handled(record)
     if record.levelno < levels.for_handlers(self) and caller.is_log_call():
         return
@@ -214,33 +215,9 @@ def _taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
     return is_taken
 
 
-def _through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
-    """Return *record* as the filters of the console handlers leave it; None: each refuses it.
-
-    Our line takes these handlers' place. A filter may add fields, or hide secrets.
-    """
-    refused = False
-    for handler in handlers.handlers_of(logger):
-        if handlers.is_console(handler):
-            # what it does to the record is done to the line, not to other handlers' records
-            seen = copy.copy(record) if handler.filters else record
-            try:
-                passed: Any = handler.filter(seen)
-            except Exception as error:
-                _diagnostics.report("errors of a logging handler's filter", detail=error)
-                return record
-            if passed:  # from Python 3.12 on the record itself, or another one
-                return seen if passed is True else cast(logging.LogRecord, passed)
-            kinds = {type(each).__name__ for each in handler.filters}
-            # Django's: refuse a handler in this environment, whatever the record
-            refused = refused or kinds.isdisjoint(("RequireDebugTrue", "RequireDebugFalse"))
-    return None if refused else record
-
-
 def _to_line(record: logging.LogRecord) -> None:
-    if not is_handled(record):
-        mark_handled(record)
-        _make_line(record)
+    mark_handled(record)
+    _make_line(record)
 
 
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:

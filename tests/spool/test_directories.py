@@ -388,6 +388,27 @@ def test_the_owner_of_a_sticky_directory_may_rename_all_in_it(tmp_path: Path, be
 
 
 @posix
+@root
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_root_uses_another_user_s_directory_but_not_what_is_planted_in_it(
+    base: Path, mode: int
+) -> None:
+    """Such as a volume: its owner may rename what is in it, and is not read."""
+    base.mkdir()
+    os.chown(base, 54321, 54321)
+    base.chmod(mode)
+    make(base).close()
+    (made,) = base.iterdir()
+    assert (made.stat().st_uid, made.stat().st_mode & 0o777) == (0, 0o700)
+    made.rename(base / "moved")
+    made.mkdir(0o700)
+    os.chown(made, 54321, 54321)
+    for use in (lambda: make(base), lambda: directories.try_to_write(base, 1, [made.name])):
+        with pytest.raises(directories.UnsafeError, match="belongs to another user"):
+            use()
+
+
+@posix
 @pytest.mark.parametrize("which", ["destination", "sent"])
 def test_a_destination_that_is_a_link_is_not_read(base: Path, tmp_path: Path, which: str) -> None:
     """Nor does the doctor call it good."""
