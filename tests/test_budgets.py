@@ -24,7 +24,7 @@ BUDGETS = {
     "_descriptor": 145,
     "_diagnostics": 115,
     "_errors": 37,
-    "_exceptions": 152,
+    "_exceptions": 153,
     "_fields": 28,
     "_forks": 69,
     "_green": 62,
