@@ -124,7 +124,7 @@ INTEGRATIONS: Final = {
     ),
     "flask": ("flask",),
     "loguru": ("loguru",),
-    "quart": ("quart.app",),
+    "quart": ("quart",),
     "rq": ("rq.worker",),
     "websockets": tuple(f"websockets.{kind}.server" for kind in ("asyncio", "legacy", "sync")),
     "wsgi": (

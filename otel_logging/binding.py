@@ -254,10 +254,12 @@ class Shared(Bound):
     def _make(self, own: Mapping[str, _Field]) -> None:
         self.own, around = own, self.around
         if self.users is not None and self.users.found:
-            has, users = {**around.fields, **own}, self.users.values()
-            lent = {k: v for k, v in users.items() if k not in has or has[k].is_nobody()}
+            users, found = self.users.values(), self.users.found
+            lent = {k: v for k, v in users.items() if k not in own or own[k].is_nobody()}
             own = {key: each for key, each in own.items() if key not in lent}
-            Bound.__init__(self, {**around.fields_with(lent, self.owner), **own})
+            has = around.fields_with(lent, self.owner).items()  # a caller's baggage gives way
+            kept = {key: each for key, each in has if key in lent or key not in found}
+            Bound.__init__(self, {**kept, **own})
         elif own:
             Bound.__init__(self, {**around.fields, **own})
         else:  # as each request begins

@@ -34,8 +34,8 @@ def _find_current() -> Any:
     token = otel_context.attach(probe)
     found = [variable for variable, value in copy_context().items() if value is probe]
     otel_context.detach(token)
-    # OTEL_PYTHON_CONTEXT may name one that has no context variable
-    other = SimpleNamespace(get=otel_context.get_current, set=otel_context.attach)
+    # OTEL_PYTHON_CONTEXT may name one that has no context variable; its reset raises a ValueError
+    other = SimpleNamespace(get=otel_context.get_current, set=otel_context.attach, reset=().index)
     return found[0] if found else other
 
 
@@ -137,11 +137,11 @@ def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) ->
     values = users.values()
     for key in whose:
         if key not in values:
-            _take_off(entry, key)
+            take_off(entry, key)
     return {k: values.get(k, v) for k, v in fields.items() if k in values or k not in whose}
 
 
-def _take_off(span: Any, key: str) -> None:
+def take_off(span: Any, key: str) -> None:
     """Take an attribute off *span*, whoever made it. Never raises."""
     try:
         span._attributes.pop(key, None)  # noqa: SLF001 - OpenTelemetry has no other way

@@ -17,7 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
-from otel_logging.binding import Shared, worker
+from otel_logging.binding import Shared, has_ended, worker
 from otel_logging.context import CURRENT, SPAN, entry_of, leave_behind, restore, state
 
 #: A stage of one name, so many times, is no step of the request's.
@@ -92,12 +92,51 @@ def let_go(context: otel_context.Context) -> otel_context.Context:
     return otel_context.Context({k: v for k, v in context.items() if k != _names.HELD})
 
 
+def renewed(token: Any) -> Any:
+    """Return another of *token*, as it is in this context; None in any other: it holds its own."""
+    now = CURRENT.get()
+    try:
+        CURRENT.reset(token)
+    except ValueError:
+        return None
+    return CURRENT.set(now)
+
+
+def come_back() -> Any:
+    """Leave blocks of this task that were closed from elsewhere: return what is current then.
+
+    asyncio closes a generator that its consumer has left in a task of its own.
+    """
+    while True:
+        span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
+        token = getattr(span, "otel_logging_token", None)
+        if token is None or not span.otel_logging_closed:
+            return span
+        try:
+            CURRENT.reset(token)
+        except ValueError:  # this task was begun in it
+            return span
+        span.otel_logging_token = None
+        if span.otel_logging_bound is not None:
+            restore(span.otel_logging_bound)
+
+
+def stays(stage: Any, around: Any) -> bool:
+    """Say whether *stage* begins where *around* is, which has ended; note it then."""
+    is_there = come_back() is around
+    if is_there:
+        note(stage.name or "stage", around)
+    return is_there
+
+
 def note_line(around: Any, time_ns: int) -> None:
     """Note that something is logged at *time_ns* where *around*, a span, has ended.
 
     A task that does so again and again, long after its request, is a listener that serves
     everybody: it leaves the request, and what it logs next is nobody's. Never raises.
     """
+    if come_back() is not around:
+        return
     ended_ns = getattr(entry_of(around), "end_time", None) or time_ns
     is_long_after = time_ns - ended_ns > KEPT_S * 1e9
     if is_long_after and note("", around) >= _AGAIN and trace.get_current_span() is around:
@@ -109,7 +148,8 @@ def note(stage: str, around: Any) -> int:
     has. Never raises.
     """
     task = worker()
-    if isinstance(task, int) or (around is trace.INVALID_SPAN and task not in tasks):
+    is_over = task in tasks if around is trace.INVALID_SPAN else has_ended(entry_of(around))
+    if isinstance(task, int) or not is_over:
         return 0
     name = getattr(entry_of(around), "name", "a request")
     request, count = tasks.setdefault(task, (name, Counter()))

@@ -162,7 +162,7 @@ class Stage:
         if len(spans) > 1 and (current := CURRENT.get().get(SPAN)) in spans:
             span = current
         spans.remove(span)
-        end(span, error)
+        end(span, error, is_block=True)
 
     def begin(self) -> outliving.OpenStage:
         """Open the stage as no block: current here, and in what starts here, until its ``end()``.
@@ -220,8 +220,7 @@ def start(stage: Stage) -> Any:
     try:
         kind, links, budget, _, expected, is_special = stage.asked
         outer = context = CURRENT.get()
-        around = inside = outer.get(SPAN, _INVALID)
-        before = None
+        around, before = (inside := outer.get(SPAN, _INVALID)), None
         if is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
@@ -230,8 +229,8 @@ def start(stage: Stage) -> Any:
             if before.has_requests:
                 before = bindings.begin(around, arrives=False)
                 outer = context = CURRENT.get()
-        elif around.otel_logging_closed and stage.start_ns is None:
-            outliving.note(stage.name or "stage", around)
+        elif around.otel_logging_closed and not (stage.start_ns or outliving.stays(stage, around)):
+            return start(stage)
         name, attributes = stage.name or "stage", stage.attributes
         if budget is None and runtime.budgets:
             budget = runtime.budgets.get(name)
@@ -256,7 +255,7 @@ def start(stage: Stage) -> Any:
                 watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:
                     watch.wake()
-        CURRENT.set(_Context({**outer, SPAN: span}) if outer else _Context({SPAN: span}))
+        span.otel_logging_token = CURRENT.set(_Context({**outer, SPAN: span}))
     except Exception as error:  # a foreign sampler or processor
         _diagnostics.report("stages lost: a span could not be started", detail=error)
         return _INVALID
@@ -273,6 +272,9 @@ def _entry(
     """
     # what arrives where a stage has ended has nothing to do with it
     kind, links, _, root, _, _ = stage.asked
+    if has_ended(around) and outliving.come_back() is not around:
+        outer = CURRENT.get()
+        around = outer.get(SPAN, _INVALID)
     arrives = kind in bindings.ARRIVING
     is_standing = type(around) is bindings.Standing
     around = around.now if is_standing else around
@@ -297,8 +299,13 @@ def _entry(
     return outer, context, before, links
 
 
-def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> None:
-    """End a stage, in any task or thread, as of *end_ns* where that is given. Never raises."""
+def end(
+    span: Any, error: BaseException | None, end_ns: int | None = None, *, is_block: bool = False
+) -> None:
+    """End a stage, in any task or thread, as of *end_ns* where that is given. Never raises.
+
+    *is_block*: it is current in the task that began it until its end.
+    """
     if span is _INVALID:
         return
     bound, watched = span.otel_logging_bound, span.otel_logging_watched
@@ -321,15 +328,21 @@ def end(span: Any, error: BaseException | None, end_ns: int | None = None) -> No
         # a generator was closed from elsewhere. What was around it may have been passed over
         # like that meanwhile; then it is what was around that.
         span.otel_logging_closed = True
-        if CURRENT.get().get(SPAN) is span:
+        token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
+        if CURRENT.get().get(SPAN) is span or outliving.come_back() is span:
             outer = span.otel_logging_outer
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer = around.otel_logging_outer
+            try:
+                CURRENT.reset(token)
+            except ValueError:  # the task that began it is another
+                span.otel_logging_token = token if is_block else None
             CURRENT.set(outer)
             if bound is not None and bindings.state() is not bound:
                 bindings.restore(bound)
         else:
             span.otel_logging_passed = True
+            span.otel_logging_token = outliving.renewed(token)
         if bound is not None and (watch := _runtime.current.watch) is not None:
             watch.open.pop(span, None)
 

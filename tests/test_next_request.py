@@ -7,7 +7,8 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from opentelemetry.trace import SpanKind
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from otel_logging import (
+    _runtime,
     bind_context,
     bound_context,
     carry,
@@ -763,22 +765,28 @@ for path in ("/alice", "/"):
 # ---------------------------------------------------------------- a request has one user, or none
 
 
-def _users(*steps: tuple[str, str | None]) -> Captured:
-    """Run a request; each step is of a task of it, which binds a user, or only logs."""
+def _users(*steps: tuple[str, str | None], around: Any = None) -> Captured:
+    """Run a request; each step is of a task of it, which binds a user, or only logs.
+
+    Inside the block *around*, where it is given; that has a line after the request.
+    """
 
     def step(task: str, user: str | None) -> None:
         if user:
             bind_context(user_id=user, **{f"of_{task}": 1})
         log.info(f"{task}:{user or ''}")
 
-    with capture() as captured, traced("batch", root=True):
-        contexts = {task: contextvars.copy_context() for task, _ in steps}
-        for task, user in steps:
-            if task == "itself":
-                step(task, user)
-            else:
-                contexts[task].run(step, task, user)
-        log.info("done")
+    with capture() as captured, around or nullcontext():
+        with traced("batch", root=True):
+            contexts = {task: contextvars.copy_context() for task, _ in steps}
+            for task, user in steps:
+                if task == "itself":
+                    step(task, user)
+                else:
+                    contexts[task].run(step, task, user)
+            log.info("done")
+        if around:
+            log.info("after")
     return captured
 
 
@@ -808,6 +816,20 @@ def test_two_users_of_one_request_are_not_each_others() -> None:
     )
     users = [line.get("user_id") for line in captured.lines]
     assert users == ["alice", "bob", "alice", "bob", None, "alice", None, None]
+
+
+@pytest.mark.parametrize("is_baggage", [True, False])
+def test_a_user_who_came_from_outside_gives_way_to_the_requests(
+    is_baggage: bool, monkeypatch: Any
+) -> None:
+    """Bound in a thread or a task, as in a dependency that is no coroutine; or to two of them."""
+    monkeypatch.setattr(_runtime, "current", replace(_runtime.current, propagate=("user_id",)))
+    sent = extract({"baggage": "user_id=sent"}) if is_baggage else bound_context(user_id="sent")
+    one = _users(("itself", None), ("a", "alice"), ("itself", None), ("b", None), around=sent)
+    two = _users(("a", "alice"), ("b", "bob"), ("a", None), ("itself", None), around=sent)
+    users = [[line.get("user_id") for line in captured.lines] for captured in (one, two)]
+    assert users[0] == ["sent", "alice", "alice", "alice", "alice", "sent"]
+    assert users[1] == ["alice", "bob", "alice", None, None, "sent"]
 
 
 def test_a_request_that_has_bound_its_user_itself_keeps_it() -> None:

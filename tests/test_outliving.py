@@ -235,3 +235,65 @@ def test_a_coroutine_that_is_no_function_has_its_tasks_name(
     with capture():
         asyncio.run(main())
     assert "mine, a task that" in capsys.readouterr().err
+
+
+async def _tokens(begun: list[Any]) -> AsyncIterator[int]:
+    async def goes_on() -> None:
+        for _ in range(4):
+            await asyncio.sleep(0.001)
+            with traced("begun in it"):
+                pass
+
+    with traced("llm"):
+        begun.append(asyncio.ensure_future(goes_on()))
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield number
+
+
+@pytest.mark.parametrize("first", ["line", "stage", "root", "end"])
+def test_a_generator_that_is_left_leaves_its_consumer_where_it_was(
+    first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asyncio closes it in a task of its own. What was begun in its stage stays there."""
+    steps: dict[str, list[Any]] = {"stage": [traced("save")] * 4, "root": [traced("x", root=True)]}
+
+    async def serve(user: str) -> None:
+        begun: list[Any] = []
+        with traced("request", root=True):
+            bind_context(user_id=user)
+            async for _ in _tokens(begun):
+                break
+            if first != "end":
+                await begun[0]
+            if first == "line":
+                log.info("closed")  # where it is found that the stage has ended
+                log.info("saved")
+            for step in steps.get(first, ()):
+                with step:
+                    log.info("saved")
+        await begun[0]
+
+    async def worker() -> None:
+        for user in ("alice", "bob"):
+            await serve(user)
+            with traced("between"):
+                log.info("between")
+
+    with capture(log_level="info") as captured:
+        asyncio.run(worker())
+    names = {span["span_id"]: span["name"] for span in captured.spans}
+    parents = {(span["name"], names.get(span["parent_span_id"])) for span in captured.spans}
+    expected = {("request", None), ("llm", "request"), ("begun in it", "llm"), ("between", None)}
+    own = {"stage": ("save", "request"), "root": ("x", None)}
+    assert parents == expected | ({own[first]} if first in own else set())
+    found = {
+        (line["event"], names[line["span_id"]], line.get("user_id")) for line in captured.lines
+    }
+    where = {"line": "request", "stage": "save", "root": "x"}
+    for user in ("alice", "bob") if first in where else ():
+        assert ("saved", where[first], user) in found
+    assert ("between", "between", None) in found
+    said = capsys.readouterr().err
+    assert ("_tokens.<locals>.goes_on" in said) is (first == "end")  # what does go on after it
+    assert "worker" not in said

@@ -44,7 +44,8 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         *("_bound", "_encoded_events", "_end_time", "_events_at_end", "_kind", "_line_end"),
         *("_name", "_open", "_own", "_page_bytes", "_parent_context", "_parent_span", "_pid"),
         *("_scope", "_shown_events", "_start_time", "_status", "clock_ns", "otel_logging_entry"),
-        *("otel_logging_watched", "pipeline", "span_id", "trace_flags", "trace_id", "trace_state"),
+        *("otel_logging_token", "otel_logging_watched", "pipeline", "span_id", "trace_flags"),
+        *("trace_id", "trace_state"),
     )
 
     _end_time: int | None

@@ -20,7 +20,7 @@ from otel_logging.binding import has_ended, leave_structlogs
 from otel_logging.context import Here, entry_of, unbound
 from otel_logging.integrations import asgi_http, asgi_websocket, connection
 from otel_logging.integrations.asgi_http import App, Receive, Send
-from otel_logging.integrations.http import QUIET, Scope, granian, serving
+from otel_logging.integrations.http import QUIET, Scope, granian, inside, serving
 from otel_logging.integrations.replaced import Replaced
 
 _A = TypeVar("_A")
@@ -58,8 +58,7 @@ class ObservabilityMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, connection or lifespan."""
         kind, is_set_up = scope["type"], _runtime.current.tracer is not None
-        is_ours = kind in ("http", "websocket") and _SEEN not in scope
-        if not is_ours or (is_set_up and _is_elsewhere(self.app)):
+        if kind not in ("http", "websocket") or _SEEN in scope:
             await self.app(scope, receive, send)
             return
         scope[_SEEN] = is_set_up
@@ -68,7 +67,9 @@ class ObservabilityMiddleware:
                 await self.app(scope, receive, send)
             return
         scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
-        if kind == "http":
+        if _is_elsewhere(self.app):
+            await self.app(scope, receive, send)
+        elif kind == "http":
             await asgi_http.serve(self.app, scope, receive, send, self._quiet)
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
@@ -83,13 +84,33 @@ def _is_elsewhere(app: Any) -> bool:
         return True
     if f"{_CONTRIB}asgi" not in sys.modules:
         return False
-    for _ in range(100):  # pragma: no branch - a chain of middleware has an end
-        if app is None or type(app).__module__ == f"{_CONTRIB}asgi":
-            break
-        if getattr(app, "middleware_stack", app) is None:  # Starlette makes it when it first serves
-            app.middleware_stack = app.build_middleware_stack()
-        app = getattr(app, "middleware_stack", None) or getattr(app, "app", None)
-    return type(app).__module__ == f"{_CONTRIB}asgi"
+    for each in inside(app):
+        if type(each).__module__ == f"{_CONTRIB}asgi":
+            return True
+        if getattr(each, "middleware_stack", each) is None:  # Starlette makes it when it serves
+            each.middleware_stack = each.build_middleware_stack()
+    return False
+
+
+def _options_of(app: Any) -> dict[str, Any]:
+    """Return the options that *app*, or an application inside it, was given by hand."""
+    for each in inside(app):
+        if type(each) is ObservabilityMiddleware:
+            return {"read_ahead": each._read_ahead, "quiet": each._quiet}  # noqa: SLF001 - ours
+        for given, options in _given.items():
+            if given is each:
+                return options
+        for kind, *_, options in getattr(each, "user_middleware", ()):  # Starlette's
+            if kind is ObservabilityMiddleware:
+                return dict(options)
+    return {}
+
+
+class _OfServer(ObservabilityMiddleware):
+    """What a server has for *app*."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app, **_options_of(app))
 
 
 # ---------------------------------------------------------------- in place by itself
@@ -141,8 +162,9 @@ def _framework_call(original: Any) -> Any:
             await original(self, *given)
 
         app.app = self  # type: ignore[attr-defined]
-        options = _given.get(self, {} if _is_automatic else None)
-        observed = app if options is None else ObservabilityMiddleware(app, **options)
+        observed: App = app
+        if _SEEN not in scope and (_is_automatic or self in _given):
+            observed = ObservabilityMiddleware(app, **_options_of(self))
         await observed(scope, receive, send)
 
     return __call__
@@ -194,10 +216,11 @@ _frameworks = Replaced(
 )
 _HTTP: Final = "uvicorn.protocols.http."
 #: What serves an application that its object has there.
-_serving: Final = partial(partial, serving, ObservabilityMiddleware)
+_serving: Final = partial(partial, serving, _OfServer)
 _replaced = Replaced(
-    # an application that sets up while it is loaded is loaded by then
+    # an application that sets up while it is loaded is loaded by then, or has started by then
     ("uvicorn.server", "Server", "startup", _serving("config.loaded_app")),
+    ("uvicorn.server", "Server", "main_loop", _serving("config.loaded_app")),
     ("uvicorn.server", "Server", "shutdown", _server_shutdown),
     (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _of_connection),
     (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _of_connection),
@@ -211,8 +234,5 @@ _replaced = Replaced(
     ),
     ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),
     ("daphne.server", "Server", "create_application", _serving("application")),
-    *(
-        (module, "", "_asgi_call_wrap", partial(granian, ObservabilityMiddleware))
-        for module in _names.GRANIAN
-    ),
+    *((module, "", "_asgi_call_wrap", partial(granian, _OfServer)) for module in _names.GRANIAN),
 )

@@ -41,7 +41,9 @@ def instrument() -> None:
 def uninstrument() -> None:
     """Take off what ``instrument`` has put in place."""
     while _on:
-        _on.popitem()[1].uninstrument()
+        found = _on.popitem()[1]
+        if found.is_instrumented_by_opentelemetry:  # else it warns
+            found.uninstrument()
 
 
 def on() -> list[str]:

@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _answers, _exceptions, _names, _runtime, tracing
-from otel_logging.context import bind_context, detached, unbound
+from otel_logging.context import bind_context, detached, take_off, unbound
 from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
 
@@ -24,6 +24,11 @@ Scope = MutableMapping[str, Any]
 _METHODS: Final = frozenset(
     "CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split()  # noqa: SIM905
 )
+#: Names of what a middleware, or a framework's application, is around.
+_INSIDE: Final = ("middleware_stack", "app", "asgi_app", "wsgi_app", "inner", "application")
+#: The module of a server's middleware that gives its application a copy of the scope.
+_COPIES: Final = "hypercorn.middleware.proxy_fix"
+_FORWARDED: Final = ("client.address", "client.port", "url.scheme")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 #: Paths that probes and browsers ask for all the time.
 QUIET: Final = ("/health", "/healthz", "/livez", "/readyz", "/ping", "/metrics", "/favicon.ico")
@@ -41,6 +46,7 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
         host, port = headers.get("host", ""), ""
     # one of a socket of Unix is a text, and one of IPv6 has four parts
     addresses = [scope.get(name) for name in ("server", "client")]
+    # a client that a proxy has named, and not its port, has port 0
     server, client = [
         each if isinstance(each, (tuple, list)) else (None,) * 2 for each in addresses
     ]
@@ -50,9 +56,9 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
         "server.address": host.strip("[]") or server[0],
         "server.port": int(port) if port else None if host else server[1],
         "client.address": client[0],
-        "client.port": client[1],
-        "network.peer.address": client[0],
-        "network.peer.port": client[1],
+        "client.port": client[1] or None,
+        "network.peer.address": client[0] if client[1] != 0 else None,
+        "network.peer.port": client[1] or None,
         "network.protocol.version": scope.get("http_version"),
         "user_agent.original": headers.get("user-agent"),
     }
@@ -75,6 +81,15 @@ def inbound(headers: Any) -> Iterator[tuple[SpanContext, ...]]:
         yield (sender,) if sender.is_valid else ()
 
 
+def inside(app: Any) -> Iterator[Any]:
+    """Yield *app*, and what is inside it, as far as each has it under a usual name."""
+    for _ in range(100):  # pragma: no branch - a chain of middleware has an end
+        yield app
+        app = next((found for name in _INSIDE if (found := getattr(app, name, None))), None)
+        if app is None:
+            return
+
+
 def serving(kind: Callable[[Any], Any], place: str, original: Any) -> Any:
     """Return what serves by *original*, a server's, with the middleware *kind* around the
     application that it has at *place*; "": that it is given. In a context of its own.
@@ -84,7 +99,8 @@ def serving(kind: Callable[[Any], Any], place: str, original: Any) -> Any:
         if place:
             *way, name = place.split(".")
             holder = reduce(getattr, way, self)
-            app = getattr(holder, name)
+            while type(app := getattr(holder, name)).__module__ == _COPIES:
+                holder, name = app, "app"  # inside it: what is found in a copy is not seen outside
             if type(app) is not kind:
                 setattr(holder, name, kind(app))
         else:
@@ -167,7 +183,8 @@ class Request:
         if not known:
             attributes["http.request.method_original"] = method
         self.stage = tracing.traced(self.verb, kind="server", links=links, attributes=attributes)
-        if scope.get("path") not in quiet:
+        self._from = scope.get("client"), scope.get("scheme")
+        if scope.get("path", "").removeprefix(scope.get("root_path", "")) not in quiet:
             self.begin(start_ns)
         if self.request_id and _runtime.current.tracer is not None:
             bind_context(**{_names.REQUEST_ID: self.request_id})
@@ -211,6 +228,12 @@ class Request:
             return
         name_route(span, self.verb, self.route())
         span.otel_logging_ask = None  # it holds the request: a circle
+        if self._from != (self.scope.get("client"), self.scope.get("scheme")):
+            known = attributes_of(self.scope, {})  # by now, from a proxy's headers
+            for key in _FORWARDED:
+                take_off(span, key)
+                if key in known:
+                    span.set_attribute(key, known[key])
         status = self.status or (500 if error is not None else 0)
         if status and not has_gone:
             span.set_attribute("http.response.status_code", status)

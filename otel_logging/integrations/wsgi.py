@@ -18,7 +18,7 @@ from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, granian, inbound, serving
+from otel_logging.integrations.http import QUIET, Request, Scope, granian, inbound, inside, serving
 from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.lateness.stage import value_of
 
@@ -150,6 +150,8 @@ class _Served(Request):
             error = error or failure
             raise
         finally:
+            if "werkzeug.proxy_fix.orig" in self._environ:
+                self.scope = scope_of(self._environ)
             self.end(error)
             here = Here.now()
             self._open.close()
@@ -201,13 +203,19 @@ def name_route(environ: Environ, route: str) -> None:
         http.name_route(span, verb, route)
 
 
+def _quiet_of(app: Any) -> Collection[str]:
+    """Return the quiet paths that *app*, or an application inside it, was given by hand."""
+    own = [e._quiet for e in inside(app) if type(e) is WSGIObservabilityMiddleware]  # noqa: SLF001
+    return own[0] if own else QUIET
+
+
 def observed(call: Any) -> Any:
     """Return *call*, a framework's method of its applications, so that it is observed."""
 
     def __call__(self: Any, environ: Environ, start_response: Any) -> Iterable[bytes]:  # noqa: N807
         app: Any = partial(call, self)
         if not is_elsewhere(self):
-            app = WSGIObservabilityMiddleware(app)
+            app = WSGIObservabilityMiddleware(app, quiet=_quiet_of(self))
         return app(environ, start_response)  # type: ignore[no-any-return]
 
     return __call__
@@ -220,6 +228,9 @@ class _OfServer(WSGIObservabilityMiddleware):
     """What a server has for an application; it serves each request in a context of its own."""
 
     _stays = True
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app, quiet=_quiet_of(app))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""

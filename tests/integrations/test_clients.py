@@ -107,10 +107,8 @@ def test_an_instrumentation_that_fails_is_reported_and_left_out(
 def test_an_instrumentation_that_does_not_take_the_version_is_not_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It says so itself."""
-    made = SimpleNamespace(
-        is_instrumented_by_opentelemetry=False, instrument=list, uninstrument=list
-    )
+    """It says so itself; and it is not taken off, of which it would warn."""
+    made = SimpleNamespace(is_instrumented_by_opentelemetry=False, instrument=list)
     entry = SimpleNamespace(load=lambda: lambda: made)
     monkeypatch.setattr(clients, "_installed", lambda: {"httpx": entry})
     clients.instrument()

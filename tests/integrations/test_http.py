@@ -10,6 +10,7 @@ import pytest
 from a2wsgi import WSGIMiddleware
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from flask import Flask
+from hypercorn.middleware import ProxyFixMiddleware
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -18,8 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
-from otel_logging import bind_context, get_logger
-from tests.integrations.serving import WEBSOCKETS, serving
+from otel_logging import bind_context, get_logger, setup_observability
+from otel_logging.integrations.asgi import ObservabilityMiddleware, instrument
+from otel_logging.testing import capture
+from tests.integrations.serving import WEBSOCKETS, Seen, running, serving
 
 log: Any = get_logger("shop")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -193,6 +196,103 @@ def test_a_quiet_path_leaves_a_span_only_if_it_fails() -> None:
     assert seen.line("Exception in ASGI application")["trace_id"] == span["trace_id"]
     failed = [line for line in seen.lines if line["event"].endswith('" 500')]
     assert [line["trace_id"] for line in failed] == [span["trace_id"]]
+
+
+@pytest.mark.parametrize("way", ["given", "around", "added"])
+def test_the_options_of_an_application_hold_also_where_its_server_has_a_middleware_around(
+    way: str,
+) -> None:
+    """Uvicorn has one for the headers of proxies around each."""
+    app, options = fastapi_app(), {"quiet": ["/orders/1"], "read_ahead": 0}
+
+    @app.websocket("/ws")
+    async def ws(socket: WebSocket) -> None:
+        await socket.accept()
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            log.info("got", text=await socket.receive_text())
+
+    served: Any = app
+    if way == "added":
+        app.add_middleware(ObservabilityMiddleware, **options)
+    else:
+        served = (instrument if way == "given" else ObservabilityMiddleware)(app, **options)
+    with serving(served, options={"root_path": "/shop"}) as seen:
+        seen.ask("/orders/1")
+        seen.ask("/health")
+        with seen.connect("/ws") as client:
+            client.send("1")
+            client.send("2")
+            messages = seen.wait_for("message", 2)
+    gets = [span["name"] for span in seen.captured.spans if span["name"].startswith("GET")]
+    assert gets == ["GET /shop/health"]
+    assert all(attributes(span).get("queue.wait_s", 0.0) < 0.02 for span in messages)
+
+
+def test_a_set_up_in_a_start_up_hook_has_the_server_too() -> None:
+    """Which has loaded its application by then."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            with setup_observability("shop"):
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body"})
+
+    with capture(log_level="info") as captured, running(app, WEBSOCKETS[-2]) as port:
+        seen = Seen(captured, port)
+        seen.ask("/orders/1")
+        seen.wait_for("GET")
+
+
+def test_without_a_server_too_an_applications_options_hold() -> None:
+    app = starlette_app()
+    app.add_middleware(ObservabilityMiddleware, quiet=["/orders/1"])
+    sent: list[Any] = []
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    scope = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
+    with capture() as captured, setup_observability("shop"):
+        for number in (1, 2):
+            asyncio.run(app({**scope, "path": f"/orders/{number}"}, receive, send))
+    assert [attributes(span)["url.path"] for span in captured.spans] == ["/orders/2"]
+
+
+@pytest.mark.parametrize("server", ["hypercorn", WEBSOCKETS[-2]])
+def test_the_client_is_the_one_that_a_trusted_proxy_names(server: str) -> None:
+    """The proxy is the peer; where a copy of the scope hides it, that is left out."""
+    app: Any = fastapi_app()
+    served = ProxyFixMiddleware(app) if server == "hypercorn" else app
+    headers = {"X_Forwarded_For": "203.0.113.9", "X_Forwarded_Proto": "https"}
+    with serving(served, server) as seen:
+        seen.ask("/orders/1", **headers)
+        (span,) = seen.wait_for("GET /orders/{number}")
+    found = attributes(span)
+    assert (found["client.address"], found["url.scheme"]) == ("203.0.113.9", "https")
+    assert "client.port" not in found
+    peer = None if server == "hypercorn" else "127.0.0.1"
+    assert found.get("network.peer.address") == peer
+    assert ("network.peer.port" in found) is (peer is not None)
+
+
+def test_opentelemetrys_middleware_around_an_application_has_each_request_alone() -> None:
+    """The first one as well, and FastAPI, which makes spans too, makes none beside it."""
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+
+    with serving(OpenTelemetryMiddleware(fastapi_app())) as seen:
+        for _ in range(2):
+            seen.ask("/orders/1")
+        seen.wait_for("GET /orders/1", 2)
+    assert seen.named("GET /orders/{number}") == []  # as FastAPI's and ours would be called
 
 
 def test_an_incoming_trace_is_continued_or_only_linked_to() -> None:

@@ -143,6 +143,24 @@ def test_uvicorn_ends_as_usual_where_there_is_no_tracing(tmp_path: Path) -> None
     assert done.stderr == b""
 
 
+def test_libraries_that_are_imported_after_set_up_are_whole_when_they_are_observed() -> None:
+    """Whichever module of theirs is looked at: none is left out."""
+    done = script(
+        "import importlib\n"
+        "from otel_logging import _names, setup_observability\n"
+        'setup_observability("shop")\n'
+        "for libraries in _names.INTEGRATIONS.values():\n"
+        "    for library in libraries:\n"
+        "        try:\n"
+        "            importlib.import_module(library)\n"
+        "        except ImportError:\n"
+        "            pass\n",
+        ENVIRONMENT="test",
+    )
+    assert b"left out" not in done.stderr
+    assert done.returncode == 0
+
+
 def test_an_integration_that_fails_is_reported_and_left_out() -> None:
     """A library whose names have changed is no reason for an application not to start."""
     done = script(

@@ -155,6 +155,29 @@ def test_a_quiet_path_leaves_a_span_only_where_it_fails(run: Captured) -> None:
     assert run.span("GET /health")["status"] == "error"
 
 
+def test_the_quiet_paths_of_an_application_hold_whatever_is_around_it(run: Captured) -> None:
+    app = shop()
+    app.wsgi_app = WSGIObservabilityMiddleware(app.wsgi_app, quiet=["/orders/1"])  # type: ignore[method-assign]
+    wsgi.instrument()
+    for number in (1, 2):
+        environ = create_environ(f"/orders/{number}")
+        SimpleHandler(BytesIO(), BytesIO(), StringIO(), environ, False, False).run(app)
+        Client(app).get(f"/orders/{number}", buffered=True)
+    wsgi.uninstrument()
+    assert [span["attributes"]["url.path"] for span in run.spans] == ["/orders/2"] * 2
+
+
+def test_the_client_is_the_one_that_a_trusted_proxy_names(run: Captured) -> None:
+    app = shop()
+    app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
+    headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    peer = {"REMOTE_ADDR": "10.0.0.1", "REMOTE_PORT": "4711"}
+    Client(app).get("/orders/1", headers=headers, environ_overrides=peer, buffered=True)
+    found = run.spans[0]["attributes"]
+    assert (found["client.address"], found["url.scheme"]) == ("203.0.113.9", "https")
+    assert (found["network.peer.address"], found["network.peer.port"]) == ("10.0.0.1", 4711)
+
+
 def test_a_trace_that_comes_in_goes_on(run: Captured) -> None:
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
