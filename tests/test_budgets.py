@@ -46,7 +46,7 @@ BUDGETS = {
     "_values": 209,
     "_wrap": 169,
     "assembly": 138,
-    "binding": 215,
+    "binding": 216,
     "cli": 662,
     "context": 221,
     "demo": 227,
