@@ -337,7 +337,8 @@ def end(
                 CURRENT.reset(token)
             except ValueError:  # the task that began it is another
                 span.otel_logging_token = token if is_block else None
-            CURRENT.set(outer)
+            if CURRENT.get() is not outer:
+                CURRENT.set(outer)
             if bound is not None and bindings.state() is not bound:
                 bindings.restore(bound)
         else:

@@ -68,7 +68,7 @@ BUDGETS = {
     "testing": 147,
     "tracers": 58,
     "traces": 2484,
-    "tracing": 287,
+    "tracing": 288,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
