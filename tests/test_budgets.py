@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 393,
     "export": 2131,
     "handover": 115,
-    "integrations": 2020,
+    "integrations": 2035,
     "jobs": 99,
     "lateness": 1581,
     "logs": 1580,
