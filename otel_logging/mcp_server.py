@@ -179,7 +179,7 @@ class _Tools:
 
     def _listed(
         self,
-        answer: stages.Answer | failures.Failures,
+        answer: stages.Answer[Any],
         found: Answered,
         question: stages.Question,
         kind: Any,

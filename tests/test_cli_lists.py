@@ -384,6 +384,26 @@ def test_a_page_has_all_and_needs_nothing(run: Run, tmp_path: Path, command: str
     assert ("html", {"lang": "en"}) in page.tags
 
 
+@pytest.mark.parametrize("command", ["late", "failed"])
+def test_the_rows_of_a_page_are_told_apart(tmp_path: Path, command: str) -> None:
+    """By what the terminal has beside the stage; only by what differs."""
+    spans = [
+        Planted(
+            *(n, 0, "GET /orders/{id}", n, 900),
+            {"url.path": f"/orders/{n}", "room": "<a>"},
+            trace=f"{n:032x}",
+            status=2,
+        )
+        for n in (1, 2)
+    ]
+    place, file = store(tmp_path / "s", *spans), tmp_path / "page.html"
+    asked = [command, "--source", "local", "--spool-dir", str(place), "--html", str(file)]
+    assert Runner().invoke(main, asked).exit_code == 0
+    text = Page(file.read_text("utf-8").partition("<section")[0]).text
+    assert all(f"url.path=/orders/{n}" in text for n in (1, 2))
+    assert "room=" not in text
+
+
 def test_a_page_of_many_rows_and_of_none(tmp_path: Path) -> None:
     """A picture ends at a thousand rows; without rows it is the title alone."""
     spans = [Planted(n, n - 1, f"{n}", n, 9000 - n) for n in range(1, 1_200)]

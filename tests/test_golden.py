@@ -222,7 +222,7 @@ def talked(base: Path) -> Path:
     took = "message took {} (budget 500 ms): {}"
     held = f"988 ms behind {hash_of} for hugo, which blocked the event loop"
     why = {"ines": took.format("1.004 s", held)}
-    why["hugo"] = took.format("995 ms", f"991 ms of computing in {hash_of}")
+    why["hugo"] = took.format("995 ms", f"991 ms of its own work in {hash_of}")
     why["grace"] = took.format("1.021 s", "1.013 s in search history")
     found = {"ines": blocked, "hugo": computed, "grace": {"late.cause": "unknown"}}
     whys = {name: {**found[name], "late.why": f"{name}'s {why[name]}"} for name in why}

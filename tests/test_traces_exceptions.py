@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from otel_logging.traces.exceptions import Raised, raised
+from otel_logging.traces.exceptions import Raised, kind_of, raised
 
 
 def caught(error: BaseException) -> str:
@@ -59,15 +59,50 @@ def test_a_message_of_several_lines_is_cut_to_its_first() -> None:
     assert found.what == "ValueError: boom"
 
 
-def test_of_chained_exceptions_the_last_counts() -> None:
-    """It is the one that arrived."""
+@pytest.mark.parametrize("is_thrown", [False, True])
+def test_of_chained_exceptions_the_last_counts(*, is_thrown: bool) -> None:
+    """It is the one that arrived; the first one, which it came from, is told too."""
+    error, middle, first = ValueError("second"), OSError("between"), KeyError("first")
+    error.__cause__, middle.__cause__ = middle, first
+    if is_thrown:
+        assert "KeyError: 'first'" in caught(first) + caught(middle)
+
+    alone = caught(error)
+    inside = caught(ExceptionGroup("all", [error])) if is_thrown else alone
+    for text in (alone, inside):
+        found = raised("failed", {"exception": text})
+
+        assert found is not None
+        assert found.what == "ValueError: second (from KeyError: 'first')"
+        assert kind_of(found.what) == "ValueError"
+
+
+def test_what_was_only_raised_meanwhile_is_no_cause() -> None:
+    """Python prints it too, in other words."""
     error = ValueError("second")
-    error.__cause__ = KeyError("first")
+    error.__context__ = KeyError("first")
 
     found = raised("failed", {"exception": caught(error)})
 
     assert found is not None
     assert found.what == "ValueError: second"
+    assert kind_of("KeyboardInterrupt (from KeyError: 'first')") == "KeyboardInterrupt"
+
+
+def test_of_a_group_on_a_span_the_last_one_inside_counts() -> None:
+    """Its own message says only how many there are."""
+    refused = ValueError("card 7 refused")
+    assert "card 7" in caught(refused)
+    group = ExceptionGroup("unhandled errors in a TaskGroup", [refused])
+    values = {"exception.type": "ExceptionGroup", "exception.message": str(group)}
+
+    found = raised("exception", {**values, "exception.stacktrace": caught(group)})
+    alone = raised("exception", values)
+
+    assert found is not None
+    assert found.what == "ValueError: card 7 refused"
+    assert alone is not None
+    assert alone.what.startswith("ExceptionGroup: unhandled errors in a TaskGroup (1 sub-")
 
 
 def test_of_a_group_the_last_one_inside_counts() -> None:
@@ -182,4 +217,5 @@ def test_the_innermost_frame_of_the_application_comes_first(
 ) -> None:
     """A library's is in brackets, from its package on; frames of an earlier exception are none."""
     text = TRACEBACK.format(main=main, chat=chat, library=library)
-    assert raised("failed", {"exception": text}) == Raised("E: boom", expected)
+    found = Raised("E: boom (from KeyError: 'first')", expected)
+    assert raised("failed", {"exception": text}) == found

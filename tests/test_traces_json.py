@@ -31,6 +31,7 @@ RECORDED: dict[str, Any] = {
                             "parentSpanId": "00000000000000ff",
                             "name": "message",
                             "kind": 2,
+                            "ofALaterVersion": {"x": 1},
                             "startTimeUnixNano": str(NOON + 1),
                             "endTimeUnixNano": str(NOON + 1_987_755_211),
                             "attributes": [
@@ -45,7 +46,18 @@ RECORDED: dict[str, Any] = {
                                     "attributes": [{"key": "chars", "value": {"intValue": "33"}}],
                                 }
                             ],
-                            "links": [{"traceId": "a" * 32, "spanId": "b" * 16}],
+                            "links": [
+                                {
+                                    "traceId": "a" * 32,
+                                    "spanId": "b" * 16,
+                                    "attributes": [
+                                        {
+                                            "key": "opentracing.ref_type",
+                                            "value": {"stringValue": "follows_from"},
+                                        }
+                                    ],
+                                }
+                            ],
                             "status": {"code": 2, "message": "ValueError: boom"},
                         }
                     ],

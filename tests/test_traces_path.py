@@ -1,11 +1,13 @@
 """Where the time went: stored traces, each with the sentence that ``late`` gives."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from otel_logging.traces.groups import reason_key
 from otel_logging.traces.late import Question, late
 from otel_logging.traces.path import NOTHING, steps, words
 from otel_logging.traces.span import Span
@@ -181,11 +183,29 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     ),
     "many in sequence beside one longer": (
         [p(1, 0, ROOT, 0, 700), *scans(20, 25), p(50, 1, "render", 500, 700)],
-        "SCAN \u00d720 · 500 ms",
+        "SCAN \u00d720 · 500 ms (and render 200 ms)",
     ),
     "one long one beside many short ones": (
         [p(1, 0, ROOT, 0, 700), *scans(20, 10), p(50, 1, "render", 200, 700)],
-        "render 500 ms",
+        "render 500 ms (and SCAN \u00d720 · 200 ms)",
+    ),
+    "three, one after the other": (
+        [
+            p(1, 0, ROOT, 0, 923),
+            p(2, 1, "load orders", 0, 311),
+            p(3, 1, "load items", 311, 612),
+            p(4, 1, "load prices", 612, 914),
+        ],
+        "load orders 311 ms (and 2 other stages 603 ms)",
+    ),
+    "two at once, and one after them": (
+        [
+            p(1, 0, ROOT, 0, 752),
+            p(2, 1, "weather", 0, 300),
+            p(3, 1, "news", 0, 401),
+            p(4, 1, "merge", 401, 752),
+        ],
+        "news 401 ms (and merge 351 ms)",
     ),
     "many with gaps between them": (
         [p(1, 0, ROOT, 0, 1000), *scans(10, 20, apart=80)],
@@ -211,6 +231,13 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 950), p(2, 1, "call", 0, 450), p(3, 1, "call", 500, 950)],
         "call \u00d72 · 900 ms",
     ),
+    "many of five names": (
+        [
+            p(1, 0, ROOT, 0, 1000),
+            *(p(2 + n, 1, f"SELECT t{n % 5}", n * 5, n * 5 + 4) for n in range(200)),
+        ],
+        "200 stages of 5 names · 800 ms, most in SELECT t4 \u00d740 · 160 ms",
+    ),
     "thirty of different names": (
         [p(1, 0, ROOT, 0, 900), *(p(2 + n, 1, f"q{n}", n * 30, n * 30 + 29) for n in range(30))],
         "30 different stages · 870 ms, most in q29 29 ms",
@@ -226,11 +253,11 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     ),
     "fan-out, the last one begins late": (
         [p(1, 0, ROOT, 0, 900), p(2, 1, "a", 0, 500), p(3, 1, "b", 450, 890)],
-        "a 450 ms",
+        "a 450 ms (and b 440 ms)",
     ),
     "at once, with overlap": (
         [p(1, 0, ROOT, 0, 900), p(2, 1, "a", 0, 400), p(3, 1, "b", 300, 890)],
-        "b 590 ms",
+        "b 590 ms (and a 300 ms)",
     ),
     "at once, one inside the other": (
         [p(1, 0, ROOT, 0, 900), p(2, 1, "outer", 0, 880), p(3, 1, "inner", 100, 800)],
@@ -284,6 +311,18 @@ def test_a_stored_trace_has_its_sentence(
     """Of a deep one, its beginning and its innermost part."""
     trace = trace_of(tmp_path, *stored)
     assert " → ".join(words(steps(trace, trace.spans[f"{stored[0].span:016x}"]))) == sentence
+
+
+def test_many_stages_of_several_names_are_not_the_stage_itself(tmp_path: Path) -> None:
+    """Neither where rows are put together, nor where it is known where it stood."""
+    stood = {"late.where": "100 % main (feed.py:3)", "budget_s": 0.5}
+    spans, _ = SENTENCES["many of five names"]
+    first = replace(spans[0], attributes=stood)
+    (row,) = late(read_back(tmp_path, first, *spans[1:]), Question()).rows
+
+    assert reason_key(row) == f"many stages in {ROOT}"
+    assert row.reason[0].startswith("200 stages of 5 names · 800 ms")
+    assert row.reason[1:] == ["it stood: 100 % main (feed.py:3)"]
 
 
 def test_no_row_is_without_a_reason(tmp_path: Path) -> None:

@@ -105,12 +105,12 @@ def test_a_whole_picture(tmp_path: Path) -> None:
         "0.300         │     event   weights",
         "0.700         │   info    halfway  logger=chat",
         "0.890         │   debug   done  logger=chat",
-        "0.900  0.275  └ answer ERROR                                         ╶─────────╴",
+        "0.900  0.275  └ answer ERROR                                         ╺━━━━━━━━━╸",
         "                │ gave up",
         "                │ linked to trace aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         "1.100           │ ERROR   could not answer  logger=chat",
         "                │         ValueError: no model  at shop/cart.py:12 answer",
-        "1.110  0.002    └ retry CANCELLED                                           ╶",
+        "1.110  0.002    └ retry CANCELLED                                           ╺",
         "1.190           info    answered  logger=chat",
     ]
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
+from otel_logging.cli import options
 from otel_logging.cli.listing import (
     A_DAY,
     SCHEMA,
@@ -26,9 +27,7 @@ from otel_logging.cli.listing import (
     strict,
     without_collector,
 )
-from otel_logging.cli.options import Store, of_places, of_rows, of_sources, of_store, seconds
-from otel_logging.cli.options import as_json as as_json_option
-from otel_logging.cli.options import spool_dir as spool_dir_option
+from otel_logging.cli.options import Store, flag, of_places, of_rows, of_sources, of_store, seconds
 from otel_logging.cli.spool import spool
 from otel_logging.lateness.died import tables
 from otel_logging.traces import groups
@@ -87,10 +86,8 @@ def main() -> None:
     "--group", type=click.Choice(list(groups.KEYS)), help="One row for all that share it."
 )
 @click.option("--cause", help=f"Only what this made late: {', '.join(CAUSES)}, or a name of yours.")
-@click.option(
-    "--summary", is_flag=True, help="A sentence for each cause: whom, how often, by how much."
-)
-@click.option("--fail", is_flag=True, help="Exit with 1 if anything was late.")
+@flag("--summary", help="A sentence for each cause: whom, how often, by how much.")
+@flag("--fail", help="Exit with 1 if anything was late.")
 @of_rows
 def late(
     *,
@@ -161,7 +158,7 @@ def failed(**given: Any) -> None:
     help="The N traces that ended last; the last one, also without TRACE_ID.",
 )
 @click.option("--who", metavar="U", help="Only traces on behalf of this user.")
-@click.option("--all", "unfolded", is_flag=True, help="Draw each stage, also many of one name.")
+@flag("--all", "unfolded", help="Draw each stage, also many of one name.")
 @of_store
 def show(
     *,
@@ -223,7 +220,7 @@ def show(
     metavar="NAME",
     help="As for any service: production prints JSON.",
 )
-@spool_dir_option
+@options.spool_dir
 def demo(*, environment: str, spool_dir: Path | None) -> None:
     """Run a small chat service for ten seconds, and see why it is slow.
 
@@ -278,8 +275,8 @@ def mcp(*, asked: Sources) -> None:
 
 
 @main.command()
-@click.option("--stack", is_flag=True, help="Show each step down to where a stage stands.")
-@as_json_option
+@flag("--stack", help="Show each step down to where a stage stands.")
+@options.as_json
 @of_places
 def now(*, stack: bool, as_json: bool, store: Store) -> None:
     """List what is open at this moment, in every process.

@@ -18,9 +18,9 @@ from otel_logging._json import dumps
 from otel_logging._text import later, visible
 from otel_logging.cli.options import ROWS, named
 from otel_logging.settings import links
-from otel_logging.traces import sources
+from otel_logging.traces import groups, sources
 from otel_logging.traces.draw import page, terminal
-from otel_logging.traces.failed import Failures
+from otel_logging.traces.failed import Failure
 from otel_logging.traces.late import Answer, Question, there_is
 from otel_logging.traces.sources import Answered, Sources
 
@@ -69,7 +69,7 @@ def nothing_in(found: Answered, asked: Sources, *, when: str) -> str:
 
 
 #: An answer, how it is drawn, and its rows as JSON.
-Shown = tuple[Answer | Failures, Iterable[Text], Iterable[dict[str, Any]]]
+Shown = tuple[Answer[Any], Iterable[Text], Iterable[dict[str, Any]]]
 
 
 @dataclass(slots=True)
@@ -132,9 +132,12 @@ class Listing:
             for each in known:
                 click.echo(each, err=True)
         if self.html is not None:
-            traces = [row.trace for row in answer.rows]
+            stages = [row.row if isinstance(row, Failure) else row for row in answer.rows]
+            tells = groups.telling(stages)
+            told = [terminal.fields(tells(stage).items()).plain for stage in stages]
+            traces = [stage.trace for stage in stages]
             title = terminal.titled(next(iter(drawn)), read, places, _NO_EDGE)
-            text = page.draw(title.plain, list(rows), traces, found.origin)
+            text = page.draw(title.plain, list(rows), told, traces, found.origin)
             try:
                 self.html.write_text(text, encoding="utf-8")
             except OSError as error:

@@ -55,7 +55,8 @@ spool_dir = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="The local store is here, not where OTEL_LOGGING_SPOOL_DIR says.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+flag = functools.partial(click.option, is_flag=True)
+as_json = flag("--json", "as_json", help="Print JSON, for programs.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,7 @@ def of_places(command: _Command) -> _Command:
     def with_store(*, spool_dir: Path | None, all_users: bool, **given: Any) -> Any:
         return command(store=_store(spool_dir, all_users=all_users), **given)
 
-    all_users = click.option(
-        "--all-users", is_flag=True, help="Read the store of every user, as root does."
-    )
+    all_users = flag("--all-users", help="Read the store of every user, as root does.")
     return spool_dir(all_users(with_store))
 
 
@@ -141,7 +140,7 @@ def of_rows(command: _Command) -> _Command:
             metavar="FILE",
             help="Write the rows and the picture of each into one page.",
         ),
-        click.option("--follow", is_flag=True, help="Go on, with new rows as they come."),
+        flag("--follow", help="Go on, with new rows as they come."),
         click.option(
             "--where",
             type=pair,

@@ -10,9 +10,9 @@ import click
 from rich.text import Text
 
 from otel_logging._text import visible
+from otel_logging.cli import options
 from otel_logging.cli.listing import print_array, strict
-from otel_logging.cli.options import Store, named, of_places
-from otel_logging.cli.options import as_json as as_json_option
+from otel_logging.cli.options import Store, flag, named, of_places
 from otel_logging.spool import destinations, reading
 from otel_logging.spool.destinations import Destination, Pile
 from otel_logging.spool.segment import parse_all
@@ -23,20 +23,19 @@ _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 @click.command()
 @click.option("--service", metavar="NAME", help="Only this service's.")
-@as_json_option
+@options.as_json
 @click.option(
     "--export",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write all spans there, waiting and sent ones, as OTLP in JSON, a request a line.",
 )
-@click.option("--logs", is_flag=True, help="With --export: log records, not spans.")
-@click.option("--purge", is_flag=True, help="Remove what waits, and what was sent, for good.")
-@click.option("--yes", is_flag=True, help="With --purge: do not ask.")
-@click.option(
+@flag("--logs", help="With --export: log records, not spans.")
+@flag("--purge", help="Remove what waits, and what was sent, for good.")
+@flag("--yes", help="With --purge: do not ask.")
+@flag(
     "--resend",
     "is_resent",
-    is_flag=True,
     help="Send what waits for an endpoint that its service no longer has to the one it has.",
 )
 @of_places

@@ -31,12 +31,14 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event
 from otel_logging.integrations.asgi_message import Held, Message, Nobody
 from otel_logging.integrations.http import Request, Scope, inbound
-from otel_logging.integrations.taken import Brought, Item, run_in, waiter_of
+from otel_logging.integrations.taken import Brought, Item, run_in, waiter_of, worked_on
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives.
 HELD_S: Final = 4.0
 _SWEEP_S: Final = 0.5
+#: And after which it is over where a task of the application's has it, which may be a listener.
+WORKED_ON_S: Final = 60.0
 
 #: How frameworks and libraries say that the other side has gone.
 _GONE: Final = frozenset(
@@ -274,12 +276,14 @@ class Connection:
         self.look()
         now_ns = _runtime.current.now_ns()
         for message in list(self.held):
-            span = message.span
+            span: Any = message.span
             active_ns = max(
                 message.asked_ns, message.sent_ns, getattr(span, "otel_logging_last", 0)
             )
-            is_idle = not getattr(span, "otel_logging_stages", 0)
-            if is_idle and now_ns - active_ns > HELD_S * 1e9:
+            idle_s = (now_ns - active_ns) / 1e9
+            if getattr(span, "otel_logging_stages", 0) or idle_s < HELD_S:
+                continue
+            if idle_s > WORKED_ON_S or message not in worked_on(now_ns):
                 message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it
         if self.held:
             self._sweep_later()

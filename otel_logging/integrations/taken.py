@@ -7,11 +7,16 @@ absent: what is brought (``connection``).
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from otel_logging.lateness.where import context_of
+from otel_logging import _names
+from otel_logging.context import CURRENT
+from otel_logging.lateness.where import context_of, of_task, own_step
 
+#: For so long it is not looked again who works on what.
+_LOOK_NS: Final = 400_000_000
 _HOPS: Final = 4  # a task, ``shield``, ``wait_for`` and the future of a group
 
 
@@ -92,3 +97,26 @@ class Brought:
     def pop(self, task: Any) -> Item:
         """Return what *task* has brought."""
         return self._items.pop(task)
+
+
+class _Looked(threading.local):
+    """What the tasks of a thread's loop were last seen to work on, and when."""
+
+    at_ns = 0
+    messages: frozenset[Any] = frozenset()
+
+
+_looked = _Looked()
+
+
+def worked_on(now_ns: int) -> frozenset[Any]:
+    """Return the messages that tasks of the application's have; one look is for all connections."""
+    if now_ns - _looked.at_ns > _LOOK_NS:
+        found = set()
+        for task in asyncio.all_tasks():
+            context: Any = context_of(task) or {}
+            held = context.get(CURRENT, {}).get(_names.HELD)
+            if held is not None and own_step(of_task(task, {}, ())) is not None:
+                found.add(held.message)
+        _looked.at_ns, _looked.messages = now_ns, frozenset(found)
+    return _looked.messages

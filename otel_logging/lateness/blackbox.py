@@ -170,10 +170,12 @@ class BlackBox:
 
 
 def read(path: Path) -> Table:
-    """Return the table in *path*; of a damaged one what can be read. Failure: raises OSError."""
+    """Return the table in *path*; of a damaged one what can be read. Failure: raises OSError, also
+    where that is nothing.
+    """
     data, again, last = (content(path) for _ in range(3))
     if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
-        return Table(0, 0, b"", [])
+        raise OSError(errno.EINVAL, "damaged", str(path))
     _, pid, alive_ns, length = _HEADER.unpack_from(last)
     stages = []
     for at in range(_HEADER_BYTES, len(last) - SLOT_BYTES + 1, SLOT_BYTES):

@@ -33,7 +33,7 @@ def tables(bases: Iterable[Path]) -> Iterator[Table]:
                 path = process_dir / NAME
                 with contextlib.suppress(OSError):
                     table = read(path)
-                    if table.pid and (os.name != "posix" or is_held(process_dir / "lock")):
+                    if os.name != "posix" or is_held(process_dir / "lock"):
                         yield table
 
 

@@ -35,16 +35,16 @@ KEPT: Final = 1024
 
 
 class Pause(NamedTuple):
-    """A time in which others waited. *request*, the entry span, and *task*, an id, did it; *loop*
-    is what it blocked, None for all that there is; it does not hold for *by_thread*.
+    """A time in which others waited. *by* did it: a request, as its entry span, or the id of a task
+    that is in none; *loop* is what it blocked, None for all that there is; it does not hold for
+    *by_thread*.
     """
 
     cause: str
     start: int
     end: int
     why: Why
-    request: Any = None
-    task: int = 0
+    by: Any = 0
     loop: Any = None
     by_thread: int = 0
     #: Span context of the block's own span.
@@ -63,9 +63,9 @@ class Seen(NamedTuple):
     is_idle: bool = False
 
     @property
-    def request(self) -> Any:
-        """The entry span of the request that it was for; None where it was for none."""
-        return None if self.span is trace.INVALID_SPAN else bindings.entry_of(self.span)
+    def by(self) -> Any:
+        """The entry span of the request that it was for; the task's id where it was for none."""
+        return self.task if self.span is trace.INVALID_SPAN else bindings.entry_of(self.span)
 
     @property
     def why(self) -> Why:
@@ -113,17 +113,16 @@ class Pauses:
         task = None if loop is None else asyncio.current_task(loop)
         frame = where.frames().get(thread)
         now, steps = time.perf_counter_ns(), where.of_frame(frame)
-        context = None if task is None else where.context_of(task)
         if loop is None:
             span = trace.INVALID_SPAN if where.is_shared(frame) else self._watch.span_in(thread)
             return Seen(now, steps, span, self._watch.who_of(span))
         if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
             return Seen(now, steps, is_idle=True)
-        if context is None:
-            return Seen(now, steps, is_idle=where.is_idle(steps))
+        context = where.context_in(frame) if task is None else where.context_of(task)
         span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
         values = context.get(bindings.BOUND, NOTHING).values
-        return Seen(now, steps, span, self._watch.who_of(span, values), id(task))
+        who, is_idle = self._watch.who_of(span, values), task is None and where.is_idle(steps)
+        return Seen(now, steps, span, who, 0 if task is None else id(task), is_idle)
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note a collection; called by the collector, in whichever thread it runs."""
@@ -133,11 +132,10 @@ class Pauses:
         elif now - self._gc_began > _LONG_GC_NS and self._gc_began:
             frame = sys._getframe().f_back  # noqa: SLF001 - what made the collector run
             span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
-            seen = Seen(now, where.of_frame(frame), span)
-            detail = f"generation {info['generation']}, {info['collected']} objects collected"
             who = self._watch.who_of(span, bindings.bound())
-            why = Why(detail, seen.why.culprit, who)
-            self.recent.append(Pause(GC, self._gc_began, now, why))
+            why = Seen(now, where.of_frame(frame), span, who).why
+            detail = f"generation {info['generation']}, {info['collected']} objects collected"
+            self.recent.append(Pause(GC, self._gc_began, now, why._replace(detail=detail)))
 
     def stop(self) -> None:
         """Let go of the collector and of all loops."""
@@ -199,9 +197,7 @@ class Heart:
                 self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
         began -= BEAT_NS // 2  # since some time between the beats
-        parts = [
-            list(part) for _, part in groupby(seen, key=lambda each: (each.task, each.is_idle))
-        ]
+        parts = [list(part) for _, part in groupby(seen, key=lambda each: (each.by, each.is_idle))]
         ends = [(one[-1].at + other[0].at) // 2 for one, other in pairwise(parts)]
         for part, start, end in zip(parts or [[]], [began, *ends], [*ends, now], strict=True):
             self._note(part, start, end, now)
@@ -214,7 +210,7 @@ class Heart:
             worst = max(part, key=lambda each: labels[where.label(each.steps)])
             span = _span_of(worst, start, end, now) if end - start >= BLOCKED_NS else None
             self._pauses.recent.append(
-                Pause(LOOP, start, end, worst.why, worst.request, worst.task, self.loop, span=span)
+                Pause(LOOP, start, end, worst.why, worst.by, self.loop, span=span)
             )
 
     def _was_kept(self, late: int) -> bool:

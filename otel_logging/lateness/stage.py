@@ -9,8 +9,9 @@ import json
 import time
 from asyncio import _get_running_loop, current_task
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
@@ -33,6 +34,7 @@ WATCHED: Final = "otel_logging_watched"
 #: Attribute of a span that is not recorded: what is bound in its request.
 WHO: Final = "otel_logging_who"
 _WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
+_NO_LINE: Final = -1, None, None
 _NODES: Final = 5000  # stages and calls below one that are remembered one by one until that ends
 _JOINED: Final = 8  # names that take turns beyond that, and are remembered together
 _WAITS: Final = 1000
@@ -115,6 +117,8 @@ class Watched:
     cpu_began = -1
     inner_cpu = 0
     places: "Counter[str] | None" = None
+    #: Of the deepest stage below it that was late: its depth, its entry span, what makes its line.
+    line: tuple[int, Any, Any] = _NO_LINE
     #: Whose it was, once it has ended.
     _who: Who | None = None
 
@@ -232,6 +236,8 @@ class Watched:
             latency_s = (self.end - self.origin) / 1e9
             if self.places or self.outer or latency_s > (self.budget_s or 0.0):
                 self._finish(latency_s)
+            if self.line is not _NO_LINE:
+                self.tell()
         except Exception as error:
             _diagnostics.report("reasons lost: a stage could not be explained", detail=error)
         finally:
@@ -247,7 +253,7 @@ class Watched:
     def _finish(self, latency_s: float) -> None:
         outer, cpu = self.outer, 0
         if self.places:
-            self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places))
+            self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places, None))
         over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return
@@ -316,22 +322,32 @@ class Watched:
         self._warn(why, attributes)
 
     def _warn(self, why: str, attributes: dict[str, Any]) -> None:
-        entry: Any = bindings.entry_of(self.span)
-        if getattr(entry, _WARNED, False):
-            return
-        with suppress(Exception):  # somebody else's span, with slots
-            setattr(entry, _WARNED, True)
         told = {k: v for k, v in attributes.items() if k not in (_names.LATE, _names.LATE_WHY)}
-        self.tell(why, told)
+        depth, top = 0, self
+        while top.outer is not None:
+            depth, top = depth + 1, top.outer
+        if depth > top.line[0]:
+            top.line = depth, bindings.entry_of(self.span), self.line_of(why, told)
+        if top.end:
+            top.tell()
 
-    def tell(self, event: str, fields: dict[str, Any]) -> None:
-        """Make a line of its trace and user, also where something else is current."""
-        if CURRENT.get().get(SPAN) is self.span:
-            self.watch.warn(event, stage=self.name, **fields)
-            return
-        there = Context()
-        there.run(CURRENT.set, otel_context.Context({SPAN: self.span}))
-        there.run(partial(self.watch.warn, event, stage=self.name, **(dict(self.who()) | fields)))
+    def tell(self) -> None:
+        """Make the line of the deepest stage within this one that was late, if the trace has
+        none.
+        """
+        (_, entry, line), self.line = self.line, _NO_LINE
+        if line is not None and not getattr(entry, _WARNED, False):
+            with suppress(Exception):  # somebody else's span, with slots
+                setattr(entry, _WARNED, True)
+            line()
+
+    def line_of(self, event: str, fields: dict[str, Any]) -> Callable[[], object]:
+        """Return what makes a line of its trace and user, also where something else is current."""
+        there = copy_context()
+        if CURRENT.get().get(SPAN) is not self.span:
+            there, fields = Context(), dict(self.who()) | fields
+            there.run(CURRENT.set, otel_context.Context({SPAN: self.span}))
+        return partial(there.run, partial(self.watch.warn, event, stage=self.name, **fields))
 
     def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""
@@ -342,6 +358,4 @@ class Watched:
 
     def is_own(self, pause: Any) -> bool:
         """Say whether *pause* was work of the same request."""
-        if pause.request is not None:
-            return bool(pause.request is bindings.entry_of(self.span))
-        return bool(pause.task != 0 and pause.task == id(self.task))
+        return pause.by is bindings.entry_of(self.span) or bool(pause.by == id(self.task))

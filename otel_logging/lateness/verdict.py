@@ -157,7 +157,7 @@ def _because(verdict: Verdict, where: str) -> str:
         DOWNSTREAM: f"in {detail or 'a call to elsewhere'}",
         CPU: f"{behind}{for_whom}, which kept the interpreter busy"
         if culprit
-        else f"of computing{f' in {detail}' if detail else ''}",
+        else f"of its own work{f' in {detail}' if detail else ''}",
         UNKNOWN: f"without a known cause{f': {where}' if where else ''}",
     }
     return sentences.get(verdict.cause, f"waiting for {verdict.cause}{named}{held}")

@@ -189,7 +189,7 @@ class Watchdog:
             since = f"open for {duration(open_s)} (budget {duration(budget_s)})"
             place = f"in {where.label(steps)}" if steps else "and nothing is known to work on it"
             told = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
-            watched.tell(f"{whose} is overdue: {since}, {place}", told)
+            watched.line_of(f"{whose} is overdue: {since}, {place}", told)()
 
     def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
         task = watched.worker
@@ -293,7 +293,7 @@ class Watchdog:
                 why = Why(label, label)
         if not why.culprit:
             return None
-        return Pause(CPU, began, now, why, seen.request, by_thread=hogs[0])
+        return Pause(CPU, began, now, why, seen.by, by_thread=hogs[0])
 
 
 def _note_end(task: Any, span: Any) -> None:
@@ -327,5 +327,4 @@ def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:
 
 def _span_of(task: Any) -> Any:
     """Return the span of the stage that *task* is in; None where it is in none."""
-    context = where.context_of(task)
-    return None if context is None else context.get(CURRENT, {}).get(SPAN)
+    return where.context_of(task).get(CURRENT, {}).get(SPAN)

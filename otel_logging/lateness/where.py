@@ -26,14 +26,11 @@ from otel_logging.lateness.verdict import LOCK, POOL
 Step = tuple[CodeType, int]
 
 DEPTH: Final = 40
-_SHOWN: Final = 3  # places in a summary
+SHOWN: Final = 3  # places in a sentence
 _KEPT: Final = 8  # steps of a stack
+_OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
 #: Python's own modules, and this package.
-_LIBRARIES: Final = (
-    f"{Path(os.__file__).parent}{os.sep}",
-    f"{Path(__file__).parent.parent}{os.sep}",
-    "<frozen ",
-)
+_LIBRARIES: Final = (f"{Path(os.__file__).parent}{os.sep}", _OURS, "<frozen ")
 #: Where commands are installed, which have no ``.py`` at their end.
 _COMMANDS: Final = f"{Path(sys.prefix, 'bin')}{os.sep}"
 #: Installed, or made by what is: ``<sqlalchemy generated …>``, ``<attrs generated …>``.
@@ -42,9 +39,13 @@ _DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application l
 #: Functions of libraries in which one waits for a lock or for a connection of a pool.
 _ACQUIRING: Final = frozenset(
     {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
+    | {"_get_conn", "_wait_for_available_connection"}  # urllib3's, aiohttp's
 )
-#: anyio's, of its threads: those of Starlette and FastAPI.
-_LIMITER: Final = "CapacityLimiter."
+#: What is a pool, by a module's or a class's name. The last is anyio's, of its threads: those of
+#: Starlette and FastAPI.
+_POOLED: Final = re.compile("pool|connector|CapacityLimiter[.]", re.IGNORECASE)
+#: SQLAlchemy's pool of an async engine waits in another greenlet, of which this alone is seen.
+_GREENLET_S, _QUEUED = "greenlet_spawn", asyncio.Queue.get.__code__
 
 
 def frames() -> dict[int, FrameType]:
@@ -81,10 +82,12 @@ def outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _bounded(frames: Iterable[FrameType]) -> list[Step]:
-    """Return the innermost steps, and however deep it is one of the application's."""
+    """Return the innermost steps, and however deep it is one of the application's; none of ours."""
     steps: list[Step] = []
     is_own = False
     for frame in frames:
+        if frame.f_code.co_filename.startswith(_OURS) and frame.f_code.co_filename != _DEMO:
+            continue
         is_own = is_own or is_application(frame.f_code.co_filename)
         if len(steps) < DEPTH or is_own:
             steps.append((frame.f_code, frame.f_lineno))
@@ -107,7 +110,11 @@ def own_step(steps: list[Step]) -> Step | None:
 
 def loop_in(frame: FrameType | None) -> Any:
     """Return the event loop that runs in the thread with this stack, where asyncio tells."""
-    running = (each for each in outwards(frame) if each.f_code is _RUNNING)
+    return _self_of(_RUNNING, frame)
+
+
+def _self_of(code: CodeType, frame: FrameType | None) -> Any:
+    running = (each for each in outwards(frame) if each.f_code is code)
     return next((each.f_locals.get("self") for each in running), None)
 
 
@@ -164,6 +171,7 @@ _ANYIO_S: Final = "run_sync_in_worker_thread"
 _TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py"
 _HIDING: Final = frozenset(
     {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
+    | {"_RequestContextManager", "_BaseRequestContextManager"}  # aiohttp's
 )
 _AWAITED: Final = _HIDING | {"coroutine", "async_generator"}
 _MOST_AWAITS: Final = 1_000
@@ -197,6 +205,8 @@ _HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 _RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
+_CALLING: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - it has what it runs in
+_NO_CONTEXT: Final = Context()
 _CALLBACKS: Final = f"{os.sep}events.py"  # what calls one: it is in C, and has no frame
 _SELECTORS: Final = selectors.__file__
 
@@ -207,12 +217,18 @@ def is_idle(steps: list[Step]) -> bool:
     return file == _SELECTORS or (file.startswith(_ASYNCIO) and not file.endswith(_CALLBACKS))
 
 
-def context_of(task: Any) -> Context | None:
+def context_of(task: Any) -> Context:
     """Return the context that *task* runs in; before Python 3.12 the collector alone knows it."""
     if hasattr(task, "get_context"):  # pragma: no cover - Python 3.12
         found: Context = task.get_context()
         return found
-    return next((each for each in gc.get_referents(task) if type(each) is Context), None)
+    return next((e for e in gc.get_referents(task) if type(e) is Context), _NO_CONTEXT)
+
+
+def context_in(frame: FrameType | None) -> Context:
+    """Return the context of the callback that asyncio runs in the thread with this stack."""
+    found: Context = getattr(_self_of(_CALLING, frame), "_context", _NO_CONTEXT)
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -252,11 +268,13 @@ def waits_for(steps: list[Step]) -> str | None:
             break
         if code.co_name in _ACQUIRING:
             named = "/".join((*Path(code.co_filename).parts[-2:], code.co_qualname))
-            return POOL if "pool" in named.lower() or _LIMITER in named else LOCK
+            return POOL if _POOLED.search(named) else LOCK
+        if code.co_name == _GREENLET_S and steps[0][0] is _QUEUED:
+            return POOL
     return None
 
 
-def summary(places: "Counter[str]") -> str:
+def summary(places: "Counter[str]", most: int | None = SHOWN) -> str:
     """Return shares of what was seen: ``71 % resize (worker.py:88) · 22 % get (db.py:12)``."""
     seen = places.total()
-    return " · ".join(f"{100 * n / seen:.0f} % {place}" for place, n in places.most_common(_SHOWN))
+    return " · ".join(f"{100 * n / seen:.0f} % {place}" for place, n in places.most_common(most))

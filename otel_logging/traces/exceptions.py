@@ -21,6 +21,9 @@ _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.*)'
 )
 _HEAD: Final = "Traceback (most recent call last)"
+_CAUSE: Final = "The above exception was the direct cause of the following exception:"
+_FROM: Final = " (from "
+_GROUP: Final = "ExceptionGroup"
 #: ``exception.where`` of a line.
 _PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+) in (?P<name>.+)")
 #: Where installed packages, the standard library and this package are, and what has no file.
@@ -32,9 +35,10 @@ _PACKAGES: Final = re.compile(r".*[/\\](?:(?:site|dist)-packages|[Ll]ib[/\\]pyth
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """*what*: type and message, in one line. *where*: the innermost frame of the application, and
-    in brackets that of a library that it called; may be empty. *is_own*: whether one of the
-    application is known; *is_traced*: whether there is a traceback.
+    """*what*: type and message, in one line, and of that which it was raised from. *where*: the
+    innermost frame of the application, and in brackets that of a library that it called; may be
+    empty. *is_own*: whether one of the application is known; *is_traced*: whether there is a
+    traceback.
     """
 
     what: str
@@ -49,23 +53,41 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     told = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
     if event_name == EVENT and TYPE in attributes:
         what = f"{attributes[TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
-        _, frames = _last(str(attributes.get(_TRACEBACK, "")))
-        return _raised(what.removesuffix(": "), frames, told)
+        found, frames, cause = _last(str(attributes.get(_TRACEBACK, "")))
+        # of a group the traceback ends with one that is in it, which says more
+        what = found if frames and str(attributes[TYPE]).endswith(_GROUP) else what
+        return _raised(what.removesuffix(": ") + cause, frames, told)
     text = attributes.get(_names.EXCEPTION)
     if not isinstance(text, str) or not text.strip():
         return None
-    return _raised(*_last(text), told)
+    what, frames, cause = _last(text)
+    return _raised(what + cause, frames, told)
 
 
-def _last(traceback: str) -> tuple[str, list[re.Match[str]]]:
-    """Return the exception, and its frames, the innermost first: below the last one it is what is
-    indented less.
+def kind_of(what: str) -> str:
+    """Return the type in ``Raised.what``."""
+    return what.partition(_FROM)[0].partition(":")[0]
+
+
+def _last(traceback: str) -> tuple[str, list[re.Match[str]], str]:
+    """Return the exception, its frames, the innermost first, and from which one it was raised.
 
     Of chained exceptions that is the last one raised, which Python prints last.
     """
-    lines = [line for line in traceback.splitlines() if line.strip()]
+    lines = [line for line in traceback.splitlines() if line.strip(" |+\t")]
+    what, frames, begin = _one(lines)
+    first = ""
+    while begin > 1 and _CAUSE in lines[begin - 1]:
+        first, _, begin = _one(lines[: begin - 1])
+    return what, frames, f"{_FROM}{first})" if first else ""
+
+
+def _one(lines: list[str]) -> tuple[str, list[re.Match[str]], int]:
+    """Return the last exception of *lines*: below its last frame it is what is indented less; its
+    frames, and where it begins.
+    """
     frames: list[re.Match[str]] = []
-    what = _one_line("\n".join(line for line in lines if not line.startswith(_HEAD)))
+    what, begin = "", 0
     for at in range(len(lines) - 1, -1, -1):
         if (frame := _FRAME.match(lines[at])) is not None:
             if not frames:
@@ -73,8 +95,14 @@ def _last(traceback: str) -> tuple[str, list[re.Match[str]]]:
                 what = next(below, lines[-1]).lstrip(" |+")
             frames.append(frame)
         elif frames and _HEAD in lines[at]:
+            begin = at
             break
-    return what, frames
+        elif not frames and _CAUSE in lines[at]:  # one without a traceback
+            begin = at + 1
+            break
+    if not frames:
+        what = _one_line("\n".join(s for s in lines[begin:] if not s.startswith(_HEAD)))
+    return what, frames, begin
 
 
 def _one_line(text: str) -> str:

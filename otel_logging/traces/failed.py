@@ -12,7 +12,7 @@ from typing import Any
 from otel_logging import _names
 from otel_logging._answers import is_no_failure
 from otel_logging.traces import exceptions
-from otel_logging.traces.late import Question, Row, matching, who
+from otel_logging.traces.late import Answer, Question, Row, matching, who
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
@@ -29,11 +29,6 @@ class Failure:
     where: str
 
     @property
-    def trace(self) -> Trace:
-        """Its trace."""
-        return self.row.trace
-
-    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of its trace, of the outermost stage and of the one that failed."""
         return self.row.span.trace_id, self.row.span.span_id, self.span.span_id
@@ -45,7 +40,7 @@ class Failure:
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``failed --json`` prints it; docs/commands.md is the contract."""
-        stage, kind = self.row.span, self.what.partition(":")[0]
+        stage, kind = self.row.span, exceptions.kind_of(self.what)
         return {
             "trace_id": stage.trace_id,
             "span_id": self.span.span_id,
@@ -63,38 +58,24 @@ class Failure:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Failures:
-    """*rows*: the newest first, cut at the limit; *trace_ids*: of each without it;
-    *looked_at*: how many traces were looked at.
-    """
-
-    rows: list[Failure]
-    trace_ids: list[str]
-    looked_at: int
-
-    @property
-    def found(self) -> int:
-        """How many rows there are without the limit."""
-        return len(self.trace_ids)
-
-
-def failed(spans: Iterable[Span], question: Question, *, limit: int | None = None) -> Failures:
-    """Return the failures.
+def failed(
+    spans: Iterable[Span], question: Question, *, limit: int | None = None
+) -> Answer[Failure]:
+    """Return the failures, the newest first; *considered* is one row of each trace.
 
     Only what is returned is worked out: of the others it is enough that they failed.
     """
-    found, looked_at = list[tuple[int, Trace, list[Row]]](), 0
+    found, considered = list[tuple[int, Trace, list[Row]]](), list[Row]()
     for trace in by_trace(spans).values():
         rows = matching(trace, question)
-        looked_at += bool(rows)
+        considered += rows[:1]
         is_asked = rows and trace.trace_id not in question.without
         if is_asked and (any(row.span.is_error for row in rows) or _of(trace, rows)):
             found.append((min(row.span.start_ns for row in rows), trace, rows))
     first = nlargest(len(found) if limit is None else limit, found, key=itemgetter(0))
     every = (_of(trace, rows) for _, trace, rows in first)
     ids = [trace.trace_id for _, trace, _ in found]
-    return Failures(list(filter(None, every)), ids, looked_at)
+    return Answer(list(filter(None, every)), ids, considered, judged=True)
 
 
 def _of(trace: Trace, rows: list[Row]) -> Failure | None:
@@ -132,6 +113,6 @@ def _raised(span: Span) -> exceptions.Raised | None:
     for event in reversed(span.events):
         is_bad = event.name == exceptions.EVENT or event.attributes.get(_names.LEVEL) in _ERRORS
         error = exceptions.raised(event.name, event.attributes) if is_bad else None
-        if error and not is_no_failure(error.what.partition(":")[0]):
+        if error and not is_no_failure(exceptions.kind_of(error.what)):
             return error
     return None

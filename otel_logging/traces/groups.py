@@ -3,9 +3,11 @@
 Pure. Of everything that was looked at only durations and names are read, unless asked for more.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from sys import intern
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from otel_logging.traces.span import Span
 
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
 _AT_ONCE_NS = 1_000_000_000
+_START: Final = attrgetter("span.start_ns")
 _COUNTED = 5_000  # stages: of more, "how many of this user's" costs more than it says
 
 #: Attributes that tell rows apart, the first ones first; then those of the application's own.
@@ -27,7 +30,7 @@ _MOST_TELLING = 2
 _MOST_CHARACTERS = 40
 
 
-def usual(answer: Answer) -> Callable[[Row], tuple[float, float] | None]:
+def usual(answer: Answer[Row]) -> Callable[[Row], tuple[float, float] | None]:
     """Return what says how long a row's stage usually takes, of all that is stored of its name and
     service: the seconds of half and of 95 % of them; None where there are too few.
     """
@@ -54,7 +57,7 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]
 
 
-def of_the_same(answer: Answer) -> Callable[[Row], tuple[int, int] | None]:
+def of_the_same(answer: Answer[Row]) -> Callable[[Row], tuple[int, int] | None]:
     """Return what says how many root stages of a row's user were late, of how many; None where
     that says nothing: nobody is named, or it is one of one.
     """
@@ -155,6 +158,8 @@ def reason_key(row: Row) -> str:
     if row.reason == [NOTHING]:
         return "nothing recorded inside"
     inner = [step.stage for step in row.path[1:]]
+    if row.path[-1].spread:
+        inner.append(f"many stages in {row.path[-1].stage}")
     return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
 
 
@@ -198,12 +203,9 @@ def incidents(rows: Iterable[Row]) -> Iterator[Group]:
     that is more than their own time.
     """
     for group in grouped(filter(_is_shared, rows), reason_key):
-        run: list[Row] = []
-        for row in [*sorted(group.rows, key=lambda row: row.span.start_ns), None]:
-            if run and (row is None or row.span.start_ns - run[0].span.start_ns > _AT_ONCE_NS):
-                one = Group(group.key, run)
-                if len(one.users) > 1:
-                    yield one
-                run = []
-            if row is not None:
-                run.append(row)
+        rows, end = sorted(group.rows, key=_START), 0
+        while (begin := end) < len(rows):
+            end = bisect_right(rows, _START(rows[begin]) + _AT_ONCE_NS, key=_START)
+            one = Group(group.key, rows[begin:end])
+            if len(one.users) > 1:
+                yield one

@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import nlargest
-from operator import methodcaller
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from otel_logging import _names
 from otel_logging._text import visible
 from otel_logging.lateness.verdict import late_by
-from otel_logging.traces.attributes import key_of
 from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
@@ -27,6 +25,7 @@ _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
 _THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
+_Each = TypeVar("_Each")  # a row
 _MOST_NAMED: Final = 10  # where none of those asked for is there
 
 
@@ -177,13 +176,13 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Generic[_Each]):
     """*rows*: in order, cut at the limit; *trace_ids*: of each without it. *considered*:
     every stage that was looked at. *judged*: whether a budget or ``over_s`` defined what late is;
     if not, the slowest are listed.
     """
 
-    rows: list[Row]
+    rows: list[_Each]
     trace_ids: list[str]
     considered: list[Row]
     judged: bool
@@ -205,7 +204,7 @@ def late(
     *,
     limit: int | None = None,
     sort: str = "late-by",
-) -> Answer:
+) -> Answer[Row]:
     """Answer *question* about *spans*; *sort* is one of ``SORTS``.
 
     Root stages are looked at, and stages within that have a budget of their own; these become
@@ -297,8 +296,8 @@ def _values(trace: Trace, span: Span, key: str) -> list[Any]:
         if (value := above.get(key)) is not None:
             return [value]
     values: list[Any] = []
-    encoded = key_of(key)  # first a look, which is quicker than a walk
-    is_there = any(map(methodcaller("may_have", encoded), trace.spans.values()))
+    # first a look, which is quicker than a walk
+    is_there = any(span.get(key) is not None for span in trace.spans.values())
     for below in trace.descendants(span) if is_there else ():
         if (value := below.get(key)) is not None and value not in values:
             values.append(value)

@@ -26,15 +26,9 @@ def read(bases: Iterable[Path], *, of_others: bool = False) -> list[Span]:
         for contents in reading.read(base, of_others=of_others):
             if contents.damaged:
                 _diagnostics.report(queue.DAMAGED.format("spans"), contents.damaged)
-            try:
-                resource = resource_from_bytes(contents.resource)
-            except DecodeError as error:  # another program's
-                number = len(contents.spans)
-                _diagnostics.report(queue.DAMAGED.format("spans"), number, detail=error)
-                continue
             for _, encoded in contents.spans:
                 try:
-                    found.append(from_bytes(encoded, resource))
-                except DecodeError as error:
+                    found.append(from_bytes(encoded, resource_from_bytes(contents.resource)))
+                except DecodeError as error:  # another program's
                     _diagnostics.report(queue.DAMAGED.format("spans"), detail=error)
     return found

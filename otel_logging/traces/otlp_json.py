@@ -6,6 +6,7 @@ ids are hex, enums numbers, and no secret is in it, whoever wrote the segment.
 
 import base64
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
@@ -28,24 +29,20 @@ def requests(segments: Iterable[Contents], *, of_logs: bool = False) -> Iterator
     kind: Any = LogsData if of_logs else TracesData
     noun = "log records" if of_logs else "spans"
     for contents in segments:
-        spans, damaged = [span for _, span in contents.spans], contents.damaged
-        whole = _decoded(kind, contents, spans)
-        if whole is None:  # one that is invalid would hide a thousand neighbours
-            valid = [span for span in spans if _decoded(kind, contents, [span]) is not None]
-            damaged += len(spans) - len(valid)
-            whole, spans = _decoded(kind, contents, valid), valid
-        if damaged:
+        spans = [span for _, span in contents.spans]
+        valid = [span for span in spans if _decoded(kind, contents, span)]  # one hides no neighbour
+        if damaged := contents.damaged + len(spans) - len(valid):
             _diagnostics.report(queue.DAMAGED.format(noun), damaged)
-        if whole is not None and spans:
-            yield _plain(whole)
+        if valid:
+            whole = _decoded(kind, contents, *valid)
+            yield _plain(MessageToDict(whole, use_integers_for_enums=True))
 
 
-def _decoded(kind: Any, contents: Contents, spans: list[bytes]) -> dict[str, Any] | None:
-    try:
-        message = kind.FromString(_otlp.request(contents.resource, contents.scope, spans))
-    except DecodeError:
-        return None
-    return MessageToDict(message, use_integers_for_enums=True)
+def _decoded(kind: Any, contents: Contents, *spans: bytes) -> Any:
+    """Return the message; None where it is none."""
+    with suppress(DecodeError):
+        return kind.FromString(_otlp.request(contents.resource, contents.scope, spans))
+    return None
 
 
 def _plain(value: Any) -> Any:

@@ -5,15 +5,15 @@ Pure, and every walk ends, also where broken senders made a span its own ancesto
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 from otel_logging._text import duration, visible
 from otel_logging.traces.exceptions import EVENT, TYPE
-from otel_logging.traces.span import Event, Span, text_of, value_in
+from otel_logging.traces.span import Span, text_of, value_in
 from otel_logging.traces.trace import Trace
 
 NOTHING: Final = (
@@ -26,6 +26,7 @@ _SAID = 80  # characters of a line that the time is next to
 _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _START, _END = attrgetter("start"), attrgetter("end")
+_MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical path is marked
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
 
@@ -47,6 +48,8 @@ class Step:
     piece_s: float = 0.0
     between: tuple[str | None, str | None] | None = None
     spread: str = ""  # in words: over how many names, where none has a quarter of it
+    others: str = ""  # in words: what else its parent waited for, where that is a quarter of it
+    inside: "Sequence[Part]" = field(default=(), repr=False, compare=False)  # right below it
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``late --json`` prints it."""
@@ -61,10 +64,8 @@ class Step:
         }
 
     def __str__(self) -> str:
-        if self.count == 1:
-            return f"{visible(self.stage)} {duration(self.took_s)}"
-        times = f"\N{MULTIPLICATION SIGN}{self.count}" + " at once" * self.at_once
-        return f"{visible(self.stage)} {times} · {duration(self.took_s)}"
+        said = _times(self.stage, self.count, self.took_s, " at once" * self.at_once)
+        return f"{said} (and {self.others})" if self.others else said
 
     @property
     def itself(self) -> str:
@@ -83,6 +84,11 @@ class Step:
         return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
 
 
+def _times(name: str, count: int, took_s: float, how: str = "") -> str:
+    times = f" \N{MULTIPLICATION SIGN}{count}{how} ·" if count > 1 else ""
+    return f"{visible(name)}{times} {duration(took_s)}"
+
+
 def _short(text: str) -> str:
     """Return the beginning of a long line, which still says where it is."""
     return text if len(text) <= _SAID else f"{text[:_SAID].rstrip()}…" + '"' * (text[0] == '"')
@@ -92,8 +98,9 @@ def words(steps: list[Step], stood: Sequence[str] = ()) -> list[str]:
     """Return the way in words, one for each stage below the first; never none. Of a deep one its
     middle is counted. *stood*: what is known better of the last one than what it did itself.
     """
-    itself = steps[-1].itself
-    found = [*map(str, steps[1:]), *(stood or ([itself] if itself else ()))]
+    itself, spread = steps[-1].itself, steps[-1].spread
+    last = [spread] * bool(spread and stood) + list(stood or [itself] * bool(itself))
+    found = [*map(str, steps[1:]), *last]
     return without_middle(found) or [NOTHING]
 
 
@@ -125,6 +132,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     they took at least what the stage took itself. Cost: the children of those on the way.
     """
     parts, count, at_once, found = [Part(span, span.start_ns, _end(span))], 1, False, list[Step]()
+    others = ""
     if len(trace.spans) == 1 and (own_s := span.duration_s):  # there may be 100,000 of these
         inside = _between(trace, parts, [(span.start_ns, span.end_ns)], [])
         return [Step(span.name, span.span_id, own_s, 1, False, own_s, *inside)]  # noqa: FBT003
@@ -138,19 +146,23 @@ def steps(trace: Trace, span: Span) -> list[Step]:
             elif part.start < part.end:  # of 100,000 queries most
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
-        for part in below:
+        on_path = [part for part in below if part.start < part.end]
+        for part in on_path:
             took_of[part.span.stored_name] += part.end - part.start
         most, most_took = max(took_of.items(), key=itemgetter(1), default=("", 0))
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
         if max(own, most_took) * _SPREAD < took and most_took > 0:
-            found.append(Step(*step, spread=_spread(took_of, most)))
+            found.append(Step(*step, spread=_spread(on_path), others=others, inside=on_path))
             break
         if most_took <= 0 or most_took < own:
-            found.append(Step(*step, *_between(trace, parts, gaps, below)))
+            inside = _between(trace, parts, gaps, below)
+            found.append(Step(*step, *inside, others=others, inside=on_path))
             break
-        found.append(Step(*step))
+        found.append(Step(*step, others=others, inside=on_path))
+        is_much = (sum(took_of.values()) - most_took) * _SPREAD >= took
+        others = _others(on_path, most) if is_much else ""
         below = [part for part in below if part.span.stored_name == most]
         count, whole = len(below), sum(part.whole for part in below)
         at_once = count > 1 and whole > _AT_ONCE * most_took
@@ -216,9 +228,42 @@ def clock(parent: Span, child: Span) -> int:
     return parent.start_ns + room // 2 - start if start < parent.start_ns or is_waited_for else 0
 
 
-def _spread(took_of: Mapping[str, int], most: str) -> str:
-    parts = f"{duration(sum(took_of.values()) / 1e9)}, most in {visible(text_of(most))}"
-    return f"{len(took_of)} different stages · {parts} {duration(took_of[most] / 1e9)}"
+def critical(trace: Trace, way: list[Step]) -> set[str]:
+    """Return the ids of the stages on the critical path, of which *way* is a part; of very many
+    the first ones.
+    """
+    inside = [part for step in way for part in step.inside]
+    found = {way[0].span_id, *(part.span.span_id for part in inside)}
+    left = _MOST_DRAWN
+    waiting = [part for part in inside if trace.children(part.span)]
+    while waiting and left:
+        inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
+        found.update(part.span.span_id for part in inside)
+        waiting += [part for part in inside if trace.children(part.span)]
+        left -= 1
+    return found
+
+
+def _by_name(parts: list[Part]) -> list[tuple[str, int, float]]:
+    """Return their names, how many there are and how long they took, the longest first."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for part in parts:
+        found[part.span.stored_name].append((part.end - part.start) / 1e9)
+    named = [(text_of(name), len(took), sum(took)) for name, took in found.items()]
+    return sorted(named, key=itemgetter(2), reverse=True)
+
+
+def _spread(parts: list[Part]) -> str:
+    named, took_s = _by_name(parts), sum(part.end - part.start for part in parts) / 1e9
+    of = "different stages" if len(parts) == len(named) else f"stages of {len(named)} names"
+    return f"{len(parts)} {of} · {duration(took_s)}, most in {_times(*named[0])}"
+
+
+def _others(parts: list[Part], most: str) -> str:
+    others = [part for part in parts if part.span.stored_name != most]
+    first, *more = _by_name(others)
+    took_s = sum(part.end - part.start for part in others) / 1e9
+    return f"{len(others)} other stages {duration(took_s)}" if more else _times(*first)
 
 
 def _between(
@@ -238,20 +283,19 @@ def _between(
         return (gaps[0][1] - gaps[0][0]) / 1e9, (None, None)
     lines.sort(key=itemgetter(0))
     begin, end = _longest_piece(gaps, [at for at, _ in lines])
-    said = [(at, _said(event)) for at, event in lines if at in (begin, end)]
-    before = [name for at, name in said if at == begin]
-    before += sorted(p.span.name for p in stages if begin in (p.start, p.end))
-    after = [name for at, name in said if at == end]
-    after += sorted(p.span.name for p in stages if end in (p.start, p.end))
-    return (end - begin) / 1e9, (before[-1] if before else None, after[0] if after else None)
+
+    def beside(at: int) -> list[str] | list[None]:
+        names = [_said(event) for time_ns, event in lines if time_ns == at]
+        return [*names, *sorted(p.span.name for p in stages if at in (p.start, p.end))] or [None]
+
+    return (end - begin) / 1e9, (beside(begin)[-1], beside(end)[0])
 
 
 def _said(moment: Any) -> str:
     """Return a line in quotes; of an exception that was recorded its type."""
     if moment.name != EVENT:
         return f'"{text_of(moment.name)}"'
-    kind = moment.attributes.get(TYPE) if isinstance(moment, Event) else value_in(moment, TYPE)
-    return text_of(str(kind or EVENT))
+    return text_of(str(value_in(moment, TYPE) or EVENT))
 
 
 def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, int]:

@@ -81,9 +81,8 @@ class Sources:
         """Return the spans in which *question* finds its answer."""
 
         def ask(jaeger: Jaeger, here: list[Span]) -> Found:
-            resources = {id(span.resource): span.resource for span in here}  # one for many spans
-            keys = {key for resource in resources.values() for key in resource.who}
-            return search.read(jaeger, question, keys)
+            named = {span.resource.who for span in here}  # few: one for many spans
+            return search.read(jaeger, question, {key for keys in named for key in keys})
 
         return self._answered(ask)
 

@@ -1,7 +1,8 @@
-"""A span as it is read back: from the bytes of the local store, or from Jaeger's JSON.
+"""A span as it is read back: from the bytes of the local store, or from Jaeger's JSON, of which
+these bytes are made.
 
-Of bytes, only what finds late stages is kept decoded: of 100,000 spans that are read a screenful
-is shown, and messages take four times the memory of their bytes.
+Only what finds late stages is kept decoded: of 100,000 spans that are read a screenful is shown,
+and messages take four times the memory of their bytes.
 """
 
 import base64
@@ -9,7 +10,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,8 +18,9 @@ from operator import attrgetter
 from sys import intern
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Error
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from otel_logging import _names, _otlp, _runtime
 from otel_logging.traces.attributes import key_of, value_at
@@ -32,10 +34,13 @@ _HEAD: Final = re.compile(
     re.DOTALL,
 )
 _TIMES: Final = re.compile(rb"0.9(.{8})A(.{8})", re.DOTALL)  # after its name; its kind first
+#: What is before the attributes.
+_BEFORE: Final = tuple(each.name for each in OtlpSpan.DESCRIPTOR.fields if each.number < 9)
 _BUDGET: Final = key_of(_names.BUDGET)
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
+_REF_TYPE: Final = "opentracing.ref_type"
 _EXCEPTION: Final = _names.EXCEPTION.encode()
 
 #: How loggers of servers' lines about a request as a whole end: each has one, and it tells nothing.
@@ -89,8 +94,9 @@ class Span:
     end_ns: int
     resource: Resource
     budget_s: float | None  # how long it may take; None without a budget
-    _details: Details | bytes = field(repr=False)  # as field 2 of ScopeSpans until they are used
+    _encoded: bytes = field(repr=False)  # as field 2 of ScopeSpans
     _begin: int = field(default=0, repr=False)  # of its attributes in these bytes
+    _details: Details | None = field(default=None, repr=False)  # once they are used
 
     @property
     def name(self) -> str:
@@ -99,44 +105,33 @@ class Span:
 
     def get(self, key: str) -> Any:
         """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
-        one, encoded = self._details, key_of(key)
-        if not isinstance(one, bytes):
-            return one.attributes.get(key)
+        one, encoded = self._encoded, key_of(key)
         if encoded not in one:
             return None
         return _runtime.current.redaction.field(key, value_at(one, self._begin, encoded))
 
-    def may_have(self, encoded: bytes) -> bool:
-        """Whether it is worth a look: False where *encoded* is not in its bytes."""
-        one = self._details
-        return not isinstance(one, bytes) or encoded in one
-
     @property
     def is_error(self) -> bool:
         """Whether its status is ERROR."""
-        one = self._details
-        if not isinstance(one, bytes):
-            return one.status == "error"
-        return _FAILED in one and bool(_message(one).status.code == 2)
+        return _FAILED in self._encoded and bool(_message(self._encoded).status.code == 2)
 
     @property
     def moments(self) -> list[tuple[int, Any]]:
         """When its events were, in the order in which they were recorded, each with what has its
         name; without servers' lines about a whole request.
         """
-        one, log = self._details, _names.LOGGER
-        if not isinstance(one, bytes):
-            times = [(e.time_ns, e, e.attributes.get(log)) for e in one.events]
-        else:
-            look, events = any(name.encode() in one for name in _ACCESS), _message(one).events
-            times = [(e.time_unix_nano, e, look and value_in(e, log)) for e in events]
-        return [(at, each) for at, each, name in times if not f"{name}".endswith(_ACCESS)]
+        is_worth = any(name.encode() in self._encoded for name in _ACCESS)
+        return [
+            (each.time_unix_nano, each)
+            for each in _message(self._encoded).events
+            if not (is_worth and str(value_in(each, _names.LOGGER)).endswith(_ACCESS))
+        ]
 
     @property
     def details(self) -> Details:
         """Everything else. Cost: 10 µs and more, the first time."""
-        if isinstance(self._details, bytes):
-            self._details = _decoded(_message(self._details))
+        if self._details is None:
+            self._details = _decoded(_message(self._encoded))
         return self._details
 
     @property
@@ -173,8 +168,7 @@ class Span:
     @property
     def may_have_failed(self) -> bool:
         """Whether it is worth a look: False where its bytes have neither error nor exception."""
-        one = self._details
-        return not isinstance(one, bytes) or _FAILED in one or _EXCEPTION in one
+        return _FAILED in self._encoded or _EXCEPTION in self._encoded
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``otel-logging show --json`` prints it; docs/commands.md is the contract."""
@@ -201,28 +195,14 @@ def rfc3339(time_ns: int) -> str:
     return f"{moment.isoformat(timespec='microseconds')}Z"
 
 
-def _word(words: tuple[str, ...], number: Any) -> str:
-    """Return an enum's word; names and numbers of later versions are the first word."""
-    return words[number] if isinstance(number, int) and 0 <= number < len(words) else words[0]
-
-
-def _link(trace_id: str, span_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {"trace_id": trace_id, "span_id": span_id, "attributes": attributes}
+def _word(words: tuple[str, ...], number: int) -> str:
+    """Return an enum's word; numbers of later versions are the first word."""
+    return words[number] if 0 <= number < len(words) else words[0]
 
 
 def _budget(value: Any) -> float | None:
     is_budget = type(value) in (int, float) and math.isfinite(value) and value > 0
     return float(value) if is_budget else None
-
-
-def _resource(values: Mapping[str, Any]) -> Resource:
-    who = values.get(_names.WHO)
-    if isinstance(who, str) and who.startswith("["):
-        # some of Jaeger's storages turn a list into text; other programs' text may look like one
-        with contextlib.suppress(ValueError, RecursionError):
-            who = json.loads(who)
-    keys = tuple(dict.fromkeys(map(str, who))) if isinstance(who, list) else _DEFAULT_WHO
-    return Resource(text_of(str(values.get("service.name") or "unknown_service")), keys)
 
 
 # ---------------------------------------------------------------- from bytes
@@ -231,7 +211,14 @@ def _resource(values: Mapping[str, Any]) -> Resource:
 @lru_cache(64)  # that of a process, in each of its segments
 def resource_from_bytes(encoded: bytes) -> Resource:
     """Return the resource that ``_otlp.resource`` encoded, of equal bytes the same one."""
-    return _resource(_otlp.values_of(ResourceSpans.FromString(encoded).resource.attributes))
+    values = _otlp.values_of(ResourceSpans.FromString(encoded).resource.attributes)
+    who = values.get(_names.WHO)
+    if isinstance(who, str) and who.startswith("["):
+        # some of Jaeger's storages turn a list into text; other programs' text may look like one
+        with contextlib.suppress(ValueError, RecursionError):
+            who = json.loads(who)
+    keys = tuple(dict.fromkeys(map(str, who))) if isinstance(who, list) else _DEFAULT_WHO
+    return Resource(text_of(str(values.get("service.name") or "unknown_service")), keys)
 
 
 def from_bytes(one: bytes, resource: Resource) -> Span:
@@ -261,13 +248,17 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
 
 
 def _of_another(one: bytes, resource: Resource) -> Span:
+    message: Any
     message, *more = ScopeSpans.FromString(one).spans or [None]
     if message is None or more:
         raise DecodeError("not one span")
+    one = ScopeSpans(spans=[message]).SerializeToString()  # in the order of its fields
     ids = (message.trace_id.hex(), message.span_id.hex(), message.parent_span_id.hex())
     times = (message.start_time_unix_nano, message.end_time_unix_nano)
-    budget_s = _budget(value_in(message, _names.BUDGET))
-    return Span(*ids, message.name, *times, resource, budget_s, _decoded(message))
+    budget_s, name = _budget(value_in(message, _names.BUDGET)), message.name
+    for before in _BEFORE:
+        message.ClearField(before)
+    return Span(*ids, name, *times, resource, budget_s, one, len(one) - message.ByteSize())
 
 
 @lru_cache(1)  # several things of one span are asked for, one after the other
@@ -293,7 +284,15 @@ def _decoded(message: Any) -> Details:
         message.flags & _REMOTE == _REMOTE,
         _fields(message.attributes),
         [Event(e.time_unix_nano, text_of(e.name), _fields(e.attributes)) for e in message.events],
-        [_link(k.trace_id.hex(), k.span_id.hex(), _fields(k.attributes)) for k in message.links],
+        [
+            {
+                "trace_id": link.trace_id.hex(),
+                "span_id": link.span_id.hex(),
+                # Jaeger says this of each
+                "attributes": _fields(a for a in link.attributes if a.key != _REF_TYPE),
+            }
+            for link in message.links
+        ],
     )
 
 
@@ -305,49 +304,22 @@ def _fields(attributes: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------- from JSON
 
 #: What the functions below raise for a message that is not OTLP.
-INVALID: Final = (ValueError, AttributeError, KeyError, TypeError, RecursionError)
+INVALID: Final = (ValueError, AttributeError, KeyError, TypeError, RecursionError, Error)
 
 
 def resource_from_json(message: Mapping[str, Any]) -> Resource:
     """Return an OTLP resource. Failure: raises one of ``INVALID``."""
-    return _resource(_attributes(message))
+    given: Any = _otlp_of(message)
+    return resource_from_bytes(ResourceSpans(resource=given).SerializeToString())
 
 
 def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
-    """Return an OTLP span, decoded as a whole. Failure: raises one of ``INVALID``. Cost: 15 µs."""
-    status, attributes = message.get("status", {}), _attributes(message)
-    events, links = message.get("events", ()), message.get("links", ())
-    parent_span_id = id_of(message.get("parentSpanId") or "0", 16)
-    return Span(
-        id_of(message["traceId"], 32),
-        id_of(message["spanId"], 16),
-        parent_span_id if parent_span_id.strip("0") else "",
-        text_of(message.get("name", "")),
-        _time(message.get("startTimeUnixNano", 0)),
-        _time(message.get("endTimeUnixNano", 0)),
-        resource,
-        _budget(attributes.get(_names.BUDGET)),
-        Details(
-            _word(_KINDS, message.get("kind")),
-            _word(_STATUSES, status.get("code")),
-            text_of(status.get("message", "")),
-            int(message.get("flags", 0)) & _REMOTE == _REMOTE,
-            attributes,
-            sorted(map(_event, events), key=attrgetter("time_ns")),  # Jaeger: by their names
-            [_link_from_json(each) for each in links],
-        ),
-    )
-
-
-def _event(message: Mapping[str, Any]) -> Event:
-    name = text_of(message.get("name", ""))
-    return Event(_time(message.get("timeUnixNano", 0)), name, _attributes(message))
-
-
-def _link_from_json(message: Mapping[str, Any]) -> Any:
-    attributes = _attributes(message)
-    attributes.pop("opentracing.ref_type", None)  # Jaeger says this of each
-    return _link(id_of(message["traceId"], 32), id_of(message["spanId"], 16), attributes)
+    """Return an OTLP span. Failure: raises one of ``INVALID``. Cost: 15 µs."""
+    one = OtlpSpan(**_otlp_of(message))
+    if not one.trace_id or not one.span_id:
+        raise ValueError("no id")
+    one.events.sort(key=attrgetter("time_unix_nano"))  # Jaeger: by their names
+    return from_bytes(ScopeSpans(spans=[one]).SerializeToString(), resource)
 
 
 def id_of(text: str, digits: int) -> str:
@@ -358,38 +330,44 @@ def id_of(text: str, digits: int) -> str:
     return given
 
 
-def _time(given: Any) -> int:
-    time_ns = int(given)
-    if not 0 <= time_ns < 1 << 64:
-        raise ValueError("a time that OTLP has not")
-    return time_ns
-
-
 def text_of(given: Any) -> str:
-    """Return a name or a message without secrets. Failure: raises TypeError if it is no text."""
-    if not isinstance(given, str):
-        raise TypeError("not a string")
+    """Return a name or a message without secrets."""
     return _runtime.current.redaction.text(given)
 
 
-def _attributes(message: Mapping[str, Any], key: str = "attributes") -> dict[str, Any]:
-    values = {text_of(item["key"]): _value(item.get("value", {})) for item in message.get(key, ())}
-    return _runtime.current.redaction.fields(values)
+def _otlp_of(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OTLP's JSON as its messages take it; what a later version adds is left out."""
+    found = {}
+    for key, value in message.items():
+        if key in _SAME:
+            found[_SAME[key]] = value
+        elif key in _JSON:
+            name, read = _JSON[key]
+            found[name] = read(value)
+    return found
 
 
-def _value(any_value: Mapping[str, Any]) -> Any:
-    for which, value in any_value.items():
-        match which:
-            case "intValue":
-                return int(value)
-            case "doubleValue":
-                number = float(value)
-                return number if math.isfinite(number) else str(value)  # "NaN", as the store has it
-            case "arrayValue":
-                return [_value(item) for item in value.get("values", ())]
-            case "kvlistValue":
-                return _attributes(value, "values")
-            case "bytesValue":
-                return base64.b64decode(value).hex()
-        return value
-    return None
+def _all(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [_otlp_of(each) for each in messages]
+
+
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "traceId": lambda given: bytes.fromhex(id_of(given, 32)),
+    "spanId": lambda given: bytes.fromhex(id_of(given, 16)),
+    "parentSpanId": lambda given: bytes.fromhex(id_of(given, 16)) if given.strip("0") else b"",
+    **dict.fromkeys(("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "flags"), int),
+    # names are of later versions
+    **dict.fromkeys(("kind", "code"), lambda given: given if isinstance(given, int) else 0),
+    **dict.fromkeys(("status", "value", "arrayValue", "kvlistValue"), _otlp_of),
+    **dict.fromkeys(("attributes", "events", "links", "values"), _all),
+    "intValue": int,
+    "doubleValue": float,
+    "bytesValue": base64.b64decode,
+}
+#: By OTLP's names in JSON: what protobuf calls it, and what makes its value, unless it is the same.
+_JSON: Final = {k: (re.sub("[A-Z]", r"_\g<0>", k).lower(), read) for k, read in _READ.items()}
+_SAME: Final = {
+    **{key: key for key in ("key", "name", "message")},
+    "stringValue": "string_value",
+    "boolValue": "bool_value",
+}

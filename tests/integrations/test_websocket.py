@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from otel_logging import bind_context, carry, each, get_logger, setup_observability, traced
-from otel_logging.integrations import asgi_message
+from otel_logging.integrations import asgi_message, connection
 from otel_logging.integrations.connection import HELD_S
 from otel_logging.testing import capture
 from tests.integrations.serving import SERVERS, WEBSOCKETS, Seen, running, serving
@@ -478,6 +478,20 @@ def test_a_time_out_does_not_hold_what_is_answered() -> None:
         began_s = time.monotonic()
         seen.wait_for("message", 2)  # while the socket is open
         assert time.monotonic() - began_s < HELD_S
+
+
+def test_a_task_of_the_applications_that_is_silent_for_long_works_on_its_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that waits for a model's answer; a keeper of a library's works on none."""
+    monkeypatch.setattr(connection, "HELD_S", 0.1)
+    with serving(app_of(Starlette)) as seen, seen.connect("/ws/task_each?user=ann") as client:
+        client.send(json.dumps(["ann", 1, 1.2]))
+        client.send(json.dumps(["ann", 2, 0]))
+        assert [json.loads(client.recv())[1] for _ in range(2)] == [2, 1]
+        spans = {attributes(s)["order"]: s["duration_s"] for s in seen.wait_for("message", 2)}
+    assert max(spans.values()) >= 1.2
+    assert len(spans) == 2
 
 
 def test_news_between_two_messages_are_of_none_though_the_next_receive_waits() -> None:

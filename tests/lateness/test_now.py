@@ -88,6 +88,20 @@ def test_what_is_open_is_drawn_in_columns(in_utc: None) -> None:
     assert first.plain == f"{day} {today}  open       3 d               import  process 7"
 
 
+def test_a_place_that_was_seen_long_ago_says_so() -> None:
+    """The interpreter is kept by C: nothing looks, and nothing beats."""
+    began, now_ns = 3_000_000_000, 9_000_000_000
+    ids = (1, 1, 0, began, began, 0.5, {})
+    stages = [blackbox.OpenStage("match", *ids, "match (shop.py:3)")]
+    stages.append(blackbox.OpenStage("idle", *ids, ""))
+    for alive_ns, ago in ((3_600_000_000, ", seen 5.400 s ago"), (now_ns - 50_000_000, "")):
+        found = draw_now.rows([blackbox.Table(7, alive_ns, b"", stages)], now_ns)
+        match, idle = (line.plain for line in draw_now.draw(found, stack=False, width=120))
+        assert match.endswith(f"match  match (shop.py:3)  process 7{ago}")
+        assert idle.endswith("idle  process 7")
+        assert draw_now.as_json(found[0])["seen_ago_s"] == (now_ns - alive_ns) / 1e9
+
+
 def opened(spool: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(now(spool, "--json").stdout)
     assert {row["schema"] for row in found} <= {2}
@@ -216,14 +230,33 @@ stage = traced("abandoned", budget=3).__enter__()
 @pytest.mark.parametrize(
     "data", [b"", b"otelbox3", b"garbage" * 4000, b"otelbox2" + b"\xff" * 20000]
 )
-def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path, data: bytes) -> None:
-    """Or as nothing; never a traceback, and nothing is left behind."""
+def test_a_table_of_which_nothing_can_be_read_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
+) -> None:
+    """Never a traceback, and nothing is left behind."""
     directory = tmp_path / "shop-000000" / "1-1"
     directory.mkdir(parents=True)
     (directory / blackbox.NAME).write_bytes(data)
     assert now(tmp_path).exit_code == 0
     report_died(directory)
+    assert "open stages of a dead process lost ([Errno 22] damaged: " in capsys.readouterr().err
     assert not (directory / blackbox.NAME).exists()
+
+
+def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """A slot that is no slot, and the half of the file that is gone, cost the others nothing."""
+    box = blackbox.BlackBox()
+    box.begin(tmp_path, b"")
+    slots = [box.free.pop() for _ in range(3)]
+    for slot in slots:
+        box.open(slot, f"turn {slot}", 7, 8, 0, 9, 10)
+    box.let_go()
+    at = slots[1] * blackbox.SLOT_BYTES
+    data = bytearray((tmp_path / blackbox.NAME).read_bytes()[: at + 3 * blackbox.SLOT_BYTES // 2])
+    data[at : at + blackbox.SLOT_BYTES] = b"\xff" * blackbox.SLOT_BYTES
+    (tmp_path / blackbox.NAME).write_bytes(data)
+    stages = blackbox.read(tmp_path / blackbox.NAME).stages
+    assert [stage.name for stage in stages] == [f"turn {slots[0]}"]
 
 
 def test_what_is_too_long_says_that_it_is_cut(tmp_path: Path) -> None:

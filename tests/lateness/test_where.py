@@ -2,6 +2,8 @@
 
 import asyncio
 import copy
+import re
+import socket
 import sys
 import threading
 import time
@@ -13,10 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio.to_thread
 import pytest
+import urllib3
+from opentelemetry import trace
+from sqlalchemy import AsyncAdaptedQueuePool
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from urllib3.exceptions import EmptyPoolError
 
 from otel_logging import carry, traced
+from otel_logging.lateness.stage import watched_of
 from tests.conftest import Service
 
 BUDGET_S = 0.1
@@ -171,6 +181,68 @@ def test_what_a_library_waits_for_is_told_by_its_module(
     exec(compile(text, f"/srv/carpool/{file}", "exec"), vars(module))
     where(service, lambda: module.acquire(lambda: asyncio.sleep(WAITED_S)))
     assert service.one("turn").attributes["late.cause"] == cause
+
+
+def test_our_own_functions_are_no_place(service: Service) -> None:
+    """They stand between the application and what it does."""
+    with traced("turn", budget=BUDGET_S):
+        traced("sleeps")(time.sleep)(WAITED_S)
+    place = service.one("turn").attributes["late.where"]
+    assert re.fullmatch(r"100 % test_our_own\w+ \(test_where.py:\d+\)", str(place))
+
+
+def test_every_place_is_on_the_span_and_three_in_the_sentence(service: Service) -> None:
+    places = [f"place_{n} (places.py:2)" for n in range(5)]
+    with traced("turn", budget=0.01):
+        watched, until = watched_of(trace.get_current_span()), time.monotonic() + 30
+        for n, place in enumerate(places):
+            found: dict[str, Any] = {"watched": watched, "until": until, "time": time}
+            stands = f"{place!r} not in (watched.places or ()) and time.monotonic() < until"
+            text = f"def place_{n}():\n    while {stands}: time.sleep(0.01)\n"
+            exec(compile(text, "/srv/places.py", "exec"), found)
+            found[f"place_{n}"]()
+    attributes = service.one("turn").attributes
+    assert all(place in str(attributes["late.where"]) for place in places)
+    assert str(attributes["late.why"]).count(" · ") == 2
+
+
+async def with_sqlalchemy(at: Path) -> None:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{at}/shop.db", pool_size=1, max_overflow=0, pool_timeout=WAITED_S,
+        poolclass=AsyncAdaptedQueuePool,
+    )  # fmt: skip
+    async with engine.connect():
+        with traced("turn", budget=BUDGET_S), pytest.raises(SQLAlchemyError):
+            await engine.connect()
+    await engine.dispose()
+
+
+async def with_aiohttp(_: Path) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as client:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            first = asyncio.ensure_future(client.get(url))
+            await asyncio.sleep(0)
+            with traced("turn", budget=BUDGET_S), suppress(TimeoutError):
+                await asyncio.wait_for(client.get(url), WAITED_S)
+            first.cancel()
+
+
+async def with_urllib3(_: Path) -> None:
+    pool = urllib3.HTTPConnectionPool("127.0.0.1", maxsize=1, block=True)
+    assert pool.pool is not None
+    pool.pool.get()
+    with traced("turn", budget=BUDGET_S), pytest.raises(EmptyPoolError):
+        pool.request("GET", "/", pool_timeout=WAITED_S)
+
+
+@pytest.mark.parametrize("work", [with_sqlalchemy, with_aiohttp, with_urllib3])
+def test_the_pools_of_libraries_are_known(
+    service: Service, tmp_path: Path, work: Callable[[Path], Coroutine[Any, Any, None]]
+) -> None:
+    """Wherever their stack hides it."""
+    asyncio.run(work(tmp_path))
+    assert '"pool": ' in str(service.one("turn").attributes["late.shares"])
 
 
 # ---------------------------------------------------------------- threads

@@ -115,7 +115,7 @@ def test_fourteen_users_name_the_one_whose_work_blocked_them(service: Service) -
 
 
 def test_a_block_by_work_that_is_in_no_stage_is_named_by_its_line(service: Service) -> None:
-    """A callback has no task; the loop is blocked all the same."""
+    """It was asked for outside of any stage; the loop is blocked all the same."""
 
     async def main() -> None:
         asyncio.get_running_loop().call_later(0.02, burn, 0.3)
@@ -126,6 +126,39 @@ def test_a_block_by_work_that_is_in_no_stage_is_named_by_its_line(service: Servi
     assert span.attributes["late.cause"] == "loop"
     assert "burn" in str(span.attributes["late.detail"])
     assert "late.culprit.user_id" not in span.attributes
+
+
+def by_timer(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_later(0.02, burn, 0.3)
+
+
+def when_done(loop: asyncio.AbstractEventLoop) -> None:
+    future = loop.create_future()
+    future.add_done_callback(lambda _: burn(0.3))
+    loop.call_later(0.02, future.set_result, None, context=Context())
+
+
+@pytest.mark.parametrize("ask", [by_timer, when_done])
+def test_a_block_by_a_callback_is_of_the_stage_that_asked_for_it(
+    service: Service, ask: Callable[[asyncio.AbstractEventLoop], None]
+) -> None:
+    """As its log lines are: no task, but a context."""
+
+    async def asks() -> None:
+        ask(asyncio.get_running_loop())
+        await asyncio.sleep(0.1)
+
+    async def main() -> None:
+        await asyncio.gather(turn("bob", lambda: asyncio.sleep(0.1)), turn("alice", asks))
+
+    asyncio.run(main())
+    bob, alice = of_user(service, "bob"), of_user(service, "alice")
+    assert bob.attributes["late.culprit.user_id"] == "alice"
+    assert str(bob.attributes["late.culprit"]).startswith("turn: burn (test_why.py:")
+    assert alice.attributes["late.cause"] == "cpu"
+    assert service.one("event_loop.blocked").trace_id == alice.trace_id
+    assert len(bob.links) == 1
+    assert not alice.links
 
 
 def test_uvloop_is_watched_as_well(service: Service) -> None:
@@ -584,6 +617,44 @@ def test_a_late_trace_is_one_line_of_its_deepest_stage(service: Service, lines: 
     assert request.attributes["late"] is True
 
 
+def test_the_deepest_stage_is_told_of_whichever_was_late_first(
+    service: Service, lines: Lines
+) -> None:
+    """Once all are over; its line is in its trace all the same, with what was bound there."""
+    with traced("order", budget=9, root=True):
+        with traced("first", budget=0.01):
+            time.sleep(0.02)
+        with traced("second"), bound_context(step="pay"), traced("deepest", budget=0.01):
+            time.sleep(0.02)
+        with traced("last", budget=0.01):
+            time.sleep(0.02)
+        assert lines() == []
+    (line,) = lines()
+    deepest = service.one("deepest")
+    assert (line["stage"], line["span_id"], line["step"]) == ("deepest", deepest.span_id, "pay")
+    assert line["event"] == deepest.attributes["late.why"]
+    assert line["event"] in [event.name for span in service.spans() for event in span.events]
+
+
+def test_a_stage_that_outlives_the_one_around_it_is_told_of(service: Service, lines: Lines) -> None:
+    """At its own end; of two that do, the first is."""
+
+    async def outlives() -> None:
+        for name in ("below", "after it"):
+            with traced(name, budget=0.01):
+                await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        with traced("request", budget=9):
+            task = asyncio.create_task(outlives())
+            await asyncio.sleep(0)
+        assert lines() == []
+        await task
+
+    asyncio.run(main())
+    assert [line["stage"] for line in lines()] == ["below"]
+
+
 @pytest.mark.parametrize("bound", ["in the stage", "in the request", "around it"])
 def test_a_request_that_is_not_sampled_has_its_line_all_the_same(
     receiver: Receiver,
@@ -976,7 +1047,7 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
                 break
         assert line["late.cause"] == "cpu"
         assert str(line["late.detail"]).startswith(("search", "burn ("))
-        assert f"s of computing in {line['late.detail']}" in line["event"]
+        assert f"s of its own work in {line['late.detail']}" in line["event"]
     of_turn, of_job = ([s for s in service.spans() if s.name == n][-1] for n in ("turn", "job"))
     assert "alice" in str(of_turn.attributes["late.why"])
     assert str(of_job.attributes["late.detail"]).startswith(("search", "burn ("))

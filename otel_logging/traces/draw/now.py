@@ -15,6 +15,8 @@ from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.draw.terminal import local_time, wrapped
 from otel_logging.traces.span import resource_from_bytes, rfc3339
 
+_OLD_S = 1.0  # a process that runs is seen many times a second
+
 Row = tuple[Table, OpenStage, float, float | None]
 
 
@@ -45,11 +47,18 @@ def draw(found: list[Row], *, stack: bool, width: int) -> Iterator[Text]:
         whose = ", ".join(f"{key}={value}" for key, value in stage.who.items())
         line.append(f"  {visible(whose)}" if whose else "")
         line.append(f"  {visible(places[0])}" if places and not stack else "")
-        line.append(f"  process {table.pid}", "dim")
+        ago_s = _ago_s(table, stage, open_s)
+        old = f", seen {duration(ago_s)} ago" if places and ago_s > _OLD_S else ""
+        line.append(f"  process {table.pid}{old}", "dim")
         yield from wrapped(line, width, 4)
         yield from (Text(f"    {visible(place)}", overflow="ignore") for place in places if stack)
     if not found:
         yield Text("Nothing is open.")
+
+
+def _ago_s(table: Table, stage: OpenStage, open_s: float) -> float:
+    """Return how old a process's table is: nothing of it is seen while C has its interpreter."""
+    return max(open_s - (table.alive_ns - stage.began_ns) / 1e9, 0)
 
 
 def as_json(row: Row) -> dict[str, Any]:
@@ -67,4 +76,5 @@ def as_json(row: Row) -> dict[str, Any]:
         "late_by_s": None if over_s is None else round(over_s, 6),
         "who": stage.who,
         "where": stage.where.splitlines(),
+        "seen_ago_s": round(_ago_s(table, stage, open_s), 6),
     }

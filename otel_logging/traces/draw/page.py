@@ -16,7 +16,7 @@ from otel_logging.traces import exceptions
 from otel_logging.traces.draw import waterfall
 from otel_logging.traces.draw.terminal import local_time, moment, named, shown
 from otel_logging.traces.late import who
-from otel_logging.traces.path import steps
+from otel_logging.traces.path import critical, steps
 from otel_logging.traces.span import Event
 from otel_logging.traces.trace import Row, Trace
 
@@ -28,10 +28,14 @@ _ON_WAY: Final = ' <span class="dim">(critical path)</span>'
 
 
 def draw(
-    title: str, rows: Sequence[Mapping[str, Any]], traces: Sequence[Trace], origin: str
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    told: Sequence[str],
+    traces: Sequence[Trace],
+    origin: str,
 ) -> str:
-    """Return the page. *rows*: as ``late --json`` or ``failed --json`` has them; *traces*: one of
-    each, to be drawn below.
+    """Return the page. *rows*: as ``late --json`` or ``failed --json`` has them; *told*: what tells
+    each apart; *traces*: one of each, to be drawn below.
     """
     once: dict[str, tuple[Trace, Mapping[str, Any]]] = {}
     for row, trace in zip(rows, traces, strict=True):
@@ -40,13 +44,15 @@ def draw(
     return page.substitute(
         title=escape(visible(title)),
         heading=_text(title),
-        rows="".join(_table(rows, traces)) if rows else "",
+        rows="".join(_table(rows, told, traces)) if rows else "",
         pictures="".join(part for one in once.values() for part in _picture(*one)),
         origin=_text(origin),
     )
 
 
-def _table(rows: Sequence[Mapping[str, Any]], traces: Sequence[Trace]) -> Iterator[str]:
+def _table(
+    rows: Sequence[Mapping[str, Any]], told: Sequence[str], traces: Sequence[Trace]
+) -> Iterator[str]:
     zone = f"{local_time(traces[0].in_order[0].start_ns):%z}"
     by = '<th scope="col" class="n">late by</th>' if _LATE_BY in rows[0] else ""
     yield (
@@ -56,12 +62,12 @@ def _table(rows: Sequence[Mapping[str, Any]], traces: Sequence[Trace]) -> Iterat
         '<th scope="col" class="who">who</th><th scope="col" class="stage">stage</th>'
         '<th scope="col" class="why">why</th></tr></thead><tbody>\n'
     )
-    for row, trace in zip(rows, traces, strict=True):
-        yield _row(row, trace)
+    for row, apart, trace in zip(rows, told, traces, strict=True):
+        yield _row(row, f'<br><code class="dim">{_text(apart)}</code>' if apart else "", trace)
     yield "</tbody></table>\n"
 
 
-def _row(row: Mapping[str, Any], trace: Trace) -> str:
+def _row(row: Mapping[str, Any], apart: str, trace: Trace) -> str:
     span = trace.spans[row["span_id"]]
     late_by, bad = row.get(_LATE_BY), _ERROR if row["error"] is True else ""
     by = f'<td class="n by">{"" if late_by is None else duration(late_by)}</td>'
@@ -70,7 +76,7 @@ def _row(row: Mapping[str, Any], trace: Trace) -> str:
         f'<td class="n took">{duration(row["latency_s"])}</td>',
         by if _LATE_BY in row else "",
         f"<td>{_text(', '.join(map(str, row['who'].values())) or '-')}</td>",
-        f'<th scope="row"><a href="#t{trace.trace_id}">{_text(row["stage"])}</a>{bad}</th>',
+        f'<th scope="row"><a href="#t{trace.trace_id}">{_text(row["stage"])}</a>{bad}{apart}</th>',
         f"<td>{_why(row)}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>\n"
@@ -102,7 +108,7 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
         '<th scope="col" class="n">took</th>'
         f'<th class="bar" aria-hidden="true">0 to {whole}</th></tr></thead><tbody>\n'
     )
-    way = {step.span_id for step in steps(trace, first)}
+    way = critical(trace, steps(trace, first))
     for number, each in enumerate(trace.rows(users, waterfall.Folding(trace))):
         if number == _MOST_ROWS:
             yield '<tr><td colspan="4">and more rows: otel-logging show --all</td></tr>\n'
@@ -122,7 +128,7 @@ def _stage(row: Row, start: int, total: int, way: set[str]) -> str:
             name += _ERROR if word == "ERROR" else f' <span class="late">{word}</span>'
         facts = _fields(waterfall.attributes_of(row, span), row.shown)
     left, length = (row.start_ns - start) / total, max(row.end_ns - row.start_ns, 0) / total
-    is_way = span is not None and span.span_id in way
+    is_way = waterfall.is_on(way, row)
     return (
         f'<tr{_WAY if is_way else ""}><th scope="row"{_depth(row)}>{name}'
         f"{_ON_WAY if is_way else ''}{facts}</th>"

@@ -16,7 +16,7 @@ from rich.text import Text
 from otel_logging._text import duration, visible
 from otel_logging.traces import groups
 from otel_logging.traces.draw.terminal import NO_LINKS, Links, fields, local_time, shown, wrapped
-from otel_logging.traces.failed import Failures
+from otel_logging.traces.failed import Failure
 from otel_logging.traces.late import Answer, Row
 from otel_logging.traces.span import Span
 
@@ -33,7 +33,7 @@ _ID_DIGITS: Final = 8  # enough for `show`
 
 
 def draw(
-    answer: Answer, *, width: int, links: Links = NO_LINKS, narrowed: bool = False
+    answer: Answer[Row], *, width: int, links: Links = NO_LINKS, narrowed: bool = False
 ) -> Iterator[Text]:
     """Yield the table of late stages line by line, to be cut to *width* columns
     (``terminal.show``).
@@ -63,7 +63,7 @@ def draw(
     yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found)
 
 
-def draw_failed(answer: Failures, *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
+def draw_failed(answer: Answer[Failure], *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
     """Yield the table of failed traces, as ``draw`` does."""
     of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)
     rows = [failure.row for failure in answer.rows]
@@ -84,7 +84,7 @@ def draw_failed(answer: Failures, *, width: int, links: Links = NO_LINKS) -> Ite
 
 
 def draw_groups(
-    answer: Answer, parts: Sequence[groups.Group], *, by: str, width: int
+    answer: Answer[Row], parts: Sequence[groups.Group], *, by: str, width: int
 ) -> Iterator[Text]:
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
     yield _title(answer, narrowed=False)
@@ -108,7 +108,9 @@ def draw_groups(
     yield from _rendered(table, width)
 
 
-def draw_summary(answer: Answer, parts: Sequence[groups.Group], *, width: int) -> Iterator[Text]:
+def draw_summary(
+    answer: Answer[Row], parts: Sequence[groups.Group], *, width: int
+) -> Iterator[Text]:
     """Yield a sentence for each cause and culprit: whom it made late, and by how much."""
     yield _title(answer, narrowed=False)
     yield Text()
@@ -216,7 +218,7 @@ def _after(facts: Sequence[str]) -> Text:
     return Text(_GAP + _SEPARATED.join(facts) if facts else "", "dim")
 
 
-def _title(answer: Answer, *, narrowed: bool) -> Text:
+def _title(answer: Answer[Row], *, narrowed: bool) -> Text:
     looked_at = f"{answer.looked_at} stage" + "s" * (answer.looked_at != 1)
     of_all = "" if narrowed else f" of {looked_at}"
     scope = _scope([row.span for row in answer.considered])

@@ -4,7 +4,7 @@ Lateness and errors are words before they are colours; all numbers of a picture 
 from one zero.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
@@ -21,7 +21,7 @@ from otel_logging.traces.draw.terminal import NO_LINKS, Links
 from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
-from otel_logging.traces.path import clock
+from otel_logging.traces.path import clock, critical
 from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common
 
@@ -73,7 +73,7 @@ def draw(
     first = trace.top
     users = who(trace, first)
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
-    way = _way(trace, top)  # before the rows: of 100,000 both at once are too much
+    way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
     fold = _one_by_one if unfolded else Folding(trace)
     most = None if unfolded else _MOST_ROWS
     rows = trace.rows(users, fold)
@@ -133,7 +133,7 @@ class _Columns:
     service: str  # of the outermost stage; other stages are drawn with their own
     width: int
     spans: Mapping[str, Span]
-    way: frozenset[str]  # ids of the stages on the critical path
+    way: Set[str]  # ids of the stages on the critical path
     lost: str  # what the last one of it did itself, if that is much
     last: str  # its id
     number: int = 0
@@ -173,7 +173,7 @@ class _Columns:
         """Return a bar from start to end, to half a column, at least half a column long; heavy on
         the critical path. Of equal stages it has a column for each in which one was open.
         """
-        begins, whole, ends = "╺━╸" if row.span and row.span.span_id in self.way else "╶─╴"
+        begins, whole, ends = "╺━╸" if is_on(self.way, row) else "╶─╴"
         halves, cells = 2 * self.bar, [0] * self.bar  # 1: the left half, 2: the right one, 3: both
         start, total = self.start_ns, self.total_ns
         # of 100,000 stages most have the same few columns
@@ -190,18 +190,12 @@ class _Columns:
         return "".join((" ", ends, begins, whole)[halves_] for halves_ in cells).rstrip()
 
 
-def _way(trace: Trace, top: Judged) -> frozenset[str]:
-    """Return the ids of the stages on the critical path."""
-    way, level = {top.span.span_id}, [top.span]
-    for step in top.path[1:]:
-        level = [s for one in level for s in trace.children(one) if s.name == step.stage]
-        way.update(span.span_id for span in level)
-    return frozenset(way)
+def is_on(way: Set[str], row: Row) -> bool:
+    """Return whether one of a row's stages is on the critical path, of which *way* has the ids."""
+    return any(span.span_id in way for span in row.equal or filter(None, [row.span]))
 
 
-def _columns(
-    trace: Trace, listed: list[Row], width: int, top: Judged, way: frozenset[str]
-) -> _Columns:
+def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[str]) -> _Columns:
     drawn = [row for row in listed if row.event is None]
     start = trace.in_order[0].start_ns
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
@@ -258,8 +252,8 @@ def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
         return
     line = columns.numbers(row.start_ns, took_ns(row))
     line.append(terminal.cell(_label(row, columns), columns.label)).append(_GAP)
-    on_way = " bold" if span.span_id in columns.way else ""
-    yield line.append(columns.bar_of(row), (_style(span) or "blue") + on_way)
+    style = (_style(span) or "blue") + " bold" * is_on(columns.way, row)
+    yield line.append(columns.bar_of(row), style)
     for remark in _remarks(row, span, columns):
         yield columns.numbers().append(columns.tree(row.inner)).append(remark)
 
@@ -268,7 +262,7 @@ def _label(row: Row, columns: _Columns) -> Text:
     line, span = columns.tree(row.lead), row.span
     if span is None:
         return line.append("… not ended yet, or not recorded here", "italic")
-    name = Text(visible(span.name), f"{_style(span)}{' bold' * (span.span_id in columns.way)}")
+    name = Text(visible(span.name), f"{_style(span)}{' bold' * is_on(columns.way, row)}")
     more = Text()  # never cut: the name gives way
     if len(row.equal) > 1:
         more.append(f" \N{MULTIPLICATION SIGN}{len(row.equal)}", "bold")
