@@ -174,8 +174,10 @@ def remember_context(error: BaseException | None, began: int) -> None:
                 is_inside = is_inside and (known.trace_id == trace_id != 0 or known.is_of(error))
                 if is_inside:
                     origin.context, origin.trace_id = known.context, known.trace_id
-                # it has left another's stage, before or beside this: who raises it anew may be that
-                origin.is_shared = not is_inside or known.first <= began
+                # it has left another's stage, before or beside this: who raises it anew may be
+                # that; but behind a thread's stage there is the task that waits for it
+                is_passed_on = known.task is None and origin.task is not None
+                origin.is_shared = known.first <= began or not (is_inside or is_passed_on)
             BaseException.__setattr__(error, _ORIGIN, origin)
 
 

@@ -225,11 +225,13 @@ class Users:
             self.found.pop(key, None)
         there = self.found.setdefault(key, mine)
         if there is not mine:
-            if there[0] is _DIFFERS or field(key, there[0]) == field(key, value):
+            if there[0] is _DIFFERS or (own is not None and mine[1] != there[1]):
                 return
-            if own is not None and mine[1] != there[1]:
+            is_same = field(key, there[0]) == field(key, value)
+            # whom it starts from here on is another, on the thread that had bound the same too
+            self.found[key] = mine if is_same or own is not None else (_DIFFERS, None)
+            if is_same:
                 return
-            self.found[key] = (_DIFFERS, None) if own is None else mine
         for shared in filter(None, [each() for each in list(self.shared)]):
             shared.replace(shared.own)
 

@@ -893,6 +893,20 @@ def test_a_task_that_works_for_somebody_else_leaves_the_requests_user() -> None:
     assert _entry_user(captured) == "alice"
 
 
+def test_a_user_from_a_thread_is_bound_again_before_work_for_others() -> None:
+    """Also where the same thread does that work."""
+
+    def of(user: str) -> None:
+        pool.submit(contextvars.copy_context().run, bind_context, user_id=user).result(60)
+
+    with ThreadPoolExecutor(1) as pool, capture() as captured, traced("request", root=True):
+        of("alice")
+        bind_context(user_id="alice")
+        of("bob")
+        log.info("itself")
+    assert captured.line("itself")["user_id"] == _entry_user(captured) == "alice"
+
+
 def test_in_a_block_too_the_requests_user_is_as_it_is_now() -> None:
     """Of a ``bound_context``, of what was unbound, of what a block has bound beside its own."""
     with capture() as captured, traced("request", root=True):

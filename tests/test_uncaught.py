@@ -1503,13 +1503,47 @@ def test_out_of_a_process_pool() -> None:
         pool.submit(failing_stage).result(60)
 
 
+@pytest.mark.parametrize("users", [["alice"], ["alice", "bob"]])
 @pytest.mark.parametrize("way", [asyncio.gather, asyncio.shield])
-def test_one_exception_out_of_two_open_requests_is_nobodys_behind_their_tasks(way: Any) -> None:
-    """Who waits for one of them does not learn which one it was."""
+@pytest.mark.parametrize("thread", ["none", "own", "pool"])
+def test_one_exception_out_of_two_open_requests_is_nobodys_behind_their_tasks(
+    thread: str, way: Any, users: list[str]
+) -> None:
+    """Who waits for one of them does not learn which one it was.
+
+    It comes from a plain future, or a stage of a thread that has nothing of a request; of one
+    request alone it is that one's.
+    """
+    waiting, begun = list(users), threading.Event()
+
+    def work() -> None:
+        begun.wait(60)
+        with traced("outer"), traced("query"):
+            raise ConnectionError("down")
+
+    def run(made: Future[None]) -> None:
+        try:
+            work()
+        except ConnectionError as error:
+            made.set_exception(error)
+
+    def begin(pool: ThreadPoolExecutor) -> Any:
+        loop, made = asyncio.get_running_loop(), Future[None]()
+        if thread == "pool":
+            return loop.run_in_executor(pool, work)
+        if thread == "own":
+            threading.Thread(target=run, args=(made,)).start()
+            return asyncio.wrap_future(made)
+        shared = loop.create_future()
+        loop.call_later(0.01, shared.set_exception, ConnectionError("down"))
+        return shared
 
     async def request(user: str, shared: Any) -> None:
         with traced("request", kind="server"):
             bind_context(user_id=user)
+            waiting.remove(user)
+            if not waiting:
+                begun.set()
             await shared
 
     async def server(user: str, shared: Any) -> None:
@@ -1519,12 +1553,11 @@ def test_one_exception_out_of_two_open_requests_is_nobodys_behind_their_tasks(wa
             get_logger("server").exception("failed")
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        shared = loop.create_future()
-        loop.call_later(0.01, shared.set_exception, ConnectionError("down"))
-        await asyncio.gather(server("alice", shared), server("bob", shared))
+        with ThreadPoolExecutor(1) as pool:
+            shared = begin(pool)
+            await asyncio.gather(*[server(user, shared) for user in users])
 
     with capture() as captured:
         asyncio.run(main())
     told = [line for line in captured.lines if line["event"] == "failed"]
-    assert [line.get("user_id") for line in told] == [None, None]
+    assert [line.get("user_id") for line in told] == (users if len(users) == 1 else [None, None])

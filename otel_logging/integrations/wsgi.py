@@ -96,6 +96,8 @@ class _Served(Request):
     """One request that is being served: its context stays until its body is closed."""
 
     found: str | None = None
+    #: The headers of its answer.
+    answered: list[tuple[str, str]]
 
     def __init__(
         self,
@@ -134,10 +136,11 @@ class _Served(Request):
             close = getattr(body, "close", None)
             body.close = lambda: self.close(None, close)  # type: ignore[attr-defined]
             return body
-        return _Body(body, self)
+        is_tested = getattr(self._start_response, "__module__", "") == "werkzeug.test"
+        return (_Kept if is_tested else _Body)(body, self)
 
     def _answer(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-        self.status = int(status[:3])
+        self.status, self.answered = int(status[:3]), headers
         headers += self.headers(name for name, _ in headers)
         return self._start_response(status, headers, *more)
 
@@ -189,6 +192,24 @@ class _Body:
             self._served.close(self._error, self._close)
 
     __del__ = close  # werkzeug closes no body of which the client has gone
+
+
+class _Kept(_Body):
+    """An answer in werkzeug's test client (Flask's), which closes none: its last piece ends it."""
+
+    _length = 0
+
+    def __next__(self) -> bytes:
+        served = self._served
+        try:
+            piece = super().__next__()
+            self._length += len(piece)
+            named = {name.lower(): value for name, value in served.answered}
+            served.is_complete = named.get("content-length") == str(self._length)
+            return piece
+        finally:
+            if served.is_complete:
+                served.close(None)
 
 
 def name_route(environ: Environ, route: str) -> None:

@@ -115,6 +115,29 @@ def test_a_client_that_goes_away_leaves_a_cancelled_span(run: Captured) -> None:
     assert run.span("GET /stream")["attributes"]["cancelled"] is True
 
 
+@pytest.mark.parametrize("path", ["/orders/7", "/unknown", "/stream"])
+def test_in_flasks_test_client_a_request_ends_with_its_last_piece(run: Captured, path: str) -> None:
+    """An answer that the test keeps is closed by nobody; what the test says then is no request's.
+
+    One that is streamed, or has no body, ends once it has been read.
+    """
+    app = shop()
+    app.add_url_rule("/empty", "empty", lambda: ("", 204))
+    client = app.test_client()
+    empty, answer = client.get("/empty"), client.get(path)
+    assert empty.status_code == 204
+    if path == "/stream":
+        assert len(run.spans) == 1
+        assert answer.data == b"012"
+    log.info("the test's")
+    statuses = [204, answer.status_code]
+    assert "trace_id" not in run.line("the test's")
+    answer.close()
+    found = [span["attributes"] for span in run.spans]
+    assert [each["http.response.status_code"] for each in found] == statuses
+    assert not any("cancelled" in each for each in found)
+
+
 def test_a_body_that_nobody_closes_ends_its_request(run: Captured) -> None:
     def start_response(*_: object) -> Callable[[bytes], object]:
         return lambda _: None
