@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from opentelemetry import context as otel_context
@@ -283,6 +283,8 @@ def test_damaged_answers_of_a_collector_are_answers() -> None:
 
         @_asking
         @given(damaged(*_HTTP))
+        @example(b"HTTP/1.1 200 O\0\r\nContent-Length: 9\r\n\r\ncut off")
+        @example(b"HTTP/1.1 503 No\r\nRetry-After: Mon, 01 Jan 0001 00:00:00 +2359\r\n\r\n")
         def answer(data: bytes) -> None:
             said.now = data
             if is_answered(client) is Outcome.DELIVERED:

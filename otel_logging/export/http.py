@@ -74,7 +74,7 @@ class OtlpHttp(HttpClient):
         is_page = kind in _PAGES or _PAGE.match(body)
         taken = 200 <= status < 300
         final = Outcome.DELIVERED if taken else _FINAL.get(status)
-        text = f"HTTP {status} {response.reason}"
+        text = one_line(f"HTTP {status} {response.reason}")
         if is_page and taken:
             return Answer(Outcome.AGAIN, f"HTTP {status} with a page: no collector", code=PAGE)
         if final and response.error is not None and not response.is_too_large:
@@ -102,7 +102,7 @@ def _seconds(after: str) -> float | None:
     """Return how long a Retry-After asks to wait, in seconds or until a date; None for neither."""
     if not after or after.isdecimal():
         return float(after) if after else None
-    with contextlib.suppress(ValueError), _forks.importing:
+    with contextlib.suppress(ValueError, OverflowError), _forks.importing:
         from email.utils import parsedate_to_datetime
 
         return max(parsedate_to_datetime(after).timestamp() - time.time(), 0.0)
