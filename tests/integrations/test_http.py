@@ -258,11 +258,14 @@ def test_without_a_server_too_an_applications_options_hold() -> None:
         sent.append(event)
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": b""}
+        if not bodies:  # it listens for the client's end as well
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": bodies.pop()}
 
     scope = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
     with capture() as captured, setup_observability("shop"):
         for number in (1, 2):
+            bodies = [b""]
             asyncio.run(app({**scope, "path": f"/orders/{number}"}, receive, send))
     assert [attributes(span)["url.path"] for span in captured.spans] == ["/orders/2"]
 
