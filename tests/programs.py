@@ -120,13 +120,13 @@ class _Forked(subprocess.Popen[Any]):
     """A child that ``tests/forking.py`` has forked; it tells of its end over a pipe."""
 
     _starting = threading.Lock()
-    #: By the process that runs tests, and Python's options.
+    #: By the process that runs tests, its thread's network, and Python's options.
     _forking: ClassVar[dict[tuple[object, ...], socket.socket]] = {}
 
     @classmethod
     def _asks(cls, options: list[str]) -> socket.socket:
         """Return the socket to the process with *options* that forks."""
-        key = os.getpid(), *options
+        key = os.getpid(), Path("/proc/thread-self/ns/net").readlink(), *options
         with cls._starting:
             if key not in cls._forking:
                 cls._forking[key], theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
