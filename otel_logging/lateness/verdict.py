@@ -115,13 +115,14 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     least = min(max(over, 1), ranked.get(UNKNOWN, 0) - (stage.end - stage.start - over) + 1)
     known = [cause for cause, took in ranked.items() if cause != UNKNOWN and took >= least]
     cause = next(iter(known or ranked), UNKNOWN)
-    reasons = [(took, why) for (of, why), took in spent.items() if of == cause]
-    parties: Counter[Any] = Counter()
-    for took, why in reasons:
-        parties[why.party or why.detail] += took
-    worst, most_of_it = max(parties.items(), key=lambda each: each[1], default=("", 0))
-    theirs = [each for each in reasons if (each[1].party or each[1].detail) == worst]
-    why = max(theirs, default=(0, Why()))[1]
+    parties: dict[object, list[tuple[int, Why]]] = {}
+    for (of, why), took in spent.items():
+        if of == cause:
+            parties.setdefault(why.party or why.detail, []).append((took, why))
+    took_of = {party: sum(took for took, _ in theirs) for party, theirs in parties.items()}
+    worst = max(took_of, key=took_of.__getitem__, default=None)
+    why = max(parties.get(worst, [(0, Why())]))[1]
+    most_of_it = took_of.get(worst, 0)
     return Verdict(ranked, cause, why, ranked.get(cause, 0) if cause == GC else most_of_it)
 
 

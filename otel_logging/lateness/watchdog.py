@@ -42,8 +42,8 @@ _LOOKED_AT: Final = 64  # stages in one tick
 _FREE: Final = 15
 _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
-_LEFT_NS: Final = 500_000_000  # so often it looks who works on what its own task has left, and who
-# has computed how much
+#: So often it looks who works on what its own task has left, and who has computed how much.
+_LEFT_NS: Final = 500_000_000
 _HUNT_S: Final = 0.01  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
