@@ -188,8 +188,9 @@ class Standing:
     opened in it is opened in the span that it stands for.
     """
 
-    otel_logging_closed = False
-    end_time = None
+    otel_logging_closed = otel_logging_passed = False
+    end_time = otel_logging_token = None
+    otel_logging_outer = otel_context.Context()
 
     def __init__(self, now: trace.Span) -> None:
         self.now = now

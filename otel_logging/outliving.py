@@ -6,6 +6,7 @@ such a task keeps (``context``).
 """
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,15 +19,16 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, has_ended, worker
-from otel_logging.context import CURRENT, SPAN, entry_of, leave_behind, restore, state
+from otel_logging.context import CURRENT, SPAN, Standing, entry_of, leave_behind, restore, state
+from otel_logging.lateness.where import label, of_frame
 
-#: A stage of one name, so many times, is no step of the request's.
+#: A stage of one name, or a line of one place, so many times is no step of the request's.
 _AGAIN: Final = 3
-#: Seconds after its request's end in which a task that only logs does what that has left to do.
+#: Seconds after its request's end in which a task does what that has left to do.
 KEPT_S: Final = 60.0
 _ASYNCIO: Final = Path(asyncio.__file__).parent
 
-#: Tasks that have begun a stage where a request had ended: which one, and how often each stage.
+#: Tasks that do something where a request had ended: which one, and how often they do what.
 tasks: "WeakKeyDictionary[Any, tuple[str, Counter[str]]]" = WeakKeyDictionary()
 _reported: set[str] = set()
 
@@ -123,45 +125,45 @@ def come_back() -> Any:
 
 def stays(stage: Any, around: Any) -> bool:
     """Say whether *stage* begins where *around* is, which has ended; note it then."""
-    is_there = come_back() is around
-    if is_there:
-        note(stage.name or "stage", around)
-    return is_there
+    return come_back() is around and not note(stage.name or "stage", around)
 
 
-def note_line(around: Any, time_ns: int) -> None:
-    """Note that something is logged at *time_ns* where *around*, a span, has ended.
-
-    A task that does so again and again, long after its request, is a listener that serves
-    everybody: it leaves the request, and what it logs next is nobody's. Never raises.
-    """
-    if come_back() is not around:
-        return
-    ended_ns = getattr(entry_of(around), "end_time", None) or time_ns
-    is_long_after = time_ns - ended_ns > KEPT_S * 1e9
-    if is_long_after and note("", around) >= _AGAIN and trace.get_current_span() is around:
-        leave_behind(around)
+def note_line(around: Any) -> None:
+    """Note that something is logged where *around*, a span, has ended. Never raises."""
+    current: Any = come_back()
+    if current is around or (type(current) is Standing and has_ended(current)):
+        note(None, around)
 
 
-def note(stage: str, around: Any) -> int:
-    """Note that this task begins *stage*, or logs, where *around* has ended; return how often it
-    has. Never raises.
+def note(stage: str | None, around: Any) -> bool:
+    """Note that this task begins *stage*, or logs, where *around* has ended: the third time it does
+    the same it is reported. Return whether it is left, as it does so long after. Never raises.
     """
     task = worker()
-    is_over = task in tasks if around is trace.INVALID_SPAN else has_ended(entry_of(around))
+    around = around.now if type(around) is Standing else around
+    entry: Any = entry_of(around)
+    is_over = task in tasks if around is trace.INVALID_SPAN else has_ended(entry)
     if isinstance(task, int) or not is_over:
-        return 0
-    name = getattr(entry_of(around), "name", "a request")
-    request, count = tasks.setdefault(task, (name, Counter()))
-    count[stage] += 1
-    if count[stage] == _AGAIN and (what := _what(task)) not in _reported:
+        return False
+    request, count = tasks.setdefault(task, (getattr(entry, "name", "a request"), Counter()))
+    what = stage or label(of_frame(sys._getframe()))  # noqa: SLF001 - a line is known by its place
+    count[what] += 1
+    if count[what] < _AGAIN:
+        return False
+    if (what := _what(task)) not in _reported:
         _reported.add(what)
         does = f"begins {stage!r}" if stage else "logs"
         _diagnostics.remark(
-            f"{what}, a task that was started in {request!r}, goes on after it and {does} "
-            "again and again: start it in detached()"
+            f"{what}, a task that was started in {request!r}, goes on after it and {does} again "
+            f"and again: {KEPT_S:g} s after it this is nobody's. If it serves others, start it in "
+            "detached(); if not, open a stage around it"
         )
-    return count[stage]
+    now_ns = _runtime.current.now_ns()
+    ended_ns = max(getattr(each, "end_time", None) or 0 for each in (entry, around)) or now_ns
+    is_left = around is not trace.INVALID_SPAN and now_ns - ended_ns > KEPT_S * 1e9
+    if is_left:
+        leave_behind(around)
+    return is_left
 
 
 def _what(task: Any) -> str:

@@ -272,16 +272,14 @@ def _entry(
     """
     # what arrives where a stage has ended has nothing to do with it
     kind, links, _, root, _, _ = stage.asked
-    if has_ended(around) and outliving.come_back() is not around:
+    is_over = outliving.tasks if around is _INVALID else has_ended(around)
+    if is_over and not (stage.start_ns or outliving.stays(stage, around)):  # it was handed over
         outer = CURRENT.get()
         around = outer.get(SPAN, _INVALID)
     arrives = kind in bindings.ARRIVING
     is_standing = type(around) is bindings.Standing
     around = around.now if is_standing else around
     is_apart = arrives and has_ended(around)
-    is_over = outliving.tasks if around is _INVALID else has_ended(around)
-    if stage.start_ns is None and is_over:  # else it was handed over
-        outliving.note(stage.name or "stage", around)
     before: Bound | None = None
     if root or is_apart or not bindings.is_local(around):
         before = bindings.state()

@@ -25,7 +25,6 @@ Queue = asyncio.Queue[Any]
 
 async def inner_stages(queue: Queue) -> None:
     while (item := await queue.get()) is not None:
-        log.info("idle", item=item)
         with traced("message"):
             log.info("got", item=item)
 
@@ -128,23 +127,29 @@ async def a_stage_of_its_own(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("kept_s", [0.0, 60.0])
-@pytest.mark.parametrize("listener", [lines_alone, a_stage_of_its_own])
-def test_a_listener_that_only_logs_is_nobodys_long_after_its_request(
+@pytest.mark.parametrize(
+    ("listener", "kept"), [(lines_alone, 3), (inner_stages, 2), (a_stage_of_its_own, 6)]
+)
+def test_a_listener_is_nobodys_long_after_its_request(
     listener: Any,
+    kept: int,
     kept_s: float,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not so what a request has left to do: it is done sooner, or has a stage."""
+    """From the third time on that it does the same. What has a stage around it is a request's."""
     monkeypatch.setattr(outliving, "KEPT_S", kept_s)
+    monkeypatch.setattr(outliving, "_reported", set())
     captured = listened(listener, list(range(6)))
-    is_left = listener is lines_alone and kept_s == 0
     users = [line.get("user_id") for line in captured.lines]
-    assert users == ["alice"] * 3 + [None if is_left else "alice"] * 3
-    assert ["trace_id" in line for line in captured.lines] == [bool(user) for user in users]
-    report = f"{listener.__name__} at {__file__}"
+    kept = len(users) if kept_s else kept
+    assert users == ["alice"] * kept + [None] * (len(users) - kept)
+    request = captured.span("GET /ws")["trace_id"]
+    assert [line.get("trace_id") == request for line in captured.lines] == list(map(bool, users))
     said = capsys.readouterr().err
-    assert (report in said and "'GET /ws', goes on after it and logs again" in said) is is_left
+    assert (listener is a_stage_of_its_own) == (said == "")
+    does = "logs" if listener is lines_alone else "begins 'message'"
+    assert not said or f"'GET /ws', goes on after it and {does} again and again" in said
 
 
 def test_a_worker_that_takes_what_others_hand_over_is_reported(
@@ -166,6 +171,9 @@ async def steps(queue: Queue) -> None:
     for name in ("store", "notify", "store", "log"):
         with traced(name):
             log.info(name)
+    log.info("stored")
+    log.info("notified")
+    log.info("stored")
 
 
 async def detached_reader(queue: Queue) -> None:

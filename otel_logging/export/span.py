@@ -68,7 +68,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         if self._end_time is not None or self._pid != _forks.pid or size >= PAGE_BYTES:
             self.pipeline.overflow(self, time_ns, [encoded])
             if self._end_time is not None:
-                outliving.note_line(self, time_ns)
+                outliving.note_line(self)
             return
         events = self._encoded_events
         events.append(encoded)

@@ -32,10 +32,12 @@ class Message:
         stage.start_ns = arrived_ns
         waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
         stage.attributes = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
+        around = CURRENT.get()
         CURRENT.set(_NOWHERE)
         if bindings.state() is connection.shared:  # else in a block of the application's
             bindings.restore(connection.bound())
         self.span: Any = tracing.start(stage)
+        self.span.otel_logging_outer = around  # for who leaves it
         self.bound = bindings.state()
 
     def finish(self, error: BaseException | None = None, done_ns: int = 0) -> None:
@@ -53,6 +55,7 @@ class Message:
             self.connection.quiet += 1
         else:
             tracing.end(span, error, done_ns)
+            span.otel_logging_passed = False  # who works on it stays there
 
 
 class Held:

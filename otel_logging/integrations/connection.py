@@ -34,10 +34,12 @@ from otel_logging.integrations.http import Request, Scope, inbound
 from otel_logging.integrations.taken import Brought, Item, run_in, waiter_of, worked_on
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
-#: pool, or a timer, that was made in its context holds it for as long as that lives.
-HELD_S: Final = 4.0
+#: pool, or a timer, that was made in its context holds it for as long as that lives. And after the
+#: end of its connection whoever works on it.
+HELD_S: Final = 2.0
 _SWEEP_S: Final = 0.5
-#: And after which it is over where a task of the application's has it, which may be a listener.
+#: Seconds after the next one is asked for in which a task of the application's may work on it; one
+#: that has no stage open then may be a listener.
 WORKED_ON_S: Final = 60.0
 
 #: How frameworks and libraries say that the other side has gone.
@@ -73,7 +75,9 @@ def finish_all() -> None:
 class Connection:
     """One connection: what its application receives and sends."""
 
-    is_connected = is_accepted = is_over = False
+    is_connected = is_accepted = False
+    #: When it ended; 0: it is open.
+    over_ns = 0
     messages = quiet = 0
     latest: Message | None = None
     #: The stage of its end.
@@ -245,7 +249,7 @@ class Connection:
         item = self.brought.pop(task)
         self.leave()
         taker, is_announced = item.asked
-        if self.is_over:
+        if self.over_ns:
             return
         if (waiter := item.waiter()) is not None:
             self._give(waiter, item.held)
@@ -280,10 +284,12 @@ class Connection:
             active_ns = max(
                 message.asked_ns, message.sent_ns, getattr(span, "otel_logging_last", 0)
             )
-            idle_s = (now_ns - active_ns) / 1e9
-            if getattr(span, "otel_logging_stages", 0) or idle_s < HELD_S:
+            if getattr(span, "otel_logging_stages", 0):
                 continue
-            if idle_s > WORKED_ON_S or message not in worked_on(now_ns):
+            gone_s = (now_ns - (self.over_ns or message.asked_ns)) / 1e9
+            is_long_ago = gone_s > (HELD_S if self.over_ns else WORKED_ON_S)
+            is_idle = now_ns - active_ns > HELD_S * 1e9
+            if is_long_ago or (is_idle and message not in worked_on(now_ns)):
                 message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it
         if self.held:
             self._sweep_later()
@@ -329,7 +335,7 @@ class Connection:
 
     async def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""
-        self.is_over = True
+        self.over_ns = _runtime.current.now_ns()
         raised, error = error, None if type(error).__name__ in _GONE else error
         held = CURRENT.get().get(_names.HELD)
         if error is not None and held is not None and held.message.connection is self:
@@ -374,7 +380,7 @@ def sent() -> None:
     """Note that something was sent for the message that is current."""
     held = CURRENT.get().get(_names.HELD)
     # a listener that a message has started sends to everybody, for ever
-    if held is not None and not held.message.connection.is_over:
+    if held is not None and not held.message.connection.over_ns:
         held.message.sent_ns = _runtime.current.now_ns()
         connection = held.message.connection
         if connection.asking is not None:  # often the last thing that is done for it

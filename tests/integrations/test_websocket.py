@@ -19,7 +19,16 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from otel_logging import bind_context, carry, each, get_logger, setup_observability, traced
+from otel_logging import (
+    bind_context,
+    bound_context,
+    carry,
+    each,
+    get_logger,
+    outliving,
+    setup_observability,
+    traced,
+)
 from otel_logging.integrations import asgi_message, connection
 from otel_logging.integrations.connection import HELD_S
 from otel_logging.testing import capture
@@ -846,6 +855,28 @@ def test_what_is_bound_between_messages_is_the_connection_s() -> None:
     assert "n" not in left
 
 
+def test_who_signs_in_by_a_message_is_the_user_of_the_others() -> None:
+    """A block that is opened for one message is the connection's until it is left."""
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        user = (await receive())["text"]
+        bind_context(user_id=user)
+        log.info("message")
+        with bound_context(user_id=user):
+            while (await receive())["type"] == "websocket.receive":
+                log.info("message")
+
+    with serving(asgi_app(talk)) as seen:
+        for user in ("ann", "bob"):
+            with seen.connect("/") as client:
+                for text in (user, "hello", "hello"):
+                    client.send(text)
+            seen.wait_for("disconnect", 1 if user == "ann" else 2)
+    users = [line.get("user_id") for line in seen.lines if line["event"] == "message"]
+    assert users == ["ann"] * 3 + ["bob"] * 3
+
+
 def test_idle_time_is_no_latency() -> None:
     latencies = []
     with serving(app_of(Starlette)) as seen:
@@ -885,42 +916,103 @@ def test_a_message_that_a_timer_holds_is_over_all_the_same(texts: tuple[str, ...
     assert len(seen.wait_for("message", len(texts))) == len(texts)
 
 
-def test_a_listener_that_a_message_has_started_has_no_user_once_that_one_has_gone() -> None:
-    items: list[asyncio.Queue[str]] = []
-    listening = []
+async def pushed(queue: asyncio.Queue[str]) -> AsyncIterator[str]:
+    while True:
+        yield await queue.get()
 
-    async def pushed_items() -> AsyncIterator[str]:
-        while True:
-            yield await items[0].get()
 
-    async def listen() -> None:
-        async for text in each(pushed_items(), "push"):
+async def items(queue: asyncio.Queue[str]) -> None:
+    async for text in each(pushed(queue), "push"):
+        log.info("pushed", text=text)
+
+
+async def stages(queue: asyncio.Queue[str]) -> None:
+    while True:
+        text = await queue.get()
+        with traced("push"):
             log.info("pushed", text=text)
+
+
+async def lines(queue: asyncio.Queue[str]) -> None:
+    while True:
+        log.info("pushed", text=await queue.get())
+
+
+@pytest.mark.parametrize("where", ["connection", "message", "message of an open connection"])
+@pytest.mark.parametrize("listener", [items, stages, lines])
+def test_a_listener_that_serves_everybody_is_reported_and_nobodys(
+    listener: Any,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Wherever it was started, once the connection has ended: before, it may be for that."""
+    for constant in ("HELD_S", "WORKED_ON_S", "_SWEEP_S"):
+        monkeypatch.setattr(connection, constant, 0.01)
+    monkeypatch.setattr(outliving, "KEPT_S", 0)
+    monkeypatch.setattr(outliving, "_reported", set())
+    listening: list[asyncio.Task[None]] = []
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    users = iter(("ann", "bob"))
 
     async def talk(receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
-        bind_context(user_id="bob" if items else "ann")
-        event = await receive()
-        if not items:
-            items.append(asyncio.Queue())
-            listening.append(asyncio.create_task(listen()))
-        items[0].put_nowait(event["text"])
-        await asyncio.sleep(0.02)
-        await send({"type": "websocket.send", "text": "done"})
-        await receive()
+        bind_context(user_id=next(users))
+        if not listening and where == "connection":
+            listening.append(asyncio.create_task(listener(queue)))
+        while (event := await receive())["type"] == "websocket.receive":
+            if not listening:
+                listening.append(asyncio.create_task(listener(queue)))
+            queue.put_nowait(event["text"])
+            await send({"type": "websocket.send", "text": "done"})
 
-    with serving(asgi_app(talk)) as seen:
-        for user in ("ann", "bob"):
-            with seen.connect("/") as client:
-                client.send(user)
-                assert client.recv() == "done"
-            seen.wait_for("disconnect", 1 if user == "ann" else 2)
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as ann, seen.connect("/") as bob:
+
+        def ann_goes() -> None:
+            ann.close()
+            seen.wait_for("disconnect")
+
+        def bob_sends(times: int) -> None:
+            for _ in range(times):
+                bob.send("bob")
+                assert bob.recv() == "done"
+
+        if where != "connection":
+            ann.send("ann")
+            assert ann.recv() == "done"
+        if "open" not in where:
+            ann_goes()
+        if where != "connection":
+            seen.wait_for("message")
+        bob_sends(3)
+        if "open" in where:
+            ann_goes()
+        bob_sends(4)
         listening[0].get_loop().call_soon_threadsafe(listening[0].cancel)
-    pushed = [line for line in seen.lines if line["event"] == "pushed"]
-    assert [(line["text"], line.get("user_id")) for line in pushed] == [
-        ("ann", "ann"),
-        ("bob", None),
-    ]
+    found = [line.get("user_id") for line in seen.lines if line.get("text") == "bob"]
+    assert set(found[:2]) == ({None} if listener is items and "open" not in where else {"ann"})
+    assert found[-3:] == [None] * 3
+    (report,) = capsys.readouterr().err.splitlines()
+    assert f"{listener.__name__} at {__file__}:" in report
+
+
+def test_what_a_connection_pushes_is_in_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    """However often: it has not ended."""
+
+    async def talk(_: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        for text in "abcd":
+            with traced("push"):
+                log.info("pushed")
+            log.info("between")
+            await send({"type": "websocket.send", "text": text})
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
+        assert [client.recv() for _ in range(4)] == list("abcd")
+        (handshake,) = seen.wait_for("WS")
+    ours = [line for line in seen.lines if line["event"] in ("pushed", "between")]
+    assert [line["trace_id"] for line in ours] == [handshake["trace_id"]] * 8
+    assert not capsys.readouterr().err
 
 
 def test_the_handshake_has_a_budget_of_its_own_and_so_have_messages() -> None:
