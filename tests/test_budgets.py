@@ -51,9 +51,9 @@ BUDGETS = {
     "context": 222,
     "demo": 231,
     "doctor": 393,
-    "export": 2145,
+    "export": 2155,
     "handover": 115,
-    "integrations": 2062,
+    "integrations": 2066,
     "jobs": 99,
     "lateness": 1596,
     "logs": 1622,
@@ -68,7 +68,7 @@ BUDGETS = {
     "testing": 153,
     "tracers": 58,
     "traces": 2503,
-    "tracing": 288,
+    "tracing": 286,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.

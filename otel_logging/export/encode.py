@@ -47,6 +47,8 @@ class _Link(Link):
     """A link within the limits."""
 
     dropped_attributes = 0  # the SDK counts in its containers
+    #: Once it has been encoded, where it says nothing: all messages of a connection have the same.
+    encoded: bytes | None = None
 
 
 def events_of(encoded: Iterable[bytes]) -> Any:
@@ -90,12 +92,16 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     As the SDK: without valid ids it is kept for its attributes or its trace state.
     """
     context, given = link.context, link.attributes
+    if not given and (known := getattr(link, "otel_logging_kept", None)) is not None:
+        return known  # type: ignore[no-any-return]
     if not (context and (given or context.is_valid or context.trace_state)):
         return None
     values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
     shown = {str(plain(key)): frozen(field(str(key), value)) for key, value in values.items()}
     kept = _Link(context, MappingProxyType(shown))
     kept.dropped_attributes = dropped
+    if type(link) is Link:
+        link.otel_logging_kept = kept  # type: ignore[attr-defined]
     return kept
 
 
@@ -147,6 +153,8 @@ def encode_links(links: Sequence[Link]) -> list[bytes]:
 
 
 def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
+    if not values and (known := getattr(link, "encoded", None)) is not None:
+        return known  # type: ignore[no-any-return]
     context = link.context
     try:
         ids = int(context.trace_id), int(context.span_id)
@@ -155,7 +163,10 @@ def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
         _diagnostics.report("ids of links lost: they are invalid", detail=error)
         ids, flags = (0, 0), 0
     dropped = getattr(link, "dropped_attributes", 0)
-    return _otlp.link(*ids, state_header(context.trace_state), flags, values, dropped=dropped)
+    encoded = _otlp.link(*ids, state_header(context.trace_state), flags, values, dropped=dropped)
+    if type(link) is _Link and not values:
+        link.encoded = encoded
+    return encoded
 
 
 def state_header(state: Any) -> str:

@@ -129,7 +129,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             if limits.links is not None and len(self._links) >= limits.links:
                 self.dropped_links += 1
             else:
-                vars(self).setdefault("_links", []).append(added)
+                self._links = [*self._links, added]
 
     @property
     def is_silent(self) -> bool:

@@ -55,8 +55,9 @@ class ReadAhead:
             if self.saw_end:
                 return await self._receive(), _runtime.current.now_ns()
             waiter = asyncio.get_running_loop().create_future()
-            # others were cancelled, in time-outs again and again
-            self._waiting = [*(each for each in self._waiting if not each.done()), waiter]
+            if self._waiting:  # others were cancelled, in time-outs again and again
+                self._waiting = [each for each in self._waiting if not each.done()]
+            self._waiting.append(waiter)
             await waiter
         event, arrived_ns = self.items.pop(0)
         if isinstance(event, BaseException):

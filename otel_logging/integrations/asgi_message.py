@@ -45,9 +45,11 @@ class Message:
         if self.is_over:
             return
         self.is_over = True
-        self.connection.held.discard(self)
-        span = self.span
-        done_ns = done_ns or max(self.asked_ns, self.sent_ns, getattr(span, "last_ns", 0))
+        span, held = self.span, self.connection.held
+        if self in held or not self.asked_ns:  # else whoever has asked is done with it
+            held.discard(self)
+            done_ns = done_ns or max(self.asked_ns, self.sent_ns, getattr(span, "last_ns", 0))
+        done_ns = done_ns or self.asked_ns
         if not done_ns or error is not None:
             done_ns = _runtime.current.now_ns()
         is_quick = done_ns - self.taken_ns < SILENT_NS and not self.sent_ns and error is None
