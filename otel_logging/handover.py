@@ -46,10 +46,6 @@ class Handoff(Generic[_T]):
         waited = round(self.waited_s(), 6)
         return Link(self._span.get_span_context(), {_names.QUEUE_WAIT: waited})
 
-    def end(self) -> None:
-        """Keep no message open: a worker has a local variable with this until the next comes."""
-        self._here = self._here._replace(context=outliving.let_go(self._here.context))
-
     def __lt__(self, other: "Handoff[Any]") -> bool:
         return self.item < other.item  # type: ignore[no-any-return]
 
@@ -103,8 +99,6 @@ class taking:  # noqa: N801 - reads as a verb
         if watch is not None and not getattr(self._span, "otel_logging_watched", True):
             watch.did(self._span, self._began)  # what comes next may be late behind it
         self._open.__exit__(*error)
-        for handed in self._handoffs:
-            handed.end()
 
 
 class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each(source, "message")

@@ -5,16 +5,13 @@ it anywhere; a remark once for each kind of task that serves others then. Delibe
 such a task keeps (``context``).
 """
 
-import asyncio
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
@@ -26,11 +23,10 @@ from otel_logging.lateness.where import label, of_frame
 _AGAIN: Final = 3
 #: Seconds after its request's end in which a task does what that has left to do.
 KEPT_S: Final = 60.0
-_ASYNCIO: Final = Path(asyncio.__file__).parent
 
 #: Tasks that do something where a request had ended: which one, and how often they do what.
 tasks: "WeakKeyDictionary[Any, tuple[str, Counter[str]]]" = WeakKeyDictionary()
-_reported: set[str] = set()
+_reported: set[object] = set()
 
 
 class OpenStage:
@@ -87,13 +83,6 @@ class OpenStage:
         self.end()  # nobody else can: what was logged in it would be lost
 
 
-def let_go(context: otel_context.Context) -> otel_context.Context:
-    """Return *context*, kept though its work is done, without what keeps a message open."""
-    if _names.HELD not in context:
-        return context
-    return otel_context.Context({k: v for k, v in context.items() if k != _names.HELD})
-
-
 def renewed(token: Any) -> Any:
     """Return another of *token*, as it is in this context; None in any other: it holds its own."""
     now = CURRENT.get()
@@ -139,24 +128,26 @@ def note(stage: str | None, around: Any) -> bool:
     """Note that this task begins *stage*, or logs, where *around* has ended: the third time it does
     the same it is reported. Return whether it is left, as it does so long after. Never raises.
     """
-    task = worker()
+    task: Any = worker()
     around = around.now if type(around) is Standing else around
     entry: Any = entry_of(around)
     is_over = task in tasks if around is trace.INVALID_SPAN else has_ended(entry)
     if isinstance(task, int) or not is_over:
         return False
     request, count = tasks.setdefault(task, (getattr(entry, "name", "a request"), Counter()))
-    what = stage or label(of_frame(sys._getframe()))  # noqa: SLF001 - a line is known by its place
-    count[what] += 1
-    if count[what] < _AGAIN:
+    place = label(of_frame(sys._getframe()))  # noqa: SLF001 - a line is known by its own
+    count[stage or place] += 1
+    if count[stage or place] < _AGAIN:
         return False
-    if (what := _what(task)) not in _reported:
-        _reported.add(what)
+    coroutine = task.get_coro()
+    name = getattr(coroutine, "__qualname__", task.get_name())
+    if (kind := getattr(coroutine, "cr_code", name)) not in _reported:
+        _reported.add(kind)
         does = f"begins {stage!r}" if stage else "logs"
         _diagnostics.remark(
-            f"{what}, a task that was started in {request!r}, goes on after it and {does} again "
-            f"and again: {KEPT_S:g} s after it this is nobody's. If it serves others, start it in "
-            "detached(); if not, open a stage around it"
+            f"{name}, a task that was started in {request!r}, goes on after it and {does} again "
+            f"and again at {place}: {KEPT_S:g} s after it this is nobody's. If it serves others, "
+            "start it in detached(); if not, open a stage around it"
         )
     now_ns = _runtime.current.now_ns()
     ended_ns = max(getattr(each, "end_time", None) or 0 for each in (entry, around)) or now_ns
@@ -164,14 +155,3 @@ def note(stage: str | None, around: Any) -> bool:
     if is_left:
         leave_behind(around)
     return is_left
-
-
-def _what(task: Any) -> str:
-    """Return where *task* was made, which asyncio's debug mode knows, else what it runs."""
-    coroutine: Any = task.get_coro()
-    name = getattr(coroutine, "__qualname__", task.get_name())
-    for frame in reversed(getattr(task, "_source_traceback", None) or ()):
-        if Path(frame.filename).parent != _ASYNCIO:
-            return f"{name}, made at {frame.filename}:{frame.lineno}"
-    code: Any = getattr(coroutine, "cr_code", None)
-    return f"{name} at {code.co_filename}:{code.co_firstlineno}" if code else name

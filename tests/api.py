@@ -36,7 +36,7 @@ MORE: Final = {
     "outliving": ("OpenStage",),
     "integrations.asgi": ("ObservabilityMiddleware", "instrument", "uninstrument"),
     "integrations.wsgi": ("WSGIObservabilityMiddleware",),
-    "integrations.queues": ("instrument", "uninstrument"),
+    "integrations.queues": ("instrument",),
     "processors": None,
     "testing": None,
 }

@@ -139,12 +139,9 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     return app
 
 
-def uninstrument(app: Any = None, /) -> None:
-    """Leave *app* alone again; without one, everything that ``instrument`` has put in place."""
+def uninstrument() -> None:
+    """Take away what ``instrument`` has put in place; applications that were given stay so."""
     global _is_automatic
-    if app is not None:
-        _given.pop(app, None)
-        return
     _is_automatic = False
     connection.finish_all()
     _frameworks.uninstrument()

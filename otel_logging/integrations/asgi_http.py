@@ -7,11 +7,13 @@ headers of the answer. Deliberately absent: WebSockets (``asgi_websocket``).
 
 import sys
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from otel_logging import _answers, _runtime
 from otel_logging.integrations.http import Request, Scope, inbound
 
+#: What may be the last that an application sends.
+_ENDS: Final = tuple(f"http.response.{end}" for end in ("body", "pathsend", "zerocopysend"))
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
@@ -51,7 +53,6 @@ def handled() -> BaseException | None:
 class _Request(Request):
     """One request, and what is sent for it."""
 
-    trailers = False
     handled: BaseException | None = None
 
     def __init__(self, scope: Scope, send: Send, *options: Any) -> None:
@@ -62,20 +63,14 @@ class _Request(Request):
         """Pass *event* on; the last one ends the span."""
         kind = event["type"]
         if kind == "http.response.start":
-            self.status, self.trailers = event["status"], event.get("trailers", False)
+            self.status = event["status"]
             if self.status >= 500:
                 self.handled = handled()
                 if self.span is None:
                     self.begin(self.began_ns)  # a quiet path fails
             event = answered(event, self)
         await self._send(event)
-        if kind == "http.response.trailers":
-            self.is_complete = not event.get("more_trailers", False)
-        elif kind in ("http.response.body", "http.response.zerocopysend"):
-            self.is_complete = not (event.get("more_body", False) or self.trailers)
-        else:
-            self.is_complete = kind == "http.response.pathsend"
-        if self.is_complete:
-            self.done_ns = _runtime.current.now_ns()
+        if kind in _ENDS and not event.get("more_body", False):
+            self.is_complete, self.done_ns = True, _runtime.current.now_ns()
             if self.status < 500:  # else the exception is still to come
                 self.end()

@@ -31,13 +31,14 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event
 from otel_logging.integrations.asgi_message import Held, Message, Nobody
 from otel_logging.integrations.http import Request, Scope, inbound
-from otel_logging.integrations.taken import Brought, Item, run_in, waiter_of, worked_on
+from otel_logging.integrations.taken import Item, first_at_end, run_in, waiter_of, worked_on
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives. And after the
 #: end of its connection whoever works on it.
 HELD_S: Final = 2.0
 _SWEEP_S: Final = 0.5
+_LAYERS: Final = 8  # of tasks that wait for one another, at most
 #: Seconds after the next one is asked for in which a task of the application's may work on it; one
 #: that has no stage open then may be a listener.
 WORKED_ON_S: Final = 60.0
@@ -100,7 +101,9 @@ class Connection:
         self.held: set[Message] = set()
         #: The task of its application; where the loop is not asyncio's, a thread.
         self.task: Any = worker()
-        self.brought = Brought()
+        #: What tasks have brought that have not ended, and what nobody has taken yet, oldest first.
+        self.brought: dict[Any, Item] = {}
+        self.untaken: list[Any] = []
 
     def open(self, scope: Scope, began_ns: int | None = None) -> None:
         """Begin the handshake; whatever is done in this task now is done on the connection."""
@@ -149,8 +152,8 @@ class Connection:
             self._announced = self._announced or worker()
             return
         taker = self._taker()
-        if self.brought.untaken:
-            self._give(taker, self.brought.untaken.pop(0))
+        if self.untaken:
+            self._give(taker, self.untaken.pop(0))
         if taker is worker():  # else it has said so before
             self._announced = taker
             self._loosen()
@@ -220,7 +223,7 @@ class Connection:
     def _ask_apart(self, task: Any, taker: Any) -> tuple[Any, bool]:
         """Note that *task* asks, which *taker* has started; return that, and if it has said so."""
         is_announced = self._announced is taker
-        self.brought.forget(task, self._pass_on)
+        self._forget(task)
         self.asking, self._is_apart = task, True
         if not self.look():
             asyncio.get_running_loop().call_soon(self.look, context=Context())
@@ -228,13 +231,16 @@ class Connection:
 
     def look(self) -> bool:
         """Let whoever waits for the next message leave the last; return whether somebody does."""
-        waits = None if self.asking is None else waiter_of(self.asking)
-        if waits is None:
-            return False
-        self.asking = self._answered = None
-        self.brought.forget(waits[0], self._pass_on)
-        run_in(waits[0], self.leave)
-        return True
+        task = asking = self.asking
+        for _ in range(_LAYERS):  # pragma: no branch - a bound
+            if (waits := waiter_of(task)) is None:
+                break
+            task = waits[0]
+            self._forget(task)
+            run_in(task, self.leave)
+        if task is not asking:
+            self.asking = self._answered = None
+        return task is not asking
 
     def _bring(self, task: Any, held: Held | None, asker: Any) -> None:
         """Pass on, when *task* ends, what it has; at once where whoever waits does so no more."""
@@ -242,7 +248,14 @@ class Connection:
         if waits is not None and waits[1].done():
             self._give(waits[0], held)
             waits, asker = None, (task, True)
-        self.brought.by(task, held, asker, waits, self._pass_on)
+        self._forget(task)
+        self.brought[task] = Item(held, asker, waits, not task._callbacks)  # noqa: SLF001 - as there
+        first_at_end(task, self._pass_on)
+
+    def _forget(self, task: Any) -> None:
+        """Note that *task* has left what it has brought."""
+        if self.brought.pop(task, None) is not None:
+            task.remove_done_callback(self._pass_on)
 
     def _pass_on(self, task: Any) -> None:
         """Give what *task* has brought, which is done, to whoever waits for it. In its context."""
@@ -257,7 +270,7 @@ class Connection:
                 self._bring(waiter, item.held, (waiter, True))
         elif taker is not task:
             if item.is_for_starter:
-                self.brought.untaken.append(item.held)
+                self.untaken.append(item.held)
             if not (item.is_for_starter and is_announced):
                 run_in(taker, lambda: self._doubt(taker, item))
 
@@ -343,7 +356,7 @@ class Connection:
             held.message.finish(error)
             CURRENT.set(current)  # which it has left
         asked()
-        self.brought.untaken.clear()
+        self.untaken.clear()
         if self.is_accepted:
             self._ask()
             if self.last is None:

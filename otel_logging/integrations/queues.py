@@ -113,8 +113,3 @@ def instrument(
     stage_of(name, "queues.instrument", budget=budget)
     if "_put" not in vars(queue):
         _Carrying(queue, name, budget)
-
-
-def uninstrument(queue: "asyncio.Queue[Any] | Queue[Any]") -> None:
-    """Hand nothing over with later items; those that are in *queue* keep what they have."""
-    vars(queue).pop("_put", None)

@@ -69,34 +69,14 @@ class Item(NamedTuple):
         return task if getattr(task, "_fut_waiter", None) is future else None
 
 
-class Brought:
-    """What tasks have brought that have not ended, and what nobody has taken yet, oldest first."""
-
-    __slots__ = ("_items", "untaken")
-
-    def __init__(self) -> None:
-        self._items: dict[Any, Item] = {}
-        self.untaken: list[Any] = []
-
-    def by(self, task: Any, held: Any, asked: Any, waits: Any, then: Callable[[Any], None]) -> None:
-        """Note that *task* has brought it; call *then* at its end, before anybody else."""
-        self.forget(task, then)
-        others = list(task._callbacks or ())  # noqa: SLF001 - asyncio has no other way
-        self._items[task] = Item(held, asked, waits, not others)
-        for callback, _ in others:
-            task.remove_done_callback(callback)
-        task.add_done_callback(then, context=context_of(task))
-        for callback, context in others:
-            task.add_done_callback(callback, context=context)
-
-    def forget(self, task: Any, then: Callable[[Any], None]) -> None:
-        """Note that *task* has left what it has brought."""
-        if self._items.pop(task, None) is not None:
-            task.remove_done_callback(then)
-
-    def pop(self, task: Any) -> Item:
-        """Return what *task* has brought."""
-        return self._items.pop(task)
+def first_at_end(task: Any, then: Callable[[Any], None]) -> None:
+    """Call *then* at the end of *task*, before anybody else, in its context."""
+    others = list(task._callbacks or ())  # noqa: SLF001 - asyncio has no other way
+    for callback, _ in others:
+        task.remove_done_callback(callback)
+    task.add_done_callback(then, context=context_of(task))
+    for callback, context in others:
+        task.add_done_callback(callback, context=context)
 
 
 class _Looked(threading.local):

@@ -278,7 +278,6 @@ START = {"type": "http.response.start", "status": 200}
         [
             {**START, "trailers": True},
             {"type": "http.response.body"},
-            {"type": "http.response.trailers", "headers": [], "more_trailers": True},
             {"type": "http.response.trailers", "headers": []},
         ],
     ],

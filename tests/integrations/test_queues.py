@@ -185,16 +185,13 @@ def test_a_get_in_a_task_of_its_own_mixes_nothing() -> None:
     assert len(run.lines) == 2
 
 
-def test_items_from_before_and_after_instrumentation_are_as_they_were_put() -> None:
+def test_items_from_before_instrumentation_are_as_they_were_put() -> None:
     items: queue.Queue[int] = queue.Queue()
     items.put(1)
     queues.instrument(items)
     queues.instrument(items)
     items.put(2)
-    queues.uninstrument(items)
-    queues.uninstrument(items)
-    items.put(3)
-    assert [items.get(), items.get_nowait(), items.get(timeout=1)] == [1, 2, 3]
+    assert [items.get(), items.get_nowait()] == [1, 2]
     with pytest.raises(queue.Empty):
         items.get_nowait()
 
