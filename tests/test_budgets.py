@@ -51,7 +51,7 @@ BUDGETS = {
     "context": 222,
     "demo": 231,
     "doctor": 393,
-    "export": 2155,
+    "export": 2156,
     "handover": 111,
     "integrations": 2026,
     "jobs": 99,

@@ -5,6 +5,7 @@ back for foreign processors. Deliberately absent: the span itself (``readable``)
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -100,8 +101,8 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     shown = {str(plain(key)): frozen(field(str(key), value)) for key, value in values.items()}
     kept = _Link(context, MappingProxyType(shown))
     kept.dropped_attributes = dropped
-    if type(link) is Link:
-        link.otel_logging_kept = kept  # type: ignore[attr-defined]
+    with suppress(AttributeError):  # of one that takes none
+        link.otel_logging_kept = kept
     return kept
 
 

@@ -297,12 +297,12 @@ class Connection:
             active_ns = max(
                 message.asked_ns, message.sent_ns, getattr(span, "otel_logging_last", 0)
             )
-            if getattr(span, "otel_logging_stages", 0):
-                continue
+            is_at_work = getattr(span, "otel_logging_stages", 0)
             gone_s = (now_ns - (self.over_ns or message.asked_ns)) / 1e9
             is_long_ago = gone_s > (HELD_S if self.over_ns else WORKED_ON_S)
             is_idle = now_ns - active_ns > HELD_S * 1e9
-            if is_long_ago or (is_idle and message not in worked_on(now_ns)):
+            is_left = is_long_ago or (is_idle and message not in worked_on(now_ns))
+            if is_left and not is_at_work:
                 message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it
         if self.held:
             self._sweep_later()
