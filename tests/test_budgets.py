@@ -53,7 +53,7 @@ BUDGETS = {
     "doctor": 393,
     "export": 2156,
     "handover": 111,
-    "integrations": 2026,
+    "integrations": 2053,
     "jobs": 99,
     "lateness": 1596,
     "logs": 1622,

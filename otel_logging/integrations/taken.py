@@ -9,7 +9,6 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from otel_logging import _names
@@ -80,17 +79,24 @@ def first_at_end(task: Any, then: Callable[[Any], None]) -> None:
         task.add_done_callback(callback, context=context)
 
 
+class _Looked(threading.local):
+    """What the tasks of a thread's loop were last seen to work on, and when."""
+
+    at_ns = 0
+    messages: frozenset[Any] = frozenset()
+
+
+_looked = _Looked()
+
+
 def worked_on(now_ns: int) -> frozenset[Any]:
     """Return the messages that tasks of the application's have; one look is for all connections."""
-    return _look(threading.get_ident(), now_ns // _LOOK_NS)
-
-
-@lru_cache(maxsize=4)
-def _look(*_: int) -> frozenset[Any]:
-    found = set()
-    for task in asyncio.all_tasks():
-        context: Any = context_of(task) or {}
-        held = context.get(CURRENT, {}).get(_names.HELD)
-        if held is not None and own_step(of_task(task, {}, ())) is not None:
-            found.add(held.message)
-    return frozenset(found)
+    if now_ns - _looked.at_ns > _LOOK_NS:
+        found = set()
+        for task in asyncio.all_tasks():
+            context: Any = context_of(task) or {}
+            held = context.get(CURRENT, {}).get(_names.HELD)
+            if held is not None and own_step(of_task(task, {}, ())) is not None:
+                found.add(held.message)
+        _looked.at_ns, _looked.messages = now_ns, frozenset(found)
+    return _looked.messages

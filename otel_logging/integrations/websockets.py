@@ -1,12 +1,12 @@
 """Servers made with the ``websockets`` library: a span of the handshake, and a trace a message.
 
-Its servers under asyncio, new and legacy. The servers that are made of it (uvicorn) are ASGI's.
-Deliberately absent: its servers in threads, which iterate with ``each``.
+Its servers under asyncio, new and legacy, and in threads. The servers that are made of it (uvicorn)
+are ASGI's.
 """
 
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -39,7 +39,7 @@ class Handled(Connection):
         self._waiting, self._is_end = waiting, is_end
 
     def note(self) -> None:
-        """Note that one comes."""
+        """Note that one comes. Concurrency: another thread may ask at this moment."""
         self._arrived.append(_runtime.current.now_ns())
         del self._arrived[:-_WAITING]
 
@@ -61,9 +61,11 @@ def _scope_of(connection: Any) -> Scope | None:
     if request is None:
         return None
     headers = request.request_headers if request is connection else request.headers
+    addresses = {}
+    with suppress(OSError):  # the client has gone
+        addresses = {"server": connection.local_address, "client": connection.remote_address}
     return {
-        "server": connection.local_address,
-        "client": connection.remote_address,
+        **addresses,
         "type": "websocket",
         "path": request.path.partition("?")[0],
         "scheme": "ws",
@@ -73,7 +75,9 @@ def _scope_of(connection: Any) -> Scope | None:
 
 
 def _waiting_at(self: Any) -> int:
-    return len(self.recv_messages.frames if hasattr(self, "recv_messages") else self.messages)
+    kept = getattr(self, "recv_messages", self)  # the oldest one in threads keeps none
+    frames = getattr(kept, "frames", getattr(kept, "messages", ()))
+    return frames.qsize() if hasattr(frames, "qsize") else len(frames)
 
 
 def _handshake(original: Any) -> Any:
@@ -187,6 +191,35 @@ async def _end(self: Any, code: int, reason: str) -> None:
             bindings.restore(NOTHING)
 
 
+def _in_thread(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return *make* for a method that is no coroutine function: all that it awaits blocks."""
+
+    def make_blocking(original: Any) -> Any:
+        async def later(*args: Any, **options: Any) -> Any:
+            return original(*args, **options)
+
+        method = make(later)
+
+        def blocking(*args: Any, **options: Any) -> Any:
+            try:
+                method(*args, **options).send(None)
+            except StopIteration as done:
+                return done.value
+
+        return blocking
+
+    return make_blocking
+
+
+def _streaming_in_thread(original: Any) -> Any:
+    def recv_streaming(self: Any, *args: Any, **options: Any) -> Any:
+        parts = original(self, *args, **options)
+        yield _in_thread(receiving)(lambda _: next(parts))(self)
+        yield from parts
+
+    return recv_streaming
+
+
 _METHODS: Final[dict[str, Callable[[Any], Any]]] = {
     "handshake": _handshake,
     "read_message": _then(_note),  # the legacy one's
@@ -196,10 +229,13 @@ _METHODS: Final[dict[str, Callable[[Any], Any]]] = {
     "handler": _handler,
 }
 _ASYNCIO, _LEGACY = "websockets.asyncio.server", "websockets.legacy.server"
+_THREADS = "websockets.sync.server"
 _replaced = Replaced(
     *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
+    *((_THREADS, "ServerConnection", k, _in_thread(make)) for k, make in _METHODS.items()),
     (_ASYNCIO, "ServerConnection", "recv_streaming", _streaming),
-    (_ASYNCIO, "ServerConnection", "process_event", _process_event),
+    (_THREADS, "ServerConnection", "recv_streaming", _streaming_in_thread),
+    *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

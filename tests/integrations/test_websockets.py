@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from socket import create_connection
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 from websockets import version
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_sync
+from websockets.sync.server import serve as serve_in_threads
 
 from otel_logging import bind_context, get_logger, setup_observability
 from otel_logging.integrations import websockets as integration
@@ -105,15 +108,59 @@ async def talk(make_server: Any, handler: Any, users: int, turns: int) -> None:
         await asyncio.gather(*[client(number) for number in range(users)])
 
 
-def with_client(make_server: Any, handler: Any, client: Any, **options: Any) -> None:
-    """Call *client* with the URL, in a thread."""
+def blocking_by_iteration(socket: Any) -> None:
+    for message in socket:
+        answer_blocking(socket, message)
 
-    async def main() -> None:
-        async with make_server(handler, "127.0.0.1", 0, **options) as server:
-            port = next(iter(server.sockets)).getsockname()[1]
-            await asyncio.to_thread(client, f"ws://127.0.0.1:{port}/room?token=x")
 
-    asyncio.run(main())
+def blocking_by_recv(socket: Any) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            answer_blocking(socket, socket.recv())
+
+
+def blocking_with_a_time_out(socket: Any) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            with suppress(TimeoutError):
+                answer_blocking(socket, socket.recv(timeout=0.005))
+
+
+def blocking_in_parts(socket: Any) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            answer_blocking(socket, "".join(socket.recv_streaming()))
+
+
+def answer_blocking(socket: Any, message: str) -> None:
+    bind_context(user_id=message)
+    log.info("got", wanted=message)
+    if message == "slow":
+        all_sent.wait(PATIENCE_S)
+    time.sleep(0.1 if message == "slow" else 0.01)
+    socket.send(message)
+
+
+@contextmanager
+def in_threads(handler: Any, **options: Any) -> Iterator[str]:
+    before = set(threading.enumerate())
+    with serve_in_threads(handler, "127.0.0.1", 0, **options) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/room?token=x"
+    for each in set(threading.enumerate()) - before:  # an older one does not wait for its handlers
+        each.join(PATIENCE_S)
+
+
+def talk_to_threads(handler: Any, users: int, turns: int) -> None:
+    def client(number: int) -> None:
+        with connect_sync(url) as socket:
+            for _ in range(turns):
+                socket.send(f"u{number}")
+                assert socket.recv() == f"u{number}"
+
+    with in_threads(handler) as url, ThreadPoolExecutor(users) as pool:
+        list(pool.map(client, range(users)))
 
 
 def legacy(*args: Any) -> Any:
@@ -130,6 +177,19 @@ def test_each_message_is_a_trace_of_its_user(run: Captured, make_server: Any, ha
     if handler is in_parts and (make_server is legacy or IS_OLD):
         pytest.skip("it has no such method")
     asyncio.run(talk(make_server, handler, 5, 20))
+    check_five_users(run)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [blocking_by_iteration, blocking_by_recv, blocking_with_a_time_out, blocking_in_parts],
+)
+def test_each_message_of_a_thread_is_a_trace_of_its_user(run: Captured, handler: Any) -> None:
+    talk_to_threads(handler, 5, 20)
+    check_five_users(run)
+
+
+def check_five_users(run: Captured) -> None:
     messages = [span for span in run.spans if span["name"] == "message"]
     handshakes = {span["span_id"] for span in run.spans if span["name"] == "WS"}
     assert (len(messages), len(handshakes)) == (100, 5)
@@ -146,14 +206,26 @@ def test_each_message_is_a_trace_of_its_user(run: Captured, make_server: Any, ha
 
 
 @pytest.mark.skipif(IS_OLD, reason="it has no such method")
-def test_a_message_that_is_read_in_parts_lasts_from_its_first(run: Captured) -> None:
+@pytest.mark.parametrize("is_threads", [False, True])
+def test_a_message_that_is_read_in_parts_lasts_from_its_first(
+    run: Captured, is_threads: bool
+) -> None:
     def send(url: str) -> None:
         with connect_sync(url) as client:
             for _ in range(2):
                 client.send(iter(["in ", "two ", "parts"]))
                 assert client.recv() == "in two parts"
 
-    with_client(serve, in_parts, send)
+    async def serve_parts() -> None:
+        async with serve(in_parts, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            await asyncio.to_thread(send, f"ws://127.0.0.1:{port}")
+
+    if is_threads:
+        with in_threads(blocking_in_parts) as url:
+            send(url)
+    else:
+        asyncio.run(serve_parts())
     messages = [span for span in run.spans if span["name"] == "message"]
     assert [span["attributes"]["user_id"] for span in messages] == ["in two parts"] * 2
 
@@ -176,19 +248,18 @@ def test_what_the_handler_does_around_its_messages_is_the_connections(
 
 
 def test_what_came_with_the_handshake_is_its_messages_too(run: Captured) -> None:
-    def client(url: str) -> None:
-        headers = {"baggage": "tenant=acme,other=x"}
-        with connect_sync(url, additional_headers=headers) as socket:
-            socket.send("u0")
-            assert socket.recv() == "u0"
-
-    with setup_observability("shop", propagate=("tenant",)):
-        with_client(serve, by_iteration, client)
+    with (
+        setup_observability("shop", propagate=("tenant",)),
+        in_threads(blocking_by_iteration) as url,
+        connect_sync(url, additional_headers={"baggage": "tenant=acme,other=x"}) as socket,
+    ):
+        socket.send("u0")
+        assert socket.recv() == "u0"
     assert run.line("got")["tenant"] == run.span("message")["attributes"]["tenant"] == "acme"
 
 
-@pytest.mark.parametrize("make_server", [serve, legacy])
-def test_a_wait_counts_from_when_a_message_came(run: Captured, make_server: Any) -> None:
+@pytest.mark.parametrize("kind", ["asyncio", "legacy", "threads"])
+def test_a_wait_counts_from_when_a_message_came(run: Captured, kind: str) -> None:
     """Not from when its busy handler asked for it."""
 
     def client(url: str) -> None:
@@ -198,14 +269,25 @@ def test_a_wait_counts_from_when_a_message_came(run: Captured, make_server: Any)
             all_sent.set()
             assert [socket.recv() for _ in range(3)] == ["slow", "b", "in pieces"]
 
+    async def main(make_server: Any) -> None:
+        async with make_server(by_iteration, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            await asyncio.to_thread(client, f"ws://127.0.0.1:{port}/")
+
     all_sent.clear()
-    with_client(make_server, by_iteration, client)
+    if kind == "threads":
+        with in_threads(blocking_by_iteration) as url:
+            client(url)
+    else:
+        asyncio.run(main(serve if kind == "asyncio" else legacy))
     waits = [s["attributes"]["queue.wait_s"] for s in run.spans if s["name"] == "message"]
-    assert waits[0] < 0.05 < min(waits[1:])
+    assert waits[0] < 0.05 < waits[1]
+    assert waits[2] > 0.05 or IS_OLD  # whose server in threads reads no more than one ahead
 
 
 @pytest.mark.skipif(IS_OLD, reason="to refuse is an exception there")
-def test_a_handshake_that_is_refused_has_its_status(run: Captured) -> None:
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_handshake_that_is_refused_has_its_status(run: Captured, in_thread: bool) -> None:
     """And no end: there was no connection. The library's documentation has a health check so."""
 
     def refuse(connection: Any, _: Any) -> Any:
@@ -218,19 +300,36 @@ def test_a_handshake_that_is_refused_has_its_status(run: Captured) -> None:
             with pytest.raises(InvalidStatus):
                 connect_sync(f"ws://{netloc}/{path}")
 
-    with_client(serve, by_iteration, client, process_request=refuse)
+    async def main() -> None:
+        async with serve(by_iteration, "127.0.0.1", 0, process_request=refuse) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            await asyncio.to_thread(client, f"ws://127.0.0.1:{port}/")
+
+    if in_thread:
+        with in_threads(by_iteration, process_request=refuse) as url:
+            client(url)
+    else:
+        asyncio.run(main())
     assert run.span("WS")["attributes"]["http.response.status_code"] == 200
     assert len(run.spans) == 1
 
 
-def test_a_handler_that_fails_is_an_error(run: Captured) -> None:
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_handler_that_fails_is_an_error(run: Captured, in_thread: bool) -> None:
     async def handler(socket: Any) -> None:
         message = await socket.recv()
         bind_context(user_id=message)
         await socket.send(message)
         raise ValueError("no such room")
 
-    asyncio.run(talk(serve, handler, 1, 1))
+    def blocking(socket: Any) -> None:
+        answer_blocking(socket, socket.recv())
+        raise ValueError("no such room")
+
+    if in_thread:
+        talk_to_threads(blocking, 1, 1)
+    else:
+        asyncio.run(talk(serve, handler, 1, 1))
     message = run.span("message")
     assert (message["status"], run.span("disconnect")["status"]) == ("error", "error")
     (line,) = [line for line in run.lines if "ValueError" in line.get("exception", "")]
@@ -246,5 +345,6 @@ def test_before_set_up_nothing_is_observed() -> None:
     integration.instrument()
     for make_server in (serve, legacy):
         asyncio.run(talk(make_server, by_iteration, 1, 1))
+    talk_to_threads(blocking_by_iteration, 1, 1)
     integration.uninstrument()
     integration.uninstrument()
