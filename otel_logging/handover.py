@@ -25,13 +25,14 @@ _T = TypeVar("_T")
 class Handoff(Generic[_T]):
     """An *item*, who handed it over, and when. Sorted like its item, as in a priority queue."""
 
-    __slots__ = ("_here", "_span", "item", "since_ns")
+    __slots__ = ("_here", "_span", "item", "since_ns", "waits")
 
     def __init__(self, item: _T) -> None:
         self.item = item
         self.since_ns = _runtime.current.now_ns()
         self._here = bindings.Here.now()
         self._span = get_current_span()
+        self.waits = outliving.Waits()
 
     def waited_s(self) -> float:
         """Return for how long the item has waited, in seconds."""
@@ -99,6 +100,8 @@ class taking:  # noqa: N801 - reads as a verb
         if watch is not None and not getattr(self._span, "otel_logging_watched", True):
             watch.did(self._span, self._began)  # what comes next may be late behind it
         self._open.__exit__(*error)
+        for handed in self._handoffs:
+            handed.waits.end()
 
 
 class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each(source, "message")

@@ -29,6 +29,23 @@ tasks: "WeakKeyDictionary[Any, tuple[str, Counter[str]]]" = WeakKeyDictionary()
 _reported: set[object] = set()
 
 
+class Waits:
+    """Work that was handed over: the message that it is for is not over before it is done."""
+
+    __slots__ = ("_handed",)
+
+    def __init__(self) -> None:
+        held = CURRENT.get().get(_names.HELD)
+        self._handed: list[None] = [] if held is None else held.message.handed
+        self._handed.append(None)
+
+    def end(self) -> None:
+        """Note that it is done."""
+        handed, self._handed = self._handed, []
+        if handed:
+            handed.pop()
+
+
 class OpenStage:
     """A stage that ``begin()`` has opened. Concurrency: any task or thread."""
 

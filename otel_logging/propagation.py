@@ -14,7 +14,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
-from otel_logging import _diagnostics, _exceptions, _runtime, _wrap
+from otel_logging import _diagnostics, _exceptions, _runtime, _wrap, outliving
 from otel_logging._values import plain
 from otel_logging.binding import Block, has_ended
 from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
@@ -30,10 +30,11 @@ def carry(function: _F, /) -> _F:
     functions and generators of both kinds. Failure: never raises of itself.
     Concurrency: the result may be called from many threads and tasks at once.
     """
-    captured = copy_context()
+    captured, waits = copy_context(), outliving.Waits()
 
     def leave(began: int, error: BaseException | None) -> None:
         _exceptions.remember_context(error, began)
+        waits.end()
 
     return _wrap.wrap_in_context(function, captured.copy, lambda _: _exceptions.last, leave)
 

@@ -21,13 +21,24 @@ _NOWHERE: Final = otel_context.Context()
 class Message:
     """One message, and its span."""
 
-    __slots__ = ("asked_ns", "bound", "connection", "is_over", "sent_ns", "span", "taken_ns")
+    __slots__ = (
+        "asked_ns",
+        "bound",
+        "connection",
+        "handed",
+        "is_over",
+        "sent_ns",
+        "span",
+        "taken_ns",
+    )
 
     def __init__(self, connection: Any, arrived_ns: int) -> None:
         self.connection = connection
         self.taken_ns = now_ns = _runtime.current.now_ns()
         self.asked_ns = self.sent_ns = 0
         self.is_over = False
+        #: One for each piece of work that was handed over and is not done: see ``Waits``.
+        self.handed: list[None] = []
         stage = connection.stage
         stage.start_ns = arrived_ns
         waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
@@ -80,6 +91,7 @@ class Nobody:
 
     def __init__(self, connection: Any) -> None:
         self.connection, self.span, self.bound = connection, connection.standing, connection.bound()
+        self.handed: list[None] = []
 
     def finish(self, *_: object) -> None:
         """Do nothing."""

@@ -300,7 +300,7 @@ class Connection:
             is_at_work = getattr(span, "otel_logging_stages", 0)
             gone_s = (now_ns - (self.over_ns or message.asked_ns)) / 1e9
             is_long_ago = gone_s > (HELD_S if self.over_ns else WORKED_ON_S)
-            is_idle = now_ns - active_ns > HELD_S * 1e9
+            is_idle = not message.handed and now_ns - active_ns > HELD_S * 1e9
             is_left = is_long_ago or (is_idle and message not in worked_on(now_ns))
             if is_left and not is_at_work:
                 message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it

@@ -17,7 +17,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-from otel_logging import _exceptions, _runtime
+from otel_logging import _exceptions, _runtime, outliving
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.context import CURRENT, SPAN
@@ -46,11 +46,12 @@ class _InThread:
     Where nobody is here, on whose behalf it is, it runs on behalf of the thread.
     """
 
-    __slots__ = ("_here", "_work")
+    __slots__ = ("_here", "_waits", "_work")
 
     def __init__(self, work: _Work) -> None:
         here = bindings.Here.now()
         self._work, self._here = work, here if here.is_any() else None
+        self._waits = outliving.Waits()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         before, began = bindings.Here.now(), _exceptions.last
@@ -67,6 +68,7 @@ class _InThread:
         finally:
             hands.pop(threading.get_ident(), None)
             before.put_back()
+            self._waits.end()
 
 
 class _Timed(_InThread):

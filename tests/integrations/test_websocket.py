@@ -6,8 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -25,8 +27,10 @@ from otel_logging import (
     carry,
     each,
     get_logger,
+    handoff,
     outliving,
     setup_observability,
+    taking,
     traced,
 )
 from otel_logging.integrations import asgi_message, connection
@@ -501,6 +505,74 @@ def test_a_task_of_the_applications_that_is_silent_for_long_works_on_its_message
         spans = {attributes(s)["order"]: s["duration_s"] for s in seen.wait_for("message", 2)}
     assert max(spans.values()) >= 1.2
     assert len(spans) == 2
+
+
+def _by_carry(work: Any) -> tuple[Any, Any]:
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def take() -> None:
+        await (await queue.get())()
+
+    return lambda n: queue.put_nowait(partial(carry(work), n)), take
+
+
+def _by_handoff(work: Any) -> tuple[Any, Any]:
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def take() -> None:
+        handed = await queue.get()
+        with taking(handed, name="take"):
+            await work(handed.item)
+
+    return lambda n: queue.put_nowait(handoff(n)), take
+
+
+def _by_a_pool(work: Any) -> tuple[Any, Any]:
+    pool = ThreadPoolExecutor(1)
+    done = threading.Semaphore(0)
+
+    def in_a_thread(n: int) -> None:
+        asyncio.run(work(n))
+        done.release()
+
+    return lambda n: pool.submit(in_a_thread, n), lambda: asyncio.to_thread(done.acquire)
+
+
+@pytest.mark.parametrize("by", [_by_carry, _by_handoff, _by_a_pool])
+def test_a_message_whose_work_waits_in_a_queue_of_the_applications_is_not_over(
+    by: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is late when the work before it took long. Its end is seen when its work is done."""
+    monkeypatch.setattr(connection, "HELD_S", 0.05)
+    monkeypatch.setattr(connection, "_SWEEP_S", 0.02)
+
+    async def work(n: int) -> None:
+        await asyncio.sleep(0.4 if n == 0 else 0)
+        log.info("worked", n=n)
+
+    async def talk(receive: Any, send: Any) -> None:
+        put, take = by(work)
+        await send({"type": "websocket.accept"})
+
+        async def work_for_ever() -> None:
+            while True:
+                await take()
+
+        working = asyncio.create_task(work_for_ever())
+        for n in range(3):
+            await receive()
+            put(n)
+        await send({"type": "websocket.send", "text": "taken"})
+        await receive()
+        working.cancel()
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
+        for _ in range(3):
+            client.send("work")
+        messages = {each["trace_id"]: each for each in seen.wait_for("message", 3)}
+        worked = {line["n"]: line for line in seen.lines if line["event"] == "worked"}
+    assert {line["trace_id"] for line in worked.values()} == set(messages)
+    assert all(each["duration_s"] >= 0.35 for each in messages.values())
 
 
 def test_news_between_two_messages_are_of_none_though_the_next_receive_waits() -> None:
