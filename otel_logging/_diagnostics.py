@@ -17,7 +17,7 @@ from collections import Counter
 from typing import Any, Final
 
 from otel_logging import _names, _redact, _runtime
-from otel_logging._descriptor import PATIENCE_S, Descriptor, fd_of, is_standard
+from otel_logging._stream import PATIENCE_S, Descriptor, fd_of, is_standard
 
 QUIET_S: Final = 60.0  # for each kind of trouble
 

@@ -56,7 +56,7 @@ from otel_logging import (
     traced,
 )
 from otel_logging._values import MAX_RECORD_BYTES
-from otel_logging.export import encode, foreign, pipeline
+from otel_logging.export import foreign, pipeline, span_bytes
 from otel_logging.export.foreign import AttachedProcessor
 from tests.conftest import Lines, Service
 from tests.programs import good, python, script
@@ -1124,7 +1124,7 @@ def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) 
     assert kept.attributes == {"k": ["xxx", {"y": "yyy"}]}
     assert kept.events[0].attributes == {"k": ["xxx"]}
     assert kept.dropped_links == 2
-    (link,) = Message.FromString(encode.encode_links(span.links)[1]).links
+    (link,) = Message.FromString(span_bytes.encode_links(span.links)[1]).links
     assert link.dropped_attributes_count == 1
     service.observability.shutdown()
 

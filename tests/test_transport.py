@@ -17,7 +17,7 @@ import pytest
 from opentelemetry import context as otel_context
 
 from otel_logging import _otlp
-from otel_logging._socket import Socket
+from otel_logging._sockets import Socket
 from otel_logging.assembly import make_client
 from otel_logging.export.delivery import unobserved
 from otel_logging.export.outcome import Answer, Client, Outcome, failed, lasting

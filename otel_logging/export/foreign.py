@@ -22,8 +22,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from otel_logging import _diagnostics, _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import has_ended
-from otel_logging.export.encode import make_scope
 from otel_logging.export.span import Span
+from otel_logging.export.span_bytes import make_scope
 from otel_logging.settings import Exporter
 
 #: By provider: its processors, where ours go, and whether they send there.

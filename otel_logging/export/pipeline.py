@@ -24,11 +24,10 @@ from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import foreign
-from otel_logging.export.encode import encode_line, fitted_attributes, make_scope
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
 from otel_logging.export.last_calls import LastCalls
-from otel_logging.export.line_spans import PROCESS_LOG_S, OfLines, ProcessLog
-from otel_logging.export.span import PAGE_EVENTS, Span
+from otel_logging.export.span import PAGE_EVENTS, PROCESS_LOG_S, OfLines, ProcessLog, Span
+from otel_logging.export.span_bytes import encode_line, encode_span, fitted_attributes, make_scope
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
 
@@ -144,10 +143,10 @@ class Pipeline:
             return
         try:
             trace_id = span.trace_id.to_bytes(16, "big")
-            encoded = span.encode(trace_id)
+            encoded = encode_span(span, trace_id)
             if len(encoded) > MAX_RECORD_BYTES:
                 span._attributes = {**fitted_attributes(span.attributes, len(encoded))}  # noqa: SLF001
-                encoded = span.encode(trace_id)
+                encoded = encode_span(span, trace_id)
         except Exception as error:  # of what a foreign processor assigned
             _diagnostics.report("spans lost: they cannot be encoded", detail=error)
             return

@@ -24,10 +24,10 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, TraceFlags
 from otel_logging import _forks, _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import has_ended
-from otel_logging.export.encode import RANDOM_TRACE_ID, make_scope
 from otel_logging.export.ids import LocalSpan
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.span import Span, as_mapping
+from otel_logging.export.span_bytes import RANDOM_TRACE_ID, make_scope
 
 _RATIO_MASK: Final = TraceIdRatioBased.TRACE_ID_LIMIT
 _INVALID: Final = trace.INVALID_SPAN

@@ -11,7 +11,7 @@ Deliberately absent: where the bytes go (``pipeline``).
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -23,8 +23,8 @@ from otel_logging import _diagnostics, _forks, _names, _otlp, outliving
 from otel_logging import context as bindings
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
-from otel_logging.export.encode import EVENT_BYTES, bounded, encode_line, encode_shown, frozen
-from otel_logging.export.readable import Readable
+from otel_logging.export.span_bytes import EVENT_BYTES, bounded, encode_line, encode_shown, frozen
+from otel_logging.export.span_state import Readable
 from otel_logging.lateness.stage import ended_below
 from otel_logging.processors import described, traceback_of
 
@@ -33,6 +33,8 @@ _sdk_log: Final = logging.getLogger("opentelemetry.sdk.trace")
 
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a viewer opens at once
+#: How long the lines outside any span are collected on one `process log` span.
+PROCESS_LOG_S: Final = 60.0
 
 
 class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
@@ -296,3 +298,40 @@ def as_mapping(given: Any) -> Mapping[str, Any]:
     if given is not None:
         _diagnostics.report("attributes lost: they are not a mapping", detail=type(given))
     return {}
+
+
+# ---------------------------------------------------------------- spans of lines alone
+
+
+class OfLines(Span):
+    """One that may end inside a log call, and that processors are shown later.
+
+    Itself it is a page: the child of a span that does not take its lines.
+    """
+
+    is_of_lines = True
+
+    def show_start(self, started: Callable[[Span, Any], None]) -> None:
+        """Be open once more for *started*, whose events leave on a page: it has left itself."""
+        end_ns, self._end_time = self._end_time or 0, None
+        try:
+            started(self, None)
+        finally:
+            self._end_time = end_ns
+            self._events_at_end = [*self._events_at_end, *self._encoded_events]
+            self.flush_events(end_ns)
+
+
+class ProcessLog(OfLines):
+    """The root span of lines outside any: full, it ends, and the next line begins another.
+
+    It lasts a nanosecond, like a page: a minute of lines is no work that took a minute, and
+    would be found among what did by whoever searches for long spans.
+    """
+
+    def flush_events(self, time_ns: int) -> None:
+        """End this one, or, if that is done, let a late line leave on a child span."""
+        if self.is_recording():
+            self.pipeline.end_process_log(self)
+        else:
+            super().flush_events(time_ns)

@@ -19,11 +19,11 @@ from typing import Final
 
 from otel_logging import _diagnostics, _forks
 from otel_logging._green import is_busy
-from otel_logging.spool import descriptor, destinations, directories, merging
-from otel_logging.spool.descriptor import OpenSegment
+from otel_logging.spool import destinations, directories, merging, open_file
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.held import Held, in_use, set_apart, write_file
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
+from otel_logging.spool.open_file import OpenSegment
+from otel_logging.spool.process_dirs import Held, in_use, set_apart, write_file
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import frame, header
 
@@ -226,7 +226,7 @@ class Spool:
         fd = directories.create(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         segment = OpenSegment(path, fd, now)
         if os.name == "posix":  # pragma: no branch - on Windows it would keep readers out
-            descriptor.try_lock(fd)  # who has closed our directory's lock leaves us this one
+            open_file.try_lock(fd)  # who has closed our directory's lock leaves us this one
         try:
             segment.write(header(self.resource, scope))
         except OSError:

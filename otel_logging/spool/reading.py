@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from otel_logging import _diagnostics
 from otel_logging.spool import directories
-from otel_logging.spool.descriptor import check
 from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, listed, sent
+from otel_logging.spool.open_file import check
 from otel_logging.spool.segment import Contents, parse, parse_all
 
 UNSAFE: Final = "a spool directory is not read: it is not safe"
