@@ -6,9 +6,7 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 """
 
 import math
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -21,7 +19,6 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
-from otel_logging._green import OfThread
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import foreign
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
@@ -31,12 +28,6 @@ from otel_logging.export.span_bytes import encode_line, encode_span, fitted_attr
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
 
-#: How many spans of lines wait at most until foreign processors are shown them.
-_MOST_UNSHOWN: Final = 4096
-_NOT_SHOWN: Final = "spans of lines not shown to foreign span processors"
-#: By thread: whether it shows spans of lines. What a processor logs or adds then leaves, and is
-#: not shown: it would be answered in the same way again, without end.
-_showing: Final = OfThread()
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
@@ -75,7 +66,6 @@ class Pipeline:
         self.is_exiting = False
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
-        self._unshown: deque[OfLines] = deque()
         self._own_scope = make_scope(InstrumentationScope(_names.SCOPE))
         _runtime.ids.seed()  # it may be a child of a process that imported the package
         _forks.join(_forks.Step.PIPELINE, self)
@@ -117,25 +107,14 @@ class Pipeline:
     # ---- spans
 
     def ended(self, span: Span) -> None:
-        """Take an ended span to foreign processors, where there are some, and to the spool.
-
-        They have it first: what they take off it does not leave. A span of lines may
-        end inside a log call, even one of theirs, so they are shown it later, by the
-        worker: they may hold a lock of their own, or log about it again.
+        """Take an ended span to foreign processors, and then to the spool: what they take off it
+        does not leave. Spans of lines are not shown: one may end inside a log call of theirs.
         """
-        if isinstance(span, OfLines):
+        try:
+            for method in ("_on_ending", "on_end"):
+                self._tell(self.processors, method, span)
+        finally:  # a processor may raise KeyboardInterrupt
             self.keep(span)
-            if threading.get_ident() in _showing:
-                return
-            if len(self._unshown) < _MOST_UNSHOWN:
-                self._unshown.append(span)
-            else:
-                _diagnostics.report(_NOT_SHOWN)
-        else:
-            try:
-                self._show_ended(span)
-            finally:  # a processor may raise KeyboardInterrupt
-                self.keep(span)
 
     def keep(self, span: Span) -> None:
         """Put the bytes of an ended span into the spool."""
@@ -152,28 +131,6 @@ class Pipeline:
             return
         self.append(span._scope[0], trace_id, encoded)  # noqa: SLF001
 
-    def _show_ended(self, span: Span) -> None:
-        for method in ("_on_ending", "on_end"):
-            self._tell(self.processors, method, span)
-
-    def show_lines(self, until: float = math.inf) -> None:
-        """Show the spans of lines that have ended to foreign processors. Not inside a log call."""
-        me = threading.get_ident()
-        if me in _showing:  # a processor flushes
-            return
-        _showing[me] = True
-        try:
-            for _ in range(len(self._unshown)):  # what other threads log about it comes later
-                if time.monotonic() > until:
-                    return
-                span = self._unshown.popleft()
-                span.show_start(self.started)
-                self._show_ended(span)
-        except IndexError:  # pragma: no cover - another thread has shown the last one
-            return
-        finally:
-            _showing.put(me, None)
-
     def started(self, span: Span, parent_context: Any) -> None:
         """Show a span that has just started to foreign processors."""
         # by keyword, as the SDK does: some take it no other way
@@ -187,23 +144,16 @@ class Pipeline:
                 f" {self._exporter.shown}, where it is sent already: it arrives twice"
             )
         try:
-            for _ in range(1 if self.processors else 2):  # another for what was not shown
-                self._last_calls.prepare()
+            self._last_calls.prepare()
         except RuntimeError as error:
             _diagnostics.report("failures to start a thread for the exit", detail=error)
         self.processors += (processor,)
 
     def shut_processors_down(self, until: float) -> None:
-        """Tell foreign processors that no more spans will come, and bring them none.
-
-        They are shown what has ended, while there is time. Returns by *until*, whether they do.
+        """Tell foreign processors that no more spans will come, and bring them none. Returns by
+        *until*, whether they do.
         """
-        self.roll(is_flush=True, shows=False)
-        if self._unshown:
-            self._last_calls.make(lambda: self.show_lines(until))
-            self._last_calls.wait(until)
-        if self._unshown:
-            _diagnostics.report(_NOT_SHOWN, len(self._unshown))
+        self.roll(is_flush=True)
         shut_down, self.processors = self.processors, ()
         for each in shut_down:
             self._last_calls.make(partial(self._tell, (each,), "shutdown"))
@@ -285,28 +235,22 @@ class Pipeline:
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):
             return
-        showing = threading.get_ident() in _showing
-        span = None if showing else self._process_log
+        span = self._process_log
         if span is None or not span.is_recording():
             ids = new_trace_id(), new_span_id()
             span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, *ids, start_ns=time_ns)
-            if not showing:
-                self._process_log = span
+            self._process_log = span
         span.add_line(time_ns, name, fields)
-        if self.is_exiting or showing:
+        if self.is_exiting:
             self.end_process_log(span)
 
-    def roll(self, is_flush: bool, *, shows: bool = True) -> None:  # noqa: FBT001 - a call-back
-        """End the current `process log` span: for a flush, or when it is old enough. Foreign
-        processors are shown what ended inside log calls, if it *shows* that.
-        """
+    def roll(self, is_flush: bool) -> None:  # noqa: FBT001 - a call-back
+        """End the current `process log` span: for a flush, or when it is old enough."""
         span = self._process_log
         if span is not None:
             age_ns = time.time_ns() - (span.start_time or 0)
             if is_flush or age_ns >= PROCESS_LOG_S * 1e9:
                 self.end_process_log(span)
-        if shows:
-            self.show_lines()
 
     def end_process_log(self, span: ProcessLog) -> None:
         """End *span*; the next line outside any span begins another."""
@@ -335,7 +279,6 @@ class Pipeline:
         _diagnostics.after_fork()
         _runtime.ids.seed()
         self._process_log = None
-        self._unshown.clear()
         self._last_calls = LastCalls()
         foreign.twins.clear()  # the parent has the lines of its open spans
         self.ended_spans = 0

@@ -241,8 +241,6 @@ class TracerProvider(SdkTracerProvider):
         """Bring what has ended to the collector, and let foreign processors do the same."""
         began = time.monotonic()
         pipeline = _runtime.current.pipeline
-        if pipeline is not None:
-            pipeline.show_lines()
         flushed = super().force_flush(timeout_millis)
         left_s = max(timeout_millis / 1000 - (time.monotonic() - began), 0.0)
         return (pipeline is None or pipeline.on_flush(left_s)) and flushed

@@ -11,7 +11,7 @@ Deliberately absent: where the bytes go (``pipeline``).
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -40,7 +40,7 @@ PROCESS_LOG_S: Final = 60.0
 class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
     """A recording span. Concurrency: any thread; a forked child never ends its parent's."""
 
-    #: Whether it holds lines and nothing else: it may end inside a log call.
+    #: Whether it holds lines and nothing else: no processor is shown it.
     is_of_lines = False
     #: What its ``with`` block does with an exception: does it record it, and set the status?
     on_exception = (True, True)
@@ -271,7 +271,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         if around is not None and around.otel_logging_watched:
             ended_below(around, self)
         pipeline = self.pipeline
-        if pipeline.processors:
+        if pipeline.processors and not self.is_of_lines:
             pipeline.ended(self)
         else:
             pipeline.keep(self)
@@ -304,22 +304,9 @@ def as_mapping(given: Any) -> Mapping[str, Any]:
 
 
 class OfLines(Span):
-    """One that may end inside a log call, and that processors are shown later.
-
-    Itself it is a page: the child of a span that does not take its lines.
-    """
+    """A page: the child of a span that does not take its lines. It may end inside a log call."""
 
     is_of_lines = True
-
-    def show_start(self, started: Callable[[Span, Any], None]) -> None:
-        """Be open once more for *started*, whose events leave on a page: it has left itself."""
-        end_ns, self._end_time = self._end_time or 0, None
-        try:
-            started(self, None)
-        finally:
-            self._end_time = end_ns
-            self._events_at_end = [*self._events_at_end, *self._encoded_events]
-            self.flush_events(end_ns)
 
 
 class ProcessLog(OfLines):
