@@ -994,6 +994,18 @@ def test_odd_arguments_never_raise(name: Any, service: Service, tracer: trace.Tr
     assert len(last.events) == 1
 
 
+@pytest.mark.parametrize(("given", "kept"), [(-1, 0), (-(2**80), 0), (2**80, 2**64 - 2), (1.5, 1)])
+def test_a_time_that_does_not_fit_is_moved_to_the_nearest(
+    given: Any, kept: int, service: Service, tracer: trace.Tracer
+) -> None:
+    """Times that no clock shows do not cost the span, nor the event."""
+    span = tracer.start_span("s", start_time=given)
+    span.add_event("e", timestamp=given)
+    span.end(given)
+    found = service.one("s")
+    assert (found.start_ns, found.end_ns, found.events[0].time_ns) == (kept, kept + 1, kept)
+
+
 class Truthless:
     """As an array: whether it is true, or equal to something, is not to be asked."""
 

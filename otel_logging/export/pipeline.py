@@ -14,7 +14,6 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, sampling
-from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
@@ -138,7 +137,7 @@ class Pipeline:
 
     def add_processor(self, processor: SpanProcessor) -> None:
         """Show every span that starts and ends from here on to *processor* too."""
-        if foreign.sends_to(self._exporter, (processor,), SpanExporter):
+        if foreign.sends_to(self._exporter, (processor,), "SpanExporter"):
             _diagnostics.remark(
                 "the span processor that was added sends each span to"
                 f" {self._exporter.shown}, where it is sent already: it arrives twice"
@@ -188,7 +187,7 @@ class Pipeline:
     def is_sent_by(self, provider: Any) -> bool:
         """Say whether another SDK's *provider* sends its spans to where ours go, by now."""
         exporter, was = self._exporter, self._is_sent
-        self._is_sent = foreign.provider_sends_to(exporter, provider, SpanExporter)
+        self._is_sent = foreign.provider_sends_to(exporter, provider, "SpanExporter")
         if self._is_sent and not was:
             _diagnostics.remark(
                 f"the tracer provider that is set sends its spans to {exporter.shown}"

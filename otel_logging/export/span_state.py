@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _UNSET = span_bytes.UNSET
+_LAST_NS = (1 << 64) - 2  # the end comes after the start
 
 
 class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps a context
@@ -161,9 +162,12 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         return time.perf_counter_ns() + self.clock_ns
 
     def as_ns(self, given: Any) -> int:
-        """Return a time that somebody gave as ns since the epoch; now, where it is not a number."""
+        """Return a time that somebody gave as ns since the epoch: the nearest that spans can have;
+        now, where it is not a number.
+        """
         try:
-            return given if type(given) is int else int(given)
+            is_one = type(given) is int and 0 < given < _LAST_NS
+            return given if is_one else min(max(0, int(given)), _LAST_NS)
         except Exception:
             return self.now_ns()
 
