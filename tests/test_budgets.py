@@ -50,7 +50,7 @@ BUDGETS = {
     "context": 221,
     "demo": 231,
     "doctor": 393,
-    "export": 2083,
+    "export": 2080,
     "handover": 115,
     "integrations": 2056,
     "jobs": 99,
@@ -67,7 +67,7 @@ BUDGETS = {
     "testing": 153,
     "tracers": 58,
     "traces": 2503,
-    "tracing": 288,
+    "tracing": 287,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.

@@ -122,7 +122,7 @@ FLOORS_INSIDE = {
         {"configure"},
     ],
     "export": [
-        {"ids", "last_calls", "outcome", "redacted", "span_bytes"},
+        {"ids", "outcome", "redacted", "span_bytes"},
         {"grpc", "http", "records", "sender", "span_state"},
         {"delivery", "span"},
         {"foreign", "metrics"},

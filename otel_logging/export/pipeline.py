@@ -6,9 +6,12 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -18,15 +21,16 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
+from otel_logging._green import is_green
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import foreign
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
-from otel_logging.export.last_calls import LastCalls
 from otel_logging.export.span import PAGE_EVENTS, PROCESS_LOG_S, OfLines, ProcessLog, Span
 from otel_logging.export.span_bytes import encode_line, encode_span, fitted_attributes, make_scope
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
 
+_LOOK_S: Final = 0.005
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
@@ -283,3 +287,50 @@ class Pipeline:
         self.ended_spans = 0
         self.resource = in_this_process(self.resource)
         self.spool.resource = encode_resource(self.resource)
+
+
+class LastCalls:
+    """Calls of foreign processors at the end, which may never return: each in a thread of its own.
+
+    Python 3.12 starts none while the interpreter exits, so they wait for that from the beginning.
+    A forked child does not have them: there, and in the process that uWSGI forks, that Python
+    makes the call in the thread that waits.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[SimpleQueue[Callable[[], None]]] = []
+        self._open: list[Callable[[], None]] = []
+
+    def prepare(self) -> None:
+        """Have a thread for one more call. Failure: RuntimeError, where there are too many."""
+        if not (is_green() or _forks.is_before_fork()):
+            calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+            self._start(lambda: self._make(calls.get()))
+            self._threads.append(calls)
+
+    def make(self, call: Callable[[], None]) -> None:
+        """Make *call*, which must not raise, and do not wait for it if that can be helped."""
+        self._open.append(call)
+        if self._threads:
+            self._threads.pop().put(call)
+            return
+        try:
+            self._start(lambda: self._make(call))
+        except RuntimeError:
+            self._make(call)
+
+    def wait(self, until: float) -> bool:
+        """Wait for all calls, and until then at most; return whether they have returned."""
+        with suppress(Exception):  # gevent and eventlet raise for a wait in their hub
+            while self._open and time.monotonic() < until:
+                time.sleep(_LOOK_S)
+        return not self._open
+
+    def _start(self, run: Callable[[], Any]) -> None:
+        threading.Thread(target=run, name="otel_logging processors", daemon=True).start()
+
+    def _make(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        finally:
+            self._open.remove(call)
