@@ -63,7 +63,7 @@ BUDGETS = {
     "propagation": 113,
     "run": 51,
     "settings": 392,
-    "spool": 1056,
+    "spool": 1053,
     "testing": 153,
     "tracers": 58,
     "traces": 2503,

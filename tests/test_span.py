@@ -508,32 +508,6 @@ def test_events_of_another_sdk_are_bounded_each(receiver: Receiver, tmp_path: An
     service.observability.shutdown()
 
 
-THEIRS = """
-import sys
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-trace.set_tracer_provider(TracerProvider())
-from otel_logging import *
-observability = setup_observability("shop", environment="production", endpoint=sys.argv[1],
-                                    spool_dir=sys.argv[2])
-with trace.get_tracer("theirs").start_as_current_span("theirs"):
-    for n in range(130):
-        wide = 60 if n % 43 == 0 else 0
-        get_logger("shop").info("n", **{f"given_{n}": "é" * 8_000 for n in range(wide)})
-assert observability.shutdown()
-"""
-
-
-def test_an_event_of_another_sdks_span_is_bounded(receiver: Receiver, tmp_path: Any) -> None:
-    """As one of ours, in its span and on the pages."""
-    script(THEIRS, receiver.endpoint, str(tmp_path))
-    events = [event for span in receiver.spans for event in span.events]
-    assert len(events) == 130
-    assert max(map(size_of, events)) <= MAX_RECORD_BYTES
-    assert all("more]" in e.attributes.get("given_59", "more]") for e in events)
-    assert len([e for e in events if "given_59" in e.attributes]) == 4  # the last on a page
-
-
 def test_a_line_after_the_span_ended_is_a_child_of_it(service: Service) -> None:
     """A task that outlives its request still logs into its trace."""
     with traced("request") as span:
@@ -702,7 +676,7 @@ def test_a_span_of_the_process_that_forked_is_not_ended_here(
 
 
 def test_foreign_processors_and_exporters_work(service: Service, tracer: trace.Tracer) -> None:
-    """The SDK's own exporters see our spans as they see the SDK's, lines and pages too."""
+    """The SDK's own exporters see our spans as they see the SDK's."""
     exporter = InMemorySpanExporter()
     provider: Any = trace.get_tracer_provider()
     assert isinstance(provider, TracerProvider)
