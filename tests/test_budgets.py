@@ -50,7 +50,7 @@ BUDGETS = {
     "context": 221,
     "demo": 231,
     "doctor": 393,
-    "export": 2078,
+    "export": 2076,
     "handover": 115,
     "integrations": 2056,
     "jobs": 99,

@@ -263,7 +263,8 @@ class Pipeline:
 
     def overflow(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
         """Let *events* that one of our spans cannot hold leave at once on a child span."""
-        self._log_span(span.context, time_ns, events, span.next_page())
+        span._pages += 1  # noqa: SLF001 - of our own span
+        self._log_span(span.context, time_ns, events, span._pages)  # noqa: SLF001
 
     def _log_span(
         self, parent: SpanContext, time_ns: int, events: Sequence[bytes], number: int

@@ -89,11 +89,6 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
             self.otel_logging_last = max(self.otel_logging_last, time_ns)
             self.pipeline.overflow(self, time_ns, page)
 
-    def next_page(self) -> int:
-        """Return the number of the next child span that holds lines, from 1."""
-        self._pages += 1
-        return self._pages
-
     def _take_events(self) -> list[bytes]:
         """Take what is there, whoever else takes or adds meanwhile."""
         self._page_bytes = 0
