@@ -29,9 +29,9 @@ class Message:
         self.asked_ns = self.sent_ns = 0
         self.is_over = False
         stage = connection.stage
-        stage.start_ns = arrived_ns
         waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
-        stage.attributes = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
+        waited = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
+        stage.asked = stage.asked._replace(attributes=waited, start_ns=arrived_ns)
         CURRENT.set(_NOWHERE)
         if bindings.state() is connection.shared:  # else in a block of the application's
             bindings.restore(connection.bound())
