@@ -1,4 +1,4 @@
-"""The spool's directories: where they are, who holds them, and what is removed from them.
+"""The spool's directories: where they are, whether they are safe, and what is removed from them.
 
     <base>/<service>-<hash>/          0700, one per destination; of log records: ...-<hash>.logs
         <pid>-<start>/                0700, one per process, which holds it by flock
@@ -10,7 +10,7 @@
 
 In: paths. Out: paths. Invariant: no symbolic link is followed, no other user's
 directory is used, and a directory with a segment in it is never removed.
-Deliberately absent: what is in a segment.
+Deliberately absent: who holds them (``process_dirs``), what is in a segment.
 """
 
 import contextlib
