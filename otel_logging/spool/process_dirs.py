@@ -2,7 +2,8 @@
 
 In: a destination's directory. Out: paths to write to, to read and to deliver from.
 Invariant: nothing is done in a directory whose lock is not ours any more: a neighbour may
-have it; one with a segment in it is never removed. Deliberately absent: the lock around all this, which is the spool's.
+have it; one with a segment in it is never removed. Deliberately absent: the lock around all
+this, which is the spool's.
 """
 
 import contextlib

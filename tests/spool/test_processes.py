@@ -120,7 +120,7 @@ print("parent", waiting(spool))
 
 
 @posix
-@pytest.mark.parametrize("function", ["_write", "write"])
+@pytest.mark.parametrize("function", ["_put", "write"])
 def test_an_append_that_forks_midway_writes_to_no_other_file(base: Path, function: str) -> None:
     """A signal handler that forks: the child's descriptors may be another file's by then."""
     printed = run(
