@@ -9,7 +9,6 @@ Deliberately absent: levels, formats, destinations.
 """
 
 import os
-import re
 import sys
 import threading
 import time
@@ -17,7 +16,8 @@ from collections import Counter
 from typing import Any, Final
 
 from otel_logging import _names, _redact, _runtime
-from otel_logging._descriptor import PATIENCE_S, Descriptor, fd_of, is_standard
+from otel_logging._stream import PATIENCE_S, Descriptor, fd_of, is_standard
+from otel_logging._text import later
 
 QUIET_S: Final = 60.0  # for each kind of trouble
 
@@ -26,7 +26,7 @@ counts: Counter[str] = Counter()
 untold: Counter[str] = Counter()
 _changed_at = time.monotonic()  # when the latter were last put there
 _known_changed: Counter[str] = Counter()  # and how many there were
-_LOSS: Final = re.compile(r"\b(lost|dropped)\b")
+_LOSS: Final = later(r"\b(lost|dropped)\b")
 _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from otel_logging import _forks
-from otel_logging._socket import Socket
+from otel_logging._sockets import Socket, TlsSocket
 
 if TYPE_CHECKING:
     import ssl
@@ -54,8 +54,6 @@ class HttpClient:
         self._host, self._usual_port = parts.hostname or "", 80
         self._make: Callable[[int, int, int], Socket] = Socket
         if tls is not None:
-            from otel_logging._tls import TlsSocket
-
             self._make, self._usual_port = functools.partial(TlsSocket, tls, self._host), 443
         self._port = parts.port or self._usual_port
         #: As the head of a request has it: without the user, and a port that says nothing.

@@ -16,7 +16,6 @@ from otel_logging._values import field, plain
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
-_FIXED64 = struct.Struct("<Q").pack
 _TAG_AND_TIME = struct.Struct("<BQ").pack
 _FIXED32 = struct.Struct("<I").pack
 _TIMES = struct.Struct("<BQBQ").pack
@@ -62,13 +61,6 @@ def _varint(number: int) -> bytes:
 def _field(tag: bytes, payload: bytes) -> bytes:
     size = len(payload)
     return tag + (_ONE_BYTE[size] if size < 128 else _varint(size)) + payload
-
-
-def _time(ns: int) -> bytes:
-    try:
-        return _FIXED64(ns)
-    except struct.error:  # before 1970, after 2554, or a float: nearest rather than none
-        return _FIXED64(int(min(max(0, ns), _UINT64)))
 
 
 def _text(value: str) -> bytes:
@@ -174,11 +166,7 @@ def name_of(name: str) -> bytes:
 
 def event_of(time_ns: int, *encoded: bytes) -> bytes:
     """Encode an event of what ``name_of`` and ``attributes``, with ``EVENT_TAG``, returned."""
-    try:  # what ``_time`` does, without the call
-        time = _TAG_AND_TIME(0x09, time_ns)
-    except struct.error:
-        time = b"\x09" + _time(time_ns)
-    body = time + b"".join(encoded)
+    body = _TAG_AND_TIME(0x09, time_ns) + b"".join(encoded)
     return b"\x5a" + _varint(len(body)) + body
 
 
@@ -234,23 +222,19 @@ def span(
     status: int = 0,
     message: str = "",
 ) -> bytes:
-    """Encode a span as field 2 of ScopeSpans. Never raises for numbers of any size."""
+    """Encode a span as field 2 of ScopeSpans. Failure: raises for ids and times that do not fit."""
     key = (name, kind)
     named = _named.get(key) if type(name) is str else None
     if named is None:
         named = _field(b"\x2a", _text(plain(name))) + b"\x30" + _ONE_BYTE[kind]
         if type(name) is str and len(name) <= _REMEMBERED_CHARACTERS:
             _remember(_named, key, named)
-    try:
-        head = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id)
-        times = _TIMES(0x39, start_ns, 0x41, end_ns)
-    except struct.error:
-        head = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id & _UINT64)
-        times = b"\x39" + _time(start_ns) + b"\x41" + _time(end_ns)
+    head = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id)
+    times = _TIMES(0x39, start_ns, 0x41, end_ns)
     if not isinstance(values, bytes):
         values = attributes(b"\x4a", values)
     if parent_span_id:
-        head += b"\x22\x08" + (parent_span_id & _UINT64).to_bytes(8, "big")
+        head += b"\x22\x08" + parent_span_id.to_bytes(8, "big")
     more = b"".join((*events, *links)) if events or links else b""
     flag_bytes = _flags.get(flags) or b"\x85\x01" + _FIXED32(flags & _UINT32)
     body = b"".join((head, named, times, values, more, flag_bytes))
@@ -290,9 +274,9 @@ def log_record(
     *trace_id* is empty outside any span. LogRecord: 1 time, 2 severity number, 3 its text,
     5 body, 6 attributes, 7 dropped, 8 flags, 9 trace id, 10 span id, 11 observed time. The
     messages around it have the field numbers of those around a span, so ``resource``,
-    ``scope`` and ``request`` serve both. Failure: never raises.
+    ``scope`` and ``request`` serve both.
     """
-    encoded = b"\x09" + _time(time_ns) + b"\x10" + _varint(severity)
+    encoded = _TAG_AND_TIME(0x09, time_ns) + b"\x10" + _varint(severity)
     encoded += _field(b"\x1a", _text(severity_text)) + _field(b"\x2a", _any_value(plain(body)))
     encoded += attributes(b"\x32", values)
     if dropped:
@@ -301,8 +285,8 @@ def log_record(
         encoded += b"\x45" + _FIXED32(flags & _UINT32)
     if trace_id:
         encoded += _field(b"\x4a", trace_id)
-        encoded += b"\x52\x08" + (span_id & _UINT64).to_bytes(8, "big")
-    return _field(b"\x12", encoded + b"\x59" + _time(observed_ns))
+        encoded += b"\x52\x08" + span_id.to_bytes(8, "big")
+    return _field(b"\x12", encoded + _TAG_AND_TIME(0x59, observed_ns))
 
 
 def resource(values: Mapping[str, Any], schema_url: str = "") -> bytes:

@@ -25,7 +25,7 @@ _ENCODED: Final = (
     ", its user and password percent-encoded (/ is %2F, ? is %3F, @ is %40), without a colon in"
     " the user, control characters, or another @"
 )
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # RFC 7617: in neither of them
+_CONTROLS: Final = "[\x00-\x1f\x7f-\x9f]"  # RFC 7617: in neither of them
 _NUMBERS: Final[dict[str, int]] = logging.getLevelNamesMapping()
 _LEVELS: Final = {
     name.lower(): _NUMBERS[name] for name in sorted(_NUMBERS, key=_NUMBERS.__getitem__)
@@ -289,6 +289,6 @@ def credentials_of(url: SplitResult) -> str | None:
     """
     encoded, _, encoded_password = url.netloc.rpartition("@")[0].partition(":")
     user, password = _decoded(encoded), _decoded(encoded_password)
-    if user is None or password is None or ":" in user or _CONTROLS.search(user + password):
+    if user is None or password is None or ":" in user or re.search(_CONTROLS, user + password):
         return None
     return f"{user}:{password}"

@@ -27,7 +27,7 @@ from otel_logging.logs import uncaught
 from otel_logging.logs.configure import get_logger
 from otel_logging.settings import Exporter, Settings, destination
 from otel_logging.spool import destinations, directories
-from otel_logging.spool.held import in_use
+from otel_logging.spool.process_dirs import in_use
 from otel_logging.spool.queue import Spool
 
 #: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.

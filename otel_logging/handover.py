@@ -91,7 +91,7 @@ class taking:  # noqa: N801 - reads as a verb
             self._open.enter_context(bindings.detached())
             options |= {"root": True, "links": [each.link() for each in self._handoffs]}
         stage = stage_of(self._name, **options)
-        stage.start_ns = first.since_ns
+        stage.asked = stage.asked._replace(start_ns=first.since_ns)
         self._span, self._began = self._open.enter_context(stage), time.perf_counter_ns()
         return self._span
 

@@ -6,7 +6,6 @@ Deliberately absent: rendering (``logs``), and what a span of ours does with a l
 
 import inspect
 import logging
-import re
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping
@@ -16,6 +15,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _exceptions, _fields, _json, _names, _runtime
 from otel_logging import context as bindings
+from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, plain
 from otel_logging.jobs import TaggedText, current_job_tag
 
@@ -34,7 +34,7 @@ _NOT_FIELDS: Final = frozenset({"exc_info", "stack_info", "_record", "_from_stru
 EventDict = MutableMapping[str, Any]
 
 #: ECMA-48 SGR: colours that a library puts into its texts.
-_COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
+_COLORS: Final = later(r"\x1b\[[0-9;]*m")
 #: Numbers of levels that ``logging`` has no name for, by the name on another library's records.
 LEVELS: Final = {"SUCCESS": 25}
 

@@ -5,7 +5,6 @@ of who sent them. Invariant: nothing that is bound leaves in headers unless ``pr
 Deliberately absent: what a propagator writes (OpenTelemetry's, by OTEL_PROPAGATORS).
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import copy_context
 from typing import Any, Final, TypeVar
@@ -15,6 +14,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
 from otel_logging import _diagnostics, _exceptions, _runtime, _wrap, outliving
+from otel_logging._text import later
 from otel_logging._values import plain
 from otel_logging.binding import Block, has_ended
 from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
@@ -142,7 +142,7 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
 
 
 #: RFC 9110, field values: no control character but the tab.
-_NOT_IN_HEADERS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_IN_HEADERS: Final = later(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _Headers(dict[str, str]):

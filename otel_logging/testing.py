@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanContext
 
 from otel_logging import _names, _otlp, _parse, observability
 from otel_logging import context as bindings
-from otel_logging.export import encode, ids, pipeline
+from otel_logging.export import ids, pipeline, span_bytes
 from otel_logging.export.span import Span
 from otel_logging.integrations import registry
 from otel_logging.logs import configure, logger
@@ -95,7 +95,7 @@ class _Kept(pipeline.Pipeline):
         self.spans.append((ids.encode_resource(self.resource), encoded))
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
-        self._keep_page(0, 0, [encode.encode_line(self.limits, time_ns, name, fields)])
+        self._keep_page(0, 0, [span_bytes.encode_line(self.limits, time_ns, name, fields)])
 
     def _log_span(
         self, parent: SpanContext, _time_ns: int, events: Sequence[bytes], _number: int

@@ -97,16 +97,18 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     """
     if type(name) is str and not options and name.strip():  # nothing else can be wrong
         stage = Stage()
-        stage.name, stage.attributes, stage.asked = name, _NO_ATTRIBUTES, _NOTHING_ASKED
-        stage.start_ns, stage.spans = None, []
+        stage.name, stage.asked, stage.spans = name, _NOTHING_ASKED, []
         return stage
     if callable(name) or isinstance(name, (classmethod, staticmethod)):
         return stage_of(None, **options)(name)
     return stage_of(name, **options)
 
 
+_NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 class _Asked(NamedTuple):
-    """The options of a stage that never change; in one tuple: each stage looks at all."""
+    """The options of a stage; in one tuple: each stage looks at all."""
 
     kind: SpanKind = SpanKind.INTERNAL
     links: list[Link] | None = None
@@ -115,23 +117,22 @@ class _Asked(NamedTuple):
     expected: Any = ()
     #: Whether it may begin a trace or a request inside another.
     is_special: bool = False
+    attributes: Mapping[str, Any] = _NO_ATTRIBUTES
+    #: When its work was handed over, ns since the epoch; None: when it begins.
+    start_ns: int | None = None
 
 
 _NOTHING_ASKED: Final = _Asked()
-_NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Stage:
     """What ``traced`` returns: the options of a stage, and the ``with`` blocks that are open."""
 
-    __slots__ = ("asked", "attributes", "name", "spans", "start_ns")
+    __slots__ = ("asked", "name", "spans")
 
     name: str | None
-    attributes: Mapping[str, Any]
     asked: _Asked
     spans: list[Span]
-    #: When its work was handed over, ns since the epoch; None: when it begins.
-    start_ns: int | None
 
     def __call__(self, function: _F) -> _F:
         """Decorate *function*: each call is a stage."""
@@ -205,10 +206,10 @@ def stage_of(
     if attributes is not None and not isinstance(attributes, Mapping):
         raise ConfigurationError(f"{by}: attributes", attributes, "a mapping")
     is_special = root or of_kind in bindings.ARRIVING
+    given = {**fields, **attributes} if attributes else fields
     stage = Stage()
-    stage.name, stage.start_ns, stage.spans = name, None, []
-    stage.attributes = {**fields, **attributes} if attributes else fields
-    stage.asked = _Asked(of_kind, linked, budget, root, kinds, is_special)
+    stage.name, stage.spans = name, []
+    stage.asked = _Asked(of_kind, linked, budget, root, kinds, is_special, given)
     return stage
 
 
@@ -218,7 +219,7 @@ def start(stage: Stage) -> Any:
     if tracer is None:
         return _INVALID
     try:
-        kind, links, budget, _, expected, is_special = stage.asked
+        kind, links, budget, _, expected, is_special, attributes, start_ns = stage.asked
         outer = context = CURRENT.get()
         around, before = (inside := outer.get(SPAN, _INVALID)), None
         if is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
@@ -229,14 +230,14 @@ def start(stage: Stage) -> Any:
             if before.has_requests:
                 before = bindings.begin(around, arrives=False)
                 outer = context = CURRENT.get()
-        elif around.otel_logging_closed and not (stage.start_ns or outliving.stays(stage, around)):
+        elif around.otel_logging_closed and not (start_ns or outliving.stays(stage, around)):
             return start(stage)
-        name, attributes = stage.name or "stage", stage.attributes
+        name = stage.name or "stage"
         if budget is None and runtime.budgets:
             budget = runtime.budgets.get(name)
         if budget is not None:
             attributes = {**attributes, _names.BUDGET: budget}
-        span: Any = tracer.begin(name, context, inside, kind, attributes, links, stage.start_ns)
+        span: Any = tracer.begin(name, context, inside, kind, attributes, links, start_ns)
         if span is around or span is _INVALID:  # an SDK that records nothing
             if not is_special:
                 return _INVALID
@@ -250,7 +251,7 @@ def start(stage: Stage) -> Any:
             span.otel_logging_budget, span.otel_logging_expected = budget, expected
         if (watch := runtime.watch) is not None:
             if budget is not None or watch.has_budgets:
-                watch.measure(span, name, budget, inside, kind, attributes, stage.start_ns)
+                watch.measure(span, name, budget, inside, kind, attributes, start_ns)
             if before is not None and span.otel_logging_watched is None:
                 watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:
@@ -271,9 +272,9 @@ def _entry(
     where it is an entry stage, and its links.
     """
     # what arrives where a stage has ended has nothing to do with it
-    kind, links, _, root, _, _ = stage.asked
+    kind, links, _, root, *_, start_ns = stage.asked
     is_over = outliving.tasks if around is _INVALID else has_ended(around)
-    if is_over and not (stage.start_ns or outliving.stays(stage, around)):  # it was handed over
+    if is_over and not (start_ns or outliving.stays(stage, around)):  # it was handed over
         outer = CURRENT.get()
         around = outer.get(SPAN, _INVALID)
     arrives = kind in bindings.ARRIVING
@@ -315,7 +316,8 @@ def end(
                 _exceptions.tell_later(error, _runtime.current.failed, span)
         if watched:
             end_ns = watched.finish(end_ns)
-        if getattr(span, "end_time", None) is None:  # else somebody has ended it already
+        # False: it is not recorded; else somebody may have ended it already
+        if watched is not False and getattr(span, "end_time", None) is None:
             if not (watched or span.otel_logging_budget is None):
                 end_ns = _measured(span, span.otel_logging_budget, end_ns)
             span.end(end_ns)
@@ -342,7 +344,7 @@ def end(
         else:
             span.otel_logging_passed = True
             span.otel_logging_token = outliving.renewed(token)
-        if bound is not None and (watch := _runtime.current.watch) is not None:
+        if bound is not None and watched is not False and (watch := _runtime.current.watch):
             watch.open.pop(span, None)
 
 

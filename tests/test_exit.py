@@ -183,7 +183,7 @@ provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(
 )))
 """
     assert shop.run(script(main=processor)) == ["normal", "late", "later"]
-    assert shop.err == "normal;"
+    assert shop.err == ""
     shop.start_next()
     assert sorted(shop.delivered()) == ["late", "later", "normal"]
 
@@ -231,27 +231,9 @@ def test_processors_that_answer_each_span_end_with_it(shop: Shop, processor: str
     assert {"normal", "inside", "after its end"} <= set(delivered)
     assert len(delivered) < 40
     if "add" in processor:
-        assert {"added to stage", "added to log", "added to process log"} <= set(delivered)
+        assert "added to stage" in delivered
     if "'on_start'" in processor and "log_it" not in processor:
         assert not [line for line in said if "ended span" in line]
-
-
-def test_exit_is_in_time_though_a_processor_is_slow(shop: Shop) -> None:
-    """What it is not shown is counted, and delivered."""
-    slow = """
-from opentelemetry.sdk.trace import SpanProcessor
-class Slow(SpanProcessor):
-    def on_end(self, span): time.sleep(2.0 * (span.name == "log"))
-trace.get_tracer_provider().add_span_processor(Slow())
-with traced("stage") as stage: pass
-for number in range(30): stage.add_line(time.time_ns(), f"late {number}", {})
-"""
-    began = time.monotonic()
-    shop.run(script(main=slow))
-    assert time.monotonic() - began < 20
-    assert "spans of lines not shown to foreign span processors" in shop.err
-    shop.start_next()
-    assert {f"late {number}" for number in range(30)} <= set(shop.delivered())
 
 
 HANGING = """
@@ -262,7 +244,6 @@ def say(*_): os.write(2, b"told ")
 kinds = {
     "none": type("P", (SpanProcessor,), {"shutdown": say}),
     "shutdown": type("P", (SpanProcessor,), {"shutdown": hang}),
-    "on_end": type("P", (SpanProcessor,), {"on_end": lambda _, s: s.name == "log" and hang()}),
     "export": lambda: BatchSpanProcessor(type("E", (SpanExporter,), {"export": hang})()),
 }
 provider = trace.get_tracer_provider()
@@ -273,12 +254,12 @@ stage.add_line(time.time_ns(), "after its end", {})
 """
 
 
-@pytest.mark.parametrize("what", ["shutdown", "on_end", "export"])
+@pytest.mark.parametrize("what", ["shutdown", "export"])
 @pytest.mark.parametrize("end", ["", "observability.shutdown(0.6)"])
 def test_the_end_is_in_time_though_a_processor_never_returns(
     shop: Shop, what: str, end: str
 ) -> None:
-    """It is reported; the others are told, and what it was not shown is delivered."""
+    """It is reported; the others are told, and what ends after it is delivered."""
     began = time.monotonic()
     shop.run(script(main=HANGING.replace("sys.argv[1]", repr(what)) + end))
     assert time.monotonic() - began < 20

@@ -256,8 +256,8 @@ def test_a_reader_that_stops(kind: Any, kernel: str) -> None:
 #: A machine on which a thread waits for a processor wherever it reads the clock.
 BUSY = """
 import time, types
-from otel_logging import _descriptor
-_descriptor.time = types.SimpleNamespace(monotonic=lambda: time.sleep(0.1) or time.monotonic())
+from otel_logging import _stream
+_stream.time = types.SimpleNamespace(monotonic=lambda: time.sleep(0.1) or time.monotonic())
 """
 
 
@@ -524,7 +524,7 @@ def test_what_was_printed_and_finds_no_room_holds_no_line_up(stream: str) -> Non
 HELD = """
 import fcntl, sys, threading, time
 from otel_logging import _diagnostics, configure_logging, get_logger
-from otel_logging._descriptor import Descriptor
+from otel_logging._stream import Descriptor
 fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
 configure_logging()
 threading.Thread(target=print, args=("x" * 100_000,), daemon=True).start()

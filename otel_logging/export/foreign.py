@@ -22,8 +22,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from otel_logging import _diagnostics, _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import has_ended
-from otel_logging.export.encode import make_scope
 from otel_logging.export.span import Span
+from otel_logging.export.span_bytes import make_scope
 from otel_logging.settings import Exporter
 
 #: By provider: its processors, where ours go, and whether they send there.
@@ -96,7 +96,7 @@ class AttachedProcessor(SpanProcessor):
         return True
 
 
-def provider_sends_to(ours: Exporter, provider: Any, kind: type = object) -> bool:
+def provider_sends_to(ours: Exporter, provider: Any, kind: str = "object") -> bool:
     """Say what ``sends_to`` says of another SDK's *provider*: asked for every record and span."""
     many = getattr(provider, "_active_span_processor", None)
     many = many or getattr(provider, "_multi_log_record_processor", None)
@@ -111,8 +111,9 @@ def provider_sends_to(ours: Exporter, provider: Any, kind: type = object) -> boo
     return known[2]
 
 
-def sends_to(ours: Exporter, processors: Iterable[Any], kind: type) -> bool:
-    """Say whether *processors* have an OTLP exporter of that *kind* to the collector of *ours*.
+def sends_to(ours: Exporter, processors: Iterable[Any], kind: str) -> bool:
+    """Say whether *processors* have an OTLP exporter of that *kind* to the collector of *ours*; by
+    the name of its class, which few services import.
 
     It is looked for in what they hold, and what that holds: in attributes and lists, not in
     closures. Failure: never raises. Cost: a millisecond.
@@ -125,7 +126,7 @@ def sends_to(ours: Exporter, processors: Iterable[Any], kind: type) -> bool:
         seen.add(id(each))
         with suppress(Exception):  # of a proxy
             holds = each if isinstance(each, (list, tuple, dict)) else each.__dict__
-            if isinstance(each, kind):
+            if kind in [of.__name__ for of in each.__class__.__mro__]:
                 theirs = getattr(each, "_endpoint", None)
                 if type(theirs) is str and _is_at(theirs, ours) and _has_headers_of(ours, each):
                     return True

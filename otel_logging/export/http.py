@@ -13,7 +13,6 @@ import zlib
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from otel_logging import _forks
 from otel_logging._errors import shown_url
 from otel_logging._http import HttpClient, Response
 from otel_logging.export import outcome
@@ -90,20 +89,10 @@ class OtlpHttp(HttpClient):
             with contextlib.suppress(ValueError):  # it may be relative, or no address
                 location = urljoin(self._exporter.endpoint, location)
             text = f"HTTP {status} {response.reason} to {shown_url(location)}"
+        after = response.headers.get("retry-after", "")  # a date is nobody's
         return Answer(
             final or Outcome.AGAIN,
             one_line(text),
-            after_s=_seconds(response.headers.get("retry-after", "")),
+            after_s=float(after) if after.isdecimal() else None,
             code=PAGE if is_page and status == 500 else str(status),
         )
-
-
-def _seconds(after: str) -> float | None:
-    """Return how long a Retry-After asks to wait, in seconds or until a date; None for neither."""
-    if not after or after.isdecimal():
-        return float(after) if after else None
-    with contextlib.suppress(ValueError, OverflowError), _forks.importing:
-        from email.utils import parsedate_to_datetime
-
-        return max(parsedate_to_datetime(after).timestamp() - time.time(), 0.0)
-    return None

@@ -8,36 +8,29 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, sampling
-from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
-from otel_logging._green import OfThread
+from otel_logging._green import is_green
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import foreign
-from otel_logging.export.encode import encode_line, fitted_attributes, make_scope
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
-from otel_logging.export.last_calls import LastCalls
-from otel_logging.export.line_spans import PROCESS_LOG_S, OfLines, ProcessLog
-from otel_logging.export.span import PAGE_EVENTS, Span
+from otel_logging.export.span import PAGE_EVENTS, PROCESS_LOG_S, OfLines, ProcessLog, Span
+from otel_logging.export.span_bytes import encode_line, encode_span, fitted_attributes, make_scope
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import Spool
 
-#: How many spans of lines wait at most until foreign processors are shown them.
-_MOST_UNSHOWN: Final = 4096
-_NOT_SHOWN: Final = "spans of lines not shown to foreign span processors"
-#: By thread: whether it shows spans of lines. What a processor logs or adds then leaves, and is
-#: not shown: it would be answered in the same way again, without end.
-_showing: Final = OfThread()
+_LOOK_S: Final = 0.005
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
@@ -76,7 +69,6 @@ class Pipeline:
         self.is_exiting = False
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
-        self._unshown: deque[OfLines] = deque()
         self._own_scope = make_scope(InstrumentationScope(_names.SCOPE))
         _runtime.ids.seed()  # it may be a child of a process that imported the package
         _forks.join(_forks.Step.PIPELINE, self)
@@ -118,25 +110,14 @@ class Pipeline:
     # ---- spans
 
     def ended(self, span: Span) -> None:
-        """Take an ended span to foreign processors, where there are some, and to the spool.
-
-        They have it first: what they take off it does not leave. A span of lines may
-        end inside a log call, even one of theirs, so they are shown it later, by the
-        worker: they may hold a lock of their own, or log about it again.
+        """Take an ended span to foreign processors, and then to the spool: what they take off it
+        does not leave. Spans of lines are not shown: one may end inside a log call of theirs.
         """
-        if isinstance(span, OfLines):
+        try:
+            for method in ("_on_ending", "on_end"):
+                self._tell(self.processors, method, span)
+        finally:  # a processor may raise KeyboardInterrupt
             self.keep(span)
-            if threading.get_ident() in _showing:
-                return
-            if len(self._unshown) < _MOST_UNSHOWN:
-                self._unshown.append(span)
-            else:
-                _diagnostics.report(_NOT_SHOWN)
-        else:
-            try:
-                self._show_ended(span)
-            finally:  # a processor may raise KeyboardInterrupt
-                self.keep(span)
 
     def keep(self, span: Span) -> None:
         """Put the bytes of an ended span into the spool."""
@@ -144,36 +125,14 @@ class Pipeline:
             return
         try:
             trace_id = span.trace_id.to_bytes(16, "big")
-            encoded = span.encode(trace_id)
+            encoded = encode_span(span, trace_id)
             if len(encoded) > MAX_RECORD_BYTES:
                 span._attributes = {**fitted_attributes(span.attributes, len(encoded))}  # noqa: SLF001
-                encoded = span.encode(trace_id)
+                encoded = encode_span(span, trace_id)
         except Exception as error:  # of what a foreign processor assigned
             _diagnostics.report("spans lost: they cannot be encoded", detail=error)
             return
         self.append(span._scope[0], trace_id, encoded)  # noqa: SLF001
-
-    def _show_ended(self, span: Span) -> None:
-        for method in ("_on_ending", "on_end"):
-            self._tell(self.processors, method, span)
-
-    def show_lines(self, until: float = math.inf) -> None:
-        """Show the spans of lines that have ended to foreign processors. Not inside a log call."""
-        me = threading.get_ident()
-        if me in _showing:  # a processor flushes
-            return
-        _showing[me] = True
-        try:
-            for _ in range(len(self._unshown)):  # what other threads log about it comes later
-                if time.monotonic() > until:
-                    return
-                span = self._unshown.popleft()
-                span.show_start(self.started)
-                self._show_ended(span)
-        except IndexError:  # pragma: no cover - another thread has shown the last one
-            return
-        finally:
-            _showing.put(me, None)
 
     def started(self, span: Span, parent_context: Any) -> None:
         """Show a span that has just started to foreign processors."""
@@ -182,29 +141,22 @@ class Pipeline:
 
     def add_processor(self, processor: SpanProcessor) -> None:
         """Show every span that starts and ends from here on to *processor* too."""
-        if foreign.sends_to(self._exporter, (processor,), SpanExporter):
+        if foreign.sends_to(self._exporter, (processor,), "SpanExporter"):
             _diagnostics.remark(
                 "the span processor that was added sends each span to"
                 f" {self._exporter.shown}, where it is sent already: it arrives twice"
             )
         try:
-            for _ in range(1 if self.processors else 2):  # another for what was not shown
-                self._last_calls.prepare()
+            self._last_calls.prepare()
         except RuntimeError as error:
             _diagnostics.report("failures to start a thread for the exit", detail=error)
         self.processors += (processor,)
 
     def shut_processors_down(self, until: float) -> None:
-        """Tell foreign processors that no more spans will come, and bring them none.
-
-        They are shown what has ended, while there is time. Returns by *until*, whether they do.
+        """Tell foreign processors that no more spans will come, and bring them none. Returns by
+        *until*, whether they do.
         """
-        self.roll(is_flush=True, shows=False)
-        if self._unshown:
-            self._last_calls.make(lambda: self.show_lines(until))
-            self._last_calls.wait(until)
-        if self._unshown:
-            _diagnostics.report(_NOT_SHOWN, len(self._unshown))
+        self.roll(is_flush=True)
         shut_down, self.processors = self.processors, ()
         for each in shut_down:
             self._last_calls.make(partial(self._tell, (each,), "shutdown"))
@@ -239,7 +191,7 @@ class Pipeline:
     def is_sent_by(self, provider: Any) -> bool:
         """Say whether another SDK's *provider* sends its spans to where ours go, by now."""
         exporter, was = self._exporter, self._is_sent
-        self._is_sent = foreign.provider_sends_to(exporter, provider, SpanExporter)
+        self._is_sent = foreign.provider_sends_to(exporter, provider, "SpanExporter")
         if self._is_sent and not was:
             _diagnostics.remark(
                 f"the tracer provider that is set sends its spans to {exporter.shown}"
@@ -286,28 +238,22 @@ class Pipeline:
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
         if not (self._keeps_process_log and self.is_open):
             return
-        showing = threading.get_ident() in _showing
-        span = None if showing else self._process_log
+        span = self._process_log
         if span is None or not span.is_recording():
             ids = new_trace_id(), new_span_id()
             span = ProcessLog(self, self._own_scope, _names.PROCESS_LOG, *ids, start_ns=time_ns)
-            if not showing:
-                self._process_log = span
+            self._process_log = span
         span.add_line(time_ns, name, fields)
-        if self.is_exiting or showing:
+        if self.is_exiting:
             self.end_process_log(span)
 
-    def roll(self, is_flush: bool, *, shows: bool = True) -> None:  # noqa: FBT001 - a call-back
-        """End the current `process log` span: for a flush, or when it is old enough. Foreign
-        processors are shown what ended inside log calls, if it *shows* that.
-        """
+    def roll(self, is_flush: bool) -> None:  # noqa: FBT001 - a call-back
+        """End the current `process log` span: for a flush, or when it is old enough."""
         span = self._process_log
         if span is not None:
             age_ns = time.time_ns() - (span.start_time or 0)
             if is_flush or age_ns >= PROCESS_LOG_S * 1e9:
                 self.end_process_log(span)
-        if shows:
-            self.show_lines()
 
     def end_process_log(self, span: ProcessLog) -> None:
         """End *span*; the next line outside any span begins another."""
@@ -317,7 +263,8 @@ class Pipeline:
 
     def overflow(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
         """Let *events* that one of our spans cannot hold leave at once on a child span."""
-        self._log_span(span.context, time_ns, events, span.next_page())
+        span._pages += 1  # noqa: SLF001 - of our own span
+        self._log_span(span.context, time_ns, events, span._pages)  # noqa: SLF001
 
     def _log_span(
         self, parent: SpanContext, time_ns: int, events: Sequence[bytes], number: int
@@ -336,9 +283,55 @@ class Pipeline:
         _diagnostics.after_fork()
         _runtime.ids.seed()
         self._process_log = None
-        self._unshown.clear()
         self._last_calls = LastCalls()
         foreign.twins.clear()  # the parent has the lines of its open spans
         self.ended_spans = 0
         self.resource = in_this_process(self.resource)
         self.spool.resource = encode_resource(self.resource)
+
+
+class LastCalls:
+    """Calls of foreign processors at the end, which may never return: each in a thread of its own.
+
+    Python 3.12 starts none while the interpreter exits, so they wait for that from the beginning.
+    A forked child does not have them: there, and in the process that uWSGI forks, that Python
+    makes the call in the thread that waits.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[SimpleQueue[Callable[[], None]]] = []
+        self._open: list[Callable[[], None]] = []
+
+    def prepare(self) -> None:
+        """Have a thread for one more call. Failure: RuntimeError, where there are too many."""
+        if not (is_green() or _forks.is_before_fork()):
+            calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+            self._start(lambda: self._make(calls.get()))
+            self._threads.append(calls)
+
+    def make(self, call: Callable[[], None]) -> None:
+        """Make *call*, which must not raise, and do not wait for it if that can be helped."""
+        self._open.append(call)
+        if self._threads:
+            self._threads.pop().put(call)
+            return
+        try:
+            self._start(lambda: self._make(call))
+        except RuntimeError:
+            self._make(call)
+
+    def wait(self, until: float) -> bool:
+        """Wait for all calls, and until then at most; return whether they have returned."""
+        with suppress(Exception):  # gevent and eventlet raise for a wait in their hub
+            while self._open and time.monotonic() < until:
+                time.sleep(_LOOK_S)
+        return not self._open
+
+    def _start(self, run: Callable[[], Any]) -> None:
+        threading.Thread(target=run, name="otel_logging processors", daemon=True).start()
+
+    def _make(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        finally:
+            self._open.remove(call)

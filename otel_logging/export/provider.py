@@ -24,10 +24,10 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, TraceFlags
 from otel_logging import _forks, _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import has_ended
-from otel_logging.export.encode import RANDOM_TRACE_ID, make_scope
 from otel_logging.export.ids import LocalSpan
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.span import Span, as_mapping
+from otel_logging.export.span_bytes import RANDOM_TRACE_ID, make_scope
 
 _RATIO_MASK: Final = TraceIdRatioBased.TRACE_ID_LIMIT
 _INVALID: Final = trace.INVALID_SPAN
@@ -129,7 +129,7 @@ class Tracer(SdkTracer):
             span.trace_id, span.span_id, span.trace_flags = trace_id, span_id, flags
             span.trace_state = state
             if parent or (outside and bindings.is_local(around)):
-                span.otel_logging_entry = bindings.entry_of(around)
+                span.otel_logging_entry = getattr(around, bindings.ENTRY, None) or around
             return span
         span = _new(pipeline.span_type)  # in two steps: a class that is called takes longer
         span.__init__(
@@ -241,8 +241,6 @@ class TracerProvider(SdkTracerProvider):
         """Bring what has ended to the collector, and let foreign processors do the same."""
         began = time.monotonic()
         pipeline = _runtime.current.pipeline
-        if pipeline is not None:
-            pipeline.show_lines()
         flushed = super().force_flush(timeout_millis)
         left_s = max(timeout_millis / 1000 - (time.monotonic() - began), 0.0)
         return (pipeline is None or pipeline.on_flush(left_s)) and flushed

@@ -15,8 +15,8 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging._values import MAX_RECORD_BYTES, plain
-from otel_logging.export.encode import bounded
 from otel_logging.export.ids import encode_resource
+from otel_logging.export.span_bytes import bounded
 from otel_logging.processors import LEVELS, described
 from otel_logging.settings import Limits
 from otel_logging.spool.queue import Spool

@@ -23,8 +23,8 @@ from otel_logging import _diagnostics, _forks, _names, _otlp, outliving
 from otel_logging import context as bindings
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
-from otel_logging.export.encode import EVENT_BYTES, bounded, encode_line, encode_shown, frozen
-from otel_logging.export.readable import Readable
+from otel_logging.export.span_bytes import EVENT_BYTES, bounded, encode_line, encode_shown, frozen
+from otel_logging.export.span_state import Readable
 from otel_logging.lateness.stage import ended_below
 from otel_logging.processors import described, traceback_of
 
@@ -33,12 +33,14 @@ _sdk_log: Final = logging.getLogger("opentelemetry.sdk.trace")
 
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a viewer opens at once
+#: How long the lines outside any span are collected on one `process log` span.
+PROCESS_LOG_S: Final = 60.0
 
 
 class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
     """A recording span. Concurrency: any thread; a forked child never ends its parent's."""
 
-    #: Whether it holds lines and nothing else: it may end inside a log call.
+    #: Whether it holds lines and nothing else: no processor is shown it.
     is_of_lines = False
     #: What its ``with`` block does with an exception: does it record it, and set the status?
     on_exception = (True, True)
@@ -86,11 +88,6 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         if page:
             self.otel_logging_last = max(self.otel_logging_last, time_ns)
             self.pipeline.overflow(self, time_ns, page)
-
-    def next_page(self) -> int:
-        """Return the number of the next child span that holds lines, from 1."""
-        self._pages += 1
-        return self._pages
 
     def _take_events(self) -> list[bytes]:
         """Take what is there, whoever else takes or adds meanwhile."""
@@ -269,7 +266,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         if around is not None and around.otel_logging_watched:
             ended_below(around, self)
         pipeline = self.pipeline
-        if pipeline.processors:
+        if pipeline.processors and not self.is_of_lines:
             pipeline.ended(self)
         else:
             pipeline.keep(self)
@@ -296,3 +293,27 @@ def as_mapping(given: Any) -> Mapping[str, Any]:
     if given is not None:
         _diagnostics.report("attributes lost: they are not a mapping", detail=type(given))
     return {}
+
+
+# ---------------------------------------------------------------- spans of lines alone
+
+
+class OfLines(Span):
+    """A page: the child of a span that does not take its lines. It may end inside a log call."""
+
+    is_of_lines = True
+
+
+class ProcessLog(OfLines):
+    """The root span of lines outside any: full, it ends, and the next line begins another.
+
+    It lasts a nanosecond, like a page: a minute of lines is no work that took a minute, and
+    would be found among what did by whoever searches for long spans.
+    """
+
+    def flush_events(self, time_ns: int) -> None:
+        """End this one, or, if that is done, let a late line leave on a child span."""
+        if self.is_recording():
+            self.pipeline.end_process_log(self)
+        else:
+            super().flush_events(time_ns)

@@ -40,9 +40,9 @@ class Message:
         #: One for each piece of work that was handed over and is not done: see ``Waits``.
         self.handed: list[None] = []
         stage = connection.stage
-        stage.start_ns = arrived_ns
         waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
-        stage.attributes = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
+        waited = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
+        stage.asked = stage.asked._replace(attributes=waited, start_ns=arrived_ns)
         around = CURRENT.get()
         CURRENT.set(_NOWHERE)
         if bindings.state() is connection.shared:  # else in a block of the application's

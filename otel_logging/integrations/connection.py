@@ -340,7 +340,7 @@ class Connection:
         if event is not None and self.code is None:
             self.code, self.reason = event.get("code", 1005), event.get("reason") or ""
         stage = tracing.traced("disconnect", attributes=self.of_messages)
-        stage.start_ns = arrived_ns
+        stage.asked = stage.asked._replace(start_ns=arrived_ns)
         self.last = tracing.start(stage)
         if event is None:  # an exception stays the message's that has noted it
             self.last.otel_logging_began = self.handshake.began

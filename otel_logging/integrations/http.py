@@ -197,7 +197,7 @@ class Request:
         """Open its span; none without tracing."""
         if _runtime.current.tracer is None:
             return
-        self.stage.start_ns = start_ns
+        self.stage.asked = self.stage.asked._replace(start_ns=start_ns)
         self.span = tracing.start(self.stage)
         if (watch := _runtime.current.watch) is not None and self.span is not trace.INVALID_SPAN:
             watch.expect(self.span, self.verb, self.route)  # and with it its name and budget

@@ -15,8 +15,8 @@ from otel_logging import _diagnostics, _names, _otlp
 from otel_logging.lateness.blackbox import NAME, OpenStage, Table, read
 from otel_logging.lateness.verdict import late_by
 from otel_logging.spool import directories
-from otel_logging.spool.descriptor import is_held
-from otel_logging.spool.held import write_file
+from otel_logging.spool.open_file import is_held
+from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.segment import frame, header
 
 _ERROR = 2  # OTLP's number of the status

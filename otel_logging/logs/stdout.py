@@ -2,7 +2,7 @@
 
 In: one line, bytes, without its newline. Out: the line on stdout, or a counted loss. Invariant: no
 lock, so that a signal handler or ``__del__`` may log while a line is written.
-Deliberately absent: the write itself (``_descriptor``).
+Deliberately absent: the write itself (``_stream``).
 """
 
 import logging
@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 from otel_logging import _diagnostics
-from otel_logging._descriptor import PATIENCE_S, Descriptor, encoder_of, fd_of, write_below
 from otel_logging._green import OfThread
+from otel_logging._stream import PATIENCE_S, Descriptor, encoder_of, fd_of, write_below
 
 LOST: Final = "log lines lost: stdout takes none"
 

@@ -7,7 +7,6 @@ log records (``stdlib``).
 
 import asyncio
 import logging
-import re
 import sys
 import threading
 import traceback
@@ -20,6 +19,7 @@ from opentelemetry import trace
 
 from otel_logging import _names
 from otel_logging._green import OfThread
+from otel_logging._text import later
 from otel_logging._values import plain, without_addresses
 from otel_logging.logs import caller, levels, line
 from otel_logging.logs import logger as loggers
@@ -33,7 +33,7 @@ LOOPS: Final = frozenset({"asyncio", "concurrent.futures"})
 _PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
 #: Set while asyncio reports a task: the current context is the task's already, or unowned.
 _placed: ContextVar[bool] = ContextVar("otel_logging.placed", default=False)
-_PARTS: Final = re.compile(r"\n(?=\w+: )")
+_PARTS: Final = later(r"\n(?=\w+: )")
 _asyncio: Any = asyncio.BaseEventLoop  # whose method we replace
 _asyncios: Final = _asyncio.default_exception_handler
 

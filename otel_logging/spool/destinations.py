@@ -15,10 +15,10 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from otel_logging.spool import directories
-from otel_logging.spool.descriptor import is_held
+from otel_logging.spool import directories, process_dirs
 from otel_logging.spool.directories import LOGS, SENT, listed
-from otel_logging.spool.held import write_file
+from otel_logging.spool.open_file import is_held
+from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.reading import content
 
 _ABOUT: Final = "destination"  # a file beside the processes' directories
@@ -111,7 +111,7 @@ def resend(one: Destination, to: Destination) -> int:
     many segments. Failure: never raises; what cannot be moved stays.
     """
     count = 0
-    for process_dir, lock in directories.abandoned(one.path, ()):
+    for process_dir, lock in process_dirs.abandoned(one.path, ()):
         with contextlib.suppress(OSError):
             segments = len(listed(process_dir, directories.SEALED))
             process_dir.rename(to.path / process_dir.name)
@@ -170,11 +170,11 @@ def purge(destination_dir: Path) -> None:
 
 def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> None:
     """Prune it, also of what dead processes were writing; then remove what is empty of it."""
-    taken = list(directories.abandoned(destination_dir, ()))
+    taken = list(process_dirs.abandoned(destination_dir, ()))
     directories.prune(destination_dir, oldest=oldest, is_asked=is_asked)
     for process_dir, lock in taken:
-        if directories.is_empty(process_dir):
-            directories.remove_process_dir(process_dir)
+        if process_dirs.is_empty(process_dir):
+            process_dirs.remove_process_dir(process_dir)
         lock.close()
     with contextlib.suppress(OSError):
         about = [path for path in listed(destination_dir) if path.name != SENT]

@@ -1,4 +1,4 @@
-"""The spool's directories: where they are, who holds them, and what is removed from them.
+"""The spool's directories: where they are, whether they are safe, and what is removed from them.
 
     <base>/<service>-<hash>/          0700, one per destination; of log records: ...-<hash>.logs
         <pid>-<start>/                0700, one per process, which holds it by flock
@@ -10,7 +10,7 @@
 
 In: paths. Out: paths. Invariant: no symbolic link is followed, no other user's
 directory is used, and a directory with a segment in it is never removed.
-Deliberately absent: what is in a segment.
+Deliberately absent: who holds them (``process_dirs``), what is in a segment.
 """
 
 import contextlib
@@ -20,21 +20,19 @@ import os
 import re
 import stat
 import sys
-import time
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from otel_logging import _diagnostics
-from otel_logging.spool.descriptor import Descriptor, check, is_held, try_lock
+from otel_logging.spool.open_file import check
 
 OPEN: Final = ".open"
 SEALED: Final = ".segment"
 SENT: Final = "sent"
 LOGS: Final = ".logs"  # at the end of a destination's name: log records are in it, never spans
 _LINUX: Final = ".local/state/otel_logging"  # below a home, by default
-_TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
 
 DROPPED_BOUND: Final = "segments dropped undelivered: the spool is over its bound"
 
@@ -111,7 +109,7 @@ def temporary_base() -> Path:
     return Path(tempfile.mkdtemp(prefix="otel_logging-")).absolute()
 
 
-def _make_directory(path: Path) -> None:
+def make_directory(path: Path) -> None:
     """Make *path*, and those above it that are missing: 0700, whatever the umask."""
     for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
         with contextlib.suppress(FileExistsError):  # another process was quicker
@@ -127,15 +125,15 @@ def create(path: Path, flags: int) -> int:
     return fd
 
 
-def _safe_base(base: Path) -> None:
+def safe_base(base: Path) -> None:
     """Make *base* if it is missing; raise OSError if others may rename it or what is in it."""
     check_base(base)
-    _make_directory(base)
+    make_directory(base)
     if not base.is_dir():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(base))
     # a name in the system's temporary directory, which anyone may have taken first
     if base.name.startswith("otel_logging-") and base == fallback_base():
-        _private_directory(base)
+        private_directory(base)
 
 
 def check_base(base: Path, *, of_others: bool = False) -> None:
@@ -173,9 +171,9 @@ def check_private(path: Path, *, of_others: bool = False) -> None:
         raise UnsafeError("belongs to another user", path)
 
 
-def _private_directory(path: Path) -> None:
+def private_directory(path: Path) -> None:
     """Make *path* a directory of ours alone, or raise OSError."""
-    _make_directory(path)
+    make_directory(path)
     check_private(path)
     if path.lstat().st_mode & 0o777 != 0o700:
         path.chmod(0o700)
@@ -191,7 +189,7 @@ def try_to_write(base: Path, size: int, destinations: Iterable[str] = ()) -> Non
 
     missing = [each for each in (base, *base.parents) if not each.exists()]
     try:
-        _safe_base(base)
+        safe_base(base)
         for name in destinations:
             for path in (base / name, base / name / SENT):
                 with contextlib.suppress(FileNotFoundError):
@@ -203,93 +201,6 @@ def try_to_write(base: Path, size: int, destinations: Iterable[str] = ()) -> Non
         for each in missing:
             with contextlib.suppress(OSError):  # it was not made; a service has begun to use it
                 each.rmdir()
-
-
-# ---------------------------------------------------------------- a process's own
-
-
-def take(destination_dir: Path) -> tuple[Path, Descriptor]:
-    """Make a directory for this process; return it and the descriptor that holds its lock.
-
-    Failure: raises OSError, and leaves nothing half made.
-    """
-    _safe_base(destination_dir.parent)
-    _private_directory(destination_dir)
-    _private_directory(destination_dir / SENT)
-    for _ in range(_TRIES):
-        taken = destination_dir / f"{os.getpid()}-{time.time_ns()}"
-        # until it is locked, a neighbour may take it for a dead process's
-        with contextlib.suppress(FileNotFoundError):
-            _make_directory(taken)
-            lock = _new_lock(taken)
-            if try_lock(lock.fd) and taken.exists():
-                return taken, lock
-            lock.close()
-    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(destination_dir))
-
-
-def _new_lock(process_dir: Path) -> Descriptor:
-    try:
-        return Descriptor(create(process_dir / "lock", os.O_WRONLY))
-    except OSError:
-        with contextlib.suppress(OSError):
-            process_dir.rmdir()
-        raise
-
-
-def abandoned(
-    destination_dir: Path, ours: Container[Path | None]
-) -> Iterator[tuple[Path, Descriptor]]:
-    """Take the lock of each directory whose process is dead, oldest first, and seal what is in it.
-
-    Failure: never raises; one that cannot be had belongs to a process that lives, or to a
-    neighbour.
-    """
-    found = listed(destination_dir)
-    for process_dir in sorted(found, key=lambda path: path.name.rpartition("-")[2]):
-        # not even tried on ours: where flock is made of fcntl's (NFS), we would lose it
-        if process_dir.name != SENT and process_dir not in ours:
-            lock = _take_over(process_dir)
-            if lock is not None:
-                yield process_dir, lock
-
-
-def _take_over(process_dir: Path) -> Descriptor | None:
-    try:
-        path = process_dir / "lock"
-        fd = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
-        lock = Descriptor(check(fd, path))
-    except OSError:
-        with contextlib.suppress(OSError):
-            process_dir.rmdir()  # if it is empty: its maker died before it had a lock
-        return None
-    opened = listed(process_dir, OPEN)
-    # there are two cases: its process lives, or another neighbour was quicker; its lock was
-    # closed by somebody, and its process has not noticed yet
-    if not try_lock(lock.fd) or any(map(is_held, opened)):
-        lock.close()
-        return None
-    for left in opened:
-        with contextlib.suppress(OSError):
-            if left.lstat().st_size:
-                left.rename(left.with_suffix(SEALED))
-            else:  # its process was killed before the header: no append had returned
-                left.unlink()
-    return lock
-
-
-def is_empty(process_dir: Path) -> bool:
-    """Whether no segment is in *process_dir*; False where that cannot be found out."""
-    with contextlib.suppress(OSError):  # too many open files, say
-        return not any(listed_now(process_dir, suffix) for suffix in (SEALED, OPEN))
-    return False
-
-
-def remove_process_dir(process_dir: Path) -> None:
-    """Remove a process's directory that is empty but for its lock."""
-    with contextlib.suppress(OSError):
-        (process_dir / "lock").unlink(missing_ok=True)
-        process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
 
 
 # ---------------------------------------------------------------- what is in them
@@ -354,7 +265,7 @@ def prune(
     Never raises.
     """
     with contextlib.suppress(OSError):
-        _private_directory(destination_dir / SENT)  # somebody may have cleared it away
+        private_directory(destination_dir / SENT)  # somebody may have cleared it away
     rows = list(sizes(destination_dir))
     total = sum(size for _, _, size, _ in rows)
     for waits, modified, size, path in sorted(rows):

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from otel_logging.spool.descriptor import Descriptor, check, try_lock, unlock
 from otel_logging.spool.directories import OPEN, SEALED, SENT, listed
-from otel_logging.spool.held import write_file
+from otel_logging.spool.open_file import OpenFile, check, try_lock, unlock
+from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.reading import content
 from otel_logging.spool.segment import frame, header, parse_all
 
@@ -48,7 +48,7 @@ def merge(destination_dir: Path, *, go_on: Callable[[], bool]) -> bool:
 def _alone(path: Path) -> Iterator[None]:
     """Hold the lock at *path*. Failure: raises OSError where another process does."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    lock = Descriptor(check(fd, path))
+    lock = OpenFile(check(fd, path))
     try:
         if not try_lock(lock.fd):
             raise BlockingIOError

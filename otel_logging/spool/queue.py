@@ -19,11 +19,11 @@ from typing import Final
 
 from otel_logging import _diagnostics, _forks
 from otel_logging._green import is_busy
-from otel_logging.spool import descriptor, destinations, directories, merging
-from otel_logging.spool.descriptor import OpenSegment
+from otel_logging.spool import destinations, directories, merging, open_file
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.held import Held, in_use, set_apart, write_file
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
+from otel_logging.spool.open_file import OpenSegment
+from otel_logging.spool.process_dirs import Held, in_use, set_apart, write_file
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import frame, header
 
@@ -112,11 +112,14 @@ class Spool:
         """Put one span at the end of the queue. Never raises."""
         data = frame(trace_id, span)
         lock = self._lock  # a fork in a signal handler replaces it
-        if self._stalled or self._is_closed:
-            (self._append_late if self._is_closed else self._remember)(scope, data)
-        elif lock.acquire(False):  # noqa: FBT003 - the usual case; by keyword it takes longer
+        if self._stalled and not self._is_closed:
+            self._remember(scope, data)
+        # the usual case first; by keyword it takes longer
+        elif lock.acquire(False) or (self._is_closed and lock.acquire(timeout=SLOW_S)):  # noqa: FBT003
             try:
-                if self._busy:
+                if self._busy and self._is_closed:  # nobody may come after who is at it
+                    self._set_apart(scope, data)
+                elif self._busy:
                     self._deferred.append((scope, data))
                 else:
                     self._busy = True
@@ -128,6 +131,8 @@ class Spool:
                         self._settle()
             finally:
                 lock.release()
+        elif self._is_closed:
+            self._set_apart(scope, data)
         else:
             # one write, and one look at the descriptor, for all that wait for the lock
             self._deferred.append((scope, data))
@@ -145,19 +150,6 @@ class Spool:
             self._announced = self.opened
             self.on_work()
 
-    def _append_late(self, scope: bytes, data: bytes) -> None:
-        """Append after ``close``."""
-        lock = self._lock
-        if lock.acquire(timeout=SLOW_S):
-            try:
-                if not self._busy:
-                    self._deferred.append((scope, data))
-                    self._settle()
-                    return
-            finally:
-                lock.release()
-        self._set_apart(scope, data)
-
     def _settle(self) -> None:
         """Write what is deferred, under the lock; re-entered, leave it to the outer call."""
         deferred = self._deferred
@@ -171,13 +163,6 @@ class Spool:
                     deferred.popleft()
             finally:
                 self._busy = False
-
-    def _put(self, scope: bytes, data: bytes) -> None:
-        """Write frames to the disk, or else to memory; after ``close``, set them apart."""
-        if (self._is_closed or not self._stalled) and self._write(scope, data):
-            return
-        otherwise = self._set_apart if self._is_closed else self._remember
-        otherwise(scope, data)
 
     def _remember(self, scope: bytes, data: bytes) -> None:
         if not self._memory.frames:
@@ -197,8 +182,13 @@ class Spool:
         except OSError as error:
             self.report(LOST_LATE, detail=error)
 
-    def _write(self, scope: bytes, data: bytes) -> bool:
-        """Append frames to their segment; False if the disk did not take them whole."""
+    def _put(self, scope: bytes, data: bytes) -> None:
+        """Append frames to their segment; what the disk does not take whole, to memory, and after
+        ``close`` to a directory of its own.
+        """
+        if self._stalled and not self._is_closed:
+            self._remember(scope, data)
+            return
         began = time.monotonic()
         try:
             segment = self._segments.get(scope)
@@ -207,9 +197,12 @@ class Spool:
             segment.write(data)
         except OSError as error:
             self._stalled = True
-            if not self._is_closed:
+            if self._is_closed:
+                self._set_apart(scope, data)
+            else:
                 self.report(STALLED, detail=error)
-            return False
+                self._remember(scope, data)
+            return
         now = time.monotonic()
         self._slow_s = self._slow_s + now - began if now - began > SLOW_S else 0.0
         if self._slow_s > STALL_S:
@@ -217,7 +210,6 @@ class Spool:
             self._slow_s = 0.0
         if segment.size >= SEAL_BYTES or now - segment.since >= self.seal_after_s:
             self._seal(scope)
-        return True
 
     def _open_segment(self, scope: bytes, now: float) -> OpenSegment:
         if scope in self._segments:  # what was closed by somebody
@@ -226,7 +218,7 @@ class Spool:
         fd = directories.create(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         segment = OpenSegment(path, fd, now)
         if os.name == "posix":  # pragma: no branch - on Windows it would keep readers out
-            descriptor.try_lock(fd)  # who has closed our directory's lock leaves us this one
+            open_file.try_lock(fd)  # who has closed our directory's lock leaves us this one
         try:
             segment.write(header(self.resource, scope))
         except OSError:

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 from otel_logging import _diagnostics
 from otel_logging.spool import directories
-from otel_logging.spool.descriptor import check
 from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, listed, sent
-from otel_logging.spool.segment import Contents, parse, parse_all
+from otel_logging.spool.open_file import check
+from otel_logging.spool.segment import Contents, parse_all
 
 UNSAFE: Final = "a spool directory is not read: it is not safe"
 
@@ -113,9 +113,8 @@ class Waiting(NamedTuple):
 
         Failure: raises OSError where it is there and cannot be read now.
         """
-        if self.path is None:
-            return parse(self.data)
         try:
-            return parse(content(self.path))
+            data = self.data if self.path is None else content(self.path)
         except FileNotFoundError:  # a neighbour was quicker, or kept the bound
             return Contents(b"", b"", [], 0)
+        return next(parse_all(data), None)

@@ -45,18 +45,13 @@ def frame(trace_id: bytes, span: bytes) -> bytes:
     return _pack_frame(length, length, _crc32(span, _crc32(trace_id, length)), trace_id) + span
 
 
-def parse(data: bytes) -> Contents | None:
-    """Read the segment at the beginning of *data*; None if its header is damaged, or it is none.
+def parse_all(data: bytes) -> Iterator[Contents]:
+    """Yield each segment of a file; after a damaged header it goes on at the next one.
 
     A frame whose check fails is left out; the next one is where its length says. Where
     neither of its lengths holds, the rest is left out. A torn tail, which a killed process
     leaves, is left out silently: that append had not returned. Failure: never raises.
     """
-    return _parse_at(data, 0)[0]
-
-
-def parse_all(data: bytes) -> Iterator[Contents]:
-    """Yield each segment of a file; after a damaged one it goes on at the next header."""
     position = 0
     while position >= 0:
         found, end = _parse_at(data, position)

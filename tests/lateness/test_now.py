@@ -309,7 +309,7 @@ def test_what_waited_in_a_queue_is_open_since_it_was_handed_over(
     ):
         stage: Any = traced("turn", budget=1, **{"queue.wait_s": 5.0})  # type: ignore[arg-type]
         if is_handed:  # as ``taking`` begins it
-            stage.start_ns = time.time_ns() - 5 * 10**9
+            stage.asked = stage.asked._replace(start_ns=time.time_ns() - 5 * 10**9)
         with stage:
             (row,) = opened(tmp_path / "living")
             (table,) = (tmp_path / "living").rglob(blackbox.NAME)

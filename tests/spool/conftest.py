@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from otel_logging.spool import directories, queue
+from otel_logging.spool import process_dirs, queue
 from otel_logging.spool.queue import Spool
 from tests.spools import PATIENT_S, make
 
@@ -43,6 +43,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     clock.monotonic = clock.time = monotonic
     clock.time_ns = lambda: int(clock.now * 1e9)
-    for module in (queue, directories):
+    for module in (queue, process_dirs):
         monkeypatch.setattr(module, "time", clock)
     return clock

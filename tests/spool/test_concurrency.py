@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from otel_logging import _diagnostics
-from otel_logging.spool import descriptor, queue
+from otel_logging.spool import open_file, queue
 from otel_logging.spool.queue import Spool
 from tests.spools import append, make, numbers, on_disk, run, waiting
 
@@ -243,14 +243,14 @@ def test_after_close_an_append_inside_another_is_kept(
     """As from a signal handler: it waits in a directory of its own."""
     spool = make(base)
     spool.close()
-    write = descriptor.pwrite
+    write = open_file.pwrite
 
     def interrupted(fd: int, data: bytes, position: int) -> int:
-        monkeypatch.setattr(descriptor, "pwrite", write)
+        monkeypatch.setattr(open_file, "pwrite", write)
         append(spool, 2)
         return write(fd, data, position)
 
-    monkeypatch.setattr(descriptor, "pwrite", interrupted)
+    monkeypatch.setattr(open_file, "pwrite", interrupted)
     append(spool, 1)
     assert on_disk(base) == [1, 2]
     assert _diagnostics.counts == {}
@@ -263,7 +263,7 @@ def test_after_close_an_append_does_not_wait_for_another(
     spool = make(base)
     spool.close()
     entered, go_on = threading.Event(), threading.Event()
-    write = descriptor.pwrite
+    write = open_file.pwrite
 
     def hang(fd: int, data: bytes, position: int) -> int:
         entered.set()
@@ -271,7 +271,7 @@ def test_after_close_an_append_does_not_wait_for_another(
         return write(fd, data, position)
 
     monkeypatch.setattr(queue, "SLOW_S", 0.02)
-    monkeypatch.setattr(descriptor, "pwrite", hang)
+    monkeypatch.setattr(open_file, "pwrite", hang)
     hung = threading.Thread(target=append, args=(spool, 1))
     hung.start()
     assert entered.wait(10)

@@ -12,7 +12,7 @@ import pytest
 
 from otel_logging import _diagnostics
 from otel_logging.spool import reading
-from otel_logging.spool.descriptor import check, is_held
+from otel_logging.spool.open_file import check, is_held
 from otel_logging.spool.queue import LOST_REMOVED, Spool
 from tests.spools import append, die, make, numbers, on_disk, places, run, waiting
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from otel_logging import _diagnostics
 from otel_logging.spool import directories, reading
-from otel_logging.spool.held import set_apart
+from otel_logging.spool.process_dirs import set_apart
 from otel_logging.spool.queue import LOST_REMOVED, Spool
 from otel_logging.spool.reading import Waiting
 from tests.spools import (

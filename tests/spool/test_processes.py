@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from otel_logging import _diagnostics
-from otel_logging.spool import destinations, directories
-from otel_logging.spool.descriptor import Descriptor
+from otel_logging.spool import destinations, directories, process_dirs
+from otel_logging.spool.open_file import OpenFile
 from otel_logging.spool.queue import Spool
 from tests.programs import start
 from tests.spools import append, command, die, make, on_disk, places, run, together, waiting
@@ -120,7 +120,7 @@ print("parent", waiting(spool))
 
 
 @posix
-@pytest.mark.parametrize("function", ["_write", "write"])
+@pytest.mark.parametrize("function", ["_put", "write"])
 def test_an_append_that_forks_midway_writes_to_no_other_file(base: Path, function: str) -> None:
     """A signal handler that forks: the child's descriptors may be another file's by then."""
     printed = run(
@@ -238,9 +238,9 @@ def test_a_neighbour_that_is_quicker_than_a_new_process(
     """A directory is taken for a dead process's before its maker holds it: it makes another."""
     neighbour = make(base)
     interrupted: list[Path] = []
-    make_lock, try_lock = directories._new_lock, directories.try_lock
+    make_lock, try_lock = process_dirs._new_lock, process_dirs.try_lock
 
-    def new_lock(process_dir: Path) -> Descriptor:
+    def new_lock(process_dir: Path) -> OpenFile:
         if not interrupted and what == "removes it":
             interrupted.append(process_dir)
             neighbour.adopt()
@@ -252,8 +252,8 @@ def test_a_neighbour_that_is_quicker_than_a_new_process(
             neighbour.adopt()
         return try_lock(fd)
 
-    monkeypatch.setattr(directories, "_new_lock", new_lock)
-    monkeypatch.setattr(directories, "try_lock", late_lock)
+    monkeypatch.setattr(process_dirs, "_new_lock", new_lock)
+    monkeypatch.setattr(process_dirs, "try_lock", late_lock)
     spool = make(base)
     assert interrupted
     append(spool, 1)
@@ -269,7 +269,7 @@ def test_a_neighbour_that_is_always_quicker_is_given_up_on(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error at set-up, and nothing half made."""
-    monkeypatch.setattr(directories, "try_lock", lambda _: False)
+    monkeypatch.setattr(process_dirs, "try_lock", lambda _: False)
     with pytest.raises(BlockingIOError):
         make(base)
 

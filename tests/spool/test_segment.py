@@ -3,10 +3,14 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_logging.spool.segment import frame, header, parse
+from otel_logging.spool.segment import Contents, frame, header, parse_all
 from tests.spools import encoded, trace_id
 
 _SPANS = st.lists(st.integers(0, 300), min_size=1, max_size=5)
+
+
+def parse(data: bytes) -> Contents | None:
+    return next(parse_all(data), None)
 
 
 def _segment(sizes: list[int]) -> tuple[bytes, list[tuple[bytes, bytes]]]:

@@ -1,9 +1,10 @@
-"""A socket with a deadline and an allowance, which is right under gevent and eventlet as well.
+"""A socket with a deadline and an allowance, right under gevent and eventlet as well; TLS over it.
 
 They replace the classes of ``socket`` and ``ssl``, before this file is imported or after it. So
 this is the system's own socket, which never blocks: only the wait for the other end is the
-library's, looked up for each wait. In: an address. Out: bytes. Invariant: nothing is asked of a
-descriptor that is another file's by now. Deliberately absent: TLS (``_tls``), and HTTP (``_http``).
+library's, looked up for each wait; TLS goes through memory buffers. In: an address. Out: bytes.
+Invariant: nothing is asked of a descriptor that is another file's by now. Deliberately absent: HTTP
+(``_http``), and how certificates are checked (``_http.make_tls``).
 """
 
 import _socket
@@ -14,14 +15,18 @@ import math
 import os
 import select
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_logging._green import is_green
+
+if TYPE_CHECKING:
+    import ssl
 
 #: What a connection that is under way says, on POSIX and on Windows.
 _UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
 #: A collector that hangs up is an error, in programs that die of SIGPIPE as well.
 _NO_SIGNAL: Final = getattr(_socket, "MSG_NOSIGNAL", 0)
+_AT_ONCE: Final = 64 << 10  # bytes of TLS read from the system, or encrypted, at once
 _LONGEST_WAIT_S: Final = 3600.0  # poll() takes no number of any size
 
 
@@ -136,6 +141,70 @@ class Socket(_socket.socket):
                 rest = rest[self.send(rest, _NO_SIGNAL) :]
             except BlockingIOError:
                 self._wait(to_write=True)
+
+
+class TlsSocket(Socket):
+    """A socket that speaks TLS with a server that is called *name*.
+
+    ``ssl`` comes with the context: it takes as long to import as half of the package.
+    """
+
+    def __init__(
+        self, context: "ssl.SSLContext", name: str, family: int, kind: int, protocol: int
+    ) -> None:
+        import ssl
+
+        super().__init__(family, kind, protocol)
+        self._ssl = ssl
+        self._came, self._to_go = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._came, self._to_go, server_hostname=name)
+
+    def connect(self, address: Any, within_s: float = math.inf) -> None:
+        """Connect to *address* within *within_s* seconds; all by the deadline."""
+        super().connect(address, within_s)
+        self._through(self._tls.do_handshake)
+
+    def is_idle(self) -> bool:
+        """Whether nothing came: below TLS, a record that came meanwhile is no answer to us."""
+        return super().is_idle() and not self._came.pending
+
+    def receive_into(self, view: memoryview) -> int:
+        """Receive into *view*; return how many bytes, 0 at the end."""
+        try:
+            received: int = self._through(self._tls.read, view.nbytes, view)
+        except (self._ssl.SSLZeroReturnError, self._ssl.SSLEOFError):
+            return 0
+        return received
+
+    def sendall(self, data: Any, flags: int = 0) -> None:  # noqa: ARG002
+        """Send all of *data*."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._through(self._tls.write, rest[:_AT_ONCE]) :]
+
+    def _through(self, act: Any, *arguments: Any) -> Any:
+        """Return what *act* does, once what it needs of the other end has come."""
+        room = memoryview(bytearray(_AT_ONCE))
+        while True:
+            try:
+                done = act(*arguments)
+            except self._ssl.SSLWantReadError:
+                self._flush()
+            except self._ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    self._flush()  # the other end is told what is wrong
+                raise
+            else:
+                self._flush()
+                return done
+            received = super().receive_into(room)
+            if received:
+                self._came.write(room[:received])
+            else:
+                self._came.write_eof()
+
+    def _flush(self) -> None:
+        super().sendall(self._to_go.read())
 
 
 class _Received(io.RawIOBase):

@@ -1,8 +1,8 @@
-"""What a span is: its identity and state, as OTLP bytes and as the SDK's ReadableSpan.
+"""What a span is: its identity and state, as the SDK's ReadableSpan.
 
-In: what a span is begun with. Out: its properties and its bytes. Invariant: its fields have the
+In: what a span is begun with. Out: its properties. Invariant: its fields have the
 SDK's own names, so that what others assign there (``span._attributes = redacted``) is what leaves.
-Deliberately absent: how it changes while it is open (``span``).
+Deliberately absent: how it changes while it is open (``span``), its bytes (``span_bytes``).
 """
 
 import copy
@@ -18,17 +18,15 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _json, _names, _otlp
 from otel_logging.binding import Bound
-from otel_logging.export import encode
+from otel_logging.export import span_bytes
 from otel_logging.export.ids import LocalSpan
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
 
-_UNSET = Status()
-
-
-_INTERNAL = SpanKind.INTERNAL  # to look it up in its enum costs as much as a function call
+_UNSET = span_bytes.UNSET
+_LAST_NS = (1 << 64) - 2  # the end comes after the start
 
 
 class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps a context
@@ -121,7 +119,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     def _add_link(self, link: Any) -> None:
         limits = self.pipeline.limits
         try:
-            added = encode.bounded_link(link, limits)
+            added = span_bytes.bounded_link(link, limits)
         except Exception as error:
             _diagnostics.report("links lost: they are invalid", detail=error)
             return
@@ -164,54 +162,14 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         return time.perf_counter_ns() + self.clock_ns
 
     def as_ns(self, given: Any) -> int:
-        """Return a time that somebody gave as ns since the epoch; now, where it is not a number."""
+        """Return a time that somebody gave as ns since the epoch: the nearest that spans can have;
+        now, where it is not a number.
+        """
         try:
-            return given if type(given) is int else int(given)
+            is_one = type(given) is int and 0 < given < _LAST_NS
+            return given if is_one else min(max(0, int(given)), _LAST_NS)
         except Exception:
             return self.now_ns()
-
-    def encode(self, trace_id: bytes) -> bytes:
-        """Return the ended span as ``_otlp.span`` has it, and as whoever looked at it left it."""
-        parent, outside, status = self._parent_span, self._parent_context, self._status
-        events, flags = self._events_at_end, self.trace_flags | encode.HAS_IS_REMOTE
-        parent_span_id = 0
-        if self._shown_events is not None:
-            events = [encode.encode_shown(event) for event in self._shown_events]
-        if parent is not None:
-            parent_span_id = parent.span_id
-        elif outside is not None:
-            parent_span_id = outside.span_id
-            flags |= encode.IS_REMOTE if outside.is_remote else 0
-        dropped = None
-        if self.dropped_attributes or self.dropped_events or self.dropped_links:
-            dropped = (self.dropped_attributes, self.dropped_events, self.dropped_links)
-        return _otlp.span(
-            trace_id,
-            self.span_id,
-            parent_span_id,
-            "" if self.trace_state is None else encode.state_header(self.trace_state),
-            flags,
-            self._name,
-            1 if self._kind is _INTERNAL else encode.otlp_kind(self._kind),
-            self._start_time,
-            self._end_time or 0,
-            self._encoded_attributes(),
-            events,
-            encode.encode_links(self._links) if self._links else (),
-            dropped=dropped,
-            status=0 if status is _UNSET else status.status_code.value,
-            message="" if status is _UNSET else status.description or "",
-        )
-
-    def _encoded_attributes(self) -> bytes:
-        bound, own = self._bound, self._own
-        if bound is None:
-            return _otlp.attributes(b"\x4a", dict(own)) if own else b""
-        if not own:
-            return bound.span_bytes
-        if bound.attributes.keys().isdisjoint(own):
-            return bound.span_bytes + _otlp.attributes(b"\x4a", own)
-        return _otlp.attributes(b"\x4a", {**bound.attributes, **own})
 
     # ---- what ReadableSpan's properties read
 
@@ -248,7 +206,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         if self._shown_events is not None:
             return self._shown_events
         encoded = [*self._events_at_end, *self._encoded_events]
-        events: list[Event] = list(map(encode.DecodedEvent, encode.events_of(encoded)))
+        events: list[Event] = list(map(span_bytes.DecodedEvent, span_bytes.events_of(encoded)))
         if self._end_time is not None:
             self._shown_events = events
         return events
@@ -256,7 +214,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     @_events.setter
     def _events(self, events: Iterable[Event]) -> None:
         if self._end_time is None:
-            self._encoded_events = [encode.encode_shown(event) for event in events]
+            self._encoded_events = [span_bytes.encode_shown(event) for event in events]
         else:
             self._shown_events = list(events)
 
@@ -274,7 +232,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
 
     @_instrumentation_scope.setter
     def _instrumentation_scope(self, scope: InstrumentationScope) -> None:
-        self._scope = encode.make_scope(scope)
+        self._scope = span_bytes.make_scope(scope)
 
     @property  # what a scope was called before OpenTelemetry 1.11; assigned by the SDK alone
     def _instrumentation_info(self) -> InstrumentationInfo:  # type: ignore[override]

@@ -67,7 +67,7 @@ def is_held(path: Path) -> bool:
     special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         fd = os.open(path, os.O_RDONLY | special)
-        opened = Descriptor(check(fd, path))
+        opened = OpenFile(check(fd, path))
     except OSError:
         return False
     try:
@@ -81,7 +81,7 @@ _FAR: Final = 1 << 30
 _seek: Final = os.lseek
 
 
-class Descriptor:
+class OpenFile:
     """An open file of ours, known again by a position in it that no other open file has.
 
     Something may close every descriptor of the process, as a daemon does, and
@@ -115,7 +115,7 @@ class Descriptor:
         self.fd = -1
 
 
-class OpenSegment(Descriptor):
+class OpenSegment(OpenFile):
     """A segment being appended to; *since* when is monotonic, in s."""
 
     __slots__ = ("path", "since", "size")

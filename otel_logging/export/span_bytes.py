@@ -1,8 +1,10 @@
-"""Parts of a span as bytes: events, links, scopes, within OpenTelemetry's limits.
+"""A span as OTLP bytes: the whole, and its events, links and scope, within OpenTelemetry's limits.
 
-In: events, links and scopes, whoever made them. Out: what ``_otlp`` makes of them, and events read
-back for foreign processors. Deliberately absent: the span itself (``readable``).
+In: spans of ours, events, links and scopes, whoever made them. Out: what ``_otlp`` makes of them,
+and events read back for foreign processors. Deliberately absent: when that is (``pipeline``).
 """
+
+# ruff: noqa: SLF001 - the fields of a span have the SDK's own names
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanKind
+from opentelemetry.trace import Link, SpanKind, Status
 
 from otel_logging import _diagnostics, _json, _otlp, _redact
 from otel_logging._values import MAX_RECORD_BYTES, field, plain
+from otel_logging.binding import Bound
 
 if TYPE_CHECKING:
     from otel_logging.settings import Limits
@@ -31,6 +34,56 @@ EVENT_BYTES: Final = MAX_RECORD_BYTES - 1024
 
 #: W3C Trace Context level 2: the trace id is random. older SDKs (1.27) have no name for it.
 RANDOM_TRACE_ID: Final = 0x02
+
+#: What most spans have; to look a kind up in its enum costs as much as a function call.
+UNSET: Final = Status()
+_INTERNAL: Final = SpanKind.INTERNAL
+
+
+def encode_span(span: Any, trace_id: bytes) -> bytes:
+    """Return an ended *span* of ours (``span_state``) as whoever looked at it left it."""
+    parent, outside, status = span._parent_span, span._parent_context, span._status
+    events, flags = span._events_at_end, span.trace_flags | HAS_IS_REMOTE
+    parent_span_id = 0
+    if span._shown_events is not None:
+        events = [encode_shown(event) for event in span._shown_events]
+    if parent is not None:
+        parent_span_id = parent.span_id
+    elif outside is not None:
+        parent_span_id = outside.span_id
+        flags |= IS_REMOTE if outside.is_remote else 0
+    dropped = None
+    if span.dropped_attributes or span.dropped_events or span.dropped_links:
+        dropped = (span.dropped_attributes, span.dropped_events, span.dropped_links)
+    return _otlp.span(
+        trace_id,
+        span.span_id,
+        parent_span_id,
+        "" if span.trace_state is None else state_header(span.trace_state),
+        flags,
+        span._name,
+        1 if span._kind is _INTERNAL else otlp_kind(span._kind),
+        span._start_time,
+        span._end_time or 0,
+        _encoded_attributes(span),
+        events,
+        encode_links(span._links) if span._links else (),
+        dropped=dropped,
+        status=0 if status is UNSET else status.status_code.value,
+        message="" if status is UNSET else status.description or "",
+    )
+
+
+def _encoded_attributes(span: Any) -> bytes:
+    bound: Bound | None = span._bound
+    own: dict[str, Any] = span._own
+    if bound is None:
+        return _otlp.attributes(b"\x4a", dict(own)) if own else b""
+    if not own:
+        return bound.span_bytes
+    if bound.attributes.keys().isdisjoint(own):
+        return bound.span_bytes + _otlp.attributes(b"\x4a", own)
+    return _otlp.attributes(b"\x4a", {**bound.attributes, **own})
 
 
 class DecodedEvent(Event):

@@ -1,0 +1,218 @@
+"""Directories of processes: taken, held by their locks, adopted when their process is dead.
+
+In: a destination's directory. Out: paths to write to, to read and to deliver from.
+Invariant: nothing is done in a directory whose lock is not ours any more: a neighbour may
+have it; one with a segment in it is never removed. Deliberately absent: the lock around all
+this, which is the spool's.
+"""
+
+import contextlib
+import errno
+import os
+import time
+import weakref
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
+from typing import Final
+
+from otel_logging.spool import directories
+from otel_logging.spool.directories import OPEN, SEALED
+from otel_logging.spool.open_file import OpenFile, check, is_held, try_lock
+
+_TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
+_all: Final[weakref.WeakSet["Held"]] = weakref.WeakSet()
+
+
+def in_use() -> set[Path | None]:
+    """Return the directories of the destinations of this process."""
+    return {each.destination_dir for each in _all}
+
+
+class Held:
+    """A process's directories of one destination; with None, there is no disk.
+
+    Concurrency: called under the spool's lock, but for ``adopt`` and ``give_back``, which one
+    thread calls at a time.
+    """
+
+    def __init__(self, destination_dir: Path | None) -> None:
+        self.destination_dir = destination_dir
+        self.own: Path | None = None
+        #: What holds the lock of each: of our own, and of those adopted.
+        self.locks: dict[Path, OpenFile] = {}
+        _all.add(self)
+
+    def take(self) -> Path:
+        """Make a directory of our own. Failure: raises OSError."""
+        if self.destination_dir is None:
+            raise FileNotFoundError(errno.ENOENT, "no directory was given")
+        own, lock = _take(self.destination_dir)
+        if self.own is not None:  # somebody removed it
+            self.locks.pop(self.own).close()
+        self.own, self.locks[own] = own, lock
+        return own
+
+    def own_dir(self) -> Path:
+        """Return our directory; a new one after a fork, or if somebody removed it or closed what
+        holds it. Failure: raises OSError.
+        """
+        self.let_go()
+        return self.own if self.own is not None and self.own.exists() else self.take()
+
+    def let_go(self) -> None:
+        """Give up the directories whose own lock somebody has closed: a neighbour may have it by
+        now. What is in them is adopted, by it or by us.
+        """
+        for each, lock in list(self.locks.items()):
+            if not lock.is_ours():
+                self.locks.pop(each, None)
+        if self.own not in self.locks:
+            self.own = None
+
+    def all(self) -> list[Path]:
+        """Return the adopted ones, and then our own."""
+        return sorted(self.locks, key=lambda each: each == self.own)
+
+    def adopt(self, on_adopt: Callable[[Path], None]) -> None:
+        """Take over the directories of dead processes; *on_adopt* is called with each."""
+        if self.destination_dir is not None:
+            for each, lock in abandoned(self.destination_dir, self.all()):
+                self.locks[each] = lock
+                on_adopt(each)
+
+    def give_back(self) -> None:
+        """Remove the adopted directories that are empty now."""
+        for each, lock in list(self.locks.items()):
+            if each != self.own and lock.is_ours() and is_empty(each):
+                self.locks.pop(each, None)
+                remove_process_dir(each)
+                lock.close()
+
+    def leave(self) -> None:
+        """Hold nothing any more; our own directory goes if it is empty."""
+        self.let_go()
+        if self.own is not None and is_empty(self.own):
+            remove_process_dir(self.own)
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Hold nothing, as in a child: its parent does. An unlock would free the parent's lock, a
+        close does not.
+        """
+        locks, self.own, self.locks = self.locks, None, {}
+        for lock in locks.values():
+            lock.close()
+
+
+def _take(destination_dir: Path) -> tuple[Path, OpenFile]:
+    """Make a directory for this process; return it and the descriptor that holds its lock.
+
+    Failure: raises OSError, and leaves nothing half made.
+    """
+    directories.safe_base(destination_dir.parent)
+    directories.private_directory(destination_dir)
+    directories.private_directory(destination_dir / directories.SENT)
+    for _ in range(_TRIES):
+        taken = destination_dir / f"{os.getpid()}-{time.time_ns()}"
+        # until it is locked, a neighbour may take it for a dead process's
+        with contextlib.suppress(FileNotFoundError):
+            directories.make_directory(taken)
+            lock = _new_lock(taken)
+            if try_lock(lock.fd) and taken.exists():
+                return taken, lock
+            lock.close()
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(destination_dir))
+
+
+def _new_lock(process_dir: Path) -> OpenFile:
+    try:
+        return OpenFile(directories.create(process_dir / "lock", os.O_WRONLY))
+    except OSError:
+        with contextlib.suppress(OSError):
+            process_dir.rmdir()
+        raise
+
+
+def abandoned(
+    destination_dir: Path, ours: Container[Path | None]
+) -> Iterator[tuple[Path, OpenFile]]:
+    """Take the lock of each directory whose process is dead, oldest first, and seal what is in it.
+
+    Failure: never raises; one that cannot be had belongs to a process that lives, or to a
+    neighbour.
+    """
+    found = directories.listed(destination_dir)
+    for process_dir in sorted(found, key=lambda path: path.name.rpartition("-")[2]):
+        # not even tried on ours: where flock is made of fcntl's (NFS), we would lose it
+        if process_dir.name != directories.SENT and process_dir not in ours:
+            lock = _take_over(process_dir)
+            if lock is not None:
+                yield process_dir, lock
+
+
+def _take_over(process_dir: Path) -> OpenFile | None:
+    try:
+        path = process_dir / "lock"
+        fd = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+        lock = OpenFile(check(fd, path))
+    except OSError:
+        with contextlib.suppress(OSError):
+            process_dir.rmdir()  # if it is empty: its maker died before it had a lock
+        return None
+    opened = directories.listed(process_dir, OPEN)
+    # there are two cases: its process lives, or another neighbour was quicker; its lock was
+    # closed by somebody, and its process has not noticed yet
+    if not try_lock(lock.fd) or any(map(is_held, opened)):
+        lock.close()
+        return None
+    for left in opened:
+        with contextlib.suppress(OSError):
+            if left.lstat().st_size:
+                left.rename(left.with_suffix(SEALED))
+            else:  # its process was killed before the header: no append had returned
+                left.unlink()
+    return lock
+
+
+def is_empty(process_dir: Path) -> bool:
+    """Whether no segment is in *process_dir*; False where that cannot be found out."""
+    with contextlib.suppress(OSError):  # too many open files, say
+        return not any(directories.listed_now(process_dir, suffix) for suffix in (SEALED, OPEN))
+    return False
+
+
+def remove_process_dir(process_dir: Path) -> None:
+    """Remove a process's directory that is empty but for its lock."""
+    with contextlib.suppress(OSError):
+        (process_dir / "lock").unlink(missing_ok=True)
+        process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
+
+
+def set_apart(destination_dir: Path, segment: bytes) -> None:
+    """Write *segment* into a directory of its own, and leave that. Failure: raises OSError."""
+    own, lock = _take(destination_dir)
+    try:
+        write_file(own / f"000001{SEALED}", segment)
+    except OSError:
+        remove_process_dir(own)
+        raise
+    finally:
+        lock.close()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole file, or leave what was there and raise OSError."""
+    filling = path.with_suffix(OPEN)
+    try:
+        fd = directories.create(filling, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        try:  # not open(), which is gone before the last finalisers are
+            left = memoryview(data)
+            while left:
+                left = left[os.write(fd, left) :]
+        finally:
+            os.close(fd)
+        filling.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            filling.unlink()
+        raise
