@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any, Final
 
 from otel_logging import _names, _redact, _runtime
@@ -172,7 +173,8 @@ def _write(text: str) -> None:
     if descriptor is not None:
         # stdout may have waited already; but at exit there is no later
         until = time.monotonic() + (0.01 if _quiet_s else PATIENCE_S)
-        descriptor.flush(getattr(stream, "buffer", stream), until)
+        with suppress(RuntimeError):
+            descriptor.flush(getattr(stream, "buffer", stream), until)
         descriptor.write(text.encode(errors="backslashreplace"), until)
     elif stream is sys.__stderr__ and not is_standard(2):
         raise OSError("stderr was closed, and its number is another file's")

@@ -763,6 +763,92 @@ def test_threads_that_print_and_log_at_once_lose_no_line() -> None:
     }
 
 
+TOGETHER = """
+import threading
+from otel_logging import _descriptor, configure_logging, get_logger
+configure_logging()
+_descriptor.PATIENCE_S = _descriptor._TURN_S = 60  # a busy machine's reader
+def work(number):
+    for _ in range(50):
+        get_logger("shop").info("line", texts=[str(number) * 5000] * 2)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize("kind", [pipe, sockets, terminal])
+def test_no_line_is_torn_by_another_threads(kind: Any) -> None:
+    """Not where one is taken in parts either: by a terminal, or as it is longer than a page."""
+    with kind() as (read, write):
+        variables = {"OTEL_LOGGING_LINE_BYTES": "100000"}
+        process = child(TOGETHER, stdout=write, variables=variables)
+        os.close(write)
+        lines = parsed(read_all(read, until_end=True))
+        assert ended(process) == b""
+    assert len(lines) == 400
+    assert all(len(set(line["texts"])) == 1 for line in lines)
+
+
+FORKED = """
+import os, select, sys, threading, time
+from otel_logging import _descriptor, configure_logging, get_logger
+configure_logging()
+_descriptor.PATIENCE_S = 60
+log = get_logger("shop")
+writing = threading.Thread(target=eval(sys.argv[1]), args=("x" * 9000,), daemon=True)
+while select.select([], [1], [], 0)[1]:
+    os.write(1, b"." * 4096)
+writing.start()
+while sys._current_frames()[writing.ident].f_code.co_name not in ("has_room", "__call__"):
+    time.sleep(0.001)
+if os.fork():
+    os._exit(0)
+_descriptor.PATIENCE_S = 0.01
+log.info("lost")
+sys.stdin.readline()
+log.info("whole")
+sys.stdout = sys.__stdout__ = None  # Python would wait for the thread
+"""
+
+
+@pytest.mark.parametrize("writes", ["log.info", "print"])
+def test_a_child_that_is_forked_while_a_thread_writes_has_its_lines(writes: str) -> None:
+    """The thread is not there to release a line's turn, or the lock of Python's buffer."""
+    with pipe() as (read, write):
+        env = child_environment(ENVIRONMENT="production", PYTHONUNBUFFERED="")
+        command, options = (sys.executable, "-c", FORKED, writes), {"text": False, "bufsize": 0}
+        process = start(*command, env=env, stdout=write, stdin=PIPE, **options)
+        os.close(write)
+        assert process.stdin
+        assert process.stderr
+        assert b"log lines lost" in process.stderr.readline()
+        read_all(read, until_end=False)
+        process.stdin.close()
+        found = read_all(read, until_end=True)
+        ended(process)
+    assert [line["event"] for line in parsed(found.lstrip())] == ["whole"]
+
+
+def test_a_turn_that_never_ends_holds_one_line_up() -> None:
+    """A fork in C, which Python does not know of, leaves the child one of a thread that is gone."""
+    code = """
+import threading
+from otel_logging import _descriptor, configure_logging, get_logger
+configure_logging()
+_descriptor._TURN_S = 0.01
+log = get_logger("shop")
+log.info("first")
+gone = threading.Thread(target=_descriptor._turns[1].acquire)
+gone.start()
+gone.join()
+log.info("second")
+log.info("third")
+"""
+    lines = parsed(script(code, ENVIRONMENT="production").stdout)
+    assert [line["event"] for line in lines] == ["first", "second", "third"]
+
+
 BOTH = """
 import os, sys, time
 if sys.argv[1] == "one": sys.stdout = sys.stderr

@@ -1,7 +1,7 @@
 """A rendered line to stdout: one write, which never raises and never blocks for ever.
 
-In: one line, bytes, without its newline. Out: the line on stdout, or a counted loss. Invariant: no
-lock, so that a signal handler or ``__del__`` may log while a line is written.
+In: one line, bytes, without its newline. Out: the line on stdout, or a counted loss. Invariant: a
+signal handler or ``__del__`` may log while a line is written.
 Deliberately absent: the write itself (``_descriptor``).
 """
 
