@@ -5,6 +5,7 @@ made (``logger``).
 """
 
 import logging
+from types import SimpleNamespace
 from typing import Any, Final, Self
 
 import structlog
@@ -22,6 +23,12 @@ from otel_logging.processors import EventDict
 
 #: Stands for a wrapped logger of the application, which gets each line.
 _OTHERS: Final = LineLogger("")
+#: What ``structlog.configure`` has set: ``get_config`` copies it, which each line would pay for.
+_config: Final = getattr(
+    structlog._config,  # noqa: SLF001
+    "_CONFIG",
+    SimpleNamespace(default_processors=CHAIN),
+)
 
 
 class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
@@ -36,7 +43,9 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
         self._lines = logger if type(logger) is LineLogger else _OTHERS
 
     def _emit(self, level: int, args: tuple[Any, ...], fields: dict[str, Any]) -> Any:
-        lines = self._lines
+        lines, theirs = self._lines, _config.default_processors
+        if theirs is not CHAIN and self._processors is CHAIN and finish in theirs:
+            return type(self)(self._logger, theirs, self._context)._emit(level, args, fields)
         is_ours = self._processors == ONLY_OURS
         if (
             is_ours
