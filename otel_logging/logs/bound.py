@@ -45,7 +45,8 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
     def _emit(self, level: int, args: tuple[Any, ...], fields: dict[str, Any]) -> Any:
         lines, theirs = self._lines, _config.default_processors
         if theirs is not CHAIN and self._processors is CHAIN and finish in theirs:
-            return type(self)(self._logger, theirs, self._context)._emit(level, args, fields)
+            theirs_too = type(self)(self._logger, theirs, self._context)
+            return theirs_too._emit(level, args, fields)  # noqa: SLF001 - this class's
         is_ours = self._processors == ONLY_OURS
         if (
             is_ours

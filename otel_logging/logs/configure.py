@@ -36,7 +36,8 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
     set-up: what is set up when a line is logged counts, and before
     ``configure_logging`` or ``setup_observability`` that is structlog's own
     configuration. After them its lines are ours: processors of a later ``structlog.configure``
-    see them where ours are among them, behind. Scope: nothing is changed. Failure: never raises. Concurrency: any thread and task.
+    see them where ours are among them, behind. Scope: nothing is changed. Failure: never
+    raises. Concurrency: any thread and task.
     """
     if name is None:
         name = sys._getframe(1).f_globals.get("__name__", "root")  # noqa: SLF001 - documented
