@@ -60,7 +60,7 @@ BUDGETS = {
     "mcp_server": 140,
     "observability": 252,
     "outliving": 115,
-    "processors": 183,
+    "processors": 184,
     "propagation": 113,
     "run": 51,
     "settings": 392,

@@ -9,6 +9,7 @@ import json
 import logging
 import logging.config
 import logging.handlers
+import multiprocessing
 import pickle
 import queue
 import sys
@@ -665,7 +666,11 @@ def test_nothing_is_seen_on_the_record(lines: Lines) -> None:
     sent = logging.makeLogRecord(pickle.loads(pickle.dumps(record.__dict__)))
     logger("shop").handle(sent)  # of a log server: its line
     logger("shop").handle(copy.deepcopy(record))
+    there, here = multiprocessing.Pipe()
+    there.send(record)  # a worker's, which has made its line: none of who collects its records
+    logger("shop").handle(here.recv())
     assert len(lines()) == 2
+    assert len(records) == 4
 
 
 def test_caplog_goes_on_working(caplog: pytest.LogCaptureFixture, lines: Lines) -> None:
