@@ -8,10 +8,8 @@ in ``untold`` too, for the next span.
 Deliberately absent: levels, formats, destinations.
 """
 
-import os
 import re
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import Any, Final
 
 from otel_logging import _names, _redact, _runtime
 from otel_logging._descriptor import PATIENCE_S, Descriptor, fd_of, is_standard
+from otel_logging._green import OfThread
 
 QUIET_S: Final = 60.0  # for each kind of trouble
 
@@ -35,9 +34,8 @@ _told_count: Counter[str] = Counter()  # by spans, whether stderr took it or not
 _remarks: set[str] = set()
 #: The last ``sys.stderr``, and what it writes to; None: it is not Python's own, or has no reader.
 _stderr: tuple[Any, Descriptor | None] = (None, None)
-#: Tried, never waited for: its holder writes what others count. By process id: a thread of the
-#: parent may have been writing when a child was forked.
-_speaking = (os.getpid(), threading.Lock())
+#: Tried, never waited for: who has its one item writes what others count.
+_speaking: Final = OfThread()
 
 
 def report(kind: str, times: int = 1, *, detail: object = "") -> None:
@@ -127,20 +125,14 @@ def _is_due(kind: str) -> bool:
 
 def _say(reported: str = "", detail: object = "") -> None:
     # checked again after each release: a thread that found the lock taken left its report to us
-    while any(map(_is_due, list(counts))) and (speaking := _turn()).acquire(blocking=False):
+    turn = object()
+    while any(map(_is_due, list(counts))) and _speaking.setdefault(0, turn) is turn:
         try:
             for kind in filter(_is_due, list(counts)):
                 if not _say_kind(kind, detail if kind == reported else ""):
                     return
         finally:
-            speaking.release()
-
-
-def _turn() -> threading.Lock:
-    global _speaking
-    if _speaking[0] != os.getpid():
-        _speaking = (os.getpid(), threading.Lock())
-    return _speaking[1]
+            del _speaking[0]
 
 
 def _say_kind(kind: str, detail: object) -> bool:

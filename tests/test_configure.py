@@ -10,7 +10,6 @@ import pickle
 import signal
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -1051,15 +1050,6 @@ def test_a_standard_loggers_parts(lines: Lines) -> None:
         standard.setLevel(logging.NOTSET)
         log.warning("above")
     assert [line["event"] for line in lines()] == ["above", "above"]
-
-
-def test_a_context_class_of_their_own(theirs: Any, lines: Lines) -> None:
-    """Is kept by ``bind``."""
-    theirs(context_class=OrderedDict)
-    log = structlog.get_logger("shop").bind(a=1).bind(b=2)
-    assert type(structlog.get_context(log)) is OrderedDict
-    log.info("e")
-    assert fields(lines()[0]) == {"event": "e", "a": 1, "b": 2}
 
 
 def test_objects_say_how_they_are_logged(lines: Lines, service: Service) -> None:

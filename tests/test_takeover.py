@@ -1190,10 +1190,15 @@ class NoClass:
         raise ValueError("no class")
 
 
-@pytest.mark.parametrize("of", ["get_logger", "logging"])
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [
+        *(("get_logger", each) for each in ("stack_info", "exc_info", "message")),
+        ("logging", "message"),
+    ],
+)
 @pytest.mark.parametrize("is_heard", [True, False])
 @pytest.mark.parametrize("kind", [NoTruthError, NoClass])
-@pytest.mark.parametrize("name", ["stack_info", "exc_info", "message"])
 def test_what_has_no_truth_or_no_class_loses_no_line(
     name: str, kind: type, is_heard: bool, of: str, lines: Lines
 ) -> None:

@@ -5,7 +5,6 @@ made (``logger``).
 """
 
 import logging
-from types import SimpleNamespace
 from typing import Any, Final, Self
 
 import structlog
@@ -24,11 +23,7 @@ from otel_logging.processors import EventDict
 #: Stands for a wrapped logger of the application, which gets each line.
 _OTHERS: Final = LineLogger("")
 #: What ``structlog.configure`` has set: ``get_config`` copies it, which each line would pay for.
-_config: Final = getattr(
-    structlog._config,  # noqa: SLF001
-    "_CONFIG",
-    SimpleNamespace(default_processors=CHAIN),
-)
+_config: Final = structlog._config._CONFIG  # noqa: SLF001 - there is no other way
 
 
 class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
@@ -116,9 +111,7 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
 
     def new(self, /, **fields: Any) -> Self:
         """Return a logger with just *fields* bound to it; this one keeps its own."""
-        kind = type(self._context)
-        context = fields if kind is dict else kind(fields)
-        return type(self)(self._logger, self._processors, context)
+        return type(self)(self._logger, self._processors, fields)
 
     def is_enabled_for(self, level: int) -> bool:
         """Say whether a line of *level* would be made."""

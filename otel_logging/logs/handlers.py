@@ -25,7 +25,6 @@ _handing_on = OfThread()
 #: The threads in which a filter looks at a line: what it logs itself is not shown to it.
 _filtering = OfThread()
 _FILTER_ERRORS: Final = "errors of a logging handler's filter"
-_OF_CALLS: Final = frozenset({"exc_info", "stack_info"})  # which a record has by itself
 #: Our ``Logger.callHandlers``, where it calls handlers and nobody else.
 only_handlers: Final[list[Any]] = []
 
@@ -119,7 +118,7 @@ def filter_line(
         known, consoles = [*handlers_of(logger)], [*_consoles_of(logger)]
         if _filtering.mine() or not any(each.filters for each in consoles):
             return True, True
-        fields = {key: event_dict[key] for key in event_dict if key not in _OF_CALLS}
+        fields = {key: event_dict[key] for key in event_dict if key not in _names.OF_CALLS}
         record = record_of(logger, level, fields, event_dict, place)
         passed = through_filters(logger, record)
         if passed is None:
