@@ -864,17 +864,6 @@ def test_an_invalid_level_is_refused_as_python_does(lines: Lines) -> None:
     assert logging.root.level == logging.INFO
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("ERROR", "error"), ("odd", "info"), (None, "info")]
-)
-def test_a_record_without_the_number_of_its_level(name: Any, expected: str, lines: Lines) -> None:
-    """As one is that another process describes by words alone: it is made all the same."""
-    record = logging.makeLogRecord({"name": "shop", "msg": "e", "levelname": name})
-    logging.getLogger("shop").handle(record)
-    (line,) = lines()
-    assert (line["event"], line["level"]) == ("e", expected)
-
-
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     """The logger of an installed library."""
