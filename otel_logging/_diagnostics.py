@@ -132,7 +132,7 @@ def _say(reported: str = "", detail: object = "") -> None:
                 if not _say_kind(kind, detail if kind == reported else ""):
                     return
         finally:
-            del _speaking[0]
+            _speaking.pop(0, None)
 
 
 def _say_kind(kind: str, detail: object) -> bool:

@@ -115,7 +115,7 @@ def filter_line(
     Return whether it is written, and whether it is on its span. Failure: never raises.
     """
     try:
-        known, consoles = [*handlers_of(logger)], [*_consoles_of(logger)]
+        known, consoles = [*handlers_of(logger)], [*consoles_of(logger)]
         if _filtering.mine() or not any(each.filters for each in consoles):
             return True, True
         fields = {key: event_dict[key] for key in event_dict if key not in _names.OF_CALLS}
@@ -141,7 +141,7 @@ def through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggin
     Our line takes these handlers' place. A filter may add fields, or hide secrets.
     """
     refused = False
-    for handler in _consoles_of(logger):
+    for handler in consoles_of(logger):
         try:
             passed = _ask(handler, record) if handler.filters else handler.filter(record)
         except Exception as error:
@@ -184,7 +184,7 @@ def handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
         at = at.parent if at.propagate else None
 
 
-def _consoles_of(logger: logging.Logger) -> Iterator[logging.Handler]:
+def consoles_of(logger: logging.Logger) -> Iterator[logging.Handler]:
     """Yield the console handlers that records of *logger* go to: also by a ``MemoryHandler``, or a
     queue whose listener ``dictConfig`` has made.
     """

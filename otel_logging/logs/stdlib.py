@@ -258,8 +258,8 @@ def _event_of(record: logging.LogRecord) -> EventDict:
 def _is_filtered(record: logging.LogRecord) -> bool:
     """Say whether a filter of the application, which may hide something, sees *record*."""
     logger = logging.getLogger(str(record.name))
-    own, pythons = (logger, *handlers.handlers_of(logger)), logging.Filterer.filter
-    return any(each.filters or type(each).filter is not pythons for each in own)
+    own = (logger, *handlers.handlers_of(logger), *handlers.consoles_of(logger))
+    return any(each.filters or type(each).filter is not logging.Filterer.filter for each in own)
 
 
 def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict) -> str:
