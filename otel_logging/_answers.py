@@ -9,18 +9,15 @@ from contextlib import suppress
 from typing import Any, Final
 
 #: Classes by the attribute that has the status of their instances and of those below, or by the
-#: status itself; None: a failure all the same.
-_ANSWERS: Final[dict[str | int | None, str]] = {
+#: status itself.
+_ANSWERS: Final[dict[str | int, str]] = {
     "status_code": (
         "bottle.HTTPResponse falcon.http_error.HTTPError falcon.http_status.HTTPStatus"
         " litestar.exceptions.http_exceptions.HTTPException ninja.errors.HttpError"
         " rest_framework.exceptions.APIException sanic.exceptions.SanicException"
         " starlette.exceptions.HTTPException tornado.web.HTTPError"
     ),
-    "status": (
-        "aiohttp.web_exceptions.HTTPException blacksheep.exceptions.HTTPException"
-        " cherrypy._cperror.HTTPRedirect"
-    ),
+    "status": ("aiohttp.web_exceptions.HTTPException cherrypy._cperror.HTTPRedirect"),
     "code": (
         "cherrypy._cperror.HTTPError pyramid.httpexceptions.HTTPException"
         " webob.exc.WSGIHTTPException werkzeug.exceptions.HTTPException"
@@ -57,8 +54,6 @@ _ANSWERS: Final[dict[str | int | None, str]] = {
     ),
     404: "django.http.response.Http404",
     422: "fastapi.exceptions.RequestValidationError ninja.errors.ValidationError",
-    # a client's own
-    None: "blacksheep.exceptions.FailedRequestError",
 }
 _STATUS: Final = {name: status for status, names in _ANSWERS.items() for name in names.split()}
 _CANCELLED: Final = frozenset(

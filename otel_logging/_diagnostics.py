@@ -8,14 +8,14 @@ in ``untold`` too, for the next span.
 Deliberately absent: levels, formats, destinations.
 """
 
-import os
 import sys
-import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any, Final
 
 from otel_logging import _names, _redact, _runtime
+from otel_logging._green import OfThread
 from otel_logging._stream import PATIENCE_S, Descriptor, fd_of, is_standard
 from otel_logging._text import later
 
@@ -34,9 +34,8 @@ _told_count: Counter[str] = Counter()  # by spans, whether stderr took it or not
 _remarks: set[str] = set()
 #: The last ``sys.stderr``, and what it writes to; None: it is not Python's own, or has no reader.
 _stderr: tuple[Any, Descriptor | None] = (None, None)
-#: Tried, never waited for: its holder writes what others count. By process id: a thread of the
-#: parent may have been writing when a child was forked.
-_speaking = (os.getpid(), threading.Lock())
+#: Tried, never waited for: who has its one item writes what others count.
+_speaking: Final = OfThread()
 
 
 def report(kind: str, times: int = 1, *, detail: object = "") -> None:
@@ -126,20 +125,14 @@ def _is_due(kind: str) -> bool:
 
 def _say(reported: str = "", detail: object = "") -> None:
     # checked again after each release: a thread that found the lock taken left its report to us
-    while any(map(_is_due, list(counts))) and (speaking := _turn()).acquire(blocking=False):
+    turn = object()
+    while any(map(_is_due, list(counts))) and _speaking.setdefault(0, turn) is turn:
         try:
             for kind in filter(_is_due, list(counts)):
                 if not _say_kind(kind, detail if kind == reported else ""):
                     return
         finally:
-            speaking.release()
-
-
-def _turn() -> threading.Lock:
-    global _speaking
-    if _speaking[0] != os.getpid():
-        _speaking = (os.getpid(), threading.Lock())
-    return _speaking[1]
+            _speaking.pop(0, None)
 
 
 def _say_kind(kind: str, detail: object) -> bool:
@@ -172,7 +165,8 @@ def _write(text: str) -> None:
     if descriptor is not None:
         # stdout may have waited already; but at exit there is no later
         until = time.monotonic() + (0.01 if _quiet_s else PATIENCE_S)
-        descriptor.flush(getattr(stream, "buffer", stream), until)
+        with suppress(RuntimeError):
+            descriptor.flush(getattr(stream, "buffer", stream), until)
         descriptor.write(text.encode(errors="backslashreplace"), until)
     elif stream is sys.__stderr__ and not is_standard(2):
         raise OSError("stderr was closed, and its number is another file's")

@@ -1,7 +1,8 @@
 """A standard stream's descriptor: writes that never block for long, whoever reads.
 
-In: a stream, bytes. Out: the bytes on its descriptor, or an error. Invariant: no lock, so that a
-signal handler or ``__del__`` may write while a line is written. Deliberately absent: what is lost.
+In: a stream, bytes. Out: the bytes on its descriptor, or an error. Invariant: no lock but one that
+its thread may take again, so that a signal handler or ``__del__`` may write while a line is
+written; nobody waits for it for long. Deliberately absent: what is lost.
 """
 
 import codecs
@@ -34,6 +35,14 @@ _MISSING: Final = frozenset(
 #: Of a ``TextIOWrapper``: its buffer, and the file below that.
 _PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
 _select: Final = as_it_was("select")
+_RLock: Final = as_it_was("_thread").RLock
+#: How long a line waits for its turn. Where the reader has stopped, all that wait give up together.
+_TURN_S: Final = 1.0
+#: Held while a line is written, by descriptor: a terminal, a socket or a full pipe may take it in
+#: parts, and another thread's line must not stand between them.
+_turns: Final[dict[int, Any]] = {}
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_turns.clear)
 #: By thread: what it empties a buffer of Python's by.
 _emptying: Final = OfThread()
 
@@ -48,6 +57,7 @@ class Descriptor:
     def __init__(self, stream: Any) -> None:
         self.fd = -1
         self.is_pipe = False  # or a socket: there a long line may be torn by another process
+        self.has_reader = False  # who may stop: it is a pipe, a socket or a terminal
         self._stream = stream
         self._ways: tuple[Callable[[bytes], int], ...] = (self._write,)
         self._deadline = 0.0  # of the wait for a reader; 0: the last write went through
@@ -59,23 +69,22 @@ class Descriptor:
             return
         self.fd = fd if os.name == "posix" else -1
         self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-        if _has_reader(fd):
+        self.has_reader = _has_reader(fd)
+        if self.has_reader:
             self._ways = (self._write_reopened, self._write_if_ready)
             if hasattr(os, "RWF_NOWAIT"):
                 self._ways = (self._write_nowait, *self._ways)
-
-    @property
-    def has_reader(self) -> bool:
-        """Whether a reader may stop: it is a pipe, a socket or a terminal."""
-        return self._ways[0] != self._write
 
     def flush(self, stream: Any, until: float) -> None:
         """Write what *stream*, one of Python's to it, keeps before a line.
 
         Failure: raises ``TimeoutError`` where there is no room by *until*, by the monotonic clock;
-        what is left stays there.
+        what is left stays there. And ``RuntimeError`` in a forked child where a thread of the
+        parent had the buffer's lock: nobody releases it there.
         """
         write = write_below(stream)
+        if write and not {os.getpid()}.issuperset(write.busy):
+            raise RuntimeError("a thread wrote to it while the process was forked")
         # another thread that writes holds the buffer's lock, and may for ever
         while self.has_reader and ((write and write.busy) or not self.has_room(0)):
             self._wait(until)
@@ -91,6 +100,12 @@ class Descriptor:
         left = data
         if not is_standard(self.fd) and (self.fd < 3 or self._stream.fileno() != self.fd):
             raise OSError("it was closed, and its number is another file's")
+        turn = None
+        if self.has_reader:
+            turn = _turns.get(self.fd) or _turns.setdefault(self.fd, _RLock())
+            if not turn.acquire(1, _TURN_S):  # forked in C while another thread had it
+                _turns.clear()
+                turn = None
         try:
             while left:
                 try:  # as ``put`` does, at less cost
@@ -101,6 +116,8 @@ class Descriptor:
                 left = left[written:]
         finally:
             self.is_torn = bool(left) and (self.is_torn or len(left) < len(data))
+            if turn:
+                turn.release()
 
     def put(self, data: bytes, until: float) -> tuple[int, float]:
         """Write some of *data*; return how much, and until when there is patience for the rest."""
@@ -179,18 +196,21 @@ class _Write:
     """``write`` of the file below a buffer of Python's: before a line it does not wait for long."""
 
     __slots__ = ("_write", "busy")
+    _pid = staticmethod(os.getpid)  # the module has no names at the interpreter's end
 
     def __init__(self, raw: Any) -> None:
-        self._write, self.busy = raw.write, 0
+        self._write = raw.write
+        #: The process of each thread that writes just now; of a parent's, none does any more.
+        self.busy: list[int] = []
 
     def __call__(self, data: Any) -> Any:
         if _emptying and (put := _emptying.mine()):  # None at the interpreter's end
             return put(data)
-        self.busy += 1
+        self.busy.append(pid := self._pid())
         try:
             return self._write(data)
         finally:
-            self.busy -= 1
+            self.busy.remove(pid)
 
 
 def write_below(binary: Any) -> _Write | None:

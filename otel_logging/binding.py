@@ -66,7 +66,8 @@ class _Field(NamedTuple):
 #: In the place of a user that a request has none of, as two have been bound.
 _DIFFERS: Final = object()
 _NO_REQUEST: Final = frozenset({type(None), Block})
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+#: Types of which no instance runs code of an application's.
+PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _REMEMBERED: Final = 4096  # forgotten together
 _REMEMBERED_CHARACTERS: Final = 128
 _SMALL: Final = 128  # counts and flags, which come again
@@ -84,7 +85,7 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
     for each in fields.items():
         name, value = each
         kind = type(value)
-        if kind not in _PLAIN:
+        if kind not in PLAIN:
             return None
         key = each if kind is str or kind is int else (each, kind)  # 1, 1.0 and True are equal
         found = known.get(key)
@@ -137,7 +138,7 @@ class Bound:
         self.has_requests = not _NO_REQUEST.issuperset(
             [type(each.owner) for each in fields.values()]
         )
-        self.is_plain = _PLAIN.issuperset(map(type, self.values.values()))
+        self.is_plain = PLAIN.issuperset(map(type, self.values.values()))
 
     def __getattr__(self, name: str) -> Any:
         made: Any

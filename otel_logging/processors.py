@@ -149,12 +149,15 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
 
 
 class _Handled(str):
-    """The name of a record that is a line of ours: copies keep it, another process gets a text."""
+    """The name of a record that is a line of ours: copies keep it, and what ``multiprocessing``
+    sends to a process of the same application; any other, a log server, gets a text.
+    """
 
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (str, (str(self),))
+        pickles = sys._getframe(1).f_globals.get("__name__")  # noqa: SLF001 - documented
+        return (_Handled if pickles == "multiprocessing.reduction" else str, (str(self),))
 
     def __deepcopy__(self, _: Any) -> "_Handled":
         return self

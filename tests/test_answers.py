@@ -102,8 +102,6 @@ class Odd(NotFound):
         (_like("taskiq.exceptions.NoResultError"), NOTHING),
         (_like("scrapy.exceptions.DropItem"), NOTHING),
         (_like("cherrypy._cperror.InternalRedirect"), NOTHING),
-        (_like("blacksheep.exceptions.HTTPException", status=404), EVENT),
-        (_like("blacksheep.exceptions.FailedRequestError", status=404), FAILURE),
         (_like("socketio.exceptions.ConnectionRefusedError"), EVENT),
         (_like("cherrypy._cperror.HTTPRedirect", status=303), NOTHING),
         # failures, though "except Exception" does not catch them

@@ -10,7 +10,6 @@ import pickle
 import signal
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -985,7 +984,7 @@ def test_processors_of_their_own_render_the_line(
 def test_a_processor_put_before_ours(theirs: Any, lines: Lines) -> None:
     """``[mine, *structlog.get_config()["processors"]]``; it may drop lines and name the caller.
 
-    It is structlog's loggers': lines of our ``get_logger`` stay as set-up makes them.
+    It is for lines of our ``get_logger`` too; processors without ours are not.
     """
 
     def drops(_: Any, __: str, event_dict: Any) -> Any:
@@ -999,17 +998,23 @@ def test_a_processor_put_before_ours(theirs: Any, lines: Lines) -> None:
     theirs(processors=[drops, adder, *structlog.get_config()["processors"]])
     log = structlog.get_logger("shop")
     log.info("health")
-    get_logger("shop.ours").info("health")
-    (ours,) = lines()
-    assert (ours["logger"], ours.get("func_name")) == ("shop.ours", None)
+    module_log = get_logger("shop.ours", a=1)
+    module_log.info("health")
+    assert lines() == []
+    module_log.info("mine")
     log.info("the message")
     asyncio.run(log.ainfo("awaited"))
     theirs(wrapper_class=structlog.stdlib.BoundLogger)
     structlog.get_logger("shop").info("standard")
-    found = lines()
-    assert [line["event"] for line in found] == ["the message", "awaited", "standard"]
+    theirs(processors=[drops])
+    module_log.info("health")
+    ours, *found, stays = lines()
+    assert (ours["logger"], ours["event"], ours["a"]) == ("shop.ours", "mine", 1)
+    assert [line["event"] for line in (*found, stays)] == [
+        *("the message", "awaited", "standard", "health"),
+    ]
     name = "test_a_processor_put_before_ours"
-    assert [found[0]["func_name"], found[2]["func_name"]] == [name, name]
+    assert [each["func_name"] for each in (ours, found[0], found[2])] == [name] * 3
 
 
 def test_the_caller_before_set_up() -> None:
@@ -1045,15 +1050,6 @@ def test_a_standard_loggers_parts(lines: Lines) -> None:
         standard.setLevel(logging.NOTSET)
         log.warning("above")
     assert [line["event"] for line in lines()] == ["above", "above"]
-
-
-def test_a_context_class_of_their_own(theirs: Any, lines: Lines) -> None:
-    """Is kept by ``bind``."""
-    theirs(context_class=OrderedDict)
-    log = structlog.get_logger("shop").bind(a=1).bind(b=2)
-    assert type(structlog.get_context(log)) is OrderedDict
-    log.info("e")
-    assert fields(lines()[0]) == {"event": "e", "a": 1, "b": 2}
 
 
 def test_objects_say_how_they_are_logged(lines: Lines, service: Service) -> None:

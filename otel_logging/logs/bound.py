@@ -22,6 +22,8 @@ from otel_logging.processors import EventDict
 
 #: Stands for a wrapped logger of the application, which gets each line.
 _OTHERS: Final = LineLogger("")
+#: What ``structlog.configure`` has set: ``get_config`` copies it, which each line would pay for.
+_config: Final = structlog._config._CONFIG  # noqa: SLF001 - there is no other way
 
 
 class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
@@ -36,7 +38,10 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
         self._lines = logger if type(logger) is LineLogger else _OTHERS
 
     def _emit(self, level: int, args: tuple[Any, ...], fields: dict[str, Any]) -> Any:
-        lines = self._lines
+        lines, theirs = self._lines, _config.default_processors
+        if theirs is not CHAIN and self._processors is CHAIN and finish in theirs:
+            theirs_too = type(self)(self._logger, theirs, self._context)
+            return theirs_too._emit(level, args, fields)  # noqa: SLF001 - this class's
         is_ours = self._processors == ONLY_OURS
         if (
             is_ours
@@ -106,9 +111,7 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
 
     def new(self, /, **fields: Any) -> Self:
         """Return a logger with just *fields* bound to it; this one keeps its own."""
-        kind = type(self._context)
-        context = fields if kind is dict else kind(fields)
-        return type(self)(self._logger, self._processors, context)
+        return type(self)(self._logger, self._processors, fields)
 
     def is_enabled_for(self, level: int) -> bool:
         """Say whether a line of *level* would be made."""

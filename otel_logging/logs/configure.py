@@ -35,9 +35,9 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
     Without a name it is that of the calling module. Works at import, before any
     set-up: what is set up when a line is logged counts, and before
     ``configure_logging`` or ``setup_observability`` that is structlog's own
-    configuration. After them its lines are ours: processors of a later
-    ``structlog.configure`` are for loggers of ``structlog.get_logger``. Scope: nothing is
-    changed. Failure: never raises. Concurrency: any thread and task.
+    configuration. After them its lines are ours: processors of a later ``structlog.configure``
+    see them where ours are among them, behind. Scope: nothing is changed. Failure: never
+    raises. Concurrency: any thread and task.
     """
     if name is None:
         name = sys._getframe(1).f_globals.get("__name__", "root")  # noqa: SLF001 - documented
@@ -80,7 +80,6 @@ def apply(settings: LogSettings) -> None:
     by_name = settings.level, settings.levels
     logger.use(logger.Configured(*by_name, write, render, straight, settings.caller))
     stdlib.take_over(held)
-    hide_banners()
     atexit.unregister(_diagnostics.at_exit)
     atexit.register(_diagnostics.at_exit)  # lines that were lost in the last minute
     before: Any = structlog.get_config()["wrapper_class"]
@@ -95,14 +94,6 @@ def apply(settings: LogSettings) -> None:
         context_class=dict,
         cache_logger_on_first_use=True,
     )
-
-
-def hide_banners() -> None:
-    """Hide what imported libraries print where they start: Flask's banner, which has no option."""
-    cli: Any = sys.modules.get("flask.cli")
-    is_hidden = _applied is not None and _applied.takeover and not _applied.console
-    if is_hidden and hasattr(cli, "show_server_banner"):
-        cli.show_server_banner = lambda *_, **__: None
 
 
 @contextmanager

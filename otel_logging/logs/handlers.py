@@ -25,7 +25,6 @@ _handing_on = OfThread()
 #: The threads in which a filter looks at a line: what it logs itself is not shown to it.
 _filtering = OfThread()
 _FILTER_ERRORS: Final = "errors of a logging handler's filter"
-_OF_CALLS: Final = frozenset({"exc_info", "stack_info"})  # which a record has by itself
 #: Our ``Logger.callHandlers``, where it calls handlers and nobody else.
 only_handlers: Final[list[Any]] = []
 
@@ -116,11 +115,10 @@ def filter_line(
     Return whether it is written, and whether it is on its span. Failure: never raises.
     """
     try:
-        known = [*handlers_of(logger)]
-        consoles = [each for each in known if is_console(each)]
+        known, consoles = [*handlers_of(logger)], [*consoles_of(logger)]
         if _filtering.mine() or not any(each.filters for each in consoles):
             return True, True
-        fields = {key: event_dict[key] for key in event_dict if key not in _OF_CALLS}
+        fields = {key: event_dict[key] for key in event_dict if key not in _names.OF_CALLS}
         record = record_of(logger, level, fields, event_dict, place)
         passed = through_filters(logger, record)
         if passed is None:
@@ -143,18 +141,17 @@ def through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggin
     Our line takes these handlers' place. A filter may add fields, or hide secrets.
     """
     refused = False
-    for handler in handlers_of(logger):
-        if is_console(handler):
-            try:
-                passed = _ask(handler, record) if handler.filters else handler.filter(record)
-            except Exception as error:
-                _diagnostics.report(_FILTER_ERRORS, detail=error)
-                return record
-            if passed:  # from Python 3.12 on the record itself, or another one
-                return passed if isinstance(passed, logging.LogRecord) else record
-            kinds = {type(each).__name__ for each in handler.filters}
-            # Django's: refuse a handler in this environment, whatever the record
-            refused = refused or kinds.isdisjoint(("RequireDebugTrue", "RequireDebugFalse"))
+    for handler in consoles_of(logger):
+        try:
+            passed = _ask(handler, record) if handler.filters else handler.filter(record)
+        except Exception as error:
+            _diagnostics.report(_FILTER_ERRORS, detail=error)
+            return record
+        if passed:  # from Python 3.12 on the record itself, or another one
+            return passed if isinstance(passed, logging.LogRecord) else record
+        kinds = {type(each).__name__ for each in handler.filters}
+        # Django's: refuse a handler in this environment, whatever the record
+        refused = refused or kinds.isdisjoint(("RequireDebugTrue", "RequireDebugFalse"))
     return None if refused else record
 
 
@@ -187,6 +184,17 @@ def handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
         at = at.parent if at.propagate else None
 
 
+def consoles_of(logger: logging.Logger) -> Iterator[logging.Handler]:
+    """Yield the console handlers that records of *logger* go to: also by a ``MemoryHandler``, or a
+    queue whose listener ``dictConfig`` has made.
+    """
+    for handler in handlers_of(logger):
+        listener = getattr(handler, "listener", None)  # from Python 3.12 on
+        for each in (handler, getattr(handler, "target", None), *getattr(listener, "handlers", ())):
+            if is_console(each):
+                yield each
+
+
 def is_null(handler: logging.Handler) -> bool:
     """Say whether it is one that does nothing."""
     return type(handler).handle is logging.NullHandler.handle
@@ -208,7 +216,7 @@ _NOT_EXTRA: Final = frozenset(
 _SEEN: Final = "_otel_logging_seen"
 
 
-def is_console(handler: logging.Handler) -> bool:
+def is_console(handler: Any) -> bool:
     """Say whether *handler* writes to the process's own stdout or stderr."""
     stream = getattr(handler, "stream", None)
     if stream is None:  # rich's handler has it in its console

@@ -9,12 +9,10 @@ from otel_logging._green import OfThread
 
 #: A signal handler or ``__del__`` may log inside a log call; a value whose ``__repr__`` logs
 #: itself must not do so for ever.
-DEEPEST: Final = 8
-#: Several values may do so: of the log calls deeper than the second inside one, that many are made.
-MOST_INSIDE: Final = 100
+DEEPEST: Final = 3
 
-#: By thread: its open log calls; how many deep ones there were in the outermost.
-_depths, _counts = OfThread(), OfThread()
+#: By thread: how many log calls are open.
+_depths: Final = OfThread()
 #: By thread: the record whose handlers are called, or the texts that another library's sink gets.
 #: They may give it to another library, from which it is no second line.
 handed: Final = OfThread()
@@ -23,7 +21,7 @@ handed: Final = OfThread()
 class Inside:
     """A ``with`` block that runs code of the application in a log call.
 
-    Raises ``RecursionError`` where log calls inside log calls are too deep, or too many.
+    Raises ``RecursionError`` where log calls inside log calls are too deep.
     """
 
     __slots__ = ("_depth", "_thread")
@@ -31,19 +29,12 @@ class Inside:
     def __enter__(self) -> None:
         self._thread = thread = threading.get_ident()
         self._depth = depth = _depths.get(thread, 0)
-        if depth:
-            count = _counts.get(thread, 0) + (depth > 1)
-            if depth >= DEEPEST or count > MOST_INSIDE:
-                raise RecursionError("a value, a handler or an output logs while it is logged")
-            _counts[thread] = count
+        if depth >= DEEPEST:
+            raise RecursionError("a value, a handler or an output logs while it is logged")
         _depths[thread] = depth + 1
 
     def __exit__(self, *_: object) -> None:
-        if self._depth:
-            _depths[self._thread] = self._depth
-        else:
-            _depths.pop(self._thread, None)
-            _counts.pop(self._thread, None)
+        _depths.put(self._thread, self._depth or None)
 
 
 def is_handed_on(record: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from otel_logging import _diagnostics, _names
 from otel_logging._values import is_true, plain
+from otel_logging.binding import PLAIN
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
 from otel_logging.logs import logger as loggers
@@ -23,7 +24,6 @@ from otel_logging.logs.nesting import Inside, handed, is_handed_on
 from otel_logging.processors import (
     EventDict,
     TracebackText,
-    exception_of,
     is_handled,
     mark_handled,
     without_colors,
@@ -105,8 +105,6 @@ _REPEATED: Final = {
         *("request_time", "request_time_frac", "request_time_micro"),
     },
 }
-#: Types whose ``%s`` runs no code of an application's.
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 #: Loggers of which a record needs a closer look.
 _APART: Final = uncaught.LOOPS | {uncaught.WARNINGS}
 _last_resort: Final = logging.lastResort
@@ -122,9 +120,8 @@ def _log_or_line(  # pragma: no cover - its frames are in logging's file
     stack_info: Any = False,  # noqa: FBT002 - logging's signature
     stacklevel: int = 1,
 ) -> None:
-    if not (exc_info is None and extra is None and stack_info is False):
-        exc_info, stack_info = _with_truth(exc_info), is_true(stack_info)
-    elif _is_straight(self, level, msg, args):
+    is_usual = exc_info is None and extra is None and stack_info is False
+    if is_usual and _is_straight(self, level, msg, args):
         return
     _log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
 
@@ -134,14 +131,6 @@ def _as_loggings(function: Any, log: Any) -> Any:
     code = function.__code__.replace(co_filename=log.__code__.co_filename)
     known = {**globals(), "__name__": "logging", "_log": log}
     return FunctionType(code, known, function.__name__, function.__defaults__)
-
-
-def _with_truth(exc_info: Any) -> Any:
-    """Return *exc_info* so that ``logging`` may ask for its truth and its class."""
-    if type(exc_info) in (bool, type(None), tuple):
-        return exc_info
-    error = exception_of(exc_info)
-    return None if error is None else (type(error), error, error.__traceback__)
 
 
 def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: Any) -> bool:
@@ -166,7 +155,7 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
     ):
         return False
     if arguments:
-        if type(arguments) is not tuple or not _SCALARS.issuperset(map(type, arguments)):
+        if type(arguments) is not tuple or not PLAIN.issuperset(map(type, arguments)):
             return False
         try:
             message = message % arguments
@@ -180,8 +169,6 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if not levels.ours:
         call_handlers(self, record)
         return
-    if not isinstance(record.levelno, int):  # made by hand; no handler would take it
-        record.levelno = loggers.level_of(record.levelname)
     is_refused = False
     if not is_handled(record):  # else the filters have been asked
         passed = handlers.through_filters(self, record)
@@ -271,8 +258,8 @@ def _event_of(record: logging.LogRecord) -> EventDict:
 def _is_filtered(record: logging.LogRecord) -> bool:
     """Say whether a filter of the application, which may hide something, sees *record*."""
     logger = logging.getLogger(str(record.name))
-    own, pythons = (logger, *handlers.handlers_of(logger)), logging.Filterer.filter
-    return any(each.filters or type(each).filter is not pythons for each in own)
+    own = (logger, *handlers.handlers_of(logger), *handlers.consoles_of(logger))
+    return any(each.filters or type(each).filter is not logging.Filterer.filter for each in own)
 
 
 def _put_exception(record: logging.LogRecord, event: str, event_dict: EventDict) -> str:

@@ -1,7 +1,7 @@
 """A rendered line to stdout: one write, which never raises and never blocks for ever.
 
-In: one line, bytes, without its newline. Out: the line on stdout, or a counted loss. Invariant: no
-lock, so that a signal handler or ``__del__`` may log while a line is written.
+In: one line, bytes, without its newline. Out: the line on stdout, or a counted loss. Invariant: a
+signal handler or ``__del__`` may log while a line is written.
 Deliberately absent: the write itself (``_stream``).
 """
 
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from otel_logging import _diagnostics
 from otel_logging._green import OfThread
@@ -29,9 +29,7 @@ _taking: Final = OfThread()
 
 
 class _Print:
-    """``write`` of a stream that lines go past, or of somebody's wrapper that they go through: it
-    remembers what was printed last.
-    """
+    """``write`` of a stream that lines go past: it remembers what was printed last."""
 
     __slots__ = ("__self__", "beside", "last", "of_stdout", "print")
 
@@ -80,10 +78,8 @@ def _empty(stream: Any, descriptor: Descriptor, until: float) -> None:
         while left:
             left = left[descriptor.put(left, until)[0] :]
     finally:
-        if left:  # it goes back, into the buffer first what is but a part of a character
-            text = left.lstrip(bytes(range(0x80, 0xC0)))  # of UTF-8
-            stream.buffer.write(left[: len(left) - len(text)])
-            stream.write.print(text.decode(stream.encoding, stream.errors))
+        if left:  # it goes back
+            stream.write.print(left.decode(stream.encoding, "replace"))
 
 
 class _PrintBytes:
@@ -113,9 +109,8 @@ class Stdout:
     def __init__(self) -> None:
         self._original = Descriptor(sys.__stdout__)
         self.is_pipe = self._original.is_pipe
-        #: The last ``sys.stdout``, what lines past it are written to, and in which bytes; or what
-        #: knows the last text that was printed through it.
-        self._judged: _Judged = (None, None, None, None)
+        #: The last ``sys.stdout``, what lines past it are written to, and in which bytes.
+        self._judged: _Judged = (None, None, None)
         with suppress(Exception):  # closed
             printed = _notice(sys.__stdout__)
             self._judge(sys.stdout)
@@ -136,11 +131,11 @@ class Stdout:
             stream, descriptor = sys.stdout, self._original
             if stream is not sys.__stdout__:
                 judged = self._judged
-                _, past, encode, through = judged if judged[0] is stream else self._judge(stream)
+                _, past, encode = judged if judged[0] is stream else self._judge(stream)
                 if past is None:
-                    if _write_text(stream, line, through):
+                    if _write_text(stream, line):
                         return
-                    self._judged = (stream, descriptor, None, None)
+                    self._judged = (stream, descriptor, None)
                 else:
                     descriptor = past
                     if encode is not None:
@@ -170,11 +165,11 @@ class Stdout:
             past, encode = Descriptor(stream), encoder_of(stream)
         if past is not None:
             _notice(stream)
-        self._judged = (stream, past, encode, None if past else _noticed(stream))
+        self._judged = (stream, past, encode)
         return self._judged
 
 
-_Judged = tuple[Any, Descriptor | None, Callable[[str], bytes] | None, _Print | None]
+_Judged = tuple[Any, Descriptor | None, Callable[[str], bytes] | None]
 
 
 def _notice(stream: Any) -> Any:
@@ -197,30 +192,6 @@ def _notice(stream: Any) -> Any:
     return stream.write
 
 
-def _noticed(stream: Any) -> _Print | None:
-    """Remember what is printed to *stream*, a wrapper of somebody's own, or else to what it wraps:
-    return what does.
-    """
-    if type(getattr(stream, "write", None)) is _Print:
-        return cast("_Print", stream.write)
-    below = None
-    with suppress(Exception):  # it takes no attribute, or is anything
-        parts = [getattr(stream, "buffer", None)]
-        for part in getattr(stream, "__dict__", {}).values():
-            parts += part if isinstance(part, (list, tuple)) else (part,)
-        for part in parts:
-            write = getattr(part, "write", None)
-            write = write.text if type(write) is _PrintBytes else write
-            below = write if type(write) is _Print else below
-        through = _Print(stream)
-        if below:
-            below.__self__.flush()
-            through.last = below.last
-        object.__setattr__(stream, "write", through)  # its own may set what it wraps
-        return through
-    return below
-
-
 #: By thread: the first line of what it gives to ``sys.stdout`` just now; True once that logged it.
 _writing = OfThread()
 
@@ -233,17 +204,12 @@ def is_echo(event: Any) -> bool:
     return writing is True
 
 
-def _write_text(stream: Any, line: bytes, through: _Print | None = None) -> bool:
-    """Write *line* to *stream*; say whether it was one that does not log it. *through* knows the
-    last text that was printed there.
-    """
+def _write_text(stream: Any, line: bytes) -> bool:
+    """Write *line* to *stream*; say whether it was one that does not log it."""
     if stream is None:
         raise OSError("there is none")
     text = line.decode()
     with _writing.doing(text.partition("\n")[0]):
-        if through is not None:
-            last, through.last = through.last, ""  # none: another thread was quicker
-            text = text if last[-1:] in _ENDS else f"\n{text}"
         try:
             stream.write(text + "\n")
         except UnicodeEncodeError:

@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from opentelemetry import trace
 
@@ -121,21 +121,13 @@ def _of_finaliser(args: Any) -> bool:
     return Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
 
 
-def _of_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,  # noqa: ARG001 - the signature of ``warnings.showwarning``
-) -> bool:
+def _of_warning(text: Any, kind: Any, path: str, line: int, file: Any = None, *_: Any) -> bool:
     if file is not None:
         return False
-    fields: dict[str, Any] = {_names.CODE_FILE: filename, _names.CODE_LINE: lineno}
-    fields["category"] = category.__name__
+    fields = {_names.CODE_FILE: path, _names.CODE_LINE: line, "category": kind.__name__}
     # a ResourceWarning comes from a finaliser
-    context = Context() if issubclass(category, ResourceWarning) else copy_context()
-    return context.run(_line, WARNINGS, logging.WARNING, str(message), **fields)
+    context = Context() if issubclass(kind, ResourceWarning) else copy_context()
+    return context.run(_line, WARNINGS, logging.WARNING, str(text), **fields)
 
 
 def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
