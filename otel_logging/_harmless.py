@@ -18,18 +18,29 @@ _SENTENCE: Final = (
     r"(?i:(?:this|your|the) \w+|ensure|string|value|field|is|must|can't|cannot|should|has|invalid"
     r"|incorrect|expired|missing|enter|please|may|not)(?i: (?:[a-z',().-]+|[0-9]{1,3})){1,24}"
 )
-#: What is no secret: what has been taken out, placeholders.
+#: What others have put in a secret's place, or are going to fill in.
+_TAKEN_OUT: Final = r"(?:redacted|filtered|masked|scrubbed|saniti[sz]ed|obfuscated|censored)"
+_PLACEHOLDER: Final = (
+    rf"(?i:(?:{SCHEMES})?[\W_]{{0,3}}{_TAKEN_OUT}(?:[ _:-][a-z_' :-]{{1,40}})?[\W_]{{0,3}}"
+    r"|(?:[\[(<]|\*{1,3})(?:hidden|removed|omitted|secret|sensitive|private)(?:[\])>]|\*{1,3})"
+    rf"|{SCHEMES}(?:\$?\{{\w+\}}|%s|)|\$(?:\{{[\w.]+\}}|[A-Z_]+|[0-9]{{1,2}}|\([^()]*\))"
+    r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)|%[A-Z_]+%"
+    r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\$?\{\{[^{}]*\}\}|x{3,}|[\W_]*"
+    r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>)"
+)
+_IS_PLACEHOLDER: Final = later(_PLACEHOLDER)
+#: What is no secret: placeholders, states, versions, sentences.
 _BLANK: Final = later(
-    rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|{SCHEMES}(?:\$?\{{\w+\}}|%s|)"
-    r"|\$(?:\{[\w.]+\}|[A-Z_]+|[0-9]{1,2}|\([^()]*\))"
-    r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)"
-    r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|[\[(<](?:filtered|redacted|hidden|masked|removed|secret)[\])>]|x{3,}"
-    r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>"
-    r"|[\W_]*|none|null|nil|true|false|undefined|yes|no|on|off|ok"
+    rf"{_PLACEHOLDER}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
     r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?|[0-9]{1,4}/[0-9]{1,4}"
     r"|basic|bearer|digest|oauth2?|anonymous"
     rf"|{_SENTENCE}",
     re.IGNORECASE,
+)
+#: Between the items of a list in a text, and around them; what a cookie has beside its value.
+_BETWEEN: Final = later(rf"(?:{QUOTE}), ?b?(?:{QUOTE})|^(?:{QUOTE})|(?:{QUOTE})$")
+_OF_COOKIE: Final = later(
+    r"\s*(?:path|domain|expires|max-age|samesite)=.*|\s*(?:secure|httponly)", re.I
 )
 #: Kinds that any word may be one of, where it is no prose.
 ANY_WORD: Final = ("password", "secret")
@@ -59,12 +70,11 @@ _CODE: Final = later(
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
-#: Of JSON's schemas, without a value; and a list of what is said.
+#: Of JSON's schemas, without a value.
 _ABOUT: Final = later(
     r"\{(?=[^{}]*type[\"'\\]{1,9}: ?[\"'\\]{1,9}"
     r"(?:string|object|integer|number|boolean|array|null)\b)"
-    r"(?!.*(?:default|examples?|const|enum|value)[\"'\\]).*"
-    rf"|\[(?:(?:{QUOTE}){_SENTENCE}(?:{QUOTE})(?:, ?)?){{1,9}}\]",
+    r"(?!.*(?:default|examples?|const|enum|value)[\"'\\]).*",
     re.DOTALL,
 )
 _PATH: Final = later(
@@ -73,10 +83,23 @@ _PATH: Final = later(
 )
 
 
+def is_placeholder(value: str) -> bool:
+    """Say whether *value* stands for a secret: somebody has taken one out, or is to fill it in."""
+    return _IS_PLACEHOLDER.fullmatch(value) is not None
+
+
 def is_blank(value: str, kind: str = "password") -> bool:
     """Say whether *value* is no secret: one that was taken out, a placeholder, a state."""
     if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
         return True
+    if value[:1] in ("[", "(", "b") and value[-1:] in "])\"'":  # a list, or bytes, in a text
+        return all(is_blank(each, kind) for each in _BETWEEN.split(value[1:-1]))
+    if kind == "cookie" and "=" in value:
+        pairs = value.split(";")
+        return all(
+            _OF_COOKIE.fullmatch(each) or is_placeholder(each.partition("=")[2] or "a")
+            for each in pairs
+        )
     if not value.isalpha() or kind in ANY_WORD:
         return kind == "authorization" and value.isdecimal() and len(value) < 6  # a port
     is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))

@@ -48,7 +48,7 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
 #: What a name with its value has somewhere, or a secret that is known by its place.
-_WORDS: Final = ("pass", "token", " key ", " set ", " is ", "auth ", "login ", "pw ", "ctl ")
+_WORDS: Final = ("pass", "token", " key ", " set ", " is ", "auth ", "login ", "pw ", "ctl ", "net u")
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
 
 
@@ -157,13 +157,12 @@ class Redaction:
         except KeyError:
             kind = self.kind(name)
         if kind is not None and value and type(value) is not bool:
-            if type(value) is str and is_blank(value, kind):
-                return value
             # what is left of a count or a schema has no secret in it either
-            if not (is_count(name, value) or is_about(value)) or self.value(value) != value:
-                changed["redacted"] += 1
-                return marker(kind)
-            return value
+            if (is_count(name, value) or is_about(value)) and self.value(value) == value:
+                return value
+            found = self._masked(kind, value)
+            changed["redacted"] += found != value
+            return found
         if self.personal and value is not None:
             if name in self.who:
                 return self.pseudonym(value)
@@ -196,20 +195,31 @@ class Redaction:
             return kind(arguments or map(self._pair, value))
         return value
 
+    def _masked(self, kind: str, value: Any) -> Any:
+        """Return *value*, of a field with secrets of *kind*: each of them is a marker."""
+        if type(value) in (list, tuple):
+            return type(value)(self._masked(kind, each) for each in value)
+        if type(value) is dict:
+            return self._mapping(value, kind)
+        is_none = not value or value is True or (type(value) is str and is_blank(value, kind))
+        return value if is_none else marker(kind)
+
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return *fields*, plain data, without secrets."""
         named = ((self.text(name), value) for name, value in fields.items())
         return {name: self.field(name, value) for name, value in named}
 
-    def _mapping(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _mapping(self, values: dict[str, Any], kind: str | None = None) -> dict[str, Any]:
         found: dict[str, Any] = {}
         is_key = "kty" in values
         for each, value in values.items():
-            text = name = self.text(each)
+            # of tokens, for instance, each with whose it is
+            text = name = marker(kind) if kind and any(map(str.isdigit, each)) else self.text(each)
             while text in found:  # two secrets, which are as good as one
                 text += "_"
-            found[text] = self.field("private_key" if is_key and name in _PRIVATE else name, value)
-        if len(values) > 1:  # a name and its value, as HTTP archives have headers
+            name = "private_key" if is_key and name in _PRIVATE else name
+            found[text] = self._masked(kind, value) if kind else self.field(name, value)
+        if len(values) > 1 and not kind:  # a name and its value, as HTTP archives have headers
             for name in [n for n in found if n.lower().endswith(_NAMES) or n in ("id", "k")]:
                 said = found[name]
                 if type(said) is str and len(said) < 65 and self.kind(said):

@@ -31,7 +31,7 @@ _SECRET: Final = by_kind(
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
         " clientassertion",
         "authorization": "authorization masterauth httpauth basicauth proxyauth",
-        "cookie": "cookie",
+        "cookie": "cookie aspxauth coreidentityapplication",
         "session": "sessionid sessid sessionkey connectsid",
         "credential": "credential cred connectionstring connstring connstr",
         "csrf": "csrf xsrf",

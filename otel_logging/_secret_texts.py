@@ -10,9 +10,10 @@ import base64
 import ipaddress
 import re
 from collections.abc import Iterator
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Final
 
+from otel_logging._harmless import is_placeholder
 from otel_logging._secret_names import by_kind, words_in
 from otel_logging._text import has_one, later
 
@@ -107,7 +108,7 @@ _PLACES: Final = r"""
 \b(?:https?|xhs?|ab|curl)\b<OPTION>-(?:[aAU]|-auth)<NEXT>["']?[^\s:"'-][^\s:]{0,64}:
 (?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 =password ·- '- "-
-(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
+(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
 \b(?:sshpass|twine|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)|\b(?:un)?rar\b<OPTION>-h?p["']?
 \b(?:mosquitto_\w{1,8}|ipmitool|p4)\b<OPTION>-P<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
 \bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
@@ -117,6 +118,9 @@ _PLACES: Final = r"""
 \b(?:(?:un)?zip|sqlcmd|bcp|isql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
 [^\s"',-][^\s"']*
+=password net·
+(?:^|[\n>;&"'] ?|/c )net(?:\.exe)? (?:user \S{1,64}|use(?: \S{1,128}){1,2}) ["']?(?=[^\s/"']{0,64}[0-9]|\S{1,64} /)(?!/)
+[^\s"'/][^\s"']{0,64}
 =password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString
 \brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
 (?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
@@ -271,7 +275,13 @@ def _random(found: re.Match[str]) -> str:
 
 
 def _url_user(found: re.Match[str]) -> str:
-    return f"{found.group(1) or found.group(2) or found.group(3)}{marker('url-password')}@"
+    before = found.group(1) or found.group(2) or found.group(3)
+    is_none = is_placeholder(found.group()[len(before) : -1])
+    return found.group() if is_none else f"{before}{marker('url-password')}@"
+
+
+def _place(mark: str, found: re.Match[str]) -> str:
+    return found[0] if is_placeholder(found[0][len(found[1]) :]) else found[1] + mark
 
 
 def _scheme(found: re.Match[str]) -> str:
@@ -285,6 +295,7 @@ def _scheme(found: re.Match[str]) -> str:
             is_secret = False
     else:
         is_secret = len(given) > 19 or any(map(str.isdigit, given)) or not given[1:].islower()
+        is_secret &= not is_placeholder(given)
     return found.group(1) + found.group(2) + marker(name) if is_secret else found.group()
 
 
@@ -339,8 +350,8 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    r"\b[\w-](?:(?<=[0-9])([0-9]{3}[ .-]?[0-9]{4}[0-9 .-]{4}[0-9])"
-    r"|(?<=[A-Z])[A-Z][0-9]{2}[ -]?[A-Z0-9]{4}|[\w-]{15,}|\w{3}Q~)",
+    r"\b[\w-]{4}(?:(?<=[0-9])(?:(?<=[0-9]{4})([ .-]?[0-9]{4}[0-9 .-]{4}[0-9])"
+    r"|(?<=[A-Z]{2}[0-9]{2})[ -]?[A-Z0-9]{4})|[\w-]{12,}|Q~)",
     re.ASCII,
 )
 _HEX: Final = later(r"[0-9a-f-]+")
@@ -355,8 +366,7 @@ def without_schemes(text: str) -> str:
         text = _URL_USER.sub(_url_user, text)
     for kind, signs, placed in _PLACED:
         if has_one(signs, text):
-            mark = marker(kind)  # no template: at the interpreter's end those cannot be imported
-            text = placed.sub(lambda found, mark=mark: found[1] + mark, text)
+            text = placed.sub(partial(_place, marker(kind)), text)
     return text
 
 

@@ -17,7 +17,7 @@ from otel_logging._text import has_one, later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.\\])|(?<=\\[rnt]))(?P<name>[^\W\d][\w.-]{0,127}+"
+    r"(?:(?<![\w.\\])\.?|(?<=\\[rnt]))(?P<name>[^\W\d][\w.-]{0,127}+"
     r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
@@ -32,10 +32,12 @@ _NAMED: Final = later(
     r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
 )
 #: A name with a colon that is one of a place, a host, an image, or the end of an address:
-#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`.
+#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`;
+#: or of a key of Redis: `session:42:count`, `token:bucket:42`.
 _ELSE: Final = later(
     r"..??(?:(?<=:)|(?<=[^\s\"'(]/))\w[\w.-]{0,128}:(?! )|./[\w.-]{1,64}[\"']: (?=\w)"
-    r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])",
+    r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])"
+    r"|.{0,2}[\w-]{1,64}(?::[a-z_-]{1,32}|:[0-9]{1,12}){2,8}(?![\w@$!#%.-])",
     re.DOTALL,
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
@@ -340,11 +342,13 @@ def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None])
 #: ('x',)]`; the columns before them, or the names before places; a bracket, a comma, a literal.
 _ROWS: Final = later(
     r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[])"
-    r"|\[(?:generated|cached) [\w. ]{1,40}\] )"
-    r"((?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
+    r"|\[(?:generated|cached) [\w. ]{1,40}\] |\bparameters: (?=\$1 = ))"
+    r"((?:,? ?\$[0-9]{1,3} = (?:NULL|'(?:[^']|''){0,1024}'))+|(?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
 )
 _COLUMNS: Final = later(r"(?i:\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s)")
-_COMPARED: Final = later(r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\?|%s|\$[0-9])")
+_COMPARED: Final = later(
+    r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\w{1,32}\()?(?:\?|%s|\$[0-9])"
+)
 _IN_ROW: Final = later(r"[(\[,]|(\\{0,7}['\"])((?:[^'\"\\]|''|\\(?!['\"]))*)\1")
 
 
