@@ -22,7 +22,7 @@ _SENTENCE: Final = (
 _TAKEN_OUT: Final = r"(?:redacted|filtered|masked|scrubbed|saniti[sz]ed|obfuscated|censored)"
 _PLACEHOLDER: Final = (
     rf"(?i:(?:{SCHEMES})?[\W_]{{0,3}}{_TAKEN_OUT}(?:[ _:-][a-z_' :-]{{1,40}})?[\W_]{{0,3}}"
-    r"|(?:[\[(<]|\*{1,3})(?:hidden|removed|omitted|secret|sensitive|private)(?:[\])>]|\*{1,3})"
+    r"|(?:[\[(<]|\*{1,3})(?:hidden|removed|omitted|secret|secure|sensitive|private)(?:[\])>]|\*{1,3})"
     rf"|{SCHEMES}(?:\$?\{{\w+\}}|%s|)|\$(?:\{{[\w.]+\}}|[A-Z_]+|[0-9]{{1,2}}|\([^()]*\))"
     r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)|%[A-Z_]+%"
     r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\$?\{\{[^{}]*\}\}|x{3,}|[\W_]*"
@@ -49,8 +49,8 @@ _STATES: Final = words_in(
     "a absent active an and any are bool boolean by bytes can cannot char could creation current "
     "default destruction empty error failure for forbidden found from github given google has "
     "have hidden if in inactive include incorrect inherit int invalid is it its json kerberos "
-    "latest ldap max maximum may min minimum mismatch missing modifications must new no not of "
-    "oidc ok old omit on open option optional or our please present promise read ready reset "
+    "latest ldap line max maximum may min minimum mismatch missing modifications must new no not of "
+    "oidc ok old omit on opaque open option optional or our password please present promise read ready reset "
     "same-origin saml secretbytes secretstr see sent set should size still str string success "
     "text that the this to too unknown unset uuid valid varchar vec via was we when will with "
     "write wrong yes your"
@@ -72,9 +72,9 @@ _CODE: Final = later(
 _REFERENCE: Final = later(_CHAIN)
 #: Of JSON's schemas, without a value.
 _ABOUT: Final = later(
-    r"\{(?=[^{}]*type[\"'\\]{1,9}: ?[\"'\\]{1,9}"
-    r"(?:string|object|integer|number|boolean|array|null)\b)"
-    r"(?!.*(?:default|examples?|const|enum|value)[\"'\\]).*",
+    r"\{(?=[^{}]*type[\"'\\]{0,9}: ?[\"'\\]{0,9}"
+    r"(?i:string|object|integer|number|boolean|array|null)\b)"
+    r"(?!.*(?:default|examples?|const|enum|value)[\"'\\:]).*",
     re.DOTALL,
 )
 _PATH: Final = later(
@@ -101,7 +101,8 @@ def is_blank(value: str, kind: str = "password") -> bool:
             for each in pairs
         )
     if not value.isalpha() or kind in ANY_WORD:
-        return kind == "authorization" and value.isdecimal() and len(value) < 6  # a port
+        # a port, a status
+        return kind in ("authorization", "token") and value.isdecimal() and len(value) < 6
     is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
 
@@ -121,7 +122,7 @@ def is_name(value: str, kind_of: Callable[[str], str | None]) -> bool:
 #: Small numbers and states, in a list or by name; a language model's words, and how many.
 _SMALL, _WORDS = (
     later(
-        r"[\[({](?:(?:['\"]?\w{1,32}+['\"]?[:=] ?)?"
+        r"[\[({](?:(?:['\"]?[A-Za-z_]{1,32}+['\"]?[:=] ?)?"
         rf"(?:{each}|(?i:true|false|none|null))(?:, ?|(?=[\])}}])))*[\])}}]"
     )
     for each in (r"[0-9]{1,3}", r"['\"]?(?:[A-Za-z]{1,16}+|[0-9.]{1,9}+)['\"]?")
@@ -149,7 +150,7 @@ def is_source(
 ) -> bool:
     """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
     value = text[begin:end].rstrip("):;,]")
-    last = re.split("[.-]", name)[-1].lstrip("_")
+    last = re.split("[.-]", name)[-1].lstrip("_").lower()
     if value in (last, last.upper()) or is_blank(value) or _CODE.match(text, begin):
         return True
     if not _REFERENCE.fullmatch(value):

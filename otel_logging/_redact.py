@@ -31,7 +31,10 @@ _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "tra
 _SESSION: Final = "session.id"
 #: How the members end that have a name, and its value.
 _NAMES: Final = ("name", "key", "header", "field", "param", "parameter", "property", "attribute")
-_VALUES: Final = ("value", "val", "values", "content", "data", "default")
+_VALUES: Final = (
+    *("value", "val", "values", "content", "data", "default"),
+    *("from", "to", "old", "new", "before", "after"),
+)
 #: Of a JSON web key (RFC 7518).
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
 _RANDOM_SALT: Final = os.urandom(16)
@@ -48,7 +51,21 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
 #: What a name with its value has somewhere, or a secret that is known by its place.
-_WORDS: Final = ("pass", "token", " key ", " set ", " is ", "auth ", "login ", "pw ", "ctl ", "net u")
+_WORDS: Final = (
+    "pass",
+    "token",
+    "secret",
+    "sess",
+    " key ",
+    " set ",
+    " is ",
+    "auth ",
+    "login ",
+    "pw ",
+    "ctl ",
+    "net u",
+    "lplus ",
+)
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
 
 

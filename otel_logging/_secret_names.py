@@ -29,7 +29,7 @@ _SECRET: Final = by_kind(
         "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
         " codeverifier keymaterial keypem",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
-        " clientassertion",
+        " clientassertion sonarlogin",
         "authorization": "authorization masterauth httpauth basicauth proxyauth",
         "cookie": "cookie aspxauth coreidentityapplication",
         "session": "sessionid sessid sessionkey connectsid",
@@ -90,7 +90,7 @@ _ABOUT: Final = words_in(
 _STILL: Final = words_in("decoded decrypted encoded encrypted hashed seed shared signed string")
 #: What comes before them where they are counted, or asked for.
 _ASKED: Final = words_in(
-    "allow allows are avg can count disable enable has have is max mean min n need needs no num "
+    "allow allows are avg can count disable enable existing has have is max mean min n need needs no num "
     "number public require requires should total use uses using was with without"
 )
 #: Tokens that are none: of pages, of models, of a call that may be repeated, or given up.

@@ -106,17 +106,17 @@ _PLACES: Final = r"""
 =password ·- '- "-
 (?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'<-][^\s:]{0,64}:
 \b(?:https?|xhs?|ab|curl)\b<OPTION>-(?:[aAU]|-auth)<NEXT>["']?[^\s:"'-][^\s:]{0,64}:
-(?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
+(?![a-z0-9:]{0,16}//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 =password ·- '- "-
 (?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
-\b(?:sshpass|twine|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)|\b(?:un)?rar\b<OPTION>-h?p["']?
+\b(?:sshpass|twine|beeline|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)|\b(?:un)?rar\b<OPTION>-h?p["']?
 \b(?:mosquitto_\w{1,8}|ipmitool|p4)\b<OPTION>-P<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
 \bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
-\blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},|\b(?:put-parameter|secret set)\b<OPTION>--value<NEXT>
+\blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},|\b(?:put-parameter|secret set)\b<OPTION>--(?:value|body)<NEXT>
 \b(?:docker|podman|az|oc|registry)["', \\]{1,9}login<OPTION>-p(?:<NEXT>|=?["']?)
 \b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
-\b(?:(?:un)?zip|sqlcmd|bcp|isql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
-\bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
+\b(?:(?:un)?zip|sqlcmd|bcp|[io]sql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
+\bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\b(?:smb|rpc)client\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
 [^\s"',-][^\s"']*
 =password net·
 (?:^|[\n>;&"'] ?|/c )net(?:\.exe)? (?:user \S{1,64}|use(?: \S{1,128}){1,2}) ["']?(?=[^\s/"']{0,64}[0-9]|\S{1,64} /)(?!/)
@@ -133,7 +133,7 @@ _PLACES: Final = r"""
 [^"'\s]{1,256}(?=["'])
 =token login·
 \b(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
-[\w.+/=-]{16,1024}
+[\w.+/=-]{8,1024}
 =otp your·
 \b[Yy]our code(?: is|:) (?=[0-9]{4,8}\b)
 (?<![\w-])(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
@@ -165,8 +165,10 @@ _PLACES: Final = r"""
 [?&]ticket=(?=[SP]G?T-)|[?&]state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
 [?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
 grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
+(?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,6}grant_type=authorization_code)
 [^\s&]{8,1024}
 =key key= kty
+\bkey=b?["'](?=[\w/+-]{0,64}[0-9])(?=[\w/+-]{0,64}[A-Z])(?=[\w/+-]{0,64}[a-z])
 [?&]key=(?=[A-Za-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
 [\w-]{20,1024}
 =webhook ://

@@ -17,7 +17,7 @@ from otel_logging._text import has_one, later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.\\])\.?|(?<=\\[rnt]))(?P<name>[^\W\d][\w.-]{0,127}+"
+    r"(?:(?<![\w.\\])\.?|(?<=\\[rnt]))(?P<name>[0-9]{0,2}[^\W\d][\w.-]{0,127}+"
     r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
@@ -37,7 +37,7 @@ _NAMED: Final = later(
 _ELSE: Final = later(
     r"..??(?:(?<=:)|(?<=[^\s\"'(]/))\w[\w.-]{0,128}:(?! )|./[\w.-]{1,64}[\"']: (?=\w)"
     r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])"
-    r"|.{0,2}[\w-]{1,64}(?::[a-z_-]{1,32}|:[0-9]{1,12}){2,8}(?![\w@$!#%.-])",
+    r"|.{0,2}[\w-]{1,64}(?::[a-z_-]{1,32}|:[0-9][0-9.]{0,14}){2,8}(?![\w@$!#%.-])",
     re.DOTALL,
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
@@ -63,13 +63,13 @@ _FLAG: Final = later(
 )
 #: Also one that says the name: `<property name="password">x`, `<key>password</key><string>x`.
 _TAG: Final = later(
-    rf"(?:(?P<says><key>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?:name|key|id)=(?:{QUOTE}))"
-    rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</key>)"
-    r"(?(says)(?:\s{0,40}<\w{1,20}>)?)(?:<!\[CDATA\[)?(?=[^<\s&])"
+    rf"(?:(?P<says><(?:key|name)>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?:name|key|id)=(?:{QUOTE}))"
+    rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</(?:key|name)>)"
+    r"(?(says)(?:\s{0,40}<\w{1,20}>){0,2})(?:<!\[CDATA\[)?(?=[^<\s&])"
 )
 #: In a sentence, behind a name and what is said of it: a word in quotes, or without.
 _SAID: Final = later(
-    rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is|:)"
+    rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is:?|:)"
     r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set|changed|to|from)){0,4}:?) "
     r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
     r"|(?P<bare>[\w!@#$%^*+-]{4,128})(?![\w!@#$%^*+(\[:/-]|\.\w))"
@@ -118,7 +118,7 @@ _TWO: Final = later(
 )
 _SCHEMES: Final = words_in(
     "token key secret apikey api-key api_key session cookie auth basic bearer digest hmac password"
-    " credential jwt oauth bot ntlm negotiate mac signature"
+    " credential jwt oauth bot ntlm negotiate mac signature ssws aws"
 )
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
