@@ -19,10 +19,11 @@ _SENTENCE: Final = (
     r"|incorrect|expired|missing|enter|please|may|not)(?i: (?:[a-z',().-]+|[0-9]{1,3})){1,24}"
 )
 #: What others have put in a secret's place, or are going to fill in.
-_TAKEN_OUT: Final = r"(?:redacted|filtered|masked|scrubbed|saniti[sz]ed|obfuscated|censored)"
 _PLACEHOLDER: Final = (
-    rf"(?i:(?:{SCHEMES})?[\W_]{{0,3}}{_TAKEN_OUT}(?:[ _:-][a-z_' :-]{{1,40}})?[\W_]{{0,3}}"
-    r"|(?:[\[(<]|\*{1,3})(?:hidden|removed|omitted|secret|secure|sensitive|private)(?:[\])>]|\*{1,3})"
+    rf"(?i:(?:{SCHEMES})?[\W_]{{0,3}}"
+    r"(?:redacted|filtered|masked|scrubbed|saniti[sz]ed|obfuscated|censored)"
+    r"(?:[ _:-][a-z_' :-]{1,40})?[\W_]{0,3}|"
+    r"[\[(<*]{1,3}(?:hidden|removed|omitted|secret|secure|sensitive|private)[\])>*]{1,3}"
     rf"|{SCHEMES}(?:\$?\{{\w+\}}|%s|)|\$(?:\{{[\w.]+\}}|[A-Z_]+|[0-9]{{1,2}}|\([^()]*\))"
     r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)|%[A-Z_]+%"
     r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\$?\{\{[^{}]*\}\}|x{3,}|[\W_]*"
@@ -32,9 +33,8 @@ _IS_PLACEHOLDER: Final = later(_PLACEHOLDER)
 #: What is no secret: placeholders, states, versions, sentences.
 _BLANK: Final = later(
     rf"{_PLACEHOLDER}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
-    r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?|[0-9]{1,4}/[0-9]{1,4}"
-    r"|basic|bearer|digest|oauth2?|anonymous"
-    rf"|{_SENTENCE}",
+    r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?"
+    rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}",
     re.IGNORECASE,
 )
 #: Between the items of a list in a text, and around them; what a cookie has beside its value.
@@ -49,11 +49,11 @@ _STATES: Final = words_in(
     "a absent active an and any are bool boolean by bytes can cannot char could creation current "
     "default destruction empty error failure for forbidden found from github given google has "
     "have hidden if in inactive include incorrect inherit int invalid is it its json kerberos "
-    "latest ldap line max maximum may min minimum mismatch missing modifications must new no not of "
-    "oidc ok old omit on opaque open option optional or our password please present promise read ready reset "
-    "same-origin saml secretbytes secretstr see sent set should size still str string success "
-    "text that the this to too unknown unset uuid valid varchar vec via was we when will with "
-    "write wrong yes your"
+    "latest ldap line max maximum may min minimum mismatch missing modifications must new no not "
+    "of oidc ok old omit on opaque open option optional or our password please present promise "
+    "read ready reset same-origin saml secretbytes secretstr see sent set should size still str "
+    "string success text that the this to too unknown unset uuid valid varchar vec via was we "
+    "when will with write wrong yes your"
 )
 #: In the source of a program: a call, or an item, without a literal that is a secret.
 _CHAIN: Final = r"[A-Za-z_]{1,64}(?:(?:\??\.|->|::)[A-Za-z_]{1,64}){0,8}"
@@ -62,14 +62,17 @@ _ARGUMENTS: Final = (
 )
 _CODE: Final = later(
     rf"(?:(?:await|new) )?\$?{_CHAIN}(?:\({_ARGUMENTS}(?:\({_ARGUMENTS}\){_ARGUMENTS})?\)"
-    r"|\[(?:\w{0,9}|[\"':][\w.-]{1,64}[\"']?)\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
-    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\??\.(?:get|pop|split)\w{{0,24}}\([\"']"
-    rf"|\({_CHAIN}, {_CHAIN}\)|(?:input|prompt|env)\([\"']"
-    r"|[a-z_]{1,64}[0-9]{1,3}\(\)"
+    r"|\[(?:\w{0,9}|[A-Za-z_., |]{1,64}|[\"':][\w.-]{1,64}[\"']?)\]"
+    r"|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])(?=[\s.,;:)\]}\"'\[]|$)"
+    rf"|{_CHAIN}\??\.(?:get|pop|split|partition|encode|decode)\w{{0,24}}\([\"']"
+    rf"|\({_CHAIN}, {_CHAIN}\)|(?:input|prompt|env)\([\"']|[a-z_]{{1,64}}[0-9]{{1,3}}\(\)"
+    rf"|(?=[A-Za-z]{{1,32}}[._]){_CHAIN}\((?=\s*$)"
     r"|(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)"
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
+#: A class, as the type of an argument: `session: ClientSession | None`.
+_TYPE: Final = later(r"[\"']?(?:\w{1,16}\.)?(?:[A-Z][a-z]{2,15}){2,5}(?=[\[,)\"']| [=|]|$)")
 #: Of JSON's schemas, without a value.
 _ABOUT: Final = later(
     r"\{(?=[^{}]*type[\"'\\]{0,9}: ?[\"'\\]{0,9}"
@@ -152,6 +155,8 @@ def is_source(
     value = text[begin:end].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_").lower()
     if value in (last, last.upper()) or is_blank(value) or _CODE.match(text, begin):
+        return True
+    if kind_of(name) not in ANY_WORD and _TYPE.match(text, begin):
         return True
     if not _REFERENCE.fullmatch(value):
         return False

@@ -17,7 +17,14 @@ from urllib.parse import quote, unquote
 from otel_logging import _errors, _names, _secret_texts
 from otel_logging._errors import ConfigurationError
 from otel_logging._harmless import is_about, is_blank, is_count
-from otel_logging._secret_names import STEMS, is_phone, is_variable_of_key, kind_of, words_of
+from otel_logging._secret_names import (
+    STEMS,
+    is_phone,
+    is_variable_of_key,
+    kind_of,
+    words_in,
+    words_of,
+)
 from otel_logging._secret_texts import ENCODED, LIKELY, marker
 from otel_logging._secret_values import without_named
 from otel_logging._text import has_one, later
@@ -30,10 +37,9 @@ _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "tra
 #: OpenTelemetry's attribute, an id that is no secret.
 _SESSION: Final = "session.id"
 #: How the members end that have a name, and its value.
-_NAMES: Final = ("name", "key", "header", "field", "param", "parameter", "property", "attribute")
-_VALUES: Final = (
-    *("value", "val", "values", "content", "data", "default"),
-    *("from", "to", "old", "new", "before", "after"),
+_NAMES: Final = tuple(words_in("name key header field param parameter property attribute"))
+_VALUES: Final = tuple(
+    words_in("value val values content data default from to old new before after")
 )
 #: Of a JSON web key (RFC 7518).
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
@@ -52,19 +58,8 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 #: What a name with its value has somewhere, or a secret that is known by its place.
 _WORDS: Final = (
-    "pass",
-    "token",
-    "secret",
-    "sess",
-    " key ",
-    " set ",
-    " is ",
-    "auth ",
-    "login ",
-    "pw ",
-    "ctl ",
-    "net u",
-    "lplus ",
+    *("pass", "token", "secret", "sess", " key ", " set ", " is ", "auth ", "login ", "pw "),
+    *("ctl ", "net u", "lplus "),
 )
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
 
@@ -230,7 +225,6 @@ class Redaction:
         found: dict[str, Any] = {}
         is_key = "kty" in values
         for each, value in values.items():
-            # of tokens, for instance, each with whose it is
             text = name = marker(kind) if kind and any(map(str.isdigit, each)) else self.text(each)
             while text in found:  # two secrets, which are as good as one
                 text += "_"
@@ -321,7 +315,7 @@ class Redaction:
         if likely is not None:
             found = _secret_texts.without_numbers(found, likely)
         if "basic" in lower or "bearer" in lower:
-            found = _secret_texts.without_credentials(found)
+            found = _secret_texts.SCHEME.sub(_secret_texts.scheme, found)
         if has_signs and has_one(self._stems, lower):  # most texts need no closer look
             found = without_named(found, self.kind)
         for pattern in self._patterns:

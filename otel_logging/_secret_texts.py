@@ -108,19 +108,21 @@ _PLACES: Final = r"""
 \b(?:https?|xhs?|ab|curl)\b<OPTION>-(?:[aAU]|-auth)<NEXT>["']?[^\s:"'-][^\s:]{0,64}:
 (?![a-z0-9:]{0,16}//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 =password ·- '- "-
-(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
+<OWN>-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
 \b(?:sshpass|twine|beeline|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)|\b(?:un)?rar\b<OPTION>-h?p["']?
 \b(?:mosquitto_\w{1,8}|ipmitool|p4)\b<OPTION>-P<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
 \bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
-\blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},|\b(?:put-parameter|secret set)\b<OPTION>--(?:value|body)<NEXT>
+\blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},
+\b(?:put-parameter|secret set)\b<OPTION>--(?:value|body)<NEXT>
 \b(?:docker|podman|az|oc|registry)["', \\]{1,9}login<OPTION>-p(?:<NEXT>|=?["']?)
 \b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
-\b(?:(?:un)?zip|sqlcmd|bcp|[io]sql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
-\bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\b(?:smb|rpc)client\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
+\b(?:un)?zip\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp|[io]sql)\b<OPTION>-P(?:<NEXT>|["']?)
+\bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?
+\b(?:smb|rpc)client\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
 [^\s"',-][^\s"']*
 =password net·
-(?:^|[\n>;&"'] ?|/c )net(?:\.exe)? (?:user \S{1,64}|use(?: \S{1,128}){1,2}) ["']?(?=[^\s/"']{0,64}[0-9]|\S{1,64} /)(?!/)
-[^\s"'/][^\s"']{0,64}
+(?:^|[\n>;&"'] ?|/c )net(?:\.exe)? (?:user \S{1,64}|use(?: \S{1,128}){1,2}) ["']?
+(?=[^\s/"']{0,64}[0-9]|\S{1,64} /)[^\s"'/][^\s"']{0,64}
 =password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString
 \brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
 (?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
@@ -182,6 +184,7 @@ hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
 
 def _placed() -> Iterator[tuple[str, list[str], Any]]:
     parts = {"<OPTION>": _NEAR + r"[\s\"']", "<NEXT>": "(?:(?: |[\"'], ?[\"'])[\"']?)"}
+    parts["<OWN>"] = "(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\\w-])"
     parts["<P>"] = "(?![0-9:./]{1,32}(?:[\\s\"']|$))"
     # quotes are escaped inside another text, and end a secret with what escapes them
     parts |= {"[\"']": r"(?:\\{0,7}[\"'])", r"[^\s\"']": r"(?:(?!\\{1,7}[\"'])[^\s\"'])"}
@@ -194,21 +197,19 @@ def _placed() -> Iterator[tuple[str, list[str], Any]]:
 
 
 _PLACED: Final = list(_placed())
-_SCHEME: Final = later(
+#: Bearer and basic credentials.
+SCHEME: Final = later(
     rf"(?:(?<![\w-])|{_ESCAPE})"
     r"(bearer|basic)( {1,4}|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )
+#: As people write it, and with dots.
 _CARD: Final = later(
     rf"(?:(?<![\w.+-])|{_ESCAPE})"
-    r"(?:[0-9]{4}(?:\.[0-9]{4}){3}|[0-9](?:[ -]?[0-9]){12,18})(?![\w-])",
+    r"(?:\d{13,19}|\d{4}(?:[ .-]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{5})(?![\w-])",
     re.ASCII,
 )
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
-#: A card's number as it is written, beside another number perhaps.
-_WRITTEN: Final = later(
-    r"(?<!\d)(?:\d{13,16}|\d{4}(?:[ -]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{5})(?!\d)", re.ASCII
-)
 _ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
@@ -286,7 +287,8 @@ def _place(mark: str, found: re.Match[str]) -> str:
     return found[0] if is_placeholder(found[0][len(found[1]) :]) else found[1] + mark
 
 
-def _scheme(found: re.Match[str]) -> str:
+def scheme(found: re.Match[str]) -> str:
+    """Return what ``SCHEME`` found, without it where it is a credential."""
     name, given = found.group(1).lower(), found.group(3)
     if name == "basic":
         try:
@@ -302,18 +304,10 @@ def _scheme(found: re.Match[str]) -> str:
 
 
 def _card(found: re.Match[str]) -> str:
-    text = found.group()
-    return marker("card") if _is_card(text) else _WRITTEN.sub(_beside, text)
-
-
-def _beside(found: re.Match[str]) -> str:
-    return marker("card") if _is_card(found.group()) else found.group()
-
-
-def _is_card(text: str) -> bool:
-    digits = _solid(text)
+    digits = _solid(found.group())
     doubled = "".join(str(2 * int(d)) if n % 2 else d for n, d in enumerate(reversed(digits)))
-    return bool(_ISSUER.fullmatch(digits)) and sum(map(int, doubled)) % 10 == 0
+    is_card = _ISSUER.fullmatch(digits) and sum(map(int, doubled)) % 10 == 0
+    return marker("card") if is_card else found.group()
 
 
 def _iban(found: re.Match[str]) -> str:
@@ -384,11 +378,6 @@ def without_numbers(text: str, likely: re.Match[str]) -> str:
             return _CARD.sub(_card, _IBAN.sub(_iban, text))
         at = LIKELY.search(text, at.end())
     return _CARD.sub(_card, text) if has_digits else text
-
-
-def without_credentials(text: str) -> str:
-    """Return *text* without bearer and basic credentials."""
-    return _SCHEME.sub(_scheme, text)
 
 
 def without_personal(text: str) -> str:

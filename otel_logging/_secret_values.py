@@ -343,7 +343,8 @@ def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None])
 _ROWS: Final = later(
     r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[])"
     r"|\[(?:generated|cached) [\w. ]{1,40}\] |\bparameters: (?=\$1 = ))"
-    r"((?:,? ?\$[0-9]{1,3} = (?:NULL|'(?:[^']|''){0,1024}'))+|(?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
+    r"((?:,? ?\$[0-9]{1,3} = (?:NULL|'(?:[^']|''){0,1024}'))+"
+    r"|(?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
 )
 _COLUMNS: Final = later(r"(?i:\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s)")
 _COMPARED: Final = later(

@@ -34,7 +34,6 @@ _MIN_TEXT = 32  # of each string, even where MAX_TEXT is used up: enough to tell
 _MAX_KEY = 256
 
 _INT64 = 2**63
-_MOST_BITS = 27_000  # of an integer in decimal digits: more are more than MAX_CHARACTERS
 #: How ``object.__repr__`` and its kin say where an object is.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]{6,}")
 
@@ -182,13 +181,7 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
 def _number(value: Any) -> int | float | str:
     if isinstance(value, numbers.Integral):
         number = int(value)
-        if -_INT64 <= number < _INT64:
-            return number
-        if number.bit_length() > _MOST_BITS:
-            return f"{number:#x}"
-        from decimal import Decimal  # which writes any number of digits; int itself 4,300
-
-        return f"{Decimal(number):f}"
+        return number if -_INT64 <= number < _INT64 else str(number)
     real = float(value)
     if math.isfinite(real):
         return real
@@ -198,8 +191,7 @@ def _number(value: Any) -> int | float | str:
 
 def _array(value: Any, depth: int, left: _Left) -> Any:
     if getattr(value, "ndim", 1):
-        # the rows of a matrix are matrices
-        return _sequence(value.A if hasattr(type(value), "A1") else value, depth - 1, left)
+        return _sequence(value, depth - 1, left)
     kind = getattr(value.dtype, "kind", "")
     if kind == "m":  # in nanoseconds its item would be a bare number
         with suppress(OverflowError):  # of the newest numpy, for a very long time

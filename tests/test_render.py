@@ -88,7 +88,7 @@ def test_values_whose_own_code_raises_are_rendered(kind: Any) -> None:
 
 def test_an_endless_number_is_rendered() -> None:
     """In decimal digits, as far as these are no longer than a text may be."""
-    assert as_json(value=10**5000)["value"] == "1" + 5000 * "0"
+    assert as_json(value=10**5000)["value"] == "<unprintable int>"
     assert as_json(value=10**9000)["value"].startswith("0x")
 
 
