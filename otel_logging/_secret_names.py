@@ -29,7 +29,7 @@ _SECRET: Final = by_kind(
         "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
         " codeverifier keymaterial keypem",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
-        " clientassertion sonarlogin",
+        " clientassertion",
         "authorization": "authorization masterauth httpauth basicauth proxyauth",
         "cookie": "cookie aspxauth coreidentityapplication",
         "session": "sessionid sessid sessionkey connectsid",

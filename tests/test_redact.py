@@ -83,6 +83,68 @@ def test_what_is_no_secret_under_such_a_name_stays(name: str, value: Any) -> Non
     assert DEFAULT.field(name, value) == value
 
 
+_PLACEHOLDERS = """
+    [REDACTED] REDACTED redacted *** **** ******** <redacted> [Filtered] xxxxx <hidden> {{token}}
+    ${TOKEN} %s {token} [MASKED] XXXX ***REDACTED*** --redacted-- [secure] (removed) [Scrubbed]
+    ${{secrets.TOKEN}} $TOKEN %TOKEN% [REDACTED_TOKEN] [redacted:password] <TOKEN> __REDACTED__
+""".split()  # noqa: SIM905 - read as words
+_PLACES = (
+    "{name}=§",
+    "{name}: §",
+    '{{"{name}": "§"}}',
+    "{{'{name}': ['§', '§']}}",
+    "b'§'",
+    "https://x/?a=1&{name}=§&b=1",
+    "https://x/?sig=§",
+    "https://x/?X-Goog-Signature=§&a=1",
+    "postgres://bob:§@db/shop",
+    "Authorization: Bearer §",
+    "Set-Cookie: sid=§; Path=/; Max-Age=5; HttpOnly",
+)
+
+
+@pytest.mark.parametrize("placeholder", _PLACEHOLDERS)
+def test_what_others_put_in_a_secret_s_place_stays(placeholder: str) -> None:
+    """As a value, in a list, in a URL, in a header's line."""
+    for name in ("password", "token", "authorization", "cookie", "http.request.header.x_api_key"):
+        for value in (placeholder, [placeholder], {"a": [placeholder]}, f"b'{placeholder}'"):
+            assert DEFAULT.field(name, value) == value
+        for place in _PLACES:
+            if placeholder in ("<redacted>", "<hidden>", "<TOKEN>") and "://" in place:
+                continue  # no part of a URL
+            text = place.format(name=name).replace("§", placeholder)
+            assert DEFAULT.text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["a"], ["@"]),
+        (("a", "b"), ("@", "@")),
+        ([["a"], {"b": "c"}], [["@"], {"b": "@"}]),
+        ({"a": "b", "c": ["d", None, True, 5]}, {"a": "@", "c": ["@", None, True, "@"]}),
+        ({"a1": "b", "a2": "c"}, {"@": "@", "@_": "@"}),
+        ([""], [""]),
+        ([], []),
+        ({}, {}),
+    ],
+)
+def test_a_list_or_a_mapping_under_a_secret_s_name_is_one_still(value: Any, expected: Any) -> None:
+    """As who reads a header's values: each member is a marker."""
+    mark = "[redacted:authorization]"
+
+    def marked(each: Any) -> Any:
+        if isinstance(each, dict):
+            return {marked(name): marked(item) for name, item in each.items()}
+        if isinstance(each, (list, tuple)):
+            return type(each)(map(marked, each))
+        return each.replace("@", mark) if isinstance(each, str) else each
+
+    for name in ("authorization", "http.request.header.authorization"):
+        assert DEFAULT.field(name, value) == marked(expected)
+        assert DEFAULT.field(name, marked(expected)) == marked(expected)
+
+
 def test_a_card_number_may_be_an_integer() -> None:
     """Its checksum and its issuer say so."""
     assert DEFAULT.value([4111111111111111, 5]) == ["[redacted:card]", 5]
