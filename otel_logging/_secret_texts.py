@@ -109,14 +109,13 @@ _PLACES: Final = r"""
 (?![a-z0-9:]{0,16}//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 =password ·- '- "-
 <OWN>-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
-\b(?:sshpass|twine|beeline|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)|\b(?:un)?rar\b<OPTION>-h?p["']?
-\b(?:mosquitto_\w{1,8}|ipmitool|p4)\b<OPTION>-P<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
-\bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
+\b(?:sshpass|twine|beeline|mongo\w{0,8}|<LOGIN>)<OPTION>-p(?:<NEXT>|=?["']?)
+\b(?:mosquitto_\w{1,8}|ipmitool|p4|(?:un)?zip|sqlcmd|bcp|[io]sql)\b<OPTION>-P(?:<NEXT>|["']?)
+\b(?:mysql\w{0,8}|mariadb\w{0,8}|7z[ar]?|(?:un)?rar)\b<OPTION>-h?p["']?|\bredis-cli\b<OPTION>-a<NEXT>
+\bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>
+\bopenssl\b<OPTION>-k<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
 \blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},
 \b(?:put-parameter|secret set)\b<OPTION>--(?:value|body)<NEXT>
-\b(?:docker|podman|az|oc|registry)["', \\]{1,9}login<OPTION>-p(?:<NEXT>|=?["']?)
-\b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
-\b(?:un)?zip\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp|[io]sql)\b<OPTION>-P(?:<NEXT>|["']?)
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?
 \b(?:smb|rpc)client\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
 [^\s"',-][^\s"']*
@@ -185,6 +184,7 @@ hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
 def _placed() -> Iterator[tuple[str, list[str], Any]]:
     parts = {"<OPTION>": _NEAR + r"[\s\"']", "<NEXT>": "(?:(?: |[\"'], ?[\"'])[\"']?)"}
     parts["<OWN>"] = "(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\\w-])"
+    parts["<LOGIN>"] = "(?:docker|podman|az|oc|registry)[\"', \\\\]{1,9}login"
     parts["<P>"] = "(?![0-9:./]{1,32}(?:[\\s\"']|$))"
     # quotes are escaped inside another text, and end a secret with what escapes them
     parts |= {"[\"']": r"(?:\\{0,7}[\"'])", r"[^\s\"']": r"(?:(?!\\{1,7}[\"'])[^\s\"'])"}
