@@ -342,9 +342,6 @@ class Redaction:
 class _Off(Redaction):
     """Takes nothing out."""
 
-    def kind(self, name: str) -> str | None:  # noqa: ARG002
-        return None
-
     def field(self, name: str, value: Any) -> Any:  # noqa: ARG002
         return value
 

@@ -90,19 +90,23 @@ _PEM: Final = later(
     r"|(?<=Private-Lines: ).+",  # of PuTTY
     re.DOTALL,
 )
-_URL_USER: Final = later(
-    r"((?:(?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"',]|$))"
-    r"(?=(?:(?!://)[^\s\"'<>]){1,256}@))(?:(?!://)[^\s\"'<>]){1,256}@"
-    r"|(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]+|[^\s\"'<>@]{1,256})@"
-    r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
-)
 #: Between a command and its password, which is not taken for the next one the second time.
 _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: What is a secret by its place: what it is and signs of it that are quick to look for (· is a
-#: space), what may stand before it, and it. Of users in commands, after options that are another
-#: thing elsewhere, in statements; of files with a line for each host, of servers' protocols; of
-#: URLs, what signs them, a code to log in by, and one that is a secret as a whole; of JSON keys.
+#: space), what may stand before it, and it. Of URLs' users; of users in commands, after options
+#: that are another thing elsewhere, in statements; of files with a line for each host, of servers'
+#: protocols; of URLs, what signs them, a code to log in by, and one that is a secret as a whole; of
+#: JSON keys.
 _PLACES: Final = r"""
+=url-password ://
+(?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"',]|$))
+(?:(?!://)[^\s"'<>]){1,256}(?=@)
+=url-password ://
+://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"']|$))
+(?:[^\s"'<>/?#]+|[^\s"'<>@]{1,256})(?=@)
+=url-password ://
+://(?=[^\s/@:]{0,99}[0-9])
+[^\s/?#@:"'<>]{20,256}(?=@)
 =password ·- '- "-
 (?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'<-][^\s:]{0,64}:
 \b(?:https?|xhs?|ab|curl)\b<OPTION>-(?:[aAU]|-auth)<NEXT>["']?[^\s:"'-][^\s:]{0,64}:
@@ -220,16 +224,15 @@ _IBAN: Final = later(
     r"(?![a-z])",
     re.A,
 )
-#: Lengths by country (ISO 13616 registry).
+#: Lengths, each with its countries (ISO 13616 registry).
 _IBAN_LENGTH: Final = {
-    each[:2]: int(each[2:])
+    country: int(each[:2])
     for each in words_in(
-        "NO15 BE16 DK18 FI18 FO18 GL18 NL18 MK19 SI19 AT20 BA20 EE20 KZ20 LT20 LU20 XK20 CH21 "
-        "HR21 LI21 LV21 BG22 BH22 CR22 DE22 GB22 GE22 IE22 ME22 RS22 VA22 AE23 GI23 IL23 IQ23 "
-        "OM23 TL23 AD24 CZ24 ES24 MD24 PK24 RO24 SA24 SE24 SK24 TN24 VG24 LY25 PT25 ST25 IS26 "
-        "TR26 BI27 DJ27 FR27 GR27 IT27 MC27 MR27 SM27 AL28 AZ28 BY28 CY28 DO28 GT28 HU28 LB28 "
-        "NI28 PL28 SV28 BR29 EG29 PS29 QA29 UA29 JO30 KW30 MU30 MT31 SC31 LC32 RU33"
+        "15NO 16BE 18DKFIFOGLNL 19MKSI 20ATBAEEKZLTLUXK 21CHHRLILV 22BGBHCRDEGBGEIEMERSVA "
+        "23AEGIILIQOMTL 24ADCZESMDPKROSASESKTNVG 25LYPTST 26ISTR 27BIDJFRGRITMCMRSM "
+        "28ALAZBYCYDOGTHULBNIPLSV 29BREGPSQAUA 30JOKWMU 31MTSC 32LC 33RU"
     )
+    for country in re.findall("..", each[2:])
 }
 _EMAIL: Final = later(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _ADDRESS: Final = later(
@@ -275,12 +278,6 @@ def _random(found: re.Match[str]) -> str:
         if changes > 0.4 * len(part) and len(_DIGITS.findall(part)) > 1:
             return marker("token")
     return text
-
-
-def _url_user(found: re.Match[str]) -> str:
-    before = found.group(1) or found.group(2) or found.group(3)
-    is_none = is_placeholder(found.group()[len(before) : -1])
-    return found.group() if is_none else f"{before}{marker('url-password')}@"
 
 
 def _place(mark: str, found: re.Match[str]) -> str:
@@ -358,8 +355,6 @@ def without_schemes(text: str) -> str:
     """Return *text* without private keys, and without the credentials of URLs."""
     if "PRIVATE KEY" in text or "Private-Lines" in text:
         text = _PEM.sub(marker("private-key"), text)
-    if "://" in text:
-        text = _URL_USER.sub(_url_user, text)
     for kind, signs, placed in _PLACED:
         if has_one(signs, text):
             text = placed.sub(partial(_place, marker(kind)), text)
