@@ -96,7 +96,7 @@ def is_blank(value: str, kind: str = "password") -> bool:
     if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
         return True
     if value[:1] in ("[", "(", "b") and value[-1:] in "])\"'":  # a list, or bytes, in a text
-        return all(is_blank(each, kind) for each in _BETWEEN.split(value[1:-1]))
+        return all(map(_BLANK.fullmatch, _BETWEEN.split(value[1:-1])))
     if kind == "cookie" and "=" in value:
         pairs = value.split(";")
         return all(

@@ -617,6 +617,8 @@ _HOSTILE = [
     *("password  a\n", "'loc': ('a', 'password') ", "\npassword\n  a input_value"),
     *('form-data; name="password"\nA', '<a name="password" ', "&lt;password&gt;", "\x1b[0m"),
     *("token=a.b.", "token=a(a,", 'password=["is ', "'--password', "),
+    *("password=[", "password=['***', ", "Cookie: a=***; ", "[REDACTED", "a:b:1:", "${{", "$1 = "),
+    *("net user a ", "net use a b ", "parameters: $1 = 'a', ", "password = f(", "key='aA1"),
     *("machine a login b password ", "a:5432:b:c:", '"AUTH" ', "IDENTIFIED BY "),
     *("name: token, value ", "postgres://a:b@c", 'password="[redacted:password]" -> "a" '),
     *("token=“a ", "authorization: token a1/", "authorization: Aa+", "de89", "4111.", "a$a"),
