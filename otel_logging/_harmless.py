@@ -117,11 +117,6 @@ def is_about(value: Any) -> bool:
     return is_whole and _ABOUT.fullmatch(text) is not None
 
 
-def is_name(value: str, kind_of: Callable[[str], str | None]) -> bool:
-    """Say whether *value* is one more name: `["secrets", "tokens"]`, `secret: db-credentials`."""
-    return kind_of(value) is not None and re.sub("[_.-]", "", value).isalpha()
-
-
 #: Small numbers and states, in a list or by name; a language model's words, and how many.
 _SMALL, _WORDS = (
     later(

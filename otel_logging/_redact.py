@@ -9,7 +9,7 @@ come from, and bounds of their size (``_values``).
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -215,11 +215,6 @@ class Redaction:
             return self._mapping(value, kind)
         is_none = not value or value is True or (type(value) is str and is_blank(value, kind))
         return value if is_none else marker(kind)
-
-    def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return *fields*, plain data, without secrets."""
-        named = ((self.text(name), value) for name, value in fields.items())
-        return {name: self.field(name, value) for name, value in named}
 
     def _mapping(self, values: dict[str, Any], kind: str | None = None) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -96,6 +96,7 @@ _CELL: Final = later(
     r"(?: {1,40}[|│┃] {1,40}| {0,40}(?:\t|\\t)[ \t]{0,40}| {2,60})"
     rf"(?=[^\s|│┃=:\"'-]\S{{0,200}}?(?: {{2}}|[ \t]*(?:[|│┃\"']|\\?\t|{_NEWLINE}|$)))"
 )
+_WORD: Final = later(r"(?:[^\W\d]|[.-])+")
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
 #: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
 _TYPED: Final = later(r"!{1,2}[\w-]{1,64} +(?=\S)")
@@ -288,8 +289,8 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         else:
             sign = found["sign"] if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-            if named is _PAIR and _harmless.is_name(text[begin:end], kind_of):
-                continue
+            if named is _PAIR and _WORD.fullmatch(text, begin, end) and kind_of(text[begin:end]):
+                continue  # `["secrets", "tokens"]`
             is_quoted = text[begin - 1] in "\"'`"
             is_apart = sign == ":" and begin > found.start("sign") + 1
             is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)

@@ -223,12 +223,11 @@ def _field_names(kind: type) -> tuple[str, ...] | None:
 
     A field that its author keeps out of the class's ``repr`` is left out here too.
     """
-    if (fields := getattr(kind, "__dataclass_fields__", None)) is not None:
-        return tuple(name for name, field in fields.items() if field.repr)
+    for source in ("__dataclass_fields__", "__pydantic_fields__"):
+        if (fields := getattr(kind, source, None)) is not None:
+            return tuple(name for name, field in fields.items() if field.repr)
     if (fields := getattr(kind, "__attrs_attrs__", None)) is not None:
         return tuple(field.name for field in fields if field.repr)
-    if (fields := getattr(kind, "__pydantic_fields__", None)) is not None:
-        return tuple(name for name, field in fields.items() if field.repr)
     if hasattr(kind, "__get_validators__") and hasattr(kind, "__fields__"):  # pydantic 1
         return tuple(name for name, f in kind.__fields__.items() if f.field_info.repr)
     fields = getattr(kind, "__struct_fields__", None)

@@ -157,7 +157,7 @@ def test_fields_of_a_usual_line_have_no_secrets() -> None:
     for redaction in (Redaction(), OFF, Redaction(personal=True, who=["n"], salt="s")):
         with redacted_by(redaction):
             for one in (1, 1.0, True, 1):  # which are one key of a dict
-                shown = redaction.fields({**fields, "one": one})
+                shown = redaction.value({**fields, "one": one})
                 text, attributes = on_lines({**fields, "one": one}) or (b"", b"")
                 assert text == b"," + _json.dumps(shown)[1:-1]
                 assert attributes == _otlp.attributes(_otlp.EVENT_TAG, shown)
@@ -265,7 +265,7 @@ def test_any_word_may_be_a_password_but_in_prose(word: str) -> None:
     """As a field, in JSON, in what shows an object; behind a colon alone it is a state."""
     for name in ("password", "db_secret", "Passphrase"):
         mark = f"[redacted:{DEFAULT.kind(name)}]"
-        assert DEFAULT.fields({name: word}) == {name: mark}
+        assert DEFAULT.value({name: word}) == {name: mark}
         for text in (
             '{"§": "@"}',
             "{'§': '@'}",
@@ -331,7 +331,7 @@ def test_a_uuid_is_no_token_in_any_case(start: str) -> None:
 def test_names_patterns_and_exceptions_are_given() -> None:
     """In any style, as for the names that are known."""
     redaction = Redaction(["tenant code"], [r"ACME-\d{4}"], ["session_id"])
-    assert redaction.fields({"tenantCode": "a", "session-id": "b", "session": "c"}) == {
+    assert redaction.value({"tenantCode": "a", "session-id": "b", "session": "c"}) == {
         "tenantCode": "[redacted:key]",
         "session-id": "b",
         "session": "[redacted:session]",
@@ -366,7 +366,7 @@ def test_personal_data_goes_on_request() -> None:
             assert PERSONAL.field(name, number) == "[redacted:phone]"
             assert DEFAULT.field(name, number) == number
     fields = {"phone_count": 1234567, "microphone": "1234567", "phone": "unknown", "no": 1234567}
-    assert PERSONAL.fields(fields) == fields
+    assert PERSONAL.value(fields) == fields
     hashed = PERSONAL.field("user_id", "u-42")
     assert hashed == PERSONAL.pseudonym("u-42") == PERSONAL.field("user_id", hashed) != "u-42"
     assert hashed != Redaction(personal=True, who=["user_id"]).field("user_id", "u-42")
@@ -537,7 +537,7 @@ def test_colours_stay_where_there_is_no_secret() -> None:
 def test_nothing_goes_where_it_is_off() -> None:
     """``redact=False``."""
     for secret, name, value in VALUES[:50]:
-        assert secret in repr(OFF.fields({name: bounded(value)})) or isinstance(value, int)
+        assert secret in repr(OFF.value({name: bounded(value)})) or isinstance(value, int)
     assert OFF.text("password=x") == "password=x"
     assert OFF.value(["x"]) == ["x"]
 
@@ -597,8 +597,8 @@ _FIELDS: Any = st.dictionaries(
 def test_once_is_enough_for_nested_values_too(fields: dict[str, Any]) -> None:
     """Idempotent: what was left at first does not look like a secret without what was taken out."""
     for redaction in (DEFAULT, PERSONAL):
-        found = redaction.fields(fields)
-        assert redaction.fields(found) == found
+        found = redaction.value(fields)
+        assert redaction.value(found) == found
 
 
 _HOSTILE = [
