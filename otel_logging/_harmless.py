@@ -71,8 +71,6 @@ _CODE: Final = later(
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
-#: A class, as the type of an argument: `session: ClientSession | None`.
-_TYPE: Final = later(r"[\"']?(?:\w{1,16}\.)?(?:[A-Z][a-z]{2,15}){2,5}(?=[\[,)\"']| [=|]|$)")
 #: Of JSON's schemas, without a value.
 _ABOUT: Final = later(
     r"\{(?=[^{}]*type[\"'\\]{0,9}: ?[\"'\\]{0,9}"
@@ -150,8 +148,6 @@ def is_source(
     value = text[begin:end].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_").lower()
     if value in (last, last.upper()) or is_blank(value) or _CODE.match(text, begin):
-        return True
-    if kind_of(name) not in ANY_WORD and _TYPE.match(text, begin):
         return True
     if not _REFERENCE.fullmatch(value):
         return False

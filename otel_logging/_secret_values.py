@@ -157,8 +157,6 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
             return begin, end
         at = begin
     elif sign == ":" and (typed := _TYPED.match(text, at)):
-        if text[at + 1].isupper():  # a function, as CloudFormation's `!Ref`
-            return at, at
         at = typed.end()
     if sign == ":" and (block := _BLOCK.match(text, at)):
         return _block(text, at, block.end())

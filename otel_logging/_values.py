@@ -268,12 +268,8 @@ def _mapping(value: Mapping[Any, Any], depth: int, left: _Left, of: Any) -> Any:
 def _key(key: Any, taken: dict[str, Any]) -> str:
     """Return *key* as a string that is not among *taken*: 1 and "1" are two keys."""
     text = key if type(key) is str else str(_walk(key, 1, _Left(nodes=8)))
-    name = text = _cut(text, _MAX_KEY)
-    number = len(taken)
-    while name in taken:
-        number += 1
-        name = f"{text[: _MAX_KEY - 8]}_{number}"
-    return name
+    text = _cut(text, _MAX_KEY)
+    return text if text not in taken else f"{text[: _MAX_KEY - 8]}_{len(taken) + 1}"
 
 
 def _sequence(value: Any, depth: int, left: _Left) -> Any:
