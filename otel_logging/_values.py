@@ -12,7 +12,6 @@ import numbers
 import re
 from collections import UserString
 from collections.abc import Iterable, Mapping, Sequence, Set, ValuesView
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time
 from enum import Enum
@@ -194,11 +193,8 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
         return _sequence(value, depth - 1, left)
     kind = getattr(value.dtype, "kind", "")
     if kind == "m":  # in nanoseconds its item would be a bare number
-        with suppress(OverflowError):  # of the newest numpy, for a very long time
-            rounded = value.astype("m8[us]")
-            if rounded.astype(value.dtype) == value:
-                return str(rounded.item())
-        return str(value)
+        rounded = value.astype("m8[us]")
+        return str(rounded.item() if rounded == value else value)
     if kind == "M":
         return str(value)
     if is_true(getattr(value, "mask", False)):

@@ -43,7 +43,7 @@ BUDGETS = {
     "_socket": 108,
     "_text": 46,
     "_tls": 49,
-    "_values": 198,
+    "_values": 194,
     "_wrap": 169,
     "assembly": 138,
     "binding": 216,

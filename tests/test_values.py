@@ -366,7 +366,6 @@ CASES: list[tuple[Any, Any]] = [
     (numpy.datetime64("2026-01-01T10:00:00.000000001"), "2026-01-01T10:00:00.000000001"),
     (numpy.timedelta64(5_000_000_000, "ns"), "0:00:05"),
     (numpy.timedelta64(5, "ns"), "5 nanoseconds"),
-    (numpy.timedelta64(1 << 62, "s"), f"{1 << 62} seconds"),
     (numpy.timedelta64("NaT", "ns"), "NaT"),
     (numpy.ma.array([1, 2], mask=[0, 1]), [1, None]),
     (numpy.ma.masked, None),
