@@ -18,18 +18,29 @@ _SENTENCE: Final = (
     r"(?i:(?:this|your|the) \w+|ensure|string|value|field|is|must|can't|cannot|should|has|invalid"
     r"|incorrect|expired|missing|enter|please|may|not)(?i: (?:[a-z',().-]+|[0-9]{1,3})){1,24}"
 )
-#: What is no secret: what has been taken out, placeholders.
+#: What others have put in a secret's place, or are going to fill in.
+_PLACEHOLDER: Final = (
+    rf"(?i:(?:{SCHEMES})?[\W_]{{0,3}}"
+    r"(?:redacted|filtered|masked|scrubbed|saniti[sz]ed|obfuscated|censored)"
+    r"(?:[ _:-][a-z_' :-]{1,40})?[\W_]{0,3}|"
+    r"[\[(<*]{1,3}(?:hidden|removed|omitted|secret|secure|sensitive|private)[\])>*]{1,3}"
+    rf"|{SCHEMES}(?:\$?\{{\w+\}}|%s|)|\$(?:\{{[\w.]+\}}|[A-Z_]+|[0-9]{{1,2}}|\([^()]*\))"
+    r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)|%[A-Z_]+%"
+    r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\$?\{\{[^{}]*\}\}|x{3,}|[\W_]*"
+    r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>)"
+)
+_IS_PLACEHOLDER: Final = later(_PLACEHOLDER)
+#: What is no secret: placeholders, states, versions, sentences.
 _BLANK: Final = later(
-    rf"(?:{SCHEMES})?\[redacted:[a-z-]{{1,24}}\]|{SCHEMES}(?:\$?\{{\w+\}}|%s|)"
-    r"|\$(?:\{[\w.]+\}|[A-Z_]+|[0-9]{1,2}|\([^()]*\))"
-    r"|:[a-z_]+|\((?:sensitive|known|hidden|not)(?: [a-z ]+)?\)"
-    r"|\{(?-i:[a-z_.]*|[A-Z_]*)\}|\{\{[^{}]*\}\}|[\[(<](?:filtered|redacted|hidden|masked|removed|secret)[\])>]|x{3,}"
-    r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>"
-    r"|[\W_]*|none|null|nil|true|false|undefined|yes|no|on|off|ok"
-    r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?|[0-9]{1,4}/[0-9]{1,4}"
-    r"|basic|bearer|digest|oauth2?|anonymous"
-    rf"|{_SENTENCE}",
+    rf"{_PLACEHOLDER}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
+    r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?"
+    rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}",
     re.IGNORECASE,
+)
+#: Between the items of a list in a text, and around them; what a cookie has beside its value.
+_BETWEEN: Final = later(rf"(?:{QUOTE}), ?b?(?:{QUOTE})|^(?:{QUOTE})|(?:{QUOTE})$")
+_OF_COOKIE: Final = later(
+    r"\s*(?:path|domain|expires|max-age|samesite)=.*|\s*(?:secure|httponly)", re.I
 )
 #: Kinds that any word may be one of, where it is no prose.
 ANY_WORD: Final = ("password", "secret")
@@ -38,11 +49,11 @@ _STATES: Final = words_in(
     "a absent active an and any are bool boolean by bytes can cannot char could creation current "
     "default destruction empty error failure for forbidden found from github given google has "
     "have hidden if in inactive include incorrect inherit int invalid is it its json kerberos "
-    "latest ldap max maximum may min minimum mismatch missing modifications must new no not of "
-    "oidc ok old omit on open option optional or our please present promise read ready reset "
-    "same-origin saml secretbytes secretstr see sent set should size still str string success "
-    "text that the this to too unknown unset uuid valid varchar vec via was we when will with "
-    "write wrong yes your"
+    "latest ldap line max maximum may min minimum mismatch missing modifications must new no not "
+    "of oidc ok old omit on opaque open option optional or our password please present promise "
+    "read ready reset same-origin saml secretbytes secretstr see sent set should size still str "
+    "string success text that the this to too unknown unset uuid valid varchar vec via was we "
+    "when will with write wrong yes your"
 )
 #: In the source of a program: a call, or an item, without a literal that is a secret.
 _CHAIN: Final = r"[A-Za-z_]{1,64}(?:(?:\??\.|->|::)[A-Za-z_]{1,64}){0,8}"
@@ -51,20 +62,20 @@ _ARGUMENTS: Final = (
 )
 _CODE: Final = later(
     rf"(?:(?:await|new) )?\$?{_CHAIN}(?:\({_ARGUMENTS}(?:\({_ARGUMENTS}\){_ARGUMENTS})?\)"
-    r"|\[(?:\w{0,9}|[\"':][\w.-]{1,64}[\"']?)\]|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])"
-    rf"(?=[\s.,;:)\]}}\"'\[]|$)|{_CHAIN}\??\.(?:get|pop|split)\w{{0,24}}\([\"']"
-    rf"|\({_CHAIN}, {_CHAIN}\)|(?:input|prompt|env)\([\"']"
-    r"|[a-z_]{1,64}[0-9]{1,3}\(\)"
+    r"|\[(?:\w{0,9}|[A-Za-z_., |]{1,64}|[\"':][\w.-]{1,64}[\"']?)\]"
+    r"|(?<=get)\w{0,24}\([\"']|(?<=getenv)\([\"'])(?=[\s.,;:)\]}\"'\[]|$)"
+    rf"|{_CHAIN}\??\.(?:get|pop|split|partition|encode|decode)\w{{0,24}}\([\"']"
+    rf"|\({_CHAIN}, {_CHAIN}\)|(?:input|prompt|env)\([\"']|[a-z_]{{1,64}}[0-9]{{1,3}}\(\)"
+    rf"|(?=[A-Za-z]{{1,32}}[._]){_CHAIN}\((?=\s*$)"
     r"|(?:self|this|settings|config|os|args|req|request|ctx|process|data|module)"
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
-#: Of JSON's schemas, without a value; and a list of what is said.
+#: Of JSON's schemas, without a value.
 _ABOUT: Final = later(
-    r"\{(?=[^{}]*type[\"'\\]{1,9}: ?[\"'\\]{1,9}"
-    r"(?:string|object|integer|number|boolean|array|null)\b)"
-    r"(?!.*(?:default|examples?|const|enum|value)[\"'\\]).*"
-    rf"|\[(?:(?:{QUOTE}){_SENTENCE}(?:{QUOTE})(?:, ?)?){{1,9}}\]",
+    r"\{(?=[^{}]*type[\"'\\]{0,9}: ?[\"'\\]{0,9}"
+    r"(?i:string|object|integer|number|boolean|array|null)\b)"
+    r"(?!.*(?:default|examples?|const|enum|value)[\"'\\:]).*",
     re.DOTALL,
 )
 _PATH: Final = later(
@@ -73,12 +84,26 @@ _PATH: Final = later(
 )
 
 
+def is_placeholder(value: str) -> bool:
+    """Say whether *value* stands for a secret: somebody has taken one out, or is to fill it in."""
+    return _IS_PLACEHOLDER.fullmatch(value) is not None
+
+
 def is_blank(value: str, kind: str = "password") -> bool:
     """Say whether *value* is no secret: one that was taken out, a placeholder, a state."""
     if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
         return True
+    if value[:1] in ("[", "(", "b") and value[-1:] in "])\"'":  # a list, or bytes, in a text
+        return all(map(_BLANK.fullmatch, _BETWEEN.split(value[1:-1])))
+    if kind == "cookie" and "=" in value:
+        pairs = value.split(";")
+        return all(
+            _OF_COOKIE.fullmatch(each) or is_placeholder(each.partition("=")[2] or "a")
+            for each in pairs
+        )
     if not value.isalpha() or kind in ANY_WORD:
-        return kind == "authorization" and value.isdecimal() and len(value) < 6  # a port
+        # a port, a status
+        return value.isdecimal() and len(value) < {"authorization": 6, "token": 4}.get(kind, 0)
     is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
 
@@ -90,15 +115,10 @@ def is_about(value: Any) -> bool:
     return is_whole and _ABOUT.fullmatch(text) is not None
 
 
-def is_name(value: str, kind_of: Callable[[str], str | None]) -> bool:
-    """Say whether *value* is one more name: `["secrets", "tokens"]`, `secret: db-credentials`."""
-    return kind_of(value) is not None and re.sub("[_.-]", "", value).isalpha()
-
-
 #: Small numbers and states, in a list or by name; a language model's words, and how many.
 _SMALL, _WORDS = (
     later(
-        r"[\[({](?:(?:['\"]?\w{1,32}+['\"]?[:=] ?)?"
+        r"[\[({](?:(?:['\"]?[A-Za-z_]{1,32}+['\"]?[:=] ?)?"
         rf"(?:{each}|(?i:true|false|none|null))(?:, ?|(?=[\])}}])))*[\])}}]"
     )
     for each in (r"[0-9]{1,3}", r"['\"]?(?:[A-Za-z]{1,16}+|[0-9.]{1,9}+)['\"]?")
@@ -126,7 +146,7 @@ def is_source(
 ) -> bool:
     """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
     value = text[begin:end].rstrip("):;,]")
-    last = re.split("[.-]", name)[-1].lstrip("_")
+    last = re.split("[.-]", name)[-1].lstrip("_").lower()
     if value in (last, last.upper()) or is_blank(value) or _CODE.match(text, begin):
         return True
     if not _REFERENCE.fullmatch(value):

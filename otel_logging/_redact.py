@@ -9,7 +9,7 @@ come from, and bounds of their size (``_values``).
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -17,7 +17,14 @@ from urllib.parse import quote, unquote
 from otel_logging import _errors, _names, _secret_texts
 from otel_logging._errors import ConfigurationError
 from otel_logging._harmless import is_about, is_blank, is_count
-from otel_logging._secret_names import STEMS, is_phone, is_variable_of_key, kind_of, words_of
+from otel_logging._secret_names import (
+    STEMS,
+    is_phone,
+    is_variable_of_key,
+    kind_of,
+    words_in,
+    words_of,
+)
 from otel_logging._secret_texts import ENCODED, LIKELY, marker
 from otel_logging._secret_values import without_named
 from otel_logging._text import has_one, later
@@ -30,8 +37,10 @@ _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "tra
 #: OpenTelemetry's attribute, an id that is no secret.
 _SESSION: Final = "session.id"
 #: How the members end that have a name, and its value.
-_NAMES: Final = ("name", "key", "header", "field", "param", "parameter", "property", "attribute")
-_VALUES: Final = ("value", "val", "values", "content", "data", "default")
+_NAMES: Final = tuple(words_in("name key header field param parameter property attribute"))
+_VALUES: Final = tuple(
+    words_in("value val values content data default from to old new before after")
+)
 #: Of a JSON web key (RFC 7518).
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
 _RANDOM_SALT: Final = os.urandom(16)
@@ -48,7 +57,10 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
 #: What a name with its value has somewhere, or a secret that is known by its place.
-_WORDS: Final = ("pass", "token", " key ", " set ", " is ", "auth ", "login ", "pw ", "ctl ")
+_WORDS: Final = (
+    *("pass", "token", "secret", "sess", " key ", " set ", " is ", "auth ", "login ", "pw "),
+    *("ctl ", "net u", "lplus "),
+)
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
 
 
@@ -157,13 +169,12 @@ class Redaction:
         except KeyError:
             kind = self.kind(name)
         if kind is not None and value and type(value) is not bool:
-            if type(value) is str and is_blank(value, kind):
-                return value
             # what is left of a count or a schema has no secret in it either
-            if not (is_count(name, value) or is_about(value)) or self.value(value) != value:
-                changed["redacted"] += 1
-                return marker(kind)
-            return value
+            if (is_count(name, value) or is_about(value)) and self.value(value) == value:
+                return value
+            found = self._masked(kind, value)
+            changed["redacted"] += found != value
+            return found
         if self.personal and value is not None:
             if name in self.who:
                 return self.pseudonym(value)
@@ -196,20 +207,25 @@ class Redaction:
             return kind(arguments or map(self._pair, value))
         return value
 
-    def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return *fields*, plain data, without secrets."""
-        named = ((self.text(name), value) for name, value in fields.items())
-        return {name: self.field(name, value) for name, value in named}
+    def _masked(self, kind: str, value: Any) -> Any:
+        """Return *value*, of a field with secrets of *kind*: each of them is a marker."""
+        if type(value) in (list, tuple):
+            return type(value)(self._masked(kind, each) for each in value)
+        if type(value) is dict:
+            return self._mapping(value, kind)
+        is_none = not value or value is True or (type(value) is str and is_blank(value, kind))
+        return value if is_none else marker(kind)
 
-    def _mapping(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _mapping(self, values: dict[str, Any], kind: str | None = None) -> dict[str, Any]:
         found: dict[str, Any] = {}
         is_key = "kty" in values
         for each, value in values.items():
-            text = name = self.text(each)
+            text = name = marker(kind) if kind and any(map(str.isdigit, each)) else self.text(each)
             while text in found:  # two secrets, which are as good as one
                 text += "_"
-            found[text] = self.field("private_key" if is_key and name in _PRIVATE else name, value)
-        if len(values) > 1:  # a name and its value, as HTTP archives have headers
+            name = "private_key" if is_key and name in _PRIVATE else name
+            found[text] = self._masked(kind, value) if kind else self.field(name, value)
+        if len(values) > 1 and not kind:  # a name and its value, as HTTP archives have headers
             for name in [n for n in found if n.lower().endswith(_NAMES) or n in ("id", "k")]:
                 said = found[name]
                 if type(said) is str and len(said) < 65 and self.kind(said):
@@ -294,7 +310,7 @@ class Redaction:
         if likely is not None:
             found = _secret_texts.without_numbers(found, likely)
         if "basic" in lower or "bearer" in lower:
-            found = _secret_texts.without_credentials(found)
+            found = _secret_texts.SCHEME.sub(_secret_texts.scheme, found)
         if has_signs and has_one(self._stems, lower):  # most texts need no closer look
             found = without_named(found, self.kind)
         for pattern in self._patterns:
@@ -320,9 +336,6 @@ class Redaction:
 
 class _Off(Redaction):
     """Takes nothing out."""
-
-    def kind(self, name: str) -> str | None:  # noqa: ARG002
-        return None
 
     def field(self, name: str, value: Any) -> Any:  # noqa: ARG002
         return value

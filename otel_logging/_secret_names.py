@@ -31,7 +31,7 @@ _SECRET: Final = by_kind(
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
         " clientassertion",
         "authorization": "authorization masterauth httpauth basicauth proxyauth",
-        "cookie": "cookie",
+        "cookie": "cookie aspxauth coreidentityapplication",
         "session": "sessionid sessid sessionkey connectsid",
         "credential": "credential cred connectionstring connstring connstr",
         "csrf": "csrf xsrf",
@@ -47,10 +47,10 @@ _SECRET: Final = by_kind(
             for whose in words_in(
                 "api app application private priv secret access signing signature encryption "
                 "decryption crypto master auth account storage shared hmac ssh rsa pgp gpg deploy "
-                "service webhook license subscription function client consumer server tls ssl "
-                "aes jwt vault root security transaction merchant admin openai stripe anthropic "
-                "sendgrid activation product fernet cipher unseal unlock pem wrapping "
-                "recovery role apollo sas"
+                "service webhook license subscription function client consumer server tls ssl aes "
+                "jwt vault root security transaction merchant admin openai stripe anthropic "
+                "sendgrid activation product fernet cipher unseal unlock pem wrapping recovery "
+                "role apollo sas"
             )
         ),
     }
@@ -73,25 +73,26 @@ _WHOLE: Final = {"sid": "session", "authentication": "authorization", "assertion
 #: What follows them in the name of something else: `session_count`, `token_type`.
 _ABOUT: Final = words_in(
     "active age agent alg algo algorithm arn at attempt audience backend banner begin bucket "
-    "budget by cache channel check class client column consent cost count counter country date "
-    "day decision detail domain duration end endpoint error event exception exist exp expiration "
-    "expire expiry factor factory failure field file fingerprint flag flow for forgot form format "
-    "from generator go group handler hasher helper hint host hour httponly id identity ids in "
-    "index issuer java js kind label language latency left len length less level lifetime limit "
-    "locale location lock log manager max message method metric middleware min minute mode module "
-    "ms name notice num number of offset ok on optional order outcome owner page parser path per "
-    "php plugin policies policy pool port position preference prefix present price progress "
-    "protection protocol provider py rate ratio rb reason ref reference refresh request requires "
-    "reset response result retries retry role rotation rule samesite santa scheme scope score sec "
-    "second server service set since size source start state stats status stdin storage store "
-    "strength success suffix template through time timeout timestamp title to total ts ttl type "
-    "uid until uri url usage user username uuid valid validator validity version window"
+    "budget by cache callback channel check class client column consent cost count counter "
+    "country date day decision detail domain duration end endpoint error event exception exist "
+    "exp expiration expire expiry factor factory failure field file fingerprint flag flow for "
+    "forgot form format from generator go group handler hasher helper hint host hour httponly id "
+    "identity ids in index issuer java js kind label language latency left len length less level "
+    "lifetime limit locale location lock log manager max message method metric middleware min "
+    "minute mode module ms name nonce notice num number of offset ok on optional order outcome "
+    "owner page parser path per php plugin policies policy pool port position preference prefix "
+    "present price progress protection protocol provider py rate ratio rb reason ref reference "
+    "refresh request requires reset response result retries retry role rotation rule samesite "
+    "santa scheme scope score sec second server service set since size source start state stats "
+    "status stdin storage store strength success suffix template through time timeout timestamp "
+    "title to total ts ttl type uid until uri url usage user username uuid valid validator "
+    "validity version window"
 )
 _STILL: Final = words_in("decoded decrypted encoded encrypted hashed seed shared signed string")
 #: What comes before them where they are counted, or asked for.
 _ASKED: Final = words_in(
-    "allow allows are avg can count disable enable has have is max mean min n need needs no num "
-    "number public require requires should total use uses using was with without"
+    "allow allows are avg can count disable enable existing has have is max mean min n need needs "
+    "no num number public require requires should total use uses using was with without"
 )
 #: Tokens that are none: of pages, of models, of a call that may be repeated, or given up.
 _NO_TOKEN: Final = words_in(
@@ -111,8 +112,9 @@ STEMS: Final = tuple(
 #: Keys that are none: of stores, of tables, on keyboards.
 _NO_KEY: Final = words_in(
     "primary foreign public unique cache sort partition row hash map routing object s message "
-    "redis kafka idempotency dedup index lookup translation i enter escape arrow hot meta registry "
-    "group order search shard distribution host config setting option attr dict field data item"
+    "redis kafka idempotency dedup index lookup translation i enter escape arrow hot meta "
+    "registry group order search shard distribution host config setting option attr dict field "
+    "data item"
 )
 _PHONES: Final = words_in("phone telephone cellphone mobile cell msisdn fax tel")
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single test")

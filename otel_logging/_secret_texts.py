@@ -10,9 +10,10 @@ import base64
 import ipaddress
 import re
 from collections.abc import Iterator
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Final
 
+from otel_logging._harmless import is_placeholder
 from otel_logging._secret_names import by_kind, words_in
 from otel_logging._text import has_one, later
 
@@ -89,34 +90,42 @@ _PEM: Final = later(
     r"|(?<=Private-Lines: ).+",  # of PuTTY
     re.DOTALL,
 )
-_URL_USER: Final = later(
-    r"((?:(?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"',]|$))"
-    r"(?=(?:(?!://)[^\s\"'<>]){1,256}@))(?:(?!://)[^\s\"'<>]){1,256}@"
-    r"|(://[^\s/?#@:\"'<>\[]{0,128}:)(?![0-9]{1,5}(?:[/?#\s\"']|$))(?:[^\s\"'<>/?#]+|[^\s\"'<>@]{1,256})@"
-    r"|(://)(?=[^\s/@:]{0,99}[0-9])[^\s/?#@:\"'<>]{20,256}@"
-)
 #: Between a command and its password, which is not taken for the next one the second time.
 _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: What is a secret by its place: what it is and signs of it that are quick to look for (· is a
-#: space), what may stand before it, and it. Of users in commands, after options that are another
-#: thing elsewhere, in statements; of files with a line for each host, of servers' protocols; of
-#: URLs, what signs them, a code to log in by, and one that is a secret as a whole; of JSON keys.
+#: space), what may stand before it, and it. Of URLs' users; of users in commands, after options
+#: that are another thing elsewhere, in statements; of files with a line for each host, of servers'
+#: protocols; of URLs, what signs them, a code to log in by, and one that is a secret as a whole; of
+#: JSON keys.
 _PLACES: Final = r"""
+=url-password ://
+(?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"',]|$))
+(?:(?!://)[^\s"'<>]){1,256}(?=@)
+=url-password ://
+://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"']|$))
+(?:[^\s"'<>/?#]+|[^\s"'<>@]{1,256})(?=@)
+=url-password ://
+://(?=[^\s/@:]{0,99}[0-9])
+[^\s/?#@:"'<>]{20,256}(?=@)
 =password ·- '- "-
 (?<![\w-])(?:-u<NEXT>?|--(?:proxy-)?user(?:=|<NEXT>))["']?[^\s:"'<-][^\s:]{0,64}:
 \b(?:https?|xhs?|ab|curl)\b<OPTION>-(?:[aAU]|-auth)<NEXT>["']?[^\s:"'-][^\s:]{0,64}:
-(?!//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
+(?![a-z0-9:]{0,16}//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 =password ·- '- "-
-(?<![\w-])-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
-\b(?:sshpass|twine|mongo\w{0,8})<OPTION>-p(?:<NEXT>|=?["']?)|\b(?:un)?rar\b<OPTION>-h?p["']?
-\b(?:mosquitto_\w{1,8}|ipmitool|p4)\b<OPTION>-P<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
-\bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>|\bopenssl\b<OPTION>-k<NEXT>
-\blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},|\b(?:put-parameter|secret set)\b<OPTION>--value<NEXT>
-\b(?:docker|podman|az|oc|registry)["', \\]{1,9}login<OPTION>-p(?:<NEXT>|=?["']?)
-\b(?:mysql|mariadb)\w{0,8}\b<OPTION>-p["']?|\b7z[ar]?\b<OPTION>-p["']?|\bredis-cli\b<OPTION>-a<NEXT>
-\b(?:(?:un)?zip|sqlcmd|bcp|isql)\b<OPTION>-P<NEXT>|\b(?:sqlcmd|bcp)\b<OPTION>-P["']?
-\bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?|\bsmbclient\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
+<OWN>-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
+\b(?:sshpass|twine|beeline|mongo\w{0,8}|<LOGIN>)<OPTION>-p(?:<NEXT>|=?["']?)
+\b(?:mosquitto_\w{1,8}|ipmitool|p4|(?:un)?zip|sqlcmd|bcp|[io]sql)\b<OPTION>-P(?:<NEXT>|["']?)
+\b(?:mysql\w{0,8}|mariadb\w{0,8}|7z[ar]?|(?:un)?rar)\b<OPTION>-h?p["']?|\bredis-cli\b<OPTION>-a<NEXT>
+\bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>
+\bopenssl\b<OPTION>-k<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
+\blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},
+\b(?:put-parameter|secret set)\b<OPTION>--(?:value|body)<NEXT>
+\bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?
+\b(?:smb|rpc)client\b<OPTION>-U ["']?[^\s%]{1,64}%["']?
 [^\s"',-][^\s"']*
+=password net·
+(?:^|[\n>;&"'] ?|/c )net(?:\.exe)? (?:user \S{1,64}|use(?: \S{1,128}){1,2}) ["']?
+(?=[^\s/"']{0,64}[0-9]|\S{1,64} /)[^\s"'/][^\s"']{0,64}
 =password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString
 \brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
 (?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
@@ -129,7 +138,7 @@ _PLACES: Final = r"""
 [^"'\s]{1,256}(?=["'])
 =token login·
 \b(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
-[\w.+/=-]{16,1024}
+[\w.+/=-]{8,1024}
 =otp your·
 \b[Yy]our code(?: is|:) (?=[0-9]{4,8}\b)
 (?<![\w-])(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
@@ -161,8 +170,10 @@ _PLACES: Final = r"""
 [?&]ticket=(?=[SP]G?T-)|[?&]state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
 [?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
 grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
+(?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,6}grant_type=authorization_code)
 [^\s&]{8,1024}
 =key key= kty
+\bkey=b?["'](?=[\w/+-]{0,64}[0-9])(?=[\w/+-]{0,64}[A-Z])(?=[\w/+-]{0,64}[a-z])
 [?&]key=(?=[A-Za-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
 [\w-]{20,1024}
 =webhook ://
@@ -176,6 +187,8 @@ hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
 
 def _placed() -> Iterator[tuple[str, list[str], Any]]:
     parts = {"<OPTION>": _NEAR + r"[\s\"']", "<NEXT>": "(?:(?: |[\"'], ?[\"'])[\"']?)"}
+    parts["<OWN>"] = "(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\\w-])"
+    parts["<LOGIN>"] = "(?:docker|podman|az|oc|registry)[\"', \\\\]{1,9}login"
     parts["<P>"] = "(?![0-9:./]{1,32}(?:[\\s\"']|$))"
     # quotes are escaped inside another text, and end a secret with what escapes them
     parts |= {"[\"']": r"(?:\\{0,7}[\"'])", r"[^\s\"']": r"(?:(?!\\{1,7}[\"'])[^\s\"'])"}
@@ -188,21 +201,19 @@ def _placed() -> Iterator[tuple[str, list[str], Any]]:
 
 
 _PLACED: Final = list(_placed())
-_SCHEME: Final = later(
+#: Bearer and basic credentials.
+SCHEME: Final = later(
     rf"(?:(?<![\w-])|{_ESCAPE})"
     r"(bearer|basic)( {1,4}|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )
+#: As people write it, and with dots.
 _CARD: Final = later(
     rf"(?:(?<![\w.+-])|{_ESCAPE})"
-    r"(?:[0-9]{4}(?:\.[0-9]{4}){3}|[0-9](?:[ -]?[0-9]){12,18})(?![\w-])",
+    r"(?:\d{13,19}|\d{4}(?:[ .-]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{5})(?![\w-])",
     re.ASCII,
 )
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
-#: A card's number as it is written, beside another number perhaps.
-_WRITTEN: Final = later(
-    r"(?<!\d)(?:\d{13,16}|\d{4}(?:[ -]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{5})(?!\d)", re.ASCII
-)
 _ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
@@ -213,16 +224,15 @@ _IBAN: Final = later(
     r"(?![a-z])",
     re.A,
 )
-#: Lengths by country (ISO 13616 registry).
+#: Lengths, each with its countries (ISO 13616 registry).
 _IBAN_LENGTH: Final = {
-    each[:2]: int(each[2:])
+    country: int(each[:2])
     for each in words_in(
-        "NO15 BE16 DK18 FI18 FO18 GL18 NL18 MK19 SI19 AT20 BA20 EE20 KZ20 LT20 LU20 XK20 CH21 "
-        "HR21 LI21 LV21 BG22 BH22 CR22 DE22 GB22 GE22 IE22 ME22 RS22 VA22 AE23 GI23 IL23 IQ23 "
-        "OM23 TL23 AD24 CZ24 ES24 MD24 PK24 RO24 SA24 SE24 SK24 TN24 VG24 LY25 PT25 ST25 IS26 "
-        "TR26 BI27 DJ27 FR27 GR27 IT27 MC27 MR27 SM27 AL28 AZ28 BY28 CY28 DO28 GT28 HU28 LB28 "
-        "NI28 PL28 SV28 BR29 EG29 PS29 QA29 UA29 JO30 KW30 MU30 MT31 SC31 LC32 RU33"
+        "15NO 16BE 18DKFIFOGLNL 19MKSI 20ATBAEEKZLTLUXK 21CHHRLILV 22BGBHCRDEGBGEIEMERSVA "
+        "23AEGIILIQOMTL 24ADCZESMDPKROSASESKTNVG 25LYPTST 26ISTR 27BIDJFRGRITMCMRSM "
+        "28ALAZBYCYDOGTHULBNIPLSV 29BREGPSQAUA 30JOKWMU 31MTSC 32LC 33RU"
     )
+    for country in re.findall("..", each[2:])
 }
 _EMAIL: Final = later(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _ADDRESS: Final = later(
@@ -270,11 +280,12 @@ def _random(found: re.Match[str]) -> str:
     return text
 
 
-def _url_user(found: re.Match[str]) -> str:
-    return f"{found.group(1) or found.group(2) or found.group(3)}{marker('url-password')}@"
+def _place(mark: str, found: re.Match[str]) -> str:
+    return found[0] if is_placeholder(found[0][len(found[1]) :]) else found[1] + mark
 
 
-def _scheme(found: re.Match[str]) -> str:
+def scheme(found: re.Match[str]) -> str:
+    """Return what ``SCHEME`` found, without it where it is a credential."""
     name, given = found.group(1).lower(), found.group(3)
     if name == "basic":
         try:
@@ -285,22 +296,15 @@ def _scheme(found: re.Match[str]) -> str:
             is_secret = False
     else:
         is_secret = len(given) > 19 or any(map(str.isdigit, given)) or not given[1:].islower()
+        is_secret &= not is_placeholder(given)
     return found.group(1) + found.group(2) + marker(name) if is_secret else found.group()
 
 
 def _card(found: re.Match[str]) -> str:
-    text = found.group()
-    return marker("card") if _is_card(text) else _WRITTEN.sub(_beside, text)
-
-
-def _beside(found: re.Match[str]) -> str:
-    return marker("card") if _is_card(found.group()) else found.group()
-
-
-def _is_card(text: str) -> bool:
-    digits = _solid(text)
+    digits = _solid(found.group())
     doubled = "".join(str(2 * int(d)) if n % 2 else d for n, d in enumerate(reversed(digits)))
-    return bool(_ISSUER.fullmatch(digits)) and sum(map(int, doubled)) % 10 == 0
+    is_card = _ISSUER.fullmatch(digits) and sum(map(int, doubled)) % 10 == 0
+    return marker("card") if is_card else found.group()
 
 
 def _iban(found: re.Match[str]) -> str:
@@ -339,8 +343,8 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    r"\b[\w-](?:(?<=[0-9])([0-9]{3}[ .-]?[0-9]{4}[0-9 .-]{4}[0-9])"
-    r"|(?<=[A-Z])[A-Z][0-9]{2}[ -]?[A-Z0-9]{4}|[\w-]{15,}|\w{3}Q~)",
+    r"\b[\w-]{4}(?:(?<=[0-9])(?:(?<=[0-9]{4})([ .-]?[0-9]{4}[0-9 .-]{4}[0-9])"
+    r"|(?<=[A-Z]{2}[0-9]{2})[ -]?[A-Z0-9]{4})|[\w-]{12,}|Q~)",
     re.ASCII,
 )
 _HEX: Final = later(r"[0-9a-f-]+")
@@ -351,12 +355,9 @@ def without_schemes(text: str) -> str:
     """Return *text* without private keys, and without the credentials of URLs."""
     if "PRIVATE KEY" in text or "Private-Lines" in text:
         text = _PEM.sub(marker("private-key"), text)
-    if "://" in text:
-        text = _URL_USER.sub(_url_user, text)
     for kind, signs, placed in _PLACED:
         if has_one(signs, text):
-            mark = marker(kind)  # no template: at the interpreter's end those cannot be imported
-            text = placed.sub(lambda found, mark=mark: found[1] + mark, text)
+            text = placed.sub(partial(_place, marker(kind)), text)
     return text
 
 
@@ -372,11 +373,6 @@ def without_numbers(text: str, likely: re.Match[str]) -> str:
             return _CARD.sub(_card, _IBAN.sub(_iban, text))
         at = LIKELY.search(text, at.end())
     return _CARD.sub(_card, text) if has_digits else text
-
-
-def without_credentials(text: str) -> str:
-    """Return *text* without bearer and basic credentials."""
-    return _SCHEME.sub(_scheme, text)
 
 
 def without_personal(text: str) -> str:

@@ -17,7 +17,7 @@ from otel_logging._text import has_one, later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.\\])|(?<=\\[rnt]))(?P<name>[^\W\d][\w.-]{0,127}+"
+    r"(?:(?<![\w.\\])\.?|(?<=\\[rnt]))(?P<name>[0-9]{0,2}[^\W\d][\w.-]{0,127}+"
     r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
@@ -32,10 +32,12 @@ _NAMED: Final = later(
     r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
 )
 #: A name with a colon that is one of a place, a host, an image, or the end of an address:
-#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`.
+#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`;
+#: or of a key of Redis: `session:42:count`, `token:bucket:42`.
 _ELSE: Final = later(
     r"..??(?:(?<=:)|(?<=[^\s\"'(]/))\w[\w.-]{0,128}:(?! )|./[\w.-]{1,64}[\"']: (?=\w)"
-    r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])",
+    r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])"
+    r"|.{0,2}[\w-]{1,64}(?=[a-z_:-]{0,128}:[0-9])(?::[a-z_-]{1,32}|:[0-9][0-9.]{0,14}){2,8}(?![\w@$!#%.-])",
     re.DOTALL,
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
@@ -61,13 +63,13 @@ _FLAG: Final = later(
 )
 #: Also one that says the name: `<property name="password">x`, `<key>password</key><string>x`.
 _TAG: Final = later(
-    rf"(?:(?P<says><key>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?:name|key|id)=(?:{QUOTE}))"
-    rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</key>)"
-    r"(?(says)(?:\s{0,40}<\w{1,20}>)?)(?:<!\[CDATA\[)?(?=[^<\s&])"
+    rf"(?:(?P<says><(?:key|name)>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?:name|key|id)=(?:{QUOTE}))"
+    rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</(?:key|name)>)"
+    r"(?(says)(?:\s{0,40}<\w{1,20}>){0,2})(?:<!\[CDATA\[)?(?=[^<\s&])"
 )
 #: In a sentence, behind a name and what is said of it: a word in quotes, or without.
 _SAID: Final = later(
-    rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is|:)"
+    rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is:?|:)"
     r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set|changed|to|from)){0,4}:?) "
     r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
     r"|(?P<bare>[\w!@#$%^*+-]{4,128})(?![\w!@#$%^*+(\[:/-]|\.\w))"
@@ -94,6 +96,7 @@ _CELL: Final = later(
     r"(?: {1,40}[|│┃] {1,40}| {0,40}(?:\t|\\t)[ \t]{0,40}| {2,60})"
     rf"(?=[^\s|│┃=:\"'-]\S{{0,200}}?(?: {{2}}|[ \t]*(?:[|│┃\"']|\\?\t|{_NEWLINE}|$)))"
 )
+_WORD: Final = later(r"(?:[^\W\d]|[.-])+")
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
 #: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
 _TYPED: Final = later(r"!{1,2}[\w-]{1,64} +(?=\S)")
@@ -116,7 +119,7 @@ _TWO: Final = later(
 )
 _SCHEMES: Final = words_in(
     "token key secret apikey api-key api_key session cookie auth basic bearer digest hmac password"
-    " credential jwt oauth bot ntlm negotiate mac signature"
+    " credential jwt oauth bot ntlm negotiate mac signature ssws aws"
 )
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
@@ -125,7 +128,7 @@ _VALUE: Final = later(
     r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
 _TEMPLATE: Final = later(
-    r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
+    r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\$?\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
     r"|<(?:[\w -]{1,64}|[^\s<>]{1,64})>"
 )
 #: What makes one name of it and the word before.
@@ -154,8 +157,6 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
             return begin, end
         at = begin
     elif sign == ":" and (typed := _TYPED.match(text, at)):
-        if text[at + 1].isupper():  # a function, as CloudFormation's `!Ref`
-            return at, at
         at = typed.end()
     if sign == ":" and (block := _BLOCK.match(text, at)):
         return _block(text, at, block.end())
@@ -286,8 +287,8 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         else:
             sign = found["sign"] if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-            if named is _PAIR and _harmless.is_name(text[begin:end], kind_of):
-                continue
+            if named is _PAIR and _WORD.fullmatch(text, begin, end) and kind_of(text[begin:end]):
+                continue  # `["secrets", "tokens"]`
             is_quoted = text[begin - 1] in "\"'`"
             is_apart = sign == ":" and begin > found.start("sign") + 1
             is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
@@ -340,11 +341,14 @@ def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None])
 #: ('x',)]`; the columns before them, or the names before places; a bracket, a comma, a literal.
 _ROWS: Final = later(
     r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[])"
-    r"|\[(?:generated|cached) [\w. ]{1,40}\] )"
-    r"((?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
+    r"|\[(?:generated|cached) [\w. ]{1,40}\] |\bparameters: (?=\$1 = ))"
+    r"((?:,? ?\$[0-9]{1,3} = (?:NULL|'(?:[^']|''){0,1024}'))+"
+    r"|(?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
 )
 _COLUMNS: Final = later(r"(?i:\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s)")
-_COMPARED: Final = later(r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\?|%s|\$[0-9])")
+_COMPARED: Final = later(
+    r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\w{1,32}\()?(?:\?|%s|\$[0-9])"
+)
 _IN_ROW: Final = later(r"[(\[,]|(\\{0,7}['\"])((?:[^'\"\\]|''|\\(?!['\"]))*)\1")
 
 

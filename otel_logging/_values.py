@@ -12,7 +12,6 @@ import numbers
 import re
 from collections import UserString
 from collections.abc import Iterable, Mapping, Sequence, Set, ValuesView
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time
 from enum import Enum
@@ -34,7 +33,6 @@ _MIN_TEXT = 32  # of each string, even where MAX_TEXT is used up: enough to tell
 _MAX_KEY = 256
 
 _INT64 = 2**63
-_MOST_BITS = 27_000  # of an integer in decimal digits: more are more than MAX_CHARACTERS
 #: How ``object.__repr__`` and its kin say where an object is.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]{6,}")
 
@@ -182,13 +180,7 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
 def _number(value: Any) -> int | float | str:
     if isinstance(value, numbers.Integral):
         number = int(value)
-        if -_INT64 <= number < _INT64:
-            return number
-        if number.bit_length() > _MOST_BITS:
-            return f"{number:#x}"
-        from decimal import Decimal  # which writes any number of digits; int itself 4,300
-
-        return f"{Decimal(number):f}"
+        return number if -_INT64 <= number < _INT64 else str(number)
     real = float(value)
     if math.isfinite(real):
         return real
@@ -198,15 +190,11 @@ def _number(value: Any) -> int | float | str:
 
 def _array(value: Any, depth: int, left: _Left) -> Any:
     if getattr(value, "ndim", 1):
-        # the rows of a matrix are matrices
-        return _sequence(value.A if hasattr(type(value), "A1") else value, depth - 1, left)
+        return _sequence(value, depth - 1, left)
     kind = getattr(value.dtype, "kind", "")
     if kind == "m":  # in nanoseconds its item would be a bare number
-        with suppress(OverflowError):  # of the newest numpy, for a very long time
-            rounded = value.astype("m8[us]")
-            if rounded.astype(value.dtype) == value:
-                return str(rounded.item())
-        return str(value)
+        rounded = value.astype("m8[us]")
+        return str(rounded.item() if rounded == value else value)
     if kind == "M":
         return str(value)
     if is_true(getattr(value, "mask", False)):
@@ -231,12 +219,11 @@ def _field_names(kind: type) -> tuple[str, ...] | None:
 
     A field that its author keeps out of the class's ``repr`` is left out here too.
     """
-    if (fields := getattr(kind, "__dataclass_fields__", None)) is not None:
-        return tuple(name for name, field in fields.items() if field.repr)
+    for source in ("__dataclass_fields__", "__pydantic_fields__"):
+        if (fields := getattr(kind, source, None)) is not None:
+            return tuple(name for name, field in fields.items() if field.repr)
     if (fields := getattr(kind, "__attrs_attrs__", None)) is not None:
         return tuple(field.name for field in fields if field.repr)
-    if (fields := getattr(kind, "__pydantic_fields__", None)) is not None:
-        return tuple(name for name, field in fields.items() if field.repr)
     if hasattr(kind, "__get_validators__") and hasattr(kind, "__fields__"):  # pydantic 1
         return tuple(name for name, f in kind.__fields__.items() if f.field_info.repr)
     fields = getattr(kind, "__struct_fields__", None)
@@ -277,12 +264,8 @@ def _mapping(value: Mapping[Any, Any], depth: int, left: _Left, of: Any) -> Any:
 def _key(key: Any, taken: dict[str, Any]) -> str:
     """Return *key* as a string that is not among *taken*: 1 and "1" are two keys."""
     text = key if type(key) is str else str(_walk(key, 1, _Left(nodes=8)))
-    name = text = _cut(text, _MAX_KEY)
-    number = len(taken)
-    while name in taken:
-        number += 1
-        name = f"{text[: _MAX_KEY - 8]}_{number}"
-    return name
+    text = _cut(text, _MAX_KEY)
+    return text if text not in taken else f"{text[: _MAX_KEY - 8]}_{len(taken) + 1}"
 
 
 def _sequence(value: Any, depth: int, left: _Left) -> Any:

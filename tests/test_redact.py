@@ -83,6 +83,68 @@ def test_what_is_no_secret_under_such_a_name_stays(name: str, value: Any) -> Non
     assert DEFAULT.field(name, value) == value
 
 
+_PLACEHOLDERS = """
+    [REDACTED] REDACTED redacted *** **** ******** <redacted> [Filtered] xxxxx <hidden> {{token}}
+    ${TOKEN} %s {token} [MASKED] XXXX ***REDACTED*** --redacted-- [secure] (removed) [Scrubbed]
+    ${{secrets.TOKEN}} $TOKEN %TOKEN% [REDACTED_TOKEN] [redacted:password] <TOKEN> __REDACTED__
+""".split()  # noqa: SIM905 - read as words
+_PLACES = (
+    "{name}=§",
+    "{name}: §",
+    '{{"{name}": "§"}}',
+    "{{'{name}': ['§', '§']}}",
+    "b'§'",
+    "https://x/?a=1&{name}=§&b=1",
+    "https://x/?sig=§",
+    "https://x/?X-Goog-Signature=§&a=1",
+    "postgres://bob:§@db/shop",
+    "Authorization: Bearer §",
+    "Set-Cookie: sid=§; Path=/; Max-Age=5; HttpOnly",
+)
+
+
+@pytest.mark.parametrize("placeholder", _PLACEHOLDERS)
+def test_what_others_put_in_a_secret_s_place_stays(placeholder: str) -> None:
+    """As a value, in a list, in a URL, in a header's line."""
+    for name in ("password", "token", "authorization", "cookie", "http.request.header.x_api_key"):
+        for value in (placeholder, [placeholder], {"a": [placeholder]}, f"b'{placeholder}'"):
+            assert DEFAULT.field(name, value) == value
+        for place in _PLACES:
+            if placeholder in ("<redacted>", "<hidden>", "<TOKEN>") and "://" in place:
+                continue  # no part of a URL
+            text = place.format(name=name).replace("§", placeholder)
+            assert DEFAULT.text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["a"], ["@"]),
+        (("a", "b"), ("@", "@")),
+        ([["a"], {"b": "c"}], [["@"], {"b": "@"}]),
+        ({"a": "b", "c": ["d", None, True, 5]}, {"a": "@", "c": ["@", None, True, "@"]}),
+        ({"a1": "b", "a2": "c"}, {"@": "@", "@_": "@"}),
+        ([""], [""]),
+        ([], []),
+        ({}, {}),
+    ],
+)
+def test_a_list_or_a_mapping_under_a_secret_s_name_is_one_still(value: Any, expected: Any) -> None:
+    """As who reads a header's values: each member is a marker."""
+    mark = "[redacted:authorization]"
+
+    def marked(each: Any) -> Any:
+        if isinstance(each, dict):
+            return {marked(name): marked(item) for name, item in each.items()}
+        if isinstance(each, (list, tuple)):
+            return type(each)(map(marked, each))
+        return each.replace("@", mark) if isinstance(each, str) else each
+
+    for name in ("authorization", "http.request.header.authorization"):
+        assert DEFAULT.field(name, value) == marked(expected)
+        assert DEFAULT.field(name, marked(expected)) == marked(expected)
+
+
 def test_a_card_number_may_be_an_integer() -> None:
     """Its checksum and its issuer say so."""
     assert DEFAULT.value([4111111111111111, 5]) == ["[redacted:card]", 5]
@@ -95,7 +157,7 @@ def test_fields_of_a_usual_line_have_no_secrets() -> None:
     for redaction in (Redaction(), OFF, Redaction(personal=True, who=["n"], salt="s")):
         with redacted_by(redaction):
             for one in (1, 1.0, True, 1):  # which are one key of a dict
-                shown = redaction.fields({**fields, "one": one})
+                shown = redaction.value({**fields, "one": one})
                 text, attributes = on_lines({**fields, "one": one}) or (b"", b"")
                 assert text == b"," + _json.dumps(shown)[1:-1]
                 assert attributes == _otlp.attributes(_otlp.EVENT_TAG, shown)
@@ -203,7 +265,7 @@ def test_any_word_may_be_a_password_but_in_prose(word: str) -> None:
     """As a field, in JSON, in what shows an object; behind a colon alone it is a state."""
     for name in ("password", "db_secret", "Passphrase"):
         mark = f"[redacted:{DEFAULT.kind(name)}]"
-        assert DEFAULT.fields({name: word}) == {name: mark}
+        assert DEFAULT.value({name: word}) == {name: mark}
         for text in (
             '{"§": "@"}',
             "{'§': '@'}",
@@ -222,21 +284,9 @@ def test_any_word_may_be_a_password_but_in_prose(word: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "password_for_db",
-        "passwordOfUser",
-        "token_for_github",
-        "secret-for-app",
-        "pwdhash",
-        "passwordHash",
-        "pwhash",
-        "passhash",
-        "db_pass",
-        "secretValue",
-        "mysql_pwd",
-        "pwdConfirm",
-        "tokenhash",
-        "pasword",
-        "apiKeyForMaps",
+        *("password_for_db", "passwordOfUser", "token_for_github", "secret-for-app", "pwdhash"),
+        *("passwordHash", "pwhash", "passhash", "db_pass", "secretValue", "mysql_pwd"),
+        *("pwdConfirm", "tokenhash", "pasword", "apiKeyForMaps"),
     ],
 )
 def test_words_around_a_secret_s_name_are_no_other_name(name: str) -> None:
@@ -281,7 +331,7 @@ def test_a_uuid_is_no_token_in_any_case(start: str) -> None:
 def test_names_patterns_and_exceptions_are_given() -> None:
     """In any style, as for the names that are known."""
     redaction = Redaction(["tenant code"], [r"ACME-\d{4}"], ["session_id"])
-    assert redaction.fields({"tenantCode": "a", "session-id": "b", "session": "c"}) == {
+    assert redaction.value({"tenantCode": "a", "session-id": "b", "session": "c"}) == {
         "tenantCode": "[redacted:key]",
         "session-id": "b",
         "session": "[redacted:session]",
@@ -316,7 +366,7 @@ def test_personal_data_goes_on_request() -> None:
             assert PERSONAL.field(name, number) == "[redacted:phone]"
             assert DEFAULT.field(name, number) == number
     fields = {"phone_count": 1234567, "microphone": "1234567", "phone": "unknown", "no": 1234567}
-    assert PERSONAL.fields(fields) == fields
+    assert PERSONAL.value(fields) == fields
     hashed = PERSONAL.field("user_id", "u-42")
     assert hashed == PERSONAL.pseudonym("u-42") == PERSONAL.field("user_id", hashed) != "u-42"
     assert hashed != Redaction(personal=True, who=["user_id"]).field("user_id", "u-42")
@@ -347,23 +397,10 @@ def test_versions_and_long_numbers_are_no_personal_data(text: str, expected: str
 @pytest.mark.parametrize(
     "number",
     [
-        "(030) 1234567",
-        "+49 (0)30 1234567",
-        "030/1234567",
-        "030 / 123456",
-        "030-1234567",
-        "0049 30 1234567",
-        "(040)1234567",
-        "(+49) 30 123456",
-        "0800 123 456",
-        "06 12 34 56 78",
-        "06.12.34.56.78",
-        "+44 20 7946 0958",
-        "(020) 7946 0958",
-        "07700 900123",
-        "+1-415-555-2671",
-        "+41 44 668 18 00",
-        "0171/12 34 567",
+        *("(030) 1234567", "+49 (0)30 1234567", "030/1234567", "030 / 123456", "030-1234567"),
+        *("0049 30 1234567", "(040)1234567", "(+49) 30 123456", "0800 123 456", "06 12 34 56 78"),
+        *("06.12.34.56.78", "+44 20 7946 0958", "(020) 7946 0958", "07700 900123"),
+        *("+1-415-555-2671", "+41 44 668 18 00", "0171/12 34 567"),
     ],
 )
 def test_phone_numbers_are_written_in_many_ways(number: str) -> None:
@@ -376,25 +413,10 @@ def test_phone_numbers_are_written_in_many_ways(number: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "01-02-2026",
-        "01 02 2026",
-        "01/02/2026",
-        "2026-01-02 03:04:05",
-        "27/Nov/2026:09:57:58 +0000",
-        "+0200 2026-11",
-        "0.5 1234567",
-        "0;12345678",
-        "$1 234 567.89",
-        "007-12",
-        "0 123 456",
-        "v0.12.3456789",
-        "01.02.2026 12:30",
-        "0x1234567",
-        "rows 0-1234567",
-        "a(030)",
-        "3/12345678",
-        "00012345678",
-        "10.20.30.40.50",
+        *("01-02-2026", "01 02 2026", "01/02/2026", "2026-01-02 03:04:05"),
+        *("27/Nov/2026:09:57:58 +0000", "+0200 2026-11", "0.5 1234567", "0;12345678"),
+        *("$1 234 567.89", "007-12", "0 123 456", "v0.12.3456789", "01.02.2026 12:30"),
+        *("0x1234567", "rows 0-1234567", "a(030)", "3/12345678", "00012345678", "10.20.30.40.50"),
         "(0) 1234567",
     ],
 )
@@ -515,9 +537,8 @@ def test_colours_stay_where_there_is_no_secret() -> None:
 def test_nothing_goes_where_it_is_off() -> None:
     """``redact=False``."""
     for secret, name, value in VALUES[:50]:
-        assert secret in repr(OFF.fields({name: bounded(value)})) or isinstance(value, int)
+        assert secret in repr(OFF.value({name: bounded(value)})) or isinstance(value, int)
     assert OFF.text("password=x") == "password=x"
-    assert OFF.kind("password") is None
     assert OFF.value(["x"]) == ["x"]
 
 
@@ -576,150 +597,36 @@ _FIELDS: Any = st.dictionaries(
 def test_once_is_enough_for_nested_values_too(fields: dict[str, Any]) -> None:
     """Idempotent: what was left at first does not look like a secret without what was taken out."""
     for redaction in (DEFAULT, PERSONAL):
-        found = redaction.fields(fields)
-        assert redaction.fields(found) == found
+        found = redaction.value(fields)
+        assert redaction.value(found) == found
 
 
 _HOSTILE = [
-    *(
-        "a",
-        "a:",
-        "a=",
-        "password=",
-        "password='",
-        'password="\\',
-        "eyJ-",
-        "eyJa.eyJa.",
-        "://a:",
-        "://",
-    ),
-    *(
-        "1 ",
-        "1",
-        "4111-",
-        "AB12 ",
-        "bearer ",
-        "Basic ",
-        "<password>",
-        "--password ",
-        "%3D",
-        "\\",
-        '\\"',
-    ),
-    *(
-        "cookie: a;",
-        "sk-",
-        "token(",
-        "token=(",
-        "token={",
-        "a.b-c_",
-        "[a",
-        "x[a]",
-        '("a", ',
-        "a@",
-        "a.a@",
-    ),
-    *(
-        "1.1.1.1",
-        "1:",
-        "+1 ",
-        "%25",
-        "&quot;",
-        "xoxb-",
-        "key_",
-        "a_sk_",
-        "authorization: ",
-        "password=,,",
-    ),
-    *(
-        "password=&a&a",
-        "M" * 25 + ".",
-        "-----BEGIN RSA PRIVATE KEY-----",
-        "://a:a",
-        "GB82 WEST ",
-        "sk_a1",
-    ),
-    *(
-        "password%3D",
-        "\u00e9",
-        "0-",
-        "a" * 15 + " ",
-        "token=[",
-        "pass ",
-        "key:key:",
-        "(('",
-        "token='\n",
-    ),
-    *(
-        "https://a/hook/a1b2",
-        "mysql zip -p a",
-        "PASSWORD 'a",
-        "password is 'Aa1",
-        "password: |\n  a",
-        "secret:\n  - a1\n",
-        "name: token\n  value: ",
-        "Ab1_",
-        "eyJ.",
-        "dp.pt.a.",
-        "?code=aaaaaaaa&a&",
-        "jdbc:oracle:thin:a/a",
-        "authorization: Aa ",
-        'cookie: "a"; ',
-        "Private-Lines: ",
-        "пароль=",
-        "password={{",
-        "secret: !a ",
-    ),
-    *(
-        'password={"type": "string", ',
-        "insert into t(password) values ('",
-        "insert into t (a,",
-        "password  a\n",
-        "'loc': ('a', 'password') ",
-        "\npassword\n  a input_value",
-        'form-data; name="password"\nA',
-        '<a name="password" ',
-        "&lt;password&gt;",
-        "\x1b[0m",
-        "token=a.b.",
-        "token=a(a,",
-        'password=["is ',
-        "'--password', ",
-        "machine a login b password ",
-        "a:5432:b:c:",
-        '"AUTH" ',
-        "IDENTIFIED BY ",
-        "name: token, value ",
-        "postgres://a:b@c",
-        'password="[redacted:password]" -> "a" ',
-        "token=“a ",
-        "authorization: token a1/",
-        "authorization: Aa+",
-        "de89",
-        "4111.",
-        "a$a",
-        "AUTH a1 ",
-        "sqlcmd -P a ",
-        "password is set to ",
-        "kty 'd': 'a1",
-        "login a password a ",
-        "-u a -p a ",
-        "http -a a:a ",
-        "A1 LOGIN a ",
-        "login('a', 'b', ",
-        "?state=a&a&",
-        "12345 is your a ",
-        "name: /a/password ",
-        "name='a' b='c' value=",
-        "(030) ",
-        "+49 (0)",
-        "06 12 ",
-        "password_for_",
-        "**password:** ",
-        "[cached since 1] ('a', ",
-        "PWD={a};",
-        "Authorization: a b:",
-    ),
+    *("a", "a:", "a=", "password=", "password='", 'password="\\', "eyJ-", "eyJa.eyJa.", "://a:"),
+    *("://", "1 ", "1", "4111-", "AB12 ", "bearer ", "Basic ", "<password>", "--password "),
+    *("%3D", "\\", '\\"', "cookie: a;", "sk-", "token(", "token=(", "token={", "a.b-c_", "[a"),
+    *("x[a]", '("a", ', "a@", "a.a@", "1.1.1.1", "1:", "+1 ", "%25", "&quot;", "xoxb-", "key_"),
+    *("a_sk_", "authorization: ", "password=,,", "password=&a&a", "M" * 25 + "."),
+    *("-----BEGIN RSA PRIVATE KEY-----", "://a:a", "GB82 WEST ", "sk_a1", "password%3D"),
+    *("\u00e9", "0-", "a" * 15 + " ", "token=[", "pass ", "key:key:", "(('", "token='\n"),
+    *("https://a/hook/a1b2", "mysql zip -p a", "PASSWORD 'a", "password is 'Aa1"),
+    *("password: |\n  a", "secret:\n  - a1\n", "name: token\n  value: ", "Ab1_", "eyJ."),
+    *("dp.pt.a.", "?code=aaaaaaaa&a&", "jdbc:oracle:thin:a/a", "authorization: Aa "),
+    *('cookie: "a"; ', "Private-Lines: ", "пароль=", "password={{", "secret: !a "),
+    *('password={"type": "string", ', "insert into t(password) values ('", "insert into t (a,"),
+    *("password  a\n", "'loc': ('a', 'password') ", "\npassword\n  a input_value"),
+    *('form-data; name="password"\nA', '<a name="password" ', "&lt;password&gt;", "\x1b[0m"),
+    *("token=a.b.", "token=a(a,", 'password=["is ', "'--password', "),
+    *("password=[", "password=['***', ", "Cookie: a=***; ", "[REDACTED", "a:b:1:", "${{", "$1 = "),
+    *("net user a ", "net use a b ", "parameters: $1 = 'a', ", "password = f(", "key='aA1"),
+    *("machine a login b password ", "a:5432:b:c:", '"AUTH" ', "IDENTIFIED BY "),
+    *("name: token, value ", "postgres://a:b@c", 'password="[redacted:password]" -> "a" '),
+    *("token=“a ", "authorization: token a1/", "authorization: Aa+", "de89", "4111.", "a$a"),
+    *("AUTH a1 ", "sqlcmd -P a ", "password is set to ", "kty 'd': 'a1", "login a password a "),
+    *("-u a -p a ", "http -a a:a ", "A1 LOGIN a ", "login('a', 'b', ", "?state=a&a&"),
+    *("12345 is your a ", "name: /a/password ", "name='a' b='c' value=", "(030) ", "+49 (0)"),
+    *("06 12 ", "password_for_", "**password:** ", "[cached since 1] ('a', ", "PWD={a};"),
+    "Authorization: a b:",
 ]
 
 

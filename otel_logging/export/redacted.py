@@ -97,8 +97,5 @@ def _part(part: Any, *names: str) -> Any:
 
 
 def _fields(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {str(plain(key)): _frozen(field(key, value)) for key, value in (values or {}).items()}
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if type(value) is list else value
+    found = {str(plain(key)): field(key, value) for key, value in (values or {}).items()}
+    return {key: tuple(value) if type(value) is list else value for key, value in found.items()}

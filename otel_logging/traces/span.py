@@ -298,7 +298,8 @@ def _decoded(message: Any) -> Details:
 
 def _fields(attributes: Any) -> dict[str, Any]:
     # others write into our store, and earlier versions of us
-    return _runtime.current.redaction.fields(_otlp.values_of(attributes))
+    found: dict[str, Any] = _runtime.current.redaction.value(_otlp.values_of(attributes))
+    return found
 
 
 # ---------------------------------------------------------------- from JSON
