@@ -47,7 +47,7 @@ BUDGETS = {
     "_wrap": 169,
     "assembly": 138,
     "binding": 216,
-    "cli": 668,
+    "cli": 665,
     "context": 221,
     "demo": 231,
     "doctor": 393,
@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1063,
     "testing": 153,
     "tracers": 58,
-    "traces": 2615,
+    "traces": 2587,
     "tracing": 288,
 }
 

@@ -90,50 +90,17 @@ def test_what_the_limit_leaves_out_is_reported(tmp_path: Path) -> None:
     assert len(drawn(spans, limit=3)) == 12
 
 
-def test_a_chain_that_is_too_long_keeps_its_innermost_stages(tmp_path: Path) -> None:
-    """They are the answer."""
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_way_that_is_too_long_goes_on_below(tmp_path: Path, width: int) -> None:
+    """Whole, and so does what is beside it."""
     spans = read_back(
-        tmp_path, *(Planted(n + 1, n, f"stage number {n}", n, 1000 - n) for n in range(9))
+        tmp_path, *(Planted(n + 1, n, f"stage number {n}", n, 1000 - n) for n in range(8))
     )
-
-    assert drawn(spans)[4] == (
-        "  └ … → stage number 6 988 ms → stage number 7 986 ms → stage number 8 984 ms"
-    )
-    wide = drawn(spans, width=120)[4]
-    assert wide.startswith(
-        "  └ … → stage number 5 990 ms → stage number 6 988 ms → stage number 7 "
-    )
-
-
-@pytest.mark.parametrize(
-    ("width", "frame"), [(80, ""), (120, " [in Popen.poll (popen_fork.py:27)]")]
-)
-def test_a_library_s_frame_gives_way_before_the_stage_does(
-    tmp_path: Path, width: int, frame: str
-) -> None:
-    stood = "100 % order (shop.py:20) [in Popen.poll (popen_fork.py:27)]"
-    spans = read_back(
-        tmp_path,
-        Planted(1, 0, "message", 0, 1204, {"late.where": stood}),
-        Planted(2, 1, "call stock", 0, 1200),
-    )
-
-    way = "  └ call stock 1.200 s → it stood: 100 % order (shop.py:20)"
-    assert drawn(spans, width=width)[4] == way + frame
-
-
-def test_of_a_way_that_is_too_long_the_end_is_told(tmp_path: Path) -> None:
-    """It is the answer."""
-    spans = read_back(
-        tmp_path,
-        Planted(1, 0, "message", 0, 1204),
-        Planted(2, 1, "answer", 0, 1200),
-        Planted(3, 2, "search history", 0, 1100),
-    )
-    title, lines = parts(drawn(spans, width=40))
+    title, (_, _, *lines) = parts(drawn(spans, width=width))
 
     assert " ".join(title.split()).endswith(" 2023-11-14 22:13 +0000 · chat-gateway")
-    assert lines[2] == "  └ … → search history 1.100 s"
+    way = " → ".join(f"stage number {n} {1000 - 2 * n} ms" for n in range(1, 8))
+    assert " ".join(" ".join(lines).split()) == f"└ {way}"
 
 
 def test_long_names_of_services_are_told_apart(tmp_path: Path) -> None:

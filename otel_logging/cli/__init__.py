@@ -45,7 +45,6 @@ from otel_logging.traces.trace import last as last_of
 
 #: Commands that need more than is installed by default: how that is said.
 _EXTRAS: Final = {"demo": "The demo needs", "mcp": "The tools need"}
-_NAMED = 5  # candidates for a prefix of several traces
 
 
 class _Commands(click.Group):
@@ -114,7 +113,8 @@ def late(
     def shown(found: Answered, answer: Answer[Any]) -> Shown:
         if key is None:
             rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
-            more = {"narrowed": found.narrowed, "headed": listing.headed}
+            narrowed = over is not None and found.jaeger is not None
+            more = {"narrowed": narrowed, "headed": listing.headed}
             return table.draw(answer, width=width, links=links_of(found), **more), rows
         parts = groups.grouped(answer.rows, key)[: listing.limit]
         drawn = (
@@ -346,7 +346,6 @@ def _chosen(
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
         none = f"No stage{of} has ended yet; only log lines are there."
     if prefix and len(found) > 1:
-        named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])
-        rest = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}{rest}")
+        named = "".join(f"\n  {trace.trace_id}" for trace in found)
+        raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}")
     return found, none

@@ -132,7 +132,7 @@ class Listing:
         """Print an answer; *there*: what there is, where nothing was of what was asked for."""
         drawn, rows = shown
         read = [] if self.asked.which == sources.JAEGER else ["local store"]
-        read += ["Jaeger"] if found.jaeger_url else []
+        read += ["Jaeger"] if found.jaeger else []
         places, width = self.asked.directories, self.out.width
         if self.html is not None or self.as_json:
             for each in there:

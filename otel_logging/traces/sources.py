@@ -36,34 +36,31 @@ _HELLO_S: Final = 0.5
 _BESIDE_S: Final = 3.0, 10.0
 _MOST_TRACES: Final = 100  # that are asked for one by one
 _INCOMPLETE: Final = ", incomplete: "
-_NOT_OF_SERVICE: Final = "from the local store; Jaeger has nothing of this service"
 
 
 @dataclass(slots=True)
 class Answered:
-    """*origin*: which sources answered, in one line. *narrowed*: whether Jaeger left out stages
-    that were not slow enough. *is_part*: whether it may have more of traces of the local store.
+    """*origin*: which sources answered, in one line. *jaeger*: if it did. *is_part*: whether it may
+    have more of traces of the local store.
     """
 
     spans: list[Span]
     origin: str
-    narrowed: bool = False
-    jaeger_url: str = ""
+    jaeger: Jaeger | None = None
     is_part: bool = False
-    _jaeger: Jaeger | None = field(default=None, repr=False)
     _in_jaeger: set[str] = field(default_factory=set, repr=False)
 
     def link(self, trace_id: str, *span_ids: str) -> str | None:
         """Return where Jaeger shows those spans; None if it has nothing of their trace."""
-        if trace_id not in self._in_jaeger:
+        if self.jaeger is None or trace_id not in self._in_jaeger:
             return None
-        return _links.trace_url(self.jaeger_url, trace_id, *span_ids)
+        return _links.trace_url(self.jaeger.url, trace_id, *span_ids)
 
     def complete(self, trace_ids: Iterable[str]) -> bool:
         """Add what Jaeger has of these traces, where it was not asked for, or not found: a trace
         may go on in another service's store. Return whether that was anything.
         """
-        if self._jaeger is None:
+        if self.jaeger is None:
             return False
         missing = [each for each in dict.fromkeys(trace_ids) if each not in self._in_jaeger]
         more, why = list[Span](), ""
@@ -71,14 +68,11 @@ class Answered:
             why = f"{number} traces of the local store were not looked for in Jaeger"
         try:
             for each in missing[:_MOST_TRACES]:
-                more += self._jaeger.trace(each)
+                more += self.jaeger.trace(each)
         except JaegerError as error:
             why = str(error)
-        if more:
-            self.jaeger_url = self._jaeger.url
-            self._in_jaeger.update(span.trace_id for span in more)
-            self.spans += more
-            self.origin = self.origin.replace(_NOT_OF_SERVICE, _both(self.jaeger_url))
+        self._in_jaeger.update(span.trace_id for span in more)
+        self.spans += more
         if why:
             self.origin += f", {why}" if _INCOMPLETE in self.origin else f"{_INCOMPLETE}{why}"
         return bool(more)
@@ -152,7 +146,7 @@ class Sources:
     def _answered(self, ask: Callable[[Jaeger, list[Span]], Found]) -> Answered:
         if self.which == LOCAL:
             return Answered(self._local(), "from the local store")
-        here: list[Span] = []
+        here, nothing = list[Span](), ""
         try:
             jaeger = Jaeger(self.jaeger_url)
             if self.which != JAEGER:
@@ -166,28 +160,22 @@ class Sources:
         except JaegerError as error:
             if self.which == JAEGER:
                 raise
-            if isinstance(error, UnknownServiceError):
-                return Answered(here, _NOT_OF_SERVICE, is_part=True, _jaeger=jaeger)
-            more = " (--source jaeger waits longer)" * isinstance(error.__cause__, TimeoutError)
-            return Answered(here, f"from the local store; no Jaeger: {error}{more}")
+            if not isinstance(error, UnknownServiceError):
+                more = " (--source jaeger waits longer)" * isinstance(error.__cause__, TimeoutError)
+                return Answered(here, f"from the local store; no Jaeger: {error}{more}")
+            found, nothing = Found(is_part=True), ", which has nothing of this service"
         number = len(jaeger.left_out)
         left_out = f"{number} invalid span{'s' * (number > 1)} left out" if number else ""
         incomplete = ", ".join(filter(None, (found.incomplete, left_out)))
-        is_alone, url = self.which == JAEGER, self.jaeger_url
         return Answered(
             here + found.spans,
-            (f"from Jaeger at {url}" if is_alone else _both(url))
+            f"from {'' if self.which == JAEGER else 'the local store and '}Jaeger at {jaeger.url}"
+            + nothing
             + (f"{_INCOMPLETE}{incomplete}" if incomplete else ""),
-            found.narrowed,
-            url,
+            jaeger,
             found.is_part or bool(incomplete),
-            jaeger if here else None,
             {span.trace_id for span in found.spans},
         )
-
-
-def _both(url: str) -> str:
-    return f"from the local store and Jaeger at {url}"
 
 
 def _greet(jaeger: Jaeger) -> Callable[[float], None]:

@@ -176,8 +176,12 @@ class Span:
     @property
     def may_have_failed(self) -> bool:
         """Whether it is worth a look: False where its bytes have neither error nor exception."""
-        encoded = self._encoded
-        return _FAILED in encoded or _EXCEPTION in encoded
+        return _FAILED in self._encoded or self.may_have_raised
+
+    @property
+    def may_have_raised(self) -> bool:
+        """Whether its bytes have an exception."""
+        return _EXCEPTION in self._encoded
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``otel-logging show --json`` prints it; docs/commands.md is the contract."""

@@ -16,6 +16,7 @@ from typing import Any
 from otel_logging._names import LOG_SPAN
 from otel_logging.traces.span import Event, Span
 
+_COMPARED = 1_000  # siblings, for what they have in common: more are not drawn at once
 #: Puts siblings, by start, into the groups that are one row each, by the start of their first.
 Fold = Callable[[Sequence[Span]], Sequence[Sequence[Span]]]
 
@@ -242,11 +243,11 @@ def common(children: Sequence[Span]) -> dict[str, Any]:
     """Return the attributes that two or more siblings all have."""
     if len(children) < 2:
         return {}
-    first, *others = children
+    first, *others = children[:_COMPARED]
     return {
         key: value
         for key, value in first.attributes.items()
-        if all(other.attributes.get(key, ...) == value for other in others)
+        if all(other.get(key) == value for other in others)
     }
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,7 +28,6 @@ from otel_logging.traces.late import Answer, Row
 from otel_logging.traces.span import Span
 
 _GAP: Final = "  "
-_MIDDLE: Final = "… → "
 _INCIDENT: Final = "one incident"
 _SEPARATED: Final = " · "
 _BELOW: Final = "  └ "
@@ -63,9 +61,9 @@ def draw(
     columns = _Columns(answer.rows, width, links)
     for row in answer.rows:
         late_by = "" if row.late_by_s is None else duration(row.late_by_s)
-        why = Text(" → ".join(row.reason)), _chain(row.reason, width - len(_BELOW))
         by = [Text(late_by, "yellow")] if answer.judged else []
-        columns.add(row, row.who, _Below(*why, told(row), row.ids), *by)
+        below = _Below(Text(" → ".join(row.reason)), told(row), row.ids)
+        columns.add(row, row.who, below, *by)
     yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found, headed=headed)
 
 
@@ -109,8 +107,7 @@ def draw_failed(
         inner = "" if failure.span is failure.row.span else f" → {visible(failure.span.name)}"
         where = f"{_GAP}{visible(failure.where)}" if failure.where else ""
         why = Text(visible(failure.what), "red").append(where)
-        below = _Below(why, why, [], failure.ids)
-        columns.add(failure.row, failure.who, below, inner=inner)
+        columns.add(failure.row, failure.who, _Below(why, [], failure.ids), inner=inner)
     yield from columns.lines(("took",), answer.found, headed=headed)
 
 
@@ -118,7 +115,7 @@ def draw_groups(
     answer: Answer[Row], parts: Sequence[groups.Group], *, by: str, width: int
 ) -> Iterator[Text]:
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
-    yield _title(answer, narrowed=False)
+    yield _title(answer)
     table = _empty_table()
     names = (by, "rows", "late by" if answer.judged else "took", "users", "worst", "trace")
     for name in names:
@@ -143,7 +140,7 @@ def draw_summary(
     answer: Answer[Row], parts: Sequence[groups.Group], *, width: int
 ) -> Iterator[Text]:
     """Yield a sentence for each cause and culprit: whom it made late, and by how much."""
-    yield _title(answer, narrowed=False)
+    yield _title(answer)
     yield Text()
     for group in parts:
         yield from wrapped(Text(visible(groups.sentence(group, duration(group.lost_s)))), width, 2)
@@ -154,10 +151,9 @@ def draw_summary(
 
 @dataclass(frozen=True, slots=True)
 class _Below:
-    """What stands below a row, or beside it. *why*: whole; *short*: as long as one line may be."""
+    """What stands below a row, or beside it."""
 
     why: Text
-    short: Text
     facts: list[str]
     ids: tuple[str, ...]
 
@@ -217,34 +213,22 @@ class _Columns:
         heading, *rows = _rendered(table, self._width)
         yield from (Text(), heading) if headed else ()
         for line, (_, below) in zip(rows, self._rows, strict=True):
-            facts = _after(below.facts)
+            facts = Text(_GAP + _SEPARATED.join(below.facts) if below.facts else "", "dim")
             whole = Text.assemble(line, _GAP, below.why, facts)
             if roomy and whole.cell_len - wide * facts.cell_len <= self._width:
                 yield whole
             else:
                 yield line
-                yield from self._below(below)
+                *lines, last = wrapped(below.why, self._width, len(_BELOW), _BELOW)
+                if last.cell_len + facts.cell_len > self._width:
+                    lines, last = [*lines, last], Text(_GAP)
+                yield from [*lines, last.append(facts)]
             yield from self._links.below(*below.ids, indent=_GAP)
         if left_out := found - len(rows):
             yield Text(f"and {left_out} more: --limit {found}", "dim")
 
-    def _below(self, below: _Below) -> Iterator[Text]:
-        *lines, last = wrapped(below.short, self._width, len(_BELOW), _BELOW)
-        yield from lines
-        facts = Text(_SEPARATED.join(below.facts), "dim")
-        if last.cell_len + len(_GAP) + facts.cell_len <= self._width:
-            yield last.append(_GAP).append(facts)
-            return
-        yield last
-        if facts:
-            yield from wrapped(facts, self._width, len(_BELOW), " " * len(_BELOW))
 
-
-def _after(facts: Sequence[str]) -> Text:
-    return Text(_GAP + _SEPARATED.join(facts) if facts else "", "dim")
-
-
-def _title(answer: Answer[Row], *, narrowed: bool) -> Text:
+def _title(answer: Answer[Row], *, narrowed: bool = False) -> Text:
     looked_at = f"{answer.looked_at} stage" + "s" * (answer.looked_at != 1)
     of_all = "" if narrowed else f" of {looked_at}"
     scope = _scope([row.span for row in answer.considered])
@@ -273,21 +257,6 @@ def _scope(spans: Sequence[Span]) -> Iterator[str]:
     services = sorted({span.resource.service for span in spans})
     more = f" and {len(services) - 2} more" if len(services) > 3 else ""
     yield f" · {visible(', '.join(services[: 2 if more else 3]))}{more}"
-
-
-def _chain(parts: Sequence[str], room: int) -> Text:
-    """Return the way; if it is too long, without the library's frame at its end, and then without
-    the stages in its middle: the innermost counts.
-    """
-    line = parts[-1]
-    if len(parts) > 1 and cell_len(" → ".join(parts)) > room:
-        line = line.partition(" [in ")[0]
-    for left, part in zip(range(len(parts) - 1, 0, -1), reversed(parts[:-1]), strict=True):
-        longer = f"{part} → {line}"
-        if cell_len(longer) + (len(_MIDDLE) if left > 1 else 0) > room:
-            return Text(_MIDDLE + line)
-        line = longer
-    return Text(line)
 
 
 def _empty_table() -> Table:

@@ -30,7 +30,6 @@ _LEAST_BAR = 20  # columns; less shows nothing
 _EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _MOST_CELLS = 240  # of a line's message: three lines of a terminal
-_COMPARED = 100  # of equal stages, for what they have in common
 _NOTICED_S = 0.001
 _HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
 _LOST = 0.1  # of the whole: less is not marked
@@ -334,7 +333,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
 
 def attributes_of(row: Row, span: Span) -> Mapping[str, Any]:
     """Return what is said of a row's stage, of equal ones what all have."""
-    return common(row.equal[:_COMPARED]) if len(row.equal) > 1 else span.attributes
+    return common(row.equal) if len(row.equal) > 1 else span.attributes
 
 
 def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
