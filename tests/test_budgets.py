@@ -67,7 +67,7 @@ BUDGETS = {
     "spool": 1063,
     "testing": 153,
     "tracers": 58,
-    "traces": 2587,
+    "traces": 2586,
     "tracing": 288,
 }
 

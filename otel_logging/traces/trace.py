@@ -135,14 +135,12 @@ class Trace:
         moved: dict[str, int] = {}
         for span in self.descendants(*filter(self.is_root, self.in_order)):
             parent = self.spans[span.parent_span_id]
-            if by_ns := moved.get(parent.span_id, 0):
-                span.move(by_ns)
-            if wrong_ns := _wrong(parent, span):
-                span.move(wrong_ns)
-            if by_ns + wrong_ns:
-                moved[span.span_id] = by_ns + wrong_ns
-        if moved:
-            del self.in_order, self._children
+            by_ns = moved.get(parent.span_id, 0)
+            span.move(by_ns)
+            wrong_ns = _wrong(parent, span)
+            span.move(wrong_ns)
+            moved[span.span_id] = by_ns + wrong_ns
+        del self.in_order, self._children
 
     # ---- the tree as it is drawn
 

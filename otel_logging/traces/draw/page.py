@@ -45,15 +45,14 @@ def draw(title: str, answer: Answer[Any], rows: Sequence[Mapping[str, Any]], ori
     return page.substitute(
         title=escape(visible(title)),
         heading=_text(title),
-        incidents="".join(map(_incident, table.incidents(stages) if is_late else ())),
+        incidents="".join(
+            f"<p><strong>one incident</strong>{_text(users)}</p>\n"
+            for users in (table.incidents(stages) if is_late else ())
+        ),
         rows="".join(_table(rows, told, traces)) if rows else "",
         pictures="".join(part for one in once.values() for part in _picture(*one)),
         origin=_text(origin),
     )
-
-
-def _incident(users: str) -> str:
-    return f"<p><strong>one incident</strong>{_text(users)}</p>\n"
 
 
 def _table(
