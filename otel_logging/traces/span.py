@@ -194,7 +194,7 @@ class Span:
             "kind": details.kind,
             "start": rfc3339(self.start_ns),
             "duration_s": self.duration_s,
-            "clock_moved_s": self.moved_ns / 1e9,
+            **({"clock_moved_s": self.moved_ns / 1e9} if self.moved_ns else {}),
             "status": details.status,
             "attributes": details.attributes,
             "links": details.links,
