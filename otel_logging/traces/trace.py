@@ -112,10 +112,10 @@ class Trace:
         """Return the ids of *spans* and of all above them. Cost: each of these once."""
         found: set[str] = set()
         for span in spans:
-            for each in chain([span], self.ancestors(span)):
-                if each.span_id in found:  # so are all above that
-                    break
+            each: Span | None = span
+            while each is not None and each.span_id not in found:  # else all above are there
                 found.add(each.span_id)
+                each = self.spans.get(each.parent_span_id)
         return found
 
     def descendants(self, *spans: Span) -> Iterator[Span]:
