@@ -1,7 +1,8 @@
 """What ``otel-logging late`` and ``show`` cost over 100,000 spans of a local store, of any shape.
 
-"chains" are a thousand stages deep each, of "failures" every trace is one, "quiet" is a day of
-60,000 messages, none of them late.
+"chains" are a thousand stages deep each, of "failures" every trace is one; of "refused" and "slow"
+all but one are below one stage, and each failed or was late; "quiet" is a day of 60,000 messages,
+none of them late.
 The stores are written first, each by a child process through the package itself. Each question is
 a process of its own, imports included, as somebody types it; once with the local store alone, and
 once beside a Jaeger that takes connections and never answers.
@@ -42,6 +43,8 @@ SHAPES = {
     "failures": (("failed",), *PICTURES, ("late", "--group", "reason")),
     "queries": PICTURES,
     "names": PICTURES,
+    "refused": (*PICTURES, ("failed",)),
+    "slow": (*PICTURES, ("failed",)),
     "deep": PICTURES,
     "chains": PICTURES,
     "quiet": PICTURES,
@@ -84,6 +87,13 @@ with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as op
             with traced("message", root=True, budget=0.3):
                 bind_context(user_id=f"user-{n % 500}")
                 log.info("received", words=12)
+    elif shape in ("refused", "slow"):
+        with traced("message", root=True, user_id="ada"):
+            for n in range(spans - 1):
+                budget = 0.000001 if shape == "slow" else None
+                with suppress(ValueError), traced(f"stage {n}", budget=budget):
+                    if shape == "refused":
+                        raise ValueError(f"no {n}")
     elif shape == "deep":
         for n in range(spans):
             open_.enter_context(traced("step", n=n))

@@ -4,8 +4,10 @@ Read-only. Each call reads the sources anew; what keeps it from an answer is the
 """
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -17,14 +19,13 @@ from otel_logging.traces import late as stages
 from otel_logging.traces.draw import waterfall
 from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.search import WHOLE_ID
-from otel_logging.traces.sources import Answered, Sources
+from otel_logging.traces.sources import Sources
+from otel_logging.traces.span import Span
 from otel_logging.traces.trace import by_trace
 
 _ROWS = 20
 _WIDTH = 120
 _READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
-
-_T = TypeVar("_T")
 
 
 class Step(TypedDict):
@@ -137,9 +138,7 @@ class _Tools:
         names.
         """
         question = stages.Question(over_seconds, _since(since_minutes), who, (), service, cause)
-        found = _read(self._sources.late, question)
-        answer = stages.late(found.spans, question, limit=limit)
-        listed: LateStages = self._listed(answer, found, question, LateStage)
+        listed: LateStages = self._listed(question, partial(stages.late, limit=limit), LateStage)
         return listed
 
     def failed(
@@ -151,15 +150,15 @@ class _Tools:
     ) -> FailedTraces:
         """List the traces that failed, newest first: for whom, what was raised, and where."""
         question = stages.Question(None, _since(since_minutes), who, (), service)
-        found = _read(self._sources.late, question)
-        answer = failures.failed(found.spans, question, limit=limit)
-        listed: FailedTraces = self._listed(answer, found, question, FailedTrace)
+        ask = partial(failures.failed, limit=limit)
+        listed: FailedTraces = self._listed(question, ask, FailedTrace)
         return listed
 
     def show(self, trace_id: str) -> Shown:
         """Show one trace: its stages with their times, and the log lines inside them."""
         wanted = trace_id.strip().lower()
-        found = _read(self._sources.trace, wanted)
+        with _in_words():
+            found = self._sources.trace(wanted)
         traces = [
             trace
             for each, trace in by_trace(found.spans).items()
@@ -168,7 +167,7 @@ class _Tools:
         if len(traces) != 1:
             message = f"{len(traces)} traces begin with {trace_id!r}: say more digits of one"
             raise ToolError(f"{message}; {self._sources.read(found)}")
-        (trace,) = traces
+        (trace,) = found.whole(traces)
         return {
             "trace_id": trace.trace_id,
             "picture": "\n".join(
@@ -179,12 +178,13 @@ class _Tools:
 
     def _listed(
         self,
-        answer: stages.Answer[Any],
-        found: Answered,
         question: stages.Question,
+        ask: Callable[[list[Span], stages.Question], stages.Answer[Any]],
         kind: Any,
     ) -> Any:
         """Return an answer; of its rows what *kind* has."""
+        with _in_words():
+            found, answer = self._sources.answer(question, ask)
         rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
         return {
             "rows": [{key: row[key] for key in kind.__annotations__} for row in rows],
@@ -195,9 +195,10 @@ class _Tools:
         }
 
 
-def _read(ask: Callable[[_T], Answered], what: _T) -> Answered:
+@contextmanager
+def _in_words() -> Iterator[None]:
     try:
-        return ask(what)
+        yield
     except JaegerError as error:
         raise ToolError(str(error)) from None
 

@@ -226,7 +226,7 @@ def test_failed_as_a_table(run: Run) -> None:
     assert "and 2 more: --limit 3" in text
     assert "elif    handled" in run("failed").output
     assert "none failed of 2 traces" in run("failed", "--who", "ben").output
-    assert "no stage matches" in run("failed", "--who", "nobody").output
+    assert "no stage found" in run("failed", "--who", "nobody").output
     assert run("failed", "--who", "nobody").exit_code == 0
 
 
@@ -404,6 +404,23 @@ def test_the_rows_of_a_page_are_told_apart(tmp_path: Path, command: str) -> None
     assert "room=" not in text
 
 
+def test_a_page_says_of_a_row_what_the_terminal_does(tmp_path: Path) -> None:
+    """What is usual, how many of the user's were late, what was one incident; a moved clock."""
+    blocked = {"late.cause": "loop", "late.culprit": "resize", "budget_s": 0.1}
+    spans = [
+        Planted(1, 0, "message", n, 900 + n, {**blocked, "user_id": f"u{n % 2}"}, trace=other(n))
+        for n in range(1, 7)
+    ]
+    place, file = store(tmp_path / "s", *spans), tmp_path / "page.html"
+    store(place, Planted(2, 1, "charge", -50, 9, trace=other(1)), service="billing")
+    asked = ["late", "--source", "local", "--spool-dir", str(place), "--html", str(file)]
+    assert Runner().invoke(main, asked).exit_code == 0
+    text = Page(file.read_text("utf-8")).text
+    assert "one incident · 2 users at " in text
+    assert text.count("usually 900 ms, p95 900 ms · u1: 3 of 3 late") == 3
+    assert "drawn 472 ms later: its clock is behind that of chat-gateway" in text
+
+
 def test_a_page_of_many_rows_and_of_none(tmp_path: Path) -> None:
     """A picture ends at a thousand rows; without rows it is the title alone."""
     spans = [Planted(n, n - 1, f"{n}", n, 9000 - n) for n in range(1, 1_200)]
@@ -413,7 +430,7 @@ def test_a_page_of_many_rows_and_of_none(tmp_path: Path) -> None:
     assert "and more rows: otel-logging show --all" in file.read_text("utf-8")
     assert "not ended yet" not in file.read_text("utf-8")
     assert Runner().invoke(main, [*base, "--who", "nobody"]).exit_code == 0
-    assert "no stage matches" in file.read_text("utf-8")
+    assert "no stage found" in file.read_text("utf-8")
     orphans = [Planted(n, 77, "item", n, 9000 - n, {"budget_s": 1.0}) for n in range(1, 7)]
     orphans += [Planted(20 + n, 1, "SELECT", 10, 20, {"n": n, "db": "pg"}) for n in range(5)]
     folded = ["late", "--spool-dir", str(store(tmp_path / "t", *orphans)), "--html", str(file)]
@@ -449,9 +466,9 @@ def test_a_page_that_cannot_be_written_is_said(run: Run, tmp_path: Path) -> None
 def test_following_prints_nothing_twice(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the title of an answer without rows, nor a row; until somebody has had enough."""
-    rounds = iter([None, lambda: store(place, new), None])
-    new = Planted(1, 0, "new", 0, 9000, user("new"), trace="f" * 32)
+    """Neither a row, nor the heads of rows; until somebody has had enough."""
+    new, newer = (Planted(1, 0, "new", 0, 9000, user("new"), trace=n * 32) for n in "ef")
+    rounds = iter([None, lambda: store(place, new), None, lambda: store(place, newer)])
 
     def sleep(_: float) -> None:
         action = next(rounds, KeyboardInterrupt)
@@ -463,13 +480,20 @@ def test_following_prints_nothing_twice(
     monkeypatch.setattr(listing.time, "sleep", sleep)
     result = run("late", "--who", "new", "--follow")
     titles = [line.partition(" · ")[0] for line in result.output.splitlines()]
-    assert [title for title in titles if title in ("no stage matches", "late")] == [
-        "no stage matches",
+    assert [title for title in titles if title in ("no stage found", "late")] == [
+        "no stage found",
         "late",
     ]
+    _, rows = result.output.split("when ")
+    heads, *lines = rows.replace("eeeeeeee", "ffffffff").splitlines()
+    assert heads.split() == ["took", "late", "by", "who", "stage", "trace"]
+    assert [line[:2] for line in lines[:6]] == ["20", "  ", "  ", "20", "  ", "  "]
+    assert lines[0] == lines[3]
     rounds = iter([None])
     lines = run("late", "--who", "new", "--follow", "--json").stdout.splitlines()
-    assert [json.loads(line)["who"] for line in lines if line != "Aborted!"] == [{"user_id": "new"}]
+    assert [json.loads(line)["who"] for line in lines if line != "Aborted!"] == [
+        *({"user_id": "new"} for _ in range(2))
+    ]
 
 
 @pytest.mark.parametrize("command", ["late", "failed"])
@@ -532,5 +556,4 @@ def test_groups_fit_a_narrow_terminal_and_a_long_way_is_told_in_short(
         return captured.get()
 
     assert "level 2 → level 3 → … 22 more → level 26 → " in said("--summary", width=200)
-    assert "\nada     1   800 ms\n" in said("--group", "who", width=40)
     assert "\nada     1   800 ms      1  900 ms  4bf92f35\n" in said("--group", "who", width=80)

@@ -157,10 +157,11 @@ def test_nothing_is_broken_and_nothing_is_missing(
     assert first.startswith("22:13:20.123 info     ".rstrip())
     for each in below:
         assert each.startswith("    ")
-    ends = {word for text in wide.split() for word in re.findall("[^,]+,*|,+", text)}
+    parts = "[^,/?&]+[,/?&]*|[,/?&]+"  # of a long one
+    ends = {word for text in wide.split() for word in re.findall(parts, text)}
     for each in (first, *below):
         assert columns(each) <= width or len(each.split()) == 1
-        assert set(each.split()[-1:]) <= ends | set(wide.split()) or "," in each
+        assert set(each.split()[-1:]) <= ends | set(wide.split()) or set(each) & set(",/?&")
 
 
 @given(st.text(st.characters(categories=["Cc", "Cf", "Zl", "Zp", "L"])), st.integers(20, 100))
@@ -192,11 +193,20 @@ def test_the_padding_gives_way_first_then_the_loggers_path() -> None:
         67: "answered  user_id=grace  chat.services.answer",
         66: "answered  user_id=grace  …answer",
         54: "answered  user_id=grace  …answer",
-        53: "answered  user_id=grace\n                        …answer",
+        53: "answered  user_id=grace\n                        chat.services.answer",
     }
     for width, expected in widths.items():
         shown = drawn(width, line).split("\n", 1)[1]
         assert shown == f"22:13:20.123 info     {expected}\n", width
+
+
+def test_a_long_address_goes_on_below_its_beginning() -> None:
+    """Broken after a slash; of several lines of a message all begin in one column."""
+    url = "https://shop.example/" + "orders/" * 12
+    shown = drawn(80, {"event": "sent", "url": url, "logger": "a.b"}).splitlines()[2:]
+    assert shown == [" " * 24 + "orders/" * 8, " " * 24 + "orders/  a.b"]
+    shown = drawn(80, {"event": f"one\n{'two ' * 19}\nthree", "logger": "a"}).splitlines()[2:]
+    assert [line.index("t") for line in shown] == [4, 4]
 
 
 def test_fields_are_set_apart_from_any_message() -> None:
@@ -276,8 +286,9 @@ with traced("checkout"):
     clock = r"\d\d:\d\d:\d\d\.\d{3}"
     assert re.fullmatch(
         rf"\d{{4}}-\d\d-\d\d\n{clock} warning  one  tenant=acme\n"
-        rf"    meeting={MEETING} +…checkout\n +·\w{{8}}\n"
+        rf"    meeting={MEETING}\n +shop\.cart\.checkout ·\w{{8}}\n"
         rf" {{22}}two\n"
-        rf"{clock} warning  three  tenant=acme meeting={MEETING} +…checkout\n +·\w{{8}}\n",
+        rf"{clock} warning  three  tenant=acme meeting={MEETING}\n"
+        rf" +shop\.cart\.checkout ·\w{{8}}\n",
         re.sub(r"\x1b\]8;;[^\x1b]*\x1b\\", "", plain_text(text)),
     ), text

@@ -225,7 +225,7 @@ def test_with_nothing_recorded_the_demo_reports_no_stage(
     demo.show(0, tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         "",
-        "no stage matches · local store",
+        "no stage found · local store",
         "Is a sampler at work, OTEL_SDK_DISABLED or ENVIRONMENT=test?",
     ]
 

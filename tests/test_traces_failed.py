@@ -100,3 +100,27 @@ def test_a_line_may_have_any_level(tmp_path: Path) -> None:
     told = line(5, "x", ["error"], exception=BOOM)
     (found,), _, _ = asked(tmp_path, Planted(1, 0, "pay", 0, 9, {}, [told], status=2))
     assert found.what == "pay has status ERROR"
+
+
+def test_of_very_many_in_one_trace_the_last_ones_are_looked_at(tmp_path: Path) -> None:
+    """Those that raised first, until one says where in the application."""
+    told = line(5, "failed", "error", exception=f"{BOOM}no 1")
+    library = line(7, "failed", "error", exception=f"{BOOM}lib".replace("/srv/", "/site-packages/"))
+    spans = [
+        Planted(1, 0, "message", 0, 900, {"user_id": "ada"}),
+        Planted(2, 1, "pay", 1, 3, events=[told], status=2),
+        *(Planted(3 + n, 1, "ping", 10 + n, 11 + n, status=2) for n in range(200)),
+    ]
+    ((found,), _, _) = asked(tmp_path / "a", *spans)
+    assert (found.what, found.where, found.span.name) == (
+        "ValueError: no 1",
+        "at srv/shop.py:7 pay",
+        "pay",
+    )
+    many = [
+        Planted(300 + n, 1, "lib", 300 + n, 301 + n, events=[library], status=2) for n in range(200)
+    ]
+    read = read_back(tmp_path / "b", *spans, *many)
+    (found,) = failed(read, Question()).rows
+    assert (found.what, found.where) == ("ValueError: lib", "at shop.py:7 pay")
+    assert sum(map(is_worked_out, read)) == 100

@@ -103,18 +103,18 @@ def test_the_rows_are_those_of_the_local_store(
 
 
 @pytest.mark.parametrize(
-    ("question", "found", "narrowed"),
+    ("question", "found", "is_part"),
     [
         ({"over_s": 0.9}, {1, 3}, True),
         ({"over_s": 0.9, "service": "chat-gateway"}, {1, 3}, True),
-        ({"who": "v"}, {2}, False),
-        ({"who": "v", "over_s": 0.9}, {2}, False),
-        ({"where": (("room", "a"),)}, {1, 3}, False),
+        ({"who": "v"}, {2}, True),
+        ({"who": "v", "over_s": 0.9}, {2}, True),
+        ({"where": (("room", "a"),)}, {1, 3}, True),
         ({"where": (("ratio", "0.5"),)}, {1, 2, 3, 4, 5}, False),  # written differently there
     ],
 )
 def test_jaeger_selects_what_it_can(
-    fake: FakeJaeger, question: dict[str, Any], found: set[int], narrowed: bool
+    fake: FakeJaeger, question: dict[str, Any], found: set[int], is_part: bool
 ) -> None:
     """By one of who, attributes and duration: they need not be on one and the same span."""
     origin = now()
@@ -131,7 +131,7 @@ def test_jaeger_selects_what_it_can(
     # the newest trace of each service tells which attributes say on whose behalf
     told = {trace(5)} if "who" in question else set()
     assert traces(answer) - told == {trace(n) for n in found} - told
-    assert (answer.narrowed, answer.incomplete) == (narrowed, "")
+    assert (answer.is_part, answer.incomplete) == (is_part, "")
 
 
 def vars_of(planted: Planted) -> dict[str, Any]:

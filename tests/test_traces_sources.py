@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from otel_logging.cli import main
 from otel_logging.traces import local, sources
 from otel_logging.traces.jaeger import JaegerError, UnknownServiceError
 from otel_logging.traces.late import Question, late
 from otel_logging.traces.sources import BOTH, JAEGER, LOCAL, Answered, Sources
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import by_trace
+from tests.commands import Runner
 from tests.conftest import NOWHERE
 from tests.jaeger import FakeJaeger
 from tests.rude import Rude
@@ -117,7 +119,9 @@ def test_a_service_may_be_in_the_local_store_alone(both: Sources) -> None:
     """That is no error, unless Jaeger alone was asked."""
     answered = both.late(Question(service="shop"))
 
-    assert answered.origin == "from the local store; Jaeger has nothing of this service"
+    assert answered.origin.endswith(
+        f"Jaeger at {both.jaeger_url}, which has nothing of this service"
+    )
     with pytest.raises(UnknownServiceError):
         only(JAEGER, both).late(Question(service="shop"))
 
@@ -243,7 +247,63 @@ def test_beside_the_local_store_jaeger_has_less_time(
     assert given == [2.0, 60.0, *seconds]
 
 
-def test_what_jaeger_left_out_is_reported(both: Sources) -> None:
-    """Those that are not over what was asked for are not counted."""
-    assert both.late(Question(over_s=0.5)).narrowed
-    assert not both.late(Question()).narrowed
+# ---------------------------------------------------------------- a trace that goes on in Jaeger
+
+
+@pytest.fixture
+def halves(tmp_path: Path, fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch) -> Sources:
+    """Three charges of a failed order; whose it was, and that it was late, is known here alone."""
+    origin = time.time_ns() // MS * MS
+    values = {"user_id": "greta", "budget_s": 0.3, "http.route": "/order"}
+    store(tmp_path, Planted(1, 0, "order", -900, -1, values, kind=3), origin=origin)
+    charges = [
+        Planted(2 + n, 1, "charge", -890 + n * 290, -600 + n * 290, status=2, message="refused")
+        for n in range(3)
+    ]
+    fake.plant(*charges, origin=origin, service="billing")
+    monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", fake.url)
+    return Sources(BOTH, (tmp_path,), fake.url)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"show {which}" for which in (TRACE, TRACE[:8], "", "--last 2", "--who greta")),
+        *("show --who greta --last 3 --json", "show --service chat-gateway", "late", "failed"),
+        *("late --who greta", "late --service chat-gateway", "late --where http.route=/order"),
+        *("late --over 0.5 --json", "late --since 5m", "late --group reason --since 5m"),
+        *("late --who greta --summary", "failed --who greta", "failed --service chat-gateway"),
+    ],
+)
+def test_a_trace_is_one_whatever_was_asked(halves: Sources, command: str) -> None:
+    """Also where a search in Jaeger cannot find its half: by user, service or length."""
+    done = Runner().invoke(main, [*command.split(), "--spool-dir", str(halves.places[0])])
+    assert done.exit_code == 0, done.output
+    assert "charge" in done.output
+    assert f"from the local store and Jaeger at {halves.jaeger_url}" in done.output or (
+        "· local store and Jaeger ·" in done.output
+    )
+
+
+def test_of_very_many_traces_the_first_are_looked_for(
+    halves: Sources, fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That others were not is said; so is what Jaeger answers no more."""
+    who = Question(who="greta")
+    monkeypatch.setattr(sources, "_MOST_TRACES", 0)
+    answered, _ = halves.answer(who, late)
+    assert names(answered) == ["order"]
+    assert answered.origin.endswith(
+        ", incomplete: 1 traces of the local store were not looked for in Jaeger"
+    )
+    monkeypatch.setattr(sources, "_MOST_TRACES", 9)
+    answered = halves.late(who)
+    assert answered.complete([TRACE])
+    assert not answered.complete([TRACE])
+    fake.instead = lambda path: (500, "text/plain", b"no") if path.endswith(TRACE) else None
+    for question in (who, Question(service="chat-gateway")):
+        answered = halves.late(question)
+        answered.origin += ", incomplete: x" * (question is who)
+        assert not answered.complete([OTHER, TRACE, OTHER])
+        assert answered.origin.count("incomplete") == 1
+        assert answered.origin.endswith("answers HTTP 500: no")

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from otel_logging.traces.draw import waterfall
 from otel_logging.traces.draw.terminal import Links
 from otel_logging.traces.trace import Trace, by_trace
-from tests.stored import Planted, line, read_back, trace_of
+from tests.stored import MS, Planted, line, read_back, trace_of
 
 USER = {"user_id": "user-456"}
 TRACEBACK = """Traceback (most recent call last):
@@ -322,18 +322,40 @@ def test_sql_is_never_cut(tmp_path: Path) -> None:
     assert " ".join(" ".join(lines[1:]).split()) == f"where it stood: {where.strip()} {sql}"
 
 
-def test_a_wrong_clock_is_named(tmp_path: Path) -> None:
-    """The bars are where the clocks say; how long it all took is more than the stage took."""
+@pytest.mark.parametrize(
+    ("off", "took", "said"),
+    [
+        (-5_000, 800, "drawn 5.100 s later: its clock is behind that of chat-gateway"),
+        (5_000, 800, "drawn 4.900 s earlier: its clock is ahead of that of chat-gateway"),
+        (3_600_000, 800, "drawn 1 h earlier: its clock is ahead of that of chat-gateway"),
+        (-5_000, 1_500, "drawn 5.000 s later: its clock is behind that of chat-gateway"),
+    ],
+    ids=["behind", "ahead", "an hour", "behind, and it goes on"],
+)
+@pytest.mark.parametrize("often", [1, 5], ids=["one", "as one row"])
+def test_a_wrong_clock_is_mended_and_named(
+    tmp_path: Path, off: float, took: float, said: str, often: int
+) -> None:
+    """With all that is below it, lines too; whoever asks how often."""
     call = Planted(1, 0, "call", 0, 1000, {"budget_s": 0.1}, kind=3)
-    serve = Planted(2, 1, "serve", -5000, -4200, kind=2, flags=0x301)
-    behind = [*read_back(tmp_path / "a", call), *read_back(tmp_path / "b", serve, service="words")]
-    ahead = Planted(2, 1, "serve", 5000, 5800, kind=2, flags=0x301)
-    other = [*read_back(tmp_path / "c", call), *read_back(tmp_path / "d", ahead, service="words")]
+    spans = read_back(tmp_path / "a", call)
+    lines = [line(off + 10, "begun")]
+    for n in range(often):
+        ask = Planted(20 + n, 10 + n, "ask", off + 100, off + 200)
+        serve = Planted(10 + n, 1, "serve", off, off + took, {}, lines, kind=2, flags=0x301)
+        spans += read_back(tmp_path / f"{n}", serve, ask, service="words")
 
-    (first,), (second,) = by_trace(behind).values(), by_trace(other).values()
-    assert picture(first)[0] == "call LATE · chat-gateway, words · 1.000 s, 6.000 s in all"
-    assert picture(first)[-1].strip() == "its clock is about 5.100 s behind that of chat-gateway"
-    assert picture(second)[-1].strip() == "its clock is about 4.900 s ahead of that of chat-gateway"
+    for _ in range(2):
+        (trace,) = by_trace(spans).values()
+        drawn = picture(trace, width=100)
+        assert said in [row.strip(" │") for row in drawn]
+        first, ask, begun = (trace.spans[f"{n:016x}"] for n in (1, 20, 10))
+        assert ask.start_ns - begun.start_ns == 100 * MS
+        assert begun.events[0].time_ns - begun.start_ns == 10 * MS
+        assert begun.start_ns - first.start_ns == max((1000 - took) / 2, 0) * MS
+        assert begun.as_json()["clock_moved_s"] == ask.moved_ns / 1e9 != 0
+        shown = drawn[0].removeprefix("call LATE · chat-gateway, words · 1.000 s")
+        assert shown == ("" if took < 1_000 else ", 1.500 s in all")
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

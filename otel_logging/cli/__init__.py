@@ -5,6 +5,7 @@ Nothing in a store is changed, but by ``spool --purge`` and ``spool --resend``.
 
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
 from otel_logging.traces.failed import failed as failed_traces
 from otel_logging.traces.jaeger import JaegerError
-from otel_logging.traces.late import CAUSES, SORTS, Question, there_is
+from otel_logging.traces.late import CAUSES, SORTS, Answer, Question, there_is
 from otel_logging.traces.late import late as late_stages
 from otel_logging.traces.search import WHOLE_ID
 from otel_logging.traces.sources import Answered, Sources
@@ -44,7 +45,6 @@ from otel_logging.traces.trace import last as last_of
 
 #: Commands that need more than is installed by default: how that is said.
 _EXTRAS: Final = {"demo": "The demo needs", "mcp": "The tools need"}
-_NAMED = 5  # candidates for a prefix of several traces
 
 
 class _Commands(click.Group):
@@ -108,26 +108,25 @@ def late(
         raise click.UsageError("--html has rows, no --group or --summary of them")
     listing = Listing(**given)
     key = groups.KEYS[group] if group else groups.reason_key if summary else None
-    any_late = False
+    width = listing.out.width
 
-    def answered(found: Answered, question: Question) -> Shown:
-        nonlocal any_late
-        limit, width = listing.limit if key is None else None, listing.out.width
-        answer = late_stages(found.spans, question, limit=limit, sort=sort)
-        any_late = any_late or (answer.judged and answer.found > 0)
+    def shown(found: Answered, answer: Answer[Any]) -> Shown:
         if key is None:
-            drawn = table.draw(answer, width=width, links=links_of(found), narrowed=found.narrowed)
-            return answer, drawn, (row.as_json(found.link(*row.ids)) for row in answer.rows)
+            rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
+            narrowed = over is not None and found.jaeger is not None
+            more = {"narrowed": narrowed, "headed": listing.headed}
+            return table.draw(answer, width=width, links=links_of(found), **more), rows
         parts = groups.grouped(answer.rows, key)[: listing.limit]
         drawn = (
             table.draw_summary(answer, parts, width=width)
             if summary
             else table.draw_groups(answer, parts, by=str(group), width=width)
         )
-        return answer, drawn, (part.as_json() for part in parts)
+        return drawn, (part.as_json() for part in parts)
 
-    listing.run(listing.question(over, cause), answered)
-    click.get_current_context().exit(fail and any_late)
+    ask = partial(late_stages, limit=listing.limit if key is None else None, sort=sort)
+    answer = listing.run(listing.question(over, cause), ask, shown)
+    click.get_current_context().exit(fail and answer.judged and answer.found > 0)
 
 
 @main.command()
@@ -139,12 +138,12 @@ def failed(**given: Any) -> None:
     """
     listing = Listing(**given)
 
-    def answered(found: Answered, question: Question) -> Shown:
-        answer = failed_traces(found.spans, question, limit=listing.limit)
-        drawn = table.draw_failed(answer, width=listing.out.width, links=links_of(found))
-        return answer, drawn, (row.as_json(found.link(*row.ids)) for row in answer.rows)
+    def shown(found: Answered, answer: Answer[Any]) -> Shown:
+        links, width, headed = links_of(found), listing.out.width, listing.headed
+        rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
+        return table.draw_failed(answer, width=width, links=links, headed=headed), rows
 
-    listing.run(listing.question(), answered)
+    listing.run(listing.question(), partial(failed_traces, limit=listing.limit), shown)
 
 
 @main.command()
@@ -194,6 +193,7 @@ def show(
         known = there_is(found.spans, question)
         said = next((f"Nothing of {service or who}; {each}." for each in known), none)
         raise click.ClickException(f"{visible(said)}\n{asked.read(found)}")
+    chosen = found.whole(chosen)
     if as_json:
         shown = [
             f'{{"schema": {SCHEMA}, "trace_id": "{trace.trace_id}", "spans": [\n'
@@ -346,7 +346,6 @@ def _chosen(
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
         none = f"No stage{of} has ended yet; only log lines are there."
     if prefix and len(found) > 1:
-        named = "".join(f"\n  {trace.trace_id}" for trace in found[:_NAMED])
-        rest = f"\n  and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}{rest}")
+        named = "".join(f"\n  {trace.trace_id}" for trace in found)
+        raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}")
     return found, none

@@ -18,11 +18,11 @@ from otel_logging._json import dumps
 from otel_logging._text import later, visible
 from otel_logging.cli.options import ROWS, named
 from otel_logging.settings import links
-from otel_logging.traces import groups, sources
+from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
-from otel_logging.traces.failed import Failure
 from otel_logging.traces.late import Answer, Question, there_is
 from otel_logging.traces.sources import Answered, Sources
+from otel_logging.traces.span import Span
 
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
@@ -68,8 +68,8 @@ def nothing_in(found: Answered, asked: Sources, *, when: str) -> str:
     )
 
 
-#: An answer, how it is drawn, and its rows as JSON.
-Shown = tuple[Answer[Any], Iterable[Text], Iterable[dict[str, Any]]]
+#: What was found as it is drawn, and its rows as JSON.
+Shown = tuple[Iterable[Text], Iterable[dict[str, Any]]]
 
 
 @dataclass(slots=True)
@@ -88,6 +88,7 @@ class Listing:
     follow: bool
     html: Path | None
     out: Console = field(init=False)
+    headed: bool = field(init=False, default=True)  # until the first rows are there
 
     def __post_init__(self) -> None:
         if self.html is not None and (self.follow or self.as_json):
@@ -100,49 +101,45 @@ class Listing:
         since_ns = 0 if self.since is None else time.time_ns() - int(self.since * 1e9)
         return Question(over_s, since_ns, self.who, self.where, self.service, cause)
 
-    def run(self, question: Question, answered: Callable[[Answered, Question], Shown]) -> None:
+    def run(
+        self,
+        question: Question,
+        ask: Callable[[list[Span], Question], Answer[Any]],
+        shown: Callable[[Answered, Answer[Any]], Shown],
+    ) -> Answer[Any]:
         """Ask, and print the answer; with ``--follow`` again and again, each row once."""
         without_collector()
         is_first = True
         while True:
             began = time.monotonic()
-            found = self.asked.late(question)
-            shown = answered(found, question)
-            answer = shown[0]
+            found, answer = self.asked.answer(question, ask)
             if is_first or answer.rows:
                 is_there = answer.rows or (answer.looked_at and question.cause is None)
                 known = () if is_there else there_is(found.spans, question)
-                self._print(found, shown, [visible(each) for each in known])
+                there = [visible(each) for each in known]
+                self._print(found, answer, shown(found, answer), there)
             if not self.follow:
-                return
+                return answer
+            self.headed = self.headed and not answer.rows
             # also of those beyond the limit, which were told of as so many more
             told = question.without.union(answer.trace_ids)
             question, is_first = replace(question, without=told), False
-            del found, answer, shown
+            del found, answer
             gc.collect()
             time.sleep(max(_EVERY_S, time.monotonic() - began))
 
-    def _print(self, found: Answered, shown: Shown, known: list[str]) -> None:
-        """Print an answer; *known*: what there is, where nothing was of what was asked for."""
-        answer, drawn, rows = shown
+    def _print(self, found: Answered, answer: Answer[Any], shown: Shown, there: list[str]) -> None:
+        """Print an answer; *there*: what there is, where nothing was of what was asked for."""
+        drawn, rows = shown
         read = [] if self.asked.which == sources.JAEGER else ["local store"]
-        read += ["Jaeger"] if found.jaeger_url else []
+        read += ["Jaeger"] if found.jaeger else []
         places, width = self.asked.directories, self.out.width
         if self.html is not None or self.as_json:
-            for each in known:
+            for each in there:
                 click.echo(each, err=True)
         if self.html is not None:
-            stages = [row.row if isinstance(row, Failure) else row for row in answer.rows]
-            tells = groups.telling(stages)
-            told = [terminal.fields(tells(stage).items()).plain for stage in stages]
-            traces = [stage.trace for stage in stages]
             title = terminal.titled(next(iter(drawn)), read, places, _NO_EDGE)
-            text = page.draw(title.plain, list(rows), told, traces, found.origin)
-            try:
-                self.html.write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise click.ClickException(f"{self.html} cannot be written: {error}") from None
-            click.echo(f"written: {self.html}")
+            _write(self.html, page.draw(title.plain, answer, list(rows), found.origin))
         elif self.as_json and self.follow:
             for row in rows:
                 click.echo(_object(row))
@@ -155,8 +152,21 @@ class Listing:
         else:
             title, *lines = drawn
             title = terminal.titled(title, read, places, width)
-            there = [line for each in known for line in terminal.wrapped(Text(each), width, 4)]
-            terminal.show(self.out, [title, *lines, *there, *footer(found, self.asked, width)])
+            lines += [line for each in there for line in terminal.wrapped(Text(each), width, 4)]
+            blank, *named_ = footer(found, self.asked, width)
+            if not self.follow:
+                lines = [title, *lines, blank, *named_]
+            elif self.headed:  # what follows stands below the rows
+                lines = [title, *named_, *lines]
+            terminal.show(self.out, lines)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error}") from None
+    click.echo(f"written: {file}")
 
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:

@@ -71,6 +71,7 @@ _NOT_FIELDS: Final = _names.RESERVED | {
     *(_names.STACK, _names.TIME_NS, _names.LATE_SHARES, _names.LATE_WHERE, *_names.OF_EXCEPTIONS)
 }
 _WORDS: Final = later("( *)([^ ]+)")
+_LONG: Final = later("()([^/?&]+[/?&]*|[/?&]+)")  # of a path or an address that is
 _PARTS: Final = later("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
 _Paint = Callable[[str, str], str]
 #: What no line is broken inside: the columns before it, a field's name, the text, its colour.
@@ -106,7 +107,9 @@ def console_renderer(
             linked = _linked(paint(_DIM, f"·{short}"), event_dict, links_to)
             line = line.removesuffix(paint(_DIM, f"·{short}")) + linked
         head = f"{paint(_DIM, clock)} {paint(_LEVEL_COLORS.get(level, ''), level_text)}"
-        below = [_below(each, _INDENT - 2, "", columns, paint) for each in more]
+        widest = max(map(_columns, more), default=0)
+        indent = _INDENT - 2 if _INDENT - 2 + widest <= columns else _LEAST_INDENT  # one for all
+        below = [_below(each, indent, "", columns, paint) for each in more]
         for key in (_names.STACK, _names.EXCEPTION):
             if key in event_dict:
                 below += _indented(str(plain(event_dict[key])), columns, paint)
@@ -128,7 +131,7 @@ def console_renderer(
 
 def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_Token]:
     """Return what is on a line that has *room*, on whose behalf first. The message's padding gives
-    way, then the path of its logger; and then it is in parts, which several lines can take.
+    way, then the path of its logger; else it is in parts, which several lines can take, and whole.
     """
     is_verdict = _names.LATE_CAUSE in event_dict  # whose sentence has it all
     keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])
@@ -141,12 +144,13 @@ def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_T
     short = _text_of(event_dict, _names.TRACE_ID)[:_TRACE_CHARACTERS]
     trace: list[_Token] = [(1, None, f"·{short}", _DIM)] if short else []
     shortest = "…" + logger.rpartition(".")[2] if "." in logger else logger
-    for padding, name in ((_EVENT_WIDTH, logger), (0, logger), (0, shortest)):
+    found: list[_Token] = []
+    for padding, name in ((_EVENT_WIDTH, logger), (0, logger), (0, shortest), (0, logger)):
         tail = fields + ([(2, None, name, _DIM)] if name else []) + trace
         if tail:
             gap = max(padding - _columns(message) + tail[0][0], 2)
             tail[0] = (gap, *tail[0][1:])
-        found: list[_Token] = [(1, None, message, _BOLD), *tail]
+        found = [(1, None, message, _BOLD), *tail]
         if sum(map(_size, found)) <= room:
             return found
     words = _split(found[0], 0, _WORDS)
@@ -180,7 +184,7 @@ def _columns(text: str) -> int:
 def _flow(tokens: Iterable[_Token], columns: float, at: int, indent: int, paint: _Paint) -> str:
     """Set *tokens* one after another from the column *at* on; where the terminal ends, below."""
     written = []
-    for token in tokens:
+    for token in (part for each in tokens for part in _split(each, columns - _LEAST_INDENT, _LONG)):
         (gap, name, text, color), size = token, _size(token)
         if at + size > columns:
             start = indent if indent + size - gap <= columns else _LEAST_INDENT

@@ -6,7 +6,7 @@ A trace is one row. Of spans without a sign of it in their bytes nothing is deco
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nlargest
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from otel_logging import _names
@@ -16,6 +16,7 @@ from otel_logging.traces.late import Answer, Question, Row, matching, who
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
+_LOOKED_AT = 100  # stages that failed, of a trace: the last ones, for one that says where
 _ERRORS = ("error", "critical")  # no set: a level of Jaeger's may be a list
 
 
@@ -65,16 +66,18 @@ def failed(
 
     Only what is returned is worked out: of the others it is enough that they failed.
     """
-    found, considered = list[tuple[int, Trace, list[Row]]](), list[Row]()
+    found, considered = list[tuple[int, Trace, list[Row], Failure | None]](), list[Row]()
     for trace in by_trace(spans).values():
         rows = matching(trace, question)
         considered += rows[:1]
-        is_asked = rows and trace.trace_id not in question.without
-        if is_asked and (any(row.span.is_error for row in rows) or _of(trace, rows)):
-            found.append((min(row.span.start_ns for row in rows), trace, rows))
+        if not rows or trace.trace_id in question.without:
+            continue
+        failure = None if (is_bad := any(row.span.is_error for row in rows)) else _of(trace, rows)
+        if is_bad or failure:
+            found.append((min(row.span.start_ns for row in rows), trace, rows, failure))
     first = nlargest(len(found) if limit is None else limit, found, key=itemgetter(0))
-    every = (_of(trace, rows) for _, trace, rows in first)
-    ids = [trace.trace_id for _, trace, _ in found]
+    every = (failure or _of(trace, rows) for _, trace, rows, failure in first)
+    ids = [trace.trace_id for _, trace, *_ in found]
     return Answer(list(filter(None, every)), ids, considered, judged=True)
 
 
@@ -86,12 +89,16 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     bad = list(filter(is_bad, trace.spans.values()))
     under = {span.span_id for span in trace.descendants(*(row.span for row in rows if bad))}
     bad = [span for span in bad if span.span_id in own or span.span_id in under]
-    # a line after the end may tell of it again, without a traceback
-    told = [(e := _raised(span), bool(e), bool(e and e.is_traced), span) for span in bad]
-    told.sort(key=lambda one: (*one[1:3], one[3].start_ns, one[3].span_id))
-    if not told:
+    if not bad:
         return None
-    error, *_, deepest = told[-1]
+    told = list[tuple[exceptions.Raised | None, Span]]()
+    key = attrgetter("may_have_raised", "start_ns", "span_id")
+    for span in nlargest(_LOOKED_AT, bad, key=key):
+        told.append((_raised(span), span))
+        if (error := told[-1][0]) and error.is_traced and error.is_own:
+            break
+    # a line after the end may tell of it again, without a traceback
+    error, deepest = max(told, key=lambda one: (bool(one[0]), bool(one[0] and one[0].is_traced)))
     above = trace.at_or_above([deepest])
     row = next(row for span_id, row in own.items() if span_id in above)
     if deepest.is_log_page:
@@ -99,8 +106,9 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     if error is None:
         message = deepest.details.status_message or f"{deepest.name} has status ERROR"
         return Failure(row, deepest, message, "")
-    known = [each.where for each, *_ in told if each and each.is_own]
-    return Failure(row, deepest, error.what, error.where if error.is_own or not known else known[0])
+    known = [each.where for each, _ in told if each and each.is_own]
+    where = error.where if error.is_own or not known else known[-1]
+    return Failure(row, deepest, error.what, where)
 
 
 def is_bad(span: Span) -> bool:

@@ -155,11 +155,12 @@ def reason_key(row: Row) -> str:
         culprit = f"{work} for {whose}" if work and whose else work or whose
         culprit = culprit or row.text(_names.LATE_DETAIL) or ""
         return f"{culprit} ({cause})" if culprit else str(cause)
-    if row.reason == [NOTHING]:
+    path = row.path
+    inner = [step.stage for step in path[1:]]
+    if path[-1].spread:
+        inner.append(f"many stages in {path[-1].stage}")
+    if not inner and path[0].between in (None, (None, None)) and row.reason == [NOTHING]:
         return "nothing recorded inside"
-    inner = [step.stage for step in row.path[1:]]
-    if row.path[-1].spread:
-        inner.append(f"many stages in {row.path[-1].stage}")
     return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
 
 

@@ -138,8 +138,10 @@ class Row:
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
     try:
-        value = _STRICT.decode(text or "null")
+        value = _STRICT.decode(text)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from otel_logging._text import duration, visible
 from otel_logging.traces.exceptions import EVENT, TYPE
-from otel_logging.traces.span import Span, text_of, value_in
+from otel_logging.traces.span import OF_LINES, Span, text_of, value_in
 from otel_logging.traces.trace import Trace
 
 NOTHING: Final = (
@@ -116,14 +116,13 @@ def without_middle(way: list[str]) -> list[str]:
 
 @dataclass(slots=True)
 class Part:
-    """The part of *span* on the critical path; empty if it is not on it. Times are ns by the first
-    stage's clock, which *shift* makes of the span's own; *whole* is how long it was inside.
+    """The part of *span* on the critical path; empty if it is not on it. *whole*: how long it was
+    inside.
     """
 
     span: Span
     start: int
     end: int
-    shift: int = 0
     whole: int = 0
 
 
@@ -182,14 +181,13 @@ def _split(
     parent, start, end = whole.span, whole.start, whole.end
     most = end + (end - start) // _GOES_ON
     for child in trace.children(parent):
-        if child.span_id in seen or not child.is_stage:
+        if child.span_id in seen or (child.stored_name in OF_LINES and not child.is_stage):
             continue
-        shift = whole.shift
-        if child.resource is not parent.resource:
-            shift += clock(parent, child)
-        began, ended = child.start_ns + shift, _end(child) + shift
+        began, ended = child.start_ns, child.end_ns
+        if ended < began:
+            ended = began
         if began <= end and ended >= start:
-            part = Part(child, began if began > start else start, ended, shift)
+            part = Part(child, began if began > start else start, ended)
             if ended > end:
                 part.end = end
             # what goes on long after the end was not waited for: it explains only what nothing
@@ -212,20 +210,6 @@ def _split(
 def _last_first(parts: list[Part]) -> list[Part]:
     # by one number at a time: of 100,000 quicker than by all at once
     return sorted(sorted(parts, key=_START), key=_END, reverse=True)
-
-
-def clock(parent: Span, child: Span) -> int:
-    """Return the ns that have to be added to the times of *child* for the clock of *parent*.
-
-    A child in another service that began before its parent, or ended after the call that waits
-    for it, has another clock: it is put into the middle of its parent, as Jaeger does.
-    """
-    start, end = child.start_ns, _end(child)
-    room = (_end(parent) - parent.start_ns) - (end - start)
-    is_waited_for = end > _end(parent) and parent.details.kind == "client"
-    if child.resource == parent.resource or room < 0:
-        return 0
-    return parent.start_ns + room // 2 - start if start < parent.start_ns or is_waited_for else 0
 
 
 def critical(trace: Trace, way: list[Step]) -> set[str]:
@@ -274,10 +258,10 @@ def _between(
         return 0.0, None
     (whole,) = parts
     lines = [
-        (time_ns + whole.shift, event)
+        (time_ns, event)
         for holder in (whole.span, *(s for s in trace.children(whole.span) if s.is_log_page))
         for time_ns, event in holder.moments
-        if whole.start <= time_ns + whole.shift <= whole.end
+        if whole.start <= time_ns <= whole.end
     ]
     if not lines and not stages:
         return (gaps[0][1] - gaps[0][0]) / 1e9, (None, None)

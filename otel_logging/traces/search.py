@@ -38,13 +38,13 @@ _ASK_FOR_LESS: Final = "(--since, --service, --who or --over ask for less)"
 
 @dataclass(slots=True)
 class Found:
-    """*incomplete*: why some may be missing, or empty. *narrowed*: whether stages that are not
-    over ``Question.over_s`` were left out.
+    """*incomplete*: why some may be missing, or empty. *is_part*: whether Jaeger may have more of a
+    trace of which another source has a part; with ``over_s`` what is not over it was left out.
     """
 
     spans: list[Span] = field(default_factory=list)
     incomplete: str = ""
-    narrowed: bool = False
+    is_part: bool = False
 
 
 def trace(jaeger: Jaeger, prefix: str) -> Found:
@@ -81,7 +81,7 @@ def read(jaeger: Jaeger, question: Question, keys: Iterable[str] = ()) -> Found:
     # Jaeger looks for tags and durations on one and the same span, and the tags may stand on
     # another one than the late stage, of another service even: so it is one or the other.
     over_s = 0.0 if choices else question.over_s or 0.0
-    found = Found(narrowed=over_s > 0)
+    found = Found(is_part=bool(choices or over_s or question.service or question.since_ns))
     try:
         for service in [question.service] if question.service and not choices else known:
             searches = [(Window(*near, over_s), tags) for tags in choices or [{}]]

@@ -6,10 +6,10 @@ for. A span that is in both comes twice, the local one first: ``trace.by_trace``
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from otel_logging import _links
 from otel_logging._text import visible
@@ -22,9 +22,10 @@ from otel_logging.traces.jaeger import (
     UnreachableError,
     in_seconds,
 )
-from otel_logging.traces.late import Question
+from otel_logging.traces.late import Answer, Question
 from otel_logging.traces.search import Found
 from otel_logging.traces.span import Span
+from otel_logging.traces.trace import Trace, by_trace
 
 BOTH: Final = "both"
 LOCAL: Final = "local"
@@ -33,25 +34,55 @@ JAEGER: Final = "jaeger"
 #: at least; for each later one, and for all.
 _HELLO_S: Final = 0.5
 _BESIDE_S: Final = 3.0, 10.0
+_MOST_TRACES: Final = 100  # that are asked for one by one
+_INCOMPLETE: Final = ", incomplete: "
 
 
 @dataclass(slots=True)
 class Answered:
-    """*origin*: which sources answered, in one line. *narrowed*: whether Jaeger left out stages
-    that were not slow enough.
+    """*origin*: which sources answered, in one line. *jaeger*: if it did. *is_part*: whether it may
+    have more of traces of the local store.
     """
 
     spans: list[Span]
     origin: str
-    narrowed: bool = False
-    jaeger_url: str = ""
-    _in_jaeger: frozenset[str] = field(default=frozenset(), repr=False)
+    jaeger: Jaeger | None = None
+    is_part: bool = False
+    _in_jaeger: set[str] = field(default_factory=set, repr=False)
 
     def link(self, trace_id: str, *span_ids: str) -> str | None:
         """Return where Jaeger shows those spans; None if it has nothing of their trace."""
-        if trace_id not in self._in_jaeger:
+        if self.jaeger is None or trace_id not in self._in_jaeger:
             return None
-        return _links.trace_url(self.jaeger_url, trace_id, *span_ids)
+        return _links.trace_url(self.jaeger.url, trace_id, *span_ids)
+
+    def complete(self, trace_ids: Iterable[str]) -> bool:
+        """Add what Jaeger has of these traces, where it was not asked for, or not found: a trace
+        may go on in another service's store. Return whether that was anything.
+        """
+        if self.jaeger is None:
+            return False
+        missing = [each for each in dict.fromkeys(trace_ids) if each not in self._in_jaeger]
+        more, why = list[Span](), ""
+        if (number := len(missing) - _MOST_TRACES) > 0:
+            why = f"{number} traces of the local store were not looked for in Jaeger"
+        try:
+            for each in missing[:_MOST_TRACES]:
+                more += self.jaeger.trace(each)
+        except JaegerError as error:
+            why = str(error)
+        self._in_jaeger.update(span.trace_id for span in more)
+        self.spans += more
+        if why:
+            self.origin += f", {why}" if _INCOMPLETE in self.origin else f"{_INCOMPLETE}{why}"
+        return bool(more)
+
+    def whole(self, traces: list[Trace]) -> list[Trace]:
+        """Return these traces with what Jaeger has of them."""
+        if not self.complete(trace.trace_id for trace in traces):
+            return traces
+        every = by_trace(self.spans)
+        return [every[trace.trace_id] for trace in traces]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +117,21 @@ class Sources:
 
         return self._answered(ask)
 
+    def answer(
+        self, question: Question, ask: Callable[[list[Span], Question], Answer[Any]]
+    ) -> tuple[Answered, Answer[Any]]:
+        """Return what *ask* answers, of whole traces."""
+        found = self.late(question)
+        answer = ask(found.spans, question)
+        if found.is_part:
+            ids = [row.ids[0] for row in answer.rows[: _MOST_TRACES + 1]]
+            if question.who is not None or question.where or question.service:
+                # what is asked for may be known here alone, and what makes it a row there
+                ids += [row.span.trace_id for row in answer.considered]
+            if found.complete(ids):
+                answer = ask(found.spans, question)
+        return found, answer
+
     def trace(self, prefix: str) -> Answered:
         """Return the spans of the traces whose id begins with *prefix*, and others."""
         return self._answered(lambda jaeger, _: search.trace(jaeger, prefix))
@@ -100,7 +146,7 @@ class Sources:
     def _answered(self, ask: Callable[[Jaeger, list[Span]], Found]) -> Answered:
         if self.which == LOCAL:
             return Answered(self._local(), "from the local store")
-        here: list[Span] = []
+        here, nothing = list[Span](), ""
         try:
             jaeger = Jaeger(self.jaeger_url)
             if self.which != JAEGER:
@@ -114,21 +160,21 @@ class Sources:
         except JaegerError as error:
             if self.which == JAEGER:
                 raise
-            is_empty, is_slow = isinstance(error, UnknownServiceError), error.__cause__
-            why = "Jaeger has nothing of this service" if is_empty else f"no Jaeger: {error}"
-            more = " (--source jaeger waits longer)" if isinstance(is_slow, TimeoutError) else ""
-            return Answered(here, f"from the local store; {why}{more}")
+            if not isinstance(error, UnknownServiceError):
+                more = " (--source jaeger waits longer)" * isinstance(error.__cause__, TimeoutError)
+                return Answered(here, f"from the local store; no Jaeger: {error}{more}")
+            found, nothing = Found(is_part=True), ", which has nothing of this service"
         number = len(jaeger.left_out)
         left_out = f"{number} invalid span{'s' * (number > 1)} left out" if number else ""
         incomplete = ", ".join(filter(None, (found.incomplete, left_out)))
-        stores = "" if self.which == JAEGER else "the local store and "
         return Answered(
             here + found.spans,
-            f"from {stores}Jaeger at {self.jaeger_url}"
-            + (f", incomplete: {incomplete}" if incomplete else ""),
-            found.narrowed,
-            self.jaeger_url,
-            frozenset(span.trace_id for span in found.spans),
+            f"from {'' if self.which == JAEGER else 'the local store and '}Jaeger at {jaeger.url}"
+            + nothing
+            + (f"{_INCOMPLETE}{incomplete}" if incomplete else ""),
+            jaeger,
+            found.is_part or bool(incomplete),
+            {span.trace_id for span in found.spans},
         )
 
 

@@ -37,6 +37,8 @@ _TIMES: Final = re.compile(rb"0.9(.{8})A(.{8})", re.DOTALL)  # after its name; i
 #: What is before the attributes.
 _BEFORE: Final = tuple(each.name for each in OtlpSpan.DESCRIPTOR.fields if each.number < 9)
 _BUDGET: Final = key_of(_names.BUDGET)
+#: Names of what holds lines alone, and is no stage.
+OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
@@ -97,6 +99,12 @@ class Span:
     _encoded: bytes = field(repr=False)  # as field 2 of ScopeSpans
     _begin: int = field(default=0, repr=False)  # of its attributes in these bytes
     _details: Details | None = field(default=None, repr=False)  # once they are used
+    moved_ns: int = field(default=0, repr=False)  # of all its times, where its clock is wrong
+
+    def move(self, by_ns: int) -> None:
+        """Move all its times, by another service's clock."""
+        self.start_ns, self.end_ns = self.start_ns + by_ns, self.end_ns + by_ns
+        self.moved_ns, self._details = self.moved_ns + by_ns, None
 
     @property
     def name(self) -> str:
@@ -122,7 +130,7 @@ class Span:
         """
         is_worth = any(name.encode() in self._encoded for name in _ACCESS)
         return [
-            (each.time_unix_nano, each)
+            (each.time_unix_nano + self.moved_ns, each)
             for each in _message(self._encoded).events
             if not (is_worth and str(value_in(each, _names.LOGGER)).endswith(_ACCESS))
         ]
@@ -131,7 +139,7 @@ class Span:
     def details(self) -> Details:
         """Everything else. Cost: 10 µs and more, the first time."""
         if self._details is None:
-            self._details = _decoded(_message(self._encoded))
+            self._details = _decoded(_message(self._encoded), self.moved_ns)
         return self._details
 
     @property
@@ -158,17 +166,22 @@ class Span:
     @property
     def is_stage(self) -> bool:
         """Whether it is work that took time, rather than a holder of log lines or a probe."""
-        name = self.stored_name
         if self.resource.service == _names.DOCTOR:
             return False
-        if name == _names.PROCESS_LOG:
-            return bool(self.parent_span_id)
-        return name != _names.LOG_SPAN or not self.is_log_page
+        name = self.stored_name
+        if name not in OF_LINES:  # of 100,000 nearly all
+            return True
+        return bool(self.parent_span_id) if name == _names.PROCESS_LOG else not self.is_log_page
 
     @property
     def may_have_failed(self) -> bool:
         """Whether it is worth a look: False where its bytes have neither error nor exception."""
-        return _FAILED in self._encoded or _EXCEPTION in self._encoded
+        return _FAILED in self._encoded or self.may_have_raised
+
+    @property
+    def may_have_raised(self) -> bool:
+        """Whether its bytes have an exception."""
+        return _EXCEPTION in self._encoded
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``otel-logging show --json`` prints it; docs/commands.md is the contract."""
@@ -181,6 +194,7 @@ class Span:
             "kind": details.kind,
             "start": rfc3339(self.start_ns),
             "duration_s": self.duration_s,
+            **({"clock_moved_s": self.moved_ns / 1e9} if self.moved_ns else {}),
             "status": details.status,
             "attributes": details.attributes,
             "links": details.links,
@@ -276,14 +290,17 @@ def value_in(message: Any, key: str) -> Any:
     return None
 
 
-def _decoded(message: Any) -> Details:
+def _decoded(message: Any, moved_ns: int) -> Details:
     return Details(
         _word(_KINDS, message.kind),
         _word(_STATUSES, message.status.code),
         text_of(message.status.message),
         message.flags & _REMOTE == _REMOTE,
         _fields(message.attributes),
-        [Event(e.time_unix_nano, text_of(e.name), _fields(e.attributes)) for e in message.events],
+        [
+            Event(e.time_unix_nano + moved_ns, text_of(e.name), _fields(e.attributes))
+            for e in message.events
+        ],
         [
             {
                 "trace_id": link.trace_id.hex(),

@@ -1,19 +1,22 @@
 """Spans put together to traces, and the one tree of each.
 
-Every walk ends, also where broken senders made a span its own ancestor; every span and every line
-of a trace is in one row, log pages as lines of their stage.
+A clock that is wrong is mended here: who asks for a stage's times gets those by the clock of the
+outermost. Every walk ends, also where broken senders made a span its own ancestor; every span and
+every line of a trace is in one row, log pages as lines of their stage.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from heapq import nlargest
+from heapq import merge, nlargest
 from itertools import chain
 from operator import attrgetter
 from typing import Any
 
+from otel_logging._names import LOG_SPAN
 from otel_logging.traces.span import Event, Span
 
+_COMPARED = 1_000  # siblings, for what they have in common: more are not drawn at once
 #: Puts siblings, by start, into the groups that are one row each, by the start of their first.
 Fold = Callable[[Sequence[Span]], Sequence[Sequence[Span]]]
 
@@ -86,7 +89,7 @@ class Trace:
     def roots(self) -> list[Span]:
         """Its outermost stages; of a circle of parents, which a broken sender makes, all."""
         spans = self.spans.values()
-        outermost = [each for each in spans if each.parent_span_id not in self.spans]
+        outermost = list(filter(self.is_root, spans))
         return [s for s in outermost if s.is_stage] or [s for s in spans if s.is_stage]
 
     def is_root(self, span: Span) -> bool:
@@ -109,10 +112,10 @@ class Trace:
         """Return the ids of *spans* and of all above them. Cost: each of these once."""
         found: set[str] = set()
         for span in spans:
-            for each in chain([span], self.ancestors(span)):
-                if each.span_id in found:  # so are all above that
-                    break
+            each: Span | None = span
+            while each is not None and each.span_id not in found:  # else all above are there
                 found.add(each.span_id)
+                each = self.spans.get(each.parent_span_id)
         return found
 
     def descendants(self, *spans: Span) -> Iterator[Span]:
@@ -126,6 +129,18 @@ class Trace:
                     seen.add(child.span_id)
                     waiting.append(child)
                     yield child
+
+    def mend_clocks(self) -> None:
+        """Move what another service's clock puts outside its parent into that, and all below it."""
+        moved: dict[str, int] = {}
+        for span in self.descendants(*filter(self.is_root, self.in_order)):
+            parent = self.spans[span.parent_span_id]
+            by_ns = moved.get(parent.span_id, 0)
+            span.move(by_ns)
+            wrong_ns = _wrong(parent, span)
+            span.move(wrong_ns)
+            moved[span.span_id] = by_ns + wrong_ns
+        del self.in_order, self._children
 
     # ---- the tree as it is drawn
 
@@ -162,7 +177,7 @@ class Trace:
             is_known = not span.parent_span_id or span.details.remote_parent
             return is_known and not span.is_log_page
 
-        roots = filter(self.is_root, self.in_order)
+        roots = [span for span in self.in_order if span.parent_span_id not in self.spans]
         return list(dict.fromkeys(s.span_id if stands(s) else s.parent_span_id for s in roots))
 
     def _stage(
@@ -183,8 +198,9 @@ class Trace:
             above = (one for one in equal if one.span_id in self._children)
             seen.update(s.span_id for one in above for s in self.descendants(one))
             return Row(lead, below + "  ", shown, start, end, None, span, equal=equal)
-        pages = [s for s in inside if s.is_log_page]
-        children = fold([s for s in inside if not s.is_log_page and s.span_id not in seen])
+        pages = [s for s in inside if s.stored_name == LOG_SPAN and s.is_log_page]
+        below_it = [s for s in inside if s.span_id not in seen]
+        children = fold([s for s in below_it if not s.is_log_page] if pages else below_it)
         return Row(
             lead,
             below + ("│ " if children else "  "),
@@ -201,15 +217,15 @@ class Trace:
 
     def _inside(self, row: Row, seen: set[str], fold: Fold) -> Iterator[Row]:
         below, to_come = row.inner[:-2], len(row.children)
-        parts: list[tuple[int, int, Event | Sequence[Span]]] = [
-            *((event.time_ns, 0, event) for event in row.events),
-            *((child[0].start_ns, 1, child) for child in row.children),
-        ]
+        # of 100,000 the first are drawn
+        parts: Iterator[Event | Sequence[Span]] = merge(
+            sorted(row.events, key=_when), row.children, key=_when
+        )
         shown = {**row.shown, **(row.span.attributes if row.span else {}), **row.common}
-        for time_ns, _, part in sorted(parts, key=lambda timed: timed[:2]):
+        for part in parts:
             if isinstance(part, Event):
                 lead = below + ("│ " if to_come else "  ")
-                yield Row(lead, lead, shown, time_ns, time_ns, part)
+                yield Row(lead, lead, shown, part.time_ns, part.time_ns, part)
                 continue
             to_come -= 1
             lead, deeper = ("├ ", "│ ") if to_come else ("└ ", "  ")
@@ -217,15 +233,19 @@ class Trace:
             yield self._stage(part[0].span_id, seen, *where, shown, fold, part)
 
 
+def _when(part: Event | Sequence[Span]) -> int:
+    return part.time_ns if isinstance(part, Event) else part[0].start_ns
+
+
 def common(children: Sequence[Span]) -> dict[str, Any]:
     """Return the attributes that two or more siblings all have."""
     if len(children) < 2:
         return {}
-    first, *others = children
+    first, *others = children[:_COMPARED]
     return {
         key: value
         for key, value in first.attributes.items()
-        if all(other.attributes.get(key, ...) == value for other in others)
+        if all(other.get(key) == value for other in others)
     }
 
 
@@ -237,7 +257,26 @@ def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
         if trace is None:
             trace = traces[span.trace_id] = Trace(span.trace_id)
         trace.spans.setdefault(span.span_id, span)
+    for trace in traces.values():
+        if len(trace.spans) > 1 and len({id(span.resource) for span in trace.spans.values()}) > 1:
+            trace.mend_clocks()
     return traces
+
+
+def _wrong(parent: Span, child: Span) -> int:
+    """Return the ns that have to be added to the times of *child* for the clock of *parent*.
+
+    A child in another service that began before its parent, or ended after the call that waits
+    for it, has another clock: it is put into the middle of its parent, as Jaeger does.
+    """
+    if child.resource == parent.resource:
+        return 0
+    start, end = child.start_ns, max(child.end_ns, child.start_ns)
+    until = max(parent.end_ns, parent.start_ns)
+    room = (until - parent.start_ns) - (end - start)
+    is_waited_for = room >= 0 and end > until and parent.details.kind == "client"
+    is_wrong = start < parent.start_ns or is_waited_for
+    return parent.start_ns + max(room, 0) // 2 - start if is_wrong else 0
 
 
 def last(

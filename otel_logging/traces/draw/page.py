@@ -12,10 +12,12 @@ from typing import Any, Final
 
 from otel_logging import _names
 from otel_logging._text import duration, visible
-from otel_logging.traces import exceptions
-from otel_logging.traces.draw import waterfall
-from otel_logging.traces.draw.terminal import local_time, moment, named, shown
-from otel_logging.traces.late import who
+from otel_logging.traces import exceptions, groups
+from otel_logging.traces.draw import table, waterfall
+from otel_logging.traces.draw.terminal import fields, local_time, moment, named, shown
+from otel_logging.traces.failed import Failure
+from otel_logging.traces.late import Answer, who
+from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.path import critical, steps
 from otel_logging.traces.span import Event
 from otel_logging.traces.trace import Row, Trace
@@ -27,16 +29,15 @@ _ERROR: Final = ' <span class="bad">ERROR</span>'
 _ON_WAY: Final = ' <span class="dim">(critical path)</span>'
 
 
-def draw(
-    title: str,
-    rows: Sequence[Mapping[str, Any]],
-    told: Sequence[str],
-    traces: Sequence[Trace],
-    origin: str,
-) -> str:
-    """Return the page. *rows*: as ``late --json`` or ``failed --json`` has them; *told*: what tells
-    each apart; *traces*: one of each, to be drawn below.
+def draw(title: str, answer: Answer[Any], rows: Sequence[Mapping[str, Any]], origin: str) -> str:
+    """Return the page: the answer of ``late`` or ``failed``, and a picture of each trace. *rows*:
+    its rows, as ``--json`` has them.
     """
+    is_late = not any(isinstance(row, Failure) for row in answer.rows)
+    stages: list[Judged] = [row if is_late else row.row for row in answer.rows]
+    tells, facts = groups.telling(stages), table.facts(answer) if is_late else lambda _: []
+    told = [" · ".join(filter(None, (fields(tells(s).items()).plain, *facts(s)))) for s in stages]
+    traces = [stage.trace for stage in stages]
     once: dict[str, tuple[Trace, Mapping[str, Any]]] = {}
     for row, trace in zip(rows, traces, strict=True):
         once.setdefault(trace.trace_id, (trace, row))
@@ -44,6 +45,10 @@ def draw(
     return page.substitute(
         title=escape(visible(title)),
         heading=_text(title),
+        incidents="".join(
+            f"<p><strong>one incident</strong>{_text(users)}</p>\n"
+            for users in (table.incidents(stages) if is_late else ())
+        ),
         rows="".join(_table(rows, told, traces)) if rows else "",
         pictures="".join(part for one in once.values() for part in _picture(*one)),
         origin=_text(origin),
@@ -113,12 +118,12 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
         if number == _MOST_ROWS:
             yield '<tr><td colspan="4">and more rows: otel-logging show --all</td></tr>\n'
             break
-        yield _line(each, each.event, start) if each.event else _stage(each, start, total, way)
+        yield _line(each, each.event, start) if each.event else _stage(each, trace, total, way)
     yield "</tbody></table></section>\n"
 
 
-def _stage(row: Row, start: int, total: int, way: set[str]) -> str:
-    span = row.span
+def _stage(row: Row, trace: Trace, total: int, way: set[str]) -> str:
+    span, start = row.span, trace.in_order[0].start_ns
     name, facts = "not ended yet, or not recorded here", ""
     if span is not None:
         name = _text(span.name)
@@ -126,7 +131,9 @@ def _stage(row: Row, start: int, total: int, way: set[str]) -> str:
             name += f" \N{MULTIPLICATION SIGN}{len(row.equal)}"
         for word in waterfall.words_of(span):
             name += _ERROR if word == "ERROR" else f' <span class="late">{word}</span>'
-        facts = _fields(waterfall.attributes_of(row, span), row.shown)
+        if moved := waterfall.clock(span, trace.spans.get(span.parent_span_id)):
+            facts = f'<br><span class="dim">{_text(moved)}</span>'
+        facts += _fields(waterfall.attributes_of(row, span), row.shown)
     left, length = (row.start_ns - start) / total, max(row.end_ns - row.start_ns, 0) / total
     is_way = waterfall.is_on(way, row)
     return (

@@ -3,94 +3,122 @@
 It is called "late" only if a budget or ``--over`` defined what late is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from otel_logging._text import duration, visible
 from otel_logging.traces import groups
-from otel_logging.traces.draw.terminal import NO_LINKS, Links, fields, local_time, shown, wrapped
+from otel_logging.traces.draw.terminal import (
+    NO_LINKS,
+    Links,
+    fields,
+    local_time,
+    moment,
+    shown,
+    wrapped,
+)
 from otel_logging.traces.failed import Failure
 from otel_logging.traces.late import Answer, Row
 from otel_logging.traces.span import Span
 
 _GAP: Final = "  "
-_MIDDLE: Final = "… → "
+_INCIDENT: Final = "one incident"
 _SEPARATED: Final = " · "
 _BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
-_LEAST: Final = 50  # columns: less has room for one number
-_NARROW: Final = 72  # columns: less has no room for year, milliseconds and the id
 _ROOMY: Final = 120  # columns: enough for what tells rows apart, or a reason, beside the stage
 _WIDE: Final = 160  # columns: enough for most reasons; of what is usual the end may be cut
+_SERVICE: Final = 16  # characters
 _ID_DIGITS: Final = 8  # enough for `show`
 
 
 def draw(
-    answer: Answer[Row], *, width: int, links: Links = NO_LINKS, narrowed: bool = False
+    answer: Answer[Row],
+    *,
+    width: int,
+    links: Links = NO_LINKS,
+    narrowed: bool = False,
+    headed: bool = True,
 ) -> Iterator[Text]:
     """Yield the table of late stages line by line, to be cut to *width* columns
     (``terminal.show``).
 
-    *narrowed*: not all stages that are not late were looked at, so they are not counted.
+    *narrowed*: not all stages that are not late were looked at, so they are not counted. *headed*:
+    with the columns' names.
     """
     yield _title(answer, narrowed=narrowed)
     if not answer.rows:
         return
-    for one in groups.incidents(answer.rows):
-        at = f"{local_time(one.rows[0].span.start_ns):%H:%M:%S}"
-        users = f" · {len(one.users)} users at {at}: {visible(one.key)}"
-        yield from wrapped(Text.assemble(("one incident", "bold"), users), width, 4)
-    yield Text()
-    is_usual, of_user = groups.usual(answer), groups.of_the_same(answer)
+    for one in incidents(answer.rows):
+        yield from wrapped(Text.assemble((_INCIDENT, "bold"), one), width, 4)
+    told = facts(answer)
     columns = _Columns(answer.rows, width, links)
     for row in answer.rows:
         late_by = "" if row.late_by_s is None else duration(row.late_by_s)
-        facts = []
-        if found := is_usual(row):
-            facts.append(f"usually {duration(found[0])}, p95 {duration(found[1])}")
-        if counts := of_user(row):
-            facts.append(f"{visible(groups.user_of(row))}: {counts[0]} of {counts[1]} late")
-        why = Text(" → ".join(row.reason)), _chain(row.reason, width - len(_BELOW))
         by = [Text(late_by, "yellow")] if answer.judged else []
-        columns.add(row, row.who, _Below(*why, facts, row.ids), *by)
-    yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found)
+        below = _Below(Text(" → ".join(row.reason)), told(row), row.ids)
+        columns.add(row, row.who, below, *by)
+    yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found, headed=headed)
 
 
-def draw_failed(answer: Answer[Failure], *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
+def incidents(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what is one incident, in words that go after that."""
+    for one in groups.incidents(rows):
+        at = f"{local_time(one.rows[0].span.start_ns):%H:%M:%S}"
+        yield f" · {len(one.users)} users at {at}: {visible(one.key)}"
+
+
+def facts(answer: Answer[Row]) -> Callable[[Row], list[str]]:
+    """Return what says of a row how long its stage usually takes, and how many of its user's were
+    late.
+    """
+    is_usual, of_user = groups.usual(answer), groups.of_the_same(answer)
+
+    def of(row: Row) -> list[str]:
+        said = []
+        if found := is_usual(row):
+            said.append(f"usually {duration(found[0])}, p95 {duration(found[1])}")
+        if counts := of_user(row):
+            said.append(f"{visible(groups.user_of(row))}: {counts[0]} of {counts[1]} late")
+        return said
+
+    return of
+
+
+def draw_failed(
+    answer: Answer[Failure], *, width: int, links: Links = NO_LINKS, headed: bool = True
+) -> Iterator[Text]:
     """Yield the table of failed traces, as ``draw`` does."""
     of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)
     rows = [failure.row for failure in answer.rows]
     if not rows:
-        yield Text(f"none failed{of_all}" if answer.looked_at else "no stage matches")
+        yield Text(f"none failed{of_all}" if answer.looked_at else "no stage found")
         return
     scope = _scope([row.span for row in rows])
     yield Text.assemble(("failed", "bold"), f" · {answer.found}{of_all}", *scope, overflow="fold")
-    yield Text()
     columns = _Columns(rows, width, links)
     for failure in answer.rows:
         inner = "" if failure.span is failure.row.span else f" → {visible(failure.span.name)}"
         where = f"{_GAP}{visible(failure.where)}" if failure.where else ""
         why = Text(visible(failure.what), "red").append(where)
-        below = _Below(why, why, [], failure.ids)
-        columns.add(failure.row, failure.who, below, inner=inner)
-    yield from columns.lines(("took",), answer.found)
+        columns.add(failure.row, failure.who, _Below(why, [], failure.ids), inner=inner)
+    yield from columns.lines(("took",), answer.found, headed=headed)
 
 
 def draw_groups(
     answer: Answer[Row], parts: Sequence[groups.Group], *, by: str, width: int
 ) -> Iterator[Text]:
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
-    yield _title(answer, narrowed=False)
-    table, most = _empty_table(), 3 if width < _LEAST else None
+    yield _title(answer)
+    table = _empty_table()
     names = (by, "rows", "late by" if answer.judged else "took", "users", "worst", "trace")
-    for name in names[:most]:
+    for name in names:
         right = name not in (by, "trace")
         table.add_column(name, no_wrap=name != by, justify="right" if right else "left")
     for group in parts:
@@ -103,7 +131,7 @@ def draw_groups(
             duration(worst.duration_s),
             Text(worst.trace_id[:_ID_DIGITS], "dim"),
         )
-        table.add_row(*cells[:most])
+        table.add_row(*cells)
     yield Text()
     yield from _rendered(table, width)
 
@@ -112,7 +140,7 @@ def draw_summary(
     answer: Answer[Row], parts: Sequence[groups.Group], *, width: int
 ) -> Iterator[Text]:
     """Yield a sentence for each cause and culprit: whom it made late, and by how much."""
-    yield _title(answer, narrowed=False)
+    yield _title(answer)
     yield Text()
     for group in parts:
         yield from wrapped(Text(visible(groups.sentence(group, duration(group.lost_s)))), width, 2)
@@ -123,10 +151,9 @@ def draw_summary(
 
 @dataclass(frozen=True, slots=True)
 class _Below:
-    """What stands below a row, or beside it. *why*: whole; *short*: as long as one line may be."""
+    """What stands below a row, or beside it."""
 
     why: Text
-    short: Text
     facts: list[str]
     ids: tuple[str, ...]
 
@@ -145,80 +172,63 @@ class _Columns:
         self, row: Row, who: Mapping[str, Any], below: _Below, *numbers: Text, inner: str = ""
     ) -> None:
         """Add a row; *numbers*: after how long it took; *inner*: beside the stage."""
-        span, narrow = row.span, self._width < _NARROW
-        date = ("%m-%d " if narrow else "%Y-%m-%d ") if self._date else ""
-        when = local_time(span.start_ns).strftime(f"{date}%H:%M:%S.%f")
-        user = ", ".join(shown(value) for value in who.values()) or "-"
+        span = row.span
+        when = moment(span.start_ns)[0 if self._date else len("2026-01-14 ") :]
+        user = ", ".join(shown(value) for value in who.values() if value != "") or "-"
         told = fields(self._tells(row).items()).plain
         stage = Text(no_wrap=True, overflow="ellipsis")
         if span.is_error:  # first: the end may be cut
             stage.append("ERROR ", "bold red")
         stage.append(visible(span.name), "bold")
         if not self._one_service:
-            stage.append(f" @{visible(span.resource.service)}", "dim")
+            service = visible(span.resource.service)  # of a long one the ends tell it apart
+            short = service if len(service) <= _SERVICE else f"{service[:6]}…{service[-9:]}"
+            stage.append(f" @{short}", "dim")
         if told and self._width >= _ROOMY:
             stage.append(_GAP).append(told, "dim")
         elif told:
             below.facts.insert(0, told)
         cells = [
-            Text(when[: -len(".123456" if narrow else "456")]),
+            Text(when),
             Text(duration(span.duration_s)),
-            *([] if self._width < _LEAST else numbers),
+            *numbers,
             Text(user, no_wrap=True, overflow="ellipsis"),
             stage.append(inner),
         ]
         self._rows.append((cells, below))
 
-    def lines(self, numbers: Sequence[str], found: int) -> Iterator[Text]:
+    def lines(self, numbers: Sequence[str], found: int, *, headed: bool) -> Iterator[Text]:
         """Yield the table; *numbers*: names of columns; *found*: how many rows there are in all."""
-        narrow = self._width < _NARROW
         roomy, wide = self._width >= _ROOMY, self._width >= _WIDE
         table = _empty_table()
         table.add_column("when", no_wrap=True)
-        for name in numbers[: 1 if self._width < _LEAST else None]:
+        for name in numbers:
             table.add_column(name, no_wrap=True, justify="right")
         table.add_column("who", max_width=_WHO_MOST)
         table.add_column("stage", max_width=self._width // 4 if wide else None)
-        if not narrow:
-            table.add_column("trace", no_wrap=True)
+        table.add_column("trace", no_wrap=True)
         for cells, below in self._rows:
-            table.add_row(*cells, *([] if narrow else [self._id(below)]))
+            text = Text(below.ids[0][:_ID_DIGITS], "dim")
+            table.add_row(*cells, self._links.mark(text, *below.ids))
         heading, *rows = _rendered(table, self._width)
-        yield heading
+        yield from (Text(), heading) if headed else ()
         for line, (_, below) in zip(rows, self._rows, strict=True):
-            facts = _after(below.facts)
+            facts = Text(_GAP + _SEPARATED.join(below.facts) if below.facts else "", "dim")
             whole = Text.assemble(line, _GAP, below.why, facts)
             if roomy and whole.cell_len - wide * facts.cell_len <= self._width:
                 yield whole
             else:
                 yield line
-                yield from self._below(below)
+                *lines, last = wrapped(below.why, self._width, len(_BELOW), _BELOW)
+                if last.cell_len + facts.cell_len > self._width:
+                    lines, last = [*lines, last], Text(_GAP)
+                yield from [*lines, last.append(facts)]
             yield from self._links.below(*below.ids, indent=_GAP)
         if left_out := found - len(rows):
             yield Text(f"and {left_out} more: --limit {found}", "dim")
 
-    def _id(self, below: _Below) -> Text:
-        return self._links.mark(Text(below.ids[0][:_ID_DIGITS], "dim"), *below.ids)
 
-    def _below(self, below: _Below) -> Iterator[Text]:
-        *lines, last = wrapped(below.short, self._width, len(_BELOW), _BELOW)
-        yield from lines
-        facts = Text(_SEPARATED.join(below.facts), "dim")
-        if self._width < _NARROW:
-            facts = self._id(below).append(_after(below.facts))
-        if last.cell_len + len(_GAP) + facts.cell_len <= self._width:
-            yield last.append(_GAP).append(facts)
-            return
-        yield last
-        if facts:
-            yield from wrapped(facts, self._width, len(_BELOW), " " * len(_BELOW))
-
-
-def _after(facts: Sequence[str]) -> Text:
-    return Text(_GAP + _SEPARATED.join(facts) if facts else "", "dim")
-
-
-def _title(answer: Answer[Row], *, narrowed: bool) -> Text:
+def _title(answer: Answer[Row], *, narrowed: bool = False) -> Text:
     looked_at = f"{answer.looked_at} stage" + "s" * (answer.looked_at != 1)
     of_all = "" if narrowed else f" of {looked_at}"
     scope = _scope([row.span for row in answer.considered])
@@ -228,7 +238,7 @@ def _title(answer: Answer[Row], *, narrowed: bool) -> Text:
     if answer.looked_at:
         slowest = ("slowest", "bold"), f" · {looked_at}, none with a budget"
         return Text.assemble(*slowest, *scope, overflow="fold")
-    return Text("no stage matches")
+    return Text("no stage found")
 
 
 def _scope(spans: Sequence[Span]) -> Iterator[str]:
@@ -247,21 +257,6 @@ def _scope(spans: Sequence[Span]) -> Iterator[str]:
     services = sorted({span.resource.service for span in spans})
     more = f" and {len(services) - 2} more" if len(services) > 3 else ""
     yield f" · {visible(', '.join(services[: 2 if more else 3]))}{more}"
-
-
-def _chain(parts: Sequence[str], room: int) -> Text:
-    """Return the way; if it is too long, without the library's frame at its end, and then without
-    the stages in its middle: the innermost counts.
-    """
-    line = parts[-1]
-    if len(parts) > 1 and cell_len(" → ".join(parts)) > room:
-        line = line.partition(" [in ")[0]
-    for left, part in zip(range(len(parts) - 1, 0, -1), reversed(parts[:-1]), strict=True):
-        longer = f"{part} → {line}"
-        if cell_len(longer) + (len(_MIDDLE) if left > 1 else 0) > room:
-            return Text(_MIDDLE + line)
-        line = longer
-    return Text(line)
 
 
 def _empty_table() -> Table:

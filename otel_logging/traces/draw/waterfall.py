@@ -4,6 +4,7 @@ Lateness and errors are words before they are colours; all numbers of a picture 
 from one zero.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,7 +22,7 @@ from otel_logging.traces.draw.terminal import NO_LINKS, Links
 from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
-from otel_logging.traces.path import clock, critical
+from otel_logging.traces.path import critical
 from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common
 
@@ -29,7 +30,6 @@ _LEAST_BAR = 20  # columns; less shows nothing
 _EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _MOST_CELLS = 240  # of a line's message: three lines of a terminal
-_COMPARED = 100  # of equal stages, for what they have in common
 _NOTICED_S = 0.001
 _HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
 _LOST = 0.1  # of the whole: less is not marked
@@ -104,21 +104,27 @@ class Folding:
     """
 
     def __init__(self, trace: Trace) -> None:
-        spans = trace.spans.values()
-        self._apart = trace.at_or_above(s for s in spans if _is_late(s) or is_bad(s))
+        may_be = [s for s in trace.spans.values() if s.budget_s is not None or s.may_have_failed]
+        self._apart = trace.at_or_above(s for s in may_be if _is_late(s) or is_bad(s))
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
-        equal: dict[Any, list[Span]] = {}
-        for span in siblings:
-            apart = span.span_id if span.span_id in self._apart else ""
-            equal.setdefault((span.stored_name, span.resource.service, apart), []).append(span)
-        parts = [
-            part
-            for same in equal.values()
-            for part in ([same] if len(same) >= _EQUAL else _one_by_one(same))
+        names = Counter([span.stored_name for span in siblings])
+        if max(names.values(), default=0) < _EQUAL:  # 100,000 of different names, or one
+            return _one_by_one(siblings)
+        kinds = [
+            None if span.span_id in self._apart else (span.stored_name, span.resource.service)
+            for span in siblings
         ]
-        return sorted(parts, key=lambda part: part[0].start_ns)
+        number, equal, parts = Counter(kinds), dict[Any, list[Span]](), list[list[Span]]()
+        for span, kind in zip(siblings, kinds, strict=True):
+            if kind in equal:
+                equal[kind].append(span)
+                continue
+            parts.append([span])
+            if kind and number[kind] >= _EQUAL:
+                equal[kind] = parts[-1]
+        return parts
 
 
 # ---------------------------------------------------------------- columns
@@ -284,6 +290,15 @@ def words_of(span: Span) -> list[str]:
     return [word for word, holds in facts.items() if holds]
 
 
+def clock(span: Span, parent: Span | None) -> str:
+    """Return by how much a stage, and what is below it, was moved into its parent; or nothing."""
+    if parent is None or not (by_ns := span.moved_ns - parent.moved_ns):
+        return ""
+    later, word = ("later", "behind") if by_ns > 0 else ("earlier", "ahead of")
+    by, other = duration(abs(by_ns) / 1e9), visible(parent.resource.service)
+    return f"drawn {by} {later}: its clock is {word} that of {other}"
+
+
 def _is_late(span: Span) -> bool:
     return late_by(span.duration_s, span.budget_s) is not None
 
@@ -295,16 +310,13 @@ def _style(span: Span) -> str:
 
 def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     """Yield what there is to say of a stage besides its times."""
+    if moved := clock(span, columns.spans.get(span.parent_span_id)):
+        yield from _below(Text(moved, "dim"), row.inner, columns)
     if len(row.equal) > 1:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
         yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
         yield from _facts(attributes_of(row, span), row, columns)
         return
-    parent = columns.spans.get(span.parent_span_id)
-    if parent and (wrong_ns := clock(parent, span)):
-        word = "behind" if wrong_ns > 0 else "ahead of"
-        by, other = duration(abs(wrong_ns) / 1e9), visible(parent.resource.service)
-        yield Text(f"its clock is about {by} {word} that of {other}", "dim")
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
@@ -321,7 +333,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
 
 def attributes_of(row: Row, span: Span) -> Mapping[str, Any]:
     """Return what is said of a row's stage, of equal ones what all have."""
-    return common(row.equal[:_COMPARED]) if len(row.equal) > 1 else span.attributes
+    return common(row.equal) if len(row.equal) > 1 else span.attributes
 
 
 def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
