@@ -116,6 +116,9 @@ class Watched:
     #: below it.
     cpu_began = -1
     inner_cpu = 0
+    #: What threads that work for it were seen to compute, and by their clocks at the last look.
+    seen_cpu = 0
+    clocks: "dict[int, int] | None" = None
     places: "Counter[str] | None" = None
     #: Of the deepest stage below it that was late: its depth, its entry span, what makes its line.
     line: tuple[int, Any, Any] = _NO_LINE
@@ -199,6 +202,11 @@ class Watched:
             self.add_guess(Interval(cause, max(since, self.began), now, Why(place)))
         self.seen_at = now
 
+    def computed_by(self, clocks: dict[int, int]) -> None:
+        """Take what threads that work for it have computed so far."""
+        before, self.clocks = self.clocks or {}, clocks
+        self.seen_cpu += sum(now - before[t] for t, now in clocks.items() if t in before)
+
     def wait_before(self, waited_s: Any, *, is_handed: bool) -> None:
         """Note that it waited before it began, where *waited_s* is such a time; *is_handed*: its
         span begins when it was handed over.
@@ -251,7 +259,7 @@ class Watched:
         return end_ns
 
     def _finish(self, latency_s: float) -> None:
-        outer, cpu = self.outer, 0
+        outer, cpu = self.outer, self.seen_cpu
         if self.places:
             self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places, None))
         over_s = verdict.late_by(latency_s, self.budget_s)
@@ -259,7 +267,7 @@ class Watched:
             return
         is_here = self.thread == get_ident()
         if self.cpu_began >= 0 and is_here and not where.is_shared(_getframe()):
-            cpu = time.thread_time_ns() - self.cpu_began
+            cpu += time.thread_time_ns() - self.cpu_began
         if self.began > self.origin:
             runner = self.task or self.thread
             behind = partial(self.watch.behind, runner, self.origin, self.began)

@@ -8,7 +8,7 @@ Deliberately absent: why a stage was late (``stage``).
 import asyncio
 import time
 from asyncio import current_task
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -63,6 +63,8 @@ class Watchdog:
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = Lock()
+        #: What each thread has computed so far, at this look.
+        self._clocks = dict[int, int]()
         #: The tasks of each loop, each with the span that it is in, during one look.
         self._tasks: dict[Any, list[tuple[Any, Any]]] = {}
 
@@ -111,6 +113,7 @@ class Watchdog:
         if self._slow:
             frames = where.frames()
             frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
+            self._clocks = computed()
             for watched in list(islice(self._slow, _LOOKED_AT)):
                 self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
                 self._look_at(watched, now, frames)
@@ -198,27 +201,34 @@ class Watchdog:
             task = watched.worker = next(self._tasks_in(watched.span, watched.loop), NOBODY)
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
+        hands = self.watch.hands.copy().items()
+        own = [each for each, span in hands if _is_for(span, watched.span)]
         if task is NOBODY or (task is None and watched.thread not in frames):
-            hands = self.watch.hands.copy().items()
-            thread = next((each for each, span in hands if _is_for(span, watched.span)), 0)
-            return where.of_frame(frames.get(thread))
+            self._count(watched, own)
+            return where.of_frame(frames.get(own[0])) if own else []
         if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
             task = next(self._tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
         if task is None or current_task(task.get_loop()) is task:
             frame = frames.get(watched.thread) or _frame_of(task, frames)
             return [] if where.is_shared(frame) else where.of_frame(frame)
-        entry, hands = bindings.entry_of(watched.span), self.watch.hands.copy().items()
+        entry = bindings.entry_of(watched.span)
         working = [each for each, span in hands if _is_for(span, entry)]
-        steps = where.of_task(task, frames, working)
+        steps, thread = where.of_task(task, frames, working)
+        self._count(watched, {thread, *own})
         if where.own_step(steps) is None and watched.beside is not NOBODY:
             # a framework's task waits for nothing of the application, and another answers
             if watched.beside is None or watched.beside.done():
                 there = self._tasks_in(watched.span, task.get_loop())
-                own = (each for each in there if where.own_step(where.of_task(each, frames, ())))
+                own = (each for each in there if where.own_step(where.of_task(each, frames, ())[0]))
                 watched.beside = next(own, NOBODY)
             if watched.beside is not NOBODY:
-                steps = where.of_task(watched.beside, frames, working)
+                steps, _ = where.of_task(watched.beside, frames, working)
         return steps
+
+    def _count(self, watched: Watched, threads: Iterable[int]) -> None:
+        """Count what *threads* that work for *watched* compute, but in stages of their own."""
+        own = {each.thread for each in self.watch.measured.copy() if each.task is None}
+        watched.computed_by({t: self._clocks[t] for t in threads if t in self._clocks.keys() - own})
 
     def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
         """Yield the tasks of *loop* that are within the stage of *span*."""

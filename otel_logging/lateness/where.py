@@ -118,9 +118,12 @@ def _self_of(code: CodeType, frame: FrameType | None) -> Any:
     return next((each.f_locals.get("self") for each in running), None)
 
 
-def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> list[Step]:
+def of_task(
+    task: Any, threads: Mapping[int, Any], working: Iterable[int]
+) -> tuple[list[Step], int]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
-    a thread of *threads*, where it waits for that. *working*: those that work for it.
+    a thread of *threads*, where it waits for that; and that thread, else 0. *working*: those that
+    work for it.
     """
     frames: list[FrameType] = []
     for _ in range(DEPTH):  # pragma: no branch - a bound
@@ -130,8 +133,9 @@ def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> li
         if task is None:
             break
     frames.reverse()
-    there = _bounded(outwards(threads.get(_thread_behind(frames[:1], working))))
-    return [*(there if own_step(there) else []), *_bounded(frames)]
+    thread = _thread_behind(frames[:1], working)
+    there = _bounded(outwards(threads.get(thread)))
+    return [*(there if own_step(there) else []), *_bounded(frames)], thread
 
 
 def _thread_behind(innermost: list[FrameType], working: Iterable[int]) -> int:
