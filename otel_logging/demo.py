@@ -206,6 +206,7 @@ class Appointments:
 
     def __init__(self) -> None:
         self.together = asyncio.Barrier(2)
+        self.asked = asyncio.Event()
         self.changed = asyncio.Event()
         self.quiet = asyncio.Event()  # cleared while those two meet: nobody else writes then
         self.quiet.set()
@@ -225,14 +226,19 @@ async def talk(user_id: str, address: tuple[str, int], appointments: Appointment
         async with connect(f"ws://localhost/chat/{user_id}", sock=to_server) as connection:
             for text in texts:
                 await asyncio.sleep(typing.uniform(0.3, 2.5))
-                if text in texts[1:2] and user_id in (CAREFUL, NEIGHBOUR):
+                meets = text in texts[1:2] and user_id in (CAREFUL, NEIGHBOUR)
+                if meets:
                     await appointments.together.wait()
                     appointments.quiet.clear()
-                    # until all are answered; then while the other is being answered
-                    await asyncio.sleep(0.505 if user_id == CAREFUL else 0.5)
+                    if user_id == NEIGHBOUR:
+                        await asyncio.sleep(0.5)  # until all are answered
+                    else:
+                        await appointments.asked.wait()
                 else:
                     await appointments.quiet.wait()
                 await connection.send(text)
+                if meets:
+                    appointments.asked.set()  # the next turn of the loop: before the answer
                 await connection.recv()
                 if text == NEW_PASSWORD:
                     appointments.changed.set()
