@@ -9,9 +9,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final
 from weakref import ref
 
@@ -77,7 +77,9 @@ class Watch:
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
         self._may_start = [self._thread]  # popped by the one thread that starts ours
-        self.news = SimpleQueue[None]()  # re-entrant, and cheaper to wait for than an event
+        #: Let go of to wake the thread. Cheaper to wait for than an event, or a queue.
+        self.news = threading.Lock()
+        self.news.acquire()
 
     def open_box(self) -> None:
         """Make the black box of this process. Never raises."""
@@ -100,7 +102,7 @@ class Watch:
         self.is_stopped = True
         self.pauses.stop()
         self.box.remove()
-        self.news.put(None)
+        self._call()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_STOP_S)
 
@@ -298,9 +300,13 @@ class Watch:
         try:
             self._may_start.pop().start()
         except IndexError:
-            self.news.put(None)
+            self._call()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits
             self._may_start.append(self._thread)
+
+    def _call(self) -> None:
+        with suppress(RuntimeError):  # it is called already
+            self.news.release()
 
 
 def _weakly(runner: Any) -> Any:

@@ -8,13 +8,12 @@ Deliberately absent: why a stage was late (``stage``).
 import asyncio
 import time
 from asyncio import current_task
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from itertools import islice
 from math import inf
-from queue import Empty
 from threading import Lock, get_ident
 from typing import Any, Final
 
@@ -58,13 +57,13 @@ class Watchdog:
         self._next_scan = self._next_left = 0
         #: Stages that nobody works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
-        #: What each thread had computed, and when.
+        #: What each thread had computed so far, and when: at each look, while a stage is slow.
         self._computed, self._computed_at = dict[int, int](), 0
+        #: The same of threads that are in no stage of their own.
+        self._free = dict[int, int]()
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = Lock()
-        #: What each thread has computed so far, at this look.
-        self._clocks = dict[int, int]()
         #: The tasks of each loop, each with the span that it is in, during one look.
         self._tasks: dict[Any, list[tuple[Any, Any]]] = {}
 
@@ -84,12 +83,11 @@ class Watchdog:
                 self._due = 0
                 # whoever opens one from here on wakes us
                 if not (watch.open or watch.measured):  # pragma: no branch - a race
-                    news.get()
+                    news.acquire()
                 watch.is_awake = True
                 self._spent(time.perf_counter_ns())
             self._due = due = time.perf_counter_ns() + self._rest
-            with suppress(Empty):
-                news.get(timeout=self._rest / 1e9)
+            news.acquire(timeout=self._rest / 1e9)
             now, computed_ns = time.perf_counter_ns(), time.thread_time_ns()
             try:
                 self._tick(now, due)
@@ -101,11 +99,11 @@ class Watchdog:
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
         late = self.watch.pauses.look(now)
-        if self.watch.measured:
-            self._look_for_hogs(now, due)
         if now >= self._next_scan:
             self._next_scan = now + (len(self.watch.open) + len(self.watch.measured)) * _SCAN_NS
             self._scan(now)
+        if self.watch.measured:
+            self._look_for_hogs(now, due)
         if self.watch.left and now >= self._next_left:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
@@ -113,7 +111,8 @@ class Watchdog:
         if self._slow:
             frames = where.frames()
             frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
-            self._clocks = computed()
+            own = {each.thread for each in self.watch.measured.copy() if each.task is None}
+            self._free = {t: ns for t, ns in self._computed.items() if t not in own}
             for watched in list(islice(self._slow, _LOOKED_AT)):
                 self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
                 self._look_at(watched, now, frames)
@@ -173,7 +172,10 @@ class Watchdog:
                 self.watch.box.show(slot, is_shown=span not in self._idle)
 
     def _look_at(self, watched: Watched, now: int, frames: Mapping[int, Any]) -> None:
-        steps = self._steps_of(watched, frames)
+        hands = self.watch.hands.copy().items()
+        helping = [each for each, span in hands if _is_for(span, watched.span)]
+        steps = self._steps_of(watched, frames, helping)
+        watched.computed_by({t: self._free[t] for t in helping if t in self._free})
         if watched.end or (not steps and watched.span in self.watch.left):
             return
         if steps:
@@ -194,27 +196,27 @@ class Watchdog:
             told = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
             watched.line_of(f"{whose} is overdue: {since}, {place}", told)()
 
-    def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
+    def _steps_of(
+        self, watched: Watched, frames: Mapping[int, Any], helping: list[int]
+    ) -> list[where.Step]:
+        """Return where *watched* stands; add a thread that it waits for to those *helping* it."""
         task = watched.worker
         is_over = task is None or (task is not NOBODY and task.done())
         if watched.loop is not None and is_over:
             task = watched.worker = next(self._tasks_in(watched.span, watched.loop), NOBODY)
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
-        hands = self.watch.hands.copy().items()
-        own = [each for each, span in hands if _is_for(span, watched.span)]
         if task is NOBODY or (task is None and watched.thread not in frames):
-            self._count(watched, own)
-            return where.of_frame(frames.get(own[0])) if own else []
+            return where.of_frame(frames.get(helping[0])) if helping else []
         if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
             task = next(self._tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
         if task is None or current_task(task.get_loop()) is task:
             frame = frames.get(watched.thread) or _frame_of(task, frames)
             return [] if where.is_shared(frame) else where.of_frame(frame)
         entry = bindings.entry_of(watched.span)
-        working = [each for each, span in hands if _is_for(span, entry)]
+        working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
         steps, thread = where.of_task(task, frames, working)
-        self._count(watched, {thread, *own})
+        helping.append(thread)
         if where.own_step(steps) is None and watched.beside is not NOBODY:
             # a framework's task waits for nothing of the application, and another answers
             if watched.beside is None or watched.beside.done():
@@ -224,11 +226,6 @@ class Watchdog:
             if watched.beside is not NOBODY:
                 steps, _ = where.of_task(watched.beside, frames, working)
         return steps
-
-    def _count(self, watched: Watched, threads: Iterable[int]) -> None:
-        """Count what *threads* that work for *watched* compute, but in stages of their own."""
-        own = {each.thread for each in self.watch.measured.copy() if each.task is None}
-        watched.computed_by({t: self._clocks[t] for t in threads if t in self._clocks.keys() - own})
 
     def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
         """Yield the tasks of *loop* that are within the stage of *span*."""
@@ -252,7 +249,7 @@ class Watchdog:
         for heart in hearts:
             heart.is_starved = False
         since = self._computed_at
-        if not (is_held or slow or is_starved or now - since > _LEFT_NS):
+        if not (is_held or self._slow or is_starved or now - since > _LEFT_NS):
             return
         spent = self._spent(now)
         if not spent or now <= since:
