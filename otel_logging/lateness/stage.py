@@ -35,8 +35,7 @@ WATCHED: Final = "otel_logging_watched"
 WHO: Final = "otel_logging_who"
 _WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
 _NO_LINE: Final = -1, None, None
-_NODES: Final = 5000  # stages and calls below one that are remembered one by one until that ends
-_JOINED: Final = 8  # names that take turns beyond that, and are remembered together
+_NODES: Final = 20_000  # stages and calls below one that are remembered until that ends
 _WAITS: Final = 1000
 _PLACES: Final = 64
 _PAUSES: Final = 200  # the longest that are looked at
@@ -173,23 +172,6 @@ class Watched:
         if self._below[0] < _NODES and not self.end:
             self._below[0] += 1
             self.children.append(facts)
-        elif self.children and not self.end:
-            self._join(facts)
-
-    def _join(self, facts: Facts) -> None:
-        """Have one of the last children last longer by another of its name, which follows: those in
-        between are as long as before, and end later.
-        """
-        children, end = self.children, facts.end
-        last = range(len(children) - 1, max(len(children) - _JOINED, 0) - 1, -1)
-        like = next((n for n in last if children[n].name == facts.name), None)
-        if like is None or facts.start < children[-1].end:
-            return
-        for n in range(len(children) - 1, like - 1, -1):
-            more = facts.end - facts.start if n == like else 0
-            start = end - (children[n].end - children[n].start) - more
-            children[n] = children[n]._replace(start=start, end=end)
-            end = start
 
     def saw(self, steps: list[where.Step], now: int, since: int) -> None:
         """Take a sample of where it stands: the same since *since*, as far as one knows."""
