@@ -189,6 +189,10 @@ class Watched:
         before, self.clocks = self.clocks or {}, clocks
         self.seen_cpu += sum(now - before[t] for t, now in clocks.items() if t in before)
 
+    def threads(self) -> list[int]:
+        """Return the threads that work on it, and wait for nothing that a loop does."""
+        return [*(self.clocks or ()), *((self.thread,) if self.task is None else ())]
+
     def wait_before(self, waited_s: Any, *, is_handed: bool) -> None:
         """Note that it waited before it began, where *waited_s* is such a time; *is_handed*: its
         span begins when it was handed over.

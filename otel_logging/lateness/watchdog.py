@@ -41,6 +41,8 @@ _LOOKED_AT: Final = 64  # stages in one tick
 _FREE: Final = 15
 _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
+#: Who gets the interpreter for a moment, some 60 us of computing, has waited for 6 ms behind a hog.
+_TURN: Final = 100
 #: So often it looks who works on what its own task has left, and who has computed how much.
 _LEFT_NS: Final = 500_000_000
 _HUNT_S: Final = 0.01  # so long who is late waits for another thread that looks already
@@ -243,7 +245,6 @@ class Watchdog:
 
     def _hunt(self, now: int, due: int) -> None:
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
-        slow = {each.thread for each in list(self._slow) if each.task is None}
         hearts = list(self.watch.pauses.hearts.values())
         is_starved = any(heart.is_starved for heart in hearts)
         for heart in hearts:
@@ -256,16 +257,17 @@ class Watchdog:
             return
         began = max(due, since) if is_held else since
         hogs = self._hogs(spent, now - began)
-        starved = {t for t in slow - {*hogs} if spent.get(t, 0) > 0.01 * (now - since)}
-        pause = self._pause_of(hogs, began, now) if is_held or is_starved or starved else None
-        self.watch.pauses.hog = pause
+        pause = self.watch.pauses.hog = self._pause_of(hogs, began, now)
         if pause is not None and is_held:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:
+            kept = sum(spent[t] for t in hogs)
             for each in list(self._slow):
-                is_of_it = each.thread in starved and each.task is None and not each.is_own(pause)
-                if is_of_it:  # pragma: no branch - which are slow by then is chance
-                    each.add_guess(each.as_interval(pause))
+                mine = {t: spent[t] for t in each.threads() if t in spent}
+                waited = min(sum(mine.values()) * _TURN, kept)
+                is_own = each.is_own(pause) or mine.keys() & {*hogs}
+                if waited and not is_own:  # pragma: no branch - which are slow by then is chance
+                    each.add_guess(each.as_interval(pause._replace(start=now - waited)))
 
     def _spent(self, now: int) -> dict[int, int]:
         """Return what each thread has computed since it was asked for last, but for this one."""
