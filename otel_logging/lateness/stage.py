@@ -78,8 +78,9 @@ def value_of(span: Any, key: str) -> Any:
 
 def began_ns(span: Any) -> int:
     """Return when *span* began, by the clock of all that is measured here."""
-    start, clock = getattr(span, "start_time", None), getattr(span, "clock_ns", None)
-    return time.perf_counter_ns() if start is None or clock is None else start - clock
+    start = getattr(span, "start_time", None)
+    clock_ns = None if start is None else getattr(span, "clock_ns", None)
+    return time.perf_counter_ns() if clock_ns is None else start - clock_ns
 
 
 def ended_below(around: Any, span: Any) -> None:
@@ -137,6 +138,8 @@ class Watched:
         self.outer, self.is_downstream, self._pid = outer, kind in _DOWNSTREAM, _forks.pid
         #: How many there are, shared with all below.
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
+        #: From its span's clock to that of all that is measured here; None: another SDK's span.
+        self.clock_ns = getattr(span, "clock_ns", None) if hasattr(span, "start_time") else None
         self.origin = self.began = began_ns(span)
         #: Whether others may ask for it once it has ended.
         self.is_known = outer is None
@@ -216,15 +219,14 @@ class Watched:
         """Say why it was late, if it was; return the end of its span, None for now."""
         try:
             span = self.span
-            clock = getattr(span, "clock_ns", None)
             # by somebody, and not by the end of the stage; or it is the parent process's
             if has_ended(span) or self._pid != _forks.pid:
                 return end_ns
-            if clock is None or getattr(span, "start_time", None) is None:
+            if self.clock_ns is None:
                 self.end = time.perf_counter_ns()
             else:
                 end_ns = span.now_ns() if end_ns is None else end_ns
-                self.end = end_ns - clock
+                self.end = end_ns - self.clock_ns
             if self.is_known:
                 self._who = self.watch.who_of(span)
             latency_s = (self.end - self.origin) / 1e9

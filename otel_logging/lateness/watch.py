@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,7 @@ from otel_logging.lateness.watchdog import Watchdog
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[str, Any]] = {}
 _ENDED: Final = 256
+_REMEMBERED: Final = 1024  # users
 _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
@@ -51,6 +53,7 @@ class Watch:
         self.warn = warn
         self._who = who
         self._place = place
+        self._known = lru_cache(_REMEMBERED)(_shown)  # what is redacted changes with the set-up
         self.pauses = Pauses(self)
         self.is_stopped = False
         #: Whether there was a stage with a budget: until then none below it is measured.
@@ -189,8 +192,7 @@ class Watch:
             watched.slot = slot = self.box.free.pop()
         except IndexError:
             return
-        span, origin = watched.span, watched.origin
-        clock_ns = getattr(span, "clock_ns", None)
+        span, origin, clock_ns = watched.span, watched.origin, watched.clock_ns
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
         parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
         self.box.open(
@@ -259,7 +261,7 @@ class Watch:
             if value is None and (value := value_of(span, key)) is None and entry is not span:
                 value = value_of(entry, key)
             if value is not None:
-                found.append((key, str(field(key, value))))
+                found.append((key, (self._known if type(value) is str else _shown)(key, value)))
         return tuple(found)
 
     def span_in(self, thread: int) -> Any:
@@ -307,6 +309,10 @@ class Watch:
     def _call(self) -> None:
         with suppress(RuntimeError):  # it is called already
             self.news.release()
+
+
+def _shown(key: str, value: Any) -> str:
+    return str(field(key, value))
 
 
 def _weakly(runner: Any) -> Any:
