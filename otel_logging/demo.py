@@ -17,7 +17,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +129,12 @@ class ChatService:
         return favourite
 
 
+def _cpu_s(work: Callable[[str], object], user_id: str) -> float:
+    before = time.thread_time()
+    work(user_id)
+    return time.thread_time() - before
+
+
 class History:
     """What all users wrote before, in an SQLite file."""
 
@@ -148,9 +154,7 @@ class History:
         took = 0.0
         while took < 0.1:  # a shorter one is slower a round: it would be too few
             self.rounds *= 2
-            before = time.thread_time()
-            self.set_password("nobody")
-            took = time.thread_time() - before
+            took = _cpu_s(self.set_password, "nobody")
         self.rounds = int(self.rounds * seconds / took)
 
     @contextlib.contextmanager
@@ -192,9 +196,7 @@ class History:
         took = 0.0
         while took < 0.1:  # less says little: the clock ticks every 16 ms on Windows
             self.write(user_id, 100)
-            before = time.thread_time()
-            self.favourite(user_id)
-            took = time.thread_time() - before
+            took = _cpu_s(self.favourite, user_id)
         self.write(user_id, int(self.count(user_id) * (math.sqrt(seconds / took) - 1)))
 
 
@@ -207,7 +209,6 @@ class Appointments:
     def __init__(self) -> None:
         self.together = asyncio.Barrier(2)
         self.asked = asyncio.Event()
-        self.changed = asyncio.Event()
         self.quiet = asyncio.Event()  # cleared while those two meet: nobody else writes then
         self.quiet.set()
 
@@ -218,7 +219,7 @@ async def talk(user_id: str, address: tuple[str, int], appointments: Appointment
     texts = list(MESSAGES)
     if user_id == HOARDER:
         del texts[1:]
-        await appointments.changed.wait()
+        await appointments.asked.wait()
     elif user_id == CAREFUL:
         texts[1] = NEW_PASSWORD
     # with its own socket no HTTP proxy of the environment is used
@@ -241,7 +242,6 @@ async def talk(user_id: str, address: tuple[str, int], appointments: Appointment
                     appointments.asked.set()  # the next turn of the loop: before the answer
                 await connection.recv()
                 if text == NEW_PASSWORD:
-                    appointments.changed.set()
                     appointments.quiet.set()
 
 

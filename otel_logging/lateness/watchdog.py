@@ -223,7 +223,7 @@ class Watchdog:
             # a framework's task waits for nothing of the application, and another answers
             if watched.beside is None or watched.beside.done():
                 there = self._tasks_in(watched.span, task.get_loop())
-                own = (each for each in there if where.own_step(where.of_task(each, frames, ())[0]))
+                own = (each for each in there if where.own_step(where.of_task(each, frames, [])[0]))
                 watched.beside = next(own, NOBODY)
             if watched.beside is not NOBODY:
                 steps, _ = where.of_task(watched.beside, frames, working)
