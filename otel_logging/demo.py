@@ -39,10 +39,8 @@ from otel_logging.traces.late import Question, late
 
 SERVICE: Final = "chat-gateway"
 BUDGET_S: Final = 0.5  # a reply that takes longer feels slow in a chat
-USERS: Final = (
-    *("ada", "ben", "carla", "dmitri", "elif", "farah"),
-    *("grace", "hugo", "ines", "jonas", "kira", "liam"),
-)
+_NAMES: Final = "ada ben carla dmitri elif farah grace hugo ines jonas kira liam"
+USERS: Final = tuple(_NAMES.split())
 HOARDER: Final = "grace"  # the one who has never deleted a message
 MESSAGES: Final = (
     "what do I keep coming back to?",

@@ -40,7 +40,6 @@ _SLOT: Final = struct.Struct("<B7x16sQQQQd64s96s288s")
 _OPENED: Final = struct.Struct("<B7x16sQQQQd64s96sx")
 _NAMED: Final = struct.Struct("<d64s")
 _WHO: Final = struct.Struct("<96s")
-_WHERE: Final = struct.Struct("<288s")
 _NAMED_AT, _WHO_AT, _WHERE_AT = 56, 128, 224
 _NAME_BYTES, _WHO_BYTES, _WHERE_BYTES = 64, 96, 288
 _MORE: Final = "…".encode()
@@ -130,7 +129,8 @@ class BlackBox:
 
     def put_where(self, slot: int, where: str) -> None:
         """Say where it stands."""
-        _WHERE.pack_into(self.data, slot * SLOT_BYTES + _WHERE_AT, _cut(where, _WHERE_BYTES))
+        at = slot * SLOT_BYTES + _WHERE_AT
+        struct.pack_into(f"<{_WHERE_BYTES}s", self.data, at, _cut(where, _WHERE_BYTES))
 
     def show(self, slot: int, *, is_shown: bool) -> None:
         """Let others see the stage in *slot*, or not."""

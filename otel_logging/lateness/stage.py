@@ -9,7 +9,7 @@ import json
 import time
 from asyncio import _get_running_loop, current_task
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from functools import partial
 from math import inf
 from sys import _getframe
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from opentelemetry import context as otel_context
@@ -118,7 +119,7 @@ class Watched:
     inner_cpu = 0
     #: What threads that work for it were seen to compute, and by their clocks at the last look.
     seen_cpu = 0
-    clocks: "dict[int, int] | None" = None
+    clocks: Mapping[int, int] = MappingProxyType({})
     places: "Counter[str] | None" = None
     #: Of the deepest stage below it that was late: its depth, its entry span, what makes its line.
     line: tuple[int, Any, Any] = _NO_LINE
@@ -186,15 +187,6 @@ class Watched:
         if cause is not None:
             self.add_guess(Interval(cause, max(since, self.began), now, Why(place)))
         self.seen_at = now
-
-    def computed_by(self, clocks: dict[int, int]) -> None:
-        """Take what threads that work for it have computed so far."""
-        before, self.clocks = self.clocks or {}, clocks
-        self.seen_cpu += sum(now - before[t] for t, now in clocks.items() if t in before)
-
-    def threads(self) -> list[int]:
-        """Return the threads that work on it, and wait for nothing that a loop does."""
-        return [*(self.clocks or ()), *((self.thread,) if self.task is None else ())]
 
     def wait_before(self, waited_s: Any, *, is_handed: bool) -> None:
         """Note that it waited before it began, where *waited_s* is such a time; *is_handed*: its

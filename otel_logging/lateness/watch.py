@@ -105,7 +105,8 @@ class Watch:
         self.is_stopped = True
         self.pauses.stop()
         self.box.remove()
-        self._call()
+        with suppress(RuntimeError):
+            self.news.release()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_STOP_S)
 
@@ -302,13 +303,10 @@ class Watch:
         try:
             self._may_start.pop().start()
         except IndexError:
-            self._call()
+            with suppress(RuntimeError):  # it is woken already
+                self.news.release()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits
             self._may_start.append(self._thread)
-
-    def _call(self) -> None:
-        with suppress(RuntimeError):  # it is called already
-            self.news.release()
 
 
 def _shown(key: str, value: Any) -> str:

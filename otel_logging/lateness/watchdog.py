@@ -14,7 +14,7 @@ from contextvars import Context
 from functools import partial
 from itertools import islice
 from math import inf
-from threading import Lock, get_ident
+from threading import get_ident
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -45,7 +45,6 @@ _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 _TURN: Final = 100
 #: So often it looks who works on what its own task has left, and who has computed how much.
 _LEFT_NS: Final = 500_000_000
-_HUNT_S: Final = 0.01  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 
@@ -61,18 +60,15 @@ class Watchdog:
         self._idle: set[Any] = set()
         #: What each thread had computed so far, and when: at each look, while a stage is slow.
         self._computed, self._computed_at = dict[int, int](), 0
-        #: The same of threads that are in no stage of their own.
-        self._free = dict[int, int]()
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
-        self._hunting = Lock()
         #: The tasks of each loop, each with the span that it is in, during one look.
         self._tasks: dict[Any, list[tuple[Any, Any]]] = {}
 
     def catch_up(self, now: int) -> None:
         """Look who keeps the interpreter, in a thread that was let in before ours: a stage ends."""
         if self._due and now - self._due > BLOCKED_NS:
-            self._look_for_hogs(now, self._due)
+            self._hunt(now, self._due)
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
@@ -105,7 +101,7 @@ class Watchdog:
             self._next_scan = now + (len(self.watch.open) + len(self.watch.measured)) * _SCAN_NS
             self._scan(now)
         if self.watch.measured:
-            self._look_for_hogs(now, due)
+            self._hunt(now, due)
         if self.watch.left and now >= self._next_left:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
@@ -114,10 +110,10 @@ class Watchdog:
             frames = where.frames()
             frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
             own = {each.thread for each in self.watch.measured.copy() if each.task is None}
-            self._free = {t: ns for t, ns in self._computed.items() if t not in own}
+            free = {t: ns for t, ns in self._computed.items() if t not in own}
             for watched in list(islice(self._slow, _LOOKED_AT)):
                 self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
-                self._look_at(watched, now, frames)
+                self._look_at(watched, now, frames, free)
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
@@ -135,7 +131,9 @@ class Watchdog:
             self._ask(each.span)
             if each.worker is NOBODY and each.span in self._idle:
                 self._slow.pop(each, None)
-            elif each.budget_s is not None and now - each.origin > _quiet_ns(each.budget_s):
+            elif each.budget_s is not None and now - each.origin > 5e8 * (
+                _SLOW_S * 2 if each.budget_s == inf else each.budget_s  # inf: it is not known
+            ):
                 self._slow[each] = None
         for each in self._slow.keys() - self.watch.measured.copy().keys():
             del self._slow[each]
@@ -173,11 +171,15 @@ class Watchdog:
             if slot > 0:  # pragma: no branch - thousands are open
                 self.watch.box.show(slot, is_shown=span not in self._idle)
 
-    def _look_at(self, watched: Watched, now: int, frames: Mapping[int, Any]) -> None:
+    def _look_at(
+        self, watched: Watched, now: int, frames: Mapping[int, Any], free: Mapping[int, int]
+    ) -> None:
+        """Take a sample of *watched*. *free*: what threads that are in no stage have computed."""
         hands = self.watch.hands.copy().items()
         helping = [each for each, span in hands if _is_for(span, watched.span)]
         steps = self._steps_of(watched, frames, helping)
-        watched.computed_by({t: self._free[t] for t in helping if t in self._free})
+        before, watched.clocks = watched.clocks, {t: free[t] for t in helping if t in free}
+        watched.seen_cpu += sum(ns - before[t] for t, ns in watched.clocks.items() if t in before)
         if watched.end or (not steps and watched.span in self.watch.left):
             return
         if steps:
@@ -235,15 +237,10 @@ class Watchdog:
             self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
         return (task for task, current in self._tasks[loop] if _is_for(current, span))
 
-    def _look_for_hogs(self, now: int, due: int) -> None:
-        """Find who keeps the interpreter for itself; several threads may work for one."""
-        if self._hunting.acquire(timeout=_HUNT_S):  # pragma: no branch - another looks
-            try:
-                self._hunt(now, due)
-            finally:
-                self._hunting.release()
-
     def _hunt(self, now: int, due: int) -> None:
+        """Find who keeps the interpreter for itself; several threads may work for one. Where two
+        look at once, what both find is one.
+        """
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
         hearts = list(self.watch.pauses.hearts.values())
         is_starved = any(heart.is_starved for heart in hearts)
@@ -263,7 +260,8 @@ class Watchdog:
         elif pause is not None:
             kept = sum(spent[t] for t in hogs)
             for each in list(self._slow):
-                mine = {t: spent[t] for t in each.threads() if t in spent}
+                threads = [*each.clocks, *([each.thread] if each.task is None else [])]
+                mine = {t: spent[t] for t in threads if t in spent}
                 waited = min(sum(mine.values()) * _TURN, kept)
                 is_own = each.is_own(pause) or mine.keys() & {*hogs}
                 if waited and not is_own:  # pragma: no branch - which are slow by then is chance
@@ -321,11 +319,6 @@ def _note_end(task: Any, span: Any) -> None:
 def _is_for(current: Any, span: Any) -> bool:
     """Say whether what has *current* works in the stage of *span*, or in its request."""
     return current is span or (current is not None and bindings.entry_of(current) is span)
-
-
-def _quiet_ns(budget_s: float) -> float:
-    """Return how long a stage is not looked at; one whose budget is not known has none."""
-    return (_SLOW_S * 2 if budget_s == inf else budget_s) * 5e8
 
 
 def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:
