@@ -70,11 +70,6 @@ class OpenStage(NamedTuple):
     where: str
 
 
-def _shown(name: str) -> bytes:
-    """Return a stage's name as it stands there, without secrets."""
-    return _cut(str(plain(name)), _NAME_BYTES)
-
-
 #: Maps that would close a descriptor which is not theirs any more.
 _kept: Final[list[mmap.mmap]] = []
 
@@ -85,7 +80,9 @@ class BlackBox:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.data: mmap.mmap | bytearray = bytearray(SLOTS * SLOT_BYTES)
-        self.shown, self.joined = lru_cache(SLOTS)(_shown), lru_cache(SLOTS)(_joined)
+        #: A stage's name as it stands there, and whose it is: without secrets.
+        self.shown = lru_cache(SLOTS)(lambda name: _cut(str(plain(name)), _NAME_BYTES))
+        self.joined = lru_cache(SLOTS)(_joined)
         #: Numbers of slots; those of the header are none.
         self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
 

@@ -140,10 +140,7 @@ class Watch:
             if _names.QUEUE_WAIT in attributes:
                 waited_s = attributes[_names.QUEUE_WAIT]
                 watched.wait_before(waited_s, is_handed=handed_ns is not None)
-            if budget_s is not None:
-                self.put(watched, budget_s)
-            self.measured[watched] = None
-            span.otel_logging_watched = watched
+            self.put(watched, budget_s)
             if not self.is_awake:
                 self.wake()
         except Exception as error:  # pragma: no cover - a foreign span, of whatever kind
@@ -182,11 +179,13 @@ class Watch:
         else:
             watched.loop = place
         self.put(watched, 0.0)
-        self.measured[watched] = None
-        span.otel_logging_watched = watched
 
-    def put(self, watched: Watched, budget_s: float) -> None:
-        """Put a stage into a slot of the black box, if there is one left."""
+    def put(self, watched: Watched, budget_s: float | None) -> None:
+        """Put a stage into the table, and with a budget into the black box, if that has room."""
+        self.measured[watched] = None
+        watched.span.otel_logging_watched = watched
+        if budget_s is None:
+            return
         if not self.is_boxed:  # in a forked child
             self.open_box()
         try:
