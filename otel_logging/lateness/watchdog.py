@@ -38,7 +38,7 @@ _SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
 #: So often what a look computes it rests: where all are late, it must not make them later.
-_FREE: Final = 15
+_FREE: Final = 49
 _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 #: Who gets the interpreter for a moment, some 60 us of computing, has waited for 6 ms behind a hog.
