@@ -55,7 +55,7 @@ BUDGETS = {
     "handover": 115,
     "integrations": 2056,
     "jobs": 99,
-    "lateness": 1592,
+    "lateness": 1595,
     "logs": 1622,
     "mcp_server": 140,
     "observability": 252,

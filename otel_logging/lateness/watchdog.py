@@ -14,7 +14,7 @@ from contextvars import Context
 from functools import partial
 from itertools import islice
 from math import inf
-from threading import get_ident
+from threading import RLock, get_ident
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -62,13 +62,15 @@ class Watchdog:
         self._computed, self._computed_at = dict[int, int](), 0
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
+        self._hunting = RLock()
         #: The tasks of each loop, each with the span that it is in, during one look.
         self._tasks: dict[Any, list[tuple[Any, Any]]] = {}
 
     def catch_up(self, now: int) -> None:
         """Look who keeps the interpreter, in a thread that was let in before ours: a stage ends."""
         if self._due and now - self._due > BLOCKED_NS:
-            self._hunt(now, self._due)
+            with self._hunting:  # what another finds is known after it
+                self._hunt(now, self._due)
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
@@ -101,7 +103,8 @@ class Watchdog:
             self._next_scan = now + (len(self.watch.open) + len(self.watch.measured)) * _SCAN_NS
             self._scan(now)
         if self.watch.measured:
-            self._hunt(now, due)
+            with self._hunting:
+                self._hunt(now, due)
         if self.watch.left and now >= self._next_left:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
@@ -238,9 +241,7 @@ class Watchdog:
         return (task for task, current in self._tasks[loop] if _is_for(current, span))
 
     def _hunt(self, now: int, due: int) -> None:
-        """Find who keeps the interpreter for itself; several threads may work for one. Where two
-        look at once, what both find is one.
-        """
+        """Find who keeps the interpreter for itself; several threads may work for one."""
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
         hearts = list(self.watch.pauses.hearts.values())
         is_starved = any(heart.is_starved for heart in hearts)
