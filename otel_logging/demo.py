@@ -17,7 +17,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,10 +39,8 @@ from otel_logging.traces.late import Question, late
 
 SERVICE: Final = "chat-gateway"
 BUDGET_S: Final = 0.5  # a reply that takes longer feels slow in a chat
-USERS: Final = (
-    *("ada", "ben", "carla", "dmitri", "elif", "farah"),
-    *("grace", "hugo", "ines", "jonas", "kira", "liam"),
-)
+_NAMES: Final = "ada ben carla dmitri elif farah grace hugo ines jonas kira liam"
+USERS: Final = tuple(_NAMES.split())
 HOARDER: Final = "grace"  # the one who has never deleted a message
 MESSAGES: Final = (
     "what do I keep coming back to?",
@@ -129,6 +127,12 @@ class ChatService:
         return favourite
 
 
+def _cpu_s(work: Callable[[str], object], user_id: str) -> float:
+    before = time.thread_time()
+    work(user_id)
+    return time.thread_time() - before
+
+
 class History:
     """What all users wrote before, in an SQLite file."""
 
@@ -148,9 +152,7 @@ class History:
         took = 0.0
         while took < 0.1:  # a shorter one is slower a round: it would be too few
             self.rounds *= 2
-            before = time.thread_time()
-            self.set_password("nobody")
-            took = time.thread_time() - before
+            took = _cpu_s(self.set_password, "nobody")
         self.rounds = int(self.rounds * seconds / took)
 
     @contextlib.contextmanager
@@ -192,9 +194,7 @@ class History:
         took = 0.0
         while took < 0.1:  # less says little: the clock ticks every 16 ms on Windows
             self.write(user_id, 100)
-            before = time.thread_time()
-            self.favourite(user_id)
-            took = time.thread_time() - before
+            took = _cpu_s(self.favourite, user_id)
         self.write(user_id, int(self.count(user_id) * (math.sqrt(seconds / took) - 1)))
 
 
@@ -206,7 +206,7 @@ class Appointments:
 
     def __init__(self) -> None:
         self.together = asyncio.Barrier(2)
-        self.changed = asyncio.Event()
+        self.asked = asyncio.Event()
         self.quiet = asyncio.Event()  # cleared while those two meet: nobody else writes then
         self.quiet.set()
 
@@ -217,7 +217,7 @@ async def talk(user_id: str, address: tuple[str, int], appointments: Appointment
     texts = list(MESSAGES)
     if user_id == HOARDER:
         del texts[1:]
-        await appointments.changed.wait()
+        await appointments.asked.wait()
     elif user_id == CAREFUL:
         texts[1] = NEW_PASSWORD
     # with its own socket no HTTP proxy of the environment is used
@@ -225,17 +225,21 @@ async def talk(user_id: str, address: tuple[str, int], appointments: Appointment
         async with connect(f"ws://localhost/chat/{user_id}", sock=to_server) as connection:
             for text in texts:
                 await asyncio.sleep(typing.uniform(0.3, 2.5))
-                if text in texts[1:2] and user_id in (CAREFUL, NEIGHBOUR):
+                meets = text in texts[1:2] and user_id in (CAREFUL, NEIGHBOUR)
+                if meets:
                     await appointments.together.wait()
                     appointments.quiet.clear()
-                    # until all are answered; then while the other is being answered
-                    await asyncio.sleep(0.505 if user_id == CAREFUL else 0.5)
+                    if user_id == NEIGHBOUR:
+                        await asyncio.sleep(0.5)  # until all are answered
+                    else:
+                        await appointments.asked.wait()
                 else:
                     await appointments.quiet.wait()
                 await connection.send(text)
+                if meets:
+                    appointments.asked.set()  # the next turn of the loop: before the answer
                 await connection.recv()
                 if text == NEW_PASSWORD:
-                    appointments.changed.set()
                     appointments.quiet.set()
 
 

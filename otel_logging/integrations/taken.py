@@ -96,7 +96,7 @@ def worked_on(now_ns: int) -> frozenset[Any]:
         for task in asyncio.all_tasks():
             context: Any = context_of(task) or {}
             held = context.get(CURRENT, {}).get(_names.HELD)
-            if held is not None and own_step(of_task(task, {}, ())) is not None:
+            if held is not None and own_step(of_task(task, {}, [])[0]) is not None:
                 found.add(held.message)
         _looked.at_ns, _looked.messages = now_ns, frozenset(found)
     return _looked.messages

@@ -40,7 +40,6 @@ _SLOT: Final = struct.Struct("<B7x16sQQQQd64s96s288s")
 _OPENED: Final = struct.Struct("<B7x16sQQQQd64s96sx")
 _NAMED: Final = struct.Struct("<d64s")
 _WHO: Final = struct.Struct("<96s")
-_WHERE: Final = struct.Struct("<288s")
 _NAMED_AT, _WHO_AT, _WHERE_AT = 56, 128, 224
 _NAME_BYTES, _WHO_BYTES, _WHERE_BYTES = 64, 96, 288
 _MORE: Final = "…".encode()
@@ -71,11 +70,6 @@ class OpenStage(NamedTuple):
     where: str
 
 
-def _shown(name: str) -> bytes:
-    """Return a stage's name as it stands there, without secrets."""
-    return _cut(str(plain(name)), _NAME_BYTES)
-
-
 #: Maps that would close a descriptor which is not theirs any more.
 _kept: Final[list[mmap.mmap]] = []
 
@@ -86,7 +80,9 @@ class BlackBox:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.data: mmap.mmap | bytearray = bytearray(SLOTS * SLOT_BYTES)
-        self.shown, self.joined = lru_cache(SLOTS)(_shown), lru_cache(SLOTS)(_joined)
+        #: A stage's name as it stands there, and whose it is: without secrets.
+        self.shown = lru_cache(SLOTS)(lambda name: _cut(str(plain(name)), _NAME_BYTES))
+        self.joined = lru_cache(SLOTS)(_joined)
         #: Numbers of slots; those of the header are none.
         self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
 
@@ -130,7 +126,8 @@ class BlackBox:
 
     def put_where(self, slot: int, where: str) -> None:
         """Say where it stands."""
-        _WHERE.pack_into(self.data, slot * SLOT_BYTES + _WHERE_AT, _cut(where, _WHERE_BYTES))
+        at = slot * SLOT_BYTES + _WHERE_AT
+        struct.pack_into(f"<{_WHERE_BYTES}s", self.data, at, _cut(where, _WHERE_BYTES))
 
     def show(self, slot: int, *, is_shown: bool) -> None:
         """Let others see the stage in *slot*, or not."""

@@ -166,13 +166,13 @@ class Heart:
         self.is_starved = False
         #: What the watchdog has seen since the last beat.
         self.seen: list[Seen] = []
-        self._pauses = pauses
+        self._pauses, self._context = pauses, Context()
 
     def beat_again(self, now: int) -> None:
         """Beat once more, after *now*."""
         self.beats, self.due = True, now + BEAT_NS
         self._computed = time.thread_time_ns(), time.process_time_ns()
-        self.loop.call_later(BEAT_NS / 1e9, self._beat, context=Context())
+        self.loop.call_later(BEAT_NS / 1e9, self._beat, context=self._context)
 
     def _beat(self) -> None:
         now = time.perf_counter_ns()

@@ -9,7 +9,7 @@ import json
 import time
 from asyncio import _get_running_loop, current_task
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from functools import partial
 from math import inf
 from sys import _getframe
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from opentelemetry import context as otel_context
@@ -35,8 +36,7 @@ WATCHED: Final = "otel_logging_watched"
 WHO: Final = "otel_logging_who"
 _WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
 _NO_LINE: Final = -1, None, None
-_NODES: Final = 5000  # stages and calls below one that are remembered one by one until that ends
-_JOINED: Final = 8  # names that take turns beyond that, and are remembered together
+_NODES: Final = 20_000  # stages and calls below one that are remembered until that ends
 _WAITS: Final = 1000
 _PLACES: Final = 64
 _PAUSES: Final = 200  # the longest that are looked at
@@ -79,8 +79,9 @@ def value_of(span: Any, key: str) -> Any:
 
 def began_ns(span: Any) -> int:
     """Return when *span* began, by the clock of all that is measured here."""
-    start, clock = getattr(span, "start_time", None), getattr(span, "clock_ns", None)
-    return time.perf_counter_ns() if start is None or clock is None else start - clock
+    start = getattr(span, "start_time", None)
+    clock_ns = None if start is None else getattr(span, "clock_ns", None)
+    return time.perf_counter_ns() if clock_ns is None else start - clock_ns
 
 
 def ended_below(around: Any, span: Any) -> None:
@@ -116,6 +117,9 @@ class Watched:
     #: below it.
     cpu_began = -1
     inner_cpu = 0
+    #: What threads that work for it were seen to compute, and by their clocks at the last look.
+    seen_cpu = 0
+    clocks: Mapping[int, int] = MappingProxyType({})
     places: "Counter[str] | None" = None
     #: Of the deepest stage below it that was late: its depth, its entry span, what makes its line.
     line: tuple[int, Any, Any] = _NO_LINE
@@ -135,6 +139,8 @@ class Watched:
         self.outer, self.is_downstream, self._pid = outer, kind in _DOWNSTREAM, _forks.pid
         #: How many there are, shared with all below.
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
+        #: From its span's clock to that of all that is measured here; None: another SDK's span.
+        self.clock_ns = getattr(span, "clock_ns", None) if hasattr(span, "start_time") else None
         self.origin = self.began = began_ns(span)
         #: Whether others may ask for it once it has ended.
         self.is_known = outer is None
@@ -170,23 +176,6 @@ class Watched:
         if self._below[0] < _NODES and not self.end:
             self._below[0] += 1
             self.children.append(facts)
-        elif self.children and not self.end:
-            self._join(facts)
-
-    def _join(self, facts: Facts) -> None:
-        """Have one of the last children last longer by another of its name, which follows: those in
-        between are as long as before, and end later.
-        """
-        children, end = self.children, facts.end
-        last = range(len(children) - 1, max(len(children) - _JOINED, 0) - 1, -1)
-        like = next((n for n in last if children[n].name == facts.name), None)
-        if like is None or facts.start < children[-1].end:
-            return
-        for n in range(len(children) - 1, like - 1, -1):
-            more = facts.end - facts.start if n == like else 0
-            start = end - (children[n].end - children[n].start) - more
-            children[n] = children[n]._replace(start=start, end=end)
-            end = start
 
     def saw(self, steps: list[where.Step], now: int, since: int) -> None:
         """Take a sample of where it stands: the same since *since*, as far as one knows."""
@@ -222,15 +211,14 @@ class Watched:
         """Say why it was late, if it was; return the end of its span, None for now."""
         try:
             span = self.span
-            clock = getattr(span, "clock_ns", None)
             # by somebody, and not by the end of the stage; or it is the parent process's
             if has_ended(span) or self._pid != _forks.pid:
                 return end_ns
-            if clock is None or getattr(span, "start_time", None) is None:
+            if self.clock_ns is None:
                 self.end = time.perf_counter_ns()
             else:
                 end_ns = span.now_ns() if end_ns is None else end_ns
-                self.end = end_ns - clock
+                self.end = end_ns - self.clock_ns
             if self.is_known:
                 self._who = self.watch.who_of(span)
             latency_s = (self.end - self.origin) / 1e9
@@ -251,7 +239,7 @@ class Watched:
         return end_ns
 
     def _finish(self, latency_s: float) -> None:
-        outer, cpu = self.outer, 0
+        outer, cpu = self.outer, self.seen_cpu
         if self.places:
             self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places, None))
         over_s = verdict.late_by(latency_s, self.budget_s)
@@ -259,7 +247,7 @@ class Watched:
             return
         is_here = self.thread == get_ident()
         if self.cpu_began >= 0 and is_here and not where.is_shared(_getframe()):
-            cpu = time.thread_time_ns() - self.cpu_began
+            cpu += time.thread_time_ns() - self.cpu_began
         if self.began > self.origin:
             runner = self.task or self.thread
             behind = partial(self.watch.behind, runner, self.origin, self.began)

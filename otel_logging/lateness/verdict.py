@@ -61,7 +61,7 @@ class Facts(NamedTuple):
     is_downstream: bool = False
     waits: Sequence[Interval] = ()
     children: Sequence["Facts"] = ()
-    #: Of a synchronous stage: what its thread computed in it, without its children.
+    #: What its thread, or threads for it, computed in it, without its children.
     cpu: int = 0
     #: Waits that were seen where it stood: also those in a child that had the time for itself.
     seen: Sequence[Interval] = ()
@@ -96,14 +96,16 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     """
     spent: Counter[tuple[str, Why]] = Counter()
     unknown: dict[int, tuple[Facts, int]] = {}
+    own: Counter[int] = Counter()  # computing that was seen, of each
     for owner, start, end, waits in _path(stage, stage.start, stage.end, stage.waits):
         for cause, why, took in _moments(owner, start, end, [*pauses, *waits]):
             if cause == UNKNOWN:
                 unknown[id(owner)] = owner, unknown.get(id(owner), (owner, 0))[1] + took
             else:
                 spent[cause, why] += took
+                own[id(owner)] += took * (cause == CPU and not why.culprit)
     for owner, took in unknown.values():
-        computed = min(owner.cpu, took)
+        computed = min(max(owner.cpu - own[id(owner)], 0), took)
         spent[CPU, Why(owner.name)] += computed
         rest = UNKNOWN if owner is stage else DOWNSTREAM
         spent[rest, Why() if owner is stage else Why(owner.name)] += took - computed

@@ -9,9 +9,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from math import inf
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final
 from weakref import ref
 
@@ -32,6 +33,7 @@ from otel_logging.lateness.watchdog import Watchdog
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[str, Any]] = {}
 _ENDED: Final = 256
+_REMEMBERED: Final = 1024  # users
 _MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
@@ -51,6 +53,7 @@ class Watch:
         self.warn = warn
         self._who = who
         self._place = place
+        self._known = lru_cache(_REMEMBERED)(_shown)  # what is redacted changes with the set-up
         self.pauses = Pauses(self)
         self.is_stopped = False
         #: Whether there was a stage with a budget: until then none below it is measured.
@@ -77,7 +80,9 @@ class Watch:
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
         self._may_start = [self._thread]  # popped by the one thread that starts ours
-        self.news = SimpleQueue[None]()  # re-entrant, and cheaper to wait for than an event
+        #: Let go of to wake the thread. Cheaper to wait for than an event, or a queue.
+        self.news = threading.Lock()
+        self.news.acquire()
 
     def open_box(self) -> None:
         """Make the black box of this process. Never raises."""
@@ -100,7 +105,8 @@ class Watch:
         self.is_stopped = True
         self.pauses.stop()
         self.box.remove()
-        self.news.put(None)
+        with suppress(RuntimeError):
+            self.news.release()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_STOP_S)
 
@@ -134,10 +140,7 @@ class Watch:
             if _names.QUEUE_WAIT in attributes:
                 waited_s = attributes[_names.QUEUE_WAIT]
                 watched.wait_before(waited_s, is_handed=handed_ns is not None)
-            if budget_s is not None:
-                self.put(watched, budget_s)
-            self.measured[watched] = None
-            span.otel_logging_watched = watched
+            self.put(watched, budget_s)
             if not self.is_awake:
                 self.wake()
         except Exception as error:  # pragma: no cover - a foreign span, of whatever kind
@@ -176,19 +179,20 @@ class Watch:
         else:
             watched.loop = place
         self.put(watched, 0.0)
-        self.measured[watched] = None
-        span.otel_logging_watched = watched
 
-    def put(self, watched: Watched, budget_s: float) -> None:
-        """Put a stage into a slot of the black box, if there is one left."""
+    def put(self, watched: Watched, budget_s: float | None) -> None:
+        """Put a stage into the table, and with a budget into the black box, if that has room."""
+        self.measured[watched] = None
+        watched.span.otel_logging_watched = watched
+        if budget_s is None:
+            return
         if not self.is_boxed:  # in a forked child
             self.open_box()
         try:
             watched.slot = slot = self.box.free.pop()
         except IndexError:
             return
-        span, origin = watched.span, watched.origin
-        clock_ns = getattr(span, "clock_ns", None)
+        span, origin, clock_ns = watched.span, watched.origin, watched.clock_ns
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
         parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
         self.box.open(
@@ -257,7 +261,7 @@ class Watch:
             if value is None and (value := value_of(span, key)) is None and entry is not span:
                 value = value_of(entry, key)
             if value is not None:
-                found.append((key, str(field(key, value))))
+                found.append((key, (self._known if type(value) is str else _shown)(key, value)))
         return tuple(found)
 
     def span_in(self, thread: int) -> Any:
@@ -298,9 +302,14 @@ class Watch:
         try:
             self._may_start.pop().start()
         except IndexError:
-            self.news.put(None)
+            with suppress(RuntimeError):  # it is woken already
+                self.news.release()
         except RuntimeError:  # pragma: no cover - no more threads, or the interpreter exits
             self._may_start.append(self._thread)
+
+
+def _shown(key: str, value: Any) -> str:
+    return str(field(key, value))
 
 
 def _weakly(runner: Any) -> Any:

@@ -14,8 +14,7 @@ from contextvars import Context
 from functools import partial
 from itertools import islice
 from math import inf
-from queue import Empty
-from threading import Lock, get_ident
+from threading import RLock, get_ident
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -39,12 +38,13 @@ _SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
 #: So often what a look computes it rests: where all are late, it must not make them later.
-_FREE: Final = 15
+_FREE: Final = 49
 _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
+#: Who gets the interpreter for a moment, some 60 us of computing, has waited for 6 ms behind a hog.
+_TURN: Final = 100
 #: So often it looks who works on what its own task has left, and who has computed how much.
 _LEFT_NS: Final = 500_000_000
-_HUNT_S: Final = 0.01  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 
@@ -58,18 +58,19 @@ class Watchdog:
         self._next_scan = self._next_left = 0
         #: Stages that nobody works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
-        #: What each thread had computed, and when.
+        #: What each thread had computed so far, and when: at each look, while a stage is slow.
         self._computed, self._computed_at = dict[int, int](), 0
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
-        self._hunting = Lock()
+        self._hunting = RLock()
         #: The tasks of each loop, each with the span that it is in, during one look.
         self._tasks: dict[Any, list[tuple[Any, Any]]] = {}
 
     def catch_up(self, now: int) -> None:
         """Look who keeps the interpreter, in a thread that was let in before ours: a stage ends."""
         if self._due and now - self._due > BLOCKED_NS:
-            self._look_for_hogs(now, self._due)
+            with self._hunting:  # what another finds is known after it
+                self._hunt(now, self._due)
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
@@ -82,12 +83,11 @@ class Watchdog:
                 self._due = 0
                 # whoever opens one from here on wakes us
                 if not (watch.open or watch.measured):  # pragma: no branch - a race
-                    news.get()
+                    news.acquire()
                 watch.is_awake = True
                 self._spent(time.perf_counter_ns())
             self._due = due = time.perf_counter_ns() + self._rest
-            with suppress(Empty):
-                news.get(timeout=self._rest / 1e9)
+            news.acquire(timeout=self._rest / 1e9)
             now, computed_ns = time.perf_counter_ns(), time.thread_time_ns()
             try:
                 self._tick(now, due)
@@ -99,11 +99,12 @@ class Watchdog:
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
         late = self.watch.pauses.look(now)
-        if self.watch.measured:
-            self._look_for_hogs(now, due)
         if now >= self._next_scan:
             self._next_scan = now + (len(self.watch.open) + len(self.watch.measured)) * _SCAN_NS
             self._scan(now)
+        if self.watch.measured:
+            with self._hunting:
+                self._hunt(now, due)
         if self.watch.left and now >= self._next_left:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
@@ -111,9 +112,11 @@ class Watchdog:
         if self._slow:
             frames = where.frames()
             frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
+            own = {each.thread for each in self.watch.measured.copy() if each.task is None}
+            free = {t: ns for t, ns in self._computed.items() if t not in own}
             for watched in list(islice(self._slow, _LOOKED_AT)):
                 self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
-                self._look_at(watched, now, frames)
+                self._look_at(watched, now, frames, free)
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
@@ -131,7 +134,9 @@ class Watchdog:
             self._ask(each.span)
             if each.worker is NOBODY and each.span in self._idle:
                 self._slow.pop(each, None)
-            elif each.budget_s is not None and now - each.origin > _quiet_ns(each.budget_s):
+            elif each.budget_s is not None and now - each.origin > 5e8 * (
+                _SLOW_S * 2 if each.budget_s == inf else each.budget_s  # inf: it is not known
+            ):
                 self._slow[each] = None
         for each in self._slow.keys() - self.watch.measured.copy().keys():
             del self._slow[each]
@@ -169,8 +174,15 @@ class Watchdog:
             if slot > 0:  # pragma: no branch - thousands are open
                 self.watch.box.show(slot, is_shown=span not in self._idle)
 
-    def _look_at(self, watched: Watched, now: int, frames: Mapping[int, Any]) -> None:
-        steps = self._steps_of(watched, frames)
+    def _look_at(
+        self, watched: Watched, now: int, frames: Mapping[int, Any], free: Mapping[int, int]
+    ) -> None:
+        """Take a sample of *watched*. *free*: what threads that are in no stage have computed."""
+        hands = self.watch.hands.copy().items()
+        helping = [each for each, span in hands if _is_for(span, watched.span)]
+        steps = self._steps_of(watched, frames, helping)
+        before, watched.clocks = watched.clocks, {t: free[t] for t in helping if t in free}
+        watched.seen_cpu += sum(ns - before[t] for t, ns in watched.clocks.items() if t in before)
         if watched.end or (not steps and watched.span in self.watch.left):
             return
         if steps:
@@ -191,7 +203,10 @@ class Watchdog:
             told = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
             watched.line_of(f"{whose} is overdue: {since}, {place}", told)()
 
-    def _steps_of(self, watched: Watched, frames: Mapping[int, Any]) -> list[where.Step]:
+    def _steps_of(
+        self, watched: Watched, frames: Mapping[int, Any], helping: list[int]
+    ) -> list[where.Step]:
+        """Return where *watched* stands; add a thread that it waits for to those *helping* it."""
         task = watched.worker
         is_over = task is None or (task is not NOBODY and task.done())
         if watched.loop is not None and is_over:
@@ -199,25 +214,24 @@ class Watchdog:
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
         if task is NOBODY or (task is None and watched.thread not in frames):
-            hands = self.watch.hands.copy().items()
-            thread = next((each for each, span in hands if _is_for(span, watched.span)), 0)
-            return where.of_frame(frames.get(thread))
+            return where.of_frame(frames.get(helping[0])) if helping else []
         if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
             task = next(self._tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
         if task is None or current_task(task.get_loop()) is task:
             frame = frames.get(watched.thread) or _frame_of(task, frames)
             return [] if where.is_shared(frame) else where.of_frame(frame)
-        entry, hands = bindings.entry_of(watched.span), self.watch.hands.copy().items()
-        working = [each for each, span in hands if _is_for(span, entry)]
-        steps = where.of_task(task, frames, working)
+        entry = bindings.entry_of(watched.span)
+        working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
+        steps, thread = where.of_task(task, frames, working)
+        helping.append(thread)
         if where.own_step(steps) is None and watched.beside is not NOBODY:
             # a framework's task waits for nothing of the application, and another answers
             if watched.beside is None or watched.beside.done():
                 there = self._tasks_in(watched.span, task.get_loop())
-                own = (each for each in there if where.own_step(where.of_task(each, frames, ())))
+                own = (each for each in there if where.own_step(where.of_task(each, frames, [])[0]))
                 watched.beside = next(own, NOBODY)
             if watched.beside is not NOBODY:
-                steps = where.of_task(watched.beside, frames, working)
+                steps, _ = where.of_task(watched.beside, frames, working)
         return steps
 
     def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
@@ -226,39 +240,33 @@ class Watchdog:
             self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
         return (task for task, current in self._tasks[loop] if _is_for(current, span))
 
-    def _look_for_hogs(self, now: int, due: int) -> None:
-        """Find who keeps the interpreter for itself; several threads may work for one."""
-        if self._hunting.acquire(timeout=_HUNT_S):  # pragma: no branch - another looks
-            try:
-                self._hunt(now, due)
-            finally:
-                self._hunting.release()
-
     def _hunt(self, now: int, due: int) -> None:
+        """Find who keeps the interpreter for itself; several threads may work for one."""
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
-        slow = {each.thread for each in list(self._slow) if each.task is None}
         hearts = list(self.watch.pauses.hearts.values())
         is_starved = any(heart.is_starved for heart in hearts)
         for heart in hearts:
             heart.is_starved = False
         since = self._computed_at
-        if not (is_held or slow or is_starved or now - since > _LEFT_NS):
+        if not (is_held or self._slow or is_starved or now - since > _LEFT_NS):
             return
         spent = self._spent(now)
         if not spent or now <= since:
             return
         began = max(due, since) if is_held else since
         hogs = self._hogs(spent, now - began)
-        starved = {t for t in slow - {*hogs} if spent.get(t, 0) > 0.01 * (now - since)}
-        pause = self._pause_of(hogs, began, now) if is_held or is_starved or starved else None
-        self.watch.pauses.hog = pause
+        pause = self.watch.pauses.hog = self._pause_of(hogs, began, now)
         if pause is not None and is_held:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:
+            kept = sum(spent[t] for t in hogs)
             for each in list(self._slow):
-                is_of_it = each.thread in starved and each.task is None and not each.is_own(pause)
-                if is_of_it:  # pragma: no branch - which are slow by then is chance
-                    each.add_guess(each.as_interval(pause))
+                threads = [*each.clocks, *([each.thread] if each.task is None else [])]
+                mine = {t: spent[t] for t in threads if t in spent}
+                waited = min(sum(mine.values()) * _TURN, kept)
+                is_own = each.is_own(pause) or mine.keys() & {*hogs}
+                if waited and not is_own:  # pragma: no branch - which are slow by then is chance
+                    each.add_guess(each.as_interval(pause._replace(start=now - waited)))
 
     def _spent(self, now: int) -> dict[int, int]:
         """Return what each thread has computed since it was asked for last, but for this one."""
@@ -312,11 +320,6 @@ def _note_end(task: Any, span: Any) -> None:
 def _is_for(current: Any, span: Any) -> bool:
     """Say whether what has *current* works in the stage of *span*, or in its request."""
     return current is span or (current is not None and bindings.entry_of(current) is span)
-
-
-def _quiet_ns(budget_s: float) -> float:
-    """Return how long a stage is not looked at; one whose budget is not known has none."""
-    return (_SLOW_S * 2 if budget_s == inf else budget_s) * 5e8
 
 
 def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:

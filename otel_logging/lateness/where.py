@@ -118,9 +118,10 @@ def _self_of(code: CodeType, frame: FrameType | None) -> Any:
     return next((each.f_locals.get("self") for each in running), None)
 
 
-def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> list[Step]:
+def of_task(task: Any, threads: Mapping[int, Any], working: list[int]) -> tuple[list[Step], int]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
-    a thread of *threads*, where it waits for that. *working*: those that work for it.
+    a thread of *threads*, where it waits for that; and that thread, else 0. *working*: those that
+    work for it.
     """
     frames: list[FrameType] = []
     for _ in range(DEPTH):  # pragma: no branch - a bound
@@ -130,20 +131,18 @@ def of_task(task: Any, threads: Mapping[int, Any], working: Iterable[int]) -> li
         if task is None:
             break
     frames.reverse()
-    there = _bounded(outwards(threads.get(_thread_behind(frames[:1], working))))
-    return [*(there if own_step(there) else []), *_bounded(frames)]
+    thread = _thread_behind(frames[0], working) if frames else 0
+    there = _bounded(outwards(threads.get(thread)))
+    return [*(there if own_step(there) else []), *_bounded(frames)], thread
 
 
-def _thread_behind(innermost: list[FrameType], working: Iterable[int]) -> int:
+def _thread_behind(frame: FrameType, working: list[int]) -> int:
     """Return the thread that is waited for: of anyio's own, or the one that works; else 0."""
-    for frame in innermost:
-        if frame.f_code.co_name == _ANYIO_S:  # Starlette's and FastAPI's functions that are sync
-            return getattr(frame.f_locals.get("worker"), "ident", None) or 0
-        file = frame.f_code.co_filename
-        if is_application(file) or file.endswith(_TO_THREAD):
-            working = [*working]
-            return working[0] if len(working) == 1 else 0
-    return 0
+    if frame.f_code.co_name == _ANYIO_S:  # Starlette's and FastAPI's functions that are sync
+        return getattr(frame.f_locals.get("worker"), "ident", None) or 0
+    file = frame.f_code.co_filename
+    is_waiting = is_application(file) or file.endswith(_TO_THREAD)
+    return working[0] if is_waiting and len(working) == 1 else 0
 
 
 def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:

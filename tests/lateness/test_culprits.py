@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import json
 import sys
 import threading
 import time
@@ -431,25 +430,6 @@ def test_who_keeps_the_interpreter_blames_nobody_for_it(service: Service) -> Non
 
 
 # ---------------------------------------------------------------- calls
-
-
-def test_thousands_of_calls_below_a_stage_all_count(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two kinds that take turns, beyond those that are remembered one by one: a query in a loop."""
-    monkeypatch.setattr("otel_logging.lateness.stage._NODES", 600)
-    took = 0.0
-    with traced("page", budget=0.01):
-        for number in range(2_600):
-            began = time.perf_counter()
-            with traced(f"SELECT {number % 2}", kind="client"):
-                time.sleep(0.00005)
-            took += time.perf_counter() - began
-        with traced("once", kind="client"):
-            pass
-    found = json.loads(str(service.one("page").attributes["late.shares"]))
-    assert service.one("page").attributes["late.cause"] == "downstream"
-    assert found["downstream"] > took * 0.6
 
 
 def test_a_wait_for_a_pool_that_is_seen_in_a_clients_call_is_the_pool(service: Service) -> None:

@@ -110,6 +110,8 @@ def test_what_a_thread_computed_is_cpu_and_the_rest_is_not_known() -> None:
     found = judge(Facts("s", 0, END, cpu=700, children=[Facts("child", 0, 500, cpu=600)]))
     assert found.shares == {"cpu": END}
     assert judge(Facts("s", 0, END, cpu=700)).shares == {"cpu": 700, "unknown": 300}
+    seen = [Interval("cpu", 0, 400, Why("resize"))]  # the same
+    assert judge(Facts("s", 0, END, cpu=700), seen).shares == {"cpu": 700, "unknown": 300}
 
 
 def test_the_cause_is_that_without_which_it_had_been_in_time() -> None:

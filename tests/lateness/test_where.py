@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 import re
 import socket
 import sys
@@ -271,6 +272,49 @@ def test_a_task_that_waits_for_a_thread_stands_where_that_does(
     """As an endpoint of FastAPI's does that is no coroutine."""
     most = where(service, work).partition(" % ")[2]
     assert most.startswith("sleeps_here (test_where.py:")
+
+
+def computes() -> None:
+    until = time.thread_time() + 0.3
+    while time.thread_time() < until:
+        sum(range(500))
+
+
+async def leaves_it_to_a_thread() -> None:
+    """And is over before that."""
+    turn = traced("turn", budget=BUDGET_S).begin()
+    work = asyncio.get_running_loop().run_in_executor(None, computes)
+    work.add_done_callback(lambda _: turn.end())
+
+
+async def of_a_turn(work: Callable[[], Awaitable[Any]]) -> None:
+    with traced("turn", budget=BUDGET_S):
+        await work()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        partial(of_a_turn, partial(anyio.to_thread.run_sync, computes)),
+        partial(of_a_turn, partial(asyncio.to_thread, computes)),
+        partial(of_a_turn, lambda: asyncio.gather(*[in_a_pool(computes) for _ in range(2)])),
+        leaves_it_to_a_thread,
+    ],
+    ids=["anyio", "to_thread", "two", "left"],
+)
+def test_what_a_thread_computes_for_a_stage_is_its_cpu(
+    service: Service, work: Callable[[], Awaitable[Any]]
+) -> None:
+    """In no stage of its own: an endpoint of FastAPI's, say, that is no coroutine."""
+
+    async def main() -> None:
+        await asyncio.create_task(work())
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(main())
+    found = service.one("turn").attributes
+    assert json.loads(str(found["late.shares"]))["cpu"] > 0.15
+    assert "(test_where.py:" in str(found["late.detail"])
 
 
 async def in_two_threads() -> None:

@@ -1053,8 +1053,13 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
     assert str(of_job.attributes["late.detail"]).startswith(("search", "burn ("))
 
 
-def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
-    """Where one thread keeps the interpreter for itself, in one call that never lets go."""
+@pytest.mark.parametrize("keep", [lambda: sum(range(20_000_000)), lambda: burn(0.5)])
+def test_a_thread_behind_anothers_computing_names_it(
+    service: Service, keep: Callable[[], object]
+) -> None:
+    """Where one thread keeps the interpreter for itself: in one call that never lets go, or
+    whenever the other has something to do.
+    """
     begun, held = threading.Event(), threading.Event()
     share = 0.0
 
@@ -1064,7 +1069,7 @@ def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
             bind_context(user_id="alice")
             held.set()
             began_s, began_cpu_s = time.perf_counter(), time.thread_time()
-            sum(range(20_000_000))
+            keep()
             share = (time.thread_time() - began_cpu_s) / (time.perf_counter() - began_s)
             held.clear()
 
@@ -1075,6 +1080,7 @@ def test_a_thread_behind_anothers_computing_names_it(service: Service) -> None:
             held.wait(2)
             while held.is_set():
                 time.sleep(0.001)
+                sum(range(5000))
 
     for _ in until_a_processor_is_free():
         with ThreadPoolExecutor(2) as pool:
