@@ -126,6 +126,7 @@ INTEGRATIONS: Final = {
     "loguru": ("loguru",),
     "quart": ("quart",),
     "rq": ("rq.worker",),
+    "socketio": ("socketio.server", "socketio.async_server"),
     "websockets": tuple(f"websockets.{kind}.server" for kind in ("asyncio", "legacy", "sync")),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
