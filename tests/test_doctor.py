@@ -234,28 +234,6 @@ def test_a_sampler_that_drops_some_is_noted(run: Run) -> None:
     assert "keeps 0.0001% of" in run(OTEL_TRACES_SAMPLER_ARG="0.000001").output
 
 
-@pytest.mark.parametrize(
-    ("line", "to_do"),
-    [
-        ("OTEL_SDK_DISABLED=true", "take OTEL_SDK_DISABLED out of {}"),
-        (
-            "OTEL_TRACES_SAMPLER=always_off",
-            "take OTEL_TRACES_SAMPLER out of {}, and unset OTEL_TRACES_SAMPLER_ARG",
-        ),
-    ],
-)
-def test_what_is_set_in_a_file_is_taken_out_of_it(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, to_do: str
-) -> None:
-    """To unset it helps nothing."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env").write_text(line)
-
-    result = run(OTEL_TRACES_SAMPLER_ARG="0.5")
-
-    assert f"do: {to_do.format(tmp_path / '.env')}" in said(result)
-
-
 def test_lines_as_log_records_are_noted(run: Run) -> None:
     """Jaeger keeps no log records."""
     result = run(OTEL_LOGS_EXPORTER="otlp")
@@ -270,60 +248,6 @@ def test_proxies_are_noted(run: Run) -> None:
 
     assert result.exit_code == 0
     assert "! http_proxy and HTTPS_PROXY set: neither the collector nor" in said(result)
-
-
-# ---------------------------------------------------------------- the provider
-
-
-def doctor(directory: Path, sitecustomize: str = "", **variables: str) -> str:
-    """Run the doctor in a process that begins with *sitecustomize*; return what it said."""
-    (directory / "sitecustomize.py").write_text(sitecustomize)
-    environment = child_environment(
-        ENVIRONMENT="production", OTEL_SDK_DISABLED="true", PYTHONIOENCODING="utf-8", **variables
-    )
-    environment["PYTHONPATH"] = f"{directory}:{environment['PYTHONPATH']}"
-    script = "from otel_logging.cli import main; main(['doctor'])"
-    done = python("-c", script, env=environment)
-    assert done.returncode == ("✗" in done.stdout), done.stderr
-    return " ".join(f"{done.stdout}\n{done.stderr}".split())
-
-
-SET = "from opentelemetry import trace\n"
-
-
-def test_a_provider_that_keeps_ours_out_is_a_problem(tmp_path: Path) -> None:
-    """Whatever starts before the program may have set it."""
-    output = doctor(tmp_path, f"{SET}trace.set_tracer_provider(trace.NoOpTracerProvider())")
-
-    assert (
-        "✗ Somebody else's tracer provider is set already"
-        " (opentelemetry.trace.NoOpTracerProvider)" in output
-    )
-    assert "do: do not set OTEL_PYTHON_TRACER_PROVIDER" in output
-
-
-def test_a_provider_that_ours_is_attached_to_is_noted(tmp_path: Path) -> None:
-    """What it delivers itself is not delivered once more."""
-    output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider")
-
-    assert "! Somebody else's tracer provider is set already (opentelemetry.sdk.trace." in output
-    assert "does not send again" in output
-
-
-def test_a_provider_that_cannot_be_loaded_is_a_problem(tmp_path: Path) -> None:
-    """OpenTelemetry's own variable names it."""
-    output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="nobody's")
-
-    assert "provider that OTEL_PYTHON_TRACER_PROVIDER=nobody's asks for cannot be loaded" in output
-    assert "do: unset OTEL_PYTHON_TRACER_PROVIDER" in output
-    assert "Traceback" not in output
-
-
-def test_the_error_of_a_provider_is_in_the_problem(tmp_path: Path) -> None:
-    """Where it says so itself."""
-    fails = "def _fails(): raise RuntimeError('no key')\ntrace.get_tracer_provider = _fails"
-
-    assert "cannot be loaded (RuntimeError: no key)." in doctor(tmp_path, f"{SET}{fails}")
 
 
 # ---------------------------------------------------------------- the spool
@@ -430,9 +354,20 @@ def test_a_full_disk_is_a_problem(tmp_path: Path) -> None:
     bytes_left = 800_000  # not enough for a segment, enough for what measures coverage
     full = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_left},) * 2)"
 
-    output = doctor(tmp_path, full, OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"))
+    (tmp_path / "sitecustomize.py").write_text(full)
+    spool = tmp_path / "spool"
+    environment = child_environment(
+        ENVIRONMENT="production",
+        OTEL_SDK_DISABLED="true",
+        OTEL_LOGGING_SPOOL_DIR=str(spool),
+        PYTHONIOENCODING="utf-8",
+    )
+    environment["PYTHONPATH"] = f"{tmp_path}:{environment['PYTHONPATH']}"
+    done = python("-c", "from otel_logging.cli import main; main(['doctor'])", env=environment)
 
-    assert f"✗ The disk of the spool is full ({tmp_path / 'spool'}). do: make room on it" in output
+    assert done.returncode == 1, done.stderr
+    output = " ".join(done.stdout.split())
+    assert f"✗ The disk of the spool is full ({spool}). do: make room on it" in output
 
 
 # ---------------------------------------------------------------- the collector
@@ -804,7 +739,7 @@ def test_tls_to_a_jaeger_without_it_is_a_problem(run: Run, way: Way) -> None:
     assert_problem(
         run(OTEL_LOGGING_JAEGER_URL=url),
         f"Jaeger does not answer: {url} cannot be reached: [SSL: WRONG_VERSION_NUMBER]",
-        "write http:// in OTEL_LOGGING_JAEGER_URL if it does not speak TLS",
+        "start it (docker compose up -d), or set OTEL_LOGGING_JAEGER_URL to where it is; https:// only",
     )
 
 
@@ -817,7 +752,7 @@ def test_a_jaeger_behind_tls_asked_without_it_is_a_problem(
         result = run(OTEL_LOGGING_JAEGER_URL=url)
 
     assert_problem(result, f"Jaeger does not answer: {url} cannot be reached", "start it")
-    assert "https:// if it expects TLS" in said(result)
+    assert "https:// only if it has TLS" in said(result)
 
 
 @pytest.mark.parametrize(
@@ -867,35 +802,9 @@ def test_a_probe_that_never_came_is_a_problem(run: Run, way: Way) -> None:
 
     assert_problem(
         run(),
-        "Jaeger has no service 'otel-logging-doctor': the collector took the probe, and in 300 ms"
-        f" nothing of it came to {way.jaeger.url}.",
-        "look at the collector's exporters, and whether OTEL_LOGGING_JAEGER_URL",
+        f"The collector took the probe, which did not come to {way.jaeger.url} in 300 ms.",
+        "look at the collector's log, sampling and exporters",
     )
-
-
-def test_a_probe_that_comes_no_more_is_a_problem(run: Run, way: Way) -> None:
-    """Though earlier ones did."""
-    run()
-    way.receiver.answer = accept
-
-    assert_problem(
-        run(),
-        f"The probe did not come to {way.jaeger.url} in 300 ms",
-        "look at the collector's log",
-    )
-
-
-def test_what_jaeger_knows_is_asked_anew(run: Run, way: Way) -> None:
-    """Another probe may have come while this one was waited for."""
-
-    def another(request: Request) -> Answer:
-        way.jaeger.plant(
-            Planted(1, 0, "probe", 0, 1), origin=time.time_ns(), service="otel-logging-doctor"
-        )
-        return accept(request)
-
-    way.receiver.answer = another
-    assert_problem(run(), "The probe did not come to", "look at the collector's log")
 
 
 def test_a_lost_log_line_is_a_problem(run: Run, way: Way) -> None:

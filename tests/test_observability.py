@@ -208,13 +208,6 @@ def test_a_sampler_that_is_not_the_default_is_named_first(
     assert (line["sampler"], line["ratio"], line["logger"]) == ("traceidratio", 0.5, "otel_logging")
 
 
-def test_ignored_variables_are_reported_once(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    """OTEL_BSP_* configure a queue that is not there."""
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
-    setup_observability("shop", spool_dir=tmp_path).shutdown()
-    assert capsys.readouterr().err.count("OTEL_BSP_MAX_QUEUE_SIZE") == 1
-
-
 def _fails(error: Exception) -> Any:
     def fail(*_: Any, **__: Any) -> Any:
         raise error

@@ -5,7 +5,6 @@ the words that a service says; all is over within *patience_s* and a bounded tim
 question.
 """
 
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -38,13 +37,9 @@ _SERVERS: Final = (_ENDPOINT, _names.OTLP_PREFIXES["traces"] + "ENDPOINT", _name
 _SET_TO: Final = f"set {_names.JAEGER_URL} to"
 #: What is said of a Jaeger that cannot be asked, and what to do; the first that fits.
 _ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
-    ssl.SSLError: (
-        "Jaeger does not answer",
-        f"write http:// in {_names.JAEGER_URL} if it does not speak TLS; or trust its certificate",
-    ),
     UnreachableError: (
         "Jaeger does not answer",
-        f"start it (docker compose up -d), or {_SET_TO} where it is; https:// if it expects TLS",
+        f"start it (docker compose up -d), or {_SET_TO} where it is; https:// only if it has TLS",
     ),
     NotLetInError: (
         "Jaeger cannot be asked",
@@ -63,7 +58,7 @@ _ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
 
 def _is_wanted() -> bool:
     """Say whether a collector or Jaeger is named anywhere."""
-    return any(map(variables.set_in, _SERVERS))
+    return any(map(variables.Variables().get, _SERVERS))
 
 
 def make() -> tuple[str, bytes]:
@@ -156,17 +151,14 @@ def _too_old(jaeger: Jaeger, version: str) -> Finding:
 
 
 def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
-    """Say why Jaeger cannot be asked: by what the error is, or what it comes of."""
+    """Say why Jaeger cannot be asked: by what the error is."""
     if isinstance(error, UnreachableError) and not _is_wanted():
         return note(f"No Jaeger answers at {jaeger.url}, and none is named.")
     if isinstance(error, NotUnderstoodError):
         with suppress(JaegerError):
             if version := jaeger.version():
                 return _too_old(jaeger, version)
-    causes = error.__cause__, error
-    said, to_do = next(
-        advice for kind, advice in _ADVICE.items() for each in causes if isinstance(each, kind)
-    )
+    said, to_do = next(advice for kind, advice in _ADVICE.items() if isinstance(error, kind))
     return problem(f"{said}: {error}.", to_do)
 
 
@@ -192,7 +184,12 @@ def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding
         # each time another, since one answers for a minute at most
         while not (spans := Jaeger(url).trace(trace_id)):
             if time.monotonic() - began >= patience_s:
-                yield _missing(Jaeger(url), patience_s)
+                yield problem(
+                    f"The collector took the probe, which did not come to {url} in"
+                    f" {duration(patience_s)}.",
+                    "look at the collector's log, sampling and exporters, and whether it delivers"
+                    f" to the Jaeger of {_names.JAEGER_URL}; or wait longer (--wait)",
+                )
                 return
             time.sleep(_PAUSE_S)
     except JaegerError as error:
@@ -207,18 +204,3 @@ def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding
             " spans.",
             "look for processors in the collector that remove span events",
         )
-
-
-def _missing(jaeger: Jaeger, patience_s: float) -> Finding:
-    look = f"look at the collector's exporters, and whether {_names.JAEGER_URL} is the Jaeger"
-    if _names.DOCTOR not in Jaeger(jaeger.url).services():  # by now
-        return problem(
-            f"Jaeger has no service {_names.DOCTOR!r}: the collector took the probe, and in"
-            f" {duration(patience_s)} nothing of it came to {jaeger.url}.",
-            f"{look} that it delivers to",
-        )
-    return problem(
-        f"The probe did not come to {jaeger.url} in {duration(patience_s)}, though earlier ones"
-        " did: the collector samples, or cannot deliver just now.",
-        f"look at the collector's log and sampling; or wait longer (--wait); {look}",
-    )

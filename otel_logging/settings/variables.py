@@ -100,10 +100,6 @@ class Variables:
                 found[each.name] = self.read(parse, default, *names)
         return found
 
-    def names(self) -> set[str]:
-        """Return the names of all variables."""
-        return {*os.environ, *self._dotenv}
-
 
 def _read_dotenv() -> Mapping[str, str | None]:
     path = Path(".env")
@@ -129,13 +125,6 @@ def value_of(name: str) -> str:
 def environment_with(**variables: str) -> dict[str, str]:
     """Return the environment with *variables*, for another program."""
     return {**os.environ, **variables}
-
-
-def set_in(name: str) -> str:
-    """Return where a variable gets its value from: "environment", ".env", or "" for nowhere."""
-    if value_of(name):
-        return "environment"
-    return ".env" if Variables().get(name) is not None else ""
 
 
 def proxies() -> tuple[str, ...]:
