@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 from click.testing import Result
 
@@ -21,7 +20,7 @@ from tests.receiver import Answer, Receiver, Request, accept, partial_success, r
 from tests.rude import Rude
 from tests.spools import make
 from tests.stored import Planted
-from tests.test_transport_grpc import Collector, abort
+from tests.test_transport_grpc import Collector
 
 Run = Callable[..., Result]
 
@@ -385,49 +384,6 @@ def test_a_collector_that_is_down_is_a_problem(run: Run) -> None:
     assert NOT_TRIED in result.output
 
 
-def test_an_unknown_host_is_a_problem(run: Run) -> None:
-    """In the resolver's words."""
-    result = run(OTEL_EXPORTER_OTLP_ENDPOINT="http://nowhere.invalid")
-
-    assert_problem(
-        result,
-        "The collector at http://nowhere.invalid/v1/traces does not answer: gaierror: ",
-        "start it",
-    )
-
-
-def test_http_to_a_grpc_port_is_a_problem(run: Run) -> None:
-    """With the usual port for HTTP."""
-    with Collector() as collector:
-        result = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
-
-    assert_problem(
-        result,
-        f"There is no OTLP at {collector.endpoint}/v1/traces: NotHttpError",
-        "set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's port for HTTP, usually 4318",
-    )
-
-
-def test_grpc_to_an_http_port_is_a_problem(run: Run, way: Way) -> None:
-    """With the usual port for gRPC."""
-    assert_problem(
-        run(OTEL_EXPORTER_OTLP_PROTOCOL="grpc"),
-        f"There is no OTLP at {way.receiver.endpoint}: gRPC UNAVAILABLE",
-        "set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's port for gRPC, usually 4317",
-    )
-
-
-def test_a_wrong_path_is_a_problem(run: Run, way: Way) -> None:
-    """Which variable is taken as it is, and which is not."""
-    way.receiver.answer = refuse(404)
-
-    assert_problem(
-        run(),
-        f"There is no OTLP at {way.receiver.endpoint}/v1/traces: HTTP 404",
-        "correct the path",
-    )
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> rude.Certificates:
     return rude.make_certificates(tmp_path_factory.mktemp("certificates"))
@@ -468,27 +424,6 @@ def test_a_server_that_asks_for_tls_is_a_problem(run: Run, way: Way, words: byte
     )
 
 
-def test_tls_to_a_plain_text_port_is_a_problem(run: Run, way: Way) -> None:
-    """The other way round."""
-    assert_problem(
-        run(OTEL_EXPORTER_OTLP_ENDPOINT=way.receiver.endpoint.replace("http:", "https:")),
-        f"There is no TLS at {way.receiver.endpoint.replace('http:', 'https:')}/v1/traces:",
-        "write http:// in OTEL_EXPORTER_OTLP_ENDPOINT",
-    )
-
-
-def test_an_untrusted_certificate_is_a_problem(run: Run, certificates: rude.Certificates) -> None:
-    """With the variable that names whom to trust."""
-    with Rude(rude.hang_up, tls=certificates.server_context()) as server:
-        result = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"https://127.0.0.1:{server.port}")
-
-    assert_problem(
-        result,
-        "The collector's certificate is not trusted",
-        "set OTEL_EXPORTER_OTLP_CERTIFICATE to the file of the authority",
-    )
-
-
 def test_an_invalid_certificate_file_is_a_problem(run: Run, tmp_path: Path) -> None:
     """Which only the client finds out."""
     (tmp_path / "bad.pem").write_text("no certificate")
@@ -499,25 +434,6 @@ def test_an_invalid_certificate_file_is_a_problem(run: Run, tmp_path: Path) -> N
     )
 
     assert_problem(result, "OTEL_EXPORTER_OTLP_CERTIFICATE=", "correct it")
-
-
-def test_http_to_a_grpc_port_over_tls_is_a_problem(
-    run: Run, certificates: rude.Certificates
-) -> None:
-    """It hangs up, one way or another: what to do names the ports."""
-    keys = certificates.server_key.read_bytes(), certificates.server.read_bytes()
-    with Collector(credentials=grpc.ssl_server_credentials([keys])) as collector:
-        result = run(
-            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
-            OTEL_EXPORTER_OTLP_CERTIFICATE=str(certificates.authority),
-        )
-
-    assert_problem(
-        result,
-        f"The collector at {collector.endpoint}/v1/traces does not answer: ",
-        "start it",
-    )
-    assert "port 4317 is gRPC, 4318 HTTP, and http/protobuf is spoken" in said(result)
 
 
 def not_found(_: Rude, connection: "rude.socket.socket") -> None:
@@ -589,25 +505,6 @@ def test_a_refusal_is_explained_as_the_service_explains_it(
         words = f"{mistake[0].lower()}{mistake[1:]} (HTTP{detail}; {to_do})"
         assert f"last failure: {words}" in repr(running)
     assert words in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("code", "sentence"),
-    [
-        (grpc.StatusCode.UNAUTHENTICATED, "The collector does not let us in: gRPC UNAUTHENTICATED"),
-        (grpc.StatusCode.UNIMPLEMENTED, "There is no OTLP at"),
-        (grpc.StatusCode.INVALID_ARGUMENT, "The collector takes none of the spans: gRPC INV"),
-    ],
-)
-def test_grpc_says_it_in_its_own_words(run: Run, code: grpc.StatusCode, sentence: str) -> None:
-    """The advice is the same."""
-    with Collector() as collector:
-        collector.answer = abort(code)
-        result = run(
-            OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
-        )
-
-    assert_problem(result, sentence, "")
 
 
 def test_another_refusal_is_in_the_collectors_words(run: Run, way: Way) -> None:
@@ -739,7 +636,7 @@ def test_tls_to_a_jaeger_without_it_is_a_problem(run: Run, way: Way) -> None:
     assert_problem(
         run(OTEL_LOGGING_JAEGER_URL=url),
         f"Jaeger does not answer: {url} cannot be reached: [SSL: WRONG_VERSION_NUMBER]",
-        "start it (docker compose up -d), or set OTEL_LOGGING_JAEGER_URL to where it is; https:// only",
+        "start it (docker compose up -d), or set OTEL_LOGGING_JAEGER_URL to where it is",
     )
 
 
