@@ -119,8 +119,7 @@ INTEGRATIONS: Final = {
     "django": ("django.core.handlers.asgi", "django.core.handlers.wsgi", "channels.routing"),
     "executors": (
         *("threading", "concurrent.futures.thread", "concurrent.futures.process"),
-        *("multiprocessing.pool", "joblib.externals.loky.process_executor"),
-        "apscheduler.schedulers.base",
+        *("multiprocessing.pool", "apscheduler.schedulers.base"),
     ),
     "flask": ("flask",),
     "loguru": ("loguru",),

@@ -83,10 +83,7 @@ def test_what_a_second_set_up_ignores_is_said_once(
     """Each thing once, also at exit; as it is in effect: the root logger's level, in words."""
     redactions = {
         "False": False,
-        "Redaction(keys=('plan',))": Redaction(["plan"]),
-        "Redaction(patterns=('q',), allow=('pin',), personal=True)": Redaction(
-            patterns=["q"], allow=["pin"], personal=True, salt="hunter2"
-        ),
+        "Redaction(...)": Redaction(patterns=["q"], personal=True, salt="hunter2"),
     }
     for shown, given in redactions.items():
         for _ in range(2):
