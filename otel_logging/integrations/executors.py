@@ -171,15 +171,11 @@ def _starting(start: Any) -> Any:
     return start_timer
 
 
+_handing = partial(partial, _submitting)
 _replaced = Replaced(
     ("threading", "Timer", "start", _starting),
-    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", partial(_submitting, _for_pool)),
-    (
-        "concurrent.futures.process",
-        "ProcessPoolExecutor",
-        "submit",
-        partial(_submitting, _InProcess),
-    ),
+    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _handing(_for_pool)),
+    ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _handing(_InProcess)),
     ("multiprocessing.pool", "Pool", "__init__", bindings.detached()),
     ("multiprocessing.pool", "Pool", "apply_async", partial(_in_pool, "func")),
     ("multiprocessing.pool", "Pool", "_map_async", partial(_in_pool, "mapper")),
