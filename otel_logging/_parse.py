@@ -147,17 +147,6 @@ def comma_list(_: str, value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def propagators(name: str, value: str) -> tuple[str, ...]:
-    """Return the propagators of ``a,b``, each of which is installed, without ``none``."""
-    from importlib.metadata import entry_points
-
-    chosen = tuple(part for part in comma_list(name, value) if part.lower() != "none")
-    installed = entry_points(group="opentelemetry_propagator").names
-    for part in chosen:
-        _check(part in installed, name, part, "of " + ", ".join(sorted({*installed, "none"})))
-    return chosen
-
-
 def line_exporters(name: str, value: str) -> frozenset[str]:
     """Return where lines go beside stdout: of ``otlp``, ``none`` and ``otlp,span``."""
     chosen = frozenset(part.lower() for part in comma_list(name, value))

@@ -14,10 +14,12 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
-from otel_logging import _diagnostics, _exceptions, _runtime, _wrap
+from otel_logging import _diagnostics, _exceptions, _names, _runtime, _wrap
+from otel_logging._errors import ConfigurationError
 from otel_logging._values import plain
 from otel_logging.binding import Block, has_ended
 from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
+from otel_logging.settings import variables
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -175,22 +177,15 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def set_propagators(names: tuple[str, ...] | None) -> None:
-    """Set OpenTelemetry's global propagator: the installed *names*, or what is there.
+def wrap_propagators() -> None:
+    """Make whoever injects by OpenTelemetry's global propagator leave out what is not named.
 
-    Failure: raises what a propagator does that cannot be loaded.
+    Failure: raises ``ConfigurationError`` where OTEL_PROPAGATORS, which OpenTelemetry reads, is wrong.
     """
     try:
         from opentelemetry import propagate
-    except ValueError:  # a name is not installed, which set-up has reported
-        return
-    chosen = propagate.get_global_textmap()
-    if names is not None:
-        from importlib.metadata import entry_points
-
-        from opentelemetry.propagators.composite import CompositePropagator
-
-        group: Any = entry_points(group="opentelemetry_propagator")
-        chosen = CompositePropagator([group[name].load()() for name in names])
-    if not isinstance(chosen, _Named):
-        propagate.set_global_textmap(_Named(chosen))
+    except ValueError as error:
+        name = _names.OTEL_PROPAGATORS
+        raise ConfigurationError(name, variables.value_of(name), str(error)) from error
+    if not isinstance(present := propagate.get_global_textmap(), _Named):
+        propagate.set_global_textmap(_Named(present))

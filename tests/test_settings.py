@@ -75,7 +75,6 @@ def test_defaults() -> None:
     assert dataclasses.asdict(settings.limits) == dataclasses.asdict(Limits())
     assert (settings.sampler, settings.sampler_ratio) == ("parentbased_always_on", 1.0)
     assert (settings.traces, settings.log_exporter) == (True, None)
-    assert settings.propagators is None
     assert (settings.who, settings.propagate, settings.budgets) == (("user_id",), (), {})
     assert (settings.spool_dir, settings.spool_bytes, settings.spool_hours) == (None, 64 << 20, 24)
     assert not settings.temporary
@@ -945,14 +944,12 @@ def test_where_lines_cannot_go(monkeypatch: pytest.MonkeyPatch, value: str) -> N
         load()
 
 
-def test_propagators_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the settings."""
-    monkeypatch.setenv("OTEL_PROPAGATORS", "tracecontext, b3,")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "~/spool")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_BYTES", "900000")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_HOURS", "0.5")
     settings = load(who=["tenant", "user_id"], propagate={"tenant"}, budgets={"answer": 1})  # type: ignore[arg-type]
-    assert settings.propagators == ("tracecontext", "b3")
     assert (settings.who, settings.propagate) == (("tenant", "user_id"), ("tenant",))
     assert settings.budgets == {"answer": 1.0}
     assert settings.spool_dir == Path.home() / "spool"

@@ -86,8 +86,6 @@ class Settings(LogSettings):
     sampler: str = asked(_parse.one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
     sampler_ratio: float = asked(_parse.ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
     limits: Limits
-    #: None: what OpenTelemetry has set.
-    propagators: tuple[str, ...] | None = asked(_parse.propagators, None, "OTEL_PROPAGATORS")
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), "OTEL_LOGGING_PROPAGATE")
     #: Whether a trace that comes in is continued; else it is linked to.
     trust_inbound: bool = asked(_parse.flag, True, "OTEL_LOGGING_TRUST_INBOUND")
