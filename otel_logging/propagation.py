@@ -180,7 +180,7 @@ def _text(value: Any) -> str:
 def wrap_propagators() -> None:
     """Make whoever injects by OpenTelemetry's global propagator leave out what is not named.
 
-    Failure: raises ``ConfigurationError`` where OTEL_PROPAGATORS, which OpenTelemetry reads, is wrong.
+    Failure: raises ``ConfigurationError`` where OTEL_PROPAGATORS, OpenTelemetry's own, is wrong.
     """
     try:
         from opentelemetry import propagate

@@ -90,7 +90,6 @@ def test_all_is_well(run: Run, way: Way, tmp_path: Path) -> None:
         f" ✓ Spans wait in {tmp_path / 'spool'}: none does now, and there is room."
         f" ✓ The collector takes spans at {way.receiver.endpoint}/v1/traces."
         f" ✓ Jaeger 2.13.0 answers at {way.jaeger.url}."
-        " ✓ The clocks agree."
         " ✓ The probe came back with its log line, after "
     )
     assert result.output.endswith("\n\nAll is well: a span and its log line made the whole way.\n")
@@ -724,32 +723,6 @@ def test_a_service_that_jaeger_lacks_is_noted(run: Run, way: Way) -> None:
     assert result.exit_code == 0
     assert "! Jaeger has nothing of the service 'shop' yet." in result.output
     assert "nothing of the service" not in run(OTEL_SERVICE_NAME="otel-logging-doctor").output
-
-
-@pytest.mark.parametrize(("ahead_s", "words"), [(90.0, "ahead of"), (-3600.0, "behind")])
-def test_a_clock_that_is_off_is_a_problem(run: Run, way: Way, ahead_s: float, words: str) -> None:
-    """By more than a minute, and which way."""
-    way.jaeger.ahead_s = ahead_s
-
-    result = run()
-
-    assert f" s {words} ours" in said(result)
-    assert_problem(result, "Jaeger's clock is ", "set both clocks by NTP")
-    assert "✓ The probe came back" in result.output
-
-
-def test_a_clock_that_is_off_by_less_is_good(run: Run, way: Way) -> None:
-    """Nobody would notice."""
-    way.jaeger.ahead_s = -45.0
-    assert run().exit_code == 0
-
-
-def test_a_jaeger_without_a_clock_is_noted(run: Run, way: Way) -> None:
-    """A proxy in between may take the header off."""
-    way.jaeger.ahead_s = float("nan")
-    result = run()
-    assert result.exit_code == 0
-    assert "! Jaeger does not say what time it is" in result.output
 
 
 # ---------------------------------------------------------------- in a terminal

@@ -8,7 +8,6 @@ question.
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from otel_logging import _names, _otlp
@@ -30,7 +29,6 @@ from otel_logging.traces.jaeger import (
 _LINE: Final = "the doctor was here"
 _MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is waiting
 _PAUSE_S: Final = 0.2
-_SKEW_S: Final = 60.0  # traces are looked for by the minute
 _OLDEST: Final = (2, 13)
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
 _SERVERS: Final = (_ENDPOINT, _names.OTLP_PREFIXES["traces"] + "ENDPOINT", _names.JAEGER_URL)
@@ -126,8 +124,8 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
 
 
 def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
-    """Say whether Jaeger answers, its version, whether its clock agrees with ours, and whether it
-    has anything of *service*; empty is any.
+    """Say whether Jaeger answers, its version, and whether it has anything of *service*; empty is
+    any.
     """
     try:
         services = jaeger.services()
@@ -140,7 +138,6 @@ def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
         yield _too_old(jaeger, version)
         return
     yield good(f"Jaeger {version} answers at {jaeger.url}.".replace("  ", " "))
-    yield _clock(jaeger.date)
     if service and service not in services:
         yield note(f"Jaeger has nothing of the service {service!r} yet.")
 
@@ -160,21 +157,6 @@ def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
                 return _too_old(jaeger, version)
     said, to_do = next(advice for kind, advice in _ADVICE.items() if isinstance(error, kind))
     return problem(f"{said}: {error}.", to_do)
-
-
-def _clock(date: str) -> Finding:
-    try:
-        ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
-    except ValueError:  # absent, or not of HTTP
-        return note("Jaeger does not say what time it is: the clocks are not compared.")
-    if abs(ahead_s) <= _SKEW_S:
-        return good("The clocks agree.")
-    direction = "ahead of" if ahead_s > 0 else "behind"
-    return problem(
-        f"Jaeger's clock is {abs(ahead_s):.0f} s {direction} ours: traces are looked for at the"
-        " wrong time.",
-        "set both clocks by NTP (timedatectl set-ntp true)",
-    )
 
 
 def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding]:
