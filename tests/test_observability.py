@@ -321,7 +321,7 @@ def test_a_spool_directory_that_is_not_safe_is_not_used_and_reported(
         setup_observability("shop", spool_dir=base, endpoint="http://127.0.0.1:9")
     with _started(), traced("x"):
         pass
-    assert "the spool directory is not used: it is not safe" in capsys.readouterr().err
+    assert "no sticky bit" in capsys.readouterr().err
     assert list(base.iterdir()) == []
     base.chmod(0o700)
     with _started():

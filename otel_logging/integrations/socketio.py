@@ -26,11 +26,9 @@ def _handling(server: Any, event: str, namespace: str | None, environ: Any) -> I
     own = getattr(server.namespace_handlers.get(namespace), f"on_{event}", None)
     # a client may send any name
     is_known = own or event in server.handlers.get(namespace, ()) or event == "connect"
-    fields = {"messaging.system": "socketio", "messaging.destination.name": namespace}
+    name, fields = event if is_known else "event", {"socketio.namespace": namespace}
     is_in_message = _names.HELD in CURRENT.get()
-    with traced(
-        event if is_known else "event", kind="server", root=not is_in_message, attributes=fields
-    ):
+    with traced(name, kind="server", root=not is_in_message, attributes=fields):
         bind_context(**bound_there)
         yield
         if event == "connect":

@@ -68,20 +68,13 @@ def load_exporter(
 
 def _url(signal: str, protocol: str, name: str, value: Any) -> str:
     """Return where the requests go: a base URL gets the signal's path."""
-    if protocol == "grpc":
-        return _url_of_grpc(name, value)
-    parts = urlsplit(_parse.url(name, value))
-    if name == _names.OTLP_PREFIXES[signal] + "ENDPOINT":
-        return parts.geturl()  # OpenTelemetry specification: it is taken as it is
+    like = f"a URL like http://localhost:{_PORTS[protocol]}"
+    parts, is_grpc = urlsplit(_parse.url(name, value, like)), protocol == "grpc"
     path = parts.path.rstrip("/")
+    if is_grpc and (path or parts.query):
+        raise ConfigurationError(name, value, f"{like}: gRPC has no path and no query")
+    if is_grpc or name == _names.OTLP_PREFIXES[signal] + "ENDPOINT":
+        return parts.geturl()  # OpenTelemetry specification: it is taken as it is
     for known in _names.OTLP_PREFIXES:
         path = path.removesuffix(f"/v1/{known}")
     return parts._replace(path=f"{path}/v1/{signal}").geturl()
-
-
-def _url_of_grpc(name: str, value: object) -> str:
-    like = "a URL like http://localhost:4317"
-    parts = urlsplit(_parse.url(name, value, like))
-    if parts.path.strip("/") or parts.query:
-        raise ConfigurationError(name, value, f"{like}: gRPC has no path and no query")
-    return parts.geturl()

@@ -77,7 +77,7 @@ def test_each_event_of_flask_socketio_is_a_trace_of_the_connections_user() -> No
     ]
     assert run.line("left")["user_id"] == "alice"
     assert "room" not in run.line("left")  # what one event binds ends with it
-    assert run.span("move")["attributes"]["messaging.destination.name"] == "/game"
+    assert run.span("move")["attributes"]["socketio.namespace"] == "/game"
 
 
 def test_a_refused_connection_is_no_failure() -> None:
