@@ -263,10 +263,9 @@ def url(name: str, value: object, like: str = "a URL like http://localhost:4318"
     except ValueError:
         host, port = "", None
     is_url = host and "%" not in host and port != 0 and parts.scheme in ("http", "https")
+    is_url = is_url and "@" not in parts.path + parts.query and credentials_of(parts) is not None
     _check(is_url, name, value, like + _ENCODED * ("@" in given))
     _check("#" not in given, name, value, f"{like}, without a fragment (#)")
-    is_encoded = "@" not in parts.path + parts.query and credentials_of(parts) is not None
-    _check(is_encoded, name, value, like + _ENCODED)
     return parts.geturl()
 
 

@@ -51,9 +51,7 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
     try:
         from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
 
-        textmap = propagate.get_global_textmap()
-        textmap = textmap.others if isinstance(textmap, _Named) else textmap
-        textmap.inject(headers, _outgoing(CURRENT.get()))
+        propagate.inject(headers, _outgoing(CURRENT.get()))
         if carrier is not None:
             carrier.update(headers)
     except Exception as error:
