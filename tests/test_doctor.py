@@ -48,9 +48,6 @@ def way(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", jaeger.url)
         monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", str(tmp_path / "spool"))
         monkeypatch.setenv("COLUMNS", "120")
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-            monkeypatch.delenv(name.lower(), raising=False)
         yield Way(receiver, jaeger)
 
 
@@ -238,14 +235,6 @@ def test_lines_as_log_records_are_noted(run: Run) -> None:
 
     assert result.exit_code == 0
     assert "! OTEL_LOGS_EXPORTER=otlp: log lines leave as log records" in said(result)
-
-
-def test_proxies_are_noted(run: Run) -> None:
-    """Nothing goes through them."""
-    result = run(HTTPS_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1")
-
-    assert result.exit_code == 0
-    assert "! http_proxy and HTTPS_PROXY set: neither the collector nor" in said(result)
 
 
 # ---------------------------------------------------------------- the spool

@@ -42,7 +42,6 @@ from otel_logging.settings import (
 )
 from otel_logging.settings.links import jaeger_url, takes_links
 from otel_logging.settings.logs import load_logs
-from otel_logging.settings.variables import proxies
 from otel_logging.spool import directories
 from tests.lines import ROOT
 from tests.programs import child_environment, python, script
@@ -606,17 +605,6 @@ def test_an_invalid_jaeger_address_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(ConfigurationError):
         jaeger_url()
     assert "secret" not in str(raised.value)
-
-
-def test_proxies_that_are_set_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In either case of letters; nobody goes through them."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    assert proxies() == ()
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
-    monkeypatch.setenv("all_proxy", "http://proxy")
-    assert proxies() == ("HTTPS_PROXY", "all_proxy")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
 from otel_logging.doctor import probe
 from otel_logging.doctor.report import NOT_TRIED, OFF, Finding, Mark, good, note, problem, problems
-from otel_logging.settings import Settings, links, variables
+from otel_logging.settings import Settings, links
 from otel_logging.spool import destinations, directories
 from otel_logging.traces.jaeger import Jaeger
 
@@ -36,7 +36,6 @@ def examine(
         yield probe.invalid(error)
         return
     yield from _recording(chosen)
-    yield from _proxies()
     yield from _spool_findings(chosen, places)
     if not chosen.traces or not chosen.exporter.network:
         yield note(OFF)
@@ -82,15 +81,6 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
             f"{_names.OTEL_LOGS_EXPORTER}=otlp: log lines leave as log records, which Jaeger does"
             " not keep.",
             f"unset {_names.OTEL_LOGS_EXPORTER} to see them in their traces",
-        )
-
-
-def _proxies() -> Iterator[Finding]:
-    if named := variables.proxies():
-        yield note(
-            f"{' and '.join(named)} set: neither the collector nor Jaeger is asked through a"
-            " proxy.",
-            "make both reachable directly from here",
         )
 
 

@@ -113,7 +113,8 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
         return problem(
             f"The collector at {exporter.shown} does not answer: {answer.detail}.",
             f"start it (docker compose up -d), or set {_ENDPOINT} to where it is; port 4317 is"
-            f" gRPC, 4318 HTTP, and {exporter.protocol} is spoken; https:// if it expects TLS",
+            f" gRPC, 4318 HTTP, and {exporter.protocol} is spoken; https:// if it expects TLS; no"
+            " proxy is used",
         )
     answer = lasting(answer, NOUNS[exporter.signal])
     said = f"{answer.mistake[0].upper()}{answer.mistake[1:]}: {answer.detail}."

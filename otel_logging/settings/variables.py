@@ -15,8 +15,6 @@ from typing import Any, Final, TypeVar, cast
 from otel_logging._errors import ConfigurationError
 
 _T = TypeVar("_T")
-#: In either case of letters; deliveries go through none of them.
-_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
 #: Variables that another SDK reads too.
 _OTHERS: Final = re.compile("OTEL_(?!LOGGING_)")
 
@@ -125,10 +123,3 @@ def value_of(name: str) -> str:
 def environment_with(**variables: str) -> dict[str, str]:
     """Return the environment with *variables*, for another program."""
     return {**os.environ, **variables}
-
-
-def proxies() -> tuple[str, ...]:
-    """Return the variables that are set and name a proxy, which neither delivery nor Jaeger use."""
-    variables = Variables()
-    names = [name for proxy in _PROXIES for name in (proxy, proxy.lower())]
-    return tuple(name for name in names if variables.get(name) is not None)
