@@ -67,6 +67,7 @@ def test_each_query_of_each_engine_is_one_span(how: str) -> None:
     with capture() as run, engine.connect() as connection:
         connection.execute(text("select 1"))
     assert run.spans == []
+    engine.dispose()
 
 
 def sent(post: Any, receiver: Receiver) -> dict[str, str]:

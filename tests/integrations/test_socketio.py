@@ -116,10 +116,10 @@ def test_each_event_of_asyncio_is_one_too(server: str) -> None:
         asyncio.run(talk(seen.port))
         spans = seen.wait_for("say", 6)
         connects = seen.wait_for("connect", 2)
-        messages = {span["span_id"] for span in seen.wait_for("message", 8)}
+    messages = {span["span_id"] for span in seen.named("message")}
     assert all(span["status"] != "error" for span in connects)
     assert len({span["trace_id"] for span in spans + connects}) == 8
-    assert {span["parent_span_id"] for span in spans + connects} == messages
+    assert {span["parent_span_id"] for span in spans + connects} <= messages
     lines = [line for line in seen.lines if line["event"] == "said"]
     assert all(line["text"][:-1] == line["user_id"] for line in lines)
     assert {line["trace_id"] for line in lines} == {span["trace_id"] for span in spans}
