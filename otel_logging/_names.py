@@ -119,13 +119,13 @@ INTEGRATIONS: Final = {
     "django": ("django.core.handlers.asgi", "django.core.handlers.wsgi", "channels.routing"),
     "executors": (
         *("threading", "concurrent.futures.thread", "concurrent.futures.process"),
-        *("multiprocessing.pool", "joblib.externals.loky.process_executor"),
-        "apscheduler.schedulers.base",
+        *("multiprocessing.pool", "apscheduler.schedulers.base"),
     ),
     "flask": ("flask",),
     "loguru": ("loguru",),
     "quart": ("quart",),
     "rq": ("rq.worker",),
+    "socketio": ("socketio.server", "socketio.async_server"),
     "websockets": tuple(f"websockets.{kind}.server" for kind in ("asyncio", "legacy", "sync")),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
@@ -152,6 +152,7 @@ SPOOL_BYTES: Final = "OTEL_LOGGING_SPOOL_BYTES"
 APPLICATION: Final = "OTEL_LOGGING_APPLICATION"
 JAEGER_URL: Final = "OTEL_LOGGING_JAEGER_URL"
 OTEL_SERVICE_NAME: Final = "OTEL_SERVICE_NAME"
+OTEL_PROPAGATORS: Final = "OTEL_PROPAGATORS"
 OTEL_LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
 OTEL_TRACES_SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 OTEL_TRACES_SAMPLER_ARG: Final = "OTEL_TRACES_SAMPLER_ARG"

@@ -96,7 +96,9 @@ def _named(wrapper: Any, function: _F) -> _F:
     """Return *wrapper* with what ``functools.wraps`` does not find on what is no function."""
     if isinstance(function, (types.FunctionType, types.MethodType)):
         return cast(_F, wrapper)
-    named = _unwrapped(function)
+    named: Any = function
+    while isinstance(named, functools.partial):  # of however many
+        named = named.func
     qualified = getattr(named, "__qualname__", named.__class__.__qualname__)
     wrapper.__qualname__ = qualified
     wrapper.__name__ = getattr(named, "__name__", qualified.rpartition(".")[2])
@@ -105,13 +107,6 @@ def _named(wrapper: Any, function: _F) -> _F:
         if not name.startswith("_") and (callable(found) or isinstance(found, classmethod)):
             setattr(wrapper, name, getattr(function, name))
     return cast(_F, wrapper)
-
-
-def _unwrapped(function: Any) -> Any:
-    """Return what a partial, of however many, is of."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function
 
 
 def wrap_in_context(
@@ -142,10 +137,6 @@ def wrap_in_context(
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with inside() as own:
                 return (yield from _stepped(own, own.run(function, *args, **kwargs)))
-
-        code = getattr(_unwrapped(function), "__code__", None)
-        if getattr(code, "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE:
-            wrapper = types.coroutine(wrapper)  # it is awaited
 
     else:
         wrapper = _async_generator(function, inside)

@@ -125,8 +125,6 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
             return spool
         except Exception as error:
             failure = error
-            if given is None and isinstance(error, directories.UnsafeError):
-                _diagnostics.remark("the spool directory is not used: it is not safe", detail=error)
     if given is not None:
         allowed = f"a directory that can be written ({failure})"
         raise ConfigurationError(settings.spool_dir_named, str(given), allowed) from failure

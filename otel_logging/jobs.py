@@ -143,7 +143,7 @@ class TaggedLogger(logging.Logger):
         """Make a record, tagged."""
         record = super().makeRecord(*args, **kwargs)
         tag = _current().tag
-        if tag is not None or type(record.msg) is TaggedText:
+        if tag is not None:
             record.msg = _with_tag(tag, record.msg, is_format=bool(record.args))
         return record
 
@@ -166,18 +166,15 @@ def _like(kinds: tuple[Any, ...]) -> Any:
     return type(kinds[0].__name__, kinds, {"__slots__": ("logger",), "__module__": __name__})
 
 
-def _with_tag(tag: str | None, message: Any, *, is_format: bool) -> Any:
+def _with_tag(tag: str, message: Any, *, is_format: bool) -> Any:
     """Return *message* with *tag* before it; as it is, where it has one, or cannot be text."""
     if type(message) is TaggedText:  # by type: a message may have a __class__ that raises
-        tag, text = message.tag, message.message
-        if not (is_format and "%" in tag):
-            return message
-    else:
-        try:
-            text = str(message)
-        except Exception:  # for the handlers to find out, as it is without a tag
-            return message
+        return message
+    try:
+        text = str(message)
+    except Exception:  # for the handlers to find out, as it is without a tag
+        return message
     before = f"[{tag}] "
     if is_format:
         before = before.replace("%", "%%")
-    return message if tag is None or text.startswith(before) else tagged_text(tag, text, before)
+    return message if text.startswith(before) else tagged_text(tag, text, before)

@@ -23,7 +23,7 @@ from otel_logging._redact import Redaction
 from otel_logging.integrations import registry
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.logs import caller, configure, levels
-from otel_logging.propagation import set_propagators
+from otel_logging.propagation import wrap_propagators
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, differences, load
 from otel_logging.settings.logs import load_logs
 
@@ -282,7 +282,7 @@ def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
     made = Observability(settings)
     try:
         made._start()  # noqa: SLF001
-        set_propagators(settings.propagators)
+        wrap_propagators()
     except BaseException:
         made.shutdown(0.0)
         raise

@@ -13,11 +13,13 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
-from otel_logging import _diagnostics, _exceptions, _runtime, _wrap, outliving
+from otel_logging import _diagnostics, _exceptions, _names, _runtime, _wrap, outliving
+from otel_logging._errors import ConfigurationError
 from otel_logging._text import later
 from otel_logging._values import plain
 from otel_logging.binding import Block, has_ended
 from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
+from otel_logging.settings import variables
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -50,9 +52,7 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
     try:
         from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
 
-        textmap = propagate.get_global_textmap()
-        textmap = textmap.others if isinstance(textmap, _Named) else textmap
-        textmap.inject(headers, _outgoing(CURRENT.get()))
+        propagate.inject(headers, _outgoing(CURRENT.get()))
         if carrier is not None:
             carrier.update(headers)
     except Exception as error:
@@ -176,22 +176,15 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def set_propagators(names: tuple[str, ...] | None) -> None:
-    """Set OpenTelemetry's global propagator: the installed *names*, or what is there.
+def wrap_propagators() -> None:
+    """Make whoever injects by OpenTelemetry's global propagator leave out what is not named.
 
-    Failure: raises what a propagator does that cannot be loaded.
+    Failure: raises ``ConfigurationError`` where OTEL_PROPAGATORS, OpenTelemetry's own, is wrong.
     """
     try:
         from opentelemetry import propagate
-    except ValueError:  # a name is not installed, which set-up has reported
-        return
-    chosen = propagate.get_global_textmap()
-    if names is not None:
-        from importlib.metadata import entry_points
-
-        from opentelemetry.propagators.composite import CompositePropagator
-
-        group: Any = entry_points(group="opentelemetry_propagator")
-        chosen = CompositePropagator([group[name].load()() for name in names])
-    if not isinstance(chosen, _Named):
-        propagate.set_global_textmap(_Named(chosen))
+    except ValueError as error:
+        name = _names.OTEL_PROPAGATORS
+        raise ConfigurationError(name, variables.value_of(name), str(error)) from error
+    if not isinstance(present := propagate.get_global_textmap(), _Named):
+        propagate.set_global_textmap(_Named(present))

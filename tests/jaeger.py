@@ -12,10 +12,8 @@ text of a list.
 
 import base64
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -39,7 +37,6 @@ class FakeJaeger:
     def __init__(self, *, later: bool = False, version: str = "2.13.0", port: int = 0) -> None:
         self.later = later
         self.version = version
-        self.ahead_s = 0.0  # of its clock
         self.most_traces = 100_000  # more may not be asked for
         self.asked: list[tuple[str, Params]] = []
         #: Gives another answer: called with the path, returns one or None.
@@ -183,8 +180,6 @@ class _Handler(BaseHTTPRequestHandler):
         jaeger: FakeJaeger = self.server.receiver
         status, kind, body = jaeger.answer(parts.path, dict(parse_qsl(parts.query)))
         self.send_response_only(status)
-        if jaeger.ahead_s == jaeger.ahead_s:  # not NaN
-            self.send_header("Date", formatdate(time.time() + jaeger.ahead_s, usegmt=True))
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -1,7 +1,6 @@
 """Beside a tracer provider of another SDK, as ``opentelemetry-instrument`` sets it."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,28 +125,6 @@ def test_values_that_the_other_sdk_has_stop_nothing(logs: str, receiver: Receive
     assert "ConfigurationError: OTEL_TRACES_EXPORTER='console,otlp'" in alone.stderr
     strict = child_environment(OTEL_LOGGING_SPOOL_HOURS="long")
     assert "ConfigurationError" in python("-c", PROGRAM, "none", "", env=strict).stderr
-
-
-def test_a_propagator_that_is_not_installed_stops_no_program(receiver: Receiver) -> None:
-    """Spans and lines go on; trace headers do not: OpenTelemetry loads no propagator then."""
-    program = PROGRAM + "from otel_logging import inject\nassert inject() == {}\n"
-    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
-    env = child_environment(**variables, OTEL_PROPAGATORS="tracecontext,nonsense")
-    done = good(python("-c", program, "none", "", env=env))
-    assert {"order", "silent"} <= {s.name for s in receiver.spans}
-    assert "otel_logging: OTEL_PROPAGATORS='nonsense': of b3, b3multi, baggage," in done.stderr
-    assert "headers lost: a propagator or a carrier failed (Propagator nonsense" in done.stderr
-
-
-def test_a_propagator_in_a_dotenv_alone_is_left_out(receiver: Receiver, tmp_path: Path) -> None:
-    """OpenTelemetry does not read that file: its own propagators stay."""
-    (tmp_path / ".env").write_text("OTEL_PROPAGATORS=nonsense\n")
-    program = PROGRAM.replace(
-        "    pass\n", "    from otel_logging import inject\n    assert 'traceparent' in inject()\n"
-    )
-    env = child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
-    done = good(python("-c", program, "none", "", env=env, cwd=tmp_path))
-    assert "OTEL_PROPAGATORS='nonsense'" in done.stderr
 
 
 RECORDS = """

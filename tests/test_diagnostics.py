@@ -49,7 +49,7 @@ def test_each_kind_is_reported_at_most_once_a_minute(
 
 def test_a_remark_has_no_number(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor has one that was made again within the minute."""
-    remark = "OTEL_BSP_SCHEDULE_DELAY is ignored: spans are queued on disk"
+    remark = "spans are kept for an hour"
     _diagnostics.remark(remark)
     _diagnostics.remark(remark, detail="again")
     _diagnostics.remark(remark)

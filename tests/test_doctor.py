@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 from click.testing import Result
 
@@ -21,7 +20,7 @@ from tests.receiver import Answer, Receiver, Request, accept, partial_success, r
 from tests.rude import Rude
 from tests.spools import make
 from tests.stored import Planted
-from tests.test_transport_grpc import Collector, abort
+from tests.test_transport_grpc import Collector
 
 Run = Callable[..., Result]
 
@@ -49,9 +48,6 @@ def way(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", jaeger.url)
         monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", str(tmp_path / "spool"))
         monkeypatch.setenv("COLUMNS", "120")
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-            monkeypatch.delenv(name.lower(), raising=False)
         yield Way(receiver, jaeger)
 
 
@@ -91,7 +87,6 @@ def test_all_is_well(run: Run, way: Way, tmp_path: Path) -> None:
         f" ✓ Spans wait in {tmp_path / 'spool'}: none does now, and there is room."
         f" ✓ The collector takes spans at {way.receiver.endpoint}/v1/traces."
         f" ✓ Jaeger 2.13.0 answers at {way.jaeger.url}."
-        " ✓ The clocks agree."
         " ✓ The probe came back with its log line, after "
     )
     assert result.output.endswith("\n\nAll is well: a span and its log line made the whole way.\n")
@@ -234,96 +229,12 @@ def test_a_sampler_that_drops_some_is_noted(run: Run) -> None:
     assert "keeps 0.0001% of" in run(OTEL_TRACES_SAMPLER_ARG="0.000001").output
 
 
-@pytest.mark.parametrize(
-    ("line", "to_do"),
-    [
-        ("OTEL_SDK_DISABLED=true", "take OTEL_SDK_DISABLED out of {}"),
-        (
-            "OTEL_TRACES_SAMPLER=always_off",
-            "take OTEL_TRACES_SAMPLER out of {}, and unset OTEL_TRACES_SAMPLER_ARG",
-        ),
-    ],
-)
-def test_what_is_set_in_a_file_is_taken_out_of_it(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, to_do: str
-) -> None:
-    """To unset it helps nothing."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env").write_text(line)
-
-    result = run(OTEL_TRACES_SAMPLER_ARG="0.5")
-
-    assert f"do: {to_do.format(tmp_path / '.env')}" in said(result)
-
-
 def test_lines_as_log_records_are_noted(run: Run) -> None:
     """Jaeger keeps no log records."""
     result = run(OTEL_LOGS_EXPORTER="otlp")
 
     assert result.exit_code == 0
     assert "! OTEL_LOGS_EXPORTER=otlp: log lines leave as log records" in said(result)
-
-
-def test_proxies_are_noted(run: Run) -> None:
-    """Nothing goes through them."""
-    result = run(HTTPS_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1")
-
-    assert result.exit_code == 0
-    assert "! http_proxy and HTTPS_PROXY set: neither the collector nor" in said(result)
-
-
-# ---------------------------------------------------------------- the provider
-
-
-def doctor(directory: Path, sitecustomize: str = "", **variables: str) -> str:
-    """Run the doctor in a process that begins with *sitecustomize*; return what it said."""
-    (directory / "sitecustomize.py").write_text(sitecustomize)
-    environment = child_environment(
-        ENVIRONMENT="production", OTEL_SDK_DISABLED="true", PYTHONIOENCODING="utf-8", **variables
-    )
-    environment["PYTHONPATH"] = f"{directory}:{environment['PYTHONPATH']}"
-    script = "from otel_logging.cli import main; main(['doctor'])"
-    done = python("-c", script, env=environment)
-    assert done.returncode == ("✗" in done.stdout), done.stderr
-    return " ".join(f"{done.stdout}\n{done.stderr}".split())
-
-
-SET = "from opentelemetry import trace\n"
-
-
-def test_a_provider_that_keeps_ours_out_is_a_problem(tmp_path: Path) -> None:
-    """Whatever starts before the program may have set it."""
-    output = doctor(tmp_path, f"{SET}trace.set_tracer_provider(trace.NoOpTracerProvider())")
-
-    assert (
-        "✗ Somebody else's tracer provider is set already"
-        " (opentelemetry.trace.NoOpTracerProvider)" in output
-    )
-    assert "do: do not set OTEL_PYTHON_TRACER_PROVIDER" in output
-
-
-def test_a_provider_that_ours_is_attached_to_is_noted(tmp_path: Path) -> None:
-    """What it delivers itself is not delivered once more."""
-    output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider")
-
-    assert "! Somebody else's tracer provider is set already (opentelemetry.sdk.trace." in output
-    assert "does not send again" in output
-
-
-def test_a_provider_that_cannot_be_loaded_is_a_problem(tmp_path: Path) -> None:
-    """OpenTelemetry's own variable names it."""
-    output = doctor(tmp_path, OTEL_PYTHON_TRACER_PROVIDER="nobody's")
-
-    assert "provider that OTEL_PYTHON_TRACER_PROVIDER=nobody's asks for cannot be loaded" in output
-    assert "do: unset OTEL_PYTHON_TRACER_PROVIDER" in output
-    assert "Traceback" not in output
-
-
-def test_the_error_of_a_provider_is_in_the_problem(tmp_path: Path) -> None:
-    """Where it says so itself."""
-    fails = "def _fails(): raise RuntimeError('no key')\ntrace.get_tracer_provider = _fails"
-
-    assert "cannot be loaded (RuntimeError: no key)." in doctor(tmp_path, f"{SET}{fails}")
 
 
 # ---------------------------------------------------------------- the spool
@@ -430,9 +341,20 @@ def test_a_full_disk_is_a_problem(tmp_path: Path) -> None:
     bytes_left = 800_000  # not enough for a segment, enough for what measures coverage
     full = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_left},) * 2)"
 
-    output = doctor(tmp_path, full, OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"))
+    (tmp_path / "sitecustomize.py").write_text(full)
+    spool = tmp_path / "spool"
+    environment = child_environment(
+        ENVIRONMENT="production",
+        OTEL_SDK_DISABLED="true",
+        OTEL_LOGGING_SPOOL_DIR=str(spool),
+        PYTHONIOENCODING="utf-8",
+    )
+    environment["PYTHONPATH"] = f"{tmp_path}:{environment['PYTHONPATH']}"
+    done = python("-c", "from otel_logging.cli import main; main(['doctor'])", env=environment)
 
-    assert f"✗ The disk of the spool is full ({tmp_path / 'spool'}). do: make room on it" in output
+    assert done.returncode == 1, done.stderr
+    output = " ".join(done.stdout.split())
+    assert f"✗ The disk of the spool is full ({spool}). do: make room on it" in output
 
 
 # ---------------------------------------------------------------- the collector
@@ -448,49 +370,6 @@ def test_a_collector_that_is_down_is_a_problem(run: Run) -> None:
         "start it (docker compose up -d), or set OTEL_EXPORTER_OTLP_ENDPOINT",
     )
     assert NOT_TRIED in result.output
-
-
-def test_an_unknown_host_is_a_problem(run: Run) -> None:
-    """In the resolver's words."""
-    result = run(OTEL_EXPORTER_OTLP_ENDPOINT="http://nowhere.invalid")
-
-    assert_problem(
-        result,
-        "The collector at http://nowhere.invalid/v1/traces does not answer: gaierror: ",
-        "start it",
-    )
-
-
-def test_http_to_a_grpc_port_is_a_problem(run: Run) -> None:
-    """With the usual port for HTTP."""
-    with Collector() as collector:
-        result = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
-
-    assert_problem(
-        result,
-        f"There is no OTLP at {collector.endpoint}/v1/traces: NotHttpError",
-        "set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's port for HTTP, usually 4318",
-    )
-
-
-def test_grpc_to_an_http_port_is_a_problem(run: Run, way: Way) -> None:
-    """With the usual port for gRPC."""
-    assert_problem(
-        run(OTEL_EXPORTER_OTLP_PROTOCOL="grpc"),
-        f"There is no OTLP at {way.receiver.endpoint}: gRPC UNAVAILABLE",
-        "set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's port for gRPC, usually 4317",
-    )
-
-
-def test_a_wrong_path_is_a_problem(run: Run, way: Way) -> None:
-    """Which variable is taken as it is, and which is not."""
-    way.receiver.answer = refuse(404)
-
-    assert_problem(
-        run(),
-        f"There is no OTLP at {way.receiver.endpoint}/v1/traces: HTTP 404",
-        "correct the path",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -533,27 +412,6 @@ def test_a_server_that_asks_for_tls_is_a_problem(run: Run, way: Way, words: byte
     )
 
 
-def test_tls_to_a_plain_text_port_is_a_problem(run: Run, way: Way) -> None:
-    """The other way round."""
-    assert_problem(
-        run(OTEL_EXPORTER_OTLP_ENDPOINT=way.receiver.endpoint.replace("http:", "https:")),
-        f"There is no TLS at {way.receiver.endpoint.replace('http:', 'https:')}/v1/traces:",
-        "write http:// in OTEL_EXPORTER_OTLP_ENDPOINT",
-    )
-
-
-def test_an_untrusted_certificate_is_a_problem(run: Run, certificates: rude.Certificates) -> None:
-    """With the variable that names whom to trust."""
-    with Rude(rude.hang_up, tls=certificates.server_context()) as server:
-        result = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"https://127.0.0.1:{server.port}")
-
-    assert_problem(
-        result,
-        "The collector's certificate is not trusted",
-        "set OTEL_EXPORTER_OTLP_CERTIFICATE to the file of the authority",
-    )
-
-
 def test_an_invalid_certificate_file_is_a_problem(run: Run, tmp_path: Path) -> None:
     """Which only the client finds out."""
     (tmp_path / "bad.pem").write_text("no certificate")
@@ -564,25 +422,6 @@ def test_an_invalid_certificate_file_is_a_problem(run: Run, tmp_path: Path) -> N
     )
 
     assert_problem(result, "OTEL_EXPORTER_OTLP_CERTIFICATE=", "correct it")
-
-
-def test_http_to_a_grpc_port_over_tls_is_a_problem(
-    run: Run, certificates: rude.Certificates
-) -> None:
-    """It hangs up, one way or another: what to do names the ports."""
-    keys = certificates.server_key.read_bytes(), certificates.server.read_bytes()
-    with Collector(credentials=grpc.ssl_server_credentials([keys])) as collector:
-        result = run(
-            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
-            OTEL_EXPORTER_OTLP_CERTIFICATE=str(certificates.authority),
-        )
-
-    assert_problem(
-        result,
-        f"The collector at {collector.endpoint}/v1/traces does not answer: ",
-        "start it",
-    )
-    assert "port 4317 is gRPC, 4318 HTTP, and http/protobuf is spoken" in said(result)
 
 
 def not_found(_: Rude, connection: "rude.socket.socket") -> None:
@@ -654,25 +493,6 @@ def test_a_refusal_is_explained_as_the_service_explains_it(
         words = f"{mistake[0].lower()}{mistake[1:]} (HTTP{detail}; {to_do})"
         assert f"last failure: {words}" in repr(running)
     assert words in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("code", "sentence"),
-    [
-        (grpc.StatusCode.UNAUTHENTICATED, "The collector does not let us in: gRPC UNAUTHENTICATED"),
-        (grpc.StatusCode.UNIMPLEMENTED, "There is no OTLP at"),
-        (grpc.StatusCode.INVALID_ARGUMENT, "The collector takes none of the spans: gRPC INV"),
-    ],
-)
-def test_grpc_says_it_in_its_own_words(run: Run, code: grpc.StatusCode, sentence: str) -> None:
-    """The advice is the same."""
-    with Collector() as collector:
-        collector.answer = abort(code)
-        result = run(
-            OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
-        )
-
-    assert_problem(result, sentence, "")
 
 
 def test_another_refusal_is_in_the_collectors_words(run: Run, way: Way) -> None:
@@ -804,7 +624,7 @@ def test_tls_to_a_jaeger_without_it_is_a_problem(run: Run, way: Way) -> None:
     assert_problem(
         run(OTEL_LOGGING_JAEGER_URL=url),
         f"Jaeger does not answer: {url} cannot be reached: [SSL: WRONG_VERSION_NUMBER]",
-        "write http:// in OTEL_LOGGING_JAEGER_URL if it does not speak TLS",
+        "start it (docker compose up -d), or set OTEL_LOGGING_JAEGER_URL to where it is",
     )
 
 
@@ -817,7 +637,7 @@ def test_a_jaeger_behind_tls_asked_without_it_is_a_problem(
         result = run(OTEL_LOGGING_JAEGER_URL=url)
 
     assert_problem(result, f"Jaeger does not answer: {url} cannot be reached", "start it")
-    assert "https:// if it expects TLS" in said(result)
+    assert "https:// only if it has TLS" in said(result)
 
 
 @pytest.mark.parametrize(
@@ -867,35 +687,9 @@ def test_a_probe_that_never_came_is_a_problem(run: Run, way: Way) -> None:
 
     assert_problem(
         run(),
-        "Jaeger has no service 'otel-logging-doctor': the collector took the probe, and in 300 ms"
-        f" nothing of it came to {way.jaeger.url}.",
-        "look at the collector's exporters, and whether OTEL_LOGGING_JAEGER_URL",
+        f"The collector took the probe, which did not come to {way.jaeger.url} in 300 ms.",
+        "look at the collector's log, sampling and exporters",
     )
-
-
-def test_a_probe_that_comes_no_more_is_a_problem(run: Run, way: Way) -> None:
-    """Though earlier ones did."""
-    run()
-    way.receiver.answer = accept
-
-    assert_problem(
-        run(),
-        f"The probe did not come to {way.jaeger.url} in 300 ms",
-        "look at the collector's log",
-    )
-
-
-def test_what_jaeger_knows_is_asked_anew(run: Run, way: Way) -> None:
-    """Another probe may have come while this one was waited for."""
-
-    def another(request: Request) -> Answer:
-        way.jaeger.plant(
-            Planted(1, 0, "probe", 0, 1), origin=time.time_ns(), service="otel-logging-doctor"
-        )
-        return accept(request)
-
-    way.receiver.answer = another
-    assert_problem(run(), "The probe did not come to", "look at the collector's log")
 
 
 def test_a_lost_log_line_is_a_problem(run: Run, way: Way) -> None:
@@ -918,32 +712,6 @@ def test_a_service_that_jaeger_lacks_is_noted(run: Run, way: Way) -> None:
     assert result.exit_code == 0
     assert "! Jaeger has nothing of the service 'shop' yet." in result.output
     assert "nothing of the service" not in run(OTEL_SERVICE_NAME="otel-logging-doctor").output
-
-
-@pytest.mark.parametrize(("ahead_s", "words"), [(90.0, "ahead of"), (-3600.0, "behind")])
-def test_a_clock_that_is_off_is_a_problem(run: Run, way: Way, ahead_s: float, words: str) -> None:
-    """By more than a minute, and which way."""
-    way.jaeger.ahead_s = ahead_s
-
-    result = run()
-
-    assert f" s {words} ours" in said(result)
-    assert_problem(result, "Jaeger's clock is ", "set both clocks by NTP")
-    assert "✓ The probe came back" in result.output
-
-
-def test_a_clock_that_is_off_by_less_is_good(run: Run, way: Way) -> None:
-    """Nobody would notice."""
-    way.jaeger.ahead_s = -45.0
-    assert run().exit_code == 0
-
-
-def test_a_jaeger_without_a_clock_is_noted(run: Run, way: Way) -> None:
-    """A proxy in between may take the header off."""
-    way.jaeger.ahead_s = float("nan")
-    result = run()
-    assert result.exit_code == 0
-    assert "! Jaeger does not say what time it is" in result.output
 
 
 # ---------------------------------------------------------------- in a terminal

@@ -134,7 +134,17 @@ FLOORS_INSIDE = {
     ],
     "integrations": [
         {"replaced", "taken"},
-        {"registry", "celery", "clients", "executors", "http", "loguru", "queues", "rq"},
+        {
+            "registry",
+            "celery",
+            "clients",
+            "executors",
+            "http",
+            "loguru",
+            "queues",
+            "rq",
+            "socketio",
+        },
         {"asgi_http", "wsgi"},
         {"asgi_ahead", "asgi_message", "django", "flask"},
         {"connection"},

@@ -25,7 +25,7 @@ from otel_logging.export.delivery import Delivery
 from otel_logging.export.ids import encode_resource
 from otel_logging.export.records import Records, severity
 from otel_logging.export.sender import NOT_DELIVERED, REFUSED
-from otel_logging.settings import ConfigurationError, load
+from otel_logging.settings import load
 from otel_logging.spool import directories, queue, reading
 from tests.programs import good, run
 from tests.receiver import (
@@ -349,26 +349,6 @@ def test_without_variables_of_their_own_they_go_beside_the_spans(
     assert request.path == "/base/v1/logs?x=1"
     assert request.headers["authorization"] == "Basic bWU6cHc="
     assert "x-tenant" not in request.headers
-
-
-def test_an_endpoint_of_traces_alone_does_not_say_where_records_go(
-    make: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is taken as it is, so it need not end in /v1/traces;
-    where it does, and nothing else says where, they go beside it, with its headers.
-    """
-    variable = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-    monkeypatch.setenv(variable, receiver.endpoint + "/ingest")
-    with pytest.raises(ConfigurationError, match=f"{variable}='{receiver.endpoint}/ingest': a URL"):
-        make(None)
-
-    monkeypatch.setenv(variable, receiver.endpoint + "/v1/traces/")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-tenant=6")
-    books = make(None)
-    say(books, "hello")
-    assert books.shutdown(10)
-    (request,) = receiver.requests
-    assert (request.path, request.headers["x-tenant"]) == ("/v1/logs", "6")
 
 
 def test_no_global_logger_provider_is_set(make: Make) -> None:

@@ -42,7 +42,6 @@ from otel_logging.settings import (
 )
 from otel_logging.settings.links import jaeger_url, takes_links
 from otel_logging.settings.logs import load_logs
-from otel_logging.settings.variables import proxies
 from otel_logging.spool import directories
 from tests.lines import ROOT
 from tests.programs import child_environment, python, script
@@ -75,7 +74,6 @@ def test_defaults() -> None:
     assert dataclasses.asdict(settings.limits) == dataclasses.asdict(Limits())
     assert (settings.sampler, settings.sampler_ratio) == ("parentbased_always_on", 1.0)
     assert (settings.traces, settings.log_exporter) == (True, None)
-    assert settings.propagators is None
     assert (settings.who, settings.propagate, settings.budgets) == (("user_id",), (), {})
     assert (settings.spool_dir, settings.spool_bytes, settings.spool_hours) == (None, 64 << 20, 24)
     assert not settings.temporary
@@ -404,21 +402,7 @@ def test_a_bad_variable_is_an_error_at_once(
         load()
 
 
-@pytest.mark.parametrize("value", ["1.5", "-0.1"])
-def test_a_ratio_out_of_range_is_reported_and_ignored(
-    value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As by OpenTelemetry's SDK; where the sampler takes none, nobody is told."""
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", value)
-    assert load().remarks == ()
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
-    settings = load()
-    assert settings.sampler_ratio == 1.0
-    said = f"OTEL_TRACES_SAMPLER_ARG={value} is ignored: it is not from 0 to 1"
-    assert settings.remarks == (said,)
-
-
-@pytest.mark.parametrize("value", ["nan", "half", ""])
+@pytest.mark.parametrize("value", ["nan", "half", "1.5", "-0.1", ""])
 def test_a_bad_ratio(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From 0 to 1, also where the sampler takes none."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", value)
@@ -621,17 +605,6 @@ def test_an_invalid_jaeger_address_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(ConfigurationError):
         jaeger_url()
     assert "secret" not in str(raised.value)
-
-
-def test_proxies_that_are_set_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In either case of letters; nobody goes through them."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    assert proxies() == ()
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
-    monkeypatch.setenv("all_proxy", "http://proxy")
-    assert proxies() == ("HTTPS_PROXY", "all_proxy")
 
 
 @pytest.mark.parametrize(
@@ -959,14 +932,12 @@ def test_where_lines_cannot_go(monkeypatch: pytest.MonkeyPatch, value: str) -> N
         load()
 
 
-def test_propagators_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the settings."""
-    monkeypatch.setenv("OTEL_PROPAGATORS", "tracecontext, b3,")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "~/spool")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_BYTES", "900000")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_HOURS", "0.5")
     settings = load(who=["tenant", "user_id"], propagate={"tenant"}, budgets={"answer": 1})  # type: ignore[arg-type]
-    assert settings.propagators == ("tracecontext", "b3")
     assert (settings.who, settings.propagate) == (("tenant", "user_id"), ("tenant",))
     assert settings.budgets == {"answer": 1.0}
     assert settings.spool_dir == Path.home() / "spool"
@@ -1021,18 +992,6 @@ def test_where_the_read_side_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spool_base() == [Path("here").absolute()]
 
 
-def test_batching_variables_are_reported_as_ignored(
-    monkeypatch: pytest.MonkeyPatch, clean: Path
-) -> None:
-    """Whoever sets them must not believe that they do something."""
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
-    (clean / ".env").write_text("OTEL_BSP_MAX_QUEUE_SIZE=1\n")
-    (remark,) = load().remarks
-    assert remark == (
-        "OTEL_BSP_MAX_QUEUE_SIZE, OTEL_BSP_SCHEDULE_DELAY are ignored: spans are queued on disk"
-    )
-
-
 # ---------------------------------------------------------------- the table in the documentation
 
 
@@ -1046,11 +1005,11 @@ def variables_there_are() -> set[str]:
         if isinstance(node, ast.Constant) and re.fullmatch(r"[A-Z][A-Z0-9_]+", str(node.value))
     }
     prefixes = {name for name in found if name.endswith("_")}
-    assert prefixes == {_names.OTLP_PREFIX, *_names.OTLP_PREFIXES.values(), "OTEL_BSP_"}
+    assert prefixes == {_names.OTLP_PREFIX, *_names.OTLP_PREFIXES.values()}
     options = {"ENDPOINT"}
     for each in dataclasses.fields(Exporter):
         options.update(each.metadata.get("variables", ()))
-    exporter = {prefix + option for prefix in prefixes - {"OTEL_BSP_"} for option in options}
+    exporter = {prefix + option for prefix in prefixes for option in options}
     return (found - prefixes - options) | exporter
 
 

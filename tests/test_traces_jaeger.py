@@ -1,6 +1,5 @@
 """Jaeger's API, in both dialects, and whatever else may answer at its port."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -122,14 +121,6 @@ def test_the_version_is_on_its_front_page(version: str) -> None:
     """Unless it was built without one."""
     with FakeJaeger(version=version) as fake:
         assert Jaeger(fake.url).version() == version
-
-
-def test_its_clock_is_that_of_its_last_answer() -> None:
-    """The header Date."""
-    with FakeJaeger() as fake:
-        asked = Jaeger(fake.url)
-        asked.services()
-        assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} .* GMT", asked.date)
 
 
 def test_a_base_path_goes_before_all_others() -> None:

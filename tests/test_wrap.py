@@ -6,7 +6,6 @@ import contextvars
 import functools
 import gc
 import inspect
-import types
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -204,23 +203,6 @@ def test_what_is_no_function_keeps_its_name_and_its_methods(manager: Inside) -> 
     carried = carry(job)
     assert (carried.__name__, carried.stop()) == ("Job", job)
     assert carry(twice).__qualname__ == "plain_function"
-
-
-def test_a_coroutine_of_old_can_be_awaited(manager: Inside) -> None:
-    """A generator function under ``types.coroutine``, or a partial of one."""
-
-    @types.coroutine
-    def old(value: int) -> Any:
-        yield
-        return where.get(), value
-
-    async def main(function: Any, *args: int) -> Any:
-        return await function(*args)
-
-    assert asyncio.run(main(decorated(manager, old), 1)) == ("inside", 1)
-    assert asyncio.run(main(decorated(manager, functools.partial(old, 2)))) == ("inside", 2)
-    assert asyncio.run(main(carry(old), 3)) == ("outside", 3)
-    assert not inspect.isawaitable(decorated(manager, generator_function)(1))
 
 
 # ---------------------------------------------------------------- generators

@@ -5,23 +5,19 @@ every span does, and came back from Jaeger; nothing is left behind on this machi
 """
 
 import errno
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
-
-from opentelemetry import trace
 
 from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
 from otel_logging.doctor import probe
 from otel_logging.doctor.report import NOT_TRIED, OFF, Finding, Mark, good, note, problem, problems
-from otel_logging.settings import Settings, links, variables
+from otel_logging.settings import Settings, links
 from otel_logging.spool import destinations, directories
 from otel_logging.traces.jaeger import Jaeger
 
 _TRIED_BYTES: Final = 1 << 20  # a segment
-_PROVIDER: Final = "OTEL_PYTHON_TRACER_PROVIDER"  # OpenTelemetry's API reads it, we do not
 _NEARLY: Final = 0.9  # of the bound: the next outage loses something
 #: Of the disk, of the user's quota (Windows has no number for it), of a process's files.
 _FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
@@ -40,8 +36,6 @@ def examine(
         yield probe.invalid(error)
         return
     yield from _recording(chosen)
-    yield from _proxies()
-    yield from _provider()
     yield from _spool_findings(chosen, places)
     if not chosen.traces or not chosen.exporter.network:
         yield note(OFF)
@@ -66,7 +60,7 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
     if chosen.traces_off_by:
         yield note(
             f"Tracing is switched off: {chosen.traces_off_by}.",
-            f"{_unset(chosen.traces_off_by.partition('=')[0])} to trace",
+            f"unset {chosen.traces_off_by.partition('=')[0]} to trace",
         )
     elif not exporter.network:
         yield note(
@@ -76,7 +70,7 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
     elif chosen.sampler.endswith("always_off") or chosen.sampler_ratio == 0.0:
         yield problem(
             f"The sampler {chosen.sampler} drops every trace.",
-            _unset(_names.OTEL_TRACES_SAMPLER, _names.OTEL_TRACES_SAMPLER_ARG),
+            f"unset {_names.OTEL_TRACES_SAMPLER} and {_names.OTEL_TRACES_SAMPLER_ARG}",
         )
     else:
         yield good(f"The settings are sound: {exporter.protocol} to {exporter.shown}.")
@@ -86,61 +80,7 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
         yield note(
             f"{_names.OTEL_LOGS_EXPORTER}=otlp: log lines leave as log records, which Jaeger does"
             " not keep.",
-            f"{_unset(_names.OTEL_LOGS_EXPORTER)} to see them in their traces",
-        )
-
-
-def _unset(*names: str) -> str:
-    """Return what to do so that none of *names* is set any more."""
-    ways = {"environment": "unset {}", ".env": f"take {{}} out of {Path('.env').absolute()}"}
-    return ", and ".join(ways[at].format(name) for name in names if (at := variables.set_in(name)))
-
-
-def _proxies() -> Iterator[Finding]:
-    if named := variables.proxies():
-        yield note(
-            f"{' and '.join(named)} set: neither the collector nor Jaeger is asked through a"
-            " proxy.",
-            "make both reachable directly from here",
-        )
-
-
-# ---------------------------------------------------------------- the tracer provider
-
-
-def _provider() -> Iterator[Finding]:
-    """Say which tracer provider a process has that is started as this one was."""
-    logging.disable()  # OpenTelemetry logs the whole traceback
-    try:
-        present = trace.get_tracer_provider()
-    except Exception as error:  # whatever an entry point raises; StopIteration for none
-        asked = f"{_PROVIDER}={variables.value_of(_PROVIDER)}"
-        yield problem(
-            f"The tracer provider that {asked} asks for cannot be loaded"
-            f" ({type(error).__name__}{f': {error}' if str(error) else ''}).",
-            f"unset {_PROVIDER}, or install the package that has it",
-        )
-        return
-    finally:
-        logging.disable(logging.NOTSET)
-    from otel_logging.export.provider import TracerProvider
-
-    if isinstance(present, (trace.ProxyTracerProvider, TracerProvider)):
-        return
-    kind = f"{type(present).__module__}.{type(present).__qualname__}"
-    because = f"do not set {_PROVIDER}, nor start with opentelemetry-instrument"
-    if hasattr(present, "add_span_processor"):
-        yield note(
-            f"Somebody else's tracer provider is set already ({kind}): ours is attached to it, and"
-            " does not send again what it sends to the same collector itself, so that late and show"
-            " find that in Jaeger alone.",
-            f"take its exporter off; or {because}",
-        )
-    else:
-        yield problem(
-            f"Somebody else's tracer provider is set already ({kind}), and no other can be attached"
-            " to it: your spans are not recorded.",
-            because,
+            f"unset {_names.OTEL_LOGS_EXPORTER} to see them in their traces",
         )
 
 

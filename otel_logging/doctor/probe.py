@@ -5,11 +5,9 @@ the words that a service says; all is over within *patience_s* and a bounded tim
 question.
 """
 
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from otel_logging import _names, _otlp
@@ -31,20 +29,15 @@ from otel_logging.traces.jaeger import (
 _LINE: Final = "the doctor was here"
 _MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is waiting
 _PAUSE_S: Final = 0.2
-_SKEW_S: Final = 60.0  # traces are looked for by the minute
 _OLDEST: Final = (2, 13)
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
 _SERVERS: Final = (_ENDPOINT, _names.OTLP_PREFIXES["traces"] + "ENDPOINT", _names.JAEGER_URL)
 _SET_TO: Final = f"set {_names.JAEGER_URL} to"
 #: What is said of a Jaeger that cannot be asked, and what to do; the first that fits.
 _ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
-    ssl.SSLError: (
-        "Jaeger does not answer",
-        f"write http:// in {_names.JAEGER_URL} if it does not speak TLS; or trust its certificate",
-    ),
     UnreachableError: (
         "Jaeger does not answer",
-        f"start it (docker compose up -d), or {_SET_TO} where it is; https:// if it expects TLS",
+        f"start it (docker compose up -d), or {_SET_TO} where it is; https:// only if it has TLS",
     ),
     NotLetInError: (
         "Jaeger cannot be asked",
@@ -63,7 +56,7 @@ _ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
 
 def _is_wanted() -> bool:
     """Say whether a collector or Jaeger is named anywhere."""
-    return any(map(variables.set_in, _SERVERS))
+    return any(map(variables.Variables().get, _SERVERS))
 
 
 def make() -> tuple[str, bytes]:
@@ -120,7 +113,8 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
         return problem(
             f"The collector at {exporter.shown} does not answer: {answer.detail}.",
             f"start it (docker compose up -d), or set {_ENDPOINT} to where it is; port 4317 is"
-            f" gRPC, 4318 HTTP, and {exporter.protocol} is spoken; https:// if it expects TLS",
+            f" gRPC, 4318 HTTP, and {exporter.protocol} is spoken; https:// if it expects TLS; no"
+            " proxy is used",
         )
     answer = lasting(answer, NOUNS[exporter.signal])
     said = f"{answer.mistake[0].upper()}{answer.mistake[1:]}: {answer.detail}."
@@ -131,8 +125,8 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
 
 
 def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
-    """Say whether Jaeger answers, its version, whether its clock agrees with ours, and whether it
-    has anything of *service*; empty is any.
+    """Say whether Jaeger answers, its version, and whether it has anything of *service*; empty is
+    any.
     """
     try:
         services = jaeger.services()
@@ -145,7 +139,6 @@ def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
         yield _too_old(jaeger, version)
         return
     yield good(f"Jaeger {version} answers at {jaeger.url}.".replace("  ", " "))
-    yield _clock(jaeger.date)
     if service and service not in services:
         yield note(f"Jaeger has nothing of the service {service!r} yet.")
 
@@ -156,33 +149,15 @@ def _too_old(jaeger: Jaeger, version: str) -> Finding:
 
 
 def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
-    """Say why Jaeger cannot be asked: by what the error is, or what it comes of."""
+    """Say why Jaeger cannot be asked: by what the error is."""
     if isinstance(error, UnreachableError) and not _is_wanted():
         return note(f"No Jaeger answers at {jaeger.url}, and none is named.")
     if isinstance(error, NotUnderstoodError):
         with suppress(JaegerError):
             if version := jaeger.version():
                 return _too_old(jaeger, version)
-    causes = error.__cause__, error
-    said, to_do = next(
-        advice for kind, advice in _ADVICE.items() for each in causes if isinstance(each, kind)
-    )
+    said, to_do = next(advice for kind, advice in _ADVICE.items() if isinstance(error, kind))
     return problem(f"{said}: {error}.", to_do)
-
-
-def _clock(date: str) -> Finding:
-    try:
-        ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
-    except ValueError:  # absent, or not of HTTP
-        return note("Jaeger does not say what time it is: the clocks are not compared.")
-    if abs(ahead_s) <= _SKEW_S:
-        return good("The clocks agree.")
-    direction = "ahead of" if ahead_s > 0 else "behind"
-    return problem(
-        f"Jaeger's clock is {abs(ahead_s):.0f} s {direction} ours: traces are looked for at the"
-        " wrong time.",
-        "set both clocks by NTP (timedatectl set-ntp true)",
-    )
 
 
 def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding]:
@@ -192,7 +167,12 @@ def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding
         # each time another, since one answers for a minute at most
         while not (spans := Jaeger(url).trace(trace_id)):
             if time.monotonic() - began >= patience_s:
-                yield _missing(Jaeger(url), patience_s)
+                yield problem(
+                    f"The collector took the probe, which did not come to {url} in"
+                    f" {duration(patience_s)}.",
+                    "look at the collector's log, sampling and exporters, and whether it delivers"
+                    f" to the Jaeger of {_names.JAEGER_URL}; or wait longer (--wait)",
+                )
                 return
             time.sleep(_PAUSE_S)
     except JaegerError as error:
@@ -207,18 +187,3 @@ def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding
             " spans.",
             "look for processors in the collector that remove span events",
         )
-
-
-def _missing(jaeger: Jaeger, patience_s: float) -> Finding:
-    look = f"look at the collector's exporters, and whether {_names.JAEGER_URL} is the Jaeger"
-    if _names.DOCTOR not in Jaeger(jaeger.url).services():  # by now
-        return problem(
-            f"Jaeger has no service {_names.DOCTOR!r}: the collector took the probe, and in"
-            f" {duration(patience_s)} nothing of it came to {jaeger.url}.",
-            f"{look} that it delivers to",
-        )
-    return problem(
-        f"The probe did not come to {jaeger.url} in {duration(patience_s)}, though earlier ones"
-        " did: the collector samples, or cannot deliver just now.",
-        f"look at the collector's log and sampling; or wait longer (--wait); {look}",
-    )

@@ -34,6 +34,8 @@ def instrument() -> None:
                 if not found.is_instrumented_by_opentelemetry:  # by the application
                     _on[name] = found  # before: instrumenting may import the library's other parts
                     found.instrument()
+                    if name == "sqlalchemy" and found.is_instrumented_by_opentelemetry:
+                        _trace_engines()
             except Exception as error:
                 _diagnostics.remark(f"the instrumentation of {library} is left out", detail=error)
 
@@ -44,6 +46,26 @@ def uninstrument() -> None:
         found = _on.popitem()[1]
         if found.is_instrumented_by_opentelemetry:  # else it warns
             found.uninstrument()
+
+
+@cache
+def _trace_engines() -> None:
+    """Trace each engine of SQLAlchemy's from its first connection on. Its instrumentation traces
+    what it finds ``create_engine`` by, which the application may have imported before.
+    """
+    sqlalchemy: Any = sys.modules["sqlalchemy"]
+    theirs: Any = sys.modules["opentelemetry.instrumentation.sqlalchemy.engine"]
+    trace, is_traced = sqlalchemy.create_engine._self_wrapper, theirs._after_cur_exec  # noqa: SLF001
+
+    def connected(connection: Any, *_: Any) -> None:
+        engine = connection.engine
+        while hasattr(engine, "_proxied"):  # it is that one, with other options
+            engine = engine._proxied  # noqa: SLF001
+        has_it = sqlalchemy.event.contains(engine, "after_cursor_execute", is_traced)
+        if "sqlalchemy" in on() and not has_it:
+            trace(lambda: engine, None, (), {})
+
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "engine_connect", connected)
 
 
 def on() -> list[str]:

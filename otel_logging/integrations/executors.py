@@ -6,7 +6,6 @@ framework's own (Flask's application context, say) would be shared by two thread
 is measured, the time until a thread took its work is a wait for the pool.
 """
 
-import functools
 import inspect
 import sys
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
+from functools import partial, wraps
 from typing import Any
 
 from otel_logging import _exceptions, _runtime, outliving
@@ -33,7 +33,7 @@ _Work = Callable[..., Any]
 
 def _name_of(work: Any) -> str:
     with suppress(Exception):  # it may have attribute methods of its own, that raise
-        while isinstance(work, functools.partial):
+        while isinstance(work, partial):
             is_in_context = isinstance(getattr(work.func, "__self__", None), Context)  # to_thread's
             work = work.args[0] if is_in_context else work.func
         return str(work.__qualname__)
@@ -133,7 +133,7 @@ def _for_pool(work: _Work, pool: Any) -> _Work:
 
 
 def _submitting(prepare: Callable[[_Work, Any], _Work], submit: Any) -> Any:
-    @functools.wraps(submit)
+    @wraps(submit)
     def carrying(self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
         work = prepare(fn, self)
         with bindings.detached():  # a worker that is forked now has nothing of this request
@@ -151,7 +151,7 @@ def _in_pool(argument: str, method: Any) -> Any:
     """
     signature = inspect.signature(method)
 
-    @functools.wraps(method)
+    @wraps(method)
     def carrying(*args: Any, **kwargs: Any) -> Any:
         call = signature.bind(*args, **kwargs)
         given = call.arguments
@@ -173,18 +173,16 @@ def _starting(start: Any) -> Any:
     return start_timer
 
 
-_THREADS = functools.partial(_submitting, _for_pool)
-_PROCESSES = functools.partial(_submitting, _InProcess)
+_handing = partial(partial, _submitting)
 _replaced = Replaced(
     ("threading", "Timer", "start", _starting),
-    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _THREADS),
-    ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _PROCESSES),
-    ("joblib.externals.loky.process_executor", "ProcessPoolExecutor", "submit", _PROCESSES),
+    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _handing(_for_pool)),
+    ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _handing(_InProcess)),
     ("multiprocessing.pool", "Pool", "__init__", bindings.detached()),
-    ("multiprocessing.pool", "Pool", "apply_async", functools.partial(_in_pool, "func")),
-    ("multiprocessing.pool", "Pool", "_map_async", functools.partial(_in_pool, "mapper")),
-    ("multiprocessing.pool", "Pool", "imap", functools.partial(_in_pool, "func")),
-    ("multiprocessing.pool", "Pool", "imap_unordered", functools.partial(_in_pool, "func")),
+    ("multiprocessing.pool", "Pool", "apply_async", partial(_in_pool, "func")),
+    ("multiprocessing.pool", "Pool", "_map_async", partial(_in_pool, "mapper")),
+    ("multiprocessing.pool", "Pool", "imap", partial(_in_pool, "func")),
+    ("multiprocessing.pool", "Pool", "imap_unordered", partial(_in_pool, "func")),
     # every scheduler's: its timer is of whoever has added a job last
     ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", bindings.detached()),
 )

@@ -136,19 +136,11 @@ def route_of(scope: Scope) -> str | None:
     if endpoint is None:
         return None
     mounted: str = scope.get("root_path", "").rstrip("/")
-    if mounted and _is_app(getattr(endpoint, "func", endpoint)):
+    if mounted and not hasattr(getattr(endpoint, "func", endpoint), "__name__"):
         return mounted  # by an older Starlette: files, say
     given = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
     path = str(scope["path"])
     return "/".join(given.get(part, part) for part in path.split("/"))
-
-
-def _is_app(endpoint: Any) -> bool:
-    """Say whether *endpoint* is an application (scope, receive, send): a view has a request."""
-    if not hasattr(endpoint, "__name__"):
-        return True
-    count = getattr(getattr(endpoint, "__code__", None), "co_argcount", 0)
-    return bool(count - hasattr(endpoint, "__self__") == 3)
 
 
 class Request:

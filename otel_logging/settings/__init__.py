@@ -86,8 +86,6 @@ class Settings(LogSettings):
     sampler: str = asked(_parse.one_of(*SAMPLERS), DEFAULT_SAMPLER, _names.OTEL_TRACES_SAMPLER)
     sampler_ratio: float = asked(_parse.ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
     limits: Limits
-    #: None: what OpenTelemetry has set.
-    propagators: tuple[str, ...] | None = asked(_parse.propagators, None, "OTEL_PROPAGATORS")
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), "OTEL_LOGGING_PROPAGATE")
     #: Whether a trace that comes in is continued; else it is linked to.
     trust_inbound: bool = asked(_parse.flag, True, "OTEL_LOGGING_TRUST_INBOUND")
@@ -134,13 +132,8 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
     if name == nameless() and resource.get("service.name"):
         named = "OTEL_RESOURCE_ATTRIBUTES: service.name"
         name = _parse.text(named, resource["service.name"])
-    kept = values["sampler_ratio"]
     if not values["sampler"].endswith("traceidratio"):
         values["sampler_ratio"] = 1.0
-    elif not 0.0 <= kept <= 1.0:  # as OpenTelemetry's SDK does
-        values["sampler_ratio"] = 1.0
-        named = _names.OTEL_TRACES_SAMPLER_ARG
-        variables.ignored.append(f"{named}={kept} is ignored: it is not from 0 to 1")
     values |= {"service_name": name, "resource": {**resource, "service.name": name}}
     endpoint, test = given.get("endpoint"), values["environment"] == "test"
     sends_lines = "otlp" in values["lines_to"] and not values["disabled"]
@@ -151,20 +144,11 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
         log_exporter=logs,
         limits=Limits(**variables.values(Limits, {})),
         spool_dir_named=_names.SPOOL_DIR if given.get("spool_dir") is None else "spool_dir",
-        remarks=_remarks(variables),
+        remarks=tuple(dict.fromkeys(variables.ignored)),  # once, though two signals read it
     )
     if settings.exporter.network and settings.traces:
         return settings
     return replace(settings, links_to=None)  # a link would lead nowhere
-
-
-def _remarks(variables: Variables) -> tuple[str, ...]:
-    unused = sorted(n for n in variables.names() if n.startswith("OTEL_BSP_"))
-    said = dict.fromkeys(variables.ignored)  # once, though two signals read it
-    if not unused:
-        return tuple(said)
-    verb = "is" if len(unused) == 1 else "are"
-    return (*said, f"{', '.join(unused)} {verb} ignored: spans are queued on disk")
 
 
 def differences(one: Settings, other: Settings, given: Collection[str]) -> Iterator[str]:
@@ -184,10 +168,7 @@ def _shown(name: str, value: Any) -> str:
     if name == "log_level":
         value = logging.getLevelName(value).lower()
     if isinstance(value, Redaction):
-        parts = ("keys", "patterns", "allow", "personal")  # the salt is a secret
-        said = [f"{part}={getattr(value, part)!r}" for part in parts if getattr(value, part)]
-        usual = {DEFAULT: "True", OFF: "False"}
-        return usual.get(value, f"Redaction({', '.join(said)})")
+        return {DEFAULT: "True", OFF: "False"}.get(value, "Redaction(...)")  # its salt is a secret
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
 
 

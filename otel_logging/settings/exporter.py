@@ -45,12 +45,8 @@ def load_exporter(
 ) -> Exporter:
     """Return where the *signal* goes. Failure: raises ``ConfigurationError``."""
     own, shared = _names.OTLP_PREFIXES[signal], _names.OTLP_PREFIX
-    traces = _names.OTLP_PREFIXES["traces"]
-    prefixes = [own, shared]  # the signal's own variable wins
-    found = endpoint or variables.get(own + "ENDPOINT") or variables.get(shared + "ENDPOINT")
-    if own != traces and not found and variables.get(traces + "ENDPOINT"):
-        prefixes.append(traces)  # it alone says where the collector is
-    exporter = Exporter(**variables.values(Exporter, {}, prefixes=tuple(prefixes)), signal=signal)
+    prefixes = own, shared  # the signal's own variable wins
+    exporter = Exporter(**variables.values(Exporter, {}, prefixes=prefixes), signal=signal)
     parse = partial(_url, signal, exporter.protocol)
     if endpoint is not None:
         url = parse("endpoint", endpoint)
@@ -72,27 +68,13 @@ def load_exporter(
 
 def _url(signal: str, protocol: str, name: str, value: Any) -> str:
     """Return where the requests go: a base URL gets the signal's path."""
-    if protocol == "grpc":
-        return _url_of_grpc(name, value)
-    of_signal = {prefix + "ENDPOINT": each for each, prefix in _names.OTLP_PREFIXES.items()}
-    parts = urlsplit(_parse.url(name, value))
-    if of_signal.get(name) == signal:
-        return parts.geturl()  # OpenTelemetry specification: it is taken as it is
+    like = f"a URL like http://localhost:{_PORTS[protocol]}"
+    parts, is_grpc = urlsplit(_parse.url(name, value, like)), protocol == "grpc"
     path = parts.path.rstrip("/")
-    if name in of_signal and not path.endswith("/v1/traces"):
-        allowed = (
-            "a URL that ends in /v1/traces, for log records to go to /v1/logs beside it; or set"
-            f" {_names.OTLP_PREFIXES['logs']}ENDPOINT"
-        )
-        raise ConfigurationError(name, value, allowed)
-    for known in of_signal.values():
+    if is_grpc and (path or parts.query):
+        raise ConfigurationError(name, value, f"{like}: gRPC has no path and no query")
+    if is_grpc or name == _names.OTLP_PREFIXES[signal] + "ENDPOINT":
+        return parts.geturl()  # OpenTelemetry specification: it is taken as it is
+    for known in _names.OTLP_PREFIXES:
         path = path.removesuffix(f"/v1/{known}")
     return parts._replace(path=f"{path}/v1/{signal}").geturl()
-
-
-def _url_of_grpc(name: str, value: object) -> str:
-    like = "a URL like http://localhost:4317"
-    parts = urlsplit(_parse.url(name, value, like))
-    if parts.path.strip("/") or parts.query:
-        raise ConfigurationError(name, value, f"{like}: gRPC has no path and no query")
-    return parts.geturl()

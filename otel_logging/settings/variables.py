@@ -15,8 +15,6 @@ from typing import Any, Final, TypeVar, cast
 from otel_logging._errors import ConfigurationError
 
 _T = TypeVar("_T")
-#: In either case of letters; deliveries go through none of them.
-_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
 #: Variables that another SDK reads too.
 _OTHERS: Final = re.compile("OTEL_(?!LOGGING_)")
 
@@ -100,10 +98,6 @@ class Variables:
                 found[each.name] = self.read(parse, default, *names)
         return found
 
-    def names(self) -> set[str]:
-        """Return the names of all variables."""
-        return {*os.environ, *self._dotenv}
-
 
 def _read_dotenv() -> Mapping[str, str | None]:
     path = Path(".env")
@@ -129,17 +123,3 @@ def value_of(name: str) -> str:
 def environment_with(**variables: str) -> dict[str, str]:
     """Return the environment with *variables*, for another program."""
     return {**os.environ, **variables}
-
-
-def set_in(name: str) -> str:
-    """Return where a variable gets its value from: "environment", ".env", or "" for nowhere."""
-    if value_of(name):
-        return "environment"
-    return ".env" if Variables().get(name) is not None else ""
-
-
-def proxies() -> tuple[str, ...]:
-    """Return the variables that are set and name a proxy, which neither delivery nor Jaeger use."""
-    variables = Variables()
-    names = [name for proxy in _PROXIES for name in (proxy, proxy.lower())]
-    return tuple(name for name in names if variables.get(name) is not None)

@@ -103,7 +103,6 @@ class Jaeger:
         self._names = _LATER  # until it refuses them
         self._deadline: float | None = None
         self._services: list[str] | None = None
-        self.date = ""  # of its last answer
         self.left_out: set[str] = set()  # ids of spans that are not OTLP
 
     # ---- asking
@@ -135,7 +134,6 @@ class Jaeger:
             raise NotUnderstoodError(f"{self.url} does not speak HTTP ({error})") from error
         except OSError as error:
             raise UnreachableError(f"{self.url} cannot be reached: {error}") from error
-        self.date = response.headers.get("date", "")
         return response
 
     def _objects(self, reply: Response) -> list[dict[str, Any]]:

@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 import requests
+import sqlalchemy
 from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as otel_context
+from sqlalchemy import create_engine, text  # before a set-up, and by its name
 
 from otel_logging import bind_context, extract, setup_observability, traced
 from otel_logging.integrations import clients
@@ -40,6 +42,32 @@ def test_a_call_is_a_span_and_its_headers_hold_the_trace_alone(
     (request,) = receiver.requests
     assert request.headers["traceparent"][3:52] == f"{call['trace_id']}-{call['span_id']}"
     assert "alice" not in str(request.headers)
+
+
+@pytest.mark.parametrize("how", ["early", "by name", "whole", "other options"])
+def test_each_query_of_each_engine_is_one_span(how: str) -> None:
+    """Whoever made it, and when; with its instrumentation off it makes none."""
+    early = create_engine("sqlite://")
+    clients.instrument()
+    engine = early
+    if how == "by name":
+        engine = create_engine("sqlite://")
+    elif how == "whole":
+        engine = sqlalchemy.create_engine("sqlite://")
+    try:
+        with capture() as run, traced("request"):
+            for options in ({}, {"logging_token": "x"}) if how == "other options" else ({}, {}):
+                with engine.execution_options(**options).connect() as connection:
+                    connection.execute(text("select 1"))
+        spans = [span["name"] for span in run.spans]
+        assert spans == ["request", *["connect", "select"] * 2]
+        assert len({span["trace_id"] for span in run.spans}) == 1
+    finally:
+        clients.uninstrument()
+    with capture() as run, engine.connect() as connection:
+        connection.execute(text("select 1"))
+    assert run.spans == []
+    engine.dispose()
 
 
 def sent(post: Any, receiver: Receiver) -> dict[str, str]:

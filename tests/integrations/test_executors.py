@@ -196,24 +196,6 @@ def test_a_pool_s_callbacks_are_of_who_called(kind: str) -> None:
     assert found == [{"user_id": "alice"}] * 3 + [{"user_id": "bob"}] * 3 + [{}]
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
-def test_joblib_s_work_is_of_who_called(backend: str) -> None:
-    """Its workers stay, and have nothing of the call that started them."""
-    joblib = pytest.importorskip("joblib")
-    registry.instrument(["executors"])
-    try:
-        with capture(), joblib.parallel_config(backend, n_jobs=2):
-            for user in ("alice", "bob"):
-                with traced("request", root=True), bound_context(user_id=user):
-                    found = joblib.Parallel()(joblib.delayed(seen)(1) for _ in range(4))
-                    assert {work["trace"] for work in found} == {seen()["trace"]}
-                assert [work["bound"] for work in found] == [{"user_id": user}] * 4
-            assert joblib.Parallel()(joblib.delayed(seen)() for _ in range(4)) == [NOBODY] * 4
-    finally:
-        registry.uninstrument()
-        joblib.externals.loky.get_reusable_executor().shutdown()
-
-
 @pytest.mark.parametrize("name", ["AsyncIOScheduler", "BackgroundScheduler"])
 def test_a_scheduled_job_is_nobody_s(name: str) -> None:
     """The timer of a scheduler is set anew by each request that adds a job: it serves them all."""

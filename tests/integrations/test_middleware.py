@@ -290,18 +290,6 @@ def test_each_way_to_end_an_answer_ends_the_span(events: list[dict[str, Any]]) -
     assert len(sent) == len(events)
 
 
-async def bare(scope: Any, receive: Any, send: Any) -> None:
-    """An application, as an older Starlette may have it mounted."""
-
-
-class Bare:
-    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
-        """An application too."""
-
-    async def view(self, request: Any) -> None:
-        """Serve a route below a mount."""
-
-
 @pytest.mark.parametrize(
     ("scope", "route"),
     [
@@ -313,10 +301,6 @@ class Bare:
             "/orders",
         ),  # a mounted application
         ({"endpoint": partial(print), "root_path": "/orders"}, "/orders/7"),
-        ({"endpoint": bare, "root_path": "/orders"}, "/orders"),
-        ({"endpoint": partial(bare), "root_path": "/orders"}, "/orders"),
-        ({"endpoint": Bare().serve, "root_path": "/orders"}, "/orders"),
-        ({"endpoint": Bare().view, "root_path": "/orders"}, "/orders/7"),
         ({"path_params": {"id": 7}}, None),  # nothing has served it
     ],
 )
