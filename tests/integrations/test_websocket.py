@@ -220,11 +220,13 @@ def attributes(span: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"),
-    [(each, (FastAPI, Starlette)[n % 2]) for n, each in enumerate(SHAPES)]
-    + [(each, (Starlette, FastAPI)[n % 2]) for n, each in enumerate(list(SHAPES)[:6])],
+    ("server", "shape", "kind"),
+    [
+        (server, shape, (FastAPI, Starlette)[(s + n) % 2])
+        for s, server in enumerate(SERVERS)
+        for n, shape in enumerate(SHAPES)
+    ],
 )
-@pytest.mark.parametrize("server", SERVERS)
 def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type) -> None:
     """Two connections at once, one of one user; three messages each, sent together."""
     clients = 2
