@@ -40,7 +40,7 @@ NOT_DELIVERED = sender.NOT_DELIVERED.format("spans")
 
 
 class Shop:
-    """The trace half of a set-up, whose spans are numbers. Leaving it closes it."""
+    """The trace half of a set-up, whose spans are numbers. Leaving it closes it, in a second."""
 
     def __init__(
         self, base: Path, endpoint: str | None, *, works: bool = True, timeout_s: float = 10
@@ -80,8 +80,8 @@ class Shop:
     def flush(self, timeout_s: float = 10) -> bool:
         return self.delivery.flush(timeout_s)
 
-    def close(self) -> bool:
-        done = self.delivery.stop(5)
+    def close(self, timeout_s: float = 5) -> bool:
+        done = self.delivery.stop(timeout_s)
         self.spool.close()
         return done
 
@@ -89,7 +89,7 @@ class Shop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.close(1)
 
 
 @pytest.fixture

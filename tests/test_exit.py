@@ -33,6 +33,8 @@ def late():
     {late}
 """
 LINES = 'log.info("late"); log.info("later")'
+#: For 5 s, which the end takes at most.
+SOON = "import otel_logging.observability; otel_logging.observability.EXIT_S = 1.0"
 
 
 def script(late: str = LINES, *, main: str = "", before: str = "") -> str:
@@ -247,8 +249,8 @@ with traced("stage") as stage: pass
 for number in range(30): stage.add_line(time.time_ns(), f"late {number}", {})
 """
     began = time.monotonic()
-    shop.run(script(main=slow))
-    assert time.monotonic() - began < 20
+    shop.run(script(main=slow, before=SOON))
+    assert time.monotonic() - began < 16  # for all of them it would take 60 s
     assert "spans of lines not shown to foreign span processors" in shop.err
     shop.start_next()
     assert {f"late {number}" for number in range(30)} <= set(shop.delivered())
@@ -280,8 +282,8 @@ def test_the_end_is_in_time_though_a_processor_never_returns(
 ) -> None:
     """It is reported; the others are told, and what it was not shown is delivered."""
     began = time.monotonic()
-    shop.run(script(main=HANGING.replace("sys.argv[1]", repr(what)) + end))
-    assert time.monotonic() - began < 20
+    shop.run(script(main=HANGING.replace("sys.argv[1]", repr(what)) + end, before=SOON))
+    assert time.monotonic() - began < 16
     assert "1 foreign span processors left behind: they do not return" in shop.err
     assert "told " in shop.err
     shop.start_next()
