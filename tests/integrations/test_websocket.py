@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from typing import Annotated, Any
 
@@ -215,6 +215,12 @@ def app_of(kind: type) -> Any:
     return Starlette(routes=[WebSocketRoute("/ws/{shape}", with_user)])
 
 
+@pytest.fixture
+def held_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For four, in which nothing of a message that somebody holds may go on."""
+    monkeypatch.setattr(connection, "HELD_S", 1.0)
+
+
 def attributes(span: dict[str, Any]) -> dict[str, Any]:
     return dict(span["attributes"])
 
@@ -227,7 +233,9 @@ def attributes(span: dict[str, Any]) -> dict[str, Any]:
         for n, shape in enumerate(SHAPES)
     ],
 )
-def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type) -> None:
+def test_each_message_is_a_trace_of_its_user(
+    server: str, shape: str, kind: type, held_for_a_second: None
+) -> None:
     """Two connections at once, one of one user; three messages each, sent together."""
     clients = 2
     with serving(app_of(kind), server) as seen:
@@ -300,7 +308,9 @@ def test_a_message_lasts_until_the_next_one_is_asked_for(server: str) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_an_event_of_another_source_is_none_of_the_message_before(server: str) -> None:
+def test_an_event_of_another_source_is_none_of_the_message_before(
+    server: str, held_for_a_second: None
+) -> None:
     """As in a chat of Django Channels, which asks for both at once: nor does it hold that open."""
 
     async def talk(receive: Any, send: Any) -> None:
@@ -848,23 +858,26 @@ def test_what_is_bound_between_messages_is_the_connection_s() -> None:
     assert "n" not in left
 
 
-def test_idle_time_is_no_latency() -> None:
+def test_idle_time_is_no_latency(held_for_a_second: None) -> None:
     latencies = []
     with serving(app_of(Starlette)) as seen:
-        for shape in SHAPES:
-            with seen.connect(f"/ws/{shape}?user=a") as client:
-                for _ in range(2):
+        with ExitStack() as stack:
+            clients = [stack.enter_context(seen.connect(f"/ws/{shape}?user=a")) for shape in SHAPES]
+            for text in ('"first"', '"second"'):
+                for client in clients:
                     sent_s = time.monotonic()
-                    client.send(json.dumps(shape))
+                    client.send(text)
                     client.recv()
                     latencies.append(time.monotonic() - sent_s)
-                    time.sleep(0.3)
+                time.sleep(0.3)
         messages = seen.wait_for("message", 2 * len(SHAPES))
     assert max(span["duration_s"] for span in messages) < max(latencies) + 0.15
 
 
 @pytest.mark.parametrize("texts", [("first",), ("first", "second")], ids=len)
-def test_a_message_that_a_timer_holds_is_over_all_the_same(texts: tuple[str, ...]) -> None:
+def test_a_message_that_a_timer_holds_is_over_all_the_same(
+    texts: tuple[str, ...], held_for_a_second: None
+) -> None:
     """A connection of a pool, or a timer, has the context in which it was made, while it lives.
 
     One that came half a second later is not over yet then.
