@@ -291,10 +291,11 @@ def test_a_collector_that_says_no_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At once and then once a minute, with what mends it; when it is mended all is delivered."""
+    monkeypatch.setattr(sender, "_FLUSH_PAUSE_S", 0.02)
     receiver.answer = answer
     with Shop(base, receiver.endpoint) as shop:
         shop.end(1)
-        assert not shop.flush(1)
+        assert not shop.flush(0.5)
         (line,) = capsys.readouterr().err.splitlines()
         start = f"otel_logging: 1 {NOT_DELIVERED}: "
         assert line.startswith(start)
@@ -305,7 +306,7 @@ def test_a_collector_that_says_no_is_reported(
         before = _diagnostics.counts[kind]
         assert before > 1
         monkeypatch.setattr(_diagnostics, "_quiet_s", 0)  # the minute is over
-        assert not shop.flush(0.5)
+        assert not shop.flush(0.2)
         again = capsys.readouterr().err.splitlines()
         due = f" {NOT_DELIVERED}: "  # by the worker's round, or with the next one that fails
         assert again[0].startswith(tuple(f"otel_logging: {n}{due}" for n in (before - 1, before)))
