@@ -7,6 +7,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("alone"):
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Of several workers each begins with other files: what one has compiled the next one reads."""
+    here, worker = Path(__file__).parent, getattr(session.config, "workerinput", None)
+    if worker is None or [Path(each).resolve() for each in session.config.args] != [here]:
+        return  # not all are collected
+    files = sorted(here.rglob("test_*.py"))[int(worker["workerid"][2:]) :: worker["workercount"]]
+    for path in files:
+        with suppress(Exception, pytest.skip.Exception):  # pytest tells it, where it collects them
+            import_module(".".join(path.relative_to(here.parent).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True)

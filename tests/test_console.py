@@ -8,9 +8,8 @@ import os
 import re
 import struct
 import sys
-import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -90,14 +89,9 @@ LINES: list[dict[str, Any]] = [
 
 
 @pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The person is in London in winter, and wants to know users and tenants."""
-    monkeypatch.setenv("TZ", "UTC")
+def _in_london(in_utc: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person is there in winter, and wants to know users and tenants."""
     monkeypatch.setattr(_runtime, "current", _runtime.Runtime(who=("user_id", "tenant")))
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 def columns(text: str) -> int:

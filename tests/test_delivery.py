@@ -40,7 +40,7 @@ NOT_DELIVERED = sender.NOT_DELIVERED.format("spans")
 
 
 class Shop:
-    """The trace half of a set-up, whose spans are numbers. Leaving it closes it."""
+    """The trace half of a set-up, whose spans are numbers. Leaving it closes it, in a second."""
 
     def __init__(
         self, base: Path, endpoint: str | None, *, works: bool = True, timeout_s: float = 10
@@ -80,8 +80,8 @@ class Shop:
     def flush(self, timeout_s: float = 10) -> bool:
         return self.delivery.flush(timeout_s)
 
-    def close(self) -> bool:
-        done = self.delivery.stop(5)
+    def close(self, timeout_s: float = 5) -> bool:
+        done = self.delivery.stop(timeout_s)
         self.spool.close()
         return done
 
@@ -89,7 +89,7 @@ class Shop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.close(1)
 
 
 @pytest.fixture
@@ -291,10 +291,11 @@ def test_a_collector_that_says_no_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At once and then once a minute, with what mends it; when it is mended all is delivered."""
+    monkeypatch.setattr(sender, "_FLUSH_PAUSE_S", 0.02)
     receiver.answer = answer
     with Shop(base, receiver.endpoint) as shop:
         shop.end(1)
-        assert not shop.flush(1)
+        assert not shop.flush(0.5)
         (line,) = capsys.readouterr().err.splitlines()
         start = f"otel_logging: 1 {NOT_DELIVERED}: "
         assert line.startswith(start)
@@ -305,7 +306,7 @@ def test_a_collector_that_says_no_is_reported(
         before = _diagnostics.counts[kind]
         assert before > 1
         monkeypatch.setattr(_diagnostics, "_quiet_s", 0)  # the minute is over
-        assert not shop.flush(0.5)
+        assert not shop.flush(0.2)
         again = capsys.readouterr().err.splitlines()
         due = f" {NOT_DELIVERED}: "  # by the worker's round, or with the next one that fails
         assert again[0].startswith(tuple(f"otel_logging: {n}{due}" for n in (before - 1, before)))

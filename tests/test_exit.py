@@ -33,6 +33,8 @@ def late():
     {late}
 """
 LINES = 'log.info("late"); log.info("later")'
+#: For 5 s, which the end takes at most.
+SOON = "import otel_logging.observability; otel_logging.observability.EXIT_S = 1.0"
 
 
 def script(late: str = LINES, *, main: str = "", before: str = "") -> str:
@@ -261,8 +263,8 @@ def test_the_end_is_in_time_though_a_processor_never_returns(
 ) -> None:
     """It is reported; the others are told, and what ends after it is delivered."""
     began = time.monotonic()
-    shop.run(script(main=HANGING.replace("sys.argv[1]", repr(what)) + end))
-    assert time.monotonic() - began < 20
+    shop.run(script(main=HANGING.replace("sys.argv[1]", repr(what)) + end, before=SOON))
+    assert time.monotonic() - began < 16
     assert "1 foreign span processors left behind: they do not return" in shop.err
     assert "told " in shop.err
     shop.start_next()

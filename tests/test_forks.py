@@ -314,7 +314,7 @@ import os, threading, time
 from otel_logging import setup_observability, traced
 observability = setup_observability("shop")
 with traced({name!r}): pass
-time.sleep(1)
+time.sleep(0.7)  # what waits is sent after half a second
 names = [thread.name for thread in threading.enumerate()]
 print('{"event": "%s"}' % ("otel_logging delivery" in names), flush=True)
 {end}

@@ -41,10 +41,6 @@ _asking = hypothesis_settings(max_examples=max(hypothesis_settings().max_example
 _EVIL = ("\x1b[2J", "\r\n", "\0", "\ud800", "\u202e", "9" * 400, "-1", "NaN", "1e999", "é", "${A}")
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode(errors="replace")
-
-
 def damaged(*valid: bytes) -> st.SearchStrategy[bytes]:
     """Return *valid* bytes with pieces of them cut out, doubled, replaced; or any bytes."""
     pieces = st.binary(max_size=8) | st.sampled_from(
@@ -257,9 +253,6 @@ _HTTP = (
     b"HTTP/1.1 301 Moved\r\nLocation: //user:secret@elsewhere:99/\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbad\r\n0\r\n\r\n",
 )
-
-
-_TAKEN = re.compile(rb"\s*HTTP/\S*\s+(1\d\d\b.*\s*HTTP/\S*\s+)?2\d\d\b", re.DOTALL)
 
 
 def is_answered(client: Client) -> Outcome:

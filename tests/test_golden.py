@@ -6,7 +6,6 @@ After a change that is meant: ``GOLDEN=1 pytest tests/test_golden.py``, and look
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from otel_logging.doctor.report import NOT_TRIED, good, note, problem
 from otel_logging.traces.draw import terminal
 from tests.commands import Runner
 from tests.stored import Planted, line, store
+
+pytestmark = pytest.mark.usefixtures("in_utc")
 
 GOLDEN = Path(__file__).parent / "golden"
 TRACEBACK = """Traceback (most recent call last):
@@ -144,15 +145,6 @@ def place(base: Path) -> Path:
     call = Planted(3, 2, "POST /bill", 880, 900, {"user_id": "ada"}, trace=other(1), kind=2)
     store(base, call, service="billing", origin=1_700_000_060_000_000_000)
     return base
-
-
-@pytest.fixture(autouse=True)
-def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 COMMANDS = {

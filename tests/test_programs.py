@@ -38,8 +38,11 @@ PROGRAMS = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="all are started")
-@pytest.mark.parametrize("options", [(), ("-X", "dev")], ids=" ".join)
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    ("program", "options"),
+    [(program, ()) for program in PROGRAMS]
+    + [(program, ("-X", "dev")) for program in ("arguments", "an exception", "a warning")],
+)
 def test_a_forked_process_is_as_one_that_is_started(
     program: str, options: tuple[str, ...], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ class Seen:
         deadline = time.monotonic() + PATIENCE_S
         while len(found := self.named(name)) < number:
             assert time.monotonic() < deadline, f"{name}: {len(found)}\n{self.captured}"
-            time.sleep(0.01)
+            time.sleep(0.02)  # each look decodes all that is there
         return found
 
     def ask(

@@ -228,17 +228,27 @@ def app_of(kind: type) -> Any:
     return Starlette(routes=[WebSocketRoute("/ws/{shape}", with_user)])
 
 
+@pytest.fixture
+def held_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For four, in which nothing of a message that somebody holds may go on."""
+    monkeypatch.setattr(connection, "HELD_S", 1.0)
+
+
 def attributes(span: dict[str, Any]) -> dict[str, Any]:
     return dict(span["attributes"])
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"),
-    [(each, (FastAPI, Starlette)[n % 2]) for n, each in enumerate(SHAPES)]
-    + [(each, (Starlette, FastAPI)[n % 2]) for n, each in enumerate(list(SHAPES)[:6])],
+    ("server", "shape", "kind"),
+    [
+        (server, shape, (FastAPI, Starlette)[(s + n) % 2])
+        for s, server in enumerate(SERVERS)
+        for n, shape in enumerate(SHAPES)
+    ],
 )
-@pytest.mark.parametrize("server", SERVERS)
-def test_each_message_is_a_trace_of_its_user(server: str, shape: str, kind: type) -> None:
+def test_each_message_is_a_trace_of_its_user(
+    server: str, shape: str, kind: type, held_for_a_second: None
+) -> None:
     """Two connections at once, one of one user; three messages each, sent together."""
     clients = 2
     with serving(app_of(kind), server) as seen:
@@ -311,7 +321,9 @@ def test_a_message_lasts_until_the_next_one_is_asked_for(server: str) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_an_event_of_another_source_is_none_of_the_message_before(server: str) -> None:
+def test_an_event_of_another_source_is_none_of_the_message_before(
+    server: str, held_for_a_second: None
+) -> None:
     """As in a chat of Django Channels, which asks for both at once: nor does it hold that open."""
 
     async def talk(receive: Any, send: Any) -> None:
@@ -967,7 +979,9 @@ def test_idle_time_is_no_latency() -> None:
 
 
 @pytest.mark.parametrize("texts", [("first",), ("first", "second")], ids=len)
-def test_a_message_that_a_timer_holds_is_over_all_the_same(texts: tuple[str, ...]) -> None:
+def test_a_message_that_a_timer_holds_is_over_all_the_same(
+    texts: tuple[str, ...], held_for_a_second: None
+) -> None:
     """A connection of a pool, or a timer, has the context in which it was made, while it lives.
 
     One that came half a second later is not over yet then.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.programs import MODULE, PATIENCE_S, Program
+from tests.receiver import Receiver
 from tests.servers.page import LOGGING_JSON
 
 
@@ -103,12 +104,18 @@ def run(cell: Cell, directory: Path, ask: Ask = ask_all) -> Said:
     usual = {
         "ENVIRONMENT": "production",
         "HOME": str(directory),
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # nobody there
         "OTEL_LOGGING_SPOOL_DIR": str(directory / "spool"),
         "OTEL_LOGGING_LINE_BYTES": "262144",  # whole tracebacks, also on a pipe
     }
     command = [*MODULE, *cell.command.split()]
-    with Program(command, cwd=directory, **usual | cell.variables) as server:
+    with (
+        Receiver() as receiver,  # where nobody answers, uvicorn's end takes a second more
+        Program(
+            command,
+            cwd=directory,
+            **{"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, **usual, **cell.variables},
+        ) as server,
+    ):
         port = int(server.wait_for_text(r"127\.0\.0\.1:(\d+)\D")[1])
         statuses = ask(cell, port, server.wait_for_text)
         ended = server.stop(cell.end, group=cell.end == signal.SIGINT)
