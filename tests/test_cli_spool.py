@@ -14,6 +14,7 @@ from otel_logging.spool import destinations, queue, reading
 from otel_logging.spool.directories import DROPPED_BOUND
 from otel_logging.spool.segment import frame, header
 from tests.commands import Runner
+from tests.conftest import NOWHERE
 from tests.spools import append, make, numbers, on_disk, run, trace_id
 from tests.stored import NOON, SCOPE, TRACE, Planted, line
 
@@ -126,9 +127,10 @@ def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "OTEL_LOGGING_SPOOL_DIR" in done.output
 
 
-def test_an_option_without_its_other_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--logs", "--yes"])
+def test_an_option_without_its_other_is_refused(tmp_path: Path, option: str) -> None:
     """It would do nothing."""
-    assert "--yes goes with --purge" in spool(tmp_path, "--yes", status=2)
+    assert "--logs goes with --export" in spool(tmp_path, option, status=2)
 
 
 # ---------------------------------------------------------------- export
@@ -200,6 +202,26 @@ def test_spans_are_exported_as_otlp_in_json(tmp_path: Path) -> None:
     assert second["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] == "other"
     assert exported(base, file, "--service", "billing") == []
     living.close()
+
+
+def test_log_records_are_exported_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in a file of their own: a page for traces takes no other lines."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    base, file = tmp_path / "spool", tmp_path / "lines.json"
+    observability = setup_observability(
+        "shop", environment="production", endpoint=NOWHERE, spool_dir=base
+    )
+    with traced("message"):
+        get_logger().info("hello")
+    (one,) = exported(base, file, "--logs")
+    (record,) = one["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    assert record["body"] == {"stringValue": "hello"}
+    assert (len(record["traceId"]), len(record["spanId"])) == (32, 16)
+    assert record["severityNumber"] == 9
+    assert "resourceSpans" in exported(base, file)[0]
+    observability.shutdown()
 
 
 def test_what_others_wrote_is_exported_without_secrets_and_damage(tmp_path: Path) -> None:

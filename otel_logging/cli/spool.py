@@ -30,6 +30,7 @@ _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     metavar="FILE",
     help="Write all spans there, waiting and sent ones, as OTLP in JSON, a request a line.",
 )
+@flag("--logs", help="With --export: log records, not spans.")
 @flag("--purge", help="Remove what waits, and what was sent, for good.")
 @flag("--yes", help="With --purge: do not ask.")
 @flag(
@@ -43,6 +44,7 @@ def spool(
     service: str | None,
     as_json: bool,
     export: Path | None,
+    logs: bool,
     purge: bool,
     yes: bool,
     is_resent: bool,
@@ -52,8 +54,8 @@ def spool(
 
     For which collector, how much, and since when. Nothing is changed without --resend or --purge.
     """
-    if yes and not purge:
-        raise click.UsageError("--yes goes with --purge")
+    if (logs and export is None) or (yes and not purge):
+        raise click.UsageError("--logs goes with --export, and --yes with --purge")
     if is_resent and (as_json or purge or export is not None):
         raise click.UsageError("--resend goes with none of --json, --export, --purge")
     found = _of(service, store, is_aside=as_json or export is not None)
@@ -61,8 +63,8 @@ def spool(
         _resend(found)
         return
     if export is not None:
-        chosen = [each.path for each in found if not each.is_of_logs]
-        count = _export(export, chosen, of_others=store.of_others)
+        chosen = [each.path for each in found if each.is_of_logs is logs]
+        count = _export(export, chosen, of_logs=logs, of_others=store.of_others)
         click.echo(f"written: {export}, {count} request{'' if count == 1 else 's'}", err=as_json)
     elsewhere = {each.path: now.endpoint for each, now in destinations.left_behind(found)}
     if as_json:
@@ -114,13 +116,13 @@ def _resend(found: list[Destination]) -> None:
         click.echo("Nothing waits for an endpoint that its service no longer has.")
 
 
-def _export(file: Path, paths: list[Path], *, of_others: bool) -> int:
+def _export(file: Path, paths: list[Path], *, of_logs: bool, of_others: bool) -> int:
     from otel_logging.traces import otlp_json  # protobuf's JSON, which no other command needs
 
     segments = (
         contents
         for base in dict.fromkeys(path.parent for path in paths)
-        for segment in reading.segments(base, of_others=of_others)
+        for segment in reading.segments(base, of_logs=of_logs, of_others=of_others)
         if segment.parent.parent in paths
         for contents in parse_all(reading.load(segment) or b"")
     )
@@ -128,7 +130,7 @@ def _export(file: Path, paths: list[Path], *, of_others: bool) -> int:
     try:
         fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as out:
-            for request in otlp_json.requests(segments):
+            for request in otlp_json.requests(segments, of_logs=of_logs):
                 out.write(strict(request) + "\n")
                 count += 1
     except OSError as error:

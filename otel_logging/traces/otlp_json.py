@@ -1,6 +1,6 @@
 """Segments as OTLP in JSON: what a collector's ``otlpjsonfile`` receiver and Jaeger's page take.
 
-In: segments of spans. Out: requests as plain data, one a segment. Invariant:
+In: segments of spans, or of log records. Out: requests as plain data, one a segment. Invariant:
 ids are hex, enums numbers, and no secret is in it, whoever wrote the segment.
 """
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from otel_logging import _diagnostics, _otlp, _runtime
@@ -21,24 +22,26 @@ _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 _TEXTS: Final = frozenset({"name", "message", "stringValue", "traceState"})
 
 
-def requests(segments: Iterable[Contents]) -> Iterator[dict[str, Any]]:
+def requests(segments: Iterable[Contents], *, of_logs: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the requests that *segments* would be sent in. Failure: never raises; what is damaged
     is left out and reported.
     """
+    kind: Any = LogsData if of_logs else TracesData
+    noun = "log records" if of_logs else "spans"
     for contents in segments:
         spans = [span for _, span in contents.spans]
-        valid = [span for span in spans if _decoded(contents, span)]  # one hides no neighbour
+        valid = [span for span in spans if _decoded(kind, contents, span)]  # one hides no neighbour
         if damaged := contents.damaged + len(spans) - len(valid):
-            _diagnostics.report(queue.DAMAGED.format("spans"), damaged)
+            _diagnostics.report(queue.DAMAGED.format(noun), damaged)
         if valid:
-            whole: Any = _decoded(contents, *valid)
+            whole = _decoded(kind, contents, *valid)
             yield _plain(MessageToDict(whole, use_integers_for_enums=True))
 
 
-def _decoded(contents: Contents, *spans: bytes) -> TracesData | None:
+def _decoded(kind: Any, contents: Contents, *spans: bytes) -> Any:
     """Return the message; None where it is none."""
     with suppress(DecodeError):
-        return TracesData.FromString(_otlp.request(contents.resource, contents.scope, spans))
+        return kind.FromString(_otlp.request(contents.resource, contents.scope, spans))
     return None
 
 
