@@ -196,7 +196,9 @@ def budgets(name: str, value: object) -> Mapping[str, float]:
     if isinstance(value, str):
         pairs = [item.rpartition("=")[::2] for item in value.split(",")]
         stages = {stage.strip(): given for stage, given in pairs}
-        _check("" not in stages, name, value, "pairs like utterance=0.5,chat *=0.4")
+        # "a=1;b=2" is no stage "a=1;b"
+        is_odd = "" in stages or any(re.search(r"=\s*[\d.]+\s*;", stage) for stage in stages)
+        _check(not is_odd, name, value, "pairs like utterance=0.5,chat *=0.4")
         _check(len(stages) == len(pairs), name, value, "each stage once")
         return {stage: seconds(f"{name}: {stage}", given) for stage, given in stages.items()}
     if not isinstance(value, Mapping):

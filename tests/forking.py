@@ -20,7 +20,7 @@ from typing import Any
 
 IMPORTED = """
 import asyncio, concurrent.futures.thread, otel_logging, structlog
-import opentelemetry.propagate, opentelemetry.sdk.trace.export
+import opentelemetry.propagate
 import otel_logging.assembly, otel_logging.export.http
 import otel_logging.export.provider, otel_logging.integrations.executors
 """

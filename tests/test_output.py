@@ -667,9 +667,9 @@ def test_threads_that_print_and_log_at_once_lose_no_line() -> None:
 
 TOGETHER = """
 import threading
-from otel_logging import _descriptor, configure_logging, get_logger
+from otel_logging import _stream, configure_logging, get_logger
 configure_logging()
-_descriptor.PATIENCE_S = _descriptor._TURN_S = 60  # a busy machine's reader
+_stream.PATIENCE_S = _stream._TURN_S = 60  # a busy machine's reader
 def work(number):
     for _ in range(50):
         get_logger("shop").info("line", texts=[str(number) * 5000] * 2)
@@ -694,9 +694,9 @@ def test_no_line_is_torn_by_another_threads(kind: Any) -> None:
 
 FORKED = """
 import os, sys, threading, time, warnings
-from otel_logging import _descriptor, configure_logging, get_logger
+from otel_logging import _stream, configure_logging, get_logger
 configure_logging()
-_descriptor.PATIENCE_S = _descriptor._TURN_S = 60
+_stream.PATIENCE_S = _stream._TURN_S = 60
 log = get_logger("shop")
 log.info("first")
 writing = threading.Thread(target=eval(sys.argv[1]), args=("x" * 9000,), daemon=True)
@@ -740,12 +740,12 @@ def test_a_turn_that_never_ends_holds_one_line_up() -> None:
     """A fork in C, which Python does not know of, leaves the child one of a thread that is gone."""
     code = """
 import threading
-from otel_logging import _descriptor, configure_logging, get_logger
+from otel_logging import _stream, configure_logging, get_logger
 configure_logging()
-_descriptor._TURN_S = 0.01
+_stream._TURN_S = 0.01
 log = get_logger("shop")
 log.info("first")
-gone = threading.Thread(target=_descriptor._turns[1].acquire)
+gone = threading.Thread(target=_stream._turns[1].acquire)
 gone.start()
 gone.join()
 log.info("second")

@@ -4,6 +4,7 @@ import flask
 
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.wsgi import name_route, observed
+from otel_logging.logs import configure
 
 
 def _on_request(_: object, **__: object) -> None:
@@ -15,5 +16,10 @@ def _on_request(_: object, **__: object) -> None:
 _replaced = Replaced(
     ("flask", "Flask", "__call__", observed), signals={flask.request_started: _on_request}
 )
-instrument = _replaced.instrument
 uninstrument = _replaced.uninstrument
+
+
+def instrument() -> None:
+    """Observe every application, also those that are made already."""
+    _replaced.instrument()
+    configure.hide_banners()

@@ -80,6 +80,7 @@ def apply(settings: LogSettings) -> None:
     by_name = settings.level, settings.levels
     logger.use(logger.Configured(*by_name, write, render, straight, settings.caller))
     stdlib.take_over(held)
+    hide_banners()
     atexit.unregister(_diagnostics.at_exit)
     atexit.register(_diagnostics.at_exit)  # lines that were lost in the last minute
     before: Any = structlog.get_config()["wrapper_class"]
@@ -94,6 +95,14 @@ def apply(settings: LogSettings) -> None:
         context_class=dict,
         cache_logger_on_first_use=True,
     )
+
+
+def hide_banners() -> None:
+    """Hide what imported libraries print where they start: Flask's banner, which has no option."""
+    cli: Any = sys.modules.get("flask.cli")
+    is_hidden = _applied is not None and _applied.takeover and not _applied.console
+    if is_hidden and hasattr(cli, "show_server_banner"):
+        cli.show_server_banner = lambda *_, **__: None
 
 
 @contextmanager
