@@ -369,7 +369,7 @@ def test_a_home_that_cannot_be_written_falls_back(
     assert "OTEL_LOGGING_SPOOL_DIR names another" in said
 
 
-@pytest.mark.parametrize(("value", "headers"), [("None", set()), ("tracecontext", {"traceparent"})])
+@pytest.mark.parametrize(("value", "headers"), [("b3", {"b3"}), ("tracecontext", {"traceparent"})])
 def test_propagators_are_honoured(value: str, headers: set[str]) -> None:
     """OTEL_PROPAGATORS chooses the headers."""
     code = (
