@@ -49,7 +49,7 @@ BUDGETS = {
     "cli": 667,
     "context": 222,
     "demo": 234,
-    "doctor": 315,
+    "doctor": 317,
     "export": 2086,
     "handover": 114,
     "integrations": 2122,
