@@ -210,7 +210,7 @@ SCHEME: Final = later(
 #: As people write it, and with dots.
 _CARD: Final = later(
     rf"(?:(?<![\w.+-])|{_ESCAPE})"
-    r"(?:\d{13,19}|\d{4}(?:[ .-]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{5})(?![\w-])",
+    r"(?:\d{13,19}|\d{4}(?:[ .-]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{4,5})(?![\w-])",
     re.ASCII,
 )
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.

@@ -34,10 +34,11 @@ _MISSING: Final = frozenset(
 )
 #: Of a ``TextIOWrapper``: its buffer, and the file below that.
 _PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
+_SLOW: Final = "its reader has stopped reading, or is too slow"
 _select: Final = as_it_was("select")
 _RLock: Final = as_it_was("_thread").RLock
-#: How long a line waits for its turn. Where the reader has stopped, all that wait give up together.
-_TURN_S: Final = 1.0
+#: How often a line waits for its turn, for its patience each time, where the reader reads.
+_TURNS: Final = 11
 #: Held while a line is written, by descriptor: a terminal, a socket or a full pipe may take it in
 #: parts, and another thread's line must not stand between them.
 _turns: Final[dict[int, Any]] = {}
@@ -96,16 +97,10 @@ class Descriptor:
 
         Failure: raises, ``OSError`` or what a closed stream does.
         """
-        data = b"\n%b\n" % line if self.is_torn else line + b"\n"
-        left = data
         if not is_standard(self.fd) and (self.fd < 3 or self._stream.fileno() != self.fd):
             raise OSError("it was closed, and its number is another file's")
-        turn = None
-        if self.has_reader:
-            turn = _turns.get(self.fd) or _turns.setdefault(self.fd, _RLock())
-            if not turn.acquire(1, _TURN_S):  # forked in C while another thread had it
-                _turns.clear()
-                turn = None
+        turn = self._turn() if self.has_reader else None
+        left = data = b"\n%b\n" % line if self.is_torn else line + b"\n"
         try:
             while left:
                 try:  # as ``put`` does, at less cost
@@ -118,6 +113,20 @@ class Descriptor:
             self.is_torn = bool(left) and (self.is_torn or len(left) < len(data))
             if turn:
                 turn.release()
+
+    def _turn(self) -> Any:
+        """Return this thread's turn, to be released; None where whoever has it is gone.
+
+        Failure: raises ``TimeoutError`` where others wait for a reader that is too slow.
+        """
+        turn = _turns.get(self.fd) or _turns.setdefault(self.fd, _RLock())
+        for _ in range(_TURNS):
+            if turn.acquire(1, PATIENCE_S):
+                return turn
+            if not self.has_room(0):
+                raise TimeoutError(_SLOW)
+        _turns.clear()  # forked in C while another thread had it
+        return None
 
     def put(self, data: bytes, until: float) -> tuple[int, float]:
         """Write some of *data*; return how much, and until when there is patience for the rest."""
@@ -145,7 +154,7 @@ class Descriptor:
         self._deadline = together = self._deadline or until  # another thread may clear it
         left_s = min(until, together) - now
         if left_s <= 0:
-            raise TimeoutError("its reader has stopped reading, or is too slow")
+            raise TimeoutError(_SLOW)
         self.has_room(left_s)
         return until
 

@@ -278,11 +278,11 @@ def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
             if ignored not in _diagnostics.counts:  # said before
                 _diagnostics.remark(ignored)
         return _current
+    wrap_propagators()
     _diagnostics.forget()
     made = Observability(settings)
     try:
         made._start()  # noqa: SLF001
-        wrap_propagators()
     except BaseException:
         made.shutdown(0.0)
         raise

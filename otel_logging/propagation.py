@@ -185,6 +185,6 @@ def wrap_propagators() -> None:
         from opentelemetry import propagate
     except ValueError as error:
         name = _names.OTEL_PROPAGATORS
-        raise ConfigurationError(name, variables.value_of(name), str(error)) from error
+        raise ConfigurationError(name, variables.value_of(name), str(error).rstrip(".")) from error
     if not isinstance(present := propagate.get_global_textmap(), _Named):
         propagate.set_global_textmap(_Named(present))

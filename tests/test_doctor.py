@@ -158,6 +158,17 @@ def test_an_invalid_setting_ends_it(run: Run) -> None:
     assert len(result.output.splitlines()) == 4
 
 
+def test_a_propagator_that_is_not_installed_ends_it() -> None:
+    """OpenTelemetry's own variable; with it set-up ends too."""
+    env = child_environment(OTEL_PROPAGATORS="tracecontext,nope", PYTHONIOENCODING="utf-8")
+    done = python("-m", "otel_logging", "doctor", env=env)
+
+    assert done.returncode == 1, done.stderr
+    output = " ".join(done.stdout.split())
+    assert output.startswith("✗ OTEL_PROPAGATORS='tracecontext,nope': Propagator nope not found.")
+    assert "not installed. do: correct it" in output
+
+
 def test_an_invalid_jaeger_address_ends_it(run: Run) -> None:
     """As any other setting."""
     assert "✗ OTEL_LOGGING_JAEGER_URL='jaeger': a URL" in said(

@@ -669,7 +669,7 @@ TOGETHER = """
 import threading
 from otel_logging import _stream, configure_logging, get_logger
 configure_logging()
-_stream.PATIENCE_S = _stream._TURN_S = 60  # a busy machine's reader
+_stream.PATIENCE_S = 60  # a busy machine's reader
 def work(number):
     for _ in range(50):
         get_logger("shop").info("line", texts=[str(number) * 5000] * 2)
@@ -696,7 +696,7 @@ FORKED = """
 import os, sys, threading, time, warnings
 from otel_logging import _stream, configure_logging, get_logger
 configure_logging()
-_stream.PATIENCE_S = _stream._TURN_S = 60
+_stream.PATIENCE_S = 60
 log = get_logger("shop")
 log.info("first")
 writing = threading.Thread(target=eval(sys.argv[1]), args=("x" * 9000,), daemon=True)
@@ -742,7 +742,7 @@ def test_a_turn_that_never_ends_holds_one_line_up() -> None:
 import threading
 from otel_logging import _stream, configure_logging, get_logger
 configure_logging()
-_stream._TURN_S = 0.01
+_stream.PATIENCE_S = 0.001
 log = get_logger("shop")
 log.info("first")
 gone = threading.Thread(target=_stream._turns[1].acquire)
@@ -753,6 +753,69 @@ log.info("third")
 """
     lines = parsed(script(code, ENVIRONMENT="production").stdout)
     assert [line["event"] for line in lines] == ["first", "second", "third"]
+
+
+TURN = """
+import os, sys, threading, time
+from otel_logging import _diagnostics, _stream, configure_logging, get_logger
+read, write = os.pipe()
+os.dup2(write, 1)
+configure_logging()
+log = get_logger("shop")
+log.info("first")
+turn, is_waiting = _stream._turns[1], threading.Event()
+class Turn:
+    release = turn.release
+    def acquire(self, *waits):
+        is_waiting.set()
+        return turn.acquire(*waits)
+_stream._turns[1] = Turn()
+turn.acquire()
+"""
+
+
+def test_a_line_that_waits_for_its_turn_gives_up_with_the_reader() -> None:
+    """Which takes some now and then: each line before it may wait for its own patience."""
+    code = f"""{TURN}
+os.set_blocking(1, False)
+try:
+    while True: os.write(1, b"." * 512)
+except BlockingIOError:
+    pass
+def work():
+    began = time.monotonic()
+    log.info("lost")
+    print(time.monotonic() - began, sum(_diagnostics.counts.values()), file=sys.stderr)
+waits = threading.Thread(target=work)
+waits.start()
+waits.join()
+"""
+    env = child_environment(ENVIRONMENT="production")
+    *_, said = python("-c", code, env=env).stderr.splitlines()
+    took_s, lost = said.split()
+    assert (float(took_s) < 0.6, lost) == (True, "1")  # 100 ms, and a busy machine
+
+
+def test_a_line_whose_turn_comes_behind_a_torn_one_begins_anew() -> None:
+    code = f"""{TURN}
+_stream.PATIENCE_S = 60
+waits = threading.Thread(target=log.info, args=("whole",))
+waits.start()
+is_waiting.wait(30)
+_stream.PATIENCE_S = 0.05
+log.info("torn", **{{f"text{{n}}": "x" * 8000 for n in range(20)}})
+found = os.read(read, 1 << 20)
+turn.release()
+waits.join()
+found += os.read(read, 1 << 20)
+sys.stderr.buffer.write(found)
+"""
+    variables = {"ENVIRONMENT": "production", "OTEL_LOGGING_LINE_BYTES": "262144"}
+    said = python("-c", code, env=child_environment(**variables)).stderr
+    first, torn, whole = [each for each in said.splitlines() if '"event"' in each]
+    assert json.loads(first)["event"] == "first"
+    assert '"torn"' in torn
+    assert json.loads(whole)["event"] == "whole"
 
 
 BOTH = """

@@ -689,7 +689,10 @@ def test_an_issued_token_without_a_digit_is_no_name_of_words(secret: str) -> Non
         assert Redaction().text(f"took {name} along") == f"took {name} along"
 
 
-@pytest.mark.parametrize("number", ["4111111111111111", "4111 1111 1111 1111", "3782-822463-10005"])
+@pytest.mark.parametrize(
+    "number",
+    ["4111111111111111", "4111 1111 1111 1111", "3782-822463-10005", "3056 930902 5904"],
+)
 def test_a_card_beside_another_number_is_one(number: str) -> None:
     for text in ("card {} 12/27", "order 42 {} of 3", "paid {} 25.00 EUR", "100 {}"):
         assert Redaction().text(text.format(number)) == text.format("[redacted:card]")

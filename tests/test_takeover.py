@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import loguru
 import pytest
@@ -566,6 +567,19 @@ def test_a_filter_that_raises_or_logs_loses_no_line_of_ours(
     get_logger("shop").info("c")
     assert '"event":"c"' in capsys.readouterr().out
     assert _diagnostics.counts == {"errors of a logging handler's filter": 1}
+
+
+def test_a_mock_is_a_handler_too(lines: Lines) -> None:
+    """It says that it has whatever it is asked for: a stream, a listener, a target."""
+    logger, mock = logging.getLogger("shop"), Mock(level=logging.DEBUG)
+    logger.addHandler(mock)
+    try:
+        logger.warning("theirs")
+        get_logger("shop").warning("ours")
+    finally:
+        logger.removeHandler(mock)
+    assert [line["event"] for line in lines()] == ["theirs", "ours"]
+    assert [call.args[0].getMessage() for call in mock.handle.call_args_list] == ["theirs", "ours"]
 
 
 def test_a_filter_that_raises_loses_no_line(lines: Lines) -> None:

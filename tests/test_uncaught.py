@@ -196,7 +196,11 @@ def test_a_warning(lines: Lines) -> None:
             warnings.warn_explicit("old way", DeprecationWarning, "shop.py", 7)
         with warnings.catch_warnings(record=True) as caught:
             warnings.warn("kept", stacklevel=1)
-    (line,) = lines()
+        warnings.showwarning("a", UserWarning, "a.py", 1, line="text")
+        names = {"message": "b", "category": UserWarning, "filename": "b.py", "lineno": 2}
+        warnings.showwarning(**names)  # type: ignore[arg-type]
+    line, *called = lines()
+    assert [(each["event"], each["code.line.number"]) for each in called] == [("a", 1), ("b", 2)]
     assert (line["level"], line["logger"], line["event"]) == ("warning", "py.warnings", "old way")
     assert (line["category"], line["user_id"]) == ("DeprecationWarning", "u5")
     assert (line["code.file.path"], line["code.line.number"]) == ("shop.py", 7)

@@ -13,6 +13,7 @@ from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
 from otel_logging.doctor import probe
 from otel_logging.doctor.report import NOT_TRIED, OFF, Finding, Mark, good, note, problem, problems
+from otel_logging.propagation import wrap_propagators
 from otel_logging.settings import Settings, links
 from otel_logging.spool import destinations, directories
 from otel_logging.traces.jaeger import Jaeger
@@ -32,6 +33,7 @@ def examine(
     """
     try:
         chosen, jaeger_url = settings.load(spool_dir=spool_dir), links.jaeger_url()
+        wrap_propagators()  # as set-up does, which it would end
     except ConfigurationError as error:
         yield probe.invalid(error)
         return

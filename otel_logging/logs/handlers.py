@@ -189,8 +189,9 @@ def consoles_of(logger: logging.Logger) -> Iterator[logging.Handler]:
     queue whose listener ``dictConfig`` has made.
     """
     for handler in handlers_of(logger):
-        listener = getattr(handler, "listener", None)  # from Python 3.12 on
-        for each in (handler, getattr(handler, "target", None), *getattr(listener, "handlers", ())):
+        own = vars(handler)  # not what a mock says that it has
+        listener = own.get("listener")  # from Python 3.12 on
+        for each in (handler, own.get("target"), *getattr(listener, "handlers", ())):
             if is_console(each):
                 yield each
 
@@ -225,7 +226,7 @@ def is_console(handler: Any) -> bool:
             return False
     if stream is sys.stderr or stream is sys.stdout:
         return True
-    seen: tuple[Any, bool] = getattr(handler, _SEEN, (None, False))
+    seen: tuple[Any, bool] = vars(handler).get(_SEEN, (None, False))
     if seen[0] is not stream:
         # Flask's writes to the request's ``wsgi.errors``, an object of whichever server
         flasks = getattr(sys.modules.get("flask.logging"), "default_handler", None)

@@ -121,13 +121,15 @@ def _of_finaliser(args: Any) -> bool:
     return Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
 
 
-def _of_warning(text: Any, kind: Any, path: str, line: int, file: Any = None, *_: Any) -> bool:
+def _of_warning(  # as ``warnings.showwarning``, whose arguments some give by their names
+    message: Any, category: Any, filename: str, lineno: int, file: Any = None, *_: Any, **__: Any
+) -> bool:
     if file is not None:
         return False
-    fields = {_names.CODE_FILE: path, _names.CODE_LINE: line, "category": kind.__name__}
+    fields = {_names.CODE_FILE: filename, _names.CODE_LINE: lineno, "category": category.__name__}
     # a ResourceWarning comes from a finaliser
-    context = Context() if issubclass(kind, ResourceWarning) else copy_context()
-    return context.run(_line, WARNINGS, logging.WARNING, str(text), **fields)
+    context = Context() if issubclass(category, ResourceWarning) else copy_context()
+    return context.run(_line, WARNINGS, logging.WARNING, str(message), **fields)
 
 
 def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
