@@ -45,6 +45,8 @@ class Waits:
         if handed:
             handed.pop()
 
+    __del__ = end  # it was cancelled, or never called
+
 
 class OpenStage:
     """A stage that ``begin()`` has opened. Concurrency: any task or thread."""

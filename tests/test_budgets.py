@@ -58,7 +58,7 @@ BUDGETS = {
     "logs": 1585,
     "mcp_server": 142,
     "observability": 252,
-    "outliving": 117,
+    "outliving": 118,
     "processors": 184,
     "propagation": 109,
     "run": 51,
@@ -66,7 +66,7 @@ BUDGETS = {
     "spool": 1053,
     "testing": 153,
     "tracers": 58,
-    "traces": 2588,
+    "traces": 2590,
     "tracing": 285,
 }
 

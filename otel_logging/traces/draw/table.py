@@ -33,7 +33,7 @@ _SEPARATED: Final = " · "
 _BELOW: Final = "  └ "
 _WHO_MOST: Final = 24  # columns
 _ROOMY: Final = 120  # columns: enough for what tells rows apart, or a reason, beside the stage
-_WIDE: Final = 160  # columns: enough for most reasons; of what is usual the end may be cut
+_WIDE: Final = 160  # columns: enough for most reasons
 _SERVICE: Final = 16  # characters
 _ID_DIGITS: Final = 8  # enough for `show`
 
@@ -214,9 +214,11 @@ class _Columns:
         yield from (Text(), heading) if headed else ()
         for line, (_, below) in zip(rows, self._rows, strict=True):
             facts = Text(_GAP + _SEPARATED.join(below.facts) if below.facts else "", "dim")
-            whole = Text.assemble(line, _GAP, below.why, facts)
-            if roomy and whole.cell_len - wide * facts.cell_len <= self._width:
-                yield whole
+            beside = Text.assemble(line, _GAP, below.why)
+            if roomy and beside.cell_len + facts.cell_len <= self._width:
+                yield beside.append(facts)
+            elif wide and beside.cell_len <= self._width:
+                yield from (beside, facts)
             else:
                 yield line
                 *lines, last = wrapped(below.why, self._width, len(_BELOW), _BELOW)
