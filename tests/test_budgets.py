@@ -54,7 +54,7 @@ BUDGETS = {
     "handover": 119,
     "integrations": 2122,
     "jobs": 96,
-    "lateness": 1595,
+    "lateness": 1599,
     "logs": 1582,
     "mcp_server": 142,
     "observability": 252,
