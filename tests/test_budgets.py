@@ -52,7 +52,7 @@ BUDGETS = {
     "doctor": 315,
     "export": 2086,
     "handover": 119,
-    "integrations": 2122,
+    "integrations": 2126,
     "jobs": 96,
     "lateness": 1599,
     "logs": 1582,
