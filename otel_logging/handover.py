@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import ExitStack
 from typing import Any, Generic, Self, TypeVar
 
+from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, get_current_span
 
 from otel_logging import _diagnostics, _names, _runtime, outliving
@@ -25,14 +26,14 @@ _T = TypeVar("_T")
 class Handoff(Generic[_T]):
     """An *item*, who handed it over, and when. Sorted like its item, as in a priority queue."""
 
-    __slots__ = ("_here", "_span", "item", "since_ns", "waits")
+    __slots__ = ("_here", "_span", "_waits", "item", "since_ns")
 
     def __init__(self, item: _T) -> None:
         self.item = item
         self.since_ns = _runtime.current.now_ns()
         self._here = bindings.Here.now()
         self._span = get_current_span()
-        self.waits = outliving.Waits()
+        self._waits = outliving.Waits()
 
     def waited_s(self) -> float:
         """Return for how long the item has waited, in seconds."""
@@ -46,6 +47,12 @@ class Handoff(Generic[_T]):
         """Return a link to the span that handed the item over, with how long the item waited."""
         waited = round(self.waited_s(), 6)
         return Link(self._span.get_span_context(), {_names.QUEUE_WAIT: waited})
+
+    def end(self) -> None:
+        """Keep no message open: a worker has a local variable with this until the next comes."""
+        self._waits.end()
+        context = {k: v for k, v in self._here.context.items() if k != _names.HELD}
+        self._here = self._here._replace(context=Context(context))
 
     def __lt__(self, other: "Handoff[Any]") -> bool:
         return self.item < other.item  # type: ignore[no-any-return]
@@ -101,7 +108,7 @@ class taking:  # noqa: N801 - reads as a verb
             watch.did(self._span, self._began)  # what comes next may be late behind it
         self._open.__exit__(*error)
         for handed in self._handoffs:
-            handed.waits.end()
+            handed.end()
 
 
 class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each(source, "message")

@@ -154,15 +154,15 @@ def note(stage: str | None, around: Any) -> bool:
     if isinstance(task, int) or not is_over:
         return False
     request, count = tasks.setdefault(task, (getattr(entry, "name", "a request"), Counter()))
-    place = label(of_frame(sys._getframe()))  # noqa: SLF001 - a line is known by its own
-    count[stage or place] += 1
-    if count[stage or place] < _AGAIN:
+    does = stage or _place()  # a line is known by its own
+    count[does] += 1
+    if count[does] < _AGAIN:
         return False
     coroutine = task.get_coro()
     name = getattr(coroutine, "__qualname__", task.get_name())
     if (kind := getattr(coroutine, "cr_code", name)) not in _reported:
         _reported.add(kind)
-        does = f"begins {stage!r}" if stage else "logs"
+        does, place = (f"begins {stage!r}", _place()) if stage else ("logs", does)
         _diagnostics.remark(
             f"{name}, a task that was started in {request!r}, goes on after it and {does} again "
             f"and again at {place}: {KEPT_S:g} s after it this is nobody's. If it serves others, "
@@ -174,3 +174,7 @@ def note(stage: str | None, around: Any) -> bool:
     if is_left:
         leave_behind(around)
     return is_left
+
+
+def _place() -> str:
+    return label(of_frame(sys._getframe()))  # noqa: SLF001 - there is no other way

@@ -333,6 +333,32 @@ def test_a_line_that_is_too_much_in_all_is_shortened(service: Service, lines: Li
     assert next_.name == "next"
 
 
+THEIRS = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+from otel_logging import *
+observability = setup_observability("shop", environment="production", endpoint=sys.argv[1],
+                                    spool_dir=sys.argv[2])
+with trace.get_tracer("theirs").start_as_current_span("theirs"):
+    for n in range(130):
+        wide = 60 if n % 129 == 0 else 0
+        get_logger("shop").info("n", **{f"given_{n}": "é" * 8_000 for n in range(wide)})
+assert observability.shutdown()
+"""
+
+
+def test_an_event_of_another_sdks_span_is_bounded(receiver: Receiver, tmp_path: Any) -> None:
+    """As one of ours, in its span and on the pages."""
+    script(THEIRS, receiver.endpoint, str(tmp_path))
+    events = [event for span in receiver.spans for event in span.events]
+    assert len(events) == 130
+    assert max(map(size_of, events)) <= MAX_RECORD_BYTES
+    assert all("more]" in e.attributes.get("given_59", "more]") for e in events)
+    assert len([e for e in events if "given_59" in e.attributes]) == 2  # the last on a page
+
+
 def test_fields_of_a_line_that_find_no_room_are_counted(
     receiver: Receiver, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

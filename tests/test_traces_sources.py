@@ -285,6 +285,15 @@ def test_a_trace_is_one_whatever_was_asked(halves: Sources, command: str) -> Non
     )
 
 
+def test_what_was_told_is_not_looked_for_again(halves: Sources, fake: FakeJaeger) -> None:
+    """Who follows asks once a second."""
+    halves.answer(Question(service="chat-gateway"), late)
+    asked = [path for path, _ in fake.asked]
+    assert asked[-1].endswith(TRACE)
+    halves.answer(Question(service="chat-gateway", without=frozenset({TRACE})), late)
+    assert [path for path, _ in fake.asked] == [*asked, *asked[:-1]]
+
+
 def test_of_very_many_traces_the_first_are_looked_for(
     halves: Sources, fake: FakeJaeger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

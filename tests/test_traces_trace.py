@@ -49,6 +49,16 @@ def test_a_circle_of_parents_ends_every_walk(tmp_path: Path) -> None:
     assert list(trace.descendants(alone)) == []
 
 
+def test_clocks_in_a_circle_of_parents_are_left_as_they_are(tmp_path: Path) -> None:
+    """None of them is the outermost."""
+    spans = read_back(tmp_path, Planted(1, 2, "one", 5, 9))
+    spans += read_back(tmp_path / "x", Planted(2, 1, "two", 0, 3), service="billing")
+    (trace,) = by_trace(spans).values()
+
+    assert names(trace.in_order) == ["two", "one"]
+    assert [span.moved_ns for span in spans] == [0, 0]
+
+
 def test_the_last_trace_is_the_one_whose_root_stage_ended_last(tmp_path: Path) -> None:
     """A later child, a log page, and lines outside any stage do not count."""
     spans = read_back(

@@ -12,6 +12,7 @@ from typing import Any, Final
 from otel_logging import _diagnostics
 from otel_logging._errors import ConfigurationError
 from otel_logging.binding import worker
+from otel_logging.context import Here
 from otel_logging.handover import Handoff, handoff, taking
 from otel_logging.tracing import stage_of
 
@@ -27,7 +28,10 @@ class _Turn:
         self.worker, self.stage = worker(), ExitStack()
 
     def __del__(self) -> None:
+        here = Here.now()
         self.stage.close()
+        if self.worker != worker():  # the garbage collector may run in anybody's context
+            here.put_back()
 
 
 class _Carrying:

@@ -45,6 +45,7 @@ _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 _TURN: Final = 100
 #: So often it looks who works on what its own task has left, and who has computed how much.
 _LEFT_NS: Final = 500_000_000
+_HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 
@@ -68,9 +69,14 @@ class Watchdog:
 
     def catch_up(self, now: int) -> None:
         """Look who keeps the interpreter, in a thread that was let in before ours: a stage ends."""
-        if self._due and now - self._due > BLOCKED_NS:
-            with self._hunting:  # what another finds is known after it
+        is_held = self._due and now - self._due > BLOCKED_NS
+        # what another finds is known after it; it may wait for a lock that this thread has: the
+        # garbage collector ends stages anywhere
+        if is_held and self._hunting.acquire(timeout=_HUNT_S):
+            try:
                 self._hunt(now, self._due)
+            finally:
+                self._hunting.release()
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""

@@ -128,7 +128,7 @@ class Sources:
             if question.who is not None or question.where or question.service:
                 # what is asked for may be known here alone, and what makes it a row there
                 ids += [row.span.trace_id for row in answer.considered]
-            if found.complete(ids):
+            if found.complete(each for each in ids if each not in question.without):
                 answer = ask(found.spans, question)
         return found, answer
 

@@ -140,7 +140,8 @@ class Trace:
             wrong_ns = _wrong(parent, span)
             span.move(wrong_ns)
             moved[span.span_id] = by_ns + wrong_ns
-        del self.in_order, self._children
+        for by_time in ("in_order", "_children"):  # in a circle of parents nothing was moved
+            vars(self).pop(by_time, None)
 
     # ---- the tree as it is drawn
 

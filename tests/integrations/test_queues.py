@@ -6,11 +6,12 @@ import gc
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 
-from otel_logging import ConfigurationError, bind_context, get_logger, traced
+from otel_logging import ConfigurationError, bind_context, bound_context, get_logger, traced
 from otel_logging.context import bound
 from otel_logging.handover import each, handoff, taking
 from otel_logging.integrations import queues
@@ -311,3 +312,18 @@ def test_an_iterator_of_each_may_be_begun_more_than_once() -> None:
 
     items = each([1, 2], "message")
     assert list(items) == list(iter(items)) == list(source())
+
+
+def test_a_worker_that_is_collected_leaves_alone_who_runs_then() -> None:
+    """The garbage collector ends its last item's stage in anybody's context."""
+    items: queue.Queue[str] = queue.Queue()
+    queues.instrument(items, name="deliver")
+    items.put("item")
+    context = copy_context()
+    taker = threading.Thread(target=context.run, args=(items.get,))
+    taker.start()
+    taker.join()
+    with capture(), traced("request", root=True), bound_context(user_id="bob"):
+        del context, taker
+        gc.collect()
+        assert bound() == {"user_id": "bob"}

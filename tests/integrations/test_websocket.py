@@ -25,6 +25,7 @@ from otel_logging import (
     bind_context,
     bound_context,
     carry,
+    detached,
     each,
     get_logger,
     handoff,
@@ -502,6 +503,33 @@ def test_a_time_out_does_not_hold_what_is_answered() -> None:
             assert client.recv() == text
         began_s = time.monotonic()
         seen.wait_for("message", 2)  # while the socket is open
+        assert time.monotonic() - began_s < HELD_S
+
+
+def test_what_was_handed_over_and_is_done_holds_no_message() -> None:
+    """Though a worker still has it, until the next one comes."""
+
+    async def talk(receive: Any, send: Any) -> None:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def work() -> None:
+            while True:
+                handed = await queue.get()
+                with taking(handed, name="take"):
+                    await send({"type": "websocket.send", "text": "done"})
+
+        with detached():
+            working = asyncio.create_task(work())
+        await send({"type": "websocket.accept"})
+        while "text" in (event := await receive()):
+            queue.put_nowait(handoff(event))
+        working.cancel()
+
+    with serving(asgi_app(talk)) as seen, seen.connect("/") as client:
+        began_s = time.monotonic()
+        client.send("work")
+        assert client.recv() == "done"
+        seen.wait_for("message", 1)  # while the socket is open
         assert time.monotonic() - began_s < HELD_S
 
 

@@ -15,7 +15,7 @@ from weakref import ref
 import pytest
 from opentelemetry.context import attach, set_value
 
-from otel_logging import bind_context, detached, handoff, taking, traced, waiting
+from otel_logging import _runtime, bind_context, detached, handoff, taking, traced, waiting
 from otel_logging.handover import Handoff
 from tests.conftest import Service
 from tests.lateness.test_why import of_user, shares
@@ -427,6 +427,25 @@ def test_who_keeps_the_interpreter_blames_nobody_for_it(service: Service) -> Non
         sum(range(15_000_000))
     sys.setswitchinterval(interval)
     assert blamed(service)[1:] == (None, None)
+
+
+def test_a_stage_that_ends_where_a_lock_is_held_waits_for_no_look_that_wants_it(
+    service: Service,
+) -> None:
+    """The garbage collector ends one in the midst of anything, of the start of a thread too."""
+    opened = traced("turn", budget=BUDGET_S).begin()
+    watch: Any = _runtime.current.watch
+    hunting, until = watch.watchdog._hunting, time.monotonic() + 10
+    with threading._active_limbo_lock:  # type: ignore[attr-defined]  # who lists threads wants it
+        while hunting.acquire(blocking=False):
+            hunting.release()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(BUDGET_S)
+        began = time.monotonic()
+        opened.end()
+        assert time.monotonic() - began < 5
+    assert service.named("turn")[0].attributes["late"] is True
 
 
 # ---------------------------------------------------------------- calls
