@@ -16,7 +16,8 @@ def computed() -> dict[int, int]:
     """Return what each thread has computed so far. Cost: a microsecond for each."""
     found = {}
     for thread in threading.enumerate():
-        if thread.ident is not None and thread.native_id is not None:  # pragma: no branch - begins
+        native = getattr(thread, "native_id", None)  # eventlet's threads are without
+        if thread.ident is not None and native is not None:  # pragma: no branch - begins
             with suppress(OSError, AttributeError):  # it has just gone; not on Windows
-                found[thread.ident] = time.clock_gettime_ns(~thread.native_id << 3 | _CLOCK)
+                found[thread.ident] = time.clock_gettime_ns(~native << 3 | _CLOCK)
     return found
