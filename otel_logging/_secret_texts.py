@@ -79,9 +79,14 @@ _RANDOM: Final = later(
     r"|(?:[A-Za-z]\w{0,14}\.){1,3}[\w-]{8,}(?:\.[\w-]{20,}){1,4}|s\.[A-Za-z0-9]{24}(?![\w.-]))",
     re.ASCII,
 )
+#: The words of an id before a token that nothing else begins like: `user-eyJ…`.
+_BEFORE: Final = (
+    r"(?:(?:[A-Za-z][A-Za-z0-9]{0,14}[_-]){1,3}?(?=ey[JA]|ewo|A[BCKS][CI]A|AC[0-9a-f]{32}|SK[0-9a-f]{32}"
+    r"|gh[a-z]_|github_|gl[a-z]{2,5}-|xox|xapp-|[rs]k_(?:live|test)|whsec_|sk-ant|AIza|ya29|GOCSPX))?"
+)
 #: With all that is behind it in one word: else a second time would find something in there.
 _TOKEN: Final = later(
-    rf"{_B}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
+    rf"{_B}{_BEFORE}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
     rf"|(?:{'|'.join(f'({begin})' for begin in _ISSUED)})[\w.~+/=-]{{10,}}(?<![.-]))",
     re.ASCII,
 )
@@ -209,7 +214,7 @@ SCHEME: Final = later(
 )
 #: As people write it, and with dots.
 _CARD: Final = later(
-    rf"(?:(?<![\w.+-])|{_ESCAPE})"
+    rf"(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|{_ESCAPE})"
     r"(?:\d{13,19}|\d{4}(?:[ .-]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{5})(?![\w-])",
     re.ASCII,
 )
@@ -256,13 +261,15 @@ _SHUFFLED: Final = later("[A-Z][a-z](?=[A-Z])|[A-Z]{2}(?=[A-Z])")
 
 
 def _issued(found: re.Match[str]) -> str:
-    text = found.group()
-    kind = _KINDS[(found.lastindex or 0) - 1]  # each way has its group
+    way = found.lastindex or 0  # each has its group
+    kind, begin = _KINDS[way - 1], found.start(way)
+    before, text = found.string[found.start() : begin], found.string[begin : found.end()]
     is_mixed = any(map(str.isdigit, text)) or len(_SHUFFLED.findall(text)) > 1
     if kind != "aws" and not is_mixed:  # a name of words
-        return text
+        return found.group()
     is_whole = kind != "jwt" or text.count(".") > 1 or text[2] == "."
-    return marker(kind) if is_whole or ".ey" in text else text  # cut in its claims, or not
+    # cut in its claims, or not
+    return before + marker(kind) if is_whole or ".ey" in text else found.group()
 
 
 def _random(found: re.Match[str]) -> str:

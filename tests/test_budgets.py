@@ -37,7 +37,7 @@ BUDGETS = {
     "_redact": 271,
     "_runtime": 31,
     "_secret_names": 161,
-    "_secret_texts": 305,
+    "_secret_texts": 310,
     "_secret_values": 296,
     "_sockets": 156,
     "_stream": 161,

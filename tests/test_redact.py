@@ -694,3 +694,22 @@ def test_a_card_beside_another_number_is_one(number: str) -> None:
     for text in ("card {} 12/27", "order 42 {} of 3", "paid {} 25.00 EUR", "100 {}"):
         assert Redaction().text(text.format(number)) == text.format("[redacted:card]")
     assert Redaction().text("order 42 4111111111111112 of 3") == "order 42 4111111111111112 of 3"
+
+
+@pytest.mark.parametrize(
+    ("token", "mark"),
+    [
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N", "jwt"),
+        ("AKIAIOSFODNN7EXAMPL1", "aws"),
+        ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", "github"),
+        ("sk_live_16C7e42F292c6912E7710c83", "stripe"),
+        ("4111111111111111", "card"),
+    ],
+)
+@pytest.mark.parametrize("before", ["user-", "id_", "job-run-", "a-b_c-"])
+def test_what_is_known_by_its_looks_is_so_behind_the_words_of_an_id(
+    token: str, mark: str, before: str
+) -> None:
+    assert DEFAULT.text(f"{before}{token} there") == f"{before}[redacted:{mark}] there"
+    for text in (f"{before}ghp_short", f"{before}AKIA", f"{before}eyJ_is_how_a_token_begins_1"):
+        assert DEFAULT.text(text) == text
