@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from otel_logging import _errors, _names, _secret_texts
 from otel_logging._errors import ConfigurationError
-from otel_logging._harmless import is_about, is_blank, is_count
+from otel_logging._harmless import is_about, is_blank, is_count, is_credential
 from otel_logging._secret_names import (
     STEMS,
     is_phone,
@@ -231,6 +231,11 @@ class Redaction:
                 if type(said) is str and len(said) < 65 and self.kind(said):
                     for value in [n for n in found if n.lower().endswith(_VALUES) or n == "v"]:
                         found[value] = self.field(said, found[value])
+            code = found.get("code") if "state" in found else None
+            if code and is_credential(
+                "token", None, str(code)
+            ):  # to log in by: of an error is none
+                found["code"] = self._masked("otp", code)
             place = found.get("loc")  # of an error of pydantic
             if place and type(place) in (list, tuple) and type(found.get("input")) is str:
                 found["input"] = self.field(str(place[-1]), found["input"])

@@ -171,12 +171,14 @@ _PLACES: Final = r"""
 =signature ig v1= hmac=
 [?&](?:[Ss]ig(?:nature)?|hmac)=|\bt=[0-9]{1,12},v1=
 [^\s&"'<>]{1,1024}
-=otp code= ticket=
-[?&]ticket=(?=[SP]G?T-)|[?&]state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
-[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+=otp code= ticket= code' code" code\
+[?&]ticket=(?=[SP]G?T-)|(?<![\w-])state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
+(?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+["']state["']: ?["'][^\s"']{1,512}["'],[^{}]{0,200}?["']code["']: ?["']<MIXED>
+["']code["']: ?["']<MIXED>(?=[^\s"']{8,1024}["'],[^{}]{0,200}?["']state["']:)
 grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
 (?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,6}grant_type=authorization_code)
-[^\s&]{8,1024}
+(?:(?!&)[^\s"']){8,1024}
 =key key= kty
 \bkey=b?["'](?=[\w/+-]{0,64}[0-9])(?=[\w/+-]{0,64}[A-Z])(?=[\w/+-]{0,64}[a-z])
 [?&]key=(?=[A-Za-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
@@ -195,8 +197,10 @@ def _placed() -> Iterator[tuple[str, list[str], Any]]:
     parts["<OWN>"] = "(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\\w-])"
     parts["<LOGIN>"] = "(?:docker|podman|az|oc|registry)[\"', \\\\]{1,9}login"
     parts["<P>"] = "(?![0-9:./]{1,32}(?:[\\s\"']|$))"
+    mixed = "".join(f"(?=[\\w/.~-]{{0,64}}[{each}])" for each in ("0-9", "A-Z", "a-z"))
+    parts["<MIXED>"] = rf"(?:(?=[0-9a-f]{{20}}\b)|{mixed})"
     # quotes are escaped inside another text, and end a secret with what escapes them
-    parts |= {"[\"']": r"(?:\\{0,7}[\"'])", r"[^\s\"']": r"(?:(?!\\{1,7}[\"'])[^\s\"'])"}
+    parts |= {"[\"']": r"(?:\\{0,7}[\"'])", "[^\\s\"']": r"(?:(?!\\{1,7}[\"'])[^\s\"'])"}
     places = reduce(lambda text, part: text.replace(*part), parts.items(), _PLACES)
     for place in places.strip().split("\n="):
         first, *before, secret = place.split("\n")

@@ -713,3 +713,32 @@ def test_what_is_known_by_its_looks_is_so_behind_the_words_of_an_id(
     assert DEFAULT.text(f"{before}{token} there") == f"{before}[redacted:{mark}] there"
     for text in (f"{before}ghp_short", f"{before}AKIA", f"{before}eyJ_is_how_a_token_begins_1"):
         assert DEFAULT.text(text) == text
+
+
+_CODE = "SplxlOBeZQQYbYS6WxSbIA"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"code={_CODE}&state=xyz",
+        f"state=xyz&scope=a&code={_CODE}",
+        f"QUERY_STRING='code={_CODE}&state=xyz'",
+        {"query_string": f"state=xyz&code={_CODE}"},
+        {"code": _CODE, "state": "xyz"},
+        {"code": [_CODE], "state": ["xyz"]},
+        str({"code": _CODE, "state": "xyz"}),
+        json.dumps({"state": "xyz", "scope": "a", "code": _CODE}),
+        json.dumps({"body": json.dumps({"code": _CODE, "state": "xyz"})}),
+    ],
+)
+def test_a_code_to_log_in_by_is_known_by_the_state_beside_it(given: Any) -> None:
+    """What is around it stays, as do codes of errors and of places."""
+    found = DEFAULT.value(given)
+    assert str(found) == str(given).replace(_CODE, "[redacted:otp]")
+    for code in ("E401", "validation_error", "VALIDATION_ERROR_2", "SomethingBad", "MUC-2024"):
+        for made in (dict, lambda **of: str(dict(**of)), lambda **of: json.dumps(of)):
+            other = made(code=code, state="open 1A")
+            assert DEFAULT.value(other) == other
+    for text in ("code=E401&state=open", "code=E401 state=open", f"zipcode={_CODE[:8]}&state=BY"):
+        assert DEFAULT.text(text) == text
