@@ -232,9 +232,7 @@ class Redaction:
                     for value in [n for n in found if n.lower().endswith(_VALUES) or n == "v"]:
                         found[value] = self.field(said, found[value])
             code = found.get("code") if "state" in found else None
-            if code and is_credential(
-                "token", None, str(code)
-            ):  # to log in by: of an error is none
+            if code and is_credential("token", None, str(code)):  # to log in by, no error's
                 found["code"] = self._masked("otp", code)
             place = found.get("loc")  # of an error of pydantic
             if place and type(place) in (list, tuple) and type(found.get("input")) is str:

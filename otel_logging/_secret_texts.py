@@ -25,6 +25,8 @@ def marker(kind: str) -> str:
 
 #: Where a text begins inside another: behind an escape, as ``repr`` and JSON have it.
 _ESCAPE: Final = r"(?<=\\[nrt])"
+#: Or of a byte, of a sign without a form.
+ESCAPED: Final = rf"(?:{_ESCAPE}|(?<=\\x[0-9a-f]{{2}}|00[01][0-9a-f]))"
 _B: Final = rf"(?:(?<![A-Za-z0-9_\\-])|{_ESCAPE})"
 #: What issuers begin their tokens with; a word in it that says that it is one, before a long part.
 _ISSUED: Final = by_kind(
@@ -212,7 +214,7 @@ def _placed() -> Iterator[tuple[str, list[str], Any]]:
 _PLACED: Final = list(_placed())
 #: Bearer and basic credentials.
 SCHEME: Final = later(
-    rf"(?:(?<![\w-])|{_ESCAPE})"
+    rf"(?:(?<![\w-])|{ESCAPED})"
     r"(bearer|basic)( {1,4}|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )

@@ -12,12 +12,13 @@ from typing import Final
 from otel_logging import _harmless, _secret_names
 from otel_logging._harmless import ANY_WORD, QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
-from otel_logging._secret_texts import marker
+from otel_logging._secret_texts import ESCAPED, marker
 from otel_logging._text import has_one, later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.\\])\.?|(?<=\\[rnt]))(?P<name>[0-9]{0,2}[^\W\d][\w.-]{0,127}+"
+    rf"(?:(?<![\w.\\])\.?|{ESCAPED})"
+    r"(?P<name>[0-9]{0,2}[^\W\d][\w.-]{0,127}+"
     r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]

@@ -742,3 +742,13 @@ def test_a_code_to_log_in_by_is_known_by_the_state_beside_it(given: Any) -> None
             assert DEFAULT.value(other) == other
     for text in ("code=E401&state=open", "code=E401 state=open", f"zipcode={_CODE[:8]}&state=BY"):
         assert DEFAULT.text(text) == text
+
+
+@pytest.mark.parametrize(
+    "written", ["b'\\xff§'", "\\u0000§", json.dumps(json.dumps("\0§")), repr(b"\xe9\x01\xb2§"), "\\x1b§"]
+)
+def test_a_secret_s_name_begins_behind_the_escape_of_a_byte(written: str) -> None:
+    for text in ("password=a1Zq7x", "api_key: a1Zq7x", "wrong password 'a1Zq7x'", "Bearer a1Zq7x"):
+        found = DEFAULT.text(written.replace("§", text))
+        assert "a1Zq7x" not in found
+        assert found.startswith(written.partition("§")[0])
