@@ -218,10 +218,12 @@ SCHEME: Final = later(
     r"(bearer|basic)( {1,4}|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )
+#: Between groups: no-break ones too, as on a page.
+_SPACES: Final = " \u00a0\u202f-"
 #: As people write it, and with dots.
 _CARD: Final = later(
-    rf"(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|{_ESCAPE})"
-    r"(?:\d{13,19}|\d{4}(?:[ .-]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{5})(?![\w-])",
+    rf"(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|(?<=%B)|{_ESCAPE})"
+    rf"(?:\d{{13,19}}|\d{{4}}(?:[.{_SPACES}]\d{{4}}){{3}}|\d{{4}}[{_SPACES}]\d{{6}}[{_SPACES}]\d{{5}})(?![\w-])",
     re.ASCII,
 )
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
@@ -231,7 +233,8 @@ _ISSUER: Final = later(
 )
 _IBAN: Final = later(
     rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
-    r"(?:[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}|[a-z]{2}[0-9]{2}(?:[ -]?[a-z0-9]){11,30})"
+    rf"(?:[A-Z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[A-Z0-9]){{11,30}}"
+    rf"|[a-z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[a-z0-9]){{11,30}})"
     r"(?![a-z])",
     re.A,
 )
@@ -333,7 +336,7 @@ def _iban(found: re.Match[str]) -> str:
 
 
 def _solid(text: str) -> str:
-    return text.replace(" ", "").replace("-", "").replace(".", "")
+    return re.sub(f"[.{_SPACES}]", "", text)
 
 
 def _address(found: re.Match[str]) -> str:
@@ -356,8 +359,9 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    r"\b[\w-]{4}(?:(?<=[0-9])(?:(?<=[0-9]{4})([ .-]?[0-9]{4}[0-9 .-]{4}[0-9])"
-    r"|(?<=[A-Z]{2}[0-9]{2})[ -]?[A-Z0-9]{4})|[\w-]{12,}|Q~)",
+    rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})([.{_SPACES}]?[0-9]{{4}}[0-9.{_SPACES}]{{4}}[0-9])"
+    rf"|(?<=[A-Z]{{2}}[0-9]{{2}})[{_SPACES}]?[A-Z0-9]{{4}}"
+    rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])|[\w-]{{12,}}|Q~)",
     re.ASCII,
 )
 _HEX: Final = later(r"[0-9a-f-]+")

@@ -37,7 +37,7 @@ BUDGETS = {
     "_redact": 274,
     "_runtime": 31,
     "_secret_names": 161,
-    "_secret_texts": 315,
+    "_secret_texts": 318,
     "_secret_values": 297,
     "_sockets": 156,
     "_stream": 161,

@@ -745,10 +745,40 @@ def test_a_code_to_log_in_by_is_known_by_the_state_beside_it(given: Any) -> None
 
 
 @pytest.mark.parametrize(
-    "written", ["b'\\xff§'", "\\u0000§", json.dumps(json.dumps("\0§")), repr(b"\xe9\x01\xb2§"), "\\x1b§"]
+    "written",
+    ["b'\\xff§'", "\\u0000§", json.dumps(json.dumps("\0§")), "b'\\xe9\\x01\\xb2§'", "\\x1b§"],
 )
 def test_a_secret_s_name_begins_behind_the_escape_of_a_byte(written: str) -> None:
     for text in ("password=a1Zq7x", "api_key: a1Zq7x", "wrong password 'a1Zq7x'", "Bearer a1Zq7x"):
         found = DEFAULT.text(written.replace("§", text))
         assert "a1Zq7x" not in found
         assert found.startswith(written.partition("§")[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "mark"),
+    [
+        ("4111 1111 1111 1111", "card"),
+        ("DE89 3704 0044 0532 0130 00", "iban"),
+        ("de89 3704 0044 0532 0130 00", "iban"),
+        ("gb82 west 1234 5698 7654 32", "iban"),
+    ],
+)
+@pytest.mark.parametrize("space", [" ", "\u00a0", "\u202f"])
+def test_a_number_in_groups_is_known_whatever_is_between(
+    number: str, mark: str, space: str
+) -> None:
+    for text in ("paid by {} today", "{}", "{}, 25.00 EUR"):
+        assert DEFAULT.text(text.format(number.replace(" ", space))) == text.format(
+            f"[redacted:{mark}]"
+        )
+    other = number.replace("32", "23").replace("4111", "4112")
+    for text in (other.replace(" ", space), "id42 with the next 4 of 10", "ab12 cd34 ef56"):
+        assert DEFAULT.text(text) == text
+
+
+def test_a_card_s_stripe_loses_its_number() -> None:
+    stripe = "%B4111111111111111^DOE/J^2512101?;4111111111111111=25121010000?"
+    found = stripe.replace("4111111111111111", "[redacted:card]")
+    assert DEFAULT.text(stripe) == found
+    assert DEFAULT.text(f"read {stripe}") == f"read {found}"
