@@ -782,3 +782,37 @@ def test_a_card_s_stripe_loses_its_number() -> None:
     found = stripe.replace("4111111111111111", "[redacted:card]")
     assert DEFAULT.text(stripe) == found
     assert DEFAULT.text(f"read {stripe}") == f"read {found}"
+
+
+def _cycle() -> dict[str, Any]:
+    found: dict[str, Any] = {"password": "a1"}
+    found |= {"a": [found], "b": found, "token": found, "tokens": found}
+    return found
+
+
+@pytest.mark.parametrize("value", [_cycle(), [[_cycle()]]], ids=["mapping", "list"])
+def test_of_a_value_that_is_in_itself_only_the_type_is_left(value: Any) -> None:
+    mark = f"<unprintable {type(value).__name__}>"
+    assert [DEFAULT.value(value), DEFAULT.field("a", value)] == [mark, mark]
+    assert DEFAULT.field("password", value) == mark
+
+
+def test_a_value_of_any_depth_is_looked_at_or_left_out() -> None:
+    deep: Any = {"password": "a1"}
+    for _ in range(5000):
+        deep = [deep]
+    assert DEFAULT.value(deep) == DEFAULT.field("a", deep) == "<unprintable list>"
+
+
+def test_a_mapping_keeps_keys_that_are_no_text() -> None:
+    """And loses the secrets under them, and in them."""
+    value = {1: "a", None: 2, ("a",): {2.5: "token=a1"}, b"password": "a1", b"token=a1": 3}
+    assert DEFAULT.value(value) == {
+        1: "a",
+        None: 2,
+        ("a",): {2.5: "token=[redacted:token]"},
+        b"password": "[redacted:password]",
+        "b'token=[redacted:token]'": 3,
+    }
+    assert DEFAULT.field("password", {1: "a"}) == {"[redacted:password]": "[redacted:password]"}
+    assert OFF.value(value) is OFF.field("password", value) is value
