@@ -30,11 +30,11 @@ _PLACEHOLDER: Final = (
     r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>)"
 )
 _IS_PLACEHOLDER: Final = later(_PLACEHOLDER)
-#: What is no secret: placeholders, states, versions, sentences.
+#: What is no secret: placeholders, states, versions, times, sentences.
 _BLANK: Final = later(
     rf"{_PLACEHOLDER}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
     r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?"
-    rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}",
+    rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|[0-9]{{1,5}}(?:\.[0-9]{{1,3}})?[mnuµ]?s|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}",
     re.IGNORECASE,
 )
 #: Between the items of a list in a text, and around them; what a cookie has beside its value.
@@ -80,6 +80,7 @@ _ABOUT: Final = later(
 )
 _PATH: Final = later(
     r"~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
+    r"|(?:[a-z0-9_-]{1,64}/){1,8}[a-z0-9_-]{1,64}\.[a-z]{2,4}"
     r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql)"
 )
 

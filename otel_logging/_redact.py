@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from otel_logging import _errors, _names, _secret_texts
 from otel_logging._errors import ConfigurationError
-from otel_logging._harmless import is_about, is_blank, is_count
+from otel_logging._harmless import is_about, is_blank, is_count, is_credential
 from otel_logging._secret_names import (
     STEMS,
     is_phone,
@@ -58,7 +58,7 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 #: What a name with its value has somewhere, or a secret that is known by its place.
 _WORDS: Final = (
-    *("pass", "token", "secret", "sess", " key ", " set ", " is ", "auth ", "login ", "pw "),
+    *("pass", "token", "secret", "sess", "key ", " set ", " is ", "auth ", "login ", "pw "),
     *("ctl ", "net u", "lplus "),
 )
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
@@ -71,6 +71,11 @@ def _texts(name: str, given: Any, *also: type) -> tuple[str, ...]:
         if all(isinstance(each, (str, *also)) for each in found):
             return found
     raise ConfigurationError(f"Redaction: {name}", given, "a sequence of strings")
+
+
+def _unprintable(value: Any) -> str:
+    """Return what stands for a value that nobody can look at."""
+    return f"<unprintable {type(value).__name__}>"
 
 
 class Redaction:
@@ -162,33 +167,41 @@ class Redaction:
 
     # ---- plain data
 
-    def field(self, name: str, value: Any) -> Any:
-        """Return the plain *value* of the field *name* without its secrets."""
-        try:  # what ``kind`` does, without the call
-            kind = self._kinds[name]
-        except KeyError:
-            kind = self.kind(name)
-        if kind is not None and value and type(value) is not bool:
-            # what is left of a count or a schema has no secret in it either
-            if (is_count(name, value) or is_about(value)) and self.value(value) == value:
-                return value
-            found = self._masked(kind, value)
-            changed["redacted"] += found != value
-            return found
-        if self.personal and value is not None:
-            if name in self.who:
-                return self.pseudonym(value)
-            if is_phone(name, value):
-                return marker("phone")
-        if type(value) is str:
-            if name in _IDS:
-                return value
-            known = self.seen.get(value)  # as ``text``, without the call
-            return self._new(value) if known is None else known
-        return self.value(value)
+    def field(self, name: str, value: Any, *, is_inner: bool = False) -> Any:
+        """Return the plain *value* of the field *name* without its secrets. Never raises: of one
+        that nobody can look at, as it is in itself, the type is left; *is_inner*: of another's.
+        """
+        try:
+            try:  # what ``kind`` does, without the call
+                kind = self._kinds[name]
+            except KeyError:
+                kind = self.kind(name)
+            if kind is not None and value and type(value) is not bool:
+                # what is left of a count or a schema has no secret in it either
+                is_none = is_count(name, value) or is_about(value)
+                if is_none and self.value(value, is_inner=True) == value:
+                    return value
+                found = self._masked(kind, value)
+                changed["redacted"] += found != value
+                return found
+            if self.personal and value is not None:
+                if name in self.who:
+                    return self.pseudonym(value)
+                if is_phone(name, value):
+                    return marker("phone")
+            if type(value) is str:
+                if name in _IDS:
+                    return value
+                known = self.seen.get(value)  # as ``text``, without the call
+                return self._new(value) if known is None else known
+            return self.value(value, is_inner=True)
+        except Exception:
+            if is_inner:
+                raise
+            return _unprintable(value)
 
-    def value(self, value: Any) -> Any:
-        """Return a plain *value* without secrets."""
+    def value(self, value: Any, *, is_inner: bool = False) -> Any:
+        """Return a plain *value* without secrets, as ``field`` does."""
         kind = type(value)
         if kind is str:
             return self.text(value)
@@ -197,15 +210,23 @@ class Redaction:
                 return value
             text = self.text(str(value))
             return value if text.isdecimal() else text
-        if kind is dict:
-            return self._mapping(value)
-        if kind is list or kind is tuple:
-            arguments = self._arguments(value)
-            is_pair = len(value) == 2 and type(value[0]) is str and type(value[1]) in (str, int)
-            if is_pair and not arguments and not str(value[1]).replace("_", "").isalpha():
-                return self._pair(value)  # no list of names
-            return kind(arguments or map(self._pair, value))
+        try:
+            if kind is dict:
+                return self._mapping(value)
+            if kind is list or kind is tuple:
+                return self._sequence(value)
+        except Exception:
+            if is_inner:
+                raise
+            return _unprintable(value)
         return value
+
+    def _sequence(self, value: Any) -> Any:
+        arguments = self._arguments(value)
+        is_pair = len(value) == 2 and type(value[0]) is str and type(value[1]) in (str, int)
+        if is_pair and not arguments and not str(value[1]).replace("_", "").isalpha():
+            return self._pair(value)  # no list of names
+        return type(value)(arguments or map(self._pair, value))
 
     def _masked(self, kind: str, value: Any) -> Any:
         """Return *value*, of a field with secrets of *kind*: each of them is a marker."""
@@ -220,20 +241,28 @@ class Redaction:
         found: dict[str, Any] = {}
         is_key = "kty" in values
         for each, value in values.items():
-            text = name = marker(kind) if kind and any(map(str.isdigit, each)) else self.text(each)
+            known = each if type(each) is str else str(each)
+            is_secret = kind and any(map(str.isdigit, known))
+            text = name = marker(kind or "") if is_secret else self.text(known)
             while text in found:  # two secrets, which are as good as one
                 text += "_"
             name = "private_key" if is_key and name in _PRIVATE else name
-            found[text] = self._masked(kind, value) if kind else self.field(name, value)
-        if len(values) > 1 and not kind:  # a name and its value, as HTTP archives have headers
+            value = self._masked(kind, value) if kind else self.field(name, value, is_inner=True)
+            found[each if text == known else text] = value  # a number stays one
+        if (
+            len(values) > 1 and not kind and all(type(n) is str for n in found)
+        ):  # a name and its value, as HTTP archives have headers
             for name in [n for n in found if n.lower().endswith(_NAMES) or n in ("id", "k")]:
                 said = found[name]
                 if type(said) is str and len(said) < 65 and self.kind(said):
                     for value in [n for n in found if n.lower().endswith(_VALUES) or n == "v"]:
-                        found[value] = self.field(said, found[value])
+                        found[value] = self.field(said, found[value], is_inner=True)
+            code = found.get("code") if "state" in found else None
+            if code and is_credential("token", None, str(code)):  # to log in by, no error's
+                found["code"] = self._masked("otp", code)
             place = found.get("loc")  # of an error of pydantic
             if place and type(place) in (list, tuple) and type(found.get("input")) is str:
-                found["input"] = self.field(str(place[-1]), found["input"])
+                found["input"] = self.field(str(place[-1]), found["input"], is_inner=True)
         return found
 
     def _arguments(self, items: Any) -> list[Any]:
@@ -253,8 +282,8 @@ class Redaction:
         """Return an item of a list, which may be a name and its value."""
         if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
             name = self.text(item[0])
-            return type(item)((name, self.field(name, item[1])))
-        return self.value(item)
+            return type(item)((name, self.field(name, item[1], is_inner=True)))
+        return self.value(item, is_inner=True)
 
     def pseudonym(self, value: Any) -> str:
         """Return what stands for *value*, the same for the same one: to be searched for."""
@@ -337,10 +366,10 @@ class Redaction:
 class _Off(Redaction):
     """Takes nothing out."""
 
-    def field(self, name: str, value: Any) -> Any:  # noqa: ARG002
+    def field(self, name: str, value: Any, *, is_inner: bool = False) -> Any:  # noqa: ARG002
         return value
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: Any, *, is_inner: bool = False) -> Any:  # noqa: ARG002
         return value
 
     def text(self, text: str) -> str:

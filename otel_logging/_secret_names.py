@@ -29,7 +29,7 @@ _SECRET: Final = by_kind(
         "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
         " codeverifier keymaterial keypem",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
-        " clientassertion",
+        " clientassertion ghpat githubpat gitlabpat",
         "authorization": "authorization masterauth httpauth basicauth proxyauth",
         "cookie": "cookie aspxauth coreidentityapplication",
         "session": "sessionid sessid sessionkey connectsid",
@@ -86,7 +86,7 @@ _ABOUT: Final = words_in(
     "santa scheme scope score sec second server service set since size source start state stats "
     "status stdin storage store strength success suffix template through time timeout timestamp "
     "title to total ts ttl type uid until uri url usage user username uuid valid validator "
-    "validity version window"
+    "validity version window symbol address room speaker affinity"
 )
 _STILL: Final = words_in("decoded decrypted encoded encrypted hashed seed shared signed string")
 #: What comes before them where they are counted, or asked for.
@@ -106,7 +106,7 @@ STEMS: Final = tuple(
         "mfa cv card code conn mnemonic seed sid ssn iban senha motdepasse social tax unlock "
         "contras parola lozinka wachtw heslo haslo hasło kennw sifre şifre salasana senord "
         "adgangs dsn psk hmac saml assertion verifier answer ccn cc_n пароль 密码 密碼 パスワード "
-        "비밀번호 暗証番号"
+        "비밀번호 暗証番号 gh_pat b_pat ghpat bpat"
     )
 )
 #: Keys that are none: of stores, of tables, on keyboards.
@@ -180,6 +180,8 @@ def kind_of(words: list[str]) -> str | None:
         if before in _WHOSE and first in _ABOUT:  # `length_of_password`
             one = None
         if before in (_NO_PASS if word == "pass" else _NO_TOKEN if word == "token" else ()):
+            one = None
+        if word == "session" and before == "next":
             one = None
         if one is not None:
             kind, place = one, number

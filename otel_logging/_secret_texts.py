@@ -25,6 +25,8 @@ def marker(kind: str) -> str:
 
 #: Where a text begins inside another: behind an escape, as ``repr`` and JSON have it.
 _ESCAPE: Final = r"(?<=\\[nrt])"
+#: Or of a byte, of a sign without a form.
+ESCAPED: Final = rf"(?:{_ESCAPE}|(?<=\\x[0-9a-f]{{2}}|00[01][0-9a-f]))"
 _B: Final = rf"(?:(?<![A-Za-z0-9_\\-])|{_ESCAPE})"
 #: What issuers begin their tokens with; a word in it that says that it is one, before a long part.
 _ISSUED: Final = by_kind(
@@ -79,9 +81,14 @@ _RANDOM: Final = later(
     r"|(?:[A-Za-z]\w{0,14}\.){1,3}[\w-]{8,}(?:\.[\w-]{20,}){1,4}|s\.[A-Za-z0-9]{24}(?![\w.-]))",
     re.ASCII,
 )
+#: The words of an id before a token that nothing else begins like: `user-eyJ…`.
+_BEFORE: Final = (
+    r"(?:(?:[A-Za-z][A-Za-z0-9]{0,14}[_-]){1,3}?(?=ey[JA]|ewo|A[BCKS][CI]A|AC[0-9a-f]{32}|SK[0-9a-f]{32}"
+    r"|gh[a-z]_|github_|gl[a-z]{2,5}-|xox|xapp-|[rs]k_(?:live|test)|whsec_|sk-ant|AIza|ya29|GOCSPX))?"
+)
 #: With all that is behind it in one word: else a second time would find something in there.
 _TOKEN: Final = later(
-    rf"{_B}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
+    rf"{_B}{_BEFORE}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
     rf"|(?:{'|'.join(f'({begin})' for begin in _ISSUED)})[\w.~+/=-]{{10,}}(?<![.-]))",
     re.ASCII,
 )
@@ -101,8 +108,8 @@ _PLACES: Final = r"""
 =url-password ://
 (?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"',]|$))
 (?:(?!://)[^\s"'<>]){1,256}(?=@)
-=url-password ://
-://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"']|$))
+=url-password //
+(?:://[^\s/?#@:"'<>\[]{0,128}|(?<![\w:/])//[\w.%-]{1,128}):(?![0-9]{1,5}(?:[/?#\s"']|$))
 (?:[^\s"'<>/?#]+|[^\s"'<>@]{1,256})(?=@)
 =url-password ://
 ://(?=[^\s/@:]{0,99}[0-9])
@@ -166,12 +173,14 @@ _PLACES: Final = r"""
 =signature ig v1= hmac=
 [?&](?:[Ss]ig(?:nature)?|hmac)=|\bt=[0-9]{1,12},v1=
 [^\s&"'<>]{1,1024}
-=otp code= ticket=
-[?&]ticket=(?=[SP]G?T-)|[?&]state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
-[?&]code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+=otp code= ticket= code' code" code\
+[?&]ticket=(?=[SP]G?T-)|(?<![\w-])state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
+(?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+["']state["']: ?["'][^\s"']{1,512}["'],[^{}]{0,200}?["']code["']: ?["']<MIXED>
+["']code["']: ?["']<MIXED>(?=[^\s"']{8,1024}["'],[^{}]{0,200}?["']state["']:)
 grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
 (?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,6}grant_type=authorization_code)
-[^\s&]{8,1024}
+(?:(?!&)[^\s"']){8,1024}
 =key key= kty
 \bkey=b?["'](?=[\w/+-]{0,64}[0-9])(?=[\w/+-]{0,64}[A-Z])(?=[\w/+-]{0,64}[a-z])
 [?&]key=(?=[A-Za-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
@@ -190,8 +199,10 @@ def _placed() -> Iterator[tuple[str, list[str], Any]]:
     parts["<OWN>"] = "(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\\w-])"
     parts["<LOGIN>"] = "(?:docker|podman|az|oc|registry)[\"', \\\\]{1,9}login"
     parts["<P>"] = "(?![0-9:./]{1,32}(?:[\\s\"']|$))"
+    mixed = "".join(f"(?=[\\w/.~-]{{0,64}}[{each}])" for each in ("0-9", "A-Z", "a-z"))
+    parts["<MIXED>"] = rf"(?:(?=[0-9a-f]{{20}}\b)|{mixed})"
     # quotes are escaped inside another text, and end a secret with what escapes them
-    parts |= {"[\"']": r"(?:\\{0,7}[\"'])", r"[^\s\"']": r"(?:(?!\\{1,7}[\"'])[^\s\"'])"}
+    parts |= {"[\"']": r"(?:\\{0,7}[\"'])", "[^\\s\"']": r"(?:(?!\\{1,7}[\"'])[^\s\"'])"}
     places = reduce(lambda text, part: text.replace(*part), parts.items(), _PLACES)
     for place in places.strip().split("\n="):
         first, *before, secret = place.split("\n")
@@ -203,14 +214,16 @@ def _placed() -> Iterator[tuple[str, list[str], Any]]:
 _PLACED: Final = list(_placed())
 #: Bearer and basic credentials.
 SCHEME: Final = later(
-    rf"(?:(?<![\w-])|{_ESCAPE})"
+    rf"(?:(?<![\w-])|{ESCAPED})"
     r"(bearer|basic)( {1,4}|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )
+#: Between groups: no-break ones too, as on a page.
+_SPACES: Final = " \u00a0\u202f-"
 #: As people write it, and with dots.
 _CARD: Final = later(
-    rf"(?:(?<![\w.+-])|{_ESCAPE})"
-    r"(?:\d{13,19}|\d{4}(?:[ .-]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{4,5})(?![\w-])",
+    rf"(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|(?<=%B)|{_ESCAPE})"
+    rf"(?:\d{{13,19}}|\d{{4}}(?:[.{_SPACES}]\d{{4}}){{3}}|\d{{4}}[{_SPACES}]\d{{6}}[{_SPACES}]\d{{4,5}})(?![\w-])",
     re.ASCII,
 )
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
@@ -220,7 +233,8 @@ _ISSUER: Final = later(
 )
 _IBAN: Final = later(
     rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
-    r"(?:[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}|[a-z]{2}[0-9]{2}(?:[ -]?[a-z0-9]){11,30})"
+    rf"(?:[A-Z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[A-Z0-9]){{11,30}}"
+    rf"|[a-z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[a-z0-9]){{11,30}})"
     r"(?![a-z])",
     re.A,
 )
@@ -256,13 +270,15 @@ _SHUFFLED: Final = later("[A-Z][a-z](?=[A-Z])|[A-Z]{2}(?=[A-Z])")
 
 
 def _issued(found: re.Match[str]) -> str:
-    text = found.group()
-    kind = _KINDS[(found.lastindex or 0) - 1]  # each way has its group
+    way = found.lastindex or 0  # each has its group
+    kind, begin = _KINDS[way - 1], found.start(way)
+    before, text = found.string[found.start() : begin], found.string[begin : found.end()]
     is_mixed = any(map(str.isdigit, text)) or len(_SHUFFLED.findall(text)) > 1
     if kind != "aws" and not is_mixed:  # a name of words
-        return text
+        return found.group()
     is_whole = kind != "jwt" or text.count(".") > 1 or text[2] == "."
-    return marker(kind) if is_whole or ".ey" in text else text  # cut in its claims, or not
+    # cut in its claims, or not
+    return before + marker(kind) if is_whole or ".ey" in text else found.group()
 
 
 def _random(found: re.Match[str]) -> str:
@@ -320,7 +336,7 @@ def _iban(found: re.Match[str]) -> str:
 
 
 def _solid(text: str) -> str:
-    return text.replace(" ", "").replace("-", "").replace(".", "")
+    return re.sub(f"[.{_SPACES}]", "", text)
 
 
 def _address(found: re.Match[str]) -> str:
@@ -343,8 +359,9 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    r"\b[\w-]{4}(?:(?<=[0-9])(?:(?<=[0-9]{4})([ .-]?[0-9]{4}[0-9 .-]{4}[0-9])"
-    r"|(?<=[A-Z]{2}[0-9]{2})[ -]?[A-Z0-9]{4})|[\w-]{12,}|Q~)",
+    rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})([.{_SPACES}]?[0-9]{{4}}[0-9.{_SPACES}]{{4}}[0-9])"
+    rf"|(?<=[A-Z]{{2}}[0-9]{{2}})[{_SPACES}]?[A-Z0-9]{{4}}"
+    rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])|[\w-]{{12,}}|Q~)",
     re.ASCII,
 )
 _HEX: Final = later(r"[0-9a-f-]+")

@@ -12,12 +12,13 @@ from typing import Final
 from otel_logging import _harmless, _secret_names
 from otel_logging._harmless import ANY_WORD, QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
-from otel_logging._secret_texts import marker
+from otel_logging._secret_texts import ESCAPED, marker
 from otel_logging._text import has_one, later
 
 _NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
-    r"(?:(?<![\w.\\])\.?|(?<=\\[rnt]))(?P<name>[0-9]{0,2}[^\W\d][\w.-]{0,127}+"
+    rf"(?:(?<![\w.\\])\.?|{ESCAPED})"
+    r"(?P<name>[0-9]{0,2}[^\W\d][\w.-]{0,127}+"
     r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
@@ -72,7 +73,7 @@ _SAID: Final = later(
     rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is:?|:)"
     r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set|changed|to|from)){0,4}:?) "
     r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
-    r"|(?P<bare>[\w!@#$%^*+-]{4,128})(?![\w!@#$%^*+(\[:/-]|\.\w))"
+    r"|(?P<open>[(\[])?(?P<bare>[\w!@#$%^*+-]{4,128})(?(open)[)\]])(?![\w!@#$%^*+(\[:/-]|\.\w))"
 )
 #: What is given to a function with such a name: `set_password("x")`, `SecretStr("x")`.
 _CALL: Final = later(

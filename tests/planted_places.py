@@ -5,6 +5,7 @@
 
 #: Names of secrets.
 KEYS = """
+    GH_PAT github_pat gitlabPat
     authentication userpass bindpw psk wpa_psk saml_response SAMLResponse client_assertion
     code_verifier dsn fernet_key device_code kms_key_material unlock_key id_token_hint
     ldapBindPw PSK samlResponse codeVerifier clientAssertion database_dsn fernetKey unseal_key
@@ -16,6 +17,15 @@ KEYS = """
 
 #: Texts with a secret.
 TEXTS = (
+    "password (§) rejected",
+    "wrong password [§]",
+    "ENV API_KEY §",
+    "setx API_KEY §",
+    "GH_PAT=§",
+    "export GITHUB_PAT=§",
+    "gitlab_pat: §",
+    "//bob:§@db/x",
+    "cannot open '//bob:§@db/x'",
     '["mysql", "--password", "§"]',
     "['mysql', '--password', '§', 'shop']",
     "('mysql', '-u', 'root', '--password', '§')",
@@ -275,6 +285,8 @@ VALUES = (
 
 #: Names of what is no secret.
 NEIGHBOUR_KEYS = """
+    gh_path pat_count token_symbol token_address session_room session_speaker nextSession
+    session_affinity
     next_page_token nextPageToken pageToken eos_token bosToken pad_token stop_token unk_token
     mask_token sync_token continuationToken cursor_token CancellationToken idempotency_token
     api_key_prefix otp_channel secret_rotation test_pass pass_through psk_identity session.id
@@ -450,6 +462,14 @@ NEIGHBOUR_TEXTS = (
     "trace be89f0123456789abcdef0123456789a of 32 digits",
     "password of 12 characters",
     "('KPW', 'Won')",
+    "auth=12ms db=4ms token=4.5s",
+    "session: 12ms, password: 3 ms",
+    'storage_key="photos/1.jpg"',
+    "storage_key: exports/2026/orders-1.csv",
+    "password (optional), password (8 characters), password (v2)",
+    "//host:8080/x@1",
+    "// bob: ask alice@example.com",
+    "setx PATH_KIND all, ENV PATH /usr/bin, pat_count=3, file_path=a1b2",
     "order SO82322759346526012662 shipped",
     "id ST50HH1TF1QGIL8 seen",
     "npm_package_dev_dependencies_babel_7",

@@ -697,3 +697,125 @@ def test_a_card_beside_another_number_is_one(number: str) -> None:
     for text in ("card {} 12/27", "order 42 {} of 3", "paid {} 25.00 EUR", "100 {}"):
         assert Redaction().text(text.format(number)) == text.format("[redacted:card]")
     assert Redaction().text("order 42 4111111111111112 of 3") == "order 42 4111111111111112 of 3"
+
+
+@pytest.mark.parametrize(
+    ("token", "mark"),
+    [
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N", "jwt"),
+        ("AKIAIOSFODNN7EXAMPL1", "aws"),
+        ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", "github"),
+        ("sk_live_16C7e42F292c6912E7710c83", "stripe"),
+        ("4111111111111111", "card"),
+    ],
+)
+@pytest.mark.parametrize("before", ["user-", "id_", "job-run-", "a-b_c-"])
+def test_what_is_known_by_its_looks_is_so_behind_the_words_of_an_id(
+    token: str, mark: str, before: str
+) -> None:
+    assert DEFAULT.text(f"{before}{token} there") == f"{before}[redacted:{mark}] there"
+    for text in (f"{before}ghp_short", f"{before}AKIA", f"{before}eyJ_is_how_a_token_begins_1"):
+        assert DEFAULT.text(text) == text
+
+
+_CODE = "SplxlOBeZQQYbYS6WxSbIA"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"code={_CODE}&state=xyz",
+        f"state=xyz&scope=a&code={_CODE}",
+        f"QUERY_STRING='code={_CODE}&state=xyz'",
+        {"query_string": f"state=xyz&code={_CODE}"},
+        {"code": _CODE, "state": "xyz"},
+        {"code": [_CODE], "state": ["xyz"]},
+        str({"code": _CODE, "state": "xyz"}),
+        json.dumps({"state": "xyz", "scope": "a", "code": _CODE}),
+        json.dumps({"body": json.dumps({"code": _CODE, "state": "xyz"})}),
+    ],
+)
+def test_a_code_to_log_in_by_is_known_by_the_state_beside_it(given: Any) -> None:
+    """What is around it stays, as do codes of errors and of places."""
+    found = DEFAULT.value(given)
+    assert str(found) == str(given).replace(_CODE, "[redacted:otp]")
+    for code in ("E401", "validation_error", "VALIDATION_ERROR_2", "SomethingBad", "MUC-2024"):
+        for made in (dict, lambda **of: str(dict(**of)), lambda **of: json.dumps(of)):
+            other = made(code=code, state="open 1A")
+            assert DEFAULT.value(other) == other
+    for text in ("code=E401&state=open", "code=E401 state=open", f"zipcode={_CODE[:8]}&state=BY"):
+        assert DEFAULT.text(text) == text
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["b'\\xff§'", "\\u0000§", json.dumps(json.dumps("\0§")), "b'\\xe9\\x01\\xb2§'", "\\x1b§"],
+)
+def test_a_secret_s_name_begins_behind_the_escape_of_a_byte(written: str) -> None:
+    for text in ("password=a1Zq7x", "api_key: a1Zq7x", "wrong password 'a1Zq7x'", "Bearer a1Zq7x"):
+        found = DEFAULT.text(written.replace("§", text))
+        assert "a1Zq7x" not in found
+        assert found.startswith(written.partition("§")[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "mark"),
+    [
+        ("4111 1111 1111 1111", "card"),
+        ("DE89 3704 0044 0532 0130 00", "iban"),
+        ("de89 3704 0044 0532 0130 00", "iban"),
+        ("gb82 west 1234 5698 7654 32", "iban"),
+    ],
+)
+@pytest.mark.parametrize("space", [" ", "\u00a0", "\u202f"])
+def test_a_number_in_groups_is_known_whatever_is_between(
+    number: str, mark: str, space: str
+) -> None:
+    for text in ("paid by {} today", "{}", "{}, 25.00 EUR"):
+        assert DEFAULT.text(text.format(number.replace(" ", space))) == text.format(
+            f"[redacted:{mark}]"
+        )
+    other = number.replace("32", "23").replace("4111", "4112")
+    for text in (other.replace(" ", space), "id42 with the next 4 of 10", "ab12 cd34 ef56"):
+        assert DEFAULT.text(text) == text
+
+
+def test_a_card_s_stripe_loses_its_number() -> None:
+    stripe = "%B4111111111111111^DOE/J^2512101?;4111111111111111=25121010000?"
+    found = stripe.replace("4111111111111111", "[redacted:card]")
+    assert DEFAULT.text(stripe) == found
+    assert DEFAULT.text(f"read {stripe}") == f"read {found}"
+
+
+def _cycle() -> dict[str, Any]:
+    found: dict[str, Any] = {"password": "a1"}
+    found |= {"a": [found], "b": found, "token": found, "tokens": found}
+    return found
+
+
+@pytest.mark.parametrize("value", [_cycle(), [[_cycle()]]], ids=["mapping", "list"])
+def test_of_a_value_that_is_in_itself_only_the_type_is_left(value: Any) -> None:
+    mark = f"<unprintable {type(value).__name__}>"
+    assert [DEFAULT.value(value), DEFAULT.field("a", value)] == [mark, mark]
+    assert DEFAULT.field("password", value) == mark
+
+
+def test_a_value_of_any_depth_is_looked_at_or_left_out() -> None:
+    deep: Any = {"password": "a1"}
+    for _ in range(5000):
+        deep = [deep]
+    assert DEFAULT.value(deep) == DEFAULT.field("a", deep) == "<unprintable list>"
+
+
+def test_a_mapping_keeps_keys_that_are_no_text() -> None:
+    """And loses the secrets under them, and in them."""
+    value = {1: "a", None: 2, ("a",): {2.5: "token=a1"}, b"password": "a1", b"token=a1": 3}
+    assert DEFAULT.value(value) == {
+        1: "a",
+        None: 2,
+        ("a",): {2.5: "token=[redacted:token]"},
+        b"password": "[redacted:password]",
+        "b'token=[redacted:token]'": 3,
+    }
+    assert DEFAULT.field("password", {1: "a"}) == {"[redacted:password]": "[redacted:password]"}
+    assert OFF.value(value) is OFF.field("password", value) is value
