@@ -20,7 +20,7 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 BUDGETS = {
     "__init__": 50,
     "__main__": 2,
-    "_answers": 89,
+    "_answers": 93,
     "_diagnostics": 112,
     "_errors": 37,
     "_exceptions": 153,
@@ -66,7 +66,7 @@ BUDGETS = {
     "spool": 1053,
     "testing": 153,
     "tracers": 58,
-    "traces": 2588,
+    "traces": 2591,
     "tracing": 285,
 }
 

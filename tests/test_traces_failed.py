@@ -95,6 +95,19 @@ def test_what_is_no_failure_is_no_row_though_a_server_logs_an_error(
     assert (len(found), number, looked_at) == (is_row, is_row, 1)
 
 
+@pytest.mark.parametrize("on_page", [False, True])
+@pytest.mark.parametrize("status", [0, 2])
+def test_what_is_recorded_on_a_stage_without_error_is_no_failure(
+    tmp_path: Path, status: int, *, on_page: bool
+) -> None:
+    """An answer of 4xx, one that was handled: on the stage itself, or on a page of it."""
+    told = [(5, "exception", {"exception.type": "shop.Gone", "exception.message": "no order"})]
+    page = Planted(3, 2, "log", 5, 5, {"log.page": 1}, told if on_page else [])
+    stage = Planted(2, 1, "load", 1, 9, {}, [] if on_page else told, status=status)
+    found, _, _ = asked(tmp_path, Planted(1, 0, "GET /", 0, 10, {}), stage, page)
+    assert [each.what for each in found] == ["shop.Gone: no order"] * (status == 2)
+
+
 def test_a_line_may_have_any_level(tmp_path: Path) -> None:
     """Whoever writes into Jaeger may give a list."""
     told = line(5, "x", ["error"], exception=BOOM)
