@@ -50,7 +50,7 @@ BUDGETS = {
     "context": 222,
     "demo": 234,
     "doctor": 315,
-    "export": 2086,
+    "export": 2090,
     "handover": 114,
     "integrations": 2122,
     "jobs": 96,
