@@ -1,13 +1,21 @@
 """Failed traces: which there are is cheap, and only those that are returned are worked out."""
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import Retry
+from starlette.exceptions import HTTPException as StarletteException
+from starlette.exceptions import WebSocketException
 
+from otel_logging import traced
+from otel_logging.traces import local
 from otel_logging.traces.failed import Failure, failed
 from otel_logging.traces.late import Question
 from otel_logging.traces.span import Span
+from tests.conftest import Service
 from tests.stored import Planted, line, read_back
 
 BOOM = 'Traceback (most recent call last):\n  File "/srv/shop.py", line 7, in pay\nValueError: '
@@ -137,3 +145,41 @@ def test_of_very_many_in_one_trace_the_last_ones_are_looked_at(tmp_path: Path) -
     (found,) = failed(read, Question()).rows
     assert (found.what, found.where) == ("ValueError: lib", "at shop.py:7 pay")
     assert sum(map(is_worked_out, read)) == 100
+
+
+#: A row of the table in docs/logging.md by a word that only it has, and what is raised.
+TABLE = {
+    "an answer below 400": StarletteException(307),
+    "an answer of 4xx": StarletteException(404),
+    "a group of answers alone": ExceptionGroup("all", [StarletteException(404)]),
+    "Celery's `Retry`": Retry(),
+    "of `traced(expected=": LookupError("sold out"),
+    "the end of a task or greenlet": asyncio.CancelledError(),
+    "`KeyboardInterrupt`, `SystemExit`": SystemExit(3),
+}
+
+
+def test_no_row_of_the_table_of_no_failures_is_listed(service: Service) -> None:
+    """Each row is raised through a stage; what is in none is listed."""
+    text = Path(__file__).parents[1].joinpath("docs", "logging.md").read_text("utf-8")
+    table = text.partition("| exception | event | status |\n|---|---|---|\n")[2].partition("\n\n")[
+        0
+    ]
+    rows = table.splitlines()
+    for row, (begin, error) in zip(rows, TABLE.items(), strict=True):
+        assert row.startswith(f"| {begin}")
+        with suppress(BaseException), traced(begin, root=True, expected=LookupError):
+            raise error
+    for other in (StarletteException(503), WebSocketException(1011), ValueError("boom")):
+        with suppress(Exception), traced(type(other).__name__, root=True):
+            raise other
+    spans = service.spans()
+    stages = {each.name: each for each in spans}
+    for row, begin in zip(rows, TABLE, strict=True):
+        has_event = row.endswith(("| yes | unset |", "highest answer | |"))
+        assert any(e.name == "exception" for e in stages[begin].events) == has_event, row
+        assert stages[begin].status == "unset"
+    found = failed(local.read([service.spool_dir]), Question()).rows
+    assert {each.row.span.name for each in found} == {
+        *("HTTPException", "WebSocketException", "ValueError")
+    }
