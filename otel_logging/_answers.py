@@ -19,7 +19,8 @@ _ANSWERS: Final[dict[str | int, str]] = {
     ),
     "status": ("aiohttp.web_exceptions.HTTPException cherrypy._cperror.HTTPRedirect"),
     "code": (
-        "cherrypy._cperror.HTTPError pyramid.httpexceptions.HTTPException"
+        "cherrypy._cperror.HTTPError litestar.exceptions.websocket_exceptions.WebSocketException"
+        " starlette.exceptions.WebSocketException pyramid.httpexceptions.HTTPException"
         " webob.exc.WSGIHTTPException werkzeug.exceptions.HTTPException"
     ),
     # the client has gone, the job runs again or has nothing to say, the command ends
@@ -43,8 +44,7 @@ _ANSWERS: Final[dict[str | int, str]] = {
         "django.core.exceptions.BadRequest django.core.exceptions.SuspiciousOperation"
         " django.http.multipartparser.MultiPartParserError"
         " fastapi.exceptions.WebSocketRequestValidationError"
-        " litestar.exceptions.websocket_exceptions.WebSocketException"
-        " starlette.authentication.AuthenticationError starlette.exceptions.WebSocketException"
+        " starlette.authentication.AuthenticationError"
         " starlette.formparsers.MultiPartException"
     ),
     # a connection is refused
@@ -56,6 +56,9 @@ _ANSWERS: Final[dict[str | int, str]] = {
     422: "fastapi.exceptions.RequestValidationError ninja.errors.ValidationError",
 }
 _STATUS: Final = {name: status for status, names in _ANSWERS.items() for name in names.split()}
+#: Codes of a connection that is closed for a failure (RFC 6455, and Litestar's); in order.
+CLOSED_FOR_FAILURE: Final = (1011, 4500)
+_CLOSED: Final = {1000: 200, 1001: 200, **dict.fromkeys(CLOSED_FOR_FAILURE)}
 _CANCELLED: Final = frozenset(
     {
         "asyncio.exceptions.CancelledError",
@@ -92,6 +95,8 @@ def status_of(error: BaseException) -> int | None:
         status: Any = getattr(error, known) if type(known) is str else known
         if status is None and known is not None:  # werkzeug's, around a response
             status = error.response.status_code  # type: ignore[attr-defined]
+        if status is not None and int(status) >= 1000:  # how a connection is closed
+            status = _CLOSED.get(int(status), 400)
         return None if status is None else int(status)
     return None
 

@@ -29,6 +29,7 @@ from fastapi.exceptions import RequestValidationError
 from greenlet import GreenletExit
 from starlette.authentication import AuthenticationError
 from starlette.exceptions import HTTPException as StarletteException
+from starlette.exceptions import WebSocketException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
@@ -96,6 +97,13 @@ class Odd(NotFound):
         (_like("httpx.HTTPStatusError", status_code=302), FAILURE),
         (KeyError("x"), FAILURE),
         (WebSocketDisconnect(1006), NOTHING),
+        (WebSocketException(1000), NOTHING),
+        (WebSocketException(1001), NOTHING),
+        (WebSocketException(1008), EVENT),
+        (WebSocketException(4404), EVENT),
+        (WebSocketException(1011), FAILURE),
+        (_like("litestar.exceptions.websocket_exceptions.WebSocketException", code=4500), FAILURE),
+        (_like("litestar.exceptions.websocket_exceptions.WebSocketException", code=4401), EVENT),
         (ConnectionClosedOK(None, None), NOTHING),
         (ConnectionClosedError(None, None), FAILURE),
         (_like("huey.exceptions.RetryTask"), NOTHING),

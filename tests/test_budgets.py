@@ -20,7 +20,7 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 BUDGETS = {
     "__init__": 50,
     "__main__": 2,
-    "_answers": 89,
+    "_answers": 93,
     "_diagnostics": 112,
     "_errors": 37,
     "_exceptions": 153,
@@ -50,7 +50,7 @@ BUDGETS = {
     "context": 222,
     "demo": 234,
     "doctor": 317,
-    "export": 2086,
+    "export": 2090,
     "handover": 119,
     "integrations": 2126,
     "jobs": 96,
@@ -66,7 +66,7 @@ BUDGETS = {
     "spool": 1053,
     "testing": 153,
     "tracers": 58,
-    "traces": 2591,
+    "traces": 2594,
     "tracing": 285,
 }
 

@@ -66,6 +66,7 @@ def place(tmp_path: Path) -> Path:
                 line(303, "after"),
             ],
             trace=other(7),
+            status=2,
         ),
         Planted(1, 0, "fine", 400, 405, user("elif", note="exception"), trace=other(8)),
     )
@@ -224,7 +225,7 @@ def test_failed_as_a_table(run: Run) -> None:
     assert "dmitri  ERROR upload → parse" in text
     assert "  └ ValueError: <no & model>  at srv/cart.py:12 f" in text
     assert "and 2 more: --limit 3" in text
-    assert "elif    handled" in run("failed").output
+    assert "elif    ERROR handled" in run("failed").output
     assert "none failed of 2 traces" in run("failed", "--who", "ben").output
     assert "no stage found" in run("failed", "--who", "nobody").output
     assert run("failed", "--who", "nobody").exit_code == 0

@@ -958,6 +958,23 @@ def test_a_processor_that_logs_while_it_holds_its_lock(service: Service) -> None
     assert "errors" not in repr(service.observability)
 
 
+@pytest.mark.parametrize(("texts", "left"), [(0, 0), (2, 2), (600, 500)])
+def test_events_that_left_on_pages_are_dropped_ones_to_other_exporters(
+    service: Service, tracer: trace.Tracer, texts: int, left: int
+) -> None:
+    """By their size or their number; ours has lost none."""
+    exporter, provider = InMemorySpanExporter(), trace.get_tracer_provider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))  # type: ignore[attr-defined]
+    with tracer.start_as_current_span("x") as span:
+        for _ in range(texts):
+            span.add_event("text", {"gen_ai.prompt": "p" * (40_000 if texts == 2 else 1)})
+        span.add_event("done")
+    (shown,) = exporter.get_finished_spans()
+    assert (len(shown.events), shown.dropped_events) == (texts + 1 - left, left)
+    assert service.one("x").dropped_events == 0
+    assert sum(len(each.events) for each in service.spans()) == texts + 1
+
+
 class Raising:
     """An object of which nothing can be asked."""
 

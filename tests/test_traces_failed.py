@@ -1,13 +1,21 @@
 """Failed traces: which there are is cheap, and only those that are returned are worked out."""
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import Retry
+from starlette.exceptions import HTTPException as StarletteException
+from starlette.exceptions import WebSocketException
 
+from otel_logging import traced
+from otel_logging.traces import local
 from otel_logging.traces.failed import Failure, failed
 from otel_logging.traces.late import Question
 from otel_logging.traces.span import Span
+from tests.conftest import Service
 from tests.stored import Planted, line, read_back
 
 BOOM = 'Traceback (most recent call last):\n  File "/srv/shop.py", line 7, in pay\nValueError: '
@@ -95,6 +103,19 @@ def test_what_is_no_failure_is_no_row_though_a_server_logs_an_error(
     assert (len(found), number, looked_at) == (is_row, is_row, 1)
 
 
+@pytest.mark.parametrize("on_page", [False, True])
+@pytest.mark.parametrize("status", [0, 2])
+def test_what_is_recorded_on_a_stage_without_error_is_no_failure(
+    tmp_path: Path, status: int, *, on_page: bool
+) -> None:
+    """An answer of 4xx, one that was handled: on the stage itself, or on a page of it."""
+    told = [(5, "exception", {"exception.type": "shop.Gone", "exception.message": "no order"})]
+    page = Planted(3, 2, "log", 5, 5, {"log.page": 1}, told if on_page else [])
+    stage = Planted(2, 1, "load", 1, 9, {}, [] if on_page else told, status=status)
+    found, _, _ = asked(tmp_path, Planted(1, 0, "GET /", 0, 10, {}), stage, page)
+    assert [each.what for each in found] == ["shop.Gone: no order"] * (status == 2)
+
+
 def test_a_line_may_have_any_level(tmp_path: Path) -> None:
     """Whoever writes into Jaeger may give a list."""
     told = line(5, "x", ["error"], exception=BOOM)
@@ -124,3 +145,41 @@ def test_of_very_many_in_one_trace_the_last_ones_are_looked_at(tmp_path: Path) -
     (found,) = failed(read, Question()).rows
     assert (found.what, found.where) == ("ValueError: lib", "at shop.py:7 pay")
     assert sum(map(is_worked_out, read)) == 100
+
+
+#: A row of the table in docs/logging.md by a word that only it has, and what is raised.
+TABLE = {
+    "an answer below 400": StarletteException(307),
+    "an answer of 4xx": StarletteException(404),
+    "a group of answers alone": ExceptionGroup("all", [StarletteException(404)]),
+    "Celery's `Retry`": Retry(),
+    "of `traced(expected=": LookupError("sold out"),
+    "the end of a task or greenlet": asyncio.CancelledError(),
+    "`KeyboardInterrupt`, `SystemExit`": SystemExit(3),
+}
+
+
+def test_no_row_of_the_table_of_no_failures_is_listed(service: Service) -> None:
+    """Each row is raised through a stage; what is in none is listed."""
+    text = Path(__file__).parents[1].joinpath("docs", "logging.md").read_text("utf-8")
+    table = text.partition("| exception | event | status |\n|---|---|---|\n")[2].partition("\n\n")[
+        0
+    ]
+    rows = table.splitlines()
+    for row, (begin, error) in zip(rows, TABLE.items(), strict=True):
+        assert row.startswith(f"| {begin}")
+        with suppress(BaseException), traced(begin, root=True, expected=LookupError):
+            raise error
+    for other in (StarletteException(503), WebSocketException(1011), ValueError("boom")):
+        with suppress(Exception), traced(type(other).__name__, root=True):
+            raise other
+    spans = service.spans()
+    stages = {each.name: each for each in spans}
+    for row, begin in zip(rows, TABLE, strict=True):
+        has_event = row.endswith(("| yes | unset |", "highest answer | |"))
+        assert any(e.name == "exception" for e in stages[begin].events) == has_event, row
+        assert stages[begin].status == "unset"
+    found = failed(local.read([service.spool_dir]), Question()).rows
+    assert {each.row.span.name for each in found} == {
+        *("HTTPException", "WebSocketException", "ValueError")
+    }

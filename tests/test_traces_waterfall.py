@@ -171,6 +171,12 @@ def test_an_exception_by_convention_is_an_error_with_its_frame(tmp_path: Path) -
     ]
 
 
+def test_an_exception_that_was_handled_is_no_error(tmp_path: Path) -> None:
+    values = {"exception.type": "ValueError", "exception.message": "boom"}
+    trace = trace_of(tmp_path, Planted(1, 0, "message", 0, 100, {}, [(50, "exception", values)]))
+    assert below_heading(trace)[-1].split() == ["50.0", "event", "ValueError:", "boom"]
+
+
 def test_an_exception_is_never_cut(tmp_path: Path) -> None:
     """Where it does not fit it goes on below, indented."""
     text = TRACEBACK.replace("no model", "no model " * 6)

@@ -264,6 +264,7 @@ class Pipeline:
     def overflow(self, span: Span, time_ns: int, events: Sequence[bytes]) -> None:
         """Let *events* that one of our spans cannot hold leave at once on a child span."""
         span._pages += 1  # noqa: SLF001 - of our own span
+        span._paged_events += len(events)  # noqa: SLF001
         self._log_span(span.context, time_ns, events, span._pages)  # noqa: SLF001
 
     def _log_span(

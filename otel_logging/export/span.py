@@ -112,7 +112,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         self._parent, self._attributes = span.parent, {**kept}
         self._links, self._status = span.links, span.status
         self.dropped_attributes, self.dropped_links = span.dropped_attributes, span.dropped_links
-        self.dropped_events = span.dropped_events
+        self.lost_events = span.dropped_events
         self._end_time = max(span.end_time or 0, self._start_time + 1)  # as our own
         self._events_at_end = sorted(self._take_events(), key=_otlp.time_of)
 

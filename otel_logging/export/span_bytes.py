@@ -53,8 +53,8 @@ def encode_span(span: Any, trace_id: bytes) -> bytes:
         parent_span_id = outside.span_id
         flags |= IS_REMOTE if outside.is_remote else 0
     dropped = None
-    if span.dropped_attributes or span.dropped_events or span.dropped_links:
-        dropped = (span.dropped_attributes, span.dropped_events, span.dropped_links)
+    if span.dropped_attributes or span.lost_events or span.dropped_links:
+        dropped = (span.dropped_attributes, span.lost_events, span.dropped_links)
     return _otlp.span(
         trace_id,
         span.span_id,

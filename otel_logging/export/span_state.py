@@ -56,11 +56,11 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     _shown_events: list[Event] | None
     # what most spans never have is the class's
     dropped_attributes = 0  # the SDK counts in its containers
-    dropped_events = 0  # what is too much leaves on another span
+    lost_events = 0  # of another SDK's span
     dropped_links = 0
     _links: Sequence[Link] = ()
     _line_end: bytes | None
-    _pages = 0
+    _pages = _paged_events = 0
     _own_resource: "Resource | None" = None
 
     def __init__(
@@ -128,6 +128,11 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
                 self.dropped_links += 1
             else:
                 self._links = [*self._links, added]
+
+    @property
+    def dropped_events(self) -> int:
+        """How many are not on it: for other exporters, those that have left on pages, too."""
+        return self.lost_events + self._paged_events
 
     @property
     def is_silent(self) -> bool:

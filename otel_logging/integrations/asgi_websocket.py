@@ -7,18 +7,16 @@ Deliberately absent: what is a trace (``connection``), HTTP (``asgi_http``).
 
 import sys
 from collections.abc import Awaitable
-from typing import Any, Final
+from typing import Any
 
 from otel_logging import _runtime
+from otel_logging._answers import CLOSED_FOR_FAILURE
 from otel_logging.binding import worker
 from otel_logging.context import Here
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, handled
 from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import Scope
-
-#: Codes of a connection that is closed for a failure: RFC 6455, and Litestar's.
-_FAILED: Final = (1011, 4500)
 
 
 async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead: int) -> None:
@@ -59,7 +57,7 @@ class _Connection(Connection):
             return
         if kind == "websocket.close" and self.code is None:
             self.code, self.reason = event.get("code", 1000), event.get("reason") or ""
-            self._handled = handled() if self.code in _FAILED else None
+            self._handled = handled() if self.code in CLOSED_FOR_FAILURE else None
         elif kind == "websocket.http.response.start":
             self.handshake.status = event["status"]
         try:

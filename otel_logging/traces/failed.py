@@ -86,7 +86,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     deepest with status ERROR.
     """
     own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
-    bad = list(filter(is_bad, trace.spans.values()))
+    bad = [span for span in trace.spans.values() if is_bad(span, trace)]
     under = {span.span_id for span in trace.descendants(*(row.span for row in rows if bad))}
     bad = [span for span in bad if span.span_id in own or span.span_id in under]
     if not bad:
@@ -94,7 +94,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     told = list[tuple[exceptions.Raised | None, Span]]()
     key = attrgetter("may_have_raised", "start_ns", "span_id")
     for span in nlargest(_LOOKED_AT, bad, key=key):
-        told.append((_raised(span), span))
+        told.append((_raised(span, trace), span))
         if (error := told[-1][0]) and error.is_traced and error.is_own:
             break
     # a line after the end may tell of it again, without a traceback
@@ -111,15 +111,19 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     return Failure(row, deepest, error.what, where)
 
 
-def is_bad(span: Span) -> bool:
+def is_bad(span: Span, trace: Trace) -> bool:
     """Return whether a stage failed, or one of its lines has an exception."""
-    return span.may_have_failed and (span.is_error or _raised(span) is not None)
+    return span.may_have_failed and (span.is_error or _raised(span, trace) is not None)
 
 
-def _raised(span: Span) -> exceptions.Raised | None:
-    """Return the last exception of a stage: of a line of level error, or recorded on it."""
+def _raised(span: Span, trace: Trace) -> exceptions.Raised | None:
+    """Return the last exception of a stage: of a line of level error, or recorded on it, if it
+    failed; of a page, if that did whose it is.
+    """
+    stage = trace.spans.get(span.parent_span_id, span) if span.is_log_page else span
     for event in reversed(span.events):
-        is_bad = event.name == exceptions.EVENT or event.attributes.get(_names.LEVEL) in _ERRORS
+        is_recorded = event.name == exceptions.EVENT and stage.is_error
+        is_bad = is_recorded or event.attributes.get(_names.LEVEL) in _ERRORS
         error = exceptions.raised(event.name, event.attributes) if is_bad else None
         if error and not is_no_failure(exceptions.kind_of(error.what)):
             return error

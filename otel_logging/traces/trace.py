@@ -27,8 +27,8 @@ class Row:
 
     *lead*: the tree's lines left of it; *inner*: the same for remarks below it;
     *shown*: attributes that the rows above have; *event*: a line, None for a stage.
-    A stage has *span*, *events* and *children* (stages right below it, equal ones together).
-    Its span is None where only what is below it is known: it has not ended yet, or was recorded
+    *span*: the stage, or that of the line. A stage has *events* and *children* (stages right below
+    it, equal ones together). It is None where only what is below is known: not ended, or recorded
     elsewhere; its times are then those of what is below. *equal*: all that are drawn as this one
     row, itself included; *common*: attributes that all children have.
     """
@@ -226,7 +226,7 @@ class Trace:
         for part in parts:
             if isinstance(part, Event):
                 lead = below + ("│ " if to_come else "  ")
-                yield Row(lead, lead, shown, part.time_ns, part.time_ns, part)
+                yield Row(lead, lead, shown, part.time_ns, part.time_ns, part, row.span)
                 continue
             to_come -= 1
             lead, deeper = ("├ ", "│ ") if to_come else ("└ ", "  ")

@@ -105,7 +105,7 @@ class Folding:
 
     def __init__(self, trace: Trace) -> None:
         may_be = [s for s in trace.spans.values() if s.budget_s is not None or s.may_have_failed]
-        self._apart = trace.at_or_above(s for s in may_be if _is_late(s) or is_bad(s))
+        self._apart = trace.at_or_above(s for s in may_be if _is_late(s) or is_bad(s, trace))
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
@@ -212,7 +212,7 @@ def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
-    labels = (cell_len(_label(row, rough).plain) for row in drawn if row.span)
+    labels = (cell_len(_label(row, rough).plain) for row in drawn if row.span and not row.event)
     longest = max([_LEAST_LABEL, *labels])
     bar = max(room - longest, room * 2 // 5, _LEAST_BAR)
     label = max(min(longest, room - bar), _LEAST_LABEL)
@@ -377,7 +377,8 @@ def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
     if raised is not None:
         below = f"{raised.what}{_GAP}{raised.where}".rstrip()
         if event.name == exceptions.EVENT:
-            level, message, below = "error", raised.what, raised.where
+            message, below = raised.what, raised.where
+            level = "error" if row.span and row.span.is_error else level
     tree, indent = columns.tree(row.lead), _LEVEL_WIDTH + 1
     text = Text(visible(message))
     if raised is None:
