@@ -34,6 +34,7 @@ _REMEMBERED_CHARACTERS: Final = 256
 _PASSES: Final = 4  # over a text with a secret, until nothing changes
 #: Ours, made of digits that may look like a card's.
 _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
+_ID: Final = re.compile("[0-9a-f-]*")
 #: OpenTelemetry's attribute, an id that is no secret.
 _SESSION: Final = "session.id"
 #: How the members end that have a name, and its value.
@@ -181,7 +182,7 @@ class Redaction:
             if is_phone(name, value):
                 return marker("phone")
         if type(value) is str:
-            if name in _IDS:
+            if name in _IDS and _ID.fullmatch(value):  # another is the application's
                 return value
             known = self.seen.get(value)  # as ``text``, without the call
             return self._new(value) if known is None else known

@@ -80,7 +80,10 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
 
     None where one is no plain scalar of ordinary size, or has a name that lines have themselves.
     """
-    redaction, text, attributes = _runtime.current.redaction, b"", b""
+    redaction = _runtime.current.redaction
+    # they grow in place, however many fields there are
+    text: Any = bytearray()
+    attributes: Any = bytearray()
     known = redaction.encoded
     for each in fields.items():
         name, value = each
