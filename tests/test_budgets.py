@@ -55,7 +55,7 @@ BUDGETS = {
     "integrations": 2122,
     "jobs": 96,
     "lateness": 1595,
-    "logs": 1587,
+    "logs": 1600,
     "mcp_server": 142,
     "observability": 252,
     "outliving": 117,
