@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import repeat
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -154,6 +155,10 @@ class Redaction:
                 self._kinds.clear()
             self._kinds[name] = kind
         return kind
+
+    def may_hide(self, names: Iterable[Any]) -> bool:
+        """Say whether one of *names* is a secret's, or none that is remembered."""
+        return any(map(self._kinds.get, names, repeat("?")))
 
     def _is_own(self, words: list[str]) -> bool:
         """Say whether one of the names that were given is in there, in one word or in several."""

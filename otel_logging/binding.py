@@ -96,6 +96,8 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
             if name in _NOT_USUAL or bounded(value, name) is not value:
                 return None
             shown = redaction.field(name, value)
+            if shown != value and redaction.kind(name):
+                return None  # the message may have it as well
             said = name if name in redaction.seen else redaction.text(name)
             found = json_of({said: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, said, shown)
             is_usual = kind is not float and (kind is not int or -_SMALL < value < _SMALL)

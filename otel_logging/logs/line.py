@@ -32,6 +32,7 @@ from otel_logging.processors import (
     add_job_tag,
     described,
     exception_of,
+    hide_named,
     record_on,
     traceback_of,
 )
@@ -84,6 +85,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
         if asked and _names.STACK in event_dict:
             _fields.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
         _render_stack(None, "", event_dict)
+    hide_named(event_dict)
     stamp(span, event_dict)
     if on_span:
         record_on(span, event_dict, error)
