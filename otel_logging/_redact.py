@@ -175,10 +175,7 @@ class Redaction:
         except KeyError:
             kind = self.kind(name)
         if kind is not None and value and type(value) is not bool:
-            # what is left of a count or a schema has no secret in it either
-            if (is_count(name, value) or is_about(value)) and self.value(value) == value:
-                return value
-            found = self._masked(kind, value)
+            found = self.by_name(name, value)
             changed["redacted"] += found != value
             return found
         if self.personal and value is not None:
@@ -192,6 +189,20 @@ class Redaction:
             known = self.seen.get(value)  # as ``text``, without the call
             return self._new(value) if known is None else known
         return self.value(value)
+
+    def by_name(self, name: str, value: Any) -> Any:
+        """Return a plain *value* without what *name* says is a secret; it is not counted."""
+        kind = self.kind(name)
+        if kind is None or not value or type(value) is bool:
+            return value
+        # what is left of a count or a schema has no secret in it either
+        if (is_count(name, value) or is_about(value)) and self.value(value) == value:
+            return value
+        return self._masked(kind, value)
+
+    def is_hidden(self, name: str, value: Any) -> bool:
+        """Say whether a message beside the field has no such text; a shorter one is in many."""
+        return len(str(value).strip()) > 3 and bool(self.by_name(name, value) != value)
 
     def value(self, value: Any) -> Any:
         """Return a plain *value* without secrets."""
@@ -347,6 +358,9 @@ class _Off(Redaction):
         return value
 
     def value(self, value: Any) -> Any:
+        return value
+
+    def by_name(self, name: str, value: Any) -> Any:  # noqa: ARG002
         return value
 
     def text(self, text: str) -> str:

@@ -95,9 +95,9 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
         if found is None:
             if name in _NOT_USUAL or bounded(value, name) is not value:
                 return None
-            shown = redaction.field(name, value)
-            if shown != value and redaction.kind(name):
+            if redaction.kind(name) and redaction.is_hidden(name, value):
                 return None  # the message may have it as well
+            shown = redaction.field(name, value)
             said = name if name in redaction.seen else redaction.text(name)
             found = json_of({said: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, said, shown)
             is_usual = kind is not float and (kind is not int or -_SMALL < value < _SMALL)

@@ -154,7 +154,7 @@ def hide_named(event_dict: EventDict) -> None:
     if not _runtime.current.redaction.may_hide(event_dict):
         return
     found = (hidden(key, value) for key, value in event_dict.items() if key != _names.EVENT)
-    secrets = [each for each in found if each and len(each[0]) > 3]  # shorter: in many words
+    secrets = [each for each in found if each and len(each[0]) > 3]  # as ``is_hidden``
     before = event = str(plain(event_dict.get(_names.EVENT))) if secrets else ""
     for each in sorted(secrets, key=lambda each: -len(each[0])):  # one may be in another
         event = event.replace(*each)
@@ -170,7 +170,7 @@ def hidden(key: Any, value: Any) -> tuple[str, str] | None:
     if not issubclass(type(key), str) or redaction.kind(key) is None:
         return None
     kept = bounded(value, key)
-    found = redaction.field(key, kept)
+    found = redaction.by_name(key, kept)
     return None if found == kept else (str(kept).strip(), str(found))
 
 

@@ -154,7 +154,7 @@ def test_a_card_number_may_be_an_integer() -> None:
 def test_fields_of_a_usual_line_have_no_secrets() -> None:
     """Neither new ones, nor those that are remembered; and each has its own type."""
     fields: dict[str, Any] = {"note": "password=a", "n": 5, "big": 4111111111111111}
-    fields |= {"none": None, "ratio": 0.5}
+    fields |= {"token": "a", "pin": 123, "none": None, "ratio": 0.5}
     for redaction in (Redaction(), OFF, Redaction(personal=True, who=["n"], salt="s")):
         with redacted_by(redaction):
             for one in (1, 1.0, True, 1):  # which are one key of a dict
@@ -169,7 +169,7 @@ def test_a_line_with_another_value_is_not_usual(value: Any) -> None:
     """It needs a closer look; so does one with a field that lines have themselves."""
     assert on_lines({"n": 5, "a": value}) is None
     assert on_lines({"level": 5}) is on_lines({"exc_info": True}) is None
-    assert on_lines({"token": "a"}) is on_lines({"n": 1, "pin": 1234}) is None
+    assert on_lines({"token": "abcd"}) is on_lines({"n": 1, "pin": 1234}) is None
     assert on_lines({"tokens": 12, "password": None}) is not None
 
 

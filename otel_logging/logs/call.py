@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from otel_logging import _fields, _names
+from otel_logging._redact import changed
 from otel_logging._values import plain
 from otel_logging.processors import EventDict, hidden
 
@@ -38,6 +39,7 @@ class _Named:
     def __getitem__(self, key: Any) -> Any:
         value = self._given[key]
         found = hidden(key, value)
+        changed["redacted"] += found is not None
         return value if found is None else found[1]
 
     def __repr__(self) -> str:
