@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import repeat
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -34,6 +35,7 @@ _REMEMBERED_CHARACTERS: Final = 256
 _PASSES: Final = 4  # over a text with a secret, until nothing changes
 #: Ours, made of digits that may look like a card's.
 _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
+_ID: Final = re.compile("[0-9a-f-]*")
 #: OpenTelemetry's attribute, an id that is no secret.
 _SESSION: Final = "session.id"
 #: How the members end that have a name, and its value.
@@ -159,6 +161,10 @@ class Redaction:
             self._kinds[name] = kind
         return kind
 
+    def may_hide(self, names: Iterable[Any]) -> bool:
+        """Say whether one of *names* is a secret's, or none that is remembered."""
+        return any(map(self._kinds.get, names, repeat("?")))
+
     def _is_own(self, words: list[str]) -> bool:
         """Say whether one of the names that were given is in there, in one word or in several."""
         ends = tuple(key for key in self._keys if len(key) > 4)
@@ -177,11 +183,7 @@ class Redaction:
             except KeyError:
                 kind = self.kind(name)
             if kind is not None and value and type(value) is not bool:
-                # what is left of a count or a schema has no secret in it either
-                is_none = is_count(name, value) or is_about(value)
-                if is_none and self.value(value, is_inner=True) == value:
-                    return value
-                found = self._masked(kind, value)
+                found = self.by_name(name, value)
                 changed["redacted"] += found != value
                 return found
             if self.personal and value is not None:
@@ -190,7 +192,7 @@ class Redaction:
                 if is_phone(name, value):
                     return marker("phone")
             if type(value) is str:
-                if name in _IDS:
+                if name in _IDS and _ID.fullmatch(value):  # another is the application's
                     return value
                 known = self.seen.get(value)  # as ``text``, without the call
                 return self._new(value) if known is None else known
@@ -199,6 +201,21 @@ class Redaction:
             if is_inner:
                 raise
             return _unprintable(value)
+
+    def by_name(self, name: str, value: Any) -> Any:
+        """Return a plain *value* without what *name* says is a secret; it is not counted."""
+        kind = self.kind(name)
+        if kind is None or not value or type(value) is bool:
+            return value
+        # what is left of a count or a schema has no secret in it either
+        is_none = is_count(name, value) or is_about(value)
+        if is_none and self.value(value, is_inner=True) == value:
+            return value
+        return self._masked(kind, value)
+
+    def is_hidden(self, name: str, value: Any) -> bool:
+        """Say whether a message beside the field has no such text; a shorter one is in many."""
+        return len(str(value).strip()) > 3 and bool(self.by_name(name, value) != value)
 
     def value(self, value: Any, *, is_inner: bool = False) -> Any:
         """Return a plain *value* without secrets, as ``field`` does."""
@@ -370,6 +387,9 @@ class _Off(Redaction):
         return value
 
     def value(self, value: Any, *, is_inner: bool = False) -> Any:  # noqa: ARG002
+        return value
+
+    def by_name(self, name: str, value: Any) -> Any:  # noqa: ARG002
         return value
 
     def text(self, text: str) -> str:

@@ -80,7 +80,10 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
 
     None where one is no plain scalar of ordinary size, or has a name that lines have themselves.
     """
-    redaction, text, attributes = _runtime.current.redaction, b"", b""
+    redaction = _runtime.current.redaction
+    # they grow in place, however many fields there are
+    text: Any = bytearray()
+    attributes: Any = bytearray()
     known = redaction.encoded
     for each in fields.items():
         name, value = each
@@ -92,6 +95,8 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
         if found is None:
             if name in _NOT_USUAL or bounded(value, name) is not value:
                 return None
+            if redaction.kind(name) and redaction.is_hidden(name, value):
+                return None  # the message may have it as well
             shown = redaction.field(name, value)
             said = name if name in redaction.seen else redaction.text(name)
             found = json_of({said: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, said, shown)

@@ -135,6 +135,7 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
     Belongs right before the renderer, behind what makes a text of an exception. With
     ``setup_observability`` or ``configure_logging`` every line has it done. Failure: never raises.
     """
+    hide_named(event_dict)
     redaction = _runtime.current.redaction
     for key, value in [*event_dict.items()]:
         if key not in _NOT_FIELDS:
@@ -146,6 +147,31 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
             if has_any or is_many:
                 event_dict[key] = found  # of a long text they are taken out before it is cut
     return event_dict
+
+
+def hide_named(event_dict: EventDict) -> None:
+    """Take out of the message what a field beside it has, whose name says that it is a secret."""
+    if not _runtime.current.redaction.may_hide(event_dict):
+        return
+    found = (hidden(key, value) for key, value in event_dict.items() if key != _names.EVENT)
+    secrets = [each for each in found if each and len(each[0]) > 3]  # as ``is_hidden``
+    before = event = str(plain(event_dict.get(_names.EVENT))) if secrets else ""
+    for each in sorted(secrets, key=lambda each: -len(each[0])):  # one may be in another
+        event = event.replace(*each)
+    if event != before:
+        event_dict[_names.EVENT] = event
+
+
+def hidden(key: Any, value: Any) -> tuple[str, str] | None:
+    """Return the text of *value* and what stands for it, where its name *key* says that it is a
+    secret; else None.
+    """
+    redaction = _runtime.current.redaction
+    if not issubclass(type(key), str) or redaction.kind(key) is None:
+        return None
+    kept = bounded(value, key)
+    found = redaction.by_name(key, kept)
+    return None if found == kept else (str(kept).strip(), str(found))
 
 
 class _Handled(str):

@@ -789,6 +789,26 @@ def test_a_record_that_somebody_else_made_is_left_alone(plain: Any) -> None:
     assert stream.getvalue().splitlines() == ["foreign 1", "[T] mine 2", "[T] mine 2"]
 
 
+@pytest.mark.parametrize("tag", ["SYNC ghp_16C7e42F292c6912E7710c838347Ae178B4a", "SYNC plain"])
+def test_a_tag_has_no_secret_wherever_it_stands(tag: str, service: Service, capfd: Any) -> None:
+    """Inside a span and outside, with each kind of logger, remembered or not."""
+
+    @tag_background_logger(tag)
+    def job() -> None:
+        for _ in range(2):
+            logging.getLogger("shop.tagged").warning("a")
+            log.info(f"[{tag}] a")
+
+    job()
+    with traced("sync"):
+        job()
+    shown = tag.replace("ghp_16C7e42F292c6912E7710c838347Ae178B4a", "[redacted:github]")
+    lines = [line for line in json_lines(capfd) if line["event"] == "a"]
+    assert [line["job_tag"] for line in lines] == [shown] * 8
+    events = service.one("sync").events
+    assert [event.attributes["job_tag"] for event in events] == [shown] * 4
+
+
 # ---------------------------------------------------------------- TaggedLogger, after set-up
 
 

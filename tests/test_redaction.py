@@ -384,6 +384,8 @@ def test_the_processor_serves_alone_in_any_chain() -> None:
         "exc_info": True,
         "data": {"a": [{"cookie": "[redacted:cookie]"}]},
     }
+    found = processors.redact_secrets(None, "info", {"event": "a x1Secret", "token": "x1Secret"})
+    assert found == {"event": "a [redacted:token]", "token": "[redacted:token]"}
     structlog.configure(processors=[processors.redact_secrets, structlog.processors.JSONRenderer()])
     structlog.reset_defaults()
 
@@ -433,6 +435,52 @@ def test_what_is_beyond_the_bounds_of_a_value_is_not_in_the_line(value: Any) -> 
     """Nobody has looked at it."""
     found = processors.redact_secrets(None, "info", {"event": "e", "value": value})
     assert "x1Secret" not in str(found)
+
+
+def test_a_named_secret_is_not_in_the_message_beside_its_field(
+    service: Service, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whoever formats it, in a span or outside; a short text is in many words."""
+    loguru = pytest.importorskip("loguru").logger
+    standard = logging.getLogger("shop.form")
+    form: dict[str, Any] = {"user": "bob", "password": "hunter2Zq7x"}
+    more = {**form, "token": "hunter2Zq7xLong", "pin": 12345, "cookie": "abc", "tokens": 5}
+
+    def everything() -> None:
+        loguru.info("login {user} {password}", **form)
+        standard.info("login %(user)s %(password)s", form)
+        log.info("login %(user)s %(password)s", form)
+        standard.info("login %s %s", "bob", form["password"], extra=form)
+        log.info("login bob hunter2Zq7x", **form)
+        log.bind(**form).info("login %s %s", "bob", form["password"])
+        with bound_context(**form):
+            standard.info("login bob hunter2Zq7x")
+
+    everything()
+    with traced("login"):
+        everything()
+        log.info("hunter2Zq7xLong hunter2Zq7x 12345 abc", **more)
+        log.info("%(token)s %(pin)s %(tokens)d %(cookie)s", more)
+        log.info("%s", {"a": 1})
+        log.info("%r", {"a": 1})
+        log.info(("login", "bob"), **form)
+        standard.info("%(pin)d", {"pin": 12345})
+    out = capfd.readouterr().out
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events[:14] == ["login bob [redacted:password]"] * 14
+    rest = [
+        "[redacted:token] [redacted:password] [redacted:otp] abc",
+        "[redacted:token] [redacted:otp] 5 [redacted:cookie]",
+        *["{'a': 1}"] * 2,
+        ["login", "bob"],
+        "%(pin)d",  # a marker is no number: its arguments stand in a field, by their names
+    ]
+    assert events[14:] == rest
+    names = [event.name for event in service.one("login").events]
+    assert names[:11] == [*events[:7], *rest[:4]]
+    for secret in ("hunter2", "12345"):
+        assert secret not in out
+        assert secret.encode() not in on_disk(tmp_path)
 
 
 def test_handlers_of_the_application_get_lines_of_ours_redacted(tmp_path: Path) -> None:

@@ -1462,8 +1462,9 @@ def test_a_handler_with_a_way_of_its_own_takes_a_record(
 
 
 @pytest.mark.parametrize("kind", [OwnHandle, Filtering])
+@pytest.mark.parametrize("get", [logging.getLogger, get_logger])
 def test_a_handler_with_a_way_of_its_own_refuses_a_record(
-    kind: Callable[[], Any], service: Service, lines: Lines
+    get: Any, kind: Callable[[], Any], service: Service, lines: Lines
 ) -> None:
     """By its level or its filters."""
     ours, other = kind(), kind()
@@ -1474,12 +1475,13 @@ def test_a_handler_with_a_way_of_its_own_refuses_a_record(
     logger().handlers = [refusing(), ours, other]
     logger().propagate = False
     with traced("request"):
-        logger().warning("refused by all")
+        get("shop").warning("refused by all")
     assert lines() == ours.messages == other.messages == []
     assert service.one("request").events == ()
 
 
-def test_what_every_handler_refuses_is_nowhere(service: Service, lines: Lines) -> None:
+@pytest.mark.parametrize("get", [logging.getLogger, get_logger])
+def test_what_every_handler_refuses_is_nowhere(get: Any, service: Service, lines: Lines) -> None:
     """By its filter, by doing nothing, or by the logger's level for handlers."""
     logger().addHandler(refusing())
     logger().addHandler(logging.NullHandler())
@@ -1487,17 +1489,18 @@ def test_what_every_handler_refuses_is_nowhere(service: Service, lines: Lines) -
     logging.root.handlers.clear()  # pytest's own take everything
     picky.addFilter(lambda record: "health" not in record.getMessage())
     with traced("request"):
-        logger().info("GET /health")
-        logger().info("GET /prices")
+        get("shop").info("GET /health")
+        get("shop").info("GET /prices")
         logger().setLevel(logging.WARNING)
-        logger().info("below the level")
+        get("shop").info("below the level")
     assert lines() == []
     assert picky.messages == ["GET /prices"]
     assert [event.name for event in service.one("request").events] == ["GET /prices"]
 
 
+@pytest.mark.parametrize("get", [logging.getLogger, get_logger])
 def test_a_handler_that_fails_at_it_loses_no_event(
-    service: Service, capsys: pytest.CaptureFixture[str]
+    get: Any, service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Mail to the admins that cannot be sent."""
 
@@ -1508,7 +1511,7 @@ def test_a_handler_that_fails_at_it_loses_no_event(
     logger().addHandler(refusing())
     logger().addHandler(Failing())
     with traced("request"):
-        logger().error("failed")
+        get("shop").error("failed")
     assert capsys.readouterr().out == ""
     assert [event.name for event in service.one("request").events] == ["failed"]
 

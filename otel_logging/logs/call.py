@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import Any, Final
 
 from otel_logging import _fields, _names
+from otel_logging._redact import changed
 from otel_logging._values import plain
-from otel_logging.processors import EventDict
+from otel_logging.processors import EventDict, hidden
 
 
 def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
@@ -22,11 +23,27 @@ def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
         try:
             first = args[1]
             one = len(args) == 2 and isinstance(first, Mapping) and first
-            event = event % (first if one else args[1:])
+            event = event % (_Named(first) if one else args[1:])
         except Exception as error:  # reported on the line itself
             event_dict[_names.FORMAT_ERROR] = plain(error)
             event_dict[_names.FORMAT_ARGS] = plain(args[1:])
     event_dict[_names.EVENT] = event
+
+
+class _Named:
+    """The mapping of a message's arguments, each without what its name says is a secret."""
+
+    def __init__(self, given: Mapping[Any, Any]) -> None:
+        self._given = given
+
+    def __getitem__(self, key: Any) -> Any:
+        value = self._given[key]
+        found = hidden(key, value)
+        changed["redacted"] += found is not None
+        return value if found is None else found[1]
+
+    def __repr__(self) -> str:
+        return repr(self._given)
 
 
 def event_of_wrapper(event_dict: EventDict) -> EventDict:

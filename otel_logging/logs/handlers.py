@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from structlog.stdlib import ProcessorFormatter
@@ -17,6 +18,7 @@ from otel_logging import _diagnostics, _names, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
+from otel_logging.logs.nesting import Inside, handed
 from otel_logging.processors import EventDict, exception_of, mark_handled, redact_secrets
 
 #: The threads in which a handler has a line of ours. Not a context variable: tasks that a handler
@@ -49,22 +51,59 @@ def hears(logger: logging.Logger) -> bool:
     return False
 
 
-def hand_on(logger: logging.Logger, level: int, make: Callable[[], logging.LogRecord]) -> None:
+def hand_on(
+    logger: logging.Logger, level: int, make: Callable[[], logging.LogRecord], *, asked: bool
+) -> bool:
     """Give a line of ours to the application's handlers, as the record that *make* returns.
 
-    Failure: never raises.
+    Return whether one of them took it, or may have: known only where it is *asked*. Failure:
+    never raises.
     """
     least = max(logger.manager.disable + 1, levels.for_handlers(logger))
     if _handing_on.mine() or level < least:
-        return
+        return False
     try:
         with _handing_on.doing(logger):
             record = make()
             passed: Any = logger.filter(record)
+            record = record if passed is True else passed
+            if passed and asked and type(logger).callHandlers in only_handlers:
+                return call_each(logger, record, taken_by)
             if passed:
-                logger.callHandlers(record if passed is True else passed)
+                logger.callHandlers(record)
+            return bool(passed)
     except Exception as error:
         _diagnostics.report("errors of a logging handler", detail=error)
+    return True
+
+
+def call_each(
+    logger: logging.Logger,
+    record: logging.LogRecord,
+    call_handlers: Callable[[logging.Logger, logging.LogRecord], Any],
+) -> bool:
+    """Give *record* to handlers by *call_handlers*; return whether one took it, or may have.
+
+    What they give to another library is no second line. Failure: never raises.
+    """
+    if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
+        call_handlers = partial(caller.as_called, call_handlers)
+    try:
+        with Inside(), handed.doing(record):
+            return call_handlers(logger, record) is not False
+    except Exception as error:
+        _diagnostics.report("errors of a logging handler", detail=error)
+    return True
+
+
+def taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
+    """Call the handlers of *logger*; return whether one of them took *record*, or may have."""
+    is_taken = False
+    for handler in handlers_of(logger):
+        if record.levelno >= handler.level:
+            taken = handler.handle(record)
+            is_taken = is_taken or bool(taken) or (taken is None and not is_null(handler))
+    return is_taken
 
 
 def record_of(
@@ -109,21 +148,19 @@ def record_of(
 
 def filter_line(
     logger: logging.Logger, level: int, event_dict: EventDict, place: Mapping[str, Any] | None
-) -> tuple[bool, bool]:
+) -> bool:
     """Let the console handlers' filters change a line of ours, in place, before it is complete.
 
-    Return whether it is written, and whether it is on its span. Failure: never raises.
+    Return whether it is written. Failure: never raises.
     """
     try:
-        known, consoles = [*handlers_of(logger)], [*consoles_of(logger)]
-        if _filtering.mine() or not any(each.filters for each in consoles):
-            return True, True
+        if _filtering.mine() or not any(each.filters for each in consoles_of(logger)):
+            return True
         fields = {key: event_dict[key] for key in event_dict if key not in _names.OF_CALLS}
         record = record_of(logger, level, fields, event_dict, place)
         passed = through_filters(logger, record)
         if passed is None:
-            others = (each for each in known if each not in consoles and not is_null(each))
-            return False, any(level >= each.level for each in others)
+            return False
         event_dict.pop(_names.FORMAT_ARGS, None)  # they may hide something in it
         if (message := passed.getMessage()) != record.getMessage():
             event_dict[_names.EVENT] = message
@@ -132,7 +169,7 @@ def filter_line(
                 event_dict[key] = value
     except Exception as error:
         _diagnostics.report(_FILTER_ERRORS, detail=error)
-    return True, True
+    return True
 
 
 def through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:

@@ -21,7 +21,7 @@ from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime
 from otel_logging import context as bindings
 from otel_logging._redact import Redaction
 from otel_logging._text import later
-from otel_logging._values import MAX_CHARACTERS, is_true
+from otel_logging._values import MAX_CHARACTERS, bounded, is_true
 from otel_logging.binding import json_of, on_lines, remember
 from otel_logging.logs import caller
 from otel_logging.processors import (
@@ -32,6 +32,7 @@ from otel_logging.processors import (
     add_job_tag,
     described,
     exception_of,
+    hide_named,
     record_on,
     traceback_of,
 )
@@ -84,6 +85,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
         if asked and _names.STACK in event_dict:
             _fields.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
         _render_stack(None, "", event_dict)
+    hide_named(event_dict)
     stamp(span, event_dict)
     if on_span:
         record_on(span, event_dict, error)
@@ -164,10 +166,14 @@ def _message(redaction: Redaction, event: str) -> tuple[bytes, bytes]:
     return found
 
 
-@lru_cache(1024)  # a job has many lines
-def _tagged(tag: str) -> tuple[bytes, bytes]:
+def _tagged(redaction: Redaction, tag: str) -> tuple[bytes, bytes]:
     """Return a job tag as ``on_lines`` does a field."""
-    return json_of({_names.JOB_TAG: tag}), _otlp.attribute(_EVENT_TAG, _names.JOB_TAG, tag)
+    shown = redaction.field(_names.JOB_TAG, bounded(tag, _names.JOB_TAG))
+    of_tag = _otlp.attribute_of(_EVENT_TAG, _names.JOB_TAG, shown)
+    found = json_of({_names.JOB_TAG: shown}), of_tag
+    if shown == tag:  # what was redacted is counted
+        remember(redaction, (tag,), len(tag), found)
+    return found
 
 
 def never_straight(logger: str, level: int, event: Any, own: Mapping[str, Any]) -> bool:
@@ -202,7 +208,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             if fields is None or bound is None or not state.values.keys().isdisjoint(own):
                 return False
             if tag is not None:
-                event, tagged = event.removeprefix(f"[{tag}] "), _tagged(tag)
+                event, redaction = event.removeprefix(f"[{tag}] "), runtime.redaction
+                tagged = redaction.encoded.get((tag,)) or _tagged(redaction, tag)
             message = runtime.redaction.encoded.get(event) or _message(runtime.redaction, event)
             now_ns = span.now_ns()
             before, behind, placed = around

@@ -224,19 +224,20 @@ def emit(
             event_dict = make(*args)
             if configured is None or is_echo(event_dict.get(_names.EVENT)):
                 return  # given back meanwhile, or an output that logs
-            if is_heard and written:
-                filtered = handlers.filter_line(lines.standard, level, event_dict, place)
-                written, on_span = filtered
-            given = {**event_dict} if is_heard else event_dict
+            of = lines.standard, level
+            asks = is_heard and written
+            refused = asks and not handlers.filter_line(*of, event_dict, place)
             if configured.with_caller and _names.CODE_FILE not in event_dict:
                 event_dict.update(place or caller.users_place())
-            level_name = level_name or name_of(level)
-            event_dict = line.complete(lines.name, level_name, event_dict, on_span=on_span)
-            if written:
+            given = {**event_dict} if is_heard else event_dict
+            complete = partial(line.complete, lines.name, level_name or name_of(level))
+            event_dict = complete(event_dict, on_span=on_span and not refused)
+            if written and not refused:
                 configured.write(event_dict, render or configured.render)
             if is_heard:
-                of = lines.standard, level
-                handlers.hand_on(*of, partial(handlers.record_of, *of, event_dict, given, place))
+                record = partial(handlers.record_of, *of, event_dict, given, place)
+                if handlers.hand_on(*of, record, asked=refused) and refused:
+                    complete(given, on_span=on_span)  # another handler shows it
     except Exception as error:
         _diagnostics.report(LOST, detail=error)
 

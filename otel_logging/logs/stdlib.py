@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, Final, cast
 
-from otel_logging import _diagnostics, _names
+from otel_logging import _names
 from otel_logging._values import is_true, plain
 from otel_logging.binding import PLAIN
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.line import TRACEBACK
-from otel_logging.logs.nesting import Inside, handed, is_handed_on
+from otel_logging.logs.nesting import is_handed_on
 from otel_logging.processors import (
     EventDict,
     TracebackText,
@@ -179,27 +179,9 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
     if record.levelno < levels.for_handlers(self) and caller.is_log_call():
         return
     if is_refused and _is_pythons:
-        call_handlers = _taken_by
-    if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
-        call_handlers = functools.partial(caller.as_called, call_handlers)
-    is_taken = True
-    try:
-        with Inside(), handed.doing(record):
-            is_taken = call_handlers(self, record) is not False
-    except Exception as error:
-        _diagnostics.report("errors of a logging handler", detail=error)
-    if is_refused and is_taken:
+        call_handlers = handlers.taken_by
+    if handlers.call_each(self, record, call_handlers) and is_refused:
         _make_line(record, written=False)
-
-
-def _taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
-    """Call the handlers of *logger*; return whether one of them took *record*, or may have."""
-    is_taken = False
-    for handler in handlers.handlers_of(logger):
-        if record.levelno >= handler.level:
-            taken, is_null = handler.handle(record), handlers.is_null(handler)
-            is_taken = is_taken or bool(taken) or (taken is None and not is_null)
-    return is_taken
 
 
 def _to_line(record: logging.LogRecord) -> None:
