@@ -256,19 +256,20 @@ class Redaction:
 
     def _mapping(self, values: dict[str, Any], kind: str | None = None) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        is_key = "kty" in values
+        is_key, is_text = "kty" in values, True
         for each, value in values.items():
-            known = each if type(each) is str else str(each)
-            is_secret = kind and any(map(str.isdigit, known))
-            text = name = marker(kind or "") if is_secret else self.text(known)
+            known = each
+            if type(each) is not str:
+                known, is_text = str(each), False
+            text = name = (
+                marker(kind) if kind and any(map(str.isdigit, known)) else self.text(known)
+            )
             while text in found:  # two secrets, which are as good as one
                 text += "_"
             name = "private_key" if is_key and name in _PRIVATE else name
             value = self._masked(kind, value) if kind else self.field(name, value, is_inner=True)
-            found[each if text == known else text] = value  # a number stays one
-        if (
-            len(values) > 1 and not kind and all(type(n) is str for n in found)
-        ):  # a name and its value, as HTTP archives have headers
+            found[each if text is known else text] = value  # a number stays one
+        if len(values) > 1 and not kind and is_text:  # a name, its value: headers of archives
             for name in [n for n in found if n.lower().endswith(_NAMES) or n in ("id", "k")]:
                 said = found[name]
                 if type(said) is str and len(said) < 65 and self.kind(said):
