@@ -70,6 +70,7 @@ _NO_REQUEST: Final = frozenset({type(None), Block})
 PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _REMEMBERED: Final = 4096  # forgotten together
 _REMEMBERED_CHARACTERS: Final = 128
+_MANY: Final = 256  # fields: each one more copies those before it
 _SMALL: Final = 128  # counts and flags, which come again
 #: A field of such a name makes a line unusual.
 _NOT_USUAL: Final = _names.RESERVED | {_names.TIME_NS, *_names.OF_CALLS}
@@ -80,10 +81,9 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
 
     None where one is no plain scalar of ordinary size, or has a name that lines have themselves.
     """
-    redaction = _runtime.current.redaction
-    # they grow in place, however many fields there are
-    text: Any = bytearray()
-    attributes: Any = bytearray()
+    if len(fields) > _MANY:
+        return None
+    redaction, text, attributes = _runtime.current.redaction, b"", b""
     known = redaction.encoded
     for each in fields.items():
         name, value = each

@@ -45,7 +45,7 @@ BUDGETS = {
     "_values": 194,
     "_wrap": 164,
     "assembly": 136,
-    "binding": 220,
+    "binding": 221,
     "cli": 667,
     "context": 222,
     "demo": 234,

@@ -177,8 +177,8 @@ def test_a_line_of_many_fields_takes_linear_time() -> None:
     """Ten thousand of them are one log call."""
     fields = {f"k{number}": "x" * 2000 for number in range(4000)}
     began = time.process_time()
-    assert on_lines(fields) is not None
-    assert time.process_time() - began < 1.0  # measured: 0.1 s; 9 s where each one copies the last
+    assert on_lines(fields) is None  # of the usual line each would copy those before it: 9 s
+    assert time.process_time() - began < 1.0
 
 
 def test_what_lines_hold_is_remembered_within_bounds() -> None:
