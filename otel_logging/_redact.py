@@ -144,8 +144,6 @@ class Redaction:
     def __hash__(self) -> int:
         return hash(self._given)
 
-    # ---- names
-
     def kind(self, name: str) -> str | None:
         """Return which kind of secret the field *name* holds; None: it holds something else."""
         kind = self._kinds.get(name, "")
@@ -208,8 +206,7 @@ class Redaction:
         if kind is None or not value or type(value) is bool:
             return value
         # what is left of a count or a schema has no secret in it either
-        is_none = is_count(name, value) or is_about(value)
-        if is_none and self.value(value, is_inner=True) == value:
+        if (is_count(name, value) or is_about(value)) and self.value(value, is_inner=True) == value:
             return value
         return self._masked(kind, value)
 

@@ -34,7 +34,7 @@ BUDGETS = {
     "_names": 131,
     "_otlp": 237,
     "_parse": 169,
-    "_redact": 308,
+    "_redact": 307,
     "_runtime": 31,
     "_secret_names": 163,
     "_secret_texts": 318,
