@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import pickle
+import sys
 import types
 import unittest
 import warnings
@@ -790,8 +791,11 @@ def test_a_record_that_somebody_else_made_is_left_alone(plain: Any) -> None:
 
 
 @pytest.mark.parametrize("tag", ["SYNC ghp_16C7e42F292c6912E7710c838347Ae178B4a", "SYNC plain"])
-def test_a_tag_has_no_secret_wherever_it_stands(tag: str, service: Service, capfd: Any) -> None:
+def test_a_tag_has_no_secret_wherever_it_stands(
+    tag: str, service: Service, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Inside a span and outside, with each kind of logger, remembered or not."""
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)  # the usual line's way
 
     @tag_background_logger(tag)
     def job() -> None:
