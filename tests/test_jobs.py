@@ -792,10 +792,12 @@ def test_a_record_that_somebody_else_made_is_left_alone(plain: Any) -> None:
 
 @pytest.mark.parametrize("tag", ["SYNC ghp_16C7e42F292c6912E7710c838347Ae178B4a", "SYNC plain"])
 def test_a_tag_has_no_secret_wherever_it_stands(
-    tag: str, service: Service, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    tag: str, capfd: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Inside a span and outside, with each kind of logger, remembered or not."""
-    monkeypatch.setattr(sys, "stdout", sys.__stdout__)  # the usual line's way
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)  # the usual line's way, from set-up on
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
+    service: Service = request.getfixturevalue("service")
 
     @tag_background_logger(tag)
     def job() -> None:
