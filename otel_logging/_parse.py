@@ -64,9 +64,9 @@ def budget(name: str, value: object) -> float:
 
 
 def ratio(name: str, value: str) -> float:
-    """Return a number from 0 to 1."""
+    """Return a number, which should be from 0 to 1."""
     number = _number(value)
-    _check(0.0 <= number <= 1.0, name, value, "a number from 0 to 1, the ratio to keep")
+    _check(math.isfinite(number), name, value, "a number from 0 to 1, the ratio to keep")
     return number
 
 

@@ -1,4 +1,4 @@
-"""What outlives its block: a stage that is none, and a task that goes on after its request.
+"""What outlives its block: a stage that is none, work that waits, a task after its request.
 
 In: a span that has begun; each stage that begins where a request has ended. Out: a handle that ends
 it anywhere; a remark once for each kind of task that serves others then. Deliberately absent: what

@@ -62,7 +62,7 @@ BUDGETS = {
     "processors": 202,
     "propagation": 109,
     "run": 51,
-    "settings": 349,
+    "settings": 354,
     "spool": 1053,
     "testing": 153,
     "tracers": 58,

@@ -132,8 +132,13 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
     if name == nameless() and resource.get("service.name"):
         named = "OTEL_RESOURCE_ATTRIBUTES: service.name"
         name = _parse.text(named, resource["service.name"])
+    kept = values["sampler_ratio"]
     if not values["sampler"].endswith("traceidratio"):
         values["sampler_ratio"] = 1.0
+    elif not 0.0 <= kept <= 1.0:  # as OpenTelemetry's SDK does
+        values["sampler_ratio"] = 1.0
+        named = _names.OTEL_TRACES_SAMPLER_ARG
+        variables.ignored.append(f"{named}={kept} is ignored: it is not from 0 to 1")
     values |= {"service_name": name, "resource": {**resource, "service.name": name}}
     endpoint, test = given.get("endpoint"), values["environment"] == "test"
     sends_lines = "otlp" in values["lines_to"] and not values["disabled"]
