@@ -20,9 +20,9 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
 from otel_logging import (
-    _answers,
     _diagnostics,
     _exceptions,
+    _failures,
     _names,
     _parse,
     _runtime,
@@ -376,13 +376,13 @@ def _measured(span: Span, budget: float, end_ns: int | None) -> int | None:
 
 def record(span: Span, error: BaseException) -> bool:
     """Put *error* on *span* as what it is; return whether that is a failure."""
-    if not _answers.is_failure(error):
-        if _answers.is_cancelled(error):
+    if not _failures.is_failure(error):
+        if _failures.is_cancelled(error):
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         return False
-    status = _answers.status_of(error)
+    status = _failures.status_of(error)
     expected = getattr(span, "otel_logging_expected", ())
-    if _answers.is_one_of(error, expected) or (status and status < 400):
+    if _failures.is_one_of(error, expected) or (status and status < 400):
         return False
     trace_id = span.get_span_context().trace_id
     if not _exceptions.is_recorded(error, trace_id):
