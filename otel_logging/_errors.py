@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from otel_logging._text import later
+
 #: A scheme, all to a query or fragment, the sign before that, and it.
-_URL: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
+_URL: Final = later(r"((?:[A-Za-z][A-Za-z0-9+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
 _MOST_SHOWN: Final = 300  # characters of a value: a path; in all as many as a screen has
-_NO_PORT: Final = re.compile(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:/]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
+_NO_PORT: Final = later(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:/]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
 
 
 #: Takes secrets out of a text: what ``_redact`` has for it, which raises the error below itself.

@@ -170,9 +170,8 @@ def remember_context(error: BaseException | None, began: int) -> None:
             origin.is_out = getattr(span, "otel_logging_bound", span) is not None
             if isinstance(known, _Origin):
                 origin.first = known.first
-                is_inside = known.number > began
-                is_inside = is_inside and (known.trace_id == trace_id != 0 or known.is_of(error))
-                if is_inside:
+                is_same = known.trace_id == trace_id != 0
+                if is_inside := known.number > began and (is_same or known.is_of(error)):
                     origin.context, origin.trace_id = known.context, known.trace_id
                 # it has left another's stage, before or beside this: who raises it anew may be
                 # that; but behind a thread's stage there is the task that waits for it
@@ -230,8 +229,7 @@ def mark_told(error: BaseException) -> None:
         for each in left:
             if id(each) not in seen:
                 seen.add(id(each))
-                known = getattr(each, _UNTOLD, None)
-                if isinstance(known, _Untold):
+                if isinstance(known := getattr(each, _UNTOLD, None), _Untold):
                     known.tell = None
                 else:
                     BaseException.__setattr__(each, _UNTOLD, _Untold(None))

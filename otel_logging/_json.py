@@ -145,8 +145,7 @@ def _first_that_fit(
     room -= limit_bytes >> 8  # what they take together and not alone: a longer length, a space
     kept: dict[str, Any] = {}
     for key in sorted(fields, key=lambda key: key not in _KEPT_FIRST):
-        taken = len(encode({key: fields[key]})) - around + 1  # a comma
-        if taken <= room:
+        if (taken := len(encode({key: fields[key]})) - around + 1) <= room:  # with a comma
             kept[key] = fields[key]
             room -= taken
     return {**kept, _names.FIELDS_LEFT_OUT: len(fields) - len(kept)}

@@ -15,12 +15,13 @@ from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, cast
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+#: The type of any callable.
+F = TypeVar("F", bound=Callable[..., Any])
 _Enter = Callable[[Any], Any]
 _Leave = Callable[[Any, BaseException | None], object]
 
 
-def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = False) -> _F:
+def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = False) -> F:
     """Return *function* so that each call runs between ``entered = enter(of)`` and
     ``leave(entered, error)``, neither of which may raise.
 
@@ -30,7 +31,7 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
     returns is inside as well, entered and left on its own.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return cast(_F, type(function)(wrap(function.__func__, enter, leave, of, later=later)))
+        return cast(F, type(function)(wrap(function.__func__, enter, leave, of, later=later)))
     wrapper: Any
     if (kind := _kind_of(function)) == "coroutine":
 
@@ -69,7 +70,7 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
     return _named(wrapper, function)
 
 
-def wrap_in(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
+def wrap_in(function: F, make: Callable[[], AbstractContextManager[Any]]) -> F:
     """Return *function* so that each call runs inside ``with make():``."""
 
     def enter(_: object) -> AbstractContextManager[Any]:
@@ -92,10 +93,10 @@ def _given(coroutine: Any) -> Callable[[], Any]:
     return given
 
 
-def _named(wrapper: Any, function: _F) -> _F:
+def _named(wrapper: Any, function: F) -> F:
     """Return *wrapper* with what ``functools.wraps`` does not find on what is no function."""
     if isinstance(function, (types.FunctionType, types.MethodType)):
-        return cast(_F, wrapper)
+        return cast(F, wrapper)
     named: Any = function
     while isinstance(named, functools.partial):  # of however many
         named = named.func
@@ -106,12 +107,12 @@ def _named(wrapper: Any, function: _F) -> _F:
         found = inspect.getattr_static(function, name, None)  # a property may do anything
         if not name.startswith("_") and (callable(found) or isinstance(found, classmethod)):
             setattr(wrapper, name, getattr(function, name))
-    return cast(_F, wrapper)
+    return cast(F, wrapper)
 
 
 def wrap_in_context(
-    function: _F, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any = None
-) -> _F:
+    function: F, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any = None
+) -> F:
     """Return *function* so that each call, with every step of it, runs in ``begin()``, a Context,
     between *enter* and *leave* as ``wrap`` says.
     """

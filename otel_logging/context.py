@@ -5,10 +5,10 @@ Invariants: task-local; a request that begins in a copy of the context of one th
 nothing of it. Deliberately absent: spans (``tracing``), how it goes along (``propagation``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -18,13 +18,9 @@ from otel_logging import _diagnostics, _json, _names, _runtime, _wrap, binding
 from otel_logging._fields import RENAMED, as_attributes
 from otel_logging.binding import NOTHING, Block, Bound, Shared, Users, has_ended
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
 #: Attribute of a span: its request's entry span, the outermost one in this process, or None
 #: where it is that itself.
 ENTRY: Final = "otel_logging_entry"
-#: Attribute of an entry span: the ``Users`` of its request, once there is one.
-USERS: Final = "otel_logging_users"
 #: Attribute of a stage's span, whoever's it is: the context around it.
 OUTER: Final = "otel_logging_outer"
 
@@ -73,9 +69,12 @@ _NO_JOB.tag, _NO_JOB.around, _NO_JOB.otel_logging_closed = None, None, False
 job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
 
 
-def job_tag() -> str | None:
-    """Return the tag of the job that this runs for."""
-    return job.get().tag
+_job = job.get
+
+
+def current_job_tag() -> str | None:
+    """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
+    return _job().tag
 
 
 def going_on(run: Job) -> Job:
@@ -88,8 +87,7 @@ def going_on(run: Job) -> Job:
 def bound_attributes() -> dict[str, Any]:
     """Return what a new span begins with: what is bound, and the job tag."""
     attributes = as_attributes(bound())
-    tag = job_tag()
-    if tag is not None:
+    if (tag := current_job_tag()) is not None:
         attributes[_names.JOB_TAG] = tag
     return attributes
 
@@ -130,7 +128,7 @@ def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) ->
     """Return *fields*, bound where *before* is, as the request has them: one user, or none."""
     if type(before) is Shared and before.users is None:  # what is bound is everybody's
         return {**fields}
-    users: Users = vars(entry).setdefault(USERS, Users())
+    users: Users = vars(entry).setdefault("otel_logging_users", Users())
     whose = [key for key in _runtime.current.who if key in fields]
     for key in whose:
         users.bind(key, fields[key], before, entry)
@@ -164,8 +162,7 @@ def _is_open(span: trace.Span) -> bool:
 
 def unbind_context(*keys: str) -> None:
     """Take *keys* off later lines and spans. Scope: this task. Failure: never raises."""
-    now = state()
-    if type(now) is Shared and now.users is None:
+    if type(now := state()) is Shared and now.users is None:
         now.replace({key: value for key, value in now.own.items() if key not in keys})
     else:
         restore(now.without(keys))
@@ -275,7 +272,7 @@ class Scoped:
                 self._end(entered)
                 return
 
-    def __call__(self, function: _F) -> _F:
+    def __call__(self, function: _wrap.F) -> _wrap.F:
         """Decorate *function*: each call is inside."""
         return _wrap.wrap_in(function, lambda: self)
 
@@ -328,16 +325,13 @@ ARRIVING: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
 
 def entry_of(span: trace.Span) -> trace.Span:
     """Return the entry span of the request that *span* is of."""
-    entry: trace.Span | None = getattr(span, ENTRY, None)
-    return entry or span
+    return getattr(span, ENTRY, None) or span
 
 
 def is_local(span: trace.Span) -> bool:
     """Say whether *span* is a stage of this process, rather than none or one come from outside."""
-    if hasattr(span, ENTRY):
-        return True
-    context = span.get_span_context()
-    return context.is_valid and not context.is_remote
+    context = span.get_span_context
+    return hasattr(span, ENTRY) or (context().is_valid and not context().is_remote)
 
 
 class Unrecorded(trace.NonRecordingSpan):

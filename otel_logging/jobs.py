@@ -9,16 +9,13 @@ from collections.abc import Callable
 from contextvars import Token
 from enum import StrEnum
 from functools import cache
-from typing import Any, Self, TypeVar
+from typing import Any, Self, cast
 
 from otel_logging import _exceptions, _wrap
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
 from otel_logging._values import plain
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
 
 #: A run of a job, what its context was, and which exception was the last before it.
 _Entered = tuple[bindings.Job, Token[bindings.Job], int]
@@ -33,11 +30,6 @@ class BackgroundJobTag(StrEnum):
         class JobTag(BackgroundJobTag):
             PRICE_CACHE = "PRICE_CACHE"
     """
-
-
-def current_job_tag() -> str | None:
-    """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
-    return _current().tag
 
 
 class TaggedText(str):
@@ -69,7 +61,7 @@ def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText
     return text
 
 
-def tag_background_logger(tag: str) -> Callable[[_F], _F]:
+def tag_background_logger(tag: str) -> Callable[[_wrap.F], _wrap.F]:
     """Decorate a function so that everything logged inside it carries *tag*.
 
     Works on any callable: functions of any signature, coroutine functions,
@@ -142,22 +134,17 @@ class TaggedLogger(logging.Logger):
     def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802 - logging's
         """Make a record, tagged."""
         record = super().makeRecord(*args, **kwargs)
-        tag = _current().tag
-        if tag is not None:
+        if (tag := _current().tag) is not None:
             record.msg = _with_tag(tag, record.msg, is_format=bool(record.args))
         return record
 
     def getChild(self, suffix: str) -> Self:  # noqa: N802 - logging's name
         """Return the logger's child, wrapped too."""
-        child: Self = self._around(self.logger.getChild(suffix))
-        return child
+        wrap: Any = type(self).__bases__[0]
+        return cast(Self, wrap(self.logger.getChild(suffix)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._around, (self.logger,)
-
-    @property
-    def _around(self) -> Any:
-        return type(self).__bases__[0]
+        return type(self).__bases__[0], (self.logger,)
 
 
 @cache
@@ -174,7 +161,5 @@ def _with_tag(tag: str, message: Any, *, is_format: bool) -> Any:
         text = str(message)
     except Exception:  # for the handlers to find out, as it is without a tag
         return message
-    before = f"[{tag}] "
-    if is_format:
-        before = before.replace("%", "%%")
+    before = f"[{tag}] ".replace("%", "%%" if is_format else "%")
     return message if text.startswith(before) else tagged_text(tag, text, before)

@@ -5,9 +5,9 @@ of who sent them. Invariant: nothing that is bound leaves in headers unless ``pr
 Deliberately absent: what a propagator writes (OpenTelemetry's, by OTEL_PROPAGATORS).
 """
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextvars import copy_context
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
@@ -21,10 +21,8 @@ from otel_logging.binding import Block, has_ended
 from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
 from otel_logging.settings import variables
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 
-
-def carry(function: _F, /) -> _F:
+def carry(function: _wrap.F, /) -> _wrap.F:
     """Return *function* so that, wherever it is called, it runs on behalf of whoever carried it.
 
     All context variables of this moment go along, each call in a copy of its

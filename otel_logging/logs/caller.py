@@ -36,13 +36,9 @@ _SHOWN: Final = frozenset({"uvicorn", "werkzeug"})
 def users_frame(frame: FrameType | None = None) -> tuple[FrameType, int]:
     """Return the frame that logs, and how many frames above *frame*, or the caller's, it is."""
     frame, above = frame or sys._getframe(1), 0  # noqa: SLF001 - documented
-    while frame.f_back is not None and _is_inside(frame):
+    while frame.f_back is not None and _package_of(frame) in _INSIDE:
         frame, above = frame.f_back, above + 1
     return frame, above
-
-
-def _is_inside(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE
 
 
 def is_log_call() -> bool:
@@ -111,6 +107,10 @@ def where(error: BaseException) -> dict[str, str]:
     return found
 
 
+#: The fields that say where a line is logged.
+PLACE: Final = _names.CODE_FILE, _names.CODE_LINE, _names.CODE_FUNCTION
+
+
 def place_of(frame: FrameType, line: int) -> dict[str, Any]:
     """Return *line* of *frame* as fields."""
     return place(frame.f_code.co_filename, line, frame.f_code.co_name)
@@ -118,8 +118,7 @@ def place_of(frame: FrameType, line: int) -> dict[str, Any]:
 
 def place(file: Any, line: Any, function: Any) -> dict[str, Any]:
     """Return where a line is logged as fields."""
-    names = _names.CODE_FILE, _names.CODE_LINE, _names.CODE_FUNCTION
-    return dict(zip(names, (file, line, function), strict=True))
+    return dict(zip(PLACE, (file, line, function), strict=True))
 
 
 def as_called(function: Callable[..., Any], /, *args: Any, **fields: Any) -> Any:
