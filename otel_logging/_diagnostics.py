@@ -34,7 +34,7 @@ _told_count: Counter[str] = Counter()  # by spans, whether stderr took it or not
 _remarks: set[str] = set()
 #: The last ``sys.stderr``, and what it writes to; None: it is not Python's own, or has no reader.
 _stderr: tuple[Any, Descriptor | None] = (None, None)
-#: Tried, never waited for: who has its one item writes what others count.
+#: Who has its one item writes what all others have counted; nobody waits for it.
 _speaking: Final = OfThread()
 
 

@@ -1,7 +1,7 @@
 """The one error that set-up and the command line raise.
 
 In: a variable or an argument, its value, what is allowed. Out: one sentence.
-Invariant: no secret is in it. Deliberately absent: what is allowed, and what a secret is.
+Invariant: no secret is in it. Deliberately absent: checking a value, and finding secrets.
 """
 
 import re
@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from otel_logging._text import later
-
 #: A scheme, all to a query or fragment, the sign before that, and it.
-_URL: Final = later(r"((?:[A-Za-z][A-Za-z0-9+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
+_URL: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*://)?)([^?#]*)([?#]?)(.*)", re.DOTALL)
 _MOST_SHOWN: Final = 300  # characters of a value: a path; in all as many as a screen has
-_NO_PORT: Final = later(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:/]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
+_NO_PORT: Final = re.compile(r"^((?:\[[0-9A-Fa-f:.]*\])?+[^:/]*):(?![0-9]*(?:/|$)).*", re.DOTALL)
 
 
 #: Takes secrets out of a text: what ``_redact`` has for it, which raises the error below itself.
@@ -46,7 +44,7 @@ def shown_url(url: str) -> str:
     if "@" in query:  # perhaps of a password with such a sign in it
         return f"{scheme}…"
     _, at, address = rest.rpartition("@")
-    # without an @ a password may stand where a port belongs
+    # where no @ is, a password may stand in the place of the port
     rest = f"…@{address}" if at else _NO_PORT.sub(lambda found: f"{found[1]}:…", rest)
     return scheme + rest + sign + "…" * bool(sign)
 

@@ -1,4 +1,4 @@
-"""What surrounds a call as a decorator of any callable: function, coroutine, generator, method.
+"""Decorators of any callable: of functions, coroutine functions, generators, methods.
 
 In: a callable, and what to call before and after it. Out: a callable of the same kind with the
 same metadata. Invariant: the body of a generator runs in a ``contextvars`` Context of its own, so
@@ -35,7 +35,6 @@ def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = Fa
     wrapper: Any
     if (kind := _kind_of(function)) == "coroutine":
 
-        @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             entered = enter(of)
             try:
@@ -48,7 +47,6 @@ def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = Fa
 
     elif kind == "function":
 
-        @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             entered = enter(of)
             try:
@@ -94,7 +92,8 @@ def _given(coroutine: Any) -> Callable[[], Any]:
 
 
 def _named(wrapper: Any, function: F) -> F:
-    """Return *wrapper* with what ``functools.wraps`` does not find on what is no function."""
+    """Return *wrapper* with the metadata of *function*, also of what is no function."""
+    functools.update_wrapper(wrapper, function)
     if isinstance(function, (types.FunctionType, types.MethodType)):
         return cast(F, wrapper)
     named: Any = function
@@ -120,21 +119,18 @@ def wrap_in_context(
     wrapper: Any
     if (kind := _kind_of(function)) == "coroutine":
 
-        @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             with inside() as own:
                 return await _within(own, own.run(function, *args, **kwargs))
 
     elif kind == "function":
 
-        @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with inside() as own:
                 return own.run(function, *args, **kwargs)
 
     elif kind == "generator":
 
-        @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with inside() as own:
                 return (yield from _stepped(own, own.run(function, *args, **kwargs)))
@@ -145,7 +141,6 @@ def wrap_in_context(
 
 
 def _async_generator(function: Any, inside: Callable[[], "_Inside"]) -> Any:
-    @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         with inside() as own:
             steps = own.run(function, *args, **kwargs)

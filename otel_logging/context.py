@@ -330,8 +330,10 @@ def entry_of(span: trace.Span) -> trace.Span:
 
 def is_local(span: trace.Span) -> bool:
     """Say whether *span* is a stage of this process, rather than none or one come from outside."""
-    context = span.get_span_context
-    return hasattr(span, ENTRY) or (context().is_valid and not context().is_remote)
+    if hasattr(span, ENTRY):
+        return True
+    context = span.get_span_context()
+    return context.is_valid and not context.is_remote
 
 
 class Unrecorded(trace.NonRecordingSpan):
@@ -350,8 +352,9 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
 
     For a stage that does not continue *around*, the current span. *arrives*: it is of a kind in
     ``ARRIVING``; *root*: it has nothing of blocks that have ended either. A context that was copied
-    in a request has its fields and its span for ever. There are two cases: the request has ended,
-    or something arrives: it is left for good; else a task goes on, as it was, after the stage.
+    in a request has its fields and its span for ever. There are two cases. The request has ended,
+    or something arrives: the task leaves the request for good. Else the task goes on, after the
+    stage, as it was before.
     """
     before = state()
     if around is trace.INVALID_SPAN:

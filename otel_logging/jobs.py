@@ -17,7 +17,7 @@ from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
 from otel_logging._values import plain
 
-#: A run of a job, what its context was, and which exception was the last before it.
+#: A run of a job, the token that ends it, and the number of the last exception before it.
 _Entered = tuple[bindings.Job, Token[bindings.Job], int]
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
 
@@ -55,7 +55,7 @@ def format_background_log(tag: str, message: str) -> str:
 
 
 def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText:
-    """Return *message* with its tag *before* it, which may stand there otherwise than it is."""
+    """Return *message* with *tag* in front of it; *before* is how that is written, if not usual."""
     text = TaggedText((before or f"[{tag}] ") + message)
     text.tag, text.message = tag, message
     return text
@@ -149,17 +149,19 @@ class TaggedLogger(logging.Logger):
 
 @cache
 def _like(kinds: tuple[Any, ...]) -> Any:
-    """Return the class that is both *kinds*, a wrapper and a logger; only its slot is its own."""
+    """Return the class that inherits from both *kinds*, a wrapper and a logger."""
     return type(kinds[0].__name__, kinds, {"__slots__": ("logger",), "__module__": __name__})
 
 
 def _with_tag(tag: str, message: Any, *, is_format: bool) -> Any:
-    """Return *message* with *tag* before it; as it is, where it has one, or cannot be text."""
+    """Return *message* with *tag* before it; unchanged, where it has one or cannot be text."""
     if type(message) is TaggedText:  # by type: a message may have a __class__ that raises
         return message
     try:
         text = str(message)
     except Exception:  # for the handlers to find out, as it is without a tag
         return message
-    before = f"[{tag}] ".replace("%", "%%" if is_format else "%")
+    before = f"[{tag}] "
+    if is_format:
+        before = before.replace("%", "%%")
     return message if text.startswith(before) else tagged_text(tag, text, before)

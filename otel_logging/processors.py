@@ -126,7 +126,7 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
 
 
 def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
-    """Take secrets out: what was set up, or by default, is taken out of the fields and the message.
+    """Take secrets out of the fields and the message, as was set up; before set-up, as by default.
 
     Belongs right before the renderer, behind what makes a text of an exception. With
     ``setup_observability`` or ``configure_logging`` every line has it done. Failure: never raises.
@@ -305,6 +305,7 @@ def _is_busy(span: trace.Span) -> bool:
 
 def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* as attributes that any OpenTelemetry SDK takes, not too much together."""
-    flat, dumps = _json.flat(fields), _json.dumps
-    is_small = len(dumps(flat)) <= _FOREIGN_BYTES
-    return flat if is_small else _json.fitted(flat, _FOREIGN_BYTES, dumps)
+    flat = _json.flat(fields)
+    if len(_json.dumps(flat)) > _FOREIGN_BYTES:
+        return _json.fitted(flat, _FOREIGN_BYTES, _json.dumps)
+    return flat

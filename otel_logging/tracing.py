@@ -95,7 +95,7 @@ def traced(name: Any = None, /, **options: Any) -> Any:
 
 
 class _Asked(NamedTuple):
-    """The options of a stage; in one tuple: each stage looks at all."""
+    """The options of a stage; one tuple, which is quick to unpack: each stage reads all of them."""
 
     kind: SpanKind = SpanKind.INTERNAL
     links: list[Link] | None = None
@@ -254,8 +254,8 @@ def _entry(
 ) -> tuple[otel_context.Context, otel_context.Context, "Bound | None", Any]:
     """Leave what is over, for a stage that may begin a trace or a request.
 
-    Returns the context that is around it, that to begin it in, what to bind again at its end,
-    where it is an entry stage, and its links.
+    Return the context around it, the context to begin it in, what to bind again at its end (None,
+    where it is no entry stage), and its links.
     """
     # what arrives where a stage has ended has nothing to do with it
     kind, links, _, root, *_, start_ns = stage.asked

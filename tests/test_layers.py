@@ -16,8 +16,8 @@ PACKAGE = ROOT / "otel_logging"
 
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
-    {"_names", "_text", "_green", "_secret_names"},
-    {"_errors", "_harmless", "_stream"},
+    {"_names", "_text", "_green", "_errors", "_secret_names"},
+    {"_harmless", "_stream"},
     {"_secret_texts"},
     {"_secret_values"},
     {"_redact"},

@@ -68,7 +68,7 @@ _application: frozenset[str] = frozenset()
 
 
 def note_application(packages: Iterable[str]) -> None:
-    """Remember whose code calls set-up: it is the application's, as that of *packages*."""
+    """Remember what is the application's code: the package that calls set-up, and *packages*."""
     global _application
     calls = _package_of(users_frame()[0])
     _application = frozenset(each.partition(".")[0] for each in ("__main__", calls, *packages))
@@ -81,9 +81,10 @@ def _package_of(frame: FrameType) -> str:
 
 
 def is_library(logger: str, logged_in: str) -> bool:
-    """Say whether *logger*'s name is that of an installed library's module, or has the letters of
-    the path of the file that it first *logged_in*, those of its package at least: ``google_genai``
-    those of ``google/genai``.
+    """Say whether *logger* is an installed library's.
+
+    It has the name of the library's module, or one whose letters begin the path of the file that it
+    first *logged_in*, with all those of the package: ``google_genai`` for ``google/genai/…``.
     """
     name = logger.partition(".")[0]
     module = sys.modules.get(name)

@@ -1,6 +1,6 @@
-"""Handlers of the application: which write where our lines are, and lines of ours for the others.
+"""The application's handlers: which of them write where our lines go; the others get our lines.
 
-Invariant: a log call of a handler that has a line of ours goes to no handler. Deliberately absent:
+Invariant: what a handler logs while it has a line of ours goes to no handler. Deliberately absent:
 other loggers' records (``stdlib``).
 """
 
@@ -84,7 +84,8 @@ def call_each(
 ) -> bool:
     """Give *record* to handlers by *call_handlers*; return whether one took it, or may have.
 
-    What they give to another library is no second line. Failure: never raises.
+    A handler may give it to another library: what that logs of it is no second line. Failure: never
+    raises.
     """
     if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
         call_handlers = partial(caller.as_called, call_handlers)
@@ -166,7 +167,8 @@ def filter_line(
 def through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
     """Return *record* as the filters of the console handlers leave it; None: each refuses it.
 
-    Our line takes these handlers' place. A filter may add fields, or hide secrets.
+    Our line takes the place of these handlers' lines, so their filters hold for it: they may add
+    fields, or hide secrets.
     """
     refused = False
     for handler in consoles_of(logger):

@@ -223,8 +223,7 @@ def emit(
             if configured is None or is_echo(event_dict.get(_names.EVENT)):
                 return  # given back meanwhile, or an output that logs
             of = lines.standard, level
-            asks = is_heard and written
-            refused = asks and not handlers.filter_line(*of, event_dict, place)
+            refused = is_heard and written and not handlers.filter_line(*of, event_dict, place)
             if configured.with_caller and _names.CODE_FILE not in event_dict:
                 event_dict.update(place or caller.users_place())
             given = {**event_dict} if is_heard else event_dict

@@ -38,7 +38,7 @@ _ways: tuple[Any, ...] = ()
 def take_over(wanted: Mapping[str, int]) -> None:
     """Make a line of every record, warning and uncaught exception, from levels *wanted* by name.
 
-    None wanted: let everything be as it was before. Scope: process. Failure: never raises.
+    Where *wanted* is empty, everything is as it was before. Scope: process. Failure: never raises.
     """
     if wanted and _call_handlers is None:
         _replace_methods()
