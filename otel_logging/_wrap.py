@@ -11,7 +11,6 @@ import inspect
 import sys
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, cast
 
@@ -66,21 +65,6 @@ def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = Fa
     else:
         wrapper = wrap_in_context(function, copy_context, enter, leave, of)
     return _named(wrapper, function)
-
-
-def wrap_in(function: F, make: Callable[[], AbstractContextManager[Any]]) -> F:
-    """Return *function* so that each call runs inside ``with make():``."""
-
-    def enter(_: object) -> AbstractContextManager[Any]:
-        manager = make()
-        manager.__enter__()
-        return manager
-
-    def leave(manager: AbstractContextManager[Any], error: BaseException | None) -> None:
-        kind = None if error is None else type(error)
-        manager.__exit__(kind, error, None if error is None else error.__traceback__)
-
-    return wrap(function, enter, leave, None)
 
 
 def _given(coroutine: Any) -> Callable[[], Any]:

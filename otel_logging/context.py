@@ -274,7 +274,7 @@ class Scoped:
 
     def __call__(self, function: _wrap.F) -> _wrap.F:
         """Decorate *function*: each call is inside."""
-        return _wrap.wrap_in(function, lambda: self)
+        return _wrap.wrap(function, lambda _: self.__enter__(), lambda *_: self.__exit__(), None)
 
 
 class bound_context(Scoped):  # noqa: N801 - reads as a verb, like structlog's

@@ -54,11 +54,12 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
     def __call__(self, function: _F) -> _F:
         """Decorate *function*: each call is a wait."""
-        return _wrap.wrap_in(function, self._again)
+        return _wrap.wrap(function, self._again, lambda again, error: again.__exit__(error), None)
 
-    def _again(self) -> "waiting":
+    def _again(self, _: object) -> "waiting":
         again = object.__new__(waiting)
         again._key, again._began = self._key, []
+        again.__enter__()
         return again
 
     def __enter__(self) -> None:
