@@ -23,10 +23,8 @@ _calling: Final[ContextVar[FrameType | None]] = getattr(
     structlog.contextvars, "_ASYNC_CALLING_STACK", ContextVar("calling")
 )
 #: How ``logging`` brings a record to its handlers.
-_HANDLE, _LOG = (
-    getattr(each, "__code__", None)
-    for each in (logging.Logger.handle, logging.Logger._log)  # noqa: SLF001
-)
+_HANDLE: Final = getattr(logging.Logger.handle, "__code__", None)
+_LOG: Final = getattr(logging.Logger._log, "__code__", None)  # noqa: SLF001
 _INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
 #: They show their lines by themselves, but uvicorn with log_config=None: for us to do it. And
 #: werkzeug before the first request's thread has added its handler: other threads' are lost there.
@@ -36,9 +34,13 @@ _SHOWN: Final = frozenset({"uvicorn", "werkzeug"})
 def users_frame(frame: FrameType | None = None) -> tuple[FrameType, int]:
     """Return the frame that logs, and how many frames above *frame*, or the caller's, it is."""
     frame, above = frame or sys._getframe(1), 0  # noqa: SLF001 - documented
-    while frame.f_back is not None and _package_of(frame) in _INSIDE:
+    while frame.f_back is not None and _is_inside(frame):
         frame, above = frame.f_back, above + 1
     return frame, above
+
+
+def _is_inside(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE
 
 
 def is_log_call() -> bool:

@@ -167,7 +167,6 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         passed = handlers.through_filters(self, record)
         is_refused = passed is None
         if passed is not None:
-            mark_handled(passed)
             _make_line(passed)
     mark_handled(record)
     if record.levelno < levels.for_handlers(self) and caller.is_log_call():
@@ -179,6 +178,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
 
 
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
+    mark_handled(record)
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
     if not lines.logged_in:
         lines.logged_in = str(plain(getattr(record, "pathname", None))) or "?"
@@ -285,9 +285,7 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
         is_sent = is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
         return is_sent or _handle(self, record)
     if not is_handled(record) and (passed := cast(Any, self.filter(record))):
-        record = record if passed is True else passed
-        mark_handled(record)
-        _make_line(record)
+        _make_line(record if passed is True else passed)
     return False
 
 
