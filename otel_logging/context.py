@@ -14,8 +14,9 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _diagnostics, _json, _names, _runtime, _wrap, binding
+from otel_logging import _diagnostics, _json, _names, _runtime, binding
 from otel_logging._fields import RENAMED, as_attributes
+from otel_logging._wrap import F, wrap
 from otel_logging.binding import NOTHING, Block, Bound, Shared, Users, has_ended
 
 #: Attribute of a span: its request's entry span, the outermost one in this process, or None
@@ -272,9 +273,9 @@ class Scoped:
                 self._end(entered)
                 return
 
-    def __call__(self, function: _wrap.F) -> _wrap.F:
+    def __call__(self, function: F) -> F:
         """Decorate *function*: each call is inside."""
-        return _wrap.wrap(function, lambda _: self.__enter__(), lambda *_: self.__exit__(), None)
+        return wrap(function, lambda _: self.__enter__(), lambda *_: self.__exit__(), None)
 
 
 class bound_context(Scoped):  # noqa: N801 - reads as a verb, like structlog's

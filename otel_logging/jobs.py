@@ -11,11 +11,12 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Self, cast
 
-from otel_logging import _exceptions, _wrap
+from otel_logging import _exceptions
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
 from otel_logging._values import plain
+from otel_logging._wrap import F, wrap
 
 #: A run of a job, the token that ends it, and the number of the last exception before it.
 _Entered = tuple[bindings.Job, Token[bindings.Job], int]
@@ -61,7 +62,7 @@ def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText
     return text
 
 
-def tag_background_logger(tag: str) -> Callable[[_wrap.F], _wrap.F]:
+def tag_background_logger(tag: str) -> Callable[[F], F]:
     """Decorate a function so that everything logged inside it carries *tag*.
 
     Works on any callable: functions of any signature, coroutine functions,
@@ -74,7 +75,7 @@ def tag_background_logger(tag: str) -> Callable[[_wrap.F], _wrap.F]:
     text = _text_of(tag)
     if not issubclass(type(tag), str) or not text.strip() or not text.isprintable():
         raise ConfigurationError("job tag", text, "a text like PRICE_CACHE, or a BackgroundJobTag")
-    return lambda function: _wrap.wrap(function, _begin, _end, text, later=True)
+    return lambda function: wrap(function, _begin, _end, text, later=True)
 
 
 def _text_of(tag: Any) -> str:
@@ -140,8 +141,8 @@ class TaggedLogger(logging.Logger):
 
     def getChild(self, suffix: str) -> Self:  # noqa: N802 - logging's name
         """Return the logger's child, wrapped too."""
-        wrap: Any = type(self).__bases__[0]
-        return cast(Self, wrap(self.logger.getChild(suffix)))
+        kind: Any = type(self).__bases__[0]
+        return cast(Self, kind(self.logger.getChild(suffix)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).__bases__[0], (self.logger,)
